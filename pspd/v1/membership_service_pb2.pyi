@@ -1,0 +1,133 @@
+from pspd.v1 import network_pb2 as _network_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class MemberRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MEMBER_ROLE_UNSPECIFIED: _ClassVar[MemberRole]
+    MEMBER_ROLE_CLIENT: _ClassVar[MemberRole]
+    MEMBER_ROLE_SOURCE: _ClassVar[MemberRole]
+
+class FileMilestone(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FILE_MILESTONE_UNSPECIFIED: _ClassVar[FileMilestone]
+    FILE_MILESTONE_SHARE_HELD: _ClassVar[FileMilestone]
+    FILE_MILESTONE_COMPLETE: _ClassVar[FileMilestone]
+MEMBER_ROLE_UNSPECIFIED: MemberRole
+MEMBER_ROLE_CLIENT: MemberRole
+MEMBER_ROLE_SOURCE: MemberRole
+FILE_MILESTONE_UNSPECIFIED: FileMilestone
+FILE_MILESTONE_SHARE_HELD: FileMilestone
+FILE_MILESTONE_COMPLETE: FileMilestone
+
+class JoinRequest(_message.Message):
+    __slots__ = ("name", "role", "instance_id", "delivery_port", "holdings")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    DELIVERY_PORT_FIELD_NUMBER: _ClassVar[int]
+    HOLDINGS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: MemberRole
+    instance_id: bytes
+    delivery_port: int
+    holdings: _containers.RepeatedCompositeFieldContainer[_network_pb2.Holding]
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[_Union[MemberRole, str]] = ..., instance_id: _Optional[bytes] = ..., delivery_port: _Optional[int] = ..., holdings: _Optional[_Iterable[_Union[_network_pb2.Holding, _Mapping]]] = ...) -> None: ...
+
+class JoinResponse(_message.Message):
+    __slots__ = ("session_id", "data_port", "lease_ms", "parameters")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_PORT_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    session_id: int
+    data_port: int
+    lease_ms: int
+    parameters: _network_pb2.Parameters
+    def __init__(self, session_id: _Optional[int] = ..., data_port: _Optional[int] = ..., lease_ms: _Optional[int] = ..., parameters: _Optional[_Union[_network_pb2.Parameters, _Mapping]] = ...) -> None: ...
+
+class AttendRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: int
+    def __init__(self, session_id: _Optional[int] = ...) -> None: ...
+
+class AttendResponse(_message.Message):
+    __slots__ = ("file_assigned", "exchange_started", "stop_asked", "session_ended")
+    FILE_ASSIGNED_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGE_STARTED_FIELD_NUMBER: _ClassVar[int]
+    STOP_ASKED_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ENDED_FIELD_NUMBER: _ClassVar[int]
+    file_assigned: FileAssigned
+    exchange_started: ExchangeStarted
+    stop_asked: StopAsked
+    session_ended: SessionEnded
+    def __init__(self, file_assigned: _Optional[_Union[FileAssigned, _Mapping]] = ..., exchange_started: _Optional[_Union[ExchangeStarted, _Mapping]] = ..., stop_asked: _Optional[_Union[StopAsked, _Mapping]] = ..., session_ended: _Optional[_Union[SessionEnded, _Mapping]] = ...) -> None: ...
+
+class FileAssigned(_message.Message):
+    __slots__ = ("manifest", "shares", "exchange_started")
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGE_STARTED_FIELD_NUMBER: _ClassVar[int]
+    manifest: _network_pb2.Manifest
+    shares: _containers.RepeatedCompositeFieldContainer[_network_pb2.ChunkRange]
+    exchange_started: bool
+    def __init__(self, manifest: _Optional[_Union[_network_pb2.Manifest, _Mapping]] = ..., shares: _Optional[_Iterable[_Union[_network_pb2.ChunkRange, _Mapping]]] = ..., exchange_started: _Optional[bool] = ...) -> None: ...
+
+class ExchangeStarted(_message.Message):
+    __slots__ = ("file_id",)
+    FILE_ID_FIELD_NUMBER: _ClassVar[int]
+    file_id: bytes
+    def __init__(self, file_id: _Optional[bytes] = ...) -> None: ...
+
+class StopAsked(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SessionEnded(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class RenewLeaseRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: int
+    def __init__(self, session_id: _Optional[int] = ...) -> None: ...
+
+class RenewLeaseResponse(_message.Message):
+    __slots__ = ("lease_ms",)
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    lease_ms: int
+    def __init__(self, lease_ms: _Optional[int] = ...) -> None: ...
+
+class ReportFileRequest(_message.Message):
+    __slots__ = ("session_id", "file_id", "milestone")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    FILE_ID_FIELD_NUMBER: _ClassVar[int]
+    MILESTONE_FIELD_NUMBER: _ClassVar[int]
+    session_id: int
+    file_id: bytes
+    milestone: FileMilestone
+    def __init__(self, session_id: _Optional[int] = ..., file_id: _Optional[bytes] = ..., milestone: _Optional[_Union[FileMilestone, str]] = ...) -> None: ...
+
+class ReportFileResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: int
+    def __init__(self, session_id: _Optional[int] = ...) -> None: ...
+
+class LeaveResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
