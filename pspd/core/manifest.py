@@ -19,8 +19,10 @@ from pspd.errors import BadArgument, BadName
 CHUNK_BYTES = 1024
 DIGEST_BYTES = 32
 FILE_CHUNKS_MAX = 2**32 - 1
-NAME_BYTES_MAX = 255
+NAME_BYTES_MAX = 254
 SHARE_COUNT_MAX = 100_000
+STORE_FOLDER = ".psp"
+"""The hidden folder in a client's folder that keeps unfinished work; no file may bear its name."""
 
 _BLOCK_BYTES_MIN = CHUNK_BYTES
 _BLOCK_BYTES_USUAL_MAX = 64 * 1024
@@ -57,7 +59,7 @@ def validate_name(name: str) -> str:
     """Returns the name if it is one that stays inside a client's folder.
 
     Raises:
-        BadName: it is empty, too long, hidden, a path, or holds control characters.
+        BadName: it is empty, too long, a folder, a path, or holds control characters.
     """
     shown = repr(name if len(name) <= 60 else name[:57] + "...")
     try:
@@ -66,12 +68,12 @@ def validate_name(name: str) -> str:
         raise BadName(f"name {shown} is not valid Unicode: give another with --name") from None
     if not name.strip():
         raise BadName("the name is empty: give one with --name")
-    if size >= NAME_BYTES_MAX:
-        raise BadName(f"name {shown} has {size} bytes, the most is {NAME_BYTES_MAX - 1}: give a shorter one with --name")
+    if size > NAME_BYTES_MAX:
+        raise BadName(f"name {shown} has {size} bytes, the most is {NAME_BYTES_MAX}: give a shorter one with --name")
     if "/" in name or "\\" in name:
         raise BadName(f"name {shown} is a path: give a plain file name with --name")
-    if name.startswith("."):
-        raise BadName(f"name {shown} begins with a dot: give another with --name")
+    if name in (".", "..", STORE_FOLDER):
+        raise BadName(f"name {shown} means a folder: give another with --name")
     if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in name):
         raise BadName(f"name {shown} holds control characters: give another with --name")
     return name

@@ -1,0 +1,58 @@
+"""What the protocol asks of whoever keeps a client's bytes. Implemented by :mod:`pspd.store`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from pspd.core.manifest import FileId, Manifest
+from pspd.core.ranges import Range, RangeSet
+
+
+class FileSlice(NamedTuple):
+    """Bytes of an open file, to be sent by the kernel without passing through Python."""
+
+    fd: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of bytes that were written: units verified by it, and units refuted by it."""
+
+    verified: list[Range] = field(default_factory=list)
+    corrupt: list[Range] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a store holds of one file: verified chunks, and whether the file is finished and visible."""
+
+    verified: RangeSet
+    complete: bool
+
+
+class Storage(Protocol):
+    """One client's files. Every method may raise ``StorageError`` with a line for a person."""
+
+    def known(self) -> dict[FileId, Held]:
+        """What is there from before, by file."""
+
+    def begin(self, manifest: Manifest) -> Held:
+        """Makes ready to write a file, or takes up what is there of it; idempotent."""
+
+    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
+        """Writes the bytes of the chunks ``[start, stop)`` and verifies the units that are whole by it."""
+
+    def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice | memoryview:
+        """The bytes of verified chunks, for sending."""
+
+    def missing(self, file_id: FileId) -> RangeSet:
+        """Chunks that are not there yet, whether or not they are verified."""
+
+    def finish(self, file_id: FileId) -> None:
+        """Makes the verified file visible under its own name in one atomic step (R10); idempotent."""
+
+    def close(self) -> None:
+        """Lets go of everything that is open."""
