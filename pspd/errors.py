@@ -176,4 +176,4 @@ class StorageError(PspError):
 
 def error_classes() -> dict[Reason, type[PspError]]:
     """Every error class by its reason."""
-    return {cls.reason: cls for cls in (PspError, *PspError.__subclasses__())} | {Reason.INTERNAL: InternalError}
+    return {cls.reason: cls for cls in PspError.__subclasses__()}

@@ -43,7 +43,7 @@ class Holdings:
             The units that are whole now and not yet verified, each with the digest that its bytes must
             have. The caller compares, and calls :meth:`confirm` or :meth:`refute` for each.
         """
-        self._kept.add(start, stop)
+        self._kept.update(self._verified.gaps(start, stop))
         return [
             (unit, expected)
             for unit, expected in self._manifest.units(start, stop)

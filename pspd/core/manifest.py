@@ -69,7 +69,9 @@ def validate_name(name: str) -> str:
     if not name.strip():
         raise BadName("the name is empty: give one with --name")
     if size > NAME_BYTES_MAX:
-        raise BadName(f"name {shown} has {size} bytes, the most is {NAME_BYTES_MAX}: give a shorter one with --name")
+        raise BadName(
+            f"name {shown} has {size} bytes, the most is {NAME_BYTES_MAX}: give a shorter one with --name"
+        )
     if "/" in name or "\\" in name:
         raise BadName(f"name {shown} is a path: give a plain file name with --name")
     if name in (".", "..", STORE_FOLDER):
@@ -101,7 +103,12 @@ class Manifest:
 
     @staticmethod
     def parse(
-        name: str, size_bytes: int, block_digests: bytes, digest: Digest, share_count: int = 0, cut_digests: bytes = b""
+        name: str,
+        size_bytes: int,
+        block_digests: bytes,
+        digest: Digest,
+        share_count: int = 0,
+        cut_digests: bytes = b"",
     ) -> Manifest:
         """A manifest from parts that came from elsewhere.
 
@@ -111,15 +118,25 @@ class Manifest:
         """
         validate_name(name)
         if size_bytes < 0 or chunk_count_of(size_bytes) > FILE_CHUNKS_MAX:
-            raise BadArgument(f"size {size_bytes} is out of range: a file has at most {FILE_CHUNKS_MAX} chunks")
+            raise BadArgument(
+                f"size {size_bytes} is out of range: a file has at most {FILE_CHUNKS_MAX} chunks"
+            )
         if not 0 <= share_count <= SHARE_COUNT_MAX:
             raise BadArgument(f"share count {share_count} is out of range: at most {SHARE_COUNT_MAX}")
         block_count = -(-size_bytes // block_bytes_of(size_bytes))
         if len(block_digests) != block_count * DIGEST_BYTES:
-            raise BadArgument(f"manifest of {name!r} has {len(block_digests)} digest bytes for {block_count} blocks")
+            raise BadArgument(
+                f"manifest of {name!r} has {len(block_digests)} digest bytes for {block_count} blocks"
+            )
         encoded = name.encode("utf-8")
         file_id = digest(
-            (b"psp-manifest-1\0", size_bytes.to_bytes(8, "big"), len(encoded).to_bytes(2, "big"), encoded, block_digests)
+            (
+                b"psp-manifest-1\0",
+                size_bytes.to_bytes(8, "big"),
+                len(encoded).to_bytes(2, "big"),
+                encoded,
+                block_digests,
+            )
         )
         manifest = Manifest(name, size_bytes, block_digests, file_id, share_count, cut_digests)
         if len(cut_digests) != len(manifest.cut_pieces()) * DIGEST_BYTES:
@@ -131,7 +148,8 @@ class Manifest:
         """The manifest of a file that can be read; not yet divided."""
         step = block_bytes_of(size_bytes)
         digests = b"".join(
-            digest((read_at(offset, min(step, size_bytes - offset)),)) for offset in range(0, size_bytes, step)
+            digest((read_at(offset, min(step, size_bytes - offset)),))
+            for offset in range(0, size_bytes, step)
         )
         return Manifest.parse(name, size_bytes, digests, digest)
 
@@ -176,7 +194,10 @@ class Manifest:
                 pieces += [Range(last.start, border), Range(border, last.stop)]
             elif not (pieces and pieces[-1].start == border):
                 block_start = border - border % step
-                pieces += [Range(block_start, border), Range(border, min(block_start + step, self.chunk_count))]
+                pieces += [
+                    Range(block_start, border),
+                    Range(border, min(block_start + step, self.chunk_count)),
+                ]
         return pieces
 
     @cached_property
@@ -216,9 +237,8 @@ class Manifest:
         return RangeSet(self.whole_units(*span) for span in chunks)
 
     def frame_from(self, start: int, stop: int, frame_chunks: int) -> Range:
-        """The first part of ``[start, stop)`` of at most ``frame_chunks`` chunks that ends, if it can, with a unit."""
+        """The first at most ``frame_chunks`` chunks of ``[start, stop)``, cut at a unit where one ends."""
         if stop - start <= frame_chunks:
             return Range(start, stop)
         unit = self.unit_at(start + frame_chunks)[0]
         return Range(start, unit.start if unit.start > start else start + frame_chunks)
-

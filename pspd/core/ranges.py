@@ -120,6 +120,10 @@ class RangeSet:
             found.append(Range(start, stop))
         return found
 
+    def common(self, other: RangeSet) -> list[Range]:
+        """The chunks that are in both sets, ascending."""
+        return [part for start, stop in self for part in other.within(start, stop)]
+
     def first_from(self, chunk: int) -> Range | None:
         """The first part of the set at or after ``chunk``; None if there is none."""
         borders = self._borders
@@ -234,6 +238,8 @@ class RangeMap(Generic[T]):
 
     def overlapping(self, start: int, stop: int) -> list[T]:
         """Everything that has a chunk in ``[start, stop)``, ascending."""
+        if start >= stop:
+            return []
         low = bisect_right(self._starts, start) - 1
         if low < 0 or self._spans[low].stop <= start:
             low += 1

@@ -1,0 +1,71 @@
+"""Named servers, kept in one small JSON file of the user's."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+
+from pspd.errors import StorageError
+
+FOLDER_VARIABLE = "PSPCTL_CONFIG_DIR"
+
+
+@dataclass(slots=True)
+class Contexts:
+    """Server addresses by name, and the name that commands use when they are told no address."""
+
+    current: str | None = None
+    addresses: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def current_address(self) -> str | None:
+        """The current context's server; None when no context is current."""
+        return None if self.current is None else self.addresses.get(self.current)
+
+
+def contexts_path() -> Path:
+    """Where the contexts are kept."""
+    folder = os.environ.get(FOLDER_VARIABLE) or platformdirs.user_config_dir("psp")
+    return Path(folder) / "contexts.json"
+
+
+def load() -> Contexts:
+    """Reads the contexts; there are none when there is no file.
+
+    Raises:
+        StorageError: the file cannot be read, or holds something else.
+    """
+    path = contexts_path()
+    try:
+        document = json.loads(path.read_bytes())
+        addresses = {str(name): str(address) for name, address in document["contexts"].items()}
+        current = document["current"]
+    except FileNotFoundError:
+        return Contexts()
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"{path} does not hold contexts: mend it or remove it") from error
+    return Contexts(current if isinstance(current, str) else None, addresses)
+
+
+def save(contexts: Contexts) -> None:
+    """Writes the contexts in one atomic step: a reader finds the old file or the new one, never a part.
+
+    Raises:
+        StorageError: the folder does not let itself be written.
+    """
+    path = contexts_path()
+    text = json.dumps({"current": contexts.current, "contexts": contexts.addresses}, indent=2) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".contexts-", delete=False) as file:
+            file.write(text)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,28 @@
+"""How long a command may take."""
+
+from __future__ import annotations
+
+import time
+
+
+class Deadline:
+    """A moment by which something must have happened; or never, for a timeout of None."""
+
+    def __init__(self, timeout_seconds: float | None) -> None:
+        self.timeout_seconds = timeout_seconds
+        self._at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """The time left; None for ever."""
+        return None if self._at is None else max(0.0, self._at - time.monotonic())
+
+    @property
+    def passed(self) -> bool:
+        """Whether no time is left."""
+        return self.remaining_seconds == 0
+
+    def within(self, seconds: float) -> float:
+        """A while, cut short by the deadline."""
+        remaining = self.remaining_seconds
+        return seconds if remaining is None else min(seconds, remaining)

@@ -1,0 +1,115 @@
+"""Follows the network as it changes, and one file until every client has it (R10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from pspctl.api import ServerApi
+from pspctl.deadline import Deadline
+from pspctl.progress import Progress
+from pspctl.tables import missing_texts
+from pspctl.units import percent_text, plain_text
+from pspctl.views import FileView, file_view
+from pspd.errors import NotFound, TimedOut, Unreachable
+from pspd.v1 import status_service_pb2
+
+TURN_SECONDS = 10.0
+
+
+class Picture:
+    """The network put together again from the changes that the server tells of."""
+
+    def __init__(self) -> None:
+        self._status = status_service_pb2.GetStatusResponse()
+        self._clients: dict[str, int] = {}
+        self._files: dict[bytes, int] = {}
+
+    def apply(self, change: status_service_pb2.WatchStatusResponse) -> status_service_pb2.GetStatusResponse:
+        """Takes in a change; returns the whole network, which the next change alters."""
+        status = self._status
+        if change.HasField("server"):
+            status.server.CopyFrom(change.server)
+        if change.HasField("cache"):
+            status.cache.CopyFrom(change.cache)
+        for client in change.clients:
+            place = self._clients.setdefault(client.name, len(status.clients))
+            (status.clients[place] if place < len(status.clients) else status.clients.add()).CopyFrom(client)
+        for file in change.files:
+            place = self._files.setdefault(file.file_id, len(status.files))
+            (status.files[place] if place < len(status.files) else status.files.add()).CopyFrom(file)
+        return status
+
+
+def pictures(
+    api: ServerApi, file: str = "", timeout_seconds: float | None = None
+) -> Iterator[status_service_pb2.GetStatusResponse]:
+    """The network now, and again after each change.
+
+    The server is asked anew every `TURN_SECONDS`: one that fell silent for good is found out, and a network
+    where nothing changes is still looked at now and then.
+
+    Raises:
+        Unreachable: the server stopped.
+        TimedOut: the timeout passed, or the server fell silent.
+        NotFound: there is no such file.
+    """
+    deadline = Deadline(timeout_seconds)
+    answered = True
+    while answered:
+        picture, answered = Picture(), False
+        try:
+            for change in api.changes(file, deadline.within(TURN_SECONDS)):
+                answered = True
+                yield picture.apply(change)
+        except TimedOut:
+            if not answered or deadline.passed:
+                raise
+        else:
+            raise Unreachable(f"the server at {api.address} stopped: start it again with `pspd server`")
+
+
+def until_complete(
+    api: ServerApi,
+    file: str,
+    deadline: Deadline,
+    progress: Progress,
+    check: Callable[[], None] = lambda: None,
+) -> FileView:
+    """Waits until every connected client has a file; returns its last state.
+
+    Args:
+        api: the server.
+        file: a file's id or name.
+        deadline: until when.
+        progress: is shown every change.
+        check: called at every change; may raise to end the wait.
+
+    Raises:
+        TimedOut: with how far the file is.
+        PspError: as in `pictures`.
+    """
+    view: FileView | None = None
+    try:
+        for status in pictures(api, file, deadline.remaining_seconds):
+            check()
+            if not status.files:
+                raise NotFound(f"the network has no file {file!r}: see `pspctl files`")
+            view = file_view(status.files[0])
+            progress.exchange(view)
+            if view["state"] == "complete":
+                return view
+    except TimedOut as error:
+        # A server that fell silent before the deadline is another matter.
+        if view is None or not deadline.passed:
+            raise
+        raise TimedOut(_unfinished_text(view, deadline)) from error
+    raise AssertionError("pictures() ends with an error")
+
+
+def _unfinished_text(view: FileView, deadline: Deadline) -> str:
+    held_chunks = sum(client["held_chunk_count"] for client in view["clients"])
+    so_far = percent_text(held_chunks, view["chunk_count"] * view["client_count"])
+    counts = f"{view['complete_client_count']} of {view['client_count']} clients have it"
+    waited = f"not complete after {deadline.timeout_seconds:g} s"
+    text = f"{plain_text(view['name'])} was {waited}: {view['state']}, {so_far}, {counts}"
+    return "; ".join([text, *missing_texts(view)])

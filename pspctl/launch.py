@@ -1,0 +1,72 @@
+"""``pspctl launch``: starts clients on the server's machine, or where agents run."""
+
+from __future__ import annotations
+
+import click
+from rich.text import Text
+
+from pspctl.api import AgentApi, ServerApi
+from pspctl.options import Command, Settings
+from pspctl.output import printer
+from pspctl.units import plain_text
+from pspctl.views import SCHEMA_VERSION
+from pspd.config import parse_address
+from pspd.errors import BadArgument, PspError
+
+_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+@click.command("launch", cls=Command)
+@click.argument("count", metavar="N", type=click.IntRange(1))
+@click.option(
+    "--dir", "folder", default="", metavar="DIR", help="Each client gets a folder below it, on its machine."
+)
+@click.option(
+    "--on", "agents", multiple=True, metavar="HOST:PORT", help="Spread them over agents; may be repeated."
+)
+@click.pass_obj
+def command(settings: Settings, count: int, folder: str, agents: tuple[str, ...]) -> None:
+    """Start N clients.
+
+    They start on the server's machine, or spread over the agents named with --on. Agents have their
+    clients join the address of --server: it must be right as seen from there.
+
+    \b
+    Examples:
+      pspctl launch 3
+      pspctl launch 10 --on lab1:7072 --on lab2:7072 --server lab0:7070
+    """
+    if agents:
+        names = _launch_on(agents, count, folder, settings.server)
+    else:
+        with ServerApi(settings.server) as api:
+            names = api.launch_clients(count, folder)
+    document = {"schema_version": SCHEMA_VERSION, "names": names}
+    printer(settings.output).show(document, lambda _: Text("\n".join(plain_text(name) for name in names)))
+
+
+def _launch_on(agents: tuple[str, ...], count: int, folder: str, server: str) -> list[str]:
+    for agent in agents:
+        _require_common_sight(agent, server)
+    names: list[str] = []
+    for index, agent in enumerate(agents):
+        part = count * (index + 1) // len(agents) - count * index // len(agents)
+        if not part:
+            continue
+        try:
+            with AgentApi(agent) as api:
+                names += api.launch_clients(part, folder, server)
+        except PspError as error:
+            if not names:
+                raise
+            raise type(error)(f"{error} (started before: {', '.join(names)})") from error
+    return names
+
+
+def _require_common_sight(agent: str, server: str) -> None:
+    """A loopback server is only there for agents of its own machine."""
+    (agent_host, _), (server_host, _) = parse_address(agent), parse_address(server)
+    if server_host in _LOOPBACK_HOSTS and agent_host not in _LOOPBACK_HOSTS:
+        raise BadArgument(
+            f"clients at {agent} cannot join {server}: give the server's outside address with --server"
+        )

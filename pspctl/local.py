@@ -1,0 +1,220 @@
+"""A network on this machine alone: the daemons of ``pspctl run``, from their start to their end."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, cast
+
+from pspctl.deadline import Deadline
+from pspctl.units import plain_text
+from pspd.errors import InternalError, LimitReached, TimedOut, WrongState
+
+START_SECONDS = 60.0
+STOP_SECONDS = 5.0
+CLIENT_NAME = "client"
+WORK_FOLDER = ".psp"
+DAEMON_COMMAND = (sys.executable, "-m", "pspd")
+
+
+class Daemon:
+    """One ``pspd`` process. It says on stdout when it is ready; its log is kept, to be quoted if it dies."""
+
+    def __init__(self, title: str, arguments: list[str], log_path: Path) -> None:
+        self.title = title
+        self._log_path = log_path
+        with log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*DAEMON_COMMAND, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                # A group of its own: a Ctrl-C at the terminal is for us, and we stop the daemons in order.
+                process_group=0,
+            )
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
+
+    def ready(self, deadline: Deadline) -> dict[str, Any]:
+        """Waits for the line that says it is ready; returns what it says.
+
+        Raises:
+            InternalError: it died.
+            TimedOut: it took too long.
+        """
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stdout, selectors.EVENT_READ)
+            if not selector.select(deadline.remaining_seconds):
+                waited = f"not ready after {deadline.timeout_seconds:g} s"
+                raise TimedOut(f"the {self.title} was {waited}: {self._last_words()}")
+        line = self._stdout.readline()
+        if not line:
+            self._process.wait()
+            raise self.death()
+        try:
+            return cast("dict[str, Any]", json.loads(line))
+        except ValueError as error:
+            raise InternalError(
+                f"the {self.title} said {line!r} where it should say that it is ready"
+            ) from error
+
+    def death(self) -> InternalError:
+        """The error that tells how it died."""
+        return InternalError(
+            f"the {self.title} died with exit code {self._process.returncode}: {self._last_words()}"
+        )
+
+    def ask_to_stop(self) -> None:
+        """Sends SIGTERM."""
+        self._process.terminate()
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for its end; false if that does not come in time."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Kills it, should it still be there."""
+        self._process.kill()
+        self._process.wait()
+        self._stdout.close()
+
+    @property
+    def _stdout(self) -> IO[bytes]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def _last_words(self) -> str:
+        lines = self._log_path.read_text(errors="replace").split("\n")
+        return next(
+            (plain_text(line.strip()) for line in reversed(lines) if line.strip()), "it logged nothing"
+        )
+
+
+class LocalNetwork:
+    """A server and clients. Leaving the ``with`` block stops them all and takes away the hidden folders.
+
+    Args:
+        clients_dir: below it, each client gets a folder of its own, ``client-<i>``.
+        scratch_dir: for the server's state and for logs.
+    """
+
+    def __init__(self, clients_dir: Path, scratch_dir: Path) -> None:
+        self.server = ""
+        self._clients_dir = clients_dir
+        self._scratch_dir = scratch_dir
+        self._server_daemon: Daemon | None = None
+        self._client_daemons: list[Daemon] = []
+        self._client_count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, client_count: int, server_arguments: list[str], deadline: Deadline) -> None:
+        """Starts the server, then the clients; returns when all are ready.
+
+        Raises:
+            InternalError: a daemon died.
+            TimedOut: a daemon was not ready by the deadline, or after `START_SECONDS`.
+            LimitReached: this machine lets no more processes start.
+        """
+        deadline = Deadline(deadline.within(START_SECONDS))
+        arguments = ["server", "--listen", "127.0.0.1:0", "--data-port", "0"]
+        arguments += ["--state-dir", str(self._scratch_dir / "server"), *server_arguments]
+        self._server_daemon = self._daemon("server", arguments)
+        self.server = str(self._server_daemon.ready(deadline)["listen"])
+        self._client_count = client_count
+        for first_index, count in client_groups(client_count, process_count(client_count)):
+            arguments = [
+                "client",
+                "--server",
+                self.server,
+                "--dir",
+                str(self._clients_dir),
+                "--name",
+                CLIENT_NAME,
+            ]
+            arguments += ["--count", str(count), "--first-index", str(first_index)]
+            self._client_daemons.append(self._daemon(f"client-{first_index}", arguments))
+        for daemon in self._client_daemons:
+            daemon.ready(deadline)
+
+    def check(self) -> None:
+        """Raises InternalError if a daemon died, with the last line of its log."""
+        for daemon in self._daemons:
+            if daemon.has_ended:
+                raise daemon.death()
+
+    def stop(self) -> None:
+        """Stops the clients, then the server; kills what has not gone after `STOP_SECONDS`."""
+        deadline = Deadline(STOP_SECONDS)
+        try:
+            for group in (self._client_daemons, [self._server_daemon] if self._server_daemon else []):
+                for daemon in group:
+                    daemon.ask_to_stop()
+                for daemon in group:
+                    daemon.wait(deadline.within(STOP_SECONDS))
+        finally:
+            for daemon in self._daemons:
+                daemon.end()
+            for folder in client_folders(self._clients_dir, self._client_count):
+                shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
+
+    @property
+    def _daemons(self) -> list[Daemon]:
+        return [*self._client_daemons, *([self._server_daemon] if self._server_daemon else [])]
+
+    def _daemon(self, title: str, arguments: list[str]) -> Daemon:
+        try:
+            return Daemon(title, arguments, self._scratch_dir / f"{title}.log")
+        except OSError as error:
+            raise LimitReached(
+                f"cannot start the {title}: {error.strerror}: end other processes first"
+            ) from error
+
+
+def client_folders(clients_dir: Path, client_count: int) -> list[Path]:
+    """The folders of the clients."""
+    return [clients_dir / f"{CLIENT_NAME}-{index}" for index in range(client_count)]
+
+
+def require_free(clients_dir: Path, client_count: int, name: str) -> None:
+    """Makes sure that nothing of anybody else's is in the clients' way.
+
+    Raises:
+        WrongState: a folder has something under the file's name, or belongs to a client already.
+    """
+    for folder in client_folders(clients_dir, client_count):
+        for path in (folder / name, folder / WORK_FOLDER):
+            if os.path.lexists(path):
+                raise WrongState(f"{path} is there already: remove it, or name another folder with --to")
+
+
+def process_count(client_count: int) -> int:
+    """Over how many processes to spread clients: one per core that we may use will do."""
+    core_count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(client_count, core_count)
+
+
+def client_groups(client_count: int, group_count: int) -> list[tuple[int, int]]:
+    """Spreads clients as evenly as can be: the first index and the count of each group that is not empty."""
+    borders = [client_count * index // group_count for index in range(group_count + 1)]
+    return [(start, stop - start) for start, stop in pairwise(borders) if start < stop]

@@ -1,0 +1,128 @@
+"""The command ``pspctl``: its subcommands, and the one place where an error becomes an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from pspctl import (
+    cache,
+    clients,
+    context,
+    files,
+    launch,
+    release,
+    run,
+    seed,
+    status,
+    stop,
+    version,
+    wait,
+)
+from pspctl.options import Group, Settings
+from pspd.errors import Exit, PspError
+
+
+class Root(Group):
+    """The group of all commands. It ends every one of them with an exit code of `pspd.errors.Exit`."""
+
+    def main(self, *arguments: Any, **attributes: Any) -> NoReturn:
+        """Runs a command line and exits."""
+        settings = Settings()
+        attributes |= {"standalone_mode": False, "obj": settings}
+        try:
+            # click returns the code of its own exits, such as --help's; commands return None.
+            code = super().main(*arguments, **attributes) or Exit.OK
+        except (Exception, click.exceptions.Abort) as error:
+            if settings.debug:
+                traceback.print_exc()
+            code = report(error)
+        sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command that was chosen."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            if sys.stderr.isatty():
+                click.echo(err=True)  # closes the terminal's ^C
+            raise click.exceptions.Abort() from interrupt
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which people meet them."""
+        return list(self.commands)
+
+
+def report(error: BaseException) -> Exit:
+    """Tells of an error in one line on stderr; returns the exit code that goes with it."""
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            error.show()
+            return Exit.USAGE
+        case click.UsageError():
+            command = error.ctx.command_path if error.ctx else "pspctl"
+            text, code = f"{error.format_message().rstrip('.')}: try `{command} --help`", Exit.USAGE
+        case click.ClickException():
+            text, code = error.format_message(), Exit.USAGE
+        case click.exceptions.Abort():
+            text, code = "interrupted", Exit.INTERRUPTED
+        case PspError():
+            text, code = str(error), error.exit_code
+        case _:
+            text = f"{type(error).__name__}: {error}: this is a bug; --debug shows where"
+            code = Exit.FAILED
+    click.echo(f"pspctl: error: {' '.join(text.split())}", err=True)
+    return code
+
+
+@click.group("pspctl", cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Distribute a file to every machine of a group, through a server that keeps nothing.
+
+    \b
+    Example, all on this machine:
+      pspctl run big.iso --clients 5 --to /tmp/copies
+
+    \b
+    Example, machine by machine:
+      pspd server                                  # on one of them
+      pspd client --server HOST:7070 --dir DIR     # on each that wants the file
+      pspctl seed big.iso --server HOST:7070 --wait
+      pspctl status --watch
+    """
+
+
+for _module in (run, seed, status, files, clients, cache, launch, stop, wait, release, context, version):
+    cli.add_command(_module.command)
+
+
+def main() -> NoReturn:
+    """The entry point of ``pspctl``.
+
+    SIGTERM takes the way of Ctrl-C, so that whatever was begun is cleaned up; only its code is another.
+    """
+    terminated = False
+
+    def terminate(_: int, frame: FrameType | None) -> None:
+        nonlocal terminated
+        terminated = True
+        interrupt = signal.getsignal(signal.SIGINT)
+        # A shell without job control has its background commands ignore SIGINT.
+        (interrupt if callable(interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        cli.main(prog_name="pspctl")
+    except SystemExit as end:
+        if terminated and end.code == Exit.INTERRUPTED:
+            sys.exit(Exit.TERMINATED)
+        raise
+
+
+if __name__ == "__main__":
+    main()

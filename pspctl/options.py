@@ -1,0 +1,117 @@
+"""The options every command shares, and the classes that give them to every command.
+
+``pspctl --server X status`` and ``pspctl status --server X`` mean the same: each command and group has
+the same options, each writes what it was given into the one `Settings`, and the later one wins.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from pspctl import contexts
+from pspd.config import DEFAULT_LISTEN, parse_address, parse_size
+
+SERVER_VARIABLE = "PSPCTL_SERVER"
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the shared options say."""
+
+    server_option: str | None = None
+    output: str = "table"
+    quiet: bool = False
+    debug: bool = False
+
+    @property
+    def server(self) -> str:
+        """The server's address: the option's, else the environment's, the current context's, the default.
+
+        Raises:
+            BadArgument: it is no address.
+        """
+        address = self.server_option or os.environ.get(SERVER_VARIABLE) or contexts.load().current_address
+        parse_address(address or DEFAULT_LISTEN)
+        return address or DEFAULT_LISTEN
+
+
+class SharedOption(click.Option):
+    """An option of every command; its value goes into `Settings`, not to the command."""
+
+    def __init__(self, *declarations: str, field: str, **attributes: Any) -> None:
+        def note(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+            if value is not None:
+                setattr(ctx.obj, field, value)
+
+        super().__init__([*declarations], default=None, expose_value=False, callback=note, **attributes)
+
+
+def shared_options() -> list[click.Parameter]:
+    """The shared options, made anew for each command."""
+    return [
+        SharedOption(
+            "--server",
+            metavar="HOST:PORT",
+            field="server_option",
+            help=f"The server; else {SERVER_VARIABLE}, the current context's, or {DEFAULT_LISTEN}.",
+        ),
+        SharedOption(
+            "-o",
+            "--output",
+            field="output",
+            type=click.Choice(["table", "json"]),
+            help="How to print the answer.",
+        ),
+        SharedOption(
+            "-q", "--quiet", field="quiet", is_flag=True, help="No progress and no notes on stderr."
+        ),
+        SharedOption("--debug", field="debug", is_flag=True, help="Show the stack trace of an error."),
+    ]
+
+
+class _Shared(click.Command):
+    """Adds the shared options, and lists them apart from the command's own."""
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        own_options = {option for parameter in self.params for option in parameter.opts}
+        self.params += [option for option in shared_options() if own_options.isdisjoint(option.opts)]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own: list[tuple[str, str]] = []
+        shared: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                (shared if isinstance(parameter, SharedOption) else own).append(record)
+        for title, records in (("Options", own), ("Options of every command", shared)):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+class Command(_Shared):
+    """A command with the shared options."""
+
+
+class Group(_Shared, click.Group):
+    """A group with the shared options, and whose commands have them too."""
+
+    command_class = Command
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+def size(text: str) -> int | str:
+    """Reads a size such as ``64MiB``, in bytes; or ``auto``, one KiB for each client.
+
+    Raises:
+        BadArgument: it is neither.
+    """
+    return text if text == "auto" else parse_size(text)

@@ -1,0 +1,146 @@
+"""``pspctl run``: a whole network on this machine, from its start to the proof that every copy is right."""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from blake3 import blake3
+
+from pspctl.api import ServerApi
+from pspctl.deadline import Deadline
+from pspctl.follow import until_complete
+from pspctl.local import LocalNetwork, client_folders, require_free
+from pspctl.options import Command, Settings, size
+from pspctl.output import printer
+from pspctl.progress import Progress, shown_progress
+from pspctl.seeding import SeedPlan, seed_file
+from pspctl.tables import run_text
+from pspctl.views import RunView, seed_view
+from pspd.errors import IntegrityError, PspError, StorageError
+
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What to distribute, to how many, and where to."""
+
+    path: Path
+    client_count: int
+    folder: Path
+    server_arguments: list[str]
+
+    @property
+    def copies(self) -> list[Path]:
+        """Where each client's copy will be."""
+        return [folder / self.path.name for folder in client_folders(self.folder, self.client_count)]
+
+
+@click.command("run", cls=Command)
+@click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--clients", "client_count", type=click.IntRange(1), metavar="N", required=True, help="How many clients."
+)
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    required=True,
+    help="Each client gets a folder below it: DIR/client-0, DIR/client-1, ...",
+)
+@click.option(
+    "--profile", type=click.Choice(["fast", "classic"]), help="The protocol's parameters; else the server's."
+)
+@click.option(
+    "--cache",
+    type=size,
+    metavar="SIZE",
+    help="The server's cache: 64MiB, 100KiB, or auto for one KiB per client.",
+)
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up after S seconds."
+)
+@click.pass_obj
+def command(
+    settings: Settings,
+    path: Path,
+    client_count: int,
+    folder: Path,
+    profile: str | None,
+    cache: int | str | None,
+    timeout: float | None,
+) -> None:
+    """Distribute FILE to N clients, all on this machine.
+
+    Starts a server and N clients, seeds FILE, waits until every client has it, compares every copy with
+    FILE, and stops everything. The copies stay.
+
+    \b
+    Example:
+      pspctl run big.iso --clients 5 --to /tmp/copies
+    """
+    server_arguments = ["--profile", profile] if profile else []
+    server_arguments += ["--cache", str(cache)] if cache is not None else []
+    plan = RunPlan(path, client_count, folder, server_arguments)
+    require_free(folder, client_count, path.name)
+    with shown_progress(settings) as progress:
+        view = _run(plan, Deadline(timeout), progress)
+    printer(settings.output).show(view, run_text)
+    wrong = client_count - view["verified_client_count"]
+    if wrong:
+        raise IntegrityError(
+            f"{wrong} of {client_count} copies in {folder} differ from {path}: do not use them"
+        )
+
+
+def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
+    """Runs the network, and stops it again whatever happens."""
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder {plan.folder}: {error.strerror}") from error
+    with (
+        tempfile.TemporaryDirectory(prefix="psp-run-") as scratch,
+        LocalNetwork(plan.folder, Path(scratch)) as network,
+    ):
+        try:
+            network.start(plan.client_count, plan.server_arguments, deadline)
+            return _distribute(network, plan, deadline, progress)
+        except PspError:
+            # A daemon's death explains what followed from it.
+            network.check()
+            raise
+
+
+def _distribute(network: LocalNetwork, plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
+    seed_plan = SeedPlan(plan.path, client_count=plan.client_count)
+    file_id = seed_file(network.server, seed_plan, deadline, progress, network.check)
+    with ServerApi(network.server) as api:
+        file = until_complete(api, file_id, deadline, progress, network.check)
+        cache = api.cache()
+    return {**seed_view(file, cache), "verified_client_count": verified_count(plan.path, plan.copies)}
+
+
+def verified_count(original: Path, copies: list[Path]) -> int:
+    """How many copies have the original's digest; a missing one has not."""
+    with ThreadPoolExecutor() as threads:
+        digests = list(threads.map(_digest, [original, *copies]))
+    if digests[0] is None:
+        raise StorageError(f"{original} can no longer be read, and no copy be compared with it")
+    return digests.count(digests[0]) - 1
+
+
+def _digest(path: Path) -> bytes | None:
+    try:
+        with path.open("rb", buffering=0) as file:
+            hasher, buffer = blake3(), memoryview(bytearray(READ_BYTES))
+            while length := file.readinto(buffer):
+                hasher.update(buffer[:length])
+            return hasher.digest()
+    except OSError:
+        return None

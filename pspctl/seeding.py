@@ -1,0 +1,109 @@
+"""Brings a file into the network: runs the source until every share is held (R1, R2)."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pspctl.deadline import Deadline
+from pspctl.progress import Progress, SeedStep
+from pspctl.units import size_text
+from pspd.errors import TimedOut
+
+CHECK_SECONDS = 0.5
+LEAVE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class SeedPlan:
+    """What to seed, and how."""
+
+    path: Path
+    name: str | None = None
+    client_count: int = 0
+    hold_back: bool = False
+
+
+def seed_file(
+    server: str,
+    plan: SeedPlan,
+    deadline: Deadline,
+    progress: Progress,
+    check: Callable[[], None] = lambda: None,
+) -> str:
+    """Seeds a file; returns its id, in hex, once it is seeded.
+
+    Args:
+        server: the server's address.
+        plan: what to seed.
+        deadline: until when.
+        progress: is shown every step.
+        check: called every half second; may raise to end the work.
+
+    Raises:
+        TimedOut: with what was being waited for.
+        PspError: as the source raises it.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_seed(server, plan, deadline, progress, check)).hex()
+
+
+async def _seed(
+    server: str, plan: SeedPlan, deadline: Deadline, progress: Progress, check: Callable[[], None]
+) -> bytes:
+    from pspd.daemon.source import seed  # brings the whole client with it: only for those who seed
+
+    last_step: SeedStep | None = None
+
+    def note_step(step: SeedStep) -> None:
+        nonlocal last_step
+        last_step = step
+        progress.seeding(step)
+
+    work: asyncio.Future[bytes] = asyncio.ensure_future(
+        seed(
+            server,
+            plan.path,
+            name=plan.name,
+            client_count=plan.client_count,
+            hold_back=plan.hold_back,
+            on_progress=note_step,
+        )
+    )
+    try:
+        while not (await asyncio.wait([work], timeout=deadline.within(CHECK_SECONDS)))[0]:
+            if deadline.passed:
+                raise TimedOut(_unfinished_text(plan.path, deadline, last_step))
+            check()
+        return work.result()
+    finally:
+        work.cancel()
+        await asyncio.wait([work], timeout=LEAVE_SECONDS)
+        if work.done() and not work.cancelled():
+            work.exception()  # looked at, asyncio does not complain of it on stderr
+
+
+def _unfinished_text(path: Path, deadline: Deadline, step: SeedStep | None) -> str:
+    match step:
+        case None:
+            so_far = "it had not begun"
+        case _ if step.phase == "hashing":
+            so_far = f"{size_text(step.done)} of {size_text(step.total)} were hashed"
+        case _ if step.phase == "waiting":
+            so_far = (
+                f"{step.done} of {step.total} clients had joined: start more, or name fewer with --clients"
+            )
+        case _:
+            so_far = f"clients held {step.done} of {step.total} chunks: see `pspctl status`"
+    return f"{path.name} was not seeded after {deadline.timeout_seconds:g} s: {so_far}"
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
+    return factory

@@ -1,0 +1,59 @@
+"""``pspctl stop``: stops clients, or the server."""
+
+from __future__ import annotations
+
+import click
+from rich.text import Text
+
+from pspctl.api import ServerApi
+from pspctl.options import Command, Settings
+from pspctl.output import printer
+from pspctl.units import plain_text
+from pspctl.views import SCHEMA_VERSION
+
+# What ``--server`` stands for when no address follows it.
+BARE = ""
+
+
+@click.command("stop", cls=Command)
+@click.argument("names", metavar="[CLIENT]...", nargs=-1)
+@click.option("--all-clients", is_flag=True, help="Stop every client, wherever it runs.")
+@click.option(
+    "--server",
+    "servers",
+    is_flag=False,
+    flag_value=BARE,
+    multiple=True,
+    metavar="[HOST:PORT]",
+    help="Stop the server. With an address and clients to stop: only the address, as in every command.",
+)
+@click.pass_obj
+def command(settings: Settings, names: tuple[str, ...], all_clients: bool, servers: tuple[str, ...]) -> None:
+    """Stop the clients named, all clients, or the server.
+
+    Clients that lose their server wait for it to come back; their files stay.
+
+    \b
+    Examples:
+      pspctl stop client-2
+      pspctl stop --all-clients
+      pspctl stop --server
+      pspctl stop --server lab0:7070
+    """
+    if names and all_clients:
+        raise click.UsageError("name clients or give --all-clients, not both")
+    stop_clients = bool(names) or all_clients
+    stop_server = BARE in servers or (bool(servers) and not stop_clients)
+    if not stop_clients and not stop_server:
+        raise click.UsageError("nothing to stop: name clients, or give --all-clients or --server")
+    settings.server_option = next(
+        (server for server in reversed(servers) if server != BARE), settings.server_option
+    )
+    with ServerApi(settings.server) as api:
+        stopped = api.stop_clients(list(names), all_clients=all_clients) if stop_clients else []
+        if stop_server:
+            api.stop_server()
+    document = {"schema_version": SCHEMA_VERSION, "names": stopped, "server_stopped": stop_server}
+    lines = [f"{plain_text(name)} is stopping" for name in stopped]
+    lines += [f"the server at {settings.server} is stopping"] if stop_server else []
+    printer(settings.output).show(document, lambda _: Text("\n".join(lines) or "no client was there to stop"))

@@ -1,0 +1,44 @@
+"""Numbers as people read them: KiB and MiB, minutes and seconds, and names that cannot move the cursor."""
+
+from __future__ import annotations
+
+_BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def size_text(size_bytes: float) -> str:
+    """A size in the largest unit that leaves at least 1: ``1.5 MiB``."""
+    value, unit = float(size_bytes), 0
+    while value >= 1024 and unit < len(_BYTE_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {_BYTE_UNITS[unit]}"
+
+
+def rate_text(bytes_per_second: float) -> str:
+    """A rate, always in MiB/s, so that two of them compare at a glance."""
+    return f"{bytes_per_second / (1 << 20):.1f} MiB/s"
+
+
+def duration_text(seconds: float) -> str:
+    """A length of time: ``0.4 s``, ``5 min 3 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def percent_text(part: float, whole: float) -> str:
+    """A share of a whole, cut and never rounded up: 100 % means all of it. ``-`` for a share of nothing."""
+    return f"{int(1000 * part / whole) / 10:.1f} %" if whole else "-"
+
+
+def ratio_text(part: float, whole: float) -> str:
+    """How many times the whole goes into a part; ``-`` when there is no whole."""
+    return f"{part / whole:.2f}" if whole else "-"
+
+
+def plain_text(name: str) -> str:
+    """A name from the network, safe on a terminal: what does not print is written as an escape."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)

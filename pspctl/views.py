@@ -1,0 +1,251 @@
+"""The JSON that commands print, made from protocol messages: every field present, integers as numbers.
+
+proto3's own JSON drops zeros and writes 64-bit integers as strings; programs that read ours rely on neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypedDict
+
+from pspd.v1 import network_pb2, status_service_pb2
+
+SCHEMA_VERSION = 1
+
+CLIENT_STATES = {
+    network_pb2.CLIENT_STATE_UNSPECIFIED: "unknown",
+    network_pb2.CLIENT_STATE_CONNECTED: "connected",
+    network_pb2.CLIENT_STATE_LOST: "lost",
+}
+FILE_STATES = {
+    network_pb2.FILE_STATE_UNSPECIFIED: "unknown",
+    network_pb2.FILE_STATE_SEEDING: "seeding",
+    network_pb2.FILE_STATE_SEEDED: "seeded",
+    network_pb2.FILE_STATE_DISTRIBUTING: "distributing",
+    network_pb2.FILE_STATE_STALLED: "stalled",
+    network_pb2.FILE_STATE_COMPLETE: "complete",
+}
+
+
+class ServerView(TypedDict):
+    """The server itself."""
+
+    address: str
+    version: str
+    profile: str
+    uptime_seconds: float
+    data_port: int
+
+
+class CacheView(TypedDict):
+    """The server's cache (R4); counts are of chunks."""
+
+    capacity_bytes: int
+    used_bytes: int
+    high_water_bytes: int
+    hit_count: int
+    miss_count: int
+    join_count: int
+    eviction_count: int
+
+
+class ClientView(TypedDict):
+    """One client or source."""
+
+    name: str
+    address: str
+    state: str
+    srtt_ms: float
+
+
+class MissingRangeView(TypedDict):
+    """Chunks ``[start, stop)`` that no connected client holds; ``last_holder`` is empty if none ever did."""
+
+    start: int
+    stop: int
+    last_holder: str
+
+
+class TrafficView(TypedDict):
+    """What moved for one file."""
+
+    request_datagrams: int
+    broadcast_datagrams: int
+    contributed_bytes: int
+    delivered_bytes: int
+    duplicate_bytes: int
+    retransmit_count: int
+    seeding_contributed_bytes: int
+    seeding_delivered_bytes: int
+    corrupt_bytes: int
+
+
+class FileClientView(TypedDict):
+    """How far one client is with one file."""
+
+    name: str
+    held_chunk_count: int
+    share_chunk_count: int
+    complete: bool
+
+
+class SecondsView(TypedDict):
+    """How long the two phases took; so far, while they go on."""
+
+    seeding: float
+    exchange: float
+
+
+class FileView(TypedDict):
+    """One file of the network."""
+
+    file_id: str
+    name: str
+    size_bytes: int
+    chunk_count: int
+    state: str
+    held_back: bool
+    client_count: int
+    complete_client_count: int
+    min_holder_count: int
+    missing_ranges: list[MissingRangeView]
+    cached_bytes: int
+    cached_bytes_when_seeded: int
+    seconds: SecondsView
+    traffic: TrafficView
+    clients: list[FileClientView]
+
+
+class StatusView(TypedDict):
+    """What ``pspctl status -o json`` prints."""
+
+    schema_version: int
+    server: ServerView
+    cache: CacheView
+    clients: list[ClientView]
+    sources: list[ClientView]
+    files: list[FileView]
+
+
+class SeedView(TypedDict):
+    """What ``pspctl seed -o json`` prints."""
+
+    schema_version: int
+    file: FileView
+    seconds: SecondsView
+    cache: CacheView
+
+
+class RunView(SeedView):
+    """What ``pspctl run -o json`` prints."""
+
+    verified_client_count: int
+
+
+def server_view(server: network_pb2.Server) -> ServerView:
+    """The server's view."""
+    return {
+        "address": server.address,
+        "version": server.version,
+        "profile": server.profile,
+        "uptime_seconds": server.uptime_seconds,
+        "data_port": server.data_port,
+    }
+
+
+def cache_view(cache: network_pb2.Cache) -> CacheView:
+    """The cache's view."""
+    return {
+        "capacity_bytes": cache.capacity_bytes,
+        "used_bytes": cache.used_bytes,
+        "high_water_bytes": cache.high_water_bytes,
+        "hit_count": cache.hit_count,
+        "miss_count": cache.miss_count,
+        "join_count": cache.join_count,
+        "eviction_count": cache.eviction_count,
+    }
+
+
+def client_views(clients: Iterable[network_pb2.Client], *, source: bool = False) -> list[ClientView]:
+    """The views of all clients, or of all sources."""
+    return [
+        {
+            "name": client.name,
+            "address": client.address,
+            "state": CLIENT_STATES.get(client.state, "unknown"),
+            "srtt_ms": client.srtt_ms,
+        }
+        for client in clients
+        if client.source == source
+    ]
+
+
+def traffic_view(traffic: network_pb2.Traffic) -> TrafficView:
+    """The view of a file's traffic."""
+    return {
+        "request_datagrams": traffic.request_datagrams,
+        "broadcast_datagrams": traffic.broadcast_datagrams,
+        "contributed_bytes": traffic.contributed_bytes,
+        "delivered_bytes": traffic.delivered_bytes,
+        "duplicate_bytes": traffic.duplicate_bytes,
+        "retransmit_count": traffic.retransmit_count,
+        "seeding_contributed_bytes": traffic.seeding_contributed_bytes,
+        "seeding_delivered_bytes": traffic.seeding_delivered_bytes,
+        "corrupt_bytes": traffic.corrupt_bytes,
+    }
+
+
+def file_client_view(client: network_pb2.FileClient) -> FileClientView:
+    """The view of one client's part in a file."""
+    return {
+        "name": client.name,
+        "held_chunk_count": client.held_chunk_count,
+        "share_chunk_count": client.share_chunk_count,
+        "complete": client.complete,
+    }
+
+
+def file_view(file: network_pb2.File) -> FileView:
+    """A file's view."""
+    return {
+        "file_id": file.file_id.hex(),
+        "name": file.name,
+        "size_bytes": file.size_bytes,
+        "chunk_count": file.chunk_count,
+        "state": FILE_STATES.get(file.state, "unknown"),
+        "held_back": file.held_back,
+        "client_count": file.client_count,
+        "complete_client_count": file.complete_client_count,
+        "min_holder_count": file.min_holder_count,
+        "missing_ranges": [
+            {"start": missing.range.start, "stop": missing.range.stop, "last_holder": missing.last_holder}
+            for missing in file.missing_ranges
+        ],
+        "cached_bytes": file.cached_bytes,
+        "cached_bytes_when_seeded": file.cached_bytes_when_seeded,
+        "seconds": {"seeding": file.seeding_seconds, "exchange": file.exchange_seconds},
+        "traffic": traffic_view(file.traffic),
+        "clients": [file_client_view(client) for client in file.clients],
+    }
+
+
+def status_view(status: status_service_pb2.GetStatusResponse) -> StatusView:
+    """The whole network's view."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "server": server_view(status.server),
+        "cache": cache_view(status.cache),
+        "clients": client_views(status.clients),
+        "sources": client_views(status.clients, source=True),
+        "files": [file_view(file) for file in status.files],
+    }
+
+
+def seed_view(file: FileView, cache: network_pb2.Cache) -> SeedView:
+    """The view of a file that was seeded."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "file": file,
+        "seconds": file["seconds"],
+        "cache": cache_view(cache),
+    }

@@ -1,0 +1,36 @@
+"""``pspctl wait``: returns when every client has a file (R10)."""
+
+from __future__ import annotations
+
+import click
+
+from pspctl.api import ServerApi
+from pspctl.deadline import Deadline
+from pspctl.follow import until_complete
+from pspctl.options import Command, Settings
+from pspctl.output import printer
+from pspctl.progress import shown_progress
+from pspctl.tables import seed_text
+from pspctl.views import seed_view
+
+
+@click.command("wait", cls=Command)
+@click.argument("file", metavar="FILE_ID|NAME")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up after S seconds."
+)
+@click.pass_obj
+def command(settings: Settings, file: str, timeout: float | None) -> None:
+    """Wait until every client has a file.
+
+    A file is named by its name, its id, or the beginning of its id. Clients that are lost are not waited for.
+
+    \b
+    Example:
+      pspctl wait big.iso --timeout 600
+    """
+    with ServerApi(settings.server) as api:
+        with shown_progress(settings) as progress:
+            view = until_complete(api, file, Deadline(timeout), progress)
+        cache = api.cache()
+    printer(settings.output).show(seed_view(view, cache), seed_text)

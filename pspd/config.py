@@ -1,0 +1,42 @@
+"""How sizes and addresses are written, by people and in files."""
+
+from __future__ import annotations
+
+import re
+
+from pspd.errors import BadArgument
+
+DEFAULT_LISTEN = "127.0.0.1:7070"
+
+_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+_SIZE = re.compile(r"(\d+)\s*([A-Za-z]*)", re.ASCII)
+
+
+def parse_size(text: str) -> int:
+    """Reads a number of bytes, such as ``1024``, ``100KiB`` or ``64MiB``.
+
+    Raises:
+        BadArgument: the text is no size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None:
+        raise BadArgument(f"{text!r} is no size: write bytes, KiB, MiB or GiB, such as 64MiB")
+    return int(match[1]) * unit
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Reads ``host:port``, or ``[host]:port`` for an IPv6 host; port 0 stands for any free one.
+
+    Raises:
+        BadArgument: the text is no address.
+    """
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    if not colon or not host or (":" in host and not bracketed) or not (port.isascii() and port.isdecimal()):
+        raise BadArgument(f"{text!r} is no address: write HOST:PORT, such as {DEFAULT_LISTEN}")
+    if int(port) > 65535:
+        raise BadArgument(f"{text!r} has no such port: name one from 0 to 65535")
+    return host, int(port)

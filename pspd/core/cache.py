@@ -1,0 +1,315 @@
+"""The server's cache: LRU over chunks in one arena of fixed size (R4).
+
+No file byte is ever anywhere else in the server: what is being received is *reserved* here first and
+received straight into its slots; what is being sent is *pinned* here and sent from them. Reserved and
+pinned chunks are not evicted. Recency is that of chunks; an extent is merely a run of chunks that were
+read at the same time, so that work is per range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pspd.core.manifest import CHUNK_BYTES, FileId
+from pspd.core.ranges import Range, RangeMap, RangeSet
+
+_ZEROS = bytes(256 * 1024)
+
+
+class Extent:
+    """Consecutive chunks of one file in consecutive slots of the arena, equally recent."""
+
+    __slots__ = ("file_id", "newer", "older", "pins", "ready", "slot", "start", "stop")
+
+    older: Extent
+    newer: Extent
+
+    def __init__(self, file_id: FileId, start: int, stop: int, slot: int, ready: bool = False, pins: int = 0) -> None:
+        self.file_id = file_id
+        self.start = start
+        self.stop = stop
+        self.slot = slot
+        self.ready = ready
+        self.pins = pins
+
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks the extent holds."""
+        return self.stop - self.start
+
+
+class Recency:
+    """Extents in the order in which they were read last: a doubly linked ring through the extents themselves."""
+
+    def __init__(self) -> None:
+        self._ends = Extent(b"", 0, 0, 0)
+        self._ends.older = self._ends.newer = self._ends
+
+    def append(self, extent: Extent) -> None:
+        """Puts an extent at the recent end."""
+        self.insert_before(self._ends, extent)
+
+    def insert_before(self, place: Extent, extent: Extent) -> None:
+        """Puts an extent next to another, on its older side."""
+        extent.older, extent.newer = place.older, place
+        place.older.newer = extent
+        place.older = extent
+
+    def remove(self, extent: Extent) -> None:
+        """Takes an extent out."""
+        extent.older.newer = extent.newer
+        extent.newer.older = extent.older
+
+    def __iter__(self) -> Iterator[Extent]:
+        extent = self._ends.newer
+        while extent is not self._ends:
+            following = extent.newer
+            yield extent
+            extent = following
+
+
+class Arena:
+    """Slots of one chunk each, in memory that is taken once; it grows by further pieces, never shrinks."""
+
+    def __init__(self, slot_count: int) -> None:
+        self._pieces: list[tuple[int, memoryview]] = []
+        self.free = RangeSet()
+        self.slot_count = 0
+        self.grow(slot_count)
+
+    def grow(self, slot_count: int) -> None:
+        """Adds slots until there are ``slot_count``."""
+        added = slot_count - self.slot_count
+        if added > 0:
+            self._pieces.append((self.slot_count, memoryview(bytearray(added * CHUNK_BYTES))))
+            self.free.add(self.slot_count, slot_count)
+            self.slot_count = slot_count
+
+    def take(self, chunk_count: int) -> list[Range]:
+        """Takes free slots, in one run if there is one, else in several."""
+        runs = next(([run] for run in self.free if run.chunk_count >= chunk_count), None) or list(self.free)
+        taken = []
+        for start, stop in runs:
+            for run in self._within_pieces(start, min(stop, start + chunk_count)):
+                taken.append(run)
+                chunk_count -= run.chunk_count
+            if chunk_count == 0:
+                break
+        assert chunk_count == 0, "more slots taken than were free"
+        self.free.difference_update(taken)
+        return taken
+
+    def give_back(self, start: int, stop: int) -> None:
+        """Makes slots free again."""
+        self.free.add(start, stop)
+
+    def view(self, slot: int, chunk_count: int) -> memoryview:
+        """The memory of consecutive slots."""
+        base, piece = next((base, piece) for base, piece in reversed(self._pieces) if base <= slot)
+        return piece[(slot - base) * CHUNK_BYTES : (slot - base + chunk_count) * CHUNK_BYTES]
+
+    def scrub(self) -> None:
+        """Overwrites every free slot with zeros."""
+        for start, stop in self.free:
+            for run in self._within_pieces(start, stop):
+                view = self.view(run.start, run.chunk_count)
+                for offset in range(0, len(view), len(_ZEROS)):
+                    part = view[offset : offset + len(_ZEROS)]
+                    part[:] = _ZEROS[: len(part)]
+
+    def _within_pieces(self, start: int, stop: int) -> list[Range]:
+        """The run cut where one piece of memory ends and the next begins."""
+        borders = [start, *(base for base, _ in self._pieces if start < base < stop), stop]
+        return [Range(low, high) for low, high in zip(borders, borders[1:], strict=False)]
+
+
+class Cache:
+    """Chunks of any files, at most ``capacity_chunks`` of them.
+
+    Attributes:
+        capacity_chunks: the size.
+        high_water_chunks: the most that were in use since the size was last lowered.
+        hit_count: chunks asked for and found.
+        miss_count: chunks asked for and not found.
+        join_count: chunks asked for while they were being fetched.
+        eviction_count: chunks dropped to make room.
+    """
+
+    def __init__(self, capacity_chunks: int) -> None:
+        self.capacity_chunks = capacity_chunks
+        self.high_water_chunks = 0
+        self.hit_count = 0
+        self.miss_count = 0
+        self.join_count = 0
+        self.eviction_count = 0
+        self._used_chunks = 0
+        self._fixed_chunks = 0  # reserved or pinned: not to be evicted
+        self._arena = Arena(capacity_chunks)
+        self._files: dict[FileId, RangeMap[Extent]] = {}
+        self._recency = Recency()  # of ready extents
+
+    @property
+    def used_chunks(self) -> int:
+        """Chunks in use: cached, being received, being sent."""
+        return self._used_chunks
+
+    @property
+    def reservable_chunks(self) -> int:
+        """How many chunks could be reserved at most: what is free or may be evicted."""
+        return max(0, self.capacity_chunks - self._fixed_chunks)
+
+    def chunks_of(self, file_id: FileId) -> int:
+        """Chunks of one file that are in use."""
+        return sum(extent.chunk_count for extent in self._files.get(file_id, ()))
+
+    def reserve(self, file_id: FileId, start: int, stop: int) -> bool:
+        """Makes room to receive a range that is not in the cache, evicting as needed.
+
+        Returns:
+            False if there is no room: too much is reserved or pinned. Nothing has changed then.
+        """
+        count = stop - start
+        if count > self.reservable_chunks:
+            return False
+        self._evict(self._used_chunks + count - self.capacity_chunks)
+        extents = self._files.setdefault(file_id, RangeMap())
+        for run in self._arena.take(count):
+            extents.insert(Extent(file_id, start, start + run.chunk_count, run.start))
+            start += run.chunk_count
+        self._used_chunks += count
+        self._fixed_chunks += count
+        self.high_water_chunks = max(self.high_water_chunks, self._used_chunks)
+        return True
+
+    def commit(self, file_id: FileId, start: int, stop: int) -> None:
+        """A reserved range is received and good: it is cached, most recent."""
+        for extent in self._exactly(file_id, start, stop):
+            extent.ready = True
+            self._fixed_chunks -= extent.chunk_count
+            self._recency.append(extent)
+
+    def release(self, file_id: FileId, start: int, stop: int) -> None:
+        """A reserved range will not come, or was bad: its room is free again."""
+        for extent in self._exactly(file_id, start, stop):
+            self._fixed_chunks -= extent.chunk_count
+            self._drop(extent)
+
+    def views(self, file_id: FileId, start: int, stop: int, length: int) -> list[memoryview]:
+        """The memory of a range that is reserved or cached, ``length`` bytes in all, in order."""
+        views = []
+        for extent in self._files[file_id].overlapping(start, stop):
+            low, high = max(start, extent.start), min(stop, extent.stop)
+            views.append(self._arena.view(extent.slot + low - extent.start, high - low))
+        shortage = (stop - start) * CHUNK_BYTES - length
+        if shortage:
+            views[-1] = views[-1][:-shortage]
+        return views
+
+    def cached(self, file_id: FileId, start: int, stop: int) -> list[Range]:
+        """The parts of a range that are cached, ascending; neighbouring extents told as one."""
+        found: list[Range] = []
+        extents = self._files.get(file_id)
+        for extent in extents.overlapping(start, stop) if extents else ():
+            if extent.ready:
+                low, high = max(start, extent.start), min(stop, extent.stop)
+                if found and found[-1].stop == low:
+                    found[-1] = Range(found[-1].start, high)
+                else:
+                    found.append(Range(low, high))
+        return found
+
+    def pin(self, file_id: FileId, start: int, stop: int) -> None:
+        """Reads a cached range: it becomes the most recent, and stays until it is unpinned."""
+        for extent in self._exactly(file_id, start, stop):
+            assert extent.ready, "only what is received can be read"
+            if extent.pins == 0:
+                self._fixed_chunks += extent.chunk_count
+            extent.pins += 1
+            self._recency.remove(extent)
+            self._recency.append(extent)
+
+    def unpin(self, file_id: FileId, start: int, stop: int) -> None:
+        """Ends one pin of a range."""
+        for extent in self._exactly(file_id, start, stop):
+            extent.pins -= 1
+            if extent.pins == 0:
+                self._fixed_chunks -= extent.chunk_count
+        self._evict(self._used_chunks - self.capacity_chunks)
+
+    def clear(self) -> int:
+        """Drops whatever is not reserved or pinned, and overwrites it. Returns how many chunks that were."""
+        return self._clear(list(self._recency))
+
+    def forget(self, file_id: FileId) -> int:
+        """Drops one file, as far as it is not reserved or pinned, and overwrites it (R2).
+
+        Returns:
+            How many of its chunks are left.
+        """
+        self._clear([extent for extent in self._files.get(file_id, ()) if extent.ready])
+        return self.chunks_of(file_id)
+
+    def resize(self, capacity_chunks: int) -> None:
+        """Changes the size; what no longer fits goes, least recently read first, pins as they end."""
+        shrinks = capacity_chunks < self.capacity_chunks
+        self.capacity_chunks = capacity_chunks
+        self._arena.grow(capacity_chunks)
+        self._evict(self._used_chunks - capacity_chunks)
+        if shrinks:
+            self.high_water_chunks = self._used_chunks
+            self._arena.scrub()
+
+    def _clear(self, extents: list[Extent]) -> int:
+        dropped = 0
+        for extent in extents:
+            if extent.pins == 0:
+                dropped += extent.chunk_count
+                self._drop(extent)
+        self._arena.scrub()
+        return dropped
+
+    def _evict(self, count: int) -> None:
+        """Drops the ``count`` chunks read least recently; fewer if not so many may be dropped."""
+        while count > 0:
+            victim = next((extent for extent in self._recency if extent.pins == 0), None)
+            if victim is None:
+                return
+            if victim.chunk_count > count:
+                victim = self._split(victim, victim.start + count)
+            count -= victim.chunk_count
+            self.eviction_count += victim.chunk_count
+            self._drop(victim)
+
+    def _drop(self, extent: Extent) -> None:
+        extents = self._files[extent.file_id]
+        extents.remove(extent)
+        if not extents:
+            del self._files[extent.file_id]
+        if extent.ready:
+            self._recency.remove(extent)
+        self._arena.give_back(extent.slot, extent.slot + extent.chunk_count)
+        self._used_chunks -= extent.chunk_count
+
+    def _exactly(self, file_id: FileId, start: int, stop: int) -> list[Extent]:
+        """The extents that make up a range, split at its ends where need be."""
+        extents = self._files[file_id]
+        for border in (start, stop):
+            extent = extents.at(border)
+            if extent is not None and extent.start < border:
+                self._split(extent, border)
+        found = extents.overlapping(start, stop)
+        assert sum(extent.chunk_count for extent in found) == stop - start, "part of the range is not in the cache"
+        return found
+
+    def _split(self, extent: Extent, border: int) -> Extent:
+        """Cuts an extent in two that are as recent as it was; returns the lower one."""
+        extents = self._files[extent.file_id]
+        extents.remove(extent)
+        lower = Extent(extent.file_id, extent.start, border, extent.slot, extent.ready, extent.pins)
+        extent.slot += border - extent.start
+        extent.start = border
+        extents.insert(lower)
+        extents.insert(extent)
+        if extent.ready:
+            self._recency.insert_before(extent, lower)
+        return lower

@@ -1,0 +1,284 @@
+"""The client machine: requester and holder of any number of files (R5, R8, R10, R11).
+
+Inputs go in with the time, effects come out of :meth:`ClientMachine.poll`. A source is the same machine
+that holds a file and wants nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+from pspd.core.download import Download, Stage
+from pspd.core.effects import (
+    Address,
+    ClientEffect,
+    Contribute,
+    FinishFile,
+    InputDropped,
+    Milestone,
+    ReportMilestone,
+    SendDatagram,
+)
+from pspd.core.manifest import FileId, Manifest
+from pspd.core.parameters import SECOND_NS, Parameters
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.rto import RttEstimator
+from pspd.core.storage import Held, Written
+from pspd.core.timers import Timers
+from pspd.core.wire import (
+    EVERY_HOLDER,
+    Broadcast,
+    DropReason,
+    Frame,
+    Hello,
+    HelloAck,
+    Kind,
+    WireError,
+    decode_datagram,
+    encode_datagram,
+)
+
+HELLO_INTERVAL_NS = 5 * SECOND_NS
+"""How often a client shows where it is: well within the time for which NATs keep a mapping."""
+
+_HELLO_TIMER = b"hello"
+
+
+class ClientMachine:
+    """One client of the network, for as long as one session lasts or several.
+
+    Args:
+        seed: of jitter and of the random order; the same seed gives the same effects.
+
+    Attributes:
+        downloads: the files it is to get, or has got.
+        drop_counts: what came in and was dropped, by reason.
+        rtt: round trips of hellos: the network alone.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.downloads: dict[FileId, Download] = {}
+        self.drop_counts: Counter[DropReason] = Counter()
+        self.rtt = RttEstimator()
+        self._held: dict[FileId, tuple[Manifest, RangeSet]] = {}
+        self._random = Random(seed)
+        self._effects: list[ClientEffect] = []
+        self._timers: Timers[bytes] = Timers()
+        self._session = 0
+        self._server: Address = ("", 0)
+        self._parameters: Parameters | None = None
+        self._hello_number = 0
+        self._hello_sent_at: int | None = None
+
+    # -- for the driver
+
+    def poll(self) -> list[ClientEffect]:
+        """Everything to be done since the last call, in order."""
+        effects = self._effects.copy()
+        self._effects.clear()
+        return effects
+
+    def next_timeout(self) -> int | None:
+        """When :meth:`handle_timeout` is due, in nanoseconds; None if nothing waits for the time."""
+        return self._timers.next_deadline()
+
+    def handle_timeout(self, now: int) -> None:
+        """Does what is due: hellos, and requests that got no answer (R11)."""
+        for name in self._timers.expired(now):
+            if name == _HELLO_TIMER:
+                self._say_hello(now)
+            else:
+                download = self.downloads[name]
+                download.window.timed_out()
+                download.rtt.timed_out()
+                self._request(download, now, repeated=True)
+
+    # -- the session
+
+    def joined(self, session: int, server: Address, parameters: Parameters, now: int) -> None:
+        """The server took the client in. Files are assigned anew; what is held stays."""
+        self._session, self._server, self._parameters = session, server, parameters
+        for download in self.downloads.values():
+            download.new_session()
+            self._timers.cancel(download.file_id)
+        self._hello_sent_at = None
+        self._say_hello(now)
+
+    def left(self) -> None:
+        """The session is over: say nothing more until the next."""
+        self._session = 0
+        self._timers.cancel(_HELLO_TIMER)
+        for download in self.downloads.values():
+            self._timers.cancel(download.file_id)
+
+    def link_opened(self, now: int) -> None:
+        """The TCP link stands: ask for what is wanted; what was on its way over the last one is lost."""
+        for download in self.downloads.values():
+            self._request(download, now)
+
+    def _say_hello(self, now: int) -> None:
+        if self._hello_sent_at is not None:
+            self.rtt.timed_out()
+        self._hello_number += 1
+        self._hello_sent_at = now
+        hello = Hello(self._session, self._hello_number, min(self.rtt.srtt_ns // 1000, 2**32 - 1))
+        self._effects.append(SendDatagram(self._server, encode_datagram(hello)))
+        self._timers.set(_HELLO_TIMER, now + self.rtt.timeout_ns(self._random))
+
+    # -- files
+
+    def hold_whole(self, manifest: Manifest) -> None:
+        """The client is the source of this file."""
+        self._held[manifest.file_id] = (manifest, RangeSet([(0, manifest.chunk_count)]))
+
+    def file_assigned(
+        self, manifest: Manifest, shares: tuple[Range, ...], exchange_started: bool, held: Held, now: int
+    ) -> None:
+        """The server told of a file to get, and of the share to get first (R1). Repeating it adds shares."""
+        assert self._parameters is not None, "a file is assigned within a session"
+        download = self.downloads.get(manifest.file_id)
+        if download is None:
+            download = Download(manifest, held, self._parameters, self._random, self.rtt.srtt_ns)
+            self.downloads[manifest.file_id] = download
+            self._held[manifest.file_id] = (manifest, download.verified)
+        if held.complete:
+            download.stage = Stage.COMPLETE
+            self._effects.append(ReportMilestone(manifest.file_id, Milestone.COMPLETE))
+            return
+        if download.stage is not Stage.FINISHING:
+            download.add_shares(shares)
+            download.stage = Stage.EXCHANGE if exchange_started else Stage.SHARE
+            self._advance(download, now)
+
+    def exchange_started(self, file_id: FileId, now: int) -> None:
+        """Every share is held: ask for the rest (R5)."""
+        download = self.downloads.get(file_id)
+        if download is not None and download.stage in (Stage.SHARE, Stage.WAITING):
+            download.stage = Stage.EXCHANGE
+            self._advance(download, now)
+
+    def file_finished(self, file_id: FileId) -> None:
+        """The file is visible under its own name (R10)."""
+        self.downloads[file_id].stage = Stage.COMPLETE
+        self._effects.append(ReportMilestone(file_id, Milestone.COMPLETE))
+
+    def _advance(self, download: Download, now: int) -> None:
+        """Asks for what is wanted, or goes on to the next stage."""
+        if download.stage is Stage.SHARE and download.share_is_held:
+            download.stage = Stage.WAITING
+            self._effects.append(ReportMilestone(download.file_id, Milestone.SHARE_HELD))
+        elif download.stage is Stage.EXCHANGE and download.is_whole:
+            download.stage = Stage.FINISHING
+            self._effects.append(FinishFile(download.file_id))
+        if download.stage in (Stage.SHARE, Stage.EXCHANGE):
+            self._request(download, now)
+        else:
+            download.window.idle()
+            self._timers.cancel(download.file_id)
+            self._acknowledge(download, now)
+
+    def _acknowledge(self, download: Download, now: int) -> None:
+        """An empty request: nothing is wanted now, and what was delivered has arrived."""
+        self._send(download.request(self._session, now))
+
+    def _request(self, download: Download, now: int, *, repeated: bool = False) -> None:
+        if download.stage in (Stage.SHARE, Stage.EXCHANGE) and self._session:
+            self._send(download.request(self._session, now, repeated=repeated))
+            self._timers.set(download.file_id, now + download.rtt.timeout_ns(self._random))
+
+    def _send(self, datagram: object) -> None:
+        self._effects.append(SendDatagram(self._server, encode_datagram(datagram)))  # type: ignore[arg-type]
+
+    # -- deliveries
+
+    def delivery_started(self, frame: Frame, origin: str) -> bool:
+        """A frame's head has come from the server. Returns whether its payload is to be stored."""
+        download = self.downloads.get(frame.file_id)
+        if frame.kind is not Kind.DELIVERY:
+            self._drop(DropReason.UNKNOWN_KIND, origin)
+        elif frame.session != self._session:
+            self._drop(DropReason.UNKNOWN_SESSION, origin)
+        elif download is None:
+            self._drop(DropReason.UNKNOWN_FILE, origin)
+        elif (
+            frame.stop > download.manifest.chunk_count
+            or frame.length != download.manifest.byte_span(frame.start, frame.stop)[1]
+        ):
+            self._drop(DropReason.BAD_RANGE, origin)
+        else:
+            return True
+        return False
+
+    def delivery_stored(self, frame: Frame, written: Written, now: int) -> None:
+        """A delivery's payload is written, and verified as far as its units are whole."""
+        download = self.downloads[frame.file_id]
+        for unit in written.corrupt:
+            self._drop(DropReason.CORRUPT, f"chunks {unit} of {download.manifest.name}")
+        time_to_ask = download.delivered(frame, written, now)
+        if download.stage not in (Stage.SHARE, Stage.EXCHANGE):
+            return
+        if time_to_ask or not download.wanted():
+            self._advance(download, now)
+        else:
+            self._timers.set(download.file_id, now + download.rtt.timeout_ns(self._random))
+
+    # -- datagrams
+
+    def receive_datagram(self, data: bytes | memoryview, source: Address, now: int) -> None:
+        """Takes in one datagram, whatever it holds."""
+        origin = f"{source[0]}:{source[1]}"
+        try:
+            datagram = decode_datagram(data)
+        except WireError as error:
+            self._drop(error.reason, origin)
+            return
+        if datagram.session != self._session or source != self._server:
+            self._drop(DropReason.UNKNOWN_SESSION, origin)
+            return
+        match datagram:
+            case HelloAck(_, number):
+                self._hello_answered(number, now)
+            case Broadcast():
+                self._receive_broadcast(datagram)
+            case _:
+                self._drop(DropReason.UNKNOWN_KIND, origin)
+
+    def _hello_answered(self, number: int, now: int) -> None:
+        if number != self._hello_number or self._hello_sent_at is None:
+            self._drop(DropReason.STALE, "hello")
+            return
+        self.rtt.sample(now - self._hello_sent_at)
+        self.rtt.answered()
+        self._hello_sent_at = None
+        self._timers.set(_HELLO_TIMER, now + HELLO_INTERVAL_NS)
+
+    def _receive_broadcast(self, broadcast: Broadcast) -> None:
+        """Sends what is asked and held; ignores the rest (R8)."""
+        held = self._held.get(broadcast.file_id)
+        if held is None:
+            return
+        manifest, verified = held
+        download = self.downloads.get(broadcast.file_id)
+        if download is not None:
+            download.hear_broadcast(broadcast.asked[-1].stop if broadcast.asked else 0)
+        for entry in broadcast.asked:
+            if entry.responder in (EVERY_HOLDER, self._session) and verified.covers(entry.start, entry.stop):
+                length = manifest.byte_span(entry.start, entry.stop)[1]
+                self._effects.append(
+                    Contribute(
+                        Frame(
+                            Kind.CONTRIBUTION,
+                            self._session,
+                            broadcast.file_id,
+                            entry.start,
+                            entry.stop,
+                            length,
+                            broadcast.number,
+                        )
+                    )
+                )
+
+    def _drop(self, reason: DropReason, origin: str) -> None:
+        self.drop_counts[reason] += 1
+        self._effects.append(InputDropped(reason, origin))

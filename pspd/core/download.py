@@ -1,0 +1,163 @@
+"""One file on its way to one client: what to ask for next, and when to ask again (R5, R10, R11)."""
+
+from __future__ import annotations
+
+from enum import Enum
+from random import Random
+
+from pspd.core.manifest import FileId, Manifest
+from pspd.core.parameters import Order, Parameters
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.rto import RttEstimator
+from pspd.core.storage import Held, Written
+from pspd.core.window import Window
+from pspd.core.wire import Frame, Request
+
+REQUESTS_PER_WINDOW = 8
+"""A window is renewed in so many steps: losing a few requests in a row does not stop the flow."""
+SENT_REQUESTS_MAX = 64
+"""How many requests are remembered to measure round trips."""
+
+
+class Stage(Enum):
+    """What a client is doing about a file."""
+
+    SHARE = "share"
+    WAITING = "waiting"
+    EXCHANGE = "exchange"
+    FINISHING = "finishing"
+    COMPLETE = "complete"
+
+
+class Download:
+    """What a client holds and lacks of a file, and its conversation with the server about it.
+
+    Attributes:
+        manifest: the file.
+        stage: what is being done about it.
+        verified: chunks that may be served.
+        lacking: chunks that are not here.
+        window: how many chunks may be on their way.
+        rtt: round trips from a request to the first delivery it led to, fetching included.
+    """
+
+    def __init__(
+        self, manifest: Manifest, held: Held, parameters: Parameters, random: Random, srtt_ns: int
+    ) -> None:
+        self.manifest = manifest
+        self.stage = Stage.SHARE
+        self.verified = held.verified.copy()
+        self.lacking = RangeSet(self.verified.gaps(0, manifest.chunk_count))
+        self.window = Window(parameters.window_min_chunks, parameters.window_max_chunks)
+        self.rtt = RttEstimator()
+        if srtt_ns:
+            self.rtt.sample(srtt_ns)
+        self._shares = RangeSet()
+        self._parameters = parameters
+        self._random = random
+        self._number = 0
+        self._acknowledged = 0
+        self._cursor = 0
+        self._unrequested_chunks = 0
+        self._sent_at: dict[int, int] = {}
+
+    @property
+    def file_id(self) -> FileId:
+        """The digest of the file's manifest."""
+        return self.manifest.file_id
+
+    def add_shares(self, shares: tuple[Range, ...]) -> None:
+        """These ranges are the client's to get before the exchange (R1)."""
+        self._shares.update(shares)
+
+    @property
+    def share_is_held(self) -> bool:
+        """Whether every chunk of the share is here and verified."""
+        return all(self.verified.covers(*share) for share in self._shares)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every chunk of the file is here and verified."""
+        return self.verified.chunk_count == self.manifest.chunk_count
+
+    def wanted(self) -> RangeSet:
+        """What is to be asked for now: of the share, or of everything that lacks."""
+        match self.stage:
+            case Stage.SHARE:
+                return RangeSet(self.lacking.common(self._shares))
+            case Stage.EXCHANGE:
+                return self.lacking
+            case _:
+                return RangeSet()
+
+    def hear_broadcast(self, stop: int) -> None:
+        """Someone fetches up to here: requests that begin here meet (the common cursor)."""
+        self._cursor = stop
+
+    def request(self, session: int, now: int, *, repeated: bool = False) -> Request:
+        """The next request: everything that may be named of what is wanted, most wanted first."""
+        self._number += 1
+        self._unrequested_chunks = 0
+        self._sent_at[self._number] = now
+        if len(self._sent_at) > SENT_REQUESTS_MAX:
+            del self._sent_at[next(iter(self._sent_at))]
+        ranges = self._pick(self.wanted())
+        return Request(
+            session, self.file_id, self._number, self._acknowledged, self.window.chunks, tuple(ranges), repeated
+        )
+
+    def _pick(self, wanted: RangeSet) -> list[Range]:
+        parameters = self._parameters
+        if not wanted:
+            return []
+        match parameters.order:
+            case Order.SEQUENTIAL:
+                start = 0
+            case Order.CURSOR:
+                start = self._cursor
+            case Order.RANDOM:
+                start = self._random_chunk(wanted)
+        picked, room_chunks = [], parameters.window_max_chunks
+        for low, high in wanted.cyclic_from(start):
+            # Where one chunk is asked at a time a range is one chunk; where many are, all that lack are named.
+            high = min(high, low + room_chunks) if room_chunks == 1 else high
+            picked.append(Range(low, high))
+            if len(picked) == parameters.request_ranges:
+                break
+        return picked
+
+    def _random_chunk(self, wanted: RangeSet) -> int:
+        index = self._random.randrange(wanted.chunk_count)
+        for start, stop in wanted:
+            if index < stop - start:
+                return start + index
+            index -= stop - start
+        raise AssertionError("an index beyond the set")
+
+    def delivered(self, frame: Frame, written: Written, now: int) -> bool:
+        """A delivery is stored, as far as it was good.
+
+        Returns:
+            Whether it is time for the next request.
+        """
+        sent_at = self._sent_at.pop(frame.echo, None)
+        if sent_at is not None:
+            self.rtt.sample(now - sent_at)
+        self.rtt.answered()
+        self._acknowledged = max(self._acknowledged, frame.number)
+        self.lacking.discard(frame.start, frame.stop)
+        for unit in written.verified:
+            self.verified.add(*unit)
+        for unit in written.corrupt:
+            self.lacking.add(*unit)
+        chunk_count = frame.stop - frame.start
+        self.window.delivered(chunk_count, self.rtt.min_ns, now)
+        self._unrequested_chunks += chunk_count
+        return self._unrequested_chunks * REQUESTS_PER_WINDOW >= self.window.chunks
+
+    def new_session(self) -> None:
+        """The server has forgotten the conversation: begin it anew."""
+        self._number = 0
+        self._acknowledged = 0
+        self._sent_at.clear()
+        self.window.idle()

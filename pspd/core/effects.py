@@ -1,0 +1,188 @@
+"""What the machines tell whoever drives them: effects to carry out (imperative), events to know of (past tense)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from pspd.core.manifest import FileId, Manifest
+from pspd.core.ranges import Range
+from pspd.core.wire import DropReason, Frame
+
+Address = tuple[str, int]
+"""Host and port, as the sockets name them."""
+
+
+class Milestone(Enum):
+    """What a client reached with a file."""
+
+    SHARE_HELD = 1
+    COMPLETE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SendDatagram:
+    """Send this by UDP. It may be lost; whoever wanted it to arrive sends it again."""
+
+    address: Address
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Send a range to a client over TCP (R6), the views after the head, without copying them.
+
+    Then say ``delivery_sent`` as soon as the views are no longer needed, and ``delivery_failed`` if they
+    could not be sent. Where each delivery has a connection of its own, say ``delivery_finished`` when the
+    client has closed it in good order.
+    """
+
+    session: int
+    number: int
+    frame: Frame
+    views: list[memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLink:
+    """Close the client's TCP link."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Tell a client of a file that it is to get, and of its share."""
+
+    session: int
+    manifest: Manifest
+    shares: tuple[Range, ...]
+    exchange_started: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StartExchange:
+    """Tell a client that every share is held and that it may ask for the rest."""
+
+    session: int
+    file_id: FileId
+
+
+@dataclass(frozen=True, slots=True)
+class EndSession:
+    """Tell a client that its session is over."""
+
+    session: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientJoined:
+    """A client became a member."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLost:
+    """A client is a member no more."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileDivided:
+    """A file was divided into shares (R1)."""
+
+    file_id: FileId
+    name: str
+    shares: tuple[tuple[str, Range], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileSeeded:
+    """Every share is held and acknowledged; the server holds no byte of the file (R2)."""
+
+    file_id: FileId
+    name: str
+    share_count: int
+    chunk_count: int
+    cached_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileStalled:
+    """Chunks of a file have no connected holder."""
+
+    file_id: FileId
+    name: str
+    missing: tuple[tuple[Range, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileResumed:
+    """Every chunk of a stalled file has a holder again."""
+
+    file_id: FileId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileCompleted:
+    """Every connected client has the file (R10)."""
+
+    file_id: FileId
+    name: str
+    client_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class InputDropped:
+    """Something that came in was dropped."""
+
+    reason: DropReason
+    origin: str
+
+
+ServerEffect = (
+    SendDatagram
+    | Deliver
+    | CloseLink
+    | Assign
+    | StartExchange
+    | EndSession
+    | ClientJoined
+    | ClientLost
+    | FileDivided
+    | FileSeeded
+    | FileStalled
+    | FileResumed
+    | FileCompleted
+    | InputDropped
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Contribute:
+    """Send a range that is held to the server over TCP (R8), head first."""
+
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class FinishFile:
+    """Every chunk is verified: make the file visible (R10), then say ``file_finished``."""
+
+    file_id: FileId
+
+
+@dataclass(frozen=True, slots=True)
+class ReportMilestone:
+    """Tell the server what was reached, and again until it has heard."""
+
+    file_id: FileId
+    milestone: Milestone
+
+
+ClientEffect = SendDatagram | Contribute | FinishFile | ReportMilestone | InputDropped

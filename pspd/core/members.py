@@ -1,0 +1,102 @@
+"""The server's view of its members, and of what each has asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pspd.core.effects import Address
+from pspd.core.manifest import FileId
+from pspd.core.parameters import Parameters
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.rto import RttEstimator
+from pspd.core.window import Window
+
+if TYPE_CHECKING:
+    from pspd.core.shared_file import SharedFile
+
+
+class Interest:
+    """What one client has asked of one file, and what became of it.
+
+    A chunk that was asked for is *open* until it is *promised*: joined to a fetch, or on its way to the
+    client. The window bounds what is promised.
+    """
+
+    __slots__ = ("file", "in_flight", "member", "number", "open", "promised", "window_chunks")
+
+    def __init__(self, member: Member, file: SharedFile) -> None:
+        self.member = member
+        self.file = file
+        self.number = 0
+        self.window_chunks = 0
+        self.open = RangeSet()
+        self.promised = RangeSet()
+        self.in_flight: dict[int, Range] = {}
+
+    @property
+    def credit_chunks(self) -> int:
+        """How many more chunks the client will take now."""
+        return self.window_chunks - self.promised.chunk_count
+
+    def promise(self, start: int, stop: int) -> None:
+        """An open range will be delivered."""
+        self.open.discard(start, stop)
+        self.promised.add(start, stop)
+
+    def take_back(self, start: int, stop: int) -> None:
+        """A promised range will not be delivered after all."""
+        self.promised.discard(start, stop)
+        self.open.add(start, stop)
+
+
+class Member:
+    """A client or a source, for as long as one session lasts.
+
+    Attributes:
+        session: names it in every message.
+        name: its name, which outlives the session.
+        source: it holds one file whole and wants none.
+        instance_id: who it is, kept with its files.
+        address: where its datagrams come from; None before the first.
+        delivery_port: where it takes connections for deliveries; 0 if it takes none.
+        linked: its TCP link is open.
+        srtt_us: round-trip time as it measured it, in microseconds.
+        rtt: round trips from a broadcast to the contribution that answers it.
+        window: how many chunks may be asked of it at a time.
+        asked_chunks: how many are.
+    """
+
+    def __init__(
+        self, session: int, name: str, source: bool, instance_id: bytes, delivery_port: int, parameters: Parameters
+    ) -> None:
+        self.session = session
+        self.name = name
+        self.source = source
+        self.instance_id = instance_id
+        self.address: Address | None = None
+        self.delivery_port = delivery_port
+        self.linked = False
+        self.srtt_us = 0
+        self.rtt = RttEstimator()
+        self.window = Window(parameters.window_min_chunks, parameters.window_max_chunks)
+        self.asked_chunks = 0
+        self.interests: dict[FileId, Interest] = {}
+        self._kept_links = parameters.kept_links
+
+    @property
+    def reachable(self) -> bool:
+        """Whether a delivery can be sent to it, and a contribution come from it, now."""
+        return self.address is not None and (self.linked or not self._kept_links)
+
+    def heard_from(self, address: Address, srtt_us: int) -> None:
+        """A hello came: where the member is, and how far away."""
+        self.address, self.srtt_us = address, srtt_us
+        if srtt_us and not self.rtt.srtt_ns:
+            self.rtt.sample(srtt_us * 1000)
+
+    def interest_in(self, file: SharedFile) -> Interest:
+        """What it has asked of a file; nothing at first."""
+        found = self.interests.get(file.file_id)
+        if found is None:
+            found = self.interests[file.file_id] = Interest(self, file)
+        return found

@@ -1,0 +1,189 @@
+"""One file on its way through the network: its division, who holds what, where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from pspd.core.manifest import FileId, Manifest
+from pspd.core.pending import Fetch
+from pspd.core.ranges import Range, RangeMap, RangeSet
+
+DEPARTED_MAX = 1024
+"""How many lost clients' holdings are remembered per file, to name the last holder of a missing range."""
+
+
+class Phase(Enum):
+    """How far the server has taken a file."""
+
+    ANNOUNCED = "announced"
+    SEEDING = "seeding"
+    SEEDED = "seeded"
+    EXCHANGING = "exchanging"
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What moved for one file; see the control API for what each figure counts."""
+
+    request_datagrams: int = 0
+    broadcast_datagrams: int = 0
+    contributed_bytes: int = 0
+    delivered_bytes: int = 0
+    duplicate_bytes: int = 0
+    corrupt_bytes: int = 0
+    retransmit_count: int = 0
+    seeding_contributed_bytes: int = 0
+    seeding_delivered_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Share:
+    """One of the ranges a file is divided into (R1)."""
+
+    start: int
+    stop: int
+    owner: str
+    held: bool = False
+
+
+class SharedFile:
+    """A file as the server knows it: everything but its bytes.
+
+    Attributes:
+        source: name of the member that seeds it.
+        shares: its division; its owners may change while a client is lost before its share is held.
+        held: what each connected member holds, by name.
+        complete: names of those who showed the finished file.
+        available: chunks with at least one connected holder.
+        fetches: ranges that are being fetched (the pending table).
+        cursor: the chunk after the last new fetch; requests that follow it meet.
+        stalled: whether some chunk has no connected holder.
+        seeding_at, seeded_at, completed_at: when, in nanoseconds; None before.
+    """
+
+    def __init__(self, manifest: Manifest, source: str) -> None:
+        self.manifest = manifest
+        self.source = source
+        self.phase = Phase.ANNOUNCED
+        self.held_back = False
+        self.shares: list[Share] = []
+        self.held: dict[str, RangeSet] = {}
+        self.complete: set[str] = set()
+        self.available = RangeSet()
+        self.fetches: RangeMap[Fetch] = RangeMap()
+        self.cursor = 0
+        self.stalled = False
+        self.traffic = Traffic()
+        self.cached_bytes_when_seeded = 0
+        self.seeding_at: int | None = None
+        self.seeded_at: int | None = None
+        self.completed_at: int | None = None
+        self._owned: RangeMap[Share] = RangeMap()
+        self._departed: dict[str, RangeSet] = {}
+
+    @property
+    def file_id(self) -> FileId:
+        """The digest of the file's manifest."""
+        return self.manifest.file_id
+
+    def divide(self, manifest: Manifest, names: list[str], now: int) -> None:
+        """Divides the file among clients (R1); who is named beyond the share count gets none."""
+        self.manifest = manifest
+        self.phase = Phase.SEEDING
+        self.seeding_at = now
+        for index in range(manifest.share_count):
+            share = Share(*manifest.share(index), owner=names[index % len(names)])
+            self.shares.append(share)
+            if share.start < share.stop:
+                self._owned.insert(share)
+
+    def shares_of(self, name: str) -> tuple[Range, ...]:
+        """The ranges that a client is to get before the exchange; none of no chunks."""
+        return tuple(Range(s.start, s.stop) for s in self.shares if s.owner == name and s.start < s.stop)
+
+    def servable(self, name: str, ranges: Iterable[tuple[int, int]]) -> list[Range]:
+        """The part of a request that may be served now: the client's share while seeding, then everything (R2)."""
+        inside = RangeSet((start, min(stop, self.manifest.chunk_count)) for start, stop in ranges)
+        match self.phase:
+            case Phase.EXCHANGING:
+                return list(inside)
+            case Phase.SEEDING:
+                return inside.common(RangeSet(self.shares_of(name)))
+            case _:
+                return []
+
+    def share_at(self, chunk: int) -> Share | None:
+        """The share that a chunk belongs to."""
+        return self._owned.at(chunk)
+
+    def share_held(self, name: str) -> None:
+        """A client has acknowledged its whole share."""
+        for share in self.shares:
+            if share.owner == name:
+                share.held = True
+
+    @property
+    def shares_are_held(self) -> bool:
+        """Whether every share is held and acknowledged (R2)."""
+        return all(share.held for share in self.shares)
+
+    def reassign(self, names: Collection[str], preferred: list[str]) -> set[str]:
+        """Gives shares that are not held, and whose owners are gone, to others in turn. Returns the new owners."""
+        orphans = [share for share in self.shares if not share.held and share.owner not in names]
+        if not preferred:
+            return set()
+        for index, share in enumerate(orphans):
+            share.owner = preferred[index % len(preferred)]
+        return {share.owner for share in orphans}
+
+    def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> None:
+        """A connected member holds these ranges."""
+        held = self.held.setdefault(name, RangeSet())
+        for start, stop in ranges:
+            held.add(start, stop)
+            self.available.add(start, stop)
+
+    def lack(self, name: str, ranges: Iterable[tuple[int, int]]) -> None:
+        """A member says that it lacks these ranges."""
+        held = self.held.get(name)
+        if held is not None:
+            held.difference_update(ranges)
+
+    def depart(self, name: str) -> None:
+        """A member is gone: it holds nothing any more that could be had."""
+        held = self.held.pop(name, None)
+        self._departed.pop(name, None)
+        if held:
+            self._departed[name] = held
+            if len(self._departed) > DEPARTED_MAX:
+                del self._departed[next(iter(self._departed))]
+        self.available = RangeSet(span for chunks in self.held.values() for span in self.manifest.whole_units_of(chunks))
+
+    def missing(self) -> list[tuple[Range, str]]:
+        """Chunks without a connected holder, each range with the member that held it last; "" if none did."""
+        found = []
+        for gap in self.available.gaps(0, self.manifest.chunk_count):
+            rest = RangeSet([gap])
+            for name in reversed(self._departed):
+                for span in rest.common(self._departed[name]):
+                    found.append((span, name))
+                    rest.discard(*span)
+            found += [(span, "") for span in rest]
+        return sorted(found)
+
+    def min_holder_count(self) -> int:
+        """The smallest number of connected members that hold one same chunk; 0 for a file without chunks."""
+        steps: dict[int, int] = {0: 0, self.manifest.chunk_count: 0}
+        for chunks in self.held.values():
+            for start, stop in self.manifest.whole_units_of(chunks):
+                steps[start] = steps.get(start, 0) + 1
+                steps[stop] = steps.get(stop, 0) - 1
+        least, count = len(self.held), 0
+        for chunk in sorted(steps):
+            count += steps[chunk]
+            if chunk < self.manifest.chunk_count:
+                least = min(least, count)
+        return least
+

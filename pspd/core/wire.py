@@ -1,0 +1,305 @@
+"""The bytes on the wire: datagrams (UDP) and frames (TCP). docs/protocol.md shows them in tables.
+
+Both begin with the same 32-byte header: magic, version, kind, flags, the session, and room for an
+authentication tag. Parsing takes bytes from anyone and either gives a whole, sane message or raises
+:class:`WireError` with the reason under which the machines count it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from struct import Struct
+
+from pspd.core.manifest import FileId
+from pspd.core.ranges import Range
+
+VERSION = 1
+DATAGRAM_BYTES_MAX = 1200
+FRAME_PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
+
+_MAGIC = b"PS"
+_FLAG_REPEATED = 1
+_TAG = bytes(16)
+_HEADER = Struct(">2sBBIQ16s")
+_HELLO = Struct(">II")
+_REQUEST = Struct(">32sIQIH")
+_BROADCAST = Struct(">32sQH")
+_ASKED = Struct(">IIQ")
+_FRAME = Struct(">32sIIIQI")
+
+FRAME_BYTES = _HEADER.size + _FRAME.size
+"""Size of a frame's head; its payload follows."""
+REQUEST_RANGES_MAX = (DATAGRAM_BYTES_MAX - _HEADER.size - _REQUEST.size) // 8
+BROADCAST_RANGES_MAX = (DATAGRAM_BYTES_MAX - _HEADER.size - _BROADCAST.size) // _ASKED.size
+EVERY_HOLDER = 0
+"""In place of a session: whoever holds the range is asked to send it."""
+
+
+class Kind(IntEnum):
+    """What a datagram (below 16) or a frame (from 16) is."""
+
+    HELLO = 1
+    HELLO_ACK = 2
+    REQUEST = 3
+    BROADCAST = 4
+    LINK = 16
+    DELIVERY = 17
+    CONTRIBUTION = 18
+
+
+class DropReason(StrEnum):
+    """Why something that came in was dropped; each is counted."""
+
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    BAD_MAGIC = "bad_magic"
+    BAD_VERSION = "bad_version"
+    UNKNOWN_KIND = "unknown_kind"
+    BAD_LENGTH = "bad_length"
+    BAD_RANGE = "bad_range"
+    UNKNOWN_SESSION = "unknown_session"
+    UNKNOWN_FILE = "unknown_file"
+    STALE = "stale"
+    NOT_ASKED = "not_asked"
+    DUPLICATE = "duplicate"
+    CORRUPT = "corrupt"
+    ABORTED = "aborted"
+
+
+class WireError(Exception):
+    """What came in is no message of this protocol.
+
+    Attributes:
+        reason: under what it is counted.
+    """
+
+    def __init__(self, reason: DropReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Client to server: here I am. Tells the server the client's address, and keeps a NAT's door open.
+
+    Attributes:
+        session: the client's session.
+        number: counts the client's hellos; the answer repeats it.
+        srtt_us: the client's smoothed round-trip time, in microseconds; 0 if it has none yet.
+    """
+
+    session: int
+    number: int
+    srtt_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class HelloAck:
+    """Server to client: the answer to a hello."""
+
+    session: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Client to server: what I lack (R5).
+
+    Attributes:
+        session: the client's session.
+        file_id: the file.
+        number: counts the client's requests for this file; an older one says nothing new.
+        acknowledged: number of the last delivery that came over the link and is dealt with; all before it are too.
+        window_chunks: how many chunks may be on their way to the client at a time.
+        ranges: what to send, the most wanted first.
+        repeated: sent again because nothing came in time (R11).
+    """
+
+    session: int
+    file_id: FileId
+    number: int
+    acknowledged: int
+    window_chunks: int
+    ranges: tuple[Range, ...]
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One range of a broadcast, and the session that is asked to send it, or :data:`EVERY_HOLDER`."""
+
+    start: int
+    stop: int
+    responder: int
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """Server to every client: who has this? (R7)"""
+
+    session: int
+    file_id: FileId
+    number: int
+    asked: tuple[Asked, ...]
+
+
+Datagram = Hello | HelloAck | Request | Broadcast
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The head of a frame; ``length`` bytes of payload follow it.
+
+    Attributes:
+        kind: LINK (opens a link, names its session), DELIVERY or CONTRIBUTION.
+        session: the client at the far end from the server.
+        file_id: the file; zeros in LINK.
+        start: first chunk of the payload.
+        stop: one past its last.
+        length: payload size, in bytes.
+        number: of a delivery, its own; of a contribution, that of the broadcast it answers.
+        echo: of a delivery, the number of the newest request from its client; 0 if it is no measure of a round trip.
+    """
+
+    kind: Kind
+    session: int
+    file_id: FileId = bytes(32)
+    start: int = 0
+    stop: int = 0
+    length: int = 0
+    number: int = 0
+    echo: int = 0
+
+
+def _header(kind: Kind, session: int, flags: int = 0) -> bytes:
+    return _HEADER.pack(_MAGIC, VERSION, kind, flags, session, _TAG)
+
+
+def _parse_header(data: bytes | memoryview) -> tuple[int, int, int]:
+    if len(data) < _HEADER.size:
+        raise WireError(DropReason.TOO_SHORT)
+    magic, version, kind, flags, session, _tag = _HEADER.unpack_from(data)
+    if magic != _MAGIC:
+        raise WireError(DropReason.BAD_MAGIC)
+    if version != VERSION:
+        raise WireError(DropReason.BAD_VERSION)
+    return kind, flags, session
+
+
+def encode_datagram(datagram: Datagram) -> bytes:
+    """The bytes of a datagram; never more than :data:`DATAGRAM_BYTES_MAX`."""
+    match datagram:
+        case Hello(session, number, srtt_us):
+            return _header(Kind.HELLO, session) + _HELLO.pack(number, srtt_us)
+        case HelloAck(session, number):
+            return _header(Kind.HELLO_ACK, session) + _HELLO.pack(number, 0)
+        case Request():
+            return _encode_request(datagram)
+        case Broadcast(session, file_id, number, asked):
+            return _header(Kind.BROADCAST, session) + encode_broadcast_body(file_id, number, asked)
+
+
+def _encode_request(request: Request) -> bytes:
+    assert len(request.ranges) <= REQUEST_RANGES_MAX
+    flags = _FLAG_REPEATED if request.repeated else 0
+    numbers = [number for span in request.ranges for number in span]
+    return b"".join(
+        (
+            _header(Kind.REQUEST, request.session, flags),
+            _REQUEST.pack(
+                request.file_id, request.number, request.acknowledged, request.window_chunks, len(request.ranges)
+            ),
+            Struct(f">{len(numbers)}I").pack(*numbers),
+        )
+    )
+
+
+def encode_broadcast_body(file_id: FileId, number: int, asked: tuple[Asked, ...]) -> bytes:
+    """What a broadcast says, which is the same for every client; see :func:`encode_broadcast_head`."""
+    assert len(asked) <= BROADCAST_RANGES_MAX
+    entries = [_ASKED.pack(entry.start, entry.stop, entry.responder) for entry in asked]
+    return b"".join((_BROADCAST.pack(file_id, number, len(asked)), *entries))
+
+
+def encode_broadcast_head(session: int) -> bytes:
+    """What a broadcast begins with for one client."""
+    return _header(Kind.BROADCAST, session)
+
+
+def decode_datagram(data: bytes | memoryview) -> Datagram:
+    """The message in a datagram.
+
+    Raises:
+        WireError: it holds none.
+    """
+    if len(data) > DATAGRAM_BYTES_MAX:
+        raise WireError(DropReason.TOO_LONG)
+    kind, flags, session = _parse_header(data)
+    body = data[_HEADER.size :]
+    match kind:
+        case Kind.HELLO:
+            return Hello(session, *_unpack_exactly(_HELLO, body))
+        case Kind.HELLO_ACK:
+            return HelloAck(session, _unpack_exactly(_HELLO, body)[0])
+        case Kind.REQUEST:
+            return _decode_request(session, flags, body)
+        case Kind.BROADCAST:
+            return _decode_broadcast(session, body)
+        case _:
+            raise WireError(DropReason.UNKNOWN_KIND)
+
+
+def _unpack_exactly(layout: Struct, body: bytes | memoryview) -> tuple[int, ...]:
+    if len(body) != layout.size:
+        raise WireError(DropReason.BAD_LENGTH)
+    return layout.unpack(body)
+
+
+def _decode_request(session: int, flags: int, body: bytes | memoryview) -> Request:
+    if len(body) < _REQUEST.size:
+        raise WireError(DropReason.TOO_SHORT)
+    file_id, number, acknowledged, window_chunks, count = _REQUEST.unpack_from(body)
+    numbers = _unpack_exactly(Struct(f">{2 * count}I"), body[_REQUEST.size :])
+    ranges = tuple(map(Range, numbers[::2], numbers[1::2]))
+    if any(start >= stop for start, stop in ranges):
+        raise WireError(DropReason.BAD_RANGE)
+    return Request(session, file_id, number, acknowledged, window_chunks, ranges, bool(flags & _FLAG_REPEATED))
+
+
+def _decode_broadcast(session: int, body: bytes | memoryview) -> Broadcast:
+    if len(body) < _BROADCAST.size:
+        raise WireError(DropReason.TOO_SHORT)
+    file_id, number, count = _BROADCAST.unpack_from(body)
+    entries = body[_BROADCAST.size :]
+    if len(entries) != count * _ASKED.size:
+        raise WireError(DropReason.BAD_LENGTH)
+    asked = tuple(Asked(*entry) for entry in _ASKED.iter_unpack(entries))
+    if any(entry.start >= entry.stop for entry in asked):
+        raise WireError(DropReason.BAD_RANGE)
+    return Broadcast(session, file_id, number, asked)
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """The bytes of a frame's head; the payload follows it on the wire."""
+    return _header(frame.kind, frame.session) + _FRAME.pack(
+        frame.file_id, frame.start, frame.stop, frame.length, frame.number, frame.echo
+    )
+
+
+def decode_frame(data: bytes | memoryview) -> Frame:
+    """The head of a frame from its first :data:`FRAME_BYTES` bytes.
+
+    Raises:
+        WireError: it is none; nothing that follows on the stream can be understood.
+    """
+    kind, _flags, session = _parse_header(data)
+    if kind not in (Kind.LINK, Kind.DELIVERY, Kind.CONTRIBUTION):
+        raise WireError(DropReason.UNKNOWN_KIND)
+    file_id, start, stop, length, number, echo = _unpack_exactly(_FRAME, data[_HEADER.size :])
+    frame = Frame(Kind(kind), session, bytes(file_id), start, stop, length, number, echo)
+    if length > FRAME_PAYLOAD_BYTES_MAX:
+        raise WireError(DropReason.TOO_LONG)
+    if (start >= stop or length == 0) if kind != Kind.LINK else length != 0:
+        raise WireError(DropReason.BAD_RANGE)
+    return frame

@@ -1,0 +1,298 @@
+"""A client's folder on disk.
+
+Finished files are in the folder under their own names. Unfinished work is in its hidden folder, for each
+file: ``<id>.manifest``, ``<id>.part`` (the bytes, sparse), ``<id>.held`` (the journal of verified
+ranges), and ``<id>.done`` once it is finished. Besides: ``lock``, ``instance``, ``boot``.
+
+The order of things is what makes a crash at any moment harmless. Bytes are saved, then verified from
+what was saved, then entered in the journal. A finished file gets its name, then its mark, and only
+then does the part lose its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from enum import Enum, auto
+from pathlib import Path
+
+from pspd.core.manifest import STORE_FOLDER, Digest, FileId, Manifest
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.storage import FileSlice, Held, Written
+from pspd.errors import IntegrityError, StorageError
+from pspd.store.folder import boot_id, instance_of, is_same_file, lock_folder, plain_state, publish_file
+from pspd.store.intake import Intake
+from pspd.store.journal import Journal, runs_of
+from pspd.store.messages import failed, name_conflict, not_begun, not_verified
+from pspd.store.open_files import FileBytes, OpenFiles
+from pspd.store.records import VERIFIED_FROM_DISK, Mark, Records
+
+_LOG = logging.getLogger(__name__)
+
+_PART_FLAGS = os.O_RDWR | os.O_CREAT
+# Not through a symbolic link: it would lead out of the folder.
+_VISIBLE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW
+
+
+class _Place(Enum):
+    """Where a file's bytes are."""
+
+    PART = auto()  # in the hidden folder, to be written to
+    VISIBLE = auto()  # in the client's folder, finished; never written to
+    ALTERED = auto()  # as VISIBLE, but somebody has changed it since: good for the units that are still right
+
+
+class _File:
+    """One file of the store: what is held of it, where its bytes are, and its journal while it is written."""
+
+    __slots__ = ("intake", "journal", "place", "saved")
+
+    def __init__(self, intake: Intake, saved: FileBytes, journal: Journal, place: _Place) -> None:
+        self.intake = intake
+        self.saved = saved
+        self.journal = journal
+        self.place = place
+
+    @property
+    def held(self) -> Held:
+        return Held(self.intake.verified.copy(), self.place is _Place.VISIBLE)
+
+
+class DiskStore:
+    """Implements ``pspd.core.storage.Storage`` in a folder; for one thread at a time.
+
+    Attributes:
+        instance_id: 16 random bytes that name this folder's client for good.
+    """
+
+    def __init__(self, folder: Path, digest: Digest) -> None:
+        """Takes the folder, makes it if need be, and reads what is there from before.
+
+        After the machine was restarted, this verifies once the bytes that were written before; else
+        finished files that look the same and all journals are trusted.
+
+        Raises:
+            StorageError: the folder is another client's, or cannot be used.
+        """
+        self._folder = folder
+        self._work = folder / STORE_FOLDER
+        self._digest = digest
+        self._records = Records(self._work, digest)
+        self._open_files = OpenFiles()
+        self._files: dict[FileId, _File] = {}
+        try:
+            self._work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise failed("use", self._work, error) from None
+        self._lock_fd = lock_folder(folder, self._work / "lock")
+        try:
+            self.instance_id = instance_of(self._work / "instance")
+            self._boot = boot_id()
+            self._same_boot = self._records.boot() == self._boot
+            self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    def known(self) -> dict[FileId, Held]:
+        """See ``Storage.known``.
+
+        A finished file that somebody has changed is not complete, and held as far as its bytes are still
+        right; one that was removed is forgotten.
+        """
+        return {file_id: file.held for file_id, file in self._files.items()}
+
+    def manifest(self, file_id: FileId) -> Manifest:
+        """The manifest that a file was last begun with."""
+        return self._file(file_id).intake.manifest
+
+    def begin(self, manifest: Manifest) -> Held:
+        """See ``Storage.begin``. A manifest divided otherwise than before is taken, and saved.
+
+        Raises:
+            StorageError: a file of that name with other bytes is in the folder, or nothing can be saved.
+        """
+        file_id = manifest.file_id
+        file = self._files.get(file_id)
+        if file is None or file.place is not _Place.VISIBLE:
+            adopted = self._adopted(manifest)
+            if adopted is not None:
+                file = adopted
+            elif file is None or file.place is not _Place.PART:
+                self._records.save_manifest(manifest)
+                file = self._resumed(manifest)
+        if file.intake.manifest != manifest:
+            # Until all of it is saved, the file is not known: then the next attempt starts from the disk.
+            self._files.pop(file_id, None)
+            self._redivide(file, manifest)
+        self._files[file_id] = file
+        return file.held
+
+    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
+        """See ``Storage.write``. Digests are taken from the saved bytes, never from ``data``."""
+        file = self._file(file_id)
+        if file.place is _Place.ALTERED:
+            raise self._conflict(file.intake.manifest)
+        written = file.intake.write(start, stop, data)
+        if written.verified:
+            file.journal.append(runs_of(written.verified))
+        return written
+
+    def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice:
+        """See ``Storage.payload``.
+
+        The slice's descriptor stays the store's: it is good until ``OPEN_FILES_MAX`` others were opened
+        since it was last asked for, or the store is closed. Who sends across that needs ``os.dup``.
+
+        Raises:
+            InternalError: not all these chunks are verified.
+        """
+        file = self._file(file_id)
+        offset, length = file.intake.payload_span(start, stop)
+        return FileSlice(file.saved.fd, offset, length)
+
+    def missing(self, file_id: FileId) -> RangeSet:
+        """See ``Storage.missing``."""
+        return self._file(file_id).intake.missing()
+
+    def finish(self, file_id: FileId) -> None:
+        """See ``Storage.finish`` (R10).
+
+        Raises:
+            IntegrityError: not all of it is verified.
+            StorageError: another file has that name, or the disk fails.
+        """
+        file = self._file(file_id)
+        manifest, part = file.intake.manifest, file.saved.path
+        if file.place is _Place.VISIBLE:
+            return
+        if file.place is _Place.ALTERED:
+            raise self._conflict(manifest)
+        if not file.intake.complete:
+            raise IntegrityError(not_verified(manifest, file.intake.verified))
+        visible = self._folder / manifest.name
+        try:
+            os.ftruncate(file.saved.fd, manifest.size_bytes)
+            state = os.fstat(file.saved.fd)
+            publish_file(part, visible)
+        except FileExistsError:
+            raise self._conflict(manifest) from None
+        except OSError as error:
+            raise failed("finish", visible, error) from None
+        self._records.save_mark(manifest, state, self._boot)
+        self._open_files.move(part, visible)
+        file.saved = FileBytes(visible, _VISIBLE_FLAGS, self._open_files)
+        file.place = _Place.VISIBLE
+        self._remove_work(file_id)
+
+    def close(self) -> None:
+        """Closes all files and gives the folder free; idempotent. Writes nothing: a crash loses no more."""
+        self._open_files.close_all()
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def _file(self, file_id: FileId) -> _File:
+        try:
+            return self._files[file_id]
+        except KeyError:
+            raise not_begun(file_id) from None
+
+    def _load(self) -> None:
+        all_taken_up = True
+        for manifest in self._records.manifests():
+            try:
+                mark = self._records.mark(manifest.file_id)
+                file = self._finished(manifest, mark) if mark is not None else self._resumed(manifest)
+            except StorageError as error:
+                _LOG.warning("%r is not taken up: %s", manifest.name, error)
+                all_taken_up = False
+            else:
+                if file is not None:
+                    self._files[manifest.file_id] = file
+        if all_taken_up and not self._same_boot:
+            # Everything was verified again: from here on the journals can be trusted.
+            self._records.save_boot(self._boot)
+            self._same_boot = True
+
+    def _finished(self, manifest: Manifest, mark: Mark) -> _File | None:
+        """A file that was finished, as far as it is still what it was; None if nothing of it is left."""
+        self._remove_work(manifest.file_id)
+        visible = self._folder / manifest.name
+        state = plain_state(visible)
+        if state is None:
+            _LOG.warning("%s was removed, and is forgotten", visible)
+            self._records.remove(manifest.file_id, "done", "manifest")
+            return None
+        file = self._visible_file(manifest)
+        unchanged = (state.st_size, state.st_mtime_ns) == (mark.size_bytes, mark.mtime_ns)
+        if unchanged and mark.boot_id in (VERIFIED_FROM_DISK, self._boot):
+            file.intake.take_up(RangeSet([Range(0, manifest.chunk_count)]), ())
+            return file
+        file.intake.verify_all()
+        if file.intake.complete and state.st_size == manifest.size_bytes:
+            self._records.save_mark(manifest, state, VERIFIED_FROM_DISK if unchanged else self._boot)
+            return file
+        _LOG.warning("%s was changed, and is no longer complete", visible)
+        file.place = _Place.ALTERED
+        return file
+
+    def _resumed(self, manifest: Manifest) -> _File:
+        """A file that is to be written, with whatever is there of it."""
+        file_id = manifest.file_id
+        self._records.remove(file_id, "done")
+        part = FileBytes(self._records.path(file_id, "part"), _PART_FLAGS, self._open_files)
+        journal = Journal(self._records.path(file_id, "held"), self._open_files)
+        file = _File(Intake(manifest, part, self._digest), part, journal, _Place.PART)
+        journalled, flawless = journal.read(manifest.chunk_count)
+        saved_bytes = part.size_bytes
+        whole = all(sum(manifest.byte_span(*span)) <= saved_bytes for span in journalled)
+        if self._same_boot and whole:
+            file.intake.take_up(journalled, ())
+        else:
+            file.intake.take_up(RangeSet(), journalled)
+        if not flawless or file.intake.verified != journalled:
+            journal.rewrite(file.intake.verified)
+        return file
+
+    def _adopted(self, manifest: Manifest) -> _File | None:
+        """The file of that name in the client's folder if its bytes are right; None if there is none.
+
+        Raises:
+            StorageError: it is another file.
+        """
+        visible, part = self._folder / manifest.name, self._records.path(manifest.file_id, "part")
+        if not os.path.lexists(visible) or is_same_file(visible, part):
+            return None
+        state = plain_state(visible)
+        if state is not None and state.st_size == manifest.size_bytes:
+            file = self._visible_file(manifest)
+            file.intake.verify_all()
+            if file.intake.complete:
+                self._records.save_manifest(manifest)
+                self._records.save_mark(manifest, state, self._boot)
+                self._remove_work(manifest.file_id)
+                return file
+        raise self._conflict(manifest)
+
+    def _visible_file(self, manifest: Manifest) -> _File:
+        saved = FileBytes(self._folder / manifest.name, _VISIBLE_FLAGS, self._open_files)
+        # Who has put another file there may have left us with the old one's descriptor.
+        self._open_files.close(saved.path)
+        journal = Journal(self._records.path(manifest.file_id, "held"), self._open_files)
+        return _File(Intake(manifest, saved, self._digest), saved, journal, _Place.VISIBLE)
+
+    def _redivide(self, file: _File, manifest: Manifest) -> None:
+        file.intake.redivide(manifest)
+        if file.place is _Place.PART:
+            # Before the manifest: chunks that are only kept from now on may be written over.
+            file.journal.rewrite(file.intake.verified)
+        self._records.save_manifest(manifest)
+
+    def _conflict(self, manifest: Manifest) -> StorageError:
+        return StorageError(name_conflict(manifest.name, self._folder))
+
+    def _remove_work(self, file_id: FileId) -> None:
+        for suffix in ("part", "held"):
+            self._open_files.close(self._records.path(file_id, suffix))
+            self._records.remove(file_id, suffix)

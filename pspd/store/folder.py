@@ -1,0 +1,139 @@
+"""A client's folder: its lock, its identity, and files that change in one atomic step."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from pspd.errors import StorageError
+from pspd.store.messages import failed
+
+INSTANCE_BYTES = 16
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_OWNER_BYTES_MAX = 80
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a small file whole or not at all.
+
+    Raises:
+        StorageError: it cannot be written; what was there is still there.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise failed("write", path, error) from None
+
+
+def remove_file(path: Path) -> None:
+    """Removes a file if it is there.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise failed("remove", path, error) from None
+
+
+def publish_file(path: Path, visible: Path) -> None:
+    """Gives a file a second name, unless that is taken; where there are no links, moves it there.
+
+    Raises:
+        FileExistsError: the name is another file's.
+        OSError: it cannot be done.
+    """
+    try:
+        os.link(path, visible)
+    except OSError as error:
+        if is_same_file(path, visible):
+            return  # Done already, before a crash.
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(visible):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(visible)) from None
+        os.rename(path, visible)
+
+
+def plain_state(path: Path) -> os.stat_result | None:
+    """The state of a plain file; None if there is none, or something else bears its name."""
+    try:
+        state = os.lstat(path)
+    except OSError:
+        return None
+    return state if stat.S_ISREG(state.st_mode) else None
+
+
+def is_same_file(path: Path, other: Path) -> bool:
+    """Whether both are names of one plain file."""
+    state, other_state = plain_state(path), plain_state(other)
+    return state is not None and other_state is not None and os.path.samestat(state, other_state)
+
+
+def lock_folder(folder: Path, lock: Path) -> int:
+    """Takes a folder for this process alone; the lock is held while the descriptor is open.
+
+    Raises:
+        StorageError: another client has it, or it cannot be locked.
+    """
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise failed("lock", lock, error) from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"process {os.getpid()}".encode(), 0)
+    except BlockingIOError:
+        owner = os.pread(fd, _OWNER_BYTES_MAX, 0).decode("ascii", "replace")
+        os.close(fd)
+        raise StorageError(
+            f"folder {folder} is in use by another client: {owner or 'process unknown'}:"
+            " give this one a folder of its own with --dir"
+        ) from None
+    except OSError as error:
+        os.close(fd)
+        raise failed("lock", lock, error) from None
+    return fd
+
+
+def instance_of(path: Path) -> bytes:
+    """The 16 random bytes that name a folder's client for good; made when first asked for.
+
+    Raises:
+        StorageError: they cannot be read or saved.
+    """
+    try:
+        saved = path.read_bytes()
+    except FileNotFoundError:
+        saved = b""
+    except OSError as error:
+        raise failed("read", path, error) from None
+    if len(saved) != INSTANCE_BYTES:
+        saved = os.urandom(INSTANCE_BYTES)
+        replace_file(path, saved)
+    return saved
+
+
+def boot_id() -> str:
+    """What names the time since the machine was last started; where nothing does, a name never seen again.
+
+    A process that is killed loses no byte that it has written. A machine that loses power may keep the
+    journal and lose the bytes of which it tells, for nobody waits for the disk here. So saved bytes are
+    trusted within one boot, and verified once after the next.
+    """
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return os.urandom(16).hex()

@@ -1,0 +1,99 @@
+"""A bounded number of open descriptors, and the bytes of a file behind one of them."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+from pspd.store.messages import failed
+
+OPEN_FILES_MAX = 128
+"""Descriptors a store keeps open at most: two for each of 64 files, its bytes and its journal."""
+
+_FILE_MODE = 0o644
+
+
+class OpenFiles:
+    """Descriptors by path, opened on demand; the one used least recently is closed to make room."""
+
+    def __init__(self) -> None:
+        self._fds: OrderedDict[Path, int] = OrderedDict()
+
+    def fd(self, path: Path, flags: int) -> int:
+        """The descriptor of a file; ``flags`` as of ``os.open``, always the same for one path.
+
+        Raises:
+            StorageError: it cannot be opened.
+        """
+        fd = self._fds.get(path)
+        if fd is not None:
+            self._fds.move_to_end(path)
+            return fd
+        try:
+            fd = os.open(path, flags | os.O_CLOEXEC, _FILE_MODE)
+        except OSError as error:
+            raise failed("open", path, error) from None
+        self._fds[path] = fd
+        if len(self._fds) > OPEN_FILES_MAX:
+            os.close(self._fds.popitem(last=False)[1])
+        return fd
+
+    def close(self, path: Path) -> None:
+        """Closes a file if it is open."""
+        fd = self._fds.pop(path, None)
+        if fd is not None:
+            os.close(fd)
+
+    def move(self, path: Path, new_path: Path) -> None:
+        """Knows an open file by another path from now on; its descriptor goes on."""
+        self.close(new_path)
+        self._fds[new_path] = self._fds.pop(path)
+
+    def close_all(self) -> None:
+        """Closes everything."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+
+class FileBytes:
+    """The bytes of one file on disk; a ``pspd.store.intake.SavedBytes``."""
+
+    __slots__ = ("_flags", "_open_files", "path")
+
+    def __init__(self, path: Path, flags: int, open_files: OpenFiles) -> None:
+        self.path = path
+        self._flags = flags
+        self._open_files = open_files
+
+    @property
+    def fd(self) -> int:
+        """The open descriptor; good until as many other files have been used as may be open."""
+        return self._open_files.fd(self.path, self._flags)
+
+    @property
+    def size_bytes(self) -> int:
+        """The file's size on disk at this moment."""
+        return os.fstat(self.fd).st_size
+
+    def write_at(self, offset: int, data: memoryview) -> None:
+        """See ``SavedBytes.write_at``."""
+        fd = self.fd
+        try:
+            # The kernel may take less than it is given, at the very least when the disk fills up.
+            while (count := os.pwrite(fd, data, offset)) < len(data):
+                data = data[count:]
+                offset += count
+        except OSError as error:
+            raise failed("write", self.path, error) from None
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See ``SavedBytes.read_at``.
+
+        A read-only mapping would save one copy (4 GB/s hashed against 3), but a bad sector or a file cut
+        short by somebody else then ends the process with SIGBUS, where this raises.
+        """
+        try:
+            return os.pread(self.fd, length, offset)
+        except OSError as error:
+            raise failed("read", self.path, error) from None

@@ -1,0 +1,179 @@
+"""A source's read-only view of the file that it seeds."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from pspd.core.manifest import Digest, FileId, Manifest, validate_name
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.storage import FileSlice, Held, Written
+from pspd.errors import InternalError, StorageError
+from pspd.store.messages import failed, not_begun
+
+Progress = Callable[[int], None]
+"""Is told how many bytes are read so far."""
+
+_PROGRESS_STEP_BYTES = 16 * 1024 * 1024
+
+
+class OriginalStore:
+    """Implements ``pspd.core.storage.Storage`` for a source: it holds everything and wants nothing.
+
+    The order is: open it, :meth:`build`, :meth:`divided` once the shares are known, then serve. All
+    reading goes through one descriptor, so a file that is replaced meanwhile is still served as it was;
+    one that is changed in place is refused.
+    """
+
+    def __init__(self, path: Path, name: str, digest: Digest) -> None:
+        """Opens the file.
+
+        Raises:
+            BadName: the file may not be distributed under this name.
+            StorageError: it cannot be read, or is not a plain file.
+        """
+        self._path = path
+        self._name = validate_name(name)
+        self._digest = digest
+        self._manifest: Manifest | None = None
+        try:
+            # Without O_NONBLOCK the opening of a named pipe would wait for its writer, perhaps forever.
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise failed("read", path, error) from None
+        opened = os.fstat(self._fd)
+        if not stat.S_ISREG(opened.st_mode):
+            os.close(self._fd)
+            raise StorageError(f"cannot read {path}: it is not a plain file: give a file")
+        self._opened = opened
+
+    @property
+    def size_bytes(self) -> int:
+        """The file's size when it was opened."""
+        return self._opened.st_size
+
+    def build(self, progress: Progress | None = None) -> Manifest:
+        """Reads the whole file once and makes its manifest, not yet divided.
+
+        Blocks are read and hashed one after the other: reading ahead is the kernel's work, and threads
+        were measured to gain nothing on blocks of 64 KiB, as handing over the interpreter costs as much
+        as the hashing.
+
+        Raises:
+            StorageError: the file cannot be read, or was changed meanwhile.
+        """
+        told_bytes = 0
+
+        def read_at(offset: int, length: int) -> bytes:
+            nonlocal told_bytes
+            if progress is not None and offset - told_bytes >= _PROGRESS_STEP_BYTES:
+                told_bytes = offset
+                progress(offset)
+            return self._read_at(offset, length)
+
+        manifest = Manifest.build(self._name, self.size_bytes, read_at, self._digest)
+        self._refuse_if_replaced()
+        self._refuse_if_changed()
+        if progress is not None:
+            progress(self.size_bytes)
+        self._manifest = manifest
+        return manifest
+
+    def divided(self, share_count: int) -> Manifest:
+        """The manifest divided into shares (R1); from now on the one that :meth:`manifest` gives.
+
+        Raises:
+            StorageError: the file cannot be read, or was changed meanwhile.
+        """
+        divided = self._built().divided(share_count, self._read_at, self._digest)
+        self._refuse_if_changed()
+        self._manifest = divided
+        return divided
+
+    def manifest(self, file_id: FileId) -> Manifest:
+        """The file's manifest, as last divided."""
+        return self._own(file_id)
+
+    def known(self) -> dict[FileId, Held]:
+        """The file, all of it; nothing before :meth:`build`."""
+        return {self._manifest.file_id: self._held()} if self._manifest is not None else {}
+
+    def begin(self, manifest: Manifest) -> Held:
+        """Takes the manifest of the same file, perhaps divided otherwise; it is all held already."""
+        self._own(manifest.file_id)
+        self._manifest = manifest
+        return self._held()
+
+    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
+        """Never: a source wants nothing."""
+        raise InternalError(
+            f"chunks [{start}, {stop}) of {file_id.hex()} came to its source, which asked for none"
+        )
+
+    def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice:
+        """See ``Storage.payload``. The descriptor is good until :meth:`close`.
+
+        Raises:
+            StorageError: the file was changed since it was opened.
+        """
+        manifest = self._own(file_id)
+        if not 0 <= start < stop <= manifest.chunk_count:
+            raise InternalError(f"no chunks [{start}, {stop}) in a file of {manifest.chunk_count} chunks")
+        self._refuse_if_changed()
+        return FileSlice(self._fd, *manifest.byte_span(start, stop))
+
+    def missing(self, file_id: FileId) -> RangeSet:
+        """Nothing."""
+        self._own(file_id)
+        return RangeSet()
+
+    def finish(self, file_id: FileId) -> None:
+        """Nothing is left to do: the file is visible where it always was."""
+        self._own(file_id)
+
+    def close(self) -> None:
+        """Closes the file; idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _built(self) -> Manifest:
+        if self._manifest is None:
+            raise InternalError(f"the manifest of {self._path} is not built yet")
+        return self._manifest
+
+    def _own(self, file_id: FileId) -> Manifest:
+        manifest = self._built()
+        if manifest.file_id != file_id:
+            raise not_begun(file_id)
+        return manifest
+
+    def _held(self) -> Held:
+        return Held(RangeSet([Range(0, self._built().chunk_count)]), complete=True)
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        try:
+            data = os.pread(self._fd, length, offset)
+        except OSError as error:
+            raise failed("read", self._path, error) from None
+        if len(data) != length:
+            raise self._changed()
+        return data
+
+    def _refuse_if_changed(self) -> None:
+        now = os.fstat(self._fd)
+        if (now.st_size, now.st_mtime_ns) != (self._opened.st_size, self._opened.st_mtime_ns):
+            raise self._changed()
+
+    def _refuse_if_replaced(self) -> None:
+        try:
+            now = os.stat(self._path)
+        except OSError:
+            raise self._changed() from None
+        if (now.st_dev, now.st_ino) != (self._opened.st_dev, self._opened.st_ino):
+            raise self._changed()
+
+    def _changed(self) -> StorageError:
+        return StorageError(f"{self._path} was changed while it was read: seed it again when it is at rest")

@@ -1,0 +1,174 @@
+"""What a store writes down about a file: its manifest, and that it was finished.
+
+A manifest's record is, big-endian: magic (8 bytes), size in bytes (u64), share count (u32), the lengths
+(u32 each) of what follows, then name, block digests and cut digests, and the CRC-32 (u32) of it all.
+A mark is one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pspd.core.manifest import Digest, FileId, Manifest
+from pspd.errors import PspError
+from pspd.store.folder import remove_file, replace_file
+
+VERIFIED_FROM_DISK = ""
+"""Stands for the boot in a mark once the bytes are known to have survived one."""
+
+_LOG = logging.getLogger(__name__)
+
+_MAGIC = b"pspmani1"
+_HEADER = struct.Struct(">8sQIIII")
+_CHECKSUM = struct.Struct(">I")
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The record of a manifest."""
+    name = manifest.name.encode("utf-8")
+    blocks, cuts = manifest.block_digests, manifest.cut_digests
+    sizes = len(name), len(blocks), len(cuts)
+    header = _HEADER.pack(_MAGIC, manifest.size_bytes, manifest.share_count, *sizes)
+    record = b"".join((header, name, blocks, cuts))
+    return record + _CHECKSUM.pack(zlib.crc32(record))
+
+
+def decode_manifest(record: bytes, digest: Digest) -> Manifest:
+    """The manifest of a record.
+
+    Raises:
+        ValueError: it is not one that :func:`encode_manifest` made.
+        PspError: its parts do not fit together.
+    """
+    body, checksum = record[: -_CHECKSUM.size], record[-_CHECKSUM.size :]
+    if len(body) < _HEADER.size or checksum != _CHECKSUM.pack(zlib.crc32(body)):
+        raise ValueError("a torn or foreign record")
+    magic, size_bytes, share_count, name_bytes, blocks_bytes, cuts_bytes = _HEADER.unpack_from(body)
+    blocks_start = _HEADER.size + name_bytes
+    cuts_start = blocks_start + blocks_bytes
+    if magic != _MAGIC or cuts_start + cuts_bytes != len(body):
+        raise ValueError("a foreign record")
+    name = body[_HEADER.size : blocks_start].decode("utf-8")
+    blocks, cuts = body[blocks_start:cuts_start], body[cuts_start:]
+    return Manifest.parse(name, size_bytes, blocks, digest, share_count, cuts)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """That a file was finished, and by what to know it again without reading it.
+
+    Attributes:
+        name: the file's name in the client's folder.
+        size_bytes: its size.
+        mtime_ns: when it was last changed.
+        boot_id: the boot within which it was written, or ``VERIFIED_FROM_DISK``.
+    """
+
+    name: str
+    size_bytes: int
+    mtime_ns: int
+    boot_id: str
+
+    def encode(self) -> bytes:
+        """The mark's record."""
+        return json.dumps(asdict(self)).encode()
+
+    @staticmethod
+    def decode(record: bytes) -> Mark:
+        """The mark of a record.
+
+        Raises:
+            ValueError: it is not one that :meth:`encode` made.
+        """
+        match json.loads(record):
+            case {
+                "name": str(name),
+                "size_bytes": int(size_bytes),
+                "mtime_ns": int(mtime_ns),
+                "boot_id": str(boot_id),
+            }:
+                return Mark(name, size_bytes, mtime_ns, boot_id)
+        raise ValueError("a foreign record")
+
+
+class Records:
+    """The records of a store's files, in its hidden folder."""
+
+    def __init__(self, work: Path, digest: Digest) -> None:
+        self._work = work
+        self._digest = digest
+
+    def path(self, file_id: FileId, suffix: str) -> Path:
+        """Where something of a file is kept: its ``manifest``, ``part``, ``held`` or ``done``."""
+        return self._work / f"{file_id.hex()}.{suffix}"
+
+    def manifests(self) -> Iterator[Manifest]:
+        """Every saved manifest; what cannot be read is left out, with a warning."""
+        for path in sorted(self._work.glob("*.manifest")):
+            try:
+                manifest = decode_manifest(path.read_bytes(), self._digest)
+                if manifest.file_id.hex() != path.stem:
+                    raise ValueError("the record of another file")
+            except (OSError, ValueError, PspError) as error:
+                _LOG.warning("%s is ignored: %s", path, error)
+            else:
+                yield manifest
+
+    def save_manifest(self, manifest: Manifest) -> None:
+        """Saves a manifest, in place of the one of before.
+
+        Raises:
+            StorageError: it cannot be saved.
+        """
+        replace_file(self.path(manifest.file_id, "manifest"), encode_manifest(manifest))
+
+    def mark(self, file_id: FileId) -> Mark | None:
+        """The mark of a finished file; None if there is none that can be read."""
+        path = self.path(file_id, "done")
+        try:
+            return Mark.decode(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            _LOG.warning("%s is ignored: %s", path, error)
+            return None
+
+    def save_mark(self, manifest: Manifest, state: os.stat_result, boot: str) -> None:
+        """Marks a file as finished, its bytes being in a file of this state.
+
+        Raises:
+            StorageError: the mark cannot be saved.
+        """
+        mark = Mark(manifest.name, state.st_size, state.st_mtime_ns, boot)
+        replace_file(self.path(manifest.file_id, "done"), mark.encode())
+
+    def remove(self, file_id: FileId, *suffixes: str) -> None:
+        """Removes what is kept of a file under these suffixes, as far as it is there.
+
+        Raises:
+            StorageError: something cannot be removed.
+        """
+        for suffix in suffixes:
+            remove_file(self.path(file_id, suffix))
+
+    def boot(self) -> str:
+        """The boot within which all that is recorded of saved bytes is true; empty if that is not known."""
+        try:
+            return (self._work / "boot").read_text("ascii")
+        except (OSError, ValueError):
+            return ""
+
+    def save_boot(self, boot: str) -> None:
+        """Notes that all that is recorded of saved bytes is true within this boot.
+
+        Raises:
+            StorageError: it cannot be saved.
+        """
+        replace_file(self._work / "boot", boot.encode())

@@ -1,0 +1,1 @@
+"""The tests: they mirror pspd/ and pspctl/; integration/ and lab/ run real daemons."""

@@ -1,0 +1,166 @@
+"""Range sets and range maps against plain Python sets and dicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pspd.core.ranges import Range, RangeMap, RangeSet
+
+CHUNKS_MAX = 40
+
+spans = st.tuples(st.integers(0, CHUNKS_MAX), st.integers(0, CHUNKS_MAX))
+steps = st.lists(st.tuples(st.booleans(), spans), max_size=30)
+
+
+def chunks_of(span: tuple[int, int]) -> set[int]:
+    return set(range(*span))
+
+
+def built(changes: list[tuple[bool, tuple[int, int]]]) -> tuple[RangeSet, set[int]]:
+    """A range set and the plain set that it must equal, after the same additions and removals."""
+    ranges, model = RangeSet(), set[int]()
+    for adding, span in changes:
+        if adding:
+            ranges.add(*span)
+            model |= chunks_of(span)
+        else:
+            ranges.discard(*span)
+            model -= chunks_of(span)
+    return ranges, model
+
+
+def chunks_in(parts: list[Range]) -> list[int]:
+    return [chunk for part in parts for chunk in range(*part)]
+
+
+class TestRange:
+    def test_counts_and_shows_its_chunks(self) -> None:
+        assert Range(3, 8).chunk_count == 5
+        assert str(Range(3, 8)) == "[3, 8)"
+
+
+class TestRangeSetAgainstPlainSet:
+    @given(steps)
+    def test_has_the_same_members_and_no_range_touches_another(self, changes) -> None:
+        ranges, model = built(changes)
+        assert chunks_in(list(ranges)) == sorted(model)
+        assert ranges.chunk_count == len(model)
+        assert ranges.range_count == len(list(ranges))
+        assert bool(ranges) == bool(model)
+        assert [chunk for chunk in range(CHUNKS_MAX + 1) if chunk in ranges] == sorted(model)
+        parts = list(ranges)
+        assert all(part.start < part.stop for part in parts)
+        assert all(left.stop < right.start for left, right in pairwise(parts))
+
+    @given(steps, spans)
+    def test_within_gaps_and_covers(self, changes, span) -> None:
+        ranges, model = built(changes)
+        assert chunks_in(ranges.within(*span)) == sorted(model & chunks_of(span))
+        assert chunks_in(ranges.gaps(*span)) == sorted(chunks_of(span) - model)
+        assert ranges.covers(*span) == (chunks_of(span) <= model)
+
+    @given(steps, steps)
+    def test_common(self, changes, others) -> None:
+        ranges, model = built(changes)
+        other, other_model = built(others)
+        assert chunks_in(ranges.common(other)) == sorted(model & other_model)
+
+    @given(steps, st.integers(0, CHUNKS_MAX))
+    def test_first_from_is_the_rest_of_the_range_at_or_after(self, changes, chunk) -> None:
+        ranges, model = built(changes)
+        found = ranges.first_from(chunk)
+        if found is None:
+            assert all(member < chunk for member in model)
+        else:
+            assert found.start == min(member for member in model if member >= chunk)
+            assert found == ranges.within(found.start, CHUNKS_MAX + 1)[0]
+
+    @given(steps, st.integers(0, CHUNKS_MAX))
+    def test_cyclic_from_goes_once_round(self, changes, chunk) -> None:
+        ranges, model = built(changes)
+        expected = sorted(model, key=lambda member: (member < chunk, member))
+        assert chunks_in(list(ranges.cyclic_from(chunk))) == expected
+
+    @given(steps, steps)
+    def test_update_and_difference_update(self, changes, others) -> None:
+        ranges, model = built(changes)
+        other, other_model = built(others)
+        joined, left = ranges.copy(), ranges.copy()
+        joined.update(other)
+        left.difference_update(other)
+        assert chunks_in(list(joined)) == sorted(model | other_model)
+        assert chunks_in(list(left)) == sorted(model - other_model)
+        assert joined.chunk_count == len(model | other_model)
+        assert left.chunk_count == len(model - other_model)
+
+    @given(steps)
+    def test_equal_sets_are_equal_however_they_came_about(self, changes) -> None:
+        ranges, model = built(changes)
+        assert ranges == RangeSet((chunk, chunk + 1) for chunk in model)
+
+
+class TestRangeSet:
+    def test_copy_is_independent(self) -> None:
+        ranges = RangeSet([(0, 4)])
+        twin = ranges.copy()
+        twin.add(6, 8)
+        assert list(ranges) == [Range(0, 4)]
+        assert list(twin) == [Range(0, 4), Range(6, 8)]
+
+    def test_clear_takes_everything_out(self) -> None:
+        ranges = RangeSet([(0, 4), (6, 8)])
+        ranges.clear()
+        assert not ranges
+        assert ranges.chunk_count == 0
+
+    def test_is_not_equal_to_other_things_and_has_no_hash(self) -> None:
+        assert RangeSet([(0, 1)]) != [Range(0, 1)]
+        with pytest.raises(TypeError):
+            hash(RangeSet())
+
+    def test_shows_its_ranges(self) -> None:
+        assert repr(RangeSet([(0, 4), (6, 8)])) == "RangeSet([0, 4), [6, 8))"
+
+
+@dataclass(frozen=True)
+class Span:
+    start: int
+    stop: int
+
+
+class TestRangeMap:
+    @given(st.lists(st.tuples(spans, st.booleans()), max_size=20), spans)
+    def test_against_a_plain_list(self, attempts, asked) -> None:
+        spans_in: list[Span] = []
+        ranges: RangeMap[Span] = RangeMap()
+        for (start, stop), removing in attempts:
+            if removing and spans_in:
+                ranges.remove(spans_in.pop(start % len(spans_in)))
+            elif start < stop and not any(start < span.stop and span.start < stop for span in spans_in):
+                spans_in.append(Span(start, stop))
+                ranges.insert(spans_in[-1])
+        spans_in.sort(key=lambda span: span.start)
+        assert list(ranges) == spans_in
+        assert len(ranges) == len(spans_in)
+        for chunk in range(CHUNKS_MAX + 1):
+            assert ranges.at(chunk) == next((s for s in spans_in if s.start <= chunk < s.stop), None)
+        wanted = chunks_of(asked)
+        assert ranges.overlapping(*asked) == [s for s in spans_in if wanted & chunks_of((s.start, s.stop))]
+
+    @pytest.mark.parametrize("span", [Span(0, 5), Span(7, 9), Span(4, 6), Span(5, 6)])
+    def test_refuses_an_overlap(self, span: Span) -> None:
+        ranges: RangeMap[Span] = RangeMap()
+        ranges.insert(Span(4, 8))
+        with pytest.raises(AssertionError, match="overlap"):
+            ranges.insert(span)
+
+    def test_refuses_to_remove_what_is_not_in(self) -> None:
+        ranges: RangeMap[Span] = RangeMap()
+        ranges.insert(Span(4, 8))
+        with pytest.raises(AssertionError, match="not in the map"):
+            ranges.remove(Span(4, 8))

@@ -1,0 +1,1 @@
+"""Real daemons and the real command on loopback."""

@@ -1,0 +1,155 @@
+"""Files in a network whose clients come late, die, come back, and share it with other files."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemons import BIN, Network
+from tests.support.files import random_file, sha256
+
+BIG_BYTES = 40_000_000
+"""Enough that something can happen while it is on its way."""
+
+
+def start_seed(network: Network, source: Path) -> subprocess.Popen[bytes]:
+    """Seeds a file in the background."""
+    args = [BIN / "pspctl", "seed", source, "--wait", "-q"]
+    return network.host.popen(args, stdout=subprocess.DEVNULL, env=network.environment)
+
+
+def test_the_server_forgets(network: Network, tmp_path: Path) -> None:
+    """R2: at the seeded moment the shares are disjoint and exhaustive, and the server holds nothing."""
+    network.server()
+    names = network.clients(3)
+    source = random_file(tmp_path / "file.bin", 1_000_000)
+    network.ctl("seed", source, "--clients", 3, "--hold")
+
+    status = network.status()
+    file = status["files"][0]
+    assert (file["state"], file["held_back"]) == ("seeded", True)
+    assert file["cached_bytes"] == file["cached_bytes_when_seeded"] == status["cache"]["used_bytes"] == 0
+    held = [client["held_chunk_count"] for client in file["clients"]]
+    assert sum(held) == file["chunk_count"]
+    assert max(held) - min(held) <= 1
+    assert file["min_holder_count"] == 1
+    assert not any(network.copy(name, "file.bin").exists() for name in names)
+
+    network.ctl("release", "file.bin")
+    network.await_copies(source, names)
+
+
+@pytest.mark.parametrize("profile", ["fast", "classic"])
+def test_who_joins_late_gets_the_file(network: Network, tmp_path: Path, profile: str) -> None:
+    network.server("--profile", profile)
+    names = network.clients(2)
+    source = random_file(tmp_path / "file.bin", 3_000_000 if profile == "fast" else 100_000)
+    network.ctl("seed", source, "--clients", 2, "--wait")
+    network.await_copies(source, names)
+    network.client("late")
+    network.await_copies(source, ["late"])
+
+
+def test_a_killed_client_takes_up_where_it_was(network: Network, tmp_path: Path) -> None:
+    network.server()
+    network.client("a")
+    killed = network.client("b")
+    source = random_file(tmp_path / "file.bin", BIG_BYTES)
+    network.ctl("seed", source, "--clients", 2)
+    killed.kill()
+    network.client("b")
+    network.await_copies(source, "ab")
+
+
+def test_a_lost_share_stalls_the_file_until_it_comes_back(network: Network, tmp_path: Path) -> None:
+    network.server()
+    network.client("a")
+    holder = network.client("b")
+    source = random_file(tmp_path / "file.bin", 1_000_000)
+    network.ctl("seed", source, "--clients", 2, "--hold")
+    holder.kill()
+    network.ctl("release", "file.bin")
+
+    network.until("the file is stalled", lambda: network.file("file.bin")["state"] == "stalled", 60)
+    file = network.file("file.bin")
+    assert {missing["last_holder"] for missing in file["missing_ranges"]} == {"b"}
+    lacking = sum(missing["stop"] - missing["start"] for missing in file["missing_ranges"])
+    assert 0 < lacking <= -(-file["chunk_count"] // 2)
+    assert file["min_holder_count"] == 0
+
+    network.client("b")
+    network.await_copies(source, "ab")
+    network.until("the file is complete", lambda: network.file("file.bin")["state"] == "complete")
+
+
+def test_the_server_may_be_restarted(network: Network, tmp_path: Path) -> None:
+    before = network.server()
+    names = network.clients(3)
+    source = random_file(tmp_path / "file.bin", BIG_BYTES)
+    network.ctl("seed", source, "--clients", 3)
+    before.kill()
+    network.restarted_server(before)
+    network.await_copies(source, names)
+
+
+def test_two_files_at_once(network: Network, tmp_path: Path) -> None:
+    network.server("--cache", "1MiB")
+    names = network.clients(3)
+    sources = [random_file(tmp_path / f"file{index}.bin", 5_000_000, seed=index) for index in range(2)]
+    seeds = [start_seed(network, source) for source in sources]
+    for seed in seeds:
+        with seed:
+            assert seed.wait(60) == 0
+    for source in sources:
+        network.await_copies(source, names)
+
+
+def test_the_same_file_twice_is_no_harm(network: Network, tmp_path: Path) -> None:
+    network.server()
+    names = network.clients(2)
+    source = random_file(tmp_path / "file.bin", 200_000)
+    first = network.json("seed", source, "--wait")
+    second = network.json("seed", source, "--wait")
+    assert first["file"]["file_id"] == second["file"]["file_id"]
+    assert len(network.status()["files"]) == 1
+    network.await_copies(source, names)
+
+
+def test_a_name_stands_for_one_file(network: Network, tmp_path: Path) -> None:
+    network.server()
+    names = network.clients(2)
+    source = random_file(tmp_path / "file.bin", 200_000)
+    other = random_file(tmp_path / "other" / "file.bin", 200_000, seed=1)
+    network.ctl("seed", source, "--wait")
+    refused = network.ctl("seed", other, "--wait", code=4)
+    assert refused.stdout == ""
+    assert len(refused.stderr.strip().splitlines()) == 1
+    network.ctl("seed", other, "--name", "other.bin", "--wait")
+    network.await_copies(source, names)
+    network.await_copies(other, names, name="other.bin")
+
+
+def test_a_users_own_file_is_not_overwritten(network: Network, tmp_path: Path) -> None:
+    """A client whose folder has a file of that name already keeps it, and says why it is not done."""
+    network.server()
+    client = network.client("a")
+    network.client("b")
+    own = network.copy("a", "file.bin")
+    own.write_bytes(b"mine")
+    source = random_file(tmp_path / "file.bin", 100_000)
+    network.ctl("seed", source, "--clients", 2)
+    network.await_copies(source, "b")
+    network.until("the client says so", lambda: "file.bin" in client.log_text())
+    assert own.read_bytes() == b"mine"
+
+
+def test_the_source_may_be_deleted_when_all_have_it(network: Network, tmp_path: Path) -> None:
+    network.server()
+    names = network.clients(2)
+    source = random_file(tmp_path / "file.bin", 500_000)
+    digest = sha256(source)
+    network.ctl("seed", source, "--clients", 2, "--delete-source")
+    assert not source.exists()
+    assert {sha256(network.copy(name, "file.bin")) for name in names} == {digest}

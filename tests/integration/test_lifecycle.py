@@ -1,0 +1,172 @@
+"""How daemons start, are asked to end, and end."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemons import Network
+from tests.support.files import random_file
+
+POLITE_SECONDS = 5
+AT_ONCE_SECONDS = 2
+
+
+def test_the_ready_lines_say_where_to_go(network: Network) -> None:
+    server = network.server()
+    assert server.ready["role"] == "server"
+    host, _, port = server.ready["listen"].rpartition(":")
+    assert host == "127.0.0.1"
+    assert int(port) > 0
+    assert server.ready["data_port"] > 0
+    client = network.client("a")
+    assert (client.ready["role"], client.ready["names"]) == ("client", ["a"])
+    assert client.ready["server"] == server.ready["listen"]
+
+
+def test_several_clients_in_one_process(network: Network, tmp_path: Path) -> None:
+    network.server()
+    client = network.client("many", "--count", 4)
+    assert client.ready["names"] == [f"many-{index}" for index in range(4)]
+    source = random_file(tmp_path / "file.bin", 500_000)
+    network.ctl("seed", source, "--clients", 4, "--wait")
+    network.await_copies(source, [f"many/many-{index}" for index in range(4)])
+
+
+def test_a_signal_ends_them_cleanly(network: Network, tmp_path: Path) -> None:
+    server = network.server()
+    first, second = network.client("a"), network.client("b")
+    network.ctl("seed", random_file(tmp_path / "file.bin", 100_000), "--clients", 2, "--wait")
+    first.signal(signal.SIGTERM)
+    assert first.wait(POLITE_SECONDS) == 0
+    second.signal(signal.SIGINT)
+    assert second.wait(POLITE_SECONDS) in (0, 130)
+    assert not [client for client in network.status()["clients"] if client["state"] == "connected"]
+    assert server.stop(POLITE_SECONDS) == 0
+    for daemon in (server, first, second):
+        assert "Traceback" not in daemon.log_text()
+
+
+def test_they_end_in_the_middle_of_a_transfer(network: Network, tmp_path: Path) -> None:
+    server = network.server()
+    client = network.client("a")
+    network.client("b")
+    network.ctl("seed", random_file(tmp_path / "file.bin", 40_000_000), "--clients", 2)
+    assert client.stop(POLITE_SECONDS) == 0
+    assert server.stop(POLITE_SECONDS) == 0
+
+
+def test_a_second_signal_ends_them_at_once(network: Network) -> None:
+    """A client that wants to say good-bye to a server that hears nothing need not be waited for."""
+    server = network.server()
+    client = network.client("a")
+    server.signal(signal.SIGSTOP)
+
+    def ended() -> bool:
+        client.signal(signal.SIGTERM)
+        return not client.alive
+
+    try:
+        network.until("the client has ended", ended, AT_ONCE_SECONDS)
+    finally:
+        server.signal(signal.SIGCONT)
+
+
+def test_clients_outlive_the_server(network: Network, tmp_path: Path) -> None:
+    before = network.server()
+    client = network.client("a")
+    assert before.stop() == 0
+    network.restarted_server(before)
+
+    def back() -> bool:
+        clients = network.status()["clients"]
+        return [(each["name"], each["state"]) for each in clients] == [("a", "connected")]
+
+    network.until("the client is back", back)
+    assert client.alive
+    source = random_file(tmp_path / "file.bin", 100_000)
+    network.ctl("seed", source, "--wait")
+    network.await_copies(source, "a")
+
+
+def test_clients_are_launched_and_stopped(network: Network, tmp_path: Path) -> None:
+    server = network.server()
+    names = network.json("launch", 2, "--dir", tmp_path / "launched")["names"]
+    assert len(names) == 2
+    source = random_file(tmp_path / "file.bin", 100_000)
+    network.ctl("seed", source, "--clients", 2, "--wait")
+    for name in names:
+        assert (tmp_path / "launched" / name / "file.bin").read_bytes() == source.read_bytes()
+    network.ctl("stop", names[0])
+    network.until("one has left", lambda: connected(network) == [names[1]])
+    network.ctl("stop", "--all-clients")
+    network.until("all have left", lambda: connected(network) == [])
+    network.ctl("stop", "--server")
+    assert server.wait(POLITE_SECONDS) == 0
+
+
+def test_an_agent_launches_clients(network: Network, tmp_path: Path) -> None:
+    network.server()
+    agent = network.agent()
+    names = network.json("launch", 2, "--dir", tmp_path / "launched", "--on", agent.ready["listen"])["names"]
+    network.until("both have joined", lambda: connected(network) == sorted(names))
+    assert agent.stop(POLITE_SECONDS) == 0
+
+
+def connected(network: Network) -> list[str]:
+    """The names of the clients that can be reached."""
+    return sorted(client["name"] for client in network.status()["clients"] if client["state"] == "connected")
+
+
+BAD_ARGUMENTS = [
+    ("server", "--listen", "nonsense"),
+    ("server", "--listen", "127.0.0.1:99999"),
+    ("server", "--data-port", "-1"),
+    ("server", "--cache", "0"),
+    ("server", "--cache", "a lot"),
+    ("server", "--profile", "modern"),
+    ("server", "--config", "/no/such/file"),
+    ("client",),
+    ("client", "--server", "nonsense"),
+    ("client", "--server", "127.0.0.1:1", "--count", "0"),
+    ("client", "--server", "127.0.0.1:1", "--name", "a/b"),
+    ("agent", "--listen", "nonsense"),
+    ("conquer",),
+]
+
+
+@pytest.mark.parametrize("args", BAD_ARGUMENTS, ids=" ".join)
+def test_bad_arguments_end_with_2(network: Network, args: tuple[str, ...]) -> None:
+    refused = network.pspd(*args, code=2)
+    assert refused.stdout == ""
+    assert refused.stderr.strip()
+
+
+def test_a_port_that_is_taken_ends_with_4(network: Network) -> None:
+    server = network.server()
+    state = network.folder / "other"
+    refused = network.pspd("server", "--listen", server.ready["listen"], "--state-dir", state, code=4)
+    assert server.ready["listen"].rpartition(":")[2] in refused.stderr
+    data_port = server.ready["data_port"]
+    network.pspd("server", "--listen", "127.0.0.1:0", "--data-port", data_port, "--state-dir", state, code=4)
+
+
+def test_two_clients_do_not_share_a_folder(network: Network) -> None:
+    network.server()
+    network.client("a")
+    folder = network.folder / "a"
+    refused = network.pspd("client", "--server", network.address, "--dir", folder, "--name", "b", code=4)
+    assert str(folder) in refused.stderr
+
+
+def test_ready_or_dead_but_never_silent(network: Network, tmp_path: Path) -> None:
+    """A folder that cannot be written to is told of before the client says that it is ready."""
+    network.server()
+    blocked = tmp_path / "file-not-folder"
+    blocked.write_text("")
+    refused = network.pspd("client", "--server", network.address, "--dir", blocked, "--name", "a", code=None)
+    assert refused.returncode not in (0, None)
+    assert refused.stdout == ""
+    assert str(blocked) in refused.stderr

@@ -1,0 +1,204 @@
+"""A network of hosts on one machine: a bridge, and network namespaces that are plugged into it.
+
+Everything lives in namespaces of its own, the bridge too, so nothing shows in the machine's own network.
+Loss is real: the kernel drops packets, and neither the sender nor the receiver is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from tests.support.hosts import Host
+
+HOST_COUNT_MAX = 200
+Direction = Literal["in", "out", "both"]
+
+_PREFIX = "psplab"
+_BRIDGE = "bridge"
+_PORT = "eth0"
+_END_SECONDS = 10
+_labs = itertools.count()
+
+
+def obstacle() -> str | None:
+    """Why no laboratory can be made here; None if one can."""
+    if os.geteuid() != 0:
+        return "the laboratory needs root, for network namespaces"
+    for program, package in (("ip", "iproute2"), ("tc", "iproute2"), ("iptables-restore", "iptables")):
+        if not shutil.which(program):
+            return f"the laboratory needs {program} (package {package})"
+    probe = f"{_PREFIX}-{os.getpid()}-probe"
+    done = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return f"network namespaces cannot be made here: {done.stderr.strip()}"
+    _tool("ip", "netns", "del", probe)
+    return None
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """Packets that a host does not get: those of a protocol, from one source or from all."""
+
+    percent: float
+    protocol: str
+    source: str | None = None
+
+    @property
+    def rule(self) -> str:
+        """The rule as iptables-restore reads it."""
+        source = f"-s {self.source} " if self.source else ""
+        chance = f"-m statistic --mode random --probability {self.percent / 100:.4f}"
+        return f"-A INPUT -i {_PORT} {source}-p {self.protocol} {chance} -j DROP"
+
+
+class Lab:
+    """Hosts on one bridge; leaving it ends every program in it and takes everything down.
+
+    >>> with Lab(3) as lab:
+    ...     lab.loss(lab.hosts[1], 30)
+    ...     lab.hosts[1].run(["pspctl", "status", "--server", f"{lab.hosts[0].address}:7070"])
+
+    Attributes:
+        hosts: in order; the i-th has the address 10.77.0.(i + 1).
+    """
+
+    def __init__(self, host_count: int) -> None:
+        assert 1 <= host_count <= HOST_COUNT_MAX, host_count
+        self._name = f"{_PREFIX}-{os.getpid()}-{next(_labs)}"
+        self._switch = f"{self._name}-switch"
+        self._losses: dict[tuple[Host, str, str], float] = {}
+        self.hosts = tuple(
+            Host(f"h{index}", f"10.77.0.{index + 1}", ("ip", "netns", "exec", f"{self._name}-h{index}"))
+            for index in range(host_count)
+        )
+
+    def __enter__(self) -> Lab:
+        _sweep()
+        try:
+            self._build()
+        except BaseException:
+            self._tear_down()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tear_down()
+
+    def loss(self, host: Host, percent: float, direction: Direction = "both", protocol: str = "udp") -> None:
+        """Drops this share of what goes to a host, comes from it, or both; 0 ends it.
+
+        A packet on its way out is dropped where it arrives: dropped by its own host, its sender would be
+        told (EPERM), as no sender on a real network is.
+        """
+        assert 0 <= percent <= 100, percent
+        for one in ("in", "out") if direction == "both" else (direction,):
+            self._losses[host, one, protocol] = percent
+        self._apply_losses()
+
+    def shape(self, host: Host, mbit: float) -> None:
+        """Gives a host's cable a speed, each way, in Mbit/s; what waits for more than 50 ms is dropped."""
+        burst_bytes = max(16_000, int(mbit * 1_000_000 / 8 / 100))
+        limits = f"tbf rate {mbit}mbit burst {burst_bytes} latency 50ms".split()
+        _tool("tc", "-n", _space(host), "qdisc", "replace", "dev", _PORT, "root", *limits)
+        _tool("tc", "-n", self._switch, "qdisc", "replace", "dev", host.name, "root", *limits)
+
+    def partition(self, host: Host) -> None:
+        """Pulls a host's plug. It is not told: its interface stays up, as behind a switch that fails."""
+        _tool("ip", "-n", self._switch, "link", "set", host.name, "nomaster")
+
+    def heal(self, host: Host) -> None:
+        """Plugs a host in again."""
+        _tool("ip", "-n", self._switch, "link", "set", host.name, "master", _BRIDGE)
+
+    def _build(self) -> None:
+        spaces = [self._switch, *map(_space, self.hosts)]
+        _batch("ip", [f"netns add {space}" for space in spaces])
+        ports = [
+            line
+            for host in self.hosts
+            for line in (
+                f"link add {host.name} type veth peer name {_PORT} netns {_space(host)}",
+                f"link set {host.name} master {_BRIDGE} up",
+            )
+        ]
+        _batch("ip", [f"link add {_BRIDGE} type bridge", f"link set {_BRIDGE} up", *ports], self._switch)
+        for host in self.hosts:
+            plug = [f"addr add {host.address}/24 dev {_PORT}", f"link set {_PORT} up", "link set lo up"]
+            _batch("ip", plug, _space(host))
+
+    def _apply_losses(self) -> None:
+        for host in self.hosts:
+            rules = []
+            for (lossy, direction, protocol), percent in self._losses.items():
+                if percent == 0 or (direction == "in") != (lossy == host):
+                    continue
+                rules.append(_Loss(percent, protocol, None if lossy == host else lossy.address).rule)
+            table = "\n".join(["*filter", ":INPUT ACCEPT", *rules, "COMMIT", ""])
+            _tool(*host.enter, "iptables-restore", text=table)
+
+    def _tear_down(self) -> None:
+        for space in _spaces(self._name):
+            _end(space)
+
+
+def _space(host: Host) -> str:
+    """The namespace that a host of a laboratory is."""
+    return host.enter[-1]
+
+
+def _spaces(prefix: str) -> list[str]:
+    """The namespaces that are there whose name begins so."""
+    lines = _tool("ip", "netns", "list").splitlines()
+    return [name for line in lines if (name := line.partition(" ")[0]).startswith(f"{prefix}-")]
+
+
+def _sweep() -> None:
+    """Takes down what a test process left that was killed before it could."""
+    for space in _spaces(_PREFIX):
+        owner = re.match(rf"{_PREFIX}-(\d+)-", space)
+        if owner and not Path(f"/proc/{owner[1]}").exists():
+            _end(space)
+
+
+def _end(space: str) -> None:
+    """Kills every program in a namespace, waits until they are gone, and removes it with its links."""
+    deadline = time.monotonic() + _END_SECONDS
+    while pids := _tool("ip", "netns", "pids", space).split():
+        for pid in pids:
+            # It may have ended by itself since it was listed.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"programs {pids} in {space} outlived SIGKILL for {_END_SECONDS} s")
+        time.sleep(0.01)
+    _tool("ip", "netns", "del", space)
+
+
+def _batch(program: str, lines: list[str], space: str | None = None) -> None:
+    """Carries out many lines in one process."""
+    _tool(program, *(("-n", space) if space else ()), "-batch", "-", text="\n".join(lines) + "\n")
+
+
+def _tool(*command: str, text: str | None = None) -> str:
+    """Runs a tool of the system and returns its output.
+
+    Raises:
+        RuntimeError: it failed; with what it said.
+    """
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout

@@ -1,0 +1,84 @@
+"""Loss, partition and slow links between real hosts: every copy is equal in the end (R11, R12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.network import Direction, Lab
+from tests.support.daemons import Network
+from tests.support.files import random_file
+
+pytestmark = pytest.mark.lab
+
+LabMaker = Callable[[int], Lab]
+CLIENTS = ("c1", "c2", "c3")
+
+
+@pytest.fixture
+def here(lab: LabMaker) -> Lab:
+    """A laboratory with a host for the server and one for each client."""
+    return lab(1 + len(CLIENTS))
+
+
+@pytest.fixture
+def network(here: Lab, tmp_path: Path) -> Iterator[Network]:
+    """An empty network; its server and its ``pspctl`` run on the first host."""
+    with Network(tmp_path / "network", here.hosts[0]) as made:
+        yield made
+
+
+def start(here: Lab, network: Network, *args: object) -> None:
+    """Starts the server, and one client on each other host."""
+    network.server(*args)
+    for name, host in zip(CLIENTS, here.hosts[1:], strict=True):
+        network.client(name, host=host)
+
+
+@pytest.mark.parametrize("direction", ["in", "out", "both"])
+@pytest.mark.parametrize("percent", [10, 30, 50])
+def test_loss_only_takes_time(
+    here: Lab, network: Network, tmp_path: Path, percent: int, direction: Direction
+) -> None:
+    start(here, network)
+    for host in here.hosts[1:]:
+        here.loss(host, percent, direction)
+    source = random_file(tmp_path / "file.bin", 1_000_000)
+    network.ctl("seed", source, "--clients", len(CLIENTS), "--wait", timeout=100)
+    network.await_copies(source, CLIENTS)
+
+
+def test_loss_only_takes_time_in_the_classic_profile(here: Lab, network: Network, tmp_path: Path) -> None:
+    start(here, network, "--profile", "classic")
+    for host in here.hosts[1:]:
+        here.loss(host, 30)
+    source = random_file(tmp_path / "file.bin", 30_000)
+    network.ctl("seed", source, "--clients", len(CLIENTS), "--wait", timeout=100)
+    network.await_copies(source, CLIENTS)
+
+
+def test_who_was_cut_off_gets_the_file_too(here: Lab, network: Network, tmp_path: Path) -> None:
+    start(here, network)
+    source = random_file(tmp_path / "file.bin", 3_000_000)
+    network.ctl("seed", source, "--clients", len(CLIENTS), "--hold")
+    cut_off = here.hosts[1]
+    here.partition(cut_off)
+    network.ctl("release", source.name)
+    network.until("the server misses the share", lambda: network.file(source.name)["state"] == "stalled", 60)
+    missing = network.file(source.name)["missing_ranges"]
+    assert {each["last_holder"] for each in missing} == {CLIENTS[0]}
+    here.heal(cut_off)
+    network.await_copies(source, CLIENTS)
+
+
+def test_a_slow_client_holds_nobody_up(here: Lab, network: Network, tmp_path: Path) -> None:
+    start(here, network)
+    slow, *fast = CLIENTS
+    here.shape(here.hosts[1], 20)
+    source = random_file(tmp_path / "file.bin", 12_000_000)
+    network.ctl("seed", source, "--clients", len(CLIENTS))
+    network.await_copies(source, fast)
+    assert not network.copy(slow, source.name).exists()
+    network.await_copies(source, [slow])

@@ -1,0 +1,125 @@
+"""A fake server on a real port, and ``pspctl`` pointed at it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pspctl.main import cli
+from pspctl.options import SERVER_VARIABLE
+from pspd.v1 import client_service_pb2_grpc
+from tests.pspctl import fakes
+
+Pspctl = Callable[..., Result]
+
+
+@pytest.fixture
+def fake() -> Iterator[fakes.FakeServer]:
+    """A server that is up."""
+    fake = fakes.FakeServer()
+    server, fake.address = fakes.started(fakes.register_all(fake))
+    yield fake
+    server.stop(grace=None).wait()
+
+
+@pytest.fixture
+def start_agent() -> Iterator[Callable[[], tuple[fakes.AgentServicer, str]]]:
+    """Starts agents; gives each with its address."""
+    servers = []
+
+    def start() -> tuple[fakes.AgentServicer, str]:
+        servicer = fakes.AgentServicer()
+        server, address = fakes.started(
+            lambda server: client_service_pb2_grpc.add_AgentServiceServicer_to_server(servicer, server)
+        )
+        servers.append(server)
+        return servicer, address
+
+    yield start
+    for server in servers:
+        server.stop(grace=None).wait()
+
+
+@pytest.fixture(autouse=True)
+def config_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No context of whoever runs the tests has a say."""
+    folder = tmp_path / "config"
+    monkeypatch.setenv("PSPCTL_CONFIG_DIR", str(folder))
+    monkeypatch.delenv(SERVER_VARIABLE, raising=False)
+    return folder
+
+
+@pytest.fixture
+def lone_pspctl() -> Pspctl:
+    """Runs ``pspctl`` with nothing said about a server."""
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+    return run
+
+
+@pytest.fixture
+def pspctl(fake: fakes.FakeServer, lone_pspctl: Pspctl, monkeypatch: pytest.MonkeyPatch) -> Pspctl:
+    """Runs ``pspctl`` against the fake server."""
+    monkeypatch.setenv(SERVER_VARIABLE, fake.address)
+    return lone_pspctl
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a source reports."""
+
+    phase: str
+    done: int
+    total: int
+
+
+@dataclass
+class FakeSource:
+    """Stands for `pspd.daemon.source`: the file is in the network as soon as it is seeded."""
+
+    fake: fakes.FakeServer
+    file: Any = field(default_factory=fakes.file)
+    steps: list[Step] = field(default_factory=lambda: [Step("hashing", 8192, 8192), Step("seeding", 8, 8)])
+    stays: bool = False
+    refusal: BaseException | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
+    left: bool = False
+
+    async def seed(
+        self, server: str, path: Path, *, on_progress: Callable[[Step], None], **asked: Any
+    ) -> bytes:
+        import asyncio
+
+        self.asked = {"server": server, "path": path, **asked}
+        for step in self.steps:
+            on_progress(step)
+        try:
+            if self.stays:
+                await asyncio.Event().wait()
+        finally:
+            self.left = True
+        if self.refusal:
+            raise self.refusal
+        if self.file not in self.fake.files:
+            self.fake.files.append(self.file)
+        file_id: bytes = self.file.file_id
+        return file_id
+
+
+@pytest.fixture
+def source(fake: fakes.FakeServer, monkeypatch: pytest.MonkeyPatch) -> FakeSource:
+    """The source that ``seed`` and ``run`` find."""
+    source = FakeSource(fake)
+    module = ModuleType("pspd.daemon.source")
+    module.seed = source.seed  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pspd.daemon.source", module)
+    return source

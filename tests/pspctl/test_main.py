@@ -1,0 +1,187 @@
+"""The shared options, errors and exit codes; and ``pspctl`` as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from pspctl.api import REASON_KEY
+from pspctl.main import cli
+from pspd import errors
+from tests.pspctl.conftest import Pspctl
+from tests.pspctl.fakes import AgentServicer, FakeServer, file
+
+PSPCTL = Path(sys.executable).with_name("pspctl")
+
+
+@pytest.mark.parametrize("error_class", errors.error_classes().values(), ids=lambda cls: cls.reason)
+def test_every_reason_becomes_its_exit_code(
+    pspctl: Pspctl, fake: FakeServer, error_class: type[errors.PspError]
+) -> None:
+    fake.refusal = error_class("what happened:\n  what to do")
+    result = pspctl("status")
+    assert (result.exit_code, result.stdout) == (fake.refusal.exit_code, "")
+    assert result.stderr == "pspctl: error: what happened: what to do\n"
+    assert REASON_KEY == "psp-reason"
+
+
+def test_no_server_fails_fast_and_says_what_to_do(lone_pspctl: Pspctl) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = lone_pspctl("--server", address, "status")
+    assert result.exit_code == 5
+    assert result.stderr == (
+        f"pspctl: error: no server answers at {address}:"
+        " start one with `pspd server` or name another with --server\n"
+    )
+
+
+def test_somebody_who_says_nothing_is_no_server(lone_pspctl: Pspctl) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        began = time.monotonic()
+        result = lone_pspctl("status", "--server", f"127.0.0.1:{mute.getsockname()[1]}")
+    assert result.exit_code == 5
+    assert time.monotonic() - began < 5
+
+
+def test_somebody_else_is_no_server(
+    lone_pspctl: Pspctl, start_agent: Callable[[], tuple[AgentServicer, str]]
+) -> None:
+    result = lone_pspctl("status", "--server", start_agent()[1])
+    assert result.exit_code == 5
+    assert "does not know this request" in result.stderr
+
+
+def test_shared_options_stand_before_or_after_the_command(lone_pspctl: Pspctl, fake: FakeServer) -> None:
+    options = ["--server", fake.address, "-o", "json", "-q"]
+    for arguments in (
+        [*options, "status"],
+        ["status", *options],
+        [*options, "cache", "show"],
+        ["cache", *options],
+        ["cache", *options, "show"],
+        ["cache", "show", *options],
+    ):
+        result = lone_pspctl(*arguments)
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["cache"]["hit_count"] == 3
+
+
+def test_the_later_option_wins(lone_pspctl: Pspctl, fake: FakeServer) -> None:
+    result = lone_pspctl(
+        "--server", "127.0.0.1:1", "-o", "json", "clients", "--server", fake.address, "-o", "table"
+    )
+    assert result.exit_code == 0
+    assert result.stdout.startswith("CLIENT")
+
+
+def test_an_option_wins_over_the_environment(pspctl: Pspctl, fake: FakeServer) -> None:
+    assert pspctl("clients").exit_code == 0
+    assert pspctl("--server", "127.0.0.1:1", "clients").exit_code == 5
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["status", "--nonsense"],
+        ["wait"],
+        ["wait", "f", "--timeout", "0"],
+        ["launch", "0"],
+        ["status", "-o", "xml"],
+        ["status", "--server", "nowhere"],
+        ["cache", "resize", "64XB"],
+        ["stop"],
+        ["stop", "client-0", "--all-clients"],
+    ],
+    ids=" ".join,
+)
+def test_bad_usage_is_one_line_and_code_2(lone_pspctl: Pspctl, arguments: list[str]) -> None:
+    result = lone_pspctl(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("pspctl: error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_bug_is_one_line_too_and_a_trace_with_debug(
+    pspctl: Pspctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pspctl.clients.ServerApi", None)
+    result = pspctl("clients")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" in pspctl("clients", "--debug").stderr
+
+
+def commands(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands(command)
+
+
+@pytest.mark.parametrize("command", list(commands(cli)), ids=lambda command: command.name)
+def test_every_help_has_an_example(command: click.Command) -> None:
+    assert "Example" in (command.help or "")
+    assert "pspctl" in (command.help or "")
+
+
+def environment(fake: FakeServer) -> dict[str, str]:
+    return os.environ | {"PSPCTL_SERVER": fake.address, "COLUMNS": "120", "TERM": "xterm"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_with_its_code(fake: FakeServer, number: signal.Signals, code: int) -> None:
+    fake.stream_stays = True
+    with subprocess.Popen(
+        [PSPCTL, "status", "--watch"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(fake),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"client-0: connected\n"
+        process.send_signal(number)
+        assert process.wait(10) == code
+        assert process.stderr.read() == b"pspctl: error: interrupted\n"
+
+
+def test_a_reader_that_leaves_is_no_error_to_talk_of(fake: FakeServer) -> None:
+    fake.files = [file(f"file-{index}") for index in range(20)]
+    for output in ("table", "json"):
+        reading, writing = os.pipe()
+        os.close(reading)
+        process = subprocess.run(
+            [PSPCTL, "status", "-o", output], stdout=writing, stderr=subprocess.PIPE, env=environment(fake)
+        )
+        os.close(writing)
+        assert process.stderr == b""
+
+
+def test_progress_goes_to_the_terminal_and_the_answer_to_stdout(fake: FakeServer) -> None:
+    fake.files = [file(held=(8, 8))]
+    screen, terminal = pty.openpty()
+    with open(screen, "rb", buffering=0) as shown:
+        process = subprocess.run(
+            [PSPCTL, "wait", "big.iso"], stdout=subprocess.PIPE, stderr=terminal, env=environment(fake)
+        )
+        os.close(terminal)
+        picture = shown.read(65536)
+    assert process.returncode == 0
+    assert process.stdout.startswith(b"big.iso (8.0 KiB, ")
+    assert process.stdout.count(b"\n") == 1
+    for text in (b"exchange", b"client-1", b"100%", b"16.0 KiB / 16.0 KiB"):
+        assert text in picture

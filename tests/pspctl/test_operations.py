@@ -1,0 +1,125 @@
+"""``pspctl cache``, ``launch``, ``stop`` and ``version``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import metadata
+
+import pytest
+
+from pspd.v1 import network_pb2
+from tests.pspctl.conftest import Pspctl
+from tests.pspctl.fakes import AgentServicer, FakeServer, client
+
+StartAgent = Callable[[], tuple[AgentServicer, str]]
+
+
+@pytest.mark.parametrize("command", [["cache"], ["cache", "show"]], ids=" ".join)
+def test_cache_shows_the_cache(pspctl: Pspctl, command: list[str]) -> None:
+    assert pspctl(*command).stdout == (
+        "cache 8.0 KiB of 64.0 MiB used, hit ratio 75.0 %, at most 0 B;"
+        " 3 hits, 1 misses, 0 joined a fetch, 0 evicted\n"
+    )
+    document = json.loads(pspctl(*command, "-o", "json").stdout)
+    assert document["schema_version"] == 1
+    assert document["cache"]["capacity_bytes"] == 64 << 20
+
+
+def test_cache_clear(pspctl: Pspctl) -> None:
+    assert pspctl("cache", "clear").stdout == "dropped 8 chunks\n"
+    assert json.loads(pspctl("cache", "clear", "-o", "json").stdout)["dropped_chunk_count"] == 8
+
+
+@pytest.mark.parametrize(("text", "size_bytes"), [("100KiB", 102400), ("1024", 1024), ("auto", 2048)])
+def test_cache_resize(pspctl: Pspctl, fake: FakeServer, text: str, size_bytes: int) -> None:
+    fake.clients += [client("s", source=True), client("gone", state=network_pb2.CLIENT_STATE_LOST)]
+    assert pspctl("cache", "resize", text).exit_code == 0
+    assert fake.asked["ResizeCacheRequest"].capacity_bytes == size_bytes
+
+
+def test_cache_cannot_be_sized_by_clients_that_are_not_there(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.clients = []
+    assert pspctl("cache", "resize", "auto").exit_code == 4
+
+
+def test_launch_on_the_servers_machine(pspctl: Pspctl, fake: FakeServer) -> None:
+    assert pspctl("launch", 2, "--dir", "/data").stdout == "launched-0\nlaunched-1\n"
+    request = fake.asked["LaunchClientsRequest"]
+    assert (request.count, request.dir) == (2, "/data")
+
+
+def test_launch_spreads_clients_over_agents(
+    pspctl: Pspctl, fake: FakeServer, start_agent: StartAgent
+) -> None:
+    (first, first_address), (second, second_address) = start_agent(), start_agent()
+    result = pspctl("launch", 3, "--on", first_address, "--on", second_address, "-o", "json")
+    assert len(json.loads(result.stdout)["names"]) == 3
+    assert sorted(request.count for agent in (first, second) for request in agent.requests) == [1, 2]
+    assert {request.server for agent in (first, second) for request in agent.requests} == {fake.address}
+
+
+def test_launch_asks_no_more_agents_than_there_are_clients(pspctl: Pspctl, start_agent: StartAgent) -> None:
+    agents = [start_agent() for _ in range(3)]
+    options = [option for _, address in agents for option in ("--on", address)]
+    assert len(pspctl("launch", 1, *options).stdout.splitlines()) == 1
+    assert sum(len(agent.requests) for agent, _ in agents) == 1
+
+
+def test_launch_tells_what_was_started_before_an_agent_was_missing(
+    pspctl: Pspctl, start_agent: StartAgent
+) -> None:
+    _, address = start_agent()
+    result = pspctl("launch", 2, "--on", address, "--on", "127.0.0.1:1")
+    assert (result.exit_code, result.stdout) == (5, "")
+    assert "no agent answers at 127.0.0.1:1" in result.stderr
+    assert "started before: agent-client-1-0" in result.stderr
+
+
+def test_launch_elsewhere_needs_an_address_that_is_right_there(pspctl: Pspctl) -> None:
+    result = pspctl("launch", 2, "--on", "elsewhere:7072")
+    assert result.exit_code == 2
+    assert "give the server's outside address with --server" in result.stderr
+
+
+def test_stop_clients(pspctl: Pspctl, fake: FakeServer) -> None:
+    assert pspctl("stop", "client-1").stdout == "client-1 is stopping\n"
+    assert pspctl("stop", "--all-clients").stdout == "client-0 is stopping\nclient-1 is stopping\n"
+    assert "StopServerRequest" not in fake.asked
+
+
+def test_stop_clients_of_a_server_that_is_named(lone_pspctl: Pspctl, fake: FakeServer) -> None:
+    for arguments in (["client-1", "--server", fake.address], ["--server", fake.address, "client-1"]):
+        document = json.loads(lone_pspctl("stop", *arguments, "-o", "json").stdout)
+        assert (document["names"], document["server_stopped"]) == (["client-1"], False)
+    assert "StopServerRequest" not in fake.asked
+
+
+def test_stop_the_server(lone_pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments in (
+        ["--server", fake.address, "stop", "--server"],
+        ["stop", "--server", fake.address],
+        ["stop", "--server", "--server", fake.address],
+    ):
+        fake.asked.clear()
+        assert lone_pspctl(*arguments).stdout == f"the server at {fake.address} is stopping\n"
+        assert "StopServerRequest" in fake.asked
+        assert "StopClientsRequest" not in fake.asked
+    monkeypatch.setenv("PSPCTL_SERVER", fake.address)
+    assert "is stopping" in lone_pspctl("stop", "--all-clients", "--server").stdout
+
+
+def test_version(pspctl: Pspctl) -> None:
+    assert json.loads(pspctl("version", "-o", "json").stdout) == {
+        "schema_version": 1,
+        "pspctl": metadata.version("psp-network"),
+        "server": "9.9.9",
+    }
+
+
+def test_version_needs_no_server(lone_pspctl: Pspctl) -> None:
+    result = lone_pspctl("version", "--server", "127.0.0.1:1")
+    assert result.exit_code == 0
+    assert "server unknown: no server answers" in result.stdout
+    document = json.loads(lone_pspctl("version", "--server", "127.0.0.1:1", "-o", "json").stdout)
+    assert document["server"] is None

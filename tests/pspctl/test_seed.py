@@ -1,0 +1,145 @@
+"""``pspctl seed``, with a source that has no network behind it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pspctl.progress import Silence
+from pspd.errors import NameTaken
+from pspd.v1 import network_pb2, status_service_pb2
+from tests.pspctl.conftest import FakeSource, Pspctl, Step
+from tests.pspctl.fakes import FakeServer, file
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    path = tmp_path / "big.iso"
+    path.write_bytes(bytes(8192))
+    return path
+
+
+@pytest.fixture
+def completing(fake: FakeServer) -> None:
+    """Every client gets the file as soon as one looks."""
+    fake.changes = [status_service_pb2.WatchStatusResponse(files=[file(held=(8, 8))])]
+
+
+def test_seed_returns_when_the_file_is_seeded(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    source.file = file(state=network_pb2.FILE_STATE_SEEDED)
+    result = pspctl("seed", original)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert result.stdout.startswith("big.iso (8.0 KiB, ")
+    assert result.stdout.endswith("was seeded to 2 clients in 0.5 s; it is now seeded\n")
+    assert source.asked == {
+        "server": source.fake.address,
+        "path": original,
+        "name": None,
+        "client_count": 0,
+        "hold_back": False,
+    }
+
+
+def test_seed_passes_on_what_it_is_told(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    assert pspctl("seed", original, "--name", "x", "--clients", 3, "--hold").exit_code == 0
+    assert (source.asked["name"], source.asked["client_count"], source.asked["hold_back"]) == ("x", 3, True)
+
+
+@pytest.mark.usefixtures("completing")
+def test_seed_with_wait_returns_when_every_client_has_it(
+    pspctl: Pspctl, source: FakeSource, original: Path
+) -> None:
+    document = json.loads(pspctl("seed", original, "--wait", "-o", "json").stdout)
+    assert document.keys() >= {"schema_version", "file", "seconds", "cache"}
+    assert document["file"]["state"] == "complete"
+    assert document["seconds"] == {"seeding": 0.5, "exchange": 1.5}
+    assert original.exists()
+
+
+@pytest.mark.usefixtures("completing")
+def test_the_original_is_deleted_once_every_client_has_it(
+    pspctl: Pspctl, source: FakeSource, original: Path
+) -> None:
+    result = pspctl("seed", original, "--delete-source")
+    assert result.exit_code == 0
+    assert "complete on 2 of 2 clients" in result.stdout
+    assert not original.exists()
+
+
+def test_the_original_stays_when_not_every_client_has_it(
+    pspctl: Pspctl, source: FakeSource, original: Path
+) -> None:
+    source.fake.stream_stays = True
+    assert pspctl("seed", original, "--delete-source", "--timeout", "0.5").exit_code == 6
+    assert original.exists()
+
+
+@pytest.mark.usefixtures("completing")
+def test_an_original_that_changed_is_not_deleted(
+    pspctl: Pspctl, source: FakeSource, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change_the_original(progress: Silence, step: Step) -> None:
+        original.write_bytes(b"something else")
+
+    monkeypatch.setattr(Silence, "seeding", change_the_original)
+    result = pspctl("seed", original, "--delete-source", "-q")
+    assert result.exit_code == 4
+    assert "has changed since it was seeded" in result.stderr
+    assert original.exists()
+
+
+@pytest.mark.parametrize(
+    ("steps", "so_far"),
+    [
+        ([], "it had not begun"),
+        ([Step("hashing", 1024, 8192)], "1.0 KiB of 8.0 KiB were hashed"),
+        ([Step("waiting", 1, 3)], "1 of 3 clients had joined: start more, or name fewer with --clients"),
+        ([Step("seeding", 5, 8)], "clients held 5 of 8 chunks: see `pspctl status`"),
+    ],
+)
+def test_a_timeout_says_what_was_waited_for(
+    pspctl: Pspctl, source: FakeSource, original: Path, steps: list[Step], so_far: str
+) -> None:
+    source.steps, source.stays = steps, True
+    result = pspctl("seed", original, "--timeout", "0.2")
+    assert (result.exit_code, result.stdout) == (6, "")
+    assert result.stderr == f"pspctl: error: big.iso was not seeded after 0.2 s: {so_far}\n"
+    assert source.left
+
+
+def test_a_file_that_is_there_already_is_said_to_be(
+    pspctl: Pspctl, source: FakeSource, original: Path
+) -> None:
+    source.fake.files = [source.file]
+    result = pspctl("seed", original)
+    assert result.exit_code == 0
+    assert result.stderr == "pspctl: big.iso is already in the network: nothing had to be seeded\n"
+
+
+def test_a_name_that_is_taken_is_a_conflict(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    source.refusal = NameTaken("big.iso is another file of the network: give it another --name")
+    result = pspctl("seed", original)
+    assert result.exit_code == 4
+    assert result.stderr == f"pspctl: error: {source.refusal}\n"
+
+
+def test_a_file_that_is_not_there_is_a_bad_argument(pspctl: Pspctl, tmp_path: Path) -> None:
+    for command in (
+        ["seed", tmp_path / "nope"],
+        ["run", tmp_path / "nope", "--clients", 1, "--to", tmp_path],
+    ):
+        result = pspctl(*command)
+        assert result.exit_code == 2
+        assert "does not exist" in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_no_server_is_told_before_the_file_is_read(
+    lone_pspctl: Pspctl, source: FakeSource, original: Path
+) -> None:
+    result = lone_pspctl("seed", original, "--server", "127.0.0.1:1")
+    assert result.exit_code == 5
+    assert source.asked == {}

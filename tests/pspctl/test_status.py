@@ -1,0 +1,213 @@
+"""``pspctl status``, and the lists: what programs get, and what people read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pspctl import follow
+from pspctl.units import plain_text
+from pspd.v1 import network_pb2, status_service_pb2
+from tests.pspctl.conftest import Pspctl
+from tests.pspctl.fakes import FakeServer, client, file
+
+SERVER = {"address", "version", "profile", "uptime_seconds"}
+CACHE = {"capacity_bytes", "used_bytes", "high_water_bytes", "hit_count", "miss_count", "eviction_count"}
+CLIENT = {"name", "address", "state", "srtt_ms"}
+FILE = {
+    *("file_id", "name", "size_bytes", "chunk_count", "state", "client_count", "complete_client_count"),
+    *("min_holder_count", "missing_ranges", "traffic", "clients"),
+}
+TRAFFIC = {
+    *("request_datagrams", "broadcast_datagrams", "contributed_bytes", "delivered_bytes", "duplicate_bytes"),
+    "retransmit_count",
+}
+FILE_CLIENT = {"name", "held_chunk_count", "complete"}
+
+
+def stalled_file() -> Any:
+    missing = network_pb2.MissingRange(range=network_pb2.ChunkRange(start=2, stop=6), last_holder="client-9")
+    return file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=[missing])
+
+
+def change(**fields: Any) -> Any:
+    return status_service_pb2.WatchStatusResponse(**fields)
+
+
+def test_json_has_every_field_of_the_contract(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [network_pb2.File(clients=[network_pb2.FileClient()])]
+    fake.clients = [network_pb2.Client()]
+    document = json.loads(pspctl("status", "-o", "json").stdout)
+    assert document["schema_version"] == 1
+    assert document["server"].keys() >= SERVER
+    assert document["cache"].keys() >= CACHE
+    assert document["clients"][0].keys() >= CLIENT
+    assert document["files"][0].keys() >= FILE
+    assert document["files"][0]["traffic"].keys() >= TRAFFIC
+    assert document["files"][0]["clients"][0].keys() >= FILE_CLIENT
+
+
+def test_json_numbers_are_numbers_and_ids_are_hex(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [file(size_bytes=5 << 32)]
+    found = json.loads(pspctl("status", "-o", "json").stdout)["files"][0]
+    assert found["size_bytes"] == 5 << 32
+    assert found["file_id"] == fake.files[0].file_id.hex()
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (network_pb2.FILE_STATE_SEEDING, "seeding"),
+        (network_pb2.FILE_STATE_SEEDED, "seeded"),
+        (network_pb2.FILE_STATE_DISTRIBUTING, "distributing"),
+        (network_pb2.FILE_STATE_STALLED, "stalled"),
+        (network_pb2.FILE_STATE_COMPLETE, "complete"),
+    ],
+)
+def test_states_in_json(pspctl: Pspctl, fake: FakeServer, state: Any, text: str) -> None:
+    fake.files = [file(state=state)]
+    assert json.loads(pspctl("files", "-o", "json").stdout)["files"][0]["state"] == text
+
+
+def test_sources_are_listed_apart_from_clients(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.clients = [client("a"), client("s", source=True), client("z", state=network_pb2.CLIENT_STATE_LOST)]
+    for command in ("status", "clients"):
+        document = json.loads(pspctl(command, "-o", "json").stdout)
+        assert [(found["name"], found["state"]) for found in document["clients"]] == [
+            ("a", "connected"),
+            ("z", "lost"),
+        ]
+        assert [found["name"] for found in document["sources"]] == ["s"]
+
+
+def test_missing_ranges(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [stalled_file()]
+    found = json.loads(pspctl("status", "-o", "json").stdout)["files"][0]
+    assert found["missing_ranges"] == [{"start": 2, "stop": 6, "last_holder": "client-9"}]
+    assert "chunks [2, 6) have no connected holder, last held by client-9" in pspctl("status").stdout
+
+
+def test_table_tells_the_whole_network(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [file()]
+    result = pspctl("status")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    header, *lines = result.stdout.splitlines()
+    assert header.split("  ")[0] == f"server {fake.address}"
+    assert "cache 8.0 KiB of 64.0 MiB used, hit ratio 75.0 %" in header
+    assert ["client-0", "10.0.0.1:4000", "connected", "1.2", "ms"] in [line.split() for line in lines]
+    row = next(line for line in lines if line.startswith("big.iso"))
+    assert row.split()[1:] == [
+        fake.files[0].file_id.hex()[:12],
+        *("8.0", "KiB"),
+        "distributing",
+        *("37.5", "%"),
+        "0/2",
+        "1",
+    ]
+
+
+def test_an_empty_network_says_what_to_do(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.clients = []
+    text = pspctl("status").stdout
+    assert "pspd client" in text
+    assert "pspctl seed" in text
+
+
+def test_one_file_shows_its_clients_and_its_economy(pspctl: Pspctl, fake: FakeServer) -> None:
+    traffic = network_pb2.Traffic(
+        contributed_bytes=3 * 8192,
+        seeding_contributed_bytes=8192,
+        delivered_bytes=2 * 8192,
+        seeding_delivered_bytes=8192,
+        duplicate_bytes=2048,
+        request_datagrams=4,
+        broadcast_datagrams=8,
+    )
+    fake.files = [file(held=(8, 2), traffic=traffic), file("other")]
+    lines = [" ".join(line.split()) for line in pspctl("status", "big.iso").stdout.splitlines()]
+    for line in (
+        "client-0 8 8 4 100.0 % yes",
+        "client-1 2 8 4 25.0 % no",
+        "contributed / file size 16.0 KiB 2.00 1.0",
+        "delivered / (n-1) file sizes 8.0 KiB 1.00 1.0",
+        "duplicates / file size 2.0 KiB 0.25 0",
+        "datagrams / chunk delivered 12 1.50",
+    ):
+        assert line in lines
+    assert not any("other" in line for line in lines)
+
+
+def test_a_file_may_be_named_by_the_beginning_of_its_id(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [file("a"), file("b")]
+    document = json.loads(pspctl("status", fake.files[1].file_id.hex()[:8], "-o", "json").stdout)
+    assert [found["name"] for found in document["files"]] == ["b"]
+
+
+def test_an_unknown_file_is_not_found(pspctl: Pspctl) -> None:
+    for arguments in (
+        ["status", "nope"],
+        ["status", "nope", "--watch"],
+        ["wait", "nope"],
+        ["release", "nope"],
+    ):
+        result = pspctl(*arguments)
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert result.stderr == "pspctl: error: the network has no file 'nope': see `pspctl files`\n"
+
+
+def test_names_cannot_move_the_cursor(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [file("[red]\x1b[2J")]
+    assert "[red]\\x1b[2J" in pspctl("files").stdout
+    assert plain_text("ü\n\x07") == "ü\\n\\x07"
+
+
+def test_an_empty_file_has_no_progress_of_its_own(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [file("empty", held=(0, 0), chunk_count=0)]
+    assert "100.0 %" in pspctl("status").stdout
+    assert pspctl("status", "empty").exit_code == 0
+
+
+def test_watch_prints_a_line_per_change(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [file()]
+    fake.changes = [
+        change(cache=network_pb2.Cache(hit_count=9)),
+        change(clients=[client("client-1", state=network_pb2.CLIENT_STATE_LOST)]),
+        change(files=[stalled_file()]),
+        change(files=[file(held=(8, 8))]),
+    ]
+    result = pspctl("status", "--watch")
+    assert result.stdout.splitlines() == [
+        "client-0: connected",
+        "client-1: connected",
+        "big.iso: distributing, 37.5 %, 0 of 2 clients complete",
+        "client-1: lost",
+        "big.iso: stalled, 37.5 %, 0 of 2 clients complete;"
+        " chunks [2, 6) have no connected holder, last held by client-9: bring it back",
+        "big.iso: complete, 100.0 %, 2 of 2 clients complete",
+    ]
+    assert result.exit_code == 5
+    assert "stopped" in result.stderr
+
+
+def test_watch_in_json_prints_a_document_per_line(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [file("a")]
+    fake.changes = [change(files=[file("b")]), change(files=[file("a", held=(8, 8))])]
+    documents = [json.loads(line) for line in pspctl("status", "--watch", "-o", "json").stdout.splitlines()]
+    assert [[(found["name"], found["state"]) for found in each["files"]] for each in documents] == [
+        [("a", "distributing")],
+        [("a", "distributing"), ("b", "distributing")],
+        [("a", "complete"), ("b", "distributing")],
+    ]
+    assert all(each["server"]["version"] == "9.9.9" for each in documents)
+
+
+def test_a_quiet_network_is_looked_at_again(
+    pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "TURN_SECONDS", 1.0)
+    monkeypatch.setattr(fake, "chosen", lambda _: [file(held=(8, 8) if fake.watch_count == 2 else (8, 2))])
+    fake.stream_stays = True
+    assert pspctl("wait", "big.iso").exit_code == 0

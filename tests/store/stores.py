@@ -1,0 +1,138 @@
+"""Both stores behind one face, and files to put into them."""
+
+from __future__ import annotations
+
+import os
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.storage import FileSlice, Held, Written
+from pspd.store.digests import blake3_digest
+from pspd.store.disk import DiskStore
+from pspd.store.memory import MemoryStore
+
+MIB = 1024 * 1024
+SIZES = (0, 1, 1023, 1024, 1025, 5000, 8 * MIB + 3 * 1024 + 7)
+"""No chunk, one, exact multiples, several blocks, and blocks of two chunks (which shares can cut)."""
+
+
+class Sample:
+    """A file: its bytes and its manifest."""
+
+    def __init__(self, size_bytes: int, share_count: int = 0, name: str = "a.bin", seed: int = 0) -> None:
+        self.data = random.Random(size_bytes + seed).randbytes(size_bytes)
+        self.manifest = Manifest.build(name, size_bytes, self.read_at, blake3_digest)
+        if share_count:
+            self.manifest = self.divided(share_count)
+
+    @property
+    def file_id(self) -> FileId:
+        return self.manifest.file_id
+
+    @property
+    def all(self) -> RangeSet:
+        return RangeSet([(0, self.manifest.chunk_count)])
+
+    def divided(self, share_count: int) -> Manifest:
+        return self.manifest.divided(share_count, self.read_at, blake3_digest)
+
+    def read_at(self, offset: int, length: int) -> memoryview:
+        return memoryview(self.data)[offset : offset + length]
+
+    def chunks(self, start: int, stop: int) -> memoryview:
+        return memoryview(self.data)[start * CHUNK_BYTES : stop * CHUNK_BYTES]
+
+
+def in_steps(sample: Sample, step_chunks: int) -> list[Range]:
+    """The whole file in runs of a few chunks."""
+    last = sample.manifest.chunk_count
+    return [Range(start, min(start + step_chunks, last)) for start in range(0, last, step_chunks)]
+
+
+class Bench(ABC):
+    """A store under test, and a view of its visible files from outside."""
+
+    store: DiskStore | MemoryStore
+
+    @abstractmethod
+    def put(self, name: str, data: bytes) -> None:
+        """Puts a file where finished files are, as a user would."""
+
+    @abstractmethod
+    def visible(self) -> dict[str, bytes]:
+        """Every finished file."""
+
+    def begin(self, sample: Sample) -> Held:
+        return self.store.begin(sample.manifest)
+
+    def write(self, sample: Sample, start: int, stop: int) -> Written:
+        return self.store.write(sample.file_id, start, stop, sample.chunks(start, stop))
+
+    def write_all(self, sample: Sample, step_chunks: int = 1000) -> None:
+        for span in in_steps(sample, step_chunks):
+            self.write(sample, *span)
+
+    def write_parts(self, sample: Sample, parts: Iterable[tuple[int, int]]) -> None:
+        for start, stop in parts:
+            self.write(sample, start, stop)
+
+    def receive(self, sample: Sample) -> None:
+        """Begins, writes and finishes a file."""
+        self.begin(sample)
+        self.write_all(sample)
+        self.store.finish(sample.file_id)
+
+    def payload(self, sample: Sample, start: int, stop: int) -> bytes:
+        payload = self.store.payload(sample.file_id, start, stop)
+        if isinstance(payload, FileSlice):
+            return os.pread(payload.fd, payload.length, payload.offset)
+        assert payload.readonly
+        return bytes(payload)
+
+
+class MemoryBench(Bench):
+    def __init__(self) -> None:
+        self.store: MemoryStore = MemoryStore(blake3_digest)
+
+    def put(self, name: str, data: bytes) -> None:
+        self.store.finished[name] = data
+
+    def visible(self) -> dict[str, bytes]:
+        return self.store.finished
+
+
+class DiskBench(Bench):
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store: DiskStore = DiskStore(folder, blake3_digest)
+
+    @property
+    def work(self) -> Path:
+        return self.folder / ".psp"
+
+    def path(self, sample: Sample, suffix: str) -> Path:
+        return self.work / f"{sample.file_id.hex()}.{suffix}"
+
+    def restart(self) -> None:
+        """A new store on the folder. As closing writes nothing, the old one might have been killed."""
+        self.store.close()
+        self.store = DiskStore(self.folder, blake3_digest)
+
+    def put(self, name: str, data: bytes) -> None:
+        (self.folder / name).write_bytes(data)
+
+    def visible(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.folder.iterdir() if path != self.work}
+
+
+def error_of(code: int) -> Callable[..., int]:
+    """A system call that fails."""
+
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    return fail

@@ -1,0 +1,61 @@
+"""Records of manifests and marks."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pspd.errors import PspError
+from pspd.store.digests import blake3_digest
+from pspd.store.records import Mark, decode_manifest, encode_manifest
+from tests.store.stores import MIB, SIZES, Sample
+
+
+class TestManifests:
+    @pytest.mark.parametrize("share_count", [0, 1, 7])
+    @pytest.mark.parametrize("size_bytes", SIZES)
+    def test_are_read_as_they_were_written(self, size_bytes: int, share_count: int) -> None:
+        manifest = Sample(size_bytes, share_count, name="ä b.bin").manifest
+        assert decode_manifest(encode_manifest(manifest), blake3_digest) == manifest
+
+    @given(st.integers(0, 10_000), st.integers(1, 255))
+    def test_with_a_wrong_byte_are_refused(self, position: int, flip: int) -> None:
+        record = bytearray(encode_manifest(Sample(5000, 3).manifest))
+        record[position % len(record)] ^= flip
+        with pytest.raises(ValueError, match="torn"):
+            decode_manifest(bytes(record), blake3_digest)
+
+    def test_that_are_torn_are_refused(self) -> None:
+        record = encode_manifest(Sample(8 * MIB + 1024, 7).manifest)
+        for size in [*range(200), len(record) - 1]:
+            with pytest.raises(ValueError, match="torn"):
+                decode_manifest(record[:size], blake3_digest)
+
+    @pytest.mark.parametrize(
+        ("start", "data", "error"),
+        [(0, b"otherone", ValueError), (8, b"\xff" * 8, PspError), (24, b"\xff" * 4, ValueError)],
+        ids=["magic", "size", "length"],
+    )
+    def test_that_are_whole_but_foreign_are_refused(
+        self, start: int, data: bytes, error: type[Exception]
+    ) -> None:
+        body = bytearray(encode_manifest(Sample(5000).manifest)[:-4])
+        body[start : start + len(data)] = data
+        record = bytes(body) + zlib.crc32(body).to_bytes(4, "big")
+        with pytest.raises(error):
+            decode_manifest(record, blake3_digest)
+
+
+class TestMarks:
+    @given(st.sampled_from(["a.bin", '\u00e4\n"', ""]), st.integers(0, 2**64), st.integers(-(2**63), 2**63))
+    def test_are_read_as_they_were_written(self, name: str, size_bytes: int, mtime_ns: int) -> None:
+        mark = Mark(name, size_bytes, mtime_ns, "boot")
+        assert Mark.decode(mark.encode()) == mark
+
+    @pytest.mark.parametrize("record", [b"", b"{", b"[]", b'{"name": "a"}', b"\xff\xfe", b"null"])
+    def test_that_are_foreign_are_refused(self, record: bytes) -> None:
+        with pytest.raises(ValueError):  # noqa: PT011 - the JSON library has words of its own
+            Mark.decode(record)

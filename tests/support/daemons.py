@@ -1,0 +1,255 @@
+"""Real daemons as processes, for the tests that run a whole network: on loopback or in a laboratory.
+
+Nothing here sleeps and hopes: everything that takes time is waited for with a deadline, and a daemon that
+ends unasked ends the waiting at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.support.files import sha256
+from tests.support.hosts import LOCAL, Host, kill_group
+
+Json = dict[str, Any]
+
+BIN = Path(sys.executable).parent
+READY_SECONDS = 30
+STOP_SECONDS = 10
+POLL_SECONDS = 0.02
+LOG_LINES_SHOWN = 40
+
+_MARK = "PSP_TEST_NETWORK"
+
+
+class Daemon:
+    """One ``pspd`` process: its ready line, its log, its end.
+
+    Attributes:
+        name: what messages call it.
+        ready: the ready line; empty until it was read.
+    """
+
+    def __init__(
+        self, name: str, host: Host, args: Iterable[object], log: Path, env: Mapping[str, str]
+    ) -> None:
+        self.name = name
+        self.host = host
+        self.args = list(args)
+        self.ready: Json = {}
+        self._log = log
+        self._output = log.with_suffix(".out")
+        self._end_expected = False
+        with self._output.open("wb") as output, log.open("ab") as errors:
+            self._process = host.popen(
+                [BIN / "pspd", *self.args],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                env=env,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
+    @property
+    def died(self) -> bool:
+        """Whether it ended though nobody asked it to."""
+        return not (self.alive or self._end_expected)
+
+    def read_ready(self) -> bool:
+        """Reads the ready line if it is there."""
+        line, newline, _ = self._output.read_text().partition("\n")
+        if newline:
+            self.ready = json.loads(line)
+            assert self.ready["ready"] is True, line
+            assert self.ready["pid"] == self.pid, line
+        return bool(newline)
+
+    def log_tail(self) -> str:
+        """The end of what it said on stderr."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-LOG_LINES_SHOWN:])
+
+    def log_text(self) -> str:
+        """Everything it said on stderr."""
+        return self._log.read_text(errors="replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal. It may end from now on."""
+        self._end_expected = True
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float = STOP_SECONDS) -> int:
+        """Waits for its end; returns its exit code, negative for a signal.
+
+        Raises:
+            subprocess.TimeoutExpired: it is still there after that time.
+        """
+        self._end_expected = True
+        return self._process.wait(seconds)
+
+    def stop(self, seconds: float = STOP_SECONDS) -> int:
+        """Asks it to end (SIGTERM), and waits for it; returns its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait(seconds)
+
+    def kill(self) -> None:
+        """Ends it as a power cut would, with all that it started in its group."""
+        self._end_expected = True
+        kill_group(self._process)
+
+
+class Network:
+    """A server and its clients; leaving it ends every process in it.
+
+    Attributes:
+        folder: where everything of it lives; a client's files are in the folder of its name.
+        address: the server's control address, once it is ready.
+    """
+
+    def __init__(self, folder: Path, host: Host = LOCAL) -> None:
+        self.folder = folder
+        self.host = host
+        self.address: str | None = None
+        self._daemons: list[Daemon] = []
+        self._mark = uuid.uuid4().hex
+
+    def __enter__(self) -> Network:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for daemon in self._daemons:
+            daemon.kill()
+        self._kill_strays()
+        # pytest shows what a fixture prints here for failed tests alone.
+        for daemon in self._daemons:
+            print(f"--- {daemon.name}: pspd {' '.join(map(str, daemon.args))}\n{daemon.log_tail()}")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of every process: nothing of the user's own settings, and this network's mark."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("PSP")}
+        home = {"HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder / "config")}
+        server = {"PSPCTL_SERVER": self.address} if self.address else {}
+        return kept | home | server | {_MARK: self._mark}
+
+    def server(self, *args: object, listen: str | None = None, data_port: int = 0) -> Daemon:
+        """Starts the server; returns when it is ready. Without ``listen`` the system picks its ports."""
+        bound = ("--listen", listen or f"{self.host.address}:0", "--data-port", data_port)
+        daemon = self._start(
+            "server", self.host, ("server", *bound, "--state-dir", self.folder / "server", *args)
+        )
+        self.address = daemon.ready["listen"]
+        return daemon
+
+    def restarted_server(self, before: Daemon, *args: object) -> Daemon:
+        """Starts a server where one was that has ended: with its ports and its state."""
+        return self.server(*args, listen=before.ready["listen"], data_port=before.ready["data_port"])
+
+    def client(self, name: str, *args: object, host: Host | None = None) -> Daemon:
+        """Starts a client; returns when it has joined. One that ended is started again by its name."""
+        joins = ("--server", self.address, "--dir", self.folder / name, "--name", name)
+        return self._start(name, host or self.host, ("client", *joins, *args))
+
+    def clients(self, count: int, *args: object) -> list[str]:
+        """Starts clients ``c0``, ``c1``, ... all at once; returns their names when all are ready."""
+        names = [f"c{index}" for index in range(count)]
+        for name in names:
+            joins = ("--server", self.address, "--dir", self.folder / name, "--name", name)
+            self._launch(name, self.host, ("client", *joins, *args))
+        self.until(
+            f"{count} clients are ready", lambda: all(d.ready or d.read_ready() for d in self._daemons)
+        )
+        return names
+
+    def ctl(
+        self, *args: object, code: int | None = 0, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs ``pspctl`` beside the server; its exit code must be ``code``, unless that is None."""
+        done = self.host.run([BIN / "pspctl", *args], timeout=timeout, env=self.environment)
+        said = f"pspctl {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        assert code is None or done.returncode == code, said
+        assert "Traceback" not in done.stderr, said
+        return done
+
+    def json(self, *args: object, timeout: float = 60) -> Json:
+        """What ``pspctl`` answers in JSON."""
+        answer: Json = json.loads(self.ctl(*args, "-o", "json", timeout=timeout).stdout)
+        assert answer["schema_version"] == 1
+        return answer
+
+    def status(self) -> Json:
+        """The network as the server sees it."""
+        return self.json("status")
+
+    def file(self, name: str) -> Json:
+        """One file as the server sees it."""
+        return next(file for file in self.status()["files"] if file["name"] == name)
+
+    def copy(self, client: str, name: str) -> Path:
+        """Where a client shows a finished file."""
+        return self.folder / client / name
+
+    def await_copies(self, source: Path, clients: Iterable[str], seconds: float = 60, name: str = "") -> None:
+        """Waits until every client shows the file; each copy must be the source byte for byte."""
+        copies = [self.copy(client, name or source.name) for client in clients]
+        for copy in copies:
+            self.until(f"{copy.relative_to(self.folder)} is there", copy.exists, seconds)
+        expected = sha256(source)
+        different = [str(copy.relative_to(self.folder)) for copy in copies if sha256(copy) != expected]
+        assert not different, f"copies that differ from {source.name}: {different}"
+
+    def until(self, what: str, condition: Callable[[], bool], seconds: float = READY_SECONDS) -> None:
+        """Waits until something is so.
+
+        Raises:
+            AssertionError: it is not so after ``seconds``, or a daemon ended unasked.
+        """
+        deadline = time.monotonic() + seconds
+        while not condition():
+            dead = [daemon.name for daemon in self._daemons if daemon.died]
+            assert not dead, f"while waiting until {what}: {dead} ended unasked"
+            assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+            time.sleep(POLL_SECONDS)
+
+    def _launch(self, name: str, host: Host, args: Iterable[object]) -> Daemon:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        daemon = Daemon(name, host, args, self.folder / f"{name}.log", self.environment)
+        self._daemons = [other for other in self._daemons if other.name != name or other.alive]
+        self._daemons.append(daemon)
+        return daemon
+
+    def _start(self, name: str, host: Host, args: Iterable[object]) -> Daemon:
+        daemon = self._launch(name, host, args)
+        self.until(f"{name} is ready", daemon.read_ready)
+        return daemon
+
+    def _kill_strays(self) -> None:
+        """Kills what daemons started outside their own process groups: whatever bears this network's mark."""
+        mark = f"{_MARK}={self._mark}".encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            # A process may end, or be none of ours, while it is looked at.
+            with contextlib.suppress(OSError):
+                if mark in (process / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(process.name), signal.SIGKILL)

@@ -1,0 +1,29 @@
+"""Files to distribute, and the comparison of their copies."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from random import Random
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 digest of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def random_file(path: Path, size_bytes: int, seed: int = 0) -> Path:
+    """Writes a file of bytes that follow from its size and the seed; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(Random(f"{size_bytes} {seed}").randbytes(size_bytes))
+    return path
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Every file below a folder that a user sees: none in hidden folders. In order of their paths."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts[:-1])
+    )
