@@ -28,7 +28,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pspd.config": ("pspd.config", *LOWER),
     "pspd.net": ("pspd.net", *LOWER),
     "pspd.store": ("pspd.store", *LOWER),
-    "pspd.rpc": ("pspd.rpc", "pspd.v1", *LOWER),
+    "pspd.rpc": ("pspd.rpc", "pspd.v1", "pspd.config", *LOWER),
     "pspd.daemon": ("pspd.daemon", "pspd.rpc", "pspd.net", "pspd.store", "pspd.config", "pspd.v1", *LOWER),
     "pspd.sim": ("pspd.sim", "pspd.store.memory", *LOWER),
     "pspd.cli": ("pspd.cli", "pspd.daemon", "pspd.config", "pspd.sim", *LOWER),
@@ -37,7 +37,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pspctl": ("pspctl", "pspd.v1", "pspd.errors", "pspd.config", "pspd.core", "pspd.daemon.source"),
     "pspctl.simulate": ("pspctl", "pspd.sim", "pspd.config", *LOWER),
 }
-"""What each layer may import of the project. A module's layer is the longest name that fits."""
+"""What each layer may import of the project, besides the version in ``pspd``. A module's layer is the longest
+name that fits."""
 
 CORE_LIBRARY = {
     *("__future__", "abc", "bisect", "collections", "collections.abc", "contextlib", "dataclasses", "enum"),
@@ -49,7 +50,6 @@ CORE_FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval", "id", "breakpo
 """Builtins that do I/O, or whose answer differs from run to run."""
 
 OWNERS: dict[str, tuple[str, ...]] = {
-    "socket": ("pspd.net",),
     "asyncio": ("pspd.net", "pspd.rpc", "pspd.daemon", "pspd.cli", "pspctl"),
     "grpc": ("pspd.rpc", "pspd.daemon", "pspctl"),
     "grpc_health": ("pspd.rpc", "pspd.daemon", "pspctl"),
@@ -58,6 +58,12 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "rich": ("pspctl",),
 }
 """Libraries that belong to certain layers and must not spread from there."""
+
+SOCKET_MAKERS = {
+    *("socket", "socketpair", "fromfd", "create_connection", "create_server", "create_unix_server"),
+    *("create_datagram_endpoint", "open_connection", "start_server"),
+}
+"""Functions of ``socket`` and methods of ``asyncio`` that open sockets."""
 
 NAMELESS = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base"}
 """Module names that say nothing of what is inside."""
@@ -179,7 +185,7 @@ def test_arrows_point_one_way() -> None:
         for found in imports_of(module):
             if layer_of_library(found.target) not in PACKAGES:
                 continue
-            if not any(within(found.target, package) for package in allowed):
+            if not any(within(found.target, package) for package in (*allowed, "pspd")):
                 violations.append(
                     f"{module.at(found.node)}: {module.layer or module.name} may not import {found.target}; "
                     f"it may import {', '.join(allowed) or 'nothing of the project'}"
@@ -246,7 +252,7 @@ def test_the_core_calls_nothing_that_acts() -> None:
 
 
 def test_libraries_stay_where_they_belong() -> None:
-    """Sockets live in ``net`` alone, gRPC behind ``rpc``, the terminal in the commands."""
+    """gRPC stays behind ``rpc``, the terminal in the commands, the event loop out of the core."""
     violations = []
     for module in modules():
         for found in imports_of(module):
@@ -255,6 +261,20 @@ def test_libraries_stay_where_they_belong() -> None:
                 library = layer_of_library(found.module)
                 violations.append(f"{module.at(found.node)}: {library} is for {', '.join(owners)}")
     refuse(violations, "A library has left its layer:")
+
+
+def test_only_net_opens_sockets() -> None:
+    """Names and families of addresses may be spoken of elsewhere; sockets are made in ``net`` alone."""
+    violations = [
+        f"{module.at(node)}: calls {ast.unparse(node.func)}()"
+        for module in modules()
+        if module.layer != "pspd.net"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name | ast.Attribute)
+        and (node.func.id if isinstance(node.func, ast.Name) else node.func.attr) in SOCKET_MAKERS
+    ]
+    refuse(violations, "Sockets belong into pspd.net:")
 
 
 def test_functions_are_short() -> None:

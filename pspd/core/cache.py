@@ -24,7 +24,9 @@ class Extent:
     older: Extent
     newer: Extent
 
-    def __init__(self, file_id: FileId, start: int, stop: int, slot: int, ready: bool = False, pins: int = 0) -> None:
+    def __init__(
+        self, file_id: FileId, start: int, stop: int, slot: int, ready: bool = False, pins: int = 0
+    ) -> None:
         self.file_id = file_id
         self.start = start
         self.stop = stop
@@ -298,7 +300,9 @@ class Cache:
             if extent is not None and extent.start < border:
                 self._split(extent, border)
         found = extents.overlapping(start, stop)
-        assert sum(extent.chunk_count for extent in found) == stop - start, "part of the range is not in the cache"
+        assert sum(extent.chunk_count for extent in found) == stop - start, (
+            "part of the range is not in the cache"
+        )
         return found
 
     def _split(self, extent: Extent, border: int) -> Extent:

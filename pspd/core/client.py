@@ -29,6 +29,7 @@ from pspd.core.timers import Timers
 from pspd.core.wire import (
     EVERY_HOLDER,
     Broadcast,
+    Datagram,
     DropReason,
     Frame,
     Hello,
@@ -187,8 +188,8 @@ class ClientMachine:
             self._send(download.request(self._session, now, repeated=repeated))
             self._timers.set(download.file_id, now + download.rtt.timeout_ns(self._random))
 
-    def _send(self, datagram: object) -> None:
-        self._effects.append(SendDatagram(self._server, encode_datagram(datagram)))  # type: ignore[arg-type]
+    def _send(self, datagram: Datagram) -> None:
+        self._effects.append(SendDatagram(self._server, encode_datagram(datagram)))
 
     # -- deliveries
 
@@ -278,6 +279,10 @@ class ClientMachine:
                         )
                     )
                 )
+
+    def frame_refused(self, reason: DropReason, origin: str) -> None:
+        """What came in over TCP was no frame; its connection is closed."""
+        self._drop(reason, origin)
 
     def _drop(self, reason: DropReason, origin: str) -> None:
         self.drop_counts[reason] += 1

@@ -103,7 +103,13 @@ class Download:
             del self._sent_at[next(iter(self._sent_at))]
         ranges = self._pick(self.wanted())
         return Request(
-            session, self.file_id, self._number, self._acknowledged, self.window.chunks, tuple(ranges), repeated
+            session,
+            self.file_id,
+            self._number,
+            self._acknowledged,
+            self.window.chunks,
+            tuple(ranges),
+            repeated,
         )
 
     def _pick(self, wanted: RangeSet) -> list[Range]:

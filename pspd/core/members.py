@@ -67,7 +67,13 @@ class Member:
     """
 
     def __init__(
-        self, session: int, name: str, source: bool, instance_id: bytes, delivery_port: int, parameters: Parameters
+        self,
+        session: int,
+        name: str,
+        source: bool,
+        instance_id: bytes,
+        delivery_port: int,
+        parameters: Parameters,
     ) -> None:
         self.session = session
         self.name = name

@@ -74,7 +74,9 @@ class Relay:
 
     # -- what clients ask
 
-    def asked(self, interest: Interest, number: int, window_chunks: int, ranges: Iterable[tuple[int, int]]) -> None:
+    def asked(
+        self, interest: Interest, number: int, window_chunks: int, ranges: Iterable[tuple[int, int]]
+    ) -> None:
         """A client's newest request replaces what it asked before, except what is promised already."""
         interest.number = number
         interest.window_chunks = window_chunks
@@ -259,7 +261,12 @@ class Relay:
 
     def _can_send(self, member: Member, file: SharedFile, chunk: int) -> bool:
         held = file.held.get(member.name)
-        return held is not None and chunk in held and member.reachable and member.asked_chunks < member.window.chunks
+        return (
+            held is not None
+            and chunk in held
+            and member.reachable
+            and member.asked_chunks < member.window.chunks
+        )
 
     @property
     def _frame_chunks(self) -> int:
@@ -434,7 +441,9 @@ class Relay:
 
     def _deliver(self, interest: Interest, span: Range, echo: int) -> None:
         for start in range(span.start, span.stop, self._parameters.frame_chunks):
-            self._deliver_frame(interest, Range(start, min(start + self._parameters.frame_chunks, span.stop)), echo)
+            self._deliver_frame(
+                interest, Range(start, min(start + self._parameters.frame_chunks, span.stop)), echo
+            )
 
     def _deliver_frame(self, interest: Interest, span: Range, echo: int) -> None:
         member, file = interest.member, interest.file

@@ -37,7 +37,17 @@ from pspd.core.relay import Relay
 from pspd.core.shared_file import Phase, SharedFile
 from pspd.core.storage import Held
 from pspd.core.timers import Timers
-from pspd.core.wire import DropReason, Frame, Hello, HelloAck, Kind, Request, WireError, decode_datagram, encode_datagram
+from pspd.core.wire import (
+    DropReason,
+    Frame,
+    Hello,
+    HelloAck,
+    Kind,
+    Request,
+    WireError,
+    decode_datagram,
+    encode_datagram,
+)
 from pspd.errors import BadArgument, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
 
 LEASE_NS = 10 * SECOND_NS
@@ -113,7 +123,9 @@ class ServerMachine:
             LimitReached: there are too many members.
         """
         if not 0 < len(name) <= CLIENT_NAME_CHARACTERS_MAX or not name.isprintable() or "/" in name:
-            raise BadArgument(f"client name {name[:120]!r} is not 1 to {CLIENT_NAME_CHARACTERS_MAX} plain characters")
+            raise BadArgument(
+                f"client name {name[:120]!r} is not 1 to {CLIENT_NAME_CHARACTERS_MAX} plain characters"
+            )
         present = self.members.get(name)
         if present is not None:
             if present.instance_id != instance_id:
@@ -227,14 +239,22 @@ class ServerMachine:
         if file is None:
             for other in self.files.values():
                 if other.manifest.name == manifest.name:
-                    raise NameTaken(f"{manifest.name!r} is in the network with other bytes: give another name with --name")
+                    raise NameTaken(
+                        f"{manifest.name!r} is in the network with other bytes: give another name with --name"
+                    )
             if len(self.files) >= FILES_MAX:
                 raise LimitReached(f"the network has its most files ({FILES_MAX}) already")
             file = self.files[manifest.file_id] = SharedFile(manifest, source.name)
             for member in self.members.values():
                 file.hold(member.name, ())
-        elif file.phase in (Phase.ANNOUNCED, Phase.SEEDING) and file.source in self.members and file.source != source.name:
-            raise WrongState(f"{manifest.name!r} is being seeded already: wait for it with `pspctl wait {manifest.name}`")
+        elif (
+            file.phase in (Phase.ANNOUNCED, Phase.SEEDING)
+            and file.source in self.members
+            and file.source != source.name
+        ):
+            raise WrongState(
+                f"{manifest.name!r} is being seeded already: wait for it with `pspctl wait {manifest.name}`"
+            )
         return file
 
     def source_returned(self, file: SharedFile, session: int, now: int) -> None:
@@ -268,7 +288,9 @@ class ServerMachine:
             raise NotFound(f"file {manifest.file_id.hex()[:12]} was not announced")
         names = self.client_names()
         if file.phase is not Phase.ANNOUNCED or not names or manifest.share_count == 0:
-            raise WrongState(f"{manifest.name!r} cannot be divided now: {len(names)} clients, {file.phase.value}")
+            raise WrongState(
+                f"{manifest.name!r} cannot be divided now: {len(names)} clients, {file.phase.value}"
+            )
         file.source, file.held_back = source.name, hold_back
         file.divide(manifest, names, now)
         file.hold(source.name, [(0, manifest.chunk_count)])
@@ -281,7 +303,9 @@ class ServerMachine:
     def _assign(self, member: Member, file: SharedFile) -> None:
         if not member.source and file.phase is not Phase.ANNOUNCED:
             shares = file.shares_of(member.name) if file.phase is Phase.SEEDING else ()
-            self._effects.append(Assign(member.session, file.manifest, shares, file.phase is Phase.EXCHANGING))
+            self._effects.append(
+                Assign(member.session, file.manifest, shares, file.phase is Phase.EXCHANGING)
+            )
 
     def _reassign_shares(self, file: SharedFile) -> set[str]:
         if file.phase is not Phase.SEEDING:
@@ -325,7 +349,12 @@ class ServerMachine:
                     self._effects.append(StartExchange(member.session, file.file_id))
         self._review_coverage(file)
         clients = self.client_names()
-        if file.completed_at is None and file.phase is Phase.EXCHANGING and clients and file.complete.issuperset(clients):
+        if (
+            file.completed_at is None
+            and file.phase is Phase.EXCHANGING
+            and clients
+            and file.complete.issuperset(clients)
+        ):
             file.completed_at = now
             self._effects.append(FileCompleted(file.file_id, file.manifest.name, len(clients)))
 
@@ -440,7 +469,10 @@ class ServerMachine:
             self._drop(DropReason.UNKNOWN_SESSION, origin)
         elif file is None:
             self._drop(DropReason.UNKNOWN_FILE, member.name)
-        elif frame.stop > file.manifest.chunk_count or frame.length != file.manifest.byte_span(frame.start, frame.stop)[1]:
+        elif (
+            frame.stop > file.manifest.chunk_count
+            or frame.length != file.manifest.byte_span(frame.start, frame.stop)[1]
+        ):
             self._drop(DropReason.BAD_RANGE, member.name)
         else:
             taken = self._relay.contribution_started(member, file, frame, now)
@@ -491,7 +523,17 @@ class ServerMachine:
                 self._review(file, now)
         self._relay.serve(now)
 
+    def delivery_address(self, session: int) -> Address | None:
+        """Where a client takes connections for deliveries; None if it takes none now."""
+        member = self._sessions.get(session)
+        if member is None or member.address is None or member.delivery_port == 0:
+            return None
+        return member.address[0], member.delivery_port
+
+    def frame_refused(self, reason: DropReason, origin: str) -> None:
+        """What came in over TCP was no frame; its connection is closed."""
+        self._drop(reason, origin)
+
     def _drop(self, reason: DropReason, origin: str) -> None:
         self.drop_counts[reason] += 1
         self._effects.append(InputDropped(reason, origin))
-

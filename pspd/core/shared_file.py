@@ -159,7 +159,9 @@ class SharedFile:
             self._departed[name] = held
             if len(self._departed) > DEPARTED_MAX:
                 del self._departed[next(iter(self._departed))]
-        self.available = RangeSet(span for chunks in self.held.values() for span in self.manifest.whole_units_of(chunks))
+        self.available = RangeSet(
+            span for chunks in self.held.values() for span in self.manifest.whole_units_of(chunks)
+        )
 
     def missing(self) -> list[tuple[Range, str]]:
         """Chunks without a connected holder, each range with the member that held it last; "" if none did."""
@@ -186,4 +188,3 @@ class SharedFile:
             if chunk < self.manifest.chunk_count:
                 least = min(least, count)
         return least
-

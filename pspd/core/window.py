@@ -23,7 +23,15 @@ class Window:
     full, the rate stands still and so does the window.
     """
 
-    __slots__ = ("_delivered_chunks", "_epoch_start_ns", "_max_chunks", "_min_chunks", "_rates", "_timeouts", "chunks")
+    __slots__ = (
+        "_delivered_chunks",
+        "_epoch_start_ns",
+        "_max_chunks",
+        "_min_chunks",
+        "_rates",
+        "_timeouts",
+        "chunks",
+    )
 
     def __init__(self, min_chunks: int, max_chunks: int) -> None:
         self._min_chunks = min_chunks

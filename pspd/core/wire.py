@@ -208,7 +208,11 @@ def _encode_request(request: Request) -> bytes:
         (
             _header(Kind.REQUEST, request.session, flags),
             _REQUEST.pack(
-                request.file_id, request.number, request.acknowledged, request.window_chunks, len(request.ranges)
+                request.file_id,
+                request.number,
+                request.acknowledged,
+                request.window_chunks,
+                len(request.ranges),
             ),
             Struct(f">{len(numbers)}I").pack(*numbers),
         )
@@ -264,7 +268,9 @@ def _decode_request(session: int, flags: int, body: bytes | memoryview) -> Reque
     ranges = tuple(map(Range, numbers[::2], numbers[1::2]))
     if any(start >= stop for start, stop in ranges):
         raise WireError(DropReason.BAD_RANGE)
-    return Request(session, file_id, number, acknowledged, window_chunks, ranges, bool(flags & _FLAG_REPEATED))
+    return Request(
+        session, file_id, number, acknowledged, window_chunks, ranges, bool(flags & _FLAG_REPEATED)
+    )
 
 
 def _decode_broadcast(session: int, body: bytes | memoryview) -> Broadcast:

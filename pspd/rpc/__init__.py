@@ -1,0 +1,1 @@
+"""gRPC: translates between messages and the daemons' own words, and decides nothing."""

@@ -101,7 +101,9 @@ class Ether:
         self.server.client_left(peer.session, "crashed", self.now)
         self.settle()
 
-    def seed(self, name: str, data: bytes, share_count: int | None = None, *, hold_back: bool = False) -> Manifest:
+    def seed(
+        self, name: str, data: bytes, share_count: int | None = None, *, hold_back: bool = False
+    ) -> Manifest:
         source = self.join(f"source of {name}", source=True)
         self.run(lambda: self.server.members[source.name].address is not None, 60 * SECOND_NS)
 

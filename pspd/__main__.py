@@ -1,0 +1,7 @@
+"""``python -m pspd``."""
+
+import sys
+
+from pspd.cli import main
+
+sys.exit(main())

@@ -1,0 +1,220 @@
+"""The command ``pspd``: the daemons, each in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tomllib
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import platformdirs
+
+from pspd import __version__
+from pspd.config import DEFAULT_LISTEN, parse_address, parse_size
+from pspd.core.manifest import CHUNK_BYTES
+from pspd.core.parameters import PROFILES, Order, Parameters, default_cache_chunks
+from pspd.errors import BadArgument, PspError
+
+AGENT_LISTEN = "127.0.0.1:7080"
+CONNECT_SECONDS = 10.0
+CLIENTS_PER_PROCESS_MAX = 1000
+
+FAULTS_HELP = (
+    "For tests and lessons: spoil datagrams that come in, e.g. loss=0.3,duplicate=0.1,reorder=0.1,seed=7."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pspd")
+def cli() -> None:
+    """The daemons of a PSP network, each in the foreground.
+
+    One machine runs `pspd server`, every machine that wants the file `pspd client --server HOST:7070`;
+    then `pspctl seed FILE` anywhere. Logs go to stderr; one line of JSON on stdout says when a daemon is
+    ready and where it listens. SIGTERM stops it in good order, a second one at once.
+    """
+
+
+@cli.command()
+@click.option(
+    "--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="Control address."
+)
+@click.option(
+    "--data-port",
+    type=click.IntRange(0, 65535),
+    default=None,
+    help="UDP and TCP port for data.  [default: control + 1]",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Never holds file data.",
+)
+@click.option("--cache", default=None, metavar="SIZE", help="64MiB, 100KiB, or auto for 1 KiB per client.")
+@click.option("--profile", type=click.Choice(sorted(PROFILES)), default=None, help="[default: fast]")
+@click.option(
+    "--order", type=click.Choice([order.value for order in Order]), default=None, help="In which clients ask."
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="TOML file of these options.",
+)
+@click.option("--faults", default=None, metavar="SPEC", help=FAULTS_HELP)
+def server(
+    listen: str,
+    data_port: int | None,
+    state_dir: Path | None,
+    cache: str | None,
+    profile: str | None,
+    order: str | None,
+    config: Path | None,
+    faults: str | None,
+) -> None:
+    """Run the server: the mediator that keeps nothing but its cache.
+
+    Example: pspd server --listen 0.0.0.0:7070 --cache 64MiB
+    """
+    from pspd.daemon.server import run_server
+    from pspd.net.faults import Faults
+
+    settings = _read_config(config)
+    parameters, cache_chunks = _parameters(
+        profile or settings.get("profile", "fast"),
+        order or settings.get("order"),
+        cache or settings.get("cache"),
+    )
+    source = click.get_current_context().get_parameter_source("listen")
+    if source is click.core.ParameterSource.DEFAULT:
+        listen = settings.get("listen", listen)
+    folder = state_dir or Path(settings.get("state_dir", platformdirs.user_state_dir("psp")))
+    port = data_port if data_port is not None else settings.get("data_port")
+    parse_address(listen)
+    _run(
+        "server",
+        lambda stopping: run_server(
+            stopping, listen, port, folder, parameters, cache_chunks, Faults.parse(faults) if faults else None
+        ),
+    )
+
+
+@cli.command()
+@click.option(
+    "--server", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="The server's address."
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Where files appear.  [default: .]",
+)
+@click.option("--name", default=None, help="Unique in the network.  [default: the host's name]")
+@click.option(
+    "--count",
+    type=click.IntRange(1, CLIENTS_PER_PROCESS_MAX),
+    default=None,
+    help="So many clients, in DIR/NAME-i.",
+)
+@click.option("--first-index", type=click.IntRange(0), default=0, help="Where --count begins to number.")
+@click.option(
+    "--connect-timeout",
+    type=click.FloatRange(0),
+    default=CONNECT_SECONDS,
+    show_default=True,
+    metavar="S",
+    help="How long to try for a server at the start.",
+)
+@click.option("--faults", default=None, metavar="SPEC", help=FAULTS_HELP)
+def client(
+    server: str,
+    folder: Path,
+    name: str | None,
+    count: int | None,
+    first_index: int,
+    connect_timeout: float,
+    faults: str | None,
+) -> None:
+    """Run a client: it gets every file of the network, and holds it for the others.
+
+    Example: pspd client --server server.example:7070 --dir /srv/files
+    """
+    import socket
+
+    from pspd.daemon.client import plan_clients, run_clients
+    from pspd.net.faults import Faults
+
+    parse_address(server)
+    plans = plan_clients(name or socket.gethostname(), folder, count, first_index)
+    parsed = Faults.parse(faults) if faults else None
+    _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, parsed))
+
+
+@cli.command()
+@click.option(
+    "--listen", default=AGENT_LISTEN, show_default=True, metavar="HOST:PORT", help="Control address."
+)
+def agent(listen: str) -> None:
+    """Run an agent: it launches clients on this machine when `pspctl launch --on` asks.
+
+    Example: pspd agent --listen 0.0.0.0:7080
+    """
+    from pspd.daemon.agent import run_agent
+
+    parse_address(listen)
+    _run("agent", lambda stopping: run_agent(stopping, listen))
+
+
+def _read_config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    known = {"listen", "data_port", "state_dir", "cache", "profile", "order"}
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadArgument(f"cannot read {path}: {error}") from None
+    unknown = settings.keys() - known
+    if unknown:
+        raise BadArgument(f"{path}: {min(unknown)!r} is not an option: known are {', '.join(sorted(known))}")
+    return settings
+
+
+def _parameters(profile: str, order: str | None, cache: str | None) -> tuple[Parameters, int | None]:
+    if profile not in PROFILES:
+        raise BadArgument(f"{profile!r} is no profile: choose {' or '.join(sorted(PROFILES))}")
+    parameters = PROFILES[profile]
+    if order is not None:
+        parameters = replace(parameters, order=Order(order))
+    if cache is None:
+        return parameters, default_cache_chunks(parameters)
+    if cache == "auto":
+        return parameters, None
+    cache_chunks = parse_size(cache) // CHUNK_BYTES
+    if cache_chunks < 1:
+        raise BadArgument(f"a cache of {cache!r} holds no chunk: give 1KiB or more")
+    return parameters, cache_chunks
+
+
+def _run(role: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    from pspd.daemon.process import run
+
+    sys.exit(run(f"pspd {role}", main))
+
+
+def main() -> int:
+    """The entry point; every error is one line, and its cause the exit code."""
+    try:
+        return int(cli.main(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        print(f"pspd: error: {error.format_message()}; see pspd --help", file=sys.stderr)
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except PspError as error:
+        print(f"pspd: error: {error}", file=sys.stderr)
+        return error.exit_code

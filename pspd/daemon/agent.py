@@ -1,0 +1,50 @@
+"""``pspd agent``: launches clients on its machine when asked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from pspd.daemon.launcher import Launcher
+from pspd.daemon.process import say_ready
+from pspd.rpc.server import serve
+from pspd.rpc.servicers import answering
+from pspd.v1 import client_service_pb2, client_service_pb2_grpc
+
+STOP_GRACE_SECONDS = 0.5
+
+
+class AgentServicer(client_service_pb2_grpc.AgentServiceServicer):  # type: ignore[misc]
+    """Launches clients on the machine where the agent runs."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+
+    @answering
+    async def LaunchClients(
+        self,
+        request: client_service_pb2.AgentServiceLaunchClientsRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> client_service_pb2.AgentServiceLaunchClientsResponse:
+        names = await self._launcher.launch(request.count, request.dir, request.server)
+        return client_service_pb2.AgentServiceLaunchClientsResponse(names=names)
+
+
+async def run_agent(stopping: asyncio.Event, listen: str) -> None:
+    """Runs the agent until it is told to stop; its clients end with it.
+
+    Raises:
+        PortTaken: the address cannot be had.
+    """
+    launcher = Launcher()
+
+    def register(server: grpc.aio.Server) -> None:
+        client_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentServicer(launcher), server)
+
+    server, address = await serve(listen, ["pspd.v1.AgentService"], register)
+    say_ready(role="agent", listen=address)
+    await stopping.wait()
+    await server.stop(STOP_GRACE_SECONDS)
+    await launcher.stop()

@@ -1,0 +1,73 @@
+"""``pspd client``: one client of the network, or many in one process."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from pspd.daemon.member import MemberDaemon
+from pspd.daemon.process import first_of, say_ready
+from pspd.net.faults import Faults
+from pspd.rpc.client import open_channel
+from pspd.store.digests import blake3_digest
+from pspd.store.disk import DiskStore
+
+
+@dataclass(frozen=True, slots=True)
+class ClientPlan:
+    """A client to be run: its name and its folder."""
+
+    name: str
+    folder: Path
+
+
+def plan_clients(name: str, folder: Path, count: int | None, first_index: int) -> list[ClientPlan]:
+    """One client in ``folder`` itself, or ``count`` of them in folders below it, numbered."""
+    if count is None:
+        return [ClientPlan(name, folder)]
+    names = [f"{name}-{index}" for index in range(first_index, first_index + count)]
+    return [ClientPlan(numbered, folder / numbered) for numbered in names]
+
+
+async def run_clients(
+    stopping: asyncio.Event,
+    server: str,
+    plans: list[ClientPlan],
+    connect_seconds: float,
+    faults: Faults | None,
+) -> None:
+    """Runs clients until they are told to stop.
+
+    Raises:
+        Unreachable: no server answers.
+        StorageError: a folder cannot be used, or a disk failed.
+        PspError: the server refuses a client.
+    """
+    channel = open_channel(server)
+    members: list[MemberDaemon] = []
+    waiting = len(plans)
+
+    def on_joined() -> None:
+        nonlocal waiting
+        waiting -= 1
+        if waiting == 0:
+            say_ready(role="client", names=[plan.name for plan in plans], server=server)
+
+    try:
+        for plan in plans:
+            members.append(_open(channel, server, plan, faults))
+        everyone = asyncio.gather(*(member.run(connect_seconds, on_joined) for member in members))
+        await first_of(everyone, stopping.wait())
+    finally:
+        await asyncio.gather(*(member.leave() for member in members))
+        for member in members:
+            member.close()
+        await channel.close()
+
+
+def _open(channel: grpc.aio.Channel, server: str, plan: ClientPlan, faults: Faults | None) -> MemberDaemon:
+    store = DiskStore(plan.folder, blake3_digest)
+    return MemberDaemon(channel, server, plan.name, store.instance_id, store, faults=faults)

@@ -1,0 +1,109 @@
+"""Starts client daemons as processes of their own on this machine, and ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+import platformdirs
+
+from pspd.errors import BadArgument, PspError
+
+LAUNCH_MAX = 1000
+READY_SECONDS = 30.0
+STOP_SECONDS = 5.0
+
+
+def default_folder() -> Path:
+    """Where launched clients keep their files when nobody says otherwise."""
+    return Path(platformdirs.user_data_dir("psp")) / "clients"
+
+
+class Launcher:
+    """The client processes that this daemon started; they end with it."""
+
+    def __init__(self) -> None:
+        self._processes: set[asyncio.subprocess.Process] = set()
+
+    async def launch(self, count: int, folder: str, server: str) -> list[str]:
+        """Starts ``count`` clients in one process. Returns their names when they are ready.
+
+        Raises:
+            BadArgument: the number is out of range, or the folder is not absolute.
+            PspError: the process ended before it was ready; with its last line.
+        """
+        if not 1 <= count <= LAUNCH_MAX:
+            raise BadArgument(f"{count} clients are too few or too many: launch 1 to {LAUNCH_MAX} at a time")
+        if folder and not Path(folder).is_absolute():
+            raise BadArgument(
+                f"folder {folder!r} is not absolute: it is a folder of the machine that launches"
+            )
+        name = f"{socket.gethostname()[:40]}-{secrets.token_hex(2)}"
+        arguments = ["client", "--server", server, "--dir", folder or str(default_folder())]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "pspd",
+            *arguments,
+            "--name",
+            name,
+            "--count",
+            str(count),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        self._processes.add(process)
+        return await self._ready(process)
+
+    async def _ready(self, process: asyncio.subprocess.Process) -> list[str]:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        last = _LastLine(process.stderr)
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), READY_SECONDS)
+        except TimeoutError:
+            line = b""
+        if not line:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            await last.done()
+            self._processes.discard(process)
+            raise PspError(f"the clients did not start: {last.text or 'no word from them'}")
+        return list(json.loads(line)["names"])
+
+    async def stop(self) -> None:
+        """Ends every process that still runs, kindly first."""
+        running = [process for process in self._processes if process.returncode is None]
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        if running:
+            waits = [asyncio.ensure_future(process.wait()) for process in running]
+            await asyncio.wait(waits, timeout=STOP_SECONDS)
+        for process in running:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+class _LastLine:
+    """Reads a stream to its end, so that it never fills, and keeps its last line."""
+
+    def __init__(self, stream: asyncio.StreamReader) -> None:
+        self.text = ""
+        self._task = asyncio.ensure_future(self._read(stream))
+
+    async def _read(self, stream: asyncio.StreamReader) -> None:
+        async for line in stream:
+            self.text = line.decode(errors="replace").strip() or self.text
+
+    async def done(self) -> None:
+        """Waits for the end of the stream."""
+        await self._task

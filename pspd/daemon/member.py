@@ -1,0 +1,258 @@
+"""A member's life: join, attend, renew, report; and join again when the server was away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from random import Random
+
+import grpc
+
+from pspd.config import parse_address
+from pspd.core.client import ClientMachine
+from pspd.core.effects import (
+    Address,
+    Assign,
+    EndSession,
+    FinishFile,
+    InputDropped,
+    ReportMilestone,
+    StartExchange,
+)
+from pspd.core.storage import Storage
+from pspd.daemon.process import first_of
+from pspd.errors import PspError, StorageError, TimedOut, Unreachable
+from pspd.net.client import ClientPlane
+from pspd.net.driver import now_ns
+from pspd.net.faults import Faults
+from pspd.rpc.client import MemberClient, Session
+from pspd.store.digests import blake3_digest
+
+REJOIN_SECONDS_MIN = 0.1
+REJOIN_SECONDS_MAX = 2.0
+LEAVE_SECONDS = 1.0
+RENEWALS_PER_LEASE = 4
+
+log = logging.getLogger(__name__)
+
+
+class Ended(Exception):
+    """The server ended the session; its text says why."""
+
+
+class Stopped(Exception):
+    """The member was asked to stop."""
+
+
+class MemberDaemon:
+    """A client or a source of the network.
+
+    Args:
+        server: the control API's address.
+        name: the member's name.
+        instance_id: who comes back under its name is known by it.
+        storage: its files.
+        source: it holds a file whole and wants none.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        server: str,
+        name: str,
+        instance_id: bytes,
+        storage: Storage,
+        *,
+        source: bool = False,
+        faults: Faults | None = None,
+    ) -> None:
+        self.name = name
+        self.session = 0
+        self.client = MemberClient(channel, server, blake3_digest)
+        self.machine = ClientMachine(Random(instance_id).getrandbits(64))
+        self._server = server
+        self._instance_id = instance_id
+        self._storage = storage
+        self._source = source
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.plane = ClientPlane(self.machine, storage, self._on_effect, self._fail, faults)
+        self._reports: set[asyncio.Task[None]] = set()
+
+    async def run(self, connect_seconds: float, on_joined: Callable[[], None]) -> None:
+        """Stays a member until asked to stop.
+
+        Args:
+            connect_seconds: how long to try for the first session.
+            on_joined: called once, when the first session stands.
+
+        Raises:
+            Unreachable: no server answered in that time.
+            PspError: the server does not take this member, or the store failed.
+        """
+        session = await self._join_first(connect_seconds)
+        on_joined()
+        while True:
+            try:
+                await self.serve_session(session)
+            except Stopped:
+                return
+            except Ended as ended:
+                log.info("%s: the session ended: %s", self.name, ended)
+            except PspError as error:
+                if isinstance(error, StorageError):
+                    raise
+                log.info("%s: %s", self.name, error)
+            session = await self._join_again()
+
+    async def _join_first(self, connect_seconds: float) -> Session:
+        deadline = asyncio.get_running_loop().time() + connect_seconds
+        delay = REJOIN_SECONDS_MIN
+        while True:
+            try:
+                return await self.join()
+            except (Unreachable, TimedOut):
+                if asyncio.get_running_loop().time() + delay > deadline:
+                    raise
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, REJOIN_SECONDS_MAX)
+
+    async def _join_again(self) -> Session:
+        delay, dice = REJOIN_SECONDS_MIN, Random()
+        while True:
+            await asyncio.sleep(delay * (0.5 + dice.random()))
+            delay = min(2 * delay, REJOIN_SECONDS_MAX)
+            try:
+                session = await self.join()
+            except PspError as error:
+                log.debug("%s: cannot join: %s", self.name, error)
+            else:
+                log.info("%s: joined again", self.name)
+                return session
+
+    async def join(self) -> Session:
+        """Becomes a member; in a profile of one connection per transfer, with a port to take deliveries on."""
+        address = await _resolve(self._server)
+        held = {} if self._source else self._storage.known()
+        port = 0
+        while True:
+            session = await self.client.join(
+                self.name, self._instance_id, source=self._source, delivery_port=port, held=held
+            )
+            if session.parameters.kept_links or port:
+                break
+            port = self.plane.listen(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        self.session = session.session
+        self.plane.join(session.session, (address[0], session.data_port), session.parameters)
+        return session
+
+    async def serve_session(self, session: Session) -> None:
+        """Does what the server asks, for as long as the session lasts.
+
+        Raises:
+            Ended: the server ended it.
+            Stopped: the member was asked to stop.
+            PspError: the server cannot be reached, or the store failed.
+        """
+        try:
+            await first_of(self._attend(session), self._renew(session), asyncio.shield(self._failure))
+        finally:
+            self.session = 0
+            self.plane.leave()
+
+    async def _attend(self, session: Session) -> None:
+        async with contextlib.aclosing(self.client.attend(session.session)) as events:
+            async for event in events:
+                match event:
+                    case Assign(_, manifest, shares, started):
+                        try:
+                            self.plane.assign(manifest, shares, started)
+                        except StorageError as error:
+                            log.error("%s: cannot take %s: %s", self.name, manifest.name, error)
+                    case StartExchange(_, file_id):
+                        self.machine.exchange_started(file_id, now_ns())
+                        self.plane.pump()
+                    case EndSession(_, reason):
+                        raise Ended(reason)
+                    case None:
+                        raise Stopped
+        raise Ended("the server closed it")
+
+    async def _renew(self, session: Session) -> None:
+        while True:
+            await asyncio.sleep(session.lease_seconds / RENEWALS_PER_LEASE)
+            try:
+                await self.client.renew(session.session)
+            except TimedOut:
+                log.debug("%s: a renewal got no answer", self.name)
+
+    async def leave(self) -> None:
+        """Says goodbye, if there is anyone to say it to."""
+        session, self.session = self.session, 0
+        if session:
+            with contextlib.suppress(PspError):
+                await self.client.leave(session, LEAVE_SECONDS)
+
+    def close(self) -> None:
+        """Closes sockets and files."""
+        for report in self._reports:
+            report.cancel()
+        self._failure.cancel()
+        self.plane.close()
+        self._storage.close()
+
+    # -- effects that are not about data
+
+    def _on_effect(self, effect: FinishFile | ReportMilestone | InputDropped) -> None:
+        match effect:
+            case FinishFile(file_id):
+                self._finish(file_id)
+            case ReportMilestone():
+                report = asyncio.ensure_future(self._report(effect))
+                self._reports.add(report)
+                report.add_done_callback(self._reports.discard)
+            case InputDropped(reason, origin):
+                log.debug("%s: dropped from %s: %s", self.name, origin, reason)
+
+    def _finish(self, file_id: bytes) -> None:
+        try:
+            self._storage.finish(file_id)
+        except PspError as error:
+            self._fail(error)
+            return
+        log.info("%s: %s is complete", self.name, self.machine.downloads[file_id].manifest.name)
+        self.machine.file_finished(file_id)
+        self.plane.pump()
+
+    async def _report(self, effect: ReportMilestone) -> None:
+        """Says it until the server has heard, or the session is over: the next one says it anew."""
+        session = self.session
+        delay = REJOIN_SECONDS_MIN
+        while session and session == self.session:
+            try:
+                await self.client.report(session, effect.file_id, effect.milestone)
+                return
+            except (Unreachable, TimedOut):
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, REJOIN_SECONDS_MAX)
+            except PspError as error:
+                log.debug("%s: report refused: %s", self.name, error)
+                return
+
+    def _fail(self, error: PspError) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+
+async def _resolve(server: str) -> Address:
+    host, port = parse_address(server)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unreachable(
+            f"{host!r} is no known host: {error.strerror}: name another with --server"
+        ) from None
+    address = found[0][4]
+    return str(address[0]), int(address[1])

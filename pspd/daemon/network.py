@@ -1,0 +1,296 @@
+"""The server daemon's heart: the machine, its sockets, and what the control API asks of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from random import SystemRandom
+
+from pspd import __version__
+from pspd.core.effects import (
+    Assign,
+    ClientJoined,
+    ClientLost,
+    EndSession,
+    FileCompleted,
+    FileDivided,
+    FileResumed,
+    FileSeeded,
+    FileStalled,
+    InputDropped,
+    Milestone,
+    StartExchange,
+)
+from pspd.core.manifest import Digest, FileId, Manifest
+from pspd.core.members import Member
+from pspd.core.parameters import MILLISECOND_NS, Parameters
+from pspd.core.server import LEASE_NS, ServerMachine
+from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.storage import Held
+from pspd.daemon.launcher import Launcher
+from pspd.errors import NotFound
+from pspd.net.driver import now_ns
+from pspd.net.faults import Faults
+from pspd.net.server import ControlEffect, ServerPlane
+from pspd.rpc import translate
+from pspd.rpc.servicers import MemberEvent
+from pspd.store.digests import blake3_digest
+from pspd.v1 import network_pb2, status_service_pb2
+
+ID_DIGITS_MIN = 4
+
+log = logging.getLogger(__name__)
+
+
+class NetworkDaemon:
+    """A running server. Implements what the services of :mod:`pspd.rpc` ask for.
+
+    Attributes:
+        address: where the control API listens; set once it does.
+        stopping: set when the server is to stop.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        cache_chunks: int | None,
+        host: str,
+        data_port: int,
+        stopping: asyncio.Event,
+        faults: Faults | None = None,
+    ) -> None:
+        self.address = ""
+        self.stopping = stopping
+        self._machine = ServerMachine(parameters, cache_chunks, blake3_digest, SystemRandom().getrandbits(64))
+        self._plane = ServerPlane(self._machine, self._on_effect, host, data_port, faults)
+        self._launcher = Launcher()
+        self._events: dict[int, asyncio.Queue[MemberEvent]] = {}
+        self._changed = asyncio.Event()
+        self._started_at = time.monotonic()
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of manifests and blocks."""
+        return blake3_digest
+
+    @property
+    def data_port(self) -> int:
+        """The number of the UDP and the TCP port on which data moves."""
+        return self._plane.port
+
+    async def close(self) -> None:
+        """Ends everything."""
+        self._plane.close()
+        await self._launcher.stop()
+
+    # -- effects that are not about data
+
+    def _on_effect(self, effect: ControlEffect) -> None:
+        match effect:
+            case Assign(session) | StartExchange(session) | EndSession(session):
+                if (queue := self._events.get(session)) is not None:
+                    queue.put_nowait(effect)
+            case InputDropped(reason, origin):
+                log.debug("dropped from %s: %s", origin, reason)
+            case _:
+                log.info("%s", _told(effect))
+                self._changed.set()
+                self._changed = asyncio.Event()
+
+    async def changed(self, at_most_seconds: float) -> None:
+        """Waits until a client or a file changes its state, or for a time."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), at_most_seconds)
+
+    # -- members
+
+    def join(
+        self, name: str, instance_id: bytes, *, source: bool, delivery_port: int, held: dict[FileId, Held]
+    ) -> tuple[Member, Parameters, int, int]:
+        """A new member: its session, the parameters, the data port and the lease in milliseconds."""
+        member = self._machine.client_joined(
+            name, instance_id, now_ns(), source=source, delivery_port=delivery_port, held=held
+        )
+        self._events[member.session] = asyncio.Queue()
+        self._plane.pump()
+        return member, self._machine.parameters, self._plane.port, LEASE_NS // MILLISECOND_NS
+
+    async def attend(self, session: int) -> AsyncIterator[MemberEvent]:
+        """What a member is to do, until its session ends; it is lost when it stops listening."""
+        self._machine.member_of(session)
+        queue = self._events[session]
+        try:
+            while True:
+                event = await queue.get()
+                yield event
+                if isinstance(event, EndSession):
+                    return
+        finally:
+            self._events.pop(session, None)
+            self._machine.client_left(session, "its connection ended", now_ns())
+            self._plane.pump()
+
+    def renew(self, session: int) -> int:
+        """Another lease, in milliseconds."""
+        self._machine.lease_renewed(session, now_ns())
+        return LEASE_NS // MILLISECOND_NS
+
+    def report(self, session: int, file_id: FileId, milestone: Milestone) -> None:
+        """A member reached something."""
+        self._machine.milestone_reached(session, file_id, milestone, now_ns())
+        self._plane.pump()
+
+    def leave(self, session: int) -> None:
+        """A member goes."""
+        self._machine.client_left(session, "it left", now_ns())
+        self._plane.pump()
+
+    def stop_clients(self, names: list[str], everyone: bool) -> list[str]:
+        """Asks clients to stop."""
+        if everyone:
+            names = self._machine.client_names()
+        unknown = [name for name in names if name not in self._machine.members]
+        if unknown:
+            raise NotFound(f"no client {unknown[0]!r} is connected: see `pspctl clients`")
+        for name in names:
+            if (queue := self._events.get(self._machine.members[name].session)) is not None:
+                queue.put_nowait(None)
+        return names
+
+    async def launch(self, count: int, directory: str) -> list[str]:
+        """Starts clients on this machine."""
+        return await self._launcher.launch(count, directory, self.address)
+
+    def stop(self) -> None:
+        """Ends the server."""
+        self.stopping.set()
+
+    # -- files
+
+    async def announce(self, manifest: Manifest, session: int, client_count: int) -> tuple[SharedFile, int]:
+        """Waits for clients, then says into how many shares to divide; 0 for a file that is divided already."""
+        file = self._machine.announce(manifest, session)
+        if file.phase is not Phase.ANNOUNCED:
+            self._machine.source_returned(file, session, now_ns())
+            self._plane.pump()
+            return file, 0
+        try:
+            while len(names := self._machine.client_names()) < max(1, client_count):
+                self._machine.member_of(session)
+                await self.changed(1.0)
+        except BaseException:
+            self._machine.withdraw(file)
+            raise
+        return file, client_count or len(names)
+
+    def divide(self, manifest: Manifest, session: int, hold_back: bool) -> SharedFile:
+        """Gives out the shares."""
+        file = self._machine.divide(manifest, session, now_ns(), hold_back=hold_back)
+        self._plane.pump()
+        return file
+
+    def release(self, file: str) -> SharedFile:
+        """Starts a held exchange."""
+        found = self._find(file)
+        self._machine.release(found, now_ns())
+        self._plane.pump()
+        return found
+
+    def _find(self, wanted: str) -> SharedFile:
+        """A file by its name, its id, or a unique beginning of its id.
+
+        Raises:
+            NotFound: there is none, or more than one.
+        """
+        files = self._machine.files.values()
+        found = [file for file in files if file.manifest.name == wanted]
+        if not found and len(wanted) >= ID_DIGITS_MIN:
+            found = [file for file in files if file.file_id.hex().startswith(wanted.lower())]
+        if len(found) != 1:
+            raise NotFound(
+                f"{'no' if not found else 'more than one'} file {wanted!r} in the network: see `pspctl files`"
+            )
+        return found[0]
+
+    # -- what is shown
+
+    def file_message(self, file: SharedFile) -> network_pb2.File:
+        """One file as the control API tells it."""
+        return translate.file_to_pb(self._machine, file, now_ns(), with_clients=True)
+
+    def file_messages(self, *, with_clients: bool) -> list[network_pb2.File]:
+        """Every file, oldest first."""
+        now = now_ns()
+        return [
+            translate.file_to_pb(self._machine, file, now, with_clients=with_clients)
+            for file in self._machine.files.values()
+        ]
+
+    def cache_message(self) -> network_pb2.Cache:
+        """The cache."""
+        return translate.cache_to_pb(self._machine.cache)
+
+    def client_messages(self) -> list[network_pb2.Client]:
+        """Every client, by name."""
+        return translate.clients_to_pb(self._machine)
+
+    def status(self, file: str, *, with_file_clients: bool) -> status_service_pb2.GetStatusResponse:
+        """Everything, or one file."""
+        if file:
+            now = now_ns()
+            files = [
+                translate.file_to_pb(self._machine, self._find(file), now, with_clients=with_file_clients)
+            ]
+        else:
+            files = self.file_messages(with_clients=with_file_clients)
+        server = network_pb2.Server(
+            address=self.address,
+            version=__version__,
+            profile=self._machine.parameters.profile,
+            uptime_seconds=time.monotonic() - self._started_at,
+            data_port=self.data_port,
+        )
+        return status_service_pb2.GetStatusResponse(
+            server=server, cache=self.cache_message(), clients=self.client_messages(), files=files
+        )
+
+    # -- the cache
+
+    def clear_cache(self) -> int:
+        """Drops what is cached."""
+        dropped = self._machine.clear_cache(now_ns())
+        self._plane.pump()
+        return dropped
+
+    def resize_cache(self, capacity_chunks: int) -> None:
+        """Gives the cache another size."""
+        self._machine.resize_cache(capacity_chunks, now_ns())
+        self._plane.pump()
+
+
+def _told(
+    event: ClientJoined | ClientLost | FileDivided | FileSeeded | FileStalled | FileResumed | FileCompleted,
+) -> str:
+    """An event as a line for a person."""
+    match event:
+        case ClientJoined(name):
+            return f"{name} joined"
+        case ClientLost(name, reason):
+            return f"{name} is gone: {reason}"
+        case FileDivided(_, name, shares):
+            return f"{name}: divided into {len(shares)} shares"
+        case FileSeeded(_, name, share_count, chunk_count, cached_bytes):
+            return (
+                f"{name}: seeded: {share_count} disjoint shares of {chunk_count} chunks are held, "
+                f"{cached_bytes} bytes of the file are left in the server"
+            )
+        case FileStalled(_, name, missing):
+            ranges = ", ".join(f"{span} last held by {holder or 'nobody'}" for span, holder in missing[:8])
+            return f"{name}: stalled: no connected client holds {ranges}"
+        case FileResumed(_, name):
+            return f"{name}: goes on: every chunk has a holder again"
+        case FileCompleted(_, name, client_count):
+            return f"{name}: complete: {client_count} clients have it"

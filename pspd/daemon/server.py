@@ -1,0 +1,90 @@
+"""``pspd server``: the mediator."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import grpc
+
+from pspd.config import parse_address
+from pspd.core.parameters import Parameters
+from pspd.daemon.network import NetworkDaemon
+from pspd.daemon.process import say_ready
+from pspd.errors import StorageError
+from pspd.net.faults import Faults
+from pspd.rpc import servicers
+from pspd.rpc.server import serve
+from pspd.v1 import (
+    cache_service_pb2_grpc,
+    client_service_pb2_grpc,
+    file_service_pb2_grpc,
+    membership_service_pb2_grpc,
+    status_service_pb2_grpc,
+)
+
+STOP_GRACE_SECONDS = 0.5
+SERVICES = [f"pspd.v1.{name}Service" for name in ("Membership", "File", "Cache", "Client", "Status")]
+
+log = logging.getLogger(__name__)
+
+
+async def run_server(
+    stopping: asyncio.Event,
+    listen: str,
+    data_port: int | None,
+    state_dir: Path,
+    parameters: Parameters,
+    cache_chunks: int | None,
+    faults: Faults | None,
+) -> None:
+    """Runs the server until it is told to stop.
+
+    Args:
+        data_port: None for the control port + 1; 0 for any.
+
+    Raises:
+        PortTaken: an address cannot be had.
+        StorageError: the state folder cannot be used.
+    """
+    host, port = parse_address(listen)
+    _prepare(state_dir)
+    if data_port is None:
+        data_port = port + 1 if port else 0
+    network = NetworkDaemon(parameters, cache_chunks, host, data_port, stopping, faults)
+    try:
+        server, network.address = await serve(listen, SERVICES, lambda server: _register(server, network))
+        log.info(
+            "control on %s, data on port %d, profile %s",
+            network.address,
+            network.data_port,
+            parameters.profile,
+        )
+        say_ready(role="server", listen=network.address, data_port=network.data_port)
+        await stopping.wait()
+        await server.stop(STOP_GRACE_SECONDS)
+    finally:
+        await network.close()
+
+
+def _prepare(state_dir: Path) -> None:
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        probe = state_dir / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"cannot use {state_dir} as state folder: {error.strerror}: name another with --state-dir"
+        ) from None
+
+
+def _register(server: grpc.aio.Server, network: NetworkDaemon) -> None:
+    membership_service_pb2_grpc.add_MembershipServiceServicer_to_server(
+        servicers.MembershipServicer(network), server
+    )
+    file_service_pb2_grpc.add_FileServiceServicer_to_server(servicers.FileServicer(network), server)
+    cache_service_pb2_grpc.add_CacheServiceServicer_to_server(servicers.CacheServicer(network), server)
+    client_service_pb2_grpc.add_ClientServiceServicer_to_server(servicers.ClientServicer(network), server)
+    status_service_pb2_grpc.add_StatusServiceServicer_to_server(servicers.StatusServicer(network), server)

@@ -1,0 +1,180 @@
+"""The source: what ``pspctl seed`` is while it seeds. It holds every chunk, wants none, and leaves when the shares are held."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pspd.core.manifest import Manifest
+from pspd.daemon.member import Ended, MemberDaemon
+from pspd.daemon.process import first_of
+from pspd.errors import PspError, SessionUnknown, TimedOut, Unreachable
+from pspd.rpc.client import Session, open_channel
+from pspd.store.digests import blake3_digest
+from pspd.store.original import OriginalStore
+from pspd.v1 import network_pb2
+
+PROGRESS_SECONDS = 0.2
+REJOIN_SECONDS = 0.5
+SAFE_HOLDERS = 2
+"""A source that came back to repair a file stays until every chunk is held by it and someone else."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedProgress:
+    """How far a seeding is.
+
+    Attributes:
+        phase: "hashing", "waiting" (for clients) or "seeding".
+        done: bytes hashed, clients joined, or chunks of shares held.
+        total: the bytes, the clients waited for, or the file's chunks.
+    """
+
+    phase: str
+    done: int
+    total: int
+
+
+OnProgress = Callable[[SeedProgress], None]
+
+
+async def seed(
+    server: str,
+    path: Path,
+    *,
+    name: str | None = None,
+    client_count: int = 0,
+    hold_back: bool = False,
+    on_progress: OnProgress,
+) -> bytes:
+    """Brings a file into the network and stays until every share is held (R1, R2). Returns its id.
+
+    Args:
+        server: the control API's address.
+        path: the file.
+        name: what clients call it; the file's own name if None.
+        client_count: clients to wait for, and shares to divide into; 0 for those that are there.
+        hold_back: hold the exchange back at the seeded moment, until it is released.
+
+    Raises:
+        PspError: it cannot be read, reached, or is refused.
+    """
+    store = OriginalStore(path, path.name if name is None else name, blake3_digest)
+    channel = open_channel(server)
+    try:
+        manifest = await asyncio.to_thread(
+            store.build, lambda done: on_progress(SeedProgress("hashing", done, store.size_bytes))
+        )
+        identity = f"source-{os.getpid()}-{secrets.token_hex(4)}"
+        member = MemberDaemon(channel, server, identity, secrets.token_bytes(16), store, source=True)
+        try:
+            await _Seeding(member, store, manifest, client_count, hold_back, on_progress).run()
+        finally:
+            await member.leave()
+            member.close()
+    finally:
+        store.close()
+        await channel.close()
+    return manifest.file_id
+
+
+class _Seeding:
+    """One file's way from its source to the seeded moment, over as many sessions as it takes."""
+
+    def __init__(
+        self,
+        member: MemberDaemon,
+        store: OriginalStore,
+        manifest: Manifest,
+        client_count: int,
+        hold_back: bool,
+        on_progress: OnProgress,
+    ) -> None:
+        self._member = member
+        self._store = store
+        self._manifest = manifest
+        self._client_count = client_count
+        self._hold_back = hold_back
+        self._on_progress = on_progress
+
+    async def run(self) -> None:
+        """Seeds; joins again when the server was away."""
+        session = await self._member.join()
+        while True:
+            try:
+                await first_of(self._member.serve_session(session), self._work())
+                return
+            except (Ended, SessionUnknown, Unreachable, TimedOut):
+                if await self._is_over():
+                    return
+            session = await self._join_again()
+
+    async def _join_again(self) -> Session:
+        while True:
+            await asyncio.sleep(REJOIN_SECONDS)
+            with contextlib.suppress(Unreachable, TimedOut):
+                return await self._member.join()
+
+    async def _work(self) -> None:
+        """Announces, divides, and watches until the file no longer needs its source."""
+        session = self._member.session
+        share_count, file = await self._announce(session)
+        if share_count:
+            self._manifest = await asyncio.to_thread(self._store.divided, share_count)
+        self._member.machine.hold_whole(self._manifest)
+        if share_count:
+            await self._member.client.divide(self._manifest, session, self._hold_back)
+            file = await self._file()
+        while not _needs_no_source(file, divided_here=bool(share_count)):
+            self._tell_seeding(file)
+            await asyncio.sleep(PROGRESS_SECONDS)
+            file = await self._file()
+
+    async def _announce(self, session: int) -> tuple[int, network_pb2.File]:
+        """Tells of the file, and shows how many clients are there while it is waited for them."""
+        call = asyncio.ensure_future(
+            self._member.client.announce(self._manifest, session, self._client_count)
+        )
+        try:
+            while not (await asyncio.wait([call], timeout=PROGRESS_SECONDS))[0]:
+                await self._tell_waiting()
+            return call.result()
+        finally:
+            call.cancel()
+
+    async def _is_over(self) -> bool:
+        """Whether the session ended because the file is seeded: the server lets its source go then."""
+        try:
+            return _needs_no_source(await self._file(), divided_here=True)
+        except PspError:
+            return False
+
+    async def _file(self) -> network_pb2.File:
+        status = await self._member.client.status(self._manifest.file_id.hex(), with_file_clients=True)
+        return status.files[0]
+
+    async def _tell_waiting(self) -> None:
+        status = await self._member.client.status("", with_file_clients=False)
+        joined = sum(
+            client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source
+            for client in status.clients
+        )
+        self._on_progress(SeedProgress("waiting", joined, max(1, self._client_count)))
+
+    def _tell_seeding(self, file: network_pb2.File) -> None:
+        held = sum(min(client.held_chunk_count, client.share_chunk_count) for client in file.clients)
+        self._on_progress(SeedProgress("seeding", held, self._manifest.chunk_count))
+
+
+def _needs_no_source(file: network_pb2.File, *, divided_here: bool) -> bool:
+    if file.state in (network_pb2.FILE_STATE_SEEDED, network_pb2.FILE_STATE_COMPLETE):
+        return True
+    if file.state == network_pb2.FILE_STATE_SEEDING:
+        return False
+    # Distributing or stalled: whoever seeded it may go, whoever came to repair it stays while it is alone.
+    return divided_here or file.min_holder_count >= SAFE_HOLDERS

@@ -1,0 +1,251 @@
+"""A client's data plane: its UDP socket, its link to the server, and its store."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from random import Random
+from typing import assert_never
+
+from pspd.core.client import ClientMachine
+from pspd.core.effects import (
+    Address,
+    ClientEffect,
+    Contribute,
+    FinishFile,
+    InputDropped,
+    ReportMilestone,
+    SendDatagram,
+)
+from pspd.core.manifest import Manifest
+from pspd.core.parameters import Parameters
+from pspd.core.ranges import Range
+from pspd.core.storage import Storage
+from pspd.core.wire import Frame, Kind, WireError
+from pspd.errors import PspError
+from pspd.net.datagrams import DatagramSocket
+from pspd.net.driver import Driver, now_ns
+from pspd.net.faults import Faults
+from pspd.net.link import Link
+from pspd.net.sockets import bind_datagrams, bind_listener
+
+DIAL_SECONDS_MIN = 0.05
+DIAL_SECONDS_MAX = 2.0
+"""Between two attempts to reach the server by TCP: doubled from the one to the other, with jitter."""
+CONNECTIONS_MAX = 256
+"""Transfers with a connection of their own that may be open at a time (classic)."""
+
+_ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+
+
+class ClientPlane:
+    """Drives a client machine over real sockets and a store.
+
+    Args:
+        machine: the protocol.
+        storage: where its bytes are.
+        control: takes the effects that are not about data.
+        failed: told when the store no longer does its work; the client cannot go on.
+    """
+
+    def __init__(
+        self,
+        machine: ClientMachine,
+        storage: Storage,
+        control: Callable[[FinishFile | ReportMilestone | InputDropped], None],
+        failed: Callable[[PspError], None],
+        faults: Faults | None = None,
+    ) -> None:
+        self._machine = machine
+        self._storage = storage
+        self._control = control
+        self._failed = failed
+        self._faults = faults
+        self._loop = asyncio.get_running_loop()
+        self._driver: Driver[ClientEffect] = Driver(machine, self._carry_out)
+        self._random = Random()
+        self._session = 0
+        self._server: Address = ("", 0)
+        self._kept_links = True
+        self._datagrams: DatagramSocket | None = None
+        self._listener: socket.socket | None = None
+        self._link: Link | None = None
+        self._dial_timer: asyncio.TimerHandle | None = None
+        self._dial_seconds = DIAL_SECONDS_MIN
+        self._connections: set[Link] = set()
+        self._buffers: dict[Link, memoryview] = {}
+
+    # -- the session
+
+    def listen(self, family: socket.AddressFamily) -> int:
+        """Opens the port on which deliveries come, each by a connection of its own. Returns its number."""
+        if self._listener is None:
+            self._listener = bind_listener(_ANY[family], 0)
+            self._loop.add_reader(self._listener, self._on_acceptable)
+        return int(self._listener.getsockname()[1])
+
+    def join(self, session: int, server: Address, parameters: Parameters) -> None:
+        """The server took the client in: talk to its data ports from now on."""
+        self.leave()
+        self._session, self._server, self._kept_links = session, server, parameters.kept_links
+        family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
+        self._datagrams = DatagramSocket(bind_datagrams(_ANY[family], 0), self._on_datagram, self._faults)
+        self._machine.joined(session, server, parameters, now_ns())
+        if self._kept_links:
+            self._dial()
+        self.pump()
+
+    def leave(self) -> None:
+        """Ends the session on this side; files stay held."""
+        self._session = 0
+        self._machine.left()
+        if self._dial_timer is not None:
+            self._dial_timer.cancel()
+        link, self._link = self._link, None
+        for connection in [link, *self._connections]:
+            if connection is not None:
+                connection.close()
+        if self._datagrams is not None:
+            self._datagrams.close()
+            self._datagrams = None
+
+    def close(self) -> None:
+        """Closes every socket."""
+        self.leave()
+        self._driver.close()
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+
+    def pump(self) -> None:
+        """Carries out what the machine wants done; to be called after every command to it."""
+        self._driver.pump()
+
+    def assign(self, manifest: Manifest, shares: tuple[Range, ...], exchange_started: bool) -> None:
+        """The server told of a file to get.
+
+        Raises:
+            StorageError: the store cannot take it.
+        """
+        held = self._storage.begin(manifest)
+        self._machine.file_assigned(manifest, shares, exchange_started, held, now_ns())
+        self.pump()
+
+    # -- effects
+
+    def _carry_out(self, effect: ClientEffect) -> None:
+        match effect:
+            case SendDatagram(address, data):
+                if self._datagrams is not None:
+                    self._datagrams.send(data, address)
+            case Contribute(frame):
+                self._contribute(frame)
+            case FinishFile() | ReportMilestone() | InputDropped():
+                self._control(effect)
+            case _:
+                assert_never(effect)
+
+    def _contribute(self, frame: Frame) -> None:
+        """Sends what was asked, over the link or over a connection of its own (R8)."""
+        try:
+            payload = self._storage.payload(frame.file_id, frame.start, frame.stop)
+        except PspError as error:
+            self._failed(error)
+            return
+        views = [payload] if isinstance(payload, memoryview) else payload
+        if self._kept_links:
+            if self._link is not None:
+                self._link.send(frame, views)
+        elif len(self._connections) < CONNECTIONS_MAX:
+            try:
+                connection = Link.dial(self._server, self)
+            except OSError:
+                return  # the server asks again
+            self._connections.add(connection)
+            connection.send(frame, views)
+            connection.close_when_sent()
+
+    # -- datagrams
+
+    def _on_datagram(self, data: bytes, source: Address) -> None:
+        self._machine.receive_datagram(data, source, now_ns())
+        self.pump()
+
+    # -- links
+
+    def _dial(self) -> None:
+        self._dial_timer = None
+        if self._session == 0 or self._link is not None:
+            return
+        try:
+            self._link = Link.dial(self._server, self)
+        except OSError:
+            self._dial_later()
+            return
+        self._link.send(Frame(Kind.LINK, self._session), [])
+
+    def _dial_later(self) -> None:
+        if self._session and self._dial_timer is None:
+            delay = self._dial_seconds * (0.5 + self._random.random())
+            self._dial_seconds = min(2 * self._dial_seconds, DIAL_SECONDS_MAX)
+            self._dial_timer = self._loop.call_later(delay, self._dial)
+
+    def _on_acceptable(self) -> None:
+        assert self._listener is not None
+        try:
+            stream, _ = self._listener.accept()
+        except OSError:
+            return
+        if len(self._connections) >= CONNECTIONS_MAX:
+            stream.close()
+            return
+        try:
+            self._connections.add(Link(stream, self))
+        except OSError:
+            stream.close()
+
+    def link_opened(self, link: Link) -> None:
+        """Implements ``LinkHandler``: ask for what is wanted as soon as it can come."""
+        if link is self._link:
+            self._dial_seconds = DIAL_SECONDS_MIN
+            self._machine.link_opened(now_ns())
+            self.pump()
+
+    def link_closed(self, link: Link, error: WireError | None) -> None:
+        """Implements ``LinkHandler``."""
+        self._connections.discard(link)
+        self._buffers.pop(link, None)
+        if error is not None:
+            self._machine.frame_refused(error.reason, f"{link.peer[0]}:{link.peer[1]}")
+        if link is self._link:
+            self._link = None
+            self._dial_later()
+
+    def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
+        """Implements ``LinkHandler``."""
+        wanted = self._machine.delivery_started(frame, f"{link.peer[0]}:{link.peer[1]}")
+        self.pump()
+        if not wanted:
+            return None
+        buffer = self._buffers.get(link)
+        if buffer is None or len(buffer) < frame.length:
+            buffer = self._buffers[link] = memoryview(bytearray(frame.length))
+        return [buffer[: frame.length]]
+
+    def frame_received(self, link: Link, frame: Frame) -> None:
+        """Implements ``LinkHandler``: store, verify, and tell the machine (R10)."""
+        try:
+            written = self._storage.write(
+                frame.file_id, frame.start, frame.stop, self._buffers[link][: frame.length]
+            )
+        except PspError as error:
+            self._failed(error)
+            return
+        self._machine.delivery_stored(frame, written, now_ns())
+        self.pump()
+        if link is not self._link:
+            link.close()
+
+    def frame_aborted(self, link: Link, frame: Frame) -> None:
+        """Implements ``LinkHandler``; the server knows, and what lacks is asked again."""

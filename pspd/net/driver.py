@@ -1,0 +1,73 @@
+"""What the server's and the client's planes have in common: the clock, and the one timer of a machine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+E = TypeVar("E")
+
+
+class Machine(Protocol[E]):
+    """A sans-I/O machine of :mod:`pspd.core`."""
+
+    def poll(self) -> list[E]: ...
+    def next_timeout(self) -> int | None: ...
+    def handle_timeout(self, now: int) -> None: ...
+
+
+def now_ns() -> int:
+    """The time that the machines are told: monotonic, in nanoseconds."""
+    return time.monotonic_ns()
+
+
+class Driver(Generic[E]):
+    """Carries out a machine's effects, and wakes it when its time has come.
+
+    Call :meth:`pump` after every input.
+    """
+
+    def __init__(self, machine: Machine[E], carry_out: Callable[[E], None]) -> None:
+        self._machine = machine
+        self._carry_out = carry_out
+        self._loop = asyncio.get_running_loop()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at: int | None = None
+        self._pumping = False
+        self._closed = False
+
+    def pump(self) -> None:
+        """Carries out effects until there are none; safe to call from within one."""
+        if self._pumping or self._closed:
+            return
+        self._pumping = True
+        try:
+            while effects := self._machine.poll():
+                for effect in effects:
+                    self._carry_out(effect)
+        finally:
+            self._pumping = False
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        # An alarm that rings too early does no harm; so it is moved only when it would ring too late.
+        deadline = self._machine.next_timeout()
+        if deadline is None or (self._alarm_at is not None and self._alarm_at <= deadline):
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = deadline
+        self._alarm = self._loop.call_later(max(0, deadline - now_ns()) / 1e9, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = self._alarm_at = None
+        self._machine.handle_timeout(now_ns())
+        self.pump()
+
+    def close(self) -> None:
+        """No more effects, no more alarms."""
+        self._closed = True
+        if self._alarm is not None:
+            self._alarm.cancel()

@@ -1,0 +1,192 @@
+"""The control API from the side of a client or a source."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+
+import grpc
+
+from pspd.core.effects import Assign, EndSession, Milestone, StartExchange
+from pspd.core.manifest import Digest, FileId, Manifest
+from pspd.core.parameters import Parameters
+from pspd.core.storage import Held
+from pspd.errors import PspError, Reason, TimedOut, Unreachable, error_classes
+from pspd.rpc import translate
+from pspd.rpc.server import CHANNEL_OPTIONS
+from pspd.rpc.servicers import REASON_KEY
+from pspd.v1 import (
+    file_service_pb2,
+    file_service_pb2_grpc,
+    membership_service_pb2,
+    membership_service_pb2_grpc,
+    network_pb2,
+    status_service_pb2,
+    status_service_pb2_grpc,
+)
+
+CALL_SECONDS = 10.0
+"""How long one ordinary call may take."""
+
+_KEEPALIVE: list[tuple[str, int]] = [
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the server granted to a member."""
+
+    session: int
+    data_port: int
+    lease_seconds: float
+    parameters: Parameters
+
+
+def open_channel(server: str) -> grpc.aio.Channel:
+    """A channel to a server's control API; connects when it is used."""
+    return grpc.aio.insecure_channel(server, options=[*CHANNEL_OPTIONS, *_KEEPALIVE])
+
+
+def error_of(error: grpc.aio.AioRpcError, server: str) -> PspError:
+    """The error that a call ended with, as the server meant it."""
+    metadata = error.trailing_metadata()
+    reason = dict(metadata).get(REASON_KEY) if metadata else None
+    details = error.details() or error.code().name
+    if isinstance(reason, str) and reason in Reason.__members__:
+        return error_classes()[Reason(reason)](details)
+    match error.code():
+        case grpc.StatusCode.UNAVAILABLE:
+            return Unreachable(
+                f"no server answers at {server}: start one with `pspd server`, or name another"
+            )
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return TimedOut(f"the server at {server} did not answer in time")
+        case _:
+            return PspError(f"the server at {server} said: {details}")
+
+
+class MemberClient:
+    """What a member says to the server. Every method may raise ``PspError``."""
+
+    def __init__(self, channel: grpc.aio.Channel, server: str, digest: Digest) -> None:
+        self._server = server
+        self._digest = digest
+        self._members = membership_service_pb2_grpc.MembershipServiceStub(channel)
+        self._files = file_service_pb2_grpc.FileServiceStub(channel)
+        self._status = status_service_pb2_grpc.StatusServiceStub(channel)
+
+    async def join(
+        self, name: str, instance_id: bytes, *, source: bool, delivery_port: int, held: Mapping[FileId, Held]
+    ) -> Session:
+        """Becomes a member."""
+        role = (
+            membership_service_pb2.MEMBER_ROLE_SOURCE if source else membership_service_pb2.MEMBER_ROLE_CLIENT
+        )
+        request = membership_service_pb2.JoinRequest(
+            name=name,
+            role=role,
+            instance_id=instance_id,
+            delivery_port=delivery_port,
+            holdings=translate.holdings_to_pb(held),
+        )
+        try:
+            answer = await self._members.Join(request, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self._server) from None
+        return Session(
+            answer.session_id,
+            answer.data_port,
+            answer.lease_ms / 1000,
+            translate.parameters_from_pb(answer.parameters),
+        )
+
+    async def attend(self, session: int) -> AsyncGenerator[Assign | StartExchange | EndSession | None, None]:
+        """What is to be done, as it comes up; None means to stop."""
+        call = self._members.Attend(membership_service_pb2.AttendRequest(session_id=session))
+        try:
+            async for message in call:
+                match message.WhichOneof("event"):
+                    case "file_assigned":
+                        told = message.file_assigned
+                        yield Assign(
+                            session,
+                            translate.manifest_from_pb(told.manifest, self._digest),
+                            translate.ranges_from_pb(told.shares),
+                            told.exchange_started,
+                        )
+                    case "exchange_started":
+                        yield StartExchange(session, message.exchange_started.file_id)
+                    case "session_ended":
+                        yield EndSession(session, message.session_ended.reason)
+                    case "stop_asked":
+                        yield None
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self._server) from None
+        finally:
+            call.cancel()
+
+    async def renew(self, session: int) -> None:
+        """Keeps the session alive."""
+        try:
+            await self._members.RenewLease(
+                membership_service_pb2.RenewLeaseRequest(session_id=session), timeout=CALL_SECONDS
+            )
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self._server) from None
+
+    async def report(self, session: int, file_id: FileId, milestone: Milestone) -> None:
+        """Says what was reached with a file."""
+        request = membership_service_pb2.ReportFileRequest(
+            session_id=session, file_id=file_id, milestone=translate.milestone_to_pb(milestone)
+        )
+        try:
+            await self._members.ReportFile(request, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self._server) from None
+
+    async def leave(self, session: int, timeout_seconds: float) -> None:
+        """Ends the session."""
+        try:
+            await self._members.Leave(
+                membership_service_pb2.LeaveRequest(session_id=session), timeout=timeout_seconds
+            )
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self._server) from None
+
+    async def announce(
+        self, manifest: Manifest, session: int, client_count: int
+    ) -> tuple[int, network_pb2.File]:
+        """Tells of a file; waits for clients. Returns the share count (0: known already) and the file."""
+        request = file_service_pb2.AnnounceFileRequest(
+            session_id=session, manifest=translate.manifest_to_pb(manifest), client_count=client_count
+        )
+        try:
+            answer = await self._files.AnnounceFile(request)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self._server) from None
+        return answer.share_count, answer.file
+
+    async def divide(self, manifest: Manifest, session: int, hold_back: bool) -> None:
+        """Has the shares given out."""
+        request = file_service_pb2.DivideFileRequest(
+            session_id=session, manifest=translate.manifest_to_pb(manifest), hold_back=hold_back
+        )
+        try:
+            await self._files.DivideFile(request)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self._server) from None
+
+    async def status(self, file: str, *, with_file_clients: bool) -> status_service_pb2.GetStatusResponse:
+        """The network as it is now."""
+        request = status_service_pb2.GetStatusRequest(file=file, with_file_clients=with_file_clients)
+        try:
+            return await self._status.GetStatus(request, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self._server) from None

@@ -1,0 +1,249 @@
+"""Between the control API's messages and the core's types. Nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pspd.core.cache import Cache
+from pspd.core.effects import Assign, EndSession, Milestone, StartExchange
+from pspd.core.manifest import CHUNK_BYTES, Digest, FileId, Manifest
+from pspd.core.members import Member
+from pspd.core.parameters import SECOND_NS, Order, Parameters
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.server import ServerMachine
+from pspd.core.shared_file import Phase, SharedFile, Traffic
+from pspd.core.storage import Held
+from pspd.v1 import membership_service_pb2 as membership
+from pspd.v1 import network_pb2 as pb
+
+HELD_RANGES_SHOWN_MAX = 256
+
+_ORDERS = {
+    Order.CURSOR: pb.REQUEST_ORDER_CURSOR,
+    Order.SEQUENTIAL: pb.REQUEST_ORDER_SEQUENTIAL,
+    Order.RANDOM: pb.REQUEST_ORDER_RANDOM,
+}
+_ORDERS_BACK = {value: order for order, value in _ORDERS.items()}
+_MILESTONES = {
+    Milestone.SHARE_HELD: membership.FILE_MILESTONE_SHARE_HELD,
+    Milestone.COMPLETE: membership.FILE_MILESTONE_COMPLETE,
+}
+_MILESTONES_BACK: dict[int, Milestone] = {value: milestone for milestone, value in _MILESTONES.items()}
+
+
+def range_to_pb(span: Range) -> pb.ChunkRange:
+    """A range as a message."""
+    return pb.ChunkRange(start=span.start, stop=span.stop)
+
+
+def ranges_from_pb(ranges: Iterable[pb.ChunkRange]) -> tuple[Range, ...]:
+    """Ranges from messages."""
+    return tuple(Range(span.start, span.stop) for span in ranges)
+
+
+def manifest_to_pb(manifest: Manifest) -> pb.Manifest:
+    """A manifest as a message."""
+    return pb.Manifest(
+        name=manifest.name,
+        size_bytes=manifest.size_bytes,
+        block_digests=manifest.block_digests,
+        share_count=manifest.share_count,
+        cut_digests=manifest.cut_digests,
+    )
+
+
+def manifest_from_pb(message: pb.Manifest, digest: Digest) -> Manifest:
+    """A manifest from a message.
+
+    Raises:
+        BadName, BadArgument: it is none.
+    """
+    return Manifest.parse(
+        message.name,
+        message.size_bytes,
+        message.block_digests,
+        digest,
+        message.share_count,
+        message.cut_digests,
+    )
+
+
+def parameters_to_pb(parameters: Parameters) -> pb.Parameters:
+    """Parameters as a message."""
+    return pb.Parameters(
+        profile=parameters.profile,
+        frame_chunks=parameters.frame_chunks,
+        window_min_chunks=parameters.window_min_chunks,
+        window_max_chunks=parameters.window_max_chunks,
+        request_ranges=parameters.request_ranges,
+        kept_links=parameters.kept_links,
+        all_holders_answer=parameters.all_holders_answer,
+        order=_ORDERS[parameters.order],
+    )
+
+
+def parameters_from_pb(message: pb.Parameters) -> Parameters:
+    """Parameters from a message; an order of a later version is taken as the common cursor."""
+    return Parameters(
+        profile=message.profile,
+        frame_chunks=message.frame_chunks,
+        window_min_chunks=message.window_min_chunks,
+        window_max_chunks=message.window_max_chunks,
+        request_ranges=message.request_ranges,
+        kept_links=message.kept_links,
+        all_holders_answer=message.all_holders_answer,
+        order=_ORDERS_BACK.get(message.order, Order.CURSOR),
+    )
+
+
+def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
+    """What a client holds, as messages."""
+    return [
+        pb.Holding(file_id=file_id, ranges=map(range_to_pb, known.verified), complete=known.complete)
+        for file_id, known in held.items()
+    ]
+
+
+def holdings_from_pb(messages: Iterable[pb.Holding]) -> dict[FileId, Held]:
+    """What a client holds, from messages."""
+    return {
+        message.file_id: Held(
+            RangeSet(span for span in ranges_from_pb(message.ranges) if span.start < span.stop),
+            message.complete,
+        )
+        for message in messages
+    }
+
+
+def milestone_to_pb(milestone: Milestone) -> membership.FileMilestone:
+    """A milestone as a message."""
+    return _MILESTONES[milestone]
+
+
+def milestone_from_pb(value: int) -> Milestone | None:
+    """A milestone from a message; None for one that is not known."""
+    return _MILESTONES_BACK.get(value)
+
+
+def attend_response(effect: Assign | StartExchange | EndSession | None) -> membership.AttendResponse:
+    """What a member is to do; None only asks it to stop."""
+    match effect:
+        case Assign(_, manifest, shares, started):
+            return membership.AttendResponse(
+                file_assigned=membership.FileAssigned(
+                    manifest=manifest_to_pb(manifest),
+                    shares=map(range_to_pb, shares),
+                    exchange_started=started,
+                )
+            )
+        case StartExchange(_, file_id):
+            return membership.AttendResponse(exchange_started=membership.ExchangeStarted(file_id=file_id))
+        case EndSession(_, reason):
+            return membership.AttendResponse(session_ended=membership.SessionEnded(reason=reason))
+        case None:
+            return membership.AttendResponse(stop_asked=membership.StopAsked())
+
+
+def cache_to_pb(cache: Cache) -> pb.Cache:
+    """The cache's state as a message."""
+    return pb.Cache(
+        capacity_bytes=cache.capacity_chunks * CHUNK_BYTES,
+        used_bytes=cache.used_chunks * CHUNK_BYTES,
+        high_water_bytes=cache.high_water_chunks * CHUNK_BYTES,
+        hit_count=cache.hit_count,
+        miss_count=cache.miss_count,
+        join_count=cache.join_count,
+        eviction_count=cache.eviction_count,
+    )
+
+
+def clients_to_pb(machine: ServerMachine) -> list[pb.Client]:
+    """Every member, connected or lost, by name."""
+    found = [_member_to_pb(member) for member in machine.members.values()]
+    for name, address in machine.lost_clients.items():
+        shown = f"{address[0]}:{address[1]}" if address else ""
+        found.append(pb.Client(name=name, address=shown, state=pb.CLIENT_STATE_LOST))
+    return sorted(found, key=lambda client: client.name)
+
+
+def _member_to_pb(member: Member) -> pb.Client:
+    return pb.Client(
+        name=member.name,
+        address=f"{member.address[0]}:{member.address[1]}" if member.address else "",
+        state=pb.CLIENT_STATE_CONNECTED,
+        srtt_ms=member.srtt_us / 1000,
+        source=member.source,
+    )
+
+
+def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clients: bool) -> pb.File:
+    """One file's state as a message."""
+    clients = machine.client_names()
+    message = pb.File(
+        file_id=file.file_id,
+        name=file.manifest.name,
+        size_bytes=file.manifest.size_bytes,
+        chunk_count=file.manifest.chunk_count,
+        state=_file_state(file, clients),
+        client_count=len(clients),
+        complete_client_count=sum(name in file.complete for name in clients),
+        min_holder_count=file.min_holder_count(),
+        missing_ranges=[
+            pb.MissingRange(range=range_to_pb(span), last_holder=name)
+            for span, name in (file.missing() if file.stalled else ())
+        ],
+        traffic=_traffic_to_pb(file.traffic),
+        seeding_seconds=_seconds(file.seeding_at, file.seeded_at, now),
+        exchange_seconds=_seconds(file.seeded_at, file.completed_at, now),
+        cached_bytes=machine.cache.chunks_of(file.file_id) * CHUNK_BYTES,
+        cached_bytes_when_seeded=file.cached_bytes_when_seeded,
+        held_back=file.held_back,
+    )
+    if with_clients:
+        message.clients.extend(_file_client_to_pb(file, name) for name in clients)
+    return message
+
+
+def _file_state(file: SharedFile, clients: list[str]) -> pb.FileState:
+    if file.stalled:
+        return pb.FILE_STATE_STALLED
+    match file.phase:
+        case Phase.ANNOUNCED | Phase.SEEDING:
+            return pb.FILE_STATE_SEEDING
+        case Phase.SEEDED:
+            return pb.FILE_STATE_SEEDED
+        case Phase.EXCHANGING:
+            everyone = bool(clients) and file.complete.issuperset(clients)
+            return pb.FILE_STATE_COMPLETE if everyone else pb.FILE_STATE_DISTRIBUTING
+
+
+def _file_client_to_pb(file: SharedFile, name: str) -> pb.FileClient:
+    held = file.manifest.whole_units_of(file.held.get(name) or RangeSet())
+    ranges = list(held)[:HELD_RANGES_SHOWN_MAX]
+    return pb.FileClient(
+        name=name,
+        held_chunk_count=held.chunk_count,
+        complete=name in file.complete,
+        share_chunk_count=sum(share.chunk_count for share in file.shares_of(name)),
+        held_ranges=map(range_to_pb, ranges),
+    )
+
+
+def _traffic_to_pb(traffic: Traffic) -> pb.Traffic:
+    return pb.Traffic(
+        request_datagrams=traffic.request_datagrams,
+        broadcast_datagrams=traffic.broadcast_datagrams,
+        contributed_bytes=traffic.contributed_bytes,
+        delivered_bytes=traffic.delivered_bytes,
+        duplicate_bytes=traffic.duplicate_bytes,
+        retransmit_count=traffic.retransmit_count,
+        seeding_contributed_bytes=traffic.seeding_contributed_bytes,
+        seeding_delivered_bytes=traffic.seeding_delivered_bytes,
+        corrupt_bytes=traffic.corrupt_bytes,
+    )
+
+
+def _seconds(start: int | None, stop: int | None, now: int) -> float:
+    if start is None:
+        return 0.0
+    return ((now if stop is None else stop) - start) / SECOND_NS
