@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING
 
 from pspd.core.effects import Address
 from pspd.core.manifest import FileId
-from pspd.core.parameters import Parameters
+from pspd.core.parameters import MILLISECOND_NS, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.rto import RttEstimator
 from pspd.core.window import Window
 
 if TYPE_CHECKING:
+    from pspd.core.pending import Fetch
     from pspd.core.shared_file import SharedFile
+
+
+FETCH_RTO_MIN_NS = 200 * MILLISECOND_NS
+"""Asking a holder too early brings a whole frame twice; what is lost is mostly seen by its order, not by time."""
 
 
 class Interest:
@@ -63,7 +68,9 @@ class Member:
         srtt_us: round-trip time as it measured it, in microseconds.
         rtt: round trips from a broadcast to the contribution that answers it.
         window: how many chunks may be asked of it at a time.
-        asked_chunks: how many are.
+        asked: the fetches that name it, in the order in which they did.
+        asked_chunks: how many chunks those are.
+        heard_at: when a contribution of it last began or ended, in nanoseconds.
     """
 
     def __init__(
@@ -83,9 +90,11 @@ class Member:
         self.delivery_port = delivery_port
         self.linked = False
         self.srtt_us = 0
-        self.rtt = RttEstimator()
+        self.rtt = RttEstimator(FETCH_RTO_MIN_NS)
         self.window = Window(parameters.window_min_chunks, parameters.window_max_chunks)
+        self.asked: dict[Fetch, None] = {}
         self.asked_chunks = 0
+        self.heard_at = 0
         self.interests: dict[FileId, Interest] = {}
         self._kept_links = parameters.kept_links
 
@@ -99,6 +108,17 @@ class Member:
         self.address, self.srtt_us = address, srtt_us
         if srtt_us and not self.rtt.srtt_ns:
             self.rtt.sample(srtt_us * 1000)
+
+    def ask(self, fetch: Fetch) -> None:
+        """A fetch names the member to answer."""
+        self.asked[fetch] = None
+        self.asked_chunks += fetch.chunk_count
+
+    def excuse(self, fetch: Fetch) -> None:
+        """A fetch names the member no longer, if it did."""
+        if fetch in self.asked:
+            del self.asked[fetch]
+            self.asked_chunks -= fetch.chunk_count
 
     def interest_in(self, file: SharedFile) -> Interest:
         """What it has asked of a file; nothing at first."""

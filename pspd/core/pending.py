@@ -24,10 +24,22 @@ class Fetch:
         tries: how often it was asked for.
         holder: the member that was named to answer; None when every holder is asked.
         sender: the session whose contribution is being received; None while none is.
+        overtaken: the holder named has answered a later broadcast: this one was lost.
         waiters: who is to get it when it comes, and which part of it.
     """
 
-    __slots__ = ("asked_at", "file", "holder", "number", "sender", "start", "stop", "tries", "waiters")
+    __slots__ = (
+        "asked_at",
+        "file",
+        "holder",
+        "number",
+        "overtaken",
+        "sender",
+        "start",
+        "stop",
+        "tries",
+        "waiters",
+    )
 
     def __init__(self, file: SharedFile, start: int, stop: int, holder: Member | None) -> None:
         self.file = file
@@ -38,6 +50,7 @@ class Fetch:
         self.tries = 0
         self.holder = holder
         self.sender: int | None = None
+        self.overtaken = False
         self.waiters: dict[Interest, list[Range]] = {}
 
     @property

@@ -14,7 +14,7 @@ from pspd.core.cache import Cache
 from pspd.core.effects import CloseLink, Deliver, SendDatagram, ServerEffect
 from pspd.core.manifest import CHUNK_BYTES, Digest, FileId
 from pspd.core.members import Interest, Member
-from pspd.core.parameters import SECOND_NS, Parameters
+from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.pending import Fetch
 from pspd.core.ranges import Range
 from pspd.core.rto import BACKOFF_EXPONENT_MAX, RTO_MAX_NS, RttEstimator
@@ -35,6 +35,8 @@ NAMED_TRIES = 3
 """How often one holder is named to answer, each time another if there is one, before every holder is asked."""
 FETCH_TRIES_MAX = 8
 """After so many broadcasts a fetch is given up; whoever waits for it is served anew, with other chunks first."""
+REORDERING_NS_MIN = 2 * MILLISECOND_NS
+"""A broadcast that a later one overtook may still be on its way: it is given this, or half a round trip."""
 RECEIVE_TIMEOUT_NS = 60 * SECOND_NS
 """How long one contribution may take to come in."""
 CACHE_FRACTION = 4
@@ -129,10 +131,9 @@ class Relay:
         for interest in member.interests.values():
             for number in list(interest.in_flight):
                 self._settle(interest, number, arrived=False)
-        for file in self._files.values():
-            for fetch in file.fetches:
-                if fetch.holder is member and fetch.sender is None:
-                    self._timers.set(fetch, fetch.asked_at)
+        for fetch in member.asked:
+            if fetch.sender is None:
+                self._timers.set(fetch, fetch.asked_at)
 
     def member_lost(self, member: Member) -> None:
         """The member is gone: nobody waits for it."""
@@ -191,16 +192,18 @@ class Relay:
     def _join_and_hit(self, interest: Interest) -> None:
         file = interest.file
         for start, stop in list(interest.open):
-            for fetch in file.fetches.overlapping(start, stop):
-                self._join(interest, fetch)
             for cached in self._cache.cached(file.file_id, start, stop):
                 part = self._creditable(interest, *cached)
-                if part.chunk_count > 0:
-                    self._cache.hit_count += part.chunk_count
-                    interest.promise(*part)
-                    self._deliver(interest, part, interest.number)
-            if interest.credit_chunks <= 0:
-                return
+                if part.chunk_count == 0:
+                    return
+                self._cache.hit_count += part.chunk_count
+                interest.promise(*part)
+                self._deliver(interest, part, interest.number)
+        for start, stop in list(interest.open):
+            for fetch in file.fetches.overlapping(start, stop):
+                if interest.credit_chunks <= 0:
+                    return
+                self._join(interest, fetch)
 
     def _join(self, interest: Interest, fetch: Fetch) -> None:
         for start, stop in interest.open.within(fetch.start, fetch.stop):
@@ -285,7 +288,7 @@ class Relay:
         for other in self._blocked.get(file, ()):
             self._join(other, fetch)
         if holder is not None:
-            holder.asked_chunks += fetch.chunk_count
+            holder.ask(fetch)
         self._unasked.setdefault(file, []).append(fetch)
 
     def _broadcast_all(self, unasked: dict[SharedFile, list[Fetch]], now: int) -> None:
@@ -300,6 +303,7 @@ class Relay:
             fetch.number = self._broadcast_number
             fetch.asked_at = now
             fetch.tries += 1
+            fetch.overtaken = False
             responder = fetch.holder.session if fetch.holder else EVERY_HOLDER
             asked.append(Asked(fetch.start, fetch.stop, responder))
             self._timers.set(fetch, now + self._timeout_ns(fetch))
@@ -323,6 +327,8 @@ class Relay:
         for fetch in self._timers.expired(now):
             if fetch.sender is not None:
                 self._emit(CloseLink(fetch.sender))
+            elif self._is_answering(fetch, now):
+                self._timers.set(fetch, now + self._timeout_ns(fetch))
             elif fetch.tries >= FETCH_TRIES_MAX or not fetch.waiters:
                 self._give_up(fetch)
             else:
@@ -330,17 +336,25 @@ class Relay:
                 again.setdefault(fetch.file, []).extend(self._ask_otherwise(fetch, now))
         self._broadcast_all(again, now)
 
+    def _is_answering(self, fetch: Fetch, now: int) -> bool:
+        """Whether the holder named is busy with what it was asked before: it answers in that order."""
+        holder = fetch.holder
+        if holder is None or fetch.overtaken or not holder.reachable:
+            return False
+        sending = any(other.sender == holder.session for other in holder.asked)
+        return sending or now - holder.heard_at < self._timeout_ns(fetch)
+
     def _ask_otherwise(self, fetch: Fetch, now: int) -> list[Fetch]:
         """Names a holder again, or cuts the fetch into units, which every holder has whole or not at all."""
         if fetch.holder is None:
             return [fetch]
         silent = fetch.holder
         silent.window.timed_out()
-        silent.asked_chunks -= fetch.chunk_count
+        silent.excuse(fetch)
         others = [member for member in self._holders_of(fetch) if member is not silent]
         fetch.holder = min(others, key=lambda member: member.asked_chunks, default=silent)
         if not others or fetch.tries < NAMED_TRIES:
-            fetch.holder.asked_chunks += fetch.chunk_count
+            fetch.holder.ask(fetch)
             return [fetch]
         fetch.holder = None
         file = fetch.file
@@ -370,7 +384,7 @@ class Relay:
         self._timers.cancel(fetch)
         fetch.file.fetches.remove(fetch)
         if fetch.holder is not None:
-            fetch.holder.asked_chunks -= fetch.chunk_count
+            fetch.holder.excuse(fetch)
 
     # -- contributions
 
@@ -387,9 +401,18 @@ class Relay:
         if frame.number == fetch.number:
             rtt = member.rtt if fetch.holder is member else self._rtt
             rtt.sample(now - fetch.asked_at)
+        self._note_overtaken(member, frame.number, now)
         fetch.sender = member.session
         self._timers.set(fetch, now + RECEIVE_TIMEOUT_NS)
         return self._cache.views(file.file_id, frame.start, frame.stop, frame.length)
+
+    def _note_overtaken(self, member: Member, number: int, now: int) -> None:
+        """A holder answers in the order in which it was asked: what it passes over was lost on the way (R11)."""
+        member.heard_at = now
+        for fetch in member.asked:
+            if fetch.number < number and fetch.sender is None:
+                fetch.overtaken = True
+                self._timers.set(fetch, now + max(REORDERING_NS_MIN, member.rtt.srtt_ns // 2))
 
     def contribution_received(
         self, member: Member | None, file: SharedFile, frame: Frame, now: int
@@ -405,6 +428,7 @@ class Relay:
         self._end(fetch)
         file.traffic.contributed_bytes += frame.length
         if member is not None:
+            member.heard_at = now
             member.window.delivered(fetch.chunk_count, member.rtt.min_ns, now)
         self._cache.commit(file.file_id, fetch.start, fetch.stop)
         for interest, parts in fetch.waiters.items():

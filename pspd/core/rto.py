@@ -21,11 +21,16 @@ class RttEstimator:
 
     Every message that may be sent again has a number of its own, which the answer repeats; so no sample
     is ambiguous, and Karn's rule is kept without leaving samples out.
+
+    Attributes:
+        srtt_ns: the smoothed round-trip time; 0 before the first sample.
+        min_ns: the shortest round trip seen.
     """
 
-    __slots__ = ("_backoff_exponent", "_rttvar_ns", "min_ns", "srtt_ns")
+    __slots__ = ("_backoff_exponent", "_rto_min_ns", "_rttvar_ns", "min_ns", "srtt_ns")
 
-    def __init__(self) -> None:
+    def __init__(self, rto_min_ns: int = RTO_MIN_NS) -> None:
+        self._rto_min_ns = rto_min_ns
         self.srtt_ns = 0
         self.min_ns = 0
         self._rttvar_ns = 0
@@ -54,7 +59,7 @@ class RttEstimator:
         if self.srtt_ns == 0:
             base = RTO_INITIAL_NS
         else:
-            base = max(RTO_MIN_NS, self.srtt_ns + max(_GRANULARITY_NS, 4 * self._rttvar_ns))
+            base = max(self._rto_min_ns, self.srtt_ns + max(_GRANULARITY_NS, 4 * self._rttvar_ns))
         return min(base << self._backoff_exponent, RTO_MAX_NS)
 
     def timeout_ns(self, random: Random) -> int:

@@ -142,9 +142,10 @@ class ServerPlane:
         if link is None:
             self._machine.delivery_failed(delivery.session, delivery.number, now_ns())
         else:
-            link.send(delivery.frame, delivery.views, lambda sent: self._delivery_left(delivery, sent))
+            link.send(delivery.frame, delivery.views, lambda sent: self.delivery_left(delivery, sent))
 
-    def _delivery_left(self, delivery: Deliver, sent: bool) -> None:
+    def delivery_left(self, delivery: Deliver, sent: bool) -> None:
+        """The views of a delivery are no longer needed: its bytes are with the kernel, or will not be sent."""
         tell = self._machine.delivery_sent if sent else self._machine.delivery_failed
         tell(delivery.session, delivery.number, now_ns())
         self.pump()
@@ -157,7 +158,7 @@ class ServerPlane:
             own = _OwnConnection(self, delivery)
             own.link = Link.dial(address, own)
         except OSError:
-            self._delivery_left(delivery, sent=False)
+            self.delivery_left(delivery, sent=False)
             return
         self._deliveries.add(own)
         own.link.send(delivery.frame, delivery.views, own.sent)
@@ -260,6 +261,8 @@ class _OwnConnection:
     def sent(self, sent: bool) -> None:
         """The bytes are with the kernel, or will never be."""
         self._sent = sent
+        if sent:
+            self._plane.delivery_left(self._delivery, sent=True)
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
         """Implements ``LinkHandler``; nothing is expected from this side."""

@@ -60,5 +60,5 @@ def test_a_small_cache_is_enough(network: Network, tmp_path: Path) -> None:
 def test_names_and_bytes_are_kept(network: Network, tmp_path: Path, name: str) -> None:
     source = tmp_path / name
     source.write_bytes(b"\r\n\0END\nACK\n" * 500)
-    network.json("run", "--clients", 2, "--to", tmp_path / "to", "--", source)
+    network.json("run", source, "--clients", 2, "--to", tmp_path / "to")
     assert [copy.read_bytes() for copy in visible_files(tmp_path / "to")] == [source.read_bytes()] * 2

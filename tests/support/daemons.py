@@ -183,6 +183,19 @@ class Network:
         )
         return names
 
+    def agent(self, host: Host | None = None) -> Daemon:
+        """Starts an agent; returns when it is ready."""
+        where = host or self.host
+        return self._start("agent", where, ("agent", "--listen", f"{where.address}:0"))
+
+    def pspd(self, *args: object, code: int | None) -> subprocess.CompletedProcess[str]:
+        """Runs a daemon that must end by itself, with ``code`` unless that is None; returns what it said."""
+        done = self.host.run([BIN / "pspd", *args], timeout=READY_SECONDS, env=self.environment)
+        said = f"pspd {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        assert code is None or done.returncode == code, said
+        assert "Traceback" not in done.stderr, said
+        return done
+
     def ctl(
         self, *args: object, code: int | None = 0, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
@@ -195,7 +208,7 @@ class Network:
 
     def json(self, *args: object, timeout: float = 60) -> Json:
         """What ``pspctl`` answers in JSON."""
-        answer: Json = json.loads(self.ctl(*args, "-o", "json", timeout=timeout).stdout)
+        answer: Json = json.loads(self.ctl("-o", "json", *args, timeout=timeout).stdout)
         assert answer["schema_version"] == 1
         return answer
 
