@@ -14,7 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT_COUNT = 8
-DEFAULT_FILE = ROOT / "proto" / "pspd" / "v1" / "network.proto"
+DEFAULT_FILE = ROOT / "pspd" / "core" / "manifest.py"
 Json = dict[str, Any]
 
 TALE = (
@@ -35,13 +35,15 @@ TALE = (
     ),
     (
         "Hit",
-        "{hits} asked for lay in the server's cache of {capacity}, least recently used out first. They went "
-        "straight to the client over TCP.",
+        "{hits} asked for lay in the server's cache of {capacity}, least recently read out first. They went "
+        "straight to the client over TCP. {joins} more were on their way already, for somebody else: those "
+        "requests waited for the same copy.",
     ),
     (
         "Missed",
-        "{misses} did not. For these the server sent a broadcast to the clients, {broadcasts} in all. A "
-        "client that held what was wanted sent it to the server over TCP; one that did not kept silent.",
+        "{misses} did not lie there, the first way of each share included. For these the server sent "
+        "broadcasts to the clients, {broadcasts} in all. A client that held what was wanted sent it to the "
+        "server over TCP; one that did not kept silent.",
     ),
     (
         "Passed on",
@@ -127,6 +129,7 @@ def figures(answer: Json) -> dict[str, str]:
         "requests": plural(traffic["request_datagrams"], "datagram"),
         "again": plural(traffic["retransmit_count"], "datagram"),
         "hits": plural(cache["hit_count"], "chunk"),
+        "joins": plural(cache["join_count"], "chunk"),
         "misses": plural(cache["miss_count"], "chunk"),
         "capacity": plural(cache["capacity_bytes"], "byte"),
         "broadcasts": plural(traffic["broadcast_datagrams"], "datagram"),

@@ -145,7 +145,7 @@ class ClientMachine:
             self._held[manifest.file_id] = (manifest, download.verified)
         if held.complete:
             download.stage = Stage.COMPLETE
-            self._effects.append(ReportMilestone(manifest.file_id, Milestone.COMPLETE))
+            self._report(download, Milestone.COMPLETE)
             return
         if download.stage is not Stage.FINISHING:
             download.add_shares(shares)
@@ -161,14 +161,18 @@ class ClientMachine:
 
     def file_finished(self, file_id: FileId) -> None:
         """The file is visible under its own name (R10)."""
-        self.downloads[file_id].stage = Stage.COMPLETE
-        self._effects.append(ReportMilestone(file_id, Milestone.COMPLETE))
+        download = self.downloads[file_id]
+        download.stage = Stage.COMPLETE
+        self._report(download, Milestone.COMPLETE)
+
+    def _report(self, download: Download, milestone: Milestone) -> None:
+        self._effects.append(ReportMilestone(download.file_id, milestone, download.share_chunk_count))
 
     def _advance(self, download: Download, now: int) -> None:
         """Asks for what is wanted, or goes on to the next stage."""
         if download.stage is Stage.SHARE and download.share_is_held:
             download.stage = Stage.WAITING
-            self._effects.append(ReportMilestone(download.file_id, Milestone.SHARE_HELD))
+            self._report(download, Milestone.SHARE_HELD)
         elif download.stage is Stage.EXCHANGE and download.is_whole:
             download.stage = Stage.FINISHING
             self._effects.append(FinishFile(download.file_id))

@@ -71,6 +71,11 @@ class Download:
         self._shares.update(shares)
 
     @property
+    def share_chunk_count(self) -> int:
+        """How many chunks those ranges hold."""
+        return self._shares.chunk_count
+
+    @property
     def share_is_held(self) -> bool:
         """Whether every chunk of the share is here and verified."""
         return all(self.verified.covers(*share) for share in self._shares)
@@ -134,11 +139,10 @@ class Download:
 
     def _random_chunk(self, wanted: RangeSet) -> int:
         index = self._random.randrange(wanted.chunk_count)
-        for start, stop in wanted:
-            if index < stop - start:
-                return start + index
-            index -= stop - start
-        raise AssertionError("an index beyond the set")
+        spans = iter(wanted)
+        while index >= (span := next(spans)).chunk_count:
+            index -= span.chunk_count
+        return span.start + index
 
     def delivered(self, frame: Frame, written: Written, now: int) -> bool:
         """A delivery is stored, as far as it was good.
@@ -166,4 +170,5 @@ class Download:
         self._number = 0
         self._acknowledged = 0
         self._sent_at.clear()
+        self._shares.clear()
         self.window.idle()

@@ -179,10 +179,16 @@ class FinishFile:
 
 @dataclass(frozen=True, slots=True)
 class ReportMilestone:
-    """Tell the server what was reached, and again until it has heard."""
+    """Tell the server what was reached, and again until it has heard.
+
+    Attributes:
+        share_chunk_count: chunks of the shares that the client knows of: a share that was given to it
+            meanwhile is not meant.
+    """
 
     file_id: FileId
     milestone: Milestone
+    share_chunk_count: int
 
 
 ClientEffect = SendDatagram | Contribute | FinishFile | ReportMilestone | InputDropped

@@ -24,15 +24,17 @@ class Interest:
     """What one client has asked of one file, and what became of it.
 
     A chunk that was asked for is *open* until it is *promised*: joined to a fetch, or on its way to the
-    client. The window bounds what is promised.
+    client. ``echo`` is the number of the request whose round trip the next promise measures; 0 once the
+    client has to stand in line, as waiting says nothing of the network. The window bounds what is promised.
     """
 
-    __slots__ = ("file", "in_flight", "member", "number", "open", "promised", "window_chunks")
+    __slots__ = ("echo", "file", "in_flight", "member", "number", "open", "promised", "window_chunks")
 
     def __init__(self, member: Member, file: SharedFile) -> None:
         self.member = member
         self.file = file
         self.number = 0
+        self.echo = 0
         self.window_chunks = 0
         self.open = RangeSet()
         self.promised = RangeSet()

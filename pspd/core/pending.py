@@ -26,10 +26,12 @@ class Fetch:
         sender: the session whose contribution is being received; None while none is.
         overtaken: the holder named has answered a later broadcast: this one was lost.
         waiters: who is to get it when it comes, and which part of it.
+        echoes: the request of each waiter that the delivery answers; 0 if that is no measure of a round trip.
     """
 
     __slots__ = (
         "asked_at",
+        "echoes",
         "file",
         "holder",
         "number",
@@ -52,6 +54,7 @@ class Fetch:
         self.sender: int | None = None
         self.overtaken = False
         self.waiters: dict[Interest, list[Range]] = {}
+        self.echoes: dict[Interest, int] = {}
 
     @property
     def chunk_count(self) -> int:
@@ -61,6 +64,7 @@ class Fetch:
     def join(self, interest: Interest, start: int, stop: int) -> None:
         """Lets someone wait for a part of the range."""
         self.waiters.setdefault(interest, []).append(Range(start, stop))
+        self.echoes[interest] = interest.echo
         interest.promise(start, stop)
 
     def leave(self, interest: Interest) -> None:

@@ -17,7 +17,7 @@ from pspd.core.members import Interest, Member
 from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.pending import Fetch
 from pspd.core.ranges import Range
-from pspd.core.rto import BACKOFF_EXPONENT_MAX, RTO_MAX_NS, RttEstimator
+from pspd.core.rto import RttEstimator
 from pspd.core.shared_file import SharedFile
 from pspd.core.timers import Timers
 from pspd.core.wire import (
@@ -33,7 +33,7 @@ from pspd.core.wire import (
 
 NAMED_TRIES = 3
 """How often one holder is named to answer, each time another if there is one, before every holder is asked."""
-FETCH_TRIES_MAX = 8
+FETCH_TRIES_MAX = 10
 """After so many broadcasts a fetch is given up; whoever waits for it is served anew, with other chunks first."""
 REORDERING_NS_MIN = 2 * MILLISECOND_NS
 """A broadcast that a later one overtook may still be on its way: it is given this, or half a round trip."""
@@ -80,7 +80,7 @@ class Relay:
         self, interest: Interest, number: int, window_chunks: int, ranges: Iterable[tuple[int, int]]
     ) -> None:
         """A client's newest request replaces what it asked before, except what is promised already."""
-        interest.number = number
+        interest.number = interest.echo = number
         interest.window_chunks = window_chunks
         interest.open.clear()
         interest.open.update(ranges)
@@ -98,20 +98,29 @@ class Relay:
         for delivery in list(interest.in_flight):
             self._settle(interest, delivery, arrived=True)
 
-    def delivery_sent(self, session: int, number: int) -> None:
-        """The bytes of a delivery are out of the cache."""
+    def delivery_sent(self, session: int, number: int) -> SharedFile | None:
+        """The bytes of a delivery are out of the cache. Returns whose they were; None if they were before."""
         pinned = self._unpin(session, number)
-        if pinned is not None:
-            file, span = pinned
-            file.traffic.delivered_bytes += file.manifest.byte_span(*span)[1]
+        if pinned is None:
+            return None
+        file, span = pinned
+        file.traffic.delivered_bytes += file.manifest.byte_span(*span)[1]
+        return file
 
-    def delivery_ended(self, member: Member | None, session: int, number: int, *, arrived: bool) -> None:
-        """A delivery has failed, or its own connection was closed in good order. The member may be gone by now."""
-        self._unpin(session, number)
+    def delivery_ended(
+        self, member: Member | None, session: int, number: int, *, arrived: bool
+    ) -> SharedFile | None:
+        """A delivery failed, or its own connection was closed in good order. The member may be gone by now.
+
+        Returns:
+            The file whose bytes left the cache by it; None if they had before.
+        """
+        pinned = self._unpin(session, number)
         for interest in member.interests.values() if member else ():
             if number in interest.in_flight:
                 self._settle(interest, number, arrived)
-                return
+                break
+        return pinned[0] if pinned else None
 
     def _unpin(self, session: int, number: int) -> tuple[SharedFile, Range] | None:
         pinned = self._pinned.pop((session, number), None)
@@ -131,6 +140,7 @@ class Relay:
         for interest in member.interests.values():
             for number in list(interest.in_flight):
                 self._settle(interest, number, arrived=False)
+            self._hungry[interest] = None  # out of every line: nothing is fetched for whom nothing can reach
         for fetch in member.asked:
             if fetch.sender is None:
                 self._timers.set(fetch, fetch.asked_at)
@@ -175,6 +185,7 @@ class Relay:
             self._fetch_from_cursor(interest)
         if not interest.open or interest.credit_chunks <= 0:
             return False
+        interest.echo = 0
         line = self._blocked.setdefault(interest.file, {})
         if ahead:
             self._blocked[interest.file] = {interest: None, **line}
@@ -198,7 +209,7 @@ class Relay:
                     return
                 self._cache.hit_count += part.chunk_count
                 interest.promise(*part)
-                self._deliver(interest, part, interest.number)
+                self._deliver(interest, part, interest.echo)
         for start, stop in list(interest.open):
             for fetch in file.fetches.overlapping(start, stop):
                 if interest.credit_chunks <= 0:
@@ -223,10 +234,9 @@ class Relay:
                 span, holder = self._fetchable(interest, start, stop)
                 if span is None:
                     shares_tried += 1
-                    share = file.share_at(start)
-                    if shares_tried > SHARES_TRIED_MAX or share is None:
+                    if shares_tried > SHARES_TRIED_MAX:
                         return
-                    start = share.stop
+                    start = file.share_at(start).stop
                 elif self._cache.reserve(file.file_id, *span):
                     self._start_fetch(interest, span, holder)
                     start = span.stop
@@ -247,16 +257,12 @@ class Relay:
         holder = self._choose_holder(file, start)
         if holder is None:
             return None, None
-        stop = file.held[holder.name].within(start, stop)[0].stop
-        share = file.share_at(start)
-        if share is not None:
-            stop = min(stop, share.stop)
+        stop = min(file.held[holder.name].within(start, stop)[0].stop, file.share_at(start).stop)
         return file.manifest.frame_from(start, stop, limit), holder
 
     def _choose_holder(self, file: SharedFile, chunk: int) -> Member | None:
         """Who is to send a chunk: the owner of its share if it can, else the holder who is asked least."""
-        share = file.share_at(chunk)
-        owner = self._members.get(share.owner) if share else None
+        owner = self._members.get(file.share_at(chunk).owner)
         if owner is not None and self._can_send(owner, file, chunk):
             return owner
         able = [m for name in file.held if (m := self._members.get(name)) and self._can_send(m, file, chunk)]
@@ -315,7 +321,7 @@ class Relay:
 
     def _timeout_ns(self, fetch: Fetch) -> int:
         rtt = fetch.holder.rtt if fetch.holder else self._rtt
-        return min(rtt.timeout_ns(self._random) << min(fetch.tries - 1, BACKOFF_EXPONENT_MAX), RTO_MAX_NS)
+        return rtt.timeout_ns(self._random, fetch.tries - 1)
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due."""
@@ -433,7 +439,7 @@ class Relay:
         self._cache.commit(file.file_id, fetch.start, fetch.stop)
         for interest, parts in fetch.waiters.items():
             # A chunk that was asked for twice says nothing of how long an answer takes (Karn's rule).
-            echo = interest.number if fetch.tries == 1 else 0
+            echo = fetch.echoes.get(interest, 0) if fetch.tries == 1 else 0
             for part in parts:
                 self._deliver(interest, part, echo)
         return None

@@ -11,9 +11,13 @@ RTO_MIN_NS = 50 * MILLISECOND_NS
 RTO_MAX_NS = 2 * SECOND_NS
 
 _GRANULARITY_NS = MILLISECOND_NS
-BACKOFF_EXPONENT_MAX = 4
-"""A timeout doubles at most so often: a lost datagram of a few bytes is no sign of congestion worth more."""
 _JITTER = 0.25
+
+LINEAR_TIMEOUTS = 4
+"""So many timeouts in a row leave the timeout as it is, then each doubles it: as Linux does for thin streams.
+
+A request or a broadcast is one small datagram with nothing behind it by which its loss could be seen
+earlier, and the bulk of the data flows by TCP, which does its own congestion control."""
 
 
 class RttEstimator:
@@ -27,14 +31,14 @@ class RttEstimator:
         min_ns: the shortest round trip seen.
     """
 
-    __slots__ = ("_backoff_exponent", "_rto_min_ns", "_rttvar_ns", "min_ns", "srtt_ns")
+    __slots__ = ("_rto_min_ns", "_rttvar_ns", "_timeout_count", "min_ns", "srtt_ns")
 
     def __init__(self, rto_min_ns: int = RTO_MIN_NS) -> None:
         self._rto_min_ns = rto_min_ns
         self.srtt_ns = 0
         self.min_ns = 0
         self._rttvar_ns = 0
-        self._backoff_exponent = 0
+        self._timeout_count = 0
 
     def sample(self, rtt_ns: int) -> None:
         """Takes in a measured round trip (RFC 6298, section 2)."""
@@ -46,22 +50,28 @@ class RttEstimator:
         self.srtt_ns = max(1, self.srtt_ns + (rtt_ns - self.srtt_ns) // 8)
 
     def timed_out(self) -> None:
-        """No answer came: wait longer the next time (section 5.5)."""
-        self._backoff_exponent = min(self._backoff_exponent + 1, BACKOFF_EXPONENT_MAX)
+        """No answer came: the backoff begins or goes on (section 5.5)."""
+        self._timeout_count += 1
 
     def answered(self) -> None:
         """An answer came: the backoff ends (section 5.7)."""
-        self._backoff_exponent = 0
+        self._timeout_count = 0
 
     @property
     def rto_ns(self) -> int:
-        """The timeout without jitter."""
+        """The timeout without backoff and jitter."""
         if self.srtt_ns == 0:
-            base = RTO_INITIAL_NS
-        else:
-            base = max(self._rto_min_ns, self.srtt_ns + max(_GRANULARITY_NS, 4 * self._rttvar_ns))
-        return min(base << self._backoff_exponent, RTO_MAX_NS)
+            return RTO_INITIAL_NS
+        rto_ns = max(self._rto_min_ns, self.srtt_ns + max(_GRANULARITY_NS, 4 * self._rttvar_ns))
+        return min(rto_ns, RTO_MAX_NS)
 
-    def timeout_ns(self, random: Random) -> int:
-        """The timeout with up to a quarter of jitter, so that those who lost together do not ask together."""
-        return int(self.rto_ns * (1 + _JITTER * random.random()))
+    def timeout_ns(self, random: Random, timeout_count: int | None = None) -> int:
+        """How long to wait now.
+
+        Args:
+            random: for up to a quarter of jitter, so that those who lost together do not ask together.
+            timeout_count: timeouts in a row, where the caller counts them by message; else those counted here.
+        """
+        count = self._timeout_count if timeout_count is None else timeout_count
+        backed_off_ns = min(self.rto_ns << min(max(0, count - LINEAR_TIMEOUTS), 16), RTO_MAX_NS)
+        return int(backed_off_ns * (1 + _JITTER * random.random()))

@@ -208,11 +208,13 @@ class ServerMachine:
         self._relay.serve(now)
 
     def link_opened(self, session: int, now: int) -> bool:
-        """A client's TCP link is there. Returns False if no such session is known."""
+        """A client's TCP link is there, in place of any before. Returns False if no such session is known."""
         member = self._sessions.get(session)
         if member is None:
             self._drop(DropReason.UNKNOWN_SESSION, f"link of session {session:016x}")
             return False
+        if member.linked:
+            self._relay.link_lost(member)
         member.linked = True
         self._relay.serve(now)
         return True
@@ -307,13 +309,28 @@ class ServerMachine:
                 Assign(member.session, file.manifest, shares, file.phase is Phase.EXCHANGING)
             )
 
-    def _reassign_shares(self, file: SharedFile) -> set[str]:
+    def _reassign_shares(self, file: SharedFile) -> list[str]:
         if file.phase is not Phase.SEEDING:
-            return set()
+            return []
         return file.reassign(self.members.keys(), self.client_names())
 
-    def milestone_reached(self, session: int, file_id: FileId, milestone: Milestone, now: int) -> None:
+    def milestone_reached(
+        self,
+        session: int,
+        file_id: FileId,
+        milestone: Milestone,
+        now: int,
+        share_chunk_count: int | None = None,
+    ) -> None:
         """A client holds its whole share, or has finished the file. Saying it twice does no harm.
+
+        Args:
+            session: the client's.
+            file_id: the file.
+            milestone: what it reached.
+            now: the time, in nanoseconds.
+            share_chunk_count: chunks of the share that it speaks of. If it was given more meanwhile, it
+                will speak again. None: not said, and not looked at.
 
         Raises:
             NotFound: there is no such file.
@@ -324,10 +341,11 @@ class ServerMachine:
         if milestone is Milestone.COMPLETE:
             file.complete.add(member.name)
             file.hold(member.name, [(0, file.manifest.chunk_count)])
+            file.shares_held(member.name)
             self._relay.satisfied(member.interest_in(file))
-        else:
+        elif share_chunk_count in (None, sum(share.chunk_count for share in file.shares_of(member.name))):
             file.hold(member.name, file.shares_of(member.name))
-            file.share_held(member.name)
+            file.shares_held(member.name)
         self._review(file, now)
         self._relay.serve(now)
 
@@ -444,7 +462,8 @@ class ServerMachine:
         file.traffic.retransmit_count += request.repeated
         if self.parameters.kept_links:
             self._relay.acknowledged(interest, request.acknowledged)
-        file.lack(member.name, request.ranges)
+        if file.lack(member.name, request.ranges):
+            self._review(file, now)
         ranges = file.servable(member.name, request.ranges)
         self._relay.asked(interest, request.number, self._granted(request.window_chunks), ranges)
         self._relay.serve(now)
@@ -505,8 +524,7 @@ class ServerMachine:
 
     def delivery_sent(self, session: int, number: int, now: int) -> None:
         """The views of a delivery are no longer needed."""
-        self._relay.delivery_sent(session, number)
-        self._relay.serve(now)
+        self._bytes_left(self._relay.delivery_sent(session, number), now)
 
     def delivery_finished(self, session: int, number: int, now: int) -> None:
         """The client has taken a delivery and closed its connection in good order."""
@@ -517,10 +535,13 @@ class ServerMachine:
         self._delivery_ended(session, number, now, arrived=False)
 
     def _delivery_ended(self, session: int, number: int, now: int, *, arrived: bool) -> None:
-        self._relay.delivery_ended(self._sessions.get(session), session, number, arrived=arrived)
-        for file in list(self.files.values()):
-            if file.phase is Phase.SEEDING:
-                self._review(file, now)
+        member = self._sessions.get(session)
+        self._bytes_left(self._relay.delivery_ended(member, session, number, arrived=arrived), now)
+
+    def _bytes_left(self, file: SharedFile | None, now: int) -> None:
+        """The last bytes of a file to leave make the seeded moment (R2)."""
+        if file is not None and file.phase is Phase.SEEDING:
+            self._review(file, now)
         self._relay.serve(now)
 
     def delivery_address(self, session: int) -> Address | None:

@@ -114,12 +114,14 @@ class SharedFile:
             case _:
                 return []
 
-    def share_at(self, chunk: int) -> Share | None:
-        """The share that a chunk belongs to."""
-        return self._owned.at(chunk)
+    def share_at(self, chunk: int) -> Share:
+        """The share that a chunk of a divided file belongs to."""
+        share = self._owned.at(chunk)
+        assert share is not None, "no such chunk"
+        return share
 
-    def share_held(self, name: str) -> None:
-        """A client has acknowledged its whole share."""
+    def shares_held(self, name: str) -> None:
+        """A client has acknowledged every share that it was given."""
         for share in self.shares:
             if share.owner == name:
                 share.held = True
@@ -129,14 +131,14 @@ class SharedFile:
         """Whether every share is held and acknowledged (R2)."""
         return all(share.held for share in self.shares)
 
-    def reassign(self, names: Collection[str], preferred: list[str]) -> set[str]:
-        """Gives shares that are not held, and whose owners are gone, to others in turn. Returns the new owners."""
+    def reassign(self, names: Collection[str], preferred: list[str]) -> list[str]:
+        """Gives shares that are not held, and whose owners are gone, to others in turn; returns those."""
         orphans = [share for share in self.shares if not share.held and share.owner not in names]
         if not preferred:
-            return set()
+            return []
         for index, share in enumerate(orphans):
             share.owner = preferred[index % len(preferred)]
-        return {share.owner for share in orphans}
+        return list(dict.fromkeys(share.owner for share in orphans))
 
     def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> None:
         """A connected member holds these ranges."""
@@ -145,20 +147,29 @@ class SharedFile:
             held.add(start, stop)
             self.available.add(start, stop)
 
-    def lack(self, name: str, ranges: Iterable[tuple[int, int]]) -> None:
-        """A member says that it lacks these ranges."""
-        held = self.held.get(name)
-        if held is not None:
-            held.difference_update(ranges)
+    def lack(self, name: str, ranges: Collection[tuple[int, int]]) -> bool:
+        """A connected member lacks these ranges. Returns whether it was thought to hold any of them."""
+        held = self.held[name]
+        if not any(held.within(*span) for span in ranges):
+            return False
+        held.difference_update(ranges)
+        self._find_available()
+        return True
 
     def depart(self, name: str) -> None:
-        """A member is gone: it holds nothing any more that could be had."""
+        """A member is gone: it holds nothing any more that could be had, not even its share."""
+        if self.phase is Phase.SEEDING:
+            for share in self.shares:
+                share.held = share.held and share.owner != name
         held = self.held.pop(name, None)
         self._departed.pop(name, None)
         if held:
             self._departed[name] = held
             if len(self._departed) > DEPARTED_MAX:
                 del self._departed[next(iter(self._departed))]
+        self._find_available()
+
+    def _find_available(self) -> None:
         self.available = RangeSet(
             span for chunks in self.held.values() for span in self.manifest.whole_units_of(chunks)
         )
@@ -176,7 +187,7 @@ class SharedFile:
         return sorted(found)
 
     def min_holder_count(self) -> int:
-        """The smallest number of connected members that hold one same chunk; 0 for a file without chunks."""
+        """The smallest number of connected members that hold one same chunk; of no chunk, all of them."""
         steps: dict[int, int] = {0: 0, self.manifest.chunk_count: 0}
         for chunks in self.held.values():
             for start, stop in self.manifest.whole_units_of(chunks):

@@ -22,22 +22,34 @@ from pspd.core.effects import (
     ServerEffect,
     StartExchange,
 )
-from pspd.core.manifest import Manifest
+from pspd.core.manifest import CHUNK_BYTES, Manifest
 from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
-from pspd.core.server import ServerMachine
-from pspd.core.storage import Held
+from pspd.core.server import LEASE_NS, ServerMachine
 from pspd.core.wire import Frame
 from pspd.store.digests import blake3_digest
 from pspd.store.memory import MemoryStore
 
 SERVER: Address = ("server", 1)
 
+Effect = ServerEffect | ClientEffect
+Action = Callable[[], object]
+
+
+def sample_bytes(size_bytes: int, seed: int = 7) -> bytes:
+    """Bytes of which no two chunks are alike."""
+    return Random(seed).randbytes(size_bytes)
+
 
 class Peer:
-    """A client or a source: its machine, its store, its session."""
+    """A client or a source: its machine, its store, its session, its faults.
 
-    def __init__(self, ether: Ether, name: str, seed: int) -> None:
-        self.ether = ether
+    Attributes:
+        forge: what becomes of a payload it contributes; None breaks the connection before the end.
+        takes_deliveries: whether deliveries reach it.
+        link: counts its TCP links; what was sent over an earlier one is lost.
+    """
+
+    def __init__(self, name: str, seed: int) -> None:
         self.name = name
         self.address: Address = (name, 1)
         self.machine = ClientMachine(seed)
@@ -45,17 +57,27 @@ class Peer:
         self.original: bytes | None = None
         self.session = 0
         self.alive = True
+        self.linked = False
+        self.link = 0
+        self.forge: Callable[[Frame, bytes], bytes | None] = lambda frame, payload: payload
+        self.takes_deliveries = True
+        self.wakes_at: int | None = None
 
-    def payload(self, frame: Frame) -> bytes:
+    def payload(self, frame: Frame) -> bytes | None:
         if self.original is not None:
-            return self.original[frame.start * 1024 : frame.start * 1024 + frame.length]
-        view = self.store.payload(frame.file_id, frame.start, frame.stop)
-        assert isinstance(view, memoryview)
-        return bytes(view)
+            offset = frame.start * CHUNK_BYTES
+            return self.forge(frame, self.original[offset : offset + frame.length])
+        return self.forge(frame, bytes(self.store.payload(frame.file_id, frame.start, frame.stop)))
 
 
 class Ether:
-    """Everything in one place, in virtual nanoseconds."""
+    """Everything in one place, in virtual nanoseconds.
+
+    Attributes:
+        events: what the machines told and nobody carries out.
+        on_effect: hears of every effect, with the name of whose it is ("" for the server's).
+        used_chunks_max: the most that the cache ever held.
+    """
 
     def __init__(
         self,
@@ -73,39 +95,61 @@ class Ether:
         self.server = ServerMachine(parameters, cache_chunks, blake3_digest, seed)
         self.peers: dict[str, Peer] = {}
         self.loss, self.duplicate, self.delay_ns = loss, duplicate, delay_ns
-        self.events: list[ServerEffect | ClientEffect] = []
-        self.on_event: Callable[[ServerEffect], None] = lambda event: None
-        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self.events: list[Effect] = []
+        self.on_effect: Callable[[str, Effect], None] = lambda name, effect: None
+        self.used_chunks_max = 0
+        self._queue: list[tuple[int, int, Action]] = []
         self._order = count()
+        self._sessions: dict[int, Peer] = {}
+        self._touched: dict[Peer, None] = {}
+        self._server_wakes_at: int | None = None
 
     # -- people
 
     def join(self, name: str, *, source: bool = False) -> Peer:
-        peer = self.peers.get(name) or Peer(self, name, self.random.getrandbits(32))
+        peer = self.peers.get(name) or Peer(name, self.random.getrandbits(32))
         peer.alive = True
         self.peers[name] = peer
         member = self.server.client_joined(
             name, name.encode(), self.now, source=source, delivery_port=1, held=peer.store.known()
         )
         peer.session = member.session
+        self._sessions[peer.session] = peer
         peer.machine.joined(member.session, SERVER, self.parameters, self.now)
-        if self.parameters.kept_links:
-            self.server.link_opened(member.session, self.now)
+        self._renew(peer, member.session)
+        self.open_link(peer)
         self.settle()
         return peer
 
-    def crash(self, name: str) -> None:
+    def crash(self, name: str, *, silently: bool = False) -> None:
+        """The client is gone at once; its files stay. Silently: the server finds out when the lease ends."""
         peer = self.peers[name]
         peer.alive = False
         peer.machine = ClientMachine(self.random.getrandbits(32))
-        self.server.client_left(peer.session, "crashed", self.now)
+        if not silently:
+            self.server.link_closed(peer.session, self.now)
+            self.server.client_left(peer.session, "crashed", self.now)
+        self.settle()
+
+    def open_link(self, peer: Peer) -> None:
+        """Opens the link that the profile keeps, if it does; whatever an old one carried is lost."""
+        if self.parameters.kept_links:
+            peer.link, peer.linked = peer.link + 1, True
+            self.server.link_opened(peer.session, self.now)
+            peer.machine.link_opened(self.now)
+        self._touch(peer)
+
+    def cut_link(self, peer: Peer) -> None:
+        """The link breaks; what is on its way over it is lost."""
+        peer.link, peer.linked = peer.link + 1, False
+        self.server.link_closed(peer.session, self.now)
         self.settle()
 
     def seed(
         self, name: str, data: bytes, share_count: int | None = None, *, hold_back: bool = False
     ) -> Manifest:
         source = self.join(f"source of {name}", source=True)
-        self.run(lambda: self.server.members[source.name].address is not None, 60 * SECOND_NS)
+        assert self.run(lambda: self.server.members[source.name].address is not None, 60 * SECOND_NS)
 
         def read_at(offset: int, length: int) -> bytes:
             return data[offset : offset + length]
@@ -121,40 +165,81 @@ class Ether:
 
     # -- time
 
-    def at(self, when: int, action: Callable[[], None]) -> None:
+    def at(self, when: int, action: Action) -> None:
         heapq.heappush(self._queue, (when, next(self._order), action))
-
-    def settle(self) -> None:
-        """Carries out effects until there are none."""
-        while self._carry_out():
-            pass
 
     def run(self, until: Callable[[], bool], limit_ns: int) -> bool:
         """Lets time pass until a condition holds; False if it does not within ``limit_ns``."""
         end = self.now + limit_ns
+        self.settle()
         while not until():
-            machines = [self.server, *(peer.machine for peer in self.peers.values() if peer.alive)]
-            deadlines = [deadline for m in machines if (deadline := m.next_timeout()) is not None]
-            if self._queue:
-                deadlines.append(self._queue[0][0])
-            if not deadlines or min(deadlines) > end:
+            if self._queue[0][0] > end:
+                self.now = end
                 return False
-            self.now = max(self.now, min(deadlines))
-            while self._queue and self._queue[0][0] <= self.now:
-                heapq.heappop(self._queue)[2]()
-                self.settle()
-            for peer in self.peers.values():
-                if peer.alive and peer.session in self.server._sessions:
-                    self.server.lease_renewed(peer.session, self.now)
-            for machine in machines:
-                machine.handle_timeout(self.now)
-                self.settle()
+            when, _, action = heapq.heappop(self._queue)
+            self.now = max(self.now, when)
+            action()
+            self.settle()
         return True
 
-    def _later(self, action: Callable[[], None]) -> None:
+    def pass_time(self, duration_ns: int) -> None:
+        """Lets so much time pass."""
+        assert not self.run(lambda: False, duration_ns)
+
+    def settle(self) -> None:
+        """Carries out effects until there are none, and sets the alarms for what comes later."""
+        while effects := self.server.poll():
+            for effect in effects:
+                self.on_effect("", effect)
+                self._server_effect(effect)
+        touched, self._touched = self._touched, {}
+        for peer in touched:
+            for client_effect in peer.machine.poll():
+                self.on_effect(peer.name, client_effect)
+                if peer.alive:
+                    self._client_effect(peer, client_effect)
+            self._set_alarm(peer)
+        if self._touched or touched:
+            self.settle()
+            return
+        self.used_chunks_max = max(self.used_chunks_max, self.server.cache.used_chunks)
+        deadline = self.server.next_timeout()
+        if deadline is not None and deadline != self._server_wakes_at:
+            self._server_wakes_at = deadline
+            self.at(deadline, self._wake_server)
+
+    def _wake_server(self) -> None:
+        self._server_wakes_at = None
+        self.server.handle_timeout(self.now)
+
+    def _set_alarm(self, peer: Peer) -> None:
+        deadline = peer.machine.next_timeout()
+        if deadline is not None and deadline != peer.wakes_at:
+            peer.wakes_at = deadline
+            self.at(deadline, lambda: self._wake(peer))
+
+    def _wake(self, peer: Peer) -> None:
+        peer.wakes_at = None
+        if peer.alive:
+            peer.machine.handle_timeout(self.now)
+        self._touch(peer)
+
+    def _touch(self, peer: Peer) -> None:
+        self._touched[peer] = None
+
+    def _renew(self, peer: Peer, session: int) -> None:
+        if peer.alive and peer.session == session and self._member_of(peer):
+            self.server.lease_renewed(session, self.now)
+            self.at(self.now + LEASE_NS // 3, lambda: self._renew(peer, session))
+
+    def _member_of(self, peer: Peer) -> bool:
+        member = self.server.members.get(peer.name)
+        return member is not None and member.session == peer.session
+
+    def _later(self, action: Action) -> None:
         self.at(self.now + int(self.delay_ns * (0.5 + self.random.random())), action)
 
-    def _datagram(self, action: Callable[[], None]) -> None:
+    def _datagram(self, action: Action) -> None:
         copies = 2 if self.random.random() < self.duplicate else 1
         for _ in range(copies):
             if self.random.random() >= self.loss:
@@ -162,31 +247,15 @@ class Ether:
 
     # -- effects
 
-    def _carry_out(self) -> bool:
-        effects = self.server.poll()
-        for effect in effects:
-            self._server_effect(effect)
-        busy = bool(effects)
-        for peer in [peer for peer in self.peers.values() if peer.machine._effects]:
-            for client_effect in peer.machine.poll():
-                busy = True
-                if peer.alive:
-                    self._client_effect(peer, client_effect)
-        return busy
-
-    def _by_session(self, session: int) -> Peer | None:
-        return next((p for p in self.peers.values() if p.alive and p.session == session), None)
-
     def _server_effect(self, effect: ServerEffect) -> None:
         match effect:
             case SendDatagram(address, data):
-                peer = self.peers[address[0]]
-                self._datagram(lambda: peer.alive and peer.machine.receive_datagram(data, SERVER, self.now))
+                self._datagram(lambda: self._arrive(self.peers[address[0]], data))
             case Deliver():
                 self._deliver(effect)
             case Assign(session, manifest, shares, started):
                 if peer := self._by_session(session):
-                    held: Held = peer.store.begin(manifest)
+                    held = peer.store.begin(manifest)
                     peer.machine.file_assigned(manifest, shares, started, held, self.now)
             case StartExchange(session, file_id):
                 if peer := self._by_session(session):
@@ -194,64 +263,103 @@ class Ether:
             case EndSession(session, _):
                 if peer := self._by_session(session):
                     peer.machine.left()
-            case CloseLink():
-                pass
+            case CloseLink(session):
+                if (peer := self._by_session(session)) and self._member_of(peer):
+                    self.cut_link(peer)
+                    self._later(lambda: self.open_link(peer))
             case _:
                 self.events.append(effect)
-                self.on_event(effect)
+
+    def _by_session(self, session: int) -> Peer | None:
+        peer = self._sessions[session]
+        if not peer.alive or peer.session != session:
+            return None
+        self._touch(peer)
+        return peer
+
+    def _arrive(self, peer: Peer, data: bytes) -> None:
+        if peer.alive:
+            peer.machine.receive_datagram(data, SERVER, self.now)
+            self._touch(peer)
 
     def _deliver(self, effect: Deliver) -> None:
+        """The views are read twice, at the beginning and when they are given back: they must not change."""
         payload = b"".join(effect.views)
         assert len(payload) == effect.frame.length
         peer = self._by_session(effect.session)
-        if peer is None:
+        link = peer.link if peer else 0
+
+        def is_there() -> bool:
+            assert peer is not None
+            linked = peer.link == link and (peer.linked or not self.parameters.kept_links)
+            return peer.alive and peer.session == effect.session and linked and peer.takes_deliveries
+
+        if peer is None or not is_there():
             self.server.delivery_failed(effect.session, effect.number, self.now)
             return
-        self.server.delivery_sent(effect.session, effect.number, self.now)
+
+        def leave() -> None:
+            assert b"".join(effect.views) == payload, "the bytes changed while they were sent"
+            self.server.delivery_sent(effect.session, effect.number, self.now)
 
         def arrive() -> None:
-            if not peer.alive or peer.session != effect.session:
-                self.server.delivery_failed(effect.session, effect.number, self.now)
-                return
-            if peer.machine.delivery_started(effect.frame, "server"):
-                frame = effect.frame
-                written = peer.store.write(frame.file_id, frame.start, frame.stop, memoryview(payload))
-                peer.machine.delivery_stored(frame, written, self.now)
+            if is_there():
+                self._store(peer, effect.frame, payload)
             if not self.parameters.kept_links:
-                self.server.delivery_finished(effect.session, effect.number, self.now)
+                tell = self.server.delivery_finished if is_there() else self.server.delivery_failed
+                tell(effect.session, effect.number, self.now)
 
+        self.at(self.now + self.delay_ns // 2, leave)
         self.at(self.now + self.delay_ns, arrive)
+
+    def _store(self, peer: Peer, frame: Frame, payload: bytes) -> None:
+        if peer.machine.delivery_started(frame, "server"):
+            written = peer.store.write(frame.file_id, frame.start, frame.stop, memoryview(payload))
+            peer.machine.delivery_stored(frame, written, self.now)
+        self._touch(peer)
 
     def _client_effect(self, peer: Peer, effect: ClientEffect) -> None:
         match effect:
             case SendDatagram(_, data):
                 self._datagram(lambda: self.server.receive_datagram(data, peer.address, self.now))
             case Contribute(frame):
-                payload = peer.payload(frame)
-                self.at(self.now + self.delay_ns, lambda: self._contribute(peer, frame, payload))
+                link = peer.link
+                self.at(self.now + self.delay_ns // 2, lambda: self._contribute(peer, link, frame))
             case FinishFile(file_id):
                 peer.store.finish(file_id)
                 peer.machine.file_finished(file_id)
-            case ReportMilestone(file_id, milestone):
-                session = peer.session
-
-                def report() -> None:
-                    if peer.alive and peer.session == session:
-                        self.server.milestone_reached(session, file_id, milestone, self.now)
-
-                self._later(report)
+                self._touch(peer)
+            case ReportMilestone():
+                self._later(lambda session=peer.session: self._report(peer, session, effect))
             case _:
                 self.events.append(effect)
 
-    def _contribute(self, peer: Peer, frame: Frame, payload: bytes) -> None:
-        if not peer.alive or peer.session != frame.session:
+    def _report(self, peer: Peer, session: int, effect: ReportMilestone) -> None:
+        if peer.alive and peer.session == session and self._member_of(peer):
+            self.server.milestone_reached(
+                session, effect.file_id, effect.milestone, self.now, effect.share_chunk_count
+            )
+
+    def _contribute(self, peer: Peer, link: int, frame: Frame) -> None:
+        def is_there() -> bool:
+            return peer.alive and peer.session == frame.session and peer.link == link
+
+        if not is_there():
             return
+        payload = peer.payload(frame)
         views = self.server.contribution_started(frame, peer.name, self.now)
         if views is None:
             return
-        offset = 0
-        for view in views:
-            view[:] = payload[offset : offset + len(view)]
-            offset += len(view)
-        assert offset == len(payload)
-        self.server.contribution_received(frame, self.now)
+
+        def arrive() -> None:
+            if payload is None or not is_there():
+                self.server.contribution_aborted(frame, self.now)
+                return
+            offset = 0
+            for view in views:
+                view[:] = payload[offset : offset + len(view)]
+                offset += len(view)
+            assert offset == frame.length
+            self.server.contribution_received(frame, self.now)
+
+        self.at(self.now + self.delay_ns // 2, arrive)

@@ -16,7 +16,7 @@ def manifest_of(size_bytes: int) -> Manifest:
     return Manifest("a", size_bytes, bytes(-(-size_bytes // block_bytes_of(size_bytes)) * DIGEST_BYTES), b"")
 
 
-PAIRS = manifest_of(8 * MIB + 3 * CHUNK_BYTES)
+PAIRS = manifest_of(2 * MIB + 3 * CHUNK_BYTES)
 """Blocks of two chunks; the last has one."""
 LAST = PAIRS.chunk_count
 

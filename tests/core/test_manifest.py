@@ -28,7 +28,7 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 TIB = 1024 * GIB
 
-sizes = st.integers(0, 40 * KIB) | st.integers(8 * MIB, 9 * MIB) | st.integers(0, 2 * TIB)
+sizes = st.integers(0, 40 * KIB) | st.integers(2 * MIB, 3 * MIB) | st.integers(0, 2 * TIB)
 
 
 def sha256(parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
@@ -65,9 +65,9 @@ class TestGeometry:
         ("size_bytes", "block_bytes"),
         [
             (0, KIB),
-            (8 * MIB, KIB),
-            (8 * MIB + 1, 2 * KIB),
-            (512 * MIB, 64 * KIB),
+            (2 * MIB, KIB),
+            (2 * MIB + 1, 2 * KIB),
+            (128 * MIB, 64 * KIB),
             (64 * GIB, 64 * KIB),
             (64 * GIB + 1, 128 * KIB),
             (4 * TIB - 1024, 4 * MIB),
@@ -172,7 +172,7 @@ class TestUnits:
     @example(17 * MIB, 15_000)  # blocks that two borders cut
     @example(17 * MIB, 40_000)  # more shares than chunks: borders that coincide
     @example(4 * KIB, 100)
-    @given(st.integers(0, 300 * KIB) | st.integers(8 * MIB, 20 * MIB), st.integers(0, 20_000))
+    @given(st.integers(0, 300 * KIB) | st.integers(2 * MIB, 5 * MIB), st.integers(0, 20_000))
     def test_tile_the_file_and_end_at_every_border(self, size_bytes: int, share_count: int) -> None:
         manifest = hollow(size_bytes, share_count)
         units = [unit for unit, _ in manifest.units(0, manifest.chunk_count)]
@@ -199,7 +199,7 @@ class TestUnits:
         assert pieces == [t for t in tiles if t.start % step or (t.stop % step and t.stop != last)]
 
     def test_carry_the_digest_of_their_bytes(self) -> None:
-        size_bytes = 8 * MIB + 5 * KIB + 1
+        size_bytes = 2 * MIB + 5 * KIB + 1
         manifest, data = small(size_bytes, 7)
         assert manifest.cut_digests
         for unit, expected in manifest.units(0, manifest.chunk_count):
@@ -207,7 +207,7 @@ class TestUnits:
             assert expected == sha256([data[offset : offset + length]])
 
     def test_units_of_a_range_start_with_the_unit_that_holds_its_first_chunk(self) -> None:
-        manifest = hollow(9 * MIB)
+        manifest = hollow(3 * MIB)
         assert [unit for unit, _ in manifest.units(3, 5)] == [Range(2, 4), Range(4, 6)]
         assert list(manifest.units(3, 3)) == []
 
@@ -224,7 +224,7 @@ class TestWholeUnits:
         assert found == (Range(inside[0].start, inside[-1].stop) if inside else Range(start, start))
 
     def test_of_a_set(self) -> None:
-        manifest = hollow(9 * MIB)
+        manifest = hollow(3 * MIB)
         assert manifest.whole_units_of(RangeSet([(1, 5), (7, 8), (10, 12)])) == RangeSet([(2, 4), (10, 12)])
 
 
@@ -244,7 +244,7 @@ class TestFrames:
             start = frame.stop
 
     def test_end_with_a_unit_where_one_fits(self) -> None:
-        manifest = hollow(64 * MIB)
+        manifest = hollow(16 * MIB)
         assert manifest.block_chunks == 8
         assert manifest.frame_from(0, 100, 20) == Range(0, 16)
         assert manifest.frame_from(0, 10, 20) == Range(0, 10)

@@ -132,17 +132,19 @@ def test_a_name_stands_for_one_file(network: Network, tmp_path: Path) -> None:
 
 
 def test_a_users_own_file_is_not_overwritten(network: Network, tmp_path: Path) -> None:
-    """A client whose folder has a file of that name already keeps it, and says why it is not done."""
+    """A client whose folder has a file of that name says so; it gets this one when that is moved away."""
     network.server()
-    client = network.client("a")
-    network.client("b")
-    own = network.copy("a", "file.bin")
-    own.write_bytes(b"mine")
+    network.client("a")
     source = random_file(tmp_path / "file.bin", 100_000)
-    network.ctl("seed", source, "--clients", 2)
-    network.await_copies(source, "b")
-    network.until("the client says so", lambda: "file.bin" in client.log_text())
-    assert own.read_bytes() == b"mine"
+    network.ctl("seed", source, "--wait")
+    own = random_file(network.copy("late", "file.bin"), 100)
+    late = network.client("late")
+    network.until("the client says so", lambda: "file.bin" in late.log_text())
+    assert own.stat().st_size == 100
+    own.rename(own.with_name("mine.bin"))
+    assert late.stop() == 0
+    network.client("late")
+    network.await_copies(source, ["late"])
 
 
 def test_the_source_may_be_deleted_when_all_have_it(network: Network, tmp_path: Path) -> None:

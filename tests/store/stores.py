@@ -16,7 +16,7 @@ from pspd.store.disk import DiskStore
 from pspd.store.memory import MemoryStore
 
 MIB = 1024 * 1024
-SIZES = (0, 1, 1023, 1024, 1025, 5000, 8 * MIB + 3 * 1024 + 7)
+SIZES = (0, 1, 1023, 1024, 1025, 5000, 2 * MIB + 3 * 1024 + 7)
 """No chunk, one, exact multiples, several blocks, and blocks of two chunks (which shares can cut)."""
 
 

@@ -15,7 +15,7 @@ from pspd.core.storage import Held, Storage, Written
 from pspd.errors import IntegrityError, InternalError, StorageError
 from tests.store.stores import MIB, SIZES, Bench, DiskBench, MemoryBench, Sample, in_steps
 
-BLOCKS_OF_TWO_BYTES = 8 * MIB + 1024
+BLOCKS_OF_TWO_BYTES = 2 * MIB + 3 * 1024
 """The smallest round size whose blocks have two chunks."""
 
 

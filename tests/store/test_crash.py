@@ -33,7 +33,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 class TestCrash:
     def test_closing_writes_nothing(self, disk: DiskBench) -> None:
         disk.receive(Sample(5000))
-        other = Sample(8 * MIB + 1024, name="b.bin")
+        other = Sample(2 * MIB + 1024, name="b.bin")
         disk.begin(other)
         disk.write_parts(other, [(0, 5), (7, 9)])
         before = snapshot(disk.folder)

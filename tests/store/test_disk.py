@@ -40,17 +40,17 @@ class TestRestart:
     def test_an_unfinished_file_goes_on_where_it_was(
         self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        sample = Sample(8 * MIB + 1024, share_count=7)
+        sample = Sample(2 * MIB + 1024, share_count=7)
         disk.begin(sample)
-        disk.write_parts(sample, [(0, 100), (300, 301), (1000, 5000)])
+        disk.write_parts(sample, [(0, 100), (300, 301), (1000, 2000)])
         verified = disk.store.known()[sample.file_id].verified
-        assert verified == RangeSet([(0, 100), (1000, 5000)])
+        assert verified == RangeSet([(0, 100), (1000, 2000)])
         with monkeypatch.context() as patch:
             patch.setattr(os, "pread", error_of(errno.EIO))
             disk.restart()
         assert disk.store.known() == {sample.file_id: Held(verified, complete=False)}
         assert disk.begin(sample) == Held(verified, complete=False)
-        assert disk.payload(sample, 1000, 5000) == sample.chunks(1000, 5000)
+        assert disk.payload(sample, 1000, 2000) == sample.chunks(1000, 2000)
         disk.write_parts(sample, disk.store.missing(sample.file_id))
         disk.store.finish(sample.file_id)
         disk.restart()
@@ -74,7 +74,7 @@ class TestRestart:
         assert disk.visible() == {"a.bin": b""}
 
     def test_the_division_is_remembered(self, disk: DiskBench) -> None:
-        sample = Sample(8 * MIB + 1024)
+        sample = Sample(2 * MIB + 1024)
         disk.begin(sample)
         sample.manifest = sample.divided(7)
         disk.begin(sample)
@@ -85,7 +85,7 @@ class TestRestart:
         assert disk.store.known()[sample.file_id].verified == RangeSet([piece])
 
     def test_chunks_that_a_new_division_only_keeps_are_not_trusted_later(self, disk: DiskBench) -> None:
-        sample = Sample(8 * MIB + 1024, share_count=7)
+        sample = Sample(2 * MIB + 1024, share_count=7)
         cut, whole = sample.manifest, sample.divided(0)
         piece = cut.cut_pieces()[0]
         disk.begin(sample)
@@ -372,7 +372,7 @@ class TestDiskErrors:
     def test_a_division_that_cannot_be_saved_is_tried_again(
         self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        sample = Sample(8 * MIB + 1024)
+        sample = Sample(2 * MIB + 1024)
         disk.begin(sample)
         disk.write(sample, 0, 100)
         sample.manifest = sample.divided(7)

@@ -1,0 +1,104 @@
+"""Retransmission timeouts: the numbers of RFC 6298, and what departs from them."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.rto import LINEAR_TIMEOUTS, RTO_INITIAL_NS, RTO_MAX_NS, RTO_MIN_NS, RttEstimator
+
+NO_JITTER = type("NoJitter", (Random,), {"random": lambda self: 0.0})()
+MOST_JITTER = type("MostJitter", (Random,), {"random": lambda self: 1.0})()
+
+
+def estimator_of(*samples_ms: float) -> RttEstimator:
+    rtt = RttEstimator()
+    for sample_ms in samples_ms:
+        rtt.sample(int(sample_ms * MILLISECOND_NS))
+    return rtt
+
+
+class TestEstimate:
+    def test_before_any_sample_the_timeout_is_the_initial_one(self) -> None:
+        assert RttEstimator().rto_ns == RTO_INITIAL_NS
+
+    def test_the_first_sample_sets_srtt_to_it_and_the_variation_to_half(self) -> None:
+        rtt = estimator_of(100)
+        assert rtt.srtt_ns == 100 * MILLISECOND_NS
+        assert rtt.rto_ns == (100 + 4 * 50) * MILLISECOND_NS  # section 2.2
+
+    def test_later_samples_weigh_an_eighth_and_a_quarter(self) -> None:
+        rtt = estimator_of(100, 200)
+        # Section 2.3: RTTVAR = 3/4 * 50 + 1/4 * |100 - 200| = 62.5; SRTT = 7/8 * 100 + 1/8 * 200 = 112.5.
+        assert rtt.srtt_ns == 112.5 * MILLISECOND_NS
+        assert rtt.rto_ns == (112.5 + 4 * 62.5) * MILLISECOND_NS
+
+    def test_a_steady_path_is_left_the_clock_s_granularity(self) -> None:
+        rtt = estimator_of(*[200] * 200)
+        assert rtt.rto_ns == pytest.approx(201 * MILLISECOND_NS, abs=1000)
+
+    def test_never_goes_below_the_floor_that_its_owner_gives(self) -> None:
+        assert estimator_of(0.1).rto_ns == RTO_MIN_NS
+        slow = RttEstimator(300 * MILLISECOND_NS)
+        slow.sample(1)
+        assert slow.rto_ns == 300 * MILLISECOND_NS
+
+    def test_never_goes_beyond_the_ceiling(self) -> None:
+        assert estimator_of(60_000).rto_ns == RTO_MAX_NS
+
+    def test_remembers_the_shortest_round_trip(self) -> None:
+        assert estimator_of(7, 3, 9).min_ns == 3 * MILLISECOND_NS
+
+    def test_a_round_trip_of_no_time_is_a_sample_too(self) -> None:
+        rtt = estimator_of(0)
+        assert (rtt.srtt_ns, rtt.rto_ns) == (1, RTO_MIN_NS)
+
+    @given(st.lists(st.integers(0, 100 * SECOND_NS), min_size=1))
+    def test_stays_between_floor_and_ceiling_and_the_mean_among_the_samples(self, samples: list[int]) -> None:
+        rtt = RttEstimator()
+        for sample in samples:
+            rtt.sample(sample)
+        assert RTO_MIN_NS <= rtt.rto_ns <= RTO_MAX_NS
+        assert max(1, min(samples) - 8) <= max(1, rtt.srtt_ns) <= max(1, *samples)
+        assert rtt.min_ns == min(samples)
+
+
+class TestBackoff:
+    def test_the_first_timeouts_leave_the_timeout_and_each_later_one_doubles_it(self) -> None:
+        rtt = estimator_of(20)
+        base_ns = rtt.rto_ns
+        waits = []
+        for _ in range(LINEAR_TIMEOUTS + 4):
+            waits.append(rtt.timeout_ns(NO_JITTER))
+            rtt.timed_out()
+        assert waits == [base_ns] * (LINEAR_TIMEOUTS + 1) + [2 * base_ns, 4 * base_ns, 8 * base_ns]
+
+    def test_ends_at_the_ceiling(self) -> None:
+        rtt = estimator_of(20)
+        for _ in range(1000):
+            rtt.timed_out()
+        assert rtt.timeout_ns(NO_JITTER) == RTO_MAX_NS
+
+    def test_ends_with_an_answer(self) -> None:
+        rtt = estimator_of(20)
+        for _ in range(10):
+            rtt.timed_out()
+        rtt.answered()
+        assert rtt.timeout_ns(NO_JITTER) == rtt.rto_ns
+
+    def test_counts_by_message_where_its_caller_does(self) -> None:
+        rtt = estimator_of(20)
+        rtt.timed_out()
+        waits = [rtt.timeout_ns(NO_JITTER, count) for count in (-1, 0, LINEAR_TIMEOUTS, LINEAR_TIMEOUTS + 1)]
+        assert waits == [rtt.rto_ns] * 3 + [2 * rtt.rto_ns]
+
+    def test_jitter_adds_up_to_a_quarter(self) -> None:
+        rtt = estimator_of(100)
+        assert rtt.timeout_ns(MOST_JITTER) == rtt.rto_ns * 5 // 4
+        waits = [rtt.timeout_ns(Random(seed)) for seed in range(20)]
+        assert len(set(waits)) == 20
+        assert all(rtt.rto_ns <= wait <= rtt.rto_ns * 5 // 4 for wait in waits)

@@ -1,0 +1,115 @@
+"""How many chunks may be on their way: the window follows the rate of the path."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.window import EPOCHS, QUEUE_TIME_NS, TIMEOUTS_BEFORE_SHRINKING, Window
+
+RTT_NS = 10 * MILLISECOND_NS
+STEP_NS = 20 * MILLISECOND_NS
+
+
+def flow(window: Window, chunks_per_second: int, steps: int, now: int = 0) -> int:
+    """Chunks arrive at a rate; returns when the last did."""
+    for _ in range(steps):
+        window.delivered(chunks_per_second * STEP_NS // SECOND_NS, RTT_NS, now)
+        now += STEP_NS
+    return now
+
+
+class TestWindow:
+    def test_begins_at_its_least(self) -> None:
+        assert Window(16, 4096).chunks == 16
+
+    def test_doubles_at_most_once_an_epoch_while_it_is_what_limits(self) -> None:
+        window = Window(16, 4096)
+        sizes = []
+        for step in range(5):
+            window.delivered(10_000, RTT_NS, step * STEP_NS)
+            sizes.append(window.chunks)
+        assert sizes == [16, 32, 64, 128, 256]
+
+    def test_settles_at_rate_times_round_trip_and_queue_time(self) -> None:
+        window = Window(16, 4096)
+        flow(window, 10_000, 30)
+        assert window.chunks == 10_000 * (RTT_NS + QUEUE_TIME_NS) // SECOND_NS
+
+    def test_a_stall_does_not_make_it_narrower_until_it_is_forgotten(self) -> None:
+        window = Window(16, 4096)
+        now = flow(window, 10_000, 30)
+        full = window.chunks
+        now = flow(window, 100, EPOCHS - 1, now)
+        assert window.chunks == full
+        flow(window, 100, 3 * EPOCHS, now)
+        assert window.chunks == 16
+
+    def test_nothing_is_measured_within_a_round_trip(self) -> None:
+        window = Window(16, 4096)
+        for now in range(0, 9 * MILLISECOND_NS, MILLISECOND_NS):
+            window.delivered(1000, RTT_NS, now)
+        assert window.chunks == 16
+
+    def test_never_leaves_its_bounds(self) -> None:
+        window = Window(16, 64)
+        flow(window, 1_000_000, 30)
+        assert window.chunks == 64
+
+    def test_a_window_of_one_chunk_stays_one(self) -> None:
+        window = Window(1, 1)
+        flow(window, 1000, 30)
+        window.timed_out()
+        assert window.chunks == 1
+
+    def test_several_timeouts_in_a_row_halve_it(self) -> None:
+        window = Window(16, 4096)
+        flow(window, 10_000, 30)
+        full = window.chunks
+        for _ in range(TIMEOUTS_BEFORE_SHRINKING - 1):
+            window.timed_out()
+        assert window.chunks == full
+        window.timed_out()
+        assert window.chunks == full // 2
+
+    def test_an_arrival_between_timeouts_begins_their_count_anew(self) -> None:
+        window = Window(16, 4096)
+        now = flow(window, 10_000, 30)
+        full = window.chunks
+        for _ in range(5):
+            window.timed_out()
+            window.timed_out()
+            window.delivered(1, RTT_NS, now)
+        assert window.chunks == full
+
+    def test_idle_time_is_no_measure_of_the_rate(self) -> None:
+        window = Window(16, 4096)
+        now = flow(window, 10_000, 30)
+        full = window.chunks
+        for _ in range(3 * EPOCHS):
+            window.idle()
+            now += 100 * SECOND_NS
+            window.delivered(5, RTT_NS, now)
+        assert window.chunks == full
+
+    @given(
+        st.lists(
+            st.one_of(
+                st.tuples(st.integers(0, 10_000), st.integers(0, SECOND_NS), st.integers(0, SECOND_NS)),
+                st.none(),
+            )
+        )
+    )
+    def test_whatever_happens_it_stays_in_its_bounds(self, steps: list[tuple[int, int, int] | None]) -> None:
+        window, now = Window(8, 512), 0
+        for step in steps:
+            before = window.chunks
+            if step is None:
+                window.timed_out()
+            else:
+                chunk_count, rtt_ns, pause_ns = step
+                now += pause_ns
+                window.delivered(chunk_count, rtt_ns, now)
+            assert 8 <= window.chunks <= 512
+            assert before // 2 <= window.chunks <= before * 2

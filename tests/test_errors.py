@@ -1,0 +1,60 @@
+"""Every reason has one class, one gRPC status and one exit code."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from pspd import errors
+from pspd.errors import EXIT_CODE, GRPC_STATUS, Exit, InternalError, PspError, Reason, error_classes
+
+CLASSES = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, PspError) and value is not PspError
+]
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+class TestReason:
+    def test_is_in_both_tables_and_has_a_class(self, reason: Reason) -> None:
+        assert GRPC_STATUS[reason] in grpc.StatusCode.__members__
+        assert EXIT_CODE[reason] is Exit(EXIT_CODE[reason])
+        assert error_classes()[reason].reason is reason
+
+    def test_reads_on_the_wire_as_it_is_named(self, reason: Reason) -> None:
+        assert reason.value == reason.name
+
+    def test_ends_a_command_with_failure_and_is_never_ok_on_the_wire(self, reason: Reason) -> None:
+        error = error_classes()[reason]("what happened")
+        assert str(error) == "what happened"
+        assert error.exit_code is EXIT_CODE[reason]
+        assert error.exit_code not in (Exit.OK, Exit.INTERRUPTED, Exit.TERMINATED)
+        assert error.grpc_status == GRPC_STATUS[reason] != "OK"
+
+
+class TestTables:
+    def test_hold_nothing_but_reasons(self) -> None:
+        assert list(GRPC_STATUS) == list(EXIT_CODE) == list(Reason)
+
+    def test_no_two_classes_share_a_reason(self) -> None:
+        assert sorted(cls.reason for cls in CLASSES) == sorted(Reason)
+        assert error_classes() == {cls.reason: cls for cls in CLASSES}
+
+    def test_an_error_without_a_class_of_its_own_is_internal(self) -> None:
+        assert PspError.reason is InternalError.reason is Reason.INTERNAL
+
+    def test_exit_codes_are_these(self) -> None:
+        assert {code.name: int(code) for code in Exit} == {
+            "OK": 0,
+            "FAILED": 1,
+            "USAGE": 2,
+            "NOT_FOUND": 3,
+            "CONFLICT": 4,
+            "UNREACHABLE": 5,
+            "TIMED_OUT": 6,
+            "INTEGRITY": 7,
+            "LIMIT": 8,
+            "INTERRUPTED": 130,
+            "TERMINATED": 143,
+        }
