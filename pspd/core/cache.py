@@ -164,6 +164,19 @@ class Cache:
         """Chunks of one file that are in use."""
         return sum(extent.chunk_count for extent in self._files.get(file_id, ()))
 
+    def victims(self, count: int) -> list[tuple[FileId, int, int]]:
+        """What would be evicted to reserve ``count`` chunks, least recently read first: file, start, stop."""
+        count -= self.capacity_chunks - self._used_chunks
+        found = []
+        for extent in self._recency:
+            if count <= 0:
+                break
+            if extent.pins == 0:
+                taken = min(count, extent.chunk_count)
+                found.append((extent.file_id, extent.start, extent.start + taken))
+                count -= taken
+        return found
+
     def reserve(self, file_id: FileId, start: int, stop: int) -> bool:
         """Makes room to receive a range that is not in the cache, evicting as needed.
 

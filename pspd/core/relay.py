@@ -69,6 +69,8 @@ class Relay:
         self._blocked: dict[SharedFile, dict[Interest, None]] = {}
         self._unasked: dict[SharedFile, list[Fetch]] = {}
         self._timers: Timers[Fetch] = Timers()
+        self._waits: Timers[FileId] = Timers()
+        self._now = 0
         self._pinned: dict[tuple[int, int], tuple[SharedFile, Range]] = {}
         self._rtt = RttEstimator()
         self._delivery_number = 0
@@ -164,6 +166,7 @@ class Relay:
         Whoever could not be served for want of room in the cache or in a holder's window is *blocked*: in
         line for the next room, and joined meanwhile to whatever others fetch.
         """
+        self._now = now
         while self._hungry:
             interest = self._hungry.popitem()[0]
             self._unblock(interest)
@@ -237,11 +240,27 @@ class Relay:
                     if shares_tried > SHARES_TRIED_MAX:
                         return
                     start = file.share_at(start).stop
+                elif self._waits_for_slower(file, span):
+                    return
                 elif self._cache.reserve(file.file_id, *span):
                     self._start_fetch(interest, span, holder)
                     start = span.stop
                 else:
                     return
+
+    def _waits_for_slower(self, file: SharedFile, span: Range) -> bool:
+        """Whether a fetch is held back for those who still want what it would evict."""
+        victims = self._cache.victims(span.chunk_count)
+        if not victims:
+            return False
+        deadline = file.courtesy.wait_until(any(self._is_wanted(*victim) for victim in victims), self._now)
+        if deadline is not None:
+            self._waits.set(file.file_id, deadline)
+        return deadline is not None
+
+    def _is_wanted(self, file_id: FileId, start: int, stop: int) -> bool:
+        interests = (member.interests.get(file_id) for member in self._members.values())
+        return any(interest.open.within(start, stop) for interest in interests if interest and interest.open)
 
     def _fetchable(self, interest: Interest, start: int, stop: int) -> tuple[Range | None, Member | None]:
         """The first part of an open range that can be fetched now, and the holder to name.
@@ -250,10 +269,10 @@ class Relay:
         """
         file, limit = interest.file, self._frame_chunks
         if self._parameters.all_holders_answer:
-            available = file.available.within(start, min(stop, start + limit))
+            available = file.available.within(start, min(stop, file.share_at(start).stop))
             if not available or available[0].start > start:
                 return None, None
-            return available[0], None
+            return file.manifest.frame_from(*available[0], limit), None
         holder = self._choose_holder(file, start)
         if holder is None:
             return None, None
@@ -325,10 +344,12 @@ class Relay:
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due."""
-        return self._timers.next_deadline()
+        deadlines = (self._timers.next_deadline(), self._waits.next_deadline())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def handle_timeout(self, now: int) -> None:
         """Asks again for what did not come (R11), first of one holder, then of all; at last gives up."""
+        list(self._waits.expired(now))  # whoever was held back is served anew, as after every input
         again: dict[SharedFile, list[Fetch]] = {}
         for fetch in self._timers.expired(now):
             if fetch.sender is not None:
@@ -352,17 +373,21 @@ class Relay:
 
     def _ask_otherwise(self, fetch: Fetch, now: int) -> list[Fetch]:
         """Names a holder again, or cuts the fetch into units, which every holder has whole or not at all."""
-        if fetch.holder is None:
-            return [fetch]
         silent = fetch.holder
-        silent.window.timed_out()
-        silent.excuse(fetch)
-        others = [member for member in self._holders_of(fetch) if member is not silent]
-        fetch.holder = min(others, key=lambda member: member.asked_chunks, default=silent)
-        if not others or fetch.tries < NAMED_TRIES:
-            fetch.holder.ask(fetch)
+        if silent is not None:
+            silent.window.timed_out()
+            silent.excuse(fetch)
+            others = [member for member in self._holders_of(fetch) if member is not silent]
+            fetch.holder = min(others, key=lambda member: member.asked_chunks, default=silent)
+            if not others or fetch.tries < NAMED_TRIES:
+                fetch.holder.ask(fetch)
+                return [fetch]
+            fetch.holder = None
+        elif fetch.tries < NAMED_TRIES:
             return [fetch]
-        fetch.holder = None
+        return self._cut_into_units(fetch)
+
+    def _cut_into_units(self, fetch: Fetch) -> list[Fetch]:
         file = fetch.file
         file.fetches.remove(fetch)
         self._timers.cancel(fetch)

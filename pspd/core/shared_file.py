@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from pspd.core.courtesy import Courtesy
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.pending import Fetch
 from pspd.core.ranges import Range, RangeMap, RangeSet
@@ -58,6 +59,7 @@ class SharedFile:
         complete: names of those who showed the finished file.
         available: chunks with at least one connected holder.
         fetches: ranges that are being fetched (the pending table).
+        courtesy: how long those ahead may wait for those behind.
         cursor: the chunk after the last new fetch; requests that follow it meet.
         stalled: whether some chunk has no connected holder.
         seeding_at, seeded_at, completed_at: when, in nanoseconds; None before.
@@ -74,6 +76,7 @@ class SharedFile:
         self.available = RangeSet()
         self.fetches: RangeMap[Fetch] = RangeMap()
         self.cursor = 0
+        self.courtesy = Courtesy()
         self.stalled = False
         self.traffic = Traffic()
         self.cached_bytes_when_seeded = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import settings
@@ -205,7 +206,7 @@ class CacheMachine(RuleBasedStateMachine):
     def tells_neighbours_as_one(self) -> None:
         for file_id in FILES:
             found = self.cache.cached(file_id, 0, LAST)
-            assert all(left.stop < right.start for left, right in zip(found, found[1:], strict=False))
+            assert all(left.stop < right.start for left, right in pairwise(found))
 
     @invariant()
     def keeps_the_bytes(self) -> None:

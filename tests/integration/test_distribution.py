@@ -84,13 +84,15 @@ def test_a_lost_share_stalls_the_file_until_it_comes_back(network: Network, tmp_
     network.until("the file is complete", lambda: network.file("file.bin")["state"] == "complete")
 
 
-def test_the_server_may_be_restarted(network: Network, tmp_path: Path) -> None:
+def test_a_restarted_server_is_told_of_the_file_again(network: Network, tmp_path: Path) -> None:
+    """The server keeps nothing, not even names: seeding again goes on from what the clients hold."""
     before = network.server()
     names = network.clients(3)
     source = random_file(tmp_path / "file.bin", BIG_BYTES)
     network.ctl("seed", source, "--clients", 3)
     before.kill()
     network.restarted_server(before)
+    network.ctl("seed", source, "--clients", 3, "--wait")
     network.await_copies(source, names)
 
 

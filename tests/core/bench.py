@@ -1,0 +1,159 @@
+"""A server machine by itself on a bench, with clients that do exactly what a test says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pspd.core.effects import Address, Deliver, Milestone, SendDatagram, ServerEffect
+from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
+from pspd.core.members import Member
+from pspd.core.parameters import FAST, Parameters
+from pspd.core.ranges import Range
+from pspd.core.server import ServerMachine
+from pspd.core.shared_file import SharedFile
+from pspd.core.storage import Held
+from pspd.core.wire import (
+    Asked,
+    Broadcast,
+    Datagram,
+    Frame,
+    Hello,
+    Kind,
+    Request,
+    decode_datagram,
+    encode_datagram,
+)
+from pspd.store.digests import blake3_digest
+from tests.core.ether import sample_bytes
+
+E = TypeVar("E", bound=ServerEffect)
+
+
+def address_of(name: str) -> Address:
+    return name, 1
+
+
+class Bench:
+    """The machine, the time, and the effects since a test last looked."""
+
+    def __init__(self, parameters: Parameters = FAST, cache_chunks: int | None = 64) -> None:
+        self.server = ServerMachine(parameters, cache_chunks, blake3_digest, seed=3)
+        self.now = 1_000_000
+        self.data: dict[FileId, bytes] = {}
+        self._numbers = 0
+
+    # -- what comes out
+
+    def effects(self, kind: type[E]) -> list[E]:
+        """The effects of one kind since the last look; the others are passed over."""
+        return [effect for effect in self.server.poll() if isinstance(effect, kind)]
+
+    def asked(self, name: str) -> list[Asked]:
+        """What the broadcasts since the last look ask, as one member hears them."""
+        found: list[Asked] = []
+        for effect in self.effects(SendDatagram):
+            datagram = decode_datagram(effect.data)
+            if isinstance(datagram, Broadcast) and effect.address == address_of(name):
+                found += datagram.asked
+        return found
+
+    def delivered(self, member: Member) -> list[Deliver]:
+        return [effect for effect in self.effects(Deliver) if effect.session == member.session]
+
+    # -- people
+
+    def join(
+        self,
+        name: str,
+        *,
+        source: bool = False,
+        held: Mapping[FileId, Held] | None = None,
+        reachable: bool = True,
+    ) -> Member:
+        member = self.server.client_joined(
+            name, name.encode(), self.now, source=source, delivery_port=9, held=held
+        )
+        if reachable:
+            self.send(member, Hello(member.session, 1, 1000))
+            self.server.link_opened(member.session, self.now)
+        return member
+
+    def send(self, member: Member, datagram: Datagram) -> None:
+        self.server.receive_datagram(encode_datagram(datagram), address_of(member.name), self.now)
+
+    # -- files
+
+    def manifest(self, name: str, chunk_count: int, share_count: int = 0) -> Manifest:
+        data = sample_bytes(chunk_count * CHUNK_BYTES - 100 if chunk_count else 0)
+
+        def read_at(offset: int, length: int) -> bytes:
+            return data[offset : offset + length]
+
+        manifest = Manifest.build(name, len(data), read_at, blake3_digest)
+        self.data[manifest.file_id] = data
+        return manifest.divided(share_count, read_at, blake3_digest)
+
+    def seed(self, name: str, chunk_count: int, *, hold_back: bool = False) -> SharedFile:
+        """Announces and divides a file; its source is "source of ..."."""
+        source = self.join(f"source of {name}", source=True)
+        manifest = self.manifest(name, chunk_count, len(self.server.client_names()))
+        self.server.announce(manifest, source.session)
+        return self.server.divide(manifest, source.session, self.now, hold_back=hold_back)
+
+    def exchange(self, name: str, chunk_count: int) -> SharedFile:
+        """A file of which every client holds its share, as they say."""
+        file = self.seed(name, chunk_count)
+        for member in list(self.server.members.values()):
+            if not member.source:
+                self.reach(member, file, Milestone.SHARE_HELD)
+        self.server.poll()
+        return file
+
+    def reach(self, member: Member, file: SharedFile, milestone: Milestone) -> None:
+        count = sum(share.chunk_count for share in file.shares_of(member.name))
+        self.server.milestone_reached(member.session, file.file_id, milestone, self.now, count)
+
+    def ask(
+        self,
+        member: Member,
+        file: SharedFile,
+        *ranges: tuple[int, int],
+        acknowledged: int = 0,
+        window_chunks: int = 1000,
+        repeated: bool = False,
+    ) -> None:
+        self._numbers += 1
+        spans = tuple(Range(*span) for span in ranges)
+        request = Request(
+            member.session, file.file_id, self._numbers, acknowledged, window_chunks, spans, repeated
+        )
+        self.send(member, request)
+
+    def frame(self, member: Member, file: SharedFile, start: int, stop: int, number: int = 1) -> Frame:
+        length = file.manifest.byte_span(start, stop)[1]
+        return Frame(Kind.CONTRIBUTION, member.session, file.file_id, start, stop, length, number)
+
+    def start(self, frame: Frame) -> list[memoryview] | None:
+        return self.server.contribution_started(frame, "somewhere", self.now)
+
+    def contribute(self, frame: Frame, *, good: bool = True) -> bool:
+        """A whole contribution comes; False if the server does not want it."""
+        views = self.start(frame)
+        if views is None:
+            return False
+        offset = frame.start * CHUNK_BYTES
+        payload = self.data[frame.file_id][offset : offset + frame.length]
+        for view in views:
+            view[:] = payload[: len(view)] if good else bytes(len(view))
+            payload = payload[len(view) :]
+        self.server.contribution_received(frame, self.now)
+        return True
+
+    def pass_time(self, duration_ns: int) -> None:
+        """Lets the time pass, and the machine do what becomes due."""
+        end = self.now + duration_ns
+        while (deadline := self.server.next_timeout()) is not None and deadline <= end:
+            self.now = max(self.now, deadline)
+            self.server.handle_timeout(self.now)
+        self.now = end

@@ -1,0 +1,416 @@
+"""The client machine by itself: what it says, what it asks, what it sends, what it drops."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pspd.core import download
+from pspd.core.client import HELLO_INTERVAL_NS, ClientMachine
+from pspd.core.download import REQUESTS_PER_WINDOW, SENT_REQUESTS_MAX
+from pspd.core.effects import (
+    Address,
+    ClientEffect,
+    Contribute,
+    FinishFile,
+    InputDropped,
+    Milestone,
+    ReportMilestone,
+    SendDatagram,
+)
+from pspd.core.manifest import Manifest
+from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.rto import RTO_INITIAL_NS
+from pspd.core.storage import Held, Written
+from pspd.core.wire import (
+    EVERY_HOLDER,
+    Asked,
+    Broadcast,
+    Datagram,
+    DropReason,
+    Frame,
+    Hello,
+    HelloAck,
+    Kind,
+    Request,
+    decode_datagram,
+    encode_datagram,
+)
+from tests.core.bench import Bench
+
+SERVER: Address = ("server", 1)
+SESSION = 77
+RANDOM = replace(CLASSIC, order=Order.RANDOM)
+
+
+def manifest_of(chunk_count: int, name: str = "f") -> Manifest:
+    return Bench().manifest(name, chunk_count, 2)
+
+
+class Client:
+    """The machine, the time, and what a test's server would hear."""
+
+    def __init__(self, parameters: Parameters = FAST) -> None:
+        self.machine = ClientMachine(seed=5)
+        self.now = 1_000_000
+        self.effects: list[ClientEffect] = []
+        self.machine.joined(SESSION, SERVER, parameters, self.now)
+
+    def heard(self) -> list[Datagram]:
+        """Datagrams since the last look."""
+        self.effects = self.machine.poll()
+        sent = [effect for effect in self.effects if isinstance(effect, SendDatagram)]
+        assert all(effect.address == SERVER for effect in sent)
+        return [decode_datagram(effect.data) for effect in sent]
+
+    def requests(self) -> list[Request]:
+        return [datagram for datagram in self.heard() if isinstance(datagram, Request)]
+
+    def others(self) -> list[ClientEffect]:
+        """What it wants besides sending datagrams, since the last look."""
+        self.heard()
+        return [effect for effect in self.effects if not isinstance(effect, SendDatagram)]
+
+    def hear(self, datagram: Datagram, source: Address = SERVER) -> None:
+        self.machine.receive_datagram(encode_datagram(datagram), source, self.now)
+
+    def assign(
+        self,
+        manifest: Manifest,
+        *shares: tuple[int, int],
+        exchange: bool = False,
+        held: tuple[tuple[int, int], ...] = (),
+        complete: bool = False,
+    ) -> None:
+        spans = tuple(Range(*share) for share in shares)
+        self.machine.file_assigned(manifest, spans, exchange, Held(RangeSet(held), complete), self.now)
+
+    def frame(self, manifest: Manifest, start: int, stop: int, number: int = 1, echo: int = 0) -> Frame:
+        length = manifest.byte_span(start, stop)[1]
+        return Frame(Kind.DELIVERY, SESSION, manifest.file_id, start, stop, length, number, echo)
+
+    def deliver(
+        self, manifest: Manifest, start: int, stop: int, number: int = 1, echo: int = 0, *, good: bool = True
+    ) -> None:
+        frame, span = self.frame(manifest, start, stop, number, echo), [Range(start, stop)]
+        assert self.machine.delivery_started(frame, "server")
+        written = Written(verified=span) if good else Written(corrupt=span)
+        self.machine.delivery_stored(frame, written, self.now)
+
+    def pass_time(self, duration_ns: int) -> None:
+        end = self.now + duration_ns
+        while (deadline := self.machine.next_timeout()) is not None and deadline <= end:
+            self.now = deadline
+            self.machine.handle_timeout(deadline)
+        self.now = end
+
+
+class TestHellos:
+    def test_the_first_comes_at_once_and_again_until_it_is_answered(self) -> None:
+        client = Client()
+        assert client.heard() == [Hello(SESSION, 1, 0)]
+        client.pass_time(RTO_INITIAL_NS * 5 // 4)
+        assert client.heard() == [Hello(SESSION, 2, 0)]
+        client.now += 20 * MILLISECOND_NS - (client.now - 1_000_000) % MILLISECOND_NS
+        client.hear(HelloAck(SESSION, 2))
+        client.pass_time(HELLO_INTERVAL_NS - 1)
+        assert client.heard() == []
+        client.pass_time(1)
+        (hello,) = client.heard()
+        assert isinstance(hello, Hello)
+        assert (hello.number, hello.srtt_us) == (3, client.machine.rtt.srtt_ns // 1000)
+
+    def test_an_answer_to_an_earlier_one_or_a_second_answer_is_stale(self) -> None:
+        client = Client()
+        client.hear(HelloAck(SESSION, 1))
+        client.hear(HelloAck(SESSION, 1))
+        client.hear(HelloAck(SESSION, 0))
+        assert client.machine.drop_counts == {DropReason.STALE: 2}
+
+    def test_one_that_left_is_silent(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 5))
+        client.heard()
+        client.machine.left()
+        assert client.machine.next_timeout() is None
+        client.machine.link_opened(client.now)
+        client.hear(Broadcast(SESSION, manifest.file_id, 1, (Asked(0, 1, EVERY_HOLDER),)))
+        assert client.others() == [InputDropped(DropReason.UNKNOWN_SESSION, "server:1")]
+
+
+class TestAsking:
+    def test_the_share_first_then_everything_then_it_finishes(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (2, 5))
+        assert client.requests()[0].ranges == (Range(2, 5),)
+        client.deliver(manifest, 2, 5, number=4)
+        (request,) = client.requests()
+        assert (request.ranges, request.acknowledged) == ((), 4)
+        assert ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, 3) in client.effects
+        client.machine.exchange_started(manifest.file_id, client.now)
+        assert set(client.requests()[0].ranges) == {Range(0, 2), Range(5, 10)}
+        client.deliver(manifest, 0, 2, number=5)
+        client.deliver(manifest, 5, 10, number=6)
+        assert FinishFile(manifest.file_id) in client.others()
+        client.machine.file_finished(manifest.file_id)
+        assert client.others() == [ReportMilestone(manifest.file_id, Milestone.COMPLETE, 3)]
+        client.machine.exchange_started(manifest.file_id, client.now)
+        client.assign(manifest, (2, 5), complete=True)
+        assert client.others() == [ReportMilestone(manifest.file_id, Milestone.COMPLETE, 3)]
+
+    def test_a_share_that_is_added_is_asked_for_and_reported_with_the_first(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 5), held=((0, 5),))
+        assert ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, 5) in client.others()
+        client.assign(manifest, (0, 5), (5, 10))
+        assert client.requests()[0].ranges == (Range(5, 10),)
+        client.deliver(manifest, 5, 10)
+        assert ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, 10) in client.others()
+
+    def test_an_empty_share_is_held_at_once(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest)
+        assert client.others() == [ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, 0)]
+
+    def test_an_empty_file_is_whole_at_once(self) -> None:
+        client = Client()
+        manifest = manifest_of(0)
+        client.assign(manifest, exchange=True)
+        assert client.others() == [FinishFile(manifest.file_id)]
+
+    def test_a_late_joiner_asks_for_everything_that_it_lacks(self) -> None:
+        client = Client()
+        client.assign(manifest_of(10), exchange=True, held=((3, 4),))
+        assert client.requests()[0].ranges == (Range(0, 3), Range(4, 10))
+
+    def test_what_was_assigned_while_it_finishes_changes_nothing(self) -> None:
+        client = Client()
+        manifest = manifest_of(4)
+        client.assign(manifest, exchange=True, held=((0, 4),))
+        client.others()
+        client.assign(manifest, exchange=True)
+        assert client.others() == []
+
+    def test_no_answer_in_time_asks_again_and_says_so(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 10))
+        client.heard()
+        client.pass_time(RTO_INITIAL_NS * 5 // 4)
+        (request,) = client.requests()
+        assert request.repeated
+        assert (request.number, request.ranges) == (2, (Range(0, 10),))
+
+    def test_the_first_timeout_knows_the_round_trip_of_the_hellos(self) -> None:
+        client = Client()
+        client.now += 10 * MILLISECOND_NS
+        client.hear(HelloAck(SESSION, 1))
+        client.assign(manifest_of(10), (0, 10))
+        client.heard()
+        client.pass_time(100 * MILLISECOND_NS)
+        assert client.requests()[0].repeated
+
+    def test_a_part_of_a_window_that_arrived_is_time_for_the_next_request(self) -> None:
+        client = Client()
+        manifest = manifest_of(2 * FAST.window_min_chunks)
+        client.assign(manifest, exchange=True)
+        client.heard()
+        step = FAST.window_min_chunks // REQUESTS_PER_WINDOW
+        client.deliver(manifest, 0, step - 1)
+        assert client.requests() == []
+        client.deliver(manifest, step - 1, step, number=2)
+        assert client.requests()[0].ranges == (Range(step, manifest.chunk_count),)
+
+    def test_a_unit_that_is_corrupt_is_counted_and_asked_for_again(self) -> None:
+        client = Client()
+        manifest = manifest_of(4)
+        client.assign(manifest, exchange=True)
+        client.heard()
+        client.deliver(manifest, 0, 2, good=False)
+        client.deliver(manifest, 2, 4, number=2)
+        assert client.machine.drop_counts == {DropReason.CORRUPT: 1}
+        client.pass_time(SECOND_NS)
+        assert client.requests()[-1].ranges == (Range(0, 2),)
+
+    def test_a_delivery_that_comes_when_nothing_is_wanted_is_taken_and_that_is_all(self) -> None:
+        client = Client()
+        manifest = manifest_of(4)
+        client.assign(manifest, (0, 2), held=((0, 2),))
+        client.heard()
+        client.deliver(manifest, 0, 2)
+        client.deliver(manifest, 2, 4)
+        assert client.others() == []
+        assert client.machine.downloads[manifest.file_id].is_whole
+
+    def test_a_new_link_asks_anew_for_what_is_wanted(self) -> None:
+        client = Client()
+        wanted, had = manifest_of(4), manifest_of(5, "g")
+        client.assign(wanted, exchange=True)
+        client.assign(had, exchange=True, held=((0, 5),))
+        client.heard()
+        client.machine.link_opened(client.now)
+        assert [request.file_id for request in client.requests()] == [wanted.file_id]
+
+    def test_a_new_session_begins_the_conversation_anew(self) -> None:
+        client = Client()
+        manifest = manifest_of(4)
+        client.assign(manifest, (0, 2))
+        client.deliver(manifest, 0, 1, number=9)
+        client.heard()
+        client.machine.joined(SESSION + 1, SERVER, FAST, client.now)
+        client.assign(manifest, (0, 1))
+        hello, *requests = client.heard()
+        assert hello == Hello(SESSION + 1, 2, 0)
+        assert [(r.session, r.number, r.acknowledged, r.ranges) for r in requests] == [
+            (SESSION + 1, 1, 0, ())
+        ]
+        assert ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, 1) in client.effects
+
+    def test_an_exchange_of_a_file_that_it_was_not_told_of_is_no_matter(self) -> None:
+        client = Client()
+        client.machine.exchange_started(bytes(32), client.now)
+        assert client.requests() == []
+
+    def test_round_trips_are_measured_for_so_many_requests_at_most(self) -> None:
+        client = Client()
+        manifest = manifest_of(4)
+        client.assign(manifest, exchange=True)
+        for _ in range(SENT_REQUESTS_MAX + 5):
+            client.machine.link_opened(client.now)
+        found = client.machine.downloads[manifest.file_id]
+        client.now += 30 * MILLISECOND_NS
+        client.deliver(manifest, 0, 1, echo=1)  # forgotten
+        assert found.rtt.srtt_ns == 0
+        client.deliver(manifest, 1, 2, number=2, echo=SENT_REQUESTS_MAX)
+        assert found.rtt.srtt_ns == 30 * MILLISECOND_NS
+
+
+class TestOrder:
+    def first_ranges(self, parameters: Parameters) -> list[tuple[Range, ...]]:
+        client = Client(parameters)
+        manifest = manifest_of(10)
+        client.assign(manifest, exchange=True, held=((0, 1), (4, 6)))
+        found = []
+        for _ in range(40):
+            found.append(client.requests()[-1].ranges)
+            client.machine.link_opened(client.now)
+        return found
+
+    def test_sequential_is_one_chunk_after_another(self) -> None:
+        assert set(self.first_ranges(CLASSIC)) == {(Range(1, 2),)}
+
+    def test_random_is_any_chunk_that_lacks_one_at_a_time(self) -> None:
+        found = {span for ranges in self.first_ranges(RANDOM) for span in ranges}
+        assert found == {Range(chunk, chunk + 1) for chunk in (1, 2, 3, 6, 7, 8, 9)}
+
+    def test_the_cursor_is_where_the_last_broadcast_ended(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, exchange=True)
+        client.hear(Broadcast(SESSION, manifest.file_id, 1, (Asked(0, 2, 5), Asked(2, 7, 5))))
+        client.heard()
+        client.machine.link_opened(client.now)
+        assert client.requests()[0].ranges == (Range(7, 10), Range(0, 7))
+        client.hear(Broadcast(SESSION, manifest.file_id, 2, ()))
+        client.machine.link_opened(client.now)
+        assert client.requests()[0].ranges == (Range(0, 10),)
+
+    def test_a_request_names_only_so_many_ranges(self) -> None:
+        client = Client(replace(FAST, request_ranges=2))
+        client.assign(manifest_of(10), exchange=True, held=((1, 2), (3, 4), (5, 6)))
+        assert client.requests()[0].ranges == (Range(0, 1), Range(2, 3))
+
+
+class TestHolding:
+    def asked(self, client: Client, manifest: Manifest, *asked: Asked) -> list[tuple[int, int]]:
+        client.others()
+        client.hear(Broadcast(SESSION, manifest.file_id, 6, asked))
+        frames = [effect.frame for effect in client.others() if isinstance(effect, Contribute)]
+        assert all(frame.number == 6 and frame.session == SESSION for frame in frames)
+        assert all(frame.length == manifest.byte_span(frame.start, frame.stop)[1] for frame in frames)
+        return [(frame.start, frame.stop) for frame in frames]
+
+    def test_sends_what_it_is_asked_for_and_has_and_ignores_the_rest(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (2, 6), held=((2, 6), (9, 10)))
+        assert self.asked(
+            client,
+            manifest,
+            Asked(2, 6, SESSION),
+            Asked(3, 5, EVERY_HOLDER),
+            Asked(9, 10, EVERY_HOLDER),
+            Asked(4, 5, SESSION + 1),
+            Asked(5, 7, SESSION),
+            Asked(9, 11, EVERY_HOLDER),
+        ) == [(2, 6), (3, 5), (9, 10)]
+
+    def test_of_a_file_that_it_does_not_know_it_has_nothing(self) -> None:
+        client = Client()
+        assert self.asked(client, manifest_of(3), Asked(0, 1, EVERY_HOLDER)) == []
+
+    def test_a_source_has_everything_and_wants_nothing(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.machine.hold_whole(manifest)
+        assert self.asked(client, manifest, Asked(0, 10, SESSION)) == [(0, 10)]
+        client.machine.link_opened(client.now)
+        assert client.requests() == []
+
+    def test_what_arrived_is_held_from_then_on(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, exchange=True)
+        assert self.asked(client, manifest, Asked(0, 1, EVERY_HOLDER)) == []
+        client.deliver(manifest, 0, 1)
+        assert self.asked(client, manifest, Asked(0, 1, EVERY_HOLDER)) == [(0, 1)]
+
+
+class TestDrops:
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"kind": Kind.CONTRIBUTION}, DropReason.UNKNOWN_KIND),
+            ({"session": SESSION + 1}, DropReason.UNKNOWN_SESSION),
+            ({"file_id": bytes(32)}, DropReason.UNKNOWN_FILE),
+            ({"stop": 11}, DropReason.BAD_RANGE),
+            ({"length": 7}, DropReason.BAD_RANGE),
+        ],
+    )
+    def test_deliveries_that_make_no_sense(self, change: dict[str, object], reason: DropReason) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, exchange=True)
+        frame = replace(client.frame(manifest, 8, 10), **change)
+        assert not client.machine.delivery_started(frame, "x")
+        assert client.others() == [InputDropped(reason, "x")]
+        assert client.machine.drop_counts == {reason: 1}
+
+    def test_datagrams_that_make_no_sense_or_are_of_another(self) -> None:
+        client = Client()
+        client.machine.receive_datagram(b"x", ("y", 3), client.now)
+        client.hear(HelloAck(SESSION + 1, 1))
+        client.hear(HelloAck(SESSION, 1), source=("y", 3))
+        client.hear(Hello(SESSION, 1, 0))
+        client.machine.frame_refused(DropReason.BAD_MAGIC, "z")
+        assert client.others() == [
+            InputDropped(DropReason.TOO_SHORT, "y:3"),
+            InputDropped(DropReason.UNKNOWN_SESSION, "server:1"),
+            InputDropped(DropReason.UNKNOWN_SESSION, "y:3"),
+            InputDropped(DropReason.UNKNOWN_KIND, "server:1"),
+            InputDropped(DropReason.BAD_MAGIC, "z"),
+        ]
+        assert client.machine.drop_counts.total() == 5
+
+
+def test_a_download_that_is_done_wants_nothing() -> None:
+    held = Held(RangeSet([(0, 4)]), complete=True)
+    found = download.Download(manifest_of(4), held, FAST, ClientMachine(1)._random, 0)
+    found.stage = download.Stage.COMPLETE
+    assert not found.wanted()
