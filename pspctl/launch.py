@@ -34,7 +34,7 @@ def command(settings: Settings, count: int, folder: str, agents: tuple[str, ...]
     \b
     Examples:
       pspctl launch 3
-      pspctl launch 10 --on lab1:7072 --on lab2:7072 --server lab0:7070
+      pspctl launch 10 --on lab1:7080 --on lab2:7080 --server lab0:7070
     """
     if agents:
         names = _launch_on(agents, count, folder, settings.server)

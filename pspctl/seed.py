@@ -58,12 +58,12 @@ def command(
     plan = SeedPlan(path, name, client_count or 0, hold)
     identity = _identity(path)
     with ServerApi(settings.server) as api, shown_progress(settings) as progress:
-        known_ids = {file.file_id.hex() for file in api.files()}
+        known = {view["file_id"]: view["state"] for view in map(file_view, api.files())}
         file_id = seed_file(api.address, plan, deadline, progress)
-        if file_id in known_ids:
-            progress.note(
-                f"{plain_text(name or path.name)} is already in the network: nothing had to be seeded"
-            )
+        if file_id in known:
+            unfinished = known[file_id] in ("seeding", "stalled")
+            done = "what it lacked was seeded" if unfinished else "nothing had to be seeded"
+            progress.note(f"{plain_text(name or path.name)} is already in the network: {done}")
         view = _followed(api, file_id, deadline, progress, wait=wait or delete_source)
         cache = api.cache()
     if delete_source:
@@ -75,6 +75,9 @@ def _followed(
     api: ServerApi, file_id: str, deadline: Deadline, progress: Progress, *, wait: bool
 ) -> FileView:
     view = file_view(api.status(file_id).files[0])
+    for client in view["clients"]:
+        if client["refusal"]:
+            progress.note(f"{plain_text(client['name'])} does not take it: {plain_text(client['refusal'])}")
     if not wait:
         return view
     if view["held_back"]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pspctl.units import duration_text, percent_text, plain_text, rate_text, ratio_text, size_text
-from pspctl.views import CacheView, ClientView, FileView, MissingRangeView, RunView, SeedView, StatusView
+from pspctl.views import CacheView, ClientView, FileClientView, FileView, MissingRangeView, RunView, SeedView, StatusView
 
 SHORT_ID_DIGITS = 12
 MAX_MISSING_RANGES = 4
@@ -213,9 +213,15 @@ def _file_clients_table(file: FileView) -> Table:
             str(file["chunk_count"]),
             str(client["share_chunk_count"]),
             "100.0 %" if client["complete"] else percent_text(held, file["chunk_count"]),
-            "yes" if client["complete"] else "no",
+            _completeness(client),
         )
     return table
+
+
+def _completeness(client: FileClientView) -> Text:
+    if client["refusal"]:
+        return Text(f"declined: {plain_text(client['refusal'])}", style="yellow")
+    return Text("yes" if client["complete"] else "no")
 
 
 def _state(state: str) -> Text:

@@ -87,6 +87,7 @@ class FileClientView(TypedDict):
     held_chunk_count: int
     share_chunk_count: int
     complete: bool
+    refusal: str
 
 
 class SecondsView(TypedDict):
@@ -202,6 +203,7 @@ def file_client_view(client: network_pb2.FileClient) -> FileClientView:
         "held_chunk_count": client.held_chunk_count,
         "share_chunk_count": client.share_chunk_count,
         "complete": client.complete,
+        "refusal": client.refusal,
     }
 
 

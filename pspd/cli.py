@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tomllib
 from collections.abc import Callable, Coroutine
@@ -26,6 +27,22 @@ CLIENTS_PER_PROCESS_MAX = 1000
 FAULTS_HELP = (
     "For tests and lessons: spoil datagrams that come in, e.g. loss=0.3,duplicate=0.1,reorder=0.1,seed=7."
 )
+
+
+def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+    """Makes what a file says the options' defaults: what is typed on the command line wins."""
+    if path is None:
+        return
+    known = {option.name for option in context.command.params} - {parameter.name}
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadArgument(f"cannot read {path}: {error}") from None
+    unknown = settings.keys() - known
+    if unknown:
+        names = ", ".join(sorted(filter(None, known)))
+        raise BadArgument(f"{path}: {min(unknown)!r} is not an option: known are {names}")
+    context.default_map = settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,14 +73,17 @@ def cli() -> None:
     help="Never holds file data.",
 )
 @click.option("--cache", default=None, metavar="SIZE", help="64MiB, 100KiB, or auto for 1 KiB per client.")
-@click.option("--profile", type=click.Choice(sorted(PROFILES)), default=None, help="[default: fast]")
+@click.option("--profile", type=click.Choice(sorted(PROFILES)), default="fast", show_default=True, help="Parameters to start from.")
 @click.option(
     "--order", type=click.Choice([order.value for order in Order]), default=None, help="In which clients ask."
 )
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="TOML file of these options.",
+    callback=_read_config,
+    is_eager=True,
+    expose_value=False,
+    help="TOML file of these options, with _ for -.",
 )
 @click.option("--faults", default=None, metavar="SPEC", help=FAULTS_HELP)
 def server(
@@ -71,9 +91,8 @@ def server(
     data_port: int | None,
     state_dir: Path | None,
     cache: str | None,
-    profile: str | None,
+    profile: str,
     order: str | None,
-    config: Path | None,
     faults: str | None,
 ) -> None:
     """Run the server: the mediator that keeps nothing but its cache.
@@ -83,23 +102,13 @@ def server(
     from pspd.daemon.server import run_server
     from pspd.net.faults import Faults
 
-    settings = _read_config(config)
-    parameters, cache_chunks = _parameters(
-        profile or settings.get("profile", "fast"),
-        order or settings.get("order"),
-        cache or settings.get("cache"),
-    )
-    source = click.get_current_context().get_parameter_source("listen")
-    if source is click.core.ParameterSource.DEFAULT:
-        listen = settings.get("listen", listen)
-    folder = state_dir or Path(settings.get("state_dir", platformdirs.user_state_dir("psp")))
-    port = data_port if data_port is not None else settings.get("data_port")
+    parameters, cache_chunks = _parameters(profile, order, cache)
     parse_address(listen)
+    spoiled = Faults.parse(faults) if faults else None
+    folder = state_dir or Path(platformdirs.user_state_dir("psp"))
     _run(
         "server",
-        lambda stopping: run_server(
-            stopping, listen, port, folder, parameters, cache_chunks, Faults.parse(faults) if faults else None
-        ),
+        lambda stopping: run_server(stopping, listen, data_port, folder, parameters, cache_chunks, spoiled),
     )
 
 
@@ -170,23 +179,7 @@ def agent(listen: str) -> None:
     _run("agent", lambda stopping: run_agent(stopping, listen))
 
 
-def _read_config(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    known = {"listen", "data_port", "state_dir", "cache", "profile", "order"}
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadArgument(f"cannot read {path}: {error}") from None
-    unknown = settings.keys() - known
-    if unknown:
-        raise BadArgument(f"{path}: {min(unknown)!r} is not an option: known are {', '.join(sorted(known))}")
-    return settings
-
-
 def _parameters(profile: str, order: str | None, cache: str | None) -> tuple[Parameters, int | None]:
-    if profile not in PROFILES:
-        raise BadArgument(f"{profile!r} is no profile: choose {' or '.join(sorted(PROFILES))}")
     parameters = PROFILES[profile]
     if order is not None:
         parameters = replace(parameters, order=Order(order))
@@ -208,6 +201,7 @@ def _run(role: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) 
 
 def main() -> int:
     """The entry point; every error is one line, and its cause the exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines on stderr are none of ours
     try:
         return int(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:

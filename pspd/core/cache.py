@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from pspd.core.manifest import CHUNK_BYTES, FileId
 from pspd.core.ranges import Range, RangeMap, RangeSet
+from pspd.errors import LimitReached
 
 _ZEROS = bytes(256 * 1024)
 
@@ -80,10 +81,20 @@ class Arena:
         self.grow(slot_count)
 
     def grow(self, slot_count: int) -> None:
-        """Adds slots until there are ``slot_count``."""
+        """Adds slots until there are ``slot_count``.
+
+        Raises:
+            LimitReached: the machine has no memory for them.
+        """
         added = slot_count - self.slot_count
         if added > 0:
-            self._pieces.append((self.slot_count, memoryview(bytearray(added * CHUNK_BYTES))))
+            try:
+                memory = bytearray(added * CHUNK_BYTES)
+            except (MemoryError, OverflowError):
+                raise LimitReached(
+                    f"there is no memory for {added} more KiB of cache: name a smaller size"
+                ) from None
+            self._pieces.append((self.slot_count, memoryview(memory)))
             self.free.add(self.slot_count, slot_count)
             self.slot_count = slot_count
 
@@ -267,8 +278,8 @@ class Cache:
     def resize(self, capacity_chunks: int) -> None:
         """Changes the size; what no longer fits goes, least recently read first, pins as they end."""
         shrinks = capacity_chunks < self.capacity_chunks
-        self.capacity_chunks = capacity_chunks
         self._arena.grow(capacity_chunks)
+        self.capacity_chunks = capacity_chunks
         self._evict(self._used_chunks - capacity_chunks)
         if shrinks:
             self.high_water_chunks = self._used_chunks

@@ -19,6 +19,7 @@ from pspd.core.effects import (
     Milestone,
     ReportMilestone,
     SendDatagram,
+    address_text,
 )
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.parameters import SECOND_NS, Parameters
@@ -232,7 +233,7 @@ class ClientMachine:
 
     def receive_datagram(self, data: bytes | memoryview, source: Address, now: int) -> None:
         """Takes in one datagram, whatever it holds."""
-        origin = f"{source[0]}:{source[1]}"
+        origin = address_text(source)
         try:
             datagram = decode_datagram(data)
         except WireError as error:

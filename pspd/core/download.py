@@ -121,13 +121,12 @@ class Download:
         parameters = self._parameters
         if not wanted:
             return []
-        match parameters.order:
-            case Order.SEQUENTIAL:
-                start = 0
-            case Order.CURSOR:
-                start = self._cursor
-            case Order.RANDOM:
-                start = self._random_chunk(wanted)
+        if parameters.order is Order.SEQUENTIAL:
+            start = 0
+        elif parameters.order is Order.CURSOR:
+            start = self._cursor
+        else:
+            start = self._random_chunk(wanted)
         picked, room_chunks = [], parameters.window_max_chunks
         for low, high in wanted.cyclic_from(start):
             # Where one chunk is asked at a time a range is one chunk; where many are, all that lack are named.

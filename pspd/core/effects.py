@@ -13,6 +13,14 @@ Address = tuple[str, int]
 """Host and port, as the sockets name them."""
 
 
+def address_text(address: Address | None) -> str:
+    """An address as people write it, ``host:port`` or ``[host]:port``; empty for none."""
+    if address is None:
+        return ""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Milestone(Enum):
     """What a client reached with a file."""
 
@@ -112,6 +120,16 @@ class FileSeeded:
 
 
 @dataclass(frozen=True, slots=True)
+class FileDeclined:
+    """A client cannot take a file."""
+
+    file_id: FileId
+    name: str
+    client: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class FileStalled:
     """Chunks of a file have no connected holder."""
 
@@ -156,6 +174,7 @@ ServerEffect = (
     | ClientLost
     | FileDivided
     | FileSeeded
+    | FileDeclined
     | FileStalled
     | FileResumed
     | FileCompleted

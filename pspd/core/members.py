@@ -117,10 +117,9 @@ class Member:
         self.asked_chunks += fetch.chunk_count
 
     def excuse(self, fetch: Fetch) -> None:
-        """A fetch names the member no longer, if it did."""
-        if fetch in self.asked:
-            del self.asked[fetch]
-            self.asked_chunks -= fetch.chunk_count
+        """A fetch names the member no longer."""
+        del self.asked[fetch]
+        self.asked_chunks -= fetch.chunk_count
 
     def interest_in(self, file: SharedFile) -> Interest:
         """What it has asked of a file; nothing at first."""

@@ -20,6 +20,7 @@ from pspd.core.effects import (
     CloseLink,
     EndSession,
     FileCompleted,
+    FileDeclined,
     FileDivided,
     FileResumed,
     FileSeeded,
@@ -29,6 +30,7 @@ from pspd.core.effects import (
     SendDatagram,
     ServerEffect,
     StartExchange,
+    address_text,
 )
 from pspd.core.manifest import CHUNK_BYTES, Digest, FileId, Manifest
 from pspd.core.members import Member
@@ -55,6 +57,7 @@ MEMBERS_MAX = 20_000
 FILES_MAX = 10_000
 LOST_CLIENTS_MAX = 1024
 CLIENT_NAME_CHARACTERS_MAX = 100
+REFUSAL_CHARACTERS_MAX = 300
 
 
 class ServerMachine:
@@ -146,7 +149,7 @@ class ServerMachine:
         """Learns what a new member holds, and tells it of every file."""
         for file in self.files.values():
             known = held.get(file.file_id)
-            file.hold(member.name, known.verified if known else ())
+            file.hold(member.name, known.verified.within(0, file.manifest.chunk_count) if known else ())
             if known and known.complete:
                 file.complete.add(member.name)
             self._reassign_shares(file)
@@ -200,8 +203,9 @@ class ServerMachine:
             ClientLost(member.name, reason),
         ]
         for file in self.files.values():
-            file.depart(member.name)
+            file.depart(member.name, source=member.source)
             file.complete.discard(member.name)
+            file.declined.pop(member.name, None)
             for name in self._reassign_shares(file):
                 self._assign(self.members[name], file)
             self._review(file, now)
@@ -277,6 +281,10 @@ class ServerMachine:
         """Names of the connected clients, in the order in which they joined."""
         return [member.name for member in self.members.values() if not member.source]
 
+    def takers_of(self, file: SharedFile) -> list[str]:
+        """Names of the connected clients that want or have a file: all that did not decline it."""
+        return [name for name in self.client_names() if name not in file.declined]
+
     def divide(self, manifest: Manifest, session: int, now: int, *, hold_back: bool = False) -> SharedFile:
         """Divides an announced file among the connected clients and begins to give out the shares (R1).
 
@@ -312,7 +320,8 @@ class ServerMachine:
     def _reassign_shares(self, file: SharedFile) -> list[str]:
         if file.phase is not Phase.SEEDING:
             return []
-        return file.reassign(self.members.keys(), self.client_names())
+        takers = self.takers_of(file)
+        return file.reassign(takers, takers)
 
     def milestone_reached(
         self,
@@ -335,9 +344,7 @@ class ServerMachine:
         Raises:
             NotFound: there is no such file.
         """
-        member, file = self.member_of(session), self.files.get(file_id)
-        if file is None:
-            raise NotFound(f"file {file_id.hex()[:12]} is not in the network")
+        member, file = self.member_of(session), self._file_of(file_id)
         if milestone is Milestone.COMPLETE:
             file.complete.add(member.name)
             file.hold(member.name, [(0, file.manifest.chunk_count)])
@@ -349,8 +356,36 @@ class ServerMachine:
         self._review(file, now)
         self._relay.serve(now)
 
+    def file_declined(self, session: int, file_id: FileId, reason: str, now: int) -> None:
+        """A client cannot take a file: its share goes to another, and nobody waits for it (R12).
+
+        Raises:
+            NotFound: there is no such file.
+        """
+        member, file = self.member_of(session), self._file_of(file_id)
+        file.declined[member.name] = reason[:REFUSAL_CHARACTERS_MAX]
+        self._effects.append(FileDeclined(file.file_id, file.manifest.name, member.name, reason))
+        for name in self._reassign_shares(file):
+            self._assign(self.members[name], file)
+        self._review(file, now)
+        self._relay.serve(now)
+
+    def _file_of(self, file_id: FileId) -> SharedFile:
+        file = self.files.get(file_id)
+        if file is None:
+            raise NotFound(f"file {file_id.hex()[:12]} is not in the network")
+        return file
+
     def release(self, file: SharedFile, now: int) -> None:
-        """Starts an exchange that was held back at the seeded moment, or will not hold it back."""
+        """Starts an exchange that was held back at the seeded moment, or will not hold it back.
+
+        Raises:
+            WrongState: it is not held back.
+        """
+        if not file.held_back:
+            raise WrongState(
+                f"{file.manifest.name!r} is not held back: only what was seeded with --hold can be released"
+            )
         file.held_back = False
         self._review(file, now)
 
@@ -366,15 +401,12 @@ class ServerMachine:
                 if not member.source:
                     self._effects.append(StartExchange(member.session, file.file_id))
         self._review_coverage(file)
-        clients = self.client_names()
-        if (
-            file.completed_at is None
-            and file.phase is Phase.EXCHANGING
-            and clients
-            and file.complete.issuperset(clients)
-        ):
-            file.completed_at = now
-            self._effects.append(FileCompleted(file.file_id, file.manifest.name, len(clients)))
+        takers = self.takers_of(file)
+        is_complete = file.phase is Phase.EXCHANGING and bool(takers) and file.complete.issuperset(takers)
+        if is_complete and not file.is_complete:
+            file.completed_at = file.completed_at or now
+            self._effects.append(FileCompleted(file.file_id, file.manifest.name, len(takers)))
+        file.is_complete = is_complete
 
     def _try_to_forget(self, file: SharedFile, now: int) -> None:
         """The seeded moment (R2): every share is held, and no byte is left here."""
@@ -429,11 +461,11 @@ class ServerMachine:
         try:
             datagram = decode_datagram(data)
         except WireError as error:
-            self._drop(error.reason, f"{source[0]}:{source[1]}")
+            self._drop(error.reason, address_text(source))
             return
         member = self._sessions.get(datagram.session)
         if member is None:
-            self._drop(DropReason.UNKNOWN_SESSION, f"{source[0]}:{source[1]}")
+            self._drop(DropReason.UNKNOWN_SESSION, address_text(source))
             return
         match datagram:
             case Hello(_, number, srtt_us):

@@ -57,10 +57,12 @@ class SharedFile:
         shares: its division; its owners may change while a client is lost before its share is held.
         held: what each connected member holds, by name.
         complete: names of those who showed the finished file.
+        declined: why a client cannot take the file, by name.
         available: chunks with at least one connected holder.
         fetches: ranges that are being fetched (the pending table).
         courtesy: how long those ahead may wait for those behind.
         cursor: the chunk after the last new fetch; requests that follow it meet.
+        is_complete: every connected client that wants it has it.
         stalled: whether some chunk has no connected holder.
         seeding_at, seeded_at, completed_at: when, in nanoseconds; None before.
     """
@@ -73,10 +75,12 @@ class SharedFile:
         self.shares: list[Share] = []
         self.held: dict[str, RangeSet] = {}
         self.complete: set[str] = set()
+        self.declined: dict[str, str] = {}
         self.available = RangeSet()
         self.fetches: RangeMap[Fetch] = RangeMap()
         self.cursor = 0
         self.courtesy = Courtesy()
+        self.is_complete = False
         self.stalled = False
         self.traffic = Traffic()
         self.cached_bytes_when_seeded = 0
@@ -159,14 +163,14 @@ class SharedFile:
         self._find_available()
         return True
 
-    def depart(self, name: str) -> None:
+    def depart(self, name: str, *, source: bool) -> None:
         """A member is gone: it holds nothing any more that could be had, not even its share."""
         if self.phase is Phase.SEEDING:
             for share in self.shares:
                 share.held = share.held and share.owner != name
         held = self.held.pop(name, None)
         self._departed.pop(name, None)
-        if held:
+        if held and not source:
             self._departed[name] = held
             if len(self._departed) > DEPARTED_MAX:
                 del self._departed[next(iter(self._departed))]

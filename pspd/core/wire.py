@@ -196,8 +196,8 @@ def encode_datagram(datagram: Datagram) -> bytes:
             return _header(Kind.HELLO_ACK, session) + _HELLO.pack(number, 0)
         case Request():
             return _encode_request(datagram)
-        case Broadcast(session, file_id, number, asked):
-            return _header(Kind.BROADCAST, session) + encode_broadcast_body(file_id, number, asked)
+    body = encode_broadcast_body(datagram.file_id, datagram.number, datagram.asked)
+    return encode_broadcast_head(datagram.session) + body
 
 
 def _encode_request(request: Request) -> bytes:

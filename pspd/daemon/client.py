@@ -60,12 +60,16 @@ async def run_clients(
         for plan in plans:
             members.append(_open(channel, server, plan, faults))
         everyone = asyncio.gather(*(member.run(connect_seconds, on_joined) for member in members))
-        await first_of(everyone, stopping.wait())
+        await first_of(everyone, _leave_when(stopping, members))
     finally:
-        await asyncio.gather(*(member.leave() for member in members))
         for member in members:
             member.close()
         await channel.close()
+
+
+async def _leave_when(stopping: asyncio.Event, members: list[MemberDaemon]) -> None:
+    await stopping.wait()
+    await asyncio.gather(*(member.leave() for member in members))
 
 
 def _open(channel: grpc.aio.Channel, server: str, plan: ClientPlan, faults: Faults | None) -> MemberDaemon:

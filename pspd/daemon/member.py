@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 
 import grpc
@@ -22,6 +22,7 @@ from pspd.core.effects import (
     ReportMilestone,
     StartExchange,
 )
+from pspd.core.manifest import FileId
 from pspd.core.storage import Storage
 from pspd.daemon.process import first_of
 from pspd.errors import PspError, StorageError, TimedOut, Unreachable
@@ -35,6 +36,8 @@ REJOIN_SECONDS_MIN = 0.1
 REJOIN_SECONDS_MAX = 2.0
 LEAVE_SECONDS = 1.0
 RENEWALS_PER_LEASE = 4
+
+_UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +80,7 @@ class MemberDaemon:
         self._instance_id = instance_id
         self._storage = storage
         self._source = source
+        self._leaving = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.plane = ClientPlane(self.machine, storage, self._on_effect, self._fail, faults)
         self._reports: set[asyncio.Task[None]] = set()
@@ -100,6 +104,8 @@ class MemberDaemon:
             except Stopped:
                 return
             except Ended as ended:
+                if self._leaving:
+                    return
                 log.info("%s: the session ended: %s", self.name, ended)
             except PspError as error:
                 if isinstance(error, StorageError):
@@ -133,17 +139,15 @@ class MemberDaemon:
                 return session
 
     async def join(self) -> Session:
-        """Becomes a member; in a profile of one connection per transfer, with a port to take deliveries on."""
+        """Becomes a member; where each transfer has a connection of its own, with a port to take deliveries on."""
         address = await _resolve(self._server)
         held = {} if self._source else self._storage.known()
         port = 0
-        while True:
-            session = await self.client.join(
-                self.name, self._instance_id, source=self._source, delivery_port=port, held=held
-            )
-            if session.parameters.kept_links or port:
-                break
+        if not (await self.client.parameters()).kept_links:
             port = self.plane.listen(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        session = await self.client.join(
+            self.name, self._instance_id, source=self._source, delivery_port=port, held=held
+        )
         self.session = session.session
         self.plane.join(session.session, (address[0], session.data_port), session.parameters)
         return session
@@ -159,7 +163,6 @@ class MemberDaemon:
         try:
             await first_of(self._attend(session), self._renew(session), asyncio.shield(self._failure))
         finally:
-            self.session = 0
             self.plane.leave()
 
     async def _attend(self, session: Session) -> None:
@@ -171,6 +174,7 @@ class MemberDaemon:
                             self.plane.assign(manifest, shares, started)
                         except StorageError as error:
                             log.error("%s: cannot take %s: %s", self.name, manifest.name, error)
+                            self._decline(session.session, manifest.file_id, str(error))
                     case StartExchange(_, file_id):
                         self.machine.exchange_started(file_id, now_ns())
                         self.plane.pump()
@@ -189,7 +193,8 @@ class MemberDaemon:
                 log.debug("%s: a renewal got no answer", self.name)
 
     async def leave(self) -> None:
-        """Says goodbye, if there is anyone to say it to."""
+        """Says goodbye, if there is anyone to say it to; :meth:`run` then ends."""
+        self._leaving = True
         session, self.session = self.session, 0
         if session:
             with contextlib.suppress(PspError):
@@ -210,13 +215,12 @@ class MemberDaemon:
             case FinishFile(file_id):
                 self._finish(file_id)
             case ReportMilestone():
-                report = asyncio.ensure_future(self._report(effect))
-                self._reports.add(report)
-                report.add_done_callback(self._reports.discard)
+                session = self.session
+                self._report(lambda: self.client.report(session, effect))
             case InputDropped(reason, origin):
                 log.debug("%s: dropped from %s: %s", self.name, origin, reason)
 
-    def _finish(self, file_id: bytes) -> None:
+    def _finish(self, file_id: FileId) -> None:
         try:
             self._storage.finish(file_id)
         except PspError as error:
@@ -226,13 +230,20 @@ class MemberDaemon:
         self.machine.file_finished(file_id)
         self.plane.pump()
 
-    async def _report(self, effect: ReportMilestone) -> None:
+    def _decline(self, session: int, file_id: FileId, reason: str) -> None:
+        self._report(lambda: self.client.decline(session, file_id, reason))
+
+    def _report(self, call: Callable[[], Awaitable[None]]) -> None:
+        report = asyncio.ensure_future(self._report_until_heard(call, self.session))
+        self._reports.add(report)
+        report.add_done_callback(self._reports.discard)
+
+    async def _report_until_heard(self, call: Callable[[], Awaitable[None]], session: int) -> None:
         """Says it until the server has heard, or the session is over: the next one says it anew."""
-        session = self.session
         delay = REJOIN_SECONDS_MIN
         while session and session == self.session:
             try:
-                await self.client.report(session, effect.file_id, effect.milestone)
+                await call()
                 return
             except (Unreachable, TimedOut):
                 await asyncio.sleep(delay)
@@ -255,4 +266,5 @@ async def _resolve(server: str) -> Address:
             f"{host!r} is no known host: {error.strerror}: name another with --server"
         ) from None
     address = found[0][4]
-    return str(address[0]), int(address[1])
+    # "Any address" is where a server may listen; whoever names it as a destination means this machine.
+    return _UNSPECIFIED.get(str(address[0]), str(address[0])), int(address[1])

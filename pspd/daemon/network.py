@@ -16,6 +16,7 @@ from pspd.core.effects import (
     ClientLost,
     EndSession,
     FileCompleted,
+    FileDeclined,
     FileDivided,
     FileResumed,
     FileSeeded,
@@ -77,6 +78,11 @@ class NetworkDaemon:
         return blake3_digest
 
     @property
+    def parameters(self) -> Parameters:
+        """The protocol's parameters."""
+        return self._machine.parameters
+
+    @property
     def data_port(self) -> int:
         """The number of the UDP and the TCP port on which data moves."""
         return self._plane.port
@@ -90,8 +96,11 @@ class NetworkDaemon:
 
     def _on_effect(self, effect: ControlEffect) -> None:
         match effect:
-            case Assign(session) | StartExchange(session) | EndSession(session):
+            case Assign(session) | StartExchange(session):
                 if (queue := self._events.get(session)) is not None:
+                    queue.put_nowait(effect)
+            case EndSession(session):
+                if (queue := self._events.pop(session, None)) is not None:
                     queue.put_nowait(effect)
             case InputDropped(reason, origin):
                 log.debug("dropped from %s: %s", origin, reason)
@@ -138,9 +147,14 @@ class NetworkDaemon:
         self._machine.lease_renewed(session, now_ns())
         return LEASE_NS // MILLISECOND_NS
 
-    def report(self, session: int, file_id: FileId, milestone: Milestone) -> None:
+    def report(self, session: int, file_id: FileId, milestone: Milestone, share_chunk_count: int) -> None:
         """A member reached something."""
-        self._machine.milestone_reached(session, file_id, milestone, now_ns())
+        self._machine.milestone_reached(session, file_id, milestone, now_ns(), share_chunk_count)
+        self._plane.pump()
+
+    def decline(self, session: int, file_id: FileId, reason: str) -> None:
+        """A member cannot take a file."""
+        self._machine.file_declined(session, file_id, reason, now_ns())
         self._plane.pump()
 
     def leave(self, session: int) -> None:
@@ -272,7 +286,14 @@ class NetworkDaemon:
 
 
 def _told(
-    event: ClientJoined | ClientLost | FileDivided | FileSeeded | FileStalled | FileResumed | FileCompleted,
+    event: ClientJoined
+    | ClientLost
+    | FileDivided
+    | FileSeeded
+    | FileDeclined
+    | FileStalled
+    | FileResumed
+    | FileCompleted,
 ) -> str:
     """An event as a line for a person."""
     match event:
@@ -287,6 +308,8 @@ def _told(
                 f"{name}: seeded: {share_count} disjoint shares of {chunk_count} chunks are held, "
                 f"{cached_bytes} bytes of the file are left in the server"
             )
+        case FileDeclined(_, name, client, reason):
+            return f"{name}: {client} cannot take it: {reason}"
         case FileStalled(_, name, missing):
             ranges = ", ".join(f"{span} last held by {holder or 'nobody'}" for span, holder in missing[:8])
             return f"{name}: stalled: no connected client holds {ranges}"

@@ -23,9 +23,8 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
         name: what goes before an error line.
         main: the daemon; ends in good order when the event is set.
     """
-    logging.basicConfig(
-        stream=sys.stderr, level=os.environ.get("PSPD_LOG", "INFO").upper(), format="%(asctime)s %(message)s"
-    )
+    level = logging.getLevelNamesMapping().get(os.environ.get("PSPD_LOG", "INFO").upper(), logging.INFO)
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(message)s")
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             runner.run(_until_stopped(main))

@@ -13,7 +13,7 @@ from pathlib import Path
 from pspd.core.manifest import Manifest
 from pspd.daemon.member import Ended, MemberDaemon
 from pspd.daemon.process import first_of
-from pspd.errors import PspError, SessionUnknown, TimedOut, Unreachable
+from pspd.errors import PspError, SessionUnknown, TimedOut, Unreachable, WrongState
 from pspd.rpc.client import Session, open_channel
 from pspd.store.digests import blake3_digest
 from pspd.store.original import OriginalStore
@@ -131,6 +131,7 @@ class _Seeding:
             await self._member.client.divide(self._manifest, session, self._hold_back)
             file = await self._file()
         while not _needs_no_source(file, divided_here=bool(share_count)):
+            _refuse_if_nobody_takes(file)
             self._tell_seeding(file)
             await asyncio.sleep(PROGRESS_SECONDS)
             file = await self._file()
@@ -169,6 +170,12 @@ class _Seeding:
     def _tell_seeding(self, file: network_pb2.File) -> None:
         held = sum(min(client.held_chunk_count, client.share_chunk_count) for client in file.clients)
         self._on_progress(SeedProgress("seeding", held, self._manifest.chunk_count))
+
+
+def _refuse_if_nobody_takes(file: network_pb2.File) -> None:
+    refusals = [client for client in file.clients if client.refusal]
+    if refusals and file.client_count == 0:
+        raise WrongState(f"no client takes {file.name!r}; {refusals[0].name} says: {refusals[0].refusal}")
 
 
 def _needs_no_source(file: network_pb2.File, *, divided_here: bool) -> bool:

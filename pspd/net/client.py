@@ -17,6 +17,7 @@ from pspd.core.effects import (
     InputDropped,
     ReportMilestone,
     SendDatagram,
+    address_text,
 )
 from pspd.core.manifest import Manifest
 from pspd.core.parameters import Parameters
@@ -217,14 +218,14 @@ class ClientPlane:
         self._connections.discard(link)
         self._buffers.pop(link, None)
         if error is not None:
-            self._machine.frame_refused(error.reason, f"{link.peer[0]}:{link.peer[1]}")
+            self._machine.frame_refused(error.reason, address_text(link.peer))
         if link is self._link:
             self._link = None
             self._dial_later()
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
         """Implements ``LinkHandler``."""
-        wanted = self._machine.delivery_started(frame, f"{link.peer[0]}:{link.peer[1]}")
+        wanted = self._machine.delivery_started(frame, address_text(link.peer))
         self.pump()
         if not wanted:
             return None

@@ -22,8 +22,13 @@ from pspd.net.sockets import tune_stream
 READS_PER_WAKEUP = 8
 """How many reads one link has in a row before the loop sees to others."""
 VIEWS_PER_SEND = 64
+OUTGOING_FRAMES_MAX = 4096
+"""Frames that may wait on one link; what is beyond is not sent, and asked for again."""
+SILENT_SECONDS_MAX = 15.0
+"""How long a connection that was accepted may stay silent before its first frame."""
 
 _SCRATCH = memoryview(bytearray(1024 * 1024))
+_MORE = getattr(socket, "MSG_MORE", 0)
 _DISCARD = getattr(socket, "MSG_TRUNC", 0) if os.uname().sysname == "Linux" else 0
 
 Payload = list[memoryview] | FileSlice
@@ -70,7 +75,7 @@ class _Outgoing:
             BlockingIOError: it takes nothing more now.
         """
         while self.views:
-            sent = stream.sendmsg(self.views[:VIEWS_PER_SEND], (), socket.MSG_MORE if self.file else 0)
+            sent = stream.sendmsg(self.views[:VIEWS_PER_SEND], (), _MORE if self.file else 0)
             self._drop_sent(sent)
         while self.file is not None:
             sent = os.sendfile(stream.fileno(), self.file.fd, self.file.offset, self.file.length)
@@ -126,13 +131,14 @@ class Link:
         self._dropping = False
         self._drop_left = 0
         self._targets = [self._head]
-        self._connecting = connecting
+        self._silence: asyncio.TimerHandle | None = None
         if connecting:
             self._loop.add_writer(stream, self._on_connected)
             self._writing = True
         else:
             self.peer = stream.getpeername()[:2]
             self._loop.add_reader(stream, self._on_readable)
+            self._silence = self._loop.call_later(SILENT_SECONDS_MAX, self.close)
 
     @staticmethod
     def dial(address: Address, handler: LinkHandler) -> Link:
@@ -161,7 +167,7 @@ class Link:
 
     def send(self, frame: Frame, payload: Payload, done: Callable[[bool], None] | None = None) -> None:
         """Sends a frame after those before it. ``done`` hears when its payload is no longer needed, and if it went."""
-        if self.closed:
+        if self.closed or len(self._outgoing) >= OUTGOING_FRAMES_MAX:
             if done:
                 done(False)
             return
@@ -209,7 +215,6 @@ class Link:
         if self._stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._break()
             return
-        self._connecting = False
         self.peer = self._stream.getpeername()[:2]
         self._watch_writable(False)
         self._loop.add_reader(self._stream, self._on_readable)
@@ -266,6 +271,7 @@ class Link:
                 self._start_frame(decode_frame(self._head))
 
     def _start_frame(self, frame: Frame) -> None:
+        self._end_silence()
         targets = self._handler.frame_started(self, frame)
         if targets is None or frame.length == 0:
             self._drop_left = frame.length
@@ -274,6 +280,11 @@ class Link:
             # The next head is received in the same call as the end of this payload.
             self._frame = frame
             self._targets = [*targets, self._head]
+
+    def _end_silence(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
 
     def _expect_head(self) -> None:
         self._targets = [self._head]
@@ -285,6 +296,7 @@ class Link:
         self._loop.remove_reader(self._stream)
         self._loop.remove_writer(self._stream)
         self._stream.close()
+        self._end_silence()
         frame, self._frame = self._frame, None
         if frame is not None:
             self._handler.frame_aborted(self, frame)

@@ -16,6 +16,7 @@ from pspd.core.effects import (
     Deliver,
     EndSession,
     FileCompleted,
+    FileDeclined,
     FileDivided,
     FileResumed,
     FileSeeded,
@@ -24,6 +25,7 @@ from pspd.core.effects import (
     SendDatagram,
     ServerEffect,
     StartExchange,
+    address_text,
 )
 from pspd.core.server import ServerMachine
 from pspd.core.wire import Frame, Kind, WireError
@@ -35,8 +37,6 @@ from pspd.net.sockets import bind_pair
 
 NAMELESS_LINKS_MAX = 8192
 """Connections that have not said whose they are, contributions on their own included."""
-NAMELESS_LINK_SECONDS = 15.0
-"""How long a connection may stay silent about whose it is."""
 ACCEPTS_PER_WAKEUP = 256
 
 ControlEffect = (
@@ -47,6 +47,7 @@ ControlEffect = (
     | ClientLost
     | FileDivided
     | FileSeeded
+    | FileDeclined
     | FileStalled
     | FileResumed
     | FileCompleted
@@ -83,7 +84,7 @@ class ServerPlane:
         self._datagrams = DatagramSocket(datagrams, self._on_datagram, faults)
         self._driver: Driver[ServerEffect] = Driver(machine, self._carry_out)
         self._links: dict[int, Link] = {}
-        self._nameless: dict[Link, asyncio.TimerHandle] = {}
+        self._nameless: set[Link] = set()
         self._deliveries: set[_OwnConnection] = set()
         self._loop.add_reader(self._listener, self._on_acceptable)
 
@@ -124,6 +125,7 @@ class ServerPlane:
                 | ClientLost()
                 | FileDivided()
                 | FileSeeded()
+                | FileDeclined()
                 | FileStalled()
                 | FileResumed()
                 | FileCompleted()
@@ -194,11 +196,9 @@ class ServerPlane:
             stream.close()
             return
         try:
-            link = Link(stream, self)
+            self._nameless.add(Link(stream, self))
         except OSError:
             stream.close()
-            return
-        self._nameless[link] = self._loop.call_later(NAMELESS_LINK_SECONDS, link.close)
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
         """Implements ``LinkHandler``: a link names its session first; contributions follow, or come alone."""
@@ -211,8 +211,7 @@ class ServerPlane:
 
     def _name(self, link: Link, session: int) -> None:
         if link.session == 0 and self._machine.link_opened(session, now_ns()):
-            if (timer := self._nameless.pop(link, None)) is not None:
-                timer.cancel()
+            self._nameless.discard(link)
             previous = self._links.pop(session, None)
             link.session = session
             self._links[session] = link
@@ -238,8 +237,7 @@ class ServerPlane:
 
     def link_closed(self, link: Link, error: WireError | None) -> None:
         """Implements ``LinkHandler``."""
-        if (timer := self._nameless.pop(link, None)) is not None:
-            timer.cancel()
+        self._nameless.discard(link)
         if error is not None:
             self._machine.frame_refused(error.reason, _origin(link))
         if self._links.get(link.session) is link:
@@ -283,4 +281,4 @@ class _OwnConnection:
 
 
 def _origin(link: Link) -> str:
-    return f"{link.peer[0]}:{link.peer[1]}"
+    return address_text(link.peer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from pspd.core.effects import Assign, EndSession, Milestone, StartExchange
+from pspd.core.effects import Assign, EndSession, ReportMilestone, StartExchange
 from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.core.parameters import Parameters
 from pspd.core.storage import Held
@@ -82,6 +82,16 @@ class MemberClient:
         self._files = file_service_pb2_grpc.FileServiceStub(channel)
         self._status = status_service_pb2_grpc.StatusServiceStub(channel)
 
+    async def parameters(self) -> Parameters:
+        """The parameters that a member will have to go by."""
+        try:
+            answer = await self._members.GetParameters(
+                membership_service_pb2.GetParametersRequest(), timeout=CALL_SECONDS
+            )
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self._server) from None
+        return translate.parameters_from_pb(answer.parameters)
+
     async def join(
         self, name: str, instance_id: bytes, *, source: bool, delivery_port: int, held: Mapping[FileId, Held]
     ) -> Session:
@@ -141,11 +151,29 @@ class MemberClient:
         except grpc.aio.AioRpcError as error:
             raise error_of(error, self._server) from None
 
-    async def report(self, session: int, file_id: FileId, milestone: Milestone) -> None:
+    async def report(self, session: int, reached: ReportMilestone) -> None:
         """Says what was reached with a file."""
-        request = membership_service_pb2.ReportFileRequest(
-            session_id=session, file_id=file_id, milestone=translate.milestone_to_pb(milestone)
+        await self._report(
+            membership_service_pb2.ReportFileRequest(
+                session_id=session,
+                file_id=reached.file_id,
+                milestone=translate.milestone_to_pb(reached.milestone),
+                share_chunk_count=reached.share_chunk_count,
+            )
         )
+
+    async def decline(self, session: int, file_id: FileId, reason: str) -> None:
+        """Says that a file cannot be taken, and why."""
+        await self._report(
+            membership_service_pb2.ReportFileRequest(
+                session_id=session,
+                file_id=file_id,
+                milestone=membership_service_pb2.FILE_MILESTONE_DECLINED,
+                reason=reason,
+            )
+        )
+
+    async def _report(self, request: membership_service_pb2.ReportFileRequest) -> None:
         try:
             await self._members.ReportFile(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:

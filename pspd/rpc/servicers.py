@@ -50,7 +50,10 @@ class Network(Protocol):
     ) -> tuple[Member, Parameters, int, int]: ...
     def attend(self, session: int) -> AsyncIterator[MemberEvent]: ...
     def renew(self, session: int) -> int: ...
-    def report(self, session: int, file_id: FileId, milestone: Milestone) -> None: ...
+    def report(self, session: int, file_id: FileId, milestone: Milestone, share_chunk_count: int) -> None: ...
+    def decline(self, session: int, file_id: FileId, reason: str) -> None: ...
+    @property
+    def parameters(self) -> Parameters: ...
     def leave(self, session: int) -> None: ...
     async def announce(
         self, manifest: Manifest, session: int, client_count: int
@@ -98,6 +101,13 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
         self._network = network
 
     @answering
+    async def GetParameters(
+        self, request: membership_service_pb2.GetParametersRequest, context: Context
+    ) -> membership_service_pb2.GetParametersResponse:
+        parameters = translate.parameters_to_pb(self._network.parameters)
+        return membership_service_pb2.GetParametersResponse(parameters=parameters)
+
+    @answering
     async def Join(
         self, request: membership_service_pb2.JoinRequest, context: Context
     ) -> membership_service_pb2.JoinResponse:
@@ -137,9 +147,12 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
         self, request: membership_service_pb2.ReportFileRequest, context: Context
     ) -> membership_service_pb2.ReportFileResponse:
         milestone = translate.milestone_from_pb(request.milestone)
-        if milestone is None:
+        if request.milestone == membership_service_pb2.FILE_MILESTONE_DECLINED:
+            self._network.decline(request.session_id, request.file_id, request.reason)
+        elif milestone is not None:
+            self._network.report(request.session_id, request.file_id, milestone, request.share_chunk_count)
+        else:
             raise BadArgument(f"milestone {request.milestone} is not known")
-        self._network.report(request.session_id, request.file_id, milestone)
         return membership_service_pb2.ReportFileResponse()
 
     @answering

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pspd.core.cache import Cache
-from pspd.core.effects import Assign, EndSession, Milestone, StartExchange
+from pspd.core.effects import Assign, EndSession, Milestone, StartExchange, address_text
 from pspd.core.manifest import CHUNK_BYTES, Digest, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.parameters import SECOND_NS, Order, Parameters
@@ -161,15 +161,14 @@ def clients_to_pb(machine: ServerMachine) -> list[pb.Client]:
     """Every member, connected or lost, by name."""
     found = [_member_to_pb(member) for member in machine.members.values()]
     for name, address in machine.lost_clients.items():
-        shown = f"{address[0]}:{address[1]}" if address else ""
-        found.append(pb.Client(name=name, address=shown, state=pb.CLIENT_STATE_LOST))
+        found.append(pb.Client(name=name, address=address_text(address), state=pb.CLIENT_STATE_LOST))
     return sorted(found, key=lambda client: client.name)
 
 
 def _member_to_pb(member: Member) -> pb.Client:
     return pb.Client(
         name=member.name,
-        address=f"{member.address[0]}:{member.address[1]}" if member.address else "",
+        address=address_text(member.address),
         state=pb.CLIENT_STATE_CONNECTED,
         srtt_ms=member.srtt_us / 1000,
         source=member.source,
@@ -178,15 +177,15 @@ def _member_to_pb(member: Member) -> pb.Client:
 
 def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clients: bool) -> pb.File:
     """One file's state as a message."""
-    clients = machine.client_names()
+    clients, takers = machine.client_names(), machine.takers_of(file)
     message = pb.File(
         file_id=file.file_id,
         name=file.manifest.name,
         size_bytes=file.manifest.size_bytes,
         chunk_count=file.manifest.chunk_count,
-        state=_file_state(file, clients),
-        client_count=len(clients),
-        complete_client_count=sum(name in file.complete for name in clients),
+        state=_file_state(file),
+        client_count=len(takers),
+        complete_client_count=sum(name in file.complete for name in takers),
         min_holder_count=file.min_holder_count(),
         missing_ranges=[
             pb.MissingRange(range=range_to_pb(span), last_holder=name)
@@ -204,7 +203,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
     return message
 
 
-def _file_state(file: SharedFile, clients: list[str]) -> pb.FileState:
+def _file_state(file: SharedFile) -> pb.FileState:
     if file.stalled:
         return pb.FILE_STATE_STALLED
     match file.phase:
@@ -213,8 +212,7 @@ def _file_state(file: SharedFile, clients: list[str]) -> pb.FileState:
         case Phase.SEEDED:
             return pb.FILE_STATE_SEEDED
         case Phase.EXCHANGING:
-            everyone = bool(clients) and file.complete.issuperset(clients)
-            return pb.FILE_STATE_COMPLETE if everyone else pb.FILE_STATE_DISTRIBUTING
+            return pb.FILE_STATE_COMPLETE if file.is_complete else pb.FILE_STATE_DISTRIBUTING
 
 
 def _file_client_to_pb(file: SharedFile, name: str) -> pb.FileClient:
@@ -226,6 +224,7 @@ def _file_client_to_pb(file: SharedFile, name: str) -> pb.FileClient:
         complete=name in file.complete,
         share_chunk_count=sum(share.chunk_count for share in file.shares_of(name)),
         held_ranges=map(range_to_pb, ranges),
+        refusal=file.declined.get(name, ""),
     )
 
 

@@ -19,12 +19,24 @@ class FileMilestone(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FILE_MILESTONE_UNSPECIFIED: _ClassVar[FileMilestone]
     FILE_MILESTONE_SHARE_HELD: _ClassVar[FileMilestone]
     FILE_MILESTONE_COMPLETE: _ClassVar[FileMilestone]
+    FILE_MILESTONE_DECLINED: _ClassVar[FileMilestone]
 MEMBER_ROLE_UNSPECIFIED: MemberRole
 MEMBER_ROLE_CLIENT: MemberRole
 MEMBER_ROLE_SOURCE: MemberRole
 FILE_MILESTONE_UNSPECIFIED: FileMilestone
 FILE_MILESTONE_SHARE_HELD: FileMilestone
 FILE_MILESTONE_COMPLETE: FileMilestone
+FILE_MILESTONE_DECLINED: FileMilestone
+
+class GetParametersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetParametersResponse(_message.Message):
+    __slots__ = ("parameters",)
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    parameters: _network_pb2.Parameters
+    def __init__(self, parameters: _Optional[_Union[_network_pb2.Parameters, _Mapping]] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
     __slots__ = ("name", "role", "instance_id", "delivery_port", "holdings")
@@ -109,14 +121,18 @@ class RenewLeaseResponse(_message.Message):
     def __init__(self, lease_ms: _Optional[int] = ...) -> None: ...
 
 class ReportFileRequest(_message.Message):
-    __slots__ = ("session_id", "file_id", "milestone")
+    __slots__ = ("session_id", "file_id", "milestone", "share_chunk_count", "reason")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     FILE_ID_FIELD_NUMBER: _ClassVar[int]
     MILESTONE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     session_id: int
     file_id: bytes
     milestone: FileMilestone
-    def __init__(self, session_id: _Optional[int] = ..., file_id: _Optional[bytes] = ..., milestone: _Optional[_Union[FileMilestone, str]] = ...) -> None: ...
+    share_chunk_count: int
+    reason: str
+    def __init__(self, session_id: _Optional[int] = ..., file_id: _Optional[bytes] = ..., milestone: _Optional[_Union[FileMilestone, str]] = ..., share_chunk_count: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ReportFileResponse(_message.Message):
     __slots__ = ()

@@ -35,6 +35,11 @@ class MembershipServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetParameters = channel.unary_unary(
+                '/pspd.v1.MembershipService/GetParameters',
+                request_serializer=pspd_dot_v1_dot_membership__service__pb2.GetParametersRequest.SerializeToString,
+                response_deserializer=pspd_dot_v1_dot_membership__service__pb2.GetParametersResponse.FromString,
+                _registered_method=True)
         self.Join = channel.unary_unary(
                 '/pspd.v1.MembershipService/Join',
                 request_serializer=pspd_dot_v1_dot_membership__service__pb2.JoinRequest.SerializeToString,
@@ -65,6 +70,13 @@ class MembershipServiceStub:
 class MembershipServiceServicer:
     """Membership of the network, by leases.
     """
+
+    def GetParameters(self, request, context):
+        """The parameters that a member will have to go by: whether it needs a port for deliveries, for one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Join(self, request, context):
         """Makes the caller a member and gives it a session.
@@ -104,6 +116,11 @@ class MembershipServiceServicer:
 
 def add_MembershipServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetParameters': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetParameters,
+                    request_deserializer=pspd_dot_v1_dot_membership__service__pb2.GetParametersRequest.FromString,
+                    response_serializer=pspd_dot_v1_dot_membership__service__pb2.GetParametersResponse.SerializeToString,
+            ),
             'Join': grpc.unary_unary_rpc_method_handler(
                     servicer.Join,
                     request_deserializer=pspd_dot_v1_dot_membership__service__pb2.JoinRequest.FromString,
@@ -140,6 +157,33 @@ def add_MembershipServiceServicer_to_server(servicer, server):
 class MembershipService:
     """Membership of the network, by leases.
     """
+
+    @staticmethod
+    def GetParameters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pspd.v1.MembershipService/GetParameters',
+            pspd_dot_v1_dot_membership__service__pb2.GetParametersRequest.SerializeToString,
+            pspd_dot_v1_dot_membership__service__pb2.GetParametersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Join(request,

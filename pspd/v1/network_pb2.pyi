@@ -171,18 +171,20 @@ class MissingRange(_message.Message):
     def __init__(self, range: _Optional[_Union[ChunkRange, _Mapping]] = ..., last_holder: _Optional[str] = ...) -> None: ...
 
 class FileClient(_message.Message):
-    __slots__ = ("name", "held_chunk_count", "complete", "share_chunk_count", "held_ranges")
+    __slots__ = ("name", "held_chunk_count", "complete", "share_chunk_count", "held_ranges", "refusal")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HELD_CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     SHARE_CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     HELD_RANGES_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     name: str
     held_chunk_count: int
     complete: bool
     share_chunk_count: int
     held_ranges: _containers.RepeatedCompositeFieldContainer[ChunkRange]
-    def __init__(self, name: _Optional[str] = ..., held_chunk_count: _Optional[int] = ..., complete: _Optional[bool] = ..., share_chunk_count: _Optional[int] = ..., held_ranges: _Optional[_Iterable[_Union[ChunkRange, _Mapping]]] = ...) -> None: ...
+    refusal: str
+    def __init__(self, name: _Optional[str] = ..., held_chunk_count: _Optional[int] = ..., complete: _Optional[bool] = ..., share_chunk_count: _Optional[int] = ..., held_ranges: _Optional[_Iterable[_Union[ChunkRange, _Mapping]]] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class File(_message.Message):
     __slots__ = ("file_id", "name", "size_bytes", "chunk_count", "state", "client_count", "complete_client_count", "min_holder_count", "missing_ranges", "traffic", "clients", "seeding_seconds", "exchange_seconds", "cached_bytes", "cached_bytes_when_seeded", "held_back")

@@ -330,7 +330,8 @@ class Ether:
                 peer.machine.file_finished(file_id)
                 self._touch(peer)
             case ReportMilestone():
-                self._later(lambda session=peer.session: self._report(peer, session, effect))
+                session = peer.session
+                self._later(lambda: self._report(peer, session, effect))
             case _:
                 self.events.append(effect)
 

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pspd.core.cache import Cache
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.ranges import Range
+from pspd.errors import LimitReached
 
 A, B = b"a" * 32, b"b" * 32
 FILES = (A, B)
@@ -295,6 +296,14 @@ class TestRoom:
         hold(cache, A, 0, 5)
         views = cache.views(A, 0, 5, 5 * CHUNK_BYTES)
         assert [len(view) for view in views] == [2 * CHUNK_BYTES, 3 * CHUNK_BYTES]
+
+    def test_more_memory_than_there_is_is_refused_and_the_size_stays(self) -> None:
+        cache = Cache(2)
+        hold(cache, A, 0, 2)
+        with pytest.raises(LimitReached):
+            cache.resize(2**62)
+        assert cache.capacity_chunks == 2
+        assert cached_chunks(cache, A) == [0, 1]
 
     def test_smaller_than_what_is_pinned_the_rest_goes_as_pins_end(self) -> None:
         cache = Cache(4)

@@ -133,6 +133,10 @@ class Span:
     stop: int
 
 
+def test_within_an_empty_range_there_is_nothing() -> None:
+    assert RangeSet([(0, 10)]).within(5, 5) == []
+
+
 class TestRangeMap:
     @given(st.lists(st.tuples(spans, st.booleans()), max_size=20), spans)
     def test_against_a_plain_list(self, attempts, asked) -> None:

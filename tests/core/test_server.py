@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
+
 import pytest
 
 from pspd.core import relay, server, shared_file
@@ -13,6 +16,7 @@ from pspd.core.effects import (
     Deliver,
     EndSession,
     FileCompleted,
+    FileDeclined,
     FileResumed,
     FileSeeded,
     FileStalled,
@@ -21,6 +25,7 @@ from pspd.core.effects import (
     SendDatagram,
     ServerEffect,
     StartExchange,
+    address_text,
 )
 from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
 from pspd.core.ranges import Range, RangeSet
@@ -29,6 +34,7 @@ from pspd.core.shared_file import Phase
 from pspd.core.storage import Held
 from pspd.core.wire import (
     EVERY_HOLDER,
+    Broadcast,
     DropReason,
     Frame,
     Hello,
@@ -102,6 +108,12 @@ class TestMembership:
         bench.pass_time(LEASE_NS)
         assert bench.server.members == {}
         assert bench.server.next_timeout() is None
+
+    def test_a_session_is_never_zero_and_never_one_in_use(self) -> None:
+        bench = Bench()
+        drawn = iter([5, 0, 5, 6])
+        bench.server._random = type("Drawn", (Random,), {"getrandbits": lambda self, k: next(drawn)})()
+        assert [bench.join(name).session for name in "ab"] == [5, 6]
 
     def test_members_have_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(server, "MEMBERS_MAX", 2)
@@ -394,7 +406,7 @@ class TestDrops:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 4))
         bench.contribute(bench.frame(b, file, 2, 4), good=False)
-        assert bench.effects(FileStalled) == [FileStalled(file.file_id, "f", ((Range(2, 4), "source of f"),))]
+        assert bench.effects(FileStalled) == [FileStalled(file.file_id, "f", ((Range(2, 4), ""),))]
         bench.reach(b, file, Milestone.COMPLETE)
         assert bench.effects(FileResumed) == [FileResumed(file.file_id, "f")]
 
@@ -403,7 +415,7 @@ class TestDrops:
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
         bench.ask(a, file, (1, 4))
-        assert bench.effects(FileStalled)[0].missing == ((Range(1, 2), "source of f"),)
+        assert bench.effects(FileStalled)[0].missing == ((Range(1, 2), ""),)
         assert list(file.held["a"]) == [Range(0, 1)]
 
     def test_a_contribution_of_someone_who_is_gone_before_it_ends_is_good(self) -> None:
@@ -442,6 +454,7 @@ class TestFetching:
         sent = bench.effects(SendDatagram)
         assert {effect.address[0] for effect in sent} == {"a", "b", "c"}
         broadcast = decode_datagram(sent[0].data)
+        assert isinstance(broadcast, Broadcast)
         assert [(e.start, e.stop, e.responder) for e in broadcast.asked] == [
             (2, 4, b.session),
             (4, 6, c.session),
@@ -499,6 +512,27 @@ class TestFetching:
         assert sum(d.frame.stop - d.frame.start for d in delivers if d.session == b.session) == 2
         assert sum(d.frame.stop - d.frame.start for d in delivers if d.session == c.session) == 1
 
+    def test_of_several_cached_ranges_only_as_many_are_delivered_as_the_window_allows(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 30)
+        bench.ask(a, file, (10, 15))
+        assert bench.contribute(bench.frame(b, file, 10, 15))
+        bench.server.poll()
+        bench.ask(c, file, (10, 11), (13, 14), window_chunks=1)
+        assert [deliver.frame.start for deliver in bench.delivered(c)] == [10]
+
+    def test_of_several_parts_of_a_fetch_only_as_many_are_joined_as_the_window_allows(self) -> None:
+        bench = Bench(cache_chunks=64)
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 30)
+        bench.ask(a, file, (10, 20))
+        bench.ask(c, file, (10, 12), (14, 16), window_chunks=2)
+        for asked in bench.asked("a"):
+            assert bench.contribute(bench.frame(b, file, asked.start, asked.stop))
+        delivered = [(d.frame.start, d.frame.stop) for d in bench.delivered(c)]
+        assert delivered == [(10, 12)]
+
     def test_nothing_is_delivered_to_whom_nothing_can_reach(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
@@ -513,20 +547,24 @@ class TestFetching:
         bench.ask(a, file, (2, 4))
         assert len(bench.delivered(a)) == 1
 
-    def test_a_client_that_waits_in_line_without_a_link_is_no_trouble(self) -> None:
-        """Its promise is dropped when the fetch ends; it must not be served out of the line then."""
+    def test_a_client_that_waits_in_line_and_loses_its_link_leaves_the_line(self) -> None:
+        """Nobody fetches for it what is cached meanwhile, and came too late for it."""
         bench = Bench(cache_chunks=8)
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 30)
-        bench.ask(a, file, (10, 30), window_chunks=8)
-        bench.ask(c, file, (10, 20), window_chunks=11)
-        fetches = bench.asked("a")
+        d = bench.join("d")
+        bench.ask(a, file, (10, 18))  # fills the cache
+        bench.ask(d, file, (18, 20))  # is first in line,
+        bench.ask(c, file, (10, 20), window_chunks=9)  # is second, with room in its window for one chunk
+        bench.server.resize_cache(10, bench.now)
+        asked = bench.asked("a")
+        assert (asked[-1].start, asked[-1].stop) == (18, 20)
         bench.server.link_closed(c.session, bench.now)
-        for asked in fetches:
-            if asked.responder == b.session:
-                assert bench.contribute(bench.frame(b, file, asked.start, asked.stop))
-        bench.pass_time(SECOND_NS)
-        assert bench.delivered(c) == []
+        assert bench.contribute(bench.frame(b, file, 18, 20))
+        (deliver,) = bench.effects(Deliver)
+        assert deliver.session == d.session
+        bench.server.delivery_sent(d.session, deliver.number, bench.now)
+        assert bench.asked("a") == []
 
     def test_a_link_in_place_of_another_loses_what_the_other_carried(self) -> None:
         bench = Bench()
@@ -563,8 +601,9 @@ class TestFetching:
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
         bench.reach(c, file, Milestone.COMPLETE)
-        bench.server.lease_renewed(a.session, bench.now + 10 * SECOND_NS)
+        d = bench.join("d")
         bench.ask(a, file, (2, 4))
+        bench.ask(d, file, (2, 4), window_chunks=1)  # waits for a part of it
         responders = []
         for _ in range(4):
             found = bench.asked("a")
@@ -576,8 +615,25 @@ class TestFetching:
         # Everyone is asked unit by unit: not every holder has the same of it.
         assert responders[3:] == [EVERY_HOLDER, EVERY_HOLDER]
         number = bench.server._relay._broadcast_number
+        assert bench.contribute(bench.frame(c, file, 3, 4, number))
         assert bench.contribute(bench.frame(c, file, 2, 3, number))
-        assert [d.frame.start for d in bench.delivered(a)] == [2]
+        delivers = bench.effects(Deliver)
+        assert [x.frame.start for x in delivers if x.session == a.session] == [3, 2]
+        assert [x.frame.start for x in delivers if x.session == d.session] == [2]
+
+    def test_where_every_holder_is_asked_a_range_that_none_has_whole_is_asked_unit_by_unit(self) -> None:
+        bench = Bench(replace(FAST, all_holders_answer=True))
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 20)
+        for name, span in (("c", (10, 12)), ("d", (12, 14))):
+            bench.join(name, held={file.file_id: Held(RangeSet([span]), complete=False)})
+        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.poll()
+        bench.ask(a, file, (10, 14))
+        bench.pass_time(3 * SECOND_NS)
+        asked = [(entry.start, entry.stop) for entry in bench.asked("a")]
+        assert asked[0] == (10, 14)
+        assert {(10, 11), (11, 12), (12, 13), (13, 14)} <= set(asked)
 
     def test_a_fetch_that_nobody_answers_is_given_up_and_begun_anew(self) -> None:
         bench = Bench(CLASSIC, 4)
@@ -820,7 +876,7 @@ class TestSeeding:
         a = bench.join("a")
         file = bench.seed("f", 2)
         bench.server.client_left(bench.server.members["source of f"].session, "gone", bench.now)
-        assert bench.effects(FileStalled)[0].missing == ((Range(0, 2), "source of f"),)
+        assert bench.effects(FileStalled)[0].missing == ((Range(0, 2), ""),)
         other = bench.join("other", source=True)
         assert bench.server.announce(file.manifest, other.session) is file
         bench.server.source_returned(file, other.session, bench.now)
@@ -864,6 +920,19 @@ class TestSeeding:
         assert file.phase is Phase.EXCHANGING
         assert len(bench.effects(StartExchange)) == 2
 
+    def test_what_is_not_held_back_cannot_be_released(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        with pytest.raises(WrongState):
+            bench.server.release(bench.exchange("f", 2), bench.now)
+
+    def test_a_client_that_holds_more_than_the_file_has_is_not_believed_in_that(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        file = bench.exchange("f", 4)
+        bench.join("b", held={file.file_id: Held(RangeSet([(2, 9)]), complete=False)})
+        assert list(file.held["b"]) == [Range(2, 4)]
+
     def test_what_a_client_holds_when_it_joins_counts(self) -> None:
         bench = Bench()
         bench.join("a")
@@ -883,6 +952,48 @@ class TestSeeding:
         for member in members[:2]:
             bench.server.client_left(member.session, "gone", bench.now)
         assert file.missing() == [(Range(0, 2), ""), (Range(2, 4), "b")]
+
+
+class TestDeclining:
+    def test_the_share_of_a_client_that_cannot_take_the_file_goes_to_another(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 4)
+        bench.server.poll()
+        bench.server.file_declined(b.session, file.file_id, "the disk is full", bench.now)
+        effects = bench.server.poll()
+        assert effects[0] == FileDeclined(file.file_id, "f", "b", "the disk is full")
+        assert [effect.session for effect in effects if isinstance(effect, Assign)] == [a.session]
+        assert file.shares_of("a") == (Range(0, 2), Range(2, 4))
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        bench.reach(a, file, Milestone.COMPLETE)
+        assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 1)]
+        assert bench.server.takers_of(file) == ["a"]
+
+    def test_one_that_comes_back_is_asked_anew(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        b = bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.server.file_declined(b.session, file.file_id, "x" * 1000, bench.now)
+        assert file.declined == {"b": "x" * server.REFUSAL_CHARACTERS_MAX}
+        bench.join("b")
+        assert file.declined == {}
+
+    def test_of_a_file_that_is_not_there_or_a_session_that_is_over_is_refused(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        with pytest.raises(NotFound):
+            bench.server.file_declined(a.session, bytes(32), "no", bench.now)
+        with pytest.raises(SessionUnknown):
+            bench.server.file_declined(NOBODY, bytes(32), "no", bench.now)
+
+
+class TestAddresses:
+    def test_are_written_as_people_do(self) -> None:
+        assert address_text(("10.0.0.1", 5)) == "10.0.0.1:5"
+        assert address_text(("::1", 5)) == "[::1]:5"
+        assert address_text(None) == ""
 
 
 class TestCacheCommands:

@@ -57,6 +57,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
+                cwd=log.parent,
                 env=env,
             )
 
@@ -122,12 +123,13 @@ class Network:
     """A server and its clients; leaving it ends every process in it.
 
     Attributes:
-        folder: where everything of it lives; a client's files are in the folder of its name.
+        folder: where everything of it lives and runs; a client's files are in the folder of its name.
         address: the server's control address, once it is ready.
     """
 
     def __init__(self, folder: Path, host: Host = LOCAL) -> None:
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.host = host
         self.address: str | None = None
         self._daemons: list[Daemon] = []
@@ -190,7 +192,9 @@ class Network:
 
     def pspd(self, *args: object, code: int | None) -> subprocess.CompletedProcess[str]:
         """Runs a daemon that must end by itself, with ``code`` unless that is None; returns what it said."""
-        done = self.host.run([BIN / "pspd", *args], timeout=READY_SECONDS, env=self.environment)
+        done = self.host.run(
+            [BIN / "pspd", *args], timeout=READY_SECONDS, cwd=self.folder, env=self.environment
+        )
         said = f"pspd {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         assert code is None or done.returncode == code, said
         assert "Traceback" not in done.stderr, said
@@ -200,7 +204,7 @@ class Network:
         self, *args: object, code: int | None = 0, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Runs ``pspctl`` beside the server; its exit code must be ``code``, unless that is None."""
-        done = self.host.run([BIN / "pspctl", *args], timeout=timeout, env=self.environment)
+        done = self.host.run([BIN / "pspctl", *args], timeout=timeout, cwd=self.folder, env=self.environment)
         said = f"pspctl {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         assert code is None or done.returncode == code, said
         assert "Traceback" not in done.stderr, said
@@ -247,7 +251,6 @@ class Network:
             time.sleep(POLL_SECONDS)
 
     def _launch(self, name: str, host: Host, args: Iterable[object]) -> Daemon:
-        self.folder.mkdir(parents=True, exist_ok=True)
         daemon = Daemon(name, host, args, self.folder / f"{name}.log", self.environment)
         self._daemons = [other for other in self._daemons if other.name != name or other.alive]
         self._daemons.append(daemon)
