@@ -202,6 +202,7 @@ def _run(role: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) 
 def main() -> int:
     """The entry point; every error is one line, and its cause the exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines on stderr are none of ours
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # launching clients must not wake its fork handlers
     try:
         return int(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:

@@ -1,0 +1,230 @@
+"""Shares, the seeded moment, and what becomes of both when members come and go."""
+
+from __future__ import annotations
+
+import pytest
+
+from pspd.core import shared_file
+from pspd.core.effects import (
+    Assign,
+    Deliver,
+    FileResumed,
+    FileSeeded,
+    FileStalled,
+    Milestone,
+    ServerEffect,
+    StartExchange,
+)
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.shared_file import Phase
+from pspd.core.storage import Held
+from pspd.errors import WrongState
+from tests.core.bench import Bench
+
+
+def kinds(effects: list[ServerEffect]) -> list[type[ServerEffect]]:
+    return [type(effect) for effect in effects]
+
+
+class TestSeeding:
+    def test_a_report_that_does_not_know_of_a_share_given_meanwhile_is_not_about_it(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 4)
+        old_count = sum(share.chunk_count for share in file.shares_of("a"))
+        bench.server.client_left(b.session, "gone", bench.now)
+        assert file.shares_of("a") == (Range(0, 2), Range(2, 4))
+        bench.server.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now, old_count)
+        assert file.phase is Phase.SEEDING
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
+
+    def test_a_report_that_does_not_say_is_believed(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        file = bench.seed("f", 4)
+        bench.server.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now)
+        assert file.phase is Phase.EXCHANGING
+
+    def test_a_share_that_was_held_is_given_to_another_if_its_holder_is_lost_before_the_seeded_moment(
+        self,
+    ) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 4)
+        bench.reach(b, file, Milestone.SHARE_HELD)
+        bench.server.client_left(b.session, "gone", bench.now)
+        assert file.shares_of("a") == (Range(0, 2), Range(2, 4))
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
+        assert not file.stalled
+
+    def test_the_only_client_lost_with_its_share_must_show_it_again(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 4)
+        bench.reach(b, file, Milestone.SHARE_HELD)
+        bench.server.client_left(a.session, "gone", bench.now)
+        bench.server.client_left(b.session, "gone", bench.now)
+        b = bench.join("b")  # with an empty disk
+        assert file.phase is Phase.SEEDING
+        assert bench.effects(Assign)[-1].shares == (Range(0, 2), Range(2, 4))
+        bench.reach(b, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
+
+    def test_a_client_that_has_the_file_already_holds_its_share(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        file = bench.seed("f", 4)
+        bench.reach(a, file, Milestone.COMPLETE)
+        assert file.phase is Phase.EXCHANGING
+        assert file.completed_at is not None
+
+    def test_shares_of_the_lost_are_given_out_in_order(self) -> None:
+        bench = Bench()
+        members = {name: bench.join(name) for name in ("m1", "m2", "m3", "m4", "m5")}
+        source = bench.join("s", source=True)
+        manifest = bench.manifest("f", 50, 20)
+        bench.server.announce(manifest, source.session)
+        file = bench.server.divide(manifest, source.session, bench.now)
+        bench.server.poll()
+        bench.server.client_left(members["m1"].session, "gone", bench.now)
+        sessions = [effect.session for effect in bench.effects(Assign)]
+        assert sessions == [members[name].session for name in ("m2", "m3", "m4", "m5")]
+        assert all(share.owner in members for share in file.shares)
+
+    def test_the_seeded_moment_waits_until_the_last_byte_has_left_the_server(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        file = bench.seed("f", 2)
+        source = bench.server.members["source of f"]
+        bench.ask(a, file, (0, 2))
+        bench.contribute(bench.frame(source, file, 0, 2))
+        (deliver,) = bench.delivered(a)
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.SEEDING  # the kernel has not yet taken it all
+        bench.server.delivery_sent(a.session, deliver.number, bench.now)
+        assert file.phase is Phase.EXCHANGING
+        (seeded,) = bench.effects(FileSeeded)
+        assert (seeded.share_count, seeded.chunk_count, seeded.cached_bytes) == (1, 2, 0)
+        assert not any(any(view) for view in deliver.views)
+
+    def test_or_until_the_last_delivery_has_failed(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        file = bench.seed("f", 2)
+        bench.ask(a, file, (0, 2))
+        bench.contribute(bench.frame(bench.server.members["source of f"], file, 0, 2))
+        (deliver,) = bench.delivered(a)
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        bench.server.delivery_failed(a.session, deliver.number, bench.now)
+        assert file.phase is Phase.EXCHANGING
+
+    def test_a_fetch_that_nobody_waits_for_is_forgotten_with_the_file(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 4)
+        bench.ask(b, file, (2, 4))
+        bench.server.client_left(b.session, "gone", bench.now)
+        assert len(file.fetches) == 1
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
+        assert len(file.fetches) == 0
+        assert bench.server.cache.used_chunks == 0
+
+    def test_a_fetch_that_is_coming_in_is_waited_for(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        file = bench.seed("f", 2)
+        source = bench.server.members["source of f"]
+        bench.ask(a, file, (0, 2))
+        frame = bench.frame(source, file, 0, 2)
+        assert bench.start(frame)
+        bench.server.client_left(a.session, "gone", bench.now)
+        a = bench.join("a")
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.SEEDING
+        bench.server.contribution_aborted(frame, bench.now)
+        assert file.phase is Phase.EXCHANGING
+
+    def test_a_source_that_is_gone_may_come_back_under_another_name(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        file = bench.seed("f", 2)
+        bench.server.client_left(bench.server.members["source of f"].session, "gone", bench.now)
+        assert bench.effects(FileStalled)[0].missing == ((Range(0, 2), ""),)
+        other = bench.join("other", source=True)
+        assert bench.server.announce(file.manifest, other.session) is file
+        bench.server.source_returned(file, other.session, bench.now)
+        assert len(bench.effects(FileResumed)) == 1
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
+        assert "other" not in bench.server.members  # it may go, and is told so
+
+    def test_shares_held_suffice_though_the_source_is_gone(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        file = bench.seed("f", 2)
+        bench.server.client_left(bench.server.members["source of f"].session, "gone", bench.now)
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
+        assert not file.stalled
+
+    def test_a_source_repairs_a_file_that_has_lost_chunks_and_stays(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.server.client_left(b.session, "gone", bench.now)
+        assert bench.effects(FileStalled)[0].missing == ((Range(2, 4), "b"),)
+        source = bench.join("s", source=True)
+        assert bench.server.announce(file.manifest, source.session) is file
+        bench.server.source_returned(file, source.session, bench.now)
+        assert len(bench.effects(FileResumed)) == 1
+        bench.ask(a, file, (2, 4))
+        assert [asked.responder for asked in bench.asked("a")] == [source.session]
+
+    def test_held_back_the_exchange_waits_for_its_release(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        file = bench.seed("f", 2, hold_back=True)
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.SEEDED
+        bench.ask(a, file, (0, 2))
+        bench.join("late")
+        assert {StartExchange, Deliver}.isdisjoint(kinds(bench.server.poll()))
+        bench.server.release(file, bench.now)
+        assert file.phase is Phase.EXCHANGING
+        assert len(bench.effects(StartExchange)) == 2
+
+    def test_what_is_not_held_back_cannot_be_released(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        with pytest.raises(WrongState):
+            bench.server.release(bench.exchange("f", 2), bench.now)
+
+    def test_a_client_that_holds_more_than_the_file_has_is_not_believed_in_that(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        file = bench.exchange("f", 4)
+        bench.join("b", held={file.file_id: Held(RangeSet([(2, 9)]), complete=False)})
+        assert list(file.held["b"]) == [Range(2, 4)]
+
+    def test_what_a_client_holds_when_it_joins_counts(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        file = bench.exchange("f", 4)
+        part, whole = RangeSet([(1, 3)]), RangeSet([(0, 4)])
+        bench.join("b", held={file.file_id: Held(part, complete=False)})
+        bench.join("c", held={file.file_id: Held(whole, complete=True)})
+        assert list(file.held["b"]) == [Range(1, 3)]
+        assert file.complete == {"c"}
+        assert file.min_holder_count() == 2
+
+    def test_the_departed_that_are_remembered_have_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shared_file, "DEPARTED_MAX", 1)
+        bench = Bench()
+        members = [bench.join(name) for name in "abc"]
+        file = bench.exchange("f", 6)
+        for member in members[:2]:
+            bench.server.client_left(member.session, "gone", bench.now)
+        assert file.missing() == [(Range(0, 2), ""), (Range(2, 4), "b")]

@@ -1,0 +1,201 @@
+"""What comes to the server and is dropped: counted by reason, nothing of it cached."""
+
+from __future__ import annotations
+
+from pspd.core.effects import (
+    FileResumed,
+    FileStalled,
+    InputDropped,
+    Milestone,
+)
+from pspd.core.parameters import SECOND_NS
+from pspd.core.ranges import Range
+from pspd.core.wire import (
+    DropReason,
+    Frame,
+    Hello,
+    HelloAck,
+    Kind,
+    Request,
+    encode_datagram,
+)
+from tests.core.bench import Bench
+
+NOBODY = 0xDEAD
+
+
+class TestDrops:
+    def drops(self, bench: Bench) -> list[tuple[DropReason, str]]:
+        found = [(drop.reason, drop.origin) for drop in bench.effects(InputDropped)]
+        assert sum(bench.server.drop_counts.values()) == len(found)
+        assert all(bench.server.drop_counts[reason] for reason, _ in found)
+        return found
+
+    def test_what_is_no_datagram(self) -> None:
+        bench = Bench()
+        member = bench.join("a")
+        good = encode_datagram(Hello(member.session, 2, 0))
+        bench.server.receive_datagram(b"", ("x", 5), bench.now)
+        bench.server.receive_datagram(bytes(1201), ("x", 5), bench.now)
+        bench.server.receive_datagram(b"no" + good[2:], ("x", 5), bench.now)
+        bench.server.receive_datagram(b"PS\x63" + good[3:], ("x", 5), bench.now)
+        bench.server.receive_datagram(good + b"?", ("x", 5), bench.now)
+        assert self.drops(bench) == [
+            (reason, "x:5")
+            for reason in (
+                DropReason.TOO_SHORT,
+                DropReason.TOO_LONG,
+                DropReason.BAD_MAGIC,
+                DropReason.BAD_VERSION,
+                DropReason.BAD_LENGTH,
+            )
+        ]
+
+    def test_datagrams_that_are_not_for_a_server_or_of_nobody(self) -> None:
+        bench = Bench()
+        member = bench.join("a")
+        bench.send(member, HelloAck(member.session, 1))
+        bench.send(member, Hello(NOBODY, 1, 0))
+        assert self.drops(bench) == [(DropReason.UNKNOWN_KIND, "a"), (DropReason.UNKNOWN_SESSION, "a:1")]
+
+    def test_requests_for_what_there_is_not(self) -> None:
+        bench = Bench()
+        member = bench.join("a")
+        file = bench.exchange("f", 4)
+        source = bench.join("s", source=True)
+        bench.send(member, Request(member.session, bytes(32), 1, 0, 1, ()))
+        bench.ask(source, file, (0, 1))
+        bench.ask(member, file, (0, 5))
+        assert self.drops(bench) == [
+            (DropReason.UNKNOWN_FILE, "a"),
+            (DropReason.UNKNOWN_FILE, "s"),
+            (DropReason.BAD_RANGE, "a"),
+        ]
+
+    def test_a_request_that_a_newer_one_overtook(self) -> None:
+        bench = Bench()
+        a, _ = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        bench._numbers -= 1
+        bench.ask(a, file, (2, 3))
+        assert self.drops(bench) == [(DropReason.STALE, "a")]
+
+    def test_a_link_of_nobody(self) -> None:
+        bench = Bench()
+        assert not bench.server.link_opened(NOBODY, bench.now)
+        bench.server.link_closed(NOBODY, bench.now)
+        assert self.drops(bench) == [(DropReason.UNKNOWN_SESSION, "link of session 000000000000dead")]
+
+    def test_what_is_no_frame(self) -> None:
+        bench = Bench()
+        bench.server.frame_refused(DropReason.BAD_MAGIC, "x:5")
+        assert self.drops(bench) == [(DropReason.BAD_MAGIC, "x:5")]
+
+    def test_contributions_that_make_no_sense_are_not_received_and_nothing_is_cached(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        good = bench.frame(b, file, 2, 4)
+        frames = [
+            Frame(Kind.DELIVERY, b.session, file.file_id, 2, 4, good.length),
+            Frame(Kind.CONTRIBUTION, NOBODY, file.file_id, 2, 4, good.length),
+            Frame(Kind.CONTRIBUTION, b.session, bytes(32), 2, 4, good.length),
+            Frame(Kind.CONTRIBUTION, b.session, file.file_id, 2, 5, good.length),
+            Frame(Kind.CONTRIBUTION, b.session, file.file_id, 2, 4, good.length + 1),
+            bench.frame(b, file, 2, 4, number=0),
+            bench.frame(b, file, 2, 4, number=1),
+        ]
+        assert [bench.start(frame) for frame in frames] == [None] * len(frames)
+        assert self.drops(bench) == [
+            (DropReason.UNKNOWN_KIND, "somewhere"),
+            (DropReason.UNKNOWN_SESSION, "somewhere"),
+            (DropReason.UNKNOWN_FILE, "b"),
+            (DropReason.BAD_RANGE, "b"),
+            (DropReason.BAD_RANGE, "b"),
+            (DropReason.NOT_ASKED, "b"),
+            (DropReason.NOT_ASKED, "b"),
+        ]
+        assert bench.server.cache.used_chunks == 0
+        assert file.traffic.duplicate_bytes == 2 * good.length
+        bench.ask(a, file, (2, 4))  # and they do no harm to what comes later
+        assert bench.contribute(good)
+
+    def test_only_the_first_copy_is_received_and_the_others_are_counted(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        first, second = bench.frame(b, file, 2, 4), bench.frame(a, file, 2, 4)
+        assert bench.start(first) is not None
+        assert bench.start(second) is None  # while the first is coming
+        assert bench.start(bench.frame(b, file, 2, 3)) is None  # a part of it
+        bench.server.poll()
+        bench.server.contribution_aborted(first, bench.now)
+        assert bench.effects(InputDropped) == [InputDropped(DropReason.ABORTED, "b")]
+        assert bench.contribute(second)
+        assert not bench.contribute(first)  # and when it is cached
+        assert bench.server.drop_counts == {DropReason.DUPLICATE: 3, DropReason.ABORTED: 1}
+        assert bench.server.cache.used_chunks == 2
+
+    def test_a_corrupt_contribution_is_not_cached_and_its_holder_not_believed(self) -> None:
+        bench = Bench()
+        a, b, c = bench.join("a"), bench.join("b"), bench.join("c")
+        file = bench.exchange("f", 6)
+        bench.reach(c, file, Milestone.COMPLETE)
+        bench.ask(a, file, (2, 4))
+        assert [asked.responder for asked in bench.asked("a")] == [b.session]
+        assert bench.contribute(bench.frame(b, file, 2, 4), good=False)
+        assert self.drops(bench) == [(DropReason.CORRUPT, "b")]
+        assert file.traffic.corrupt_bytes == 2048
+        assert bench.server.cache.cached(file.file_id, 0, 6) == []
+        assert not file.held["b"].within(2, 4)
+        assert file.available.chunk_count == 6
+        bench.pass_time(SECOND_NS)
+        assert bench.asked("a")[0].responder == c.session
+        assert bench.contribute(bench.frame(c, file, 2, 4, number=2))
+        assert [deliver.frame.start for deliver in bench.delivered(a)] == [2]
+
+    def test_the_last_holder_of_a_chunk_proved_wrong_stalls_the_file(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        bench.contribute(bench.frame(b, file, 2, 4), good=False)
+        assert bench.effects(FileStalled) == [FileStalled(file.file_id, "f", ((Range(2, 4), ""),))]
+        bench.reach(b, file, Milestone.COMPLETE)
+        assert bench.effects(FileResumed) == [FileResumed(file.file_id, "f")]
+
+    def test_a_client_that_lost_what_it_held_says_so_by_asking_for_it(self) -> None:
+        bench = Bench()
+        a, _ = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (1, 4))
+        assert bench.effects(FileStalled)[0].missing == ((Range(1, 2), ""),)
+        assert list(file.held["a"]) == [Range(0, 1)]
+
+    def test_a_contribution_of_someone_who_is_gone_before_it_ends_is_good(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        frame = bench.frame(b, file, 2, 4)
+        views = bench.start(frame)
+        assert views is not None
+        bench.server.client_left(b.session, "gone", bench.now)
+        data = bench.data[file.file_id][2048:]
+        for view in views:
+            view[:], data = data[: len(view)], data[len(view) :]
+        bench.server.contribution_received(frame, bench.now)
+        assert len(bench.delivered(a)) == 1
+
+    def test_nor_is_a_corrupt_one_a_fault_of_ours(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        frame = bench.frame(b, file, 2, 4)
+        assert bench.start(frame)
+        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.contribution_received(frame, bench.now)
+        assert self.drops(bench)[-1] == (DropReason.CORRUPT, f"session {b.session:016x}")
