@@ -108,17 +108,13 @@ class ServerApi(_Api):
         self._clients = client_service_pb2_grpc.ClientServiceStub(self._channel)
         self._cache = cache_service_pb2_grpc.CacheServiceStub(self._channel)
 
-    def status(
-        self, file: str = "", *, with_file_clients: bool = True
-    ) -> status_service_pb2.GetStatusResponse:
+    def status(self, file: str = "", *, with_file_clients: bool = True) -> status_service_pb2.GetStatusResponse:
         """The network as it is now, or as far as one file goes."""
         request = status_service_pb2.GetStatusRequest(file=file, with_file_clients=with_file_clients)
         response: status_service_pb2.GetStatusResponse = self._call(self._status.GetStatus, request)
         return response
 
-    def changes(
-        self, file: str, timeout_seconds: float | None
-    ) -> Iterator[status_service_pb2.WatchStatusResponse]:
+    def changes(self, file: str, timeout_seconds: float | None) -> Iterator[status_service_pb2.WatchStatusResponse]:
         """A snapshot, then what changes; ends when the server does, raises `TimedOut` at the timeout."""
         request = status_service_pb2.WatchStatusRequest(file=file, with_file_clients=True)
         return self._stream(self._status.WatchStatus, request, timeout_seconds)

@@ -91,12 +91,8 @@ def resize(settings: Settings, capacity: int | str) -> None:
 def _automatic_bytes(api: ServerApi) -> int:
     """The seed's size: n KiB for n clients."""
     connected = [
-        client
-        for client in api.clients()
-        if client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source
+        client for client in api.clients() if client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source
     ]
     if not connected:
-        raise WrongState(
-            "no client is connected to size the cache by: start one, or name a size such as 64MiB"
-        )
+        raise WrongState("no client is connected to size the cache by: start one, or name a size such as 64MiB")
     return len(connected) * CHUNK_BYTES

@@ -69,9 +69,7 @@ def add(settings: Settings, name: str, address: str) -> None:
     known = contexts.load()
     taken = known.addresses.get(name, address)
     if taken != address:
-        raise NameTaken(
-            f"{name} is the name of {taken} already: remove it first with `pspctl context rm {name}`"
-        )
+        raise NameTaken(f"{name} is the name of {taken} already: remove it first with `pspctl context rm {name}`")
     known.addresses[name] = address
     contexts.save(known)
     _show(settings, known, f"{name} is {address}: use it with `pspctl context use {name}`")

@@ -18,12 +18,8 @@ _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 @click.command("launch", cls=Command)
 @click.argument("count", metavar="N", type=click.IntRange(1))
-@click.option(
-    "--dir", "folder", default="", metavar="DIR", help="Each client gets a folder below it, on its machine."
-)
-@click.option(
-    "--on", "agents", multiple=True, metavar="HOST:PORT", help="Spread them over agents; may be repeated."
-)
+@click.option("--dir", "folder", default="", metavar="DIR", help="Each client gets a folder below it, on its machine.")
+@click.option("--on", "agents", multiple=True, metavar="HOST:PORT", help="Spread them over agents; may be repeated.")
 @click.pass_obj
 def command(settings: Settings, count: int, folder: str, agents: tuple[str, ...]) -> None:
     """Start N clients.
@@ -67,6 +63,4 @@ def _require_common_sight(agent: str, server: str) -> None:
     """A loopback server is only there for agents of its own machine."""
     (agent_host, _), (server_host, _) = parse_address(agent), parse_address(server)
     if server_host in _LOOPBACK_HOSTS and agent_host not in _LOOPBACK_HOSTS:
-        raise BadArgument(
-            f"clients at {agent} cannot join {server}: give the server's outside address with --server"
-        )
+        raise BadArgument(f"clients at {agent} cannot join {server}: give the server's outside address with --server")

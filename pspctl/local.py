@@ -64,15 +64,11 @@ class Daemon:
         try:
             return cast("dict[str, Any]", json.loads(line))
         except ValueError as error:
-            raise InternalError(
-                f"the {self.title} said {line!r} where it should say that it is ready"
-            ) from error
+            raise InternalError(f"the {self.title} said {line!r} where it should say that it is ready") from error
 
     def death(self) -> InternalError:
         """The error that tells how it died."""
-        return InternalError(
-            f"the {self.title} died with exit code {self._process.returncode}: {self._last_words()}"
-        )
+        return InternalError(f"the {self.title} died with exit code {self._process.returncode}: {self._last_words()}")
 
     def ask_to_stop(self) -> None:
         """Sends SIGTERM."""
@@ -99,9 +95,7 @@ class Daemon:
 
     def _last_words(self) -> str:
         lines = self._log_path.read_text(errors="replace").split("\n")
-        return next(
-            (plain_text(line.strip()) for line in reversed(lines) if line.strip()), "it logged nothing"
-        )
+        return next((plain_text(line.strip()) for line in reversed(lines) if line.strip()), "it logged nothing")
 
 
 class LocalNetwork:
@@ -186,9 +180,7 @@ class LocalNetwork:
         try:
             return Daemon(title, arguments, self._scratch_dir / f"{title}.log")
         except OSError as error:
-            raise LimitReached(
-                f"cannot start the {title}: {error.strerror}: end other processes first"
-            ) from error
+            raise LimitReached(f"cannot start the {title}: {error.strerror}: end other processes first") from error
 
 
 def client_folders(clients_dir: Path, client_count: int) -> list[Path]:

@@ -66,9 +66,7 @@ def shared_options() -> list[click.Parameter]:
             type=click.Choice(["table", "json"]),
             help="How to print the answer.",
         ),
-        SharedOption(
-            "-q", "--quiet", field="quiet", is_flag=True, help="No progress and no notes on stderr."
-        ),
+        SharedOption("-q", "--quiet", field="quiet", is_flag=True, help="No progress and no notes on stderr."),
         SharedOption("--debug", field="debug", is_flag=True, help="Show the stack trace of an error."),
     ]
 

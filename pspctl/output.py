@@ -41,9 +41,7 @@ class TablePrinter:
 
 def console() -> Console:
     """stdout, as wide as its terminal, or as wide as need be. Names from outside are never read as markup."""
-    return Console(
-        width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False, emoji=False
-    )
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False, emoji=False)
 
 
 _PRINTERS: dict[str, type[Printer]] = {"json": JsonPrinter, "table": TablePrinter}

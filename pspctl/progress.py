@@ -120,14 +120,10 @@ class Bars(Notes):
             return
         super().exchange(file)
         held = {client["name"]: client["held_chunk_count"] for client in file["clients"]}
-        self._show(
-            "exchange", sum(held.values()) * CHUNK_BYTES, file["chunk_count"] * len(held) * CHUNK_BYTES
-        )
+        self._show("exchange", sum(held.values()) * CHUNK_BYTES, file["chunk_count"] * len(held) * CHUNK_BYTES)
         if len(held) <= MAX_CLIENT_BARS:
             for name, chunk_count in held.items():
-                self._show(
-                    f"  {plain_text(name)}", chunk_count * CHUNK_BYTES, file["chunk_count"] * CHUNK_BYTES
-                )
+                self._show(f"  {plain_text(name)}", chunk_count * CHUNK_BYTES, file["chunk_count"] * CHUNK_BYTES)
 
     def note(self, text: str) -> None:
         """Writes the line above the bars."""

@@ -27,6 +27,4 @@ def command(settings: Settings, file: str) -> None:
     with ServerApi(settings.server) as api:
         view = file_view(api.release_file(file))
     document = {"schema_version": SCHEMA_VERSION, "file": view}
-    printer(settings.output).show(
-        document, lambda _: Text(f"{plain_text(view['name'])}: the exchange has started")
-    )
+    printer(settings.output).show(document, lambda _: Text(f"{plain_text(view['name'])}: the exchange has started"))

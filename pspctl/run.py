@@ -42,9 +42,7 @@ class RunPlan:
 
 @click.command("run", cls=Command)
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--clients", "client_count", type=click.IntRange(1), metavar="N", required=True, help="How many clients."
-)
+@click.option("--clients", "client_count", type=click.IntRange(1), metavar="N", required=True, help="How many clients.")
 @click.option(
     "--to",
     "folder",
@@ -53,18 +51,14 @@ class RunPlan:
     required=True,
     help="Each client gets a folder below it: DIR/client-0, DIR/client-1, ...",
 )
-@click.option(
-    "--profile", type=click.Choice(["fast", "classic"]), help="The protocol's parameters; else the server's."
-)
+@click.option("--profile", type=click.Choice(["fast", "classic"]), help="The protocol's parameters; else the server's.")
 @click.option(
     "--cache",
     type=size,
     metavar="SIZE",
     help="The server's cache: 64MiB, 100KiB, or auto for one KiB per client.",
 )
-@click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up after S seconds."
-)
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.pass_obj
 def command(
     settings: Settings,
@@ -93,9 +87,7 @@ def command(
     printer(settings.output).show(view, run_text)
     wrong = client_count - view["verified_client_count"]
     if wrong:
-        raise IntegrityError(
-            f"{wrong} of {client_count} copies in {folder} differ from {path}: do not use them"
-        )
+        raise IntegrityError(f"{wrong} of {client_count} copies in {folder} differ from {path}: do not use them")
 
 
 def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:

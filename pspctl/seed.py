@@ -23,17 +23,11 @@ from pspd.errors import StorageError, WrongState
 @click.command("seed", cls=Command)
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--name", help="The name under which clients show it; else the file's own.")
-@click.option(
-    "--clients", "client_count", type=click.IntRange(1), metavar="N", help="Wait for N clients, then divide."
-)
+@click.option("--clients", "client_count", type=click.IntRange(1), metavar="N", help="Wait for N clients, then divide.")
 @click.option("--wait", is_flag=True, help="Return when every client has the file, not when it is seeded.")
-@click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up after S seconds."
-)
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.option("--delete-source", is_flag=True, help="Delete FILE once every client has it. Implies --wait.")
-@click.option(
-    "--hold", is_flag=True, help="Hold the exchange back at the seeded moment, until `pspctl release`."
-)
+@click.option("--hold", is_flag=True, help="Hold the exchange back at the seeded moment, until `pspctl release`.")
 @click.pass_obj
 def command(
     settings: Settings,
@@ -71,9 +65,7 @@ def command(
     printer(settings.output).show(seed_view(view, cache), seed_text)
 
 
-def _followed(
-    api: ServerApi, file_id: str, deadline: Deadline, progress: Progress, *, wait: bool
-) -> FileView:
+def _followed(api: ServerApi, file_id: str, deadline: Deadline, progress: Progress, *, wait: bool) -> FileView:
     view = file_view(api.status(file_id).files[0])
     for client in view["clients"]:
         if client["refusal"]:

@@ -94,9 +94,7 @@ def _unfinished_text(path: Path, deadline: Deadline, step: SeedStep | None) -> s
         case _ if step.phase == "hashing":
             so_far = f"{size_text(step.done)} of {size_text(step.total)} were hashed"
         case _ if step.phase == "waiting":
-            so_far = (
-                f"{step.done} of {step.total} clients had joined: start more, or name fewer with --clients"
-            )
+            so_far = f"{step.done} of {step.total} clients had joined: start more, or name fewer with --clients"
         case _:
             so_far = f"clients held {step.done} of {step.total} chunks: see `pspctl status`"
     return f"{path.name} was not seeded after {deadline.timeout_seconds:g} s: {so_far}"

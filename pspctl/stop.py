@@ -46,9 +46,7 @@ def command(settings: Settings, names: tuple[str, ...], all_clients: bool, serve
     stop_server = BARE in servers or (bool(servers) and not stop_clients)
     if not stop_clients and not stop_server:
         raise click.UsageError("nothing to stop: name clients, or give --all-clients or --server")
-    settings.server_option = next(
-        (server for server in reversed(servers) if server != BARE), settings.server_option
-    )
+    settings.server_option = next((server for server in reversed(servers) if server != BARE), settings.server_option)
     with ServerApi(settings.server) as api:
         stopped = api.stop_clients(list(names), all_clients=all_clients) if stop_clients else []
         if stop_server:

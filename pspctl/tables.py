@@ -9,7 +9,16 @@ from rich.table import Table
 from rich.text import Text
 
 from pspctl.units import duration_text, percent_text, plain_text, rate_text, ratio_text, size_text
-from pspctl.views import CacheView, ClientView, FileClientView, FileView, MissingRangeView, RunView, SeedView, StatusView
+from pspctl.views import (
+    CacheView,
+    ClientView,
+    FileClientView,
+    FileView,
+    MissingRangeView,
+    RunView,
+    SeedView,
+    StatusView,
+)
 
 SHORT_ID_DIGITS = 12
 MAX_MISSING_RANGES = 4
@@ -98,9 +107,7 @@ def economy_table(file: FileView) -> Table:
     datagrams = traffic["request_datagrams"] + traffic["broadcast_datagrams"]
     exchanged_chunks = file["chunk_count"] * max(0, client_count - 1)
     table = _table("EXCHANGE", ">MOVED", ">RATIO", "IDEAL")
-    table.add_row(
-        "contributed / file size", size_text(contributed), ratio_text(contributed, file["size_bytes"]), "1.0"
-    )
+    table.add_row("contributed / file size", size_text(contributed), ratio_text(contributed, file["size_bytes"]), "1.0")
     table.add_row(
         "delivered / (n-1) file sizes",
         size_text(delivered),
@@ -108,9 +115,7 @@ def economy_table(file: FileView) -> Table:
         "1.0",
     )
     duplicates = traffic["duplicate_bytes"]
-    table.add_row(
-        "duplicates / file size", size_text(duplicates), ratio_text(duplicates, file["size_bytes"]), "0"
-    )
+    table.add_row("duplicates / file size", size_text(duplicates), ratio_text(duplicates, file["size_bytes"]), "0")
     table.add_row("datagrams / chunk delivered", str(datagrams), ratio_text(datagrams, exchanged_chunks), "")
     table.add_row("sent again", str(traffic["retransmit_count"]), "", "0")
     return table
@@ -186,9 +191,7 @@ def missing_texts(file: FileView) -> list[str]:
 
 def _missing_text(missing: MissingRangeView) -> str:
     holder = plain_text(missing["last_holder"])
-    last = (
-        f"last held by {holder}: bring it back" if holder else "never held by a client: seed the file again"
-    )
+    last = f"last held by {holder}: bring it back" if holder else "never held by a client: seed the file again"
     return f"chunks [{missing['start']}, {missing['stop']}) have no connected holder, {last}"
 
 

@@ -16,9 +16,7 @@ from pspctl.views import seed_view
 
 @click.command("wait", cls=Command)
 @click.argument("file", metavar="FILE_ID|NAME")
-@click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up after S seconds."
-)
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.pass_obj
 def command(settings: Settings, file: str, timeout: float | None) -> None:
     """Wait until every client has a file.

@@ -24,9 +24,7 @@ AGENT_LISTEN = "127.0.0.1:7080"
 CONNECT_SECONDS = 10.0
 CLIENTS_PER_PROCESS_MAX = 1000
 
-FAULTS_HELP = (
-    "For tests and lessons: spoil datagrams that come in, e.g. loss=0.3,duplicate=0.1,reorder=0.1,seed=7."
-)
+FAULTS_HELP = "For tests and lessons: spoil datagrams that come in, e.g. loss=0.3,duplicate=0.1,reorder=0.1,seed=7."
 
 
 def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
@@ -57,9 +55,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option(
-    "--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="Control address."
-)
+@click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="Control address.")
 @click.option(
     "--data-port",
     type=click.IntRange(0, 65535),
@@ -73,7 +69,13 @@ def cli() -> None:
     help="Never holds file data.",
 )
 @click.option("--cache", default=None, metavar="SIZE", help="64MiB, 100KiB, or auto for 1 KiB per client.")
-@click.option("--profile", type=click.Choice(sorted(PROFILES)), default="fast", show_default=True, help="Parameters to start from.")
+@click.option(
+    "--profile",
+    type=click.Choice(sorted(PROFILES)),
+    default="fast",
+    show_default=True,
+    help="Parameters to start from.",
+)
 @click.option(
     "--order", type=click.Choice([order.value for order in Order]), default=None, help="In which clients ask."
 )
@@ -113,9 +115,7 @@ def server(
 
 
 @cli.command()
-@click.option(
-    "--server", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="The server's address."
-)
+@click.option("--server", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="The server's address.")
 @click.option(
     "--dir",
     "folder",
@@ -165,9 +165,7 @@ def client(
 
 
 @cli.command()
-@click.option(
-    "--listen", default=AGENT_LISTEN, show_default=True, metavar="HOST:PORT", help="Control address."
-)
+@click.option("--listen", default=AGENT_LISTEN, show_default=True, metavar="HOST:PORT", help="Control address.")
 def agent(listen: str) -> None:
     """Run an agent: it launches clients on this machine when `pspctl launch --on` asks.
 

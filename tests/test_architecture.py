@@ -196,9 +196,7 @@ def test_arrows_point_one_way() -> None:
 def test_every_layer_is_known() -> None:
     """A new top-level package must be given its place in ARROWS before it is used."""
     violations = [
-        f"{module.path.relative_to(ROOT)}: {module.name} lies in no layer"
-        for module in modules()
-        if not module.layer
+        f"{module.path.relative_to(ROOT)}: {module.name} lies in no layer" for module in modules() if not module.layer
     ]
     refuse(violations, "Modules outside the plan; add their layer to ARROWS and to CONTRIBUTING.md:")
 
@@ -225,13 +223,9 @@ def test_the_core_is_pure() -> None:
             if layer_of_library(found.module) in PACKAGES:
                 continue
             if found.module not in CORE_LIBRARY:
-                violations.append(
-                    f"{module.at(found.node)}: imports {found.module}, which is not in CORE_LIBRARY"
-                )
+                violations.append(f"{module.at(found.node)}: imports {found.module}, which is not in CORE_LIBRARY")
             elif found.module == "random" and found.name != "Random":
-                violations.append(
-                    f"{module.at(found.node)}: only the class Random may be taken from random, seeded"
-                )
+                violations.append(f"{module.at(found.node)}: only the class Random may be taken from random, seeded")
     refuse(violations, "pspd.core is sans-I/O; let its caller do this and pass in the result:")
 
 

@@ -8,7 +8,8 @@ read at the same time, so that work is per range.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from pspd.core.manifest import CHUNK_BYTES, FileId
 from pspd.core.ranges import Range, RangeMap, RangeSet
@@ -25,9 +26,7 @@ class Extent:
     older: Extent
     newer: Extent
 
-    def __init__(
-        self, file_id: FileId, start: int, stop: int, slot: int, ready: bool = False, pins: int = 0
-    ) -> None:
+    def __init__(self, file_id: FileId, start: int, stop: int, slot: int, ready: bool = False, pins: int = 0) -> None:
         self.file_id = file_id
         self.start = start
         self.stop = stop
@@ -91,9 +90,7 @@ class Arena:
             try:
                 memory = bytearray(added * CHUNK_BYTES)
             except (MemoryError, OverflowError):
-                raise LimitReached(
-                    f"there is no memory for {added} more KiB of cache: name a smaller size"
-                ) from None
+                raise LimitReached(f"there is no memory for {added} more KiB of cache: name a smaller size") from None
             self._pieces.append((self.slot_count, memoryview(memory)))
             self.free.add(self.slot_count, slot_count)
             self.slot_count = slot_count
@@ -113,7 +110,12 @@ class Arena:
         return taken
 
     def give_back(self, start: int, stop: int) -> None:
-        """Makes slots free again."""
+        """Makes slots free again and overwrites them: a free slot holds zeros, so nothing lingers (R2)."""
+        for run in self._within_pieces(start, stop):
+            view = self.view(run.start, run.chunk_count)
+            for offset in range(0, len(view), len(_ZEROS)):
+                part = view[offset : offset + len(_ZEROS)]
+                part[:] = _ZEROS[: len(part)]
         self.free.add(start, stop)
 
     def view(self, slot: int, chunk_count: int) -> memoryview:
@@ -121,19 +123,10 @@ class Arena:
         base, piece = next((base, piece) for base, piece in reversed(self._pieces) if base <= slot)
         return piece[(slot - base) * CHUNK_BYTES : (slot - base + chunk_count) * CHUNK_BYTES]
 
-    def scrub(self) -> None:
-        """Overwrites every free slot with zeros."""
-        for start, stop in self.free:
-            for run in self._within_pieces(start, stop):
-                view = self.view(run.start, run.chunk_count)
-                for offset in range(0, len(view), len(_ZEROS)):
-                    part = view[offset : offset + len(_ZEROS)]
-                    part[:] = _ZEROS[: len(part)]
-
     def _within_pieces(self, start: int, stop: int) -> list[Range]:
         """The run cut where one piece of memory ends and the next begins."""
         borders = [start, *(base for base, _ in self._pieces if start < base < stop), stop]
-        return [Range(low, high) for low, high in zip(borders, borders[1:], strict=False)]
+        return [Range(low, high) for low, high in pairwise(borders)]
 
 
 class Cache:
@@ -260,11 +253,11 @@ class Cache:
             extent.pins -= 1
             if extent.pins == 0:
                 self._fixed_chunks -= extent.chunk_count
-        self._evict(self._used_chunks - self.capacity_chunks)
+        self.trim()
 
     def clear(self) -> int:
         """Drops whatever is not reserved or pinned, and overwrites it. Returns how many chunks that were."""
-        return self._clear(list(self._recency))
+        return self._drop_unpinned(self._recency)
 
     def forget(self, file_id: FileId) -> int:
         """Drops one file, as far as it is not reserved or pinned, and overwrites it (R2).
@@ -272,7 +265,7 @@ class Cache:
         Returns:
             How many of its chunks are left.
         """
-        self._clear([extent for extent in self._files.get(file_id, ()) if extent.ready])
+        self._drop_unpinned([extent for extent in self._files.get(file_id, ()) if extent.ready])
         return self.chunks_of(file_id)
 
     def resize(self, capacity_chunks: int) -> None:
@@ -280,18 +273,20 @@ class Cache:
         shrinks = capacity_chunks < self.capacity_chunks
         self._arena.grow(capacity_chunks)
         self.capacity_chunks = capacity_chunks
-        self._evict(self._used_chunks - capacity_chunks)
+        self.trim()
         if shrinks:
             self.high_water_chunks = self._used_chunks
-            self._arena.scrub()
 
-    def _clear(self, extents: list[Extent]) -> int:
+    def trim(self) -> None:
+        """Evicts what is beyond the size, as far as it may be; only after the size was lowered is there any."""
+        self._evict(self._used_chunks - self.capacity_chunks)
+
+    def _drop_unpinned(self, extents: Iterable[Extent]) -> int:
         dropped = 0
         for extent in extents:
             if extent.pins == 0:
                 dropped += extent.chunk_count
                 self._drop(extent)
-        self._arena.scrub()
         return dropped
 
     def _evict(self, count: int) -> None:
@@ -324,9 +319,7 @@ class Cache:
             if extent is not None and extent.start < border:
                 self._split(extent, border)
         found = extents.overlapping(start, stop)
-        assert sum(extent.chunk_count for extent in found) == stop - start, (
-            "part of the range is not in the cache"
-        )
+        assert sum(extent.chunk_count for extent in found) == stop - start, "part of the range is not in the cache"
         return found
 
     def _split(self, extent: Extent, border: int) -> Extent:

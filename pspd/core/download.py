@@ -41,9 +41,7 @@ class Download:
         rtt: round trips from a request to the first delivery it led to, fetching included.
     """
 
-    def __init__(
-        self, manifest: Manifest, held: Held, parameters: Parameters, random: Random, srtt_ns: int
-    ) -> None:
+    def __init__(self, manifest: Manifest, held: Held, parameters: Parameters, random: Random, srtt_ns: int) -> None:
         self.manifest = manifest
         self.stage = Stage.SHARE
         self.verified = held.verified.copy()

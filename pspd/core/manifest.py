@@ -69,9 +69,7 @@ def validate_name(name: str) -> str:
     if not name.strip():
         raise BadName("the name is empty: give one with --name")
     if size > NAME_BYTES_MAX:
-        raise BadName(
-            f"name {shown} has {size} bytes, the most is {NAME_BYTES_MAX}: give a shorter one with --name"
-        )
+        raise BadName(f"name {shown} has {size} bytes, the most is {NAME_BYTES_MAX}: give a shorter one with --name")
     if "/" in name or "\\" in name:
         raise BadName(f"name {shown} is a path: give a plain file name with --name")
     if name in (".", "..", STORE_FOLDER):
@@ -118,16 +116,12 @@ class Manifest:
         """
         validate_name(name)
         if size_bytes < 0 or chunk_count_of(size_bytes) > FILE_CHUNKS_MAX:
-            raise BadArgument(
-                f"size {size_bytes} is out of range: a file has at most {FILE_CHUNKS_MAX} chunks"
-            )
+            raise BadArgument(f"size {size_bytes} is out of range: a file has at most {FILE_CHUNKS_MAX} chunks")
         if not 0 <= share_count <= SHARE_COUNT_MAX:
             raise BadArgument(f"share count {share_count} is out of range: at most {SHARE_COUNT_MAX}")
         block_count = -(-size_bytes // block_bytes_of(size_bytes))
         if len(block_digests) != block_count * DIGEST_BYTES:
-            raise BadArgument(
-                f"manifest of {name!r} has {len(block_digests)} digest bytes for {block_count} blocks"
-            )
+            raise BadArgument(f"manifest of {name!r} has {len(block_digests)} digest bytes for {block_count} blocks")
         encoded = name.encode("utf-8")
         file_id = digest(
             (
@@ -148,8 +142,7 @@ class Manifest:
         """The manifest of a file that can be read; not yet divided."""
         step = block_bytes_of(size_bytes)
         digests = b"".join(
-            digest((read_at(offset, min(step, size_bytes - offset)),))
-            for offset in range(0, size_bytes, step)
+            digest((read_at(offset, min(step, size_bytes - offset)),)) for offset in range(0, size_bytes, step)
         )
         return Manifest.parse(name, size_bytes, digests, digest)
 

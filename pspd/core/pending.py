@@ -76,9 +76,7 @@ class Fetch:
         piece = Fetch(self.file, start, stop, None)
         piece.tries = self.tries
         for interest, parts in self.waiters.items():
-            inside = [
-                Range(max(start, low), min(stop, high)) for low, high in parts if low < stop and start < high
-            ]
+            inside = [Range(max(start, low), min(stop, high)) for low, high in parts if low < stop and start < high]
             if inside:
                 piece.waiters[interest] = inside
         return piece

@@ -268,9 +268,7 @@ def _decode_request(session: int, flags: int, body: bytes | memoryview) -> Reque
     ranges = tuple(map(Range, numbers[::2], numbers[1::2]))
     if any(start >= stop for start, stop in ranges):
         raise WireError(DropReason.BAD_RANGE)
-    return Request(
-        session, file_id, number, acknowledged, window_chunks, ranges, bool(flags & _FLAG_REPEATED)
-    )
+    return Request(session, file_id, number, acknowledged, window_chunks, ranges, bool(flags & _FLAG_REPEATED))
 
 
 def _decode_broadcast(session: int, body: bytes | memoryview) -> Broadcast:

@@ -40,9 +40,7 @@ class Launcher:
         if not 1 <= count <= LAUNCH_MAX:
             raise BadArgument(f"{count} clients are too few or too many: launch 1 to {LAUNCH_MAX} at a time")
         if folder and not Path(folder).is_absolute():
-            raise BadArgument(
-                f"folder {folder!r} is not absolute: it is a folder of the machine that launches"
-            )
+            raise BadArgument(f"folder {folder!r} is not absolute: it is a folder of the machine that launches")
         name = f"{socket.gethostname()[:40]}-{secrets.token_hex(2)}"
         arguments = ["client", "--server", server, "--dir", folder or str(default_folder())]
         process = await asyncio.create_subprocess_exec(

@@ -262,9 +262,7 @@ async def _resolve(server: str) -> Address:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise Unreachable(
-            f"{host!r} is no known host: {error.strerror}: name another with --server"
-        ) from None
+        raise Unreachable(f"{host!r} is no known host: {error.strerror}: name another with --server") from None
     address = found[0][4]
     # "Any address" is where a server may listen; whoever names it as a destination means this machine.
     return _UNSPECIFIED.get(str(address[0]), str(address[0])), int(address[1])

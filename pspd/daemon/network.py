@@ -149,12 +149,12 @@ class NetworkDaemon:
 
     def report(self, session: int, file_id: FileId, milestone: Milestone, share_chunk_count: int) -> None:
         """A member reached something."""
-        self._machine.milestone_reached(session, file_id, milestone, now_ns(), share_chunk_count)
+        self._machine.catalogue.milestone_reached(session, file_id, milestone, now_ns(), share_chunk_count)
         self._plane.pump()
 
     def decline(self, session: int, file_id: FileId, reason: str) -> None:
         """A member cannot take a file."""
-        self._machine.file_declined(session, file_id, reason, now_ns())
+        self._machine.catalogue.file_declined(session, file_id, reason, now_ns())
         self._plane.pump()
 
     def leave(self, session: int) -> None:
@@ -165,7 +165,7 @@ class NetworkDaemon:
     def stop_clients(self, names: list[str], everyone: bool) -> list[str]:
         """Asks clients to stop."""
         if everyone:
-            names = self._machine.client_names()
+            names = self._machine.catalogue.client_names()
         unknown = [name for name in names if name not in self._machine.members]
         if unknown:
             raise NotFound(f"no client {unknown[0]!r} is connected: see `pspctl clients`")
@@ -186,30 +186,30 @@ class NetworkDaemon:
 
     async def announce(self, manifest: Manifest, session: int, client_count: int) -> tuple[SharedFile, int]:
         """Waits for clients, then says into how many shares to divide; 0 for a file that is divided already."""
-        file = self._machine.announce(manifest, session)
+        file = self._machine.catalogue.announce(manifest, session)
         if file.phase is not Phase.ANNOUNCED:
-            self._machine.source_returned(file, session, now_ns())
+            self._machine.catalogue.source_returned(file, session, now_ns())
             self._plane.pump()
             return file, 0
         try:
-            while len(names := self._machine.client_names()) < max(1, client_count):
+            while len(names := self._machine.catalogue.client_names()) < max(1, client_count):
                 self._machine.member_of(session)
                 await self.changed(1.0)
         except BaseException:
-            self._machine.withdraw(file)
+            self._machine.catalogue.withdraw(file)
             raise
         return file, client_count or len(names)
 
     def divide(self, manifest: Manifest, session: int, hold_back: bool) -> SharedFile:
         """Gives out the shares."""
-        file = self._machine.divide(manifest, session, now_ns(), hold_back=hold_back)
+        file = self._machine.catalogue.divide(manifest, session, now_ns(), hold_back=hold_back)
         self._plane.pump()
         return file
 
     def release(self, file: str) -> SharedFile:
         """Starts a held exchange."""
         found = self._find(file)
-        self._machine.release(found, now_ns())
+        self._machine.catalogue.release(found, now_ns())
         self._plane.pump()
         return found
 
@@ -219,7 +219,7 @@ class NetworkDaemon:
         Raises:
             NotFound: there is none, or more than one.
         """
-        files = self._machine.files.values()
+        files = self._machine.catalogue.files.values()
         found = [file for file in files if file.manifest.name == wanted]
         if not found and len(wanted) >= ID_DIGITS_MIN:
             found = [file for file in files if file.file_id.hex().startswith(wanted.lower())]
@@ -240,7 +240,7 @@ class NetworkDaemon:
         now = now_ns()
         return [
             translate.file_to_pb(self._machine, file, now, with_clients=with_clients)
-            for file in self._machine.files.values()
+            for file in self._machine.catalogue.files.values()
         ]
 
     def cache_message(self) -> network_pb2.Cache:
@@ -255,9 +255,7 @@ class NetworkDaemon:
         """Everything, or one file."""
         if file:
             now = now_ns()
-            files = [
-                translate.file_to_pb(self._machine, self._find(file), now, with_clients=with_file_clients)
-            ]
+            files = [translate.file_to_pb(self._machine, self._find(file), now, with_clients=with_file_clients)]
         else:
             files = self.file_messages(with_clients=with_file_clients)
         server = network_pb2.Server(

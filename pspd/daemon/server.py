@@ -81,9 +81,7 @@ def _prepare(state_dir: Path) -> None:
 
 
 def _register(server: grpc.aio.Server, network: NetworkDaemon) -> None:
-    membership_service_pb2_grpc.add_MembershipServiceServicer_to_server(
-        servicers.MembershipServicer(network), server
-    )
+    membership_service_pb2_grpc.add_MembershipServiceServicer_to_server(servicers.MembershipServicer(network), server)
     file_service_pb2_grpc.add_FileServiceServicer_to_server(servicers.FileServicer(network), server)
     cache_service_pb2_grpc.add_CacheServiceServicer_to_server(servicers.CacheServicer(network), server)
     client_service_pb2_grpc.add_ClientServiceServicer_to_server(servicers.ClientServicer(network), server)

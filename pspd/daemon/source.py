@@ -1,4 +1,4 @@
-"""The source: what ``pspctl seed`` is while it seeds. It holds every chunk, wants none, and leaves when the shares are held."""
+"""The source: what ``pspctl seed`` is while it seeds. It holds every chunk and wants none (R1, R2)."""
 
 from __future__ import annotations
 
@@ -138,9 +138,7 @@ class _Seeding:
 
     async def _announce(self, session: int) -> tuple[int, network_pb2.File]:
         """Tells of the file, and shows how many clients are there while it is waited for them."""
-        call = asyncio.ensure_future(
-            self._member.client.announce(self._manifest, session, self._client_count)
-        )
+        call = asyncio.ensure_future(self._member.client.announce(self._manifest, session, self._client_count))
         try:
             while not (await asyncio.wait([call], timeout=PROGRESS_SECONDS))[0]:
                 await self._tell_waiting()
@@ -162,8 +160,7 @@ class _Seeding:
     async def _tell_waiting(self) -> None:
         status = await self._member.client.status("", with_file_clients=False)
         joined = sum(
-            client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source
-            for client in status.clients
+            client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source for client in status.clients
         )
         self._on_progress(SeedProgress("waiting", joined, max(1, self._client_count)))
 

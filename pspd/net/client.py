@@ -237,9 +237,7 @@ class ClientPlane:
     def frame_received(self, link: Link, frame: Frame) -> None:
         """Implements ``LinkHandler``: store, verify, and tell the machine (R10)."""
         try:
-            written = self._storage.write(
-                frame.file_id, frame.start, frame.stop, self._buffers[link][: frame.length]
-            )
+            written = self._storage.write(frame.file_id, frame.start, frame.stop, self._buffers[link][: frame.length])
         except PspError as error:
             self._failed(error)
             return

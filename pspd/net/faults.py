@@ -41,15 +41,9 @@ class Faults:
             try:
                 values[name] = float(value)
             except ValueError:
-                raise BadArgument(
-                    f"faults {text!r}: {part!r} has no number, write for example loss=0.3"
-                ) from None
-            if name not in ("loss", "duplicate", "reorder", "seed") or (
-                name != "seed" and not 0 <= values[name] <= 1
-            ):
-                raise BadArgument(
-                    f"faults {text!r}: {part!r} is none of loss, duplicate, reorder (0 to 1), seed"
-                )
+                raise BadArgument(f"faults {text!r}: {part!r} has no number, write for example loss=0.3") from None
+            if name not in ("loss", "duplicate", "reorder", "seed") or (name != "seed" and not 0 <= values[name] <= 1):
+                raise BadArgument(f"faults {text!r}: {part!r} is none of loss, duplicate, reorder (0 to 1), seed")
         seed = int(values.pop("seed", 0))
         return Faults(**values, seed=seed)
 

@@ -57,9 +57,7 @@ def bind_datagrams(host: str, port: int) -> socket.socket:
     datagrams = _bind(host, port, socket.SOCK_DGRAM)
     for option, force in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
         try:
-            datagrams.setsockopt(
-                socket.SOL_SOCKET, force, UDP_BUFFER_BYTES
-            )  # root may pass the system's limit
+            datagrams.setsockopt(socket.SOL_SOCKET, force, UDP_BUFFER_BYTES)  # root may pass the system's limit
         except OSError:
             datagrams.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER_BYTES)
     return datagrams
@@ -67,9 +65,7 @@ def bind_datagrams(host: str, port: int) -> socket.socket:
 
 def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
     try:
-        family, _, protocol, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[
-            0
-        ]
+        family, _, protocol, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
         raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror or error}") from None

@@ -63,9 +63,7 @@ def error_of(error: grpc.aio.AioRpcError, server: str) -> PspError:
         return error_classes()[Reason(reason)](details)
     match error.code():
         case grpc.StatusCode.UNAVAILABLE:
-            return Unreachable(
-                f"no server answers at {server}: start one with `pspd server`, or name another"
-            )
+            return Unreachable(f"no server answers at {server}: start one with `pspd server`, or name another")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return TimedOut(f"the server at {server} did not answer in time")
         case _:
@@ -96,9 +94,7 @@ class MemberClient:
         self, name: str, instance_id: bytes, *, source: bool, delivery_port: int, held: Mapping[FileId, Held]
     ) -> Session:
         """Becomes a member."""
-        role = (
-            membership_service_pb2.MEMBER_ROLE_SOURCE if source else membership_service_pb2.MEMBER_ROLE_CLIENT
-        )
+        role = membership_service_pb2.MEMBER_ROLE_SOURCE if source else membership_service_pb2.MEMBER_ROLE_CLIENT
         request = membership_service_pb2.JoinRequest(
             name=name,
             role=role,
@@ -182,15 +178,11 @@ class MemberClient:
     async def leave(self, session: int, timeout_seconds: float) -> None:
         """Ends the session."""
         try:
-            await self._members.Leave(
-                membership_service_pb2.LeaveRequest(session_id=session), timeout=timeout_seconds
-            )
+            await self._members.Leave(membership_service_pb2.LeaveRequest(session_id=session), timeout=timeout_seconds)
         except grpc.aio.AioRpcError as error:
             raise error_of(error, self._server) from None
 
-    async def announce(
-        self, manifest: Manifest, session: int, client_count: int
-    ) -> tuple[int, network_pb2.File]:
+    async def announce(self, manifest: Manifest, session: int, client_count: int) -> tuple[int, network_pb2.File]:
         """Tells of a file; waits for clients. Returns the share count (0: known already) and the file."""
         request = file_service_pb2.AnnounceFileRequest(
             session_id=session, manifest=translate.manifest_to_pb(manifest), client_count=client_count

@@ -48,9 +48,7 @@ async def serve(
     except RuntimeError:
         bound = 0
     if bound == 0:
-        raise PortTaken(
-            f"cannot listen on {listen}: it is taken or not an address of this machine: choose another"
-        )
+        raise PortTaken(f"cannot listen on {listen}: it is taken or not an address of this machine: choose another")
     await server.start()
     for name in ["", *services]:
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)

@@ -102,9 +102,7 @@ class Intake:
 
     def _byte_span(self, start: int, stop: int) -> tuple[int, int]:
         if not 0 <= start < stop <= self.manifest.chunk_count:
-            raise InternalError(
-                f"no chunks [{start}, {stop}) in a file of {self.manifest.chunk_count} chunks"
-            )
+            raise InternalError(f"no chunks [{start}, {stop}) in a file of {self.manifest.chunk_count} chunks")
         return self.manifest.byte_span(start, stop)
 
     def _take_up_saved(self, saved: Iterable[Range]) -> None:

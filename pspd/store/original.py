@@ -108,9 +108,7 @@ class OriginalStore:
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
         """Never: a source wants nothing."""
-        raise InternalError(
-            f"chunks [{start}, {stop}) of {file_id.hex()} came to its source, which asked for none"
-        )
+        raise InternalError(f"chunks [{start}, {stop}) of {file_id.hex()} came to its source, which asked for none")
 
     def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice:
         """See ``Storage.payload``. The descriptor is good until :meth:`close`.

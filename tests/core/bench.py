@@ -71,9 +71,7 @@ class Bench:
         held: Mapping[FileId, Held] | None = None,
         reachable: bool = True,
     ) -> Member:
-        member = self.server.client_joined(
-            name, name.encode(), self.now, source=source, delivery_port=9, held=held
-        )
+        member = self.server.client_joined(name, name.encode(), self.now, source=source, delivery_port=9, held=held)
         if reachable:
             self.send(member, Hello(member.session, 1, 1000))
             self.server.link_opened(member.session, self.now)
@@ -97,9 +95,9 @@ class Bench:
     def seed(self, name: str, chunk_count: int, *, hold_back: bool = False) -> SharedFile:
         """Announces and divides a file; its source is "source of ..."."""
         source = self.join(f"source of {name}", source=True)
-        manifest = self.manifest(name, chunk_count, len(self.server.client_names()))
-        self.server.announce(manifest, source.session)
-        return self.server.divide(manifest, source.session, self.now, hold_back=hold_back)
+        manifest = self.manifest(name, chunk_count, len(self.server.catalogue.client_names()))
+        self.server.catalogue.announce(manifest, source.session)
+        return self.server.catalogue.divide(manifest, source.session, self.now, hold_back=hold_back)
 
     def exchange(self, name: str, chunk_count: int) -> SharedFile:
         """A file of which every client holds its share, as they say."""
@@ -112,7 +110,7 @@ class Bench:
 
     def reach(self, member: Member, file: SharedFile, milestone: Milestone) -> None:
         count = sum(share.chunk_count for share in file.shares_of(member.name))
-        self.server.milestone_reached(member.session, file.file_id, milestone, self.now, count)
+        self.server.catalogue.milestone_reached(member.session, file.file_id, milestone, self.now, count)
 
     def ask(
         self,
@@ -125,9 +123,7 @@ class Bench:
     ) -> None:
         self._numbers += 1
         spans = tuple(Range(*span) for span in ranges)
-        request = Request(
-            member.session, file.file_id, self._numbers, acknowledged, window_chunks, spans, repeated
-        )
+        request = Request(member.session, file.file_id, self._numbers, acknowledged, window_chunks, spans, repeated)
         self.send(member, request)
 
     def frame(self, member: Member, file: SharedFile, start: int, stop: int, number: int = 1) -> Frame:

@@ -145,9 +145,7 @@ class Ether:
         self.server.link_closed(peer.session, self.now)
         self.settle()
 
-    def seed(
-        self, name: str, data: bytes, share_count: int | None = None, *, hold_back: bool = False
-    ) -> Manifest:
+    def seed(self, name: str, data: bytes, share_count: int | None = None, *, hold_back: bool = False) -> Manifest:
         source = self.join(f"source of {name}", source=True)
         assert self.run(lambda: self.server.members[source.name].address is not None, 60 * SECOND_NS)
 
@@ -155,11 +153,11 @@ class Ether:
             return data[offset : offset + length]
 
         manifest = Manifest.build(name, len(data), read_at, blake3_digest)
-        self.server.announce(manifest, source.session)
-        manifest = manifest.divided(share_count or len(self.server.client_names()), read_at, blake3_digest)
+        self.server.catalogue.announce(manifest, source.session)
+        manifest = manifest.divided(share_count or len(self.server.catalogue.client_names()), read_at, blake3_digest)
         source.original = data
         source.machine.hold_whole(manifest)
-        self.server.divide(manifest, source.session, self.now, hold_back=hold_back)
+        self.server.catalogue.divide(manifest, source.session, self.now, hold_back=hold_back)
         self.settle()
         return manifest
 
@@ -337,7 +335,7 @@ class Ether:
 
     def _report(self, peer: Peer, session: int, effect: ReportMilestone) -> None:
         if peer.alive and peer.session == session and self._member_of(peer):
-            self.server.milestone_reached(
+            self.server.catalogue.milestone_reached(
                 session, effect.file_id, effect.milestone, self.now, effect.share_chunk_count
             )
 

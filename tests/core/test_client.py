@@ -267,9 +267,7 @@ class TestAsking:
         client.assign(manifest, (0, 1))
         hello, *requests = client.heard()
         assert hello == Hello(SESSION + 1, 2, 0)
-        assert [(r.session, r.number, r.acknowledged, r.ranges) for r in requests] == [
-            (SESSION + 1, 1, 0, ())
-        ]
+        assert [(r.session, r.number, r.acknowledged, r.ranges) for r in requests] == [(SESSION + 1, 1, 0, ())]
         assert ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, 1) in client.effects
 
     def test_an_exchange_of_a_file_that_it_was_not_told_of_is_no_matter(self) -> None:

@@ -148,9 +148,7 @@ class TestParse:
             (9 * MIB, 4608, 7, 0),
         ],
     )
-    def test_refuses_parts_that_do_not_fit(
-        self, size_bytes: int, blocks: int, share_count: int, cuts: int
-    ) -> None:
+    def test_refuses_parts_that_do_not_fit(self, size_bytes: int, blocks: int, share_count: int, cuts: int) -> None:
         digests, cut_digests = bytes(blocks * DIGEST_BYTES), bytes(cuts * DIGEST_BYTES)
         with pytest.raises(BadArgument):
             Manifest.parse("a.bin", size_bytes, digests, sha256, share_count, cut_digests)
@@ -230,9 +228,7 @@ class TestWholeUnits:
 
 class TestFrames:
     @given(st.integers(1, 9 * MIB), st.integers(0, 20), st.integers(1, 64), st.data())
-    def test_cut_a_range_without_loss(
-        self, size_bytes: int, share_count: int, frame_chunks: int, data
-    ) -> None:
+    def test_cut_a_range_without_loss(self, size_bytes: int, share_count: int, frame_chunks: int, data) -> None:
         manifest = hollow(size_bytes, share_count)
         start = data.draw(st.integers(0, manifest.chunk_count))
         stop = min(manifest.chunk_count, start + data.draw(st.integers(0, 200)))

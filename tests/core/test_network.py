@@ -44,7 +44,7 @@ def network(parameters: Parameters, cache_chunks: int | None, client_count: int,
 
 
 def file_of(ether: Ether, manifest: Manifest) -> SharedFile:
-    return ether.server.files[manifest.file_id]
+    return ether.server.catalogue.files[manifest.file_id]
 
 
 def completes(ether: Ether, manifest: Manifest, limit_ns: int = LIMIT_NS) -> bool:
@@ -52,7 +52,7 @@ def completes(ether: Ether, manifest: Manifest, limit_ns: int = LIMIT_NS) -> boo
 
 
 def clients(ether: Ether) -> list[Peer]:
-    return [ether.peers[name] for name in ether.server.client_names()]
+    return [ether.peers[name] for name in ether.server.catalogue.client_names()]
 
 
 def assert_everyone_has(ether: Ether, name: str, data: bytes) -> None:
@@ -67,9 +67,7 @@ def exchanging(ether: Ether, manifest: Manifest) -> bool:
 
 class TestSeededMoment:
     @PROFILES
-    def test_shares_are_disjoint_and_exhaustive_and_the_server_holds_nothing(
-        self, parameters: Parameters
-    ) -> None:
+    def test_shares_are_disjoint_and_exhaustive_and_the_server_holds_nothing(self, parameters: Parameters) -> None:
         data = sample_bytes(30 * KIB + 7)
         ether = network(parameters, 16, 4)
         manifest = ether.seed("f", data, hold_back=True)
@@ -86,20 +84,18 @@ class TestSeededMoment:
             FileSeeded(manifest.file_id, "f", 4, 31, 0)
         ]
         (divided,) = [event for event in ether.events if isinstance(event, FileDivided)]
-        assert [name for name, _ in divided.shares] == ether.server.client_names()
+        assert [name for name, _ in divided.shares] == ether.server.catalogue.client_names()
 
         ether.pass_time(20 * SECOND_NS)
         assert file.phase is Phase.SEEDED
-        ether.server.release(file, ether.now)
+        ether.server.catalogue.release(file, ether.now)
         assert completes(ether, manifest)
         assert_everyone_has(ether, "f", data)
         assert ether.used_chunks_max <= 16
 
     @pytest.mark.parametrize("size_bytes", [0, 1, 1023, 1024, 1025, 5 * KIB])
     @PROFILES
-    def test_any_size_works_and_more_clients_than_chunks(
-        self, parameters: Parameters, size_bytes: int
-    ) -> None:
+    def test_any_size_works_and_more_clients_than_chunks(self, parameters: Parameters, size_bytes: int) -> None:
         data = sample_bytes(size_bytes)
         ether = network(parameters, None, 4)
         assert completes(ether, ether.seed("f", data))
@@ -424,9 +420,7 @@ class TestLoss:
         self, parameters: Parameters, loss: float, seed: int
     ) -> None:
         data = sample_bytes(40 * KIB + 3, seed)
-        ether = network(
-            parameters, None if parameters is CLASSIC else 32, 4, seed=seed, loss=loss, duplicate=0.2
-        )
+        ether = network(parameters, None if parameters is CLASSIC else 32, 4, seed=seed, loss=loss, duplicate=0.2)
         manifest = ether.seed("f", data)
         assert completes(ether, manifest)
         assert_everyone_has(ether, "f", data)
@@ -456,15 +450,12 @@ def trace_of(parameters: Parameters, seed: int) -> str:
 
 class TestDeterminism:
     @PROFILES
-    def test_the_same_seed_gives_the_same_effects_and_another_gives_others(
-        self, parameters: Parameters
-    ) -> None:
+    def test_the_same_seed_gives_the_same_effects_and_another_gives_others(self, parameters: Parameters) -> None:
         assert trace_of(parameters, 1) == trace_of(parameters, 1) != trace_of(parameters, 2)
 
     def test_whatever_the_hash_seed(self) -> None:
         program = (
-            "from tests.core.test_network import *\n"
-            "print(trace_of(FAST, 1), trace_of(FAST, 2), trace_of(CLASSIC, 1))"
+            "from tests.core.test_network import *\nprint(trace_of(FAST, 1), trace_of(FAST, 2), trace_of(CLASSIC, 1))"
         )
         found = [
             subprocess.run(
@@ -486,8 +477,6 @@ class TestReports:
         manifest = ether.seed("f", sample_bytes(4 * KIB))
         assert completes(ether, manifest)
         reports: list[Effect] = []
-        ether.on_effect = lambda name, effect: (
-            reports.append(effect) if isinstance(effect, ReportMilestone) else None
-        )
+        ether.on_effect = lambda name, effect: reports.append(effect) if isinstance(effect, ReportMilestone) else None
         ether.join("c0")
         assert len(reports) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pspd.core import relay
+from pspd.core import fetching, relay
 from pspd.core.effects import (
     CloseLink,
     Deliver,
@@ -191,7 +191,7 @@ class TestFetching:
         assert responders[:3] == [b.session, c.session, b.session]
         # Everyone is asked unit by unit: not every holder has the same of it.
         assert responders[3:] == [EVERY_HOLDER, EVERY_HOLDER]
-        number = bench.server._relay._broadcast_number
+        number = bench.server._fetching._broadcast_number
         assert bench.contribute(bench.frame(c, file, 3, 4, number))
         assert bench.contribute(bench.frame(c, file, 2, 3, number))
         delivers = bench.effects(Deliver)
@@ -218,14 +218,14 @@ class TestFetching:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 3), window_chunks=1)
         count = 0
-        while count < relay.FETCH_TRIES_MAX + 2:
+        while count < fetching.FETCH_TRIES_MAX + 2:
             for member in (a, b):
                 bench.server.lease_renewed(member.session, bench.now)
             bench.pass_time(SECOND_NS // 10)
             count += len(bench.asked("a"))
         assert bench.server.cache.miss_count == 2
         assert bench.server.cache.used_chunks == 1
-        assert bench.contribute(bench.frame(b, file, 2, 3, bench.server._relay._broadcast_number))
+        assert bench.contribute(bench.frame(b, file, 2, 3, bench.server._fetching._broadcast_number))
 
     def test_a_fetch_for_someone_who_is_gone_ends(self) -> None:
         bench = Bench()
@@ -263,7 +263,7 @@ class TestFetching:
         bench.ask(a, file, (11, 12))
         first, second = bench.asked("a")
         assert bench.contribute(bench.frame(b, file, second.start, second.stop, number=2))
-        bench.pass_time(relay.REORDERING_NS_MIN)
+        bench.pass_time(fetching.REORDERING_NS_MIN)
         assert [asked.start for asked in bench.asked("a")] == [first.start]
 
     def test_a_holder_that_is_busy_sending_is_not_asked_again(self) -> None:

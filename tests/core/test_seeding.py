@@ -34,7 +34,7 @@ class TestSeeding:
         old_count = sum(share.chunk_count for share in file.shares_of("a"))
         bench.server.client_left(b.session, "gone", bench.now)
         assert file.shares_of("a") == (Range(0, 2), Range(2, 4))
-        bench.server.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now, old_count)
+        bench.server.catalogue.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now, old_count)
         assert file.phase is Phase.SEEDING
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
@@ -43,7 +43,7 @@ class TestSeeding:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 4)
-        bench.server.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now)
+        bench.server.catalogue.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now)
         assert file.phase is Phase.EXCHANGING
 
     def test_a_share_that_was_held_is_given_to_another_if_its_holder_is_lost_before_the_seeded_moment(
@@ -85,8 +85,8 @@ class TestSeeding:
         members = {name: bench.join(name) for name in ("m1", "m2", "m3", "m4", "m5")}
         source = bench.join("s", source=True)
         manifest = bench.manifest("f", 50, 20)
-        bench.server.announce(manifest, source.session)
-        file = bench.server.divide(manifest, source.session, bench.now)
+        bench.server.catalogue.announce(manifest, source.session)
+        file = bench.server.catalogue.divide(manifest, source.session, bench.now)
         bench.server.poll()
         bench.server.client_left(members["m1"].session, "gone", bench.now)
         sessions = [effect.session for effect in bench.effects(Assign)]
@@ -154,8 +154,8 @@ class TestSeeding:
         bench.server.client_left(bench.server.members["source of f"].session, "gone", bench.now)
         assert bench.effects(FileStalled)[0].missing == ((Range(0, 2), ""),)
         other = bench.join("other", source=True)
-        assert bench.server.announce(file.manifest, other.session) is file
-        bench.server.source_returned(file, other.session, bench.now)
+        assert bench.server.catalogue.announce(file.manifest, other.session) is file
+        bench.server.catalogue.source_returned(file, other.session, bench.now)
         assert len(bench.effects(FileResumed)) == 1
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
@@ -177,8 +177,8 @@ class TestSeeding:
         bench.server.client_left(b.session, "gone", bench.now)
         assert bench.effects(FileStalled)[0].missing == ((Range(2, 4), "b"),)
         source = bench.join("s", source=True)
-        assert bench.server.announce(file.manifest, source.session) is file
-        bench.server.source_returned(file, source.session, bench.now)
+        assert bench.server.catalogue.announce(file.manifest, source.session) is file
+        bench.server.catalogue.source_returned(file, source.session, bench.now)
         assert len(bench.effects(FileResumed)) == 1
         bench.ask(a, file, (2, 4))
         assert [asked.responder for asked in bench.asked("a")] == [source.session]
@@ -192,7 +192,7 @@ class TestSeeding:
         bench.ask(a, file, (0, 2))
         bench.join("late")
         assert {StartExchange, Deliver}.isdisjoint(kinds(bench.server.poll()))
-        bench.server.release(file, bench.now)
+        bench.server.catalogue.release(file, bench.now)
         assert file.phase is Phase.EXCHANGING
         assert len(bench.effects(StartExchange)) == 2
 
@@ -200,7 +200,7 @@ class TestSeeding:
         bench = Bench()
         bench.join("a")
         with pytest.raises(WrongState):
-            bench.server.release(bench.exchange("f", 2), bench.now)
+            bench.server.catalogue.release(bench.exchange("f", 2), bench.now)
 
     def test_a_client_that_holds_more_than_the_file_has_is_not_believed_in_that(self) -> None:
         bench = Bench()

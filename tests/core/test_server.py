@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from pspd.core import server
+from pspd.core import catalogue, server
 from pspd.core.effects import (
     Assign,
     ClientJoined,
@@ -43,7 +43,7 @@ class TestMembership:
     def test_a_client_joins_and_leaves(self) -> None:
         bench = Bench()
         member = bench.join("a")
-        assert bench.server.client_names() == ["a"]
+        assert bench.server.catalogue.client_names() == ["a"]
         assert bench.server.member_of(member.session) is member
         bench.server.poll()
         bench.server.client_left(member.session, "it left", bench.now)
@@ -149,65 +149,65 @@ class TestFiles:
     def test_a_name_belongs_to_one_content(self) -> None:
         bench = Bench()
         source = bench.join("s", source=True)
-        file = bench.server.announce(bench.manifest("f", 3), source.session)
-        assert bench.server.announce(bench.manifest("f", 3), source.session) is file
+        file = bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
+        assert bench.server.catalogue.announce(bench.manifest("f", 3), source.session) is file
         with pytest.raises(NameTaken):
-            bench.server.announce(bench.manifest("f", 4), source.session)
+            bench.server.catalogue.announce(bench.manifest("f", 4), source.session)
 
     def test_one_source_at_a_time_seeds_a_file_and_another_may_take_over_when_it_is_gone(self) -> None:
         bench = Bench()
         first, second = bench.join("s", source=True), bench.join("t", source=True)
-        file = bench.server.announce(bench.manifest("f", 3), first.session)
+        file = bench.server.catalogue.announce(bench.manifest("f", 3), first.session)
         with pytest.raises(WrongState):
-            bench.server.announce(file.manifest, second.session)
+            bench.server.catalogue.announce(file.manifest, second.session)
         bench.server.client_left(first.session, "gone", bench.now)
-        assert bench.server.announce(file.manifest, second.session) is file
+        assert bench.server.catalogue.announce(file.manifest, second.session) is file
 
     def test_files_have_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(server, "FILES_MAX", 1)
+        monkeypatch.setattr(catalogue, "FILES_MAX", 1)
         bench = Bench()
         source = bench.join("s", source=True)
-        bench.server.announce(bench.manifest("f", 3), source.session)
+        bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
         with pytest.raises(LimitReached):
-            bench.server.announce(bench.manifest("g", 3), source.session)
+            bench.server.catalogue.announce(bench.manifest("g", 3), source.session)
 
     def test_what_was_not_announced_cannot_be_divided(self) -> None:
         bench = Bench()
         source = bench.join("s", source=True)
         with pytest.raises(NotFound):
-            bench.server.divide(bench.manifest("f", 3, 1), source.session, bench.now)
+            bench.server.catalogue.divide(bench.manifest("f", 3, 1), source.session, bench.now)
         with pytest.raises(SessionUnknown):
-            bench.server.announce(bench.manifest("f", 3), NOBODY)
+            bench.server.catalogue.announce(bench.manifest("f", 3), NOBODY)
 
     def test_a_file_is_divided_once_into_something_and_among_someone(self) -> None:
         bench = Bench()
         source = bench.join("s", source=True)
         manifest = bench.manifest("f", 3, 1)
-        bench.server.announce(manifest, source.session)
+        bench.server.catalogue.announce(manifest, source.session)
         with pytest.raises(WrongState):
-            bench.server.divide(manifest, source.session, bench.now)
+            bench.server.catalogue.divide(manifest, source.session, bench.now)
         bench.join("a")
         with pytest.raises(WrongState):
-            bench.server.divide(bench.manifest("f", 3, 0), source.session, bench.now)
-        bench.server.divide(manifest, source.session, bench.now)
+            bench.server.catalogue.divide(bench.manifest("f", 3, 0), source.session, bench.now)
+        bench.server.catalogue.divide(manifest, source.session, bench.now)
         with pytest.raises(WrongState):
-            bench.server.divide(manifest, source.session, bench.now)
+            bench.server.catalogue.divide(manifest, source.session, bench.now)
 
     def test_what_was_announced_may_be_withdrawn_but_not_what_was_divided(self) -> None:
         bench = Bench()
         bench.join("a")
         source = bench.join("s", source=True)
-        file = bench.server.announce(bench.manifest("f", 3), source.session)
-        bench.server.withdraw(file)
-        assert bench.server.files == {}
+        file = bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
+        bench.server.catalogue.withdraw(file)
+        assert bench.server.catalogue.files == {}
         file = bench.seed("f", 3)
-        bench.server.withdraw(file)
-        assert list(bench.server.files.values()) == [file]
+        bench.server.catalogue.withdraw(file)
+        assert list(bench.server.catalogue.files.values()) == [file]
 
     def test_before_the_division_nobody_is_told_and_nothing_is_served(self) -> None:
         bench = Bench()
         member, source = bench.join("a"), bench.join("s", source=True)
-        file = bench.server.announce(bench.manifest("f", 3), source.session)
+        file = bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
         bench.ask(member, file, (0, 3))
         bench.join("b")
         bench.reach(member, file, Milestone.SHARE_HELD)
@@ -218,9 +218,9 @@ class TestFiles:
         bench = Bench()
         member = bench.join("a")
         with pytest.raises(NotFound):
-            bench.server.milestone_reached(member.session, bytes(32), Milestone.COMPLETE, bench.now)
+            bench.server.catalogue.milestone_reached(member.session, bytes(32), Milestone.COMPLETE, bench.now)
         with pytest.raises(SessionUnknown):
-            bench.server.milestone_reached(NOBODY, bytes(32), Milestone.COMPLETE, bench.now)
+            bench.server.catalogue.milestone_reached(NOBODY, bytes(32), Milestone.COMPLETE, bench.now)
 
     def test_an_empty_file_is_seeded_and_completed_by_saying_so(self) -> None:
         bench = Bench()
@@ -238,8 +238,8 @@ class TestFiles:
         source = bench.join("s", source=True)
         for count, expected in ((2, [1, 1, 0]), (7, [3, 2, 2])):
             manifest = bench.manifest(f"f{count}", 70, count)
-            bench.server.announce(manifest, source.session)
-            file = bench.server.divide(manifest, source.session, bench.now)
+            bench.server.catalogue.announce(manifest, source.session)
+            file = bench.server.catalogue.divide(manifest, source.session, bench.now)
             assert [len(file.shares_of(member.name)) for member in members] == expected
 
     def test_min_holder_count_is_that_of_the_rarest_chunk(self) -> None:
@@ -259,7 +259,7 @@ class TestDeclining:
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
         bench.server.poll()
-        bench.server.file_declined(b.session, file.file_id, "the disk is full", bench.now)
+        bench.server.catalogue.file_declined(b.session, file.file_id, "the disk is full", bench.now)
         effects = bench.server.poll()
         assert effects[0] == FileDeclined(file.file_id, "f", "b", "the disk is full")
         assert [effect.session for effect in effects if isinstance(effect, Assign)] == [a.session]
@@ -267,15 +267,15 @@ class TestDeclining:
         bench.reach(a, file, Milestone.SHARE_HELD)
         bench.reach(a, file, Milestone.COMPLETE)
         assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 1)]
-        assert bench.server.takers_of(file) == ["a"]
+        assert bench.server.catalogue.takers_of(file) == ["a"]
 
     def test_one_that_comes_back_is_asked_anew(self) -> None:
         bench = Bench()
         bench.join("a")
         b = bench.join("b")
         file = bench.exchange("f", 4)
-        bench.server.file_declined(b.session, file.file_id, "x" * 1000, bench.now)
-        assert file.declined == {"b": "x" * server.REFUSAL_CHARACTERS_MAX}
+        bench.server.catalogue.file_declined(b.session, file.file_id, "x" * 1000, bench.now)
+        assert file.declined == {"b": "x" * catalogue.REFUSAL_CHARACTERS_MAX}
         bench.join("b")
         assert file.declined == {}
 
@@ -283,9 +283,9 @@ class TestDeclining:
         bench = Bench()
         a = bench.join("a")
         with pytest.raises(NotFound):
-            bench.server.file_declined(a.session, bytes(32), "no", bench.now)
+            bench.server.catalogue.file_declined(a.session, bytes(32), "no", bench.now)
         with pytest.raises(SessionUnknown):
-            bench.server.file_declined(NOBODY, bytes(32), "no", bench.now)
+            bench.server.catalogue.file_declined(NOBODY, bytes(32), "no", bench.now)
 
 
 class TestAddresses:

@@ -54,9 +54,7 @@ requests = st.builds(
     st.booleans(),
 )
 asked = st.builds(lambda span, responder: Asked(*span, responder), ranges, u64)
-broadcasts = st.builds(
-    Broadcast, u64, file_ids, u64, st.lists(asked, max_size=BROADCAST_RANGES_MAX).map(tuple)
-)
+broadcasts = st.builds(Broadcast, u64, file_ids, u64, st.lists(asked, max_size=BROADCAST_RANGES_MAX).map(tuple))
 datagrams = st.builds(Hello, u64, u32, u32) | st.builds(HelloAck, u64, u32) | requests | broadcasts
 links = st.builds(Frame, st.just(Kind.LINK), u64)
 transfers = st.builds(

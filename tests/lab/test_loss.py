@@ -37,12 +37,8 @@ def start(here: Lab, network: Network, *args: object) -> None:
         network.client(name, host=host)
 
 
-@pytest.mark.parametrize(
-    ("percent", "direction"), [(10, "both"), (30, "in"), (30, "out"), (30, "both"), (50, "both")]
-)
-def test_loss_only_takes_time(
-    here: Lab, network: Network, tmp_path: Path, percent: int, direction: Direction
-) -> None:
+@pytest.mark.parametrize(("percent", "direction"), [(10, "both"), (30, "in"), (30, "out"), (30, "both"), (50, "both")])
+def test_loss_only_takes_time(here: Lab, network: Network, tmp_path: Path, percent: int, direction: Direction) -> None:
     start(here, network)
     for host in here.hosts[1:]:
         here.loss(host, percent, direction)

@@ -94,9 +94,7 @@ class FakeSource:
     asked: dict[str, Any] = field(default_factory=dict)
     left: bool = False
 
-    async def seed(
-        self, server: str, path: Path, *, on_progress: Callable[[Step], None], **asked: Any
-    ) -> bytes:
+    async def seed(self, server: str, path: Path, *, on_progress: Callable[[Step], None], **asked: Any) -> bytes:
         import asyncio
 
         self.asked = {"server": server, "path": path, **asked}

@@ -80,9 +80,7 @@ class FakeServer:
     clients: list[Any] = field(default_factory=lambda: [client("client-0"), client("client-1")])
     files: list[Any] = field(default_factory=list)
     cache: Any = field(
-        default_factory=lambda: network_pb2.Cache(
-            capacity_bytes=64 << 20, used_bytes=8192, hit_count=3, miss_count=1
-        )
+        default_factory=lambda: network_pb2.Cache(capacity_bytes=64 << 20, used_bytes=8192, hit_count=3, miss_count=1)
     )
     changes: list[Any] = field(default_factory=list)
     stream_stays: bool = False
@@ -98,9 +96,7 @@ class FakeServer:
 
     def chosen(self, name: str) -> list[Any]:
         """The files a request names."""
-        found = [
-            file for file in self.files if name in ("", file.name) or file.file_id.hex().startswith(name)
-        ]
+        found = [file for file in self.files if name in ("", file.name) or file.file_id.hex().startswith(name)]
         if name and not found:
             raise NotFound(f"the network has no file {name!r}: see `pspctl files`")
         return found
@@ -166,14 +162,10 @@ class Servicer(
         )
 
     def ListFiles(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return self.answer(
-            context, request, lambda: file_service_pb2.ListFilesResponse(files=self.fake.files)
-        )
+        return self.answer(context, request, lambda: file_service_pb2.ListFilesResponse(files=self.fake.files))
 
     def ListClients(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return self.answer(
-            context, request, lambda: client_service_pb2.ListClientsResponse(clients=self.fake.clients)
-        )
+        return self.answer(context, request, lambda: client_service_pb2.ListClientsResponse(clients=self.fake.clients))
 
     def LaunchClients(self, request: Any, context: grpc.ServicerContext) -> Any:
         names = [f"launched-{index}" for index in range(request.count)]
@@ -184,9 +176,7 @@ class Servicer(
         return self.answer(context, request, lambda: client_service_pb2.StopClientsResponse(names=names))
 
     def GetCache(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return self.answer(
-            context, request, lambda: cache_service_pb2.GetCacheResponse(cache=self.fake.cache)
-        )
+        return self.answer(context, request, lambda: cache_service_pb2.GetCacheResponse(cache=self.fake.cache))
 
     def ClearCache(self, request: Any, context: grpc.ServicerContext) -> Any:
         return self.answer(
@@ -197,9 +187,7 @@ class Servicer(
 
     def ResizeCache(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.fake.cache.capacity_bytes = request.capacity_bytes
-        return self.answer(
-            context, request, lambda: cache_service_pb2.ResizeCacheResponse(cache=self.fake.cache)
-        )
+        return self.answer(context, request, lambda: cache_service_pb2.ResizeCacheResponse(cache=self.fake.cache))
 
 
 class AgentServicer(client_service_pb2_grpc.AgentServiceServicer):

@@ -79,9 +79,7 @@ def test_nothing_but_the_contexts_is_left_in_the_folder(lone_pspctl: Pspctl, con
     assert [path.name for path in config_dir.iterdir()] == ["contexts.json"]
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_of_one_line(
-    lone_pspctl: Pspctl, config_dir: Path
-) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error_of_one_line(lone_pspctl: Pspctl, config_dir: Path) -> None:
     config_dir.write_text("a file where the folder should be")
     result = lone_pspctl("context", "add", "lab", "lab:1")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)

@@ -43,8 +43,7 @@ def test_no_server_fails_fast_and_says_what_to_do(lone_pspctl: Pspctl) -> None:
         result = lone_pspctl("--server", address, "status")
     assert result.exit_code == 5
     assert result.stderr == (
-        f"pspctl: error: no server answers at {address}:"
-        " start one with `pspd server` or name another with --server\n"
+        f"pspctl: error: no server answers at {address}: start one with `pspd server` or name another with --server\n"
     )
 
 
@@ -56,9 +55,7 @@ def test_somebody_who_says_nothing_is_no_server(lone_pspctl: Pspctl) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_somebody_else_is_no_server(
-    lone_pspctl: Pspctl, start_agent: Callable[[], tuple[AgentServicer, str]]
-) -> None:
+def test_somebody_else_is_no_server(lone_pspctl: Pspctl, start_agent: Callable[[], tuple[AgentServicer, str]]) -> None:
     result = lone_pspctl("status", "--server", start_agent()[1])
     assert result.exit_code == 5
     assert "does not know this request" in result.stderr
@@ -80,9 +77,7 @@ def test_shared_options_stand_before_or_after_the_command(lone_pspctl: Pspctl, f
 
 
 def test_the_later_option_wins(lone_pspctl: Pspctl, fake: FakeServer) -> None:
-    result = lone_pspctl(
-        "--server", "127.0.0.1:1", "-o", "json", "clients", "--server", fake.address, "-o", "table"
-    )
+    result = lone_pspctl("--server", "127.0.0.1:1", "-o", "json", "clients", "--server", fake.address, "-o", "table")
     assert result.exit_code == 0
     assert result.stdout.startswith("CLIENT")
 
@@ -115,9 +110,7 @@ def test_bad_usage_is_one_line_and_code_2(lone_pspctl: Pspctl, arguments: list[s
     assert result.stderr.count("\n") == 1
 
 
-def test_a_bug_is_one_line_too_and_a_trace_with_debug(
-    pspctl: Pspctl, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_is_one_line_too_and_a_trace_with_debug(pspctl: Pspctl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pspctl.clients.ServerApi", None)
     result = pspctl("clients")
     assert result.exit_code == 1

@@ -18,8 +18,7 @@ StartAgent = Callable[[], tuple[AgentServicer, str]]
 @pytest.mark.parametrize("command", [["cache"], ["cache", "show"]], ids=" ".join)
 def test_cache_shows_the_cache(pspctl: Pspctl, command: list[str]) -> None:
     assert pspctl(*command).stdout == (
-        "cache 8.0 KiB of 64.0 MiB used, hit ratio 75.0 %, at most 0 B;"
-        " 3 hits, 1 misses, 0 joined a fetch, 0 evicted\n"
+        "cache 8.0 KiB of 64.0 MiB used, hit ratio 75.0 %, at most 0 B; 3 hits, 1 misses, 0 joined a fetch, 0 evicted\n"
     )
     document = json.loads(pspctl(*command, "-o", "json").stdout)
     assert document["schema_version"] == 1
@@ -49,9 +48,7 @@ def test_launch_on_the_servers_machine(pspctl: Pspctl, fake: FakeServer) -> None
     assert (request.count, request.dir) == (2, "/data")
 
 
-def test_launch_spreads_clients_over_agents(
-    pspctl: Pspctl, fake: FakeServer, start_agent: StartAgent
-) -> None:
+def test_launch_spreads_clients_over_agents(pspctl: Pspctl, fake: FakeServer, start_agent: StartAgent) -> None:
     (first, first_address), (second, second_address) = start_agent(), start_agent()
     result = pspctl("launch", 3, "--on", first_address, "--on", second_address, "-o", "json")
     assert len(json.loads(result.stdout)["names"]) == 3
@@ -66,9 +63,7 @@ def test_launch_asks_no_more_agents_than_there_are_clients(pspctl: Pspctl, start
     assert sum(len(agent.requests) for agent, _ in agents) == 1
 
 
-def test_launch_tells_what_was_started_before_an_agent_was_missing(
-    pspctl: Pspctl, start_agent: StartAgent
-) -> None:
+def test_launch_tells_what_was_started_before_an_agent_was_missing(pspctl: Pspctl, start_agent: StartAgent) -> None:
     _, address = start_agent()
     result = pspctl("launch", 2, "--on", address, "--on", "127.0.0.1:1")
     assert (result.exit_code, result.stdout) == (5, "")

@@ -128,9 +128,7 @@ def test_whatever_goes_wrong_everything_is_stopped(
 
 
 @pytest.mark.parametrize("found", ["big.iso", ".psp"])
-def test_what_is_there_already_is_left_alone(
-    lone_pspctl: Pspctl, original: Path, target: Path, found: str
-) -> None:
+def test_what_is_there_already_is_left_alone(lone_pspctl: Pspctl, original: Path, target: Path, found: str) -> None:
     (target / "client-2").mkdir(parents=True)
     (target / "client-2" / found).write_text("precious")
     result = lone_pspctl("run", original, "--clients", CLIENT_COUNT, "--to", target)
@@ -143,7 +141,5 @@ def test_what_is_there_already_is_left_alone(
     ("client_count", "group_count", "groups"),
     [(1, 1, [(0, 1)]), (5, 2, [(0, 2), (2, 3)]), (2, 4, [(0, 1), (1, 1)])],
 )
-def test_clients_are_spread_evenly(
-    client_count: int, group_count: int, groups: list[tuple[int, int]]
-) -> None:
+def test_clients_are_spread_evenly(client_count: int, group_count: int, groups: list[tuple[int, int]]) -> None:
     assert client_groups(client_count, group_count) == groups

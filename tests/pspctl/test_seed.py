@@ -49,9 +49,7 @@ def test_seed_passes_on_what_it_is_told(pspctl: Pspctl, source: FakeSource, orig
 
 
 @pytest.mark.usefixtures("completing")
-def test_seed_with_wait_returns_when_every_client_has_it(
-    pspctl: Pspctl, source: FakeSource, original: Path
-) -> None:
+def test_seed_with_wait_returns_when_every_client_has_it(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     document = json.loads(pspctl("seed", original, "--wait", "-o", "json").stdout)
     assert document.keys() >= {"schema_version", "file", "seconds", "cache"}
     assert document["file"]["state"] == "complete"
@@ -60,18 +58,14 @@ def test_seed_with_wait_returns_when_every_client_has_it(
 
 
 @pytest.mark.usefixtures("completing")
-def test_the_original_is_deleted_once_every_client_has_it(
-    pspctl: Pspctl, source: FakeSource, original: Path
-) -> None:
+def test_the_original_is_deleted_once_every_client_has_it(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     result = pspctl("seed", original, "--delete-source")
     assert result.exit_code == 0
     assert "complete on 2 of 2 clients" in result.stdout
     assert not original.exists()
 
 
-def test_the_original_stays_when_not_every_client_has_it(
-    pspctl: Pspctl, source: FakeSource, original: Path
-) -> None:
+def test_the_original_stays_when_not_every_client_has_it(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.fake.stream_stays = True
     assert pspctl("seed", original, "--delete-source", "--timeout", "0.5").exit_code == 6
     assert original.exists()
@@ -110,9 +104,7 @@ def test_a_timeout_says_what_was_waited_for(
     assert source.left
 
 
-def test_a_file_that_is_there_already_is_said_to_be(
-    pspctl: Pspctl, source: FakeSource, original: Path
-) -> None:
+def test_a_file_that_is_there_already_is_said_to_be(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.fake.files = [source.file]
     result = pspctl("seed", original)
     assert result.exit_code == 0
@@ -137,9 +129,7 @@ def test_a_file_that_is_not_there_is_a_bad_argument(pspctl: Pspctl, tmp_path: Pa
         assert result.stderr.count("\n") == 1
 
 
-def test_no_server_is_told_before_the_file_is_read(
-    lone_pspctl: Pspctl, source: FakeSource, original: Path
-) -> None:
+def test_no_server_is_told_before_the_file_is_read(lone_pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     result = lone_pspctl("seed", original, "--server", "127.0.0.1:1")
     assert result.exit_code == 5
     assert source.asked == {}

@@ -204,9 +204,7 @@ def test_watch_in_json_prints_a_document_per_line(pspctl: Pspctl, fake: FakeServ
     assert all(each["server"]["version"] == "9.9.9" for each in documents)
 
 
-def test_a_quiet_network_is_looked_at_again(
-    pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_quiet_network_is_looked_at_again(pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "TURN_SECONDS", 1.0)
     monkeypatch.setattr(fake, "chosen", lambda _: [file(held=(8, 8) if fake.watch_count == 2 else (8, 2))])
     fake.stream_stays = True

@@ -11,9 +11,7 @@ from tests.pspctl.fakes import FakeServer, file
 
 def test_wait_returns_when_every_client_has_the_file(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file()]
-    fake.changes = [
-        status_service_pb2.WatchStatusResponse(files=[file(held=held)]) for held in ((8, 6), (8, 8))
-    ]
+    fake.changes = [status_service_pb2.WatchStatusResponse(files=[file(held=held)]) for held in ((8, 6), (8, 8))]
     result = pspctl("wait", "big.iso")
     assert result.exit_code == 0
     assert result.stderr == ""

@@ -275,9 +275,7 @@ CUT_START = CUT.manifest.share(1).start - 20
 def write_steps(draw: st.DrawFn) -> list[tuple[int, int, bool]]:
     """Ranges of 41 chunks in any order, overlapping as they like, some with a wrong byte."""
     spans = st.tuples(st.integers(0, 40), st.integers(1, 12), st.booleans())
-    return [
-        (start, min(start + count, 41), good) for start, count, good in draw(st.lists(spans, max_size=25))
-    ]
+    return [(start, min(start + count, 41), good) for start, count, good in draw(st.lists(spans, max_size=25))]
 
 
 @settings(deadline=None, max_examples=40)

@@ -151,9 +151,7 @@ class TestPowerLoss:
 
         return restart
 
-    def test_lost_bytes_of_an_unfinished_file_are_noticed(
-        self, disk: DiskBench, reboot: Callable[[], None]
-    ) -> None:
+    def test_lost_bytes_of_an_unfinished_file_are_noticed(self, disk: DiskBench, reboot: Callable[[], None]) -> None:
         sample = Sample(7 * 1024)
         disk.begin(sample)
         disk.write(sample, 0, 6)
@@ -166,9 +164,7 @@ class TestPowerLoss:
         disk.restart()
         assert disk.store.known()[sample.file_id].verified == left
 
-    def test_lost_bytes_of_a_finished_file_are_noticed(
-        self, disk: DiskBench, reboot: Callable[[], None]
-    ) -> None:
+    def test_lost_bytes_of_a_finished_file_are_noticed(self, disk: DiskBench, reboot: Callable[[], None]) -> None:
         sample = Sample(7 * 1024)
         disk.receive(sample)
         state = (disk.folder / "a.bin").stat()

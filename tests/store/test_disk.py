@@ -37,9 +37,7 @@ class TestRestart:
         assert disk.store.known() == {sample.file_id: Held(sample.all, complete=True)}
         assert disk.store.manifest(sample.file_id) == sample.manifest
 
-    def test_an_unfinished_file_goes_on_where_it_was(
-        self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_an_unfinished_file_goes_on_where_it_was(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = Sample(2 * MIB + 1024, share_count=7)
         disk.begin(sample)
         disk.write_parts(sample, [(0, 100), (300, 301), (1000, 2000)])
@@ -125,9 +123,7 @@ class TestFilesChangedByOthers:
         disk.receive(sample)
         assert disk.visible() == {"a.bin": sample.data}
 
-    def test_a_touched_file_is_read_again_and_complete(
-        self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_touched_file_is_read_again_and_complete(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = Sample(5000)
         disk.receive(sample)
         os.utime(disk.folder / "a.bin", ns=(0, 0))
@@ -195,9 +191,7 @@ class TestFilesChangedByOthers:
         with pytest.raises(StorageError, match="another file"):
             disk.store.finish(sample.file_id)
 
-    def test_rubbish_in_the_hidden_folder_is_left_out(
-        self, disk: DiskBench, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_rubbish_in_the_hidden_folder_is_left_out(self, disk: DiskBench, caplog: pytest.LogCaptureFixture) -> None:
         sample, other = Sample(5000), Sample(6000, name="b.bin")
         disk.receive(sample)
         disk.begin(other)
@@ -256,9 +250,7 @@ class TestFinish:
         assert disk.store.payload(sample.file_id, 0, 5) == before
 
     @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP])
-    def test_moves_where_there_are_no_links(
-        self, disk: DiskBench, code: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_moves_where_there_are_no_links(self, disk: DiskBench, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "link", error_of(code))
         sample = Sample(5000)
         disk.begin(sample)
@@ -278,9 +270,7 @@ class TestFinish:
         disk.write_all(sample)
         with monkeypatch.context() as patch:
             patch.setattr(os, "link", error_of(errno.EIO))
-            with pytest.raises(
-                StorageError, match=r"cannot finish .*a\.bin: Input/output error: check the disk"
-            ):
+            with pytest.raises(StorageError, match=r"cannot finish .*a\.bin: Input/output error: check the disk"):
                 disk.store.finish(sample.file_id)
         disk.store.finish(sample.file_id)
         assert disk.visible() == {"a.bin": sample.data}
@@ -323,9 +313,7 @@ class TestJournal:
 
 
 class TestDiskErrors:
-    def test_bytes_are_verified_as_they_were_saved(
-        self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_bytes_are_verified_as_they_were_saved(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = Sample(5000)
         disk.begin(sample)
         whole_write = os.pwrite
@@ -414,9 +402,7 @@ class TestDiskErrors:
 
 
 class TestOpenFiles:
-    def test_are_bounded_and_opened_again_when_needed(
-        self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_are_bounded_and_opened_again_when_needed(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pspd.store.open_files, "OPEN_FILES_MAX", 4)
         before = len(os.listdir("/proc/self/fd"))
         samples = [Sample(3000 + index, name=f"f{index}") for index in range(10)]
@@ -434,9 +420,7 @@ class TestOpenFiles:
         disk.store.close()
         assert len(os.listdir("/proc/self/fd")) == before - 1
 
-    def test_a_finished_file_that_is_gone_is_told(
-        self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_finished_file_that_is_gone_is_told(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pspd.store.open_files, "OPEN_FILES_MAX", 2)
         samples = [Sample(3000, name=f"f{index}", seed=index) for index in range(3)]
         for sample in samples:

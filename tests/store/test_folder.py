@@ -67,9 +67,7 @@ class TestFiles:
         with pytest.raises(StorageError, match="cannot remove"):
             folder.remove_file(tmp_path / "a")
 
-    def test_where_no_boot_is_named_none_is_known_again(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_where_no_boot_is_named_none_is_known_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert folder.boot_id() == folder.boot_id()
         monkeypatch.setattr(folder, "_BOOT_ID", tmp_path / "nothing")
         assert folder.boot_id() != folder.boot_id()

@@ -102,9 +102,7 @@ def replace(path: Path) -> None:
 
 
 class TestChanges:
-    @pytest.mark.parametrize(
-        "change", [spoil, lengthen, replace, Path.unlink, lambda path: os.truncate(path, 100)]
-    )
+    @pytest.mark.parametrize("change", [spoil, lengthen, replace, Path.unlink, lambda path: os.truncate(path, 100)])
     def test_while_it_is_read_are_refused(
         self, opened: Opened, path: Path, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -39,9 +39,7 @@ class TestManifests:
         [(0, b"otherone", ValueError), (8, b"\xff" * 8, PspError), (24, b"\xff" * 4, ValueError)],
         ids=["magic", "size", "length"],
     )
-    def test_that_are_whole_but_foreign_are_refused(
-        self, start: int, data: bytes, error: type[Exception]
-    ) -> None:
+    def test_that_are_whole_but_foreign_are_refused(self, start: int, data: bytes, error: type[Exception]) -> None:
         body = bytearray(encode_manifest(Sample(5000).manifest)[:-4])
         body[start : start + len(data)] = data
         record = bytes(body) + zlib.crc32(body).to_bytes(4, "big")

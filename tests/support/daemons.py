@@ -41,9 +41,7 @@ class Daemon:
         ready: the ready line; empty until it was read.
     """
 
-    def __init__(
-        self, name: str, host: Host, args: Iterable[object], log: Path, env: Mapping[str, str]
-    ) -> None:
+    def __init__(self, name: str, host: Host, args: Iterable[object], log: Path, env: Mapping[str, str]) -> None:
         self.name = name
         self.host = host
         self.args = list(args)
@@ -159,9 +157,7 @@ class Network:
     def server(self, *args: object, listen: str | None = None, data_port: int = 0) -> Daemon:
         """Starts the server; returns when it is ready. Without ``listen`` the system picks its ports."""
         bound = ("--listen", listen or f"{self.host.address}:0", "--data-port", data_port)
-        daemon = self._start(
-            "server", self.host, ("server", *bound, "--state-dir", self.folder / "server", *args)
-        )
+        daemon = self._start("server", self.host, ("server", *bound, "--state-dir", self.folder / "server", *args))
         self.address = daemon.ready["listen"]
         return daemon
 
@@ -180,9 +176,7 @@ class Network:
         for name in names:
             joins = ("--server", self.address, "--dir", self.folder / name, "--name", name)
             self._launch(name, self.host, ("client", *joins, *args))
-        self.until(
-            f"{count} clients are ready", lambda: all(d.ready or d.read_ready() for d in self._daemons)
-        )
+        self.until(f"{count} clients are ready", lambda: all(d.ready or d.read_ready() for d in self._daemons))
         return names
 
     def agent(self, host: Host | None = None) -> Daemon:
@@ -192,17 +186,13 @@ class Network:
 
     def pspd(self, *args: object, code: int | None) -> subprocess.CompletedProcess[str]:
         """Runs a daemon that must end by itself, with ``code`` unless that is None; returns what it said."""
-        done = self.host.run(
-            [BIN / "pspd", *args], timeout=READY_SECONDS, cwd=self.folder, env=self.environment
-        )
+        done = self.host.run([BIN / "pspd", *args], timeout=READY_SECONDS, cwd=self.folder, env=self.environment)
         said = f"pspd {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         assert code is None or done.returncode == code, said
         assert "Traceback" not in done.stderr, said
         return done
 
-    def ctl(
-        self, *args: object, code: int | None = 0, timeout: float = 60
-    ) -> subprocess.CompletedProcess[str]:
+    def ctl(self, *args: object, code: int | None = 0, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Runs ``pspctl`` beside the server; its exit code must be ``code``, unless that is None."""
         done = self.host.run([BIN / "pspctl", *args], timeout=timeout, cwd=self.folder, env=self.environment)
         said = f"pspctl {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}"

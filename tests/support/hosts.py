@@ -39,9 +39,7 @@ class Host:
         command = [*self.enter, *_DIES_WITH_US, *map(str, args)]
         return subprocess.Popen(command, start_new_session=True, **options)
 
-    def run(
-        self, args: Sequence[object], timeout: float = 60, **options: Any
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, args: Sequence[object], timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
         """Runs a program there to its end and returns what it said; nothing of it is left afterwards.
 
         Raises:

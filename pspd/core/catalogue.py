@@ -1,0 +1,282 @@
+"""The files of the network, and the way of each: announced, divided, seeded, exchanged, complete (R1, R2, R10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pspd.core.cache import Cache
+from pspd.core.effects import (
+    Assign,
+    FileCompleted,
+    FileDeclined,
+    FileDivided,
+    FileResumed,
+    FileSeeded,
+    FileStalled,
+    Milestone,
+    ServerEffect,
+    StartExchange,
+)
+from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
+from pspd.core.members import Member
+from pspd.core.relay import Relay
+from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.storage import Held
+from pspd.errors import LimitReached, NameTaken, NotFound, WrongState
+
+FILES_MAX = 10_000
+REFUSAL_CHARACTERS_MAX = 300
+
+
+class Catalogue:
+    """Every file of the network, by id. Commands raise ``PspError`` when refused.
+
+    Args:
+        members: who is connected, by name.
+        member_of: finds the member of a session, or raises ``SessionUnknown``.
+        end_session: ends a member's session, for a reason, at a time: a source's when its file is seeded.
+    """
+
+    def __init__(
+        self,
+        members: dict[str, Member],
+        member_of: Callable[[int], Member],
+        cache: Cache,
+        relay: Relay,
+        emit: Callable[[ServerEffect], None],
+        end_session: Callable[[Member, str, int], None],
+    ) -> None:
+        self.files: dict[FileId, SharedFile] = {}
+        self._members = members
+        self._member_of = member_of
+        self._cache = cache
+        self._relay = relay
+        self._emit = emit
+        self._end_session = end_session
+
+    # -- members come and go
+
+    def member_joined(self, member: Member, held: Mapping[FileId, Held], now: int) -> None:
+        """Learns what a new member holds, and tells it of every file."""
+        for file in self.files.values():
+            known = held.get(file.file_id)
+            file.hold(member.name, known.verified.within(0, file.manifest.chunk_count) if known else ())
+            if known and known.complete:
+                file.complete.add(member.name)
+            self._reassign_shares(file)
+            self._assign(member, file)
+            self.review(file, now)
+        self._relay.serve(now)
+
+    def member_left(self, member: Member, now: int) -> None:
+        """What a member held is out of reach; a share that it had not got goes to another (R12)."""
+        for file in self.files.values():
+            file.depart(member.name, source=member.source)
+            file.complete.discard(member.name)
+            file.declined.pop(member.name, None)
+            for name in self._reassign_shares(file):
+                self._assign(self._members[name], file)
+            self.review(file, now)
+
+    # -- a file's way
+
+    def announce(self, manifest: Manifest, session: int) -> SharedFile:
+        """A source tells of its file. A file that is known already is taken up where it stands.
+
+        Raises:
+            NameTaken: another file has the name.
+            WrongState: another source is seeding it right now.
+        """
+        source = self._member_of(session)
+        file = self.files.get(manifest.file_id)
+        if file is None:
+            for other in self.files.values():
+                if other.manifest.name == manifest.name:
+                    raise NameTaken(
+                        f"{manifest.name!r} is in the network with other bytes: give another name with --name"
+                    )
+            if len(self.files) >= FILES_MAX:
+                raise LimitReached(f"the network has its most files ({FILES_MAX}) already")
+            file = self.files[manifest.file_id] = SharedFile(manifest, source.name)
+            for member in self._members.values():
+                file.hold(member.name, ())
+        elif (
+            file.phase in (Phase.ANNOUNCED, Phase.SEEDING)
+            and file.source in self._members
+            and file.source != source.name
+        ):
+            raise WrongState(
+                f"{manifest.name!r} is being seeded already: wait for it with `pspctl wait {manifest.name}`"
+            )
+        return file
+
+    def source_returned(self, file: SharedFile, session: int, now: int) -> None:
+        """A source of a file that was divided already offers every chunk again: repair."""
+        source = self._member_of(session)
+        if file.phase is Phase.SEEDING:
+            file.source = source.name
+        file.hold(source.name, [(0, file.manifest.chunk_count)])
+        self.review(file, now)
+        self._relay.serve(now)
+
+    def withdraw(self, file: SharedFile) -> None:
+        """A file that was announced and never divided is as if it had never been."""
+        if file.phase is Phase.ANNOUNCED:
+            self.files.pop(file.file_id, None)
+
+    def client_names(self) -> list[str]:
+        """Names of the connected clients, in the order in which they joined."""
+        return [member.name for member in self._members.values() if not member.source]
+
+    def takers_of(self, file: SharedFile) -> list[str]:
+        """Names of the connected clients that want or have a file: all that did not decline it."""
+        return [name for name in self.client_names() if name not in file.declined]
+
+    def divide(self, manifest: Manifest, session: int, now: int, *, hold_back: bool = False) -> SharedFile:
+        """Divides an announced file among the connected clients and begins to give out the shares (R1).
+
+        Raises:
+            NotFound: it was not announced.
+            WrongState: it is divided already, or there is no client.
+        """
+        source = self._member_of(session)
+        file = self.files.get(manifest.file_id)
+        if file is None:
+            raise NotFound(f"file {manifest.file_id.hex()[:12]} was not announced")
+        names = self.client_names()
+        if file.phase is not Phase.ANNOUNCED or not names or manifest.share_count == 0:
+            raise WrongState(f"{manifest.name!r} cannot be divided now: {len(names)} clients, {file.phase.value}")
+        file.source, file.held_back = source.name, hold_back
+        file.divide(manifest, names, now)
+        file.hold(source.name, [(0, manifest.chunk_count)])
+        shares = tuple((share.owner, manifest.share(index)) for index, share in enumerate(file.shares))
+        self._emit(FileDivided(file.file_id, manifest.name, shares))
+        for member in list(self._members.values()):
+            self._assign(member, file)
+        return file
+
+    def _assign(self, member: Member, file: SharedFile) -> None:
+        if not member.source and file.phase is not Phase.ANNOUNCED:
+            shares = file.shares_of(member.name) if file.phase is Phase.SEEDING else ()
+            self._emit(Assign(member.session, file.manifest, shares, file.phase is Phase.EXCHANGING))
+
+    def _reassign_shares(self, file: SharedFile) -> list[str]:
+        if file.phase is not Phase.SEEDING:
+            return []
+        takers = self.takers_of(file)
+        return file.reassign(takers, takers)
+
+    def milestone_reached(
+        self,
+        session: int,
+        file_id: FileId,
+        milestone: Milestone,
+        now: int,
+        share_chunk_count: int | None = None,
+    ) -> None:
+        """A client holds its whole share, or has finished the file. Saying it twice does no harm.
+
+        Args:
+            session: the client's.
+            file_id: the file.
+            milestone: what it reached.
+            now: the time, in nanoseconds.
+            share_chunk_count: chunks of the share that it speaks of. If it was given more meanwhile, it
+                will speak again. None: not said, and not looked at.
+
+        Raises:
+            NotFound: there is no such file.
+        """
+        member, file = self._member_of(session), self._file_of(file_id)
+        if milestone is Milestone.COMPLETE:
+            file.complete.add(member.name)
+            file.hold(member.name, [(0, file.manifest.chunk_count)])
+            file.shares_held(member.name)
+            self._relay.satisfied(member.interest_in(file))
+        elif share_chunk_count in (None, sum(share.chunk_count for share in file.shares_of(member.name))):
+            file.hold(member.name, file.shares_of(member.name))
+            file.shares_held(member.name)
+        self.review(file, now)
+        self._relay.serve(now)
+
+    def file_declined(self, session: int, file_id: FileId, reason: str, now: int) -> None:
+        """A client cannot take a file: its share goes to another, and nobody waits for it (R12).
+
+        Raises:
+            NotFound: there is no such file.
+        """
+        member, file = self._member_of(session), self._file_of(file_id)
+        file.declined[member.name] = reason[:REFUSAL_CHARACTERS_MAX]
+        self._emit(FileDeclined(file.file_id, file.manifest.name, member.name, reason))
+        for name in self._reassign_shares(file):
+            self._assign(self._members[name], file)
+        self.review(file, now)
+        self._relay.serve(now)
+
+    def _file_of(self, file_id: FileId) -> SharedFile:
+        file = self.files.get(file_id)
+        if file is None:
+            raise NotFound(f"file {file_id.hex()[:12]} is not in the network")
+        return file
+
+    def release(self, file: SharedFile, now: int) -> None:
+        """Starts an exchange that was held back at the seeded moment, or will not hold it back.
+
+        Raises:
+            WrongState: it is not held back.
+        """
+        if not file.held_back:
+            raise WrongState(
+                f"{file.manifest.name!r} is not held back: only what was seeded with --hold can be released"
+            )
+        file.held_back = False
+        self.review(file, now)
+
+    def review(self, file: SharedFile, now: int) -> None:
+        """Takes a file to the phase that its holdings allow, and tells what changed."""
+        if file.phase is Phase.ANNOUNCED:
+            return
+        if file.phase is Phase.SEEDING and file.shares_are_held:
+            self._try_to_forget(file, now)
+        if file.phase is Phase.SEEDED and not file.held_back:
+            file.phase = Phase.EXCHANGING
+            for member in self._members.values():
+                if not member.source:
+                    self._emit(StartExchange(member.session, file.file_id))
+        self._review_coverage(file)
+        takers = self.takers_of(file)
+        is_complete = file.phase is Phase.EXCHANGING and bool(takers) and file.complete.issuperset(takers)
+        if is_complete and not file.is_complete:
+            file.completed_at = file.completed_at or now
+            self._emit(FileCompleted(file.file_id, file.manifest.name, len(takers)))
+        file.is_complete = is_complete
+
+    def _try_to_forget(self, file: SharedFile, now: int) -> None:
+        """The seeded moment (R2): every share is held, and no byte is left here."""
+        if self._relay.forget(file):
+            return
+        source = self._members.get(file.source)
+        file.phase, file.seeded_at = Phase.SEEDED, now
+        file.cached_bytes_when_seeded = self._cache.chunks_of(file.file_id) * CHUNK_BYTES
+        file.traffic.seeding_contributed_bytes = file.traffic.contributed_bytes
+        file.traffic.seeding_delivered_bytes = file.traffic.delivered_bytes
+        self._emit(
+            FileSeeded(
+                file.file_id,
+                file.manifest.name,
+                len(file.shares),
+                file.manifest.chunk_count,
+                file.cached_bytes_when_seeded,
+            )
+        )
+        if source is not None and source.source:
+            self._end_session(source, "the file is seeded", now)
+
+    def _review_coverage(self, file: SharedFile) -> None:
+        stalled = file.available.chunk_count < file.manifest.chunk_count
+        if stalled != file.stalled:
+            file.stalled = stalled
+            if stalled:
+                self._emit(FileStalled(file.file_id, file.manifest.name, tuple(file.missing())))
+            else:
+                self._emit(FileResumed(file.file_id, file.manifest.name))

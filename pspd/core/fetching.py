@@ -1,0 +1,301 @@
+"""The pending table at work: whom to ask, when to ask again, what to take in (R7-R9, R11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from pspd.core.cache import Cache
+from pspd.core.effects import CloseLink, SendDatagram, ServerEffect
+from pspd.core.manifest import Digest
+from pspd.core.members import Member
+from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
+from pspd.core.pending import Fetch
+from pspd.core.ranges import Range
+from pspd.core.rto import RttEstimator
+from pspd.core.shared_file import SharedFile
+from pspd.core.timers import Timers
+from pspd.core.wire import (
+    BROADCAST_RANGES_MAX,
+    EVERY_HOLDER,
+    Asked,
+    DropReason,
+    Frame,
+    encode_broadcast_body,
+    encode_broadcast_head,
+)
+
+NAMED_TRIES = 3
+"""How often one holder is named to answer, each time another if there is one, before every holder is asked."""
+FETCH_TRIES_MAX = 10
+"""After so many broadcasts a fetch is given up; whoever waits for it is served anew, with other chunks first."""
+REORDERING_NS_MIN = 2 * MILLISECOND_NS
+"""A broadcast that a later one overtook may still be on its way: it is given this, or half a round trip."""
+RECEIVE_TIMEOUT_NS = 60 * SECOND_NS
+"""How long one contribution may take to come in."""
+CACHE_FRACTION = 4
+"""One frame takes at most this fraction of the cache, so that several are on their way at a time."""
+
+
+class Fetching:
+    """Brings ranges from their holders into the cache. Effects go to ``emit``, in order."""
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        cache: Cache,
+        digest: Digest,
+        members: dict[str, Member],
+        emit: Callable[[ServerEffect], None],
+        random: Random,
+    ) -> None:
+        self._parameters = parameters
+        self._cache = cache
+        self._digest = digest
+        self._members = members
+        self._emit = emit
+        self._random = random
+        self._unasked: dict[SharedFile, list[Fetch]] = {}
+        self._timers: Timers[Fetch] = Timers()
+        self._rtt = RttEstimator()
+        self._broadcast_number = 0
+
+    # -- what to fetch, and of whom
+
+    def fetchable(self, file: SharedFile, start: int, stop: int) -> tuple[Range | None, Member | None]:
+        """The first part of an open range that can be fetched now, and the holder to name.
+
+        None as a range: no holder of ``start`` has room, or there is none.
+        """
+        limit = self.frame_chunks
+        if self._parameters.all_holders_answer:
+            available = file.available.within(start, min(stop, file.share_at(start).stop))
+            if not available or available[0].start > start:
+                return None, None
+            return file.manifest.frame_from(*available[0], limit), None
+        holder = self._choose_holder(file, start)
+        if holder is None:
+            return None, None
+        stop = min(file.held[holder.name].within(start, stop)[0].stop, file.share_at(start).stop)
+        return file.manifest.frame_from(start, stop, limit), holder
+
+    def _choose_holder(self, file: SharedFile, chunk: int) -> Member | None:
+        """Who is to send a chunk: the owner of its share if it can, else the holder who is asked least."""
+        owner = self._members.get(file.share_at(chunk).owner)
+        if owner is not None and self._can_send(owner, file, chunk):
+            return owner
+        able = [m for name in file.held if (m := self._members.get(name)) and self._can_send(m, file, chunk)]
+        return min(able, key=lambda member: member.asked_chunks, default=None)
+
+    def _can_send(self, member: Member, file: SharedFile, chunk: int) -> bool:
+        held = file.held.get(member.name)
+        return held is not None and chunk in held and member.reachable and member.asked_chunks < member.window.chunks
+
+    @property
+    def frame_chunks(self) -> int:
+        """The most chunks that one fetch brings: the profile's, or less where the cache is small."""
+        return min(self._parameters.frame_chunks, max(1, self._cache.capacity_chunks // CACHE_FRACTION))
+
+    # -- asking
+
+    def start(self, file: SharedFile, span: Range, holder: Member | None) -> Fetch:
+        """Fetches a range for which room is reserved; it is broadcast with the next :meth:`ask`."""
+        fetch = Fetch(file, *span, holder)
+        file.fetches.insert(fetch)
+        if holder is not None:
+            holder.ask(fetch)
+        self._unasked.setdefault(file, []).append(fetch)
+        return fetch
+
+    def ask(self, now: int) -> None:
+        """Broadcasts for what was started since the last time (R7)."""
+        self._broadcast_all(self._unasked, now)
+        self._unasked.clear()
+
+    def _broadcast_all(self, unasked: dict[SharedFile, list[Fetch]], now: int) -> None:
+        for file, fetches in unasked.items():
+            for index in range(0, len(fetches), BROADCAST_RANGES_MAX):
+                self._broadcast(file, fetches[index : index + BROADCAST_RANGES_MAX], now)
+
+    def _broadcast(self, file: SharedFile, fetches: list[Fetch], now: int) -> None:
+        self._broadcast_number += 1
+        asked = []
+        for fetch in fetches:
+            fetch.number = self._broadcast_number
+            fetch.asked_at = now
+            fetch.tries += 1
+            fetch.overtaken = False
+            responder = fetch.holder.session if fetch.holder else EVERY_HOLDER
+            asked.append(Asked(fetch.start, fetch.stop, responder))
+            self._timers.set(fetch, now + self._timeout_ns(fetch))
+        body = encode_broadcast_body(file.file_id, self._broadcast_number, tuple(asked))
+        for member in self._members.values():
+            if member.address is not None:
+                file.traffic.broadcast_datagrams += 1
+                self._emit(SendDatagram(member.address, encode_broadcast_head(member.session) + body))
+
+    def _timeout_ns(self, fetch: Fetch) -> int:
+        rtt = fetch.holder.rtt if fetch.holder else self._rtt
+        return rtt.timeout_ns(self._random, fetch.tries - 1)
+
+    def next_timeout(self) -> int | None:
+        """When :meth:`handle_timeout` is due."""
+        return self._timers.next_deadline()
+
+    def handle_timeout(self, now: int) -> list[Fetch]:
+        """Asks again for what did not come (R11), first of one holder, then of all.
+
+        Returns:
+            The fetches that were given up.
+        """
+        given_up: list[Fetch] = []
+        again: dict[SharedFile, list[Fetch]] = {}
+        for fetch in self._timers.expired(now):
+            if fetch.sender is not None:
+                self._emit(CloseLink(fetch.sender))
+            elif self._is_answering(fetch, now):
+                self._timers.set(fetch, now + self._timeout_ns(fetch))
+            elif fetch.tries >= FETCH_TRIES_MAX or not fetch.waiters:
+                self._give_up(fetch)
+                given_up.append(fetch)
+            else:
+                fetch.file.traffic.retransmit_count += 1
+                again.setdefault(fetch.file, []).extend(self._ask_otherwise(fetch, now))
+        self._broadcast_all(again, now)
+        return given_up
+
+    def _is_answering(self, fetch: Fetch, now: int) -> bool:
+        """Whether the holder named is busy with what it was asked before: it answers in that order."""
+        holder = fetch.holder
+        if holder is None or fetch.overtaken or not holder.reachable:
+            return False
+        sending = any(other.sender == holder.session for other in holder.asked)
+        return sending or now - holder.heard_at < self._timeout_ns(fetch)
+
+    def _ask_otherwise(self, fetch: Fetch, now: int) -> list[Fetch]:
+        """Names a holder again, or cuts the fetch into units, which every holder has whole or not at all."""
+        silent = fetch.holder
+        if silent is not None:
+            silent.window.timed_out()
+            silent.excuse(fetch)
+            others = [member for member in self._holders_of(fetch) if member is not silent]
+            fetch.holder = min(others, key=lambda member: member.asked_chunks, default=silent)
+            if not others or fetch.tries < NAMED_TRIES:
+                fetch.holder.ask(fetch)
+                return [fetch]
+            fetch.holder = None
+        elif fetch.tries < NAMED_TRIES:
+            return [fetch]
+        return self._cut_into_units(fetch)
+
+    def _cut_into_units(self, fetch: Fetch) -> list[Fetch]:
+        file = fetch.file
+        file.fetches.remove(fetch)
+        self._timers.cancel(fetch)
+        pieces = []
+        for unit, _ in file.manifest.units(fetch.start, fetch.stop):
+            piece = fetch.piece(max(unit.start, fetch.start), min(unit.stop, fetch.stop))
+            file.fetches.insert(piece)
+            pieces.append(piece)
+        return pieces
+
+    def _holders_of(self, fetch: Fetch) -> list[Member]:
+        names = [name for name, held in fetch.file.held.items() if held.covers(fetch.start, fetch.stop)]
+        return [member for name in names if (member := self._members.get(name)) and member.reachable]
+
+    def _give_up(self, fetch: Fetch) -> None:
+        self._end(fetch)
+        self._cache.release(fetch.file.file_id, fetch.start, fetch.stop)
+
+    def give_up_unwanted(self, file: SharedFile) -> None:
+        """Gives up every fetch of a file for which nobody waits, as far as it is not being received."""
+        for fetch in list(file.fetches):
+            if fetch.sender is None and not fetch.waiters:
+                self._give_up(fetch)
+
+    def link_lost(self, member: Member) -> None:
+        """What a holder was asked for will not come over the link that it had: it is asked for again."""
+        for fetch in member.asked:
+            if fetch.sender is None:
+                self._timers.set(fetch, fetch.asked_at)
+
+    def _end(self, fetch: Fetch) -> None:
+        self._timers.cancel(fetch)
+        fetch.file.fetches.remove(fetch)
+        if fetch.holder is not None:
+            fetch.holder.excuse(fetch)
+
+    # -- contributions
+
+    def contribution_started(
+        self, member: Member, file: SharedFile, frame: Frame, now: int
+    ) -> list[memoryview] | DropReason:
+        """A contribution's head has come. Returns where to receive its payload, or why it is to be dropped."""
+        fetch = file.fetches.at(frame.start)
+        exact = fetch is not None and (fetch.start, fetch.stop) == (frame.start, frame.stop)
+        if fetch is None or not exact or fetch.sender is not None or fetch.tries == 0:
+            file.traffic.duplicate_bytes += frame.length
+            answers = 0 < frame.number <= self._broadcast_number
+            return DropReason.DUPLICATE if answers else DropReason.NOT_ASKED
+        if frame.number == fetch.number:
+            rtt = member.rtt if fetch.holder is member else self._rtt
+            rtt.sample(now - fetch.asked_at)
+        self._note_overtaken(member, frame.number, now)
+        fetch.sender = member.session
+        self._timers.set(fetch, now + RECEIVE_TIMEOUT_NS)
+        return self._cache.views(file.file_id, frame.start, frame.stop, frame.length)
+
+    def _note_overtaken(self, member: Member, number: int, now: int) -> None:
+        """A holder answers in the order in which it was asked: what it passes over was lost on the way (R11)."""
+        member.heard_at = now
+        for fetch in member.asked:
+            if fetch.number < number and fetch.sender is None:
+                fetch.overtaken = True
+                self._timers.set(fetch, now + max(REORDERING_NS_MIN, member.rtt.srtt_ns // 2))
+
+    def contribution_received(
+        self, member: Member | None, file: SharedFile, frame: Frame, now: int
+    ) -> Fetch | DropReason:
+        """The payload is where it was to go: verify it and cache it (R9).
+
+        Returns:
+            The fetch that has ended, or why the payload was dropped.
+        """
+        fetch = self._being_received(file, frame)
+        if not self._is_good(file, frame):
+            file.traffic.corrupt_bytes += frame.length
+            if member is not None:
+                file.lack(member.name, [(frame.start, frame.stop)])
+            self._retry(fetch, now)
+            return DropReason.CORRUPT
+        self._end(fetch)
+        file.traffic.contributed_bytes += frame.length
+        if member is not None:
+            member.heard_at = now
+            member.window.delivered(fetch.chunk_count, member.rtt.min_ns, now)
+        self._cache.commit(file.file_id, fetch.start, fetch.stop)
+        return fetch
+
+    def contribution_aborted(self, file: SharedFile, frame: Frame, now: int) -> None:
+        """The rest of a contribution will not come: ask again."""
+        self._retry(self._being_received(file, frame), now)
+
+    def _being_received(self, file: SharedFile, frame: Frame) -> Fetch:
+        fetch = file.fetches.at(frame.start)
+        assert fetch is not None, "no such fetch"
+        assert fetch.sender == frame.session, "the fetch is received from someone else"
+        return fetch
+
+    def _retry(self, fetch: Fetch, now: int) -> None:
+        fetch.sender = None
+        # At once the first time; a holder that goes on like this is not to set the pace.
+        self._timers.set(fetch, now if fetch.tries == 1 else now + self._timeout_ns(fetch))
+
+    def _is_good(self, file: SharedFile, frame: Frame) -> bool:
+        """Whether every unit that lies wholly in the contribution has its digest."""
+        manifest = file.manifest
+        whole = manifest.whole_units(frame.start, frame.stop)
+        return all(
+            self._digest(self._cache.views(file.file_id, *unit, manifest.byte_span(*unit)[1])) == expected
+            for unit, expected in manifest.units(*whole)
+        )
