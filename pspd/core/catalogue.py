@@ -239,7 +239,7 @@ class Catalogue:
         if file.phase is Phase.SEEDING and file.shares_are_held:
             self._try_to_forget(file, now)
         if file.phase is Phase.SEEDED and not file.held_back:
-            file.phase = Phase.EXCHANGING
+            file.phase, file.exchanging_at = Phase.EXCHANGING, now
             for member in self._members.values():
                 if not member.source:
                     self._emit(StartExchange(member.session, file.file_id))

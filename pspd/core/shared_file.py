@@ -64,7 +64,7 @@ class SharedFile:
         cursor: the chunk after the last new fetch; requests that follow it meet.
         is_complete: every connected client that wants it has it.
         stalled: whether some chunk has no connected holder.
-        seeding_at, seeded_at, completed_at: when, in nanoseconds; None before.
+        seeding_at, seeded_at, exchanging_at, completed_at: when, in nanoseconds; None before.
     """
 
     def __init__(self, manifest: Manifest, source: str) -> None:
@@ -86,6 +86,7 @@ class SharedFile:
         self.cached_bytes_when_seeded = 0
         self.seeding_at: int | None = None
         self.seeded_at: int | None = None
+        self.exchanging_at: int | None = None
         self.completed_at: int | None = None
         self._owned: RangeMap[Share] = RangeMap()
         self._departed: dict[str, RangeSet] = {}

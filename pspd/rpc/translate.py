@@ -193,7 +193,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         ],
         traffic=_traffic_to_pb(file.traffic),
         seeding_seconds=_seconds(file.seeding_at, file.seeded_at, now),
-        exchange_seconds=_seconds(file.seeded_at, file.completed_at, now),
+        exchange_seconds=_seconds(file.exchanging_at, file.completed_at, now),
         cached_bytes=machine.cache.chunks_of(file.file_id) * CHUNK_BYTES,
         cached_bytes_when_seeded=file.cached_bytes_when_seeded,
         held_back=file.held_back,

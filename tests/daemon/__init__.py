@@ -1,0 +1,1 @@
+"""The daemons, in this process."""

@@ -1,0 +1,1 @@
+"""The sockets, over real connections on loopback."""

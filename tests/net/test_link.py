@@ -1,0 +1,212 @@
+"""Frames that come in over a link: straight into the memory they are meant for, however they are cut on the way."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from pspd.core.wire import FRAME_BYTES, DropReason, Frame, Kind, encode_frame
+from pspd.net import link as link_module
+from tests.net.links import SESSION, Ends, Recorder, delivery
+from tests.support.loops import on_loop
+
+pytestmark = pytest.mark.usefixtures("each_loop")
+
+NAMING = Frame(Kind.LINK, SESSION)
+
+
+def bytes_of(length: int, seed: int = 0) -> bytes:
+    return Random(seed).randbytes(length)
+
+
+@on_loop
+async def test_a_payload_is_received_into_the_memory_given() -> None:
+    async with Ends() as ends:
+        payload = bytes_of(3000)
+        await ends.far.send(encode_frame(delivery(3000)) + payload)
+        await ends.told("received")
+        assert bytes(ends.recorder.memory[0]) == payload
+        assert ends.recorder.events == ["started", "received"]
+        assert ends.recorder.of("received") == [delivery(3000)]
+
+
+@pytest.mark.parametrize("cuts", [(1,), (1024, 1024), (1, 2, 3, 1000), (2999,), tuple([10] * 299)], ids=len)
+@on_loop
+async def test_a_payload_goes_to_several_targets_in_their_order(cuts: tuple[int, ...]) -> None:
+    async with Ends(Recorder(cuts=cuts)) as ends:
+        payload = bytes_of(3000)
+        await ends.far.send((encode_frame(delivery(3000)) + payload) * 2)
+        await ends.told("received", 2)
+        assert ends.recorder.payloads == [payload, payload]
+        assert [len(part) for part in ends.recorder.memory[:-1]] == list(cuts)
+
+
+@on_loop
+async def test_the_next_head_may_come_with_the_end_of_a_payload() -> None:
+    frames = [delivery(1024 * count, count) for count in (1, 2, 3)]
+    payloads = [bytes_of(frame.length, frame.number) for frame in frames]
+    async with Ends() as ends:
+        await ends.far.send(b"".join(encode_frame(f) + p for f, p in zip(frames, payloads, strict=True)))
+        await ends.told("received", 3)
+        assert ends.recorder.of("received") == frames
+        assert ends.recorder.payloads == payloads
+
+
+@pytest.mark.parametrize("unwanted", [frozenset(), frozenset({2})], ids=["wanted", "second-dropped"])
+@on_loop
+async def test_a_stream_may_be_cut_anywhere(unwanted: frozenset[int]) -> None:
+    """At every byte of a head, of a payload, of the head after it, of a payload that is dropped."""
+    frames = [delivery(70, 1), delivery(50, 2), delivery(20, 3)]
+    payloads = [bytes_of(frame.length, frame.number) for frame in frames]
+    stream = b"".join(encode_frame(f) + p for f, p in zip(frames, payloads, strict=True))
+    wanted = [p for f, p in zip(frames, payloads, strict=True) if f.number not in unwanted]
+    async with Ends(Recorder(cuts=(7,), unwanted=unwanted)) as ends:
+        for cut in range(1, len(stream)):
+            ends.recorder.payloads.clear()
+            await ends.far.send(stream[:cut])
+            await ends.everything_read()
+            await ends.far.send(stream[cut:])
+            await ends.told("started", 3 * cut)
+            await ends.told("received", len(wanted) * cut)
+            assert ends.recorder.payloads == wanted, cut
+
+
+@on_loop
+async def test_a_stream_may_come_byte_by_byte() -> None:
+    async with Ends(Recorder(cuts=(1, 1))) as ends:
+        stream = encode_frame(NAMING) + encode_frame(delivery(5)) + b"hello" + encode_frame(delivery(3)) + b"you"
+        for index in range(len(stream)):
+            await ends.far.send(stream[index : index + 1])
+            await ends.everything_read()
+        await ends.told("received", 2)
+        assert ends.recorder.payloads == [b"hello", b"you"]
+
+
+@on_loop
+async def test_a_frame_without_payload_is_told_of_and_the_next_one_follows() -> None:
+    async with Ends() as ends:
+        await ends.far.send(encode_frame(NAMING) * 2 + encode_frame(delivery(4)) + b"data")
+        await ends.told("received")
+        assert ends.recorder.of("started") == [NAMING, NAMING, delivery(4)]
+
+
+@pytest.mark.parametrize("length", [1, 1024, 3 * 1024 * 1024 + 1])
+@on_loop
+async def test_a_payload_that_nobody_wants_is_passed_over(length: int) -> None:
+    async with Ends(Recorder(unwanted=frozenset({1}))) as ends:
+        await ends.far.send(encode_frame(delivery(length, 1)) + bytes_of(length))
+        await ends.far.send(encode_frame(delivery(4, 2)) + b"kept")
+        await ends.told("received")
+        assert ends.recorder.payloads == [b"kept"]
+        assert ends.recorder.events == ["started", "started", "received"]
+
+
+GOOD = encode_frame(delivery(100))
+BAD_HEADS = {
+    DropReason.BAD_MAGIC: b"HT" + GOOD[2:],
+    DropReason.BAD_VERSION: GOOD[:2] + b"\x09" + GOOD[3:],
+    DropReason.UNKNOWN_KIND: GOOD[:3] + b"\x63" + GOOD[4:],
+    DropReason.TOO_LONG: encode_frame(Frame(Kind.DELIVERY, SESSION, bytes(32), 0, 1, 2**31)),
+    DropReason.BAD_RANGE: encode_frame(Frame(Kind.CONTRIBUTION, SESSION, bytes(32), 3, 3, 10)),
+}
+
+
+@pytest.mark.parametrize("reason", BAD_HEADS)
+@on_loop
+async def test_a_bad_head_closes_the_link_with_its_reason(reason: DropReason) -> None:
+    async with Ends() as ends:
+        await ends.far.send(encode_frame(delivery(4)) + b"good" + BAD_HEADS[reason])
+        await ends.told("closed")
+        assert ends.recorder.events == ["started", "received", "closed"]
+        assert [error and error.reason for error in ends.recorder.errors] == [reason]
+        assert await ends.far.receive(1) == b""
+
+
+@pytest.mark.parametrize("count", [0, 1, FRAME_BYTES, FRAME_BYTES + 1, FRAME_BYTES + 99])
+@on_loop
+async def test_a_stream_that_ends_is_closed_in_good_order(count: int) -> None:
+    """A frame that was under way is told of as aborted, then the end of the link."""
+    async with Ends() as ends:
+        await ends.far.send((encode_frame(delivery(100)) + bytes(100))[:count])
+        ends.far.stream.close()
+        await ends.told("closed")
+        begun = ["started", "aborted"] if count >= FRAME_BYTES else []
+        assert ends.recorder.events == [*begun, "closed"]
+        assert ends.recorder.errors == [None]
+        assert not ends.link.broken
+        assert ends.recorder.of("aborted") == [delivery(100)] * (count >= FRAME_BYTES)
+
+
+@on_loop
+async def test_what_came_before_the_end_is_received_first() -> None:
+    async with Ends() as ends:
+        await ends.far.send(encode_frame(delivery(4)) + b"last")
+        ends.far.stream.close()
+        await ends.told("closed")
+        assert ends.recorder.events == ["started", "received", "closed"]
+
+
+@on_loop
+async def test_a_connection_that_breaks_is_called_broken() -> None:
+    async with Ends() as ends:
+        await ends.far.send(encode_frame(delivery(100)) + bytes(10))
+        await ends.told("started")
+        ends.far.reset()
+        await ends.told("closed")
+        assert ends.recorder.events == ["started", "aborted", "closed"]
+        assert ends.recorder.errors == [None]
+        assert ends.link.broken
+
+
+@on_loop
+async def test_closing_aborts_the_frame_under_way_and_does_so_once() -> None:
+    async with Ends() as ends:
+        await ends.far.send(encode_frame(delivery(100)) + bytes(10))
+        await ends.told("started")
+        ends.link.close()
+        ends.link.close()
+        assert ends.recorder.events == ["started", "aborted", "closed"]
+        assert not ends.link.broken
+
+
+@pytest.mark.parametrize("when", ["received", "aborted", "closed"])
+@on_loop
+async def test_a_link_may_be_closed_while_it_tells_something(when: str) -> None:
+    """Whatever it was told meanwhile, nothing is told after its end, and no frame that came with it."""
+    recorder = Recorder(react=lambda what, link: link.close() if what == when else None)
+    async with Ends(recorder) as ends:
+        await ends.far.send((encode_frame(delivery(4)) + b"data") * 2 + encode_frame(delivery(4)))
+        ends.far.stream.close()
+        await ends.told("closed")
+        if when == "received":
+            assert recorder.events == ["started", "received", "closed"]
+        assert recorder.events[-1] == "closed"
+        assert recorder.events.count("closed") == 1
+
+
+@on_loop
+async def test_a_link_may_be_closed_when_an_unwanted_frame_starts() -> None:
+    recorder = Recorder(unwanted=frozenset({1}), react=lambda what, link: what == "started" and link.close())
+    async with Ends(recorder) as ends:
+        await ends.far.send((encode_frame(delivery(4)) + b"data") * 2)
+        await ends.told("closed")
+        assert recorder.events == ["started", "closed"]
+
+
+@on_loop
+async def test_whoever_connects_and_says_nothing_is_shown_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "SILENT_SECONDS_MAX", 0.01)
+    async with Ends() as ends:
+        await ends.told("closed")
+        assert ends.recorder.errors == [None]
+        assert await ends.far.receive(1) == b""
+
+
+@on_loop
+async def test_a_head_that_is_never_whole_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "SILENT_SECONDS_MAX", 0.01)
+    async with Ends() as ends:
+        await ends.far.send(encode_frame(NAMING)[:-1])
+        await ends.told("closed")
+        assert ends.recorder.events == ["closed"]

@@ -1,0 +1,1 @@
+"""The control API, over a real server on loopback."""

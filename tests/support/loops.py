@@ -1,0 +1,74 @@
+"""Tests that are coroutines: each runs in an event loop of its own, to a deadline, and no error in it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec
+
+import uvloop
+
+SECONDS_MAX = 20.0
+POLL_SECONDS = 0.002
+EAGER_POLLS = 50
+"""So often the loop is only let go round once: most conditions need no more."""
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+LOOPS: dict[str, LoopFactory] = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+P = ParamSpec("P")
+
+
+class Chosen:
+    """The loop that the tests run on: that of the daemons unless a fixture says otherwise."""
+
+    factory: LoopFactory = uvloop.new_event_loop
+
+
+def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Makes a test of a coroutine function."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        run_on_loop(lambda: test(*args, **kwargs))
+
+    return run
+
+
+def run_on_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs a coroutine to its end.
+
+    Raises:
+        TimeoutError: it is not over after :data:`SECONDS_MAX`.
+        AssertionError: a callback or a task failed where nobody waited for it.
+    """
+    lost: list[str] = []
+
+    def note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        lost.append(f"{context['message']}: {context.get('exception')!r}")
+
+    async def watched() -> None:
+        asyncio.get_running_loop().set_exception_handler(note)
+        async with asyncio.timeout(SECONDS_MAX):
+            await main()
+
+    with asyncio.Runner(loop_factory=Chosen.factory) as runner:
+        runner.run(watched())
+        gc.collect()  # a task that failed unheard says so when it goes
+    assert not lost, lost
+
+
+async def until(what: str, condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Lets the loop work until something is so.
+
+    Raises:
+        AssertionError: it is not so after ``seconds``.
+    """
+    deadline, eager = time.monotonic() + seconds, EAGER_POLLS
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        await asyncio.sleep(POLL_SECONDS if eager <= 0 else 0)
+        eager -= 1
