@@ -33,7 +33,8 @@ class Daemon:
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 [*DAEMON_COMMAND, *arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # a leash: it ends with us, even if we are killed
+                env=os.environ | {"PSPD_LEASH": "1"},
                 stdout=subprocess.PIPE,
                 stderr=log,
                 # A group of its own: a Ctrl-C at the terminal is for us, and we stop the daemons in order.

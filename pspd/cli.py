@@ -159,7 +159,7 @@ def client(
     from pspd.net.faults import Faults
 
     parse_address(server)
-    plans = plan_clients(name or socket.gethostname(), folder, count, first_index)
+    plans = plan_clients(socket.gethostname() if name is None else name, folder, count, first_index)
     parsed = Faults.parse(faults) if faults else None
     _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, parsed))
 
@@ -197,15 +197,24 @@ def _run(role: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) 
     sys.exit(run(f"pspd {role}", main))
 
 
+def _report_usage(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command_path if context else "pspd"
+    print(f"{command}: error: {error.format_message().rstrip('.')}: try `{command} --help`", file=sys.stderr)
+    return error.exit_code
+
+
 def main() -> int:
     """The entry point; every error is one line, and its cause the exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines on stderr are none of ours
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # launching clients must not wake its fork handlers
     try:
-        return int(cli.main(standalone_mode=False) or 0)
+        return int(cli.main(prog_name="pspd", standalone_mode=False) or 0)
     except click.ClickException as error:
-        print(f"pspd: error: {error.format_message()}; see pspd --help", file=sys.stderr)
-        return error.exit_code
+        return _report_usage(error)
     except click.Abort:
         return 130
     except PspError as error:

@@ -90,7 +90,7 @@ class Arena:
             try:
                 memory = bytearray(added * CHUNK_BYTES)
             except (MemoryError, OverflowError):
-                raise LimitReached(f"there is no memory for {added} more KiB of cache: name a smaller size") from None
+                raise LimitReached(f"there is no memory for a cache of {slot_count} KiB: name a smaller size") from None
             self._pieces.append((self.slot_count, memoryview(memory)))
             self.free.add(self.slot_count, slot_count)
             self.slot_count = slot_count

@@ -10,6 +10,7 @@ from pspd.core.parameters import MILLISECOND_NS, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.rto import RttEstimator
 from pspd.core.window import Window
+from pspd.errors import BadArgument
 
 if TYPE_CHECKING:
     from pspd.core.pending import Fetch
@@ -18,6 +19,23 @@ if TYPE_CHECKING:
 
 FETCH_RTO_MIN_NS = 200 * MILLISECOND_NS
 """Asking a holder too early brings a whole frame twice; what is lost is mostly seen by its order, not by time."""
+
+
+CLIENT_NAME_CHARACTERS_MAX = 100
+
+
+def validate_client_name(name: str) -> str:
+    """Returns the name if a client may have it.
+
+    Raises:
+        BadArgument: it is empty, too long, a path, or holds control characters.
+    """
+    if not 0 < len(name.strip()) <= CLIENT_NAME_CHARACTERS_MAX or not name.isprintable() or "/" in name:
+        shown = name if len(name) <= CLIENT_NAME_CHARACTERS_MAX else f"{name[:CLIENT_NAME_CHARACTERS_MAX]}..."
+        raise BadArgument(
+            f"client name {shown!r} is not 1 to {CLIENT_NAME_CHARACTERS_MAX} plain characters: give another with --name"
+        )
+    return name
 
 
 class Interest:

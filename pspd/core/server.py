@@ -26,7 +26,7 @@ from pspd.core.effects import (
 )
 from pspd.core.fetching import Fetching
 from pspd.core.manifest import Digest, FileId
-from pspd.core.members import Member
+from pspd.core.members import Member, validate_client_name
 from pspd.core.parameters import SECOND_NS, Parameters
 from pspd.core.relay import Relay
 from pspd.core.shared_file import Phase, SharedFile
@@ -48,7 +48,6 @@ from pspd.errors import BadArgument, LimitReached, NameTaken, SessionUnknown
 LEASE_NS = 10 * SECOND_NS
 MEMBERS_MAX = 20_000
 LOST_CLIENTS_MAX = 1024
-CLIENT_NAME_CHARACTERS_MAX = 100
 
 
 class ServerMachine:
@@ -116,9 +115,7 @@ class ServerMachine:
             NameTaken: another connected member has the name.
             LimitReached: there are too many members.
         """
-        if not 0 < len(name) <= CLIENT_NAME_CHARACTERS_MAX or not name.isprintable() or "/" in name:
-            raise BadArgument(f"client name {name[:120]!r} is not 1 to {CLIENT_NAME_CHARACTERS_MAX} plain characters")
-        present = self.members.get(name)
+        present = self.members.get(validate_client_name(name))
         if present is not None:
             if present.instance_id != instance_id:
                 raise NameTaken(f"a client named {name!r} is connected already: choose another with --name")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 
+from pspd.core.members import validate_client_name
 from pspd.daemon.member import MemberDaemon
 from pspd.daemon.process import first_of, say_ready
 from pspd.net.faults import Faults
@@ -27,8 +28,8 @@ class ClientPlan:
 def plan_clients(name: str, folder: Path, count: int | None, first_index: int) -> list[ClientPlan]:
     """One client in ``folder`` itself, or ``count`` of them in folders below it, numbered."""
     if count is None:
-        return [ClientPlan(name, folder)]
-    names = [f"{name}-{index}" for index in range(first_index, first_index + count)]
+        return [ClientPlan(validate_client_name(name), folder)]
+    names = [validate_client_name(f"{name}-{index}") for index in range(first_index, first_index + count)]
     return [ClientPlan(numbered, folder / numbered) for numbered in names]
 
 

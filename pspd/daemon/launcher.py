@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import socket
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
+from pspd.daemon.process import LEASH
 from pspd.errors import BadArgument, PspError
 
 LAUNCH_MAX = 1000
@@ -52,9 +54,10 @@ class Launcher:
             name,
             "--count",
             str(count),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {LEASH: "1"},
         )
         self._processes.add(process)
         return await self._ready(process)

@@ -110,7 +110,7 @@ class MemberDaemon:
             except PspError as error:
                 if isinstance(error, StorageError):
                     raise
-                log.info("%s: %s", self.name, error)
+                log.info("%s: lost the server: waiting for it to come back", self.name)
             session = await self._join_again()
 
     async def _join_first(self, connect_seconds: float) -> Session:
@@ -122,6 +122,8 @@ class MemberDaemon:
             except (Unreachable, TimedOut):
                 if asyncio.get_running_loop().time() + delay > deadline:
                     raise
+                if delay == REJOIN_SECONDS_MIN:
+                    log.info("%s: waiting for the server at %s", self.name, self._server)
             await asyncio.sleep(delay)
             delay = min(2 * delay, REJOIN_SECONDS_MAX)
 

@@ -11,7 +11,10 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from pspd.errors import Exit, PspError
+from pspd.errors import BadArgument, Exit, PspError
+
+LEASH = "PSPD_LEASH"
+"""Set in the environment, a daemon stops when its standard input ends: with whoever started it, however that ends."""
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +26,11 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
         name: what goes before an error line.
         main: the daemon; ends in good order when the event is set.
     """
-    level = logging.getLevelNamesMapping().get(os.environ.get("PSPD_LOG", "INFO").upper(), logging.INFO)
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(message)s")
+    try:
+        _open_log(os.environ.get("PSPD_LOG", "INFO"))
+    except PspError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return error.exit_code
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             runner.run(_until_stopped(main))
@@ -34,6 +40,13 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
         except asyncio.CancelledError:
             return Exit.TERMINATED
     return Exit.OK
+
+
+def _open_log(level: str) -> None:
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise BadArgument(f"PSPD_LOG is {level!r}: set it to DEBUG, INFO, WARNING or ERROR")
+    logging.basicConfig(stream=sys.stderr, level=number, format="%(asctime)s %(message)s")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -56,7 +69,16 @@ async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    if os.environ.get(LEASH):
+        loop.add_reader(sys.stdin, _pull_leash, loop, stopping)
     await main(stopping)
+
+
+def _pull_leash(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 1):
+        loop.remove_reader(sys.stdin)
+        log.info("stopping: whoever started this is gone")
+        stopping.set()
 
 
 def say_ready(**fields: object) -> None:

@@ -12,8 +12,9 @@ from pspd.config import parse_address
 from pspd.core.parameters import Parameters
 from pspd.daemon.network import NetworkDaemon
 from pspd.daemon.process import say_ready
-from pspd.errors import StorageError
+from pspd.errors import BadArgument, StorageError
 from pspd.net.faults import Faults
+from pspd.net.sockets import bind_listener
 from pspd.rpc import servicers
 from pspd.rpc.server import serve
 from pspd.v1 import (
@@ -25,6 +26,7 @@ from pspd.v1 import (
 )
 
 STOP_GRACE_SECONDS = 0.5
+PORT_MAX = 65535
 SERVICES = [f"pspd.v1.{name}Service" for name in ("Membership", "File", "Cache", "Client", "Status")]
 
 log = logging.getLogger(__name__)
@@ -50,8 +52,11 @@ async def run_server(
     """
     host, port = parse_address(listen)
     _prepare(state_dir)
+    bind_listener(host, port).close()  # a control address that cannot be had is told as such, and first
     if data_port is None:
         data_port = port + 1 if port else 0
+    if data_port > PORT_MAX:
+        raise BadArgument(f"there is no port after {port} for data: name one with --data-port")
     network = NetworkDaemon(parameters, cache_chunks, host, data_port, stopping, faults)
     try:
         server, network.address = await serve(listen, SERVICES, lambda server: _register(server, network))

@@ -30,7 +30,7 @@ class SeedProgress:
     """How far a seeding is.
 
     Attributes:
-        phase: "hashing", "waiting" (for clients) or "seeding".
+        phase: "hashing", "waiting" (for clients), "seeding", or "reconnecting" to a server that was lost.
         done: bytes hashed, clients joined, or chunks of shares held.
         total: the bytes, the clients waited for, or the file's chunks.
     """
@@ -112,6 +112,7 @@ class _Seeding:
             except (Ended, SessionUnknown, Unreachable, TimedOut):
                 if await self._is_over():
                     return
+            self._on_progress(SeedProgress("reconnecting", 0, 0))
             session = await self._join_again()
 
     async def _join_again(self) -> Session:

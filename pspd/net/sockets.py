@@ -77,7 +77,11 @@ def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
     except OSError as error:
         bound.close()
         name = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP"}[kind]
-        why = "it is taken: choose another port" if error.errno == errno.EADDRINUSE else error.strerror
+        why = {
+            errno.EADDRINUSE: "it is taken: choose another port",
+            errno.EADDRNOTAVAIL: "it is no address of this machine: choose one that is",
+            errno.EACCES: "it is not allowed: choose a port from 1024 up",
+        }.get(error.errno or 0, error.strerror)
         raise PortTaken(f"cannot listen on {name} {host}:{port}: {why}") from None
     return bound
 

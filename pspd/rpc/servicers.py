@@ -308,7 +308,7 @@ def _changes(
     cache = status.cache if status.cache != seen.cache else None
     if not (clients or files or cache):
         return None
-    return status_service_pb2.WatchStatusResponse(cache=cache, clients=clients, files=files)
+    return status_service_pb2.WatchStatusResponse(server=status.server, cache=cache, clients=clients, files=files)
 
 
 def _differs(seen: network_pb2.File | None, file: network_pb2.File) -> bool:

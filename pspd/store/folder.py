@@ -9,7 +9,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from pspd.errors import StorageError
+from pspd.errors import WrongState
 from pspd.store.messages import failed
 
 INSTANCE_BYTES = 16
@@ -85,7 +85,8 @@ def lock_folder(folder: Path, lock: Path) -> int:
     """Takes a folder for this process alone; the lock is held while the descriptor is open.
 
     Raises:
-        StorageError: another client has it, or it cannot be locked.
+        WrongState: another client has it.
+        StorageError: it cannot be locked.
     """
     try:
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -98,7 +99,7 @@ def lock_folder(folder: Path, lock: Path) -> int:
     except BlockingIOError:
         owner = os.pread(fd, _OWNER_BYTES_MAX, 0).decode("ascii", "replace")
         os.close(fd)
-        raise StorageError(
+        raise WrongState(
             f"folder {folder} is in use by another client: {owner or 'process unknown'}:"
             " give this one a folder of its own with --dir"
         ) from None

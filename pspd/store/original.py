@@ -10,7 +10,7 @@ from pathlib import Path
 from pspd.core.manifest import Digest, FileId, Manifest, validate_name
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import FileSlice, Held, Written
-from pspd.errors import InternalError, StorageError
+from pspd.errors import BadArgument, InternalError, StorageError
 from pspd.store.messages import failed, not_begun
 
 Progress = Callable[[int], None]
@@ -32,7 +32,8 @@ class OriginalStore:
 
         Raises:
             BadName: the file may not be distributed under this name.
-            StorageError: it cannot be read, or is not a plain file.
+            BadArgument: it is not a plain file.
+            StorageError: it cannot be read.
         """
         self._path = path
         self._name = validate_name(name)
@@ -46,7 +47,7 @@ class OriginalStore:
         opened = os.fstat(self._fd)
         if not stat.S_ISREG(opened.st_mode):
             os.close(self._fd)
-            raise StorageError(f"cannot read {path}: it is not a plain file: give a file")
+            raise BadArgument(f"cannot seed {path}: it is not a plain file: give one")
         self._opened = opened
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from pspd.core.effects import Address
@@ -53,7 +55,7 @@ def test_the_share_that_was_asked_for_comes_twice(share: float, seed: int) -> No
 def test_the_share_that_was_asked_for_changes_places_with_the_next(share: float, seed: int) -> None:
     numbers = passed(Faults(reorder=share, seed=seed))
     assert sorted(numbers) in (list(range(COUNT)), list(range(COUNT - 1)))
-    swaps = sum(first == second + 1 for first, second in zip(numbers, numbers[1:], strict=False))
+    swaps = sum(first == second + 1 for first, second in pairwise(numbers))
     assert all(abs(number - place) <= 1 for place, number in enumerate(numbers))
     # Dice are thrown only when none is held back: after each one held comes one that is not.
     assert swaps / COUNT == pytest.approx(share / (1 + share), abs=0.02)

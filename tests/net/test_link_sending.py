@@ -19,7 +19,10 @@ from tests.support.loops import on_loop, until
 
 pytestmark = pytest.mark.usefixtures("each_loop")
 
-MIB = 1024 * 1024
+BLOCK_BYTES = 512 * 1024
+"""More than the kernel takes at once where the buffers are small."""
+SAMPLE_BYTES = 3 * BLOCK_BYTES
+SAMPLE = Random(1).randbytes(SAMPLE_BYTES)
 
 
 class Outcomes:
@@ -50,7 +53,7 @@ def open_files() -> int:
 @pytest.fixture
 def sample(tmp_path: Path) -> Path:
     path = tmp_path / "sample"
-    path.write_bytes(Random(1).randbytes(3 * MIB))
+    path.write_bytes(SAMPLE)
     return path
 
 
@@ -70,7 +73,7 @@ async def test_views_are_sent_from_where_they_lie() -> None:
     """What waits for the kernel is the owner's memory, not a copy: a change before it left is seen at the far end."""
     outcomes = Outcomes()
     async with Ends(small_buffers=True) as ends:
-        memory = bytearray(4 * MIB)
+        memory = bytearray(BLOCK_BYTES)
         ends.link.send(delivery(len(memory)), [memoryview(memory)], outcomes.of(1))
         assert outcomes.heard == []
         memory[-1024:] = b"\xff" * 1024
@@ -82,7 +85,7 @@ async def test_views_are_sent_from_where_they_lie() -> None:
 @on_loop
 async def test_memory_is_let_go_of_when_its_end_is_told() -> None:
     """An array that something still looks into cannot change its size."""
-    memory = bytearray(2 * MIB)
+    memory = bytearray(BLOCK_BYTES)
     sizes: list[int] = []
 
     def shrink(_number: int, _sent: bool) -> None:
@@ -118,7 +121,7 @@ async def test_a_payload_may_lie_in_many_places(view_count: int) -> None:
         assert len(views) == view_count
 
 
-@pytest.mark.parametrize(("offset", "length"), [(0, 3 * MIB), (0, 1), (1025, 5000), (3 * MIB - 1, 1)])
+@pytest.mark.parametrize(("offset", "length"), [(0, SAMPLE_BYTES), (0, 1), (1025, 5000), (SAMPLE_BYTES - 1, 1)])
 @on_loop
 async def test_a_part_of_a_file_is_sent(sample: Path, offset: int, length: int) -> None:
     outcomes, before = Outcomes(), open_files()
@@ -127,7 +130,7 @@ async def test_a_part_of_a_file_is_sent(sample: Path, offset: int, length: int) 
             ends.link.send(delivery(length), FileSlice(file.fileno(), offset, length), outcomes.of(1))
             ends.link.send(delivery(2, 2), [memoryview(b"hi")], outcomes.of(2))
         received = await ends.far.receive(2 * FRAME_BYTES + length + 2)
-        assert received[FRAME_BYTES:-FRAME_BYTES - 2] == sample.read_bytes()[offset : offset + length]
+        assert received[FRAME_BYTES : -FRAME_BYTES - 2] == SAMPLE[offset : offset + length]
         assert received.endswith(encode_frame(delivery(2, 2)) + b"hi")
         await until("both ends are heard of", lambda: outcomes.heard == [(1, True), (2, True)])
     assert open_files() == before
@@ -135,18 +138,17 @@ async def test_a_part_of_a_file_is_sent(sample: Path, offset: int, length: int) 
 
 @on_loop
 async def test_a_file_may_be_closed_and_replaced_before_it_has_left(sample: Path) -> None:
-    content = sample.read_bytes()
     async with Ends(small_buffers=True) as ends:
         fd = os.open(sample, os.O_RDONLY)
-        ends.link.send(delivery(len(content)), FileSlice(fd, 0, len(content)))
+        ends.link.send(delivery(len(SAMPLE)), FileSlice(fd, 0, len(SAMPLE)))
         os.close(fd)
-        sample.unlink()
+        os.unlink(sample)
         reused = os.open("/dev/null", os.O_RDONLY)
         try:
-            received = await ends.far.receive(FRAME_BYTES + len(content))
+            received = await ends.far.receive(FRAME_BYTES + len(SAMPLE))
         finally:
             os.close(reused)
-        assert received[FRAME_BYTES:] == content
+        assert received[FRAME_BYTES:] == SAMPLE
 
 
 @on_loop
@@ -154,9 +156,9 @@ async def test_a_file_that_became_shorter_breaks_the_link(sample: Path) -> None:
     outcomes, before = Outcomes(), open_files()
     async with Ends() as ends:
         with sample.open("rb") as file:
-            ends.link.send(delivery(4 * MIB), FileSlice(file.fileno(), 0, 4 * MIB), outcomes.of(1))
-        received = await ends.far.receive(FRAME_BYTES + 4 * MIB)
-        assert len(received) == FRAME_BYTES + 3 * MIB
+            ends.link.send(delivery(4 * BLOCK_BYTES), FileSlice(file.fileno(), 0, 4 * BLOCK_BYTES), outcomes.of(1))
+        received = await ends.far.receive(FRAME_BYTES + 4 * BLOCK_BYTES)
+        assert len(received) == FRAME_BYTES + SAMPLE_BYTES
         assert outcomes.heard == [(1, False)]
         assert ends.link.broken
     assert open_files() == before
@@ -164,7 +166,7 @@ async def test_a_file_that_became_shorter_breaks_the_link(sample: Path) -> None:
 
 @on_loop
 async def test_many_frames_wait_for_a_slow_reader(sample: Path) -> None:
-    outcomes, count = Outcomes(), 500
+    outcomes, count = Outcomes(), 200
     payloads = [Random(number).randbytes(1 + 37 * number) for number in range(count)]
     async with Ends(small_buffers=True) as ends:
         with sample.open("rb") as file:
@@ -183,7 +185,7 @@ async def test_many_frames_wait_for_a_slow_reader(sample: Path) -> None:
 
 @on_loop
 async def test_no_more_frames_wait_than_a_link_has_room_for() -> None:
-    outcomes, block = Outcomes(), memoryview(bytes(4 * MIB))
+    outcomes, block = Outcomes(), memoryview(bytes(BLOCK_BYTES))
     async with Ends(small_buffers=True) as ends:
         ends.link.send(delivery(len(block), 0), [block], outcomes.of(0))
         for number in range(1, OUTGOING_FRAMES_MAX + 3):
@@ -193,7 +195,7 @@ async def test_no_more_frames_wait_than_a_link_has_room_for() -> None:
 
 @on_loop
 async def test_frames_that_wait_hear_that_they_will_not_go(sample: Path) -> None:
-    outcomes, before, block = Outcomes(), open_files(), memoryview(bytes(4 * MIB))
+    outcomes, before, block = Outcomes(), open_files(), memoryview(bytes(BLOCK_BYTES))
     async with Ends(small_buffers=True) as ends:
         ends.link.send(delivery(len(block), 1), [block], outcomes.of(1))
         with sample.open("rb") as file:
@@ -211,7 +213,7 @@ async def test_frames_that_wait_hear_that_they_will_not_go(sample: Path) -> None
 
 @on_loop
 async def test_a_reader_that_crashes_ends_what_waits_for_it() -> None:
-    outcomes, block = Outcomes(), memoryview(bytes(4 * MIB))
+    outcomes, block = Outcomes(), memoryview(bytes(BLOCK_BYTES))
     async with Ends(small_buffers=True) as ends:
         for number in range(3):
             ends.link.send(delivery(len(block), number), [block], outcomes.of(number))
@@ -244,7 +246,7 @@ async def test_a_link_may_be_closed_and_used_when_a_frame_has_ended(when: bool) 
             if number < 100:
                 ends.link.send(delivery(1, number + 100), [memoryview(b"x")], outcomes.of(number + 100))
 
-    outcomes, block = Outcomes(react), memoryview(bytes(4 * MIB))
+    outcomes, block = Outcomes(react), memoryview(bytes(BLOCK_BYTES))
     async with Ends(small_buffers=True) as ends:
         ends.link.send(delivery(len(block), 1), [block], outcomes.of(1))
         ends.link.send(delivery(1, 2), [block[:1]], outcomes.of(2))
@@ -256,7 +258,7 @@ async def test_a_link_may_be_closed_and_used_when_a_frame_has_ended(when: bool) 
         assert sorted(outcomes.heard) == [(1, when), (2, False), (101, False), *([] if when else [(102, False)])]
 
 
-@pytest.mark.parametrize("length", [0, 4 * MIB], ids=["nothing-waits", "much-waits"])
+@pytest.mark.parametrize("length", [0, BLOCK_BYTES], ids=["nothing-waits", "much-waits"])
 @on_loop
 async def test_closing_when_sent_ends_the_stream_after_the_last_byte(length: int) -> None:
     outcomes = Outcomes()
@@ -322,7 +324,8 @@ async def test_a_dialled_link_that_nobody_accepts_is_broken() -> None:
 
 @on_loop
 async def test_a_link_may_be_closed_as_soon_as_it_stands() -> None:
-    recorder, outcomes, listening = Recorder(react=lambda what, link: what == "opened" and link.close()), Outcomes(), Listening()
+    recorder = Recorder(react=lambda what, link: what == "opened" and link.close())
+    outcomes, listening = Outcomes(), Listening()
     link = Link.dial(listening.address, recorder)
     link.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
     await until("the link has ended", lambda: link.closed)
@@ -331,10 +334,7 @@ async def test_a_link_may_be_closed_as_soon_as_it_stands() -> None:
     listening.close()
 
 
-def test_an_address_that_cannot_be_dialled_is_refused_at_once() -> None:
-    @on_loop
-    async def main() -> None:
-        with pytest.raises(OSError, match="."):
-            Link.dial(("not an address", 1), Recorder())
-
-    main()
+@on_loop
+async def test_an_address_that_cannot_be_dialled_is_refused_at_once() -> None:
+    with pytest.raises(OSError, match=r"not known|not supported"):
+        Link.dial(("2001:db8:::1", 1), Recorder())

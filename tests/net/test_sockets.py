@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import pytest
 
@@ -14,6 +15,13 @@ HOST = "127.0.0.1"
 
 def port_of(bound: socket.socket) -> int:
     return int(bound.getsockname()[1])
+
+
+def free_pair() -> int:
+    """A number that is free for both TCP and UDP."""
+    listener, datagrams = bind_pair(HOST, 0)
+    with listener, datagrams:
+        return port_of(listener)
 
 
 def test_a_pair_has_one_number() -> None:
@@ -29,10 +37,10 @@ def test_a_pair_has_one_number() -> None:
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 def test_a_port_of_which_either_half_is_taken_is_refused(kind: socket.SocketKind) -> None:
     with socket.socket(socket.AF_INET, kind) as taken:
-        taken.bind((HOST, 0))
+        port = free_pair()
+        taken.bind((HOST, port))
         if kind is socket.SOCK_STREAM:
             taken.listen()
-        port = port_of(taken)
         with pytest.raises(PortTaken) as refused:
             bind_pair(HOST, port)
         protocol = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP"}[kind]
@@ -66,11 +74,11 @@ def test_any_port_is_given_up_when_none_is_to_be_had(monkeypatch: pytest.MonkeyP
         bind_pair(HOST, 0)
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "not a host", "", "::ffff:1:2:3"])
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", ""])
 @pytest.mark.parametrize("bind", [bind_listener, bind_datagrams])
-def test_an_address_that_is_not_ours_is_refused(bind: type[socket.socket], host: str) -> None:
+def test_an_address_that_is_not_ours_is_refused(bind: Callable[[str, int], socket.socket], host: str) -> None:
     with pytest.raises(PortTaken) as refused:
-        bind(host, 0)  # type: ignore[arg-type]
+        bind(host, 0)
     assert f"{host}:0" in str(refused.value)
 
 

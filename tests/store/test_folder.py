@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pspd.errors import StorageError
+from pspd.errors import StorageError, WrongState
 from pspd.store import folder
 from pspd.store.digests import blake3_digest
 from pspd.store.disk import DiskStore
@@ -20,7 +20,7 @@ class TestFolder:
     def test_is_one_clients_alone(self, disk: DiskBench) -> None:
         folder = re.escape(str(disk.folder))
         said = rf"^folder {folder} is in use by another client: process {os.getpid()}: give .*--dir$"
-        with pytest.raises(StorageError, match=said):
+        with pytest.raises(WrongState, match=said):
             DiskStore(disk.folder, blake3_digest)
         disk.restart()
 

@@ -11,7 +11,7 @@ import pytest
 
 from pspd.core.ranges import RangeSet
 from pspd.core.storage import FileSlice, Held, Storage
-from pspd.errors import BadName, InternalError, StorageError
+from pspd.errors import BadArgument, BadName, InternalError, StorageError
 from pspd.store import original
 from pspd.store.digests import blake3_digest
 from pspd.store.original import OriginalStore
@@ -160,10 +160,10 @@ class TestRefusals:
     def test_what_cannot_be_read(self, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=r"cannot read .*: No such file"):
             OriginalStore(tmp_path / "nothing", "a.bin", blake3_digest)
-        with pytest.raises(StorageError, match="not a plain file"):
+        with pytest.raises(BadArgument, match="not a plain file"):
             OriginalStore(tmp_path, "a.bin", blake3_digest)
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(StorageError, match="not a plain file"):
+        with pytest.raises(BadArgument, match="not a plain file"):
             OriginalStore(tmp_path / "pipe", "a.bin", blake3_digest)
 
     def test_a_name_that_leads_elsewhere(self, path: Path) -> None:

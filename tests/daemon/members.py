@@ -1,0 +1,110 @@
+"""A network in this process: the server daemon, members with their files in memory, and a source."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import grpc
+
+from pspd.core.parameters import Parameters
+from pspd.daemon.member import MemberDaemon
+from pspd.daemon.network import NetworkDaemon
+from pspd.daemon.source import SeedProgress, seed
+from pspd.store.digests import blake3_digest
+from pspd.store.memory import MemoryStore
+from pspd.v1 import network_pb2
+from tests.support.control import running_network
+from tests.support.files import sha256
+from tests.support.loops import until
+
+CONNECT_SECONDS = 5.0
+
+
+class Client:
+    """A member with its files in memory."""
+
+    def __init__(self, channel: grpc.aio.Channel, address: str, name: str) -> None:
+        self.name = name
+        self.store = MemoryStore(blake3_digest, name.encode().ljust(16, b"."))
+        self.daemon = MemberDaemon(channel, address, name, self.store.instance_id, self.store)
+        self.joined = asyncio.Event()
+        self.running = asyncio.ensure_future(self.daemon.run(CONNECT_SECONDS, self.joined.set))
+
+    async def ready(self) -> None:
+        """Waits until it is a member; raises what its daemon ended with."""
+        await until(f"{self.name} is a member", lambda: self.joined.is_set() or self.running.done())
+        if self.running.done():
+            await self.running
+
+    async def end(self) -> None:
+        """Says goodbye and waits for the daemon's end."""
+        await self.daemon.leave()
+        self.running.cancel()
+        await asyncio.wait([self.running])
+        self.daemon.close()
+
+
+class InProcess:
+    """A server and its clients.
+
+    Attributes:
+        server: the server daemon.
+        clients: by name.
+    """
+
+    def __init__(self, server: NetworkDaemon, channel: grpc.aio.Channel, address: str, stack: AsyncExitStack) -> None:
+        self.server = server
+        self.channel = channel
+        self.address = address
+        self.clients: dict[str, Client] = {}
+        self._stack = stack
+
+    async def join(self, *names: str) -> list[Client]:
+        """Starts clients; returns when they are members."""
+        made = [Client(self.channel, self.address, name) for name in names]
+        for client in made:
+            self.clients[client.name] = client
+            self._stack.push_async_callback(client.end)
+        for client in made:
+            await client.ready()
+        return made
+
+    async def seed(self, path: Path, client_count: int = 0, hold_back: bool = False) -> list[SeedProgress]:
+        """Seeds a file; returns what its source told meanwhile."""
+        told: list[SeedProgress] = []
+        await seed(self.address, path, client_count=client_count, hold_back=hold_back, on_progress=told.append)
+        return told
+
+    def file(self, name: str) -> network_pb2.File:
+        """A file as the server shows it."""
+        return self.server.status(name, with_file_clients=True).files[0]
+
+    def connected(self) -> list[str]:
+        """Names of the clients that are members."""
+        return [
+            client.name
+            for client in self.server.client_messages()
+            if client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source
+        ]
+
+    async def copies(self, source: Path, *names: str) -> None:
+        """Waits until clients show the file; each copy must be the source byte for byte."""
+        for name in names:
+            await until(f"{name} shows {source.name}", functools.partial(self._shows, name, source.name))
+            shown = hashlib.sha256(self.clients[name].store.finished[source.name])
+            assert shown.hexdigest() == sha256(source), name
+
+    def _shows(self, client: str, name: str) -> bool:
+        return name in self.clients[client].store.finished
+
+
+@asynccontextmanager
+async def in_process(parameters: Parameters) -> AsyncIterator[InProcess]:
+    """Runs a server; what joined it ends before it."""
+    async with running_network(parameters) as (server, channel, address), AsyncExitStack() as stack:
+        yield InProcess(server, channel, address, stack)

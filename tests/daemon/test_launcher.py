@@ -1,0 +1,122 @@
+"""Launched clients: real processes, or scripts that stand for them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from pspd.core.parameters import FAST
+from pspd.daemon import launcher as launcher_module
+from pspd.daemon.launcher import LAUNCH_MAX, Launcher, default_folder
+from pspd.errors import BadArgument, PspError
+from tests.daemon.members import in_process
+from tests.support.loops import on_loop, until
+
+SERVER = "127.0.0.1:1"
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program that is started in place of Python; the test writes it. Notes its pid and arguments."""
+    script = tmp_path / "stand-in"
+    monkeypatch.setattr(sys, "executable", str(script))
+    return script
+
+
+def write(script: Path, *lines: str) -> None:
+    note = script.parent / "arguments"
+    script.write_text("\n".join(["#!/bin/sh", f'echo $$ "$@" >> {note}', *lines, ""]))
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+
+
+def noted(script: Path) -> list[list[str]]:
+    """Pid and arguments of each process that was started."""
+    note = script.parent / "arguments"
+    return [line.split() for line in note.read_text().splitlines()]
+
+
+def is_running(pid: str) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("count", [-1, 0, LAUNCH_MAX + 1])
+@on_loop
+async def test_too_few_or_too_many_are_refused(count: int) -> None:
+    with pytest.raises(BadArgument, match=f"^{count} "):
+        await Launcher().launch(count, "", SERVER)
+
+
+@on_loop
+async def test_a_folder_that_is_not_absolute_is_refused() -> None:
+    with pytest.raises(BadArgument, match="'here'"):
+        await Launcher().launch(1, "here", SERVER)
+
+
+@on_loop
+async def test_it_gives_the_names_that_the_process_says(stand_in: Path) -> None:
+    write(stand_in, """echo '{"ready": true, "names": ["x-0", "x-1"]}'""", "exec cat /dev/zero > /dev/null")
+    launcher = Launcher()
+    assert await launcher.launch(2, "/srv/files", SERVER) == ["x-0", "x-1"]
+    ((pid, *arguments),) = noted(stand_in)
+    assert is_running(pid)
+    assert arguments[:7] == ["-m", "pspd", "client", "--server", SERVER, "--dir", "/srv/files"]
+    assert arguments[-2:] == ["--count", "2"]
+    await launcher.stop()
+    assert not is_running(pid)
+
+
+@on_loop
+async def test_each_launch_has_names_of_its_own_and_a_folder(stand_in: Path) -> None:
+    write(stand_in, """echo '{"names": []}'""")
+    launcher = Launcher()
+    await launcher.launch(1, "", SERVER)
+    await launcher.launch(1, "", SERVER)
+    first, second = (dict(zip(words[4::2], words[5::2], strict=False)) for words in noted(stand_in))
+    assert first["--dir"] == second["--dir"] == str(default_folder())
+    assert first["--name"] != second["--name"]
+    await launcher.stop()
+
+
+@on_loop
+async def test_a_process_that_ends_at_once_is_told_of_by_its_last_line(stand_in: Path) -> None:
+    write(stand_in, "echo first >&2", "echo 'the disk is on fire' >&2", "echo >&2", "exit 1")
+    with pytest.raises(PspError, match=r"^the clients did not start: the disk is on fire$"):
+        await Launcher().launch(1, "", SERVER)
+
+
+@on_loop
+async def test_a_process_that_says_nothing_is_ended(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher_module, "READY_SECONDS", 0.2)
+    write(stand_in, "exec sleep 1000")
+    with pytest.raises(PspError, match="no word from them"):
+        await Launcher().launch(1, "", SERVER)
+    assert not any(is_running(pid) for pid, *_ in noted(stand_in))
+
+
+@on_loop
+async def test_one_that_does_not_heed_is_killed(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher_module, "STOP_SECONDS", 0.1)
+    write(stand_in, "trap '' TERM", """echo '{"names": []}'""", "while :; do read _ < /dev/zero; done")
+    launcher = Launcher()
+    await launcher.launch(1, "", SERVER)
+    await launcher.stop()
+    assert not any(is_running(pid) for pid, *_ in noted(stand_in))
+
+
+@on_loop
+async def test_stopping_nothing_is_fine() -> None:
+    await Launcher().stop()
+
+
+@on_loop
+async def test_real_clients_join_and_leave(tmp_path: Path) -> None:
+    async with in_process(FAST) as network:
+        names = await network.server.launch(2, str(tmp_path / "launched"))
+        assert network.connected() == sorted(names)
+        assert sorted(os.listdir(tmp_path / "launched")) == sorted(names)
+        network.server.stop_clients([], everyone=True)
+        await until("they have left", lambda: network.connected() == [])

@@ -1,0 +1,232 @@
+"""Whole networks in one event loop: the daemons as they run, only their processes and disks are missing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from pspd.core.parameters import CLASSIC, FAST, PROFILES, Parameters
+from pspd.errors import BadArgument, NameTaken, NotFound, SessionUnknown, WrongState
+from pspd.v1 import network_pb2
+from tests.daemon.members import in_process
+from tests.support.files import random_file
+from tests.support.loops import on_loop, until
+
+EACH_PROFILE = pytest.mark.parametrize("parameters", PROFILES.values(), ids=lambda profile: profile.profile)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return random_file(tmp_path / "file.bin", 40_001)
+
+
+@EACH_PROFILE
+@on_loop
+async def test_every_client_gets_the_file(source: Path, parameters: Parameters) -> None:
+    async with in_process(parameters) as network:
+        await network.join("a", "b", "c")
+        told = await network.seed(source, client_count=3)
+        await network.copies(source, "a", "b", "c")
+        await until("the server knows", lambda: network.file("file.bin").state == network_pb2.FILE_STATE_COMPLETE)
+        file = network.file("file.bin")
+        assert (file.client_count, file.complete_client_count, file.min_holder_count) == (3, 3, 3)
+        assert file.cached_bytes_when_seeded == 0
+        assert {step.phase for step in told} <= {"hashing", "waiting", "seeding"}
+        assert (told[0].phase, told[0].total) == ("hashing", 40_001)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 1024, 3000])
+@EACH_PROFILE
+@on_loop
+async def test_the_smallest_files_arrive_too(tmp_path: Path, parameters: Parameters, size_bytes: int) -> None:
+    source = random_file(tmp_path / "small", size_bytes)
+    async with in_process(parameters) as network:
+        await network.join("a", "b", "c", "d")
+        await network.seed(source, client_count=4)
+        await network.copies(source, "a", "b", "c", "d")
+
+
+@EACH_PROFILE
+@on_loop
+async def test_who_joins_late_gets_it_without_its_source(source: Path, parameters: Parameters) -> None:
+    async with in_process(parameters) as network:
+        await network.join("a")
+        await network.seed(source)
+        await network.copies(source, "a")
+        await network.join("late")
+        await network.copies(source, "late")
+
+
+@EACH_PROFILE
+@on_loop
+async def test_a_client_that_cannot_take_a_file_leaves_its_share_to_another(
+    source: Path, parameters: Parameters
+) -> None:
+    async with in_process(parameters) as network:
+        _, blocked, _ = await network.join("a", "b", "c")
+        blocked.store.finished["file.bin"] = b"something else"
+        await network.seed(source, client_count=3)
+        await network.copies(source, "a", "c")
+        assert blocked.store.finished["file.bin"] == b"something else"
+        await until("the rest is complete", lambda: network.file("file.bin").state == network_pb2.FILE_STATE_COMPLETE)
+        file = network.file("file.bin")
+        assert (file.client_count, file.complete_client_count) == (2, 2)
+        shares = {client.name: client.share_chunk_count for client in file.clients}
+        assert shares["b"] == 0
+        assert shares["a"] + shares["c"] == file.chunk_count
+        refusals = {client.name: client.refusal for client in file.clients}
+        assert "file.bin" in refusals.pop("b")
+        assert set(refusals.values()) == {""}
+
+
+@EACH_PROFILE
+@on_loop
+async def test_its_source_is_told_when_nobody_takes_a_file(source: Path, parameters: Parameters) -> None:
+    async with in_process(parameters) as network:
+        for client in await network.join("a", "b"):
+            client.store.finished["file.bin"] = b"something else"
+        with pytest.raises(WrongState) as refused:
+            await network.seed(source, client_count=2)
+        assert re.match("no client takes 'file.bin'; [ab] says: another file named 'file.bin'", str(refused.value))
+        assert network.connected() == ["a", "b"]
+
+
+@EACH_PROFILE
+@on_loop
+async def test_a_client_joins_again_when_its_session_was_ended(source: Path, parameters: Parameters) -> None:
+    async with in_process(parameters) as network:
+        first, _ = await network.join("a", "b")
+        before = first.daemon.session
+        network.server.leave(before)
+        assert network.connected() == ["b"]
+        await until("it is a member again", lambda: first.daemon.session != before)
+        assert network.connected() == ["a", "b"]
+        await network.seed(source, client_count=2)
+        await network.copies(source, "a", "b")
+
+
+@EACH_PROFILE
+@on_loop
+async def test_what_is_held_is_not_fetched_again_after_joining_again(source: Path, parameters: Parameters) -> None:
+    async with in_process(parameters) as network:
+        first, _ = await network.join("a", "b")
+        await network.seed(source)
+        await network.copies(source, "a", "b")
+        await until("the server knows", lambda: network.file("file.bin").complete_client_count == 2)
+        delivered = network.file("file.bin").traffic.delivered_bytes
+        before = first.daemon.session
+        network.server.leave(before)
+        await until("it is a member again", lambda: first.daemon.session != before)
+        await until("it is complete again", lambda: network.file("file.bin").complete_client_count == 2)
+        assert network.file("file.bin").traffic.delivered_bytes == delivered
+
+
+@on_loop
+async def test_a_source_waits_for_its_clients(source: Path) -> None:
+    async with in_process(CLASSIC) as network:
+        seeding = asyncio.ensure_future(network.seed(source, client_count=2))
+        await network.join("a")
+        await until("it is announced", lambda: network.server.file_messages(with_clients=False))
+        assert not seeding.done()
+        await network.join("b")
+        await seeding
+        await network.copies(source, "a", "b")
+
+
+@on_loop
+async def test_an_exchange_that_is_held_back_waits_for_its_release(source: Path) -> None:
+    async with in_process(FAST) as network:
+        first, second = await network.join("a", "b")
+        await network.seed(source, hold_back=True)
+        file = network.file("file.bin")
+        assert (file.state, file.held_back) == (network_pb2.FILE_STATE_SEEDED, True)
+        assert not first.store.finished
+        assert not second.store.finished
+        assert sum(client.held_chunk_count for client in file.clients) == file.chunk_count
+        network.server.release(file.file_id.hex()[:8])
+        await network.copies(source, "a", "b")
+        with pytest.raises(WrongState, match="not held back"):
+            network.server.release("file.bin")
+
+
+@on_loop
+async def test_a_second_file_of_the_same_name_is_refused(source: Path, tmp_path: Path) -> None:
+    async with in_process(FAST) as network:
+        await network.join("a")
+        await network.seed(source)
+        with pytest.raises(NameTaken, match=r"file\.bin"):
+            await network.seed(random_file(tmp_path / "other" / "file.bin", 5))
+        await network.seed(source)  # the same bytes: there is nothing to do
+
+
+@on_loop
+async def test_clients_are_asked_to_stop_and_end_in_good_order() -> None:
+    async with in_process(FAST) as network:
+        first, second = await network.join("a", "b")
+        assert network.server.stop_clients(["a"], everyone=False) == ["a"]
+        await until("it has ended", first.running.done)
+        await first.running
+        await until("the server knows", lambda: network.connected() == ["b"])
+        with pytest.raises(NotFound, match="'a'"):
+            network.server.stop_clients(["b", "a"], everyone=False)
+        assert network.server.stop_clients([], everyone=True) == ["b"]
+        await until("the other has ended", second.running.done)
+
+
+@on_loop
+async def test_a_client_that_says_goodbye_ends(source: Path) -> None:
+    async with in_process(FAST) as network:
+        (client,) = await network.join("a")
+        await network.seed(source)
+        await network.copies(source, "a")
+        await client.daemon.leave()
+        await until("it has ended", client.running.done)
+        await client.running
+        assert network.connected() == []
+
+
+@on_loop
+async def test_a_name_that_is_taken_or_bad_is_refused() -> None:
+    async with in_process(FAST) as network:
+        await network.join("a")
+        taken = network.clients["a"].daemon.client
+        with pytest.raises(NameTaken, match="a"):
+            await taken.join("a", b"somebody else ..", source=False, delivery_port=0, held={})
+        with pytest.raises(BadArgument, match="a/b"):
+            await taken.join("a/b", bytes(16), source=False, delivery_port=0, held={})
+
+
+@on_loop
+async def test_a_session_that_is_unknown_is_told_so() -> None:
+    async with in_process(FAST) as network:
+        (client,) = await network.join("a")
+        with pytest.raises(SessionUnknown):
+            await client.daemon.client.renew(12345)
+        with pytest.raises(SessionUnknown):
+            await anext(client.daemon.client.attend(12345))
+
+
+@pytest.mark.parametrize("wanted", ["no.such", "", "ab", "ffff"])
+@on_loop
+async def test_a_file_that_is_not_there_is_not_found(wanted: str) -> None:
+    async with in_process(FAST) as network:
+        with pytest.raises(NotFound, match="pspctl files"):
+            network.server.release(wanted)
+
+
+@on_loop
+async def test_the_cache_is_turned_and_shown() -> None:
+    async with in_process(FAST) as network:
+        network.server.resize_cache(7)
+        assert network.server.cache_message().capacity_bytes == 7 * 1024
+        assert network.server.clear_cache() == 0
+
+
+@on_loop
+async def test_stopping_only_sets_the_event() -> None:
+    async with in_process(FAST) as network:
+        network.server.stop()
+        assert network.server.stopping.is_set()

@@ -1,0 +1,143 @@
+"""How a daemon runs: what ends it, with which code, and what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from pspd.daemon.process import first_of, run, say_ready
+from pspd.errors import Exit, NotFound, PspError, error_classes
+from tests.support.loops import on_loop
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+async def end_at_once(_stopping: asyncio.Event) -> None:
+    """A daemon that has nothing to do."""
+
+
+class TestRun:
+    def test_a_daemon_that_ends_is_fine(self) -> None:
+        assert run("pspd test", end_at_once) is Exit.OK
+
+    @pytest.mark.parametrize("error_class", error_classes().values(), ids=lambda cls: cls.reason)
+    def test_an_error_is_one_line_and_its_code(
+        self, error_class: type[PspError], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        async def fail(_stopping: asyncio.Event) -> None:
+            raise error_class("what happened")
+
+        assert run("pspd test", fail) is error_class("").exit_code
+        out, err = capsys.readouterr()
+        assert (out, err) == ("", "pspd test: error: what happened\n")
+
+    def test_a_daemon_that_is_cancelled_was_terminated(self) -> None:
+        async def cancelled(_stopping: asyncio.Event) -> None:
+            raise asyncio.CancelledError
+
+        assert run("pspd test", cancelled) is Exit.TERMINATED
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_stops_it_in_good_order(self, number: signal.Signals) -> None:
+        ended: list[str] = []
+
+        async def main(stopping: asyncio.Event) -> None:
+            os.kill(os.getpid(), number)
+            await stopping.wait()
+            ended.append("in good order")
+
+        assert run("pspd test", main) is Exit.OK
+        assert ended == ["in good order"]
+
+    def test_a_second_signal_ends_it_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        codes: list[int] = []
+        monkeypatch.setattr(os, "_exit", codes.append)
+
+        async def main(stopping: asyncio.Event) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            await stopping.wait()
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not codes:
+                await asyncio.sleep(0)
+                assert len(codes) < 2
+
+        run("pspd test", main)
+        assert codes == [Exit.TERMINATED]
+
+
+def test_the_ready_line_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    say_ready(role="server", listen="[::1]:7070", names=["ä\n"])
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert json.loads(out) == {
+        "ready": True,
+        "role": "server",
+        "listen": "[::1]:7070",
+        "names": ["ä\n"],
+        "pid": os.getpid(),
+    }
+
+
+class Waiting:
+    """Something that never ends by itself; notes that it was ended."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    async def __call__(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended = True
+
+
+class TestFirstOf:
+    @on_loop
+    async def test_the_first_to_end_ends_the_others(self) -> None:
+        waiting = Waiting()
+        await first_of(waiting(), asyncio.sleep(0), waiting())
+        assert waiting.ended
+
+    @on_loop
+    async def test_what_the_first_raised_is_raised(self) -> None:
+        async def fail() -> None:
+            raise NotFound("gone")
+
+        waiting = Waiting()
+        with pytest.raises(NotFound, match="gone"):
+            await first_of(waiting(), fail())
+        assert waiting.ended
+
+    @on_loop
+    async def test_errors_of_those_that_are_ended_are_not_heard(self) -> None:
+        async def fail_when_ended() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise NotFound("too late")
+
+        await first_of(fail_when_ended(), asyncio.sleep(0))
+
+    @on_loop
+    async def test_to_be_cancelled_ends_all(self) -> None:
+        waiting = Waiting()
+        task = asyncio.ensure_future(first_of(waiting(), waiting()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert waiting.ended

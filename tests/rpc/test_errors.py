@@ -1,0 +1,152 @@
+"""Every reason travels from the server to its clients as what it is."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import grpc
+import pytest
+
+from pspd.core.effects import Milestone, ReportMilestone
+from pspd.core.manifest import DIGEST_BYTES, Manifest
+from pspd.errors import InternalError, PspError, Reason, TimedOut, Unreachable, error_classes
+from pspd.rpc import client as client_module
+from pspd.rpc.client import MemberClient, open_channel
+from pspd.rpc.server import MESSAGE_BYTES_MAX
+from pspd.store.digests import blake3_digest
+from pspd.v1 import status_service_pb2, status_service_pb2_grpc
+from tests.support.control import control
+from tests.support.loops import on_loop
+
+LINE = "the file 'Übung €.bin' is held: say 100 % more"
+FILE_ID = bytes(32)
+
+
+class Refusing:
+    """A network that answers nothing but one error."""
+
+    digest = staticmethod(blake3_digest)
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    @property
+    def parameters(self) -> Any:
+        raise self._error
+
+    async def attend(self, session: int) -> AsyncIterator[Any]:
+        raise self._error
+        yield
+
+    async def announce(self, *_: object) -> Any:
+        raise self._error
+
+    def __getattr__(self, name: str) -> Any:
+        def refuse(*_: object, **__: object) -> Any:
+            raise self._error
+
+        return refuse
+
+
+async def say_everything(member: MemberClient) -> dict[str, PspError]:
+    """Makes each call of a member; every one must be refused. Gives the errors by what was called."""
+    manifest = Manifest.parse("a.bin", 0, b"", blake3_digest)
+    calls: dict[str, Awaitable[object]] = {
+        "parameters": member.parameters(),
+        "join": member.join("a", bytes(16), source=False, delivery_port=0, held={}),
+        "attend": anext(member.attend(1)),
+        "renew": member.renew(1),
+        "report": member.report(1, ReportMilestone(FILE_ID, Milestone.COMPLETE, 0)),
+        "decline": member.decline(1, FILE_ID, "no room"),
+        "leave": member.leave(1, 5),
+        "announce": member.announce(manifest, 1, 1),
+        "divide": member.divide(manifest, 1, False),
+        "status": member.status("", with_file_clients=False),
+    }
+    errors: dict[str, PspError] = {}
+    for name, call in calls.items():
+        try:
+            await call
+        except PspError as error:
+            errors[name] = error
+    assert errors.keys() == calls.keys()
+    return errors
+
+
+@pytest.mark.parametrize("reason", Reason)
+@on_loop
+async def test_every_reason_reaches_the_caller_of_every_method(reason: Reason) -> None:
+    error_class = error_classes()[reason]
+    async with control(Refusing(error_class(LINE))) as (channel, address):
+        for name, error in (await say_everything(MemberClient(channel, address, blake3_digest))).items():
+            assert type(error) is error_class, name
+            assert str(error) == LINE, name
+            assert error.reason is reason
+
+
+@on_loop
+async def test_an_error_of_the_base_class_is_internal() -> None:
+    async with control(Refusing(PspError(LINE))) as (channel, address):
+        with pytest.raises(InternalError) as refused:
+            await MemberClient(channel, address, blake3_digest).parameters()
+        assert str(refused.value) == LINE
+
+
+@on_loop
+async def test_an_error_of_another_kind_is_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    async with control(Refusing(RuntimeError("oops"))) as (channel, address):
+        with pytest.raises(PspError) as refused:
+            await MemberClient(channel, address, blake3_digest).parameters()
+        assert address in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("reason", Reason)
+@on_loop
+async def test_watching_is_refused_like_the_rest(reason: Reason) -> None:
+    error = error_classes()[reason](LINE)
+    async with control(Refusing(error)) as (channel, address):
+        stub = status_service_pb2_grpc.StatusServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.WatchStatus(status_service_pb2.WatchStatusRequest()).read()
+        assert refused.value.code() is grpc.StatusCode[error.grpc_status]
+        told = client_module.error_of(refused.value, address)
+        assert (type(told), str(told)) == (type(error), LINE)
+
+
+@on_loop
+async def test_nobody_there_is_unreachable() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        async with open_channel(address) as channel:
+            for error in (await say_everything(MemberClient(channel, address, blake3_digest))).values():
+                assert type(error) is Unreachable
+                assert address in str(error)
+
+
+@on_loop
+async def test_a_server_that_does_not_answer_is_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "CALL_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        async with open_channel(address) as channel:
+            with pytest.raises(TimedOut, match=address):
+                await MemberClient(channel, address, blake3_digest).renew(1)
+
+
+@on_loop
+async def test_a_bad_manifest_is_refused_before_anyone_is_asked() -> None:
+    bad = Manifest("../a", 0, b"", FILE_ID)
+    async with control(Refusing(RuntimeError("asked"))) as (channel, address):
+        member = MemberClient(channel, address, blake3_digest)
+        for call in (member.announce(bad, 1, 1), member.divide(bad, 1, False)):
+            with pytest.raises(PspError) as refused:
+                await call
+            assert refused.value.reason is Reason.BAD_NAME
+
+
+def test_the_largest_manifest_fits_into_a_message() -> None:
+    assert MESSAGE_BYTES_MAX >= 2**20 * DIGEST_BYTES + 1024

@@ -1,0 +1,96 @@
+"""What every server of ours has besides our services: health, reflection, and an address it can be told by."""
+
+from __future__ import annotations
+
+import socket
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from pspd.daemon.server import SERVICES
+from pspd.errors import BadArgument, PortTaken
+from pspd.rpc.server import serve
+from tests.support.control import control
+from tests.support.loops import on_loop
+
+NOBODY = object()
+
+
+@on_loop
+async def test_health_answers_for_the_server_and_each_service() -> None:
+    async with control(NOBODY) as (channel, _):
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ["", *SERVICES]:
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING, name
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Check(health_pb2.HealthCheckRequest(service="no.such.Service"))
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@on_loop
+async def test_reflection_names_the_services_and_describes_them() -> None:
+    async with control(NOBODY) as (channel, _):
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+
+        async def ask(**question: str) -> reflection_pb2.ServerReflectionResponse:
+            request = reflection_pb2.ServerReflectionRequest(**question)
+            async for answer in stub.ServerReflectionInfo(iter([request])):
+                return answer
+            pytest.fail("no answer")
+
+        listed = (await ask(list_services="")).list_services_response.service
+        assert {service.name for service in listed} >= {*SERVICES, "grpc.health.v1.Health"}
+        for name in SERVICES:
+            described = await ask(file_containing_symbol=name)
+            assert described.file_descriptor_response.file_descriptor_proto, name
+
+
+@on_loop
+async def test_the_address_told_is_the_one_bound() -> None:
+    async with control(NOBODY) as (_, address):
+        host, _, port = address.rpartition(":")
+        assert host == "127.0.0.1"
+        with socket.create_connection((host, int(port)), 5):
+            pass
+
+
+@on_loop
+async def test_a_port_that_is_taken_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(PortTaken, match=address):
+            await serve(address, [], lambda _server: None)
+
+
+@on_loop
+async def test_two_servers_do_not_share_a_port() -> None:
+    async with control(NOBODY) as (_, address):
+        with pytest.raises(PortTaken, match=address):
+            await serve(address, [], lambda _server: None)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1:0", "[2001:db8::1]:0"])
+@on_loop
+async def test_an_address_that_is_not_ours_is_refused(address: str) -> None:
+    with pytest.raises(PortTaken) as refused:
+        await serve(address, [], lambda _server: None)
+    assert address in str(refused.value)
+
+
+@on_loop
+async def test_what_is_no_address_is_refused() -> None:
+    with pytest.raises(BadArgument):
+        await serve("nonsense", [], lambda _server: None)
+
+
+@on_loop
+async def test_ipv6_is_spoken_and_written_in_brackets() -> None:
+    try:
+        server, address = await serve("[::1]:0", [], lambda _server: None)
+    except PortTaken:
+        pytest.skip("this machine has no IPv6")
+    assert address.startswith("[::1]:")
+    await server.stop(None)

@@ -1,0 +1,229 @@
+"""Nothing is lost between the core's words and the API's messages, and nothing is left without a message."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pspd.core.cache import Cache
+from pspd.core.effects import Assign, EndSession, Milestone, StartExchange
+from pspd.core.manifest import DIGEST_BYTES, Manifest
+from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.server import ServerMachine
+from pspd.core.shared_file import Phase, SharedFile, Traffic
+from pspd.core.storage import Held
+from pspd.errors import BadArgument, BadName
+from pspd.rpc import translate
+from pspd.store.digests import blake3_digest
+from pspd.v1 import membership_service_pb2 as membership
+from pspd.v1 import network_pb2 as pb
+
+FAST = PROFILES["fast"]
+
+
+def manifest_of(size_bytes: int, share_count: int = 0, name: str = "a.bin") -> Manifest:
+    data = Random(size_bytes).randbytes(size_bytes)
+
+    def read_at(offset: int, length: int) -> bytes:
+        return data[offset : offset + length]
+
+    manifest = Manifest.build(name, size_bytes, read_at, blake3_digest)
+    return manifest.divided(share_count, read_at, blake3_digest) if share_count else manifest
+
+
+def over_the_wire(message: pb.Manifest) -> pb.Manifest:
+    return pb.Manifest.FromString(message.SerializeToString())
+
+
+class TestManifest:
+    @pytest.mark.parametrize("share_count", [0, 1, 3, 7, 50])
+    @pytest.mark.parametrize("size_bytes", [0, 1, 1024, 1025, 300_000, 3_000_000])
+    def test_comes_back_as_it_was(self, size_bytes: int, share_count: int) -> None:
+        manifest = manifest_of(size_bytes, share_count, "Übung 1.bin")
+        message = over_the_wire(translate.manifest_to_pb(manifest))
+        assert translate.manifest_from_pb(message, blake3_digest) == manifest
+
+    def test_is_not_believed_its_id(self) -> None:
+        """The id is worked out anew: it is no field of the message."""
+        assert "file_id" not in pb.Manifest.DESCRIPTOR.fields_by_name
+        lie = replace(manifest_of(5000), file_id=bytes(32))
+        assert translate.manifest_from_pb(translate.manifest_to_pb(lie), blake3_digest) == manifest_of(5000)
+
+    @pytest.mark.parametrize(
+        ("changed", "error"),
+        [
+            (pb.Manifest(name="a/b"), BadName),
+            (pb.Manifest(name=""), BadName),
+            (pb.Manifest(name="a", size_bytes=1), BadArgument),
+            (pb.Manifest(name="a", block_digests=bytes(DIGEST_BYTES)), BadArgument),
+            (pb.Manifest(name="a", size_bytes=1, block_digests=bytes(DIGEST_BYTES - 1)), BadArgument),
+            (pb.Manifest(name="a", size_bytes=2**63, block_digests=bytes(DIGEST_BYTES)), BadArgument),
+            (pb.Manifest(name="a", share_count=2**31), BadArgument),
+            (pb.Manifest(name="a", share_count=2, cut_digests=bytes(DIGEST_BYTES)), BadArgument),
+        ],
+    )
+    def test_is_refused_if_it_is_none(self, changed: pb.Manifest, error: type[Exception]) -> None:
+        with pytest.raises(error):
+            translate.manifest_from_pb(changed, blake3_digest)
+
+
+class TestParameters:
+    @pytest.mark.parametrize("order", Order)
+    @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.profile)
+    def test_come_back_as_they_were(self, profile: Parameters, order: Order) -> None:
+        parameters = replace(profile, order=order)
+        message = pb.Parameters.FromString(translate.parameters_to_pb(parameters).SerializeToString())
+        assert translate.parameters_from_pb(message) == parameters
+
+    def test_have_a_field_each(self) -> None:
+        names = {field.name for field in fields(Parameters)}
+        assert set(pb.Parameters.DESCRIPTOR.fields_by_name) == names
+
+    def test_every_order_of_the_api_is_one_of_ours(self) -> None:
+        values = {value for value in pb.RequestOrder.values() if value != pb.REQUEST_ORDER_UNSPECIFIED}
+        orders = {translate.parameters_to_pb(replace(FAST, order=order)).order for order in Order}
+        assert orders == values
+
+    @pytest.mark.parametrize("value", [pb.REQUEST_ORDER_UNSPECIFIED, 77])
+    def test_an_order_that_is_not_known_is_the_cursor(self, value: pb.RequestOrder) -> None:
+        assert translate.parameters_from_pb(pb.Parameters(order=value)).order is Order.CURSOR
+
+
+class TestMilestones:
+    @pytest.mark.parametrize("milestone", Milestone)
+    def test_come_back_as_they_were(self, milestone: Milestone) -> None:
+        assert translate.milestone_from_pb(translate.milestone_to_pb(milestone)) is milestone
+
+    def test_every_one_of_the_api_is_ours_but_for_the_refusal(self) -> None:
+        ours = {translate.milestone_to_pb(milestone) for milestone in Milestone}
+        others = {membership.FILE_MILESTONE_UNSPECIFIED, membership.FILE_MILESTONE_DECLINED}
+        assert ours | others == set(membership.FileMilestone.values())
+        assert not ours & others
+
+    @pytest.mark.parametrize("value", [0, membership.FILE_MILESTONE_DECLINED, 77])
+    def test_others_are_not_known(self, value: int) -> None:
+        assert translate.milestone_from_pb(value) is None
+
+
+SPANS = st.tuples(st.integers(0, 2**32 - 2), st.integers(1, 2**20)).map(
+    lambda pair: (pair[0], min(pair[0] + pair[1], 2**32 - 1))
+)
+
+
+class TestHoldings:
+    @settings(max_examples=40)
+    @given(st.dictionaries(st.binary(min_size=32, max_size=32), st.tuples(st.lists(SPANS), st.booleans()), max_size=5))
+    def test_come_back_as_they_were(self, known: dict[bytes, tuple[list[tuple[int, int]], bool]]) -> None:
+        held = {file_id: Held(RangeSet(spans), complete) for file_id, (spans, complete) in known.items()}
+        messages = [pb.Holding.FromString(each.SerializeToString()) for each in translate.holdings_to_pb(held)]
+        assert translate.holdings_from_pb(messages) == held
+
+    def test_ranges_that_are_none_are_passed_over(self) -> None:
+        ranges = [pb.ChunkRange(start=5, stop=5), pb.ChunkRange(start=9, stop=2), pb.ChunkRange(start=1, stop=3)]
+        held = translate.holdings_from_pb([pb.Holding(file_id=b"x", ranges=ranges)])
+        assert held == {b"x": Held(RangeSet([(1, 3)]), False)}
+
+    def test_ranges_come_back_in_their_order(self) -> None:
+        spans = (Range(5, 9), Range(0, 2))
+        assert translate.ranges_from_pb(map(translate.range_to_pb, spans)) == spans
+
+
+class TestAttendance:
+    def test_every_effect_has_an_event_of_its_own(self) -> None:
+        manifest = manifest_of(5000, 2)
+        assign = translate.attend_response(Assign(1, manifest, (Range(0, 2), Range(3, 4)), True))
+        assert translate.manifest_from_pb(assign.file_assigned.manifest, blake3_digest) == manifest
+        assert translate.ranges_from_pb(assign.file_assigned.shares) == (Range(0, 2), Range(3, 4))
+        assert assign.file_assigned.exchange_started
+        start = translate.attend_response(StartExchange(1, manifest.file_id))
+        assert start.exchange_started.file_id == manifest.file_id
+        end = translate.attend_response(EndSession(1, "it left"))
+        assert end.session_ended.reason == "it left"
+        stop = translate.attend_response(None)
+        events = [message.WhichOneof("event") for message in (assign, start, end, stop)]
+        assert set(events) == {f.name for f in membership.AttendResponse.DESCRIPTOR.oneofs_by_name["event"].fields}
+
+
+class TestShown:
+    def test_the_cache(self) -> None:
+        cache = Cache(100)
+        message = translate.cache_to_pb(cache)
+        assert message == pb.Cache(capacity_bytes=100 * 1024)
+
+    def machine(self) -> ServerMachine:
+        machine = ServerMachine(FAST, 64, blake3_digest, 1)
+        for name in ("bob", "amy"):
+            machine.client_joined(name, name.encode().ljust(16), 0, source=False, delivery_port=0, held={})
+        machine.client_joined("src", b"s" * 16, 0, source=True, delivery_port=0, held={})
+        return machine
+
+    def file(self, machine: ServerMachine, size_bytes: int = 5000) -> SharedFile:
+        session = machine.members["src"].session
+        machine.catalogue.announce(manifest_of(size_bytes), session)
+        return machine.catalogue.divide(manifest_of(size_bytes, 2), session, SECOND_NS)
+
+    def test_clients_by_name_with_their_state(self) -> None:
+        machine = self.machine()
+        machine.client_left(machine.members["bob"].session, "it left", 0)
+        shown = [(each.name, each.state, each.source) for each in translate.clients_to_pb(machine)]
+        assert shown == [
+            ("amy", pb.CLIENT_STATE_CONNECTED, False),
+            ("bob", pb.CLIENT_STATE_LOST, False),
+            ("src", pb.CLIENT_STATE_CONNECTED, True),
+        ]
+
+    @pytest.mark.parametrize("phase", Phase)
+    @pytest.mark.parametrize("stalled", [False, True])
+    def test_a_file_in_every_phase_has_a_state(self, phase: Phase, stalled: bool) -> None:
+        machine = self.machine()
+        file = self.file(machine)
+        file.phase, file.stalled = phase, stalled
+        states = {
+            Phase.ANNOUNCED: pb.FILE_STATE_SEEDING,
+            Phase.SEEDING: pb.FILE_STATE_SEEDING,
+            Phase.SEEDED: pb.FILE_STATE_SEEDED,
+            Phase.EXCHANGING: pb.FILE_STATE_DISTRIBUTING,
+        }
+        expected = pb.FILE_STATE_STALLED if stalled else states[phase]
+        assert translate.file_to_pb(machine, file, SECOND_NS, with_clients=False).state == expected
+
+    def test_a_file_and_its_clients(self) -> None:
+        machine = self.machine()
+        file = self.file(machine)
+        machine.catalogue.milestone_reached(
+            machine.members["bob"].session, file.file_id, Milestone.COMPLETE, 2 * SECOND_NS
+        )
+        machine.catalogue.file_declined(machine.members["amy"].session, file.file_id, "no room", 3 * SECOND_NS)
+        shown = translate.file_to_pb(machine, file, 4 * SECOND_NS, with_clients=True)
+        assert (shown.name, shown.size_bytes, shown.chunk_count) == ("a.bin", 5000, 5)
+        assert (shown.client_count, shown.complete_client_count, shown.min_holder_count) == (1, 1, 2)
+        assert shown.seeding_seconds == 3
+        clients = {client.name: client for client in shown.clients}
+        assert clients.keys() == {"amy", "bob"}
+        assert clients["amy"].refusal == "no room"
+        assert clients["bob"].complete
+        assert clients["bob"].held_chunk_count == 5
+        assert clients["bob"].share_chunk_count == 5
+        assert translate.ranges_from_pb(clients["bob"].held_ranges) == (Range(0, 5),)
+        assert not translate.file_to_pb(machine, file, 0, with_clients=False).clients
+
+    def test_what_a_stalled_file_lacks_and_who_had_it(self) -> None:
+        machine = self.machine()
+        file = self.file(machine)
+        machine.client_left(machine.members["src"].session, "it left", 2 * SECOND_NS)
+        shown = translate.file_to_pb(machine, file, 2 * SECOND_NS, with_clients=False)
+        assert shown.state == pb.FILE_STATE_STALLED
+        assert [translate.ranges_from_pb([each.range]) for each in shown.missing_ranges] == [(Range(0, 5),)]
+
+    def test_every_figure_of_the_traffic(self) -> None:
+        machine = self.machine()
+        file = self.file(machine)
+        figures = {field.name: number for number, field in enumerate(fields(Traffic), 1)}
+        file.traffic = Traffic(**figures)
+        shown = translate.file_to_pb(machine, file, 0, with_clients=False).traffic
+        assert {name: getattr(shown, name) for name in pb.Traffic.DESCRIPTOR.fields_by_name} == figures

@@ -1,0 +1,61 @@
+"""A control API in this process: the real services over a real port, in front of whatever answers them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from pspd.core.parameters import Parameters, default_cache_chunks
+from pspd.daemon.network import NetworkDaemon
+from pspd.daemon.server import SERVICES
+from pspd.rpc import servicers
+from pspd.rpc.client import open_channel
+from pspd.rpc.server import serve
+from pspd.v1 import (
+    cache_service_pb2_grpc,
+    client_service_pb2_grpc,
+    file_service_pb2_grpc,
+    membership_service_pb2_grpc,
+    status_service_pb2_grpc,
+)
+
+LISTEN = "127.0.0.1:0"
+
+
+@asynccontextmanager
+async def control(network: Any) -> AsyncIterator[tuple[grpc.aio.Channel, str]]:
+    """Serves a network, real or fake; gives a channel to it and its address."""
+
+    def register(server: grpc.aio.Server) -> None:
+        membership_service_pb2_grpc.add_MembershipServiceServicer_to_server(
+            servicers.MembershipServicer(network), server
+        )
+        file_service_pb2_grpc.add_FileServiceServicer_to_server(servicers.FileServicer(network), server)
+        cache_service_pb2_grpc.add_CacheServiceServicer_to_server(servicers.CacheServicer(network), server)
+        client_service_pb2_grpc.add_ClientServiceServicer_to_server(servicers.ClientServicer(network), server)
+        status_service_pb2_grpc.add_StatusServiceServicer_to_server(servicers.StatusServicer(network), server)
+
+    server, address = await serve(LISTEN, SERVICES, register)
+    channel = open_channel(address)
+    try:
+        yield channel, address
+    finally:
+        await channel.close()
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def running_network(
+    parameters: Parameters,
+) -> AsyncIterator[tuple[NetworkDaemon, grpc.aio.Channel, str]]:
+    """A server daemon with its control API; gives a channel to it and its address."""
+    network = NetworkDaemon(parameters, default_cache_chunks(parameters), "127.0.0.1", 0, asyncio.Event())
+    try:
+        async with control(network) as (channel, network.address):
+            yield network, channel, network.address
+    finally:
+        await network.close()

@@ -1,0 +1,243 @@
+"""``pspd``: its help, its options, its configuration file, its errors."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from pspd import __version__
+from pspd.cli import CONNECT_SECONDS, cli, main
+from pspd.core.parameters import FAST_CACHE_CHUNKS, PROFILES, Order
+from pspd.daemon.client import ClientPlan
+from pspd.net.faults import Faults
+
+COMMANDS = sorted(cli.commands)
+
+
+@dataclass
+class Runs:
+    """What the daemons were started with, in place of running them."""
+
+    given: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def note(self, *given: Any) -> None:
+        self.given.append(given)
+
+    def catch(self, name: str, main: Callable[[Any], object]) -> int:
+        main("stopping")
+        return 0
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
+    """No daemon runs; what each was to run with is kept."""
+    runs = Runs()
+    monkeypatch.setattr("pspd.daemon.process.run", runs.catch)
+    monkeypatch.setattr("pspd.daemon.server.run_server", runs.note)
+    monkeypatch.setattr("pspd.daemon.client.run_clients", runs.note)
+    monkeypatch.setattr("pspd.daemon.agent.run_agent", runs.note)
+    return runs
+
+
+Pspd = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def pspd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pspd:
+    """Runs ``pspd`` in this process; gives its exit code and what it said on stderr."""
+
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["pspd", *map(str, arguments)])
+        try:
+            code = main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        out, err = capsys.readouterr()
+        assert out == ""
+        return code, err
+
+    for name in ("GRPC_VERBOSITY", "GRPC_ENABLE_FORK_SUPPORT"):
+        monkeypatch.setenv(name, os.environ.get(name, "0"))
+    return call
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_each_command_has_an_example_that_it_understands(self, command: str) -> None:
+        shown = CliRunner().invoke(cli, [command, "--help"])
+        assert shown.exit_code == 0
+        (line,) = [line for line in shown.output.splitlines() if "Example:" in line]
+        words = line.partition("Example: ")[2].split()
+        assert words[:2] == ["pspd", command]
+        cli.commands[command].make_context(command, words[2:])
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_every_option_says_what_it_is_for(self, command: str) -> None:
+        for option in cli.commands[command].params:
+            assert isinstance(option, click.Option)
+            assert option.help, option.name
+
+    def test_the_commands_are_these(self) -> None:
+        shown = CliRunner().invoke(cli, ["-h"])
+        assert shown.exit_code == 0
+        assert COMMANDS == ["agent", "client", "server"]
+        assert all(command in shown.output for command in COMMANDS)
+
+    def test_the_version_is_told(self) -> None:
+        assert __version__ in CliRunner().invoke(cli, ["--version"]).output
+
+
+class TestDefaults:
+    def test_of_the_server(self, pspd: Pspd, runs: Runs) -> None:
+        assert pspd("server") == (0, "")
+        (_, listen, data_port, _, parameters, cache_chunks, faults) = runs.given[0]
+        assert (listen, data_port, faults) == ("127.0.0.1:7070", None, None)
+        assert (parameters, cache_chunks) == (PROFILES["fast"], FAST_CACHE_CHUNKS)
+
+    @pytest.mark.parametrize("order", Order)
+    @pytest.mark.parametrize("profile", PROFILES)
+    def test_profile_and_order_are_taken(self, pspd: Pspd, runs: Runs, profile: str, order: Order) -> None:
+        assert pspd("server", "--profile", profile, "--order", order.value) == (0, "")
+        parameters = runs.given[0][4]
+        assert (parameters.profile, parameters.order) == (profile, order)
+
+    @pytest.mark.parametrize(
+        ("arguments", "chunks"),
+        [
+            (("--cache", "64MiB"), 64 * 1024),
+            (("--cache", "100KiB"), 100),
+            (("--cache", "2047"), 1),
+            (("--cache", "auto"), None),
+            (("--profile", "classic"), None),
+            (("--profile", "classic", "--cache", "1KiB"), 1),
+        ],
+    )
+    def test_the_cache_is_that_of_the_operator_or_the_profile(
+        self, pspd: Pspd, runs: Runs, arguments: tuple[str, ...], chunks: int | None
+    ) -> None:
+        assert pspd("server", *arguments) == (0, "")
+        assert runs.given[0][5] == chunks
+
+    def test_of_a_client(self, pspd: Pspd, runs: Runs) -> None:
+        assert pspd("client", "--name", "a") == (0, "")
+        assert runs.given == [("stopping", "127.0.0.1:7070", [ClientPlan("a", Path())], CONNECT_SECONDS, None)]
+
+    def test_a_client_is_named_after_its_host(self, pspd: Pspd, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("socket.gethostname", lambda: "this-host")
+        pspd("client", "--count", 2, "--first-index", 3, "--faults", "loss=0.5,seed=1")
+        (_, _, plans, _, faults) = runs.given[0]
+        assert [plan.name for plan in plans] == ["this-host-3", "this-host-4"]
+        assert faults == Faults(loss=0.5, seed=1)
+
+    def test_of_an_agent(self, pspd: Pspd, runs: Runs) -> None:
+        assert pspd("agent") == (0, "")
+        assert runs.given == [("stopping", "127.0.0.1:7080")]
+
+
+class TestConfig:
+    @pytest.fixture
+    def config(self, tmp_path: Path) -> Callable[[str], Path]:
+        def write(text: str) -> Path:
+            path = tmp_path / "pspd.toml"
+            path.write_text(text, encoding="utf-8")
+            return path
+
+        return write
+
+    def test_its_settings_are_the_defaults(self, pspd: Pspd, runs: Runs, config: Callable[[str], Path]) -> None:
+        path = config('listen = "127.0.0.1:9000"\ndata_port = 9005\nprofile = "classic"\nstate_dir = "/var/psp"\n')
+        assert pspd("server", "--config", path) == (0, "")
+        (_, listen, data_port, folder, parameters, _, _) = runs.given[0]
+        assert (listen, data_port, folder) == ("127.0.0.1:9000", 9005, Path("/var/psp"))
+        assert parameters.profile == "classic"
+
+    @pytest.mark.parametrize("config_first", [True, False])
+    def test_the_command_line_wins(
+        self, pspd: Pspd, runs: Runs, config: Callable[[str], Path], config_first: bool
+    ) -> None:
+        options = [("--config", config('cache = "1KiB"\nlisten = "[::1]:1"')), ("--cache", "2KiB")]
+        pspd("server", *(word for option in (options if config_first else options[::-1]) for word in option))
+        assert (runs.given[0][1], runs.given[0][5]) == ("[::1]:1", 2)
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("colour = 1", "'colour' is not an option"),
+            ('config = "other.toml"', "'config' is not an option"),
+            ("data-port = 1", "'data-port' is not an option"),
+            ("listen 1", "cannot read"),
+            ("data_port = 99999", "99999"),
+            ('data_port = "many"', "many"),
+            ('profile = "modern"', "modern"),
+            ('cache = "a lot"', "'a lot' is no size"),
+            ('listen = "nonsense"', "'nonsense' is no address"),
+        ],
+    )
+    def test_what_it_must_not_say_ends_with_2(
+        self, pspd: Pspd, runs: Runs, config: Callable[[str], Path], text: str, told: str
+    ) -> None:
+        code, said = pspd("server", "--config", config(text))
+        assert code == 2
+        assert told in said
+        assert said.startswith("pspd: error: ")
+        assert said.count("\n") == 1
+        assert not runs.given
+
+    def test_one_that_is_not_text_ends_with_2(self, pspd: Pspd, runs: Runs, tmp_path: Path) -> None:
+        path = tmp_path / "binary"
+        path.write_bytes(b"\xff\xfe\x00")
+        code, said = pspd("server", "--config", path)
+        assert (code, runs.given) == (2, [])
+        assert str(path) in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("server", "--listen", "nonsense"),
+        ("server", "--listen", "127.0.0.1:65536"),
+        ("server", "--data-port", "65536"),
+        ("server", "--cache", "0"),
+        ("server", "--cache", "1023"),
+        ("server", "--cache", "-5"),
+        ("server", "--profile", "modern"),
+        ("server", "--order", "alphabetic"),
+        ("server", "--faults", "loss=2"),
+        ("server", "--config", "/no/such/file"),
+        ("server", "extra"),
+        ("client", "--server", "nonsense"),
+        ("client", "--count", "0"),
+        ("client", "--count", "1001"),
+        ("client", "--first-index", "-1"),
+        ("client", "--connect-timeout", "-1"),
+        ("client", "--faults", "delay=1"),
+        ("agent", "--listen", "nonsense"),
+        ("--no-such-option",),
+        ("conquer",),
+    ],
+    ids=" ".join,
+)
+def test_bad_options_are_one_line_and_end_with_2(pspd: Pspd, runs: Runs, arguments: tuple[str, ...]) -> None:
+    code, said = pspd(*arguments)
+    assert code == 2
+    assert said.startswith("pspd: error: ")
+    assert said.count("\n") == 1
+    assert not runs.given
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(("server", "--cache", "0"), 2), (("--version",), 0)], ids=str)
+def test_the_process_ends_with_the_code(arguments: tuple[str, ...], code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pspd", *arguments], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
