@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 from rich.console import RenderableType
 from rich.text import Text
 
 from pspctl import contexts
-from pspctl.options import Group, Settings
-from pspctl.output import printer
+from pspctl.options import SERVER_VARIABLE, Group, Settings
+from pspctl.output import note, printer
 from pspctl.tables import contexts_table
 from pspctl.views import SCHEMA_VERSION
 from pspd.config import parse_address
-from pspd.errors import NameTaken, NotFound
+from pspd.errors import BadArgument, NameTaken, NotFound
 
 
 @click.group("context", cls=Group)
@@ -52,6 +54,9 @@ def use(settings: Settings, name: str) -> None:
     known.current = name
     contexts.save(known)
     _show(settings, known, f"commands now talk to {name}, {known.addresses[name]}")
+    override = os.environ.get(SERVER_VARIABLE)
+    if override:
+        note(settings, f"{SERVER_VARIABLE} comes first: commands talk to {override} until it is unset")
 
 
 @command.command("add")
@@ -65,6 +70,8 @@ def add(settings: Settings, name: str, address: str) -> None:
     Example:
       pspctl context add lab lab0:7070
     """
+    if not name.strip():
+        raise BadArgument("a context needs a name: give one, such as lab")
     parse_address(address)
     known = contexts.load()
     taken = known.addresses.get(name, address)

@@ -18,6 +18,16 @@ class Deadline:
         return None if self._at is None else max(0.0, self._at - time.monotonic())
 
     @property
+    def text(self) -> str:
+        """The timeout as it was typed: ``0.2 s``."""
+        return "" if self.timeout_seconds is None else f"{self.timeout_seconds:.15g} s"
+
+    def at_most(self, seconds: float) -> Deadline:
+        """This deadline, or one that comes before it."""
+        remaining = self.remaining_seconds
+        return self if remaining is not None and remaining <= seconds else Deadline(seconds)
+
+    @property
     def passed(self) -> bool:
         """Whether no time is left."""
         return self.remaining_seconds == 0

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
 from pspctl.progress import Progress
-from pspctl.tables import missing_texts
-from pspctl.units import percent_text, plain_text
+from pspctl.tables import declined_text, file_state_text, hold_text, missing_texts, progress_text, refusal_texts
+from pspctl.units import count_text, plain_text
 from pspctl.views import FileView, file_view
-from pspd.errors import NotFound, TimedOut, Unreachable
+from pspd.errors import NotFound, TimedOut, Unreachable, WrongState
 from pspd.v1 import status_service_pb2
 
 TURN_SECONDS = 10.0
+MAX_REFUSALS = 4
 
 
 class Picture:
@@ -106,10 +107,23 @@ def until_complete(
     raise AssertionError("pictures() ends with an error")
 
 
+def require_all_took(file: FileView) -> None:
+    """Makes sure that nobody declined a file.
+
+    Raises:
+        WrongState: somebody did; says who, and why.
+    """
+    refusals = refusal_texts(file)
+    if refusals:
+        more = len(refusals) - MAX_REFUSALS
+        rest = [f"and {more} more: see `pspctl status`"] if more > 0 else []
+        raise WrongState("; ".join([*refusals[:MAX_REFUSALS], *rest]))
+
+
 def _unfinished_text(view: FileView, deadline: Deadline) -> str:
-    held_chunks = sum(client["held_chunk_count"] for client in view["clients"])
-    so_far = percent_text(held_chunks, view["chunk_count"] * view["client_count"])
-    counts = f"{view['complete_client_count']} of {view['client_count']} clients have it"
-    waited = f"not complete after {deadline.timeout_seconds:g} s"
-    text = f"{plain_text(view['name'])} was {waited}: {view['state']}, {so_far}, {counts}"
-    return "; ".join([text, *missing_texts(view)])
+    counts = f"{view['complete_client_count']} of {count_text(view['client_count'], 'client')} have it"
+    text = (
+        f"{plain_text(view['name'])} was not complete after {deadline.text}:"
+        f" {file_state_text(view)}, {progress_text(view)}, {counts}{declined_text(view)}"
+    )
+    return "; ".join([text, *filter(None, [hold_text(view)]), *missing_texts(view)])

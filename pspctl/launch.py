@@ -33,30 +33,37 @@ def command(settings: Settings, count: int, folder: str, agents: tuple[str, ...]
       pspctl launch 10 --on lab1:7080 --on lab2:7080 --server lab0:7070
     """
     if agents:
-        names = _launch_on(agents, count, folder, settings.server)
+        places = _launch_on(agents, count, folder, settings.server)
     else:
         with ServerApi(settings.server) as api:
-            names = api.launch_clients(count, folder)
-    document = {"schema_version": SCHEMA_VERSION, "names": names}
-    printer(settings.output).show(document, lambda _: Text("\n".join(plain_text(name) for name in names)))
+            places = [(name, settings.server) for name in api.launch_clients(count, folder)]
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "names": [name for name, _ in places],
+        "clients": [{"name": name, "address": address, "dir": folder} for name, address in places],
+    }
+    below = plain_text(folder) or "its default folder"
+    lines = [f"{plain_text(name)} started by {address}, below {below}" for name, address in places]
+    printer(settings.output).show(document, lambda _: Text("\n".join(lines)))
 
 
-def _launch_on(agents: tuple[str, ...], count: int, folder: str, server: str) -> list[str]:
+def _launch_on(agents: tuple[str, ...], count: int, folder: str, server: str) -> list[tuple[str, str]]:
+    """Starts the clients; returns the name of each, and the address of its agent."""
     for agent in agents:
         _require_common_sight(agent, server)
-    names: list[str] = []
+    places: list[tuple[str, str]] = []
     for index, agent in enumerate(agents):
         part = count * (index + 1) // len(agents) - count * index // len(agents)
         if not part:
             continue
         try:
             with AgentApi(agent) as api:
-                names += api.launch_clients(part, folder, server)
+                places += [(name, agent) for name in api.launch_clients(part, folder, server)]
         except PspError as error:
-            if not names:
+            if not places:
                 raise
-            raise type(error)(f"{error} (started before: {', '.join(names)})") from error
-    return names
+            raise type(error)(f"{error} (started before: {', '.join(name for name, _ in places)})") from error
+    return places
 
 
 def _require_common_sight(agent: str, server: str) -> None:

@@ -17,6 +17,7 @@ from pspctl.deadline import Deadline
 from pspctl.units import plain_text
 from pspd.errors import InternalError, LimitReached, TimedOut, WrongState
 
+CLIENTS_PER_PROCESS_MAX = 1000
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 CLIENT_NAME = "client"
@@ -56,7 +57,7 @@ class Daemon:
         with selectors.DefaultSelector() as selector:
             selector.register(self._stdout, selectors.EVENT_READ)
             if not selector.select(deadline.remaining_seconds):
-                waited = f"not ready after {deadline.timeout_seconds:g} s"
+                waited = f"not ready after {deadline.text}"
                 raise TimedOut(f"the {self.title} was {waited}: {self._last_words()}")
         line = self._stdout.readline()
         if not line:
@@ -87,7 +88,9 @@ class Daemon:
         """Kills it, should it still be there."""
         self._process.kill()
         self._process.wait()
-        self._stdout.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
 
     @property
     def _stdout(self) -> IO[bytes]:
@@ -131,7 +134,7 @@ class LocalNetwork:
             TimedOut: a daemon was not ready by the deadline, or after `START_SECONDS`.
             LimitReached: this machine lets no more processes start.
         """
-        deadline = Deadline(deadline.within(START_SECONDS))
+        deadline = deadline.at_most(START_SECONDS)
         arguments = ["server", "--listen", "127.0.0.1:0", "--data-port", "0"]
         arguments += ["--state-dir", str(self._scratch_dir / "server"), *server_arguments]
         self._server_daemon = self._daemon("server", arguments)
@@ -201,10 +204,19 @@ def require_free(clients_dir: Path, client_count: int, name: str) -> None:
                 raise WrongState(f"{path} is there already: remove it, or name another folder with --to")
 
 
+def client_count_max() -> int:
+    """The most clients that a network on this machine may have."""
+    return CLIENTS_PER_PROCESS_MAX * core_count()
+
+
+def core_count() -> int:
+    """The cores that we may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def process_count(client_count: int) -> int:
     """Over how many processes to spread clients: one per core that we may use will do."""
-    core_count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(client_count, core_count)
+    return min(client_count, core_count())
 
 
 def client_groups(client_count: int, group_count: int) -> list[tuple[int, int]]:

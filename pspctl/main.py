@@ -33,15 +33,15 @@ class Root(Group):
 
     def main(self, *arguments: Any, **attributes: Any) -> NoReturn:
         """Runs a command line and exits."""
-        settings = Settings()
-        attributes |= {"standalone_mode": False, "obj": settings}
+        settings: Settings = attributes.setdefault("obj", Settings())
+        attributes["standalone_mode"] = False
         try:
             # click returns the code of its own exits, such as --help's; commands return None.
             code = super().main(*arguments, **attributes) or Exit.OK
         except (Exception, click.exceptions.Abort) as error:
             if settings.debug:
                 traceback.print_exc()
-            code = report(error)
+            code = report(error, terminated=settings.terminated)
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -51,14 +51,14 @@ class Root(Group):
         except KeyboardInterrupt as interrupt:
             if sys.stderr.isatty():
                 click.echo(err=True)  # closes the terminal's ^C
-            raise click.exceptions.Abort() from interrupt
+            raise click.exceptions.Abort(*interrupt.args) from interrupt
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order in which people meet them."""
         return list(self.commands)
 
 
-def report(error: BaseException) -> Exit:
+def report(error: BaseException, *, terminated: bool = False) -> Exit:
     """Tells of an error in one line on stderr; returns the exit code that goes with it."""
     match error:
         case click.exceptions.NoArgsIsHelpError():
@@ -70,7 +70,8 @@ def report(error: BaseException) -> Exit:
         case click.ClickException():
             text, code = error.format_message(), Exit.USAGE
         case click.exceptions.Abort():
-            text, code = "interrupted", Exit.INTERRUPTED
+            how, code = ("terminated", Exit.TERMINATED) if terminated else ("interrupted", Exit.INTERRUPTED)
+            text = "; ".join([how, *map(str, error.args)])
         case PspError():
             text, code = str(error), error.exit_code
         case _:
@@ -80,6 +81,7 @@ def report(error: BaseException) -> Exit:
     return code
 
 
+@click.version_option(package_name="psp-network", prog_name="pspctl", message="%(prog)s %(version)s")
 @click.group("pspctl", cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Distribute a file to every machine of a group, through a server that keeps nothing.
@@ -90,10 +92,10 @@ def cli() -> None:
 
     \b
     Example, machine by machine:
-      pspd server                                  # on one of them
-      pspd client --server HOST:7070 --dir DIR     # on each that wants the file
-      pspctl seed big.iso --server HOST:7070 --wait
-      pspctl status --watch
+      pspd server --listen ADDRESS:7070               # on one of them; ADDRESS is its own
+      pspd client --server ADDRESS:7070 --dir DIR     # on each that wants the file
+      pspctl seed big.iso --server ADDRESS:7070 --wait
+      pspctl status --server ADDRESS:7070 --watch
     """
 
 
@@ -106,22 +108,16 @@ def main() -> NoReturn:
 
     SIGTERM takes the way of Ctrl-C, so that whatever was begun is cleaned up; only its code is another.
     """
-    terminated = False
+    settings = Settings()
 
     def terminate(_: int, frame: FrameType | None) -> None:
-        nonlocal terminated
-        terminated = True
+        settings.terminated = True
         interrupt = signal.getsignal(signal.SIGINT)
         # A shell without job control has its background commands ignore SIGINT.
         (interrupt if callable(interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
 
     signal.signal(signal.SIGTERM, terminate)
-    try:
-        cli.main(prog_name="pspctl")
-    except SystemExit as end:
-        if terminated and end.code == Exit.INTERRUPTED:
-            sys.exit(Exit.TERMINATED)
-        raise
+    cli.main(prog_name="pspctl", obj=settings)
 
 
 if __name__ == "__main__":

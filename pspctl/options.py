@@ -14,18 +14,20 @@ import click
 
 from pspctl import contexts
 from pspd.config import DEFAULT_LISTEN, parse_address, parse_size
+from pspd.errors import BadArgument
 
 SERVER_VARIABLE = "PSPCTL_SERVER"
 
 
 @dataclass(slots=True)
 class Settings:
-    """What the shared options say."""
+    """What the shared options say, and whether SIGTERM has come."""
 
     server_option: str | None = None
     output: str = "table"
     quiet: bool = False
     debug: bool = False
+    terminated: bool = False
 
     @property
     def server(self) -> str:
@@ -112,4 +114,8 @@ def size(text: str) -> int | str:
     Raises:
         BadArgument: it is neither.
     """
-    return text if text == "auto" else parse_size(text)
+    try:
+        return text if text == "auto" else parse_size(text)
+    except BadArgument as error:
+        units = "B, KiB, MiB, GiB or TiB"
+        raise BadArgument(f"{text!r} is no size: write a whole number and {units}, such as 64MiB, or auto") from error

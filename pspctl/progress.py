@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -12,12 +13,13 @@ from rich.console import Console
 from rich.text import Text
 
 from pspctl.options import Settings
-from pspctl.tables import missing_texts
+from pspctl.tables import hold_text, missing_texts, refusal_texts
 from pspctl.units import plain_text, rate_text, size_text
-from pspctl.views import FileView
+from pspctl.views import FileView, takers
 from pspd.core.manifest import CHUNK_BYTES
 
 MAX_CLIENT_BARS = 8
+NOTE_SECONDS = 5.0
 
 
 class SeedStep(Protocol):
@@ -62,12 +64,26 @@ class Notes:
 
     def __init__(self) -> None:
         self._stalls: list[str] = []
+        self._told: set[str] = set()
+        self._joined: int | None = None
+        self._joined_told_at = 0.0
 
     def seeding(self, step: SeedStep) -> None:
-        """Shows nothing."""
+        """Says how many clients are waited for: at once, and when their number has changed."""
+        if step.phase != "waiting" or step.done >= step.total or step.done == self._joined:
+            return
+        now = time.monotonic()
+        if self._joined is None or now - self._joined_told_at >= NOTE_SECONDS:
+            self._joined, self._joined_told_at = step.done, now
+            self.note(f"waiting for clients: {step.done} of {step.total} have joined")
 
     def exchange(self, file: FileView) -> None:
-        """Says what is missing, when the file stalls."""
+        """Says what keeps the file from being complete everywhere: a hold, a refusal, chunks that are missing."""
+        if file["state"] != "complete":
+            for text in [hold_text(file), *refusal_texts(file)]:
+                if text and text not in self._told:
+                    self._told.add(text)
+                    self.note(f"{plain_text(file['name'])}: {text}")
         stalls = missing_texts(file)
         if stalls and stalls != self._stalls:
             self.note(f"{plain_text(file['name'])} is stalled: {'; '.join(stalls)}")
@@ -111,7 +127,7 @@ class Bars(Notes):
                 self._show("hashing", step.done, step.total)
             case "waiting":
                 self._show("waiting", step.done, step.total, unit="clients")
-            case _:
+            case "seeding":
                 self._show("seeding", step.done * CHUNK_BYTES, step.total * CHUNK_BYTES)
 
     def exchange(self, file: FileView) -> None:
@@ -119,7 +135,7 @@ class Bars(Notes):
         if file["state"] == "seeding":
             return
         super().exchange(file)
-        held = {client["name"]: client["held_chunk_count"] for client in file["clients"]}
+        held = {client["name"]: client["held_chunk_count"] for client in takers(file)}
         self._show("exchange", sum(held.values()) * CHUNK_BYTES, file["chunk_count"] * len(held) * CHUNK_BYTES)
         if len(held) <= MAX_CLIENT_BARS:
             for name, chunk_count in held.items():

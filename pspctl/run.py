@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,15 +13,17 @@ from blake3 import blake3
 
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
-from pspctl.follow import until_complete
-from pspctl.local import LocalNetwork, client_folders, require_free
+from pspctl.follow import require_all_took, until_complete
+from pspctl.local import CLIENTS_PER_PROCESS_MAX, LocalNetwork, client_count_max, client_folders, require_free
 from pspctl.options import Command, Settings, size
 from pspctl.output import printer
 from pspctl.progress import Progress, shown_progress
 from pspctl.seeding import SeedPlan, seed_file
 from pspctl.tables import run_text
+from pspctl.units import count_text
 from pspctl.views import RunView, seed_view
-from pspd.errors import IntegrityError, PspError, StorageError
+from pspd.core.manifest import CHUNK_BYTES
+from pspd.errors import BadArgument, IntegrityError, PspError, StorageError
 
 READ_BYTES = 1 << 20
 
@@ -80,22 +83,53 @@ def command(
     """
     server_arguments = ["--profile", profile] if profile else []
     server_arguments += ["--cache", str(cache)] if cache is not None else []
+    _require_possible(client_count, cache)
     plan = RunPlan(path, client_count, folder, server_arguments)
     require_free(folder, client_count, path.name)
     with shown_progress(settings) as progress:
         view = _run(plan, Deadline(timeout), progress)
     printer(settings.output).show(view, run_text)
-    wrong = client_count - view["verified_client_count"]
+    wrong = client_count - view["file"]["declined_client_count"] - view["verified_client_count"]
     if wrong:
         raise IntegrityError(f"{wrong} of {client_count} copies in {folder} differ from {path}: do not use them")
+    require_all_took(view["file"])
+
+
+def _require_possible(client_count: int, cache: int | str | None) -> None:
+    """Refuses what the daemons would refuse, before they are started."""
+    most = client_count_max()
+    if client_count > most:
+        raise BadArgument(
+            f"{client_count} clients are too many for this machine: give --clients 1 to {most},"
+            f" {CLIENTS_PER_PROCESS_MAX} for each core"
+        )
+    if isinstance(cache, int) and cache < CHUNK_BYTES:
+        raise BadArgument(f"a cache of {count_text(cache, 'byte')} holds no chunk: give --cache 1KiB or more")
 
 
 def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
     """Runs the network, and stops it again whatever happens."""
+    is_new = not plan.folder.exists()
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot make the folder {plan.folder}: {error.strerror}") from error
+    try:
+        return _run_network(plan, deadline, progress)
+    except BaseException:
+        if is_new:
+            _remove_empty(plan)
+        raise
+
+
+def _remove_empty(plan: RunPlan) -> None:
+    """Takes away the folders that a failed run made, as far as nothing is in them."""
+    for folder in [*client_folders(plan.folder, plan.client_count), plan.folder]:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _run_network(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
     with (
         tempfile.TemporaryDirectory(prefix="psp-run-") as scratch,
         LocalNetwork(plan.folder, Path(scratch)) as network,

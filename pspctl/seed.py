@@ -9,14 +9,14 @@ import click
 
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
-from pspctl.follow import until_complete
+from pspctl.follow import require_all_took, until_complete
 from pspctl.options import Command, Settings
 from pspctl.output import printer
-from pspctl.progress import Progress, shown_progress
-from pspctl.seeding import SeedPlan, seed_file
+from pspctl.progress import shown_progress
+from pspctl.seeding import PartlySeeded, SeedPlan, seed_file
 from pspctl.tables import seed_text
 from pspctl.units import plain_text
-from pspctl.views import FileView, file_view, seed_view
+from pspctl.views import file_view, seed_view
 from pspd.errors import StorageError, WrongState
 
 
@@ -48,33 +48,37 @@ def command(
     Example:
       pspctl seed big.iso --clients 3 --wait
     """
+    if hold and (wait or delete_source):
+        option = "--wait" if wait else "--delete-source"
+        raise click.UsageError(
+            f"{option} with --hold would wait for ever: the exchange starts only at `pspctl release`"
+        )
     deadline = Deadline(timeout)
     plan = SeedPlan(path, name, client_count or 0, hold)
     identity = _identity(path)
     with ServerApi(settings.server) as api, shown_progress(settings) as progress:
         known = {view["file_id"]: view["state"] for view in map(file_view, api.files())}
-        file_id = seed_file(api.address, plan, deadline, progress)
+        try:
+            file_id = seed_file(api.address, plan, deadline, progress)
+        except PartlySeeded as interrupt:
+            left = f"{plain_text(name or path.name)} is partly seeded: run the same command again to finish"
+            raise KeyboardInterrupt(left) from interrupt
         if file_id in known:
             unfinished = known[file_id] in ("seeding", "stalled")
             done = "what it lacked was seeded" if unfinished else "nothing had to be seeded"
-            progress.note(f"{plain_text(name or path.name)} is already in the network: {done}")
-        view = _followed(api, file_id, deadline, progress, wait=wait or delete_source)
+            ignored = "; --clients was ignored" if client_count else ""
+            progress.note(f"{plain_text(name or path.name)} is already in the network: {done}{ignored}")
+        if wait or delete_source:
+            view = until_complete(api, file_id, deadline, progress)
+        else:
+            view = file_view(api.status(file_id).files[0])
+            progress.exchange(view)
         cache = api.cache()
-    if delete_source:
+    if delete_source and not view["declined_client_count"]:
         _delete(path, identity)
     printer(settings.output).show(seed_view(view, cache), seed_text)
-
-
-def _followed(api: ServerApi, file_id: str, deadline: Deadline, progress: Progress, *, wait: bool) -> FileView:
-    view = file_view(api.status(file_id).files[0])
-    for client in view["clients"]:
-        if client["refusal"]:
-            progress.note(f"{plain_text(client['name'])} does not take it: {plain_text(client['refusal'])}")
-    if not wait:
-        return view
-    if view["held_back"]:
-        progress.note(f"the exchange is held back: start it with `pspctl release {file_id[:12]}`")
-    return until_complete(api, file_id, deadline, progress)
+    if wait or delete_source:
+        require_all_took(view)
 
 
 def _identity(path: Path) -> tuple[int, int, int, int]:

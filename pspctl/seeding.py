@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pspctl.deadline import Deadline
 from pspctl.progress import Progress, SeedStep
-from pspctl.units import size_text
+from pspctl.units import count_text, size_text
 from pspd.errors import TimedOut
 
 CHECK_SECONDS = 0.5
@@ -26,6 +26,28 @@ class SeedPlan:
     name: str | None = None
     client_count: int = 0
     hold_back: bool = False
+
+
+class PartlySeeded(KeyboardInterrupt):
+    """An interrupt that left a part of the shares with the clients."""
+
+
+class _Steps:
+    """What the source reports, on its way to the progress."""
+
+    def __init__(self, server: str, progress: Progress) -> None:
+        self.last: SeedStep | None = None
+        self.has_given = False
+        self._server = server
+        self._progress = progress
+
+    def note(self, step: SeedStep) -> None:
+        """Passes a step on; says so when the server was lost."""
+        if step.phase == "reconnecting" and (self.last is None or self.last.phase != "reconnecting"):
+            self._progress.note(f"lost the server at {self._server}: waiting for it to come back")
+        self.has_given |= step.phase == "seeding"
+        self.last = step
+        self._progress.seeding(step)
 
 
 def seed_file(
@@ -47,22 +69,20 @@ def seed_file(
     Raises:
         TimedOut: with what was being waited for.
         PspError: as the source raises it.
+        PartlySeeded: it was interrupted while the shares were being given out.
     """
+    steps = _Steps(server, progress)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_seed(server, plan, deadline, progress, check)).hex()
+        try:
+            return runner.run(_seed(server, plan, deadline, steps, check)).hex()
+        except KeyboardInterrupt as interrupt:
+            if steps.has_given:
+                raise PartlySeeded() from interrupt
+            raise
 
 
-async def _seed(
-    server: str, plan: SeedPlan, deadline: Deadline, progress: Progress, check: Callable[[], None]
-) -> bytes:
+async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, check: Callable[[], None]) -> bytes:
     from pspd.daemon.source import seed  # brings the whole client with it: only for those who seed
-
-    last_step: SeedStep | None = None
-
-    def note_step(step: SeedStep) -> None:
-        nonlocal last_step
-        last_step = step
-        progress.seeding(step)
 
     work: asyncio.Future[bytes] = asyncio.ensure_future(
         seed(
@@ -71,13 +91,13 @@ async def _seed(
             name=plan.name,
             client_count=plan.client_count,
             hold_back=plan.hold_back,
-            on_progress=note_step,
+            on_progress=steps.note,
         )
     )
     try:
         while not (await asyncio.wait([work], timeout=deadline.within(CHECK_SECONDS)))[0]:
             if deadline.passed:
-                raise TimedOut(_unfinished_text(plan.path, deadline, last_step))
+                raise TimedOut(_unfinished_text(server, plan.path, deadline, steps.last))
             check()
         return work.result()
     finally:
@@ -87,17 +107,20 @@ async def _seed(
             work.exception()  # looked at, asyncio does not complain of it on stderr
 
 
-def _unfinished_text(path: Path, deadline: Deadline, step: SeedStep | None) -> str:
+def _unfinished_text(server: str, path: Path, deadline: Deadline, step: SeedStep | None) -> str:
     match step:
         case None:
             so_far = "it had not begun"
         case _ if step.phase == "hashing":
             so_far = f"{size_text(step.done)} of {size_text(step.total)} were hashed"
         case _ if step.phase == "waiting":
-            so_far = f"{step.done} of {step.total} clients had joined: start more, or name fewer with --clients"
+            joined = f"{step.done} of {count_text(step.total, 'client')} had joined"
+            so_far = f"{joined}: start more, or name fewer with --clients"
+        case _ if step.phase == "reconnecting":
+            so_far = f"the server at {server} was lost and has not come back: start it again with `pspd server`"
         case _:
             so_far = f"clients held {step.done} of {step.total} chunks: see `pspctl status`"
-    return f"{path.name} was not seeded after {deadline.timeout_seconds:g} s: {so_far}"
+    return f"{path.name} was not seeded after {deadline.text}: {so_far}"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

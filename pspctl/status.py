@@ -11,10 +11,11 @@ from rich.live import Live
 from pspctl.api import ServerApi
 from pspctl.follow import pictures
 from pspctl.options import Command, Settings
-from pspctl.output import console, printer
-from pspctl.tables import file_state_text, file_table, missing_texts, progress_text, status_table
-from pspctl.units import plain_text
+from pspctl.output import console, print_answer, printer
+from pspctl.tables import declined_text, file_state_text, file_table, missing_texts, progress_text, status_table
+from pspctl.units import count_text, plain_text
 from pspctl.views import StatusView, status_view
+from pspd.errors import Exit
 
 
 @click.command("status", cls=Command)
@@ -37,41 +38,50 @@ def command(settings: Settings, file: str | None, watch: bool) -> None:
         if not watch:
             printer(settings.output).show(status_view(api.status(file or "")), render)
             return
-        changes = _changes(api, file or "")
-        if settings.output == "json":
-            for view in changes:
-                printer("json").show(view, render)
-        elif console().is_terminal:
-            _watch_in_place(changes, render)
-        else:
-            _watch_lines(changes)
+        try:
+            _watch(settings, map(status_view, pictures(api, file or "")), render)
+        except KeyboardInterrupt as interrupt:
+            # Ctrl-C is how one ends watching.
+            if settings.terminated:
+                raise
+            raise click.exceptions.Exit(Exit.INTERRUPTED) from interrupt
 
 
-def _changes(api: ServerApi, file: str) -> Iterator[StatusView]:
+def _watch(settings: Settings, views: Iterator[StatusView], render: Callable[[StatusView], RenderableType]) -> None:
+    """Shows the network until the end."""
+    if settings.output == "json":
+        for view in _changes(views):
+            printer("json").show(view, render)
+    elif console().is_terminal:
+        _watch_in_place(views, render)
+    else:
+        _watch_lines(views)
+
+
+def _changes(views: Iterator[StatusView]) -> Iterator[StatusView]:
     """The network now, and again whenever something other than the time changed."""
     last: dict[str, object] = {}
-    for status in pictures(api, file):
-        view = status_view(status)
+    for view in views:
         timeless = {key: value for key, value in view.items() if key != "server"}
         if timeless != last:
             yield view
         last = timeless
 
 
-def _watch_in_place(changes: Iterator[StatusView], render: Callable[[StatusView], RenderableType]) -> None:
+def _watch_in_place(views: Iterator[StatusView], render: Callable[[StatusView], RenderableType]) -> None:
     with Live(console=console(), auto_refresh=False) as live:
-        for view in changes:
+        for view in views:
             live.update(render(view), refresh=True)
 
 
-def _watch_lines(changes: Iterator[StatusView]) -> None:
+def _watch_lines(views: Iterator[StatusView]) -> None:
     """One line for each thing that changed, for logs and pipes."""
     last: dict[str, str] = {}
-    for view in changes:
+    for view in views:
         lines = change_lines(view)
         for subject, line in lines.items():
             if last.get(subject) != line:
-                click.echo(line)
+                print_answer(line)
         last = lines
 
 
@@ -83,7 +93,8 @@ def change_lines(view: StatusView) -> dict[str, str]:
     for file in view["files"]:
         head = (
             f"{plain_text(file['name'])}: {file_state_text(file)}, {progress_text(file)},"
-            f" {file['complete_client_count']} of {file['client_count']} clients complete"
+            f" {file['complete_client_count']} of {count_text(file['client_count'], 'client')} complete"
+            f"{declined_text(file)}"
         )
         lines[f"file {file['file_id']}"] = "; ".join([head, *missing_texts(file)])
     return lines

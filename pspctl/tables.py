@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pspctl.units import duration_text, percent_text, plain_text, rate_text, ratio_text, size_text
+from pspctl.units import count_text, duration_text, percent_text, plain_text, rate_text, ratio_text, size_text
 from pspctl.views import (
     CacheView,
     ClientView,
@@ -18,10 +19,13 @@ from pspctl.views import (
     RunView,
     SeedView,
     StatusView,
+    takers,
 )
 
 SHORT_ID_DIGITS = 12
 MAX_MISSING_RANGES = 4
+RATE_TOLERANCE = 0.1
+"""How far what was delivered may be from what the clients lacked, for a rate to tell of the exchange."""
 
 _STATE_STYLES = {
     "complete": "green",
@@ -77,7 +81,7 @@ def files_table(files: Iterable[FileView]) -> Table:
             size_text(file["size_bytes"]),
             _state(file_state_text(file)),
             progress_text(file),
-            f"{file['complete_client_count']}/{file['client_count']}",
+            f"{file['complete_client_count']}/{file['client_count']}{declined_text(file)}",
             str(file["min_holder_count"]),
         )
     return table
@@ -93,6 +97,7 @@ def file_table(status: StatusView) -> RenderableType:
             *_stall_lines(file),
             "",
             _file_clients_table(file),
+            *[Text(text, style="yellow") for text in refusal_texts(file)],
             "",
             economy_table(file),
         ]
@@ -121,11 +126,16 @@ def economy_table(file: FileView) -> Table:
     return table
 
 
+def _complete_counts(file: FileView) -> str:
+    return f"{file['complete_client_count']} of {count_text(file['client_count'], 'client')}"
+
+
 def cache_text(cache: CacheView) -> Text:
     """One line about the cache."""
     return Text(
         f"cache {_cache_text(cache)}, at most {size_text(cache['high_water_bytes'])};"
-        f" {cache['hit_count']} hits, {cache['miss_count']} misses, {cache['join_count']} joined a fetch,"
+        f" {count_text(cache['hit_count'], 'hit')}, {count_text(cache['miss_count'], 'miss', 'misses')},"
+        f" {cache['join_count']} joined a fetch,"
         f" {cache['eviction_count']} evicted"
     )
 
@@ -137,16 +147,32 @@ def seed_text(view: SeedView) -> Text:
     short_id = file["file_id"][:SHORT_ID_DIGITS]
     if file["state"] != "complete":
         return Text(
-            f"{name} ({size}, {short_id}) was seeded to {file['client_count']} clients"
-            f" in {duration_text(seconds['seeding'])}; it is now {file_state_text(file)}"
+            f"{name} ({size}, {short_id}) was seeded to {count_text(file['client_count'], 'client')}"
+            f"{declined_text(file)} in {duration_text(seconds['seeding'])}; it is now {file_state_text(file)}"
         )
-    moved = file["size_bytes"] * max(0, file["client_count"] - 1)
-    rate = f" at {rate_text(moved / seconds['exchange'])}" if seconds["exchange"] and moved else ""
-    counts = f"{file['complete_client_count']} of {file['client_count']} clients"
+    bytes_per_second = _exchange_rate(file)
+    rate = f" at {rate_text(bytes_per_second)}" if bytes_per_second else ""
+    counts = f"{_complete_counts(file)}{declined_text(file)}"
     return Text(
         f"{name} ({size}, {short_id}) is complete on {counts}: seeded in {duration_text(seconds['seeding'])},"
         f" exchanged in {duration_text(seconds['exchange'])}{rate}"
     )
+
+
+def _exchange_rate(file: FileView) -> float | None:
+    """What the clients lacked after seeding, over the time of the exchange.
+
+    None when nothing had to move, or something else did: the time is that of the first completion, and says
+    nothing of a client that came later, nor of one that brought chunks along.
+    """
+    seconds, lacked = file["seconds"]["exchange"], file["size_bytes"] * max(0, file["client_count"] - 1)
+    delivered = file["traffic"]["delivered_bytes"] - file["traffic"]["seeding_delivered_bytes"]
+    # Of the chunks of a file that has enough of them, only whoever came late has no share.
+    came_late = file["chunk_count"] >= file["client_count"] and not all(
+        client["share_chunk_count"] for client in takers(file)
+    )
+    as_usual = not came_late and abs(delivered - lacked) <= RATE_TOLERANCE * lacked
+    return lacked / seconds if seconds and lacked and as_usual else None
 
 
 def run_text(view: RunView) -> Text:
@@ -173,10 +199,32 @@ def progress_text(file: FileView) -> str:
     """How much of what the clients want they hold."""
     if file["state"] == "complete":
         return "100.0 %"
-    if not file["clients"]:
+    clients = takers(file)
+    if not clients:
         return percent_text(file["complete_client_count"], file["client_count"])
-    held_chunks = sum(client["held_chunk_count"] for client in file["clients"])
-    return percent_text(held_chunks, file["chunk_count"] * len(file["clients"]))
+    held_chunks = sum(client["held_chunk_count"] for client in clients)
+    return percent_text(held_chunks, file["chunk_count"] * len(clients))
+
+
+def declined_text(file: FileView) -> str:
+    """``, 1 declined``, to stand after a count of clients; empty when none did."""
+    return f", {file['declined_client_count']} declined" if file["declined_client_count"] else ""
+
+
+def refusal_texts(file: FileView) -> list[str]:
+    """Who declined a file, and why."""
+    return [
+        f"{plain_text(client['name'])} declined it: {plain_text(client['refusal'])}"
+        for client in file["clients"]
+        if client["refusal"]
+    ]
+
+
+def hold_text(file: FileView) -> str | None:
+    """What to do about a file that is held back; None for one that is not."""
+    if not file["held_back"]:
+        return None
+    return f"held back: start it with `pspctl release {shlex.quote(plain_text(file['name']))}`"
 
 
 def missing_texts(file: FileView) -> list[str]:
@@ -184,15 +232,20 @@ def missing_texts(file: FileView) -> list[str]:
     if file["state"] != "stalled":
         return []
     ranges = file["missing_ranges"]
-    texts = [_missing_text(missing) for missing in ranges[:MAX_MISSING_RANGES]]
+    groups: dict[str, list[MissingRangeView]] = {}
+    for missing in ranges[:MAX_MISSING_RANGES]:
+        groups.setdefault(missing["last_holder"], []).append(missing)
+    texts = [_missing_text(holder, group) for holder, group in groups.items()]
     more = len(ranges) - MAX_MISSING_RANGES
-    return [*texts, f"and {more} more ranges"] if more > 0 else texts
+    return [*texts, f"and {count_text(more, 'more range')}"] if more > 0 else texts
 
 
-def _missing_text(missing: MissingRangeView) -> str:
-    holder = plain_text(missing["last_holder"])
-    last = f"last held by {holder}: bring it back" if holder else "never held by a client: seed the file again"
-    return f"chunks [{missing['start']}, {missing['stop']}) have no connected holder, {last}"
+def _missing_text(holder: str, ranges: list[MissingRangeView]) -> str:
+    listed = ", ".join(f"[{missing['start']}, {missing['stop']})" for missing in ranges)
+    last = (
+        f"last held by {plain_text(holder)}: bring it back" if holder else "never held by a client: seed the file again"
+    )
+    return f"chunks {listed} have no connected holder, {last}"
 
 
 def _stall_lines(file: FileView) -> list[Text]:
@@ -223,7 +276,7 @@ def _file_clients_table(file: FileView) -> Table:
 
 def _completeness(client: FileClientView) -> Text:
     if client["refusal"]:
-        return Text(f"declined: {plain_text(client['refusal'])}", style="yellow")
+        return Text("declined", style="yellow")
     return Text("yes" if client["complete"] else "no")
 
 

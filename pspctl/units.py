@@ -19,7 +19,9 @@ def rate_text(bytes_per_second: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """A length of time: ``0.4 s``, ``5 min 3 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    """A length of time: ``30 ms``, ``0.4 s``, ``5 min 3 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    if seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(int(seconds), 60)
@@ -27,6 +29,11 @@ def duration_text(seconds: float) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def count_text(count: int, one: str, many: str | None = None) -> str:
+    """A number of things: ``1 hit``, ``2 hits``."""
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
 def percent_text(part: float, whole: float) -> str:

@@ -108,6 +108,7 @@ class FileView(TypedDict):
     held_back: bool
     client_count: int
     complete_client_count: int
+    declined_client_count: int
     min_holder_count: int
     missing_ranges: list[MissingRangeView]
     cached_bytes: int
@@ -149,7 +150,7 @@ def server_view(server: network_pb2.Server) -> ServerView:
         "address": server.address,
         "version": server.version,
         "profile": server.profile,
-        "uptime_seconds": server.uptime_seconds,
+        "uptime_seconds": round(server.uptime_seconds, 3),
         "data_port": server.data_port,
     }
 
@@ -218,6 +219,7 @@ def file_view(file: network_pb2.File) -> FileView:
         "held_back": file.held_back,
         "client_count": file.client_count,
         "complete_client_count": file.complete_client_count,
+        "declined_client_count": sum(bool(client.refusal) for client in file.clients),
         "min_holder_count": file.min_holder_count,
         "missing_ranges": [
             {"start": missing.range.start, "stop": missing.range.stop, "last_holder": missing.last_holder}
@@ -227,8 +229,13 @@ def file_view(file: network_pb2.File) -> FileView:
         "cached_bytes_when_seeded": file.cached_bytes_when_seeded,
         "seconds": {"seeding": file.seeding_seconds, "exchange": file.exchange_seconds},
         "traffic": traffic_view(file.traffic),
-        "clients": [file_client_view(client) for client in file.clients],
+        "clients": [file_client_view(client) for client in sorted(file.clients, key=lambda client: client.name)],
     }
+
+
+def takers(file: FileView) -> list[FileClientView]:
+    """The clients that take a file: all but those that declined it."""
+    return [client for client in file["clients"] if not client["refusal"]]
 
 
 def status_view(status: status_service_pb2.GetStatusResponse) -> StatusView:

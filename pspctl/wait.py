@@ -6,7 +6,7 @@ import click
 
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
-from pspctl.follow import until_complete
+from pspctl.follow import require_all_took, until_complete
 from pspctl.options import Command, Settings
 from pspctl.output import printer
 from pspctl.progress import shown_progress
@@ -32,3 +32,4 @@ def command(settings: Settings, file: str, timeout: float | None) -> None:
             view = until_complete(api, file, Deadline(timeout), progress)
         cache = api.cache()
     printer(settings.output).show(seed_view(view, cache), seed_text)
+    require_all_took(view)

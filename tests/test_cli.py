@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from pspd.daemon.client import ClientPlan
 from pspd.net.faults import Faults
 
 COMMANDS = sorted(cli.commands)
+ERROR_LINE = re.compile(r"pspd( \w+)?: error: .+\n")
 
 
 @dataclass
@@ -188,8 +190,7 @@ class TestConfig:
         code, said = pspd("server", "--config", config(text))
         assert code == 2
         assert told in said
-        assert said.startswith("pspd: error: ")
-        assert said.count("\n") == 1
+        assert ERROR_LINE.fullmatch(said), said
         assert not runs.given
 
     def test_one_that_is_not_text_ends_with_2(self, pspd: Pspd, runs: Runs, tmp_path: Path) -> None:
@@ -229,8 +230,7 @@ class TestConfig:
 def test_bad_options_are_one_line_and_end_with_2(pspd: Pspd, runs: Runs, arguments: tuple[str, ...]) -> None:
     code, said = pspd(*arguments)
     assert code == 2
-    assert said.startswith("pspd: error: ")
-    assert said.count("\n") == 1
+    assert ERROR_LINE.fullmatch(said), said
     assert not runs.given
 
 

@@ -310,6 +310,8 @@ class Cache:
             self._recency.remove(extent)
         self._arena.give_back(extent.slot, extent.slot + extent.chunk_count)
         self._used_chunks -= extent.chunk_count
+        if self.high_water_chunks > self.capacity_chunks:  # the size was lowered, and what was beyond it goes
+            self.high_water_chunks = self._used_chunks
 
     def _exactly(self, file_id: FileId, start: int, stop: int) -> list[Extent]:
         """The extents that make up a range, split at its ends where need be."""

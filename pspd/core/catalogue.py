@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from pspd.core.cache import Cache
 from pspd.core.effects import (
@@ -21,7 +21,6 @@ from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.relay import Relay
 from pspd.core.shared_file import Phase, SharedFile
-from pspd.core.storage import Held
 from pspd.errors import LimitReached, NameTaken, NotFound, WrongState
 
 FILES_MAX = 10_000
@@ -56,21 +55,28 @@ class Catalogue:
 
     # -- members come and go
 
-    def member_joined(self, member: Member, held: Mapping[FileId, Held], now: int) -> None:
+    def member_joined(self, member: Member, now: int) -> None:
         """Learns what a new member holds, and tells it of every file."""
         for file in self.files.values():
-            known = held.get(file.file_id)
-            file.hold(member.name, known.verified.within(0, file.manifest.chunk_count) if known else ())
-            if known and known.complete:
-                file.complete.add(member.name)
+            self._take_in(file, member)
             self._reassign_shares(file)
             self._assign(member, file)
             self.review(file, now)
+            self._relay.wake(file)
         self._relay.serve(now)
+
+    def _take_in(self, file: SharedFile, member: Member) -> None:
+        """Counts what a member said at joining that it holds of a file."""
+        known = member.told.get(file.file_id)
+        file.hold(member.name, known.verified.within(0, file.manifest.chunk_count) if known else ())
+        if known and known.complete:
+            file.complete.add(member.name)
 
     def member_left(self, member: Member, now: int) -> None:
         """What a member held is out of reach; a share that it had not got goes to another (R12)."""
-        for file in self.files.values():
+        for file in list(self.files.values()):
+            if file.source == member.name:
+                self.withdraw(file)
             file.depart(member.name, source=member.source)
             file.complete.discard(member.name)
             file.declined.pop(member.name, None)
@@ -99,7 +105,7 @@ class Catalogue:
                 raise LimitReached(f"the network has its most files ({FILES_MAX}) already")
             file = self.files[manifest.file_id] = SharedFile(manifest, source.name)
             for member in self._members.values():
-                file.hold(member.name, ())
+                self._take_in(file, member)
         elif (
             file.phase in (Phase.ANNOUNCED, Phase.SEEDING)
             and file.source in self._members
@@ -108,6 +114,8 @@ class Catalogue:
             raise WrongState(
                 f"{manifest.name!r} is being seeded already: wait for it with `pspctl wait {manifest.name}`"
             )
+        if file.phase is Phase.ANNOUNCED:
+            file.source = source.name
         return file
 
     def source_returned(self, file: SharedFile, session: int, now: int) -> None:
@@ -116,6 +124,7 @@ class Catalogue:
         if file.phase is Phase.SEEDING:
             file.source = source.name
         file.hold(source.name, [(0, file.manifest.chunk_count)])
+        self._relay.wake(file)
         self.review(file, now)
         self._relay.serve(now)
 
@@ -207,6 +216,7 @@ class Catalogue:
         """
         member, file = self._member_of(session), self._file_of(file_id)
         file.declined[member.name] = reason[:REFUSAL_CHARACTERS_MAX]
+        file.lack(member.name, [(0, file.manifest.chunk_count)])
         self._emit(FileDeclined(file.file_id, file.manifest.name, member.name, reason))
         for name in self._reassign_shares(file):
             self._assign(self._members[name], file)

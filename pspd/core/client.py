@@ -44,6 +44,9 @@ from pspd.core.wire import (
 HELLO_INTERVAL_NS = 5 * SECOND_NS
 """How often a client shows where it is: well within the time for which NATs keep a mapping."""
 
+ANSWERED_MAX = 1024
+"""How many broadcasts are remembered, so that one that comes twice is not answered twice."""
+
 _HELLO_TIMER = b"hello"
 
 
@@ -70,6 +73,7 @@ class ClientMachine:
         self._session = 0
         self._server: Address = ("", 0)
         self._parameters: Parameters | None = None
+        self._answered: dict[int, None] = {}
         self._hello_number = 0
         self._hello_sent_at: int | None = None
 
@@ -101,6 +105,7 @@ class ClientMachine:
     def joined(self, session: int, server: Address, parameters: Parameters, now: int) -> None:
         """The server took the client in. Files are assigned anew; what is held stays."""
         self._session, self._server, self._parameters = session, server, parameters
+        self._answered.clear()
         for download in self.downloads.values():
             download.new_session()
             self._timers.cancel(download.file_id)
@@ -140,7 +145,7 @@ class ClientMachine:
         """The server told of a file to get, and of the share to get first (R1). Repeating it adds shares."""
         assert self._parameters is not None, "a file is assigned within a session"
         download = self.downloads.get(manifest.file_id)
-        if download is None:
+        if download is None or download.manifest != manifest:  # new, or divided anew: other units
             download = Download(manifest, held, self._parameters, self._random, self.rtt.srtt_ns)
             self.downloads[manifest.file_id] = download
             self._held[manifest.file_id] = (manifest, download.verified)
@@ -268,8 +273,12 @@ class ClientMachine:
         download = self.downloads.get(broadcast.file_id)
         if download is not None:
             download.hear_broadcast(broadcast.asked[-1].stop if broadcast.asked else 0)
+        if broadcast.number in self._answered:
+            self._drop(DropReason.DUPLICATE, "broadcast")
+            return
         for entry in broadcast.asked:
             if entry.responder in (EVERY_HOLDER, self._session) and verified.covers(entry.start, entry.stop):
+                self._answered[broadcast.number] = None
                 length = manifest.byte_span(entry.start, entry.stop)[1]
                 self._effects.append(
                     Contribute(
@@ -284,6 +293,8 @@ class ClientMachine:
                         )
                     )
                 )
+        if len(self._answered) > ANSWERED_MAX:
+            del self._answered[next(iter(self._answered))]
 
     def frame_refused(self, reason: DropReason, origin: str) -> None:
         """What came in over TCP was no frame; its connection is closed."""

@@ -11,8 +11,9 @@ from pspd.core.parameters import MILLISECOND_NS
 
 COURTESY_FRACTION = 8
 """One eighth of the time may be spent waiting: no client is slowed by more."""
-BUDGET_MAX_NS = 200 * MILLISECOND_NS
-BUDGET_INITIAL_NS = 50 * MILLISECOND_NS
+BUDGET_MAX_NS = 1000 * MILLISECOND_NS
+BUDGET_INITIAL_NS = 250 * MILLISECOND_NS
+"""Drift comes in bursts: a busy machine may keep a client from its work for some tenths of a second."""
 BUDGET_MIN_NS = MILLISECOND_NS
 """Less than this is not worth a pause."""
 

@@ -8,7 +8,7 @@ from random import Random
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.parameters import Order, Parameters
 from pspd.core.ranges import Range, RangeSet
-from pspd.core.rto import RttEstimator
+from pspd.core.rto import LINEAR_TIMEOUTS, RttEstimator
 from pspd.core.storage import Held, Written
 from pspd.core.window import Window
 from pspd.core.wire import Frame, Request
@@ -56,6 +56,7 @@ class Download:
         self._number = 0
         self._acknowledged = 0
         self._cursor = 0
+        self._named_stop = 0
         self._unrequested_chunks = 0
         self._sent_at: dict[int, int] = {}
 
@@ -120,18 +121,20 @@ class Download:
         if not wanted:
             return []
         if parameters.order is Order.SEQUENTIAL:
-            start = 0
+            # What gets no answer again and again may have no holder: other chunks have their turn.
+            start = 0 if self.rtt.timeout_count <= LINEAR_TIMEOUTS else self._named_stop
         elif parameters.order is Order.CURSOR:
             start = self._cursor
         else:
             start = self._random_chunk(wanted)
-        picked, room_chunks = [], parameters.window_max_chunks
+        # Where one chunk is asked at a time a range is one chunk; where many are, all that lack are named.
+        range_chunks = 1 if parameters.window_max_chunks == 1 else self.manifest.chunk_count
+        picked: list[Range] = []
         for low, high in wanted.cyclic_from(start):
-            # Where one chunk is asked at a time a range is one chunk; where many are, all that lack are named.
-            high = min(high, low + room_chunks) if room_chunks == 1 else high
-            picked.append(Range(low, high))
+            picked.append(Range(low, min(high, low + range_chunks)))
             if len(picked) == parameters.request_ranges:
                 break
+        self._named_stop = picked[-1].stop
         return picked
 
     def _random_chunk(self, wanted: RangeSet) -> int:
@@ -156,6 +159,7 @@ class Download:
         for unit in written.verified:
             self.verified.add(*unit)
         for unit in written.corrupt:
+            self.verified.discard(*unit)
             self.lacking.add(*unit)
         chunk_count = frame.stop - frame.start
         self.window.delivered(chunk_count, self.rtt.min_ns, now)

@@ -31,8 +31,8 @@ FETCH_TRIES_MAX = 10
 """After so many broadcasts a fetch is given up; whoever waits for it is served anew, with other chunks first."""
 REORDERING_NS_MIN = 2 * MILLISECOND_NS
 """A broadcast that a later one overtook may still be on its way: it is given this, or half a round trip."""
-RECEIVE_TIMEOUT_NS = 60 * SECOND_NS
-"""How long one contribution may take to come in."""
+RECEIVE_TIMEOUT_NS = 600 * SECOND_NS
+"""How long one contribution may take to come in; that bytes keep coming is seen to by the connection."""
 CACHE_FRACTION = 4
 """One frame takes at most this fraction of the cache, so that several are on their way at a time."""
 
@@ -153,6 +153,7 @@ class Fetching:
         for fetch in self._timers.expired(now):
             if fetch.sender is not None:
                 self._emit(CloseLink(fetch.sender))
+                self._timers.set(fetch, now + RECEIVE_TIMEOUT_NS)
             elif self._is_answering(fetch, now):
                 self._timers.set(fetch, now + self._timeout_ns(fetch))
             elif fetch.tries >= FETCH_TRIES_MAX or not fetch.waiters:

@@ -204,6 +204,10 @@ class Manifest:
         index = bisect_right(starts, chunk) - 1
         if index >= 0 and chunk < pieces[index].stop:
             return pieces[index], self.cut_digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
+        return self.block_at(chunk)
+
+    def block_at(self, chunk: int) -> tuple[Range, bytes]:
+        """The block that holds a chunk, cut or not, and its digest."""
         block, step = chunk // self.block_chunks, self.block_chunks
         span = Range(block * step, min((block + 1) * step, self.chunk_count))
         return span, self.block_digests[block * DIGEST_BYTES : (block + 1) * DIGEST_BYTES]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pspd.core.effects import Address
@@ -9,6 +10,7 @@ from pspd.core.manifest import FileId
 from pspd.core.parameters import MILLISECOND_NS, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.rto import RttEstimator
+from pspd.core.storage import Held
 from pspd.core.window import Window
 from pspd.errors import BadArgument
 
@@ -83,6 +85,7 @@ class Member:
         source: it holds one file whole and wants none.
         instance_id: who it is, kept with its files.
         address: where its datagrams come from; None before the first.
+        told: what it said at joining that it holds, by file.
         delivery_port: where it takes connections for deliveries; 0 if it takes none.
         linked: its TCP link is open.
         srtt_us: round-trip time as it measured it, in microseconds.
@@ -101,12 +104,14 @@ class Member:
         instance_id: bytes,
         delivery_port: int,
         parameters: Parameters,
+        told: Mapping[FileId, Held] | None = None,
     ) -> None:
         self.session = session
         self.name = name
         self.source = source
         self.instance_id = instance_id
         self.address: Address | None = None
+        self.told = told or {}
         self.delivery_port = delivery_port
         self.linked = False
         self.srtt_us = 0

@@ -16,7 +16,7 @@ from pspd.core.manifest import CHUNK_BYTES, FileId
 from pspd.core.members import Interest, Member
 from pspd.core.parameters import Parameters
 from pspd.core.pending import Fetch
-from pspd.core.ranges import Range
+from pspd.core.ranges import Range, RangeSet
 from pspd.core.shared_file import SharedFile
 from pspd.core.timers import Timers
 from pspd.core.wire import (
@@ -143,6 +143,12 @@ class Relay:
                 fetch.leave(interest)
         member.interests.clear()
 
+    def wake(self, file: SharedFile) -> None:
+        """Chunks of a file may be had that could not before: whoever asked for any is served anew."""
+        for member in self._members.values():
+            if (interest := member.interests.get(file.file_id)) is not None and interest.open:
+                self._hungry[interest] = None
+
     # -- promises
 
     def serve(self, now: int) -> None:
@@ -170,7 +176,7 @@ class Relay:
         """Fetches for a client; returns whether it wants more than could be fetched, and is in line for it."""
         if interest.open and interest.credit_chunks > 0:
             self._fetch_from_cursor(interest)
-        if not interest.open or interest.credit_chunks <= 0:
+        if interest.credit_chunks <= 0 or not interest.open.common(interest.file.available):
             return False
         interest.echo = 0
         line = self._blocked.setdefault(interest.file, {})
@@ -216,7 +222,8 @@ class Relay:
     def _fetch_from_cursor(self, interest: Interest) -> None:
         file = interest.file
         shares_tried = 0
-        for start, stop in list(interest.open.cyclic_from(file.cursor)):
+        available = RangeSet(interest.open.common(file.available))
+        for start, stop in available.cyclic_from(file.cursor):
             while start < stop and interest.credit_chunks > 0:
                 span, holder = self._fetching.fetchable(file, start, stop)
                 if span is None:

@@ -29,16 +29,17 @@ class RttEstimator:
     Attributes:
         srtt_ns: the smoothed round-trip time; 0 before the first sample.
         min_ns: the shortest round trip seen.
+        timeout_count: timeouts since the last answer.
     """
 
-    __slots__ = ("_rto_min_ns", "_rttvar_ns", "_timeout_count", "min_ns", "srtt_ns")
+    __slots__ = ("_rto_min_ns", "_rttvar_ns", "min_ns", "srtt_ns", "timeout_count")
 
     def __init__(self, rto_min_ns: int = RTO_MIN_NS) -> None:
         self._rto_min_ns = rto_min_ns
         self.srtt_ns = 0
         self.min_ns = 0
         self._rttvar_ns = 0
-        self._timeout_count = 0
+        self.timeout_count = 0
 
     def sample(self, rtt_ns: int) -> None:
         """Takes in a measured round trip (RFC 6298, section 2)."""
@@ -51,11 +52,11 @@ class RttEstimator:
 
     def timed_out(self) -> None:
         """No answer came: the backoff begins or goes on (section 5.5)."""
-        self._timeout_count += 1
+        self.timeout_count += 1
 
     def answered(self) -> None:
         """An answer came: the backoff ends (section 5.7)."""
-        self._timeout_count = 0
+        self.timeout_count = 0
 
     @property
     def rto_ns(self) -> int:
@@ -72,6 +73,6 @@ class RttEstimator:
             random: for up to a quarter of jitter, so that those who lost together do not ask together.
             timeout_count: timeouts in a row, where the caller counts them by message; else those counted here.
         """
-        count = self._timeout_count if timeout_count is None else timeout_count
+        count = self.timeout_count if timeout_count is None else timeout_count
         backed_off_ns = min(self.rto_ns << min(max(0, count - LINEAR_TIMEOUTS), 16), RTO_MAX_NS)
         return int(backed_off_ns * (1 + _JITTER * random.random()))

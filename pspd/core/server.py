@@ -48,6 +48,7 @@ from pspd.errors import BadArgument, LimitReached, NameTaken, SessionUnknown
 LEASE_NS = 10 * SECOND_NS
 MEMBERS_MAX = 20_000
 LOST_CLIENTS_MAX = 1024
+PORT_MAX = 65535
 
 
 class ServerMachine:
@@ -122,13 +123,15 @@ class ServerMachine:
             self._lose(present, "it joined again", now)
         if len(self.members) >= MEMBERS_MAX:
             raise LimitReached(f"the network has its most members ({MEMBERS_MAX}) already")
-        member = Member(self._new_session(), name, source, instance_id, delivery_port, self.parameters)
+        if not 0 <= delivery_port <= PORT_MAX:
+            raise BadArgument(f"delivery port {delivery_port} is none: name one from 0 to {PORT_MAX}")
+        member = Member(self._new_session(), name, source, instance_id, delivery_port, self.parameters, held)
         self.members[name] = self._sessions[member.session] = member
         self.lost_clients.pop(name, None)
         self._leases.set(member.session, now + LEASE_NS)
         self._size_cache()
         self._effects.append(ClientJoined(name))
-        self.catalogue.member_joined(member, held or {}, now)
+        self.catalogue.member_joined(member, now)
         return member
 
     def _new_session(self) -> int:
@@ -241,7 +244,7 @@ class ServerMachine:
 
     def _receive_request(self, member: Member, request: Request, now: int) -> None:
         file = self.catalogue.files.get(request.file_id)
-        if file is None or member.source:
+        if file is None or file.phase is Phase.ANNOUNCED or member.source:
             self._drop(DropReason.UNKNOWN_FILE, member.name)
             return
         file.traffic.request_datagrams += 1

@@ -25,7 +25,7 @@ from pspd.core.effects import (
 from pspd.core.manifest import FileId
 from pspd.core.storage import Storage
 from pspd.daemon.process import first_of
-from pspd.errors import PspError, StorageError, TimedOut, Unreachable
+from pspd.errors import NotFound, PspError, SessionUnknown, StorageError, TimedOut, Unreachable
 from pspd.net.client import ClientPlane
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
@@ -107,10 +107,12 @@ class MemberDaemon:
                 if self._leaving:
                     return
                 log.info("%s: the session ended: %s", self.name, ended)
-            except PspError as error:
-                if isinstance(error, StorageError):
+            except PspError:
+                if self._failure.done():
                     raise
                 log.info("%s: lost the server: waiting for it to come back", self.name)
+            if self._leaving:
+                return
             session = await self._join_again()
 
     async def _join_first(self, connect_seconds: float) -> Session:
@@ -247,12 +249,13 @@ class MemberDaemon:
             try:
                 await call()
                 return
-            except (Unreachable, TimedOut):
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, REJOIN_SECONDS_MAX)
-            except PspError as error:
+            except (SessionUnknown, NotFound) as error:
                 log.debug("%s: report refused: %s", self.name, error)
                 return
+            except PspError as error:
+                log.info("%s: report failed, will be repeated: %s", self.name, error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, REJOIN_SECONDS_MAX)
 
     def _fail(self, error: PspError) -> None:
         if not self._failure.done():
@@ -263,8 +266,9 @@ async def _resolve(server: str) -> Address:
     host, port = parse_address(server)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise Unreachable(f"{host!r} is no known host: {error.strerror}: name another with --server") from None
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise Unreachable(f"{host!r} is no known host: {why}: name another with --server") from None
     address = found[0][4]
     # "Any address" is where a server may listen; whoever names it as a destination means this machine.
     return _UNSPECIFIED.get(str(address[0]), str(address[0])), int(address[1])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pspd.core.manifest import Manifest
-from pspd.daemon.member import Ended, MemberDaemon
+from pspd.daemon.member import Ended, MemberDaemon, Stopped
 from pspd.daemon.process import first_of
 from pspd.errors import PspError, SessionUnknown, TimedOut, Unreachable, WrongState
 from pspd.rpc.client import Session, open_channel
@@ -109,6 +109,8 @@ class _Seeding:
             try:
                 await first_of(self._member.serve_session(session), self._work())
                 return
+            except Stopped:
+                raise WrongState("the server asked the source to stop: seed again to finish") from None
             except (Ended, SessionUnknown, Unreachable, TimedOut):
                 if await self._is_over():
                     return
@@ -177,9 +179,8 @@ def _refuse_if_nobody_takes(file: network_pb2.File) -> None:
 
 
 def _needs_no_source(file: network_pb2.File, *, divided_here: bool) -> bool:
-    if file.state in (network_pb2.FILE_STATE_SEEDED, network_pb2.FILE_STATE_COMPLETE):
-        return True
-    if file.state == network_pb2.FILE_STATE_SEEDING:
+    """Whoever seeded it may go once it is seeded; whoever came to repair it stays while it is alone."""
+    if not file.seeded:
         return False
-    # Distributing or stalled: whoever seeded it may go, whoever came to repair it stays while it is alone.
-    return divided_here or file.min_holder_count >= SAFE_HOLDERS
+    alone = file.state != network_pb2.FILE_STATE_COMPLETE and file.min_holder_count < SAFE_HOLDERS
+    return divided_here or not alone

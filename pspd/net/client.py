@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from random import Random
@@ -36,6 +37,8 @@ DIAL_SECONDS_MAX = 2.0
 """Between two attempts to reach the server by TCP: doubled from the one to the other, with jitter."""
 CONNECTIONS_MAX = 256
 """Transfers with a connection of their own that may be open at a time (classic)."""
+
+log = logging.getLogger(__name__)
 
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
@@ -152,8 +155,8 @@ class ClientPlane:
         try:
             payload = self._storage.payload(frame.file_id, frame.start, frame.stop)
         except PspError as error:
-            self._failed(error)
-            return
+            log.warning("cannot send chunks [%d, %d): %s", frame.start, frame.stop, error)
+            return  # the server asks again, and others
         views = [payload] if isinstance(payload, memoryview) else payload
         if self._kept_links:
             if self._link is not None:

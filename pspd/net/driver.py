@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 E = TypeVar("E")
+
+log = logging.getLogger(__name__)
 
 
 class Machine(Protocol[E]):
@@ -46,10 +49,16 @@ class Driver(Generic[E]):
         try:
             while effects := self._machine.poll():
                 for effect in effects:
-                    self._carry_out(effect)
+                    self._carry_out_safely(effect)
         finally:
             self._pumping = False
         self._set_alarm()
+
+    def _carry_out_safely(self, effect: E) -> None:
+        try:
+            self._carry_out(effect)
+        except Exception:  # a fault in one effect is not to cost the others; the protocol asks again
+            log.exception("an effect could not be carried out: %s", type(effect).__name__)
 
     def _set_alarm(self) -> None:
         # An alarm that rings too early does no harm; so it is moved only when it would ring too late.

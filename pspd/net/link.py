@@ -25,7 +25,7 @@ VIEWS_PER_SEND = 64
 OUTGOING_FRAMES_MAX = 4096
 """Frames that may wait on one link; what is beyond is not sent, and asked for again."""
 SILENT_SECONDS_MAX = 15.0
-"""How long a connection that was accepted may stay silent before its first frame."""
+"""How long a connection may stay silent where bytes are due: before its first frame, and within one."""
 
 _SCRATCH = memoryview(bytearray(1024 * 1024))
 _MORE = getattr(socket, "MSG_MORE", 0)
@@ -132,13 +132,14 @@ class Link:
         self._drop_left = 0
         self._targets = [self._head]
         self._silence: asyncio.TimerHandle | None = None
+        self._received_count = 0
         if connecting:
             self._loop.add_writer(stream, self._on_connected)
             self._writing = True
         else:
             self.peer = stream.getpeername()[:2]
             self._loop.add_reader(stream, self._on_readable)
-            self._silence = self._loop.call_later(SILENT_SECONDS_MAX, self.close)
+            self._expect_bytes()
 
     @staticmethod
     def dial(address: Address, handler: LinkHandler) -> Link:
@@ -171,12 +172,17 @@ class Link:
             if done:
                 done(False)
             return
-        self._outgoing.append(_Outgoing(encode_frame(frame), payload, done))
+        try:
+            self._outgoing.append(_Outgoing(encode_frame(frame), payload, done))
+        except OSError:  # no descriptor left: it is asked for again
+            if done:
+                done(False)
+            return
         if not self._writing:
             self._flush()
 
     def close_when_sent(self) -> None:
-        """Says to the other side that nothing more comes, once everything is sent."""
+        """Says to the other side that nothing more comes, once everything is sent; it then has to close."""
         self._closing_when_sent = True
         if not self._outgoing:
             self._finish_sending()
@@ -202,6 +208,7 @@ class Link:
     def _finish_sending(self) -> None:
         with contextlib.suppress(OSError):
             self._stream.shutdown(socket.SHUT_WR)
+        self._expect_bytes()
 
     def _watch_writable(self, wanted: bool) -> None:
         if wanted != self._writing:
@@ -231,6 +238,7 @@ class Link:
                     self.close()
                 if self.closed:
                     return
+                self._received_count += count
                 self._advance(count)
         except BlockingIOError:
             return
@@ -271,7 +279,7 @@ class Link:
                 self._start_frame(decode_frame(self._head))
 
     def _start_frame(self, frame: Frame) -> None:
-        self._end_silence()
+        self._expect_bytes()
         targets = self._handler.frame_started(self, frame)
         if targets is None or frame.length == 0:
             self._drop_left = frame.length
@@ -281,10 +289,21 @@ class Link:
             self._frame = frame
             self._targets = [*targets, self._head]
 
-    def _end_silence(self) -> None:
-        if self._silence is not None:
-            self._silence.cancel()
-            self._silence = None
+    def _expect_bytes(self) -> None:
+        """From now on bytes are due: their absence breaks the connection."""
+        if self._silence is None:
+            self._silence = self._loop.call_later(SILENT_SECONDS_MAX, self._check_progress, self._received_count)
+
+    @property
+    def _has_part_of_a_head(self) -> bool:
+        return self._frame is None and len(self._targets[0]) < FRAME_BYTES
+
+    def _check_progress(self, received_count: int) -> None:
+        self._silence = None
+        if self._received_count == received_count:
+            self._break()
+        elif self._frame is not None or self._drop_left or self._closing_when_sent or self._has_part_of_a_head:
+            self._expect_bytes()
 
     def _expect_head(self) -> None:
         self._targets = [self._head]
@@ -296,7 +315,8 @@ class Link:
         self._loop.remove_reader(self._stream)
         self._loop.remove_writer(self._stream)
         self._stream.close()
-        self._end_silence()
+        if self._silence is not None:
+            self._silence.cancel()
         frame, self._frame = self._frame, None
         if frame is not None:
             self._handler.frame_aborted(self, frame)

@@ -165,7 +165,7 @@ class MemberClient:
                 session_id=session,
                 file_id=file_id,
                 milestone=membership_service_pb2.FILE_MILESTONE_DECLINED,
-                reason=reason,
+                reason=reason.encode("utf-8", "replace").decode("utf-8"),
             )
         )
 

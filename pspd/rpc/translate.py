@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from pspd.core.cache import Cache
 from pspd.core.effects import Assign, EndSession, Milestone, StartExchange, address_text
@@ -13,6 +14,7 @@ from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import ServerMachine
 from pspd.core.shared_file import Phase, SharedFile, Traffic
 from pspd.core.storage import Held
+from pspd.errors import BadArgument
 from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import network_pb2 as pb
 
@@ -105,7 +107,16 @@ def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
 
 
 def holdings_from_pb(messages: Iterable[pb.Holding]) -> dict[FileId, Held]:
-    """What a client holds, from messages."""
+    """What a client holds, from messages.
+
+    Raises:
+        BadArgument: ranges are not ascending and disjoint.
+    """
+    messages = list(messages)
+    for message in messages:
+        borders = [border for span in message.ranges for border in (span.start, span.stop)]
+        if any(left > right for left, right in pairwise(borders)):
+            raise BadArgument("the ranges that a client says it holds are not ascending and disjoint")
     return {
         message.file_id: Held(
             RangeSet(span for span in ranges_from_pb(message.ranges) if span.start < span.stop),
@@ -197,6 +208,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         cached_bytes=machine.cache.chunks_of(file.file_id) * CHUNK_BYTES,
         cached_bytes_when_seeded=file.cached_bytes_when_seeded,
         held_back=file.held_back,
+        seeded=file.seeded_at is not None,
     )
     if with_clients:
         message.clients.extend(_file_client_to_pb(file, name) for name in clients)

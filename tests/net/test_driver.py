@@ -83,7 +83,7 @@ async def test_pumping_from_within_an_effect_keeps_the_order() -> None:
 
 
 @on_loop
-async def test_an_effect_that_fails_does_not_stop_the_driver_for_ever() -> None:
+async def test_an_effect_that_fails_does_not_cost_the_others() -> None:
     machine, done = FakeMachine(deque([["bad"], ["good"]])), list[str]()
 
     def carry_out(effect: str) -> None:
@@ -92,8 +92,6 @@ async def test_an_effect_that_fails_does_not_stop_the_driver_for_ever() -> None:
         done.append(effect)
 
     driver = Driver(machine, carry_out)
-    with pytest.raises(RuntimeError, match="bad"):
-        driver.pump()
     driver.pump()
     assert done == ["good"]
 

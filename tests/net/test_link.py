@@ -8,7 +8,7 @@ import pytest
 
 from pspd.core.wire import FRAME_BYTES, DropReason, Frame, Kind, encode_frame
 from pspd.net import link as link_module
-from tests.net.links import SESSION, Ends, Recorder, delivery
+from tests.net.links import SESSION, Ends, Recorder, close_when, delivery
 from tests.support.loops import on_loop
 
 pytestmark = pytest.mark.usefixtures("each_loop")
@@ -174,7 +174,7 @@ async def test_closing_aborts_the_frame_under_way_and_does_so_once() -> None:
 @on_loop
 async def test_a_link_may_be_closed_while_it_tells_something(when: str) -> None:
     """Whatever it was told meanwhile, nothing is told after its end, and no frame that came with it."""
-    recorder = Recorder(react=lambda what, link: link.close() if what == when else None)
+    recorder = Recorder(react=close_when(when))
     async with Ends(recorder) as ends:
         await ends.far.send((encode_frame(delivery(4)) + b"data") * 2 + encode_frame(delivery(4)))
         ends.far.stream.close()
@@ -187,7 +187,7 @@ async def test_a_link_may_be_closed_while_it_tells_something(when: str) -> None:
 
 @on_loop
 async def test_a_link_may_be_closed_when_an_unwanted_frame_starts() -> None:
-    recorder = Recorder(unwanted=frozenset({1}), react=lambda what, link: what == "started" and link.close())
+    recorder = Recorder(unwanted=frozenset({1}), react=close_when("started"))
     async with Ends(recorder) as ends:
         await ends.far.send((encode_frame(delivery(4)) + b"data") * 2)
         await ends.told("closed")

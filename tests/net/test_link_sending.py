@@ -14,7 +14,7 @@ import pytest
 from pspd.core.storage import FileSlice
 from pspd.core.wire import FRAME_BYTES, Frame, Kind, decode_frame, encode_frame
 from pspd.net.link import OUTGOING_FRAMES_MAX, VIEWS_PER_SEND, Link
-from tests.net.links import Ends, Far, Recorder, delivery
+from tests.net.links import Ends, Far, Recorder, close_when, delivery
 from tests.support.loops import on_loop, until
 
 pytestmark = pytest.mark.usefixtures("each_loop")
@@ -225,7 +225,11 @@ async def test_a_reader_that_crashes_ends_what_waits_for_it() -> None:
 
 @on_loop
 async def test_a_frame_may_be_sent_when_another_has_left() -> None:
-    outcomes = Outcomes(lambda number, _sent: number < 20 and send(number + 1))
+    def react(number: int, _sent: bool) -> None:
+        if number < 20:
+            send(number + 1)
+
+    outcomes = Outcomes(react)
 
     def send(number: int) -> None:
         ends.link.send(delivery(2, number), [memoryview(b"ok")], outcomes.of(number))
@@ -324,7 +328,7 @@ async def test_a_dialled_link_that_nobody_accepts_is_broken() -> None:
 
 @on_loop
 async def test_a_link_may_be_closed_as_soon_as_it_stands() -> None:
-    recorder = Recorder(react=lambda what, link: what == "opened" and link.close())
+    recorder = Recorder(react=close_when("opened"))
     outcomes, listening = Outcomes(), Listening()
     link = Link.dial(listening.address, recorder)
     link.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))

@@ -15,9 +15,9 @@ def test_the_current_context_names_the_server(lone_pspctl: Pspctl, fake: FakeSer
     assert lone_pspctl("clients").exit_code == 0
 
 
-def test_the_environment_wins_over_the_context(pspctl: Pspctl) -> None:
+def test_the_environment_wins_over_the_context(pspctl: Pspctl, fake: FakeServer) -> None:
     pspctl("context", "add", "lab", "127.0.0.1:1")
-    pspctl("context", "use", "lab")
+    assert f"PSPCTL_SERVER comes first: commands talk to {fake.address}" in pspctl("context", "use", "lab").stderr
     assert pspctl("clients").exit_code == 0
 
 
@@ -55,6 +55,11 @@ def test_a_name_is_not_given_away_twice(lone_pspctl: Pspctl) -> None:
 def test_a_context_that_is_not_there_is_not_found(lone_pspctl: Pspctl) -> None:
     for command in ("use", "rm"):
         assert lone_pspctl("context", command, "lab").exit_code == 3
+
+
+def test_a_context_needs_a_name(lone_pspctl: Pspctl, config_dir: Path) -> None:
+    assert lone_pspctl("context", "add", "", "lab:7070").exit_code == 2
+    assert not config_dir.exists()
 
 
 def test_an_address_must_be_one(lone_pspctl: Pspctl, config_dir: Path) -> None:

@@ -135,8 +135,12 @@ def environment(fake: FakeServer) -> dict[str, str]:
     return os.environ | {"PSPCTL_SERVER": fake.address, "COLUMNS": "120", "TERM": "xterm"}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_it_with_its_code(fake: FakeServer, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "error"),
+    [(signal.SIGINT, 130, b""), (signal.SIGTERM, 143, b"pspctl: error: terminated\n")],
+    ids=["interrupt", "terminate"],
+)
+def test_a_signal_ends_a_watch_with_its_code(fake: FakeServer, number: signal.Signals, code: int, error: bytes) -> None:
     fake.stream_stays = True
     with subprocess.Popen(
         [PSPCTL, "status", "--watch"],
@@ -149,7 +153,15 @@ def test_a_signal_ends_it_with_its_code(fake: FakeServer, number: signal.Signals
         assert process.stdout.readline() == b"client-0: connected\n"
         process.send_signal(number)
         assert process.wait(10) == code
-        assert process.stderr.read() == b"pspctl: error: interrupted\n"
+        assert process.stderr.read() == error
+
+
+@pytest.mark.parametrize("arguments", [["files"], ["status", "-o", "json"], ["status", "--watch"]], ids=" ".join)
+def test_an_answer_that_cannot_be_written_is_an_error(fake: FakeServer, arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        process = subprocess.run([PSPCTL, *arguments], stdout=full, stderr=subprocess.PIPE, env=environment(fake))
+    assert process.returncode == 1
+    assert process.stderr == b"pspctl: error: cannot write the answer: No space left on device\n"
 
 
 def test_a_reader_that_leaves_is_no_error_to_talk_of(fake: FakeServer) -> None:

@@ -18,7 +18,7 @@ StartAgent = Callable[[], tuple[AgentServicer, str]]
 @pytest.mark.parametrize("command", [["cache"], ["cache", "show"]], ids=" ".join)
 def test_cache_shows_the_cache(pspctl: Pspctl, command: list[str]) -> None:
     assert pspctl(*command).stdout == (
-        "cache 8.0 KiB of 64.0 MiB used, hit ratio 75.0 %, at most 0 B; 3 hits, 1 misses, 0 joined a fetch, 0 evicted\n"
+        "cache 8.0 KiB of 64.0 MiB used, hit ratio 75.0 %, at most 0 B; 3 hits, 1 miss, 0 joined a fetch, 0 evicted\n"
     )
     document = json.loads(pspctl(*command, "-o", "json").stdout)
     assert document["schema_version"] == 1
@@ -43,9 +43,15 @@ def test_cache_cannot_be_sized_by_clients_that_are_not_there(pspctl: Pspctl, fak
 
 
 def test_launch_on_the_servers_machine(pspctl: Pspctl, fake: FakeServer) -> None:
-    assert pspctl("launch", 2, "--dir", "/data").stdout == "launched-0\nlaunched-1\n"
+    assert pspctl("launch", 2, "--dir", "/data").stdout == (
+        f"launched-0 started by {fake.address}, below /data\nlaunched-1 started by {fake.address}, below /data\n"
+    )
     request = fake.asked["LaunchClientsRequest"]
     assert (request.count, request.dir) == (2, "/data")
+    assert "below its default folder" in pspctl("launch", 1).stdout
+    assert json.loads(pspctl("launch", 1, "-o", "json").stdout)["clients"] == [
+        {"name": "launched-0", "address": fake.address, "dir": ""}
+    ]
 
 
 def test_launch_spreads_clients_over_agents(pspctl: Pspctl, fake: FakeServer, start_agent: StartAgent) -> None:
@@ -110,6 +116,10 @@ def test_version(pspctl: Pspctl) -> None:
         "pspctl": metadata.version("psp-network"),
         "server": "9.9.9",
     }
+
+
+def test_version_may_be_asked_for_as_an_option(lone_pspctl: Pspctl) -> None:
+    assert lone_pspctl("--version").stdout == f"pspctl {metadata.version('psp-network')}\n"
 
 
 def test_version_needs_no_server(lone_pspctl: Pspctl) -> None:

@@ -127,6 +127,40 @@ def test_whatever_goes_wrong_everything_is_stopped(
     assert not list(target.rglob(".psp"))
 
 
+def test_a_failed_run_leaves_no_folder_that_it_made(
+    lone_pspctl: Pspctl, original: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_FAULT", "server-dies")
+    assert lone_pspctl("run", original, "--clients", 1, "--to", target).exit_code == 1
+    assert not target.exists()
+    target.mkdir()
+    assert lone_pspctl("run", original, "--clients", 1, "--to", target).exit_code == 1
+    assert target.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--clients", "2001"], "2001 clients are too many for this machine: give --clients 1 to 2000"),
+        (["--clients", "1", "--cache", "0"], "a cache of 0 bytes holds no chunk: give --cache 1KiB or more"),
+        (["--clients", "1", "--cache", "1.5GiB"], "write a whole number and B, KiB, MiB, GiB or TiB"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_starts(
+    lone_pspctl: Pspctl,
+    original: Path,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    text: str,
+) -> None:
+    monkeypatch.setattr(local, "core_count", lambda: 2)
+    result = lone_pspctl("run", original, "--to", target, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert text in result.stderr
+    assert not target.exists()
+
+
 @pytest.mark.parametrize("found", ["big.iso", ".psp"])
 def test_what_is_there_already_is_left_alone(lone_pspctl: Pspctl, original: Path, target: Path, found: str) -> None:
     (target / "client-2").mkdir(parents=True)

@@ -100,8 +100,61 @@ def test_a_timeout_says_what_was_waited_for(
     source.steps, source.stays = steps, True
     result = pspctl("seed", original, "--timeout", "0.2")
     assert (result.exit_code, result.stdout) == (6, "")
-    assert result.stderr == f"pspctl: error: big.iso was not seeded after 0.2 s: {so_far}\n"
+    assert result.stderr.splitlines()[-1] == f"pspctl: error: big.iso was not seeded after 0.2 s: {so_far}"
     assert source.left
+
+
+def test_waiting_for_clients_is_told(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    source.steps = [Step("waiting", done, 3) for done in (0, 0, 1, 3)]
+    assert pspctl("seed", original).stderr == "pspctl: waiting for clients: 0 of 3 have joined\n"
+    assert pspctl("seed", original, "-q").stderr == ""
+
+
+def test_a_server_that_was_lost_is_told_and_named_at_the_timeout(
+    pspctl: Pspctl, source: FakeSource, original: Path
+) -> None:
+    source.steps, source.stays = [Step("seeding", 2, 8), *[Step("reconnecting", 0, 0)] * 2], True
+    result = pspctl("seed", original, "--timeout", "0.2")
+    assert result.exit_code == 6
+    note, error = result.stderr.splitlines()
+    assert note == f"pspctl: lost the server at {source.fake.address}: waiting for it to come back"
+    assert f"the server at {source.fake.address} was lost and has not come back" in error
+
+
+@pytest.mark.parametrize(
+    ("phase", "left"),
+    [("hashing", ""), ("seeding", "; big.iso is partly seeded: run the same command again to finish")],
+)
+def test_an_interrupt_says_what_it_leaves(
+    pspctl: Pspctl, source: FakeSource, original: Path, phase: str, left: str
+) -> None:
+    source.steps, source.refusal = [Step(phase, 2, 8)], KeyboardInterrupt()
+    result = pspctl("seed", original)
+    assert result.exit_code == 130
+    assert result.stderr == f"pspctl: error: interrupted{left}\n"
+
+
+@pytest.mark.parametrize("option", ["--wait", "--delete-source"])
+def test_an_exchange_that_is_held_back_is_not_waited_for(
+    pspctl: Pspctl, source: FakeSource, original: Path, option: str
+) -> None:
+    result = pspctl("seed", original, "--hold", option)
+    assert result.exit_code == 2
+    assert f"{option} with --hold would wait for ever" in result.stderr
+    assert source.asked == {}
+
+
+@pytest.mark.parametrize("option", ["--wait", "--delete-source"])
+def test_an_original_that_somebody_declined_stays(
+    pspctl: Pspctl, source: FakeSource, original: Path, option: str
+) -> None:
+    source.file = file(held=(8, 8))
+    source.file.clients.add(name="way2", refusal="no space left")
+    result = pspctl("seed", original, option)
+    assert result.exit_code == 4
+    assert "complete on 2 of 2 clients, 1 declined" in result.stdout
+    assert result.stderr == "pspctl: error: way2 declined it: no space left\n"
+    assert original.exists()
 
 
 def test_a_file_that_is_there_already_is_said_to_be(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
@@ -109,6 +162,7 @@ def test_a_file_that_is_there_already_is_said_to_be(pspctl: Pspctl, source: Fake
     result = pspctl("seed", original)
     assert result.exit_code == 0
     assert result.stderr == "pspctl: big.iso is already in the network: nothing had to be seeded\n"
+    assert pspctl("seed", original, "--clients", 2).stderr.endswith("; --clients was ignored\n")
 
 
 def test_a_name_that_is_taken_is_a_conflict(pspctl: Pspctl, source: FakeSource, original: Path) -> None:

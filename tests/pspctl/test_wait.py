@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+import pytest
 
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import Pspctl
@@ -15,7 +18,7 @@ def test_wait_returns_when_every_client_has_the_file(pspctl: Pspctl, fake: FakeS
     result = pspctl("wait", "big.iso")
     assert result.exit_code == 0
     assert result.stderr == ""
-    assert "complete on 2 of 2 clients: seeded in 0.5 s, exchanged in 1.5 s at 0.0 MiB/s" in result.stdout
+    assert "complete on 2 of 2 clients: seeded in 0.5 s, exchanged in 1.5 s\n" in result.stdout
 
 
 def test_wait_answers_in_json(pspctl: Pspctl, fake: FakeServer) -> None:
@@ -47,6 +50,73 @@ def test_wait_says_what_a_stalled_file_lacks_until_it_goes_on(pspctl: Pspctl, fa
     )
     for option in (["-q"], ["-o", "json"]):
         assert pspctl("wait", "big.iso", *option).stderr == ""
+
+
+def test_chunks_that_are_missing_are_told_by_their_last_holder(pspctl: Pspctl, fake: FakeServer) -> None:
+    missing = [
+        network_pb2.MissingRange(range=network_pb2.ChunkRange(start=start, stop=start + 1), last_holder=holder)
+        for start, holder in ((0, ""), (2, "anna"), (4, ""), (6, ""), (7, "anna"))
+    ]
+    fake.files = [file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=missing)]
+    assert pspctl("wait", "big.iso").stderr.splitlines()[0] == (
+        "pspctl: big.iso is stalled: chunks [0, 1), [4, 5), [6, 7) have no connected holder,"
+        " never held by a client: seed the file again;"
+        " chunks [2, 3) have no connected holder, last held by anna: bring it back; and 1 more range"
+    )
+
+
+def declined_file(**fields: Any) -> Any:
+    """A file that two clients have and one does not want."""
+    found = file(held=(8, 8), **fields)
+    found.clients.add(name="a-way", refusal="no space left")
+    return found
+
+
+def test_a_client_that_declined_is_told_of_after_the_answer(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [declined_file()]
+    result = pspctl("wait", "big.iso")
+    assert result.exit_code == 4
+    assert "complete on 2 of 2 clients, 1 declined: seeded" in result.stdout
+    assert result.stderr == "pspctl: error: a-way declined it: no space left\n"
+    result = pspctl("wait", "big.iso", "-o", "json")
+    assert (result.exit_code, json.loads(result.stdout)["file"]["declined_client_count"]) == (4, 1)
+    lines = pspctl("status", "big.iso").stdout.splitlines()
+    assert any("2/2, 1 declined" in line for line in lines)
+    assert "a-way declined it: no space left" in lines
+    assert [line.split()[0] for line in lines if line.split()[-1:] in (["yes"], ["declined"])] == [
+        "a-way",
+        "client-0",
+        "client-1",
+    ]
+    assert all(line == line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("share_chunk_counts", "delivered_bytes", "has_rate"),
+    [((4, 4), 8 << 20, True), ((8, 0), 8 << 20, False), ((4, 4), 2 << 20, False), ((4, 4), 17 << 20, False)],
+    ids=["usual", "late joiner", "brought along", "much more"],
+)
+def test_a_rate_is_shown_where_it_tells_of_the_exchange(
+    pspctl: Pspctl, fake: FakeServer, share_chunk_counts: tuple[int, ...], delivered_bytes: int, has_rate: bool
+) -> None:
+    found = file(held=(8, 8), size_bytes=8 << 20, exchange_seconds=0.05)
+    found.traffic.delivered_bytes = delivered_bytes
+    for client, count in zip(found.clients, share_chunk_counts, strict=True):
+        client.share_chunk_count = count
+    fake.files = [found]
+    text = pspctl("wait", "big.iso").stdout
+    assert "exchanged in 50 ms" in text
+    assert ("at 160.0 MiB/s" in text) == has_rate
+
+
+def test_wait_says_at_once_that_a_file_is_held_back(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files, fake.stream_stays = [file(name="my file", state=network_pb2.FILE_STATE_SEEDED, held_back=True)], True
+    note, error = pspctl("wait", "my file", "--timeout", "0.50").stderr.splitlines()
+    held = "held back: start it with `pspctl release 'my file'`"
+    assert note == f"pspctl: my file: {held}"
+    assert error == (
+        f"pspctl: error: my file was not complete after 0.5 s: seeded (held), 37.5 %, 0 of 2 clients have it; {held}"
+    )
 
 
 def test_wait_ends_when_the_server_does(pspctl: Pspctl, fake: FakeServer) -> None:

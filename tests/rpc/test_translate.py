@@ -123,10 +123,16 @@ class TestHoldings:
         messages = [pb.Holding.FromString(each.SerializeToString()) for each in translate.holdings_to_pb(held)]
         assert translate.holdings_from_pb(messages) == held
 
-    def test_ranges_that_are_none_are_passed_over(self) -> None:
-        ranges = [pb.ChunkRange(start=5, stop=5), pb.ChunkRange(start=9, stop=2), pb.ChunkRange(start=1, stop=3)]
+    def test_empty_ranges_are_passed_over(self) -> None:
+        ranges = [pb.ChunkRange(start=1, stop=3), pb.ChunkRange(start=5, stop=5)]
         held = translate.holdings_from_pb([pb.Holding(file_id=b"x", ranges=ranges)])
         assert held == {b"x": Held(RangeSet([(1, 3)]), False)}
+
+    @pytest.mark.parametrize("ranges", [[(9, 2)], [(5, 7), (1, 3)], [(1, 5), (4, 6)]])
+    def test_ranges_out_of_order_are_refused(self, ranges: list[tuple[int, int]]) -> None:
+        told = [pb.ChunkRange(start=start, stop=stop) for start, stop in ranges]
+        with pytest.raises(BadArgument):
+            translate.holdings_from_pb([pb.Holding(file_id=b"x", ranges=told)])
 
     def test_ranges_come_back_in_their_order(self) -> None:
         spans = (Range(5, 9), Range(0, 2))
