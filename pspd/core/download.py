@@ -57,6 +57,7 @@ class Download:
         self._acknowledged = 0
         self._cursor = 0
         self._named_stop = 0
+        self._sequence_start = 0
         self._unrequested_chunks = 0
         self._sent_at: dict[int, int] = {}
 
@@ -121,8 +122,10 @@ class Download:
         if not wanted:
             return []
         if parameters.order is Order.SEQUENTIAL:
-            # What gets no answer again and again may have no holder: other chunks have their turn.
-            start = 0 if self.rtt.timeout_count <= LINEAR_TIMEOUTS else self._named_stop
+            # What gets no answer again and again may have no holder: those after it have their turn first.
+            if self.rtt.timeout_count > LINEAR_TIMEOUTS:
+                self._sequence_start = self._named_stop
+            start = self._sequence_start
         elif parameters.order is Order.CURSOR:
             start = self._cursor
         else:

@@ -258,7 +258,8 @@ class ServerMachine:
         file.traffic.retransmit_count += request.repeated
         if self.parameters.kept_links:
             self._relay.acknowledged(interest, request.acknowledged)
-        if file.lack(member.name, request.ranges):
+        # A request that its sender's own report overtook is no news: who has the file lacks nothing.
+        if member.name not in file.complete and file.lack(member.name, request.ranges):
             self.catalogue.review(file, now)
         ranges = file.servable(member.name, request.ranges)
         self._relay.asked(interest, request.number, self._granted(request.window_chunks), ranges)

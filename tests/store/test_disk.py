@@ -16,7 +16,7 @@ import pspd.store.disk
 import pspd.store.open_files
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import Held
-from pspd.errors import StorageError
+from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
 from pspd.store.disk import DiskStore
 from tests.store.stores import MIB, SIZES, DiskBench, Sample, error_of
@@ -310,6 +310,21 @@ class TestJournal:
         disk.write(sample, 2, 3)
         disk.restart()
         assert disk.store.known()[sample.file_id].verified == RangeSet([(0, 1), (2, 3)])
+
+    def test_a_part_that_was_cut_short_is_not_shown_as_complete(self, disk: DiskBench) -> None:
+        sample = Sample(2 * MIB + 1024)
+        disk.begin(sample)
+        disk.write_all(sample)
+        (part,) = (disk.folder / ".psp").glob("*.part")
+        os.truncate(part, MIB)
+        with pytest.raises(IntegrityError):
+            disk.store.finish(sample.file_id)
+        assert disk.visible() == {}
+        disk.restart()
+        assert 0 < disk.begin(sample).verified.chunk_count <= 1024
+        disk.write_all(sample)
+        disk.store.finish(sample.file_id)
+        assert disk.visible() == {"a.bin": sample.data}
 
 
 class TestDiskErrors:
