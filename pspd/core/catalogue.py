@@ -65,12 +65,27 @@ class Catalogue:
             self._relay.wake(file)
         self._relay.serve(now)
 
+    def reach_changed(self, member: Member, now: int) -> None:
+        """What a member out of reach holds cannot be had, its share goes to another, and nobody waits for it (R12)."""
+        for file in self.files.values():
+            if member.in_reach:
+                file.come_back(member.name)
+                self._relay.wake(file)
+            else:
+                file.go_away(member.name)
+            for name in dict.fromkeys([*self._reassign_shares(file), member.name]):
+                self._assign(self._members[name], file)
+            self.review(file, now)
+        self._relay.serve(now)
+
     def _take_in(self, file: SharedFile, member: Member) -> None:
         """Counts what a member said at joining that it holds of a file."""
         known = member.told.get(file.file_id)
         file.hold(member.name, known.verified.within(0, file.manifest.chunk_count) if known else ())
         if known and known.complete:
             file.complete.add(member.name)
+        if not member.in_reach:
+            file.go_away(member.name)
 
     def member_left(self, member: Member, now: int) -> None:
         """What a member held is out of reach; a share that it had not got goes to another (R12)."""
@@ -134,8 +149,8 @@ class Catalogue:
             self.files.pop(file.file_id, None)
 
     def client_names(self) -> list[str]:
-        """Names of the connected clients, in the order in which they joined."""
-        return [member.name for member in self._members.values() if not member.source]
+        """Names of the connected clients that are in reach, in the order in which they joined."""
+        return [member.name for member in self._members.values() if member.in_reach and not member.source]
 
     def takers_of(self, file: SharedFile) -> list[str]:
         """Names of the connected clients that want or have a file: all that did not decline it."""

@@ -19,6 +19,7 @@ from pspd.core.effects import (
     Milestone,
     ReportMilestone,
     SendDatagram,
+    ServerHeard,
     address_text,
 )
 from pspd.core.manifest import FileId, Manifest
@@ -43,6 +44,9 @@ from pspd.core.wire import (
 
 HELLO_INTERVAL_NS = 5 * SECOND_NS
 """How often a client shows where it is: well within the time for which NATs keep a mapping."""
+
+SILENCE_NS = 20 * SECOND_NS
+"""After so long without a datagram from the server, a client says in its hellos that it hears nothing."""
 
 ANSWERED_MAX = 1024
 """How many broadcasts are remembered, so that one that comes twice is not answered twice."""
@@ -76,6 +80,8 @@ class ClientMachine:
         self._answered: dict[int, None] = {}
         self._hello_number = 0
         self._hello_sent_at: int | None = None
+        self._heard_at = 0
+        self._hears = True
 
     # -- for the driver
 
@@ -110,6 +116,7 @@ class ClientMachine:
             download.new_session()
             self._timers.cancel(download.file_id)
         self._hello_sent_at = None
+        self._heard_at, self._hears = now, True
         self._say_hello(now)
 
     def left(self) -> None:
@@ -127,11 +134,20 @@ class ClientMachine:
     def _say_hello(self, now: int) -> None:
         if self._hello_sent_at is not None:
             self.rtt.timed_out()
+        if now - self._heard_at >= SILENCE_NS:
+            self._set_hears(False)
         self._hello_number += 1
         self._hello_sent_at = now
-        hello = Hello(self._session, self._hello_number, min(self.rtt.srtt_ns // 1000, 2**32 - 1))
+        hears = self._hears and self.rtt.srtt_ns > 0
+        srtt_us = min(max(1, self.rtt.srtt_ns // 1000), 2**32 - 1) if hears else 0
+        hello = Hello(self._session, self._hello_number, srtt_us)
         self._effects.append(SendDatagram(self._server, encode_datagram(hello)))
         self._timers.set(_HELLO_TIMER, now + self.rtt.timeout_ns(self._random))
+
+    def _set_hears(self, hears: bool) -> None:
+        if hears != self._hears:
+            self._hears = hears
+            self._effects.append(ServerHeard(hears))
 
     # -- files
 
@@ -142,7 +158,7 @@ class ClientMachine:
     def file_assigned(
         self, manifest: Manifest, shares: tuple[Range, ...], exchange_started: bool, held: Held, now: int
     ) -> None:
-        """The server told of a file to get, and of the share to get first (R1). Repeating it adds shares."""
+        """The server told of a file to get, and of the share to get first (R1); told again, of its share now."""
         assert self._parameters is not None, "a file is assigned within a session"
         download = self.downloads.get(manifest.file_id)
         if download is None or download.manifest != manifest:  # new, or divided anew: other units
@@ -154,7 +170,7 @@ class ClientMachine:
             self._report(download, Milestone.COMPLETE)
             return
         if download.stage is not Stage.FINISHING:
-            download.add_shares(shares)
+            download.set_shares(shares)
             download.stage = Stage.EXCHANGE if exchange_started else Stage.SHARE
             self._advance(download, now)
 
@@ -164,6 +180,12 @@ class ClientMachine:
         if download is not None and download.stage in (Stage.SHARE, Stage.WAITING):
             download.stage = Stage.EXCHANGE
             self._advance(download, now)
+
+    def file_suspected(self, file_id: FileId) -> None:
+        """What is stored of a file is to be verified anew: until it is assigned again, nothing is held or wanted."""
+        self.downloads.pop(file_id, None)
+        self._held.pop(file_id, None)
+        self._timers.cancel(file_id)
 
     def file_finished(self, file_id: FileId) -> None:
         """The file is visible under its own name (R10)."""
@@ -247,6 +269,8 @@ class ClientMachine:
         if datagram.session != self._session or source != self._server:
             self._drop(DropReason.UNKNOWN_SESSION, origin)
             return
+        self._heard_at = now
+        self._set_hears(True)
         match datagram:
             case HelloAck(_, number):
                 self._hello_answered(number, now)

@@ -66,9 +66,9 @@ class Download:
         """The digest of the file's manifest."""
         return self.manifest.file_id
 
-    def add_shares(self, shares: tuple[Range, ...]) -> None:
-        """These ranges are the client's to get before the exchange (R1)."""
-        self._shares.update(shares)
+    def set_shares(self, shares: tuple[Range, ...]) -> None:
+        """These ranges are now the client's to get before the exchange (R1)."""
+        self._shares = RangeSet(shares)
 
     @property
     def share_chunk_count(self) -> int:

@@ -100,6 +100,29 @@ class ClientLost:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientReach:
+    """A member that is connected went out of reach, or came back: whether it can be asked for chunks now."""
+
+    name: str
+    in_reach: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileSuspected:
+    """What a member sent of a file was wrong: it is to verify what it holds and to join again."""
+
+    session: int
+    file_id: FileId
+
+
+@dataclass(frozen=True, slots=True)
+class ServerHeard:
+    """The server's datagrams reach a client no more, or do again."""
+
+    heard: bool
+
+
+@dataclass(frozen=True, slots=True)
 class FileDivided:
     """A file was divided into shares (R1)."""
 
@@ -172,6 +195,8 @@ ServerEffect = (
     | EndSession
     | ClientJoined
     | ClientLost
+    | ClientReach
+    | FileSuspected
     | FileDivided
     | FileSeeded
     | FileDeclined
@@ -210,4 +235,4 @@ class ReportMilestone:
     share_chunk_count: int
 
 
-ClientEffect = SendDatagram | Contribute | FinishFile | ReportMilestone | InputDropped
+ClientEffect = SendDatagram | Contribute | FinishFile | ReportMilestone | ServerHeard | InputDropped

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 from pspd.core.cache import Cache
-from pspd.core.effects import CloseLink, SendDatagram, ServerEffect
+from pspd.core.effects import CloseLink, FileSuspected, SendDatagram, ServerEffect
 from pspd.core.manifest import Digest
 from pspd.core.members import Member
 from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
@@ -267,6 +267,7 @@ class Fetching:
             file.traffic.corrupt_bytes += frame.length
             if member is not None:
                 file.lack(member.name, [(frame.start, frame.stop)])
+                self._emit(FileSuspected(member.session, file.file_id))
             self._retry(fetch, now)
             return DropReason.CORRUPT
         self._end(fetch)

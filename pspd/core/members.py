@@ -88,6 +88,7 @@ class Member:
         told: what it said at joining that it holds, by file.
         delivery_port: where it takes connections for deliveries; 0 if it takes none.
         linked: its TCP link is open.
+        in_reach: datagrams pass both ways and its link stands, or it did not take too long to show that.
         srtt_us: round-trip time as it measured it, in microseconds.
         rtt: round trips from a broadcast to the contribution that answers it.
         window: how many chunks may be asked of it at a time.
@@ -114,6 +115,7 @@ class Member:
         self.told = told or {}
         self.delivery_port = delivery_port
         self.linked = False
+        self.in_reach = True
         self.srtt_us = 0
         self.rtt = RttEstimator(FETCH_RTO_MIN_NS)
         self.window = Window(parameters.window_min_chunks, parameters.window_max_chunks)

@@ -96,6 +96,14 @@ class RangeSet:
         index = bisect_right(self._borders, start)
         return index % 2 == 1 and self._borders[index] >= stop
 
+    def around(self, start: int, stop: int) -> Range:
+        """The whole run that covers ``[start, stop)``, which is in the set; an empty range is its own run."""
+        if start >= stop:
+            return Range(start, start)
+        index = bisect_right(self._borders, start)
+        assert self.covers(start, stop), "the range is not in the set"
+        return Range(self._borders[index - 1], self._borders[index])
+
     def within(self, start: int, stop: int) -> list[Range]:
         """The parts of the set inside ``[start, stop)``, ascending."""
         borders = self._borders

@@ -17,6 +17,7 @@ from pspd.core.effects import (
     Address,
     ClientJoined,
     ClientLost,
+    ClientReach,
     CloseLink,
     EndSession,
     InputDropped,
@@ -46,6 +47,8 @@ from pspd.core.wire import (
 from pspd.errors import BadArgument, LimitReached, NameTaken, SessionUnknown
 
 LEASE_NS = 10 * SECOND_NS
+REACH_NS = 20 * SECOND_NS
+"""How long a member counts as a holder without a sign that datagrams pass both ways and its link stands."""
 MEMBERS_MAX = 20_000
 LOST_CLIENTS_MAX = 1024
 PORT_MAX = 65535
@@ -70,6 +73,7 @@ class ServerMachine:
         self._cache_follows_clients = cache_chunks is None
         self._sessions: dict[int, Member] = {}
         self._leases: Timers[int] = Timers()
+        self._reach: Timers[int] = Timers()
         self._effects: list[ServerEffect] = []
         self._random = Random(seed)
         emit = self._effects.append
@@ -87,13 +91,15 @@ class ServerMachine:
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due, in nanoseconds; None if nothing waits for the time."""
-        deadlines = (self._relay.next_timeout(), self._leases.next_deadline())
+        deadlines = (self._relay.next_timeout(), self._leases.next_deadline(), self._reach.next_deadline())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def handle_timeout(self, now: int) -> None:
-        """Does what is due: retransmissions (R11), leases that ran out."""
+        """Does what is due: retransmissions (R11), leases that ran out, members that are out of reach."""
         for session in self._leases.expired(now):
             self._lose(self._sessions[session], "its lease ran out", now)
+        for session in self._reach.expired(now):
+            self._set_reach(self._sessions[session], False, now)
         self._relay.handle_timeout(now)
         self._relay.serve(now)
 
@@ -129,6 +135,7 @@ class ServerMachine:
         self.members[name] = self._sessions[member.session] = member
         self.lost_clients.pop(name, None)
         self._leases.set(member.session, now + LEASE_NS)
+        self._reach.set(member.session, now + REACH_NS)
         self._size_cache()
         self._effects.append(ClientJoined(name))
         self.catalogue.member_joined(member, now)
@@ -169,6 +176,7 @@ class ServerMachine:
     def _lose(self, member: Member, reason: str, now: int) -> None:
         self._relay.member_lost(member)
         self._leases.cancel(member.session)
+        self._reach.cancel(member.session)
         del self.members[member.name], self._sessions[member.session]
         if not member.source:
             self.lost_clients[member.name] = member.address
@@ -181,6 +189,15 @@ class ServerMachine:
         ]
         self.catalogue.member_left(member, now)
         self._relay.serve(now)
+
+    def _set_reach(self, member: Member, in_reach: bool, now: int) -> None:
+        """A member shows that it can be asked for chunks, or has not shown it for too long."""
+        if in_reach:
+            self._reach.set(member.session, now + REACH_NS)
+        if in_reach != member.in_reach:
+            member.in_reach = in_reach
+            self._effects.append(ClientReach(member.name, in_reach))
+            self.catalogue.reach_changed(member, now)
 
     def link_opened(self, session: int, now: int) -> bool:
         """A client's TCP link is there, in place of any before. Returns False if no such session is known."""
@@ -234,6 +251,8 @@ class ServerMachine:
         match datagram:
             case Hello(_, number, srtt_us):
                 member.heard_from(source, srtt_us)
+                if srtt_us and member.reachable:
+                    self._set_reach(member, True, now)
                 self._relay.serve(now)
                 self._effects.append(SendDatagram(source, encode_datagram(HelloAck(member.session, number))))
             case Request():

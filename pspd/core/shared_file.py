@@ -55,15 +55,16 @@ class SharedFile:
     Attributes:
         source: name of the member that seeds it.
         shares: its division; its owners may change while a client is lost before its share is held.
-        held: what each connected member holds, by name.
+        held: the whole units that each connected member holds, by name.
+        away: names of connected members that are out of reach; what they hold cannot be had.
         complete: names of those who showed the finished file.
         declined: why a client cannot take the file, by name.
-        available: chunks with at least one connected holder.
+        available: chunks with at least one holder in reach.
         fetches: ranges that are being fetched (the pending table).
         courtesy: how long those ahead may wait for those behind.
         cursor: the chunk after the last new fetch; requests that follow it meet.
         is_complete: every connected client that wants it has it.
-        stalled: whether some chunk has no connected holder.
+        stalled: whether some chunk has no holder in reach.
         seeding_at, seeded_at, exchanging_at, completed_at: when, in nanoseconds; None before.
     """
 
@@ -74,6 +75,7 @@ class SharedFile:
         self.held_back = False
         self.shares: list[Share] = []
         self.held: dict[str, RangeSet] = {}
+        self.away: set[str] = set()
         self.complete: set[str] = set()
         self.declined: dict[str, str] = {}
         self.available = RangeSet()
@@ -89,6 +91,7 @@ class SharedFile:
         self.exchanging_at: int | None = None
         self.completed_at: int | None = None
         self._owned: RangeMap[Share] = RangeMap()
+        self._arrived: dict[str, RangeSet] = {}
         self._departed: dict[str, RangeSet] = {}
 
     @property
@@ -106,6 +109,8 @@ class SharedFile:
             self.shares.append(share)
             if share.start < share.stop:
                 self._owned.insert(share)
+        self.held = {name: manifest.whole_units_of(arrived) for name, arrived in self._arrived.items()}
+        self._find_available()
 
     def shares_of(self, name: str) -> tuple[Range, ...]:
         """The ranges that a client is to get before the exchange; none of no chunks."""
@@ -149,27 +154,32 @@ class SharedFile:
         return list(dict.fromkeys(share.owner for share in orphans))
 
     def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> None:
-        """A connected member holds these ranges."""
+        """These ranges are with a connected member. It holds whole units: others it can neither verify nor send."""
         held = self.held.setdefault(name, RangeSet())
+        arrived = self._arrived.setdefault(name, RangeSet())
         for start, stop in ranges:
-            held.add(start, stop)
-            self.available.add(start, stop)
+            arrived.add(start, stop)
+            units = self.manifest.whole_units(*arrived.around(start, stop))
+            held.add(*units)
+            if name not in self.away:
+                self.available.add(*units)
 
     def lack(self, name: str, ranges: Collection[tuple[int, int]]) -> bool:
         """A connected member lacks these ranges. Returns whether it was thought to hold any of them."""
-        held = self.held[name]
-        if not any(held.within(*span) for span in ranges):
+        arrived = self._arrived[name]
+        if not any(arrived.within(*span) for span in ranges):
             return False
-        held.difference_update(ranges)
+        arrived.difference_update(ranges)
+        self.held[name] = self.manifest.whole_units_of(arrived)
         self._find_available()
         return True
 
     def depart(self, name: str, *, source: bool) -> None:
         """A member is gone: it holds nothing any more that could be had, not even its share."""
-        if self.phase is Phase.SEEDING:
-            for share in self.shares:
-                share.held = share.held and share.owner != name
+        self._loosen_shares(name)
+        self.away.discard(name)
         held = self.held.pop(name, None)
+        self._arrived.pop(name, None)
         self._departed.pop(name, None)
         if held and not source:
             self._departed[name] = held
@@ -177,31 +187,50 @@ class SharedFile:
                 del self._departed[next(iter(self._departed))]
         self._find_available()
 
+    def go_away(self, name: str) -> None:
+        """A member is out of reach: what it holds cannot be had, not even its share, until it comes back."""
+        self._loosen_shares(name)
+        self.away.add(name)
+        self._find_available()
+
+    def come_back(self, name: str) -> None:
+        """A member is in reach again, with all that it held."""
+        self.away.discard(name)
+        self._find_available()
+
+    def _loosen_shares(self, name: str) -> None:
+        if self.phase is Phase.SEEDING:
+            for share in self.shares:
+                share.held = share.held and share.owner != name
+
     def _find_available(self) -> None:
-        self.available = RangeSet(
-            span for chunks in self.held.values() for span in self.manifest.whole_units_of(chunks)
-        )
+        self.available = RangeSet(span for name in self._in_reach() for span in self.held[name])
+
+    def _in_reach(self) -> list[str]:
+        return [name for name in self.held if name not in self.away]
 
     def missing(self) -> list[tuple[Range, str]]:
-        """Chunks without a connected holder, each range with the member that held it last; "" if none did."""
+        """Chunks without a holder in reach, each range with the member that held it last; "" if none did."""
         found = []
+        lost = {**self._departed, **{name: self.held[name] for name in sorted(self.away)}}
         for gap in self.available.gaps(0, self.manifest.chunk_count):
             rest = RangeSet([gap])
-            for name in reversed(self._departed):
-                for span in rest.common(self._departed[name]):
+            for name in reversed(lost):
+                for span in rest.common(lost[name]):
                     found.append((span, name))
                     rest.discard(*span)
             found += [(span, "") for span in rest]
         return sorted(found)
 
     def min_holder_count(self) -> int:
-        """The smallest number of connected members that hold one same chunk; of no chunk, all of them."""
+        """The smallest number of members in reach that hold one same chunk; of no chunk, all of them."""
         steps: dict[int, int] = {0: 0, self.manifest.chunk_count: 0}
-        for chunks in self.held.values():
-            for start, stop in self.manifest.whole_units_of(chunks):
+        names = self._in_reach()
+        for name in names:
+            for start, stop in self.held[name]:
                 steps[start] = steps.get(start, 0) + 1
                 steps[stop] = steps.get(stop, 0) - 1
-        least, count = len(self.held), 0
+        least, count = len(names), 0
         for chunk in sorted(steps):
             count += steps[chunk]
             if chunk < self.manifest.chunk_count:

@@ -54,5 +54,8 @@ class Storage(Protocol):
     def finish(self, file_id: FileId) -> None:
         """Makes the verified file visible under its own name in one atomic step (R10); idempotent."""
 
+    def verify(self, file_id: FileId) -> None:
+        """Takes every digest of a file anew from what is saved; what is wrong is held no longer."""
+
     def close(self) -> None:
         """Lets go of everything that is open."""

@@ -86,7 +86,7 @@ class Hello:
     Attributes:
         session: the client's session.
         number: counts the client's hellos; the answer repeats it.
-        srtt_us: the client's smoothed round-trip time, in microseconds; 0 if it has none yet.
+        srtt_us: the client's smoothed round-trip time, in microseconds; 0 if it has none yet, or hears nothing.
     """
 
     session: int

@@ -17,9 +17,11 @@ from pspd.core.effects import (
     Address,
     Assign,
     EndSession,
+    FileSuspected,
     FinishFile,
     InputDropped,
     ReportMilestone,
+    ServerHeard,
     StartExchange,
 )
 from pspd.core.manifest import FileId
@@ -82,7 +84,9 @@ class MemberDaemon:
         self._source = source
         self._leaving = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.plane = ClientPlane(self.machine, storage, self._on_effect, self._fail, faults)
+        self._suspects: dict[FileId, None] = {}
+        self._suspicion = asyncio.Event()
+        self.plane = ClientPlane(self.machine, storage, self._on_effect, self._suspect, self._fail, faults)
         self._reports: set[asyncio.Task[None]] = set()
 
     async def run(self, connect_seconds: float, on_joined: Callable[[], None]) -> None:
@@ -136,6 +140,8 @@ class MemberDaemon:
             delay = min(2 * delay, REJOIN_SECONDS_MAX)
             try:
                 session = await self.join()
+            except StorageError:
+                raise
             except PspError as error:
                 log.debug("%s: cannot join: %s", self.name, error)
             else:
@@ -143,7 +149,13 @@ class MemberDaemon:
                 return session
 
     async def join(self) -> Session:
-        """Becomes a member; where each transfer has a connection of its own, with a port to take deliveries on."""
+        """Becomes a member; where each transfer has a connection of its own, with a port to take deliveries on.
+
+        Raises:
+            StorageError: what the store holds had to be verified, and could not be.
+            PspError: the server cannot be reached, or refuses.
+        """
+        await self._verify_suspects()
         address = await _resolve(self._server)
         held = {} if self._source else self._storage.known()
         port = 0
@@ -165,7 +177,12 @@ class MemberDaemon:
             PspError: the server cannot be reached, or the store failed.
         """
         try:
-            await first_of(self._attend(session), self._renew(session), asyncio.shield(self._failure))
+            await first_of(
+                self._attend(session),
+                self._renew(session),
+                self._end_on_suspicion(),
+                asyncio.shield(self._failure),
+            )
         finally:
             self.plane.leave()
 
@@ -182,6 +199,8 @@ class MemberDaemon:
                     case StartExchange(_, file_id):
                         self.machine.exchange_started(file_id, now_ns())
                         self.plane.pump()
+                    case FileSuspected(_, file_id):
+                        self._suspect(file_id)
                     case EndSession(_, reason):
                         raise Ended(reason)
                     case None:
@@ -195,6 +214,27 @@ class MemberDaemon:
                 await self.client.renew(session.session)
             except TimedOut:
                 log.debug("%s: a renewal got no answer", self.name)
+
+    # -- a file that is not what it was
+
+    def _suspect(self, file_id: FileId) -> None:
+        """What is stored of a file may be wrong: verify it between this session and the next."""
+        self._suspects[file_id] = None
+        self._suspicion.set()
+
+    async def _end_on_suspicion(self) -> None:
+        await self._suspicion.wait()
+        raise Ended("a file is not what it was: it is verified anew")
+
+    async def _verify_suspects(self) -> None:
+        """Verifies what is suspected: the next session then begins with the truth of what is held."""
+        self._suspicion.clear()
+        for file_id in list(self._suspects):
+            self.machine.file_suspected(file_id)
+            if file_id in self._storage.known():
+                log.warning("%s: verifying file %s", self.name, file_id.hex()[:12])
+                await asyncio.to_thread(self._storage.verify, file_id)
+            del self._suspects[file_id]
 
     async def leave(self) -> None:
         """Says goodbye, if there is anyone to say it to; :meth:`run` then ends."""
@@ -214,13 +254,17 @@ class MemberDaemon:
 
     # -- effects that are not about data
 
-    def _on_effect(self, effect: FinishFile | ReportMilestone | InputDropped) -> None:
+    def _on_effect(self, effect: FinishFile | ReportMilestone | ServerHeard | InputDropped) -> None:
         match effect:
             case FinishFile(file_id):
                 self._finish(file_id)
             case ReportMilestone():
                 session = self.session
                 self._report(lambda: self.client.report(session, effect))
+            case ServerHeard(True):
+                log.info("%s: the server's datagrams come through again", self.name)
+            case ServerHeard(False):
+                log.warning("%s: no datagram comes from the server: is its UDP port blocked?", self.name)
             case InputDropped(reason, origin):
                 log.debug("%s: dropped from %s: %s", self.name, origin, reason)
 

@@ -14,6 +14,7 @@ from pspd.core.effects import (
     Assign,
     ClientJoined,
     ClientLost,
+    ClientReach,
     EndSession,
     FileCompleted,
     FileDeclined,
@@ -21,6 +22,7 @@ from pspd.core.effects import (
     FileResumed,
     FileSeeded,
     FileStalled,
+    FileSuspected,
     InputDropped,
     Milestone,
     StartExchange,
@@ -37,7 +39,7 @@ from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.server import ControlEffect, ServerPlane
 from pspd.rpc import translate
-from pspd.rpc.servicers import MemberEvent
+from pspd.rpc.translate import MemberEvent
 from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2, status_service_pb2
 
@@ -96,7 +98,7 @@ class NetworkDaemon:
 
     def _on_effect(self, effect: ControlEffect) -> None:
         match effect:
-            case Assign(session) | StartExchange(session):
+            case Assign(session) | StartExchange(session) | FileSuspected(session):
                 if (queue := self._events.get(session)) is not None:
                     queue.put_nowait(effect)
             case EndSession(session):
@@ -165,7 +167,7 @@ class NetworkDaemon:
     def stop_clients(self, names: list[str], everyone: bool) -> list[str]:
         """Asks clients to stop."""
         if everyone:
-            names = self._machine.catalogue.client_names()
+            names = [member.name for member in self._machine.members.values() if not member.source]
         unknown = [name for name in names if name not in self._machine.members]
         if unknown:
             raise NotFound(f"no client {unknown[0]!r} is connected: see `pspctl clients`")
@@ -286,6 +288,7 @@ class NetworkDaemon:
 def _told(
     event: ClientJoined
     | ClientLost
+    | ClientReach
     | FileDivided
     | FileSeeded
     | FileDeclined
@@ -299,6 +302,10 @@ def _told(
             return f"{name} joined"
         case ClientLost(name, reason):
             return f"{name} is gone: {reason}"
+        case ClientReach(name, in_reach):
+            if in_reach:
+                return f"{name} is in reach again"
+            return f"{name} is out of reach: datagrams do not pass both ways, or its connection for data is down"
         case FileDivided(_, name, shares):
             return f"{name}: divided into {len(shares)} shares"
         case FileSeeded(_, name, share_count, chunk_count, cached_bytes):

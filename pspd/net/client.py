@@ -18,9 +18,10 @@ from pspd.core.effects import (
     InputDropped,
     ReportMilestone,
     SendDatagram,
+    ServerHeard,
     address_text,
 )
-from pspd.core.manifest import Manifest
+from pspd.core.manifest import FileId, Manifest
 from pspd.core.parameters import Parameters
 from pspd.core.ranges import Range
 from pspd.core.storage import Storage
@@ -50,6 +51,7 @@ class ClientPlane:
         machine: the protocol.
         storage: where its bytes are.
         control: takes the effects that are not about data.
+        suspected: told when what the store holds of a file cannot be sent, so it may not be there any more.
         failed: told when the store no longer does its work; the client cannot go on.
     """
 
@@ -57,13 +59,15 @@ class ClientPlane:
         self,
         machine: ClientMachine,
         storage: Storage,
-        control: Callable[[FinishFile | ReportMilestone | InputDropped], None],
+        control: Callable[[FinishFile | ReportMilestone | ServerHeard | InputDropped], None],
+        suspected: Callable[[FileId], None],
         failed: Callable[[PspError], None],
         faults: Faults | None = None,
     ) -> None:
         self._machine = machine
         self._storage = storage
         self._control = control
+        self._suspected = suspected
         self._failed = failed
         self._faults = faults
         self._loop = asyncio.get_running_loop()
@@ -145,7 +149,7 @@ class ClientPlane:
                     self._datagrams.send(data, address)
             case Contribute(frame):
                 self._contribute(frame)
-            case FinishFile() | ReportMilestone() | InputDropped():
+            case FinishFile() | ReportMilestone() | ServerHeard() | InputDropped():
                 self._control(effect)
             case _:
                 assert_never(effect)
@@ -156,7 +160,8 @@ class ClientPlane:
             payload = self._storage.payload(frame.file_id, frame.start, frame.stop)
         except PspError as error:
             log.warning("cannot send chunks [%d, %d): %s", frame.start, frame.stop, error)
-            return  # the server asks again, and others
+            self._suspected(frame.file_id)
+            return
         views = [payload] if isinstance(payload, memoryview) else payload
         if self._kept_links:
             if self._link is not None:

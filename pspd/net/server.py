@@ -12,6 +12,7 @@ from pspd.core.effects import (
     Assign,
     ClientJoined,
     ClientLost,
+    ClientReach,
     CloseLink,
     Deliver,
     EndSession,
@@ -21,6 +22,7 @@ from pspd.core.effects import (
     FileResumed,
     FileSeeded,
     FileStalled,
+    FileSuspected,
     InputDropped,
     SendDatagram,
     ServerEffect,
@@ -45,6 +47,8 @@ ControlEffect = (
     | EndSession
     | ClientJoined
     | ClientLost
+    | ClientReach
+    | FileSuspected
     | FileDivided
     | FileSeeded
     | FileDeclined
@@ -123,6 +127,8 @@ class ServerPlane:
                 | EndSession()
                 | ClientJoined()
                 | ClientLost()
+                | ClientReach()
+                | FileSuspected()
                 | FileDivided()
                 | FileSeeded()
                 | FileDeclined()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from pspd.core.effects import Assign, EndSession, ReportMilestone, StartExchange
+from pspd.core.effects import Assign, EndSession, FileSuspected, ReportMilestone, StartExchange
 from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.core.parameters import Parameters
 from pspd.core.storage import Held
@@ -113,7 +113,7 @@ class MemberClient:
             translate.parameters_from_pb(answer.parameters),
         )
 
-    async def attend(self, session: int) -> AsyncGenerator[Assign | StartExchange | EndSession | None, None]:
+    async def attend(self, session: int) -> AsyncGenerator[translate.MemberEvent, None]:
         """What is to be done, as it comes up; None means to stop."""
         call = self._members.Attend(membership_service_pb2.AttendRequest(session_id=session))
         try:
@@ -129,6 +129,8 @@ class MemberClient:
                         )
                     case "exchange_started":
                         yield StartExchange(session, message.exchange_started.file_id)
+                    case "file_suspected":
+                        yield FileSuspected(session, message.file_suspected.file_id)
                     case "session_ended":
                         yield EndSession(session, message.session_ended.reason)
                     case "stop_asked":

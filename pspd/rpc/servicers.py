@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from pspd.core.effects import Assign, EndSession, Milestone, StartExchange
+from pspd.core.effects import Milestone
 from pspd.core.manifest import CHUNK_BYTES, Digest, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.parameters import Parameters
@@ -16,6 +16,7 @@ from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.errors import BadArgument, PspError
 from pspd.rpc import translate
+from pspd.rpc.translate import MemberEvent
 from pspd.v1 import (
     cache_service_pb2,
     cache_service_pb2_grpc,
@@ -36,7 +37,6 @@ WATCH_INTERVAL_MS_DEFAULT = 200
 WATCH_INTERVAL_MS_MIN = 20
 
 Context = grpc.aio.ServicerContext[Any, Any]
-MemberEvent = Assign | StartExchange | EndSession | None
 R = TypeVar("R")
 
 

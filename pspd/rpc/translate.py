@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from pspd.core.cache import Cache
-from pspd.core.effects import Assign, EndSession, Milestone, StartExchange, address_text
+from pspd.core.effects import Assign, EndSession, FileSuspected, Milestone, StartExchange, address_text
 from pspd.core.manifest import CHUNK_BYTES, Digest, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.parameters import SECOND_NS, Order, Parameters
@@ -136,8 +136,12 @@ def milestone_from_pb(value: int) -> Milestone | None:
     return _MILESTONES_BACK.get(value)
 
 
-def attend_response(effect: Assign | StartExchange | EndSession | None) -> membership.AttendResponse:
-    """What a member is to do; None only asks it to stop."""
+MemberEvent = Assign | StartExchange | FileSuspected | EndSession | None
+"""What a member is to do; None only asks it to stop."""
+
+
+def attend_response(effect: MemberEvent) -> membership.AttendResponse:
+    """What a member is to do, as a message."""
     match effect:
         case Assign(_, manifest, shares, started):
             return membership.AttendResponse(
@@ -149,6 +153,8 @@ def attend_response(effect: Assign | StartExchange | EndSession | None) -> membe
             )
         case StartExchange(_, file_id):
             return membership.AttendResponse(exchange_started=membership.ExchangeStarted(file_id=file_id))
+        case FileSuspected(_, file_id):
+            return membership.AttendResponse(file_suspected=membership.FileSuspected(file_id=file_id))
         case EndSession(_, reason):
             return membership.AttendResponse(session_ended=membership.SessionEnded(reason=reason))
         case None:
@@ -180,7 +186,7 @@ def _member_to_pb(member: Member) -> pb.Client:
     return pb.Client(
         name=member.name,
         address=address_text(member.address),
-        state=pb.CLIENT_STATE_CONNECTED,
+        state=pb.CLIENT_STATE_CONNECTED if member.in_reach else pb.CLIENT_STATE_LOST,
         srtt_ms=member.srtt_us / 1000,
         source=member.source,
     )

@@ -25,7 +25,7 @@ from pspd.store.intake import Intake
 from pspd.store.journal import Journal, runs_of
 from pspd.store.messages import failed, name_conflict, not_begun, not_verified
 from pspd.store.open_files import FileBytes, OpenFiles
-from pspd.store.records import VERIFIED_FROM_DISK, Mark, Records
+from pspd.store.records import UNVERIFIED, VERIFIED_FROM_DISK, Mark, Records
 
 _LOG = logging.getLogger(__name__)
 
@@ -141,14 +141,18 @@ class DiskStore:
     def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice:
         """See ``Storage.payload``.
 
+        That the bytes are still there is looked at, as a file that somebody cut short cannot be sent.
         The slice's descriptor stays the store's: it is good until ``OPEN_FILES_MAX`` others were opened
         since it was last asked for, or the store is closed. Who sends across that needs ``os.dup``.
 
         Raises:
             InternalError: not all these chunks are verified.
+            StorageError: the file is shorter than it was, or cannot be read.
         """
         file = self._file(file_id)
         offset, length = file.intake.payload_span(start, stop)
+        if file.saved.size_bytes < offset + length:
+            raise StorageError(f"{file.saved.path} was cut short by somebody")
         return FileSlice(file.saved.fd, offset, length)
 
     def missing(self, file_id: FileId) -> RangeSet:
@@ -183,11 +187,31 @@ class DiskStore:
             raise self._conflict(manifest) from None
         except OSError as error:
             raise failed("finish", visible, error) from None
-        self._records.save_mark(manifest, state, self._boot)
+        self._records.save_mark(manifest.file_id, _mark(manifest, state, self._boot))
         self._open_files.move(part, visible)
         file.saved = FileBytes(visible, _VISIBLE_FLAGS, self._open_files)
         file.place = _Place.VISIBLE
         self._remove_work(file_id)
+
+    def verify(self, file_id: FileId) -> None:
+        """See ``Storage.verify``. A finished file that is not right any more is the user's: it is left alone.
+
+        Raises:
+            StorageError: the disk fails.
+        """
+        file = self._file(file_id)
+        if file.place is _Place.PART:
+            file.intake.verify_all()
+            file.journal.rewrite(file.intake.verified)
+            return
+        del self._files[file_id]
+        manifest = file.intake.manifest
+        # Nothing that was noted of it is to be trusted, now or after a restart.
+        mark = Mark(manifest.name, size_bytes=0, mtime_ns=0, boot_id=UNVERIFIED)
+        self._records.save_mark(file_id, mark)
+        verified = self._finished(manifest, mark)
+        if verified is not None:
+            self._files[file_id] = verified
 
     def close(self) -> None:
         """Closes all files and gives the folder free; idempotent. Writes nothing: a crash loses no more."""
@@ -235,7 +259,8 @@ class DiskStore:
             return file
         file.intake.verify_all()
         if file.intake.complete and state.st_size == manifest.size_bytes:
-            self._records.save_mark(manifest, state, VERIFIED_FROM_DISK if unchanged else self._boot)
+            boot = VERIFIED_FROM_DISK if unchanged else self._boot
+            self._records.save_mark(manifest.file_id, _mark(manifest, state, boot))
             return file
         _LOG.warning("%s was changed, and is no longer complete", visible)
         file.place = _Place.ALTERED
@@ -274,7 +299,7 @@ class DiskStore:
             file.intake.verify_all()
             if file.intake.complete:
                 self._records.save_manifest(manifest)
-                self._records.save_mark(manifest, state, self._boot)
+                self._records.save_mark(manifest.file_id, _mark(manifest, state, self._boot))
                 self._remove_work(manifest.file_id)
                 return file
         raise self._conflict(manifest)
@@ -300,3 +325,7 @@ class DiskStore:
         for suffix in ("part", "held"):
             self._open_files.close(self._records.path(file_id, suffix))
             self._records.remove(file_id, suffix)
+
+
+def _mark(manifest: Manifest, state: os.stat_result, boot: str) -> Mark:
+    return Mark(manifest.name, state.st_size, state.st_mtime_ns, boot)

@@ -85,6 +85,10 @@ class MemoryStore:
             raise StorageError(name_conflict(manifest.name, "memory"))
         buffer.saved = self.finished[manifest.name] = bytes(buffer.saved)
 
+    def verify(self, file_id: FileId) -> None:
+        """See ``Storage.verify``."""
+        self._intake(file_id).verify_all()
+
     def close(self) -> None:
         """There is nothing to let go of."""
 

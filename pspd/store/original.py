@@ -132,6 +132,18 @@ class OriginalStore:
         """Nothing is left to do: the file is visible where it always was."""
         self._own(file_id)
 
+    def verify(self, file_id: FileId) -> None:
+        """See ``Storage.verify``. A source has nothing but its one file.
+
+        Raises:
+            StorageError: the file was changed since it was opened, or cannot be read.
+        """
+        manifest = self._own(file_id)
+        self._refuse_if_changed()
+        read = Manifest.build(manifest.name, manifest.size_bytes, self._read_at, self._digest)
+        if read.block_digests != manifest.block_digests:
+            raise self._changed()
+
     def close(self) -> None:
         """Closes the file; idempotent."""
         if self._fd >= 0:

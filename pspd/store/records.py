@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -22,6 +21,8 @@ from pspd.store.folder import remove_file, replace_file
 
 VERIFIED_FROM_DISK = ""
 """Stands for the boot in a mark once the bytes are known to have survived one."""
+UNVERIFIED = "unverified"
+"""Stands for the boot in a mark while nothing is known of the bytes: they are verified when next read."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Mark:
         name: the file's name in the client's folder.
         size_bytes: its size.
         mtime_ns: when it was last changed.
-        boot_id: the boot within which it was written, or ``VERIFIED_FROM_DISK``.
+        boot_id: the boot within which it was written, or ``VERIFIED_FROM_DISK``, or ``UNVERIFIED``.
     """
 
     name: str
@@ -140,14 +141,13 @@ class Records:
             _LOG.warning("%s is ignored: %s", path, error)
             return None
 
-    def save_mark(self, manifest: Manifest, state: os.stat_result, boot: str) -> None:
-        """Marks a file as finished, its bytes being in a file of this state.
+    def save_mark(self, file_id: FileId, mark: Mark) -> None:
+        """Marks a file as finished, in place of its mark of before.
 
         Raises:
             StorageError: the mark cannot be saved.
         """
-        mark = Mark(manifest.name, state.st_size, state.st_mtime_ns, boot)
-        replace_file(self.path(manifest.file_id, "done"), mark.encode())
+        replace_file(self.path(file_id, "done"), mark.encode())
 
     def remove(self, file_id: FileId, *suffixes: str) -> None:
         """Removes what is kept of a file under these suffixes, as far as it is there.
