@@ -60,20 +60,21 @@ class Interest:
         self.promised = RangeSet()
         self.in_flight: dict[int, Range] = {}
 
-    @property
-    def credit_chunks(self) -> int:
-        """How many more chunks the client will take now."""
-        return self.window_chunks - self.promised.chunk_count
-
     def promise(self, start: int, stop: int) -> None:
         """An open range will be delivered."""
         self.open.discard(start, stop)
         self.promised.add(start, stop)
+        self.member.claimed_chunks += stop - start
 
     def take_back(self, start: int, stop: int) -> None:
-        """A promised range will not be delivered after all."""
-        self.promised.discard(start, stop)
+        """A promised range will not be delivered after all; it is open again."""
+        self.withdraw(start, stop)
         self.open.add(start, stop)
+
+    def withdraw(self, start: int, stop: int) -> None:
+        """A promised range will not be delivered after all, and the client has to ask for it again."""
+        self.promised.discard(start, stop)
+        self.member.claimed_chunks -= stop - start
 
 
 class Member:
@@ -94,6 +95,7 @@ class Member:
         window: how many chunks may be asked of it at a time.
         asked: the fetches that name it, in the order in which they did.
         asked_chunks: how many chunks those are.
+        claimed_chunks: chunks promised to it that have not left the cache yet.
         heard_at: when a contribution of it last began or ended, in nanoseconds.
     """
 
@@ -121,6 +123,7 @@ class Member:
         self.window = Window(parameters.window_min_chunks, parameters.window_max_chunks)
         self.asked: dict[Fetch, None] = {}
         self.asked_chunks = 0
+        self.claimed_chunks = 0
         self.heard_at = 0
         self.interests: dict[FileId, Interest] = {}
         self._kept_links = parameters.kept_links

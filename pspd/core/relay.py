@@ -24,6 +24,8 @@ from pspd.core.wire import (
     Kind,
 )
 
+CLAIM_FRACTION = 4
+"""One member claims at most this fraction of the cache, or two frames: who reads slowly does not pin it all."""
 SHARES_TRIED_MAX = 8
 """How many shares are looked into for a holder with room before a client has to wait."""
 
@@ -48,7 +50,7 @@ class Relay:
         self._blocked: dict[SharedFile, dict[Interest, None]] = {}
         self._waits: Timers[FileId] = Timers()
         self._now = 0
-        self._pinned: dict[tuple[int, int], tuple[SharedFile, Range]] = {}
+        self._pinned: dict[tuple[int, int], tuple[Interest, Range]] = {}
         self._delivery_number = 0
 
     # -- time
@@ -94,9 +96,9 @@ class Relay:
         pinned = self._unpin(session, number)
         if pinned is None:
             return None
-        file, span = pinned
-        file.traffic.delivered_bytes += file.manifest.byte_span(*span)[1]
-        return file
+        interest, span = pinned
+        interest.file.traffic.delivered_bytes += interest.file.manifest.byte_span(*span)[1]
+        return interest.file
 
     def delivery_ended(self, member: Member | None, session: int, number: int, *, arrived: bool) -> SharedFile | None:
         """A delivery failed, or its own connection was closed in good order. The member may be gone by now.
@@ -109,13 +111,35 @@ class Relay:
             if number in interest.in_flight:
                 self._settle(interest, number, arrived)
                 break
-        return pinned[0] if pinned else None
+        return pinned[0].file if pinned else None
 
-    def _unpin(self, session: int, number: int) -> tuple[SharedFile, Range] | None:
+    def _unpin(self, session: int, number: int) -> tuple[Interest, Range] | None:
         pinned = self._pinned.pop((session, number), None)
         if pinned is not None:
-            self._cache.unpin(pinned[0].file_id, *pinned[1])
+            interest, span = pinned
+            self._cache.unpin(interest.file.file_id, *span)
+            self._claim_ended(interest.member, span)
         return pinned
+
+    def _claim_ended(self, member: Member, span: Range) -> None:
+        """Chunks left the cache: if their claim was what held the member back, it is served anew."""
+        was_held_back = member.claimed_chunks >= self._claim_chunks_max
+        member.claimed_chunks -= span.chunk_count
+        if was_held_back:
+            for interest in member.interests.values():
+                if interest.open:
+                    self._hungry[interest] = None
+
+    @property
+    def _claim_chunks_max(self) -> int:
+        return max(2 * self._fetching.frame_chunks, self._cache.capacity_chunks // CLAIM_FRACTION)
+
+    def _credit_chunks(self, interest: Interest) -> int:
+        """How many more chunks the client will take now, and may claim of the cache."""
+        return min(
+            interest.window_chunks - interest.promised.chunk_count,
+            self._claim_chunks_max - interest.member.claimed_chunks,
+        )
 
     def _settle(self, interest: Interest, number: int, arrived: bool) -> None:
         span = interest.in_flight.pop(number)
@@ -174,9 +198,9 @@ class Relay:
 
     def _fetch_or_block(self, interest: Interest, *, ahead: bool = False) -> bool:
         """Fetches for a client; returns whether it wants more than could be fetched, and is in line for it."""
-        if interest.open and interest.credit_chunks > 0:
+        if interest.open and self._credit_chunks(interest) > 0:
             self._fetch_from_cursor(interest)
-        if interest.credit_chunks <= 0 or not interest.open.common(interest.file.available):
+        if self._credit_chunks(interest) <= 0 or not interest.open.common(interest.file.available):
             return False
         interest.echo = 0
         line = self._blocked.setdefault(interest.file, {})
@@ -205,7 +229,7 @@ class Relay:
                 self._deliver(interest, part, interest.echo)
         for start, stop in list(interest.open):
             for fetch in file.fetches.overlapping(start, stop):
-                if interest.credit_chunks <= 0:
+                if self._credit_chunks(interest) <= 0:
                     return
                 self._join(interest, fetch)
 
@@ -217,14 +241,14 @@ class Relay:
                 fetch.join(interest, *part)
 
     def _creditable(self, interest: Interest, start: int, stop: int) -> Range:
-        return Range(start, min(stop, start + max(0, interest.credit_chunks)))
+        return Range(start, min(stop, start + max(0, self._credit_chunks(interest))))
 
     def _fetch_from_cursor(self, interest: Interest) -> None:
         file = interest.file
         shares_tried = 0
         available = RangeSet(interest.open.common(file.available))
         for start, stop in available.cyclic_from(file.cursor):
-            while start < stop and interest.credit_chunks > 0:
+            while start < stop and self._credit_chunks(interest) > 0:
                 span, holder = self._fetching.fetchable(file, start, stop)
                 if span is None:
                     shares_tried += 1
@@ -280,13 +304,13 @@ class Relay:
     def _deliver_frame(self, interest: Interest, span: Range, echo: int) -> None:
         member, file = interest.member, interest.file
         if not member.reachable:
-            interest.promised.discard(*span)
+            interest.withdraw(*span)
             return
         self._delivery_number += 1
         number = self._delivery_number
         interest.in_flight[number] = span
         self._cache.pin(file.file_id, *span)
-        self._pinned[member.session, number] = (file, span)
+        self._pinned[member.session, number] = (interest, span)
         length = file.manifest.byte_span(*span)[1]
         frame = Frame(Kind.DELIVERY, member.session, file.file_id, *span, length, number, echo)
         self._emit(Deliver(member.session, number, frame, self._cache.views(file.file_id, *span, length)))

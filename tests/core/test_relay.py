@@ -11,6 +11,7 @@ from pspd.core.effects import (
     Milestone,
     SendDatagram,
 )
+from pspd.core.members import Member
 from pspd.core.parameters import CLASSIC, FAST, SECOND_NS
 from pspd.core.ranges import RangeSet
 from pspd.core.storage import Held
@@ -300,20 +301,29 @@ class TestFetching:
         bench.ask(members[0], file, (len(members) - 1, len(members)))
         assert len(bench.asked(names[0])) == 1
 
-    def test_a_full_cache_lets_clients_wait_in_line_and_serves_them_when_there_is_room(self) -> None:
+    def test_who_does_not_read_keeps_only_part_of_the_cache_from_the_others(self) -> None:
         bench = Bench(cache_chunks=4)
-        a, b = bench.join("a"), bench.join("b")
-        file = bench.exchange("f", 16)
-        bench.ask(a, file, (8, 16))
-        first = bench.asked("a")
-        assert sum(asked.stop - asked.start for asked in first) == 4
-        for asked in first:
-            assert bench.contribute(bench.frame(b, file, asked.start, asked.stop))
-        delivers = bench.delivered(a)
-        assert len(delivers) == 4
-        for deliver in delivers:
-            bench.server.delivery_sent(a.session, deliver.number, bench.now)
-        assert sum(asked.stop - asked.start for asked in bench.asked("a")) == 4
+        slow, quick, holder = (bench.join(name) for name in ("slow", "quick", "holder"))
+        file = bench.exchange("f", 24)
+
+        def fetched_for(member: Member) -> list[Deliver]:
+            for asked in bench.asked(member.name):
+                assert bench.contribute(bench.frame(holder, file, asked.start, asked.stop))
+            return bench.delivered(member)
+
+        bench.ask(slow, file, (16, 18), (22, 24))
+        stuck = fetched_for(slow)
+        assert [deliver.frame.start for deliver in stuck] == [16, 17]
+        bench.ask(quick, file, (18, 24))
+        for start in (18, 20, 22):
+            delivers = fetched_for(quick)
+            assert [deliver.frame.start for deliver in delivers] == [start, start + 1]
+            for deliver in delivers:
+                bench.server.delivery_sent(quick.session, deliver.number, bench.now)
+        bench.server.poll()
+        # What was in its way is gone: it is served what is cached.
+        bench.server.delivery_sent(slow.session, stuck[0].number, bench.now)
+        assert len(bench.delivered(slow)) == 1
 
     def test_a_client_that_completes_otherwise_wants_nothing_more(self) -> None:
         bench = Bench()
