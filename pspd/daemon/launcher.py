@@ -19,6 +19,7 @@ from pspd.errors import BadArgument, PspError
 LAUNCH_MAX = 1000
 READY_SECONDS = 30.0
 STOP_SECONDS = 5.0
+READ_BYTES = 64 * 1024
 
 
 def default_folder() -> Path:
@@ -102,8 +103,11 @@ class _LastLine:
         self._task = asyncio.ensure_future(self._read(stream))
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
-        async for line in stream:
-            self.text = line.decode(errors="replace").strip() or self.text
+        rest = b""
+        while part := await stream.read(READ_BYTES):
+            *lines, rest = (rest[-READ_BYTES:] + part).split(b"\n")
+            for line in filter(None, map(bytes.strip, [*lines, rest])):
+                self.text = line.decode(errors="replace")
 
     async def done(self) -> None:
         """Waits for the end of the stream."""

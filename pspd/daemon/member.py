@@ -27,7 +27,7 @@ from pspd.core.effects import (
 from pspd.core.manifest import FileId
 from pspd.core.storage import Storage
 from pspd.daemon.process import first_of
-from pspd.errors import NotFound, PspError, SessionUnknown, StorageError, TimedOut, Unreachable
+from pspd.errors import IntegrityError, NotFound, PspError, SessionUnknown, StorageError, TimedOut, Unreachable
 from pspd.net.client import ClientPlane
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
@@ -269,12 +269,18 @@ class MemberDaemon:
                 log.debug("%s: dropped from %s: %s", self.name, origin, reason)
 
     def _finish(self, file_id: FileId) -> None:
+        name = self.machine.downloads[file_id].manifest.name
         try:
             self._storage.finish(file_id)
-        except PspError as error:
-            self._fail(error)
+        except IntegrityError as error:
+            log.warning("%s: %s", self.name, error)
+            self._suspect(file_id)
             return
-        log.info("%s: %s is complete", self.name, self.machine.downloads[file_id].manifest.name)
+        except PspError as error:
+            log.error("%s: cannot finish %s: %s", self.name, name, error)
+            self._decline(self.session, file_id, str(error))
+            return
+        log.info("%s: %s is complete", self.name, name)
         self.machine.file_finished(file_id)
         self.plane.pump()
 

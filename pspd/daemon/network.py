@@ -114,7 +114,8 @@ class NetworkDaemon:
     async def changed(self, at_most_seconds: float) -> None:
         """Waits until a client or a file changes its state, or for a time."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), at_most_seconds)
+            async with asyncio.timeout(at_most_seconds):
+                await self._changed.wait()
 
     # -- members
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from random import Random
 
 from pspd.core.effects import Address
@@ -42,7 +43,8 @@ class Faults:
                 values[name] = float(value)
             except ValueError:
                 raise BadArgument(f"faults {text!r}: {part!r} has no number, write for example loss=0.3") from None
-            if name not in ("loss", "duplicate", "reorder", "seed") or (name != "seed" and not 0 <= values[name] <= 1):
+            is_chance = name in ("loss", "duplicate", "reorder") and 0 <= values[name] <= 1
+            if not is_chance and not (name == "seed" and isfinite(values[name])):
                 raise BadArgument(f"faults {text!r}: {part!r} is none of loss, duplicate, reorder (0 to 1), seed")
         seed = int(values.pop("seed", 0))
         return Faults(**values, seed=seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from typing import assert_never
@@ -40,6 +41,9 @@ from pspd.net.sockets import bind_pair
 NAMELESS_LINKS_MAX = 8192
 """Connections that have not said whose they are, contributions on their own included."""
 ACCEPTS_PER_WAKEUP = 256
+ACCEPT_PAUSE_SECONDS = 0.1
+
+log = logging.getLogger(__name__)
 
 ControlEffect = (
     Assign
@@ -90,7 +94,8 @@ class ServerPlane:
         self._links: dict[int, Link] = {}
         self._nameless: set[Link] = set()
         self._deliveries: set[_OwnConnection] = set()
-        self._loop.add_reader(self._listener, self._on_acceptable)
+        self._accept_timer: asyncio.TimerHandle | None = None
+        self._accept()
 
     @property
     def port(self) -> int:
@@ -104,6 +109,8 @@ class ServerPlane:
     def close(self) -> None:
         """Closes every socket."""
         self._driver.close()
+        if self._accept_timer is not None:
+            self._accept_timer.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
         self._datagrams.close()
@@ -187,6 +194,9 @@ class ServerPlane:
 
     # -- links
 
+    def _accept(self) -> None:
+        self._loop.add_reader(self._listener, self._on_acceptable)
+
     def _on_acceptable(self) -> None:
         for _ in range(ACCEPTS_PER_WAKEUP):
             try:
@@ -194,8 +204,14 @@ class ServerPlane:
                 self._take_in(stream)
             except BlockingIOError:
                 return
-            except OSError:
-                return  # out of descriptors, or the peer is gone already: the next wakeup tries again
+            except ConnectionError:
+                continue  # the peer is gone already
+            except OSError as error:
+                # Out of descriptors: the listener stays readable, so trying at once would be all the loop does.
+                log.warning("cannot take in a connection: %s", error.strerror)
+                self._loop.remove_reader(self._listener)
+                self._accept_timer = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self._accept)
+                return
 
     def _take_in(self, stream: socket.socket) -> None:
         if len(self._nameless) >= NAMELESS_LINKS_MAX:
