@@ -268,6 +268,11 @@ class Cache:
         self._drop_unpinned([extent for extent in self._files.get(file_id, ()) if extent.ready])
         return self.chunks_of(file_id)
 
+    def drop(self, file_id: FileId, start: int, stop: int) -> None:
+        """Drops what is cached of a range, as far as it is not reserved or pinned, and overwrites it."""
+        for part in self.cached(file_id, start, stop):
+            self._drop_unpinned(self._exactly(file_id, *part))
+
     def resize(self, capacity_chunks: int) -> None:
         """Changes the size; what no longer fits goes, least recently read first, pins as they end."""
         shrinks = capacity_chunks < self.capacity_chunks

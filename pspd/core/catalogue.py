@@ -57,7 +57,7 @@ class Catalogue:
 
     def member_joined(self, member: Member, now: int) -> None:
         """Learns what a new member holds, and tells it of every file."""
-        for file in self.files.values():
+        for file in list(self.files.values()):
             self._take_in(file, member)
             self._reassign_shares(file)
             self._assign(member, file)
@@ -67,7 +67,7 @@ class Catalogue:
 
     def reach_changed(self, member: Member, now: int) -> None:
         """What a member out of reach holds cannot be had, its share goes to another, and nobody waits for it (R12)."""
-        for file in self.files.values():
+        for file in list(self.files.values()):
             if member.in_reach:
                 file.come_back(member.name)
                 self._relay.wake(file)
@@ -123,8 +123,9 @@ class Catalogue:
                 self._take_in(file, member)
         elif (
             file.phase in (Phase.ANNOUNCED, Phase.SEEDING)
-            and file.source in self._members
-            and file.source != source.name
+            and (seeding := self._members.get(file.source)) is not None
+            and seeding.in_reach
+            and seeding is not source
         ):
             raise WrongState(
                 f"{manifest.name!r} is being seeded already: wait for it with `pspctl wait {manifest.name}`"
@@ -215,13 +216,18 @@ class Catalogue:
         if milestone is Milestone.COMPLETE:
             file.complete.add(member.name)
             file.hold(member.name, [(0, file.manifest.chunk_count)])
-            file.shares_held(member.name)
+            self._shares_held(file, member)
             self._relay.satisfied(member.interest_in(file))
         elif share_chunk_count in (None, sum(share.chunk_count for share in file.shares_of(member.name))):
             file.hold(member.name, file.shares_of(member.name))
-            file.shares_held(member.name)
+            self._shares_held(file, member)
         self.review(file, now)
         self._relay.serve(now)
+
+    def _shares_held(self, file: SharedFile, member: Member) -> None:
+        """What is out of reach does not count as held (R2): the member will say it again when it is back."""
+        if member.in_reach:
+            file.shares_held(member.name)
 
     def file_declined(self, session: int, file_id: FileId, reason: str, now: int) -> None:
         """A client cannot take a file: its share goes to another, and nobody waits for it (R12).

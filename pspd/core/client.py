@@ -45,7 +45,7 @@ from pspd.core.wire import (
 HELLO_INTERVAL_NS = 5 * SECOND_NS
 """How often a client shows where it is: well within the time for which NATs keep a mapping."""
 
-SILENCE_NS = 20 * SECOND_NS
+SILENCE_NS = 30 * SECOND_NS
 """After so long without a datagram from the server, a client says in its hellos that it hears nothing."""
 
 ANSWERED_MAX = 1024
@@ -82,6 +82,7 @@ class ClientMachine:
         self._hello_sent_at: int | None = None
         self._heard_at = 0
         self._hears = True
+        self._told_hears = False
 
     # -- for the driver
 
@@ -140,6 +141,7 @@ class ClientMachine:
         self._hello_sent_at = now
         hears = self._hears and self.rtt.srtt_ns > 0
         srtt_us = min(max(1, self.rtt.srtt_ns // 1000), 2**32 - 1) if hears else 0
+        self._told_hears = hears
         hello = Hello(self._session, self._hello_number, srtt_us)
         self._effects.append(SendDatagram(self._server, encode_datagram(hello)))
         self._timers.set(_HELLO_TIMER, now + self.rtt.timeout_ns(self._random))
@@ -286,7 +288,8 @@ class ClientMachine:
         self.rtt.sample(now - self._hello_sent_at)
         self.rtt.answered()
         self._hello_sent_at = None
-        self._timers.set(_HELLO_TIMER, now + HELLO_INTERVAL_NS)
+        # That it hears is told at once; that it still hears, from time to time.
+        self._timers.set(_HELLO_TIMER, now + HELLO_INTERVAL_NS if self._told_hears else now)
 
     def _receive_broadcast(self, broadcast: Broadcast) -> None:
         """Sends what is asked and held; ignores the rest (R8)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 
 from pspd.core.cache import Cache
@@ -28,7 +28,8 @@ from pspd.core.wire import (
 NAMED_TRIES = 3
 """How often one holder is named to answer, each time another if there is one, before every holder is asked."""
 FETCH_TRIES_MAX = 10
-"""After so many broadcasts a fetch is given up; whoever waits for it is served anew, with other chunks first."""
+"""After so many broadcasts, or when nobody holds it any more, a fetch is given up; whoever waits for it is served
+anew, with other chunks first."""
 REORDERING_NS_MIN = 2 * MILLISECOND_NS
 """A broadcast that a later one overtook may still be on its way: it is given this, or half a round trip."""
 RECEIVE_TIMEOUT_NS = 600 * SECOND_NS
@@ -89,7 +90,7 @@ class Fetching:
 
     def _can_send(self, member: Member, file: SharedFile, chunk: int) -> bool:
         held = file.held.get(member.name)
-        return held is not None and chunk in held and member.reachable and member.asked_chunks < member.window.chunks
+        return held is not None and chunk in held and member.askable and member.asked_chunks < member.window.chunks
 
     @property
     def frame_chunks(self) -> int:
@@ -156,7 +157,7 @@ class Fetching:
                 self._timers.set(fetch, now + RECEIVE_TIMEOUT_NS)
             elif self._is_answering(fetch, now):
                 self._timers.set(fetch, now + self._timeout_ns(fetch))
-            elif fetch.tries >= FETCH_TRIES_MAX or not fetch.waiters:
+            elif fetch.tries >= FETCH_TRIES_MAX or not fetch.waiters or not self._is_available(fetch):
                 self._give_up(fetch)
                 given_up.append(fetch)
             else:
@@ -164,6 +165,10 @@ class Fetching:
                 again.setdefault(fetch.file, []).extend(self._ask_otherwise(fetch, now))
         self._broadcast_all(again, now)
         return given_up
+
+    def _is_available(self, fetch: Fetch) -> bool:
+        """Whether anyone holds some of it: what nobody has is not to keep its place in the cache from the rest."""
+        return bool(fetch.file.available.within(fetch.start, fetch.stop))
 
     def _is_answering(self, fetch: Fetch, now: int) -> bool:
         """Whether the holder named is busy with what it was asked before: it answers in that order."""
@@ -176,18 +181,29 @@ class Fetching:
     def _ask_otherwise(self, fetch: Fetch, now: int) -> list[Fetch]:
         """Names a holder again, or cuts the fetch into units, which every holder has whole or not at all."""
         silent = fetch.holder
-        if silent is not None:
-            silent.window.timed_out()
-            silent.excuse(fetch)
-            others = [member for member in self._holders_of(fetch) if member is not silent]
-            fetch.holder = min(others, key=lambda member: member.asked_chunks, default=silent)
-            if not others or fetch.tries < NAMED_TRIES:
-                fetch.holder.ask(fetch)
-                return [fetch]
-            fetch.holder = None
-        elif fetch.tries < NAMED_TRIES:
+        if silent is None:
+            return [fetch] if fetch.tries < NAMED_TRIES else self._cut_into_units(fetch)
+        silent.window.timed_out()
+        silent.excuse(fetch)
+        others = [member for member in self._holders_of(fetch) if member is not silent]
+        if (others and fetch.tries < NAMED_TRIES) or (not others and self._still_holds(silent, fetch)):
+            self._name_one(fetch, others or [silent])
             return [fetch]
-        return self._cut_into_units(fetch)
+        fetch.holder = None
+        pieces = self._cut_into_units(fetch)
+        for piece in pieces if not others else ():
+            self._name_one(piece, self._holders_of(piece))  # nobody has all of it: somebody may have parts
+        return pieces
+
+    def _still_holds(self, member: Member, fetch: Fetch) -> bool:
+        held = fetch.file.held.get(member.name)
+        is_there = self._members.get(member.name) is member
+        return is_there and held is not None and held.covers(fetch.start, fetch.stop)
+
+    def _name_one(self, fetch: Fetch, holders: list[Member]) -> None:
+        fetch.holder = min(holders, key=lambda member: member.asked_chunks, default=None)
+        if fetch.holder is not None:
+            fetch.holder.ask(fetch)
 
     def _cut_into_units(self, fetch: Fetch) -> list[Fetch]:
         file = fetch.file
@@ -202,7 +218,7 @@ class Fetching:
 
     def _holders_of(self, fetch: Fetch) -> list[Member]:
         names = [name for name, held in fetch.file.held.items() if held.covers(fetch.start, fetch.stop)]
-        return [member for name in names if (member := self._members.get(name)) and member.reachable]
+        return [member for name in names if (member := self._members.get(name)) and member.askable]
 
     def _give_up(self, fetch: Fetch) -> None:
         self._end(fetch)
@@ -293,11 +309,22 @@ class Fetching:
         # At once the first time; a holder that goes on like this is not to set the pace.
         self._timers.set(fetch, now if fetch.tries == 1 else now + self._timeout_ns(fetch))
 
+    def distrust(self, file: SharedFile, ranges: Iterable[Range]) -> None:
+        """A client found chunks wrong that came from here: they are fetched anew, unless they are good after all.
+
+        A contribution that is less than a unit cannot be verified when it comes; whole in the cache it can.
+        """
+        for span in ranges:
+            for unit, expected in file.manifest.units(*span):
+                whole = self._cache.cached(file.file_id, *unit) == [unit]
+                if not whole or self._digest_of(file, unit) != expected:
+                    self._cache.drop(file.file_id, *unit)
+
+    def _digest_of(self, file: SharedFile, unit: Range) -> bytes:
+        return self._digest(self._cache.views(file.file_id, *unit, file.manifest.byte_span(*unit)[1]))
+
     def _is_good(self, file: SharedFile, frame: Frame) -> bool:
         """Whether every unit that lies wholly in the contribution has its digest."""
         manifest = file.manifest
         whole = manifest.whole_units(frame.start, frame.stop)
-        return all(
-            self._digest(self._cache.views(file.file_id, *unit, manifest.byte_span(*unit)[1])) == expected
-            for unit, expected in manifest.units(*whole)
-        )
+        return all(self._digest_of(file, unit) == expected for unit, expected in manifest.units(*whole))

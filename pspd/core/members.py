@@ -133,6 +133,11 @@ class Member:
         """Whether a delivery can be sent to it, and a contribution come from it, now."""
         return self.address is not None and (self.linked or not self._kept_links)
 
+    @property
+    def askable(self) -> bool:
+        """Whether it can be asked for chunks."""
+        return self.reachable and self.in_reach
+
     def heard_from(self, address: Address, srtt_us: int) -> None:
         """A hello came: where the member is, and how far away."""
         self.address, self.srtt_us = address, srtt_us

@@ -233,6 +233,8 @@ class ServerMachine:
             raise BadArgument("the cache holds at least one chunk: give 1KiB or more")
         self._cache_follows_clients = False
         self.cache.resize(capacity_chunks)
+        for file in self.catalogue.files.values():
+            self._relay.wake(file)
         self._relay.serve(now)
 
     # -- datagrams
@@ -278,7 +280,8 @@ class ServerMachine:
         if self.parameters.kept_links:
             self._relay.acknowledged(interest, request.acknowledged)
         # A request that its sender's own report overtook is no news: who has the file lacks nothing.
-        if member.name not in file.complete and file.lack(member.name, request.ranges):
+        if member.name not in file.complete and (refuted := file.lack(member.name, request.ranges)):
+            self._fetching.distrust(file, refuted)
             self.catalogue.review(file, now)
         ranges = file.servable(member.name, request.ranges)
         self._relay.asked(interest, request.number, self._granted(request.window_chunks), ranges)

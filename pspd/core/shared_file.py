@@ -164,15 +164,15 @@ class SharedFile:
             if name not in self.away:
                 self.available.add(*units)
 
-    def lack(self, name: str, ranges: Collection[tuple[int, int]]) -> bool:
-        """A connected member lacks these ranges. Returns whether it was thought to hold any of them."""
+    def lack(self, name: str, ranges: Iterable[tuple[int, int]]) -> list[Range]:
+        """A connected member lacks these ranges. Returns the parts that it was thought to have got."""
         arrived = self._arrived[name]
-        if not any(arrived.within(*span) for span in ranges):
-            return False
-        arrived.difference_update(ranges)
-        self.held[name] = self.manifest.whole_units_of(arrived)
-        self._find_available()
-        return True
+        refuted = [part for span in ranges for part in arrived.within(*span)]
+        if refuted:
+            arrived.difference_update(refuted)
+            self.held[name] = self.manifest.whole_units_of(arrived)
+            self._find_available()
+        return refuted
 
     def depart(self, name: str, *, source: bool) -> None:
         """A member is gone: it holds nothing any more that could be had, not even its share."""

@@ -141,18 +141,18 @@ class DiskStore:
     def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice:
         """See ``Storage.payload``.
 
-        That the bytes are still there is looked at, as a file that somebody cut short cannot be sent.
+        That nobody else has written to the file is looked at first.
         The slice's descriptor stays the store's: it is good until ``OPEN_FILES_MAX`` others were opened
         since it was last asked for, or the store is closed. Who sends across that needs ``os.dup``.
 
         Raises:
             InternalError: not all these chunks are verified.
-            StorageError: the file is shorter than it was, or cannot be read.
+            StorageError: somebody has changed the file, or it cannot be read.
         """
         file = self._file(file_id)
         offset, length = file.intake.payload_span(start, stop)
-        if file.saved.size_bytes < offset + length:
-            raise StorageError(f"{file.saved.path} was cut short by somebody")
+        if file.saved.altered:
+            raise StorageError(f"{file.saved.path} was changed by somebody")
         return FileSlice(file.saved.fd, offset, length)
 
     def missing(self, file_id: FileId) -> RangeSet:
@@ -172,15 +172,14 @@ class DiskStore:
             return
         if file.place is _Place.ALTERED:
             raise self._conflict(manifest)
-        if file.intake.complete and os.fstat(file.saved.fd).st_size < manifest.size_bytes:
-            # Somebody cut the file short behind our back: what is left of it is found by its digests.
-            file.intake.verify_all()
-            file.journal.rewrite(file.intake.verified)
+        if file.intake.complete and file.saved.altered:
+            self.verify(file_id)
         if not file.intake.complete:
             raise IntegrityError(not_verified(manifest, file.intake.verified))
         visible = self._folder / manifest.name
         try:
             os.ftruncate(file.saved.fd, manifest.size_bytes)
+            file.saved.see()
             state = os.fstat(file.saved.fd)
             publish_file(part, visible)
         except FileExistsError:
@@ -190,6 +189,7 @@ class DiskStore:
         self._records.save_mark(manifest.file_id, _mark(manifest, state, self._boot))
         self._open_files.move(part, visible)
         file.saved = FileBytes(visible, _VISIBLE_FLAGS, self._open_files)
+        file.saved.see()
         file.place = _Place.VISIBLE
         self._remove_work(file_id)
 
@@ -201,6 +201,7 @@ class DiskStore:
         """
         file = self._file(file_id)
         if file.place is _Place.PART:
+            file.saved.see()
             file.intake.verify_all()
             file.journal.rewrite(file.intake.verified)
             return
@@ -282,6 +283,7 @@ class DiskStore:
             file.intake.take_up(RangeSet(), journalled)
         if not flawless or file.intake.verified != journalled:
             journal.rewrite(file.intake.verified)
+        part.see()
         return file
 
     def _adopted(self, manifest: Manifest) -> _File | None:
@@ -308,6 +310,7 @@ class DiskStore:
         saved = FileBytes(self._folder / manifest.name, _VISIBLE_FLAGS, self._open_files)
         # Who has put another file there may have left us with the old one's descriptor.
         self._open_files.close(saved.path)
+        saved.see()
         journal = Journal(self._records.path(manifest.file_id, "held"), self._open_files)
         return _File(Intake(manifest, saved, self._digest), saved, journal, _Place.VISIBLE)
 

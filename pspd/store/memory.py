@@ -13,10 +13,11 @@ from pspd.store.messages import name_conflict, not_begun, not_verified
 class _Buffer:
     """The bytes of one file."""
 
-    __slots__ = ("saved",)
+    __slots__ = ("altered", "saved")
 
     def __init__(self, saved: bytearray | bytes) -> None:
         self.saved = saved
+        self.altered = False
 
     def write_at(self, offset: int, data: memoryview) -> None:
         assert isinstance(self.saved, bytearray), "a finished file is not written to"
@@ -67,6 +68,8 @@ class MemoryStore:
     def payload(self, file_id: FileId, start: int, stop: int) -> memoryview:
         """See ``Storage.payload``; a view of the store's own memory."""
         intake, buffer = self._file(file_id)
+        if buffer.altered:
+            raise StorageError(f"{intake.manifest.name!r} was changed by somebody")
         return buffer.read_at(*intake.payload_span(start, stop)).toreadonly()
 
     def missing(self, file_id: FileId) -> RangeSet:
@@ -79,15 +82,26 @@ class MemoryStore:
         manifest = intake.manifest
         if self._is_visible(file_id):
             return
+        if buffer.altered:
+            self.verify(file_id)
         if not intake.complete:
             raise IntegrityError(not_verified(manifest, intake.verified))
         if manifest.name in self.finished:
             raise StorageError(name_conflict(manifest.name, "memory"))
         buffer.saved = self.finished[manifest.name] = bytes(buffer.saved)
 
+    def alter(self, file_id: FileId, offset: int) -> None:
+        """Somebody changes a byte of an unfinished file behind the store's back; which one, modulo its size."""
+        known = self._files.get(file_id)
+        if known is not None and isinstance(known[1].saved, bytearray) and known[1].saved:
+            known[1].saved[offset % len(known[1].saved)] ^= 0xFF
+            known[1].altered = True
+
     def verify(self, file_id: FileId) -> None:
         """See ``Storage.verify``."""
-        self._intake(file_id).verify_all()
+        intake, buffer = self._file(file_id)
+        buffer.altered = False
+        intake.verify_all()
 
     def close(self) -> None:
         """There is nothing to let go of."""

@@ -57,14 +57,19 @@ class OpenFiles:
 
 
 class FileBytes:
-    """The bytes of one file on disk; a ``pspd.store.intake.SavedBytes``."""
+    """The bytes of one file on disk; a ``pspd.store.intake.SavedBytes``.
 
-    __slots__ = ("_flags", "_open_files", "path")
+    It knows by the file's time of modification whether somebody else has written to it since it was seen.
+    """
+
+    __slots__ = ("_altered", "_flags", "_open_files", "_seen_mtime_ns", "path")
 
     def __init__(self, path: Path, flags: int, open_files: OpenFiles) -> None:
         self.path = path
         self._flags = flags
         self._open_files = open_files
+        self._altered = False
+        self._seen_mtime_ns: int | None = None
 
     @property
     def fd(self) -> int:
@@ -76,9 +81,22 @@ class FileBytes:
         """The file's size on disk at this moment."""
         return os.fstat(self.fd).st_size
 
+    @property
+    def altered(self) -> bool:
+        """Whether somebody else has written to the file since :meth:`see`."""
+        if self._seen_mtime_ns not in (None, os.fstat(self.fd).st_mtime_ns):
+            self._altered = True
+        return self._altered
+
+    def see(self) -> None:
+        """The file's bytes, as they are now, are known."""
+        self._altered = False
+        self._seen_mtime_ns = os.fstat(self.fd).st_mtime_ns
+
     def write_at(self, offset: int, data: memoryview) -> None:
         """See ``SavedBytes.write_at``."""
         fd = self.fd
+        altered = self.altered
         try:
             # The kernel may take less than it is given, at the very least when the disk fills up.
             while (count := os.pwrite(fd, data, offset)) < len(data):
@@ -86,6 +104,8 @@ class FileBytes:
                 offset += count
         except OSError as error:
             raise failed("write", self.path, error) from None
+        self.see()
+        self._altered = altered
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See ``SavedBytes.read_at``.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 from pspd.core.effects import Address, Deliver, Milestone, SendDatagram, ServerEffect
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.members import Member
-from pspd.core.parameters import FAST, Parameters
+from pspd.core.parameters import FAST, SECOND_NS, Parameters
 from pspd.core.ranges import Range
 from pspd.core.server import ServerMachine
 from pspd.core.shared_file import SharedFile
@@ -153,3 +153,12 @@ class Bench:
             self.now = max(self.now, deadline)
             self.server.handle_timeout(self.now)
         self.now = end
+
+    def live(self, duration_ns: int, *, deaf: Collection[Member] = ()) -> None:
+        """Lets the time pass while every member renews its lease, and says whether it hears the server."""
+        end = self.now + duration_ns
+        while self.now < end:
+            for member in list(self.server.members.values()):
+                self.server.lease_renewed(member.session, self.now)
+                self.send(member, Hello(member.session, 2, 0 if member in deaf else 1000))
+            self.pass_time(min(SECOND_NS, end - self.now))

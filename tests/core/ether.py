@@ -46,6 +46,7 @@ class Peer:
     Attributes:
         forge: what becomes of a payload it contributes; None breaks the connection before the end.
         takes_deliveries: whether deliveries reach it.
+        hears: whether the server's datagrams reach it.
         link: counts its TCP links; what was sent over an earlier one is lost.
     """
 
@@ -61,6 +62,7 @@ class Peer:
         self.link = 0
         self.forge: Callable[[Frame, bytes], bytes | None] = lambda frame, payload: payload
         self.takes_deliveries = True
+        self.hears = True
         self.wakes_at: int | None = None
 
     def payload(self, frame: Frame) -> bytes | None:
@@ -276,7 +278,7 @@ class Ether:
         return peer
 
     def _arrive(self, peer: Peer, data: bytes) -> None:
-        if peer.alive:
+        if peer.alive and peer.hears:
             peer.machine.receive_datagram(data, SERVER, self.now)
             self._touch(peer)
 
@@ -341,7 +343,8 @@ class Ether:
 
     def _contribute(self, peer: Peer, link: int, frame: Frame) -> None:
         def is_there() -> bool:
-            return peer.alive and peer.session == frame.session and peer.link == link
+            linked = peer.link == link and (peer.linked or not self.parameters.kept_links)
+            return peer.alive and peer.session == frame.session and linked
 
         if not is_there():
             return

@@ -6,105 +6,34 @@ from dataclasses import replace
 
 import pytest
 
+from pspd.core import client as client_module
 from pspd.core import download
 from pspd.core.client import HELLO_INTERVAL_NS, ClientMachine
 from pspd.core.download import REQUESTS_PER_WINDOW, SENT_REQUESTS_MAX
 from pspd.core.effects import (
-    Address,
-    ClientEffect,
     Contribute,
     FinishFile,
     InputDropped,
     Milestone,
     ReportMilestone,
-    SendDatagram,
 )
 from pspd.core.manifest import Manifest
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
 from pspd.core.ranges import Range, RangeSet
-from pspd.core.rto import RTO_INITIAL_NS
-from pspd.core.storage import Held, Written
+from pspd.core.rto import LINEAR_TIMEOUTS, RTO_INITIAL_NS
+from pspd.core.storage import Held
 from pspd.core.wire import (
     EVERY_HOLDER,
     Asked,
     Broadcast,
-    Datagram,
     DropReason,
-    Frame,
     Hello,
     HelloAck,
     Kind,
-    Request,
-    decode_datagram,
-    encode_datagram,
 )
-from tests.core.bench import Bench
+from tests.core.alone import SERVER, SESSION, Client, manifest_of
 
-SERVER: Address = ("server", 1)
-SESSION = 77
 RANDOM = replace(CLASSIC, order=Order.RANDOM)
-
-
-def manifest_of(chunk_count: int, name: str = "f") -> Manifest:
-    return Bench().manifest(name, chunk_count, 2)
-
-
-class Client:
-    """The machine, the time, and what a test's server would hear."""
-
-    def __init__(self, parameters: Parameters = FAST) -> None:
-        self.machine = ClientMachine(seed=5)
-        self.now = 1_000_000
-        self.effects: list[ClientEffect] = []
-        self.machine.joined(SESSION, SERVER, parameters, self.now)
-
-    def heard(self) -> list[Datagram]:
-        """Datagrams since the last look."""
-        self.effects = self.machine.poll()
-        sent = [effect for effect in self.effects if isinstance(effect, SendDatagram)]
-        assert all(effect.address == SERVER for effect in sent)
-        return [decode_datagram(effect.data) for effect in sent]
-
-    def requests(self) -> list[Request]:
-        return [datagram for datagram in self.heard() if isinstance(datagram, Request)]
-
-    def others(self) -> list[ClientEffect]:
-        """What it wants besides sending datagrams, since the last look."""
-        self.heard()
-        return [effect for effect in self.effects if not isinstance(effect, SendDatagram)]
-
-    def hear(self, datagram: Datagram, source: Address = SERVER) -> None:
-        self.machine.receive_datagram(encode_datagram(datagram), source, self.now)
-
-    def assign(
-        self,
-        manifest: Manifest,
-        *shares: tuple[int, int],
-        exchange: bool = False,
-        held: tuple[tuple[int, int], ...] = (),
-        complete: bool = False,
-    ) -> None:
-        spans = tuple(Range(*share) for share in shares)
-        self.machine.file_assigned(manifest, spans, exchange, Held(RangeSet(held), complete), self.now)
-
-    def frame(self, manifest: Manifest, start: int, stop: int, number: int = 1, echo: int = 0) -> Frame:
-        length = manifest.byte_span(start, stop)[1]
-        return Frame(Kind.DELIVERY, SESSION, manifest.file_id, start, stop, length, number, echo)
-
-    def deliver(
-        self, manifest: Manifest, start: int, stop: int, number: int = 1, echo: int = 0, *, good: bool = True
-    ) -> None:
-        frame, span = self.frame(manifest, start, stop, number, echo), [Range(start, stop)]
-        assert self.machine.delivery_started(frame, "server")
-        written = Written(verified=span) if good else Written(corrupt=span)
-        self.machine.delivery_stored(frame, written, self.now)
-
-    def pass_time(self, duration_ns: int) -> None:
-        end = self.now + duration_ns
-        while (deadline := self.machine.next_timeout()) is not None and deadline <= end:
-            self.now = deadline
-            self.machine.handle_timeout(deadline)
-        self.now = end
 
 
 class TestHellos:
@@ -115,12 +44,15 @@ class TestHellos:
         assert client.heard() == [Hello(SESSION, 2, 0)]
         client.now += 20 * MILLISECOND_NS - (client.now - 1_000_000) % MILLISECOND_NS
         client.hear(HelloAck(SESSION, 2))
+        client.pass_time(0)
+        assert client.heard() == [Hello(SESSION, 3, client.machine.rtt.srtt_ns // 1000)]
+        client.hear(HelloAck(SESSION, 3))
         client.pass_time(HELLO_INTERVAL_NS - 1)
         assert client.heard() == []
         client.pass_time(1)
         (hello,) = client.heard()
         assert isinstance(hello, Hello)
-        assert (hello.number, hello.srtt_us) == (3, client.machine.rtt.srtt_ns // 1000)
+        assert (hello.number, hello.srtt_us) == (4, client.machine.rtt.srtt_ns // 1000)
 
     def test_an_answer_to_an_earlier_one_or_a_second_answer_is_stale(self) -> None:
         client = Client()
@@ -171,6 +103,55 @@ class TestAsking:
         assert client.requests()[0].ranges == (Range(5, 10),)
         client.deliver(manifest, 5, 10)
         assert ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, 10) in client.others()
+
+    def test_a_share_in_place_of_another_is_all_that_is_asked_for_and_reported(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 5))
+        client.deliver(manifest, 0, 2)
+        client.heard()
+        client.assign(manifest, (5, 8))
+        assert client.requests()[0].ranges == (Range(5, 8),)
+        client.deliver(manifest, 5, 8, number=2)
+        assert ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, 3) in client.others()
+
+    def test_one_whose_share_went_to_another_holds_what_it_has_and_wants_nothing(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 5))
+        client.deliver(manifest, 0, 2)
+        client.heard()
+        client.assign(manifest)
+        assert [request.ranges for request in client.requests()] == [()]
+        assert ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, 0) in client.effects
+        client.pass_time(SECOND_NS)
+        assert client.requests() == []
+        assert list(client.machine.downloads[manifest.file_id].verified) == [Range(0, 2)]
+
+    def test_a_file_that_is_divided_anew_is_begun_anew_with_what_is_held_by_its_new_units(self) -> None:
+        client = Client()
+        manifest, anew = manifest_of(10, share_count=2), manifest_of(10, share_count=3)
+        assert manifest.file_id == anew.file_id
+        client.assign(manifest, (0, 5))
+        client.deliver(manifest, 0, 4, number=6)
+        client.heard()
+        client.machine.joined(SESSION, SERVER, FAST, client.now)
+        client.assign(anew, (0, 3), held=((0, 1),))
+        (request,) = client.requests()
+        assert (request.number, request.acknowledged, request.ranges) == (1, 0, (Range(1, 3),))
+        client.hear(Broadcast(SESSION, anew.file_id, 1, (Asked(0, 1, EVERY_HOLDER), Asked(1, 2, EVERY_HOLDER))))
+        sent = [effect.frame.start for effect in client.others() if isinstance(effect, Contribute)]
+        assert sent == [0]
+
+    def test_a_file_that_is_told_of_again_as_it_was_goes_on_as_it_was(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 5))
+        client.deliver(manifest, 0, 4, number=6)
+        client.heard()
+        client.assign(manifest_of(10), (0, 5))
+        (request,) = client.requests()
+        assert (request.number, request.acknowledged, request.ranges) == (2, 6, (Range(4, 5),))
 
     def test_an_empty_share_is_held_at_once(self) -> None:
         client = Client()
@@ -303,6 +284,24 @@ class TestOrder:
     def test_sequential_is_one_chunk_after_another(self) -> None:
         assert set(self.first_ranges(CLASSIC)) == {(Range(1, 2),)}
 
+    def test_what_gets_no_answer_again_and_again_lets_those_after_it_have_their_turn(self) -> None:
+        client = Client(CLASSIC)
+        client.assign(manifest_of(4), exchange=True)
+        client.pass_time(60 * SECOND_NS)
+        asked = [request.ranges for request in client.requests()]
+        assert asked[: LINEAR_TIMEOUTS + 1] == [(Range(0, 1),)] * (LINEAR_TIMEOUTS + 1)
+        assert [span.start for (span,) in asked[LINEAR_TIMEOUTS + 1 :]][:6] == [1, 2, 3, 0, 1, 2]
+
+    def test_behind_an_unheld_chunk_the_sequence_goes_on_and_ends_with_it(self) -> None:
+        client = Client(CLASSIC)
+        manifest = manifest_of(4)
+        client.assign(manifest, exchange=True)
+        while client.requests()[-1:] != [] or client.machine.downloads[manifest.file_id].rtt.timeout_count == 0:
+            client.pass_time(SECOND_NS)
+        for chunk in (1, 2, 3):
+            client.deliver(manifest, chunk, chunk + 1, number=chunk)
+        assert [request.ranges[0].start for request in client.requests()] == [2, 3, 0]
+
     def test_random_is_any_chunk_that_lacks_one_at_a_time(self) -> None:
         found = {span for ranges in self.first_ranges(RANDOM) for span in ranges}
         assert found == {Range(chunk, chunk + 1) for chunk in (1, 2, 3, 6, 7, 8, 9)}
@@ -349,6 +348,27 @@ class TestHolding:
             Asked(9, 11, EVERY_HOLDER),
         ) == [(2, 6), (3, 5), (9, 10)]
 
+    def test_a_broadcast_that_comes_twice_is_answered_once(self) -> None:
+        client = Client()
+        manifest = manifest_of(4)
+        client.assign(manifest, exchange=True, held=((0, 1),))
+        client.heard()
+        for _ in range(2):
+            client.hear(Broadcast(SESSION, manifest.file_id, 6, (Asked(0, 1, EVERY_HOLDER),)))
+        assert [type(effect) for effect in client.others()] == [Contribute, InputDropped]
+        assert client.machine.drop_counts == {DropReason.DUPLICATE: 1}
+
+    def test_only_so_many_broadcasts_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(client_module, "ANSWERED_MAX", 2)
+        client = Client()
+        manifest = manifest_of(4)
+        client.assign(manifest, exchange=True, held=((0, 1),))
+        client.heard()
+        for number in (1, 2, 3, 3, 2, 1):
+            client.hear(Broadcast(SESSION, manifest.file_id, number, (Asked(0, 1, EVERY_HOLDER),)))
+        sent = [effect.frame.number for effect in client.others() if isinstance(effect, Contribute)]
+        assert sent == [1, 2, 3, 1]
+
     def test_of_a_file_that_it_does_not_know_it_has_nothing(self) -> None:
         client = Client()
         assert self.asked(client, manifest_of(3), Asked(0, 1, EVERY_HOLDER)) == []
@@ -368,6 +388,56 @@ class TestHolding:
         assert self.asked(client, manifest, Asked(0, 1, EVERY_HOLDER)) == []
         client.deliver(manifest, 0, 1)
         assert self.asked(client, manifest, Asked(0, 1, EVERY_HOLDER)) == [(0, 1)]
+
+
+class TestSuspicion:
+    def test_of_a_file_that_is_suspected_nothing_is_held_wanted_or_taken(self) -> None:
+        client = Client()
+        manifest = manifest_of(4)
+        client.assign(manifest, exchange=True, held=((0, 2),))
+        client.others()
+        client.machine.file_suspected(manifest.file_id)
+        client.hear(Broadcast(SESSION, manifest.file_id, 1, (Asked(0, 1, EVERY_HOLDER),)))
+        client.machine.link_opened(client.now)
+        client.machine.exchange_started(manifest.file_id, client.now)
+        client.pass_time(5 * SECOND_NS)
+        assert client.requests() == []
+        assert not client.machine.delivery_started(client.frame(manifest, 2, 3), "x")
+        assert client.others() == [InputDropped(DropReason.UNKNOWN_FILE, "x")]
+
+    def test_when_it_is_assigned_again_what_was_wrong_is_asked_for(self) -> None:
+        client = Client()
+        manifest = manifest_of(4)
+        client.assign(manifest, exchange=True, held=((0, 4),))
+        assert FinishFile(manifest.file_id) in client.others()
+        client.machine.file_suspected(manifest.file_id)
+        client.assign(manifest, exchange=True, held=((0, 1), (2, 4)))
+        assert [request.ranges for request in client.requests()] == [(Range(1, 2),)]
+        client.deliver(manifest, 1, 2)
+        assert FinishFile(manifest.file_id) in client.others()
+
+    def test_other_files_go_on(self) -> None:
+        client = Client()
+        wrong, right = manifest_of(4), manifest_of(4, "g")
+        client.assign(wrong, exchange=True)
+        client.assign(right, exchange=True)
+        client.heard()
+        client.machine.file_suspected(wrong.file_id)
+        client.machine.link_opened(client.now)
+        assert [request.file_id for request in client.requests()] == [right.file_id]
+
+    def test_of_a_file_that_it_does_not_know_is_no_matter(self) -> None:
+        client = Client()
+        client.machine.file_suspected(bytes(32))
+        assert client.others() == []
+
+    def test_a_source_sends_nothing_of_it_any_more(self) -> None:
+        client = Client()
+        manifest = manifest_of(4)
+        client.machine.hold_whole(manifest)
+        client.machine.file_suspected(manifest.file_id)
+        client.hear(Broadcast(SESSION, manifest.file_id, 1, (Asked(0, 4, SESSION),)))
+        assert client.others() == []
 
 
 class TestDrops:

@@ -64,6 +64,17 @@ class TestRangeSetAgainstPlainSet:
         assert chunks_in(ranges.gaps(*span)) == sorted(chunks_of(span) - model)
         assert ranges.covers(*span) == (chunks_of(span) <= model)
 
+    @given(steps, spans)
+    def test_around_is_the_whole_run_that_covers_a_range(self, changes, span) -> None:
+        ranges, _ = built(changes)
+        if span[0] >= span[1]:
+            assert ranges.around(*span) == Range(span[0], span[0])
+        elif ranges.covers(*span):
+            assert [ranges.around(*span)] == [run for run in ranges if run.start <= span[0] < run.stop]
+        else:
+            with pytest.raises(AssertionError, match="not in the set"):
+                ranges.around(*span)
+
     @given(steps, steps)
     def test_common(self, changes, others) -> None:
         ranges, model = built(changes)

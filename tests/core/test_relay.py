@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 from pspd.core import fetching, relay
+from pspd.core.cache import Cache
 from pspd.core.effects import (
     CloseLink,
     Deliver,
@@ -13,13 +15,15 @@ from pspd.core.effects import (
 )
 from pspd.core.members import Member
 from pspd.core.parameters import CLASSIC, FAST, SECOND_NS
-from pspd.core.ranges import RangeSet
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.core.wire import (
     EVERY_HOLDER,
     Broadcast,
     decode_datagram,
 )
+from pspd.store.digests import blake3_digest
 from tests.core.bench import Bench
 
 
@@ -246,15 +250,24 @@ class TestFetching:
         bench.ask(a, file, (2, 4))
         frame = bench.frame(b, file, 2, 4)
         assert bench.start(frame)
-        while not (closed := bench.effects(CloseLink)):
-            for member in (a, b):
-                bench.server.lease_renewed(member.session, bench.now)
-            bench.pass_time(SECOND_NS)
-        assert closed == [CloseLink(b.session)]
+        bench.live(fetching.RECEIVE_TIMEOUT_NS)
+        assert bench.effects(CloseLink) == [CloseLink(b.session)]
         bench.server.contribution_aborted(frame, bench.now)
         bench.server.link_closed(b.session, bench.now)
         bench.pass_time(0)
         assert [asked.responder for asked in bench.asked("a")] == [b.session]
+
+    def test_one_that_still_does_not_end_costs_its_sender_the_next_link_too(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        assert bench.start(bench.frame(b, file, 2, 4))
+        for _ in range(2):
+            bench.live(fetching.RECEIVE_TIMEOUT_NS - SECOND_NS)
+            assert bench.effects(CloseLink) == []
+            bench.live(SECOND_NS)
+            assert bench.effects(CloseLink) == [CloseLink(b.session)]
 
     def test_a_broadcast_that_a_later_answer_overtook_is_sent_again_before_its_time(self) -> None:
         bench = Bench(cache_chunks=256)
@@ -335,3 +348,95 @@ class TestFetching:
         bench.reach(a, file, Milestone.COMPLETE)
         bench.server.delivery_sent(a.session, deliver.number, bench.now)
         assert bench.effects(Deliver) == []
+
+
+class TestClaims:
+    """A cache of 64 chunks has frames of 16: one member claims 32 chunks of it at most."""
+
+    CLAIM = 32
+
+    def asked_chunks(self, bench: Bench) -> int:
+        return sum(asked.stop - asked.start for asked in bench.asked("a"))
+
+    def stuck(self) -> tuple[Bench, SharedFile, Member, list[Deliver]]:
+        """A client that asked for much, and to which everything that was fetched for it is on its way."""
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 200)
+        bench.ask(a, file, (100, 200))
+        asked = bench.asked("a")
+        for entry in asked:
+            assert bench.contribute(bench.frame(b, file, entry.start, entry.stop))
+        return bench, file, a, bench.delivered(a)
+
+    def test_a_member_claims_a_part_of_the_cache_whatever_its_window(self) -> None:
+        bench, _, a, delivers = self.stuck()
+        assert sum(deliver.frame.stop - deliver.frame.start for deliver in delivers) == self.CLAIM
+        assert a.claimed_chunks == self.CLAIM
+        assert self.asked_chunks(bench) == 0
+
+    def test_what_has_left_the_cache_is_claimed_no_longer(self) -> None:
+        bench, _, a, delivers = self.stuck()
+        bench.server.delivery_sent(a.session, delivers[0].number, bench.now)
+        assert self.asked_chunks(bench) == 16
+        assert a.claimed_chunks == self.CLAIM
+
+    def test_nor_is_what_could_not_be_sent(self) -> None:
+        bench, _, a, delivers = self.stuck()
+        bench.server.delivery_failed(a.session, delivers[0].number, bench.now)
+        assert self.asked_chunks(bench) == 16
+
+    def test_an_acknowledgement_alone_frees_nothing(self) -> None:
+        bench, file, a, delivers = self.stuck()
+        bench.ask(a, file, (132, 200), acknowledged=delivers[-1].number)
+        assert self.asked_chunks(bench) == 0
+        assert a.claimed_chunks == self.CLAIM
+
+    def test_all_files_of_a_member_share_its_claim(self) -> None:
+        bench, _, a, delivers = self.stuck()
+        other = bench.exchange("g", 200)
+        bench.ask(a, other, (100, 200))
+        assert self.asked_chunks(bench) == 0
+        for deliver in delivers:
+            bench.server.delivery_sent(a.session, deliver.number, bench.now)
+        assert self.asked_chunks(bench) == self.CLAIM
+
+    def test_others_have_their_own(self) -> None:
+        bench, file, _, _ = self.stuck()
+        bench.ask(bench.join("c"), file, (140, 200))
+        assert self.asked_chunks(bench) == self.CLAIM
+
+    def test_what_was_fetched_for_one_whose_link_broke_is_claimed_no_longer(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 200)
+        bench.ask(a, file, (100, 200))
+        asked = bench.asked("a")
+        bench.server.link_closed(a.session, bench.now)
+        for entry in asked:
+            assert bench.contribute(bench.frame(b, file, entry.start, entry.stop))
+        assert a.claimed_chunks == 0
+
+    def test_what_was_given_up_is_claimed_no_longer(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 200)
+        bench.ask(a, file, (100, 101))
+        bench.server.client_left(b.session, "gone", bench.now)
+        assert a.claimed_chunks == 1
+        bench.live(30 * SECOND_NS)
+        assert a.claimed_chunks == 0
+        assert bench.server.cache.used_chunks == 0
+
+
+def test_what_nobody_holds_cannot_be_fetched_though_every_holder_is_asked() -> None:
+    bench = Bench()
+    a, _ = bench.join("a"), bench.join("b")
+    file = bench.exchange("f", 4)
+    bench.server.client_left(a.session, "gone", bench.now)
+    everyone = replace(FAST, all_holders_answer=True)
+    fetches = fetching.Fetching(
+        everyone, Cache(64), blake3_digest, bench.server.members, lambda effect: None, Random(1)
+    )
+    assert fetches.fetchable(file, 1, 4) == (None, None)
+    assert fetches.fetchable(file, 2, 4) == (Range(2, 4), None)

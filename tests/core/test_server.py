@@ -68,6 +68,13 @@ class TestMembership:
         with pytest.raises(NameTaken):
             bench.server.client_joined("a", b"another machine", bench.now)
 
+    @pytest.mark.parametrize("port", [-1, server.PORT_MAX + 1])
+    def test_a_port_that_is_none_is_refused(self, port: int) -> None:
+        bench = Bench()
+        with pytest.raises(BadArgument):
+            bench.server.client_joined("a", b"a", bench.now, delivery_port=port)
+        assert bench.server.members == {}
+
     def test_one_that_comes_back_replaces_its_old_session(self) -> None:
         bench = Bench()
         old = bench.join("a")

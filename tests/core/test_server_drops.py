@@ -5,11 +5,13 @@ from __future__ import annotations
 from pspd.core.effects import (
     FileResumed,
     FileStalled,
+    FileSuspected,
     InputDropped,
     Milestone,
 )
 from pspd.core.parameters import SECOND_NS
-from pspd.core.ranges import Range
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.storage import Held
 from pspd.core.wire import (
     DropReason,
     Frame,
@@ -173,6 +175,38 @@ class TestDrops:
         bench.ask(a, file, (1, 4))
         assert bench.effects(FileStalled)[0].missing == ((Range(1, 2), ""),)
         assert list(file.held["a"]) == [Range(0, 1)]
+
+    def test_who_has_the_file_lacks_nothing_whatever_an_older_request_says(self) -> None:
+        bench = Bench()
+        a, _ = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.reach(a, file, Milestone.COMPLETE)
+        bench.ask(a, file, (1, 4))  # was on its way when the report was made
+        assert bench.effects(FileStalled) == []
+        assert list(file.held["a"]) == [Range(0, 4)]
+        assert file.min_holder_count() == 1
+
+    def test_who_sent_corrupt_bytes_is_told_to_verify_what_it_holds(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 6)
+        bench.ask(a, file, (2, 4), (4, 6))
+        bench.server.poll()
+        bench.contribute(bench.frame(b, file, 2, 4), good=False)
+        bench.contribute(bench.frame(c, file, 4, 6))
+        assert bench.effects(FileSuspected) == [FileSuspected(b.session, file.file_id)]
+
+    def test_who_joins_again_with_what_was_verified_anew_is_a_holder_of_that(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        bench.contribute(bench.frame(b, file, 2, 4), good=False)
+        assert file.missing() == [(Range(2, 4), "")]
+        b = bench.join("b", held={file.file_id: Held(RangeSet([(3, 4)]), complete=False)})
+        assert file.missing() == [(Range(2, 3), "")]
+        bench.live(10 * SECOND_NS)  # what was asked for as a whole is given up
+        assert [(x.start, x.stop, x.responder) for x in bench.asked("a")][-1] == (3, 4, b.session)
 
     def test_a_contribution_of_someone_who_is_gone_before_it_ends_is_good(self) -> None:
         bench = Bench()

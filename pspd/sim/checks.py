@@ -1,0 +1,225 @@
+"""What always holds, looked at after every step: each sentence of the rules as a check that names it.
+
+A check looks at the world from outside, at what the machines say and at what lies in the stores, and
+compares it with the source's bytes. It raises :class:`Violation` with the rule that was broken.
+"""
+
+from __future__ import annotations
+
+from pspd.core.effects import (
+    ClientEffect,
+    ClientLost,
+    ClientReach,
+    Contribute,
+    Deliver,
+    FileDivided,
+    FileSeeded,
+    Milestone,
+    ReportMilestone,
+    SendDatagram,
+    ServerEffect,
+)
+from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
+from pspd.core.ranges import RangeSet
+from pspd.core.server import ServerMachine
+from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.wire import DATAGRAM_BYTES_MAX, Broadcast, decode_datagram
+from pspd.sim.hosts import Client
+from pspd.sim.seeding import Seeding
+from pspd.sim.transport import SERVER
+from pspd.sim.world import Observer, World
+from pspd.store.memory import MemoryStore
+
+LOOK_AROUND_EVERY = 64
+"""What takes a look at everything is checked at every so many steps, and at the end."""
+
+
+class Violation(AssertionError):
+    """A rule does not hold.
+
+    Attributes:
+        rule: its name.
+    """
+
+    def __init__(self, rule: str, what: str) -> None:
+        super().__init__(f"{rule}: {what}")
+        self.rule = rule
+
+
+class Checks(Observer):
+    """Watches over a world whose content is real.
+
+    Attributes:
+        seedings: every file that anyone seeds, by id; to be told before it starts.
+        honest: no holder forges what it sends, and no store is altered.
+        calm: no client was ever lost, so every share stayed where it was given first.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.seedings: dict[FileId, Seeding] = {}
+        self.honest = True
+        self.calm = True
+        self._world = world
+        self._asked: dict[FileId, RangeSet] = {}
+        self._broadcast_number = 0
+        self._server: ServerMachine | None = None
+        self._steps = 0
+
+    # -- what the server does
+
+    def server_did(self, effect: ServerEffect) -> None:
+        """See ``Observer``."""
+        match effect:
+            case SendDatagram(_, data):
+                self._check_datagram(data)
+            case Deliver():
+                self._check_delivery(effect)
+            case FileDivided(file_id, _, shares):
+                spans = [span for _, span in shares]
+                sizes = [span.chunk_count for span in spans]
+                borders = [0, *(span.stop for span in spans)]
+                exhaustive = [span.start for span in spans] == borders[:-1]
+                if not exhaustive or borders[-1] != self._truth(file_id)[0].chunk_count:
+                    raise Violation("R1 division", f"the shares {spans} are not disjoint and exhaustive")
+                if max(sizes) - min(sizes) > 1:
+                    raise Violation("R1 division", f"the shares {spans} differ by more than one chunk")
+            case ClientReach() | ClientLost():
+                self.calm = False
+            case FileSeeded(file_id):
+                self._check_forgotten(effect)
+
+    def _check_datagram(self, data: bytes) -> None:
+        if len(data) > DATAGRAM_BYTES_MAX:
+            raise Violation("bounds", f"a datagram of {len(data)} bytes")
+        datagram = decode_datagram(data)
+        if not isinstance(datagram, Broadcast) or datagram.number <= self._broadcast_number:
+            return
+        server = self._world.server
+        assert server is not None, "it has just sent this"
+        self._broadcast_number = datagram.number
+        asked = self._asked.setdefault(datagram.file_id, RangeSet())
+        for entry in datagram.asked:
+            if server.cache.cached(datagram.file_id, entry.start, entry.stop):
+                raise Violation("R7 miss", f"[{entry.start}, {entry.stop}) is broadcast while it is cached")
+            asked.add(entry.start, entry.stop)
+
+    def _check_delivery(self, delivery: Deliver) -> None:
+        frame = delivery.frame
+        manifest, data = self._truth(frame.file_id)
+        payload = b"".join(delivery.views)
+        if len(payload) != frame.length:
+            raise Violation("R6 hit", f"{len(payload)} bytes are delivered as {frame.length}")
+        first, last = (frame.start, frame.stop) if self.honest else manifest.whole_units(frame.start, frame.stop)
+        offset = (first - frame.start) * CHUNK_BYTES
+        expected = data[first * CHUNK_BYTES : last * CHUNK_BYTES]
+        if payload[offset : offset + len(expected)] != expected:
+            raise Violation("R9 first good copy", f"wrong bytes are delivered within [{first}, {last})")
+
+    def _check_forgotten(self, event: FileSeeded) -> None:
+        server = self._world.server
+        assert server is not None, "it has just told"
+        manifest, _ = self._truth(event.file_id)
+        if server.cache.chunks_of(event.file_id) or event.cached_bytes:
+            raise Violation("R2 the server forgets", f"{server.cache.chunks_of(event.file_id)} chunks are left in it")
+        file = server.catalogue.files[event.file_id]
+        held = RangeSet()
+        for client in self._world.clients.values():
+            verified = self._verified(client, event.file_id)
+            if self.calm and held.common(verified):
+                raise Violation("R2 the server forgets", f"{client.name} holds chunks that another holds")
+            held.update(verified)
+            for share in file.shares:
+                if share.owner == client.name and not verified.covers(share.start, share.stop) and self.honest:
+                    raise Violation("R2 every share is held", f"{client.name} lacks some of its share {share}")
+        if self.honest and held.chunk_count < manifest.chunk_count:
+            raise Violation("R2 every share is held", "some chunk is nowhere")
+
+    # -- what clients do
+
+    def client_did(self, client: Client, effect: ClientEffect) -> None:
+        """See ``Observer``."""
+        match effect:
+            case SendDatagram(address, data):
+                if address != SERVER:
+                    raise Violation("R12 independence", f"{client.name} sends to {address}")
+                if len(data) > DATAGRAM_BYTES_MAX:
+                    raise Violation("bounds", f"a datagram of {len(data)} bytes")
+            case Contribute(frame):
+                verified = self._verified(client, frame.file_id)
+                if client.original is None and not verified.covers(frame.start, frame.stop):
+                    raise Violation("R8 holders", f"{client.name} sends [{frame.start}, {frame.stop}) unverified")
+            case ReportMilestone(file_id, milestone):
+                self._check_verified(client, file_id)
+                if milestone is Milestone.COMPLETE:
+                    self._check_complete(client, file_id)
+
+    def _check_complete(self, client: Client, file_id: FileId) -> None:
+        manifest, data = self._truth(file_id)
+        store = client.store
+        if isinstance(store, MemoryStore) and store.finished.get(manifest.name) != data:
+            raise Violation("R10 done", f"{client.name} shows a file that is not the source's")
+
+    def _check_verified(self, client: Client, file_id: FileId) -> None:
+        manifest, data = self._truth(file_id)
+        for start, stop in self._verified(client, file_id) if self.honest else ():
+            offset, length = manifest.byte_span(start, stop)
+            payload = client.store.payload(file_id, start, stop)
+            assert isinstance(payload, memoryview), "the store is in memory"
+            if payload != data[offset : offset + length]:
+                raise Violation("R10 verified", f"{client.name} holds wrong bytes within [{start}, {stop})")
+
+    # -- after every step
+
+    def settled(self) -> None:
+        """See ``Observer``."""
+        server = self._world.server
+        if server is not self._server:
+            self.calm = self.calm and self._server is None
+            self._server, self._broadcast_number, self._asked = server, 0, {}
+        if server is None:
+            return
+        cache = server.cache
+        if cache.used_chunks > cache.capacity_chunks or cache.high_water_chunks > cache.capacity_chunks:
+            raise Violation("R4 cache", f"{cache.used_chunks} of {cache.capacity_chunks} chunks are in use")
+        self._steps += 1
+        if self._steps % LOOK_AROUND_EVERY == 0:
+            self.look_around()
+
+    def look_around(self) -> None:
+        """The checks that look at everything."""
+        server = self._world.server
+        if server is None:
+            return
+        for file in server.catalogue.files.values():
+            asked = self._asked.get(file.file_id, RangeSet())
+            for span in server.cache.cached(file.file_id, 0, file.manifest.chunk_count):
+                if not asked.covers(*span):
+                    raise Violation("R9 only what was asked", f"{span} of {file.manifest.name} is cached")
+            if file.phase is Phase.EXCHANGING:
+                self._check_no_silent_loss(server, file)
+
+    def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:
+        """Who is thought to be there and is not would be news to the server as well: then there is nothing to say."""
+        if file.stalled or not self.honest:
+            return
+        held = RangeSet()
+        for member in server.members.values():
+            client = self._world.clients[member.name]
+            if not client.alive or client.session != member.session:
+                return
+            held.update(self._verified(client, file.file_id))
+            if client.original is not None and client.original[0].file_id == file.file_id:
+                held.add(0, file.manifest.chunk_count)
+        if held.chunk_count < file.manifest.chunk_count:
+            missing = held.gaps(0, file.manifest.chunk_count)
+            raise Violation("no silent loss", f"{missing} of {file.manifest.name} are nowhere, and it is not stalled")
+
+    # -- the truth
+
+    def _truth(self, file_id: FileId) -> tuple[Manifest, bytes]:
+        seeding = self.seedings[file_id]
+        return seeding.manifest, seeding.data
+
+    def _verified(self, client: Client, file_id: FileId) -> RangeSet:
+        known = client.store.known().get(file_id)
+        return known.verified if known is not None else RangeSet()

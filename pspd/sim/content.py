@@ -1,0 +1,161 @@
+"""The files that are distributed: real bytes where faults are to be found, none where only figures are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+from typing import Protocol
+
+from pspd.core.manifest import Digest, FileId, Manifest
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.storage import FileSlice, Held, Storage, Written
+from pspd.store.digests import blake3_digest
+from pspd.store.intake import Intake
+from pspd.store.memory import MemoryStore
+
+_ZEROS = memoryview(bytes(1024 * 1024))
+
+
+class Content(Protocol):
+    """What bytes are in a world: how they are made, proved and kept."""
+
+    copied: bool
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of manifests and blocks."""
+
+    def bytes_of(self, size_bytes: int, seed: int) -> bytes:
+        """The bytes of a file; empty where bytes are not looked at."""
+
+    def read(self, data: bytes, offset: int, length: int) -> bytes | memoryview:
+        """A part of them."""
+
+    def store(self, instance_id: bytes) -> Storage:
+        """An empty store of a client."""
+
+
+class RealContent:
+    """Random bytes, BLAKE3, and stores in memory: whatever goes wrong with a byte is seen."""
+
+    copied = True
+
+    @property
+    def digest(self) -> Digest:
+        """BLAKE3."""
+        return blake3_digest
+
+    def bytes_of(self, size_bytes: int, seed: int) -> bytes:
+        """Bytes of which no two chunks are alike."""
+        return Random(seed).randbytes(size_bytes)
+
+    def read(self, data: bytes, offset: int, length: int) -> bytes:
+        """A part of a file."""
+        return data[offset : offset + length]
+
+    def store(self, instance_id: bytes) -> MemoryStore:
+        """A store that keeps the bytes."""
+        return MemoryStore(blake3_digest, instance_id)
+
+
+class BlankContent:
+    """Zeros that are nowhere: only lengths count, so a world of many clients and large files fits into memory."""
+
+    copied = False
+
+    def __init__(self) -> None:
+        self._digests: dict[int, bytes] = {}
+
+    @property
+    def digest(self) -> Digest:
+        """BLAKE3 where it matters; that of zeros is looked up by their number."""
+        return self._digest
+
+    def _digest(self, parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
+        parts = tuple(parts)
+        if len(parts) > 1 and isinstance(parts[0], bytes):
+            return blake3_digest(parts)
+        length = sum(map(len, parts))
+        known = self._digests.get(length)
+        if known is None:
+            known = self._digests[length] = blake3_digest((bytes(length),))
+        return known
+
+    def bytes_of(self, size_bytes: int, seed: int) -> bytes:
+        """Nothing."""
+        return b""
+
+    def read(self, data: bytes, offset: int, length: int) -> memoryview:
+        """So many zeros."""
+        return _zeros(length)
+
+    def store(self, instance_id: bytes) -> BlankStore:
+        """A store that keeps the books, and no bytes."""
+        return BlankStore(self.digest)
+
+
+def _zeros(length: int) -> memoryview:
+    return _ZEROS[:length] if length <= len(_ZEROS) else memoryview(bytes(length))
+
+
+class _Nowhere:
+    """Saved bytes that are zeros, and take no memory."""
+
+    def write_at(self, offset: int, data: memoryview) -> None:
+        pass
+
+    def read_at(self, offset: int, length: int) -> memoryview:
+        return _zeros(length)
+
+
+class BlankStore:
+    """Implements ``pspd.core.storage.Storage`` for zeros: the very books of the real stores, without the bytes."""
+
+    def __init__(self, digest: Digest) -> None:
+        self._digest = digest
+        self._files: dict[FileId, Intake] = {}
+        self._finished: set[FileId] = set()
+
+    def known(self) -> dict[FileId, Held]:
+        """See ``Storage.known``."""
+        return {file_id: self._held(file_id) for file_id in self._files}
+
+    def begin(self, manifest: Manifest) -> Held:
+        """See ``Storage.begin``."""
+        intake = self._files.get(manifest.file_id)
+        if intake is None:
+            self._files[manifest.file_id] = Intake(manifest, _Nowhere(), self._digest)
+        elif intake.manifest != manifest:
+            intake.redivide(manifest)
+        return self._held(manifest.file_id)
+
+    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
+        """See ``Storage.write``."""
+        return self._files[file_id].write(start, stop, data)
+
+    def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice | memoryview:
+        """See ``Storage.payload``."""
+        return _zeros(self._files[file_id].payload_span(start, stop)[1])
+
+    def missing(self, file_id: FileId) -> RangeSet:
+        """See ``Storage.missing``."""
+        return self._files[file_id].missing()
+
+    def finish(self, file_id: FileId) -> None:
+        """See ``Storage.finish``."""
+        self._finished.add(file_id)
+
+    def verify(self, file_id: FileId) -> None:
+        """See ``Storage.verify``."""
+        self._files[file_id].verify_all()
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    def _held(self, file_id: FileId) -> Held:
+        return Held(self._files[file_id].verified.copy(), file_id in self._finished)
+
+
+def whole(manifest: Manifest) -> Range:
+    """Every chunk of a file."""
+    return Range(0, manifest.chunk_count)

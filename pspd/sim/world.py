@@ -1,0 +1,386 @@
+"""A whole network in virtual time: machines, links, the control plane, and the faults of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from pspd.core.effects import (
+    Assign,
+    ClientEffect,
+    CloseLink,
+    Contribute,
+    Deliver,
+    EndSession,
+    FileSuspected,
+    FinishFile,
+    ReportMilestone,
+    SendDatagram,
+    ServerEffect,
+    StartExchange,
+)
+from pspd.core.manifest import FileId
+from pspd.core.parameters import SECOND_NS, Parameters
+from pspd.core.server import LEASE_NS, ServerMachine
+from pspd.errors import NotFound, PspError, SessionUnknown
+from pspd.sim.clock import Clock
+from pspd.sim.content import Content
+from pspd.sim.hosts import Access, Client, Link
+from pspd.sim.transport import SERVER, Transport
+
+REJOIN_NS = SECOND_NS
+RENEW_NS = LEASE_NS // 4
+DEAD_LINK_NS = 15 * SECOND_NS
+"""How long a connection outlives the cut of its wire."""
+
+Effect = ServerEffect | ClientEffect
+ControlEvent = Assign | StartExchange | FileSuspected | EndSession
+
+
+class Observer:
+    """Sees everything that happens in a world, as it happens. Does nothing by itself."""
+
+    def server_did(self, effect: ServerEffect) -> None:
+        """The server has an effect carried out, or tells of an event."""
+
+    def client_did(self, client: Client, effect: ClientEffect) -> None:
+        """A client does."""
+
+    def settled(self) -> None:
+        """Everything that is due at this moment is done."""
+
+
+class World:
+    """Everything in one place.
+
+    Args:
+        parameters: the profile.
+        cache_chunks: the server's cache; None for one chunk per client.
+        content: what the files are made of.
+        seed: of all that is left to chance.
+        server_rate: bytes per second that the server can send, and receive; 0 for any.
+
+    Attributes:
+        server: the server's machine; None while it is down.
+        clients: every client and source that ever was, by name.
+        observers: who is told of everything.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        cache_chunks: int | None,
+        content: Content,
+        seed: int,
+        server_rate: int = 0,
+    ) -> None:
+        self.clock = Clock()
+        self.random = Random(seed)
+        self.parameters = parameters
+        self.content = content
+        self.clients: dict[str, Client] = {}
+        self.observers: list[Observer] = []
+        self.transport = Transport(self, server_rate)
+        self.server: ServerMachine | None = None
+        self.server_life = 0
+        self._cache_chunks = cache_chunks
+        self._server_wakes_at: int | None = None
+        self._by_session: dict[int, Client] = {}
+        self._touched: dict[Client, None] = {}
+        self.boot_server()
+
+    @property
+    def now(self) -> int:
+        """The time, in nanoseconds."""
+        return self.clock.now
+
+    # -- time
+
+    def run(self, until: Callable[[], bool], limit_ns: int) -> bool:
+        """Lets time pass until a condition holds; False if it does not within ``limit_ns``."""
+        end = self.now + limit_ns
+        self._settle()
+        while not until():
+            if not self.clock.step(end):
+                return until()
+            self._settle()
+        return True
+
+    # -- the server's life
+
+    def boot_server(self) -> None:
+        """The server starts, and knows nothing."""
+        self.server = ServerMachine(
+            self.parameters, self._cache_chunks, self.content.digest, self.random.getrandbits(32)
+        )
+        self._server_wakes_at = None
+
+    def crash_server(self) -> None:
+        """The server is gone, with all that it knew; its clients notice by their connections."""
+        self.server, self.server_life = None, self.server_life + 1
+        self._by_session.clear()
+        for client in self.clients.values():
+            if client.alive and client.session:
+                self._lose_server(client)
+
+    # -- clients' lives
+
+    def add_client(self, name: str, access: Access, *, source: bool = False) -> Client:
+        """A machine that is not running yet."""
+        store = self.content.store(name.encode())
+        client = self.clients[name] = Client(name, access, store, self.random, source=source)
+        return client
+
+    def start(self, client: Client) -> None:
+        """The client's process starts, and tries to join."""
+        client.alive = True
+        self._join(client, client.life)
+        self.touch(client)
+
+    def crash(self, client: Client) -> None:
+        """The client's process ends without a word; its files stay. The server sees its connections close."""
+        session, link = client.session, client.link
+        client.alive = False
+        client.reborn(self.random)
+        if session and not client.cut_off:
+            self.later(client, self._member_gone, self.server_life, session, link)
+
+    def stop(self, client: Client) -> None:
+        """The client leaves in good order, and its process ends."""
+        session, server_life = client.session, self.server_life
+        if session and not client.cut_off:
+            self.later(client, self._leave, server_life, session)
+        client.alive = False
+        client.reborn(self.random)
+
+    def cut(self, client: Client) -> None:
+        """Nothing passes any more between the client and the server; connections die of it after a while."""
+        client.cut_off = True
+        self.clock.after(DEAD_LINK_NS, self._die_of_the_cut, client, client.life, client.link)
+
+    def mend(self, client: Client) -> None:
+        """Everything passes again."""
+        client.cut_off = False
+        self.touch(client)
+
+    def _die_of_the_cut(self, client: Client, life: int, link: Link) -> None:
+        if client.cut_off and client.life == life and client.alive and client.session:
+            session = client.session
+            self._lose_server(client)
+            self._member_gone(self.server_life, session, link)
+
+    def _lose_server(self, client: Client) -> None:
+        client.machine.left()
+        self.transport.close(client)
+        client.end_session()
+        self.clock.after(self.soon(REJOIN_NS), self._join, client, client.life)
+        self.touch(client)
+
+    def _member_gone(self, server_life: int, session: int, link: Link) -> None:
+        if self.server is not None and self.server_life == server_life:
+            self.transport.end_link(link)
+            self.server.link_closed(session, self.now)
+            self.server.client_left(session, "its connection ended", self.now)
+
+    def _leave(self, server_life: int, session: int) -> None:
+        if self.server is not None and self.server_life == server_life:
+            self.server.client_left(session, "it left", self.now)
+
+    # -- the control plane: joining, events, reports
+
+    def _join(self, client: Client, life: int) -> None:
+        if client.life != life or not client.alive or client.session or client.joining:
+            return
+        if self.server is None or client.cut_off:
+            self.clock.after(self.soon(REJOIN_NS), self._join, client, life)
+            return
+        client.joining = True
+        self.later(client, self._joined_at_server, client, life, self.server_life)
+
+    def _joined_at_server(self, client: Client, life: int, server_life: int) -> None:
+        if client.life != life:
+            return
+        client.joining = False
+        if self.server is None or self.server_life != server_life or client.cut_off:
+            self.clock.after(self.soon(REJOIN_NS), self._join, client, life)
+            return
+        held = {} if client.source else client.store.known()
+        port = 0 if self.parameters.kept_links else 1
+        member = self.server.client_joined(
+            client.name, client.instance_id, self.now, source=client.source, delivery_port=port, held=held
+        )
+        # The client knows of its session a moment later; nothing that it does comes before.
+        client.session = member.session
+        self._by_session[member.session] = client
+        client.told_at = self.now + self.delay(client)
+        self.clock.at(client.told_at, self._joined, client, life, member.session)
+
+    def _joined(self, client: Client, life: int, session: int) -> None:
+        if client.life != life:
+            return
+        client.machine.joined(session, SERVER, self.parameters, self.now)
+        self.clock.after(RENEW_NS, self._renew, client, life, session)
+        if self.parameters.kept_links:
+            self.transport.dial(client, life)
+        self.touch(client)
+
+    def _renew(self, client: Client, life: int, session: int) -> None:
+        if client.life != life:
+            return
+        if self.server is not None and not client.cut_off:
+            try:
+                self.server.lease_renewed(session, self.now)
+            except SessionUnknown:
+                self._lose_server(client)
+                return
+        self.clock.after(RENEW_NS, self._renew, client, life, session)
+
+    def _tell(self, session: int, event: ControlEvent) -> None:
+        """Sends an event over the control plane, which keeps the order."""
+        client = self.client_of(session)
+        if client is not None:
+            client.told_at = max(client.told_at, self.now + self.delay(client))
+            self.clock.at(client.told_at, self._told, client, client.life, event)
+
+    def _told(self, client: Client, life: int, event: ControlEvent) -> None:
+        if client.life != life:
+            return
+        if client.cut_off:  # it waits in the connection, as long as that lives
+            self.clock.after(REJOIN_NS, self._told, client, life, event)
+            return
+        match event:
+            case Assign(_, manifest, shares, started):
+                held = client.store.begin(manifest)
+                client.machine.file_assigned(manifest, shares, started, held, self.now)
+            case StartExchange(_, file_id):
+                client.machine.exchange_started(file_id, self.now)
+            case FileSuspected(_, file_id):
+                self.suspect(client, file_id)
+            case EndSession():
+                self._lose_server(client)
+        self.touch(client)
+
+    def suspect(self, client: Client, file_id: FileId) -> None:
+        """What a client stores may be wrong: it verifies that between two sessions, as the daemon does."""
+        session, link = client.session, client.link
+        client.machine.file_suspected(file_id)
+        if file_id in client.store.known():
+            client.store.verify(file_id)
+        self._lose_server(client)
+        self.later(client, self._member_gone, self.server_life, session, link)
+
+    def _report(self, client: Client, life: int, reached: ReportMilestone) -> None:
+        if client.life != life or self.server is None:
+            return
+        if client.cut_off:
+            self.clock.after(REJOIN_NS, self._report, client, life, reached)
+            return
+        try:
+            self.server.catalogue.milestone_reached(
+                client.session, reached.file_id, reached.milestone, self.now, reached.share_chunk_count
+            )
+        except (SessionUnknown, NotFound):
+            return  # the next session says it anew
+
+    # -- carrying out
+
+    def _settle(self) -> None:
+        """Carries out effects until there are none, and sets the alarms for what comes later."""
+        while True:
+            effects = self.server.poll() if self.server is not None else []
+            for effect in effects:
+                for observer in self.observers:
+                    observer.server_did(effect)
+                self._carry_out(effect)
+            touched, self._touched = self._touched, {}
+            for client in touched:
+                self._settle_client(client)
+            if not effects and not touched:
+                break
+        self._set_server_alarm()
+        for observer in self.observers:
+            observer.settled()
+
+    def _settle_client(self, client: Client) -> None:
+        for effect in client.machine.poll():
+            for observer in self.observers:
+                observer.client_did(client, effect)
+            if client.alive:
+                self._carry_out_of(client, effect)
+        deadline = client.machine.next_timeout() if client.alive else None
+        if deadline is not None and (client.wakes_at is None or deadline < client.wakes_at):
+            client.wakes_at = deadline
+            self.clock.at(deadline, self._wake, client, deadline)
+
+    def _wake(self, client: Client, when: int) -> None:
+        if client.wakes_at == when:
+            client.wakes_at = None
+            client.machine.handle_timeout(self.now)
+            self.touch(client)
+
+    def _set_server_alarm(self) -> None:
+        deadline = self.server.next_timeout() if self.server is not None else None
+        if deadline is not None and (self._server_wakes_at is None or deadline < self._server_wakes_at):
+            self._server_wakes_at = deadline
+            self.clock.at(deadline, self._wake_server, deadline)
+
+    def _wake_server(self, when: int) -> None:
+        if self._server_wakes_at == when:
+            self._server_wakes_at = None
+            if self.server is not None:
+                self.server.handle_timeout(self.now)
+
+    def _carry_out(self, effect: ServerEffect) -> None:
+        match effect:
+            case SendDatagram(address, data):
+                self.transport.send_to_client(self.clients[address[0]], data)
+            case Deliver():
+                self.transport.deliver(effect)
+            case Assign(session) | StartExchange(session) | FileSuspected(session) | EndSession(session):
+                self._tell(session, effect)
+            case CloseLink(session):
+                if (client := self.client_of(session)) is not None:
+                    self.transport.cut_link(client)
+
+    def _carry_out_of(self, client: Client, effect: ClientEffect) -> None:
+        match effect:
+            case SendDatagram(_, data):
+                self.transport.send_to_server(client, data)
+            case Contribute(frame):
+                self.transport.contribute(client, frame)
+            case FinishFile(file_id):
+                self._finish(client, file_id)
+            case ReportMilestone():
+                self.later(client, self._report, client, client.life, effect)
+
+    def _finish(self, client: Client, file_id: FileId) -> None:
+        try:
+            client.store.finish(file_id)
+        except PspError:
+            self.suspect(client, file_id)
+        else:
+            client.machine.file_finished(file_id)
+            self.touch(client)
+
+    # -- for all who act in the world
+
+    def client_of(self, session: int) -> Client | None:
+        """The client of a session that has not ended on either side."""
+        client = self._by_session.get(session)
+        return client if client is not None and client.session == session else None
+
+    def touch(self, client: Client) -> None:
+        """The client's machine may have something to say."""
+        self._touched[client] = None
+
+    def delay(self, client: Client) -> int:
+        """How long one message between the server and a client takes now, in nanoseconds."""
+        return client.access.weather.delay(self.random)
+
+    def later(self, client: Client, action: Callable[..., object], *arguments: object) -> None:
+        """Has an action run when a message between the server and a client has arrived."""
+        self.clock.after(self.delay(client), action, *arguments)
+
+    def soon(self, duration_ns: int) -> int:
+        """About so long: between a half and one and a half of it."""
+        return int(duration_ns * (0.5 + self.random.random()))

@@ -1,0 +1,77 @@
+"""A client machine alone, with a server that says exactly what a test says."""
+
+from __future__ import annotations
+
+from pspd.core.client import ClientMachine
+from pspd.core.effects import Address, ClientEffect, SendDatagram
+from pspd.core.manifest import Manifest
+from pspd.core.parameters import FAST, Parameters
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.storage import Held, Written
+from pspd.core.wire import Datagram, Frame, Kind, Request, decode_datagram, encode_datagram
+from tests.core.bench import Bench
+
+SERVER: Address = ("server", 1)
+SESSION = 77
+
+
+def manifest_of(chunk_count: int, name: str = "f", share_count: int = 2) -> Manifest:
+    return Bench().manifest(name, chunk_count, share_count)
+
+
+class Client:
+    """The machine, the time, and what a test's server would hear."""
+
+    def __init__(self, parameters: Parameters = FAST) -> None:
+        self.machine = ClientMachine(seed=5)
+        self.now = 1_000_000
+        self.effects: list[ClientEffect] = []
+        self.machine.joined(SESSION, SERVER, parameters, self.now)
+
+    def heard(self) -> list[Datagram]:
+        """Datagrams since the last look."""
+        self.effects = self.machine.poll()
+        sent = [effect for effect in self.effects if isinstance(effect, SendDatagram)]
+        assert all(effect.address == SERVER for effect in sent)
+        return [decode_datagram(effect.data) for effect in sent]
+
+    def requests(self) -> list[Request]:
+        return [datagram for datagram in self.heard() if isinstance(datagram, Request)]
+
+    def others(self) -> list[ClientEffect]:
+        """What it wants besides sending datagrams, since the last look."""
+        self.heard()
+        return [effect for effect in self.effects if not isinstance(effect, SendDatagram)]
+
+    def hear(self, datagram: Datagram, source: Address = SERVER) -> None:
+        self.machine.receive_datagram(encode_datagram(datagram), source, self.now)
+
+    def assign(
+        self,
+        manifest: Manifest,
+        *shares: tuple[int, int],
+        exchange: bool = False,
+        held: tuple[tuple[int, int], ...] = (),
+        complete: bool = False,
+    ) -> None:
+        spans = tuple(Range(*share) for share in shares)
+        self.machine.file_assigned(manifest, spans, exchange, Held(RangeSet(held), complete), self.now)
+
+    def frame(self, manifest: Manifest, start: int, stop: int, number: int = 1, echo: int = 0) -> Frame:
+        length = manifest.byte_span(start, stop)[1]
+        return Frame(Kind.DELIVERY, SESSION, manifest.file_id, start, stop, length, number, echo)
+
+    def deliver(
+        self, manifest: Manifest, start: int, stop: int, number: int = 1, echo: int = 0, *, good: bool = True
+    ) -> None:
+        frame, span = self.frame(manifest, start, stop, number, echo), [Range(start, stop)]
+        assert self.machine.delivery_started(frame, "server")
+        written = Written(verified=span) if good else Written(corrupt=span)
+        self.machine.delivery_stored(frame, written, self.now)
+
+    def pass_time(self, duration_ns: int) -> None:
+        end = self.now + duration_ns
+        while (deadline := self.machine.next_timeout()) is not None and deadline <= end:
+            self.now = deadline
+            self.machine.handle_timeout(deadline)
+        self.now = end

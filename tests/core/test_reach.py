@@ -1,0 +1,450 @@
+"""Members whose lease lives while their link or their datagrams do not pass: nobody counts on them, or waits."""
+
+from __future__ import annotations
+
+import pytest
+
+from pspd.core.client import SILENCE_NS
+from pspd.core.effects import (
+    Assign,
+    ClientLost,
+    ClientReach,
+    FileCompleted,
+    FileResumed,
+    FileStalled,
+    Milestone,
+    ServerHeard,
+)
+from pspd.core.manifest import Manifest
+from pspd.core.members import Member
+from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, Parameters
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.server import LEASE_NS, REACH_NS
+from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.storage import Held
+from pspd.core.wire import Hello
+from tests.core.bench import Bench
+from tests.core.ether import Effect, Ether, Peer, sample_bytes
+
+KIB = 1024
+LIMIT_NS = 600 * SECOND_NS
+NOTICED_NS = REACH_NS + 6 * SECOND_NS
+"""A member that is cut off is known to be so, and one that is back: the last hello was up to 5 s ago."""
+PROFILES = pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic", "fast"])
+
+
+def network(parameters: Parameters, *names: str, deaf: str = "", cache_chunks: int = 8) -> Ether:
+    ether = Ether(parameters, cache_chunks)
+    for seed, name in enumerate(names):
+        ether.peers[name] = Peer(name, seed)
+        ether.peers[name].hears = name != deaf
+        ether.join(name)
+    return ether
+
+
+def file_of(ether: Ether, manifest: Manifest) -> SharedFile:
+    return ether.server.catalogue.files[manifest.file_id]
+
+
+def exchanging(ether: Ether, manifest: Manifest) -> SharedFile:
+    file = file_of(ether, manifest)
+    assert ether.run(lambda: file.phase is Phase.EXCHANGING, LIMIT_NS)
+    return file
+
+
+def told(ether: Ether, *kinds: type[Effect]) -> list[Effect]:
+    return [event for event in ether.events if isinstance(event, kinds)]
+
+
+def assert_have(ether: Ether, data: bytes, *names: str) -> None:
+    assert [ether.peers[name].store.finished.get("f") == data for name in names] == [True] * len(names)
+
+
+class TestWhoIsInReach:
+    def test_one_that_hears_the_server_and_has_a_link_stays_so(self) -> None:
+        bench = Bench()
+        member = bench.join("a")
+        bench.live(5 * REACH_NS)
+        assert member.in_reach
+        assert bench.effects(ClientReach) == []
+
+    def test_one_without_a_link_is_not_though_its_lease_is_renewed(self) -> None:
+        bench = Bench()
+        member = bench.join("a")
+        bench.live(SECOND_NS)
+        bench.server.link_closed(member.session, bench.now)
+        bench.live(REACH_NS - 2 * SECOND_NS)
+        assert member.in_reach
+        bench.live(SECOND_NS)
+        assert bench.effects(ClientReach) == [ClientReach("a", False)]
+        assert bench.server.members == {"a": member}
+        assert bench.server.catalogue.client_names() == []
+
+    def test_nor_is_one_that_does_not_hear_the_server(self) -> None:
+        bench = Bench()
+        member = bench.join("a")
+        bench.live(REACH_NS, deaf=[member])
+        assert bench.effects(ClientReach) == [ClientReach("a", False)]
+
+    def test_nor_one_that_says_nothing_at_all(self) -> None:
+        bench = Bench()
+        member = bench.join("a", reachable=False)
+        for _ in range(REACH_NS // SECOND_NS):
+            bench.server.lease_renewed(member.session, bench.now)
+            bench.pass_time(SECOND_NS)
+        assert bench.effects(ClientReach) == [ClientReach("a", False)]
+
+    def test_where_no_links_are_kept_datagrams_that_pass_suffice(self) -> None:
+        bench = Bench(CLASSIC)
+        member = bench.join("a")
+        bench.server.link_closed(member.session, bench.now)
+        bench.live(2 * REACH_NS)
+        assert bench.effects(ClientReach) == []
+        bench.live(REACH_NS, deaf=[member])
+        assert bench.effects(ClientReach) == [ClientReach("a", False)]
+
+    def test_it_is_told_once_when_it_goes_and_once_when_it_comes_back(self) -> None:
+        bench = Bench()
+        member = bench.join("a")
+        for _ in range(2):
+            bench.live(3 * REACH_NS, deaf=[member])
+            bench.live(3 * REACH_NS)
+        assert [event.in_reach for event in bench.effects(ClientReach)] == [False, True, False, True]
+
+    def test_a_link_alone_does_not_bring_it_back_but_the_next_hello_does(self) -> None:
+        bench = Bench()
+        member = bench.join("a")
+        bench.server.link_closed(member.session, bench.now)
+        bench.live(REACH_NS)
+        bench.server.link_opened(member.session, bench.now)
+        assert not member.in_reach
+        bench.send(member, Hello(member.session, 3, 1))
+        assert member.in_reach
+
+    def test_one_that_is_away_still_has_a_lease_that_can_run_out(self) -> None:
+        bench = Bench()
+        member = bench.join("a")
+        bench.live(REACH_NS, deaf=[member])
+        bench.pass_time(LEASE_NS)
+        assert [lost.name for lost in bench.effects(ClientLost)] == ["a"]
+        assert bench.server.next_timeout() is None
+
+    def test_one_that_joins_again_begins_in_reach(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.live(REACH_NS, deaf=[a])
+        assert file.stalled
+        a = bench.join("a", held={file.file_id: Held(RangeSet([(0, 2)]), complete=False)})
+        assert a.in_reach
+        assert not file.stalled
+
+
+class TestHoldersAway:
+    def away(self) -> tuple[Bench, SharedFile, Member, Member]:
+        """A file of which "b", now away, is the only one to hold chunks 2 and 3; "a" holds the others."""
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.live(REACH_NS, deaf=[b])
+        return bench, file, a, b
+
+    def test_the_file_stalls_and_its_missing_ranges_bear_its_name(self) -> None:
+        bench, file, _, _ = self.away()
+        assert bench.effects(FileStalled) == [FileStalled(file.file_id, "f", ((Range(2, 4), "b"),))]
+        assert file.missing() == [(Range(2, 4), "b")]
+        assert file.min_holder_count() == 0
+
+    def test_what_another_holds_too_is_not_missing(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.reach(a, file, Milestone.COMPLETE)
+        bench.live(REACH_NS, deaf=[b])
+        assert bench.effects(FileStalled) == []
+        assert file.min_holder_count() == 1
+
+    def test_of_two_who_had_it_the_one_that_is_only_away_is_named(self) -> None:
+        bench = Bench()
+        _, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 6)
+        bench.reach(c, file, Milestone.COMPLETE)
+        bench.server.client_left(c.session, "gone", bench.now)
+        bench.live(REACH_NS, deaf=[b])
+        assert file.missing() == [(Range(2, 4), "b"), (Range(4, 6), "c")]
+
+    def test_nobody_is_asked_for_what_only_it_holds(self) -> None:
+        bench, file, a, _ = self.away()
+        bench.server.poll()
+        bench.ask(a, file, (2, 4))
+        assert bench.asked("a") == []
+
+    def test_when_it_is_back_the_file_resumes_and_who_asked_is_served(self) -> None:
+        bench, file, a, b = self.away()
+        bench.ask(a, file, (2, 4))
+        bench.server.poll()
+        bench.send(b, Hello(b.session, 3, 1000))
+        effects = bench.server.poll()
+        assert FileResumed(file.file_id, "f") in effects
+        assert len(file.fetches) == 1
+        assert bench.contribute(bench.frame(b, file, 2, 4))
+        assert [deliver.frame.start for deliver in bench.delivered(a)] == [2]
+
+    def test_what_it_gets_while_it_is_away_counts_when_it_is_back(self) -> None:
+        bench, file, a, b = self.away()
+        bench.reach(b, file, Milestone.COMPLETE)
+        assert file.stalled
+        bench.server.client_left(a.session, "gone", bench.now)
+        bench.live(SECOND_NS)
+        assert not file.stalled
+        assert file.missing() == []
+
+    def test_what_it_lacks_while_it_is_away_is_still_lacking_when_it_is_back(self) -> None:
+        bench, file, _, b = self.away()
+        bench.ask(b, file, (3, 4))
+        bench.live(SECOND_NS)
+        assert file.missing() == [(Range(3, 4), "")]
+
+    def test_one_that_leaves_while_it_is_away_is_the_last_who_held_it(self) -> None:
+        bench, file, _, b = self.away()
+        bench.server.client_left(b.session, "gone", bench.now)
+        assert file.missing() == [(Range(2, 4), "b")]
+
+
+class TestSeedingWithoutThem:
+    def test_a_share_that_it_had_held_goes_to_another(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 4)
+        bench.reach(b, file, Milestone.SHARE_HELD)
+        bench.server.poll()
+        bench.live(REACH_NS, deaf=[b])
+        shares = {effect.session: effect.shares for effect in bench.effects(Assign)}
+        assert shares == {a.session: (Range(0, 2), Range(2, 4)), b.session: ()}
+        bench.reach(b, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.SEEDING
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
+        assert not file.stalled
+
+    def test_with_nobody_to_give_it_to_the_share_stays_with_who_comes_back(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        file = bench.seed("f", 4)
+        bench.live(REACH_NS, deaf=[a])
+        assert file.shares_of("a") == (Range(0, 4),)
+        bench.live(SECOND_NS)
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
+
+    def test_with_everyone_away_the_shares_wait_for_a_new_one(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 4)
+        bench.live(REACH_NS, deaf=[a, b])
+        c = bench.join("c")
+        assert file.shares_of("c") == (Range(0, 2), Range(2, 4))
+        bench.reach(c, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
+
+    def test_a_file_is_divided_among_those_in_reach_alone(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        bench.live(REACH_NS, deaf=[b])
+        bench.server.poll()
+        file = bench.seed("f", 4)
+        assert file.shares_of("a") == (Range(0, 4),)
+        shares = {effect.session: effect.shares for effect in bench.effects(Assign)}
+        assert shares == {a.session: (Range(0, 4),), b.session: ()}
+
+    def test_what_one_that_is_away_has_of_a_file_that_is_new_counts_when_it_is_back(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        manifest = bench.manifest("f", 4)
+        b = bench.join("b", held={manifest.file_id: Held(RangeSet([(0, 4)]), complete=True)})
+        bench.live(REACH_NS, deaf=[b])
+        source = bench.join("s", source=True)
+        file = bench.server.catalogue.announce(manifest, source.session)
+        assert file.min_holder_count() == 0
+        bench.live(SECOND_NS)
+        assert file.min_holder_count() == 1
+
+    def test_a_source_that_is_away_stalls_its_file_until_it_is_back(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        file = bench.seed("f", 4)
+        source = bench.server.members["source of f"]
+        bench.live(REACH_NS, deaf=[source])
+        assert bench.effects(FileStalled) == [FileStalled(file.file_id, "f", ((Range(0, 4), "source of f"),))]
+        bench.ask(a, file, (0, 4))
+        assert bench.asked("a") == []
+        bench.live(SECOND_NS)
+        assert len(bench.effects(FileResumed)) == 1
+        assert bench.contribute(bench.frame(source, file, 0, 4))
+
+    def test_a_source_that_is_away_before_its_file_is_divided_keeps_it(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        source = bench.join("s", source=True)
+        file = bench.server.catalogue.announce(bench.manifest("f", 4), source.session)
+        bench.live(REACH_NS, deaf=[source])
+        assert bench.server.catalogue.files == {file.file_id: file}
+        assert bench.effects(Assign) == []
+
+
+class TestCompleteWithoutThem:
+    def test_nobody_waits_for_one_that_is_away_but_it_is_waited_for_again_when_it_is_back(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.reach(a, file, Milestone.COMPLETE)
+        bench.live(REACH_NS, deaf=[b])
+        assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 1)]
+        assert file.is_complete
+        bench.live(SECOND_NS)
+        assert not file.is_complete
+        bench.reach(b, file, Milestone.COMPLETE)
+        assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 2)]
+
+    def test_with_everyone_away_nothing_is_complete(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        file = bench.exchange("f", 4)
+        bench.live(REACH_NS, deaf=[a])
+        assert bench.effects(FileCompleted) == []
+        assert not file.is_complete
+
+
+class TestNetworks:
+    def test_a_holder_whose_link_is_down_for_good_stalls_the_file_until_it_is_back(self) -> None:
+        data = sample_bytes(60 * KIB)
+        ether = network(FAST, "a", "b", "c")
+        manifest = ether.seed("f", data)
+        file = exchanging(ether, manifest)
+        ether.cut_link(ether.peers["b"])
+        assert ether.run(lambda: file.stalled, NOTICED_NS)
+        assert {name for _, name in file.missing()} == {"b"}
+        missing = RangeSet(span for span, _ in file.missing())
+        ether.pass_time(60 * SECOND_NS)
+        assert "b" in ether.server.members
+        for name in "ac":
+            assert ether.peers[name].store.missing(manifest.file_id) == missing
+        ether.open_link(ether.peers["b"])
+        assert ether.run(lambda: file.is_complete, 30 * SECOND_NS)
+        assert_have(ether, data, "a", "b", "c")
+        events = told(ether, ClientReach, FileStalled, FileResumed)
+        assert [type(event) for event in events] == [ClientReach, FileStalled, ClientReach, FileResumed]
+
+    def test_nobody_waits_longer_for_one_whose_link_is_down_than_it_takes_to_notice(self) -> None:
+        data = sample_bytes(40 * KIB)
+        ether = network(FAST, "a", "b", "idle")
+        manifest = ether.seed("f", data, 2)
+        file = exchanging(ether, manifest)
+        ether.cut_link(ether.peers["idle"])
+        assert ether.run(lambda: file.is_complete, NOTICED_NS)
+        assert_have(ether, data, "a", "b")
+        ether.open_link(ether.peers["idle"])
+        assert ether.run(lambda: "f" in ether.peers["idle"].store.finished, 30 * SECOND_NS)
+        ether.pass_time(SECOND_NS)
+        assert told(ether, FileCompleted)[-1] == FileCompleted(manifest.file_id, "f", 3)
+
+    def test_the_share_of_one_whose_link_is_down_is_given_away_while_seeding(self) -> None:
+        data = sample_bytes(60 * KIB)
+        ether = network(FAST, "a", "b", "c")
+        ether.cut_link(ether.peers["b"])
+        manifest = ether.seed("f", data)
+        file = file_of(ether, manifest)
+        assert {share.owner for share in file.shares} == {"a", "b", "c"}
+        assert ether.run(lambda: file.is_complete, NOTICED_NS)
+        assert "b" not in {share.owner for share in file.shares}
+        assert told(ether, FileStalled) == []
+        ether.open_link(ether.peers["b"])
+        assert ether.run(lambda: "f" in ether.peers["b"].store.finished, 30 * SECOND_NS)
+        assert_have(ether, data, "a", "b", "c")
+
+    def test_a_source_whose_link_is_down_seeds_on_when_it_is_back(self) -> None:
+        data = sample_bytes(60 * KIB)
+        ether = network(FAST, "a", "b")
+        manifest = ether.seed("f", data)
+        source = ether.peers["source of f"]
+        ether.cut_link(source)
+        file = file_of(ether, manifest)
+        assert ether.run(lambda: file.stalled, NOTICED_NS)
+        assert {name for _, name in file.missing()} == {source.name}
+        ether.pass_time(60 * SECOND_NS)
+        assert file.phase is Phase.SEEDING
+        ether.open_link(source)
+        assert ether.run(lambda: file.is_complete, 30 * SECOND_NS)
+        assert_have(ether, data, "a", "b")
+
+    def test_a_file_that_is_seeded_while_a_client_is_away_reaches_it_when_it_is_back(self) -> None:
+        data = sample_bytes(40 * KIB)
+        ether = network(FAST, "a", "b")
+        away = ether.peers["b"]
+        ether.cut_link(away)
+        ether.pass_time(NOTICED_NS)
+        file = file_of(ether, ether.seed("f", data))
+        assert ether.run(lambda: file.is_complete, 10 * SECOND_NS)
+        assert {share.owner for share in file.shares} == {"a"}
+        ether.open_link(away)
+        assert ether.run(lambda: "f" in away.store.finished, 30 * SECOND_NS)
+        assert_have(ether, data, "a", "b")
+
+    @PROFILES
+    def test_one_that_never_hears_the_server_is_no_holder_until_it_does(self, parameters: Parameters) -> None:
+        data = sample_bytes(30 * KIB)
+        ether = network(parameters, "a", "b", "deaf", deaf="deaf")
+        manifest = ether.seed("f", data)
+        file = exchanging(ether, manifest)  # within that time it counts, and takes what is delivered to it
+        assert file.shares_of("deaf")
+        assert ether.run(lambda: file.stalled, NOTICED_NS)
+        assert {name for _, name in file.missing()} == {"deaf"}
+        ether.pass_time(60 * SECOND_NS)
+        assert_have(ether, data, "deaf")  # it asks, and deliveries are no datagrams
+        assert told(ether, ServerHeard) == [ServerHeard(False)]
+        assert told(ether, ClientReach) == [ClientReach("deaf", False)]
+        ether.peers["deaf"].hears = True
+        assert ether.run(lambda: file.is_complete, 30 * SECOND_NS)
+        assert_have(ether, data, "a", "b", "deaf")
+        assert told(ether, ServerHeard) == [ServerHeard(False), ServerHeard(True)]
+        assert told(ether, ClientReach) == [ClientReach("deaf", False), ClientReach("deaf", True)]
+
+    def test_one_that_hears_no_more_says_so_after_a_silence_and_is_away_after_another(self) -> None:
+        ether = network(FAST, "a")
+        ether.pass_time(60 * SECOND_NS)
+        since = ether.now
+        ether.peers["a"].hears = False
+        assert ether.run(lambda: bool(told(ether, ServerHeard)), SILENCE_NS + 3 * SECOND_NS)
+        assert ether.now - since >= SILENCE_NS - 6 * SECOND_NS
+        assert ether.server.members["a"].in_reach
+        assert ether.run(lambda: not ether.server.members["a"].in_reach, REACH_NS)
+        assert told(ether, ClientReach) == [ClientReach("a", False)]
+
+    @PROFILES
+    def test_a_third_of_all_datagrams_lost_for_a_minute_puts_nobody_out_of_reach(self, parameters: Parameters) -> None:
+        ether, file, data = self.lossy(parameters, 1, 0.33)
+        assert file.is_complete
+        assert_have(ether, data, "a", "b", "c")
+        assert told(ether, ClientReach, ServerHeard, FileStalled) == []
+
+    @pytest.mark.parametrize("seed", range(4))
+    @PROFILES
+    def test_one_that_loses_half_of_all_datagrams_for_a_minute_stays_a_member_and_finishes(
+        self, parameters: Parameters, seed: int
+    ) -> None:
+        ether, file, data = self.lossy(parameters, seed, 0.5)
+        members = ether.server.members
+        assert set(members) == {"a", "b", "c"}
+        assert ether.run(lambda: file.is_complete and all(m.in_reach for m in members.values()), NOTICED_NS)
+        assert_have(ether, data, "a", "b", "c")
+
+    def lossy(self, parameters: Parameters, seed: int, loss: float) -> tuple[Ether, SharedFile, bytes]:
+        """A network after a minute in which this part of all datagrams was lost, each way."""
+        data = sample_bytes(40 * KIB)
+        ether = Ether(parameters, 16, seed=seed, loss=loss)
+        for name in "abc":
+            ether.join(name)
+        file = file_of(ether, ether.seed("f", data))
+        ether.pass_time(60 * SECOND_NS)
+        return ether, file, data

@@ -1,0 +1,128 @@
+"""Who holds what of a file, as the server sees it: whole units, of members in reach, against plain sets."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pspd.core.effects import FileResumed, FileStalled
+from pspd.core.manifest import Manifest
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.shared_file import SharedFile
+from pspd.core.storage import Held
+from tests.core.bench import Bench
+
+CHUNKS = 2101
+BORDER = CHUNKS // 4
+"""The first share's end: an odd chunk, so that the block of two chunks around it is cut."""
+LOW, HIGH = BORDER - 9, BORDER + 9
+UNDIVIDED, DIVIDED = Bench().manifest("f", CHUNKS), Bench().manifest("f", CHUNKS, 4)
+
+chunks = st.integers(LOW, HIGH)
+changes = st.tuples(
+    st.sampled_from(["hold", "lack", "go_away", "come_back"]), st.sampled_from("ab"), st.tuples(chunks, chunks)
+)
+
+
+def whole_units(manifest: Manifest, arrived: set[int]) -> set[int]:
+    return {chunk for chunk in arrived if set(range(*manifest.unit_at(chunk)[0])) <= arrived}
+
+
+def chunks_in(found: RangeSet) -> set[int]:
+    return {chunk for span in found for chunk in range(*span)}
+
+
+class TestHoldings:
+    @given(st.lists(changes, max_size=30), st.booleans())
+    def test_are_the_whole_units_of_what_arrived_and_available_is_what_those_in_reach_hold(
+        self, steps, divides
+    ) -> None:
+        file = SharedFile(UNDIVIDED, "s")
+        arrived: dict[str, set[int]] = {"a": set(), "b": set()}
+        away: set[str] = set()
+        for name in arrived:
+            file.hold(name, ())
+        for index, (change, name, (start, stop)) in enumerate(steps):
+            span = Range(min(start, stop), max(start, stop))
+            if divides and index == len(steps) // 2:
+                file.divide(DIVIDED, ["a", "b"], 0)
+            match change:
+                case "hold":
+                    file.hold(name, [span])
+                    arrived[name] |= set(range(*span))
+                case "lack":
+                    refuted = {chunk for part in file.lack(name, [span]) for chunk in range(*part)}
+                    assert refuted == arrived[name] & set(range(*span))
+                    arrived[name] -= set(range(*span))
+                case "go_away":
+                    file.go_away(name)
+                    away.add(name)
+                case _:
+                    file.come_back(name)
+                    away.discard(name)
+            held = {name: whole_units(file.manifest, found) for name, found in arrived.items()}
+            assert {name: chunks_in(found) for name, found in file.held.items()} == held
+            available = set().union(*(held[name] for name in held if name not in away))
+            assert chunks_in(file.available) == available
+            missing = {chunk: name for span, name in file.missing() for chunk in range(*span)}
+            assert missing.keys() == set(range(CHUNKS)) - available
+            assert {chunk for chunk in missing if missing[chunk]} == set().union(*(held[n] for n in away)) - available
+
+    def test_a_part_of_a_block_becomes_a_unit_when_a_border_cuts_it_there(self) -> None:
+        file = SharedFile(UNDIVIDED, "s")
+        file.hold("a", [(BORDER - 1, BORDER)])
+        assert UNDIVIDED.unit_at(BORDER)[0] == Range(BORDER - 1, BORDER + 1)
+        assert list(file.held["a"]) == []
+        file.divide(DIVIDED, ["a"], 0)
+        assert list(file.held["a"]) == [Range(BORDER - 1, BORDER)]
+        assert file.available == file.held["a"]
+
+
+class TestUnits:
+    def exchange(self) -> tuple[Bench, SharedFile]:
+        bench = Bench()
+        bench.join("a")
+        bench.join("b")
+        return bench, bench.exchange("f", CHUNKS)
+
+    def test_half_a_unit_that_a_client_has_got_is_not_yet_held(self) -> None:
+        bench, file = self.exchange()
+        a, b = bench.server.members["a"], bench.server.members["b"]
+        held_before = file.held["a"].chunk_count
+        for chunk, gained in ((1500, 0), (1501, 2)):
+            bench.ask(a, file, (chunk, chunk + 1))
+            assert bench.contribute(bench.frame(b, file, chunk, chunk + 1))
+            (deliver,) = bench.delivered(a)
+            bench.ask(a, file, acknowledged=deliver.number)
+            assert file.held["a"].chunk_count - held_before == gained
+            bench.server.delivery_sent(a.session, deliver.number, bench.now)
+
+    def test_who_lost_half_a_unit_holds_nothing_of_it(self) -> None:
+        bench, file = self.exchange()
+        bench.ask(bench.server.members["a"], file, (500, 501))
+        assert bench.effects(FileStalled)[0].missing == ((Range(500, 502), ""),)
+        assert not file.held["a"].within(500, 502)
+
+    def test_halves_of_a_unit_with_two_holders_leave_it_missing(self) -> None:
+        bench, file = self.exchange()
+        bench.server.client_left(bench.server.members["b"].session, "gone", bench.now)
+        b_share = Range(CHUNKS // 2, CHUNKS)
+        for name, span in (("c", (b_share.start, 1501)), ("d", (1501, b_share.stop))):
+            bench.join(name, held={file.file_id: Held(RangeSet([span]), complete=False)})
+        assert file.missing() == [(Range(1500, 1502), "b")]
+        bench.join("e", held={file.file_id: Held(RangeSet([(1500, 1502)]), complete=False)})
+        assert bench.effects(FileResumed) == [FileResumed(file.file_id, "f")]
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_one_that_is_away_twice_is_back_at_once(name: str) -> None:
+    file = SharedFile(DIVIDED, "s")
+    file.hold("a", [(0, CHUNKS)])
+    file.hold("b", [(0, CHUNKS)])
+    file.go_away(name)
+    file.go_away(name)
+    assert file.min_holder_count() == 1
+    file.come_back(name)
+    file.come_back(name)
+    assert file.min_holder_count() == 2
