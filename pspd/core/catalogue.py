@@ -92,7 +92,7 @@ class Catalogue:
         for file in list(self.files.values()):
             if file.source == member.name:
                 self.withdraw(file)
-            file.depart(member.name, source=member.source)
+            file.depart(member.name)
             file.complete.discard(member.name)
             file.declined.pop(member.name, None)
             for name in self._reassign_shares(file):
@@ -139,7 +139,7 @@ class Catalogue:
         source = self._member_of(session)
         if file.phase is Phase.SEEDING:
             file.source = source.name
-        file.hold(source.name, [(0, file.manifest.chunk_count)])
+        file.lend(source.name)
         self._relay.wake(file)
         self.review(file, now)
         self._relay.serve(now)
@@ -173,7 +173,7 @@ class Catalogue:
             raise WrongState(f"{manifest.name!r} cannot be divided now: {len(names)} clients, {file.phase.value}")
         file.source, file.held_back = source.name, hold_back
         file.divide(manifest, names, now)
-        file.hold(source.name, [(0, manifest.chunk_count)])
+        file.lend(source.name)
         shares = tuple((share.owner, manifest.share(index)) for index, share in enumerate(file.shares))
         self._emit(FileDivided(file.file_id, manifest.name, shares))
         for member in list(self._members.values()):

@@ -47,7 +47,7 @@ from pspd.core.wire import (
 from pspd.errors import BadArgument, LimitReached, NameTaken, SessionUnknown
 
 LEASE_NS = 10 * SECOND_NS
-REACH_NS = 20 * SECOND_NS
+REACH_NS = 30 * SECOND_NS
 """How long a member counts as a holder without a sign that datagrams pass both ways and its link stands."""
 MEMBERS_MAX = 20_000
 LOST_CLIENTS_MAX = 1024

@@ -56,6 +56,7 @@ class SharedFile:
         source: name of the member that seeds it.
         shares: its division; its owners may change while a client is lost before its share is held.
         held: the whole units that each connected member holds, by name.
+        lenders: names of connected sources; they hold it whole, for as long as they stay.
         away: names of connected members that are out of reach; what they hold cannot be had.
         complete: names of those who showed the finished file.
         declined: why a client cannot take the file, by name.
@@ -75,6 +76,7 @@ class SharedFile:
         self.held_back = False
         self.shares: list[Share] = []
         self.held: dict[str, RangeSet] = {}
+        self.lenders: set[str] = set()
         self.away: set[str] = set()
         self.complete: set[str] = set()
         self.declined: dict[str, str] = {}
@@ -164,6 +166,11 @@ class SharedFile:
             if name not in self.away:
                 self.available.add(*units)
 
+    def lend(self, name: str) -> None:
+        """A source offers every chunk, for as long as it stays."""
+        self.lenders.add(name)
+        self.hold(name, [(0, self.manifest.chunk_count)])
+
     def lack(self, name: str, ranges: Iterable[tuple[int, int]]) -> list[Range]:
         """A connected member lacks these ranges. Returns the parts that it was thought to have got."""
         arrived = self._arrived[name]
@@ -174,17 +181,18 @@ class SharedFile:
             self._find_available()
         return refuted
 
-    def depart(self, name: str, *, source: bool) -> None:
+    def depart(self, name: str) -> None:
         """A member is gone: it holds nothing any more that could be had, not even its share."""
         self._loosen_shares(name)
         self.away.discard(name)
         held = self.held.pop(name, None)
         self._arrived.pop(name, None)
         self._departed.pop(name, None)
-        if held and not source:
+        if held and name not in self.lenders:
             self._departed[name] = held
             if len(self._departed) > DEPARTED_MAX:
                 del self._departed[next(iter(self._departed))]
+        self.lenders.discard(name)
         self._find_available()
 
     def go_away(self, name: str) -> None:
@@ -223,9 +231,12 @@ class SharedFile:
         return sorted(found)
 
     def min_holder_count(self) -> int:
-        """The smallest number of members in reach that hold one same chunk; of no chunk, all of them."""
+        """The smallest number of clients in reach that hold one same chunk; of no chunk, all of them.
+
+        Sources do not count: they go.
+        """
         steps: dict[int, int] = {0: 0, self.manifest.chunk_count: 0}
-        names = self._in_reach()
+        names = [name for name in self._in_reach() if name not in self.lenders]
         for name in names:
             for start, stop in self.held[name]:
                 steps[start] = steps.get(start, 0) + 1

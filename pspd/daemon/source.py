@@ -21,8 +21,8 @@ from pspd.v1 import network_pb2
 
 PROGRESS_SECONDS = 0.2
 REJOIN_SECONDS = 0.5
-SAFE_HOLDERS = 2
-"""A source that came back to repair a file stays until every chunk is held by it and someone else."""
+SAFE_HOLDERS = 1
+"""A source that came back to repair a file stays until every chunk is with so many clients; other sources go, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pspd.sim.hosts import Access, Client
 from pspd.sim.world import World
 
 LOOK_NS = 50 * MILLISECOND_NS
-SAFE_HOLDERS = 2
+SAFE_HOLDERS = 1
 
 
 class Seeding:
