@@ -19,6 +19,7 @@ from pspctl import (
     release,
     run,
     seed,
+    simulate,
     status,
     stop,
     version,
@@ -99,7 +100,7 @@ def cli() -> None:
     """
 
 
-for _module in (run, seed, status, files, clients, cache, launch, stop, wait, release, context, version):
+for _module in (run, seed, status, files, clients, cache, launch, stop, wait, release, simulate, context, version):
     cli.add_command(_module.command)
 
 

@@ -42,6 +42,9 @@ class Progress(Protocol):
     def exchange(self, file: FileView) -> None:
         """The exchange of a file went on."""
 
+    def simulation(self, part: float) -> None:
+        """So much of a simulation is done, of 1."""
+
     def note(self, text: str) -> None:
         """Something that a waiting person should know."""
 
@@ -53,6 +56,9 @@ class Silence:
         """Shows nothing."""
 
     def exchange(self, file: FileView) -> None:
+        """Shows nothing."""
+
+    def simulation(self, part: float) -> None:
         """Shows nothing."""
 
     def note(self, text: str) -> None:
@@ -88,6 +94,9 @@ class Notes:
         if stalls and stalls != self._stalls:
             self.note(f"{plain_text(file['name'])} is stalled: {'; '.join(stalls)}")
         self._stalls = stalls
+
+    def simulation(self, part: float) -> None:
+        """Says nothing: it is done soon."""
 
     def note(self, text: str) -> None:
         """Writes the line."""
@@ -140,6 +149,10 @@ class Bars(Notes):
         if len(held) <= MAX_CLIENT_BARS:
             for name, chunk_count in held.items():
                 self._show(f"  {plain_text(name)}", chunk_count * CHUNK_BYTES, file["chunk_count"] * CHUNK_BYTES)
+
+    def simulation(self, part: float) -> None:
+        """Moves the simulation's bar."""
+        self._show("simulating", int(100 * part), 100, unit="%")
 
     def note(self, text: str) -> None:
         """Writes the line above the bars."""

@@ -212,6 +212,7 @@ class Cache:
         for extent in self._exactly(file_id, start, stop):
             self._fixed_chunks -= extent.chunk_count
             self._drop(extent)
+        self._lower_high_water()
 
     def views(self, file_id: FileId, start: int, stop: int, length: int) -> list[memoryview]:
         """The memory of a range that is reserved or cached, ``length`` bytes in all, in order."""
@@ -292,6 +293,7 @@ class Cache:
             if extent.pins == 0:
                 dropped += extent.chunk_count
                 self._drop(extent)
+        self._lower_high_water()
         return dropped
 
     def _evict(self, count: int) -> None:
@@ -299,12 +301,13 @@ class Cache:
         while count > 0:
             victim = next((extent for extent in self._recency if extent.pins == 0), None)
             if victim is None:
-                return
+                break
             if victim.chunk_count > count:
                 victim = self._split(victim, victim.start + count)
             count -= victim.chunk_count
             self.eviction_count += victim.chunk_count
             self._drop(victim)
+        self._lower_high_water()
 
     def _drop(self, extent: Extent) -> None:
         extents = self._files[extent.file_id]
@@ -315,7 +318,10 @@ class Cache:
             self._recency.remove(extent)
         self._arena.give_back(extent.slot, extent.slot + extent.chunk_count)
         self._used_chunks -= extent.chunk_count
-        if self.high_water_chunks > self.capacity_chunks:  # the size was lowered, and what was beyond it goes
+
+    def _lower_high_water(self) -> None:
+        """After the size was lowered, what is beyond it goes by and by, and the mark with it."""
+        if self.high_water_chunks > self.capacity_chunks:
             self.high_water_chunks = self._used_chunks
 
     def _exactly(self, file_id: FileId, start: int, stop: int) -> list[Extent]:

@@ -267,6 +267,7 @@ class Link:
             target = self._targets[0]
             if count < len(target):
                 self._targets[0] = target[count:]
+                self._expect_bytes()
                 return
             count -= len(target)
             del self._targets[0]

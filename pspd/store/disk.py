@@ -69,7 +69,7 @@ class DiskStore:
         """Takes the folder, makes it if need be, and reads what is there from before.
 
         After the machine was restarted, this verifies once the bytes that were written before; else
-        finished files that look the same and all journals are trusted.
+        finished files that look the same are trusted, and journals that were written after the part.
 
         Raises:
             StorageError: the folder is another client's, or cannot be used.
@@ -277,11 +277,13 @@ class DiskStore:
         journalled, flawless = journal.read(manifest.chunk_count)
         saved_bytes = part.size_bytes
         whole = all(sum(manifest.byte_span(*span)) <= saved_bytes for span in journalled)
-        if self._same_boot and whole:
+        # Whoever wrote to the part after the journal's last entry may have been somebody else.
+        in_order = part.mtime_ns <= journal.mtime_ns
+        if self._same_boot and whole and in_order:
             file.intake.take_up(journalled, ())
         else:
             file.intake.take_up(RangeSet(), journalled)
-        if not flawless or file.intake.verified != journalled:
+        if not flawless or not in_order or file.intake.verified != journalled:
             journal.rewrite(file.intake.verified)
         part.see()
         return file

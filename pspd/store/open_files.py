@@ -59,17 +59,17 @@ class OpenFiles:
 class FileBytes:
     """The bytes of one file on disk; a ``pspd.store.intake.SavedBytes``.
 
-    It knows by the file's time of modification whether somebody else has written to it since it was seen.
+    It knows by the file's size and time of modification whether somebody else has written to it since it was seen.
     """
 
-    __slots__ = ("_altered", "_flags", "_open_files", "_seen_mtime_ns", "path")
+    __slots__ = ("_altered", "_flags", "_open_files", "_seen", "path")
 
     def __init__(self, path: Path, flags: int, open_files: OpenFiles) -> None:
         self.path = path
         self._flags = flags
         self._open_files = open_files
         self._altered = False
-        self._seen_mtime_ns: int | None = None
+        self._seen: tuple[int, int] | None = None
 
     @property
     def fd(self) -> int:
@@ -82,16 +82,25 @@ class FileBytes:
         return os.fstat(self.fd).st_size
 
     @property
+    def mtime_ns(self) -> int:
+        """When the file was last written to."""
+        return os.fstat(self.fd).st_mtime_ns
+
+    @property
     def altered(self) -> bool:
         """Whether somebody else has written to the file since :meth:`see`."""
-        if self._seen_mtime_ns not in (None, os.fstat(self.fd).st_mtime_ns):
+        if self._seen not in (None, self._state()):
             self._altered = True
         return self._altered
 
     def see(self) -> None:
         """The file's bytes, as they are now, are known."""
         self._altered = False
-        self._seen_mtime_ns = os.fstat(self.fd).st_mtime_ns
+        self._seen = self._state()
+
+    def _state(self) -> tuple[int, int]:
+        state = os.fstat(self.fd)
+        return state.st_size, state.st_mtime_ns
 
     def write_at(self, offset: int, data: memoryview) -> None:
         """See ``SavedBytes.write_at``."""

@@ -11,6 +11,7 @@ from pspd.core.effects import FileSuspected
 from pspd.core.manifest import Manifest
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.wire import Frame
 from tests.core.ether import Effect, Ether, Peer, sample_bytes
 
 KIB = 1024
@@ -55,6 +56,24 @@ class TestSuspicion:
         assert len(told) == 1
         assert not file.stalled
         assert {name: ether.peers[name].store.finished["f"] for name in "abc"} == dict.fromkeys("abc", data)
+
+    @pytest.mark.parametrize("wrong_count", [1, 5])
+    def test_a_wrong_chunk_of_a_unit_that_comes_in_parts_does_not_stay_in_the_cache(self, wrong_count: int) -> None:
+        data = sample_bytes(2101 * KIB)  # large enough for blocks of two chunks, and classic asks for one at a time
+        ether = Ether(CLASSIC, 8)
+        for name in "ab":
+            ether.join(name)
+        sent = []
+
+        def wrong_at_first(frame: Frame, payload: bytes) -> bytes:
+            sent.append(frame)
+            return bytes(len(payload)) if len(sent) <= wrong_count else payload
+
+        manifest = ether.seed("f", data)
+        ether.peers["source of f"].forge = wrong_at_first
+        file = ether.server.catalogue.files[manifest.file_id]
+        assert ether.run(lambda: file.phase is Phase.EXCHANGING, LIMIT_NS)
+        assert file.traffic.contributed_bytes <= len(data) + 2 * wrong_count * KIB
 
     def test_one_that_verifies_a_whole_file_anew_and_finds_it_right_has_it_at_once(self) -> None:
         data = sample_bytes(40 * KIB)

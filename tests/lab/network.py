@@ -48,18 +48,21 @@ def obstacle() -> str | None:
 
 @dataclass(frozen=True)
 class _Loss:
-    """Packets that a host does not get: those of a protocol, from one source or from all."""
+    """Packets that a host does not get: those of a protocol, from one source or from all, to or from a port or all."""
 
     percent: float
     protocol: str
     source: str | None = None
+    port: int | None = None
 
     @property
     def rule(self) -> str:
         """The rule as iptables-restore reads it."""
         source = f"-s {self.source} " if self.source else ""
+        # Of a lossy host's own packets it is the other side's port, wherever they are dropped.
+        port = "" if self.port is None else f"--{'dport' if self.source else 'sport'} {self.port} "
         chance = f"-m statistic --mode random --probability {self.percent / 100:.4f}"
-        return f"-A INPUT -i {_PORT} {source}-p {self.protocol} {chance} -j DROP"
+        return f"-A INPUT -i {_PORT} {source}-p {self.protocol} {port}{chance} -j DROP"
 
 
 class Lab:
@@ -77,7 +80,7 @@ class Lab:
         assert 1 <= host_count <= HOST_COUNT_MAX, host_count
         self._name = f"{_PREFIX}-{os.getpid()}-{next(_labs)}"
         self._switch = f"{self._name}-switch"
-        self._losses: dict[tuple[Host, str, str], float] = {}
+        self._losses: dict[tuple[Host, str, str, int | None], float] = {}
         self.hosts = tuple(
             Host(f"h{index}", f"10.77.0.{index + 1}", ("ip", "netns", "exec", f"{self._name}-h{index}"))
             for index in range(host_count)
@@ -97,15 +100,24 @@ class Lab:
     ) -> None:
         self._tear_down()
 
-    def loss(self, host: Host, percent: float, direction: Direction = "both", protocol: str = "udp") -> None:
+    def loss(
+        self,
+        host: Host,
+        percent: float,
+        direction: Direction = "both",
+        protocol: str = "udp",
+        port: int | None = None,
+    ) -> None:
         """Drops this share of what goes to a host, comes from it, or both; 0 ends it.
+
+        With a port it is only what the host exchanges with that port of the others.
 
         A packet on its way out is dropped where it arrives: dropped by its own host, its sender would be
         told (EPERM), as no sender on a real network is.
         """
         assert 0 <= percent <= 100, percent
         for one in ("in", "out") if direction == "both" else (direction,):
-            self._losses[host, one, protocol] = percent
+            self._losses[host, one, protocol, port] = percent
         self._apply_losses()
 
     def shape(self, host: Host, mbit: float) -> None:
@@ -142,10 +154,11 @@ class Lab:
     def _apply_losses(self) -> None:
         for host in self.hosts:
             rules = []
-            for (lossy, direction, protocol), percent in self._losses.items():
+            for (lossy, direction, protocol, port), percent in self._losses.items():
                 if percent == 0 or (direction == "in") != (lossy == host):
                     continue
-                rules.append(_Loss(percent, protocol, None if lossy == host else lossy.address).rule)
+                source = None if lossy == host else lossy.address
+                rules.append(_Loss(percent, protocol, source, port).rule)
             table = "\n".join(["*filter", ":INPUT ACCEPT", *rules, "COMMIT", ""])
             _tool(*host.enter, "iptables-restore", text=table)
 

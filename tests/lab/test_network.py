@@ -121,6 +121,20 @@ def test_loss_has_its_rate_and_its_direction(
     assert arrived(other, lossy, count) == count
 
 
+@pytest.mark.parametrize("direction", ["in", "out", "both"])
+def test_loss_may_be_that_of_one_port_alone(lab: LabMaker, direction: Direction) -> None:
+    here = lab(2)
+    server, client = here.hosts
+    with start(server, LISTENER) as listener:
+        here.loss(client, 100, direction, "tcp", 7001)
+        assert reaches(client, server)
+        here.loss(client, 100, direction, "tcp", 7000)
+        assert not reaches(client, server)
+        here.loss(client, 0, direction, "tcp", 7000)
+        assert reaches(client, server, 5)
+        listener.kill()
+
+
 def test_a_partition_cuts_and_heals(lab: LabMaker) -> None:
     here = lab(3)
     first, second, third = here.hosts

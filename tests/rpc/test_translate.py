@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pspd.core.cache import Cache
-from pspd.core.effects import Assign, EndSession, Milestone, StartExchange
+from pspd.core.effects import Assign, EndSession, FileSuspected, Milestone, StartExchange
 from pspd.core.manifest import DIGEST_BYTES, Manifest
 from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters
 from pspd.core.ranges import Range, RangeSet
-from pspd.core.server import ServerMachine
+from pspd.core.server import REACH_NS, ServerMachine
 from pspd.core.shared_file import Phase, SharedFile, Traffic
 from pspd.core.storage import Held
+from pspd.core.wire import Hello, encode_datagram
 from pspd.errors import BadArgument, BadName
 from pspd.rpc import translate
 from pspd.store.digests import blake3_digest
@@ -148,10 +149,12 @@ class TestAttendance:
         assert assign.file_assigned.exchange_started
         start = translate.attend_response(StartExchange(1, manifest.file_id))
         assert start.exchange_started.file_id == manifest.file_id
+        suspect = translate.attend_response(FileSuspected(1, manifest.file_id))
+        assert suspect.file_suspected.file_id == manifest.file_id
         end = translate.attend_response(EndSession(1, "it left"))
         assert end.session_ended.reason == "it left"
         stop = translate.attend_response(None)
-        events = [message.WhichOneof("event") for message in (assign, start, end, stop)]
+        events = [message.WhichOneof("event") for message in (assign, start, suspect, end, stop)]
         assert set(events) == {f.name for f in membership.AttendResponse.DESCRIPTOR.oneofs_by_name["event"].fields}
 
 
@@ -183,6 +186,26 @@ class TestShown:
             ("src", pb.CLIENT_STATE_CONNECTED, True),
         ]
 
+    def test_a_client_out_of_reach_as_lost(self) -> None:
+        machine = self.machine()
+        bob = machine.members["bob"].session
+        machine.link_opened(bob, 0)
+
+        def states(now: int, *, heard: bool) -> dict[str, pb.ClientState]:
+            """Of each member, all of them having renewed their leases, and one having shown that it hears us."""
+            for member in machine.members.values():
+                machine.lease_renewed(member.session, now)
+            if heard:
+                machine.receive_datagram(encode_datagram(Hello(bob, 1, 500)), ("10.0.0.1", 4000), now)
+            machine.handle_timeout(now)
+            return {each.name: each.state for each in translate.clients_to_pb(machine)}
+
+        lost, connected = pb.CLIENT_STATE_LOST, pb.CLIENT_STATE_CONNECTED
+        assert states(REACH_NS // 2, heard=True) == {"amy": connected, "bob": connected, "src": connected}
+        assert states(REACH_NS, heard=False) == {"amy": lost, "bob": connected, "src": lost}
+        assert states(2 * REACH_NS, heard=False) == {"amy": lost, "bob": lost, "src": lost}
+        assert states(3 * REACH_NS, heard=True) == {"amy": lost, "bob": connected, "src": lost}
+
     @pytest.mark.parametrize("phase", Phase)
     @pytest.mark.parametrize("stalled", [False, True])
     def test_a_file_in_every_phase_has_a_state(self, phase: Phase, stalled: bool) -> None:
@@ -207,7 +230,7 @@ class TestShown:
         machine.catalogue.file_declined(machine.members["amy"].session, file.file_id, "no room", 3 * SECOND_NS)
         shown = translate.file_to_pb(machine, file, 4 * SECOND_NS, with_clients=True)
         assert (shown.name, shown.size_bytes, shown.chunk_count) == ("a.bin", 5000, 5)
-        assert (shown.client_count, shown.complete_client_count, shown.min_holder_count) == (1, 1, 2)
+        assert (shown.client_count, shown.complete_client_count, shown.min_holder_count) == (1, 1, 1)
         assert shown.seeding_seconds == 3
         clients = {client.name: client for client in shown.clients}
         assert clients.keys() == {"amy", "bob"}

@@ -66,6 +66,10 @@ class Bench(ABC):
     def visible(self) -> dict[str, bytes]:
         """Every finished file."""
 
+    @abstractmethod
+    def alter(self, sample: Sample, offset: int) -> None:
+        """Changes one byte of an unfinished file behind the store's back."""
+
     def begin(self, sample: Sample) -> Held:
         return self.store.begin(sample.manifest)
 
@@ -104,6 +108,9 @@ class MemoryBench(Bench):
     def visible(self) -> dict[str, bytes]:
         return self.store.finished
 
+    def alter(self, sample: Sample, offset: int) -> None:
+        self.store.alter(sample.file_id, offset)
+
 
 class DiskBench(Bench):
     def __init__(self, folder: Path) -> None:
@@ -127,6 +134,20 @@ class DiskBench(Bench):
 
     def visible(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in self.folder.iterdir() if path != self.work}
+
+    def alter(self, sample: Sample, offset: int) -> None:
+        alter_byte(self.path(sample, "part"), offset)
+
+
+def alter_byte(path: Path, offset: int, later_ns: int = 1_000_000_000) -> None:
+    """Changes one byte of a file, and the time at which it was last changed by so much; 0 puts that back."""
+    state = path.stat()
+    with path.open("r+b") as file:
+        file.seek(offset)
+        (byte,) = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte ^ 0xFF]))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + later_ns))
 
 
 def error_of(code: int) -> Callable[..., int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -197,7 +198,7 @@ class TestRefusals:
 
     def test_files_that_were_not_begun(self, bench: Bench) -> None:
         unknown = bytes(32)
-        for ask in (bench.store.missing, bench.store.finish, bench.store.manifest):
+        for ask in (bench.store.missing, bench.store.finish, bench.store.manifest, bench.store.verify):
             with pytest.raises(InternalError, match="not begun"):
                 ask(unknown)
         with pytest.raises(InternalError, match="not begun"):
@@ -254,6 +255,136 @@ class TestNames:
         with pytest.raises(StorageError, match="another file"):
             bench.store.finish(other.file_id)
         assert bench.visible() == {"a.bin": one.data}
+
+
+class TestVerifyingAnew:
+    def test_holds_altered_bytes_no_longer(self, bench: Bench, pairs: Sample) -> None:
+        bench.begin(pairs)
+        bench.write(pairs, 0, 8)
+        bench.alter(pairs, 3 * 1024)
+        bench.store.verify(pairs.file_id)
+        assert bench.store.known()[pairs.file_id] == Held(RangeSet([(0, 2), (4, 8)]), complete=False)
+        assert bench.store.missing(pairs.file_id).within(0, 8) == [Range(2, 4)]
+        assert bench.payload(pairs, 4, 8) == pairs.chunks(4, 8)
+        with pytest.raises(InternalError, match="not verified"):
+            bench.payload(pairs, 2, 4)
+
+    def test_asks_again_for_nothing_but_the_altered_bytes(self, bench: Bench, pairs: Sample) -> None:
+        bench.begin(pairs)
+        bench.write_all(pairs)
+        bench.alter(pairs, 0)
+        bench.store.verify(pairs.file_id)
+        assert bench.store.missing(pairs.file_id) == RangeSet([(0, 2)])
+        bench.write(pairs, 0, 2)
+        bench.store.finish(pairs.file_id)
+        assert bench.visible() == {"a.bin": pairs.data}
+
+    def test_holds_what_is_right_as_before(self, bench: Bench) -> None:
+        sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
+        piece = sample.manifest.cut_pieces()[0]
+        bench.begin(sample)
+        bench.write_parts(sample, [piece, (1000, 1200)])
+        before = bench.store.known()
+        bench.store.verify(sample.file_id)
+        assert bench.store.known() == before
+        assert bench.payload(sample, *piece) == sample.chunks(*piece)
+
+    def test_asks_again_for_chunks_that_waited_for_their_unit(self, bench: Bench, pairs: Sample) -> None:
+        bench.begin(pairs)
+        bench.write(pairs, 0, 3)
+        bench.store.verify(pairs.file_id)
+        assert bench.store.missing(pairs.file_id).within(0, 4) == [Range(2, 4)]
+
+    def test_leaves_a_finished_file_complete(self, bench: Bench) -> None:
+        sample = Sample(5000)
+        bench.receive(sample)
+        bench.store.verify(sample.file_id)
+        assert bench.store.known() == {sample.file_id: Held(sample.all, complete=True)}
+        assert bench.payload(sample, 0, 5) == sample.data
+        assert bench.visible() == {"a.bin": sample.data}
+
+
+class TestAlteredFiles:
+    def test_are_not_sent_until_they_are_verified_anew(self, bench: Bench, pairs: Sample) -> None:
+        bench.begin(pairs)
+        bench.write(pairs, 0, 8)
+        bench.alter(pairs, 3 * 1024)
+        for span in [(0, 2), (2, 4)]:
+            with pytest.raises(StorageError, match="was changed by somebody"):
+                bench.payload(pairs, *span)
+        bench.store.verify(pairs.file_id)
+        assert bench.payload(pairs, 0, 2) == pairs.chunks(0, 2)
+
+    def test_are_known_as_such_after_further_writes(self, bench: Bench, pairs: Sample) -> None:
+        bench.begin(pairs)
+        bench.write(pairs, 0, 8)
+        bench.alter(pairs, 3 * 1024)
+        bench.write(pairs, 8, 10)
+        with pytest.raises(StorageError, match="was changed by somebody"):
+            bench.payload(pairs, 2, 4)
+
+    def test_are_not_shown_as_finished(self, bench: Bench) -> None:
+        sample = Sample(5000)
+        bench.begin(sample)
+        bench.write_all(sample)
+        bench.alter(sample, 4096)
+        with pytest.raises(IntegrityError, match="4 of its 5 chunks"):
+            bench.store.finish(sample.file_id)
+        assert bench.visible() == {}
+        bench.write_parts(sample, bench.store.missing(sample.file_id))
+        bench.store.finish(sample.file_id)
+        assert bench.visible() == {"a.bin": sample.data}
+
+
+def forged(sample: Sample) -> tuple[Sample, Range]:
+    """Other bytes for the first cut block, with digests that prove each of its pieces; and that block.
+
+    The file's id covers whole blocks alone: a division with such digests is one of the same file.
+    """
+    block, _ = sample.manifest.block_at(sample.manifest.cut_pieces()[0].start)
+    other = Sample(len(sample.data), sample.manifest.share_count)
+    spoilt = bytearray(sample.data)
+    for chunk in range(*block):
+        spoilt[chunk * 1024] ^= 1
+    other.data = bytes(spoilt)
+    other.manifest = replace(sample.manifest, cut_digests=other.divided(sample.manifest.share_count).cut_digests)
+    assert other.file_id == sample.file_id
+    return other, block
+
+
+class TestForgedDigestsOfPieces:
+    @pytest.mark.parametrize("at_once", [True, False], ids=["at-once", "piece-by-piece"])
+    def test_do_not_prove_a_block(self, bench: Bench, at_once: bool) -> None:
+        liar, block = forged(Sample(BLOCKS_OF_TWO_BYTES, share_count=7))
+        bench.begin(liar)
+        if not at_once:
+            piece = liar.manifest.unit_at(block.start)[0]
+            assert bench.write(liar, *piece) == Written(verified=[piece])
+            assert bench.write(liar, piece.stop, block.stop) == Written(corrupt=[block])
+        else:
+            assert bench.write(liar, *block) == Written(corrupt=[block])
+        assert not bench.store.known()[liar.file_id].verified
+        assert bench.store.missing(liar.file_id) == liar.all
+
+    def test_never_show_the_file_as_finished(self, bench: Bench) -> None:
+        liar, block = forged(Sample(BLOCKS_OF_TWO_BYTES, share_count=7))
+        bench.begin(liar)
+        bench.write_all(liar)
+        assert bench.store.missing(liar.file_id) == RangeSet([block])
+        with pytest.raises(IntegrityError, match="cannot be finished"):
+            bench.store.finish(liar.file_id)
+        assert bench.visible() == {}
+
+    def test_are_forgotten_with_a_division_that_is_right(self, bench: Bench) -> None:
+        sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
+        liar, block = forged(sample)
+        bench.begin(liar)
+        bench.write(liar, *liar.manifest.unit_at(block.start)[0])
+        bench.begin(sample)
+        while missing := bench.store.missing(sample.file_id):
+            bench.write_parts(sample, missing)
+        bench.store.finish(sample.file_id)
+        assert bench.visible() == {"a.bin": sample.data}
 
 
 class TestHeldIsASnapshot:

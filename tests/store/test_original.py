@@ -15,7 +15,7 @@ from pspd.errors import BadArgument, BadName, InternalError, StorageError
 from pspd.store import original
 from pspd.store.digests import blake3_digest
 from pspd.store.original import OriginalStore
-from tests.store.stores import MIB, SIZES, Sample, error_of
+from tests.store.stores import MIB, SIZES, Sample, alter_byte, error_of
 
 
 @pytest.fixture
@@ -129,6 +129,55 @@ class TestChanges:
             store.payload(sample.file_id, 0, 1)
         with pytest.raises(StorageError, match="was changed"):
             store.divided(7)
+
+
+class TestVerifying:
+    @pytest.mark.parametrize("share_count", [0, 7])
+    @pytest.mark.parametrize("size_bytes", SIZES)
+    def test_a_file_that_is_as_it_was_is_held_as_before(
+        self, opened: Opened, size_bytes: int, share_count: int
+    ) -> None:
+        sample = Sample(size_bytes)
+        store = opened(sample)
+        store.build()
+        if share_count:
+            store.divided(share_count)
+        store.verify(sample.file_id)
+        assert store.known() == {sample.file_id: Held(sample.all, complete=True)}
+
+    @pytest.mark.parametrize("change", [spoil, lengthen, lambda path: os.truncate(path, 100)])
+    def test_a_file_that_was_changed_is_refused(
+        self, opened: Opened, path: Path, change: Callable[[Path], None]
+    ) -> None:
+        sample = Sample(5000)
+        store = opened(sample)
+        store.build()
+        change(path)
+        with pytest.raises(StorageError, match="was changed while it was read: seed it again"):
+            store.verify(sample.file_id)
+
+    def test_a_file_whose_time_of_change_was_put_back_is_refused(self, opened: Opened, path: Path) -> None:
+        sample = Sample(5000)
+        store = opened(sample)
+        store.build()
+        alter_byte(path, 3000, later_ns=0)
+        assert store.payload(sample.file_id, 2, 3)
+        with pytest.raises(StorageError, match="was changed"):
+            store.verify(sample.file_id)
+
+    def test_another_file_is_refused(self, opened: Opened) -> None:
+        store = opened(Sample(5000))
+        store.build()
+        with pytest.raises(InternalError, match="not begun"):
+            store.verify(bytes(32))
+
+    def test_a_disk_that_fails_is_told(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+        sample = Sample(5000)
+        store = opened(sample)
+        store.build()
+        monkeypatch.setattr(os, "pread", error_of(errno.EIO))
+        with pytest.raises(StorageError, match=r"cannot read .*: Input/output error"):
+            store.verify(sample.file_id)
 
 
 class TestRefusals:

@@ -1,0 +1,114 @@
+"""The source: how long a file needs it, and what ends it before its time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pspd.core.parameters import FAST, PROFILES, Parameters
+from pspd.daemon.source import _needs_no_source, _refuse_if_nobody_takes
+from pspd.errors import WrongState
+from pspd.v1 import network_pb2 as pb
+from tests.daemon.members import InProcess, in_process
+from tests.support.files import random_file
+from tests.support.loops import on_loop, until
+
+EACH_PROFILE = pytest.mark.parametrize("parameters", PROFILES.values(), ids=lambda profile: profile.profile)
+
+
+class TestHowLongItIsNeeded:
+    @pytest.mark.parametrize("divided_here", [True, False])
+    @pytest.mark.parametrize("state", [pb.FILE_STATE_SEEDING, pb.FILE_STATE_STALLED])
+    def test_until_the_file_is_seeded(self, state: pb.FileState, divided_here: bool) -> None:
+        file = pb.File(state=state, seeded=False, min_holder_count=5)
+        assert not _needs_no_source(file, divided_here=divided_here)
+
+    @pytest.mark.parametrize("min_holder_count", [0, 1, 2])
+    @pytest.mark.parametrize("state", [pb.FILE_STATE_SEEDED, pb.FILE_STATE_DISTRIBUTING, pb.FILE_STATE_STALLED])
+    def test_no_longer_by_whoever_seeded_it(self, state: pb.FileState, min_holder_count: int) -> None:
+        """A share that is lost after that needs a repair, which is another seeding."""
+        file = pb.File(state=state, seeded=True, min_holder_count=min_holder_count)
+        assert _needs_no_source(file, divided_here=True)
+
+    @pytest.mark.parametrize(("min_holder_count", "needed"), [(0, True), (1, False), (2, False)])
+    @pytest.mark.parametrize("state", [pb.FILE_STATE_DISTRIBUTING, pb.FILE_STATE_STALLED])
+    def test_to_repair_a_file_until_some_client_holds_each_chunk(
+        self, state: pb.FileState, min_holder_count: int, needed: bool
+    ) -> None:
+        file = pb.File(state=state, seeded=True, min_holder_count=min_holder_count)
+        assert _needs_no_source(file, divided_here=False) is not needed
+
+    @pytest.mark.parametrize("min_holder_count", [0, 1])
+    def test_not_to_repair_what_is_complete(self, min_holder_count: int) -> None:
+        file = pb.File(state=pb.FILE_STATE_COMPLETE, seeded=True, min_holder_count=min_holder_count)
+        assert _needs_no_source(file, divided_here=False)
+
+
+class TestWhetherAnybodyTakesIt:
+    REFUSALS = (pb.FileClient(name="a", refusal="no room"), pb.FileClient(name="b", refusal="another file"))
+
+    def test_a_file_that_all_refuse_is_refused_with_the_first_reason(self) -> None:
+        with pytest.raises(WrongState, match=r"^no client takes 'f'; a says: no room$"):
+            _refuse_if_nobody_takes(pb.File(name="f", client_count=0, clients=self.REFUSALS))
+
+    def test_one_that_takes_it_is_enough(self) -> None:
+        clients = [*self.REFUSALS, pb.FileClient(name="c")]
+        _refuse_if_nobody_takes(pb.File(name="f", client_count=1, clients=clients))
+
+    @pytest.mark.parametrize("clients", [[], [pb.FileClient(name="a")]], ids=["nobody", "out of reach"])
+    def test_clients_that_are_gone_may_come_back(self, clients: list[pb.FileClient]) -> None:
+        _refuse_if_nobody_takes(pb.File(name="f", client_count=0, clients=clients))
+
+
+def source_of(network: InProcess) -> str:
+    """The name of the one source that is a member; empty if none is."""
+    return next((client.name for client in network.server.client_messages() if client.source), "")
+
+
+@EACH_PROFILE
+@on_loop
+async def test_a_source_that_is_asked_to_stop_says_that_it_did_not_finish(
+    tmp_path: Path, parameters: Parameters
+) -> None:
+    source = random_file(tmp_path / "file.bin", 40_001)
+    async with in_process(parameters) as network:
+        await network.join("a")
+        seeding = asyncio.ensure_future(network.seed(source, client_count=2))
+        await until("it is announced", lambda: network.server.file_messages(with_clients=False))
+        network.server.stop_clients([source_of(network)], everyone=False)
+        with pytest.raises(WrongState, match="the server asked the source to stop: seed again to finish"):
+            await seeding
+        assert source_of(network) == ""
+        assert not network.server.file_messages(with_clients=False)
+
+
+@on_loop
+async def test_stopping_every_client_leaves_the_source_alone(tmp_path: Path) -> None:
+    source = random_file(tmp_path / "file.bin", 40_001)
+    async with in_process(FAST) as network:
+        (client,) = await network.join("a")
+        seeding = asyncio.ensure_future(network.seed(source, client_count=2))
+        await until("it is announced", lambda: network.server.file_messages(with_clients=False))
+        network.server.stop_clients([], everyone=True)
+        await until("the client has ended", client.running.done)
+        await network.join("b", "c")
+        await seeding
+        await network.copies(source, "b", "c")
+
+
+@on_loop
+async def test_a_source_that_came_to_repair_stays_until_a_client_holds_what_was_lost(tmp_path: Path) -> None:
+    source = random_file(tmp_path / "file.bin", 40_001)
+    async with in_process(FAST) as network:
+        lost, _ = await network.join("a", "b")
+        await network.seed(source, client_count=2, hold_back=True)
+        await lost.end()
+        await until("the file is stalled", lambda: network.file("file.bin").state == pb.FILE_STATE_STALLED)
+        repairing = asyncio.ensure_future(network.seed(source))
+        await until("the source is back", lambda: network.file("file.bin").state == pb.FILE_STATE_SEEDED)
+        assert not repairing.done()
+        network.server.release("file.bin")
+        await repairing
+        await network.copies(source, "b")

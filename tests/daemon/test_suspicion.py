@@ -1,0 +1,115 @@
+"""Files that are not what they were: verified between two sessions, and fetched again as far as they are wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pspd.core.effects import FileSuspected
+from pspd.core.parameters import FAST, PROFILES, Parameters
+from pspd.errors import StorageError
+from pspd.v1 import network_pb2 as pb
+from tests.daemon.members import Client, InProcess, in_process
+from tests.support.files import random_file
+from tests.support.loops import on_loop, until
+
+EACH_PROFILE = pytest.mark.parametrize("parameters", PROFILES.values(), ids=lambda profile: profile.profile)
+SIZE_BYTES = 40_001
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return random_file(tmp_path / "file.bin", SIZE_BYTES)
+
+
+def alter_share(network: InProcess, client: Client) -> int:
+    """Changes a byte in the middle of what a client holds, behind its back; returns the byte's chunk."""
+    file = network.file("file.bin")
+    (held,) = next(each for each in file.clients if each.name == client.name).held_ranges
+    chunk = (held.start + held.stop) // 2
+    client.store.alter(file.file_id, chunk * 1024)
+    return chunk
+
+
+def holdings(file: pb.File) -> dict[str, int]:
+    """How many chunks each client holds."""
+    return {client.name: client.held_chunk_count for client in file.clients}
+
+
+def missing_chunks(network: InProcess) -> list[tuple[int, int]]:
+    """The ranges that nobody holds."""
+    return [(each.range.start, each.range.stop) for each in network.file("file.bin").missing_ranges]
+
+
+@EACH_PROFILE
+@on_loop
+async def test_altered_bytes_are_missed_and_a_second_seeding_brings_them(source: Path, parameters: Parameters) -> None:
+    async with in_process(parameters) as network:
+        garbled, _ = await network.join("a", "b")
+        await network.seed(source, client_count=2, hold_back=True)
+        chunk = alter_share(network, garbled)
+        network.server.release("file.bin")
+        await until("it is known what lacks", lambda: missing_chunks(network) == [(chunk, chunk + 1)])
+        assert network.file("file.bin").missing_ranges[0].last_holder == "a"
+        await network.seed(source)
+        await network.copies(source, "a", "b")
+        await until("the server knows", lambda: network.file("file.bin").state == pb.FILE_STATE_COMPLETE)
+
+
+@EACH_PROFILE
+@on_loop
+async def test_what_the_server_suspects_is_verified_before_the_next_session(
+    source: Path, parameters: Parameters
+) -> None:
+    async with in_process(parameters) as network:
+        suspected, other = await network.join("a", "b")
+        await network.seed(source, client_count=2, hold_back=True)
+        alter_share(network, suspected)
+        before, file = suspected.daemon.session, network.file("file.bin")
+        held = holdings(file)
+        others_session = other.daemon.session
+        network.server._on_effect(FileSuspected(before, file.file_id))
+        await until(
+            "it is a member again", lambda: network.connected() == ["a", "b"] and suspected.daemon.session != before
+        )
+        assert holdings(network.file("file.bin")) == {"a": held["a"] - 1, "b": held["b"]}
+        assert other.daemon.session == others_session
+
+
+@on_loop
+async def test_a_suspicion_without_ground_costs_nothing_but_a_session(source: Path) -> None:
+    async with in_process(FAST) as network:
+        suspected, _ = await network.join("a", "b")
+        await network.seed(source, client_count=2, hold_back=True)
+        before, file = suspected.daemon.session, network.file("file.bin")
+        for file_id in (file.file_id, bytes(32)):
+            network.server._on_effect(FileSuspected(before, file_id))
+        await until(
+            "it is a member again", lambda: network.connected() == ["a", "b"] and suspected.daemon.session != before
+        )
+        assert holdings(network.file("file.bin")) == holdings(file)
+        delivered = file.traffic.delivered_bytes
+        network.server.release("file.bin")
+        await network.copies(source, "a", "b")
+        await until("the server knows", lambda: network.file("file.bin").state == pb.FILE_STATE_COMPLETE)
+        # What each had was not fetched again: the exchange brought each of them the other's share.
+        assert network.file("file.bin").traffic.delivered_bytes == delivered + SIZE_BYTES
+
+
+@on_loop
+async def test_a_client_whose_store_cannot_be_verified_ends(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_file_id: bytes) -> None:
+        raise StorageError("cannot read it: check the disk")
+
+    async with in_process(FAST) as network:
+        (client,) = await network.join("a")
+        await network.seed(source)
+        await network.copies(source, "a")
+        monkeypatch.setattr(client.store, "verify", fail)
+        network.server._on_effect(FileSuspected(client.daemon.session, network.file("file.bin").file_id))
+        await asyncio.wait([client.running])
+        with pytest.raises(StorageError, match="check the disk"):
+            await client.running
+        assert network.connected() == []

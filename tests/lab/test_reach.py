@@ -1,0 +1,66 @@
+"""A client whose control connection stands while no data passes: it is out of reach, and comes back by itself (R12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.network import Lab
+from tests.support.daemons import Network
+from tests.support.files import random_file
+
+pytestmark = pytest.mark.lab
+
+LabMaker = Callable[[int], Lab]
+CLIENTS = ("c1", "c2")
+REACH_SECONDS = 60
+"""Twice as long as a client counts as a holder without a sign of it."""
+
+
+@pytest.fixture
+def here(lab: LabMaker) -> Lab:
+    """A laboratory with a host for the server and one for each client."""
+    return lab(1 + len(CLIENTS))
+
+
+@pytest.fixture
+def network(here: Lab, tmp_path: Path) -> Iterator[Network]:
+    """An empty network; its server and its ``pspctl`` run on the first host."""
+    with Network(tmp_path / "network", here.hosts[0]) as made:
+        yield made
+
+
+def states(network: Network) -> dict[str, str]:
+    """How the server sees each client."""
+    return {client["name"]: client["state"] for client in network.status()["clients"]}
+
+
+def test_who_is_cut_off_from_data_alone_is_lost_until_it_is_back(here: Lab, network: Network, tmp_path: Path) -> None:
+    data_port = network.server().ready["data_port"]
+    for name, host in zip(CLIENTS, here.hosts[1:], strict=True):
+        network.client(name, host=host)
+    source = random_file(tmp_path / "file.bin", 1_000_000)
+    network.ctl("seed", source, "--clients", len(CLIENTS), "--hold")
+    cut_off = here.hosts[1]
+
+    def data_loss(percent: int) -> None:
+        for protocol in ("udp", "tcp"):
+            here.loss(cut_off, percent, protocol=protocol, port=data_port)
+
+    data_loss(100)
+    network.ctl("release", source.name)
+    network.until("it is lost", lambda: states(network) == {"c1": "lost", "c2": "connected"}, REACH_SECONDS)
+    file = network.file(source.name)
+    missing = file["missing_ranges"]
+    assert file["state"] == "stalled"
+    assert [(each["start"], each["stop"], each["last_holder"]) for each in missing] == [
+        (0, file["chunk_count"] // 2, "c1")
+    ]
+    assert not any(network.copy(name, source.name).exists() for name in CLIENTS)
+
+    data_loss(0)
+    network.await_copies(source, CLIENTS)
+    network.until("all is well", lambda: network.file(source.name)["state"] == "complete")
+    assert set(states(network).values()) == {"connected"}

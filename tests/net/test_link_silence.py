@@ -1,0 +1,178 @@
+"""Connections that say nothing where bytes are due. Time passes as the tests say: no alarm rings by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pspd.core.wire import FRAME_BYTES, Frame, Kind, encode_frame
+from pspd.net.link import SILENT_SECONDS_MAX
+from tests.net.links import SESSION, Ends, Recorder, delivery
+from tests.support.loops import on_loop
+
+pytestmark = pytest.mark.usefixtures("each_loop")
+
+HEAD = encode_frame(delivery(100))
+NAMING = encode_frame(Frame(Kind.LINK, SESSION))
+
+
+class Alarm:
+    """One call that was asked for later."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self.ring = ring
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class HeldClock:
+    """Stands for the event loop of a link: keeps its alarms until the test lets their time come."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._alarms: list[Alarm] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def call_later(self, delay: float, callback: Callable[..., None], *args: object) -> Alarm:
+        assert delay == SILENT_SECONDS_MAX
+        self._alarms.append(Alarm(lambda: callback(*args)))
+        return self._alarms[-1]
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether an alarm is set."""
+        return any(not alarm.cancelled for alarm in self._alarms)
+
+    def pass_by(self) -> None:
+        """So much time passes as a link may be silent for."""
+        due, self._alarms = self._alarms, []
+        for alarm in due:
+            if not alarm.cancelled:
+                alarm.ring()
+
+
+def clocked(monkeypatch: pytest.MonkeyPatch, recorder: Recorder | None = None) -> tuple[Ends, HeldClock]:
+    """Both ends of a connection, and the clock that the link among them goes by."""
+    clock = HeldClock()
+    with monkeypatch.context() as patch:
+        patch.setattr("pspd.net.link.asyncio.get_running_loop", lambda: clock)
+        return Ends(recorder), clock
+
+
+async def say(ends: Ends, data: bytes) -> None:
+    """Sends something to the link; returns when it has been taken in."""
+    await ends.far.send(data)
+    await ends.everything_read()
+
+
+@pytest.mark.parametrize("length", [0, 1, FRAME_BYTES - 1])
+@on_loop
+async def test_whoever_says_no_whole_head_is_shown_the_door(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    ends, clock = clocked(monkeypatch)
+    async with ends:
+        await say(ends, NAMING[:length])
+        for _ in range(2 if length else 1):
+            assert not ends.link.closed
+            clock.pass_by()
+        assert ends.link.broken
+        assert (ends.recorder.events, ends.recorder.errors) == (["closed"], [None])
+
+
+@pytest.mark.parametrize("unwanted", [frozenset(), frozenset({1})], ids=["wanted", "dropped"])
+@on_loop
+async def test_a_frame_that_goes_on_no_more_breaks_the_connection(
+    monkeypatch: pytest.MonkeyPatch, unwanted: frozenset[int]
+) -> None:
+    ends, clock = clocked(monkeypatch, Recorder(unwanted=unwanted))
+    async with ends:
+        await say(ends, HEAD + bytes(40))
+        clock.pass_by()
+        assert not ends.link.closed
+        clock.pass_by()
+        assert ends.link.broken
+        assert ends.recorder.events == ["started", *([] if unwanted else ["aborted"]), "closed"]
+        assert ends.recorder.errors == [None]
+        assert await ends.far.receive(1) == b""
+        assert not clock.is_watching
+
+
+@pytest.mark.parametrize("unwanted", [frozenset(), frozenset({1})], ids=["wanted", "dropped"])
+@on_loop
+async def test_a_frame_that_trickles_is_waited_for(monkeypatch: pytest.MonkeyPatch, unwanted: frozenset[int]) -> None:
+    ends, clock = clocked(monkeypatch, Recorder(unwanted=unwanted))
+    async with ends:
+        await say(ends, HEAD)
+        for _ in range(99):
+            await say(ends, b"x")
+            clock.pass_by()
+        assert not ends.link.closed
+        await say(ends, b"x" + encode_frame(delivery(2, 2)) + b"ok")
+        await ends.told("received", 1 if unwanted else 2)
+        assert ends.recorder.payloads[-1] == b"ok"
+
+
+@on_loop
+async def test_a_head_that_trickles_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends, clock = clocked(monkeypatch)
+    async with ends:
+        for index in range(FRAME_BYTES):
+            await say(ends, HEAD[index : index + 1])
+            clock.pass_by()
+        await ends.told("started")
+        assert not ends.link.closed
+
+
+@on_loop
+async def test_the_second_frame_is_watched_as_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends, clock = clocked(monkeypatch)
+    async with ends:
+        await say(ends, NAMING)
+        for _ in range(3):
+            clock.pass_by()
+        await say(ends, HEAD + bytes(99))
+        assert clock.is_watching
+        for _ in range(2):
+            clock.pass_by()
+        assert ends.link.broken
+        assert ends.recorder.events[-2:] == ["aborted", "closed"]
+
+
+@on_loop
+async def test_between_frames_a_connection_may_be_silent_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends, clock = clocked(monkeypatch)
+    async with ends:
+        await say(ends, NAMING + encode_frame(delivery(4)) + b"data")
+        for _ in range(10):
+            clock.pass_by()
+        assert not clock.is_watching
+        assert not ends.link.closed
+
+
+@on_loop
+async def test_whoever_was_sent_everything_has_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own frames being whole makes no difference: this side waits for the end of the stream alone."""
+    ends, clock = clocked(monkeypatch)
+    async with ends:
+        await say(ends, NAMING)
+        clock.pass_by()
+        assert not clock.is_watching
+        ends.link.close_when_sent()
+        clock.pass_by()
+        assert ends.link.broken
+
+
+@on_loop
+async def test_a_link_that_is_closed_is_watched_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends, clock = clocked(monkeypatch)
+    async with ends:
+        await say(ends, HEAD)
+        assert clock.is_watching
+        ends.link.close()
+        assert not clock.is_watching

@@ -1,0 +1,34 @@
+"""``pspctl simulate``: a forecast, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.pspctl.conftest import Pspctl
+
+
+def test_says_what_would_happen_beside_what_is_ideal(pspctl: Pspctl) -> None:
+    result = pspctl("simulate", "--clients", "4", "--size", "1MiB", "--server-mbit", "100")
+    assert result.exit_code == 0
+    assert "4 clients, 1.0 MiB, profile fast" in result.stdout
+    assert [line.split()[0] for line in result.stdout.splitlines()[2:6]] == ["EXCHANGE", "time", "first", "last"]
+
+
+def test_says_it_to_programs_too(pspctl: Pspctl) -> None:
+    arguments = ("--clients", "3", "--size", "100KiB", "--profile", "classic", "--cache", "auto", "--loss", "0.1")
+    result = pspctl("simulate", *arguments, "--order", "random", "-o", "json")
+    view = json.loads(result.stdout)
+    assert (view["clients"], view["size_bytes"], view["profile"], view["order"]) == (3, 102_400, "classic", "random")
+    assert view["cache_bytes"] == 3 * 1024
+    assert view["forecast"]["delivered_bytes"] == 2 * 102_400
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--size", "4x"), ("--size", "1MiB", "--cache", "1B"), ("--size", "1", "--loss", "2")]
+)
+def test_refuses_what_makes_no_sense(pspctl: Pspctl, wrong: tuple[str, ...]) -> None:
+    result = pspctl("simulate", "--clients", "3", *wrong)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("pspctl: error: ")

@@ -1,0 +1,110 @@
+"""A member's side of the control API: what it is told comes through, and a dead server is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from pspd.core.effects import Assign, EndSession, FileSuspected, StartExchange
+from pspd.core.manifest import Manifest
+from pspd.core.ranges import Range
+from pspd.rpc.client import CALL_SECONDS, MemberClient, open_channel
+from pspd.rpc.server import serve
+from pspd.rpc.translate import MemberEvent
+from pspd.store.digests import blake3_digest
+from tests.support.control import LISTEN, control
+from tests.support.loops import on_loop
+
+SESSION = 7
+DATA = bytes(5000)
+
+
+def read_at(offset: int, length: int) -> bytes:
+    return DATA[offset : offset + length]
+
+
+MANIFEST = Manifest.build("a.bin", len(DATA), read_at, blake3_digest).divided(3, read_at, blake3_digest)
+
+
+class Telling:
+    """A network that tells a member what it is given to tell."""
+
+    def __init__(self, *events: MemberEvent) -> None:
+        self._events = events
+
+    async def attend(self, session: int) -> AsyncIterator[MemberEvent]:
+        assert session == SESSION
+        for event in self._events:
+            yield event
+
+
+@on_loop
+async def test_every_event_comes_through_as_it_was_told() -> None:
+    events: list[MemberEvent] = [
+        Assign(SESSION, MANIFEST, (Range(0, 1), Range(3, 5)), True),
+        StartExchange(SESSION, MANIFEST.file_id),
+        FileSuspected(SESSION, MANIFEST.file_id),
+        None,
+        EndSession(SESSION, "the file is seeded"),
+    ]
+    async with control(Telling(*events)) as (channel, address):
+        member = MemberClient(channel, address, blake3_digest)
+        assert [event async for event in member.attend(SESSION)] == events
+
+
+@pytest.fixture
+def options_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, int]]:
+    """The options that the last channel or server was made with."""
+    seen: dict[str, dict[str, int]] = {}
+
+    def watch(name: str) -> None:
+        make = getattr(grpc.aio, name)
+
+        def made(*args: Any, options: list[tuple[str, int]], **others: Any) -> Any:
+            seen[name] = dict(options)
+            assert len(seen[name]) == len(options), "an option is given twice"
+            return make(*args, options=options, **others)
+
+        monkeypatch.setattr(grpc.aio, name, made)
+
+    watch("insecure_channel")
+    watch("server")
+    return seen.__getitem__
+
+
+class TestKeepalive:
+    @on_loop
+    async def test_a_server_that_is_gone_is_noticed_within_the_time_of_a_call(
+        self, options_of: Callable[[str], dict[str, int]]
+    ) -> None:
+        await open_channel("127.0.0.1:1").close()
+        channel = options_of("insecure_channel")
+        notice_ms = channel["grpc.keepalive_time_ms"] + channel["grpc.keepalive_timeout_ms"]
+        assert 0 < notice_ms <= CALL_SECONDS * 1000
+
+    @on_loop
+    async def test_pings_go_on_though_nothing_is_said(self, options_of: Callable[[str], dict[str, int]]) -> None:
+        """A member that only listens says nothing for as long as nothing happens."""
+        await open_channel("127.0.0.1:1").close()
+        channel = options_of("insecure_channel")
+        assert channel["grpc.keepalive_permit_without_calls"] == 1
+        assert channel["grpc.http2.max_pings_without_data"] == 0  # no limit
+
+    @on_loop
+    async def test_a_server_that_is_back_is_found_soon(self, options_of: Callable[[str], dict[str, int]]) -> None:
+        await open_channel("127.0.0.1:1").close()
+        channel = options_of("insecure_channel")
+        assert channel["grpc.min_reconnect_backoff_ms"] <= channel["grpc.max_reconnect_backoff_ms"] <= 2000
+
+    @on_loop
+    async def test_the_server_takes_no_offence_at_the_pings(self, options_of: Callable[[str], dict[str, int]]) -> None:
+        await open_channel("127.0.0.1:1").close()
+        server, _ = await serve(LISTEN, [], lambda _server: None)
+        await server.stop(None)
+        taken = options_of("server")
+        assert taken["grpc.http2.max_ping_strikes"] == 0  # no limit
+        every_ms = options_of("insecure_channel")["grpc.keepalive_time_ms"]
+        assert taken["grpc.http2.min_ping_interval_without_data_ms"] <= every_ms

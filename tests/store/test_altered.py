@@ -1,0 +1,212 @@
+"""Files on disk that somebody changes while a client runs: found when they are sent, and verified anew."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from pspd.core.ranges import RangeSet
+from pspd.core.storage import Held
+from pspd.errors import IntegrityError, StorageError
+from tests.store.stores import DiskBench, Sample, alter_byte, error_of
+
+PUT_BACK = 0
+"""How much later the time of change of an altered file is: not at all."""
+
+
+def cut_short(path: Path, size_bytes: int) -> None:
+    """Cuts a file short, a second after it was last changed."""
+    changed_at_ns = path.stat().st_mtime_ns
+    os.truncate(path, size_bytes)
+    os.utime(path, ns=(changed_at_ns, changed_at_ns + 1_000_000_000))
+
+
+@pytest.fixture
+def sample() -> Sample:
+    return Sample(7 * 1024)
+
+
+class TestAPart:
+    @pytest.fixture
+    def part(self, disk: DiskBench, sample: Sample) -> Path:
+        """The bytes of a file of which all but the last chunk is there."""
+        disk.begin(sample)
+        disk.write(sample, 0, 6)
+        return disk.path(sample, "part")
+
+    def test_that_was_altered_is_not_sent(self, disk: DiskBench, sample: Sample, part: Path) -> None:
+        alter_byte(part, 2048)
+        for span in [(0, 1), (2, 3), (0, 6)]:
+            with pytest.raises(StorageError, match=r"\.part was changed by somebody"):
+                disk.payload(sample, *span)
+
+    def test_that_was_altered_is_held_as_far_as_it_is_right(self, disk: DiskBench, sample: Sample, part: Path) -> None:
+        alter_byte(part, 2048)
+        disk.store.verify(sample.file_id)
+        left = Held(RangeSet([(0, 2), (3, 6)]), complete=False)
+        assert disk.store.known() == {sample.file_id: left}
+        disk.restart()
+        assert disk.store.known() == {sample.file_id: left}
+
+    def test_that_was_altered_while_the_store_was_closed_is_verified_when_it_opens(
+        self, disk: DiskBench, sample: Sample, part: Path
+    ) -> None:
+        alter_byte(part, 2048)
+        disk.restart()
+        assert disk.begin(sample) == Held(RangeSet([(0, 2), (3, 6)]), complete=False)
+
+    def test_whose_time_of_change_was_put_back_is_found_by_its_digests(
+        self, disk: DiskBench, sample: Sample, part: Path
+    ) -> None:
+        alter_byte(part, 2048, PUT_BACK)
+        disk.store.verify(sample.file_id)
+        assert disk.store.known()[sample.file_id].verified == RangeSet([(0, 2), (3, 6)])
+
+    def test_that_was_altered_after_it_was_verified_is_not_sent_again(
+        self, disk: DiskBench, sample: Sample, part: Path
+    ) -> None:
+        alter_byte(part, 2048)
+        disk.store.verify(sample.file_id)
+        assert disk.payload(sample, 3, 6) == sample.chunks(3, 6)
+        alter_byte(part, 0)
+        with pytest.raises(StorageError, match="was changed"):
+            disk.payload(sample, 3, 6)
+
+    def test_that_was_altered_can_be_completed(self, disk: DiskBench, sample: Sample, part: Path) -> None:
+        alter_byte(part, 2048)
+        disk.store.verify(sample.file_id)
+        disk.write_parts(sample, disk.store.missing(sample.file_id))
+        assert disk.payload(sample, 0, 7) == sample.data
+        disk.store.finish(sample.file_id)
+        assert disk.visible() == {"a.bin": sample.data}
+
+    @pytest.mark.parametrize("chunks_left", [0, 2, 5])
+    def test_that_was_cut_short_is_not_sent(
+        self, disk: DiskBench, sample: Sample, part: Path, chunks_left: int
+    ) -> None:
+        cut_short(part, chunks_left * 1024)
+        with pytest.raises(StorageError, match=r"\.part was "):
+            disk.payload(sample, 5, 6)
+
+    @pytest.mark.parametrize("chunks_left", [0, 2, 5])
+    def test_that_was_cut_short_is_held_as_far_as_it_is_there(
+        self, disk: DiskBench, sample: Sample, part: Path, chunks_left: int
+    ) -> None:
+        cut_short(part, chunks_left * 1024)
+        disk.store.verify(sample.file_id)
+        left = Held(RangeSet([(0, chunks_left)] if chunks_left else []), complete=False)
+        assert disk.store.known() == {sample.file_id: left}
+        disk.restart()
+        assert disk.store.known() == {sample.file_id: left}
+        disk.write_parts(sample, disk.store.missing(sample.file_id))
+        disk.store.finish(sample.file_id)
+        assert disk.visible() == {"a.bin": sample.data}
+
+    def test_that_was_cut_short_is_not_shown_though_later_chunks_made_it_long_again(
+        self, disk: DiskBench, sample: Sample, part: Path
+    ) -> None:
+        cut_short(part, 1024)
+        disk.write(sample, 6, 7)
+        assert part.stat().st_size == sample.manifest.size_bytes
+        with pytest.raises(IntegrityError, match="2 of its 7 chunks"):
+            disk.store.finish(sample.file_id)
+        assert disk.visible() == {}
+
+    def test_is_not_suspected_for_what_the_store_itself_wrote(
+        self, disk: DiskBench, sample: Sample, part: Path
+    ) -> None:
+        disk.restart()
+        assert disk.payload(sample, 0, 6) == sample.chunks(0, 6)
+        disk.write(sample, 6, 7)
+        assert disk.payload(sample, 0, 7) == sample.data
+        disk.store.finish(sample.file_id)
+        assert disk.payload(sample, 0, 7) == sample.data
+        disk.restart()
+        assert disk.payload(sample, 0, 7) == sample.data
+
+    def test_that_cannot_be_read_is_told_and_can_be_verified_later(
+        self, disk: DiskBench, sample: Sample, part: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        alter_byte(part, 2048)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pread", error_of(errno.EIO))
+            with pytest.raises(StorageError, match="cannot read"):
+                disk.store.verify(sample.file_id)
+        disk.store.verify(sample.file_id)
+        assert disk.store.known()[sample.file_id].verified == RangeSet([(0, 2), (3, 6)])
+
+
+class TestAFinishedFile:
+    @pytest.fixture
+    def shown(self, disk: DiskBench, sample: Sample) -> Path:
+        """A file as its user sees it."""
+        disk.receive(sample)
+        return disk.folder / "a.bin"
+
+    def test_that_was_altered_is_not_sent(self, disk: DiskBench, sample: Sample, shown: Path) -> None:
+        alter_byte(shown, 2048)
+        with pytest.raises(StorageError, match=r"a\.bin was changed by somebody"):
+            disk.payload(sample, 0, 1)
+
+    @pytest.mark.parametrize("later_ns", [PUT_BACK, 1], ids=["time-put-back", "later"])
+    def test_that_was_altered_is_no_longer_complete(
+        self, disk: DiskBench, sample: Sample, shown: Path, later_ns: int
+    ) -> None:
+        alter_byte(shown, 2048, later_ns)
+        changed = shown.read_bytes()
+        disk.store.verify(sample.file_id)
+        left = Held(RangeSet([(0, 2), (3, 7)]), complete=False)
+        assert disk.store.known() == {sample.file_id: left}
+        assert disk.payload(sample, 3, 7) == sample.chunks(3, 7)
+        disk.restart()
+        assert disk.store.known() == {sample.file_id: left}
+        with pytest.raises(StorageError, match="another file"):
+            disk.begin(sample)
+        assert disk.visible() == {"a.bin": changed}
+
+    def test_that_was_altered_and_put_right_is_complete_again(
+        self, disk: DiskBench, sample: Sample, shown: Path
+    ) -> None:
+        for _ in range(2):
+            alter_byte(shown, 2048, PUT_BACK)
+            disk.store.verify(sample.file_id)
+        assert disk.store.known() == {sample.file_id: Held(sample.all, complete=True)}
+        assert disk.payload(sample, 0, 7) == sample.data
+
+    def test_that_was_altered_and_moved_away_can_be_had_again(
+        self, disk: DiskBench, sample: Sample, shown: Path
+    ) -> None:
+        alter_byte(shown, 2048, PUT_BACK)
+        disk.store.verify(sample.file_id)
+        shown.rename(shown.with_name("mine"))
+        disk.receive(sample)
+        assert disk.visible().pop("a.bin") == sample.data
+
+    def test_that_is_right_is_not_read_again_afterwards(
+        self, disk: DiskBench, sample: Sample, shown: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        disk.store.verify(sample.file_id)
+        monkeypatch.setattr(os, "pread", error_of(errno.EIO))
+        disk.restart()
+        assert disk.store.known() == {sample.file_id: Held(sample.all, complete=True)}
+
+    def test_that_was_removed_is_forgotten(self, disk: DiskBench, sample: Sample, shown: Path) -> None:
+        shown.unlink()
+        disk.store.verify(sample.file_id)
+        assert disk.store.known() == {}
+        disk.receive(sample)
+        assert disk.visible() == {"a.bin": sample.data}
+
+    def test_that_could_not_be_verified_is_not_trusted_after_a_restart(
+        self, disk: DiskBench, sample: Sample, shown: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        alter_byte(shown, 2048, PUT_BACK)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pread", error_of(errno.EIO))
+            with pytest.raises(StorageError, match="cannot read"):
+                disk.store.verify(sample.file_id)
+        disk.restart()
+        assert disk.store.known() == {sample.file_id: Held(RangeSet([(0, 2), (3, 7)]), complete=False)}
