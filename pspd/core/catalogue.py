@@ -31,6 +31,7 @@ class Catalogue:
     """Every file of the network, by id. Commands raise ``PspError`` when refused.
 
     Args:
+        files: where they are kept; empty at first.
         members: who is connected, by name.
         member_of: finds the member of a session, or raises ``SessionUnknown``.
         end_session: ends a member's session, for a reason, at a time: a source's when its file is seeded.
@@ -38,6 +39,7 @@ class Catalogue:
 
     def __init__(
         self,
+        files: dict[FileId, SharedFile],
         members: dict[str, Member],
         member_of: Callable[[int], Member],
         cache: Cache,
@@ -45,7 +47,7 @@ class Catalogue:
         emit: Callable[[ServerEffect], None],
         end_session: Callable[[Member, str, int], None],
     ) -> None:
-        self.files: dict[FileId, SharedFile] = {}
+        self.files = files
         self._members = members
         self._member_of = member_of
         self._cache = cache
@@ -73,8 +75,9 @@ class Catalogue:
                 self._relay.wake(file)
             else:
                 file.go_away(member.name)
-            for name in dict.fromkeys([*self._reassign_shares(file), member.name]):
-                self._assign(self._members[name], file)
+            names = dict.fromkeys([*self._reassign_shares(file), member.name])
+            for taker in filter(None, map(self._members.get, names)):
+                self._assign(taker, file)
             self.review(file, now)
         self._relay.serve(now)
 
@@ -90,8 +93,7 @@ class Catalogue:
     def member_left(self, member: Member, now: int) -> None:
         """What a member held is out of reach; a share that it had not got goes to another (R12)."""
         for file in list(self.files.values()):
-            if file.source == member.name:
-                self.withdraw(file)
+            self.withdraw(file, member.name)
             file.depart(member.name)
             file.complete.discard(member.name)
             file.declined.pop(member.name, None)
@@ -144,9 +146,9 @@ class Catalogue:
         self.review(file, now)
         self._relay.serve(now)
 
-    def withdraw(self, file: SharedFile) -> None:
-        """A file that was announced and never divided is as if it had never been."""
-        if file.phase is Phase.ANNOUNCED:
+    def withdraw(self, file: SharedFile, source: str) -> None:
+        """A file that this source announced, and nobody divided, is as if it had never been."""
+        if file.phase is Phase.ANNOUNCED and file.source == source:
             self.files.pop(file.file_id, None)
 
     def client_names(self) -> list[str]:
@@ -213,6 +215,7 @@ class Catalogue:
             NotFound: there is no such file.
         """
         member, file = self._member_of(session), self._file_of(file_id)
+        file.declined.pop(member.name, None)
         if milestone is Milestone.COMPLETE:
             file.complete.add(member.name)
             file.hold(member.name, [(0, file.manifest.chunk_count)])

@@ -81,8 +81,9 @@ class ClientMachine:
         self._hello_number = 0
         self._hello_sent_at: int | None = None
         self._heard_at = 0
-        self._hears = True
+        self._hears = False
         self._told_hears = False
+        self._said_deaf = False
 
     # -- for the driver
 
@@ -117,7 +118,7 @@ class ClientMachine:
             download.new_session()
             self._timers.cancel(download.file_id)
         self._hello_sent_at = None
-        self._heard_at, self._hears = now, True
+        self._heard_at, self._hears = now, False
         self._say_hello(now)
 
     def left(self) -> None:
@@ -136,20 +137,20 @@ class ClientMachine:
         if self._hello_sent_at is not None:
             self.rtt.timed_out()
         if now - self._heard_at >= SILENCE_NS:
-            self._set_hears(False)
+            self._hears = False
+            self._tell_deaf(True)
         self._hello_number += 1
         self._hello_sent_at = now
-        hears = self._hears and self.rtt.srtt_ns > 0
-        srtt_us = min(max(1, self.rtt.srtt_ns // 1000), 2**32 - 1) if hears else 0
-        self._told_hears = hears
+        srtt_us = min(max(1, self.rtt.srtt_ns // 1000), 2**32 - 1) if self._hears else 0
+        self._told_hears = self._hears
         hello = Hello(self._session, self._hello_number, srtt_us)
         self._effects.append(SendDatagram(self._server, encode_datagram(hello)))
         self._timers.set(_HELLO_TIMER, now + self.rtt.timeout_ns(self._random))
 
-    def _set_hears(self, hears: bool) -> None:
-        if hears != self._hears:
-            self._hears = hears
-            self._effects.append(ServerHeard(hears))
+    def _tell_deaf(self, deaf: bool) -> None:
+        if deaf != self._said_deaf:
+            self._said_deaf = deaf
+            self._effects.append(ServerHeard(not deaf))
 
     # -- files
 
@@ -271,8 +272,8 @@ class ClientMachine:
         if datagram.session != self._session or source != self._server:
             self._drop(DropReason.UNKNOWN_SESSION, origin)
             return
-        self._heard_at = now
-        self._set_hears(True)
+        self._heard_at, self._hears = now, True
+        self._tell_deaf(False)
         match datagram:
             case HelloAck(_, number):
                 self._hello_answered(number, now)

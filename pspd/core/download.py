@@ -170,7 +170,8 @@ class Download:
         return self._unrequested_chunks * REQUESTS_PER_WINDOW >= self.window.chunks
 
     def new_session(self) -> None:
-        """The server has forgotten the conversation: begin it anew."""
+        """The server has forgotten the conversation: begin it anew, when the file is assigned again."""
+        self.stage = Stage.WAITING
         self._number = 0
         self._acknowledged = 0
         self._sent_at.clear()

@@ -7,7 +7,7 @@ from random import Random
 
 from pspd.core.cache import Cache
 from pspd.core.effects import CloseLink, FileSuspected, SendDatagram, ServerEffect
-from pspd.core.manifest import Digest
+from pspd.core.manifest import Digest, FileId
 from pspd.core.members import Member
 from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.pending import Fetch
@@ -34,12 +34,18 @@ REORDERING_NS_MIN = 2 * MILLISECOND_NS
 """A broadcast that a later one overtook may still be on its way: it is given this, or half a round trip."""
 RECEIVE_TIMEOUT_NS = 600 * SECOND_NS
 """How long one contribution may take to come in; that bytes keep coming is seen to by the connection."""
+PARTS_MAX = 4096
+"""Of how many chunks that came without the rest of their unit the sender is remembered."""
 CACHE_FRACTION = 4
 """One frame takes at most this fraction of the cache, so that several are on their way at a time."""
 
 
 class Fetching:
-    """Brings ranges from their holders into the cache. Effects go to ``emit``, in order."""
+    """Brings ranges from their holders into the cache. Effects go to ``emit``, in order.
+
+    Attributes:
+        started_count: how many fetches were ever started.
+    """
 
     def __init__(
         self,
@@ -60,6 +66,8 @@ class Fetching:
         self._timers: Timers[Fetch] = Timers()
         self._rtt = RttEstimator()
         self._broadcast_number = 0
+        self._parts: dict[tuple[FileId, int], str] = {}
+        self.started_count = 0
 
     # -- what to fetch, and of whom
 
@@ -101,7 +109,8 @@ class Fetching:
 
     def start(self, file: SharedFile, span: Range, holder: Member | None) -> Fetch:
         """Fetches a range for which room is reserved; it is broadcast with the next :meth:`ask`."""
-        fetch = Fetch(file, *span, holder)
+        self.started_count += 1
+        fetch = Fetch(file, *span, holder, self.started_count)
         file.fetches.insert(fetch)
         if holder is not None:
             holder.ask(fetch)
@@ -143,13 +152,13 @@ class Fetching:
         """When :meth:`handle_timeout` is due."""
         return self._timers.next_deadline()
 
-    def handle_timeout(self, now: int) -> list[Fetch]:
+    def handle_timeout(self, now: int) -> list[SharedFile]:
         """Asks again for what did not come (R11), first of one holder, then of all.
 
         Returns:
-            The fetches that were given up.
+            The files of which fetches were given up.
         """
-        given_up: list[Fetch] = []
+        given_up: list[SharedFile] = []
         again: dict[SharedFile, list[Fetch]] = {}
         for fetch in self._timers.expired(now):
             if fetch.sender is not None:
@@ -157,9 +166,9 @@ class Fetching:
                 self._timers.set(fetch, now + RECEIVE_TIMEOUT_NS)
             elif self._is_answering(fetch, now):
                 self._timers.set(fetch, now + self._timeout_ns(fetch))
-            elif fetch.tries >= FETCH_TRIES_MAX or not fetch.waiters or not self._is_available(fetch):
+            elif fetch.tries >= FETCH_TRIES_MAX or not fetch.is_wanted or not self._is_available(fetch):
                 self._give_up(fetch)
-                given_up.append(fetch)
+                given_up.append(fetch.file)
             else:
                 fetch.file.traffic.retransmit_count += 1
                 again.setdefault(fetch.file, []).extend(self._ask_otherwise(fetch, now))
@@ -227,13 +236,14 @@ class Fetching:
     def give_up_unwanted(self, file: SharedFile) -> None:
         """Gives up every fetch of a file for which nobody waits, as far as it is not being received."""
         for fetch in list(file.fetches):
-            if fetch.sender is None and not fetch.waiters:
+            if fetch.sender is None and not fetch.is_wanted:
                 self._give_up(fetch)
 
     def link_lost(self, member: Member) -> None:
         """What a holder was asked for will not come over the link that it had: it is asked for again."""
         for fetch in member.asked:
             if fetch.sender is None:
+                fetch.overtaken = True
                 self._timers.set(fetch, fetch.asked_at)
 
     def _end(self, fetch: Fetch) -> None:
@@ -281,9 +291,7 @@ class Fetching:
         fetch = self._being_received(file, frame)
         if not self._is_good(file, frame):
             file.traffic.corrupt_bytes += frame.length
-            if member is not None:
-                file.lack(member.name, [(frame.start, frame.stop)])
-                self._emit(FileSuspected(member.session, file.file_id))
+            self._suspect(member, file, Range(frame.start, frame.stop))
             self._retry(fetch, now)
             return DropReason.CORRUPT
         self._end(fetch)
@@ -291,6 +299,7 @@ class Fetching:
         if member is not None:
             member.heard_at = now
             member.window.delivered(fetch.chunk_count, member.rtt.min_ns, now)
+            self._note_part(member, file, fetch)
         self._cache.commit(file.file_id, fetch.start, fetch.stop)
         return fetch
 
@@ -317,8 +326,26 @@ class Fetching:
         for span in ranges:
             for unit, expected in file.manifest.units(*span):
                 whole = self._cache.cached(file.file_id, *unit) == [unit]
-                if not whole or self._digest_of(file, unit) != expected:
-                    self._cache.drop(file.file_id, *unit)
+                if whole and self._digest_of(file, unit) == expected:
+                    continue
+                self._cache.drop(file.file_id, *unit)
+                if whole:
+                    file.traffic.corrupt_bytes += file.manifest.byte_span(*unit)[1]
+                    for sender in dict.fromkeys(self._parts.get((file.file_id, chunk), "") for chunk in range(*unit)):
+                        self._suspect(self._members.get(sender), file, unit)
+
+    def _suspect(self, member: Member | None, file: SharedFile, span: Range) -> None:
+        """What a member sent was wrong: it is not asked for that again until it has verified what it holds."""
+        if member is not None and file.lack(member.name, [span]):
+            self._emit(FileSuspected(member.session, file.file_id))
+
+    def _note_part(self, member: Member, file: SharedFile, fetch: Fetch) -> None:
+        """Remembers who sent less than a unit: if the unit turns out to be wrong, it may be to blame."""
+        whole = file.manifest.whole_units(fetch.start, fetch.stop)
+        for chunk in (*range(fetch.start, whole.start), *range(whole.stop, fetch.stop)):
+            self._parts[file.file_id, chunk] = member.name
+        while len(self._parts) > PARTS_MAX:
+            del self._parts[next(iter(self._parts))]
 
     def _digest_of(self, file: SharedFile, unit: Range) -> bytes:
         return self._digest(self._cache.views(file.file_id, *unit, file.manifest.byte_span(*unit)[1]))

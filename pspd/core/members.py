@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from pspd.core.effects import Address
 from pspd.core.manifest import FileId
@@ -40,41 +41,89 @@ def validate_client_name(name: str) -> str:
     return name
 
 
+ECHOES_MAX = 16
+"""How many requests may be waiting for the delivery that measures their round trip."""
+
+
+class Echo(NamedTuple):
+    """A request whose round trip is to be measured: by a delivery of what was fetched after it came.
+
+    Attributes:
+        number: the request's.
+        fetch_order: how many fetches had been started when it came.
+    """
+
+    number: int
+    fetch_order: int
+
+
 class Interest:
     """What one client has asked of one file, and what became of it.
 
-    A chunk that was asked for is *open* until it is *promised*: joined to a fetch, or on its way to the
-    client. ``echo`` is the number of the request whose round trip the next promise measures; 0 once the
-    client has to stand in line, as waiting says nothing of the network. The window bounds what is promised.
+    What was asked for is *open* until it is delivered, and then *in flight* until the client acknowledges
+    it. The window bounds what is in flight. ``echoes`` is empty once the client has to stand in line, as
+    waiting says nothing of the network.
     """
 
-    __slots__ = ("echo", "file", "in_flight", "member", "number", "open", "promised", "window_chunks")
+    __slots__ = ("echoes", "file", "in_flight", "in_flight_chunks", "member", "number", "open", "window_chunks")
 
     def __init__(self, member: Member, file: SharedFile) -> None:
         self.member = member
         self.file = file
         self.number = 0
-        self.echo = 0
+        self.echoes: deque[Echo] = deque(maxlen=ECHOES_MAX)
         self.window_chunks = 0
         self.open = RangeSet()
-        self.promised = RangeSet()
         self.in_flight: dict[int, Range] = {}
+        self.in_flight_chunks = 0
 
-    def promise(self, start: int, stop: int) -> None:
-        """An open range will be delivered."""
-        self.open.discard(start, stop)
-        self.promised.add(start, stop)
-        self.member.claimed_chunks += stop - start
+    @property
+    def window_left_chunks(self) -> int:
+        """How many more chunks the client will take now."""
+        return self.window_chunks - self.in_flight_chunks
 
-    def take_back(self, start: int, stop: int) -> None:
-        """A promised range will not be delivered after all; it is open again."""
-        self.withdraw(start, stop)
-        self.open.add(start, stop)
+    def expected_chunks(self, at_most: int) -> int:
+        """How many chunks that it waits for are being fetched; ``at_most`` or a little more if it is at least that."""
+        expected_chunks = 0
+        for start, stop in self.open if self.file.fetches else ():
+            for fetch in self.file.fetches.overlapping(start, stop):
+                expected_chunks += min(stop, fetch.stop) - max(start, fetch.start)
+                if expected_chunks >= at_most:
+                    return expected_chunks
+        return expected_chunks
 
-    def withdraw(self, start: int, stop: int) -> None:
-        """A promised range will not be delivered after all, and the client has to ask for it again."""
-        self.promised.discard(start, stop)
-        self.member.claimed_chunks -= stop - start
+    def echo_of(self, fetch_order: int) -> int:
+        """The newest request that came before a fetch was started; 0 if none did."""
+        echoes = self.echoes
+        while len(echoes) > 1 and echoes[1].fetch_order < fetch_order:
+            echoes.popleft()
+        return echoes[0].number if echoes and echoes[0].fetch_order < fetch_order else 0
+
+    def want(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """The client wants these ranges, and nothing else; what is in flight is not wanted again."""
+        self.open = RangeSet(ranges)
+        self.open.difference_update(self.in_flight.values())
+        self._note_waiting()
+
+    def depart(self, number: int, span: Range) -> None:
+        """A delivery of what was open is on its way."""
+        self.in_flight[number] = span
+        self.in_flight_chunks += span.chunk_count
+        self.member.claimed_chunks += span.chunk_count
+        self.open.discard(*span)
+        self._note_waiting()
+
+    def arrived(self, number: int) -> Range:
+        """A delivery is no longer on its way. Returns its range."""
+        span = self.in_flight.pop(number)
+        self.in_flight_chunks -= span.chunk_count
+        return span
+
+    def _note_waiting(self) -> None:
+        if self.open:
+            self.file.waiting[self] = None
+        else:
+            self.file.waiting.pop(self, None)
 
 
 class Member:
@@ -95,7 +144,7 @@ class Member:
         window: how many chunks may be asked of it at a time.
         asked: the fetches that name it, in the order in which they did.
         asked_chunks: how many chunks those are.
-        claimed_chunks: chunks promised to it that have not left the cache yet.
+        claimed_chunks: chunks in deliveries to it that have not left the cache yet.
         heard_at: when a contribution of it last began or ended, in nanoseconds.
     """
 

@@ -1,19 +1,21 @@
 """The server's work once it knows who asks for what: hit, join or fetch, and deliver (R4, R6-R9).
 
-Requests are *open* at first. :meth:`Relay.serve` promises as much of them as each client's window
-allows: it joins what is being fetched already, delivers what is cached, and fetches the rest from a
-cursor that all clients of a file share, so that they meet although the cache is small.
+What a client asks for is *open* until it is delivered. :meth:`Relay.serve` delivers what is cached, as far
+as the client's window allows, and fetches the rest from a cursor that all clients of a file share, so that
+they meet although the cache is small. Whoever has asked for what is being fetched already waits for it;
+what arrives is handed at once to all who wait (R9), before anything can evict it.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from pspd.core.cache import Cache
 from pspd.core.effects import Deliver, ServerEffect
 from pspd.core.fetching import Fetching
 from pspd.core.manifest import CHUNK_BYTES, FileId
-from pspd.core.members import Interest, Member
+from pspd.core.members import Echo, Interest, Member
 from pspd.core.parameters import Parameters
 from pspd.core.pending import Fetch
 from pspd.core.ranges import Range, RangeSet
@@ -38,17 +40,17 @@ class Relay:
         parameters: Parameters,
         cache: Cache,
         fetching: Fetching,
-        members: dict[str, Member],
+        files: dict[FileId, SharedFile],
         emit: Callable[[ServerEffect], None],
     ) -> None:
         self._parameters = parameters
         self._cache = cache
         self._fetching = fetching
-        self._members = members
+        self._files = files
         self._emit = emit
         self._hungry: dict[Interest, None] = {}
-        self._blocked: dict[SharedFile, dict[Interest, None]] = {}
-        self._waits: Timers[FileId] = Timers()
+        self._blocked: dict[SharedFile, OrderedDict[Interest, None]] = {}
+        self._timers: Timers[FileId] = Timers()
         self._now = 0
         self._pinned: dict[tuple[int, int], tuple[Interest, Range]] = {}
         self._delivery_number = 0
@@ -57,27 +59,29 @@ class Relay:
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due."""
-        deadlines = (self._fetching.next_timeout(), self._waits.next_deadline())
+        deadlines = (self._fetching.next_timeout(), self._timers.next_deadline())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
-    def handle_timeout(self, now: int) -> None:
-        """Has what did not come asked for again; :meth:`serve` then sees to those who waited in vain."""
-        list(self._waits.expired(now))  # whoever was held back is served anew, as after every input
-        for fetch in self._fetching.handle_timeout(now):
-            for interest, parts in fetch.waiters.items():
-                for part in parts:
-                    interest.take_back(*part)
-                self._hungry[interest] = None
+    def handle_timeout(self, now: int) -> list[SharedFile]:
+        """Has what did not come asked for again; :meth:`serve` then sees to those who waited in vain.
+
+        Returns:
+            The files of which fetches were given up.
+        """
+        list(self._timers.expired(now))  # whoever was held back is served anew, as after every input
+        given_up = self._fetching.handle_timeout(now)
+        for file in given_up:
+            self.wake(file)
+        return given_up
 
     # -- what clients ask
 
     def asked(self, interest: Interest, number: int, window_chunks: int, ranges: Iterable[tuple[int, int]]) -> None:
-        """A client's newest request replaces what it asked before, except what is promised already."""
-        interest.number = interest.echo = number
+        """A client's newest request replaces what it asked before, except what is on its way already."""
+        interest.number = number
         interest.window_chunks = window_chunks
-        interest.open.clear()
-        interest.open.update(ranges)
-        interest.open.difference_update(list(interest.promised))
+        interest.want(ranges)
+        interest.echoes.append(Echo(number, self._fetching.started_count))
         self._hungry[interest] = None
 
     def acknowledged(self, interest: Interest, number: int) -> None:
@@ -87,7 +91,7 @@ class Relay:
 
     def satisfied(self, interest: Interest) -> None:
         """The client has the whole file: it wants nothing, and whatever was on its way has arrived."""
-        interest.open.clear()
+        interest.want(())
         for delivery in list(interest.in_flight):
             self._settle(interest, delivery, arrived=True)
 
@@ -123,12 +127,11 @@ class Relay:
 
     def _claim_ended(self, member: Member, span: Range) -> None:
         """Chunks left the cache: if their claim was what held the member back, it is served anew."""
-        was_held_back = member.claimed_chunks >= self._claim_chunks_max
+        claim_left_chunks = self._claim_chunks_max - member.claimed_chunks
         member.claimed_chunks -= span.chunk_count
-        if was_held_back:
-            for interest in member.interests.values():
-                if interest.open:
-                    self._hungry[interest] = None
+        for interest in member.interests.values():
+            if interest.open and interest.window_left_chunks > claim_left_chunks:
+                self._hungry[interest] = None
 
     @property
     def _claim_chunks_max(self) -> int:
@@ -136,14 +139,10 @@ class Relay:
 
     def _credit_chunks(self, interest: Interest) -> int:
         """How many more chunks the client will take now, and may claim of the cache."""
-        return min(
-            interest.window_chunks - interest.promised.chunk_count,
-            self._claim_chunks_max - interest.member.claimed_chunks,
-        )
+        return min(interest.window_left_chunks, self._claim_chunks_max - interest.member.claimed_chunks)
 
     def _settle(self, interest: Interest, number: int, arrived: bool) -> None:
-        span = interest.in_flight.pop(number)
-        interest.promised.discard(*span)
+        span = interest.arrived(number)
         if arrived:
             interest.file.hold(interest.member.name, [span])
         self._hungry[interest] = None
@@ -162,31 +161,27 @@ class Relay:
         for interest in member.interests.values():
             self._hungry.pop(interest, None)
             self._unblock(interest)
-            interest.open.clear()
-            for fetch in interest.file.fetches:
-                fetch.leave(interest)
+            interest.want(())
         member.interests.clear()
 
     def wake(self, file: SharedFile) -> None:
         """Chunks of a file may be had that could not before: whoever asked for any is served anew."""
-        for member in self._members.values():
-            if (interest := member.interests.get(file.file_id)) is not None and interest.open:
-                self._hungry[interest] = None
+        self._hungry.update(file.waiting)
 
-    # -- promises
+    # -- serving
 
     def serve(self, now: int) -> None:
-        """Promises open requests as far as windows, cache and holders allow, and broadcasts for what is new.
+        """Delivers what is cached, and fetches what is not, as far as windows, cache and holders allow.
 
-        Whoever could not be served for want of room in the cache or in a holder's window is *blocked*: in
-        line for the next room, and joined meanwhile to whatever others fetch.
+        For whom nothing could be fetched for want of room in the cache or in a holder's window is *blocked*:
+        in line for the next room, and handed meanwhile whatever is fetched for others.
         """
         self._now = now
         while self._hungry:
             interest = self._hungry.popitem()[0]
             self._unblock(interest)
-            if interest.member.reachable:
-                self._join_and_hit(interest)
+            if interest.member.reachable and interest.open:
+                self._hit(interest)
                 self._fetch_or_block(interest)
         for file in list(self._blocked):
             while (line := self._blocked.get(file)) and self._cache.reservable_chunks >= self._fetching.frame_chunks:
@@ -198,17 +193,42 @@ class Relay:
 
     def _fetch_or_block(self, interest: Interest, *, ahead: bool = False) -> bool:
         """Fetches for a client; returns whether it wants more than could be fetched, and is in line for it."""
-        if interest.open and self._credit_chunks(interest) > 0:
-            self._fetch_from_cursor(interest)
-        if self._credit_chunks(interest) <= 0 or not interest.open.common(interest.file.available):
+        wanted_chunks = self._wanted_chunks(interest)
+        if wanted_chunks > 0:
+            wanted_chunks -= self._fetch_from_cursor(interest, wanted_chunks)
+        if wanted_chunks <= 0 or not self._lacks_a_fetch(interest):
             return False
-        interest.echo = 0
-        line = self._blocked.setdefault(interest.file, {})
+        interest.echoes.clear()
+        line = self._blocked.setdefault(interest.file, OrderedDict())
+        line[interest] = None
         if ahead:
-            self._blocked[interest.file] = {interest: None, **line}
-        else:
-            line[interest] = None
+            line.move_to_end(interest, last=False)
         return True
+
+    def _wanted_chunks(self, interest: Interest) -> int:
+        """How many chunks more are to be fetched for a client: its credit, less what is being fetched of its wants."""
+        here_chunks = interest.window_left_chunks
+        claim_chunks = self._claim_chunks_max - interest.member.claimed_chunks
+        for other in interest.member.interests.values():
+            if min(here_chunks, claim_chunks) <= 0:
+                return 0
+            expected_chunks = other.expected_chunks(claim_chunks)
+            claim_chunks -= expected_chunks
+            if other is interest:
+                here_chunks -= expected_chunks
+        return min(here_chunks, claim_chunks)
+
+    def _lacks_a_fetch(self, interest: Interest) -> bool:
+        """Whether a client wants chunks that somebody holds and that are not being fetched."""
+        fetches = interest.file.fetches
+        for start, stop in interest.open.common(interest.file.available):
+            for fetch in fetches.overlapping(start, stop):
+                if start < fetch.start:
+                    return True
+                start = fetch.stop
+            if start < stop:
+                return True
+        return False
 
     def _unblock(self, interest: Interest) -> None:
         line = self._blocked.get(interest.file)
@@ -217,98 +237,76 @@ class Relay:
             if not line:
                 del self._blocked[interest.file]
 
-    def _join_and_hit(self, interest: Interest) -> None:
-        file = interest.file
+    def _hit(self, interest: Interest) -> None:
         for start, stop in list(interest.open):
-            for cached in self._cache.cached(file.file_id, start, stop):
-                part = self._creditable(interest, *cached)
-                if part.chunk_count == 0:
-                    return
-                self._cache.hit_count += part.chunk_count
-                interest.promise(*part)
-                self._deliver(interest, part, interest.echo)
-        for start, stop in list(interest.open):
-            for fetch in file.fetches.overlapping(start, stop):
+            for cached in self._cache.cached(interest.file.file_id, start, stop):
+                echo = interest.echoes[-1].number if interest.echoes else 0
+                self._cache.hit_count += self._deliver(interest, cached, echo)
                 if self._credit_chunks(interest) <= 0:
                     return
-                self._join(interest, fetch)
 
-    def _join(self, interest: Interest, fetch: Fetch) -> None:
-        for start, stop in interest.open.within(fetch.start, fetch.stop):
-            part = self._creditable(interest, start, stop)
-            if part.chunk_count > 0:
-                self._cache.join_count += part.chunk_count
-                fetch.join(interest, *part)
-
-    def _creditable(self, interest: Interest, start: int, stop: int) -> Range:
-        return Range(start, min(stop, start + max(0, self._credit_chunks(interest))))
-
-    def _fetch_from_cursor(self, interest: Interest) -> None:
+    def _fetch_from_cursor(self, interest: Interest, wanted_chunks: int) -> int:
+        """Starts fetches of what a client wants, from the common cursor on. Returns how many chunks those bring it."""
         file = interest.file
-        shares_tried = 0
+        shares_tried = fetched_chunks = 0
         available = RangeSet(interest.open.common(file.available))
+        available.difference_update([(fetch.start, fetch.stop) for fetch in file.fetches])
         for start, stop in available.cyclic_from(file.cursor):
-            while start < stop and self._credit_chunks(interest) > 0:
+            while start < stop and fetched_chunks < wanted_chunks:
                 span, holder = self._fetching.fetchable(file, start, stop)
                 if span is None:
                     shares_tried += 1
                     if shares_tried > SHARES_TRIED_MAX:
-                        return
+                        return fetched_chunks
                     start = file.share_at(start).stop
-                elif self._waits_for_slower(file, span):
-                    return
-                elif self._cache.reserve(file.file_id, *span):
-                    self._start_fetch(interest, span, holder)
-                    start = span.stop
+                elif self._waits_for_slower(file, span) or not self._cache.reserve(file.file_id, *span):
+                    return fetched_chunks
                 else:
-                    return
+                    self._fetching.start(file, span, holder)
+                    file.cursor = start = span.stop
+                    self._cache.miss_count += span.chunk_count
+                    fetched_chunks += span.chunk_count
+        return fetched_chunks
 
     def _waits_for_slower(self, file: SharedFile, span: Range) -> bool:
         """Whether a fetch is held back for those who still want what it would evict."""
         victims = self._cache.victims(span.chunk_count)
         if not victims:
             return False
-        deadline = file.courtesy.wait_until(any(self._is_wanted(*victim) for victim in victims), self._now)
+        wanted = any(self._files[file_id].is_wanted(start, stop) for file_id, start, stop in victims)
+        deadline = file.courtesy.wait_until(wanted, self._now)
         if deadline is not None:
-            self._waits.set(file.file_id, deadline)
+            self._timers.set(file.file_id, deadline)
         return deadline is not None
-
-    def _is_wanted(self, file_id: FileId, start: int, stop: int) -> bool:
-        interests = (member.interests.get(file_id) for member in self._members.values())
-        return any(interest.open.within(start, stop) for interest in interests if interest and interest.open)
-
-    def _start_fetch(self, interest: Interest, span: Range, holder: Member | None) -> None:
-        file = interest.file
-        fetch = self._fetching.start(file, span, holder)
-        file.cursor = span.stop
-        self._cache.miss_count += span.chunk_count
-        fetch.join(interest, *self._creditable(interest, *span))
-        for other in self._blocked.get(file, ()):
-            self._join(other, fetch)
 
     # -- deliveries
 
     def hand_out(self, fetch: Fetch) -> None:
         """What was fetched is cached: everyone who waits for it gets it (R9)."""
-        for interest, parts in fetch.waiters.items():
-            # A chunk that was asked for twice says nothing of how long an answer takes (Karn's rule).
-            echo = fetch.echoes.get(interest, 0) if fetch.tries == 1 else 0
-            for part in parts:
-                self._deliver(interest, part, echo)
+        file = fetch.file
+        delivered_chunks = 0
+        for interest in list(file.waiting):
+            if interest.member.reachable:
+                # A chunk that was asked for twice says nothing of how long an answer takes (Karn's rule).
+                echo = interest.echo_of(fetch.order) if fetch.tries == 1 else 0
+                for part in interest.open.within(fetch.start, fetch.stop):
+                    delivered_chunks += self._deliver(interest, part, echo)
+        self._cache.join_count += max(0, delivered_chunks - fetch.chunk_count)
         self._cache.trim()
 
-    def _deliver(self, interest: Interest, span: Range, echo: int) -> None:
-        for start in range(span.start, span.stop, self._parameters.frame_chunks):
-            self._deliver_frame(interest, Range(start, min(start + self._parameters.frame_chunks, span.stop)), echo)
+    def _deliver(self, interest: Interest, span: Range, echo: int) -> int:
+        """Delivers as much of a cached range as the client has credit for. Returns how many chunks that is."""
+        stop = min(span.stop, span.start + max(0, self._credit_chunks(interest)))
+        for start in range(span.start, stop, self._parameters.frame_chunks):
+            part = Range(start, min(start + self._parameters.frame_chunks, stop))
+            self._deliver_frame(interest, part, echo)
+        return stop - span.start
 
     def _deliver_frame(self, interest: Interest, span: Range, echo: int) -> None:
         member, file = interest.member, interest.file
-        if not member.reachable:
-            interest.withdraw(*span)
-            return
         self._delivery_number += 1
         number = self._delivery_number
-        interest.in_flight[number] = span
+        interest.depart(number, span)
         self._cache.pin(file.file_id, *span)
         self._pinned[member.session, number] = (interest, span)
         length = file.manifest.byte_span(*span)[1]

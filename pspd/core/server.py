@@ -78,8 +78,9 @@ class ServerMachine:
         self._random = Random(seed)
         emit = self._effects.append
         self._fetching = Fetching(parameters, self.cache, digest, self.members, emit, Random(seed + 1))
-        self._relay = Relay(parameters, self.cache, self._fetching, self.members, emit)
-        self.catalogue = Catalogue(self.members, self.member_of, self.cache, self._relay, emit, self._lose)
+        files: dict[FileId, SharedFile] = {}
+        self._relay = Relay(parameters, self.cache, self._fetching, files, emit)
+        self.catalogue = Catalogue(files, self.members, self.member_of, self.cache, self._relay, emit, self._lose)
 
     # -- for the driver
 
@@ -100,7 +101,8 @@ class ServerMachine:
             self._lose(self._sessions[session], "its lease ran out", now)
         for session in self._reach.expired(now):
             self._set_reach(self._sessions[session], False, now)
-        self._relay.handle_timeout(now)
+        for file in self._relay.handle_timeout(now):
+            self.catalogue.review(file, now)
         self._relay.serve(now)
 
     # -- membership

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from pspd.core.courtesy import Courtesy
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.pending import Fetch
 from pspd.core.ranges import Range, RangeMap, RangeSet
+
+if TYPE_CHECKING:
+    from pspd.core.members import Interest
 
 DEPARTED_MAX = 1024
 """How many lost clients' holdings are remembered per file, to name the last holder of a missing range."""
@@ -62,9 +66,10 @@ class SharedFile:
         declined: why a client cannot take the file, by name.
         available: chunks with at least one holder in reach.
         fetches: ranges that are being fetched (the pending table).
+        waiting: what each client has asked for and not got yet, of those who have.
         courtesy: how long those ahead may wait for those behind.
         cursor: the chunk after the last new fetch; requests that follow it meet.
-        is_complete: every connected client that wants it has it.
+        is_complete: every client in reach that wants it has it.
         stalled: whether some chunk has no holder in reach.
         seeding_at, seeded_at, exchanging_at, completed_at: when, in nanoseconds; None before.
     """
@@ -82,6 +87,7 @@ class SharedFile:
         self.declined: dict[str, str] = {}
         self.available = RangeSet()
         self.fetches: RangeMap[Fetch] = RangeMap()
+        self.waiting: dict[Interest, None] = {}
         self.cursor = 0
         self.courtesy = Courtesy()
         self.is_complete = False
@@ -128,6 +134,10 @@ class SharedFile:
                 return inside.common(RangeSet(self.shares_of(name)))
             case _:
                 return []
+
+    def is_wanted(self, start: int, stop: int) -> bool:
+        """Whether anyone waits for some of a range."""
+        return any(interest.open.within(start, stop) for interest in self.waiting)
 
     def share_at(self, chunk: int) -> Share:
         """The share that a chunk of a divided file belongs to."""

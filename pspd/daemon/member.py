@@ -152,7 +152,7 @@ class MemberDaemon:
         """Becomes a member; where each transfer has a connection of its own, with a port to take deliveries on.
 
         Raises:
-            StorageError: what the store holds had to be verified, and could not be.
+            StorageError: the file of a source is not what it was.
             PspError: the server cannot be reached, or refuses.
         """
         await self._verify_suspects()
@@ -233,7 +233,12 @@ class MemberDaemon:
             self.machine.file_suspected(file_id)
             if file_id in self._storage.known():
                 log.warning("%s: verifying file %s", self.name, file_id.hex()[:12])
-                await asyncio.to_thread(self._storage.verify, file_id)
+                try:
+                    await asyncio.to_thread(self._storage.verify, file_id)
+                except StorageError as error:
+                    if self._source:
+                        raise
+                    log.error("%s: cannot verify file %s: %s", self.name, file_id.hex()[:12], error)
             del self._suspects[file_id]
 
     async def leave(self) -> None:

@@ -194,12 +194,13 @@ class NetworkDaemon:
             self._machine.catalogue.source_returned(file, session, now_ns())
             self._plane.pump()
             return file, 0
+        source = file.source
         try:
             while len(names := self._machine.catalogue.client_names()) < max(1, client_count):
                 self._machine.member_of(session)
                 await self.changed(1.0)
         except BaseException:
-            self._machine.catalogue.withdraw(file)
+            self._machine.catalogue.withdraw(file, source)
             raise
         return file, client_count or len(names)
 

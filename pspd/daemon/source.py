@@ -174,7 +174,7 @@ class _Seeding:
 
 def _refuse_if_nobody_takes(file: network_pb2.File) -> None:
     refusals = [client for client in file.clients if client.refusal]
-    if refusals and file.client_count == 0:
+    if refusals and len(refusals) == len(file.clients):
         raise WrongState(f"no client takes {file.name!r}; {refusals[0].name} says: {refusals[0].refusal}")
 
 

@@ -27,6 +27,7 @@ from pspd.core.ranges import Range
 from pspd.core.storage import Storage
 from pspd.core.wire import Frame, Kind, WireError
 from pspd.errors import PspError
+from pspd.net.acceptor import Acceptor
 from pspd.net.datagrams import DatagramSocket
 from pspd.net.driver import Driver, now_ns
 from pspd.net.faults import Faults
@@ -77,7 +78,7 @@ class ClientPlane:
         self._server: Address = ("", 0)
         self._kept_links = True
         self._datagrams: DatagramSocket | None = None
-        self._listener: socket.socket | None = None
+        self._acceptor: Acceptor | None = None
         self._link: Link | None = None
         self._dial_timer: asyncio.TimerHandle | None = None
         self._dial_seconds = DIAL_SECONDS_MIN
@@ -88,10 +89,9 @@ class ClientPlane:
 
     def listen(self, family: socket.AddressFamily) -> int:
         """Opens the port on which deliveries come, each by a connection of its own. Returns its number."""
-        if self._listener is None:
-            self._listener = bind_listener(_ANY[family], 0)
-            self._loop.add_reader(self._listener, self._on_acceptable)
-        return int(self._listener.getsockname()[1])
+        if self._acceptor is None:
+            self._acceptor = Acceptor(bind_listener(_ANY[family], 0), self._take_in)
+        return self._acceptor.port
 
     def join(self, session: int, server: Address, parameters: Parameters) -> None:
         """The server took the client in: talk to its data ports from now on."""
@@ -122,9 +122,8 @@ class ClientPlane:
         """Closes every socket."""
         self.leave()
         self._driver.close()
-        if self._listener is not None:
-            self._loop.remove_reader(self._listener)
-            self._listener.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
 
     def pump(self) -> None:
         """Carries out what the machine wants done; to be called after every command to it."""
@@ -200,19 +199,11 @@ class ClientPlane:
             self._dial_seconds = min(2 * self._dial_seconds, DIAL_SECONDS_MAX)
             self._dial_timer = self._loop.call_later(delay, self._dial)
 
-    def _on_acceptable(self) -> None:
-        assert self._listener is not None
-        try:
-            stream, _ = self._listener.accept()
-        except OSError:
-            return
+    def _take_in(self, stream: socket.socket) -> None:
         if len(self._connections) >= CONNECTIONS_MAX:
             stream.close()
-            return
-        try:
+        else:
             self._connections.add(Link(stream, self))
-        except OSError:
-            stream.close()
 
     def link_opened(self, link: Link) -> None:
         """Implements ``LinkHandler``: ask for what is wanted as soon as it can come."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable
 from typing import assert_never
@@ -32,6 +31,7 @@ from pspd.core.effects import (
 )
 from pspd.core.server import ServerMachine
 from pspd.core.wire import Frame, Kind, WireError
+from pspd.net.acceptor import Acceptor
 from pspd.net.datagrams import DatagramSocket
 from pspd.net.driver import Driver, now_ns
 from pspd.net.faults import Faults
@@ -40,10 +40,6 @@ from pspd.net.sockets import bind_pair
 
 NAMELESS_LINKS_MAX = 8192
 """Connections that have not said whose they are, contributions on their own included."""
-ACCEPTS_PER_WAKEUP = 256
-ACCEPT_PAUSE_SECONDS = 0.1
-
-log = logging.getLogger(__name__)
 
 ControlEffect = (
     Assign
@@ -88,14 +84,13 @@ class ServerPlane:
         self._machine = machine
         self._control = control
         self._loop = asyncio.get_running_loop()
-        self._listener, datagrams = bind_pair(host, port)
+        listener, datagrams = bind_pair(host, port)
         self._datagrams = DatagramSocket(datagrams, self._on_datagram, faults)
         self._driver: Driver[ServerEffect] = Driver(machine, self._carry_out)
         self._links: dict[int, Link] = {}
         self._nameless: set[Link] = set()
         self._deliveries: set[_OwnConnection] = set()
-        self._accept_timer: asyncio.TimerHandle | None = None
-        self._accept()
+        self._acceptor = Acceptor(listener, self._take_in)
 
     @property
     def port(self) -> int:
@@ -109,10 +104,7 @@ class ServerPlane:
     def close(self) -> None:
         """Closes every socket."""
         self._driver.close()
-        if self._accept_timer is not None:
-            self._accept_timer.cancel()
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
+        self._acceptor.close()
         self._datagrams.close()
         for link in [*self._links.values(), *self._nameless, *(own.link for own in self._deliveries)]:
             link.close()
@@ -194,33 +186,11 @@ class ServerPlane:
 
     # -- links
 
-    def _accept(self) -> None:
-        self._loop.add_reader(self._listener, self._on_acceptable)
-
-    def _on_acceptable(self) -> None:
-        for _ in range(ACCEPTS_PER_WAKEUP):
-            try:
-                stream, _ = self._listener.accept()
-                self._take_in(stream)
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                continue  # the peer is gone already
-            except OSError as error:
-                # Out of descriptors: the listener stays readable, so trying at once would be all the loop does.
-                log.warning("cannot take in a connection: %s", error.strerror)
-                self._loop.remove_reader(self._listener)
-                self._accept_timer = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self._accept)
-                return
-
     def _take_in(self, stream: socket.socket) -> None:
         if len(self._nameless) >= NAMELESS_LINKS_MAX:
             stream.close()
             return
-        try:
-            self._nameless.add(Link(stream, self))
-        except OSError:
-            stream.close()
+        self._nameless.add(Link(stream, self))
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
         """Implements ``LinkHandler``: a link names its session first; contributions follow, or come alone."""

@@ -194,7 +194,8 @@ def _member_to_pb(member: Member) -> pb.Client:
 
 def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clients: bool) -> pb.File:
     """One file's state as a message."""
-    clients, takers = machine.catalogue.client_names(), machine.catalogue.takers_of(file)
+    clients = [member.name for member in machine.members.values() if not member.source]
+    takers = machine.catalogue.takers_of(file)
     message = pb.File(
         file_id=file.file_id,
         name=file.manifest.name,

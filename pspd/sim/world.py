@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 
 from pspd.core.effects import (
@@ -22,7 +23,7 @@ from pspd.core.effects import (
 from pspd.core.manifest import FileId
 from pspd.core.parameters import SECOND_NS, Parameters
 from pspd.core.server import LEASE_NS, ServerMachine
-from pspd.errors import NotFound, PspError, SessionUnknown
+from pspd.errors import IntegrityError, NotFound, PspError, SessionUnknown
 from pspd.sim.clock import Clock
 from pspd.sim.content import Content
 from pspd.sim.hosts import Access, Client, Link
@@ -356,11 +357,18 @@ class World:
     def _finish(self, client: Client, file_id: FileId) -> None:
         try:
             client.store.finish(file_id)
-        except PspError:
+        except IntegrityError:
             self.suspect(client, file_id)
+        except PspError as error:
+            self.later(client, self._decline, client, client.life, file_id, str(error))
         else:
             client.machine.file_finished(file_id)
             self.touch(client)
+
+    def _decline(self, client: Client, life: int, file_id: FileId, reason: str) -> None:
+        if client.life == life and self.server is not None:
+            with suppress(PspError):
+                self.server.catalogue.file_declined(client.session, file_id, reason, self.now)
 
     # -- for all who act in the world
 

@@ -114,6 +114,8 @@ class DiskStore:
         """
         file_id = manifest.file_id
         file = self._files.get(file_id)
+        if file is not None and file.place is _Place.ALTERED and file.saved.is_as_seen:
+            raise self._conflict(manifest)
         if file is None or file.place is not _Place.VISIBLE:
             adopted = self._adopted(manifest)
             if adopted is not None:
@@ -134,7 +136,8 @@ class DiskStore:
         if file.place is _Place.ALTERED:
             raise self._conflict(file.intake.manifest)
         written = file.intake.write(start, stop, data)
-        if written.verified:
+        # A journal that is younger than what somebody else wrote would vouch for it after a restart.
+        if written.verified and not file.saved.altered:
             file.journal.append(runs_of(written.verified))
         return written
 
@@ -163,7 +166,7 @@ class DiskStore:
         """See ``Storage.finish`` (R10).
 
         Raises:
-            IntegrityError: not all of it is verified.
+            IntegrityError: not all of it is verified, or somebody has written to it since.
             StorageError: another file has that name, or the disk fails.
         """
         file = self._file(file_id)
@@ -172,8 +175,8 @@ class DiskStore:
             return
         if file.place is _Place.ALTERED:
             raise self._conflict(manifest)
-        if file.intake.complete and file.saved.altered:
-            self.verify(file_id)
+        if file.saved.altered:
+            raise IntegrityError(f"{part} was changed by somebody: verify it")
         if not file.intake.complete:
             raise IntegrityError(not_verified(manifest, file.intake.verified))
         visible = self._folder / manifest.name
@@ -200,12 +203,14 @@ class DiskStore:
             StorageError: the disk fails.
         """
         file = self._file(file_id)
+        # What cannot be verified is not known: then the next attempt starts from the disk.
+        del self._files[file_id]
         if file.place is _Place.PART:
             file.saved.see()
             file.intake.verify_all()
             file.journal.rewrite(file.intake.verified)
+            self._files[file_id] = file
             return
-        del self._files[file_id]
         manifest = file.intake.manifest
         # Nothing that was noted of it is to be trusted, now or after a restart.
         mark = Mark(manifest.name, size_bytes=0, mtime_ns=0, boot_id=UNVERIFIED)

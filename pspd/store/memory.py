@@ -83,7 +83,7 @@ class MemoryStore:
         if self._is_visible(file_id):
             return
         if buffer.altered:
-            self.verify(file_id)
+            raise IntegrityError(f"{manifest.name!r} was changed by somebody: verify it")
         if not intake.complete:
             raise IntegrityError(not_verified(manifest, intake.verified))
         if manifest.name in self.finished:

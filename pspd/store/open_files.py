@@ -93,6 +93,14 @@ class FileBytes:
             self._altered = True
         return self._altered
 
+    @property
+    def is_as_seen(self) -> bool:
+        """Whether the file is still in its place, and nobody else has written to it since :meth:`see`."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self.fd)) and not self.altered
+        except OSError:
+            return False
+
     def see(self) -> None:
         """The file's bytes, as they are now, are known."""
         self._altered = False
@@ -113,8 +121,9 @@ class FileBytes:
                 offset += count
         except OSError as error:
             raise failed("write", self.path, error) from None
-        self.see()
-        self._altered = altered
+        finally:
+            self.see()
+            self._altered = altered
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See ``SavedBytes.read_at``.

@@ -79,9 +79,11 @@ class TestSilence:
         silence(client)
         client.heard()
         client.machine.joined(SESSION, SERVER, FAST, client.now)
-        assert told_us(client) == [20_000]
+        assert told_us(client) == [0]
+        client.hear(HelloAck(SESSION, 0))
         client.pass_time(SILENCE_NS - 3 * SECOND_NS)
-        assert 0 not in told_us(client)
+        assert told_us(client)[0] == 20_000
+        assert ServerHeard(False) not in client.effects[:-1]
 
     def test_stops_no_requests(self) -> None:
         client = answered()

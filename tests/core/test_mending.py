@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from pspd.core import fetching
 from pspd.core.effects import FileSuspected
 from pspd.core.manifest import Manifest
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Parameters
@@ -57,8 +58,11 @@ class TestSuspicion:
         assert not file.stalled
         assert {name: ether.peers[name].store.finished["f"] for name in "abc"} == dict.fromkeys("abc", data)
 
-    @pytest.mark.parametrize("wrong_count", [1, 5])
-    def test_a_wrong_chunk_of_a_unit_that_comes_in_parts_does_not_stay_in_the_cache(self, wrong_count: int) -> None:
+    @pytest.mark.parametrize(("wrong_count", "remembered"), [(1, 4096), (5, 4096), (1, 1)])
+    def test_a_wrong_chunk_of_a_unit_that_comes_in_parts_does_not_stay_in_the_cache(
+        self, wrong_count: int, remembered: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(fetching, "PARTS_MAX", remembered)
         data = sample_bytes(2101 * KIB)  # large enough for blocks of two chunks, and classic asks for one at a time
         ether = Ether(CLASSIC, 8)
         for name in "ab":
@@ -71,8 +75,17 @@ class TestSuspicion:
 
         manifest = ether.seed("f", data)
         ether.peers["source of f"].forge = wrong_at_first
-        file = ether.server.catalogue.files[manifest.file_id]
+        catalogue, source = ether.server.catalogue, ether.peers["source of f"]
+        file = catalogue.files[manifest.file_id]
+
+        def mend(name: str, effect: Effect) -> None:
+            if isinstance(effect, FileSuspected):
+                assert effect.session == source.session
+                ether.at(ether.now + SECOND_NS, lambda: catalogue.source_returned(file, source.session, ether.now))
+
+        ether.on_effect = mend
         assert ether.run(lambda: file.phase is Phase.EXCHANGING, LIMIT_NS)
+        assert file.traffic.corrupt_bytes > 0
         assert file.traffic.contributed_bytes <= len(data) + 2 * wrong_count * KIB
 
     def test_one_that_verifies_a_whole_file_anew_and_finds_it_right_has_it_at_once(self) -> None:

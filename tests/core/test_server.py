@@ -206,10 +206,12 @@ class TestFiles:
         bench.join("a")
         source = bench.join("s", source=True)
         file = bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
-        bench.server.catalogue.withdraw(file)
+        bench.server.catalogue.withdraw(file, "another source")
+        assert list(bench.server.catalogue.files.values()) == [file]
+        bench.server.catalogue.withdraw(file, "s")
         assert bench.server.catalogue.files == {}
         file = bench.seed("f", 3)
-        bench.server.catalogue.withdraw(file)
+        bench.server.catalogue.withdraw(file, "source of f")
         assert list(bench.server.catalogue.files.values()) == [file]
 
     def test_before_the_division_nobody_is_told_and_nothing_is_served(self) -> None:

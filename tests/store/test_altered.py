@@ -111,6 +111,9 @@ class TestAPart:
         cut_short(part, 1024)
         disk.write(sample, 6, 7)
         assert part.stat().st_size == sample.manifest.size_bytes
+        with pytest.raises(IntegrityError, match="changed by somebody"):
+            disk.store.finish(sample.file_id)
+        disk.store.verify(sample.file_id)
         with pytest.raises(IntegrityError, match="2 of its 7 chunks"):
             disk.store.finish(sample.file_id)
         assert disk.visible() == {}
@@ -135,8 +138,16 @@ class TestAPart:
             patch.setattr(os, "pread", error_of(errno.EIO))
             with pytest.raises(StorageError, match="cannot read"):
                 disk.store.verify(sample.file_id)
-        disk.store.verify(sample.file_id)
-        assert disk.store.known()[sample.file_id].verified == RangeSet([(0, 2), (3, 6)])
+        assert disk.store.known() == {}
+        assert disk.begin(sample).verified == RangeSet([(0, 2), (3, 6)])
+
+    def test_that_was_altered_and_then_written_to_is_verified_when_the_store_opens_again(
+        self, disk: DiskBench, sample: Sample, part: Path
+    ) -> None:
+        alter_byte(part, 2048)
+        disk.write(sample, 6, 7)
+        disk.restart()
+        assert disk.begin(sample) == Held(RangeSet([(0, 2), (3, 6)]), complete=False)
 
 
 class TestAFinishedFile:

@@ -328,6 +328,9 @@ class TestAlteredFiles:
         bench.begin(sample)
         bench.write_all(sample)
         bench.alter(sample, 4096)
+        with pytest.raises(IntegrityError, match="changed by somebody"):
+            bench.store.finish(sample.file_id)
+        bench.store.verify(sample.file_id)
         with pytest.raises(IntegrityError, match="4 of its 5 chunks"):
             bench.store.finish(sample.file_id)
         assert bench.visible() == {}

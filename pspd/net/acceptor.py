@@ -1,0 +1,58 @@
+"""Takes in TCP connections, and does not spin when there is no descriptor left for one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+ACCEPTS_PER_WAKEUP = 256
+ACCEPT_PAUSE_SECONDS = 0.1
+
+log = logging.getLogger(__name__)
+
+
+class Acceptor:
+    """Owns a listener; hands each connection to ``take``, which may raise ``OSError`` to have it closed."""
+
+    def __init__(self, listener: socket.socket, take: Callable[[socket.socket], object]) -> None:
+        self._listener = listener
+        self._take = take
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        self._resume()
+
+    @property
+    def port(self) -> int:
+        """The listener's port."""
+        return int(self._listener.getsockname()[1])
+
+    def close(self) -> None:
+        """Takes in nothing more."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+
+    def _resume(self) -> None:
+        self._loop.add_reader(self._listener, self._on_acceptable)
+
+    def _on_acceptable(self) -> None:
+        for _ in range(ACCEPTS_PER_WAKEUP):
+            try:
+                stream, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue  # the peer is gone already
+            except OSError as error:
+                # Out of descriptors: the listener stays readable, so trying at once would be all the loop does.
+                log.warning("cannot take in a connection: %s", error.strerror)
+                self._loop.remove_reader(self._listener)
+                self._pause = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self._resume)
+                return
+            try:
+                self._take(stream)
+            except OSError:
+                stream.close()
