@@ -75,6 +75,7 @@ def until_complete(
     deadline: Deadline,
     progress: Progress,
     check: Callable[[], None] = lambda: None,
+    client_count: int = 0,
 ) -> FileView:
     """Waits until every connected client has a file; returns its last state.
 
@@ -84,6 +85,8 @@ def until_complete(
         deadline: until when.
         progress: is shown every change.
         check: called at every change; may raise to end the wait.
+        client_count: how many clients must have it, or have declined it, at least: one that is lost for a moment is
+            not connected, and still waited for.
 
     Raises:
         TimedOut: with how far the file is.
@@ -97,7 +100,8 @@ def until_complete(
                 raise NotFound(f"the network has no file {file!r}: see `pspctl files`")
             view = file_view(status.files[0])
             progress.exchange(view)
-            if view["state"] == "complete":
+            settled_count = view["complete_client_count"] + view["declined_client_count"]
+            if view["state"] == "complete" and settled_count >= client_count:
                 return view
     except TimedOut as error:
         # A server that fell silent before the deadline is another matter.

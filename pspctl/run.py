@@ -91,7 +91,9 @@ def command(
     printer(settings.output).show(view, run_text)
     wrong = client_count - view["file"]["declined_client_count"] - view["verified_client_count"]
     if wrong:
-        raise IntegrityError(f"{wrong} of {client_count} copies in {folder} differ from {path}: do not use them")
+        raise IntegrityError(
+            f"{wrong} of {client_count} copies in {folder} are missing or differ from {path}: do not use them"
+        )
     require_all_took(view["file"])
 
 
@@ -147,7 +149,7 @@ def _distribute(network: LocalNetwork, plan: RunPlan, deadline: Deadline, progre
     seed_plan = SeedPlan(plan.path, client_count=plan.client_count)
     file_id = seed_file(network.server, seed_plan, deadline, progress, network.check)
     with ServerApi(network.server) as api:
-        file = until_complete(api, file_id, deadline, progress, network.check)
+        file = until_complete(api, file_id, deadline, progress, network.check, plan.client_count)
         cache = api.cache()
     return {**seed_view(file, cache), "verified_client_count": verified_count(plan.path, plan.copies)}
 

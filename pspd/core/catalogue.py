@@ -54,11 +54,13 @@ class Catalogue:
         self._relay = relay
         self._emit = emit
         self._end_session = end_session
+        self._client_names: list[str] | None = None
 
     # -- members come and go
 
     def member_joined(self, member: Member, now: int) -> None:
         """Learns what a new member holds, and tells it of every file."""
+        self._client_names = None
         for file in list(self.files.values()):
             self._take_in(file, member)
             self._reassign_shares(file)
@@ -69,6 +71,7 @@ class Catalogue:
 
     def reach_changed(self, member: Member, now: int) -> None:
         """What a member out of reach holds cannot be had, its share goes to another, and nobody waits for it (R12)."""
+        self._client_names = None
         for file in list(self.files.values()):
             if member.in_reach:
                 file.come_back(member.name)
@@ -92,6 +95,7 @@ class Catalogue:
 
     def member_left(self, member: Member, now: int) -> None:
         """What a member held is out of reach; a share that it had not got goes to another (R12)."""
+        self._client_names = None
         for file in list(self.files.values()):
             self.withdraw(file, member.name)
             file.depart(member.name)
@@ -153,11 +157,14 @@ class Catalogue:
 
     def client_names(self) -> list[str]:
         """Names of the connected clients that are in reach, in the order in which they joined."""
-        return [member.name for member in self._members.values() if member.in_reach and not member.source]
+        if self._client_names is None:
+            self._client_names = [m.name for m in self._members.values() if m.in_reach and not m.source]
+        return self._client_names
 
     def takers_of(self, file: SharedFile) -> list[str]:
         """Names of the connected clients that want or have a file: all that did not decline it."""
-        return [name for name in self.client_names() if name not in file.declined]
+        names = self.client_names()
+        return [name for name in names if name not in file.declined] if file.declined else names
 
     def divide(self, manifest: Manifest, session: int, now: int, *, hold_back: bool = False) -> SharedFile:
         """Divides an announced file among the connected clients and begins to give out the shares (R1).
@@ -279,7 +286,7 @@ class Catalogue:
                     self._emit(StartExchange(member.session, file.file_id))
         self._review_coverage(file)
         takers = self.takers_of(file)
-        is_complete = file.phase is Phase.EXCHANGING and bool(takers) and file.complete.issuperset(takers)
+        is_complete = file.phase is Phase.EXCHANGING and bool(takers) and file.is_with_all(takers)
         if is_complete and not file.is_complete:
             file.completed_at = file.completed_at or now
             self._emit(FileCompleted(file.file_id, file.manifest.name, len(takers)))

@@ -112,6 +112,7 @@ class Fetching:
         self.started_count += 1
         fetch = Fetch(file, *span, holder, self.started_count)
         file.fetches.insert(fetch)
+        file.fetching.add(*span)
         if holder is not None:
             holder.ask(fetch)
         self._unasked.setdefault(file, []).append(fetch)
@@ -249,6 +250,7 @@ class Fetching:
     def _end(self, fetch: Fetch) -> None:
         self._timers.cancel(fetch)
         fetch.file.fetches.remove(fetch)
+        fetch.file.fetching.discard(fetch.start, fetch.stop)
         if fetch.holder is not None:
             fetch.holder.excuse(fetch)
 

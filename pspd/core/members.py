@@ -82,15 +82,11 @@ class Interest:
         """How many more chunks the client will take now."""
         return self.window_chunks - self.in_flight_chunks
 
-    def expected_chunks(self, at_most: int) -> int:
-        """How many chunks that it waits for are being fetched; ``at_most`` or a little more if it is at least that."""
-        expected_chunks = 0
-        for start, stop in self.open if self.file.fetches else ():
-            for fetch in self.file.fetches.overlapping(start, stop):
-                expected_chunks += min(stop, fetch.stop) - max(start, fetch.start)
-                if expected_chunks >= at_most:
-                    return expected_chunks
-        return expected_chunks
+    @property
+    def expected_chunks(self) -> int:
+        """How many chunks that it waits for are being fetched."""
+        fetching = self.file.fetching
+        return sum(part.chunk_count for start, stop in self.open for part in fetching.within(start, stop))
 
     def echo_of(self, fetch_order: int) -> int:
         """The newest request that came before a fetch was started; 0 if none did."""

@@ -28,6 +28,10 @@ from pspd.core.wire import (
 
 CLAIM_FRACTION = 4
 """One member claims at most this fraction of the cache, or two frames: who reads slowly does not pin it all."""
+GATHERING_WAITING_MIN = 256
+GATHERING_NS_PER_WAITING = 1000
+"""Where very many wait for the same, what comes is gathered for as long as handing it out takes anyway, so that it
+leaves in large frames. Fewer get it at once."""
 SHARES_TRIED_MAX = 8
 """How many shares are looked into for a holder with room before a client has to wait."""
 
@@ -50,7 +54,9 @@ class Relay:
         self._emit = emit
         self._hungry: dict[Interest, None] = {}
         self._blocked: dict[SharedFile, OrderedDict[Interest, None]] = {}
-        self._timers: Timers[FileId] = Timers()
+        self._held_back: Timers[FileId] = Timers()
+        self._gathering: Timers[FileId] = Timers()
+        self._fresh: dict[FileId, list[Fetch]] = {}
         self._now = 0
         self._pinned: dict[tuple[int, int], tuple[Interest, Range]] = {}
         self._delivery_number = 0
@@ -59,7 +65,7 @@ class Relay:
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due."""
-        deadlines = (self._fetching.next_timeout(), self._timers.next_deadline())
+        deadlines = (self._fetching.next_timeout(), self._held_back.next_deadline(), self._gathering.next_deadline())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def handle_timeout(self, now: int) -> list[SharedFile]:
@@ -68,7 +74,9 @@ class Relay:
         Returns:
             The files of which fetches were given up.
         """
-        list(self._timers.expired(now))  # whoever was held back is served anew, as after every input
+        list(self._held_back.expired(now))  # whoever was held back is served anew, as after every input
+        for file_id in self._gathering.expired(now):
+            self._hand_out(self._files[file_id])
         given_up = self._fetching.handle_timeout(now)
         for file in given_up:
             self.wake(file)
@@ -155,6 +163,10 @@ class Relay:
             self._hungry[interest] = None  # out of every line: nothing is fetched for whom nothing can reach
         self._fetching.link_lost(member)
 
+    def reached(self, member: Member) -> None:
+        """The member can be sent to again: what it asked for before is served."""
+        self._hungry.update(dict.fromkeys(member.interests.values()))
+
     def member_lost(self, member: Member) -> None:
         """The member is gone: nobody waits for it."""
         self.link_lost(member)
@@ -212,7 +224,7 @@ class Relay:
         for other in interest.member.interests.values():
             if min(here_chunks, claim_chunks) <= 0:
                 return 0
-            expected_chunks = other.expected_chunks(claim_chunks)
+            expected_chunks = other.expected_chunks
             claim_chunks -= expected_chunks
             if other is interest:
                 here_chunks -= expected_chunks
@@ -220,15 +232,8 @@ class Relay:
 
     def _lacks_a_fetch(self, interest: Interest) -> bool:
         """Whether a client wants chunks that somebody holds and that are not being fetched."""
-        fetches = interest.file.fetches
-        for start, stop in interest.open.common(interest.file.available):
-            for fetch in fetches.overlapping(start, stop):
-                if start < fetch.start:
-                    return True
-                start = fetch.stop
-            if start < stop:
-                return True
-        return False
+        file = interest.file
+        return not all(file.fetching.covers(*span) for span in interest.open.common(file.available))
 
     def _unblock(self, interest: Interest) -> None:
         line = self._blocked.get(interest.file)
@@ -250,7 +255,7 @@ class Relay:
         file = interest.file
         shares_tried = fetched_chunks = 0
         available = RangeSet(interest.open.common(file.available))
-        available.difference_update([(fetch.start, fetch.stop) for fetch in file.fetches])
+        available.difference_update(list(file.fetching))
         for start, stop in available.cyclic_from(file.cursor):
             while start < stop and fetched_chunks < wanted_chunks:
                 span, holder = self._fetching.fetchable(file, start, stop)
@@ -273,25 +278,43 @@ class Relay:
         victims = self._cache.victims(span.chunk_count)
         if not victims:
             return False
+        for file_id in list(self._fresh):
+            self._hand_out(self._files[file_id])  # before it can be evicted
         wanted = any(self._files[file_id].is_wanted(start, stop) for file_id, start, stop in victims)
         deadline = file.courtesy.wait_until(wanted, self._now)
         if deadline is not None:
-            self._timers.set(file.file_id, deadline)
+            self._held_back.set(file.file_id, deadline)
         return deadline is not None
 
     # -- deliveries
 
-    def hand_out(self, fetch: Fetch) -> None:
-        """What was fetched is cached: everyone who waits for it gets it (R9)."""
-        file = fetch.file
+    def received(self, fetch: Fetch, now: int) -> None:
+        """What was fetched is cached: everyone who waits for it gets it (R9), at once or after a little gathering."""
+        file_id = fetch.file.file_id
+        self._fresh.setdefault(file_id, []).append(fetch)
+        waiting_count = len(fetch.file.waiting)
+        if waiting_count < GATHERING_WAITING_MIN:
+            self._hand_out(fetch.file)
+        elif file_id not in self._gathering:
+            self._gathering.set(file_id, now + waiting_count * GATHERING_NS_PER_WAITING)
+
+    def _hand_out(self, file: SharedFile) -> None:
+        """Delivers what has come since the last time to all who have it open."""
+        self._gathering.cancel(file.file_id)
+        fetches = self._fresh.pop(file.file_id, [])
+        # A chunk that was asked for twice says nothing of how long an answer takes (Karn's rule).
+        measured = all(fetch.tries == 1 for fetch in fetches)
+        order = min((fetch.order for fetch in fetches), default=0)
+        runs = RangeSet((fetch.start, fetch.stop) for fetch in fetches)
+        cached = [part for run in runs for part in self._cache.cached(file.file_id, *run)]
         delivered_chunks = 0
         for interest in list(file.waiting):
             if interest.member.reachable:
-                # A chunk that was asked for twice says nothing of how long an answer takes (Karn's rule).
-                echo = interest.echo_of(fetch.order) if fetch.tries == 1 else 0
-                for part in interest.open.within(fetch.start, fetch.stop):
-                    delivered_chunks += self._deliver(interest, part, echo)
-        self._cache.join_count += max(0, delivered_chunks - fetch.chunk_count)
+                echo = interest.echo_of(order) if measured else 0
+                for run in cached:
+                    for part in interest.open.within(*run):
+                        delivered_chunks += self._deliver(interest, part, echo)
+        self._cache.join_count += max(0, delivered_chunks - runs.chunk_count)
         self._cache.trim()
 
     def _deliver(self, interest: Interest, span: Range, echo: int) -> int:
@@ -315,5 +338,6 @@ class Relay:
 
     def forget(self, file: SharedFile) -> int:
         """Makes the server forget a file (R2). Returns how many bytes of it are still being received or sent."""
+        self._hand_out(file)
         self._fetching.give_up_unwanted(file)
         return self._cache.forget(file.file_id) * CHUNK_BYTES

@@ -150,9 +150,10 @@ class ServerMachine:
 
     def _size_cache(self) -> None:
         """The classic cache has one chunk per client; it follows their number upwards."""
-        client_count = sum(not member.source for member in self.members.values())
-        if self._cache_follows_clients and client_count > self.cache.capacity_chunks:
-            self.cache.resize(client_count)
+        if self._cache_follows_clients and len(self.members) > self.cache.capacity_chunks:
+            client_count = sum(not member.source for member in self.members.values())
+            if client_count > self.cache.capacity_chunks:
+                self.cache.resize(client_count)
 
     def member_of(self, session: int) -> Member:
         """The member that a session belongs to.
@@ -210,6 +211,7 @@ class ServerMachine:
         if member.linked:
             self._relay.link_lost(member)
         member.linked = True
+        self._relay.reached(member)
         self._relay.serve(now)
         return True
 
@@ -328,7 +330,7 @@ class ServerMachine:
         if isinstance(ended, DropReason):
             self._drop(ended, self._name_of(frame.session))
         else:
-            self._relay.hand_out(ended)
+            self._relay.received(ended, now)
         self.catalogue.review(file, now)
         self._relay.serve(now)
 

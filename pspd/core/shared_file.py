@@ -66,6 +66,7 @@ class SharedFile:
         declined: why a client cannot take the file, by name.
         available: chunks with at least one holder in reach.
         fetches: ranges that are being fetched (the pending table).
+        fetching: the same as one set.
         waiting: what each client has asked for and not got yet, of those who have.
         courtesy: how long those ahead may wait for those behind.
         cursor: the chunk after the last new fetch; requests that follow it meet.
@@ -87,6 +88,7 @@ class SharedFile:
         self.declined: dict[str, str] = {}
         self.available = RangeSet()
         self.fetches: RangeMap[Fetch] = RangeMap()
+        self.fetching = RangeSet()
         self.waiting: dict[Interest, None] = {}
         self.cursor = 0
         self.courtesy = Courtesy()
@@ -99,6 +101,8 @@ class SharedFile:
         self.exchanging_at: int | None = None
         self.completed_at: int | None = None
         self._owned: RangeMap[Share] = RangeMap()
+        self._given: dict[str, list[Share]] = {}
+        self._unheld_count = 0
         self._arrived: dict[str, RangeSet] = {}
         self._departed: dict[str, RangeSet] = {}
 
@@ -115,14 +119,17 @@ class SharedFile:
         for index in range(manifest.share_count):
             share = Share(*manifest.share(index), owner=names[index % len(names)])
             self.shares.append(share)
+            self._given.setdefault(share.owner, []).append(share)
             if share.start < share.stop:
                 self._owned.insert(share)
+        self._unheld_count = len(self.shares)
         self.held = {name: manifest.whole_units_of(arrived) for name, arrived in self._arrived.items()}
         self._find_available()
 
     def shares_of(self, name: str) -> tuple[Range, ...]:
         """The ranges that a client is to get before the exchange; none of no chunks."""
-        return tuple(Range(s.start, s.stop) for s in self.shares if s.owner == name and s.start < s.stop)
+        given = sorted(Range(share.start, share.stop) for share in self._given.get(name, ()))
+        return tuple(span for span in given if span.start < span.stop)
 
     def servable(self, name: str, ranges: Iterable[tuple[int, int]]) -> list[Range]:
         """The part of a request that may be served now: the client's share while seeding, then everything (R2)."""
@@ -139,6 +146,10 @@ class SharedFile:
         """Whether anyone waits for some of a range."""
         return any(interest.open.within(start, stop) for interest in self.waiting)
 
+    def is_with_all(self, names: Collection[str]) -> bool:
+        """Whether all of these have it."""
+        return len(self.complete) >= len(names) and self.complete.issuperset(names)
+
     def share_at(self, chunk: int) -> Share:
         """The share that a chunk of a divided file belongs to."""
         share = self._owned.at(chunk)
@@ -147,22 +158,24 @@ class SharedFile:
 
     def shares_held(self, name: str) -> None:
         """A client has acknowledged every share that it was given."""
-        for share in self.shares:
-            if share.owner == name:
-                share.held = True
+        for share in self._given.get(name, ()):
+            self._unheld_count -= not share.held
+            share.held = True
 
     @property
     def shares_are_held(self) -> bool:
         """Whether every share is held and acknowledged (R2)."""
-        return all(share.held for share in self.shares)
+        return self._unheld_count == 0
 
     def reassign(self, names: Collection[str], preferred: list[str]) -> list[str]:
         """Gives shares that are not held, and whose owners are gone, to others in turn; returns those."""
-        orphans = [share for share in self.shares if not share.held and share.owner not in names]
-        if not preferred:
-            return []
+        gone = [name for name in self._given if name not in names] if self._unheld_count and preferred else []
+        orphans = [share for name in gone for share in self._given[name] if not share.held]
+        orphans.sort(key=lambda share: share.start)
         for index, share in enumerate(orphans):
+            self._given[share.owner].remove(share)
             share.owner = preferred[index % len(preferred)]
+            self._given.setdefault(share.owner, []).append(share)
         return list(dict.fromkeys(share.owner for share in orphans))
 
     def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> None:
@@ -218,8 +231,9 @@ class SharedFile:
 
     def _loosen_shares(self, name: str) -> None:
         if self.phase is Phase.SEEDING:
-            for share in self.shares:
-                share.held = share.held and share.owner != name
+            for share in self._given.get(name, ()):
+                self._unheld_count += share.held
+                share.held = False
 
     def _find_available(self) -> None:
         self.available = RangeSet(span for name in self._in_reach() for span in self.held[name])

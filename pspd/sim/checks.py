@@ -51,16 +51,19 @@ class Checks(Observer):
 
     Attributes:
         seedings: every file that anyone seeds, by id; to be told before it starts.
+        pushed: somebody sends what nobody asked for: then it is looked at each step what enters the cache.
         honest: no holder forges what it sends, and no store is altered.
         calm: no client was ever lost, so every share stayed where it was given first.
     """
 
     def __init__(self, world: World) -> None:
         self.seedings: dict[FileId, Seeding] = {}
+        self.pushed = False
         self.honest = True
         self.calm = True
         self._world = world
         self._asked: dict[FileId, RangeSet] = {}
+        self._cached: dict[FileId, RangeSet] = {}
         self._broadcast_number = 0
         self._server: ServerMachine | None = None
         self._steps = 0
@@ -122,6 +125,10 @@ class Checks(Observer):
         if server.cache.chunks_of(event.file_id) or event.cached_bytes:
             raise Violation("R2 the server forgets", f"{server.cache.chunks_of(event.file_id)} chunks are left in it")
         file = server.catalogue.files[event.file_id]
+        for share in file.shares:
+            owner = server.members.get(share.owner)
+            if owner is None or not owner.in_reach:
+                raise Violation("R2 every share is held", f"{share.owner}, whose share is {share}, is gone")
         held = RangeSet()
         for client in self._world.clients.values():
             verified = self._verified(client, event.file_id)
@@ -175,12 +182,14 @@ class Checks(Observer):
         server = self._world.server
         if server is not self._server:
             self.calm = self.calm and self._server is None
-            self._server, self._broadcast_number, self._asked = server, 0, {}
+            self._server, self._broadcast_number, self._asked, self._cached = server, 0, {}, {}
         if server is None:
             return
         cache = server.cache
         if cache.used_chunks > cache.capacity_chunks or cache.high_water_chunks > cache.capacity_chunks:
             raise Violation("R4 cache", f"{cache.used_chunks} of {cache.capacity_chunks} chunks are in use")
+        if self.pushed:
+            self._check_asked(server)
         self._steps += 1
         if self._steps % LOOK_AROUND_EVERY == 0:
             self.look_around()
@@ -191,12 +200,30 @@ class Checks(Observer):
         if server is None:
             return
         for file in server.catalogue.files.values():
-            asked = self._asked.get(file.file_id, RangeSet())
-            for span in server.cache.cached(file.file_id, 0, file.manifest.chunk_count):
-                if not asked.covers(*span):
-                    raise Violation("R9 only what was asked", f"{span} of {file.manifest.name} is cached")
+            self._check_handed_out(server, file)
             if file.phase is Phase.EXCHANGING:
                 self._check_no_silent_loss(server, file)
+
+    def _check_asked(self, server: ServerMachine) -> None:
+        """What is cached now and was not before must have been broadcast for; a broadcast is good for once."""
+        for file in server.catalogue.files.values():
+            asked = self._asked.setdefault(file.file_id, RangeSet())
+            cached = RangeSet(server.cache.cached(file.file_id, 0, file.manifest.chunk_count))
+            new = cached.copy()
+            new.difference_update(list(self._cached.get(file.file_id, ())))
+            for span in new:
+                if not asked.covers(*span):
+                    raise Violation("R9 only what was asked", f"{span} of {file.manifest.name} is cached")
+            asked.difference_update(list(new))
+            self._cached[file.file_id] = cached
+
+    def _check_handed_out(self, server: ServerMachine, file: SharedFile) -> None:
+        for interest in file.waiting:
+            member = interest.member
+            if member.reachable and interest.window_left_chunks > 0 and member.claimed_chunks == 0:
+                for start, stop in interest.open:
+                    if cached := server.cache.cached(file.file_id, start, stop):
+                        raise Violation("R9 handed to who waits", f"{member.name} waits for {cached}, which are cached")
 
     def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:
         """Who is thought to be there and is not would be news to the server as well: then there is nothing to say."""

@@ -15,7 +15,7 @@ from random import Random
 
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
-from pspd.core.wire import Frame
+from pspd.core.wire import Frame, Kind
 from pspd.sim.checks import Checks, Violation
 from pspd.sim.content import RealContent
 from pspd.sim.hosts import Access, Client
@@ -164,14 +164,18 @@ class Scenario:
             ("altered store", self._alter),
             ("corrupt holder", self._corrupt),
             ("broken transfers", self._break_transfers),
+            ("unasked contributions", self._push),
+            ("left for good", self._leave),
             ("disk lost", self._lose_disk),
             ("server crash", self._crash_server),
             ("cache cleared", self._clear_cache),
             ("seeded twice", self._seed_again),
         ]
         name, make = dice.choice(kinds)
+        self._checks.pushed |= make == self._push
         client = dice.choice([*self._clients, *(seeding.source for seeding in self._seedings)])
-        self._after(dice.randrange(15 * SECOND_NS), name, make, client, dice.randrange(30 * SECOND_NS))
+        when = dice.randrange(dice.choice([SECOND_NS // 5, 15 * SECOND_NS]))
+        self._after(when, name, make, client, dice.randrange(30 * SECOND_NS))
 
     def _after(self, delay_ns: int, name: str, make: Callable[..., None], *arguments: object) -> None:
         def happen() -> None:
@@ -198,7 +202,9 @@ class Scenario:
                 client.machine.hold_whole(client.original[0])
 
     def _has_left(self, client: Client) -> bool:
-        return any(seeding.over and seeding.source is client for seeding in self._seedings)
+        if client.source:
+            return any(seeding.over and seeding.source is client for seeding in self._seedings)
+        return client not in self._clients
 
     def _cut(self, client: Client, duration_ns: int) -> None:
         self.world.cut(client)
@@ -232,6 +238,15 @@ class Scenario:
         client.forge = forge
         self.world.clock.after(duration_ns, self._undo_all, client)
 
+    def _push(self, client: Client, duration_ns: int) -> None:
+        """A client sends what it holds though nobody asked for it."""
+        for file_id, held in client.store.known().items():
+            for start, _ in held.verified if client.session else ():
+                manifest = self._checks.seedings[file_id].manifest
+                length = manifest.byte_span(start, start + 1)[1]
+                frame = Frame(Kind.CONTRIBUTION, client.session, file_id, start, start + 1, length, 0)
+                self.world.transport.contribute(client, frame)
+
     def _break_transfers(self, client: Client, duration_ns: int) -> None:
         """What a holder sends breaks off before its end, mostly."""
 
@@ -243,6 +258,14 @@ class Scenario:
 
     def _undo_all(self, client: Client) -> None:
         client.deaf, client.takes_deliveries, client.forge = False, True, None
+
+    def _leave(self, client: Client, duration_ns: int) -> None:
+        """A client goes and does not come back; nobody is to wait for it."""
+        if client in self._clients and len(self._clients) > 1:
+            self._clients.remove(client)
+            self.world.stop(client)
+            for seeding in self._seedings:  # as its user would, who knows that one will not come
+                seeding.client_count = min(seeding.client_count, len(self._clients))
 
     def _lose_disk(self, client: Client, duration_ns: int) -> None:
         """A client comes back with an empty disk."""

@@ -20,6 +20,7 @@ class Seeding:
         source: the client that it is.
         data: the file's bytes; empty where bytes are not looked at.
         manifest: the file's manifest, as last divided.
+        client_count: clients to wait for, and shares to divide into; 0 for those that are there.
         over: whether the source has gone.
     """
 
@@ -38,7 +39,7 @@ class Seeding:
         size_bytes = of.manifest.size_bytes if of else size_bytes
         self.manifest: Manifest = Manifest.build(name, size_bytes, self._read_at, world.content.digest)
         self.over = False
-        self._client_count = client_count
+        self.client_count = client_count
         self._announced_in = 0
         self._divided_here = False
         number = sum(client.source for client in world.clients.values())
@@ -91,9 +92,9 @@ class Seeding:
         here = self.file
         if here is not None and here.phase is Phase.ANNOUNCED and here.source == self.source.name:
             count = len(catalogue.client_names())
-            if count >= max(1, self._client_count):
+            if count >= max(1, self.client_count):
                 self.manifest = self.manifest.divided(
-                    self._client_count or count, self._read_at, self.world.content.digest
+                    self.client_count or count, self._read_at, self.world.content.digest
                 )
                 self._hold()
                 catalogue.divide(self.manifest, session, self.world.now)

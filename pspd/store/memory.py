@@ -10,7 +10,7 @@ from pspd.store.intake import Intake
 from pspd.store.messages import name_conflict, not_begun, not_verified
 
 
-class _Buffer:
+class Buffer:
     """The bytes of one file."""
 
     __slots__ = ("altered", "saved")
@@ -39,7 +39,7 @@ class MemoryStore:
         self.finished: dict[str, bytes] = {}
         self.instance_id = instance_id
         self._digest = digest
-        self._files: dict[FileId, tuple[Intake, _Buffer]] = {}
+        self._files: dict[FileId, tuple[Intake, Buffer]] = {}
 
     def known(self) -> dict[FileId, Held]:
         """What was begun, by file."""
@@ -107,14 +107,14 @@ class MemoryStore:
         """There is nothing to let go of."""
 
     def _start(self, manifest: Manifest, saved: bytearray | bytes) -> Intake:
-        buffer = _Buffer(saved)
+        buffer = Buffer(saved)
         intake = Intake(manifest, buffer, self._digest)
         self._files[manifest.file_id] = intake, buffer
         return intake
 
     def _adopt(self, manifest: Manifest) -> None:
         saved = self.finished[manifest.name]
-        intake = Intake(manifest, _Buffer(saved), self._digest)
+        intake = Intake(manifest, Buffer(saved), self._digest)
         intake.verify_all()
         if len(saved) != manifest.size_bytes or not intake.complete:
             raise StorageError(name_conflict(manifest.name, "memory"))
@@ -130,7 +130,7 @@ class MemoryStore:
     def _intake(self, file_id: FileId) -> Intake:
         return self._file(file_id)[0]
 
-    def _file(self, file_id: FileId) -> tuple[Intake, _Buffer]:
+    def _file(self, file_id: FileId) -> tuple[Intake, Buffer]:
         try:
             return self._files[file_id]
         except KeyError:

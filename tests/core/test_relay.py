@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+import pytest
+
 from pspd.core import fetching, relay
 from pspd.core.cache import Cache
 from pspd.core.effects import (
@@ -348,6 +350,48 @@ class TestFetching:
         bench.reach(a, file, Milestone.COMPLETE)
         bench.server.delivery_sent(a.session, deliver.number, bench.now)
         assert bench.effects(Deliver) == []
+
+
+class TestGathering:
+    """Where very many wait for the same; here two are many."""
+
+    @pytest.fixture(autouse=True)
+    def two_are_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(relay, "GATHERING_WAITING_MIN", 2)
+        monkeypatch.setattr(relay, "GATHERING_NS_PER_WAITING", SECOND_NS // 100)
+
+    def test_what_comes_is_gathered_for_a_while_and_leaves_in_one_piece(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 12)
+        d = bench.join("d")
+        for member in (a, d):
+            bench.ask(member, file, (4, 12))
+        bench.server.poll()
+        assert bench.contribute(bench.frame(b, file, 4, 8))
+        assert bench.contribute(bench.frame(c, file, 8, 12))
+        assert bench.effects(Deliver) == []
+        bench.pass_time(2 * SECOND_NS // 100)
+        delivers = bench.effects(Deliver)
+        spans = [(deliver.session, deliver.frame.start, deliver.frame.stop) for deliver in delivers]
+        assert spans == [(a.session, 4, 12), (d.session, 4, 12)]
+
+    def test_what_is_gathered_is_handed_out_before_it_is_evicted(self) -> None:
+        bench = Bench(cache_chunks=8)
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 48)
+        late = [bench.join(name) for name in "def"]
+        bench.ask(a, file, (24, 48))
+        bench.server.poll()
+        for member, start in zip(late, (24, 28, 32), strict=True):
+            assert bench.effects(Deliver) == []
+            bench.ask(member, file, (start, 48))
+            for asked in bench.asked("b") if start < 32 else ():
+                assert bench.contribute(bench.frame(b, file, asked.start, asked.stop))
+            if start == 24:
+                for first in (24, 26):
+                    assert bench.contribute(bench.frame(b, file, first, first + 2))
+        assert {deliver.frame.start for deliver in bench.effects(Deliver)} == {24, 28}
 
 
 class TestClaims:

@@ -1,0 +1,169 @@
+"""Deliberate faults, put into the code one at a time: the simulator must find each, and say which rule it breaks.
+
+Run it with ``.venv/bin/python scripts/experiments/mutants.py``; it prints the seed and the rule by which each was
+found, and ends with 1 if one was not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pspd.core.cache import Cache
+from pspd.core.catalogue import Catalogue
+from pspd.core.client import ClientMachine
+from pspd.core.download import Download
+from pspd.core.fetching import Fetching
+from pspd.core.holdings import Holdings
+from pspd.core.manifest import Manifest
+from pspd.core.parameters import SECOND_NS
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.relay import Relay
+from pspd.core.server import ServerMachine
+from pspd.core.shared_file import SharedFile
+from pspd.core.wire import DropReason, Frame
+from pspd.sim import scenario
+from pspd.sim.scenario import run_seed
+
+SEEDS = 200
+"""How many seeds a fault may stay hidden for."""
+
+Mutate = Callable[[pytest.MonkeyPatch], None]
+
+
+def replaced(owner: type, name: str, body: Any) -> Mutate:
+    """A mutant with another method or property in the place of one."""
+    return lambda patch: patch.setattr(owner, name, body)
+
+
+def cache_the_unasked(patch: pytest.MonkeyPatch) -> None:
+    started = Fetching.contribution_started
+
+    def accept(self: Any, member: Any, file: Any, frame: Frame, now: int) -> Any:
+        taken = started(self, member, file, frame, now)
+        if taken is DropReason.NOT_ASKED and not file.fetches.overlapping(frame.start, frame.stop):
+            if self._cache.cached(file.file_id, frame.start, frame.stop):
+                return taken
+            if self._cache.reserve(file.file_id, frame.start, frame.stop):
+                fetch = self.start(file, Range(frame.start, frame.stop), None)
+                self._unasked.clear()
+                fetch.tries, fetch.sender = 1, member.session
+                return self._cache.views(file.file_id, frame.start, frame.stop, frame.length)
+        return taken
+
+    patch.setattr(Fetching, "contribution_started", accept)
+
+
+def one_waiter_alone(patch: pytest.MonkeyPatch) -> None:
+    hand_out = Relay._hand_out
+
+    def to_the_first(self: Any, file: Any) -> None:
+        waiting = file.waiting
+        file.waiting = dict.fromkeys(list(waiting)[:1])
+        hand_out(self, file)
+        file.waiting = waiting
+
+    patch.setattr(Relay, "_hand_out", to_the_first)
+
+
+def overlapping_shares(patch: pytest.MonkeyPatch) -> None:
+    share = Manifest.share
+
+    def wider(self: Any, index: int) -> Range:
+        start, stop = share(self, index)
+        return Range(start, min(stop + 1, self.chunk_count))
+
+    patch.setattr(Manifest, "share", wider)
+
+
+MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
+    "what was lost is not broadcast again": (
+        replaced(Fetching, "_ask_otherwise", lambda self, fetch, now: []),
+        {"liveness"},
+    ),
+    "requests are not repeated": (
+        replaced(ClientMachine, "handle_timeout", lambda self, now: list(self._timers.expired(now))),
+        {"liveness"},
+    ),
+    "what nobody asked for is cached": (cache_the_unasked, {"R9 only what was asked"}),
+    "only the first who waits is answered": (one_waiter_alone, {"R9 handed to who waits"}),
+    "what is cached is fetched all the same": (
+        replaced(Relay, "_hit", lambda self, interest: None),
+        {"R9 handed to who waits", "R7 miss", "AssertionError"},
+    ),
+    "a share that was lost counts as held": (
+        replaced(SharedFile, "_loosen_shares", lambda self, name: None),
+        {"no silent loss", "R2 every share is held", "liveness"},
+    ),
+    "every share counts as held at once": (
+        replaced(SharedFile, "shares_are_held", property(lambda self: True)),
+        {"R2 every share is held", "R2 the server forgets"},
+    ),
+    "the server does not forget": (
+        replaced(Relay, "forget", lambda self, file: 0),
+        {"R2 the server forgets"},
+    ),
+    "shares overlap": (overlapping_shares, {"R1 division", "AssertionError"}),
+    "the server takes no digest": (
+        replaced(Fetching, "_is_good", lambda self, file, frame: True),
+        {"R9 first good copy"},
+    ),
+    "a client takes no digest": (
+        replaced(Holdings, "refute", Holdings.confirm),
+        {"R10 done", "R10 verified", "R9 first good copy", "IntegrityError"},
+    ),
+    "a client sends what it has not": (
+        replaced(RangeSet, "covers", lambda self, start, stop: True),
+        {"R8 holders", "R2 every share is held", "R10 done", "InternalError", "AssertionError", "liveness"},
+    ),
+    "a client is done too early": (
+        replaced(Download, "is_whole", property(lambda self: self.verified.chunk_count > 0)),
+        {"liveness", "R10 done"},
+    ),
+    "nobody is told that a file is stalled": (
+        replaced(Catalogue, "_review_coverage", lambda self, file: None),
+        {"no silent loss"},
+    ),
+    "leases never run out": (
+        replaced(ServerMachine, "_lose", lambda self, member, reason, now: None),
+        {"liveness", "NameTaken", "AssertionError", "KeyError", "no silent loss", "R2 every share is held"},
+    ),
+    "the cache grows": (
+        replaced(Cache, "reservable_chunks", property(lambda self: 10**6)),
+        {"R4 cache", "AssertionError"},
+    ),
+    "a lost client's share is given to nobody": (
+        replaced(SharedFile, "reassign", lambda self, names, preferred: []),
+        {"liveness"},
+    ),
+    "a member that is back is not served": (
+        replaced(Relay, "reached", lambda self, member: None),
+        {"R9 handed to who waits"},
+    ),
+    "what nobody holds any more is fetched for ever": (
+        replaced(Fetching, "_is_available", lambda self, fetch: True),
+        {"liveness"},
+    ),
+}
+
+
+def main() -> int:
+    """Tries each mutant until a seed finds it."""
+    missed = 0
+    scenario.LIVENESS_NS = 600 * SECOND_NS
+    for name, (mutate, rules) in MUTANTS.items():
+        with pytest.MonkeyPatch.context() as patch:
+            mutate(patch)
+            outcome = next((found for found in map(run_seed, range(SEEDS)) if found.kind != "ok"), None)
+        found = outcome is not None and outcome.rule in rules
+        missed += not found
+        how = f"seed {outcome.seed}: {outcome.kind}: {outcome.rule}" if outcome else f"not in {SEEDS} seeds"
+        print(f"{'' if found else 'MISSED '}{name}: {how}", flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""Following a file until it is where it is to be."""
+
+from __future__ import annotations
+
+from pspctl.api import ServerApi
+from pspctl.deadline import Deadline
+from pspctl.follow import until_complete
+from pspctl.progress import Silence
+from pspd.v1 import status_service_pb2
+from tests.pspctl.fakes import FakeServer, file
+
+
+def test_who_is_lost_for_a_moment_is_waited_for_where_all_are_named(fake: FakeServer) -> None:
+    fake.files = [file(held=(8,))]
+    fake.changes = [status_service_pb2.WatchStatusResponse(files=[file(held=held)]) for held in ((8,), (8, 6), (8, 8))]
+    with ServerApi(fake.address) as api:
+        view = until_complete(api, "big.iso", Deadline(10), Silence(), client_count=2)
+        assert view["complete_client_count"] == 2
+        assert until_complete(api, "big.iso", Deadline(10), Silence())["complete_client_count"] == 1
