@@ -5,32 +5,27 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
-from pspctl import (
-    cache,
-    clients,
-    context,
-    files,
-    launch,
-    release,
-    run,
-    seed,
-    simulate,
-    status,
-    stop,
-    version,
-    wait,
-)
 from pspctl.options import Group, Settings
 from pspd.errors import Exit, PspError
 
+COMMANDS = (
+    *("run", "seed", "status", "files", "clients", "cache", "launch", "stop", "wait", "release", "context"),
+    *("simulate", "version"),
+)
+"""The commands in the order in which people meet them; each is a module of this package."""
+
 
 class Root(Group):
-    """The group of all commands. It ends every one of them with an exit code of `pspd.errors.Exit`."""
+    """The group of all commands. It ends every one of them with an exit code of `pspd.errors.Exit`.
+
+    A command's module is imported when the command is asked for: what one of them needs costs no other one time.
+    """
 
     def main(self, *arguments: Any, **attributes: Any) -> NoReturn:
         """Runs a command line and exits."""
@@ -56,7 +51,14 @@ class Root(Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order in which people meet them."""
-        return list(self.commands)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name; None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"pspctl.{cmd_name}").command
+        return command
 
 
 def report(error: BaseException, *, terminated: bool = False) -> Exit:
@@ -98,10 +100,6 @@ def cli() -> None:
       pspctl seed big.iso --server ADDRESS:7070 --wait
       pspctl status --server ADDRESS:7070 --watch
     """
-
-
-for _module in (run, seed, status, files, clients, cache, launch, stop, wait, release, simulate, context, version):
-    cli.add_command(_module.command)
 
 
 def main() -> NoReturn:

@@ -17,13 +17,16 @@ import platformdirs
 from pspd import __version__
 from pspd.config import DEFAULT_LISTEN, parse_address, parse_size
 from pspd.core.manifest import CHUNK_BYTES
-from pspd.core.parameters import PROFILES, Order, Parameters, default_cache_chunks
+from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters, default_cache_chunks
+from pspd.core.server import REACH_NS
 from pspd.errors import BadArgument, PspError
 
 AGENT_LISTEN = "127.0.0.1:7080"
 CONNECT_SECONDS = 10.0
 CLIENTS_PER_PROCESS_MAX = 1000
 
+REACH_SECONDS_MIN = 6
+"""A little more than the time between two hellos."""
 FAULTS_HELP = "For tests and lessons: spoil datagrams that come in, e.g. loss=0.3,duplicate=0.1,reorder=0.1,seed=7."
 
 
@@ -87,6 +90,14 @@ def cli() -> None:
     expose_value=False,
     help="TOML file of these options, with _ for -.",
 )
+@click.option(
+    "--reach",
+    type=click.FloatRange(REACH_SECONDS_MIN),
+    default=REACH_NS / SECOND_NS,
+    show_default=True,
+    metavar="S",
+    help="How long a client counts as a holder without a sign that it can be asked.",
+)
 @click.option("--faults", default=None, metavar="SPEC", help=FAULTS_HELP)
 def server(
     listen: str,
@@ -95,6 +106,7 @@ def server(
     cache: str | None,
     profile: str,
     order: str | None,
+    reach: float,
     faults: str | None,
 ) -> None:
     """Run the server: the mediator that keeps nothing but its cache.
@@ -110,7 +122,7 @@ def server(
     folder = state_dir or Path(platformdirs.user_state_dir("psp"))
     _run(
         "server",
-        lambda stopping: run_server(stopping, listen, data_port, folder, parameters, cache_chunks, spoiled),
+        lambda stopping: run_server(stopping, listen, data_port, folder, parameters, cache_chunks, spoiled, reach),
     )
 
 

@@ -101,8 +101,8 @@ class TestHelp:
 class TestDefaults:
     def test_of_the_server(self, pspd: Pspd, runs: Runs) -> None:
         assert pspd("server") == (0, "")
-        (_, listen, data_port, _, parameters, cache_chunks, faults) = runs.given[0]
-        assert (listen, data_port, faults) == ("127.0.0.1:7070", None, None)
+        (_, listen, data_port, _, parameters, cache_chunks, faults, reach_seconds) = runs.given[0]
+        assert (listen, data_port, faults, reach_seconds) == ("127.0.0.1:7070", None, None, 30)
         assert (parameters, cache_chunks) == (PROFILES["fast"], FAST_CACHE_CHUNKS)
 
     @pytest.mark.parametrize("order", Order)
@@ -158,7 +158,7 @@ class TestConfig:
     def test_its_settings_are_the_defaults(self, pspd: Pspd, runs: Runs, config: Callable[[str], Path]) -> None:
         path = config('listen = "127.0.0.1:9000"\ndata_port = 9005\nprofile = "classic"\nstate_dir = "/var/psp"\n')
         assert pspd("server", "--config", path) == (0, "")
-        (_, listen, data_port, folder, parameters, _, _) = runs.given[0]
+        (_, listen, data_port, folder, parameters, *_) = runs.given[0]
         assert (listen, data_port, folder) == ("127.0.0.1:9000", 9005, Path("/var/psp"))
         assert parameters.profile == "classic"
 

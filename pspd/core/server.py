@@ -62,9 +62,17 @@ class ServerMachine:
         cache_chunks: the cache's size; None for one chunk per client, growing as clients join.
         digest: the digest that manifests are made with.
         seed: of the jitter and of session numbers; the same seed gives the same effects.
+        reach_ns: how long a member counts as a holder without a sign that it can be asked.
     """
 
-    def __init__(self, parameters: Parameters, cache_chunks: int | None, digest: Digest, seed: int) -> None:
+    def __init__(
+        self,
+        parameters: Parameters,
+        cache_chunks: int | None,
+        digest: Digest,
+        seed: int,
+        reach_ns: int = REACH_NS,
+    ) -> None:
         self.parameters = parameters
         self.cache = Cache(1 if cache_chunks is None else cache_chunks)
         self.members: dict[str, Member] = {}
@@ -72,6 +80,7 @@ class ServerMachine:
         self.drop_counts: Counter[DropReason] = Counter()
         self._cache_follows_clients = cache_chunks is None
         self._sessions: dict[int, Member] = {}
+        self._reach_ns = reach_ns
         self._leases: Timers[int] = Timers()
         self._reach: Timers[int] = Timers()
         self._effects: list[ServerEffect] = []
@@ -137,7 +146,7 @@ class ServerMachine:
         self.members[name] = self._sessions[member.session] = member
         self.lost_clients.pop(name, None)
         self._leases.set(member.session, now + LEASE_NS)
-        self._reach.set(member.session, now + REACH_NS)
+        self._reach.set(member.session, now + self._reach_ns)
         self._size_cache()
         self._effects.append(ClientJoined(name))
         self.catalogue.member_joined(member, now)
@@ -196,7 +205,7 @@ class ServerMachine:
     def _set_reach(self, member: Member, in_reach: bool, now: int) -> None:
         """A member shows that it can be asked for chunks, or has not shown it for too long."""
         if in_reach:
-            self._reach.set(member.session, now + REACH_NS)
+            self._reach.set(member.session, now + self._reach_ns)
         if in_reach != member.in_reach:
             member.in_reach = in_reach
             self._effects.append(ClientReach(member.name, in_reach))

@@ -30,7 +30,7 @@ from pspd.core.effects import (
 from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.parameters import MILLISECOND_NS, Parameters
-from pspd.core.server import LEASE_NS, ServerMachine
+from pspd.core.server import LEASE_NS, REACH_NS, ServerMachine
 from pspd.core.shared_file import Phase, SharedFile
 from pspd.core.storage import Held
 from pspd.daemon.launcher import Launcher
@@ -64,10 +64,12 @@ class NetworkDaemon:
         data_port: int,
         stopping: asyncio.Event,
         faults: Faults | None = None,
+        reach_ns: int = REACH_NS,
     ) -> None:
         self.address = ""
         self.stopping = stopping
-        self._machine = ServerMachine(parameters, cache_chunks, blake3_digest, SystemRandom().getrandbits(64))
+        seed = SystemRandom().getrandbits(64)
+        self._machine = ServerMachine(parameters, cache_chunks, blake3_digest, seed, reach_ns)
         self._plane = ServerPlane(self._machine, self._on_effect, host, data_port, faults)
         self._launcher = Launcher()
         self._events: dict[int, asyncio.Queue[MemberEvent]] = {}

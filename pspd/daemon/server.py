@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 
 from pspd.config import parse_address
-from pspd.core.parameters import Parameters
+from pspd.core.parameters import SECOND_NS, Parameters
 from pspd.daemon.network import NetworkDaemon
 from pspd.daemon.process import say_ready
 from pspd.errors import BadArgument, StorageError
@@ -40,11 +40,13 @@ async def run_server(
     parameters: Parameters,
     cache_chunks: int | None,
     faults: Faults | None,
+    reach_seconds: float,
 ) -> None:
     """Runs the server until it is told to stop.
 
     Args:
         data_port: None for the control port + 1; 0 for any.
+        reach_seconds: how long a client counts as a holder without a sign that it can be asked.
 
     Raises:
         PortTaken: an address cannot be had.
@@ -57,7 +59,8 @@ async def run_server(
         data_port = port + 1 if port else 0
     if data_port > PORT_MAX:
         raise BadArgument(f"there is no port after {port} for data: name one with --data-port")
-    network = NetworkDaemon(parameters, cache_chunks, host, data_port, stopping, faults)
+    reach_ns = int(reach_seconds * SECOND_NS)
+    network = NetworkDaemon(parameters, cache_chunks, host, data_port, stopping, faults, reach_ns)
     try:
         server, network.address = await serve(listen, SERVICES, lambda server: _register(server, network))
         log.info(

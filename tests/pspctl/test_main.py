@@ -119,7 +119,10 @@ def test_a_bug_is_one_line_too_and_a_trace_with_debug(pspctl: Pspctl, monkeypatc
 
 
 def commands(group: click.Group) -> Iterator[click.Command]:
-    for command in group.commands.values():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         yield command
         if isinstance(command, click.Group):
             yield from commands(command)
