@@ -118,6 +118,10 @@ class Arena:
                 part[:] = _ZEROS[: len(part)]
         self.free.add(start, stop)
 
+    def adjoins(self, stop: int, slot: int) -> bool:
+        """Whether the memory of slots up to ``stop`` goes on with ``slot``."""
+        return stop == slot and all(base != slot for base, _ in self._pieces)
+
     def view(self, slot: int, chunk_count: int) -> memoryview:
         """The memory of consecutive slots."""
         base, piece = next((base, piece) for base, piece in reversed(self._pieces) if base <= slot)
@@ -240,13 +244,24 @@ class Cache:
 
     def pin(self, file_id: FileId, start: int, stop: int) -> None:
         """Reads a cached range: it becomes the most recent, and stays until it is unpinned."""
+        extents = self._files[file_id]
+        last: Extent | None = None
         for extent in self._exactly(file_id, start, stop):
             assert extent.ready, "only what is received can be read"
             if extent.pins == 0:
                 self._fixed_chunks += extent.chunk_count
             extent.pins += 1
             self._recency.remove(extent)
-            self._recency.append(extent)
+            if last is not None and self._are_one(last, extent):
+                extents.remove(extent)
+                last.stop = extent.stop
+            else:
+                self._recency.append(extent)
+                last = extent
+
+    def _are_one(self, lower: Extent, upper: Extent) -> bool:
+        """Whether chunks that follow each other, and are read together, can be one extent from now on."""
+        return lower.pins == upper.pins and self._arena.adjoins(lower.slot + lower.chunk_count, upper.slot)
 
     def unpin(self, file_id: FileId, start: int, stop: int) -> None:
         """Ends one pin of a range."""

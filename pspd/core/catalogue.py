@@ -294,7 +294,7 @@ class Catalogue:
 
     def _try_to_forget(self, file: SharedFile, now: int) -> None:
         """The seeded moment (R2): every share is held, and no byte is left here."""
-        if self._relay.forget(file):
+        if self._relay.forget(file, now):
             return
         source = self._members.get(file.source)
         file.phase, file.seeded_at = Phase.SEEDED, now

@@ -7,6 +7,7 @@ that holds a file and wants nothing.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from random import Random
 
 from pspd.core.download import Download, Stage
@@ -23,13 +24,14 @@ from pspd.core.effects import (
     address_text,
 )
 from pspd.core.manifest import FileId, Manifest
-from pspd.core.parameters import SECOND_NS, Parameters
+from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.rto import RttEstimator
 from pspd.core.storage import Held, Written
 from pspd.core.timers import Timers
 from pspd.core.wire import (
     EVERY_HOLDER,
+    OWNERS,
     Broadcast,
     Datagram,
     DropReason,
@@ -37,13 +39,16 @@ from pspd.core.wire import (
     Hello,
     HelloAck,
     Kind,
+    RequestAck,
     WireError,
     decode_datagram,
     encode_datagram,
 )
 
-HELLO_INTERVAL_NS = 5 * SECOND_NS
-"""How often a client shows where it is: well within the time for which NATs keep a mapping."""
+PATIENCE_NS_MAX = 120 * SECOND_NS
+"""However long the server wants a client to wait, after this it asks again."""
+HELLO_INTERVAL_NS_MIN = SECOND_NS
+"""A client shows where it is as often as the server wants, but not more often than this."""
 
 SILENCE_NS = 30 * SECOND_NS
 """After so long without a datagram from the server, a client says in its hellos that it hears nothing."""
@@ -168,12 +173,12 @@ class ClientMachine:
             download = Download(manifest, held, self._parameters, self._random, self.rtt.srtt_ns)
             self.downloads[manifest.file_id] = download
             self._held[manifest.file_id] = (manifest, download.verified)
+        download.set_shares(shares)
         if held.complete:
             download.stage = Stage.COMPLETE
             self._report(download, Milestone.COMPLETE)
             return
         if download.stage is not Stage.FINISHING:
-            download.set_shares(shares)
             download.stage = Stage.EXCHANGE if exchange_started else Stage.SHARE
             self._advance(download, now)
 
@@ -275,22 +280,34 @@ class ClientMachine:
         self._heard_at, self._hears = now, True
         self._tell_deaf(False)
         match datagram:
-            case HelloAck(_, number):
-                self._hello_answered(number, now)
+            case HelloAck():
+                self._hello_answered(datagram, now)
+            case RequestAck():
+                self._request_answered(datagram, now)
             case Broadcast():
                 self._receive_broadcast(datagram)
             case _:
                 self._drop(DropReason.UNKNOWN_KIND, origin)
 
-    def _hello_answered(self, number: int, now: int) -> None:
-        if number != self._hello_number or self._hello_sent_at is None:
+    def _hello_answered(self, answer: HelloAck, now: int) -> None:
+        if answer.number != self._hello_number or self._hello_sent_at is None:
             self._drop(DropReason.STALE, "hello")
             return
         self.rtt.sample(now - self._hello_sent_at)
         self.rtt.answered()
         self._hello_sent_at = None
         # That it hears is told at once; that it still hears, from time to time.
-        self._timers.set(_HELLO_TIMER, now + HELLO_INTERVAL_NS if self._told_hears else now)
+        interval_ns = max(HELLO_INTERVAL_NS_MIN, answer.again_ms * MILLISECOND_NS)
+        self._timers.set(_HELLO_TIMER, now + interval_ns if self._told_hears else now)
+
+    def _request_answered(self, answer: RequestAck, now: int) -> None:
+        """The request is not lost: what it asks for is on its way, or has to wait for others."""
+        download = self.downloads.get(answer.file_id)
+        if download is None or not download.is_newest(answer.number) or answer.file_id not in self._timers:
+            self._drop(DropReason.STALE, "request")
+            return
+        download.rtt.answered()
+        self._timers.set(answer.file_id, now + min(answer.again_ms * MILLISECOND_NS, PATIENCE_NS_MAX))
 
     def _receive_broadcast(self, broadcast: Broadcast) -> None:
         """Sends what is asked and held; ignores the rest (R8)."""
@@ -304,25 +321,25 @@ class ClientMachine:
         if broadcast.number in self._answered:
             self._drop(DropReason.DUPLICATE, "broadcast")
             return
-        for entry in broadcast.asked:
-            if entry.responder in (EVERY_HOLDER, self._session) and verified.covers(entry.start, entry.stop):
+        for start, stop in self._asked_of_me(broadcast, download):
+            if verified.covers(start, stop):
                 self._answered[broadcast.number] = None
-                length = manifest.byte_span(entry.start, entry.stop)[1]
-                self._effects.append(
-                    Contribute(
-                        Frame(
-                            Kind.CONTRIBUTION,
-                            self._session,
-                            broadcast.file_id,
-                            entry.start,
-                            entry.stop,
-                            length,
-                            broadcast.number,
-                        )
-                    )
+                length = manifest.byte_span(start, stop)[1]
+                frame = Frame(
+                    Kind.CONTRIBUTION, self._session, broadcast.file_id, start, stop, length, broadcast.number
                 )
+                self._effects.append(Contribute(frame))
         if len(self._answered) > ANSWERED_MAX:
             del self._answered[next(iter(self._answered))]
+
+    def _asked_of_me(self, broadcast: Broadcast, download: Download | None) -> Iterator[tuple[int, int]]:
+        for entry in broadcast.asked:
+            if entry.responder in (EVERY_HOLDER, self._session):
+                yield entry.start, entry.stop
+            elif entry.responder == OWNERS and download is not None:
+                for start, stop in download.shares:
+                    if start < entry.stop and entry.start < stop:
+                        yield max(start, entry.start), min(stop, entry.stop)
 
     def frame_refused(self, reason: DropReason, origin: str) -> None:
         """What came in over TCP was no frame; its connection is closed."""

@@ -6,7 +6,7 @@ from enum import Enum
 from random import Random
 
 from pspd.core.manifest import FileId, Manifest
-from pspd.core.parameters import Order, Parameters
+from pspd.core.parameters import SECOND_NS, Order, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.rto import LINEAR_TIMEOUTS, RttEstimator
 from pspd.core.storage import Held, Written
@@ -14,7 +14,10 @@ from pspd.core.window import Window
 from pspd.core.wire import Frame, Request
 
 REQUESTS_PER_WINDOW = 8
-"""A window is renewed in so many steps: losing a few requests in a row does not stop the flow."""
+"""A window is renewed in so many steps: losing a few requests in a row does not stop the flow. A narrow one is renewed
+by whole frames, or by halves, as every step costs the server a request and a delivery."""
+REQUEST_RTO_MAX_NS = 60 * SECOND_NS
+"""Where very many share a server's link, what one asks for may be a minute in the queue: asking again does not help."""
 SENT_REQUESTS_MAX = 64
 """How many requests are remembered to measure round trips."""
 
@@ -47,10 +50,10 @@ class Download:
         self.verified = held.verified.copy()
         self.lacking = RangeSet(self.verified.gaps(0, manifest.chunk_count))
         self.window = Window(parameters.window_min_chunks, parameters.window_max_chunks)
-        self.rtt = RttEstimator()
+        self.rtt = RttEstimator(rto_max_ns=REQUEST_RTO_MAX_NS)
         if srtt_ns:
             self.rtt.sample(srtt_ns)
-        self._shares = RangeSet()
+        self.shares: tuple[Range, ...] = ()
         self._parameters = parameters
         self._random = random
         self._number = 0
@@ -68,17 +71,17 @@ class Download:
 
     def set_shares(self, shares: tuple[Range, ...]) -> None:
         """These ranges are now the client's to get before the exchange (R1)."""
-        self._shares = RangeSet(shares)
+        self.shares = shares
 
     @property
     def share_chunk_count(self) -> int:
         """How many chunks those ranges hold."""
-        return self._shares.chunk_count
+        return sum(share.chunk_count for share in self.shares)
 
     @property
     def share_is_held(self) -> bool:
         """Whether every chunk of the share is here and verified."""
-        return all(self.verified.covers(*share) for share in self._shares)
+        return all(self.verified.covers(*share) for share in self.shares)
 
     @property
     def is_whole(self) -> bool:
@@ -89,7 +92,7 @@ class Download:
         """What is to be asked for now: of the share, or of everything that lacks."""
         match self.stage:
             case Stage.SHARE:
-                return RangeSet(self.lacking.common(self._shares))
+                return RangeSet(part for share in self.shares for part in self.lacking.within(*share))
             case Stage.EXCHANGE:
                 return self.lacking
             case _:
@@ -116,6 +119,10 @@ class Download:
             tuple(ranges),
             repeated,
         )
+
+    def is_newest(self, number: int) -> bool:
+        """Whether this is the number of the last request."""
+        return number == self._number
 
     def _pick(self, wanted: RangeSet) -> list[Range]:
         parameters = self._parameters
@@ -167,7 +174,13 @@ class Download:
         chunk_count = frame.stop - frame.start
         self.window.delivered(chunk_count, self.rtt.min_ns, now)
         self._unrequested_chunks += chunk_count
-        return self._unrequested_chunks * REQUESTS_PER_WINDOW >= self.window.chunks
+        return self._unrequested_chunks >= self._step_chunks
+
+    @property
+    def _step_chunks(self) -> int:
+        """How many chunks are delivered from one request to the next."""
+        window_chunks = self.window.chunks
+        return max(window_chunks // REQUESTS_PER_WINDOW, min(self._parameters.frame_chunks, window_chunks // 2))
 
     def new_session(self) -> None:
         """The server has forgotten the conversation: begin it anew, when the file is assigned again."""
@@ -175,5 +188,5 @@ class Download:
         self._number = 0
         self._acknowledged = 0
         self._sent_at.clear()
-        self._shares.clear()
+        self.shares = ()
         self.window.idle()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from random import Random
 
+from pspd.core.broadcasts import Entry, entries_of
 from pspd.core.cache import Cache
 from pspd.core.effects import CloseLink, FileSuspected, SendDatagram, ServerEffect
 from pspd.core.manifest import Digest, FileId
@@ -17,8 +18,6 @@ from pspd.core.shared_file import SharedFile
 from pspd.core.timers import Timers
 from pspd.core.wire import (
     BROADCAST_RANGES_MAX,
-    EVERY_HOLDER,
-    Asked,
     DropReason,
     Frame,
     encode_broadcast_body,
@@ -34,8 +33,13 @@ REORDERING_NS_MIN = 2 * MILLISECOND_NS
 """A broadcast that a later one overtook may still be on its way: it is given this, or half a round trip."""
 RECEIVE_TIMEOUT_NS = 600 * SECOND_NS
 """How long one contribution may take to come in; that bytes keep coming is seen to by the connection."""
+OTHERS_TRIED = 16
+"""Where those who surely hold a chunk are busy, so many others are looked at for one that holds it too."""
 PARTS_MAX = 4096
 """Of how many chunks that came without the rest of their unit the sender is remembered."""
+BROADCAST_NS_PER_MEMBER = 10_000
+"""A broadcast costs a datagram for each member. What is to be asked sooner than that after the last one is gathered,
+so that broadcasts take no more than about the half of the server's time, however many members there are."""
 CACHE_FRACTION = 4
 """One frame takes at most this fraction of the cache, so that several are on their way at a time."""
 
@@ -62,7 +66,8 @@ class Fetching:
         self._members = members
         self._emit = emit
         self._random = random
-        self._unasked: dict[SharedFile, list[Fetch]] = {}
+        self._unasked: dict[Fetch, None] = {}
+        self._asked_at = 0
         self._timers: Timers[Fetch] = Timers()
         self._rtt = RttEstimator()
         self._broadcast_number = 0
@@ -90,15 +95,24 @@ class Fetching:
 
     def _choose_holder(self, file: SharedFile, chunk: int) -> Member | None:
         """Who is to send a chunk: the owner of its share if it can, else the holder who is asked least."""
-        owner = self._members.get(file.share_at(chunk).owner)
-        if owner is not None and self._can_send(owner, file, chunk):
-            return owner
-        able = [m for name in file.held if (m := self._members.get(name)) and self._can_send(m, file, chunk)]
+        owner = self._able_to_send([file.share_at(chunk).owner], file, chunk)
+        if owner and owner[0].has_room:
+            return owner[0]
+        lenders = self._able_to_send(file.lenders, file, chunk)
+        others = list(file.held)
+        if (owner or lenders) and len(others) > OTHERS_TRIED:
+            others = self._random.sample(others, OTHERS_TRIED)
+        able = [member for member in (*lenders, *self._able_to_send(others, file, chunk)) if member.has_room]
         return min(able, key=lambda member: member.asked_chunks, default=None)
 
-    def _can_send(self, member: Member, file: SharedFile, chunk: int) -> bool:
-        held = file.held.get(member.name)
-        return held is not None and chunk in held and member.askable and member.asked_chunks < member.window.chunks
+    def _able_to_send(self, names: Iterable[str], file: SharedFile, chunk: int) -> list[Member]:
+        """Those of some members who hold a chunk and can be asked for it."""
+        found = []
+        for name in names:
+            held, member = file.held.get(name), self._members.get(name)
+            if held is not None and member is not None and chunk in held and member.askable:
+                found.append(member)
+        return found
 
     @property
     def frame_chunks(self) -> int:
@@ -108,38 +122,74 @@ class Fetching:
     # -- asking
 
     def start(self, file: SharedFile, span: Range, holder: Member | None) -> Fetch:
-        """Fetches a range for which room is reserved; it is broadcast with the next :meth:`ask`."""
+        """Fetches a range for which room is reserved; it is broadcast by :meth:`ask`."""
         self.started_count += 1
         fetch = Fetch(file, *span, holder, self.started_count)
         file.fetches.insert(fetch)
         file.fetching.add(*span)
         if holder is not None:
             holder.ask(fetch)
-        self._unasked.setdefault(file, []).append(fetch)
+        self._unasked[fetch] = None
         return fetch
 
     def ask(self, now: int) -> None:
-        """Broadcasts for what was started since the last time (R7)."""
-        self._broadcast_all(self._unasked, now)
-        self._unasked.clear()
+        """Broadcasts for what was started since the last time (R7), unless that was only a moment ago."""
+        if self._unasked and now >= self._ask_due:
+            self._broadcast_all(list(self._unasked), now)
 
-    def _broadcast_all(self, unasked: dict[SharedFile, list[Fetch]], now: int) -> None:
-        for file, fetches in unasked.items():
-            for index in range(0, len(fetches), BROADCAST_RANGES_MAX):
-                self._broadcast(file, fetches[index : index + BROADCAST_RANGES_MAX], now)
+    @property
+    def _ask_due(self) -> int:
+        return self._asked_at + BROADCAST_NS_PER_MEMBER * len(self._members) * self._parameters.gathers
 
-    def _broadcast(self, file: SharedFile, fetches: list[Fetch], now: int) -> None:
-        self._broadcast_number += 1
-        asked = []
+    def _broadcast_all(self, fetches: Iterable[Fetch], now: int) -> None:
+        self._asked_at = now
+        of_files: dict[SharedFile, list[Fetch]] = {}
         for fetch in fetches:
+            self._unasked.pop(fetch, None)
+            of_files.setdefault(fetch.file, []).append(fetch)
+        for file, of_file in of_files.items():
+            entries = entries_of(self._joined(file, of_file))
+            for index in range(0, len(entries), BROADCAST_RANGES_MAX):
+                self._broadcast(file, entries[index : index + BROADCAST_RANGES_MAX], now)
+
+    def _joined(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
+        """Fetches in the order of their chunks, from the first on; neighbours that one holder can send are made one."""
+        first = fetches[0].start
+        fetches.sort(key=lambda fetch: (fetch.start - first) % file.manifest.chunk_count)
+        joined: list[Fetch] = []
+        for fetch in fetches:
+            last = joined[-1] if joined else None
+            if (
+                last is not None
+                and last.holder is fetch.holder is not None
+                and last.stop == fetch.start
+                and fetch.stop - last.start <= self.frame_chunks
+                and last.tries == fetch.tries == 0
+            ):
+                self._join(last, fetch)
+            else:
+                joined.append(fetch)
+        return joined
+
+    def _join(self, fetch: Fetch, following: Fetch) -> None:
+        holder = fetch.holder
+        assert holder is not None, "only what one holder sends is joined"
+        following.file.fetches.remove(following)
+        self._timers.cancel(following)
+        for part in (fetch, following):
+            holder.excuse(part)
+        fetch.stop, fetch.order = following.stop, following.order
+        holder.ask(fetch)
+
+    def _broadcast(self, file: SharedFile, entries: list[Entry], now: int) -> None:
+        self._broadcast_number += 1
+        for fetch in (fetch for entry in entries for fetch in entry.fetches):
             fetch.number = self._broadcast_number
             fetch.asked_at = now
             fetch.tries += 1
             fetch.overtaken = False
-            responder = fetch.holder.session if fetch.holder else EVERY_HOLDER
-            asked.append(Asked(fetch.start, fetch.stop, responder))
             self._timers.set(fetch, now + self._timeout_ns(fetch))
-        body = encode_broadcast_body(file.file_id, self._broadcast_number, tuple(asked))
+        body = encode_broadcast_body(file.file_id, self._broadcast_number, tuple(entry.asked for entry in entries))
         for member in self._members.values():
             if member.address is not None:
                 file.traffic.broadcast_datagrams += 1
@@ -150,8 +200,11 @@ class Fetching:
         return rtt.timeout_ns(self._random, fetch.tries - 1)
 
     def next_timeout(self) -> int | None:
-        """When :meth:`handle_timeout` is due."""
-        return self._timers.next_deadline()
+        """When :meth:`handle_timeout` is due, and :meth:`ask`."""
+        deadline = self._timers.next_deadline()
+        if self._unasked:
+            return self._ask_due if deadline is None else min(deadline, self._ask_due)
+        return deadline
 
     def handle_timeout(self, now: int) -> list[SharedFile]:
         """Asks again for what did not come (R11), first of one holder, then of all.
@@ -160,7 +213,7 @@ class Fetching:
             The files of which fetches were given up.
         """
         given_up: list[SharedFile] = []
-        again: dict[SharedFile, list[Fetch]] = {}
+        again: list[Fetch] = []
         for fetch in self._timers.expired(now):
             if fetch.sender is not None:
                 self._emit(CloseLink(fetch.sender))
@@ -171,9 +224,10 @@ class Fetching:
                 self._give_up(fetch)
                 given_up.append(fetch.file)
             else:
-                fetch.file.traffic.retransmit_count += 1
-                again.setdefault(fetch.file, []).extend(self._ask_otherwise(fetch, now))
-        self._broadcast_all(again, now)
+                fetch.file.traffic.retransmit_count += fetch.tries > 0
+                again += self._ask_otherwise(fetch, now)
+        if again:
+            self._broadcast_all(again, now)
         return given_up
 
     def _is_available(self, fetch: Fetch) -> bool:
@@ -219,6 +273,7 @@ class Fetching:
         file = fetch.file
         file.fetches.remove(fetch)
         self._timers.cancel(fetch)
+        self._unasked.pop(fetch, None)
         pieces = []
         for unit, _ in file.manifest.units(fetch.start, fetch.stop):
             piece = fetch.piece(max(unit.start, fetch.start), min(unit.stop, fetch.stop))
@@ -249,6 +304,7 @@ class Fetching:
 
     def _end(self, fetch: Fetch) -> None:
         self._timers.cancel(fetch)
+        self._unasked.pop(fetch, None)
         fetch.file.fetches.remove(fetch)
         fetch.file.fetching.discard(fetch.start, fetch.stop)
         if fetch.holder is not None:

@@ -183,6 +183,11 @@ class Member:
         """Whether it can be asked for chunks."""
         return self.reachable and self.in_reach
 
+    @property
+    def has_room(self) -> bool:
+        """Whether its window allows that it be asked for more."""
+        return self.asked_chunks < self.window.chunks
+
     def heard_from(self, address: Address, srtt_us: int) -> None:
         """A hello came: where the member is, and how far away."""
         self.address, self.srtt_us = address, srtt_us

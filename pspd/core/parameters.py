@@ -43,6 +43,11 @@ class Parameters:
     all_holders_answer: bool
     order: Order
 
+    @property
+    def gathers(self) -> bool:
+        """Whether several chunks can be put together, so that it pays to wait a moment for the next."""
+        return self.frame_chunks > 1
+
 
 CLASSIC = Parameters(
     profile="classic",
@@ -58,8 +63,8 @@ CLASSIC = Parameters(
 
 FAST = Parameters(
     profile="fast",
-    frame_chunks=512,
-    window_min_chunks=1024,
+    frame_chunks=1024,
+    window_min_chunks=2048,
     window_max_chunks=32 * 1024,
     request_ranges=128,
     kept_links=True,

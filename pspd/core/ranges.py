@@ -214,7 +214,10 @@ T = TypeVar("T", bound=Spanned)
 
 
 class RangeMap(Generic[T]):
-    """Disjoint spanned things in the order of their chunks. A thing's span must not change while it is in."""
+    """Disjoint spanned things in the order of their chunks.
+
+    While a thing is in, its start must not change; its stop may, as long as it stays disjoint from the next.
+    """
 
     __slots__ = ("_spans", "_starts")
 

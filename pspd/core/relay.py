@@ -28,10 +28,9 @@ from pspd.core.wire import (
 
 CLAIM_FRACTION = 4
 """One member claims at most this fraction of the cache, or two frames: who reads slowly does not pin it all."""
-GATHERING_WAITING_MIN = 256
-GATHERING_NS_PER_WAITING = 1000
-"""Where very many wait for the same, what comes is gathered for as long as handing it out takes anyway, so that it
-leaves in large frames. Fewer get it at once."""
+HANDING_OUT_NS_PER_WAITING = 2000
+"""Handing out costs work for each that waits. What comes sooner than that after the last time is gathered, so that it
+leaves in large frames; where few wait, next to nothing is."""
 SHARES_TRIED_MAX = 8
 """How many shares are looked into for a holder with room before a client has to wait."""
 
@@ -56,7 +55,6 @@ class Relay:
         self._blocked: dict[SharedFile, OrderedDict[Interest, None]] = {}
         self._held_back: Timers[FileId] = Timers()
         self._gathering: Timers[FileId] = Timers()
-        self._fresh: dict[FileId, list[Fetch]] = {}
         self._now = 0
         self._pinned: dict[tuple[int, int], tuple[Interest, Range]] = {}
         self._delivery_number = 0
@@ -76,7 +74,7 @@ class Relay:
         """
         list(self._held_back.expired(now))  # whoever was held back is served anew, as after every input
         for file_id in self._gathering.expired(now):
-            self._hand_out(self._files[file_id])
+            self._hand_out(self._files[file_id], now)
         given_up = self._fetching.handle_timeout(now)
         for file in given_up:
             self.wake(file)
@@ -193,18 +191,22 @@ class Relay:
             interest = self._hungry.popitem()[0]
             self._unblock(interest)
             if interest.member.reachable and interest.open:
-                self._hit(interest)
-                self._fetch_or_block(interest)
+                self._hit_or_fetch(interest)
         for file in list(self._blocked):
             while (line := self._blocked.get(file)) and self._cache.reservable_chunks >= self._fetching.frame_chunks:
                 first = next(iter(line))
                 self._unblock(first)
-                if self._fetch_or_block(first, ahead=True):
+                if self._hit_or_fetch(first, ahead=True):
                     break
         self._fetching.ask(now)
 
-    def _fetch_or_block(self, interest: Interest, *, ahead: bool = False) -> bool:
-        """Fetches for a client; returns whether it wants more than could be fetched, and is in line for it."""
+    def _hit_or_fetch(self, interest: Interest, *, ahead: bool = False) -> bool:
+        """Delivers what is cached, and fetches what is not.
+
+        Returns:
+            Whether the client wants more than could be fetched, and is in line for it.
+        """
+        self._hit(interest)
         wanted_chunks = self._wanted_chunks(interest)
         if wanted_chunks > 0:
             wanted_chunks -= self._fetch_from_cursor(interest, wanted_chunks)
@@ -275,11 +277,11 @@ class Relay:
 
     def _waits_for_slower(self, file: SharedFile, span: Range) -> bool:
         """Whether a fetch is held back for those who still want what it would evict."""
-        victims = self._cache.victims(span.chunk_count)
-        if not victims:
+        if not self._cache.victims(span.chunk_count):
             return False
-        for file_id in list(self._fresh):
-            self._hand_out(self._files[file_id])  # before it can be evicted
+        for fresh in [file for file in self._files.values() if file.fresh]:
+            self._hand_out(fresh, self._now)  # before it can be evicted
+        victims = self._cache.victims(span.chunk_count)
         wanted = any(self._files[file_id].is_wanted(start, stop) for file_id, start, stop in victims)
         deadline = file.courtesy.wait_until(wanted, self._now)
         if deadline is not None:
@@ -290,18 +292,19 @@ class Relay:
 
     def received(self, fetch: Fetch, now: int) -> None:
         """What was fetched is cached: everyone who waits for it gets it (R9), at once or after a little gathering."""
-        file_id = fetch.file.file_id
-        self._fresh.setdefault(file_id, []).append(fetch)
-        waiting_count = len(fetch.file.waiting)
-        if waiting_count < GATHERING_WAITING_MIN:
-            self._hand_out(fetch.file)
-        elif file_id not in self._gathering:
-            self._gathering.set(file_id, now + waiting_count * GATHERING_NS_PER_WAITING)
+        file = fetch.file
+        file.fresh.append(fetch)
+        due = file.handed_out_at + len(file.waiting) * HANDING_OUT_NS_PER_WAITING
+        if now >= due or not self._parameters.gathers:
+            self._hand_out(file, now)
+        elif file.file_id not in self._gathering:
+            self._gathering.set(file.file_id, due)
 
-    def _hand_out(self, file: SharedFile) -> None:
+    def _hand_out(self, file: SharedFile, now: int) -> None:
         """Delivers what has come since the last time to all who have it open."""
         self._gathering.cancel(file.file_id)
-        fetches = self._fresh.pop(file.file_id, [])
+        file.handed_out_at = now
+        fetches, file.fresh = file.fresh, []
         # A chunk that was asked for twice says nothing of how long an answer takes (Karn's rule).
         measured = all(fetch.tries == 1 for fetch in fetches)
         order = min((fetch.order for fetch in fetches), default=0)
@@ -309,7 +312,7 @@ class Relay:
         cached = [part for run in runs for part in self._cache.cached(file.file_id, *run)]
         delivered_chunks = 0
         for interest in list(file.waiting):
-            if interest.member.reachable:
+            if interest.member.reachable and self._credit_chunks(interest) > 0:
                 echo = interest.echo_of(order) if measured else 0
                 for run in cached:
                     for part in interest.open.within(*run):
@@ -336,8 +339,8 @@ class Relay:
         frame = Frame(Kind.DELIVERY, member.session, file.file_id, *span, length, number, echo)
         self._emit(Deliver(member.session, number, frame, self._cache.views(file.file_id, *span, length)))
 
-    def forget(self, file: SharedFile) -> int:
+    def forget(self, file: SharedFile, now: int) -> int:
         """Makes the server forget a file (R2). Returns how many bytes of it are still being received or sent."""
-        self._hand_out(file)
+        self._hand_out(file, now)
         self._fetching.give_up_unwanted(file)
         return self._cache.forget(file.file_id) * CHUNK_BYTES

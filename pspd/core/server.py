@@ -27,8 +27,8 @@ from pspd.core.effects import (
 )
 from pspd.core.fetching import Fetching
 from pspd.core.manifest import Digest, FileId
-from pspd.core.members import Member, validate_client_name
-from pspd.core.parameters import SECOND_NS, Parameters
+from pspd.core.members import Interest, Member, validate_client_name
+from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.relay import Relay
 from pspd.core.shared_file import Phase, SharedFile
 from pspd.core.storage import Held
@@ -40,6 +40,7 @@ from pspd.core.wire import (
     HelloAck,
     Kind,
     Request,
+    RequestAck,
     WireError,
     decode_datagram,
     encode_datagram,
@@ -47,6 +48,15 @@ from pspd.core.wire import (
 from pspd.errors import BadArgument, LimitReached, NameTaken, SessionUnknown
 
 LEASE_NS = 10 * SECOND_NS
+LEASE_NS_PER_MEMBER = 4 * MILLISECOND_NS
+"""A lease is long enough for the server to hear from all members within it, however many they are."""
+HELLO_NS = 5 * SECOND_NS
+HELLO_NS_PER_MEMBER = 2 * MILLISECOND_NS
+"""How often a client says hello: well within the time for which NATs keep a mapping, and less often where so many do
+that it would keep the server busy."""
+HELLOS_PER_REACH = 2
+PATIENCE_NS = 60 * SECOND_NS
+"""How long a client is to wait for what is on its way over TCP already before it asks again."""
 REACH_NS = 30 * SECOND_NS
 """How long a member counts as a holder without a sign that datagrams pass both ways and its link stands."""
 MEMBERS_MAX = 20_000
@@ -145,7 +155,7 @@ class ServerMachine:
         member = Member(self._new_session(), name, source, instance_id, delivery_port, self.parameters, held)
         self.members[name] = self._sessions[member.session] = member
         self.lost_clients.pop(name, None)
-        self._leases.set(member.session, now + LEASE_NS)
+        self._leases.set(member.session, now + self.lease_ns)
         self._reach.set(member.session, now + self._reach_ns)
         self._size_cache()
         self._effects.append(ClientJoined(name))
@@ -177,7 +187,17 @@ class ServerMachine:
 
     def lease_renewed(self, session: int, now: int) -> None:
         """A member is alive."""
-        self._leases.set(self.member_of(session).session, now + LEASE_NS)
+        self._leases.set(self.member_of(session).session, now + self.lease_ns)
+
+    @property
+    def lease_ns(self) -> int:
+        """How long a member may say nothing before it is lost, in nanoseconds."""
+        return max(LEASE_NS, LEASE_NS_PER_MEMBER * len(self.members))
+
+    @property
+    def hello_ns(self) -> int:
+        """How long a client is to wait until it says hello again, in nanoseconds."""
+        return min(max(HELLO_NS, HELLO_NS_PER_MEMBER * len(self.members)), self._reach_ns // HELLOS_PER_REACH)
 
     def client_left(self, session: int, reason: str, now: int) -> None:
         """A session has ended; unknown ones are no matter."""
@@ -269,7 +289,8 @@ class ServerMachine:
                 if srtt_us and member.reachable:
                     self._set_reach(member, True, now)
                 self._relay.serve(now)
-                self._effects.append(SendDatagram(source, encode_datagram(HelloAck(member.session, number))))
+                answer = HelloAck(member.session, number, self.hello_ns // MILLISECOND_NS)
+                self._effects.append(SendDatagram(source, encode_datagram(answer)))
             case Request():
                 member.address = source
                 self._receive_request(member, datagram, now)
@@ -299,6 +320,15 @@ class ServerMachine:
         ranges = file.servable(member.name, request.ranges)
         self._relay.asked(interest, request.number, self._granted(request.window_chunks), ranges)
         self._relay.serve(now)
+        if request.repeated and self.parameters.kept_links:
+            self._answer_repeated(interest)
+
+    def _answer_repeated(self, interest: Interest) -> None:
+        """Tells a client that its request is here, so that it asks no more while it waits for others."""
+        again_ns = PATIENCE_NS if interest.in_flight else self.hello_ns
+        answer = RequestAck(interest.member.session, interest.file.file_id, interest.number, again_ns // MILLISECOND_NS)
+        assert interest.member.address is not None, "its request has just come from there"
+        self._effects.append(SendDatagram(interest.member.address, encode_datagram(answer)))
 
     def _granted(self, window_chunks: int) -> int:
         """No client gets a larger window than the profile gives."""

@@ -68,6 +68,8 @@ class SharedFile:
         fetches: ranges that are being fetched (the pending table).
         fetching: the same as one set.
         waiting: what each client has asked for and not got yet, of those who have.
+        fresh: what has come and is gathered, to be handed out together.
+        handed_out_at: when that was done last, in nanoseconds.
         courtesy: how long those ahead may wait for those behind.
         cursor: the chunk after the last new fetch; requests that follow it meet.
         is_complete: every client in reach that wants it has it.
@@ -82,7 +84,7 @@ class SharedFile:
         self.held_back = False
         self.shares: list[Share] = []
         self.held: dict[str, RangeSet] = {}
-        self.lenders: set[str] = set()
+        self.lenders: dict[str, None] = {}
         self.away: set[str] = set()
         self.complete: set[str] = set()
         self.declined: dict[str, str] = {}
@@ -90,6 +92,8 @@ class SharedFile:
         self.fetches: RangeMap[Fetch] = RangeMap()
         self.fetching = RangeSet()
         self.waiting: dict[Interest, None] = {}
+        self.fresh: list[Fetch] = []
+        self.handed_out_at = 0
         self.cursor = 0
         self.courtesy = Courtesy()
         self.is_complete = False
@@ -191,7 +195,7 @@ class SharedFile:
 
     def lend(self, name: str) -> None:
         """A source offers every chunk, for as long as it stays."""
-        self.lenders.add(name)
+        self.lenders[name] = None
         self.hold(name, [(0, self.manifest.chunk_count)])
 
     def lack(self, name: str, ranges: Iterable[tuple[int, int]]) -> list[Range]:
@@ -215,7 +219,7 @@ class SharedFile:
             self._departed[name] = held
             if len(self._departed) > DEPARTED_MAX:
                 del self._departed[next(iter(self._departed))]
-        self.lenders.discard(name)
+        self.lenders.pop(name, None)
         self._find_available()
 
     def go_away(self, name: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from struct import Struct
 
 from pspd.core.manifest import FileId
@@ -24,6 +25,7 @@ _TAG = bytes(16)
 _HEADER = Struct(">2sBBIQ16s")
 _HELLO = Struct(">II")
 _REQUEST = Struct(">32sIQIH")
+_REQUEST_ACK = Struct(">32sII")
 _BROADCAST = Struct(">32sQH")
 _ASKED = Struct(">IIQ")
 _FRAME = Struct(">32sIIIQI")
@@ -34,6 +36,8 @@ REQUEST_RANGES_MAX = (DATAGRAM_BYTES_MAX - _HEADER.size - _REQUEST.size) // 8
 BROADCAST_RANGES_MAX = (DATAGRAM_BYTES_MAX - _HEADER.size - _BROADCAST.size) // _ASKED.size
 EVERY_HOLDER = 0
 """In place of a session: whoever holds the range is asked to send it."""
+OWNERS = 2**64 - 1
+"""In place of a session: each owner of a share in the range is asked to send its part of that."""
 
 
 class Kind(IntEnum):
@@ -43,6 +47,7 @@ class Kind(IntEnum):
     HELLO_ACK = 2
     REQUEST = 3
     BROADCAST = 4
+    REQUEST_ACK = 5
     LINK = 16
     DELIVERY = 17
     CONTRIBUTION = 18
@@ -96,10 +101,17 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class HelloAck:
-    """Server to client: the answer to a hello."""
+    """Server to client: the answer to a hello.
+
+    Attributes:
+        session: the client's session.
+        number: of the hello that is answered.
+        again_ms: when the server wants the next, in milliseconds from now.
+    """
 
     session: int
     number: int
+    again_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +138,25 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestAck:
+    """Server to client: your request is here, and is being seen to; what you ask for is on its way, or will be.
+
+    Attributes:
+        session: the client's session.
+        file_id: the file.
+        number: of the request that is answered.
+        again_ms: how long the client is to wait for a delivery before it asks again, in milliseconds.
+    """
+
+    session: int
+    file_id: FileId
+    number: int
+    again_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """One range of a broadcast, and the session that is asked to send it, or :data:`EVERY_HOLDER`."""
+    """One range of a broadcast, and who is asked to send it: a session, :data:`EVERY_HOLDER` or :data:`OWNERS`."""
 
     start: int
     stop: int
@@ -144,7 +173,7 @@ class Broadcast:
     asked: tuple[Asked, ...]
 
 
-Datagram = Hello | HelloAck | Request | Broadcast
+Datagram = Hello | HelloAck | Request | RequestAck | Broadcast
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +221,12 @@ def encode_datagram(datagram: Datagram) -> bytes:
     match datagram:
         case Hello(session, number, srtt_us):
             return _header(Kind.HELLO, session) + _HELLO.pack(number, srtt_us)
-        case HelloAck(session, number):
-            return _header(Kind.HELLO_ACK, session) + _HELLO.pack(number, 0)
+        case HelloAck(session, number, again_ms):
+            return _header(Kind.HELLO_ACK, session) + _HELLO.pack(number, again_ms)
         case Request():
             return _encode_request(datagram)
+        case RequestAck(session, file_id, number, again_ms):
+            return _header(Kind.REQUEST_ACK, session) + _REQUEST_ACK.pack(file_id, number, again_ms)
     body = encode_broadcast_body(datagram.file_id, datagram.number, datagram.asked)
     return encode_broadcast_head(datagram.session) + body
 
@@ -245,11 +276,13 @@ def decode_datagram(data: bytes | memoryview) -> Datagram:
         case Kind.HELLO:
             return Hello(session, *_unpack_exactly(_HELLO, body))
         case Kind.HELLO_ACK:
-            return HelloAck(session, _unpack_exactly(_HELLO, body)[0])
+            return HelloAck(session, *_unpack_exactly(_HELLO, body))
         case Kind.REQUEST:
             return _decode_request(session, flags, body)
         case Kind.BROADCAST:
             return _decode_broadcast(session, body)
+        case Kind.REQUEST_ACK:
+            return _decode_request_ack(session, body)
         case _:
             raise WireError(DropReason.UNKNOWN_KIND)
 
@@ -271,7 +304,19 @@ def _decode_request(session: int, flags: int, body: bytes | memoryview) -> Reque
     return Request(session, file_id, number, acknowledged, window_chunks, ranges, bool(flags & _FLAG_REPEATED))
 
 
+def _decode_request_ack(session: int, body: bytes | memoryview) -> RequestAck:
+    if len(body) != _REQUEST_ACK.size:
+        raise WireError(DropReason.BAD_LENGTH)
+    return RequestAck(session, *_REQUEST_ACK.unpack(body))
+
+
 def _decode_broadcast(session: int, body: bytes | memoryview) -> Broadcast:
+    return Broadcast(session, *_broadcast_body(bytes(body)))
+
+
+@lru_cache(maxsize=16)
+def _broadcast_body(body: bytes) -> tuple[FileId, int, tuple[Asked, ...]]:
+    """What a broadcast says; remembered, as all clients of a process hear the same."""
     if len(body) < _BROADCAST.size:
         raise WireError(DropReason.TOO_SHORT)
     file_id, number, count = _BROADCAST.unpack_from(body)
@@ -281,7 +326,7 @@ def _decode_broadcast(session: int, body: bytes | memoryview) -> Broadcast:
     asked = tuple(Asked(*entry) for entry in _ASKED.iter_unpack(entries))
     if any(entry.start >= entry.stop for entry in asked):
         raise WireError(DropReason.BAD_RANGE)
-    return Broadcast(session, file_id, number, asked)
+    return file_id, number, asked
 
 
 def encode_frame(frame: Frame) -> bytes:

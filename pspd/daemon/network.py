@@ -30,7 +30,7 @@ from pspd.core.effects import (
 from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.parameters import MILLISECOND_NS, Parameters
-from pspd.core.server import LEASE_NS, REACH_NS, ServerMachine
+from pspd.core.server import REACH_NS, ServerMachine
 from pspd.core.shared_file import Phase, SharedFile
 from pspd.core.storage import Held
 from pspd.daemon.launcher import Launcher
@@ -130,7 +130,7 @@ class NetworkDaemon:
         )
         self._events[member.session] = asyncio.Queue()
         self._plane.pump()
-        return member, self._machine.parameters, self._plane.port, LEASE_NS // MILLISECOND_NS
+        return member, self._machine.parameters, self._plane.port, self._machine.lease_ns // MILLISECOND_NS
 
     async def attend(self, session: int) -> AsyncIterator[MemberEvent]:
         """What a member is to do, until its session ends; it is lost when it stops listening."""
@@ -150,7 +150,7 @@ class NetworkDaemon:
     def renew(self, session: int) -> int:
         """Another lease, in milliseconds."""
         self._machine.lease_renewed(session, now_ns())
-        return LEASE_NS // MILLISECOND_NS
+        return self._machine.lease_ns // MILLISECOND_NS
 
     def report(self, session: int, file_id: FileId, milestone: Milestone, share_chunk_count: int) -> None:
         """A member reached something."""

@@ -222,7 +222,9 @@ class Checks(Observer):
             member = interest.member
             if member.reachable and interest.window_left_chunks > 0 and member.claimed_chunks == 0:
                 for start, stop in interest.open:
-                    if cached := server.cache.cached(file.file_id, start, stop):
+                    cached = RangeSet(server.cache.cached(file.file_id, start, stop))
+                    cached.difference_update((fetch.start, fetch.stop) for fetch in file.fresh)
+                    if cached:
                         raise Violation("R9 handed to who waits", f"{member.name} waits for {cached}, which are cached")
 
     def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:

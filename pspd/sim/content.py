@@ -7,13 +7,16 @@ from random import Random
 from typing import Protocol
 
 from pspd.core.manifest import Digest, FileId, Manifest
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.storage import FileSlice, Held, Storage, Written
+from pspd.core.ranges import RangeSet
+from pspd.core.storage import Held, Storage, Written
 from pspd.store.digests import blake3_digest
-from pspd.store.intake import Intake
 from pspd.store.memory import MemoryStore
 
 _ZEROS = memoryview(bytes(1024 * 1024))
+
+
+def _zeros(length: int) -> memoryview:
+    return _ZEROS[:length] if length <= len(_ZEROS) else memoryview(bytes(length))
 
 
 class Content(Protocol):
@@ -91,71 +94,73 @@ class BlankContent:
 
     def store(self, instance_id: bytes) -> BlankStore:
         """A store that keeps the books, and no bytes."""
-        return BlankStore(self.digest)
+        return BlankStore()
 
 
-def _zeros(length: int) -> memoryview:
-    return _ZEROS[:length] if length <= len(_ZEROS) else memoryview(bytes(length))
+class _Book:
+    """What a blank store knows of one file."""
 
+    __slots__ = ("arrived", "finished", "manifest", "verified")
 
-class _Nowhere:
-    """Saved bytes that are zeros, and take no memory."""
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.arrived = RangeSet()
+        self.verified = RangeSet()
+        self.finished = False
 
-    def write_at(self, offset: int, data: memoryview) -> None:
-        pass
-
-    def read_at(self, offset: int, length: int) -> memoryview:
-        return _zeros(length)
+    def divide(self, manifest: Manifest) -> None:
+        """The file goes on under another division: what is whole may change."""
+        self.manifest = manifest
+        self.verified = manifest.whole_units_of(self.arrived)
 
 
 class BlankStore:
-    """Implements ``pspd.core.storage.Storage`` for zeros: the very books of the real stores, without the bytes."""
+    """Implements ``pspd.core.storage.Storage`` for zeros: they are always right, so only ranges are kept."""
 
-    def __init__(self, digest: Digest) -> None:
-        self._digest = digest
-        self._files: dict[FileId, Intake] = {}
-        self._finished: set[FileId] = set()
+    def __init__(self) -> None:
+        self._books: dict[FileId, _Book] = {}
 
     def known(self) -> dict[FileId, Held]:
         """See ``Storage.known``."""
-        return {file_id: self._held(file_id) for file_id in self._files}
+        return {file_id: self._held(file_id) for file_id in self._books}
 
     def begin(self, manifest: Manifest) -> Held:
         """See ``Storage.begin``."""
-        intake = self._files.get(manifest.file_id)
-        if intake is None:
-            self._files[manifest.file_id] = Intake(manifest, _Nowhere(), self._digest)
-        elif intake.manifest != manifest:
-            intake.redivide(manifest)
+        book = self._books.get(manifest.file_id)
+        if book is None:
+            self._books[manifest.file_id] = _Book(manifest)
+        elif book.manifest != manifest:
+            book.divide(manifest)
         return self._held(manifest.file_id)
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
         """See ``Storage.write``."""
-        return self._files[file_id].write(start, stop, data)
+        book = self._books[file_id]
+        book.arrived.add(start, stop)
+        whole = book.manifest.whole_units(*book.arrived.around(start, stop))
+        verified = book.verified.gaps(*whole)
+        book.verified.add(*whole)
+        return Written(verified)
 
-    def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice | memoryview:
+    def payload(self, file_id: FileId, start: int, stop: int) -> memoryview:
         """See ``Storage.payload``."""
-        return _zeros(self._files[file_id].payload_span(start, stop)[1])
+        return _zeros(self._books[file_id].manifest.byte_span(start, stop)[1])
 
     def missing(self, file_id: FileId) -> RangeSet:
         """See ``Storage.missing``."""
-        return self._files[file_id].missing()
+        book = self._books[file_id]
+        return RangeSet(book.arrived.gaps(0, book.manifest.chunk_count))
 
     def finish(self, file_id: FileId) -> None:
         """See ``Storage.finish``."""
-        self._finished.add(file_id)
+        self._books[file_id].finished = True
 
     def verify(self, file_id: FileId) -> None:
-        """See ``Storage.verify``."""
-        self._files[file_id].verify_all()
+        """See ``Storage.verify``: zeros do not change."""
 
     def close(self) -> None:
         """There is nothing to let go of."""
 
     def _held(self, file_id: FileId) -> Held:
-        return Held(self._files[file_id].verified.copy(), file_id in self._finished)
-
-
-def whole(manifest: Manifest) -> Range:
-    """Every chunk of a file."""
-    return Range(0, manifest.chunk_count)
+        book = self._books[file_id]
+        return Held(book.verified.copy(), book.finished)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pspd.core.effects import ClientEffect, Milestone, ReportMilestone
+from pspd.core.effects import ClientEffect, FileCompleted, Milestone, ReportMilestone, ServerEffect
 from pspd.core.parameters import SECOND_NS, Parameters
 from pspd.errors import TimedOut
 from pspd.sim.content import BlankContent
@@ -87,7 +87,12 @@ class _Finishes(Observer):
 
     def __init__(self, world: World) -> None:
         self.times: list[int] = []
+        self.all_have_it = False
         self._world = world
+
+    def server_did(self, effect: ServerEffect) -> None:
+        if isinstance(effect, FileCompleted):
+            self.all_have_it = True
 
     def client_did(self, client: Client, effect: ClientEffect) -> None:
         if isinstance(effect, ReportMilestone) and effect.milestone is Milestone.COMPLETE:
@@ -117,10 +122,9 @@ def forecast(plan: Plan, on_progress: Callable[[float], None] = lambda done: Non
     def is_over() -> bool:
         nonlocal looks
         looks += 1
-        file = seeding.file
-        if looks % ACTIONS_PER_LOOK == 0 and file is not None:
+        if looks % ACTIONS_PER_LOOK == 0 and (file := seeding.file) is not None:
             on_progress(min(1.0, file.traffic.delivered_bytes / total_bytes))
-        return file is not None and file.is_complete
+        return finishes.all_have_it
 
     if not world.run(is_over, LIMIT_NS):
         raise TimedOut("this network would take longer than a week")

@@ -119,7 +119,7 @@ class Transport:
         delay = self._world.delay(client)
         begins, ends = self.up.take(size, self._world.now)
         _, arrives = client.down.take(size, begins + delay, ends + delay)
-        self._world.clock.at(self._world.now, self._sent, server_life, delivery)
+        self._sent(server_life, delivery)
         self._world.clock.at(arrives, self._arrive, client, client.life, link, frame, payload)
 
     def _sent(self, server_life: int, delivery: Deliver) -> None:
@@ -133,7 +133,10 @@ class Transport:
             self._world.clock.after(RETRY_NS, self._arrive, client, life, link, frame, payload)
             return
         _, written = client.disk.take(frame.length, self._world.now)
-        self._world.clock.at(written, self._store, client, life, link, frame, payload)
+        if written > self._world.now:
+            self._world.clock.at(written, self._store, client, life, link, frame, payload)
+        else:
+            self._store(client, life, link, frame, payload)
 
     def _store(self, client: Client, life: int, link: Link, frame: Frame, payload: bytes) -> None:
         if client.life == life and client.link is link:

@@ -22,7 +22,7 @@ from pspd.core.effects import (
 )
 from pspd.core.manifest import FileId
 from pspd.core.parameters import SECOND_NS, Parameters
-from pspd.core.server import LEASE_NS, ServerMachine
+from pspd.core.server import ServerMachine
 from pspd.errors import IntegrityError, NotFound, PspError, SessionUnknown
 from pspd.sim.clock import Clock
 from pspd.sim.content import Content
@@ -30,11 +30,10 @@ from pspd.sim.hosts import Access, Client, Link
 from pspd.sim.transport import SERVER, Transport
 
 REJOIN_NS = SECOND_NS
-RENEW_NS = LEASE_NS // 4
+RENEWALS_PER_LEASE = 4
 DEAD_LINK_NS = 15 * SECOND_NS
 """How long a connection outlives the cut of its wire."""
 
-Effect = ServerEffect | ClientEffect
 ControlEvent = Assign | StartExchange | FileSuspected | EndSession
 
 
@@ -62,7 +61,6 @@ class World:
         server_rate: bytes per second that the server can send, and receive; 0 for any.
 
     Attributes:
-        server: the server's machine; None while it is down.
         clients: every client and source that ever was, by name.
         observers: who is told of everything.
     """
@@ -82,9 +80,10 @@ class World:
         self.clients: dict[str, Client] = {}
         self.observers: list[Observer] = []
         self.transport = Transport(self, server_rate)
-        self.server: ServerMachine | None = None
         self.server_life = 0
         self._cache_chunks = cache_chunks
+        self._server: ServerMachine | None = None
+        self._server_touched = True
         self._server_wakes_at: int | None = None
         self._by_session: dict[int, Client] = {}
         self._touched: dict[Client, None] = {}
@@ -94,6 +93,12 @@ class World:
     def now(self) -> int:
         """The time, in nanoseconds."""
         return self.clock.now
+
+    @property
+    def server(self) -> ServerMachine | None:
+        """The server's machine, to say something to it: it may then have something to say as well."""
+        self._server_touched = True
+        return self._server
 
     # -- time
 
@@ -111,14 +116,15 @@ class World:
 
     def boot_server(self) -> None:
         """The server starts, and knows nothing."""
-        self.server = ServerMachine(
+        self._server = ServerMachine(
             self.parameters, self._cache_chunks, self.content.digest, self.random.getrandbits(32)
         )
         self._server_wakes_at = None
+        self._renew_leases(self.server_life)
 
     def crash_server(self) -> None:
         """The server is gone, with all that it knew; its clients notice by their connections."""
-        self.server, self.server_life = None, self.server_life + 1
+        self._server, self.server_life = None, self.server_life + 1
         self._by_session.clear()
         for client in self.clients.values():
             if client.alive and client.session:
@@ -220,21 +226,22 @@ class World:
         if client.life != life:
             return
         client.machine.joined(session, SERVER, self.parameters, self.now)
-        self.clock.after(RENEW_NS, self._renew, client, life, session)
         if self.parameters.kept_links:
             self.transport.dial(client, life)
         self.touch(client)
 
-    def _renew(self, client: Client, life: int, session: int) -> None:
-        if client.life != life:
+    def _renew_leases(self, server_life: int) -> None:
+        """Every client that can renews its lease: all at once, as it is the same to the server."""
+        server = self.server
+        if server is None or self.server_life != server_life:
             return
-        if self.server is not None and not client.cut_off:
-            try:
-                self.server.lease_renewed(session, self.now)
-            except SessionUnknown:
-                self._lose_server(client)
-                return
-        self.clock.after(RENEW_NS, self._renew, client, life, session)
+        for client in self.clients.values():
+            if client.session and not client.cut_off and self.now >= client.told_at:
+                try:
+                    server.lease_renewed(client.session, self.now)
+                except SessionUnknown:
+                    self._lose_server(client)
+        self.clock.after(server.lease_ns // RENEWALS_PER_LEASE, self._renew_leases, server_life)
 
     def _tell(self, session: int, event: ControlEvent) -> None:
         """Sends an event over the control plane, which keeps the order."""
@@ -287,20 +294,28 @@ class World:
 
     def _settle(self) -> None:
         """Carries out effects until there are none, and sets the alarms for what comes later."""
-        while True:
-            effects = self.server.poll() if self.server is not None else []
-            for effect in effects:
-                for observer in self.observers:
-                    observer.server_did(effect)
-                self._carry_out(effect)
+        while self._server_touched or self._touched:
+            if self._server_touched:
+                self._settle_server()
             touched, self._touched = self._touched, {}
             for client in touched:
                 self._settle_client(client)
-            if not effects and not touched:
-                break
-        self._set_server_alarm()
         for observer in self.observers:
             observer.settled()
+
+    def _settle_server(self) -> None:
+        server = self._server
+        self._server_touched = False
+        if server is None:
+            return
+        for effect in server.poll():
+            for observer in self.observers:
+                observer.server_did(effect)
+            self._carry_out(effect)
+        deadline = server.next_timeout()
+        if deadline is not None and (self._server_wakes_at is None or deadline < self._server_wakes_at):
+            self._server_wakes_at = deadline
+            self.clock.at(deadline, self._wake_server, deadline)
 
     def _settle_client(self, client: Client) -> None:
         for effect in client.machine.poll():
@@ -318,12 +333,6 @@ class World:
             client.wakes_at = None
             client.machine.handle_timeout(self.now)
             self.touch(client)
-
-    def _set_server_alarm(self) -> None:
-        deadline = self.server.next_timeout() if self.server is not None else None
-        if deadline is not None and (self._server_wakes_at is None or deadline < self._server_wakes_at):
-            self._server_wakes_at = deadline
-            self.clock.at(deadline, self._wake_server, deadline)
 
     def _wake_server(self, when: int) -> None:
         if self._server_wakes_at == when:

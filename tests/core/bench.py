@@ -8,7 +8,7 @@ from typing import TypeVar
 from pspd.core.effects import Address, Deliver, Milestone, SendDatagram, ServerEffect
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.members import Member
-from pspd.core.parameters import FAST, SECOND_NS, Parameters
+from pspd.core.parameters import FAST, MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.ranges import Range
 from pspd.core.server import ServerMachine
 from pspd.core.shared_file import SharedFile
@@ -35,7 +35,10 @@ def address_of(name: str) -> Address:
 
 
 class Bench:
-    """The machine, the time, and the effects since a test last looked."""
+    """The machine, the time, and the effects since a test last looked.
+
+    Requests, contributions and what the driver tells come a millisecond apart: none is gathered with the one before.
+    """
 
     def __init__(self, parameters: Parameters = FAST, cache_chunks: int | None = 64) -> None:
         self.server = ServerMachine(parameters, cache_chunks, blake3_digest, seed=3)
@@ -122,6 +125,7 @@ class Bench:
         repeated: bool = False,
     ) -> None:
         self._numbers += 1
+        self.now += MILLISECOND_NS
         spans = tuple(Range(*span) for span in ranges)
         request = Request(member.session, file.file_id, self._numbers, acknowledged, window_chunks, spans, repeated)
         self.send(member, request)
@@ -131,6 +135,7 @@ class Bench:
         return Frame(Kind.CONTRIBUTION, member.session, file.file_id, start, stop, length, number)
 
     def start(self, frame: Frame) -> list[memoryview] | None:
+        self.now += MILLISECOND_NS
         return self.server.contribution_started(frame, "somewhere", self.now)
 
     def contribute(self, frame: Frame, *, good: bool = True) -> bool:
@@ -145,6 +150,11 @@ class Bench:
             payload = payload[len(view) :]
         self.server.contribution_received(frame, self.now)
         return True
+
+    def sent(self, member: Member, number: int) -> None:
+        """The bytes of a delivery have left the cache."""
+        self.now += MILLISECOND_NS
+        self.server.delivery_sent(member.session, number, self.now)
 
     def pass_time(self, duration_ns: int) -> None:
         """Lets the time pass, and the machine do what becomes due."""

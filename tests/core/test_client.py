@@ -8,8 +8,8 @@ import pytest
 
 from pspd.core import client as client_module
 from pspd.core import download
-from pspd.core.client import HELLO_INTERVAL_NS, ClientMachine
-from pspd.core.download import REQUESTS_PER_WINDOW, SENT_REQUESTS_MAX
+from pspd.core.client import ClientMachine
+from pspd.core.download import SENT_REQUESTS_MAX
 from pspd.core.effects import (
     Contribute,
     FinishFile,
@@ -24,12 +24,14 @@ from pspd.core.rto import LINEAR_TIMEOUTS, RTO_INITIAL_NS
 from pspd.core.storage import Held
 from pspd.core.wire import (
     EVERY_HOLDER,
+    OWNERS,
     Asked,
     Broadcast,
     DropReason,
     Hello,
     HelloAck,
     Kind,
+    RequestAck,
 )
 from tests.core.alone import SERVER, SESSION, Client, manifest_of
 
@@ -43,11 +45,11 @@ class TestHellos:
         client.pass_time(RTO_INITIAL_NS * 5 // 4)
         assert client.heard() == [Hello(SESSION, 2, 0)]
         client.now += 20 * MILLISECOND_NS - (client.now - 1_000_000) % MILLISECOND_NS
-        client.hear(HelloAck(SESSION, 2))
+        client.hear(HelloAck(SESSION, 2, 5000))
         client.pass_time(0)
         assert client.heard() == [Hello(SESSION, 3, client.machine.rtt.srtt_ns // 1000)]
-        client.hear(HelloAck(SESSION, 3))
-        client.pass_time(HELLO_INTERVAL_NS - 1)
+        client.hear(HelloAck(SESSION, 3, 5000))
+        client.pass_time(5 * SECOND_NS - 1)
         assert client.heard() == []
         client.pass_time(1)
         (hello,) = client.heard()
@@ -56,9 +58,9 @@ class TestHellos:
 
     def test_an_answer_to_an_earlier_one_or_a_second_answer_is_stale(self) -> None:
         client = Client()
-        client.hear(HelloAck(SESSION, 1))
-        client.hear(HelloAck(SESSION, 1))
-        client.hear(HelloAck(SESSION, 0))
+        client.hear(HelloAck(SESSION, 1, 5000))
+        client.hear(HelloAck(SESSION, 1, 5000))
+        client.hear(HelloAck(SESSION, 0, 5000))
         assert client.machine.drop_counts == {DropReason.STALE: 2}
 
     def test_one_that_left_is_silent(self) -> None:
@@ -191,18 +193,60 @@ class TestAsking:
     def test_the_first_timeout_knows_the_round_trip_of_the_hellos(self) -> None:
         client = Client()
         client.now += 10 * MILLISECOND_NS
-        client.hear(HelloAck(SESSION, 1))
+        client.hear(HelloAck(SESSION, 1, 5000))
         client.assign(manifest_of(10), (0, 10))
         client.heard()
         client.pass_time(100 * MILLISECOND_NS)
         assert client.requests()[0].repeated
+
+    def test_a_request_that_has_arrived_is_not_repeated_for_as_long_as_the_server_says(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 10))
+        client.heard()
+        client.hear(RequestAck(SESSION, manifest.file_id, 1, 30_000))
+        client.pass_time(30 * SECOND_NS - 1)
+        assert client.requests() == []
+        client.pass_time(1)
+        (request,) = client.requests()
+        assert (request.number, request.repeated) == (2, True)
+
+    def test_nor_waits_it_longer_than_is_sane(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 10))
+        client.heard()
+        client.hear(RequestAck(SESSION, manifest.file_id, 1, 2**32 - 1))
+        client.pass_time(client_module.PATIENCE_NS_MAX)
+        assert client.requests()
+
+    @pytest.mark.parametrize("number", [0, 2])
+    def test_that_another_request_arrived_says_nothing(self, number: int) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 10))
+        client.heard()
+        client.hear(RequestAck(SESSION, manifest.file_id, number, 30_000))
+        client.hear(RequestAck(SESSION, bytes(32), 1, 30_000))
+        assert client.machine.drop_counts == {DropReason.STALE: 2}
+        client.pass_time(SECOND_NS)
+        assert client.requests()
+
+    def test_nor_does_an_answer_when_nothing_is_wanted_any_more(self) -> None:
+        client = Client()
+        manifest = manifest_of(4)
+        client.assign(manifest, (0, 2), held=((0, 2),))
+        (request,) = client.requests()
+        client.hear(RequestAck(SESSION, manifest.file_id, request.number, 1))
+        client.pass_time(SECOND_NS)
+        assert client.requests() == []
 
     def test_a_part_of_a_window_that_arrived_is_time_for_the_next_request(self) -> None:
         client = Client()
         manifest = manifest_of(2 * FAST.window_min_chunks)
         client.assign(manifest, exchange=True)
         client.heard()
-        step = FAST.window_min_chunks // REQUESTS_PER_WINDOW
+        step = FAST.window_min_chunks // 2
         client.deliver(manifest, 0, step - 1)
         assert client.requests() == []
         client.deliver(manifest, step - 1, step, number=2)
@@ -325,11 +369,11 @@ class TestOrder:
 
 
 class TestHolding:
-    def asked(self, client: Client, manifest: Manifest, *asked: Asked) -> list[tuple[int, int]]:
+    def asked(self, client: Client, manifest: Manifest, *asked: Asked, number: int = 6) -> list[tuple[int, int]]:
         client.others()
-        client.hear(Broadcast(SESSION, manifest.file_id, 6, asked))
+        client.hear(Broadcast(SESSION, manifest.file_id, number, asked))
         frames = [effect.frame for effect in client.others() if isinstance(effect, Contribute)]
-        assert all(frame.number == 6 and frame.session == SESSION for frame in frames)
+        assert all(frame.number == number and frame.session == SESSION for frame in frames)
         assert all(frame.length == manifest.byte_span(frame.start, frame.stop)[1] for frame in frames)
         return [(frame.start, frame.stop) for frame in frames]
 
@@ -347,6 +391,27 @@ class TestHolding:
             Asked(5, 7, SESSION),
             Asked(9, 11, EVERY_HOLDER),
         ) == [(2, 6), (3, 5), (9, 10)]
+
+    def test_sends_its_part_where_the_owners_are_asked(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (2, 5), (7, 9), held=((2, 9),))
+        assert self.asked(client, manifest, Asked(0, 10, OWNERS)) == [(2, 5), (7, 9)]
+        assert self.asked(client, manifest, Asked(3, 8, OWNERS), number=7) == [(3, 5), (7, 8)]
+        assert self.asked(client, manifest, Asked(5, 7, OWNERS), number=8) == []
+
+    def test_also_when_it_has_the_file_already(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (2, 5), held=((0, 10),), complete=True)
+        assert self.asked(client, manifest, Asked(0, 10, OWNERS)) == [(2, 5)]
+
+    def test_but_not_what_it_does_not_hold(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (2, 5), held=((2, 4),))
+        assert self.asked(client, manifest, Asked(0, 10, OWNERS)) == []
+        assert self.asked(client, manifest, Asked(0, 4, OWNERS), number=7) == [(2, 4)]
 
     def test_a_broadcast_that_comes_twice_is_answered_once(self) -> None:
         client = Client()
@@ -463,8 +528,8 @@ class TestDrops:
     def test_datagrams_that_make_no_sense_or_are_of_another(self) -> None:
         client = Client()
         client.machine.receive_datagram(b"x", ("y", 3), client.now)
-        client.hear(HelloAck(SESSION + 1, 1))
-        client.hear(HelloAck(SESSION, 1), source=("y", 3))
+        client.hear(HelloAck(SESSION + 1, 1, 5000))
+        client.hear(HelloAck(SESSION, 1, 5000), source=("y", 3))
         client.hear(Hello(SESSION, 1, 0))
         client.machine.frame_refused(DropReason.BAD_MAGIC, "z")
         assert client.others() == [

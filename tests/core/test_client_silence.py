@@ -13,7 +13,7 @@ def answered() -> Client:
     """A client whose first hello had a round trip of 20 ms."""
     client = Client()
     client.now += 20 * MILLISECOND_NS
-    client.hear(HelloAck(SESSION, 1))
+    client.hear(HelloAck(SESSION, 1, 5000))
     client.heard()
     return client
 
@@ -80,7 +80,7 @@ class TestSilence:
         client.heard()
         client.machine.joined(SESSION, SERVER, FAST, client.now)
         assert told_us(client) == [0]
-        client.hear(HelloAck(SESSION, 0))
+        client.hear(HelloAck(SESSION, 0, 5000))
         client.pass_time(SILENCE_NS - 3 * SECOND_NS)
         assert told_us(client)[0] == 20_000
         assert ServerHeard(False) not in client.effects[:-1]
@@ -96,7 +96,7 @@ class TestSilence:
 
 def test_a_round_trip_too_short_to_be_measured_is_told_as_the_shortest_there_is() -> None:
     client = Client()
-    client.hear(HelloAck(SESSION, 1))
+    client.hear(HelloAck(SESSION, 1, 5000))
     client.heard()
     client.pass_time(0)
     assert told_us(client) == [1]

@@ -22,6 +22,22 @@ def estimator_of(*samples_ms: float) -> RttEstimator:
     return rtt
 
 
+class TestLongest:
+    def test_what_was_measured_may_be_longer_than_backoff_makes_it(self) -> None:
+        rtt = RttEstimator(rto_max_ns=60 * SECOND_NS)
+        rtt.sample(10 * SECOND_NS)
+        assert rtt.rto_ns == 30 * SECOND_NS
+        assert rtt.timeout_ns(NO_JITTER) == 30 * SECOND_NS
+        for _ in range(2 * LINEAR_TIMEOUTS):
+            rtt.timed_out()
+        assert rtt.timeout_ns(NO_JITTER) == 30 * SECOND_NS
+
+    def test_but_not_than_its_own_limit(self) -> None:
+        rtt = RttEstimator(rto_max_ns=60 * SECOND_NS)
+        rtt.sample(100 * SECOND_NS)
+        assert rtt.rto_ns == 60 * SECOND_NS
+
+
 class TestEstimate:
     def test_before_any_sample_the_timeout_is_the_initial_one(self) -> None:
         assert RttEstimator().rto_ns == RTO_INITIAL_NS

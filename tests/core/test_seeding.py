@@ -103,7 +103,7 @@ class TestSeeding:
         (deliver,) = bench.delivered(a)
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.SEEDING  # the kernel has not yet taken it all
-        bench.server.delivery_sent(a.session, deliver.number, bench.now)
+        bench.sent(a, deliver.number)
         assert file.phase is Phase.EXCHANGING
         (seeded,) = bench.effects(FileSeeded)
         assert (seeded.share_count, seeded.chunk_count, seeded.cached_bytes) == (1, 2, 0)

@@ -18,16 +18,19 @@ from pspd.core.effects import (
     FileDeclined,
     FileSeeded,
     Milestone,
+    SendDatagram,
     ServerEffect,
     StartExchange,
     address_text,
 )
-from pspd.core.parameters import CLASSIC, FAST, default_cache_chunks
+from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
 from pspd.core.ranges import Range
-from pspd.core.server import LEASE_NS
+from pspd.core.server import LEASE_NS, REACH_NS
 from pspd.core.shared_file import Phase
 from pspd.core.wire import (
     Hello,
+    HelloAck,
+    decode_datagram,
 )
 from pspd.errors import BadArgument, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
 from tests.core.bench import Bench, address_of
@@ -100,6 +103,21 @@ class TestMembership:
         bench.pass_time(LEASE_NS)
         assert bench.server.members == {}
         assert bench.server.next_timeout() is None
+
+    def test_the_more_members_there_are_the_longer_a_lease_is_and_the_seldomer_hellos(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server, "LEASE_NS_PER_MEMBER", 6 * SECOND_NS)
+        monkeypatch.setattr(server, "HELLO_NS_PER_MEMBER", 6 * SECOND_NS)
+        bench = Bench()
+        bench.join("a")
+        assert (bench.server.lease_ns, bench.server.hello_ns) == (LEASE_NS, 6 * SECOND_NS)
+        bench.join("b")
+        assert (bench.server.lease_ns, bench.server.hello_ns) == (12 * SECOND_NS, 12 * SECOND_NS)
+        bench.join("c")
+        assert bench.server.hello_ns == REACH_NS // 2  # who says nothing for longer would be out of reach
+        last = bench.effects(SendDatagram)[-1]
+        assert decode_datagram(last.data) == HelloAck(bench.server.members["c"].session, 1, 15_000)
 
     def test_a_session_is_never_zero_and_never_one_in_use(self) -> None:
         bench = Bench()
@@ -318,6 +336,6 @@ class TestCacheCommands:
         bench.contribute(bench.frame(b, file, 2, 4))
         (deliver,) = bench.delivered(a)
         assert bench.server.clear_cache(bench.now) == 0  # it is being sent
-        bench.server.delivery_sent(a.session, deliver.number, bench.now)
+        bench.sent(a, deliver.number)
         assert bench.server.clear_cache(bench.now) == 2
         assert bench.server.cache.used_chunks == 0

@@ -56,7 +56,7 @@ class TestDrops:
     def test_datagrams_that_are_not_for_a_server_or_of_nobody(self) -> None:
         bench = Bench()
         member = bench.join("a")
-        bench.send(member, HelloAck(member.session, 1))
+        bench.send(member, HelloAck(member.session, 1, 5000))
         bench.send(member, Hello(NOBODY, 1, 0))
         assert self.drops(bench) == [(DropReason.UNKNOWN_KIND, "a"), (DropReason.UNKNOWN_SESSION, "a:1")]
 

@@ -96,7 +96,7 @@ class TestUnits:
             (deliver,) = bench.delivered(a)
             bench.ask(a, file, acknowledged=deliver.number)
             assert file.held["a"].chunk_count - held_before == gained
-            bench.server.delivery_sent(a.session, deliver.number, bench.now)
+            bench.sent(a, deliver.number)
 
     def test_who_lost_half_a_unit_holds_nothing_of_it(self) -> None:
         bench, file = self.exchange()

@@ -26,6 +26,7 @@ from pspd.core.wire import (
     HelloAck,
     Kind,
     Request,
+    RequestAck,
     WireError,
     decode_datagram,
     decode_frame,
@@ -55,7 +56,8 @@ requests = st.builds(
 )
 asked = st.builds(lambda span, responder: Asked(*span, responder), ranges, u64)
 broadcasts = st.builds(Broadcast, u64, file_ids, u64, st.lists(asked, max_size=BROADCAST_RANGES_MAX).map(tuple))
-datagrams = st.builds(Hello, u64, u32, u32) | st.builds(HelloAck, u64, u32) | requests | broadcasts
+hellos = st.builds(Hello, u64, u32, u32) | st.builds(HelloAck, u64, u32, u32)
+datagrams = hellos | requests | st.builds(RequestAck, u64, file_ids, u32, u32) | broadcasts
 links = st.builds(Frame, st.just(Kind.LINK), u64)
 transfers = st.builds(
     lambda kind, session, file_id, span, length, number, echo: Frame(
@@ -82,7 +84,7 @@ def header(kind: int, flags: int = 0) -> bytes:
 
 GOLDEN: list[tuple[Datagram, str]] = [
     (Hello(SESSION, 9, 1500), "50530101 00000000 0102030405060708" + "00" * 16 + "00000009 000005dc"),
-    (HelloAck(SESSION, 9), "50530102 00000000 0102030405060708" + "00" * 16 + "00000009 00000000"),
+    (HelloAck(SESSION, 9, 5000), "50530102 00000000 0102030405060708" + "00" * 16 + "00000009 00001388"),
     (
         Request(SESSION, FILE_ID, 3, 4, 5, (Range(6, 7), Range(0, 2)), repeated=True),
         "50530103 00000001 0102030405060708"
@@ -90,6 +92,10 @@ GOLDEN: list[tuple[Datagram, str]] = [
         + FILE_ID.hex()
         + "00000003 0000000000000004 00000005 0002"
         + "00000006 00000007 00000000 00000002",
+    ),
+    (
+        RequestAck(SESSION, FILE_ID, 3, 60000),
+        "50530105 00000000 0102030405060708" + "00" * 16 + FILE_ID.hex() + "00000003 0000ea60",
     ),
     (
         Broadcast(SESSION, FILE_ID, 3, (Asked(6, 7, 8), Asked(0, 2, EVERY_HOLDER))),
@@ -199,10 +205,11 @@ class TestRefusedDatagrams:
             (b"XX" + header(Kind.HELLO)[2:] + bytes(8), DropReason.BAD_MAGIC),
             (b"PS\x02" + header(Kind.HELLO)[3:] + bytes(8), DropReason.BAD_VERSION),
             (header(0) + bytes(8), DropReason.UNKNOWN_KIND),
-            (header(5) + bytes(8), DropReason.UNKNOWN_KIND),
+            (header(6) + bytes(8), DropReason.UNKNOWN_KIND),
             (header(Kind.DELIVERY) + bytes(60), DropReason.UNKNOWN_KIND),
             (header(Kind.HELLO) + bytes(7), DropReason.BAD_LENGTH),
             (header(Kind.HELLO_ACK) + bytes(9), DropReason.BAD_LENGTH),
+            (header(Kind.REQUEST_ACK) + bytes(39), DropReason.BAD_LENGTH),
             (header(Kind.REQUEST) + bytes(49), DropReason.TOO_SHORT),
             (header(Kind.REQUEST) + bytes(49) + b"\1" + bytes(7), DropReason.BAD_LENGTH),
             (header(Kind.REQUEST) + bytes(49) + b"\1" + bytes(8), DropReason.BAD_RANGE),

@@ -1,0 +1,394 @@
+"""What is fetched, of whom, and what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pspd.core import fetching, relay
+from pspd.core.effects import (
+    CloseLink,
+    Deliver,
+    Milestone,
+    SendDatagram,
+)
+from pspd.core.members import Member
+from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS
+from pspd.core.ranges import RangeSet
+from pspd.core.storage import Held
+from pspd.core.wire import (
+    EVERY_HOLDER,
+    OWNERS,
+    Asked,
+    Broadcast,
+    decode_datagram,
+)
+from tests.core.bench import Bench
+
+
+class TestFetching:
+    def test_a_miss_is_broadcast_to_all_and_names_the_owner_of_the_share(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 9)
+        bench.ask(a, file, (3, 5), (6, 9))
+        sent = bench.effects(SendDatagram)
+        assert {effect.address[0] for effect in sent} == {"a", "b", "c"}
+        broadcast = decode_datagram(sent[0].data)
+        assert isinstance(broadcast, Broadcast)
+        assert [(e.start, e.stop, e.responder) for e in broadcast.asked] == [
+            (3, 5, b.session),
+            (6, 9, c.session),
+        ]
+
+    def test_where_all_of_a_run_of_shares_is_missed_their_owners_are_asked_at_once(self) -> None:
+        bench = Bench()
+        a, b, c, d, e = (bench.join(name) for name in "abcde")
+        file = bench.exchange("f", 10)
+        bench.ask(a, file, (3, 7), (8, 10))
+        entries = [(entry.start, entry.stop, entry.responder) for entry in bench.asked("a")]
+        assert entries == [(3, 7, OWNERS), (8, 10, e.session)]
+        for owner, span in ((b, (3, 4)), (c, (4, 6)), (d, (6, 7)), (e, (8, 10))):
+            assert bench.contribute(bench.frame(owner, file, *span))
+
+    def test_but_not_where_another_than_the_owner_has_to_send(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 6)
+        bench.ask(a, file, (4, 6))
+        assert bench.contribute(bench.frame(c, file, 4, 6))
+        (deliver,) = bench.delivered(a)
+        bench.sent(a, deliver.number)
+        bench.ask(a, file, acknowledged=deliver.number)
+        bench.server.client_left(c.session, "it left", bench.now)
+        bench.server.clear_cache(bench.now)
+        d = bench.join("d")
+        bench.ask(d, file, (2, 6))
+        entries = [(entry.start, entry.stop, entry.responder) for entry in bench.asked("a")]
+        assert entries == [(2, 4, b.session), (4, 6, a.session)]
+
+    def test_what_one_holder_can_send_at_once_is_fetched_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fetching, "BROADCAST_NS_PER_MEMBER", 100 * MILLISECOND_NS)
+        bench = Bench()
+        clients = [bench.join(name) for name in "abcd"]
+        file = bench.seed("f", 8)
+        bench.pass_time(SECOND_NS)
+        bench.ask(clients[0], file, (0, 2))
+        source = bench.server.members["source of f"]
+        assert bench.asked("a") == [Asked(0, 2, source.session)]
+        for index in (3, 1, 2):
+            bench.ask(clients[index], file, (2 * index, 2 * index + 2))
+        assert bench.contribute(bench.frame(source, file, 0, 2))
+        assert bench.asked("a") == []  # a broadcast was only a moment ago
+        while not (asked := bench.asked("a")):
+            bench.pass_time(MILLISECOND_NS)
+        entries = [(entry.start, entry.stop, entry.responder) for entry in asked]
+        assert entries == [(6, 8, source.session), (2, 6, source.session)]
+        assert bench.contribute(bench.frame(source, file, 2, 6, number=2))
+        assert [deliver.frame.start for deliver in bench.effects(Deliver)] == [2, 4]
+
+    def test_a_request_for_what_is_being_fetched_joins_and_a_cached_one_is_a_hit(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 6)
+        bench.ask(a, file, (2, 4))
+        assert len(bench.asked("a")) == 1
+        bench.ask(c, file, (2, 4))
+        assert bench.asked("a") == []
+        bench.contribute(bench.frame(b, file, 2, 4))
+        delivers = bench.effects(Deliver)
+        assert [deliver.session for deliver in delivers] == [a.session, c.session]
+        for deliver in delivers:
+            assert b"".join(deliver.views) == bench.data[file.file_id][2048:4096]
+            bench.sent(deliver, deliver.number)
+        bench.ask(c, file, (2, 3))  # what was promised is acknowledged or on its way: nothing new
+        assert bench.effects(Deliver) == []
+        bench.ask(c, file, (2, 3), acknowledged=delivers[1].number)
+        assert len(bench.effects(Deliver)) == 1
+        cache = bench.server.cache
+        assert (cache.hit_count, cache.miss_count, cache.join_count) == (1, 2, 2)
+
+    def test_the_window_of_a_client_bounds_what_is_promised(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 30)
+        bench.ask(a, file, (10, 30), window_chunks=4)
+        (asked,) = bench.asked("a")
+        assert bench.contribute(bench.frame(b, file, asked.start, asked.stop))
+        (deliver,) = bench.delivered(a)
+        assert (deliver.frame.start, deliver.frame.stop) == (10, 14)
+        bench.ask(c, file, (10, 20), window_chunks=3)  # hits, in part
+        (deliver,) = bench.delivered(c)
+        assert (deliver.frame.start, deliver.frame.stop) == (10, 13)
+        bench.ask(a, file, (10, 30), window_chunks=0)
+        assert bench.effects(Deliver) == []
+
+    def test_of_several_fetches_only_as_many_are_joined_as_the_window_allows(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 30)
+        bench.ask(a, file, (10, 30))
+        assert bench.asked("a") == [Asked(10, 30, OWNERS)]
+        bench.ask(b, file, (20, 30), window_chunks=2)
+        bench.ask(c, file, (10, 20), window_chunks=1)
+        for holder, span in ((b, (10, 20)), (c, (20, 30))):
+            assert bench.contribute(bench.frame(holder, file, *span))
+        delivers = bench.effects(Deliver)
+        assert sum(d.frame.stop - d.frame.start for d in delivers if d.session == b.session) == 2
+        assert sum(d.frame.stop - d.frame.start for d in delivers if d.session == c.session) == 1
+
+    def test_of_several_cached_ranges_only_as_many_are_delivered_as_the_window_allows(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 30)
+        bench.ask(a, file, (10, 15))
+        assert bench.contribute(bench.frame(b, file, 10, 15))
+        bench.server.poll()
+        bench.ask(c, file, (10, 11), (13, 14), window_chunks=1)
+        assert [deliver.frame.start for deliver in bench.delivered(c)] == [10]
+
+    def test_of_several_parts_of_a_fetch_only_as_many_are_joined_as_the_window_allows(self) -> None:
+        bench = Bench(cache_chunks=64)
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 30)
+        bench.ask(a, file, (10, 20))
+        bench.ask(c, file, (10, 12), (14, 16), window_chunks=2)
+        for asked in bench.asked("a"):
+            assert bench.contribute(bench.frame(b, file, asked.start, asked.stop))
+        delivered = [(d.frame.start, d.frame.stop) for d in bench.delivered(c)]
+        assert delivered == [(10, 12)]
+
+    def test_nothing_is_delivered_to_whom_nothing_can_reach(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        bench.server.link_closed(a.session, bench.now)
+        assert bench.contribute(bench.frame(b, file, 2, 4))
+        assert bench.effects(Deliver) == []
+        bench.ask(a, file, (2, 4))
+        assert bench.effects(Deliver) == []
+        assert bench.server.link_opened(a.session, bench.now)
+        bench.ask(a, file, (2, 4))
+        assert len(bench.delivered(a)) == 1
+
+    def test_a_client_that_waits_in_line_and_loses_its_link_leaves_the_line(self) -> None:
+        """Nobody fetches for it what is cached meanwhile, and came too late for it."""
+        bench = Bench(cache_chunks=8)
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 30)
+        d = bench.join("d")
+        bench.ask(a, file, (10, 18))  # fills the cache
+        bench.ask(d, file, (18, 20))  # is first in line,
+        bench.ask(c, file, (10, 20), window_chunks=9)  # is second, with room in its window for one chunk
+        bench.server.resize_cache(10, bench.now)
+        asked = bench.asked("a")
+        assert (asked[-1].start, asked[-1].stop) == (18, 20)
+        bench.server.link_closed(c.session, bench.now)
+        assert bench.contribute(bench.frame(b, file, 18, 20))
+        (deliver,) = bench.effects(Deliver)
+        assert deliver.session == d.session
+        bench.sent(d, deliver.number)
+        assert bench.asked("a") == []
+
+    def test_a_link_in_place_of_another_loses_what_the_other_carried(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        bench.contribute(bench.frame(b, file, 2, 4))
+        (lost,) = bench.delivered(a)
+        bench.sent(a, lost.number)
+        assert bench.server.link_opened(a.session, bench.now)
+        bench.ask(a, file, (2, 4))
+        assert len(bench.delivered(a)) == 1
+
+    def test_a_delivery_that_failed_is_asked_for_again(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        bench.contribute(bench.frame(b, file, 2, 4))
+        (deliver,) = bench.delivered(a)
+        bench.server.delivery_failed(a.session, deliver.number, bench.now)
+        assert file.traffic.delivered_bytes == 0
+        assert not file.held["a"].within(2, 4)
+        bench.ask(a, file, (2, 4))
+        (deliver,) = bench.delivered(a)
+        bench.sent(a, deliver.number)
+        bench.sent(a, deliver.number)  # twice is once
+        assert file.traffic.delivered_bytes == 1024 + 924
+        bench.server.client_left(a.session, "gone", bench.now)
+        bench.server.delivery_failed(a.session, deliver.number, bench.now)  # of one who is gone
+
+    def test_a_silent_holder_is_asked_again_then_everyone_is(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 6)
+        bench.reach(c, file, Milestone.COMPLETE)
+        d = bench.join("d")
+        bench.ask(a, file, (2, 4))
+        bench.ask(d, file, (2, 4), window_chunks=1)  # waits for a part of it
+        responders = []
+        for _ in range(4):
+            found = bench.asked("a")
+            responders += [asked.responder for asked in found]
+            deadline = bench.server.next_timeout()
+            assert deadline is not None
+            bench.pass_time(deadline - bench.now)
+        assert responders[:3] == [b.session, c.session, b.session]
+        # Everyone is asked unit by unit: not every holder has the same of it.
+        assert responders[3:] == [EVERY_HOLDER, EVERY_HOLDER]
+        number = bench.server._fetching._broadcast_number
+        assert bench.contribute(bench.frame(c, file, 3, 4, number))
+        assert bench.contribute(bench.frame(c, file, 2, 3, number))
+        delivers = bench.effects(Deliver)
+        assert [x.frame.start for x in delivers if x.session == a.session] == [3, 2]
+        assert [x.frame.start for x in delivers if x.session == d.session] == [3]
+
+    def test_where_every_holder_is_asked_a_range_that_none_has_whole_is_asked_unit_by_unit(self) -> None:
+        bench = Bench(replace(FAST, all_holders_answer=True))
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 20)
+        for name, span in (("c", (10, 12)), ("d", (12, 14))):
+            bench.join(name, held={file.file_id: Held(RangeSet([span]), complete=False)})
+        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.poll()
+        bench.ask(a, file, (10, 14))
+        bench.pass_time(3 * SECOND_NS)
+        asked = [(entry.start, entry.stop) for entry in bench.asked("a")]
+        assert asked[0] == (10, 14)
+        assert {(10, 11), (11, 12), (12, 13), (13, 14)} <= set(asked)
+
+    def test_a_fetch_that_nobody_answers_is_given_up_and_begun_anew(self) -> None:
+        bench = Bench(CLASSIC, 4)
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 3), window_chunks=1)
+        count = 0
+        while count < fetching.FETCH_TRIES_MAX + 2:
+            for member in (a, b):
+                bench.server.lease_renewed(member.session, bench.now)
+            bench.pass_time(SECOND_NS // 10)
+            count += len(bench.asked("a"))
+        assert bench.server.cache.miss_count == 2
+        assert bench.server.cache.used_chunks == 1
+        assert bench.contribute(bench.frame(b, file, 2, 3, bench.server._fetching._broadcast_number))
+
+    def test_a_fetch_for_someone_who_is_gone_ends(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        bench.server.client_left(a.session, "gone", bench.now)
+        bench.pass_time(3 * SECOND_NS)
+        assert bench.server.cache.used_chunks == 0
+        assert len(file.fetches) == 0
+        assert b.asked_chunks == 0
+
+    def test_a_contribution_that_does_not_end_costs_its_sender_the_link(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        frame = bench.frame(b, file, 2, 4)
+        assert bench.start(frame)
+        bench.live(fetching.RECEIVE_TIMEOUT_NS)
+        assert bench.effects(CloseLink) == [CloseLink(b.session)]
+        bench.server.contribution_aborted(frame, bench.now)
+        bench.server.link_closed(b.session, bench.now)
+        bench.pass_time(0)
+        assert [asked.responder for asked in bench.asked("a")] == [b.session]
+
+    def test_one_that_still_does_not_end_costs_its_sender_the_next_link_too(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        assert bench.start(bench.frame(b, file, 2, 4))
+        for _ in range(2):
+            bench.live(fetching.RECEIVE_TIMEOUT_NS - SECOND_NS)
+            assert bench.effects(CloseLink) == []
+            bench.live(SECOND_NS)
+            assert bench.effects(CloseLink) == [CloseLink(b.session)]
+
+    def test_a_broadcast_that_a_later_answer_overtook_is_sent_again_before_its_time(self) -> None:
+        bench = Bench(cache_chunks=256)
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 20)
+        bench.ask(a, file, (10, 11))
+        bench.ask(a, file, (10, 12))
+        first, second = bench.asked("a")
+        assert bench.contribute(bench.frame(b, file, second.start, second.stop, number=2))
+        bench.pass_time(fetching.REORDERING_NS_MIN)
+        assert [asked.start for asked in bench.asked("a")] == [first.start]
+
+    def test_a_holder_that_is_busy_sending_is_not_asked_again(self) -> None:
+        bench = Bench(cache_chunks=256)
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 20)
+        bench.ask(a, file, (10, 11))
+        bench.ask(a, file, (11, 12))
+        bench.server.poll()
+        assert bench.start(bench.frame(b, file, 10, 11))
+        bench.pass_time(5 * SECOND_NS)
+        assert bench.asked("a") == []
+
+    def test_a_stalled_chunk_does_not_keep_back_the_others(self) -> None:
+        bench = Bench(CLASSIC, 8)
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 9)
+        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.poll()
+        bench.ask(a, file, (3, 9), window_chunks=1)
+        assert [(asked.start, asked.stop) for asked in bench.asked("a")] == [(6, 7)]
+        assert c.reachable
+
+    def test_after_several_shares_without_a_holder_a_client_waits_in_line(self) -> None:
+        bench = Bench()
+        names = [f"c{index:02}" for index in range(relay.SHARES_TRIED_MAX + 3)]
+        members = [bench.join(name) for name in names]
+        file = bench.exchange("f", len(members))
+        for member in members[1:-1]:
+            bench.server.link_closed(member.session, bench.now)
+        bench.server.poll()
+        bench.ask(members[0], file, (1, len(members)))
+        assert bench.asked(names[0]) == []
+        bench.ask(members[0], file, (len(members) - 1, len(members)))
+        assert len(bench.asked(names[0])) == 1
+
+    def test_who_does_not_read_keeps_only_part_of_the_cache_from_the_others(self) -> None:
+        bench = Bench(cache_chunks=4)
+        slow, quick, holder = (bench.join(name) for name in ("slow", "quick", "holder"))
+        file = bench.exchange("f", 24)
+
+        def fetched_for(member: Member) -> list[Deliver]:
+            for asked in bench.asked(member.name):
+                assert bench.contribute(bench.frame(holder, file, asked.start, asked.stop))
+            return bench.delivered(member)
+
+        bench.ask(slow, file, (16, 18), (22, 24))
+        stuck = fetched_for(slow)
+        assert [deliver.frame.start for deliver in stuck] == [16, 17]
+        bench.ask(quick, file, (18, 24))
+        for start in (18, 20, 22):
+            delivers = fetched_for(quick)
+            assert [deliver.frame.start for deliver in delivers] == [start, start + 1]
+            for deliver in delivers:
+                bench.sent(quick, deliver.number)
+        bench.server.poll()
+        # What was in its way is gone: it is served what is cached.
+        bench.sent(slow, stuck[0].number)
+        assert len(bench.delivered(slow)) == 1
+
+    def test_a_client_that_completes_otherwise_wants_nothing_more(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.ask(a, file, (2, 4))
+        bench.contribute(bench.frame(b, file, 2, 4))
+        (deliver,) = bench.delivered(a)
+        bench.reach(a, file, Milestone.COMPLETE)
+        bench.sent(a, deliver.number)
+        assert bench.effects(Deliver) == []

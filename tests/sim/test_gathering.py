@@ -1,0 +1,28 @@
+"""What is gathered, seldom in a small network, made frequent."""
+
+from __future__ import annotations
+
+import pytest
+
+from pspd.core import fetching, relay
+from pspd.core.parameters import MILLISECOND_NS
+from pspd.sim.scenario import run_seed
+
+
+@pytest.mark.parametrize(
+    ("seed", "handing_out_ns", "broadcast_ns"),
+    [
+        # While chunks were gathered, whoever was in line for room had them fetched a second time.
+        (77, 30 * MILLISECOND_NS, 0),
+        *((seed, 2 * MILLISECOND_NS, 0) for seed in range(4)),
+        *((seed, 0, 10 * MILLISECOND_NS) for seed in range(4, 8)),
+        *((seed, MILLISECOND_NS, MILLISECOND_NS) for seed in range(8, 12)),
+    ],
+)
+def test_nothing_goes_wrong_while_much_is_gathered(
+    monkeypatch: pytest.MonkeyPatch, seed: int, handing_out_ns: int, broadcast_ns: int
+) -> None:
+    monkeypatch.setattr(relay, "HANDING_OUT_NS_PER_WAITING", handing_out_ns)
+    monkeypatch.setattr(fetching, "BROADCAST_NS_PER_MEMBER", broadcast_ns)
+    outcome = run_seed(seed)
+    assert outcome.kind == "ok", outcome.text
