@@ -7,7 +7,6 @@ import os
 import selectors
 import shutil
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ from typing import IO, Any, Self, cast
 
 from pspctl.deadline import Deadline
 from pspctl.units import plain_text
+from pspd.config import DAEMON_COMMAND
 from pspd.errors import InternalError, LimitReached, TimedOut, WrongState
 
 CLIENTS_PER_PROCESS_MAX = 1000
@@ -22,7 +22,6 @@ START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 CLIENT_NAME = "client"
 WORK_FOLDER = ".psp"
-DAEMON_COMMAND = (sys.executable, "-m", "pspd")
 
 
 class Daemon:

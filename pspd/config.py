@@ -1,12 +1,15 @@
-"""How sizes and addresses are written, by people and in files."""
+"""How sizes and addresses are written, by people and in files; and how a daemon is started on this machine."""
 
 from __future__ import annotations
 
 import re
+import sys
 
 from pspd.errors import BadArgument
 
 DEFAULT_LISTEN = "127.0.0.1:7070"
+DAEMON_COMMAND = (sys.executable, "-P", "-m", "pspd")
+"""The daemon of this very installation: -P, so that nothing of the same name in the current folder is taken for it."""
 
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 _SIZE = re.compile(r"(\d+)\s*([A-Za-z]*)", re.ASCII)

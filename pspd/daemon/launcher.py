@@ -8,11 +8,11 @@ import json
 import os
 import secrets
 import socket
-import sys
 from pathlib import Path
 
 import platformdirs
 
+from pspd.config import DAEMON_COMMAND
 from pspd.daemon.process import LEASH
 from pspd.errors import BadArgument, PspError
 
@@ -47,9 +47,7 @@ class Launcher:
         name = f"{socket.gethostname()[:40]}-{secrets.token_hex(2)}"
         arguments = ["client", "--server", server, "--dir", folder or str(default_folder())]
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "pspd",
+            *DAEMON_COMMAND,
             *arguments,
             "--name",
             name,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from pathlib import Path
 
 import pytest
 
+from pspd.config import DAEMON_COMMAND
 from pspd.core.parameters import FAST
 from pspd.daemon import launcher as launcher_module
 from pspd.daemon.launcher import LAUNCH_MAX, Launcher, default_folder
@@ -23,7 +23,7 @@ SERVER = "127.0.0.1:1"
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A program that is started in place of Python; the test writes it. Notes its pid and arguments."""
     script = tmp_path / "stand-in"
-    monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.setattr(launcher_module, "DAEMON_COMMAND", (str(script), *DAEMON_COMMAND[1:]))
     return script
 
 
@@ -63,7 +63,7 @@ async def test_it_gives_the_names_that_the_process_says(stand_in: Path) -> None:
     assert await launcher.launch(2, "/srv/files", SERVER) == ["x-0", "x-1"]
     ((pid, *arguments),) = noted(stand_in)
     assert is_running(pid)
-    assert arguments[:7] == ["-m", "pspd", "client", "--server", SERVER, "--dir", "/srv/files"]
+    assert arguments[:8] == ["-P", "-m", "pspd", "client", "--server", SERVER, "--dir", "/srv/files"]
     assert arguments[-2:] == ["--count", "2"]
     await launcher.stop()
     assert not is_running(pid)
@@ -75,7 +75,7 @@ async def test_each_launch_has_names_of_its_own_and_a_folder(stand_in: Path) -> 
     launcher = Launcher()
     await launcher.launch(1, "", SERVER)
     await launcher.launch(1, "", SERVER)
-    first, second = (dict(zip(words[4::2], words[5::2], strict=False)) for words in noted(stand_in))
+    first, second = (dict(zip(words[5::2], words[6::2], strict=False)) for words in noted(stand_in))
     assert first["--dir"] == second["--dir"] == str(default_folder())
     assert first["--name"] != second["--name"]
     await launcher.stop()
