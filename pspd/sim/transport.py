@@ -18,11 +18,21 @@ if TYPE_CHECKING:
 SERVER: Address = ("server", 1)
 SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
 """What the kernels of both sides take of one connection before its reader has read it."""
-DATAGRAM_HEAD_BYTES = 28
-"""IP's and UDP's own."""
+ETHERNET_BYTES = 14
+DATAGRAM_HEAD_BYTES = ETHERNET_BYTES + 20 + 8
+"""Ethernet's, IP's and UDP's own."""
+SEGMENT_HEAD_BYTES = ETHERNET_BYTES + 20 + 32
+"""Ethernet's, IP's and TCP's own, with its usual options."""
+SEGMENT_BYTES = 1448
+"""What one packet of a connection carries."""
 REDIAL_NS = 50 * MILLISECOND_NS
 RETRY_NS = SECOND_NS
 """How soon what waits for a cut wire, or for a reader, is tried again."""
+
+
+def on_the_wire(byte_count: int) -> int:
+    """How many bytes of a cable so many bytes of a connection take; acknowledgements are left out."""
+    return byte_count + -(-byte_count // SEGMENT_BYTES) * SEGMENT_HEAD_BYTES
 
 
 class Transport:
@@ -115,7 +125,7 @@ class Transport:
     def _send_down(self, client: Client, link: Link, delivery: Deliver) -> None:
         frame, server_life = delivery.frame, self._world.server_life
         payload = b"".join(delivery.views) if self._world.content.copied else b""
-        size = FRAME_BYTES + frame.length
+        size = on_the_wire(FRAME_BYTES + frame.length)
         delay = self._world.delay(client)
         begins, ends = self.up.take(size, self._world.now)
         _, arrives = client.down.take(size, begins + delay, ends + delay)
@@ -160,7 +170,7 @@ class Transport:
             self._delivery_over(server_life, delivery, False)
             return
         payload = b"".join(delivery.views) if self._world.content.copied else b""
-        size, delay = FRAME_BYTES + frame.length, self._world.delay(client)
+        size, delay = on_the_wire(FRAME_BYTES + frame.length), self._world.delay(client)
         begins, ends = self.up.take(size, self._world.now)
         _, arrives = client.down.take(size, begins + delay, ends + delay)
         self._sent(server_life, delivery)
@@ -201,7 +211,7 @@ class Transport:
                 return
             if client.forge is not None:
                 payload = client.forge(frame, payload or b"")
-        size, delay = FRAME_BYTES + frame.length, self._world.delay(client)
+        size, delay = on_the_wire(FRAME_BYTES + frame.length), self._world.delay(client)
         begins, ends = client.up.take(size, self._world.now)
         starts, arrives = self.down.take(size, begins + delay, ends + delay)
         self._world.clock.at(starts, self._head_arrives, client, life, link, frame, payload, arrives)

@@ -1,0 +1,184 @@
+"""How good forecasts are: the same networks foretold and built, of hosts with shaped cables, and compared.
+
+Each network is a server, a source and clients, every one a network namespace with a cable of a speed of its own.
+Prints what ``pspctl simulate`` would say, what happened (medians), and the ratio of the two, as rows of the
+table in docs/simulation.md. Needs root; run it from the repository's folder with
+``.venv/bin/python -m scripts.experiments.forecasts``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pspd.core.manifest import CHUNK_BYTES
+from pspd.core.parameters import MILLISECOND_NS, PROFILES, default_cache_chunks
+from pspd.sim.forecast import Forecast, Plan, forecast
+from pspd.sim.hosts import Access
+from pspd.sim.wires import Weather
+from tests.lab.network import Lab
+from tests.support.daemons import BIN, Network
+from tests.support.files import random_file
+from tests.support.hosts import Host
+
+MBIT = 125_000
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One network: speeds in Mbit/s each way, sizes in bytes, loss of 1 each way."""
+
+    clients: int
+    size_bytes: int
+    server_mbit: float
+    client_mbit: float
+    cache_bytes: int = 0
+    profile: str = "fast"
+    loss: float = 0.0
+
+    def __str__(self) -> str:
+        cache = f"{self.cache_bytes // KIB} KiB" if self.cache_bytes else "usual"
+        cells = (
+            f"{self.clients}",
+            f"{self.size_bytes / MIB:g} MiB",
+            f"{self.server_mbit:g} / {self.client_mbit:g}",
+            cache,
+            f"{self.loss:.0%}",
+        )
+        return " | ".join(cells)
+
+
+COMPARED = ("exchange, s", "server sent, MiB", "files contributed", "datagrams")
+CASES = (
+    Case(8, 64 * MIB, 200, 200),
+    Case(8, 32 * MIB, 100, 100),
+    Case(4, 32 * MIB, 400, 100),
+    Case(4, 32 * MIB, 500, 50),
+    Case(16, 8 * MIB, 200, 50),
+    Case(8, 32 * MIB, 100, 100, cache_bytes=MIB),
+    Case(8, 16 * MIB, 100, 50, cache_bytes=256 * KIB),
+    Case(8, 32 * MIB, 100, 100, loss=0.05),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is compared: seconds of the exchange, bytes, datagrams; all of the exchange, but what the server sent."""
+
+    exchange_seconds: float
+    contributed_bytes: float
+    delivered_bytes: float
+    server_sent_bytes: float
+    datagrams: float
+
+
+def foretold(case: Case) -> Figures:
+    """What the simulator says."""
+    parameters = PROFILES[case.profile]
+    weather = Weather(delay_ns=MILLISECOND_NS // 20, loss=case.loss)
+    rate = int(case.client_mbit * MBIT)
+    told: Forecast = forecast(
+        Plan(
+            client_count=case.clients,
+            size_bytes=case.size_bytes,
+            parameters=parameters,
+            cache_chunks=case.cache_bytes // CHUNK_BYTES or default_cache_chunks(parameters),
+            access=Access(weather, up_rate=rate, down_rate=rate),
+            server_rate=int(case.server_mbit * MBIT),
+            source=Access(Weather(delay_ns=MILLISECOND_NS // 20), up_rate=rate, down_rate=rate),
+        )
+    )
+    return Figures(
+        told.exchange_seconds,
+        told.contributed_bytes,
+        told.delivered_bytes,
+        told.server_sent_bytes,
+        told.request_datagrams + told.broadcast_datagrams,
+    )
+
+
+def built(case: Case) -> Figures:
+    """What really happens."""
+    with tempfile.TemporaryDirectory() as name, Lab(2 + case.clients) as lab:
+        folder = Path(name)
+        server, source, *clients = lab.hosts
+        file = random_file(folder / "file.bin", case.size_bytes)
+        with Network(folder / "network", server) as network:
+            cache = ("--cache", str(case.cache_bytes)) if case.cache_bytes else ()
+            network.server("--profile", case.profile, *cache)
+            names = [f"c{index}" for index in range(case.clients)]
+            for client, host in zip(names, clients, strict=True):
+                network.client(client, host=host)
+                if case.loss:
+                    lab.loss(host, 100 * case.loss)
+            lab.shape(server, case.server_mbit)
+            for host in (source, *clients):
+                lab.shape(host, case.client_mbit)
+            before = _sent_bytes(server)
+            seeded = seed(network, source, file, case.clients)
+            sent = _sent_bytes(server) - before
+            network.await_copies(file, names)
+        traffic = seeded["file"]["traffic"]
+        return Figures(
+            seeded["seconds"]["exchange"],
+            traffic["contributed_bytes"] - traffic["seeding_contributed_bytes"],
+            traffic["delivered_bytes"] - traffic["seeding_delivered_bytes"],
+            sent,
+            traffic["request_datagrams"] + traffic["broadcast_datagrams"],
+        )
+
+
+def seed(network: Network, source: Host, file: Path, count: int) -> dict[str, Any]:
+    """Seeds a file from a host of its own, and waits until all have it."""
+    command = [BIN / "pspctl", "seed", file, "--clients", count, "--wait", "-o", "json"]
+    done = source.run(command, timeout=600, env=network.environment)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def _sent_bytes(host: Host) -> int:
+    return int(host.run(["cat", "/sys/class/net/eth0/statistics/tx_bytes"]).stdout)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="build each network so often")
+    arguments = parser.parse_args()
+    titles = ("clients", "file", "Mbit/s, server / client", "cache", "loss", *COMPARED)
+    print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
+    for case in CASES:
+        told = foretold(case)
+        real = [quietly(built, case) for _ in range(arguments.runs)]
+        cells = [
+            _cell(told.exchange_seconds, [each.exchange_seconds for each in real], 1),
+            _cell(told.server_sent_bytes, [each.server_sent_bytes for each in real], MIB),
+            _cell(told.contributed_bytes, [each.contributed_bytes for each in real], case.size_bytes),
+            _cell(told.datagrams, [each.datagrams for each in real], 1),
+        ]
+        print(f"| {case} | {' | '.join(cells)} |", flush=True)
+
+
+def quietly(build: Callable[[Case], Figures], case: Case) -> Figures:
+    """Builds a network without showing what its daemons logged."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return build(case)
+
+
+def _cell(told: float, real: list[float], unit: float) -> str:
+    middle = statistics.median(real)
+    return f"{told / unit:.4g} : {middle / unit:.4g} = {told / middle:.2f}"
+
+
+if __name__ == "__main__":
+    main()
