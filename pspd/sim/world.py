@@ -318,11 +318,13 @@ class World:
             self.clock.at(deadline, self._wake_server, deadline)
 
     def _settle_client(self, client: Client) -> None:
+        life = client.life
         for effect in client.machine.poll():
+            if client.life != life:
+                break  # its session has ended, and with it what was still to be done
             for observer in self.observers:
                 observer.client_did(client, effect)
-            if client.alive:
-                self._carry_out_of(client, effect)
+            self._carry_out_of(client, effect)
         deadline = client.machine.next_timeout() if client.alive else None
         if deadline is not None and (client.wakes_at is None or deadline < client.wakes_at):
             client.wakes_at = deadline

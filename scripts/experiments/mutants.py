@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pspd.core import fetching, relay
 from pspd.core.cache import Cache
 from pspd.core.catalogue import Catalogue
 from pspd.core.client import ClientMachine
@@ -19,7 +20,7 @@ from pspd.core.download import Download
 from pspd.core.fetching import Fetching
 from pspd.core.holdings import Holdings
 from pspd.core.manifest import Manifest
-from pspd.core.parameters import SECOND_NS
+from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.relay import Relay
 from pspd.core.server import ServerMachine
@@ -60,13 +61,35 @@ def cache_the_unasked(patch: pytest.MonkeyPatch) -> None:
 def one_waiter_alone(patch: pytest.MonkeyPatch) -> None:
     hand_out = Relay._hand_out
 
-    def to_the_first(self: Any, file: Any) -> None:
+    def to_the_first(self: Any, file: Any, now: int) -> None:
         waiting = file.waiting
         file.waiting = dict.fromkeys(list(waiting)[:1])
-        hand_out(self, file)
+        hand_out(self, file, now)
         file.waiting = waiting
 
     patch.setattr(Relay, "_hand_out", to_the_first)
+
+
+def fetch_the_gathered(patch: pytest.MonkeyPatch) -> None:
+    hit = Relay._hit
+
+    def unless_in_line(self: Any, interest: Any) -> None:
+        if not self._serving_the_line:
+            hit(self, interest)
+
+    def hit_or_fetch(self: Any, interest: Any, *, ahead: bool = False) -> bool:
+        self._serving_the_line = ahead
+        return bool(as_it_is(self, interest, ahead=ahead))
+
+    as_it_is = Relay._hit_or_fetch
+    patch.setattr(relay, "HANDING_OUT_NS_PER_WAITING", 30 * MILLISECOND_NS)
+    patch.setattr(Relay, "_hit", unless_in_line)
+    patch.setattr(Relay, "_hit_or_fetch", hit_or_fetch)
+
+
+def never_give_up(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Fetching, "_is_available", lambda self, fetch: True)
+    patch.setattr(fetching, "FETCH_TRIES_MAX", 10**9)
 
 
 def overlapping_shares(patch: pytest.MonkeyPatch) -> None:
@@ -103,7 +126,7 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
         {"R2 every share is held", "R2 the server forgets"},
     ),
     "the server does not forget": (
-        replaced(Relay, "forget", lambda self, file: 0),
+        replaced(Relay, "forget", lambda self, file, now: 0),
         {"R2 the server forgets"},
     ),
     "shares overlap": (overlapping_shares, {"R1 division", "AssertionError"}),
@@ -139,12 +162,18 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
         replaced(SharedFile, "reassign", lambda self, names, preferred: []),
         {"liveness"},
     ),
-    "a member that is back is not served": (
-        replaced(Relay, "reached", lambda self, member: None),
-        {"R9 handed to who waits"},
+    "what is gathered is fetched a second time": (fetch_the_gathered, {"AssertionError"}),
+    "what nobody holds any more is fetched for ever": (never_give_up, {"liveness"}),
+    "who sends wrong bytes is asked again and again": (
+        replaced(Fetching, "_suspect", lambda self, member, file, span: None),
+        {"liveness"},
     ),
-    "what nobody holds any more is fetched for ever": (
-        replaced(Fetching, "_is_available", lambda self, fetch: True),
+    "what has come is gathered and not handed out": (
+        replaced(Relay, "received", lambda self, fetch, now: None),
+        {"R9 handed to who waits", "liveness"},
+    ),
+    "a broadcast that was gathered is not sent": (
+        replaced(Fetching, "_ask_due", property(lambda self: 10**18)),
         {"liveness"},
     ),
 }
