@@ -30,7 +30,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pspd.store": ("pspd.store", *LOWER),
     "pspd.rpc": ("pspd.rpc", "pspd.v1", "pspd.config", *LOWER),
     "pspd.daemon": ("pspd.daemon", "pspd.rpc", "pspd.net", "pspd.store", "pspd.config", "pspd.v1", *LOWER),
-    "pspd.sim": ("pspd.sim", "pspd.store.memory", "pspd.store.intake", "pspd.store.digests", *LOWER),
+    "pspd.sim": ("pspd.sim", "pspd.store.memory", "pspd.store.digests", *LOWER),
     "pspd.cli": ("pspd.cli", "pspd.daemon", "pspd.net.faults", "pspd.config", "pspd.sim", *LOWER),
     "pspd.__main__": ("pspd.cli",),
     "pspd": (),

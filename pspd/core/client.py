@@ -242,10 +242,7 @@ class ClientMachine:
             self._drop(DropReason.UNKNOWN_SESSION, origin)
         elif download is None:
             self._drop(DropReason.UNKNOWN_FILE, origin)
-        elif (
-            frame.stop > download.manifest.chunk_count
-            or frame.length != download.manifest.byte_span(frame.start, frame.stop)[1]
-        ):
+        elif not download.manifest.has_range(frame.start, frame.stop, frame.length):
             self._drop(DropReason.BAD_RANGE, origin)
         else:
             return True

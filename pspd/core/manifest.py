@@ -174,6 +174,10 @@ class Manifest:
         offset = start * CHUNK_BYTES
         return offset, min(stop * CHUNK_BYTES, self.size_bytes) - offset
 
+    def has_range(self, start: int, stop: int, length: int) -> bool:
+        """Whether the file has the chunks ``[start, stop)``, and they are so many bytes."""
+        return stop <= self.chunk_count and length == self.byte_span(start, stop)[1]
+
     def cut_pieces(self) -> list[Range]:
         """The pieces of every block that a share's border cuts, in file order."""
         pieces: list[Range] = []

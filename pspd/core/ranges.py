@@ -45,11 +45,6 @@ class RangeSet:
         """How many chunks the set holds."""
         return self._chunk_count
 
-    @property
-    def range_count(self) -> int:
-        """How many ranges it takes to name them."""
-        return len(self._borders) // 2
-
     def add(self, start: int, stop: int) -> None:
         """Puts ``[start, stop)`` into the set; an empty range changes nothing."""
         if start >= stop:
@@ -131,16 +126,6 @@ class RangeSet:
     def common(self, other: RangeSet) -> list[Range]:
         """The chunks that are in both sets, ascending."""
         return [part for start, stop in self for part in other.within(start, stop)]
-
-    def first_from(self, chunk: int) -> Range | None:
-        """The first part of the set at or after ``chunk``; None if there is none."""
-        borders = self._borders
-        index = bisect_right(borders, chunk)
-        if index % 2 == 1:
-            return Range(chunk, borders[index])
-        if index == len(borders):
-            return None
-        return Range(borders[index], borders[index + 1])
 
     def cyclic_from(self, chunk: int) -> Iterator[Range]:
         """Every part of the set once, from ``chunk`` to the end and then from the beginning.

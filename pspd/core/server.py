@@ -350,10 +350,7 @@ class ServerMachine:
             self._drop(DropReason.UNKNOWN_SESSION, origin)
         elif file is None:
             self._drop(DropReason.UNKNOWN_FILE, member.name)
-        elif (
-            frame.stop > file.manifest.chunk_count
-            or frame.length != file.manifest.byte_span(frame.start, frame.stop)[1]
-        ):
+        elif not file.manifest.has_range(frame.start, frame.stop, frame.length):
             self._drop(DropReason.BAD_RANGE, member.name)
         else:
             taken = self._fetching.contribution_started(member, file, frame, now)

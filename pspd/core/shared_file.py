@@ -19,6 +19,19 @@ DEPARTED_MAX = 1024
 """How many lost clients' holdings are remembered per file, to name the last holder of a missing range."""
 
 
+SAFE_HOLDERS = 1
+"""On how many clients each chunk is to be before a source may leave that only repairs."""
+
+
+def source_is_needed(*, divided_here: bool, is_complete: bool, min_holder_count: int) -> bool:
+    """Whether the source of a file that is seeded is still to stay.
+
+    Who divided the file has given every share away. Who came with a file that was there already stays until
+    its clients have every chunk without it.
+    """
+    return not divided_here and not is_complete and min_holder_count < SAFE_HOLDERS
+
+
 class Phase(Enum):
     """How far the server has taken a file."""
 

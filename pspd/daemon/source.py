@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pspd.core.manifest import Manifest
+from pspd.core.shared_file import source_is_needed
 from pspd.daemon.member import Ended, MemberDaemon, Stopped
 from pspd.daemon.process import first_of
 from pspd.errors import PspError, SessionUnknown, TimedOut, Unreachable, WrongState
@@ -21,8 +22,6 @@ from pspd.v1 import network_pb2
 
 PROGRESS_SECONDS = 0.2
 REJOIN_SECONDS = 0.5
-SAFE_HOLDERS = 1
-"""A source that came back to repair a file stays until every chunk is with so many clients; other sources go, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +179,8 @@ def _refuse_if_nobody_takes(file: network_pb2.File) -> None:
 
 def _needs_no_source(file: network_pb2.File, *, divided_here: bool) -> bool:
     """Whoever seeded it may go once it is seeded; whoever came to repair it stays while it is alone."""
-    if not file.seeded:
-        return False
-    alone = file.state != network_pb2.FILE_STATE_COMPLETE and file.min_holder_count < SAFE_HOLDERS
-    return divided_here or not alone
+    return file.seeded and not source_is_needed(
+        divided_here=divided_here,
+        is_complete=file.state == network_pb2.FILE_STATE_COMPLETE,
+        min_holder_count=file.min_holder_count,
+    )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pspd.core.manifest import Manifest
 from pspd.core.parameters import MILLISECOND_NS
-from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.shared_file import Phase, SharedFile, source_is_needed
 from pspd.errors import PspError
 from pspd.sim.hosts import Access, Client
 from pspd.sim.world import World
 
 LOOK_NS = 50 * MILLISECOND_NS
-SAFE_HOLDERS = 1
 
 
 class Seeding:
@@ -76,8 +75,9 @@ class Seeding:
         self.world.clock.after(LOOK_NS, self._look)
 
     def _may_go(self, file: SharedFile) -> bool:
-        alone = not file.is_complete and file.min_holder_count() < SAFE_HOLDERS
-        return self._divided_here or not alone
+        return not source_is_needed(
+            divided_here=self._divided_here, is_complete=file.is_complete, min_holder_count=file.min_holder_count()
+        )
 
     def _step(self, session: int) -> None:
         server = self.world.server

@@ -82,7 +82,7 @@ class Transport:
         """A client's link is gone, and both sides know."""
         link, client.link = client.link, Link()
         self.end_link(link)
-        if self._world.server is not None and link.queue is not None and client.session:
+        if self._world.server is not None and client.session:
             self._world.server.link_closed(client.session, self._world.now)
 
     def end_link(self, link: Link) -> None:

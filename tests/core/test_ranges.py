@@ -50,7 +50,6 @@ class TestRangeSetAgainstPlainSet:
         ranges, model = built(changes)
         assert chunks_in(list(ranges)) == sorted(model)
         assert ranges.chunk_count == len(model)
-        assert ranges.range_count == len(list(ranges))
         assert bool(ranges) == bool(model)
         assert [chunk for chunk in range(CHUNKS_MAX + 1) if chunk in ranges] == sorted(model)
         parts = list(ranges)
@@ -80,16 +79,6 @@ class TestRangeSetAgainstPlainSet:
         ranges, model = built(changes)
         other, other_model = built(others)
         assert chunks_in(ranges.common(other)) == sorted(model & other_model)
-
-    @given(steps, st.integers(0, CHUNKS_MAX))
-    def test_first_from_is_the_rest_of_the_range_at_or_after(self, changes, chunk) -> None:
-        ranges, model = built(changes)
-        found = ranges.first_from(chunk)
-        if found is None:
-            assert all(member < chunk for member in model)
-        else:
-            assert found.start == min(member for member in model if member >= chunk)
-            assert found == ranges.within(found.start, CHUNKS_MAX + 1)[0]
 
     @given(steps, st.integers(0, CHUNKS_MAX))
     def test_cyclic_from_goes_once_round(self, changes, chunk) -> None:
