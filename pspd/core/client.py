@@ -45,13 +45,14 @@ from pspd.core.wire import (
     encode_datagram,
 )
 
-PATIENCE_NS_MAX = 120 * SECOND_NS
+PATIENCE_NS_MAX = 240 * SECOND_NS
 """However long the server wants a client to wait, after this it asks again."""
 HELLO_INTERVAL_NS_MIN = SECOND_NS
 """A client shows where it is as often as the server wants, but not more often than this."""
 
 SILENCE_NS = 30 * SECOND_NS
-"""After so long without a datagram from the server, a client says in its hellos that it hears nothing."""
+HELLOS_PER_SILENCE = 2
+"""After so long without a datagram from the server, and so many hellos, a client says in them that it hears nothing."""
 
 ANSWERED_MAX = 1024
 """How many broadcasts are remembered, so that one that comes twice is not answered twice."""
@@ -85,6 +86,7 @@ class ClientMachine:
         self._answered: dict[int, None] = {}
         self._hello_number = 0
         self._hello_sent_at: int | None = None
+        self._hello_interval_ns = 0
         self._heard_at = 0
         self._hears = False
         self._told_hears = False
@@ -141,7 +143,7 @@ class ClientMachine:
     def _say_hello(self, now: int) -> None:
         if self._hello_sent_at is not None:
             self.rtt.timed_out()
-        if now - self._heard_at >= SILENCE_NS:
+        if now - self._heard_at >= max(SILENCE_NS, HELLOS_PER_SILENCE * self._hello_interval_ns):
             self._hears = False
             self._tell_deaf(True)
         self._hello_number += 1
@@ -294,8 +296,8 @@ class ClientMachine:
         self.rtt.answered()
         self._hello_sent_at = None
         # That it hears is told at once; that it still hears, from time to time.
-        interval_ns = max(HELLO_INTERVAL_NS_MIN, answer.again_ms * MILLISECOND_NS)
-        self._timers.set(_HELLO_TIMER, now + interval_ns if self._told_hears else now)
+        self._hello_interval_ns = max(HELLO_INTERVAL_NS_MIN, min(answer.again_ms * MILLISECOND_NS, PATIENCE_NS_MAX))
+        self._timers.set(_HELLO_TIMER, now + self._hello_interval_ns if self._told_hears else now)
 
     def _request_answered(self, answer: RequestAck, now: int) -> None:
         """The request is not lost: what it asks for is on its way, or has to wait for others."""

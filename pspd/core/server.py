@@ -51,11 +51,11 @@ LEASE_NS = 10 * SECOND_NS
 LEASE_NS_PER_MEMBER = 4 * MILLISECOND_NS
 """A lease is long enough for the server to hear from all members within it, however many they are."""
 HELLO_NS = 5 * SECOND_NS
-HELLO_NS_PER_MEMBER = 2 * MILLISECOND_NS
+HELLO_NS_PER_MEMBER = 5 * MILLISECOND_NS
 """How often a client says hello: well within the time for which NATs keep a mapping, and less often where so many do
 that it would keep the server busy."""
 HELLOS_PER_REACH = 2
-PATIENCE_NS = 60 * SECOND_NS
+PATIENCE_NS = 120 * SECOND_NS
 """How long a client is to wait for what is on its way over TCP already before it asks again."""
 REACH_NS = 30 * SECOND_NS
 """How long a member counts as a holder without a sign that datagrams pass both ways and its link stands."""
@@ -156,7 +156,7 @@ class ServerMachine:
         self.members[name] = self._sessions[member.session] = member
         self.lost_clients.pop(name, None)
         self._leases.set(member.session, now + self.lease_ns)
-        self._reach.set(member.session, now + self._reach_ns)
+        self._reach.set(member.session, now + self.reach_ns)
         self._size_cache()
         self._effects.append(ClientJoined(name))
         self.catalogue.member_joined(member, now)
@@ -197,7 +197,12 @@ class ServerMachine:
     @property
     def hello_ns(self) -> int:
         """How long a client is to wait until it says hello again, in nanoseconds."""
-        return min(max(HELLO_NS, HELLO_NS_PER_MEMBER * len(self.members)), self._reach_ns // HELLOS_PER_REACH)
+        return max(min(HELLO_NS, self._reach_ns // HELLOS_PER_REACH), HELLO_NS_PER_MEMBER * len(self.members))
+
+    @property
+    def reach_ns(self) -> int:
+        """How long a member counts as a holder without a sign that it can be asked, in nanoseconds."""
+        return max(self._reach_ns, HELLOS_PER_REACH * self.hello_ns)
 
     def client_left(self, session: int, reason: str, now: int) -> None:
         """A session has ended; unknown ones are no matter."""
@@ -225,7 +230,7 @@ class ServerMachine:
     def _set_reach(self, member: Member, in_reach: bool, now: int) -> None:
         """A member shows that it can be asked for chunks, or has not shown it for too long."""
         if in_reach:
-            self._reach.set(member.session, now + self._reach_ns)
+            self._reach.set(member.session, now + self.reach_ns)
         if in_reach != member.in_reach:
             member.in_reach = in_reach
             self._effects.append(ClientReach(member.name, in_reach))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pspd.core import fetching, relay
+from pspd.core import relay
 from pspd.core.cache import Cache
 from pspd.core.catalogue import Catalogue
 from pspd.core.client import ClientMachine
@@ -87,11 +87,6 @@ def fetch_the_gathered(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Relay, "_hit_or_fetch", hit_or_fetch)
 
 
-def never_give_up(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Fetching, "_is_available", lambda self, fetch: True)
-    patch.setattr(fetching, "FETCH_TRIES_MAX", 10**9)
-
-
 def overlapping_shares(patch: pytest.MonkeyPatch) -> None:
     share = Manifest.share
 
@@ -163,11 +158,6 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
         {"liveness"},
     ),
     "what is gathered is fetched a second time": (fetch_the_gathered, {"AssertionError"}),
-    "what nobody holds any more is fetched for ever": (never_give_up, {"liveness"}),
-    "who sends wrong bytes is asked again and again": (
-        replaced(Fetching, "_suspect", lambda self, member, file, span: None),
-        {"liveness"},
-    ),
     "what has come is gathered and not handed out": (
         replaced(Relay, "received", lambda self, fetch, now: None),
         {"R9 handed to who waits", "liveness"},

@@ -25,7 +25,7 @@ from pspd.core.effects import (
 )
 from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
 from pspd.core.ranges import Range
-from pspd.core.server import LEASE_NS, REACH_NS
+from pspd.core.server import LEASE_NS, REACH_NS, ServerMachine
 from pspd.core.shared_file import Phase
 from pspd.core.wire import (
     Hello,
@@ -33,6 +33,7 @@ from pspd.core.wire import (
     decode_datagram,
 )
 from pspd.errors import BadArgument, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
+from pspd.store.digests import blake3_digest
 from tests.core.bench import Bench, address_of
 
 NOBODY = 0xDEAD
@@ -115,9 +116,14 @@ class TestMembership:
         bench.join("b")
         assert (bench.server.lease_ns, bench.server.hello_ns) == (12 * SECOND_NS, 12 * SECOND_NS)
         bench.join("c")
-        assert bench.server.hello_ns == REACH_NS // 2  # who says nothing for longer would be out of reach
+        assert (bench.server.hello_ns, bench.server.reach_ns) == (18 * SECOND_NS, 36 * SECOND_NS)
         last = bench.effects(SendDatagram)[-1]
-        assert decode_datagram(last.data) == HelloAck(bench.server.members["c"].session, 1, 15_000)
+        assert decode_datagram(last.data) == HelloAck(bench.server.members["c"].session, 1, 18_000)
+
+    def test_who_is_soon_out_of_reach_says_hello_more_often(self) -> None:
+        machine = ServerMachine(FAST, 64, blake3_digest, seed=3, reach_ns=4 * SECOND_NS)
+        assert (machine.hello_ns, machine.reach_ns) == (2 * SECOND_NS, 4 * SECOND_NS)
+        assert ServerMachine(FAST, 64, blake3_digest, seed=3).reach_ns == REACH_NS
 
     def test_a_session_is_never_zero_and_never_one_in_use(self) -> None:
         bench = Bench()

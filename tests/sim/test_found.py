@@ -1,0 +1,80 @@
+"""Faults that the simulator found in the core: each with the seed that shows it, once the fault is put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pspd.core import relay
+from pspd.core.members import Interest
+from pspd.core.parameters import MILLISECOND_NS
+from pspd.core.relay import Relay
+from pspd.core.shared_file import SharedFile
+from pspd.sim import scenario
+from pspd.sim.scenario import run_seed
+
+PutBack = Callable[[pytest.MonkeyPatch], None]
+
+
+def slow_gathering(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(relay, "HANDING_OUT_NS_PER_WAITING", 30 * MILLISECOND_NS)
+
+
+def who_is_in_line_is_not_looked_up_in_the_cache(patch: pytest.MonkeyPatch) -> None:
+    """What was gathered was fetched a second time, and the server failed."""
+    slow_gathering(patch)
+    hit, hit_or_fetch, in_line = Relay._hit, Relay._hit_or_fetch, [False]
+
+    def as_it_was(self: Relay, interest: Interest, *, ahead: bool = False) -> bool:
+        in_line[0] = ahead
+        return hit_or_fetch(self, interest, ahead=ahead)
+
+    def unless_in_line(self: Relay, interest: Interest) -> None:
+        if not in_line[0]:
+            hit(self, interest)
+
+    patch.setattr(Relay, "_hit_or_fetch", as_it_was)
+    patch.setattr(Relay, "_hit", unless_in_line)
+
+
+def sources_count_as_holders(patch: pytest.MonkeyPatch) -> None:
+    """Two sources that had come to repair a file took each other for its holders, and left."""
+    count = SharedFile.min_holder_count
+
+    def with_sources(self: SharedFile) -> int:
+        lenders, self.lenders = self.lenders, {}
+        try:
+            return count(self)
+        finally:
+            self.lenders = lenders
+
+    patch.setattr(SharedFile, "min_holder_count", with_sources)
+
+
+def who_is_back_is_not_served(patch: pytest.MonkeyPatch) -> None:
+    """A member whose link was back was not served what it had asked for before, until it asked again."""
+    patch.setattr(Relay, "reached", lambda self, member: None)
+
+
+FOUND: list[Any] = [
+    pytest.param(44, who_is_in_line_is_not_looked_up_in_the_cache, "AssertionError", id="gathered"),
+    pytest.param(482, sources_count_as_holders, "liveness", id="two-sources"),
+    pytest.param(159, who_is_back_is_not_served, "R9 handed to who waits", id="link-is-back"),
+]
+
+
+@pytest.mark.parametrize(("seed", "put_back", "rule"), FOUND)
+def test_it_is_mended(monkeypatch: pytest.MonkeyPatch, seed: int, put_back: PutBack, rule: str) -> None:
+    if put_back is who_is_in_line_is_not_looked_up_in_the_cache:
+        slow_gathering(monkeypatch)
+    outcome = run_seed(seed)
+    assert outcome.kind == "ok", outcome.text
+
+
+@pytest.mark.parametrize(("seed", "put_back", "rule"), FOUND)
+def test_the_seed_still_shows_it(monkeypatch: pytest.MonkeyPatch, seed: int, put_back: PutBack, rule: str) -> None:
+    monkeypatch.setattr(scenario, "LIVENESS_NS", scenario.LIVENESS_NS // 6)
+    put_back(monkeypatch)
+    assert run_seed(seed).rule == rule
