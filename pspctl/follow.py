@@ -47,7 +47,8 @@ def pictures(
     """The network now, and again after each change.
 
     The server is asked anew every `TURN_SECONDS`: one that fell silent for good is found out, and a network
-    where nothing changes is still looked at now and then.
+    where nothing changes is still looked at now and then. So it is when its connection breaks: on a link that is
+    full of deliveries that says little.
 
     Raises:
         Unreachable: the server stopped.
@@ -62,7 +63,7 @@ def pictures(
             for change in api.changes(file, deadline.within(TURN_SECONDS)):
                 answered = True
                 yield picture.apply(change)
-        except TimedOut:
+        except (TimedOut, Unreachable):
             if not answered or deadline.passed:
                 raise
         else:

@@ -47,7 +47,9 @@ from pspd.core.wire import (
 )
 from pspd.errors import BadArgument, LimitReached, NameTaken, SessionUnknown
 
-LEASE_NS = 10 * SECOND_NS
+LEASE_NS = 30 * SECOND_NS
+"""A process that ends is missed at once, by its connection. A lease is for machines that fall silent; a full link or a
+busy disk may keep one from renewing it for seconds, and that is no reason to give its share to another."""
 LEASE_NS_PER_MEMBER = 4 * MILLISECOND_NS
 """A lease is long enough for the server to hear from all members within it, however many they are."""
 HELLO_NS = 5 * SECOND_NS

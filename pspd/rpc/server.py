@@ -18,10 +18,11 @@ CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.enable_http_proxy", 0),
 ]
+# On a link that is full of deliveries a ping, and what TCP sends again of it, may take seconds.
 _KEEPALIVE: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 3_000),
     ("grpc.http2.max_ping_strikes", 0),
 ]

@@ -108,13 +108,13 @@ class TestMembership:
     def test_the_more_members_there_are_the_longer_a_lease_is_and_the_seldomer_hellos(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(server, "LEASE_NS_PER_MEMBER", 6 * SECOND_NS)
+        monkeypatch.setattr(server, "LEASE_NS_PER_MEMBER", 20 * SECOND_NS)
         monkeypatch.setattr(server, "HELLO_NS_PER_MEMBER", 6 * SECOND_NS)
         bench = Bench()
         bench.join("a")
         assert (bench.server.lease_ns, bench.server.hello_ns) == (LEASE_NS, 6 * SECOND_NS)
         bench.join("b")
-        assert (bench.server.lease_ns, bench.server.hello_ns) == (12 * SECOND_NS, 12 * SECOND_NS)
+        assert (bench.server.lease_ns, bench.server.hello_ns) == (40 * SECOND_NS, 12 * SECOND_NS)
         bench.join("c")
         assert (bench.server.hello_ns, bench.server.reach_ns) == (18 * SECOND_NS, 36 * SECOND_NS)
         last = bench.effects(SendDatagram)[-1]

@@ -72,6 +72,7 @@ class FakeServer:
     Attributes:
         changes: what a watch sends after its snapshot, in order.
         stream_stays: whether a watch then stays open, as with a server where nothing happens.
+        stream_breaks: how many watches end as if their connection had broken.
         refusal: raised by every request, when it is set.
         asked: the last request of each kind.
     """
@@ -84,6 +85,7 @@ class FakeServer:
     )
     changes: list[Any] = field(default_factory=list)
     stream_stays: bool = False
+    stream_breaks: int = 0
     refusal: PspError | None = None
     asked: dict[str, Any] = field(default_factory=dict)
     watch_count: int = 0
@@ -146,6 +148,8 @@ class Servicer(
             snapshot=True, server=first.server, cache=first.cache, clients=first.clients, files=first.files
         )
         yield from fake.changes
+        if fake.watch_count <= fake.stream_breaks:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
         if fake.stream_stays:
             over = threading.Event()
             if context.add_callback(over.set):

@@ -126,6 +126,13 @@ def test_wait_ends_when_the_server_does(pspctl: Pspctl, fake: FakeServer) -> Non
     assert result.stderr.startswith(f"pspctl: error: the server at {fake.address} stopped")
 
 
+def test_wait_goes_on_when_its_connection_breaks(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files, fake.stream_breaks = [file()], 2
+    result = pspctl("wait", "big.iso")
+    assert fake.watch_count == 3
+    assert result.stderr.startswith(f"pspctl: error: the server at {fake.address} stopped")
+
+
 def test_release(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file()]
     assert pspctl("release", "big.iso").stdout == "big.iso: the exchange has started\n"
