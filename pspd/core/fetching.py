@@ -14,7 +14,7 @@ from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.pending import Fetch
 from pspd.core.ranges import Range
 from pspd.core.rto import RttEstimator
-from pspd.core.shared_file import SharedFile
+from pspd.core.shared_file import Phase, SharedFile
 from pspd.core.timers import Timers
 from pspd.core.wire import (
     BROADCAST_RANGES_MAX,
@@ -37,7 +37,7 @@ OTHERS_TRIED = 16
 """Where those who surely hold a chunk are busy, so many others are looked at for one that holds it too."""
 PARTS_MAX = 4096
 """Of how many chunks that came without the rest of their unit the sender is remembered."""
-BROADCAST_NS_PER_MEMBER = 10_000
+BROADCAST_NS_PER_MEMBER = 20_000
 """A broadcast costs a datagram for each member. What is to be asked sooner than that after the last one is gathered,
 so that broadcasts take no more than about the half of the server's time, however many members there are."""
 CACHE_FRACTION = 4
@@ -95,22 +95,24 @@ class Fetching:
 
     def _choose_holder(self, file: SharedFile, chunk: int) -> Member | None:
         """Who is to send a chunk: the owner of its share if it can, else the holder who is asked least."""
-        owner = self._able_to_send([file.share_at(chunk).owner], file, chunk)
+        owner = self._able_to_send([file.share_at(chunk).owner], file, chunk, chunk + 1)
         if owner and owner[0].has_room:
             return owner[0]
-        lenders = self._able_to_send(file.lenders, file, chunk)
-        others = list(file.held)
-        if (owner or lenders) and len(others) > OTHERS_TRIED:
-            others = self._random.sample(others, OTHERS_TRIED)
-        able = [member for member in (*lenders, *self._able_to_send(others, file, chunk)) if member.has_room]
-        return min(able, key=lambda member: member.asked_chunks, default=None)
+        lenders = self._able_to_send(file.lenders, file, chunk, chunk + 1)
+        others: list[str] = []
+        if file.phase is not Phase.SEEDING or not lenders:
+            others = list(file.held)
+            if (owner or lenders) and len(others) > OTHERS_TRIED:
+                others = self._random.sample(others, OTHERS_TRIED)
+        able = [*lenders, *self._able_to_send(others, file, chunk, chunk + 1)]
+        return min((each for each in able if each.has_room), key=lambda member: member.asked_chunks, default=None)
 
-    def _able_to_send(self, names: Iterable[str], file: SharedFile, chunk: int) -> list[Member]:
-        """Those of some members who hold a chunk and can be asked for it."""
+    def _able_to_send(self, names: Iterable[str], file: SharedFile, start: int, stop: int) -> list[Member]:
+        """Those of some members who hold all of a range and can be asked for it."""
         found = []
         for name in names:
             held, member = file.held.get(name), self._members.get(name)
-            if held is not None and member is not None and chunk in held and member.askable:
+            if held and member is not None and member.askable and held.covers(start, stop):
                 found.append(member)
         return found
 
@@ -282,8 +284,7 @@ class Fetching:
         return pieces
 
     def _holders_of(self, fetch: Fetch) -> list[Member]:
-        names = [name for name, held in fetch.file.held.items() if held.covers(fetch.start, fetch.stop)]
-        return [member for name in names if (member := self._members.get(name)) and member.askable]
+        return self._able_to_send(fetch.file.held, fetch.file, fetch.start, fetch.stop)
 
     def _give_up(self, fetch: Fetch) -> None:
         self._end(fetch)

@@ -9,7 +9,8 @@ what arrives is handed at once to all who wait (R9), before anything can evict i
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from pspd.core.cache import Cache
 from pspd.core.effects import Deliver, ServerEffect
@@ -35,6 +36,30 @@ SHARES_TRIED_MAX = 8
 """How many shares are looked into for a holder with room before a client has to wait."""
 
 
+class Departure(NamedTuple):
+    """A delivery that is to leave."""
+
+    interest: Interest
+    span: Range
+    number: int
+    echo: int
+
+
+class Load:
+    """Deliveries that leave together: what they carry is pinned once for all, until the last of them is sent.
+
+    Attributes:
+        spans: what they carry, together.
+        count: how many have not been sent.
+    """
+
+    __slots__ = ("count", "spans")
+
+    def __init__(self, spans: list[Range], count: int) -> None:
+        self.spans = spans
+        self.count = count
+
+
 class Relay:
     """Moves chunks between members and the cache. Effects go to ``emit``, in order."""
 
@@ -56,7 +81,7 @@ class Relay:
         self._held_back: Timers[FileId] = Timers()
         self._gathering: Timers[FileId] = Timers()
         self._now = 0
-        self._pinned: dict[tuple[int, int], tuple[Interest, Range]] = {}
+        self._loads: dict[tuple[int, int], tuple[Interest, Range, Load]] = {}
         self._delivery_number = 0
 
     # -- time
@@ -103,10 +128,10 @@ class Relay:
 
     def delivery_sent(self, session: int, number: int) -> SharedFile | None:
         """The bytes of a delivery are out of the cache. Returns whose they were; None if they were before."""
-        pinned = self._unpin(session, number)
-        if pinned is None:
+        unloaded = self._unload(session, number)
+        if unloaded is None:
             return None
-        interest, span = pinned
+        interest, span = unloaded
         interest.file.traffic.delivered_bytes += interest.file.manifest.byte_span(*span)[1]
         return interest.file
 
@@ -116,20 +141,24 @@ class Relay:
         Returns:
             The file whose bytes left the cache by it; None if they had before.
         """
-        pinned = self._unpin(session, number)
+        unloaded = self._unload(session, number)
         for interest in member.interests.values() if member else ():
             if number in interest.in_flight:
                 self._settle(interest, number, arrived)
                 break
-        return pinned[0].file if pinned else None
+        return unloaded[0].file if unloaded else None
 
-    def _unpin(self, session: int, number: int) -> tuple[Interest, Range] | None:
-        pinned = self._pinned.pop((session, number), None)
-        if pinned is not None:
-            interest, span = pinned
-            self._cache.unpin(interest.file.file_id, *span)
-            self._claim_ended(interest.member, span)
-        return pinned
+    def _unload(self, session: int, number: int) -> tuple[Interest, Range] | None:
+        loaded = self._loads.pop((session, number), None)
+        if loaded is None:
+            return None
+        interest, span, load = loaded
+        load.count -= 1
+        if load.count == 0:
+            for pinned in load.spans:
+                self._cache.unpin(interest.file.file_id, *pinned)
+        self._claim_ended(interest.member, span)
+        return interest, span
 
     def _claim_ended(self, member: Member, span: Range) -> None:
         """Chunks left the cache: if their claim was what held the member back, it is served anew."""
@@ -248,7 +277,9 @@ class Relay:
         for start, stop in list(interest.open):
             for cached in self._cache.cached(interest.file.file_id, start, stop):
                 echo = interest.echoes[-1].number if interest.echoes else 0
-                self._cache.hit_count += self._deliver(interest, cached, echo)
+                for departure in self._depart(interest, cached, echo):
+                    self._cache.hit_count += departure.span.chunk_count
+                    self._deliver(interest.file, [departure])
                 if self._credit_chunks(interest) <= 0:
                     return
 
@@ -311,33 +342,47 @@ class Relay:
         runs = RangeSet((fetch.start, fetch.stop) for fetch in fetches)
         cached = [part for run in runs for part in self._cache.cached(file.file_id, *run)]
         delivered_chunks = 0
-        for interest in list(file.waiting):
-            if interest.member.reachable and self._credit_chunks(interest) > 0:
-                echo = interest.echo_of(order) if measured else 0
-                for run in cached:
-                    for part in interest.open.within(*run):
-                        delivered_chunks += self._deliver(interest, part, echo)
+        for run in cached:
+            for start in range(run.start, run.stop, self._parameters.frame_chunks):
+                frame = Range(start, min(run.stop, start + self._parameters.frame_chunks))
+                departures = list(self._departures(file, frame, order if measured else 0))
+                delivered_chunks += sum(departure.span.chunk_count for departure in departures)
+                self._deliver(file, departures)
         self._cache.join_count += max(0, delivered_chunks - runs.chunk_count)
         self._cache.trim()
 
-    def _deliver(self, interest: Interest, span: Range, echo: int) -> int:
-        """Delivers as much of a cached range as the client has credit for. Returns how many chunks that is."""
+    def _departures(self, file: SharedFile, frame: Range, fetch_order: int) -> Iterator[Departure]:
+        """What of cached chunks goes to whom of those who wait; ``fetch_order`` is 0 if that measures nothing."""
+        for interest in list(file.waiting):
+            if interest.member.reachable and self._credit_chunks(interest) > 0:
+                echo = interest.echo_of(fetch_order) if fetch_order else 0
+                for wanted in interest.open.within(*frame):
+                    yield from self._depart(interest, wanted, echo)
+
+    def _depart(self, interest: Interest, span: Range, echo: int) -> Iterator[Departure]:
+        """As much of a cached range as the client has credit for, in frames; from now on it is on its way."""
         stop = min(span.stop, span.start + max(0, self._credit_chunks(interest)))
         for start in range(span.start, stop, self._parameters.frame_chunks):
             part = Range(start, min(start + self._parameters.frame_chunks, stop))
-            self._deliver_frame(interest, part, echo)
-        return stop - span.start
+            self._delivery_number += 1
+            interest.depart(self._delivery_number, part)
+            yield Departure(interest, part, self._delivery_number, echo)
 
-    def _deliver_frame(self, interest: Interest, span: Range, echo: int) -> None:
-        member, file = interest.member, interest.file
-        self._delivery_number += 1
-        number = self._delivery_number
-        interest.depart(number, span)
-        self._cache.pin(file.file_id, *span)
-        self._pinned[member.session, number] = (interest, span)
-        length = file.manifest.byte_span(*span)[1]
-        frame = Frame(Kind.DELIVERY, member.session, file.file_id, *span, length, number, echo)
-        self._emit(Deliver(member.session, number, frame, self._cache.views(file.file_id, *span, length)))
+    def _deliver(self, file: SharedFile, departures: list[Departure]) -> None:
+        """Sends what is on its way."""
+        if len(departures) == 1:
+            spans = [departures[0].span]
+        else:
+            spans = list(RangeSet(departure.span for departure in departures))
+        for span in spans:
+            self._cache.pin(file.file_id, *span)
+        load = Load(spans, len(departures))
+        for interest, span, number, echo in departures:
+            session = interest.member.session
+            self._loads[session, number] = (interest, span, load)
+            length = file.manifest.byte_span(*span)[1]
+            frame = Frame(Kind.DELIVERY, session, file.file_id, *span, length, number, echo)
+            self._emit(Deliver(session, number, frame, self._cache.views(file.file_id, *span, length)))
 
     def forget(self, file: SharedFile, now: int) -> int:
         """Makes the server forget a file (R2). Returns how many bytes of it are still being received or sent."""

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from random import Random
 
 from pspd.core.client import ClientMachine
-from pspd.core.effects import Address, Deliver
+from pspd.core.effects import Address, Assign, Deliver, EndSession, FileSuspected, StartExchange
 from pspd.core.manifest import Manifest
 from pspd.core.storage import Storage
 from pspd.core.wire import Frame
 from pspd.sim.wires import Air, Pipe, Weather
 
+ControlEvent = Assign | StartExchange | FileSuspected | EndSession
+"""What the server tells a member over the control plane."""
 Forge = Callable[[Frame, bytes], bytes | None]
 """What becomes of a payload that a holder sends; None breaks the connection before its end."""
 
@@ -65,6 +67,7 @@ class Client:
         alive: its process runs.
         cut_off: nothing passes between it and the server.
         original: the bytes that it seeds, and their manifest, if it is a source.
+        events: what the server has told it and has not arrived, in order.
         forge: what becomes of what it sends.
         deaf: the server's datagrams do not reach it.
         takes_deliveries: whether it reads what is delivered.
@@ -92,6 +95,7 @@ class Client:
         self.forge: Forge | None = None
         self.wakes_at: int | None = None
         self.told_at = 0
+        self.events: deque[ControlEvent] = deque()
 
     def reborn(self, random: Random) -> None:
         """The process ends or starts: nothing that was only in memory is left."""
@@ -104,4 +108,5 @@ class Client:
         self.life += 1
         self.session = 0
         self.joining = False
+        self.events.clear()
         self.link = Link()

@@ -26,15 +26,13 @@ from pspd.core.server import ServerMachine
 from pspd.errors import IntegrityError, NotFound, PspError, SessionUnknown
 from pspd.sim.clock import Clock
 from pspd.sim.content import Content
-from pspd.sim.hosts import Access, Client, Link
+from pspd.sim.hosts import Access, Client, ControlEvent, Link
 from pspd.sim.transport import SERVER, Transport
 
 REJOIN_NS = SECOND_NS
 RENEWALS_PER_LEASE = 4
 DEAD_LINK_NS = 15 * SECOND_NS
 """How long a connection outlives the cut of its wire."""
-
-ControlEvent = Assign | StartExchange | FileSuspected | EndSession
 
 
 class Observer:
@@ -248,15 +246,16 @@ class World:
         client = self.client_of(session)
         if client is not None:
             client.told_at = max(client.told_at, self.now + self.delay(client))
-            self.clock.at(client.told_at, self._told, client, client.life, event)
+            client.events.append(event)
+            self.clock.at(client.told_at, self._told, client, client.life)
 
-    def _told(self, client: Client, life: int, event: ControlEvent) -> None:
+    def _told(self, client: Client, life: int) -> None:
         if client.life != life:
             return
         if client.cut_off:  # it waits in the connection, as long as that lives
-            self.clock.after(REJOIN_NS, self._told, client, life, event)
+            self.clock.after(REJOIN_NS, self._told, client, life)
             return
-        match event:
+        match client.events.popleft():
             case Assign(_, manifest, shares, started):
                 held = client.store.begin(manifest)
                 client.machine.file_assigned(manifest, shares, started, held, self.now)
