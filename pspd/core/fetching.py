@@ -334,8 +334,10 @@ class Fetching:
     def _note_overtaken(self, member: Member, number: int, now: int) -> None:
         """A holder answers in the order in which it was asked: what it passes over was lost on the way (R11)."""
         member.heard_at = now
-        for fetch in member.asked:
-            if fetch.number < number and fetch.sender is None:
+        for fetch in member.asked:  # in the order of their numbers; those that have none yet come last
+            if fetch.number >= number or fetch.tries == 0:
+                break
+            if fetch.sender is None:
                 fetch.overtaken = True
                 self._timers.set(fetch, now + max(REORDERING_NS_MIN, member.rtt.srtt_ns // 2))
 

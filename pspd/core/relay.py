@@ -29,7 +29,7 @@ from pspd.core.wire import (
 
 CLAIM_FRACTION = 4
 """One member claims at most this fraction of the cache, or two frames: who reads slowly does not pin it all."""
-HANDING_OUT_NS_PER_WAITING = 2000
+HANDING_OUT_NS_PER_WAITING = 20_000
 """Handing out costs work for each that waits. What comes sooner than that after the last time is gathered, so that it
 leaves in large frames; where few wait, next to nothing is."""
 SHARES_TRIED_MAX = 8
