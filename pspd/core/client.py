@@ -302,7 +302,7 @@ class ClientMachine:
     def _request_answered(self, answer: RequestAck, now: int) -> None:
         """The request is not lost: what it asks for is on its way, or has to wait for others."""
         download = self.downloads.get(answer.file_id)
-        if download is None or not download.is_newest(answer.number) or answer.file_id not in self._timers:
+        if download is None or not download.awaits(answer.number) or answer.file_id not in self._timers:
             self._drop(DropReason.STALE, "request")
             return
         download.rtt.answered()

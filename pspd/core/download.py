@@ -57,6 +57,7 @@ class Download:
         self._parameters = parameters
         self._random = random
         self._number = 0
+        self._awaited = 0
         self._acknowledged = 0
         self._cursor = 0
         self._named_stop = 0
@@ -106,6 +107,7 @@ class Download:
         """The next request: everything that may be named of what is wanted, most wanted first."""
         self._number += 1
         self._unrequested_chunks = 0
+        self._awaited = self._number
         self._sent_at[self._number] = now
         if len(self._sent_at) > SENT_REQUESTS_MAX:
             del self._sent_at[next(iter(self._sent_at))]
@@ -120,9 +122,9 @@ class Download:
             repeated,
         )
 
-    def is_newest(self, number: int) -> bool:
-        """Whether this is the number of the last request."""
-        return number == self._number
+    def awaits(self, number: int) -> bool:
+        """Whether this is the number of the last request, and nothing was delivered since."""
+        return number == self._awaited
 
     def _pick(self, wanted: RangeSet) -> list[Range]:
         parameters = self._parameters
@@ -164,6 +166,7 @@ class Download:
         if sent_at is not None:
             self.rtt.sample(now - sent_at)
         self.rtt.answered()
+        self._awaited = 0
         self._acknowledged = max(self._acknowledged, frame.number)
         self.lacking.discard(frame.start, frame.stop)
         for unit in written.verified:

@@ -232,6 +232,16 @@ class TestAsking:
         client.pass_time(SECOND_NS)
         assert client.requests()
 
+    def test_nor_does_an_answer_that_a_delivery_has_overtaken(self) -> None:
+        client = Client(replace(FAST, request_ranges=1))
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 10), held=((4, 5),))
+        client.heard()
+        client.deliver(manifest, 0, 4)
+        client.hear(RequestAck(SESSION, manifest.file_id, 1, 120_000))
+        client.pass_time(SECOND_NS)
+        assert client.requests()[0].ranges == (Range(5, 10),)
+
     def test_nor_does_an_answer_when_nothing_is_wanted_any_more(self) -> None:
         client = Client()
         manifest = manifest_of(4)
