@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pspd.core import relay
+from pspd.core.download import Download
 from pspd.core.members import Interest
 from pspd.core.parameters import MILLISECOND_NS
 from pspd.core.relay import Relay
@@ -58,7 +59,13 @@ def who_is_back_is_not_served(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Relay, "reached", lambda self, member: None)
 
 
+def an_answer_counts_though_a_delivery_overtook_it(patch: pytest.MonkeyPatch) -> None:
+    """A client was told to wait for what it had just got, and waited for minutes before it asked for the rest."""
+    patch.setattr(Download, "awaits", lambda self, number: number == self._number)
+
+
 FOUND: list[Any] = [
+    pytest.param(16, an_answer_counts_though_a_delivery_overtook_it, "liveness", id="overtaken"),
     pytest.param(44, who_is_in_line_is_not_looked_up_in_the_cache, "AssertionError", id="gathered"),
     pytest.param(482, sources_count_as_holders, "liveness", id="two-sources"),
     pytest.param(159, who_is_back_is_not_served, "R9 handed to who waits", id="link-is-back"),
@@ -67,6 +74,7 @@ FOUND: list[Any] = [
 
 @pytest.mark.parametrize(("seed", "put_back", "rule"), FOUND)
 def test_it_is_mended(monkeypatch: pytest.MonkeyPatch, seed: int, put_back: PutBack, rule: str) -> None:
+    monkeypatch.setattr(scenario, "LIVENESS_NS", scenario.LIVENESS_NS // 6)
     if put_back is who_is_in_line_is_not_looked_up_in_the_cache:
         slow_gathering(monkeypatch)
     outcome = run_seed(seed)
