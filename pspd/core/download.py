@@ -16,8 +16,9 @@ from pspd.core.wire import Frame, Request
 REQUESTS_PER_WINDOW = 8
 """A window is renewed in so many steps: losing a few requests in a row does not stop the flow. A narrow one is renewed
 by whole frames, or by halves, as every step costs the server a request and a delivery."""
-REQUEST_RTO_MAX_NS = 240 * SECOND_NS
-"""Where very many share a server's link, what one asks for may be minutes in the queue: asking again does not help."""
+REQUEST_RTO_MAX_NS = 10 * SECOND_NS
+"""Where very many share a server's link, what one asks for is long in the queue; yet one round trip of minutes, in a
+bad time, must not make every lost request cost minutes."""
 SENT_REQUESTS_MAX = 64
 """How many requests are remembered to measure round trips."""
 

@@ -387,5 +387,7 @@ class Relay:
     def forget(self, file: SharedFile, now: int) -> int:
         """Makes the server forget a file (R2). Returns how many bytes of it are still being received or sent."""
         self._hand_out(file, now)
+        for interest in list(file.waiting):  # every share is held: what is still open was asked before that was known
+            interest.want(())
         self._fetching.give_up_unwanted(file)
         return self._cache.forget(file.file_id) * CHUNK_BYTES
