@@ -229,9 +229,17 @@ class Cache:
             views[-1] = views[-1][:-shortage]
         return views
 
-    def cached(self, file_id: FileId, start: int, stop: int) -> list[Range]:
-        """The parts of a range that are cached, ascending; neighbouring extents told as one."""
+    def cached(self, file_id: FileId, start: int, stop: int, enough: int | None = None) -> list[Range]:
+        """The parts of a range that are cached, ascending; neighbouring extents told as one.
+
+        Args:
+            file_id: the file.
+            start: the range's first chunk.
+            stop: one past its last.
+            enough: stop looking when so many chunks are found.
+        """
         found: list[Range] = []
+        found_chunks = 0
         extents = self._files.get(file_id)
         for extent in extents.overlapping(start, stop) if extents else ():
             if extent.ready:
@@ -240,6 +248,9 @@ class Cache:
                     found[-1] = Range(found[-1].start, high)
                 else:
                     found.append(Range(low, high))
+                found_chunks += high - low
+                if enough is not None and found_chunks >= enough:
+                    break
         return found
 
     def pin(self, file_id: FileId, start: int, stop: int) -> None:

@@ -175,7 +175,7 @@ class ClientMachine:
             download = Download(manifest, held, self._parameters, self._random, self.rtt.srtt_ns)
             self.downloads[manifest.file_id] = download
             self._held[manifest.file_id] = (manifest, download.verified)
-        download.set_shares(shares)
+        download.shares = shares
         if held.complete:
             download.stage = Stage.COMPLETE
             self._report(download, Milestone.COMPLETE)
@@ -227,8 +227,8 @@ class ClientMachine:
 
     def _request(self, download: Download, now: int, *, repeated: bool = False) -> None:
         if download.stage in (Stage.SHARE, Stage.EXCHANGE) and self._session:
-            self._send(download.request(self._session, now, repeated=repeated))
-            self._timers.set(download.file_id, now + download.rtt.timeout_ns(self._random))
+            self._send(download.request(self._session, now, repeated=repeated, hears=self._hears))
+            self._timers.set(download.file_id, now + download.timeout_ns())
 
     def _send(self, datagram: Datagram) -> None:
         self._effects.append(SendDatagram(self._server, encode_datagram(datagram)))
@@ -258,10 +258,10 @@ class ClientMachine:
         time_to_ask = download.delivered(frame, written, now)
         if download.stage not in (Stage.SHARE, Stage.EXCHANGE):
             return
-        if time_to_ask or not download.wanted():
+        if time_to_ask:
             self._advance(download, now)
         else:
-            self._timers.set(download.file_id, now + download.rtt.timeout_ns(self._random))
+            self._timers.set(download.file_id, now + download.timeout_ns())
 
     # -- datagrams
 
@@ -302,11 +302,13 @@ class ClientMachine:
     def _request_answered(self, answer: RequestAck, now: int) -> None:
         """The request is not lost: what it asks for is on its way, or has to wait for others."""
         download = self.downloads.get(answer.file_id)
-        if download is None or not download.awaits(answer.number) or answer.file_id not in self._timers:
+        patience_ns = min(answer.again_ms * MILLISECOND_NS, PATIENCE_NS_MAX)
+        if download is not None and download.answered(answer.number, patience_ns):
+            self._timers.set(answer.file_id, now + patience_ns)
+            if self._told_hears and self._hello_sent_at is None:  # both have shown what a hello would
+                self._timers.set(_HELLO_TIMER, now + self._hello_interval_ns)
+        else:
             self._drop(DropReason.STALE, "request")
-            return
-        download.rtt.answered()
-        self._timers.set(answer.file_id, now + min(answer.again_ms * MILLISECOND_NS, PATIENCE_NS_MAX))
 
     def _receive_broadcast(self, broadcast: Broadcast) -> None:
         """Sends what is asked and held; ignores the rest (R8)."""

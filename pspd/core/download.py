@@ -6,9 +6,9 @@ from enum import Enum
 from random import Random
 
 from pspd.core.manifest import FileId, Manifest
-from pspd.core.parameters import SECOND_NS, Order, Parameters
+from pspd.core.parameters import Order, Parameters
 from pspd.core.ranges import Range, RangeSet
-from pspd.core.rto import LINEAR_TIMEOUTS, RttEstimator
+from pspd.core.rto import LINEAR_TIMEOUTS, RTO_MAX_NS, RttEstimator
 from pspd.core.storage import Held, Written
 from pspd.core.window import Window
 from pspd.core.wire import Frame, Request
@@ -16,9 +16,6 @@ from pspd.core.wire import Frame, Request
 REQUESTS_PER_WINDOW = 8
 """A window is renewed in so many steps: losing a few requests in a row does not stop the flow. A narrow one is renewed
 by whole frames, or by halves, as every step costs the server a request and a delivery."""
-REQUEST_RTO_MAX_NS = 10 * SECOND_NS
-"""Where very many share a server's link, what one asks for is long in the queue; yet one round trip of minutes, in a
-bad time, must not make every lost request cost minutes."""
 SENT_REQUESTS_MAX = 64
 """How many requests are remembered to measure round trips."""
 
@@ -41,6 +38,7 @@ class Download:
         stage: what is being done about it.
         verified: chunks that may be served.
         lacking: chunks that are not here.
+        shares: the ranges that are the client's to get before the exchange (R1).
         window: how many chunks may be on their way.
         rtt: round trips from a request to the first delivery it led to, fetching included.
     """
@@ -51,15 +49,16 @@ class Download:
         self.verified = held.verified.copy()
         self.lacking = RangeSet(self.verified.gaps(0, manifest.chunk_count))
         self.window = Window(parameters.window_min_chunks, parameters.window_max_chunks)
-        self.rtt = RttEstimator(rto_max_ns=REQUEST_RTO_MAX_NS)
+        self.rtt = RttEstimator()
         if srtt_ns:
             self.rtt.sample(srtt_ns)
         self.shares: tuple[Range, ...] = ()
         self._parameters = parameters
         self._random = random
         self._number = 0
-        self._awaited = 0
         self._acknowledged = 0
+        self._awaited = RangeSet()
+        self._patience_ns = 0
         self._cursor = 0
         self._named_stop = 0
         self._sequence_start = 0
@@ -70,10 +69,6 @@ class Download:
     def file_id(self) -> FileId:
         """The digest of the file's manifest."""
         return self.manifest.file_id
-
-    def set_shares(self, shares: tuple[Range, ...]) -> None:
-        """These ranges are now the client's to get before the exchange (R1)."""
-        self.shares = shares
 
     @property
     def share_chunk_count(self) -> int:
@@ -104,15 +99,17 @@ class Download:
         """Someone fetches up to here: requests that begin here meet (the common cursor)."""
         self._cursor = stop
 
-    def request(self, session: int, now: int, *, repeated: bool = False) -> Request:
+    def request(self, session: int, now: int, *, repeated: bool = False, hears: bool = False) -> Request:
         """The next request: everything that may be named of what is wanted, most wanted first."""
         self._number += 1
         self._unrequested_chunks = 0
-        self._awaited = self._number
         self._sent_at[self._number] = now
         if len(self._sent_at) > SENT_REQUESTS_MAX:
             del self._sent_at[next(iter(self._sent_at))]
         ranges = self._pick(self.wanted())
+        self._awaited, self._patience_ns = RangeSet(ranges), 0
+        # Where very many share a server's link, what one asks for is long in the queue: longer than any timeout.
+        wants_answer = self.rtt.rto_ns >= RTO_MAX_NS
         return Request(
             session,
             self.file_id,
@@ -121,11 +118,25 @@ class Download:
             self.window.chunks,
             tuple(ranges),
             repeated,
+            wants_answer,
+            hears,
         )
 
-    def awaits(self, number: int) -> bool:
-        """Whether this is the number of the last request, and nothing was delivered since."""
-        return number == self._awaited
+    def answered(self, number: int, patience_ns: int) -> bool:
+        """The server says that a request is there, and how long to wait for each delivery.
+
+        Returns:
+            Whether it is the last request, and something that it named has not come.
+        """
+        if number != self._number or not self._awaited:
+            return False
+        self._patience_ns = patience_ns
+        self.rtt.answered()
+        return True
+
+    def timeout_ns(self) -> int:
+        """How long to wait for the next delivery before asking again, in nanoseconds."""
+        return self._patience_ns or self.rtt.timeout_ns(self._random)
 
     def _pick(self, wanted: RangeSet) -> list[Range]:
         parameters = self._parameters
@@ -167,7 +178,7 @@ class Download:
         if sent_at is not None:
             self.rtt.sample(now - sent_at)
         self.rtt.answered()
-        self._awaited = 0
+        self._awaited.discard(frame.start, frame.stop)
         self._acknowledged = max(self._acknowledged, frame.number)
         self.lacking.discard(frame.start, frame.stop)
         for unit in written.verified:
@@ -178,7 +189,7 @@ class Download:
         chunk_count = frame.stop - frame.start
         self.window.delivered(chunk_count, self.rtt.min_ns, now)
         self._unrequested_chunks += chunk_count
-        return self._unrequested_chunks >= self._step_chunks
+        return bool(written.corrupt) or not self._awaited or self._unrequested_chunks >= self._step_chunks
 
     @property
     def _step_chunks(self) -> int:
@@ -191,6 +202,7 @@ class Download:
         self.stage = Stage.WAITING
         self._number = 0
         self._acknowledged = 0
+        self._awaited.clear()
         self._sent_at.clear()
         self.shares = ()
         self.window.idle()

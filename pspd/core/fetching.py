@@ -15,7 +15,7 @@ from pspd.core.pending import Fetch
 from pspd.core.ranges import Range
 from pspd.core.rto import RttEstimator
 from pspd.core.shared_file import Phase, SharedFile
-from pspd.core.timers import Timers
+from pspd.core.timers import Timers, earliest
 from pspd.core.wire import (
     BROADCAST_RANGES_MAX,
     DropReason,
@@ -160,18 +160,20 @@ class Fetching:
         fetches.sort(key=lambda fetch: (fetch.start - first) % file.manifest.chunk_count)
         joined: list[Fetch] = []
         for fetch in fetches:
-            last = joined[-1] if joined else None
-            if (
-                last is not None
-                and last.holder is fetch.holder is not None
-                and last.stop == fetch.start
-                and fetch.stop - last.start <= self.frame_chunks
-                and last.tries == fetch.tries == 0
-            ):
-                self._join(last, fetch)
+            if joined and self._can_be_joined(joined[-1], fetch):
+                self._join(joined[-1], fetch)
             else:
                 joined.append(fetch)
         return joined
+
+    def _can_be_joined(self, fetch: Fetch, following: Fetch) -> bool:
+        """Whether one holder is to be asked for both, for the first time, and one frame has room for them."""
+        return (
+            fetch.holder is following.holder is not None
+            and fetch.stop == following.start
+            and following.stop - fetch.start <= self.frame_chunks
+            and fetch.tries == following.tries == 0
+        )
 
     def _join(self, fetch: Fetch, following: Fetch) -> None:
         holder = fetch.holder
@@ -203,10 +205,7 @@ class Fetching:
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due, and :meth:`ask`."""
-        deadline = self._timers.next_deadline()
-        if self._unasked:
-            return self._ask_due if deadline is None else min(deadline, self._ask_due)
-        return deadline
+        return earliest(self._timers.next_deadline(), self._ask_due if self._unasked else None)
 
     def handle_timeout(self, now: int) -> list[SharedFile]:
         """Asks again for what did not come (R11), first of one holder, then of all.
@@ -251,14 +250,14 @@ class Fetching:
             return [fetch] if fetch.tries < NAMED_TRIES else self._cut_into_units(fetch)
         silent.window.timed_out()
         silent.excuse(fetch)
-        others = [member for member in self._holders_of(fetch) if member is not silent]
+        others = [member for member in self._some_holders(fetch) if member is not silent]
         if (others and fetch.tries < NAMED_TRIES) or (not others and self._still_holds(silent, fetch)):
             self._name_one(fetch, others or [silent])
             return [fetch]
         fetch.holder = None
         pieces = self._cut_into_units(fetch)
         for piece in pieces if not others else ():
-            self._name_one(piece, self._holders_of(piece))  # nobody has all of it: somebody may have parts
+            self._name_one(piece, self._some_holders(piece))  # nobody has all of it: somebody may have parts
         return pieces
 
     def _still_holds(self, member: Member, fetch: Fetch) -> bool:
@@ -283,8 +282,14 @@ class Fetching:
             pieces.append(piece)
         return pieces
 
-    def _holders_of(self, fetch: Fetch) -> list[Member]:
-        return self._able_to_send(fetch.file.held, fetch.file, fetch.start, fetch.stop)
+    def _some_holders(self, fetch: Fetch) -> list[Member]:
+        """Members who can send all of it: some, if many are quickly found, else all there are."""
+        file, names = fetch.file, list(fetch.file.held)
+        if len(names) > OTHERS_TRIED:
+            found = self._able_to_send(self._random.sample(names, OTHERS_TRIED), file, fetch.start, fetch.stop)
+            if len(found) > 1:  # one of them may be the one that did not answer
+                return found
+        return self._able_to_send(names, file, fetch.start, fetch.stop)
 
     def _give_up(self, fetch: Fetch) -> None:
         self._end(fetch)

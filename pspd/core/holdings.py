@@ -32,9 +32,7 @@ class Holdings:
 
     def missing(self) -> RangeSet:
         """Chunks that are neither verified nor kept: those to ask for (R5)."""
-        missing = RangeSet(self._verified.gaps(0, self._manifest.chunk_count))
-        missing.difference_update(self._kept)
-        return missing
+        return RangeSet(self._verified.gaps(0, self._manifest.chunk_count)).minus(self._kept)
 
     def keep(self, start: int, stop: int) -> list[tuple[Range, bytes]]:
         """Notes that the bytes of ``[start, stop)`` are there.

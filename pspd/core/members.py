@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from pspd.core.effects import Address
@@ -95,9 +95,9 @@ class Interest:
             echoes.popleft()
         return echoes[0].number if echoes and echoes[0].fetch_order < fetch_order else 0
 
-    def want(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """The client wants these ranges, and nothing else; what is in flight is not wanted again."""
-        self.open = RangeSet(ranges)
+    def want(self, ranges: RangeSet) -> None:
+        """The client wants this, and nothing else; what is in flight is not wanted again. The set is taken over."""
+        self.open = ranges
         self.open.difference_update(self.in_flight.values())
         self._note_waiting()
 

@@ -25,6 +25,10 @@ class Range(NamedTuple):
         return f"[{self.start}, {self.stop})"
 
 
+def _ranges_between(borders: list[int]) -> list[Range]:
+    return list(map(Range, borders[::2], borders[1::2]))
+
+
 class RangeSet:
     """A set of chunks, kept as ascending, disjoint, never touching ranges.
 
@@ -50,6 +54,10 @@ class RangeSet:
         if start >= stop:
             return
         borders = self._borders
+        if not borders or borders[-1] < start:  # most often: sets are made in ascending order
+            borders += (start, stop)
+            self._chunk_count += stop - start
+            return
         left, right = bisect_left(borders, start), bisect_right(borders, stop)
         replacement = []
         if left % 2 == 0:
@@ -101,31 +109,39 @@ class RangeSet:
 
     def within(self, start: int, stop: int) -> list[Range]:
         """The parts of the set inside ``[start, stop)``, ascending."""
-        borders = self._borders
-        index = bisect_right(borders, start)
-        index -= index % 2
-        found = []
-        while index < len(borders) and borders[index] < stop:
-            low, high = max(start, borders[index]), min(stop, borders[index + 1])
-            if low < high:
-                found.append(Range(low, high))
-            index += 2
-        return found
+        return _ranges_between(self._cut(start, stop, inside=True))
 
     def gaps(self, start: int, stop: int) -> list[Range]:
         """The parts of ``[start, stop)`` that are not in the set, ascending."""
-        found = []
-        for low, high in self.within(start, stop):
-            if start < low:
-                found.append(Range(start, low))
-            start = high
-        if start < stop:
-            found.append(Range(start, stop))
-        return found
+        return _ranges_between(self._cut(start, stop, inside=False))
 
-    def common(self, other: RangeSet) -> list[Range]:
-        """The chunks that are in both sets, ascending."""
-        return [part for start, stop in self for part in other.within(start, stop)]
+    def _cut(self, start: int, stop: int, *, inside: bool) -> list[int]:
+        """The borders of what lies in ``[start, stop)`` and in the set, or not in the set."""
+        if start >= stop:
+            return []
+        borders = self._borders
+        left = bisect_right(borders, start)
+        cut = borders[left : bisect_left(borders, stop, left)]
+        if (left % 2 == 1) is inside:
+            cut.insert(0, start)
+        if len(cut) % 2 == 1:
+            cut.append(stop)
+        return cut
+
+    def common(self, other: RangeSet) -> RangeSet:
+        """The chunks that are in both sets."""
+        return self._combined(other, inside=True)
+
+    def minus(self, other: RangeSet) -> RangeSet:
+        """The chunks that are in this set and not in the other."""
+        return self._combined(other, inside=False)
+
+    def _combined(self, other: RangeSet, *, inside: bool) -> RangeSet:
+        combined = RangeSet()
+        for start, stop in self:
+            combined._borders += other._cut(start, stop, inside=inside)
+        combined._chunk_count = sum(combined._borders[1::2]) - sum(combined._borders[::2])
+        return combined
 
     def cyclic_from(self, chunk: int) -> Iterator[Range]:
         """Every part of the set once, from ``chunk`` to the end and then from the beginning.
@@ -170,9 +186,7 @@ class RangeSet:
         return bisect_right(self._borders, chunk) % 2 == 1
 
     def __iter__(self) -> Iterator[Range]:
-        borders = self._borders
-        for index in range(0, len(borders), 2):
-            yield Range(borders[index], borders[index + 1])
+        return iter(_ranges_between(self._borders))
 
     def __bool__(self) -> bool:
         return bool(self._borders)

@@ -8,8 +8,8 @@ what arrives is handed at once to all who wait (R9), before anything can evict i
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pspd.core.cache import Cache
@@ -19,9 +19,9 @@ from pspd.core.manifest import CHUNK_BYTES, FileId
 from pspd.core.members import Echo, Interest, Member
 from pspd.core.parameters import Parameters
 from pspd.core.pending import Fetch
-from pspd.core.ranges import Range, RangeSet
+from pspd.core.ranges import Range, RangeMap, RangeSet
 from pspd.core.shared_file import SharedFile
-from pspd.core.timers import Timers
+from pspd.core.timers import Timers, earliest
 from pspd.core.wire import (
     Frame,
     Kind,
@@ -45,19 +45,22 @@ class Departure(NamedTuple):
     echo: int
 
 
+@dataclass(slots=True)
 class Load:
-    """Deliveries that leave together: what they carry is pinned once for all, until the last of them is sent.
+    """Deliveries out of one cached frame that leave together: what they carry is pinned once, until the last is sent.
 
     Attributes:
-        spans: what they carry, together.
-        count: how many have not been sent.
+        start, stop: the frame.
+        departures: the deliveries, until they leave.
+        pinned: what they carry, together.
+        unsent_count: how many have left and are not sent.
     """
 
-    __slots__ = ("count", "spans")
-
-    def __init__(self, spans: list[Range], count: int) -> None:
-        self.spans = spans
-        self.count = count
+    start: int
+    stop: int
+    departures: list[Departure] = field(default_factory=list)
+    pinned: list[Range] = field(default_factory=list)
+    unsent_count: int = 0
 
 
 class Relay:
@@ -77,7 +80,7 @@ class Relay:
         self._files = files
         self._emit = emit
         self._hungry: dict[Interest, None] = {}
-        self._blocked: dict[SharedFile, OrderedDict[Interest, None]] = {}
+        self._blocked: dict[SharedFile, dict[Interest, None]] = {}
         self._held_back: Timers[FileId] = Timers()
         self._gathering: Timers[FileId] = Timers()
         self._now = 0
@@ -88,8 +91,7 @@ class Relay:
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due."""
-        deadlines = (self._fetching.next_timeout(), self._held_back.next_deadline(), self._gathering.next_deadline())
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return earliest(self._fetching.next_timeout(), self._held_back.next_deadline(), self._gathering.next_deadline())
 
     def handle_timeout(self, now: int) -> list[SharedFile]:
         """Has what did not come asked for again; :meth:`serve` then sees to those who waited in vain.
@@ -107,7 +109,7 @@ class Relay:
 
     # -- what clients ask
 
-    def asked(self, interest: Interest, number: int, window_chunks: int, ranges: Iterable[tuple[int, int]]) -> None:
+    def asked(self, interest: Interest, number: int, window_chunks: int, ranges: RangeSet) -> None:
         """A client's newest request replaces what it asked before, except what is on its way already."""
         interest.number = number
         interest.window_chunks = window_chunks
@@ -122,7 +124,7 @@ class Relay:
 
     def satisfied(self, interest: Interest) -> None:
         """The client has the whole file: it wants nothing, and whatever was on its way has arrived."""
-        interest.want(())
+        interest.want(RangeSet())
         for delivery in list(interest.in_flight):
             self._settle(interest, delivery, arrived=True)
 
@@ -153,9 +155,9 @@ class Relay:
         if loaded is None:
             return None
         interest, span, load = loaded
-        load.count -= 1
-        if load.count == 0:
-            for pinned in load.spans:
+        load.unsent_count -= 1
+        if load.unsent_count == 0:
+            for pinned in load.pinned:
                 self._cache.unpin(interest.file.file_id, *pinned)
         self._claim_ended(interest.member, span)
         return interest, span
@@ -200,7 +202,7 @@ class Relay:
         for interest in member.interests.values():
             self._hungry.pop(interest, None)
             self._unblock(interest)
-            interest.want(())
+            interest.want(RangeSet())
         member.interests.clear()
 
     def wake(self, file: SharedFile) -> None:
@@ -213,23 +215,23 @@ class Relay:
         """Delivers what is cached, and fetches what is not, as far as windows, cache and holders allow.
 
         For whom nothing could be fetched for want of room in the cache or in a holder's window is *blocked*:
-        in line for the next room, and handed meanwhile whatever is fetched for others.
+        in line for the next room, and handed meanwhile whatever is fetched for others. Who asks again keeps its place.
         """
         self._now = now
         while self._hungry:
-            interest = self._hungry.popitem()[0]
-            self._unblock(interest)
-            if interest.member.reachable and interest.open:
-                self._hit_or_fetch(interest)
+            hungry, self._hungry = self._hungry, {}
+            for interest in hungry:
+                if interest.member.reachable and interest.open:
+                    self._hit_or_fetch(interest)
+                else:
+                    self._unblock(interest)
         for file in list(self._blocked):
             while (line := self._blocked.get(file)) and self._cache.reservable_chunks >= self._fetching.frame_chunks:
-                first = next(iter(line))
-                self._unblock(first)
-                if self._hit_or_fetch(first, ahead=True):
+                if self._hit_or_fetch(next(iter(line))):
                     break
         self._fetching.ask(now)
 
-    def _hit_or_fetch(self, interest: Interest, *, ahead: bool = False) -> bool:
+    def _hit_or_fetch(self, interest: Interest) -> bool:
         """Delivers what is cached, and fetches what is not.
 
         Returns:
@@ -240,12 +242,10 @@ class Relay:
         if wanted_chunks > 0:
             wanted_chunks -= self._fetch_from_cursor(interest, wanted_chunks)
         if wanted_chunks <= 0 or not self._lacks_a_fetch(interest):
+            self._unblock(interest)
             return False
         interest.echoes.clear()
-        line = self._blocked.setdefault(interest.file, OrderedDict())
-        line[interest] = None
-        if ahead:
-            line.move_to_end(interest, last=False)
+        self._blocked.setdefault(interest.file, {}).setdefault(interest)
         return True
 
     def _wanted_chunks(self, interest: Interest) -> int:
@@ -264,7 +264,7 @@ class Relay:
     def _lacks_a_fetch(self, interest: Interest) -> bool:
         """Whether a client wants chunks that somebody holds and that are not being fetched."""
         file = interest.file
-        return not all(file.fetching.covers(*span) for span in interest.open.common(file.available))
+        return bool(interest.open.common(file.available).minus(file.fetching))
 
     def _unblock(self, interest: Interest) -> None:
         line = self._blocked.get(interest.file)
@@ -274,22 +274,23 @@ class Relay:
                 del self._blocked[interest.file]
 
     def _hit(self, interest: Interest) -> None:
-        for start, stop in list(interest.open):
-            for cached in self._cache.cached(interest.file.file_id, start, stop):
+        credit_chunks = self._credit_chunks(interest)
+        for start, stop in list(interest.open) if credit_chunks > 0 else ():
+            for cached in self._cache.cached(interest.file.file_id, start, stop, credit_chunks):
                 echo = interest.echoes[-1].number if interest.echoes else 0
-                for departure in self._depart(interest, cached, echo):
+                for departure in self._depart(interest, cached, echo, credit_chunks):
+                    credit_chunks -= departure.span.chunk_count
                     self._cache.hit_count += departure.span.chunk_count
-                    self._deliver(interest.file, [departure])
-                if self._credit_chunks(interest) <= 0:
+                    self._deliver(interest.file, Load(*departure.span, [departure]))
+                if credit_chunks <= 0:
                     return
 
     def _fetch_from_cursor(self, interest: Interest, wanted_chunks: int) -> int:
         """Starts fetches of what a client wants, from the common cursor on. Returns how many chunks those bring it."""
         file = interest.file
         shares_tried = fetched_chunks = 0
-        available = RangeSet(interest.open.common(file.available))
-        available.difference_update(list(file.fetching))
-        for start, stop in available.cyclic_from(file.cursor):
+        fetchable = interest.open.common(file.available).minus(file.fetching)
+        for start, stop in fetchable.cyclic_from(file.cursor):
             while start < stop and fetched_chunks < wanted_chunks:
                 span, holder = self._fetching.fetchable(file, start, stop)
                 if span is None:
@@ -308,11 +309,12 @@ class Relay:
 
     def _waits_for_slower(self, file: SharedFile, span: Range) -> bool:
         """Whether a fetch is held back for those who still want what it would evict."""
-        if not self._cache.victims(span.chunk_count):
+        if self._cache.victims(span.chunk_count):
+            for other in [other for other in self._files.values() if other.fresh]:
+                self._hand_out(other, self._now)  # before it can be evicted
+        victims = self._cache.victims(span.chunk_count)  # those that are pinned now are none any more
+        if not victims:
             return False
-        for fresh in [file for file in self._files.values() if file.fresh]:
-            self._hand_out(fresh, self._now)  # before it can be evicted
-        victims = self._cache.victims(span.chunk_count)
         wanted = any(self._files[file_id].is_wanted(start, stop) for file_id, start, stop in victims)
         deadline = file.courtesy.wait_until(wanted, self._now)
         if deadline is not None:
@@ -340,43 +342,57 @@ class Relay:
         measured = all(fetch.tries == 1 for fetch in fetches)
         order = min((fetch.order for fetch in fetches), default=0)
         runs = RangeSet((fetch.start, fetch.stop) for fetch in fetches)
-        cached = [part for run in runs for part in self._cache.cached(file.file_id, *run)]
+        cached = RangeSet(part for run in runs for part in self._cache.cached(file.file_id, *run))
+        loads: RangeMap[Load] = RangeMap()
+        for frame in (frame for run in cached for frame in self._frames(run)):
+            loads.insert(Load(*frame))
         delivered_chunks = 0
-        for run in cached:
-            for start in range(run.start, run.stop, self._parameters.frame_chunks):
-                frame = Range(start, min(run.stop, start + self._parameters.frame_chunks))
-                departures = list(self._departures(file, frame, order if measured else 0))
-                delivered_chunks += sum(departure.span.chunk_count for departure in departures)
-                self._deliver(file, departures)
+        for interest in list(file.waiting):
+            delivered_chunks += self._load(interest, cached, loads, order if measured else 0)
+        for load in loads:
+            self._deliver(file, load)
         self._cache.join_count += max(0, delivered_chunks - runs.chunk_count)
         self._cache.trim()
 
-    def _departures(self, file: SharedFile, frame: Range, fetch_order: int) -> Iterator[Departure]:
-        """What of cached chunks goes to whom of those who wait; ``fetch_order`` is 0 if that measures nothing."""
-        for interest in list(file.waiting):
-            if interest.member.reachable and self._credit_chunks(interest) > 0:
-                echo = interest.echo_of(fetch_order) if fetch_order else 0
-                for wanted in interest.open.within(*frame):
-                    yield from self._depart(interest, wanted, echo)
+    def _load(self, interest: Interest, cached: RangeSet, loads: RangeMap[Load], fetch_order: int) -> int:
+        """Adds what goes to one who waits to the loads that leave; ``fetch_order`` is 0 if that measures nothing.
 
-    def _depart(self, interest: Interest, span: Range, echo: int) -> Iterator[Departure]:
+        Returns:
+            How many chunks that are.
+        """
+        credit_chunks = granted_chunks = self._credit_chunks(interest) if interest.member.reachable else 0
+        if credit_chunks <= 0:
+            return 0
+        echo = interest.echo_of(fetch_order) if fetch_order else 0
+        for wanted in interest.open.common(cached):
+            for load in loads.overlapping(*wanted):
+                span = Range(max(wanted.start, load.start), min(wanted.stop, load.stop))
+                for departure in self._depart(interest, span, echo, credit_chunks):
+                    credit_chunks -= departure.span.chunk_count
+                    load.departures.append(departure)
+            if credit_chunks <= 0:
+                break
+        return granted_chunks - credit_chunks
+
+    def _frames(self, run: Range) -> list[Range]:
+        """A cached run, cut into what one delivery carries at most."""
+        size = self._parameters.frame_chunks
+        return [Range(start, min(start + size, run.stop)) for start in range(run.start, run.stop, size)]
+
+    def _depart(self, interest: Interest, span: Range, echo: int, credit_chunks: int) -> Iterator[Departure]:
         """As much of a cached range as the client has credit for, in frames; from now on it is on its way."""
-        stop = min(span.stop, span.start + max(0, self._credit_chunks(interest)))
-        for start in range(span.start, stop, self._parameters.frame_chunks):
-            part = Range(start, min(start + self._parameters.frame_chunks, stop))
+        for part in self._frames(Range(span.start, min(span.stop, span.start + credit_chunks))):
             self._delivery_number += 1
             interest.depart(self._delivery_number, part)
             yield Departure(interest, part, self._delivery_number, echo)
 
-    def _deliver(self, file: SharedFile, departures: list[Departure]) -> None:
+    def _deliver(self, file: SharedFile, load: Load) -> None:
         """Sends what is on its way."""
-        if len(departures) == 1:
-            spans = [departures[0].span]
-        else:
-            spans = list(RangeSet(departure.span for departure in departures))
-        for span in spans:
+        departures, load.departures = load.departures, []
+        load.pinned = list(RangeSet(departure.span for departure in departures))
+        load.unsent_count = len(departures)
+        for span in load.pinned:
             self._cache.pin(file.file_id, *span)
-        load = Load(spans, len(departures))
         for interest, span, number, echo in departures:
             session = interest.member.session
             self._loads[session, number] = (interest, span, load)
@@ -388,6 +404,6 @@ class Relay:
         """Makes the server forget a file (R2). Returns how many bytes of it are still being received or sent."""
         self._hand_out(file, now)
         for interest in list(file.waiting):  # every share is held: what is still open was asked before that was known
-            interest.want(())
+            interest.want(RangeSet())
         self._fetching.give_up_unwanted(file)
         return self._cache.forget(file.file_id) * CHUNK_BYTES

@@ -9,7 +9,8 @@ from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
 RTO_INITIAL_NS = 500 * MILLISECOND_NS
 RTO_MIN_NS = 50 * MILLISECOND_NS
 RTO_MAX_NS = 2 * SECOND_NS
-"""The longest timeout that backoff makes; a longer one must have been measured."""
+"""The longest timeout, measured or made by backoff: one round trip of minutes, in a bad time, is not to make every lost
+datagram cost minutes."""
 
 _GRANULARITY_NS = MILLISECOND_NS
 _JITTER = 0.25
@@ -33,11 +34,10 @@ class RttEstimator:
         timeout_count: timeouts since the last answer.
     """
 
-    __slots__ = ("_rto_max_ns", "_rto_min_ns", "_rttvar_ns", "min_ns", "srtt_ns", "timeout_count")
+    __slots__ = ("_rto_min_ns", "_rttvar_ns", "min_ns", "srtt_ns", "timeout_count")
 
-    def __init__(self, rto_min_ns: int = RTO_MIN_NS, rto_max_ns: int = RTO_MAX_NS) -> None:
+    def __init__(self, rto_min_ns: int = RTO_MIN_NS) -> None:
         self._rto_min_ns = rto_min_ns
-        self._rto_max_ns = rto_max_ns
         self.srtt_ns = 0
         self.min_ns = 0
         self._rttvar_ns = 0
@@ -66,7 +66,7 @@ class RttEstimator:
         if self.srtt_ns == 0:
             return RTO_INITIAL_NS
         rto_ns = max(self._rto_min_ns, self.srtt_ns + max(_GRANULARITY_NS, 4 * self._rttvar_ns))
-        return min(rto_ns, self._rto_max_ns)
+        return min(rto_ns, RTO_MAX_NS)
 
     def timeout_ns(self, random: Random, timeout_count: int | None = None) -> int:
         """How long to wait now.
@@ -77,4 +77,4 @@ class RttEstimator:
         """
         count = self.timeout_count if timeout_count is None else timeout_count
         backed_off_ns = min(self.rto_ns << min(max(0, count - LINEAR_TIMEOUTS), 16), RTO_MAX_NS)
-        return int(max(self.rto_ns, backed_off_ns) * (1 + _JITTER * random.random()))
+        return int(backed_off_ns * (1 + _JITTER * random.random()))

@@ -32,7 +32,7 @@ from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.relay import Relay
 from pspd.core.shared_file import Phase, SharedFile
 from pspd.core.storage import Held
-from pspd.core.timers import Timers
+from pspd.core.timers import Timers, earliest
 from pspd.core.wire import (
     DropReason,
     Frame,
@@ -50,14 +50,15 @@ from pspd.errors import BadArgument, LimitReached, NameTaken, SessionUnknown
 LEASE_NS = 30 * SECOND_NS
 """A process that ends is missed at once, by its connection. A lease is for machines that fall silent; a full link or a
 busy disk may keep one from renewing it for seconds, and that is no reason to give its share to another."""
-LEASE_NS_PER_MEMBER = 4 * MILLISECOND_NS
+LEASE_NS_PER_MEMBER = 12 * MILLISECOND_NS
 """A lease is long enough for the server to hear from all members within it, however many they are."""
 HELLO_NS = 5 * SECOND_NS
-HELLO_NS_PER_MEMBER = 5 * MILLISECOND_NS
-"""How often a client says hello: well within the time for which NATs keep a mapping, and less often where so many do
-that it would keep the server busy."""
+HELLO_NS_PER_MEMBER = 10 * MILLISECOND_NS
+HELLO_NS_MAX = 100 * SECOND_NS
+"""How often a client says hello: less often where so many do that it would keep the server busy, but always within the
+two minutes for which a NAT keeps a mapping at least (RFC 4787, REQ-5)."""
 HELLOS_PER_REACH = 2
-PATIENCE_NS = 120 * SECOND_NS
+PATIENCE_NS = 240 * SECOND_NS
 """How long a client is to wait for what is on its way over TCP already before it asks again."""
 REACH_NS = 30 * SECOND_NS
 """How long a member counts as a holder without a sign that datagrams pass both ways and its link stands."""
@@ -113,8 +114,7 @@ class ServerMachine:
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due, in nanoseconds; None if nothing waits for the time."""
-        deadlines = (self._relay.next_timeout(), self._leases.next_deadline(), self._reach.next_deadline())
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return earliest(self._relay.next_timeout(), self._leases.next_deadline(), self._reach.next_deadline())
 
     def handle_timeout(self, now: int) -> None:
         """Does what is due: retransmissions (R11), leases that ran out, members that are out of reach."""
@@ -199,7 +199,8 @@ class ServerMachine:
     @property
     def hello_ns(self) -> int:
         """How long a client is to wait until it says hello again, in nanoseconds."""
-        return max(min(HELLO_NS, self._reach_ns // HELLOS_PER_REACH), HELLO_NS_PER_MEMBER * len(self.members))
+        stretched_ns = min(HELLO_NS_PER_MEMBER * len(self.members), HELLO_NS_MAX)
+        return max(min(HELLO_NS, self._reach_ns // HELLOS_PER_REACH), stretched_ns)
 
     @property
     def reach_ns(self) -> int:
@@ -300,6 +301,8 @@ class ServerMachine:
                 self._effects.append(SendDatagram(source, encode_datagram(answer)))
             case Request():
                 member.address = source
+                if datagram.hears and member.reachable:
+                    self._set_reach(member, True, now)
                 self._receive_request(member, datagram, now)
             case _:
                 self._drop(DropReason.UNKNOWN_KIND, member.name)
@@ -327,10 +330,10 @@ class ServerMachine:
         ranges = file.servable(member.name, request.ranges)
         self._relay.asked(interest, request.number, self._granted(request.window_chunks), ranges)
         self._relay.serve(now)
-        if request.repeated and self.parameters.kept_links:
-            self._answer_repeated(interest)
+        if (request.repeated or request.wants_answer) and self.parameters.kept_links:
+            self._answer(interest)
 
-    def _answer_repeated(self, interest: Interest) -> None:
+    def _answer(self, interest: Interest) -> None:
         """Tells a client that its request is here, so that it asks no more while it waits for others."""
         again_ns = PATIENCE_NS if interest.in_flight else self.hello_ns
         answer = RequestAck(interest.member.session, interest.file.file_id, interest.number, again_ns // MILLISECOND_NS)

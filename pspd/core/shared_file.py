@@ -148,16 +148,16 @@ class SharedFile:
         given = sorted(Range(share.start, share.stop) for share in self._given.get(name, ()))
         return tuple(span for span in given if span.start < span.stop)
 
-    def servable(self, name: str, ranges: Iterable[tuple[int, int]]) -> list[Range]:
+    def servable(self, name: str, ranges: Iterable[tuple[int, int]]) -> RangeSet:
         """The part of a request that may be served now: the client's share while seeding, then everything (R2)."""
         inside = RangeSet((start, min(stop, self.manifest.chunk_count)) for start, stop in ranges)
         match self.phase:
             case Phase.EXCHANGING:
-                return list(inside)
+                return inside
             case Phase.SEEDING:
                 return inside.common(RangeSet(self.shares_of(name)))
             case _:
-                return []
+                return RangeSet()
 
     def is_wanted(self, start: int, stop: int) -> bool:
         """Whether anyone waits for some of a range."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import lru_cache
 from struct import Struct
+from typing import Any
 
 from pspd.core.manifest import FileId
 from pspd.core.ranges import Range
@@ -21,6 +22,8 @@ FRAME_PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
 
 _MAGIC = b"PS"
 _FLAG_REPEATED = 1
+_FLAG_ANSWER = 2
+_FLAG_HEARS = 4
 _TAG = bytes(16)
 _HEADER = Struct(">2sBBIQ16s")
 _HELLO = Struct(">II")
@@ -126,6 +129,8 @@ class Request:
         window_chunks: how many chunks may be on their way to the client at a time.
         ranges: what to send, the most wanted first.
         repeated: sent again because nothing came in time (R11).
+        wants_answer: the client wants to be told that it is here, as what it asks for will be long in coming.
+        hears: the client hears the server: the request is as good as a hello that says so.
     """
 
     session: int
@@ -135,6 +140,8 @@ class Request:
     window_chunks: int
     ranges: tuple[Range, ...]
     repeated: bool = False
+    wants_answer: bool = False
+    hears: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +240,7 @@ def encode_datagram(datagram: Datagram) -> bytes:
 
 def _encode_request(request: Request) -> bytes:
     assert len(request.ranges) <= REQUEST_RANGES_MAX
-    flags = _FLAG_REPEATED if request.repeated else 0
+    flags = _FLAG_REPEATED * request.repeated | _FLAG_ANSWER * request.wants_answer | _FLAG_HEARS * request.hears
     numbers = [number for span in request.ranges for number in span]
     return b"".join(
         (
@@ -282,12 +289,13 @@ def decode_datagram(data: bytes | memoryview) -> Datagram:
         case Kind.BROADCAST:
             return _decode_broadcast(session, body)
         case Kind.REQUEST_ACK:
-            return _decode_request_ack(session, body)
+            file_id, number, again_ms = _unpack_exactly(_REQUEST_ACK, body)
+            return RequestAck(session, file_id, number, again_ms)
         case _:
             raise WireError(DropReason.UNKNOWN_KIND)
 
 
-def _unpack_exactly(layout: Struct, body: bytes | memoryview) -> tuple[int, ...]:
+def _unpack_exactly(layout: Struct, body: bytes | memoryview) -> tuple[Any, ...]:
     if len(body) != layout.size:
         raise WireError(DropReason.BAD_LENGTH)
     return layout.unpack(body)
@@ -301,13 +309,8 @@ def _decode_request(session: int, flags: int, body: bytes | memoryview) -> Reque
     ranges = tuple(map(Range, numbers[::2], numbers[1::2]))
     if any(start >= stop for start, stop in ranges):
         raise WireError(DropReason.BAD_RANGE)
-    return Request(session, file_id, number, acknowledged, window_chunks, ranges, bool(flags & _FLAG_REPEATED))
-
-
-def _decode_request_ack(session: int, body: bytes | memoryview) -> RequestAck:
-    if len(body) != _REQUEST_ACK.size:
-        raise WireError(DropReason.BAD_LENGTH)
-    return RequestAck(session, *_REQUEST_ACK.unpack(body))
+    told = (bool(flags & flag) for flag in (_FLAG_REPEATED, _FLAG_ANSWER, _FLAG_HEARS))
+    return Request(session, file_id, number, acknowledged, window_chunks, ranges, *told)
 
 
 def _decode_broadcast(session: int, body: bytes | memoryview) -> Broadcast:

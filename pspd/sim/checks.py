@@ -209,22 +209,20 @@ class Checks(Observer):
         for file in server.catalogue.files.values():
             asked = self._asked.setdefault(file.file_id, RangeSet())
             cached = RangeSet(server.cache.cached(file.file_id, 0, file.manifest.chunk_count))
-            new = cached.copy()
-            new.difference_update(list(self._cached.get(file.file_id, ())))
+            new = cached.minus(self._cached.get(file.file_id, RangeSet()))
             for span in new:
                 if not asked.covers(*span):
                     raise Violation("R9 only what was asked", f"{span} of {file.manifest.name} is cached")
-            asked.difference_update(list(new))
+            asked.difference_update(new)
             self._cached[file.file_id] = cached
 
     def _check_handed_out(self, server: ServerMachine, file: SharedFile) -> None:
         for interest in file.waiting:
             member = interest.member
             if member.reachable and interest.window_left_chunks > 0 and member.claimed_chunks == 0:
-                for start, stop in interest.open:
-                    cached = RangeSet(server.cache.cached(file.file_id, start, stop))
-                    cached.difference_update((fetch.start, fetch.stop) for fetch in file.fresh)
-                    if cached:
+                fresh = RangeSet((fetch.start, fetch.stop) for fetch in file.fresh)
+                for start, stop in interest.open.minus(fresh):
+                    if cached := server.cache.cached(file.file_id, start, stop):
                         raise Violation("R9 handed to who waits", f"{member.name} waits for {cached}, which are cached")
 
     def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:

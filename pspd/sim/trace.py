@@ -77,7 +77,7 @@ def told(effect: ServerEffect | ClientEffect) -> str:
 
 def _datagram_told(datagram: Datagram) -> str:
     match datagram:
-        case Request(_, _, number, acknowledged, window, ranges, repeated):
+        case Request(_, _, number, acknowledged, window, ranges, repeated, _):
             spans = ", ".join(map(str, ranges[:4])) + (", ..." if len(ranges) > 4 else "")
             return f"request {number}{' again' if repeated else ''}: {spans}, window {window}, got {acknowledged}"
         case Broadcast(_, _, number, asked):

@@ -326,14 +326,22 @@ class World:
             self._carry_out_of(client, effect)
         deadline = client.machine.next_timeout() if client.alive else None
         if deadline is not None and (client.wakes_at is None or deadline < client.wakes_at):
-            client.wakes_at = deadline
-            self.clock.at(deadline, self._wake, client, deadline)
+            self._set_alarm(client, deadline)
 
     def _wake(self, client: Client, when: int) -> None:
-        if client.wakes_at == when:
-            client.wakes_at = None
+        if client.wakes_at != when:
+            return
+        client.wakes_at = None
+        deadline = client.machine.next_timeout()
+        if deadline is not None and deadline > when:  # it was moved on meanwhile
+            self._set_alarm(client, deadline)
+        else:
             client.machine.handle_timeout(self.now)
             self.touch(client)
+
+    def _set_alarm(self, client: Client, deadline: int) -> None:
+        client.wakes_at = deadline
+        self.clock.at(deadline, self._wake, client, deadline)
 
     def _wake_server(self, when: int) -> None:
         if self._server_wakes_at == when:

@@ -1,6 +1,6 @@
 """Deliberate faults, put into the code one at a time: the simulator must find each, and say which rule it breaks.
 
-Run it with ``.venv/bin/python scripts/experiments/mutants.py``; it prints the seed and the rule by which each was
+Run it with ``.venv/bin/python -m scripts.experiments.mutants``; it prints the seed and the rule by which each was
 found, and ends with 1 if one was not.
 """
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from pspd.core import relay
 from pspd.core.cache import Cache
 from pspd.core.catalogue import Catalogue
 from pspd.core.client import ClientMachine
@@ -20,7 +19,7 @@ from pspd.core.download import Download
 from pspd.core.fetching import Fetching
 from pspd.core.holdings import Holdings
 from pspd.core.manifest import Manifest
-from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.parameters import SECOND_NS
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.relay import Relay
 from pspd.core.server import ServerMachine
@@ -28,6 +27,7 @@ from pspd.core.shared_file import SharedFile
 from pspd.core.wire import DropReason, Frame
 from pspd.sim import scenario
 from pspd.sim.scenario import run_seed
+from tests.sim.test_found import who_is_in_line_is_not_looked_up_in_the_cache
 
 SEEDS = 200
 """How many seeds a fault may stay hidden for."""
@@ -68,23 +68,6 @@ def one_waiter_alone(patch: pytest.MonkeyPatch) -> None:
         file.waiting = waiting
 
     patch.setattr(Relay, "_hand_out", to_the_first)
-
-
-def fetch_the_gathered(patch: pytest.MonkeyPatch) -> None:
-    hit = Relay._hit
-
-    def unless_in_line(self: Any, interest: Any) -> None:
-        if not self._serving_the_line:
-            hit(self, interest)
-
-    def hit_or_fetch(self: Any, interest: Any, *, ahead: bool = False) -> bool:
-        self._serving_the_line = ahead
-        return bool(as_it_is(self, interest, ahead=ahead))
-
-    as_it_is = Relay._hit_or_fetch
-    patch.setattr(relay, "HANDING_OUT_NS_PER_WAITING", 30 * MILLISECOND_NS)
-    patch.setattr(Relay, "_hit", unless_in_line)
-    patch.setattr(Relay, "_hit_or_fetch", hit_or_fetch)
 
 
 def overlapping_shares(patch: pytest.MonkeyPatch) -> None:
@@ -157,7 +140,10 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
         replaced(SharedFile, "reassign", lambda self, names, preferred: []),
         {"liveness"},
     ),
-    "what is gathered is fetched a second time": (fetch_the_gathered, {"AssertionError"}),
+    "what is gathered is fetched a second time": (
+        who_is_in_line_is_not_looked_up_in_the_cache,
+        {"AssertionError"},
+    ),
     "what has come is gathered and not handed out": (
         replaced(Relay, "received", lambda self, fetch, now: None),
         {"R9 handed to who waits", "liveness"},

@@ -123,11 +123,23 @@ class Bench:
         acknowledged: int = 0,
         window_chunks: int = 1000,
         repeated: bool = False,
+        wants_answer: bool = False,
+        hears: bool = False,
     ) -> None:
         self._numbers += 1
         self.now += MILLISECOND_NS
         spans = tuple(Range(*span) for span in ranges)
-        request = Request(member.session, file.file_id, self._numbers, acknowledged, window_chunks, spans, repeated)
+        request = Request(
+            member.session,
+            file.file_id,
+            self._numbers,
+            acknowledged,
+            window_chunks,
+            spans,
+            repeated,
+            wants_answer,
+            hears,
+        )
         self.send(member, request)
 
     def frame(self, member: Member, file: SharedFile, start: int, stop: int, number: int = 1) -> Frame:

@@ -20,7 +20,7 @@ from pspd.core.effects import (
 from pspd.core.manifest import Manifest
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
 from pspd.core.ranges import Range, RangeSet
-from pspd.core.rto import LINEAR_TIMEOUTS, RTO_INITIAL_NS
+from pspd.core.rto import LINEAR_TIMEOUTS, RTO_INITIAL_NS, RTO_MAX_NS
 from pspd.core.storage import Held
 from pspd.core.wire import (
     EVERY_HOLDER,
@@ -210,6 +210,17 @@ class TestAsking:
         client.pass_time(1)
         (request,) = client.requests()
         assert (request.number, request.repeated) == (2, True)
+
+    def test_who_has_waited_long_for_a_delivery_wants_its_requests_answered(self) -> None:
+        client = Client(replace(FAST, request_ranges=1))
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 10), held=((4, 5),))
+        (request,) = client.requests()
+        assert not request.wants_answer
+        client.now += RTO_MAX_NS
+        client.deliver(manifest, 0, 4, echo=request.number)
+        (request,) = client.requests()
+        assert (request.wants_answer, request.repeated) == (True, False)
 
     def test_nor_waits_it_longer_than_is_sane(self) -> None:
         client = Client()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pspd.core.client import SILENCE_NS
 from pspd.core.effects import ServerHeard
 from pspd.core.parameters import FAST, MILLISECOND_NS, SECOND_NS
-from pspd.core.wire import Broadcast, Hello, HelloAck
+from pspd.core.wire import Broadcast, Hello, HelloAck, Request, RequestAck
 from tests.core.alone import SERVER, SESSION, Client, manifest_of
 
 
@@ -26,6 +26,29 @@ def told_us(client: Client) -> list[int]:
 def silence(client: Client) -> None:
     """Lets so much time pass that a client takes note of the silence, with a hello to say so."""
     client.pass_time(SILENCE_NS + 3 * SECOND_NS)
+
+
+class TestAnsweredRequests:
+    def test_spare_hellos_as_they_show_the_same(self) -> None:
+        client, manifest = answered(), manifest_of(10)
+        client.pass_time(0)
+        client.hear(HelloAck(SESSION, 2, 5000))
+        client.assign(manifest, (0, 10))
+        for _ in range(5):
+            (request,) = (datagram for datagram in client.heard() if isinstance(datagram, Request))
+            assert request.hears
+            client.hear(RequestAck(SESSION, manifest.file_id, request.number, 4000))
+            client.pass_time(4 * SECOND_NS)
+        client.hear(RequestAck(SESSION, manifest.file_id, request.number + 1, 60_000))
+        assert told_us(client) == []
+        client.pass_time(5 * SECOND_NS)
+        assert told_us(client) != []
+
+    def test_tell_that_a_client_does_not_hear_the_server(self) -> None:
+        client = Client()
+        client.assign(manifest_of(10), (0, 10))
+        (request,) = client.requests()
+        assert not request.hears
 
 
 class TestSilence:

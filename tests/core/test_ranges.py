@@ -75,10 +75,15 @@ class TestRangeSetAgainstPlainSet:
                 ranges.around(*span)
 
     @given(steps, steps)
-    def test_common(self, changes, others) -> None:
+    def test_common_and_minus(self, changes, others) -> None:
         ranges, model = built(changes)
         other, other_model = built(others)
-        assert chunks_in(ranges.common(other)) == sorted(model & other_model)
+        for combined, expected in (
+            (ranges.common(other), model & other_model),
+            (ranges.minus(other), model - other_model),
+        ):
+            assert combined == RangeSet((chunk, chunk + 1) for chunk in expected)
+            assert combined.chunk_count == len(expected)
 
     @given(steps, st.integers(0, CHUNKS_MAX))
     def test_cyclic_from_goes_once_round(self, changes, chunk) -> None:

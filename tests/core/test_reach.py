@@ -68,6 +68,18 @@ class TestWhoIsInReach:
         assert member.in_reach
         assert bench.effects(ClientReach) == []
 
+    def test_or_asks_and_says_that_it_hears(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 6)
+        for _ in range(4):
+            bench.pass_time(REACH_NS // 2)
+            for member in (a, b):
+                bench.server.lease_renewed(member.session, bench.now)
+            bench.ask(a, file, (3, 6), hears=True)
+            bench.ask(b, file, (0, 3))
+        assert (a.in_reach, b.in_reach) == (True, False)
+
     def test_one_without_a_link_is_not_though_its_lease_is_renewed(self) -> None:
         bench = Bench()
         member = bench.join("a")

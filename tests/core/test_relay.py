@@ -37,12 +37,13 @@ class TestPatience:
         bench.ask(a, bench.exchange("f", 6), (3, 6))
         assert self.answers(bench) == []
 
-    def test_one_that_is_repeated_is_told_to_wait_for_the_fetch(self) -> None:
+    @pytest.mark.parametrize("flag", ["repeated", "wants_answer"])
+    def test_one_that_is_repeated_or_wants_an_answer_is_told_to_wait_for_the_fetch(self, flag: str) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
         bench.ask(a, file, (3, 6))
-        bench.ask(a, file, (3, 6), repeated=True)
+        bench.ask(a, file, (3, 6), **{flag: True})
         assert self.answers(bench) == [RequestAck(a.session, file.file_id, 2, HELLO_NS // MILLISECOND_NS)]
 
     def test_longer_if_something_is_on_its_way(self) -> None:

@@ -23,19 +23,14 @@ def estimator_of(*samples_ms: float) -> RttEstimator:
 
 
 class TestLongest:
-    def test_what_was_measured_may_be_longer_than_backoff_makes_it(self) -> None:
-        rtt = RttEstimator(rto_max_ns=60 * SECOND_NS)
-        rtt.sample(10 * SECOND_NS)
-        assert rtt.rto_ns == 30 * SECOND_NS
-        assert rtt.timeout_ns(NO_JITTER) == 30 * SECOND_NS
+    def test_one_round_trip_of_minutes_does_not_make_every_loss_cost_minutes(self) -> None:
+        rtt = RttEstimator()
+        rtt.sample(300 * SECOND_NS)
+        assert rtt.srtt_ns == 300 * SECOND_NS
+        assert rtt.rto_ns == RTO_MAX_NS
         for _ in range(2 * LINEAR_TIMEOUTS):
             rtt.timed_out()
-        assert rtt.timeout_ns(NO_JITTER) == 30 * SECOND_NS
-
-    def test_but_not_than_its_own_limit(self) -> None:
-        rtt = RttEstimator(rto_max_ns=60 * SECOND_NS)
-        rtt.sample(100 * SECOND_NS)
-        assert rtt.rto_ns == 60 * SECOND_NS
+        assert rtt.timeout_ns(NO_JITTER) == RTO_MAX_NS
 
 
 class TestEstimate:

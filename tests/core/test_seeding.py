@@ -15,6 +15,7 @@ from pspd.core.effects import (
     ServerEffect,
     StartExchange,
 )
+from pspd.core.parameters import SECOND_NS
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.shared_file import Phase
 from pspd.core.storage import Held
@@ -131,6 +132,18 @@ class TestSeeding:
         assert file.phase is Phase.EXCHANGING
         assert len(file.fetches) == 0
         assert bench.server.cache.used_chunks == 0
+
+    def test_what_is_still_open_is_wanted_no_more_when_every_share_is_held(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        file = bench.seed("f", 2, hold_back=True)
+        bench.ask(a, file, (0, 2))  # again: the delivery that overtook this request brought it all
+        bench.server.poll()
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.SEEDED
+        bench.live(SECOND_NS)
+        assert (len(file.fetches), file.waiting, bench.server.cache.used_chunks) == (0, {}, 0)
+        assert bench.asked("a") == []
 
     def test_a_fetch_that_is_coming_in_is_waited_for(self) -> None:
         bench = Bench()

@@ -117,6 +117,9 @@ class TestMembership:
         assert (bench.server.lease_ns, bench.server.hello_ns) == (40 * SECOND_NS, 12 * SECOND_NS)
         bench.join("c")
         assert (bench.server.hello_ns, bench.server.reach_ns) == (18 * SECOND_NS, 36 * SECOND_NS)
+        monkeypatch.setattr(server, "HELLO_NS_PER_MEMBER", 40 * SECOND_NS)
+        assert bench.server.hello_ns == server.HELLO_NS_MAX
+        monkeypatch.setattr(server, "HELLO_NS_PER_MEMBER", 6 * SECOND_NS)
         last = bench.effects(SendDatagram)[-1]
         assert decode_datagram(last.data) == HelloAck(bench.server.members["c"].session, 1, 18_000)
 

@@ -53,6 +53,8 @@ requests = st.builds(
     u32,
     st.lists(ranges, max_size=REQUEST_RANGES_MAX).map(tuple),
     st.booleans(),
+    st.booleans(),
+    st.booleans(),
 )
 asked = st.builds(lambda span, responder: Asked(*span, responder), ranges, u64)
 broadcasts = st.builds(Broadcast, u64, file_ids, u64, st.lists(asked, max_size=BROADCAST_RANGES_MAX).map(tuple))
@@ -92,6 +94,10 @@ GOLDEN: list[tuple[Datagram, str]] = [
         + FILE_ID.hex()
         + "00000003 0000000000000004 00000005 0002"
         + "00000006 00000007 00000000 00000002",
+    ),
+    (
+        Request(SESSION, FILE_ID, 3, 4, 5, (), wants_answer=True),
+        "50530103 00000002 0102030405060708" + "00" * 16 + FILE_ID.hex() + "00000003 0000000000000004 00000005 0000",
     ),
     (
         RequestAck(SESSION, FILE_ID, 3, 60000),

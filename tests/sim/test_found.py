@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from pspd.core import relay
+from pspd.core import relay, rto
 from pspd.core.download import Download
 from pspd.core.members import Interest
-from pspd.core.parameters import MILLISECOND_NS
+from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
 from pspd.core.relay import Relay
 from pspd.core.shared_file import SharedFile
+from pspd.core.storage import Written
+from pspd.core.wire import Frame
 from pspd.sim import scenario
 from pspd.sim.scenario import run_seed
 
@@ -26,17 +28,12 @@ def slow_gathering(patch: pytest.MonkeyPatch) -> None:
 def who_is_in_line_is_not_looked_up_in_the_cache(patch: pytest.MonkeyPatch) -> None:
     """What was gathered was fetched a second time, and the server failed."""
     slow_gathering(patch)
-    hit, hit_or_fetch, in_line = Relay._hit, Relay._hit_or_fetch, [False]
-
-    def as_it_was(self: Relay, interest: Interest, *, ahead: bool = False) -> bool:
-        in_line[0] = ahead
-        return hit_or_fetch(self, interest, ahead=ahead)
+    hit = Relay._hit
 
     def unless_in_line(self: Relay, interest: Interest) -> None:
-        if not in_line[0]:
+        if interest not in self._blocked.get(interest.file, ()):
             hit(self, interest)
 
-    patch.setattr(Relay, "_hit_or_fetch", as_it_was)
     patch.setattr(Relay, "_hit", unless_in_line)
 
 
@@ -59,16 +56,28 @@ def who_is_back_is_not_served(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Relay, "reached", lambda self, member: None)
 
 
-def an_answer_counts_though_a_delivery_overtook_it(patch: pytest.MonkeyPatch) -> None:
+def an_answer_counts_though_all_has_come(patch: pytest.MonkeyPatch) -> None:
     """A client was told to wait for what it had just got, and waited for minutes before it asked for the rest."""
-    patch.setattr(Download, "awaits", lambda self, number: number == self._number)
+    delivered = Download.delivered
+
+    def never_all(self: Download, frame: Frame, written: Written, now: int) -> bool:
+        self._awaited.add(self.manifest.chunk_count, self.manifest.chunk_count + 1)
+        return delivered(self, frame, written, now) or not self.wanted()
+
+    patch.setattr(Download, "delivered", never_all)
+
+
+def one_round_trip_of_minutes_sets_the_timeout(patch: pytest.MonkeyPatch) -> None:
+    """A client that had been deaf measured minutes, and then waited as long for each request that was lost."""
+    patch.setattr(rto, "RTO_MAX_NS", 240 * SECOND_NS)
 
 
 FOUND: list[Any] = [
-    pytest.param(16, an_answer_counts_though_a_delivery_overtook_it, "liveness", id="overtaken"),
+    pytest.param(16, an_answer_counts_though_all_has_come, "liveness", id="overtaken"),
     pytest.param(44, who_is_in_line_is_not_looked_up_in_the_cache, "AssertionError", id="gathered"),
     pytest.param(482, sources_count_as_holders, "liveness", id="two-sources"),
     pytest.param(159, who_is_back_is_not_served, "R9 handed to who waits", id="link-is-back"),
+    pytest.param(106, one_round_trip_of_minutes_sets_the_timeout, "liveness", id="minutes"),
 ]
 
 
