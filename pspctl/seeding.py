@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from pspctl.deadline import Deadline
 from pspctl.progress import Progress, SeedStep
 from pspctl.units import count_text, size_text
 from pspd.errors import TimedOut
+from pspd.net.loop import loop_factory
 
 CHECK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
@@ -72,7 +71,7 @@ def seed_file(
         PartlySeeded: it was interrupted while the shares were being given out.
     """
     steps = _Steps(server, progress)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         try:
             return runner.run(_seed(server, plan, deadline, steps, check)).hex()
         except KeyboardInterrupt as interrupt:
@@ -121,10 +120,3 @@ def _unfinished_text(server: str, path: Path, deadline: Deadline, step: SeedStep
         case _:
             so_far = f"clients held {step.done} of {step.total} chunks: see `pspctl status`"
     return f"{path.name} was not seeded after {deadline.text}: {so_far}"
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if sys.platform == "win32":
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
-    return factory

@@ -26,7 +26,7 @@ CONNECT_SECONDS = 10.0
 CLIENTS_PER_PROCESS_MAX = 1000
 
 REACH_SECONDS_MIN = 6
-"""A little more than the time between two hellos."""
+"""Three hellos of a client at their fastest, and some time for them to arrive."""
 FAULTS_HELP = "For tests and lessons: spoil datagrams that come in, e.g. loss=0.3,duplicate=0.1,reorder=0.1,seed=7."
 
 

@@ -34,7 +34,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pspd.cli": ("pspd.cli", "pspd.daemon", "pspd.net.faults", "pspd.config", "pspd.sim", *LOWER),
     "pspd.__main__": ("pspd.cli",),
     "pspd": (),
-    "pspctl": ("pspctl", "pspd.v1", "pspd.errors", "pspd.config", "pspd.core", "pspd.daemon.source"),
+    "pspctl": ("pspctl", "pspd.v1", "pspd.errors", "pspd.config", "pspd.core", "pspd.daemon.source", "pspd.net.loop"),
     "pspctl.simulate": ("pspctl", "pspd.sim", "pspd.config", *LOWER),
 }
 """What each layer may import of the project, besides the version in ``pspd``. A module's layer is the longest

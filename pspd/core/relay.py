@@ -3,7 +3,8 @@
 What a client asks for is *open* until it is delivered. :meth:`Relay.serve` delivers what is cached, as far
 as the client's window allows, and fetches the rest from a cursor that all clients of a file share, so that
 they meet although the cache is small. Whoever has asked for what is being fetched already waits for it;
-what arrives is handed at once to all who wait (R9), before anything can evict it.
+what arrives is handed to all who wait (R9), before anything can evict it: at once, or, where very many wait,
+gathered with what comes soon after.
 """
 
 from __future__ import annotations

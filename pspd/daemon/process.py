@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from pspd.errors import BadArgument, Exit, PspError
+from pspd.net.loop import loop_factory
 
 LEASH = "PSPD_LEASH"
 """Set in the environment, a daemon stops when its standard input ends: with whoever started it, however that ends."""
@@ -31,7 +32,7 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
     except PspError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return error.exit_code
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         try:
             runner.run(_until_stopped(main))
         except PspError as error:
@@ -47,14 +48,6 @@ def _open_log(level: str) -> None:
     if number is None:
         raise BadArgument(f"PSPD_LOG is {level!r}: set it to DEBUG, INFO, WARNING or ERROR")
     logging.basicConfig(stream=sys.stderr, level=number, format="%(asctime)s %(message)s")
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

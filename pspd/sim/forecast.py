@@ -84,21 +84,28 @@ class Forecast:
     event_count: int
 
 
-class _Finishes(Observer):
-    """Notes when each client has the file."""
+class Finishes(Observer):
+    """Notes when each client has the file.
+
+    Attributes:
+        at: when that was, in nanoseconds, by the client's name.
+        all_have_it: whether the server says that all have it.
+    """
 
     def __init__(self, world: World) -> None:
-        self.times: list[int] = []
+        self.at: dict[str, int] = {}
         self.all_have_it = False
         self._world = world
 
     def server_did(self, effect: ServerEffect) -> None:
+        """See ``Observer``."""
         if isinstance(effect, FileCompleted):
             self.all_have_it = True
 
     def client_did(self, client: Client, effect: ClientEffect) -> None:
+        """See ``Observer``."""
         if isinstance(effect, ReportMilestone) and effect.milestone is Milestone.COMPLETE:
-            self.times.append(self._world.now)
+            self.at[client.name] = self._world.now
 
 
 @contextmanager
@@ -124,7 +131,7 @@ def forecast(plan: Plan, on_progress: Callable[[float], None] = lambda done: Non
         TimedOut: it would take longer than a week.
     """
     world = World(plan.parameters, plan.cache_chunks, BlankContent(), plan.seed, plan.server_rate)
-    finishes = _Finishes(world)
+    finishes = Finishes(world)
     world.observers.append(finishes)
     for index in range(plan.client_count):
         world.start(world.add_client(f"client-{index}", plan.access))
@@ -145,7 +152,7 @@ def forecast(plan: Plan, on_progress: Callable[[float], None] = lambda done: Non
     if not is_done:
         raise TimedOut("this network would take longer than a week")
     on_progress(1.0)
-    return _measured(world, seeding, finishes.times)
+    return _measured(world, seeding, list(finishes.at.values()))
 
 
 def _measured(world: World, seeding: Seeding, finishes: list[int]) -> Forecast:

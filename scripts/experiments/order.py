@@ -11,12 +11,12 @@ import argparse
 from dataclasses import dataclass, replace
 from random import Random
 
-from pspd.core.effects import ClientEffect, Milestone, ReportMilestone
 from pspd.core.parameters import FAST, SECOND_NS, Order
 from pspd.sim.content import BlankContent
-from pspd.sim.hosts import Access, Client
+from pspd.sim.forecast import Finishes
+from pspd.sim.hosts import Access
 from pspd.sim.seeding import Seeding
-from pspd.sim.world import Observer, World
+from pspd.sim.world import World
 
 MBIT = 125_000
 CLIENTS = 50
@@ -40,19 +40,6 @@ class Case:
 
 
 CASES = (Case("lock-step", False, False), Case("mixed", True, False), Case("mixed, late", True, True))
-
-
-class Finishes(Observer):
-    """Notes when each client has the file."""
-
-    def __init__(self, world: World) -> None:
-        self.at: dict[str, int] = {}
-        self._world = world
-
-    def client_did(self, client: Client, effect: ClientEffect) -> None:
-        """See ``Observer``."""
-        if isinstance(effect, ReportMilestone) and effect.milestone is Milestone.COMPLETE:
-            self.at[client.name] = self._world.now
 
 
 def measure(order: Order, case: Case, size_bytes: int, cache_chunks: int, seed: int) -> str:

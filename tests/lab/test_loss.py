@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,21 +12,7 @@ from tests.support.files import random_file
 
 pytestmark = pytest.mark.lab
 
-LabMaker = Callable[[int], Lab]
 CLIENTS = ("c1", "c2", "c3")
-
-
-@pytest.fixture
-def here(lab: LabMaker) -> Lab:
-    """A laboratory with a host for the server and one for each client."""
-    return lab(1 + len(CLIENTS))
-
-
-@pytest.fixture
-def network(here: Lab, tmp_path: Path) -> Iterator[Network]:
-    """An empty network; its server and its ``pspctl`` run on the first host."""
-    with Network(tmp_path / "network", here.hosts[0]) as made:
-        yield made
 
 
 def start(here: Lab, network: Network, *args: object) -> None:
