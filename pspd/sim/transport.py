@@ -13,6 +13,7 @@ from pspd.sim.hosts import Client, Link
 from pspd.sim.wires import Pipe
 
 if TYPE_CHECKING:
+    from pspd.core.server import ServerMachine
     from pspd.sim.world import World
 
 SERVER: Address = ("server", 1)
@@ -224,7 +225,8 @@ class Transport:
     def _head_arrives(
         self, client: Client, life: int, link: Link, frame: Frame, payload: bytes | None, arrives: int
     ) -> None:
-        if client.life != life or not link.stands or self._world.server is None:
+        server = self._world.server
+        if client.life != life or not link.stands or server is None:
             return
         if client.cut_off:
             self._world.clock.after(RETRY_NS, self._head_arrives, client, life, link, frame, payload, arrives)
@@ -232,27 +234,34 @@ class Transport:
         if link.receiving is not None:  # a link brings one frame after the other
             self._world.clock.after(MILLISECOND_NS, self._head_arrives, client, life, link, frame, payload, arrives)
             return
-        views = self._world.server.contribution_started(frame, client.name, self._world.now)
+        views = server.contribution_started(frame, client.name, self._world.now)
         if views is not None:
             link.receiving = frame
-            self._world.clock.at(arrives, self._tail_arrives, client, life, link, frame, payload, views)
+            self._world.clock.at(arrives, self._tail_arrives, server, client, life, link, frame, payload, views)
 
     def _tail_arrives(
-        self, client: Client, life: int, link: Link, frame: Frame, payload: bytes | None, views: list[memoryview]
+        self,
+        server: ServerMachine,
+        client: Client,
+        life: int,
+        link: Link,
+        frame: Frame,
+        payload: bytes | None,
+        views: list[memoryview],
     ) -> None:
-        if link.receiving is not frame or self._world.server is None:
+        if link.receiving is not frame or self._world.server is not server:  # one that crashed has left no heir
             return
         if client.cut_off and client.life == life:
-            self._world.clock.after(RETRY_NS, self._tail_arrives, client, life, link, frame, payload, views)
+            self._world.clock.after(RETRY_NS, self._tail_arrives, server, client, life, link, frame, payload, views)
             return
         link.receiving = None
         if payload is None or client.life != life:
-            self._world.server.contribution_aborted(frame, self._world.now)
+            server.contribution_aborted(frame, self._world.now)
             return
         for view in views if self._world.content.copied else ():
             view[:] = payload[: len(view)]
             payload = payload[len(view) :]
-        self._world.server.contribution_received(frame, self._world.now)
+        server.contribution_received(frame, self._world.now)
 
     # -- datagrams
 
