@@ -223,14 +223,17 @@ class Catalogue:
         """
         member, file = self._member_of(session), self._file_of(file_id)
         file.declined.pop(member.name, None)
+        is_news = False
         if milestone is Milestone.COMPLETE:
             file.complete.add(member.name)
-            file.hold(member.name, [(0, file.manifest.chunk_count)])
+            is_news = file.hold(member.name, [(0, file.manifest.chunk_count)])
             self._shares_held(file, member)
             self._relay.satisfied(member.interest_in(file))
         elif share_chunk_count in (None, sum(share.chunk_count for share in file.shares_of(member.name))):
-            file.hold(member.name, file.shares_of(member.name))
+            is_news = file.hold(member.name, file.shares_of(member.name))
             self._shares_held(file, member)
+        if is_news:
+            self._relay.wake(file)
         self.review(file, now)
         self._relay.serve(now)
 

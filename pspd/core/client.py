@@ -223,7 +223,7 @@ class ClientMachine:
 
     def _acknowledge(self, download: Download, now: int) -> None:
         """An empty request: nothing is wanted now, and what was delivered has arrived."""
-        self._send(download.request(self._session, now))
+        self._send(download.request(self._session, now, hears=self._hears))
 
     def _request(self, download: Download, now: int, *, repeated: bool = False) -> None:
         if download.stage in (Stage.SHARE, Stage.EXCHANGE) and self._session:

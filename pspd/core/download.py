@@ -62,6 +62,7 @@ class Download:
         self._cursor = 0
         self._named_stop = 0
         self._sequence_start = 0
+        self._repeats = 0
         self._unrequested_chunks = 0
         self._sent_at: dict[int, int] = {}
 
@@ -102,6 +103,7 @@ class Download:
     def request(self, session: int, now: int, *, repeated: bool = False, hears: bool = False) -> Request:
         """The next request: everything that may be named of what is wanted, most wanted first."""
         self._number += 1
+        self._repeats += repeated
         self._unrequested_chunks = 0
         self._sent_at[self._number] = now
         if len(self._sent_at) > SENT_REQUESTS_MAX:
@@ -109,7 +111,7 @@ class Download:
         ranges = self._pick(self.wanted())
         self._awaited, self._patience_ns = RangeSet(ranges), 0
         # Where very many share a server's link, what one asks for is long in the queue: longer than any timeout.
-        wants_answer = self.rtt.rto_ns >= RTO_MAX_NS
+        wants_answer = bool(ranges) and self.rtt.rto_ns >= RTO_MAX_NS
         return Request(
             session,
             self.file_id,
@@ -135,18 +137,26 @@ class Download:
         return True
 
     def timeout_ns(self) -> int:
-        """How long to wait for the next delivery before asking again, in nanoseconds."""
-        return self._patience_ns or self.rtt.timeout_ns(self._random)
+        """How long to wait for the next delivery before asking again, in nanoseconds.
+
+        That the server said to wait long counts after a delivery only where deliveries are known to take as long.
+        """
+        if self._patience_ns and self.rtt.rto_ns >= RTO_MAX_NS:
+            return self._patience_ns
+        return self.rtt.timeout_ns(self._random)
 
     def _pick(self, wanted: RangeSet) -> list[Range]:
         parameters = self._parameters
         if not wanted:
             return []
+        # What was named again and again in vain may have no holder: those after it have their turn first.
+        in_vain = self._repeats > LINEAR_TIMEOUTS
         if parameters.order is Order.SEQUENTIAL:
-            # What gets no answer again and again may have no holder: those after it have their turn first.
-            if self.rtt.timeout_count > LINEAR_TIMEOUTS:
+            if in_vain:
                 self._sequence_start = self._named_stop
             start = self._sequence_start
+        elif in_vain:
+            start = self._named_stop
         elif parameters.order is Order.CURSOR:
             start = self._cursor
         else:
@@ -178,6 +188,7 @@ class Download:
         if sent_at is not None:
             self.rtt.sample(now - sent_at)
         self.rtt.answered()
+        self._repeats = 0
         self._awaited.discard(frame.start, frame.stop)
         self._acknowledged = max(self._acknowledged, frame.number)
         self.lacking.discard(frame.start, frame.stop)
@@ -189,7 +200,7 @@ class Download:
         chunk_count = frame.stop - frame.start
         self.window.delivered(chunk_count, self.rtt.min_ns, now)
         self._unrequested_chunks += chunk_count
-        return bool(written.corrupt) or not self._awaited or self._unrequested_chunks >= self._step_chunks
+        return not self._awaited or self._unrequested_chunks >= self._step_chunks
 
     @property
     def _step_chunks(self) -> int:
@@ -203,6 +214,8 @@ class Download:
         self._number = 0
         self._acknowledged = 0
         self._awaited.clear()
+        self._patience_ns = 0
+        self._unrequested_chunks = 0
         self._sent_at.clear()
         self.shares = ()
         self.window.idle()

@@ -85,8 +85,7 @@ class Interest:
     @property
     def expected_chunks(self) -> int:
         """How many chunks that it waits for are being fetched."""
-        fetching = self.file.fetching
-        return sum(part.chunk_count for start, stop in self.open for part in fetching.within(start, stop))
+        return self.open.common(self.file.fetching).chunk_count
 
     def echo_of(self, fetch_order: int) -> int:
         """The newest request that came before a fetch was started; 0 if none did."""
@@ -99,6 +98,11 @@ class Interest:
         """The client wants this, and nothing else; what is in flight is not wanted again. The set is taken over."""
         self.open = ranges
         self.open.difference_update(self.in_flight.values())
+        self._note_waiting()
+
+    def want_again(self, span: Range) -> None:
+        """A delivery was lost: what was in it is open again, until the client says what it lacks."""
+        self.open.add(*span)
         self._note_waiting()
 
     def depart(self, number: int, span: Range) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from pspd.core.cache import Cache
@@ -21,7 +22,7 @@ from pspd.core.members import Echo, Interest, Member
 from pspd.core.parameters import Parameters
 from pspd.core.pending import Fetch
 from pspd.core.ranges import Range, RangeMap, RangeSet
-from pspd.core.shared_file import SharedFile
+from pspd.core.shared_file import Phase, SharedFile
 from pspd.core.timers import Timers, earliest
 from pspd.core.wire import (
     Frame,
@@ -33,6 +34,8 @@ CLAIM_FRACTION = 4
 HANDING_OUT_NS_PER_WAITING = 20_000
 """Handing out costs work for each that waits. What comes sooner than that after the last time is gathered, so that it
 leaves in large frames; where few wait, next to nothing is."""
+PASSED_MAX = 3
+"""How many in line for room are passed by for those behind them, who may want what another holder can send."""
 SHARES_TRIED_MAX = 8
 """How many shares are looked into for a holder with room before a client has to wait."""
 
@@ -181,15 +184,17 @@ class Relay:
 
     def _settle(self, interest: Interest, number: int, arrived: bool) -> None:
         span = interest.arrived(number)
-        if arrived:
-            interest.file.hold(interest.member.name, [span])
+        if arrived and interest.file.hold(interest.member.name, [span]):
+            self.wake(interest.file)
         self._hungry[interest] = None
 
     def link_lost(self, member: Member) -> None:
         """The member's link is gone, and with it what was on its way. Its pins end as the driver tells."""
         for interest in member.interests.values():
-            for number in list(interest.in_flight):
+            for number, span in list(interest.in_flight.items()):
                 self._settle(interest, number, arrived=False)
+                if interest.file.phase is Phase.EXCHANGING:  # before, what may be served can change meanwhile
+                    interest.want_again(span)  # its client may have been told to wait for it
             self._hungry[interest] = None  # out of every line: nothing is fetched for whom nothing can reach
         self._fetching.link_lost(member)
 
@@ -227,10 +232,17 @@ class Relay:
                 else:
                     self._unblock(interest)
         for file in list(self._blocked):
-            while (line := self._blocked.get(file)) and self._cache.reservable_chunks >= self._fetching.frame_chunks:
-                if self._hit_or_fetch(next(iter(line))):
-                    break
+            self._serve_line(file)
         self._fetching.ask(now)
+
+    def _serve_line(self, file: SharedFile) -> None:
+        """Serves those in line, first come, first served, but past a few whose holders have no room."""
+        passed = 0
+        while passed < PASSED_MAX and self._cache.reservable_chunks >= self._fetching.frame_chunks:
+            following = next(islice(self._blocked.get(file, ()), passed, None), None)
+            if following is None:
+                break
+            passed += self._hit_or_fetch(following)
 
     def _hit_or_fetch(self, interest: Interest) -> bool:
         """Delivers what is cached, and fetches what is not.
@@ -264,8 +276,11 @@ class Relay:
 
     def _lacks_a_fetch(self, interest: Interest) -> bool:
         """Whether a client wants chunks that somebody holds and that are not being fetched."""
+        return bool(self._fetchable(interest))
+
+    def _fetchable(self, interest: Interest) -> RangeSet:
         file = interest.file
-        return bool(interest.open.common(file.available).minus(file.fetching))
+        return interest.open.common(file.available).minus(file.fetching)
 
     def _unblock(self, interest: Interest) -> None:
         line = self._blocked.get(interest.file)
@@ -290,8 +305,7 @@ class Relay:
         """Starts fetches of what a client wants, from the common cursor on. Returns how many chunks those bring it."""
         file = interest.file
         shares_tried = fetched_chunks = 0
-        fetchable = interest.open.common(file.available).minus(file.fetching)
-        for start, stop in fetchable.cyclic_from(file.cursor):
+        for start, stop in self._fetchable(interest).cyclic_from(file.cursor):
             while start < stop and fetched_chunks < wanted_chunks:
                 span, holder = self._fetching.fetchable(file, start, stop)
                 if span is None:

@@ -58,8 +58,6 @@ HELLO_NS_MAX = 100 * SECOND_NS
 """How often a client says hello: less often where so many do that it would keep the server busy, but always within the
 two minutes for which a NAT keeps a mapping at least (RFC 4787, REQ-5)."""
 HELLOS_PER_REACH = 2
-PATIENCE_NS = 240 * SECOND_NS
-"""How long a client is to wait for what is on its way over TCP already before it asks again."""
 REACH_NS = 30 * SECOND_NS
 """How long a member counts as a holder without a sign that datagrams pass both ways and its link stands."""
 MEMBERS_MAX = 20_000
@@ -189,7 +187,7 @@ class ServerMachine:
 
     def lease_renewed(self, session: int, now: int) -> None:
         """A member is alive."""
-        self._leases.set(self.member_of(session).session, now + self.lease_ns)
+        self._leases.postpone(self.member_of(session).session, now + self.lease_ns)
 
     @property
     def lease_ns(self) -> int:
@@ -233,7 +231,7 @@ class ServerMachine:
     def _set_reach(self, member: Member, in_reach: bool, now: int) -> None:
         """A member shows that it can be asked for chunks, or has not shown it for too long."""
         if in_reach:
-            self._reach.set(member.session, now + self.reach_ns)
+            self._reach.postpone(member.session, now + self.reach_ns)
         if in_reach != member.in_reach:
             member.in_reach = in_reach
             self._effects.append(ClientReach(member.name, in_reach))
@@ -335,7 +333,7 @@ class ServerMachine:
 
     def _answer(self, interest: Interest) -> None:
         """Tells a client that its request is here, so that it asks no more while it waits for others."""
-        again_ns = PATIENCE_NS if interest.in_flight else self.hello_ns
+        again_ns = self.lease_ns if interest.in_flight else self.hello_ns
         answer = RequestAck(interest.member.session, interest.file.file_id, interest.number, again_ns // MILLISECOND_NS)
         assert interest.member.address is not None, "its request has just come from there"
         self._effects.append(SendDatagram(interest.member.address, encode_datagram(answer)))

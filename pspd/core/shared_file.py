@@ -195,16 +195,23 @@ class SharedFile:
             self._given.setdefault(share.owner, []).append(share)
         return list(dict.fromkeys(share.owner for share in orphans))
 
-    def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> None:
-        """These ranges are with a connected member. It holds whole units: others it can neither verify nor send."""
+    def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> bool:
+        """These ranges are with a connected member. It holds whole units: others it can neither verify nor send.
+
+        Returns:
+            Whether chunks can be had now that could not before.
+        """
+        is_news = False
         held = self.held.setdefault(name, RangeSet())
         arrived = self._arrived.setdefault(name, RangeSet())
         for start, stop in ranges:
             arrived.add(start, stop)
             units = self.manifest.whole_units(*arrived.around(start, stop))
             held.add(*units)
-            if name not in self.away:
+            if name not in self.away and not self.available.covers(*units):
                 self.available.add(*units)
+                is_news = True
+        return is_news
 
     def lend(self, name: str) -> None:
         """A source offers every chunk, for as long as it stays."""

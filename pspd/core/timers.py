@@ -29,28 +29,35 @@ class Timers(Generic[K]):
     __slots__ = ("_deadlines", "_heap", "_order", "_queued")
 
     def __init__(self) -> None:
-        self._deadlines: dict[K, int] = {}
+        self._deadlines: dict[K, tuple[int, int]] = {}  # when, and in which order they were set
         self._queued: dict[K, int] = {}
         self._heap: list[tuple[int, int, K]] = []
         self._order = count()
 
     def set(self, name: K, deadline: int) -> None:
-        """Sets or moves the deadline of a name."""
-        self._deadlines[name] = deadline
+        """Sets or moves the deadline of a name; of those of one time the one that was set first comes first."""
+        order = next(self._order)
+        self._deadlines[name] = (deadline, order)
         queued = self._queued.get(name)
         if queued is None or deadline < queued:
-            self._queue(name, deadline)
+            self._queue(name, deadline, order)
             if len(self._heap) > 64 + 4 * len(self._deadlines):
                 self._rebuild()
 
-    def _queue(self, name: K, deadline: int) -> None:
+    def postpone(self, name: K, deadline: int) -> None:
+        """Sets the deadline of a name, or moves it to a later time, never to an earlier one."""
+        current = self._deadlines.get(name)
+        if current is None or current[0] < deadline:
+            self.set(name, deadline)
+
+    def _queue(self, name: K, deadline: int, order: int) -> None:
         self._queued[name] = deadline
-        heappush(self._heap, (deadline, next(self._order), name))
+        heappush(self._heap, (deadline, order, name))
 
     def _rebuild(self) -> None:
         """Leaves out what was cancelled or moved to an earlier time."""
-        self._queued = self._deadlines.copy()
-        self._heap = [(deadline, next(self._order), name) for name, deadline in self._deadlines.items()]
+        self._queued = {name: deadline for name, (deadline, _) in self._deadlines.items()}
+        self._heap = [(deadline, order, name) for name, (deadline, order) in self._deadlines.items()]
         heapify(self._heap)
 
     def cancel(self, name: K) -> None:
@@ -61,15 +68,15 @@ class Timers(Generic[K]):
         """The earliest deadline; None if there is none."""
         heap = self._heap
         while heap:
-            queued, _, name = heap[0]
-            deadline = self._deadlines.get(name)
-            if deadline == queued:
-                return deadline
+            queued, order, name = heap[0]
+            current = self._deadlines.get(name)
+            if current == (queued, order):
+                return queued
             heappop(heap)
             if self._queued.get(name) == queued:
                 del self._queued[name]
-                if deadline is not None:
-                    self._queue(name, deadline)
+                if current is not None:
+                    self._queue(name, *current)
         return None
 
     def expired(self, now: int) -> Iterator[K]:

@@ -321,9 +321,9 @@ class Link:
         frame, self._frame = self._frame, None
         if frame is not None:
             self._handler.frame_aborted(self, frame)
-        for outgoing in self._outgoing:
+        unsent, self._outgoing = list(self._outgoing), deque()
+        self._handler.link_closed(self, error)  # first: what could not be sent is lost with the link, not refused by it
+        for outgoing in unsent:
             outgoing.end()
             if outgoing.done:
                 outgoing.done(False)
-        self._outgoing.clear()
-        self._handler.link_closed(self, error)

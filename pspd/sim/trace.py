@@ -77,9 +77,11 @@ def told(effect: ServerEffect | ClientEffect) -> str:
 
 def _datagram_told(datagram: Datagram) -> str:
     match datagram:
-        case Request(_, _, number, acknowledged, window, ranges, repeated, _):
+        case Request(_, _, number, acknowledged, window, ranges, repeated, wants_answer, hears):
             spans = ", ".join(map(str, ranges[:4])) + (", ..." if len(ranges) > 4 else "")
-            return f"request {number}{' again' if repeated else ''}: {spans}, window {window}, got {acknowledged}"
+            flags = {" again": repeated, " wants an answer": wants_answer, " deaf": not hears}
+            told = "".join(flag for flag, is_set in flags.items() if is_set)
+            return f"request {number}{told}: {spans}, window {window}, got {acknowledged}"
         case Broadcast(_, _, number, asked):
             spans = ", ".join(f"[{entry.start}, {entry.stop}) of {entry.responder:x}" for entry in asked[:4])
             return f"broadcast {number}: {spans}"

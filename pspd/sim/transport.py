@@ -82,9 +82,9 @@ class Transport:
     def close(self, client: Client) -> None:
         """A client's link is gone, and both sides know."""
         link, client.link = client.link, Link()
-        self.end_link(link)
         if self._world.server is not None and client.session:
             self._world.server.link_closed(client.session, self._world.now)
+        self.end_link(link)
 
     def end_link(self, link: Link) -> None:
         """Whatever waited on a link, or came over it, is told that it ended."""
@@ -214,7 +214,13 @@ class Transport:
                 payload = client.forge(frame, payload or b"")
         size, delay = on_the_wire(FRAME_BYTES + frame.length), self._world.delay(client)
         begins, ends = client.up.take(size, self._world.now)
-        starts, arrives = self.down.take(size, begins + delay, ends + delay)
+        self._world.clock.at(begins + delay, self._enter_server, client, life, link, frame, payload, size, ends + delay)
+
+    def _enter_server(
+        self, client: Client, life: int, link: Link, frame: Frame, payload: bytes | None, size: int, ends: int
+    ) -> None:
+        """The first bytes are there: only now is the server's cable taken, which others may have used meanwhile."""
+        starts, arrives = self.down.take(size, self._world.now, ends)
         self._world.clock.at(starts, self._head_arrives, client, life, link, frame, payload, arrives)
 
     def _payload(self, client: Client, frame: Frame) -> bytes:

@@ -183,8 +183,8 @@ class World:
 
     def _member_gone(self, server_life: int, session: int, link: Link) -> None:
         if self.server is not None and self.server_life == server_life:
-            self.transport.end_link(link)
             self.server.link_closed(session, self.now)
+            self.transport.end_link(link)
             self.server.client_left(session, "its connection ended", self.now)
 
     def _leave(self, server_life: int, session: int) -> None:

@@ -222,6 +222,43 @@ class TestAsking:
         (request,) = client.requests()
         assert (request.wants_answer, request.repeated) == (True, False)
 
+    def test_what_comes_after_an_answer_ends_the_long_wait(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 10))
+        client.heard()
+        client.hear(RequestAck(SESSION, manifest.file_id, 1, 120_000))
+        client.deliver(manifest, 0, 4, echo=1)
+        client.pass_time(SECOND_NS)
+        assert [request.repeated for request in client.requests()][:1] == [True]
+
+    def test_but_not_where_deliveries_take_as_long(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 10))
+        (request,) = client.requests()
+        client.now += RTO_MAX_NS
+        client.deliver(manifest, 0, 1, echo=request.number)
+        client.pass_time(2 * RTO_MAX_NS)
+        request = client.requests()[-1]
+        assert request.wants_answer
+        client.hear(RequestAck(SESSION, manifest.file_id, request.number, 60_000))
+        client.deliver(manifest, 1, 2, number=2)
+        client.pass_time(60 * SECOND_NS - 1)
+        assert client.requests() == []
+        client.pass_time(1)
+        assert client.requests() != []
+
+    def test_an_acknowledgement_wants_no_answer(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 2))
+        (request,) = client.requests()
+        client.now += 4 * RTO_MAX_NS
+        client.deliver(manifest, 0, 2, echo=request.number)
+        (request,) = client.requests()
+        assert (request.ranges, request.wants_answer) == ((), False)
+
     def test_nor_waits_it_longer_than_is_sane(self) -> None:
         client = Client()
         manifest = manifest_of(10)
@@ -366,6 +403,19 @@ class TestOrder:
         for chunk in (1, 2, 3):
             client.deliver(manifest, chunk, chunk + 1, number=chunk)
         assert [request.ranges[0].start for request in client.requests()] == [2, 3, 0]
+
+    @pytest.mark.parametrize("order", [Order.CURSOR, Order.SEQUENTIAL])
+    def test_so_it_is_though_the_server_answers_each_request(self, order: Order) -> None:
+        client = Client(replace(FAST, request_ranges=1, order=order))
+        manifest = manifest_of(9)
+        client.assign(manifest, exchange=True, held=((1, 4), (5, 8)))
+        named = set()
+        for _ in range(LINEAR_TIMEOUTS + 3):
+            (request,) = client.requests()
+            named.update(request.ranges)
+            client.hear(RequestAck(SESSION, manifest.file_id, request.number, 5000))
+            client.pass_time(5 * SECOND_NS)
+        assert named == {Range(0, 1), Range(4, 5), Range(8, 9)}
 
     def test_random_is_any_chunk_that_lacks_one_at_a_time(self) -> None:
         found = {span for ranges in self.first_ranges(RANDOM) for span in ranges}

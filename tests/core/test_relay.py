@@ -11,12 +11,13 @@ from pspd.core import fetching, relay
 from pspd.core.cache import Cache
 from pspd.core.effects import (
     Deliver,
+    Milestone,
     SendDatagram,
 )
 from pspd.core.members import Member
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS
 from pspd.core.ranges import Range, RangeSet
-from pspd.core.server import HELLO_NS, PATIENCE_NS
+from pspd.core.server import HELLO_NS, LEASE_NS
 from pspd.core.shared_file import SharedFile
 from pspd.core.wire import (
     RequestAck,
@@ -54,7 +55,7 @@ class TestPatience:
         assert bench.contribute(bench.frame(b, file, 3, 6))
         bench.server.poll()
         bench.ask(a, file, (3, 6), repeated=True)
-        assert self.answers(bench) == [RequestAck(a.session, file.file_id, 2, PATIENCE_NS // MILLISECOND_NS)]
+        assert self.answers(bench) == [RequestAck(a.session, file.file_id, 2, LEASE_NS // MILLISECOND_NS)]
 
     def test_the_classic_profile_has_no_such_answer(self) -> None:
         bench = Bench(CLASSIC)
@@ -63,6 +64,66 @@ class TestPatience:
         bench.ask(a, file, (3, 4))
         bench.ask(a, file, (3, 4), repeated=True)
         assert self.answers(bench) == []
+
+
+class TestNews:
+    """Who waits for chunks that nobody had is served as soon as somebody has them."""
+
+    def waiting(self) -> tuple[Bench, SharedFile]:
+        bench = Bench()
+        a, _, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 9)
+        bench.server.client_left(c.session, "gone", bench.now)
+        bench.ask(a, file, (6, 9))
+        assert bench.asked("a") == []
+        return bench, file
+
+    def test_when_one_acknowledges_them(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 9)
+        bench.ask(b, file, (6, 9))
+        bench.contribute(bench.frame(c, file, 6, 9))
+        (delivery,) = bench.delivered(b)
+        bench.sent(b, delivery.number)
+        bench.server.client_left(c.session, "gone", bench.now)
+        bench.server.clear_cache(bench.now)
+        bench.ask(a, file, (6, 9))
+        assert bench.asked("a") == []
+        bench.ask(b, file, (0, 3), acknowledged=delivery.number)
+        assert (6, 9, b.session) in [(asked.start, asked.stop, asked.responder) for asked in bench.asked("a")]
+
+    def test_when_one_has_it_all(self) -> None:
+        bench, file = self.waiting()
+        b = bench.server.members["b"]
+        bench.reach(b, file, Milestone.COMPLETE)
+        assert [(asked.start, asked.stop, asked.responder) for asked in bench.asked("a")] == [(6, 9, b.session)]
+
+
+class TestLostDeliveries:
+    def test_are_made_again_when_the_link_is_back(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 6)
+        bench.ask(a, file, (3, 6))
+        bench.contribute(bench.frame(b, file, 3, 6))
+        (lost,) = bench.delivered(a)
+        bench.sent(a, lost.number)
+        bench.server.link_opened(a.session, bench.now)  # dialled anew: what was on its way over the old one is lost
+        (again,) = bench.delivered(a)
+        assert (again.frame.start, again.frame.stop) == (3, 6)
+
+
+class TestLine:
+    def test_who_waits_for_a_busy_holder_does_not_hold_up_those_who_want_of_another(self) -> None:
+        bench = Bench(replace(FAST, window_min_chunks=1, window_max_chunks=1))
+        a, b, *_ = [bench.join(name) for name in "abcd"]
+        file = bench.exchange("f", 16)
+        bench.ask(a, file, (12, 13))
+        bench.ask(b, file, (13, 14))  # of the same holder, which has no room
+        bench.ask(b, file, (8, 9), window_chunks=1)
+        bench.ask(a, file, (13, 14))
+        assert (8, 9) in [(asked.start, asked.stop) for asked in bench.asked("a")]
 
 
 class TestGathering:

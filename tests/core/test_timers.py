@@ -11,6 +11,7 @@ names = st.sampled_from("abcde")
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("set"), names, st.integers(0, 50)),
+        st.tuples(st.just("postpone"), names, st.integers(0, 50)),
         st.tuples(st.just("cancel"), names, st.just(0)),
         st.tuples(st.just("pass"), st.just(""), st.integers(0, 50)),
     ),
@@ -58,6 +59,23 @@ class TestTimers:
         assert len(timers._heap) < 100
         assert list(timers.expired(2000)) == ["a", "b"]
 
+    def test_set_anew_to_the_same_time_come_last_of_it(self) -> None:
+        timers: Timers[str] = Timers()
+        for name in "aba":
+            timers.set(name, 10)
+        assert list(timers.expired(10)) == ["b", "a"]
+
+    def test_moved_on_and_back_come_once(self) -> None:
+        timers: Timers[str] = Timers()
+        timers.set("a", 10)
+        timers.set("a", 5)
+        timers.cancel("a")
+        timers.set("a", 10)
+        timers.set("a", 20)
+        assert list(timers.expired(19)) == []
+        assert list(timers.expired(30)) == ["a"]
+        assert timers.next_deadline() is None
+
     @given(steps)
     def test_against_a_dictionary(self, steps: list[tuple[str, str, int]]) -> None:
         timers: Timers[str] = Timers()
@@ -68,6 +86,11 @@ class TestTimers:
                 timers.set(name, now + value)
                 model.pop(name, None)  # set anew: the last of its deadline
                 model[name] = now + value
+            elif what == "postpone":
+                timers.postpone(name, now + value)
+                if model.get(name, -1) < now + value:
+                    model.pop(name, None)
+                    model[name] = now + value
             elif what == "cancel":
                 timers.cancel(name)
                 model.pop(name, None)
