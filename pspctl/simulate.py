@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TypedDict
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from pspctl.options import Command, Settings, size
 from pspctl.output import printer
 from pspctl.progress import shown_progress
-from pspctl.units import count_text, duration_text, ratio_text, size_text
+from pspctl.units import count_text, duration_text, percent_text, ratio_text, size_text
 from pspctl.views import SCHEMA_VERSION
 from pspd.config import parse_size
 from pspd.core.manifest import CHUNK_BYTES
@@ -23,6 +24,9 @@ from pspd.sim.hosts import Access
 from pspd.sim.wires import Weather
 
 BYTES_PER_MBIT = 125_000
+SIZE_BYTES_MAX = 1 << 40
+DELAY_MS_MAX = 10_000
+MBIT_MIN, MBIT_MAX = 0.01, 10_000_000
 
 
 class SimulationView(TypedDict):
@@ -38,8 +42,26 @@ class SimulationView(TypedDict):
     forecast: dict[str, float]
 
 
+def _within(least: float, most: float, *, or_zero: bool = False) -> Callable[..., float]:
+    """Has a number refused that is not between bounds; 0 may stand for none."""
+
+    def check(ctx: click.Context, parameter: click.Parameter, number: float) -> float:
+        if least <= number <= most or (or_zero and number == 0):
+            return number
+        none = "0, or " if or_zero else ""
+        raise click.BadParameter(f"{number:g} is not {none}a number from {least:g} to {most:,.10g}", ctx, parameter)
+
+    return check
+
+
 def _bytes(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
-    return parse_size(text)
+    size_bytes = parse_size(text)
+    if size_bytes > SIZE_BYTES_MAX:
+        raise BadArgument(f"{text} is too large to simulate: give {SIZE_BYTES_MAX >> 40}TiB or less")
+    return size_bytes
+
+
+_rate = _within(MBIT_MIN, MBIT_MAX, or_zero=True)
 
 
 @click.command("simulate", cls=Command)
@@ -48,10 +70,36 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
 @click.option("--cache", metavar="SIZE", help="The server's cache; else the profile's. auto: one KiB for each client.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="fast", show_default=True)
 @click.option("--order", type=click.Choice([order.value for order in Order]), help="The order of requests.")
-@click.option("--loss", type=click.FloatRange(0, 0.9), default=0, metavar="P", help="Datagrams lost each way, of 1.")
-@click.option("--delay", type=click.FloatRange(0), default=0.5, metavar="MS", show_default=True, help="One way.")
-@click.option("--server-mbit", type=click.FloatRange(0), default=1000, metavar="X", show_default=True, help="Each way.")
-@click.option("--client-mbit", type=click.FloatRange(0), default=1000, metavar="Y", show_default=True, help="Each way.")
+@click.option(
+    "--loss", type=float, callback=_within(0, 0.9), default=0, metavar="P", help="Datagrams lost each way, of 1."
+)
+@click.option(
+    "--delay",
+    type=float,
+    callback=_within(0, DELAY_MS_MAX),
+    default=0.5,
+    metavar="MS",
+    show_default=True,
+    help="One way.",
+)
+@click.option(
+    "--server-mbit",
+    type=float,
+    callback=_rate,
+    default=1000,
+    metavar="X",
+    show_default=True,
+    help="Each way; 0 for any.",
+)
+@click.option(
+    "--client-mbit",
+    type=float,
+    callback=_rate,
+    default=1000,
+    metavar="Y",
+    show_default=True,
+    help="Each way; 0 for any.",
+)
 @click.option("--seed", type=int, default=1, metavar="K", show_default=True, help="Of all that is left to chance.")
 @click.pass_obj
 def command(
@@ -71,7 +119,8 @@ def command(
 
     Runs the protocol itself, for each client and the server, in virtual time over links of the speed, delay
     and loss given. No daemon is started and no byte is sent. A rate of 0 is one that never limits. The
-    processors' speed is not simulated: where links are faster than the machines, expect less.
+    processors' speed is not simulated: where links are faster than the machines, expect less. The one who seeds
+    has a link like a client's.
 
     \b
     Examples:
@@ -135,17 +184,17 @@ def _rendered(view: SimulationView) -> RenderableType:
     table.add_row("time", duration_text(exchange), ratio_text(exchange, ideal), duration_text(ideal))
     table.add_row("first client done", duration_text(told["first_client_seconds"]), "", "")
     table.add_row("last client done", duration_text(told["last_client_seconds"]), "", "")
-    others = size_bytes * (count - 1)
     for name, moved, whole in (
-        ("contributed", told["contributed_bytes"], size_bytes),
-        ("delivered", told["delivered_bytes"], others),
+        ("contributed", told["contributed_bytes"], size_bytes if count > 1 else 0),
+        ("delivered", told["delivered_bytes"], size_bytes * (count - 1)),
         ("duplicates", told["duplicate_bytes"], 0),
     ):
-        table.add_row(name, size_text(moved), ratio_text(moved, size_bytes if whole else 0), size_text(whole))
+        files = f"{moved / size_bytes:.2f} files" if size_bytes else "-"
+        table.add_row(name, size_text(moved), files, size_text(whole))
     table.add_row("datagrams", f"{told['request_datagrams'] + told['broadcast_datagrams']:.0f}", "", "")
     asked = told["hit_count"] + told["join_count"] + told["miss_count"]
     for name, field in (("hits", "hit_count"), ("joins", "join_count"), ("misses", "miss_count")):
-        table.add_row(f"{name}, chunks", f"{told[field]:.0f}", ratio_text(told[field], asked), "")
+        table.add_row(f"{name}, chunks", f"{told[field]:.0f}", percent_text(told[field], asked), "")
     head = (
         f"{count_text(count, 'client')}, {size_text(size_bytes)}, profile {view['profile']}, order {view['order']}, "
         f"cache {size_text(view['cache_bytes'])}: seeded in {duration_text(told['seeding_seconds'])}"

@@ -24,7 +24,7 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:
-        raise BadArgument(f"{text!r} is no size: write bytes, KiB, MiB or GiB, such as 64MiB")
+        raise BadArgument(f"{text!r} is no size: write bytes, KiB, MiB, GiB or TiB, such as 64MiB")
     return int(match[1]) * unit
 
 

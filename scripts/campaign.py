@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -20,12 +21,32 @@ EXIT_CODES = {"ok": 0, "liveness": 4, "safety": 3, "crash": 5}
 GRAVITY = list(EXIT_CODES)
 
 SHOWN_MAX = 5
+JOBS_MAX = 256
+INTERRUPTED = 130
 
 
 def seeds_of(text: str) -> range:
     """The seeds that ``A..B`` names, B not among them; or the one that ``A`` names."""
-    first, _, stop = text.partition("..")
-    return range(int(first), int(stop) if stop else int(first) + 1)
+    first, dots, stop = text.partition("..")
+    try:
+        seeds = range(int(first), int(stop) if dots else int(first) + 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed and no range of seeds: write A..B, or A") from None
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"{text} names no seed: A must be less than B")
+    return seeds
+
+
+def jobs_of(text: str) -> int:
+    """How many processes a text asks for."""
+    if not text.isdecimal() or not 1 <= int(text) <= JOBS_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {JOBS_MAX}")
+    return int(text)
+
+
+def leave_interrupts_to_the_first() -> None:
+    """Ctrl-C reaches every process of a terminal; the first one ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def show(outcome: Outcome) -> None:
@@ -44,14 +65,14 @@ def main() -> int:
     parser.add_argument(
         "--seeds", type=seeds_of, required=True, metavar="A..B", help="run the seeds A to B-1; or just A"
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="run so many at a time")
+    parser.add_argument("--jobs", type=jobs_of, default=os.cpu_count(), metavar="N", help="run so many at a time")
     parser.add_argument("--trace", action="store_true", help="print the digest of each run's trace")
     arguments = parser.parse_args()
 
     kinds: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     virtual_seconds, began = 0.0, time.monotonic()
-    with multiprocessing.Pool(arguments.jobs) as pool:
+    with multiprocessing.Pool(arguments.jobs, leave_interrupts_to_the_first) as pool:
         for outcome in pool.imap(run_seed, arguments.seeds, chunksize=4):
             kinds[outcome.kind] += 1
             faults.update(outcome.faults)
@@ -68,4 +89,10 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or its flush at the end would fail again
+        sys.exit(1)

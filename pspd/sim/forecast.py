@@ -187,11 +187,12 @@ def _measured(world: World, seeding: Seeding, finishes: list[int]) -> Forecast:
 def ideal_seconds(plan: Plan) -> float:
     """How long the exchange takes at least: what the narrowest link must carry, at its rate; 0 if none has one."""
     count = plan.client_count
-    lacking = plan.size_bytes * (count - 1) // max(1, count)
+    share = plan.size_bytes // count
+    lacking = plan.size_bytes - share if count > 1 else 0
     loads = [
         (lacking * count, plan.server_rate),
-        (plan.size_bytes, plan.server_rate),
+        (plan.size_bytes if lacking else 0, plan.server_rate),
         (lacking, plan.access.down_rate),
-        (plan.size_bytes // max(1, count), plan.access.up_rate),
+        (share if lacking else 0, plan.access.up_rate),
     ]
     return max(load / rate if rate else 0.0 for load, rate in loads)

@@ -18,9 +18,9 @@ from pspd.core.effects import (
     ReportMilestone,
 )
 from pspd.core.manifest import Manifest
-from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
+from pspd.core.parameters import FAST, MILLISECOND_NS, SECOND_NS
 from pspd.core.ranges import Range, RangeSet
-from pspd.core.rto import LINEAR_TIMEOUTS, RTO_INITIAL_NS, RTO_MAX_NS
+from pspd.core.rto import RTO_INITIAL_NS
 from pspd.core.storage import Held
 from pspd.core.wire import (
     EVERY_HOLDER,
@@ -31,11 +31,8 @@ from pspd.core.wire import (
     Hello,
     HelloAck,
     Kind,
-    RequestAck,
 )
 from tests.core.alone import SERVER, SESSION, Client, manifest_of
-
-RANDOM = replace(CLASSIC, order=Order.RANDOM)
 
 
 class TestHellos:
@@ -180,125 +177,6 @@ class TestAsking:
         client.assign(manifest, exchange=True)
         assert client.others() == []
 
-    def test_no_answer_in_time_asks_again_and_says_so(self) -> None:
-        client = Client()
-        manifest = manifest_of(10)
-        client.assign(manifest, (0, 10))
-        client.heard()
-        client.pass_time(RTO_INITIAL_NS * 5 // 4)
-        (request,) = client.requests()
-        assert request.repeated
-        assert (request.number, request.ranges) == (2, (Range(0, 10),))
-
-    def test_the_first_timeout_knows_the_round_trip_of_the_hellos(self) -> None:
-        client = Client()
-        client.now += 10 * MILLISECOND_NS
-        client.hear(HelloAck(SESSION, 1, 5000))
-        client.assign(manifest_of(10), (0, 10))
-        client.heard()
-        client.pass_time(100 * MILLISECOND_NS)
-        assert client.requests()[0].repeated
-
-    def test_a_request_that_has_arrived_is_not_repeated_for_as_long_as_the_server_says(self) -> None:
-        client = Client()
-        manifest = manifest_of(10)
-        client.assign(manifest, (0, 10))
-        client.heard()
-        client.hear(RequestAck(SESSION, manifest.file_id, 1, 30_000))
-        client.pass_time(30 * SECOND_NS - 1)
-        assert client.requests() == []
-        client.pass_time(1)
-        (request,) = client.requests()
-        assert (request.number, request.repeated) == (2, True)
-
-    def test_who_has_waited_long_for_a_delivery_wants_its_requests_answered(self) -> None:
-        client = Client(replace(FAST, request_ranges=1))
-        manifest = manifest_of(10)
-        client.assign(manifest, (0, 10), held=((4, 5),))
-        (request,) = client.requests()
-        assert not request.wants_answer
-        client.now += RTO_MAX_NS
-        client.deliver(manifest, 0, 4, echo=request.number)
-        (request,) = client.requests()
-        assert (request.wants_answer, request.repeated) == (True, False)
-
-    def test_what_comes_after_an_answer_ends_the_long_wait(self) -> None:
-        client = Client()
-        manifest = manifest_of(10)
-        client.assign(manifest, (0, 10))
-        client.heard()
-        client.hear(RequestAck(SESSION, manifest.file_id, 1, 120_000))
-        client.deliver(manifest, 0, 4, echo=1)
-        client.pass_time(SECOND_NS)
-        assert [request.repeated for request in client.requests()][:1] == [True]
-
-    def test_but_not_where_deliveries_take_as_long(self) -> None:
-        client = Client()
-        manifest = manifest_of(10)
-        client.assign(manifest, (0, 10))
-        (request,) = client.requests()
-        client.now += RTO_MAX_NS
-        client.deliver(manifest, 0, 1, echo=request.number)
-        client.pass_time(2 * RTO_MAX_NS)
-        request = client.requests()[-1]
-        assert request.wants_answer
-        client.hear(RequestAck(SESSION, manifest.file_id, request.number, 60_000))
-        client.deliver(manifest, 1, 2, number=2)
-        client.pass_time(60 * SECOND_NS - 1)
-        assert client.requests() == []
-        client.pass_time(1)
-        assert client.requests() != []
-
-    def test_an_acknowledgement_wants_no_answer(self) -> None:
-        client = Client()
-        manifest = manifest_of(10)
-        client.assign(manifest, (0, 2))
-        (request,) = client.requests()
-        client.now += 4 * RTO_MAX_NS
-        client.deliver(manifest, 0, 2, echo=request.number)
-        (request,) = client.requests()
-        assert (request.ranges, request.wants_answer) == ((), False)
-
-    def test_nor_waits_it_longer_than_is_sane(self) -> None:
-        client = Client()
-        manifest = manifest_of(10)
-        client.assign(manifest, (0, 10))
-        client.heard()
-        client.hear(RequestAck(SESSION, manifest.file_id, 1, 2**32 - 1))
-        client.pass_time(client_module.PATIENCE_NS_MAX)
-        assert client.requests()
-
-    @pytest.mark.parametrize("number", [0, 2])
-    def test_that_another_request_arrived_says_nothing(self, number: int) -> None:
-        client = Client()
-        manifest = manifest_of(10)
-        client.assign(manifest, (0, 10))
-        client.heard()
-        client.hear(RequestAck(SESSION, manifest.file_id, number, 30_000))
-        client.hear(RequestAck(SESSION, bytes(32), 1, 30_000))
-        assert client.machine.drop_counts == {DropReason.STALE: 2}
-        client.pass_time(SECOND_NS)
-        assert client.requests()
-
-    def test_nor_does_an_answer_that_a_delivery_has_overtaken(self) -> None:
-        client = Client(replace(FAST, request_ranges=1))
-        manifest = manifest_of(10)
-        client.assign(manifest, (0, 10), held=((4, 5),))
-        client.heard()
-        client.deliver(manifest, 0, 4)
-        client.hear(RequestAck(SESSION, manifest.file_id, 1, 120_000))
-        client.pass_time(SECOND_NS)
-        assert client.requests()[0].ranges == (Range(5, 10),)
-
-    def test_nor_does_an_answer_when_nothing_is_wanted_any_more(self) -> None:
-        client = Client()
-        manifest = manifest_of(4)
-        client.assign(manifest, (0, 2), held=((0, 2),))
-        (request,) = client.requests()
-        client.hear(RequestAck(SESSION, manifest.file_id, request.number, 1))
-        client.pass_time(SECOND_NS)
-        assert client.requests() == []
-
     def test_a_part_of_a_window_that_arrived_is_time_for_the_next_request(self) -> None:
         client = Client()
         manifest = manifest_of(2 * FAST.window_min_chunks)
@@ -370,73 +248,6 @@ class TestAsking:
         assert found.rtt.srtt_ns == 0
         client.deliver(manifest, 1, 2, number=2, echo=SENT_REQUESTS_MAX)
         assert found.rtt.srtt_ns == 30 * MILLISECOND_NS
-
-
-class TestOrder:
-    def first_ranges(self, parameters: Parameters) -> list[tuple[Range, ...]]:
-        client = Client(parameters)
-        manifest = manifest_of(10)
-        client.assign(manifest, exchange=True, held=((0, 1), (4, 6)))
-        found = []
-        for _ in range(40):
-            found.append(client.requests()[-1].ranges)
-            client.machine.link_opened(client.now)
-        return found
-
-    def test_sequential_is_one_chunk_after_another(self) -> None:
-        assert set(self.first_ranges(CLASSIC)) == {(Range(1, 2),)}
-
-    def test_what_gets_no_answer_again_and_again_lets_those_after_it_have_their_turn(self) -> None:
-        client = Client(CLASSIC)
-        client.assign(manifest_of(4), exchange=True)
-        client.pass_time(60 * SECOND_NS)
-        asked = [request.ranges for request in client.requests()]
-        assert asked[: LINEAR_TIMEOUTS + 1] == [(Range(0, 1),)] * (LINEAR_TIMEOUTS + 1)
-        assert [span.start for (span,) in asked[LINEAR_TIMEOUTS + 1 :]][:6] == [1, 2, 3, 0, 1, 2]
-
-    def test_behind_an_unheld_chunk_the_sequence_goes_on_and_ends_with_it(self) -> None:
-        client = Client(CLASSIC)
-        manifest = manifest_of(4)
-        client.assign(manifest, exchange=True)
-        while client.requests()[-1:] != [] or client.machine.downloads[manifest.file_id].rtt.timeout_count == 0:
-            client.pass_time(SECOND_NS)
-        for chunk in (1, 2, 3):
-            client.deliver(manifest, chunk, chunk + 1, number=chunk)
-        assert [request.ranges[0].start for request in client.requests()] == [2, 3, 0]
-
-    @pytest.mark.parametrize("order", [Order.CURSOR, Order.SEQUENTIAL])
-    def test_so_it_is_though_the_server_answers_each_request(self, order: Order) -> None:
-        client = Client(replace(FAST, request_ranges=1, order=order))
-        manifest = manifest_of(9)
-        client.assign(manifest, exchange=True, held=((1, 4), (5, 8)))
-        named = set()
-        for _ in range(LINEAR_TIMEOUTS + 3):
-            (request,) = client.requests()
-            named.update(request.ranges)
-            client.hear(RequestAck(SESSION, manifest.file_id, request.number, 5000))
-            client.pass_time(5 * SECOND_NS)
-        assert named == {Range(0, 1), Range(4, 5), Range(8, 9)}
-
-    def test_random_is_any_chunk_that_lacks_one_at_a_time(self) -> None:
-        found = {span for ranges in self.first_ranges(RANDOM) for span in ranges}
-        assert found == {Range(chunk, chunk + 1) for chunk in (1, 2, 3, 6, 7, 8, 9)}
-
-    def test_the_cursor_is_where_the_last_broadcast_ended(self) -> None:
-        client = Client()
-        manifest = manifest_of(10)
-        client.assign(manifest, exchange=True)
-        client.hear(Broadcast(SESSION, manifest.file_id, 1, (Asked(0, 2, 5), Asked(2, 7, 5))))
-        client.heard()
-        client.machine.link_opened(client.now)
-        assert client.requests()[0].ranges == (Range(7, 10), Range(0, 7))
-        client.hear(Broadcast(SESSION, manifest.file_id, 2, ()))
-        client.machine.link_opened(client.now)
-        assert client.requests()[0].ranges == (Range(0, 10),)
-
-    def test_a_request_names_only_so_many_ranges(self) -> None:
-        client = Client(replace(FAST, request_ranges=2))
-        client.assign(manifest_of(10), exchange=True, held=((1, 2), (3, 4), (5, 6)))
-        assert client.requests()[0].ranges == (Range(0, 1), Range(2, 3))
 
 
 class TestHolding:

@@ -25,8 +25,24 @@ def test_says_it_to_programs_too(pspctl: Pspctl) -> None:
     assert view["forecast"]["delivered_bytes"] == 2 * 102_400
 
 
+def test_one_client_has_nothing_to_exchange(pspctl: Pspctl) -> None:
+    result = pspctl("simulate", "--clients", "1", "--size", "1MiB", "--server-mbit", "0", "-o", "json")
+    view = json.loads(result.stdout)
+    assert (view["ideal_exchange_seconds"], view["forecast"]["contributed_bytes"]) == (0, 0)
+
+
 @pytest.mark.parametrize(
-    "wrong", [("--size", "4x"), ("--size", "1MiB", "--cache", "1B"), ("--size", "1", "--loss", "2")]
+    "wrong",
+    [
+        ("--size", "4x"),
+        ("--size", "2TiB"),
+        ("--size", "1MiB", "--cache", "1B"),
+        ("--size", "1", "--loss", "2"),
+        ("--size", "1", "--loss", "nan"),
+        ("--size", "1", "--delay", "inf"),
+        ("--size", "1", "--server-mbit", "1e-9"),
+        ("--size", "1", "--client-mbit", "-1"),
+    ],
 )
 def test_refuses_what_makes_no_sense(pspctl: Pspctl, wrong: tuple[str, ...]) -> None:
     result = pspctl("simulate", "--clients", "3", *wrong)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CAMPAIGN = Path(__file__).resolve().parents[2] / "scripts" / "campaign.py"
 
 
@@ -28,3 +30,10 @@ def test_many_seeds_run_without_fault() -> None:
     assert result.returncode == 0, result.stdout
     assert "200 seeds" in result.stdout
     assert "'ok': 200" in result.stdout
+
+
+@pytest.mark.parametrize("wrong", [("--seeds", "9..3"), ("--seeds", "1.."), ("--seeds", "x"), ("--jobs", "0")])
+def test_what_makes_no_sense_is_refused(wrong: tuple[str, ...]) -> None:
+    result = campaign("--seeds", "0", *wrong)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
