@@ -57,6 +57,9 @@ HELLO_NS_PER_MEMBER = 10 * MILLISECOND_NS
 HELLO_NS_MAX = 100 * SECOND_NS
 """How often a client says hello: less often where so many do that it would keep the server busy, but always within the
 two minutes for which a NAT keeps a mapping at least (RFC 4787, REQ-5)."""
+PATIENCE_NS = 30 * SECOND_NS
+PATIENCE_NS_PER_MEMBER = 24 * MILLISECOND_NS
+"""How long a client is to wait for what is on its way over TCP already before it asks again."""
 HELLOS_PER_REACH = 2
 REACH_NS = 30 * SECOND_NS
 """How long a member counts as a holder without a sign that datagrams pass both ways and its link stands."""
@@ -333,7 +336,8 @@ class ServerMachine:
 
     def _answer(self, interest: Interest) -> None:
         """Tells a client that its request is here, so that it asks no more while it waits for others."""
-        again_ns = self.lease_ns if interest.in_flight else self.hello_ns
+        patience_ns = max(PATIENCE_NS, PATIENCE_NS_PER_MEMBER * len(self.members))
+        again_ns = patience_ns if interest.in_flight else self.hello_ns
         answer = RequestAck(interest.member.session, interest.file.file_id, interest.number, again_ns // MILLISECOND_NS)
         assert interest.member.address is not None, "its request has just come from there"
         self._effects.append(SendDatagram(interest.member.address, encode_datagram(answer)))

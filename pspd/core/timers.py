@@ -70,7 +70,7 @@ class Timers(Generic[K]):
         while heap:
             queued, order, name = heap[0]
             current = self._deadlines.get(name)
-            if current == (queued, order):
+            if current is not None and current[1] == order:
                 return queued
             heappop(heap)
             if self._queued.get(name) == queued:

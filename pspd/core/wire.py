@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import lru_cache
-from struct import Struct
+from struct import Struct, pack, unpack_from
 from typing import Any
 
 from pspd.core.manifest import FileId
@@ -252,7 +252,7 @@ def _encode_request(request: Request) -> bytes:
                 request.window_chunks,
                 len(request.ranges),
             ),
-            Struct(f">{len(numbers)}I").pack(*numbers),
+            pack(f">{len(numbers)}I", *numbers),
         )
     )
 
@@ -305,12 +305,24 @@ def _decode_request(session: int, flags: int, body: bytes | memoryview) -> Reque
     if len(body) < _REQUEST.size:
         raise WireError(DropReason.TOO_SHORT)
     file_id, number, acknowledged, window_chunks, count = _REQUEST.unpack_from(body)
-    numbers = _unpack_exactly(Struct(f">{2 * count}I"), body[_REQUEST.size :])
+    if len(body) != _REQUEST.size + 8 * count:
+        raise WireError(DropReason.BAD_LENGTH)
+    numbers = unpack_from(f">{2 * count}I", body, _REQUEST.size)
     ranges = tuple(map(Range, numbers[::2], numbers[1::2]))
-    if any(start >= stop for start, stop in ranges):
-        raise WireError(DropReason.BAD_RANGE)
-    told = (bool(flags & flag) for flag in (_FLAG_REPEATED, _FLAG_ANSWER, _FLAG_HEARS))
-    return Request(session, file_id, number, acknowledged, window_chunks, ranges, *told)
+    for start, stop in ranges:
+        if start >= stop:
+            raise WireError(DropReason.BAD_RANGE)
+    return Request(
+        session,
+        file_id,
+        number,
+        acknowledged,
+        window_chunks,
+        ranges,
+        repeated=flags & _FLAG_REPEATED != 0,
+        wants_answer=flags & _FLAG_ANSWER != 0,
+        hears=flags & _FLAG_HEARS != 0,
+    )
 
 
 def _decode_broadcast(session: int, body: bytes | memoryview) -> Broadcast:

@@ -17,7 +17,7 @@ from pspd.core.effects import (
 from pspd.core.members import Member
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS
 from pspd.core.ranges import Range, RangeSet
-from pspd.core.server import HELLO_NS, LEASE_NS
+from pspd.core.server import HELLO_NS, PATIENCE_NS
 from pspd.core.shared_file import SharedFile
 from pspd.core.wire import (
     RequestAck,
@@ -55,7 +55,7 @@ class TestPatience:
         assert bench.contribute(bench.frame(b, file, 3, 6))
         bench.server.poll()
         bench.ask(a, file, (3, 6), repeated=True)
-        assert self.answers(bench) == [RequestAck(a.session, file.file_id, 2, LEASE_NS // MILLISECOND_NS)]
+        assert self.answers(bench) == [RequestAck(a.session, file.file_id, 2, PATIENCE_NS // MILLISECOND_NS)]
 
     def test_the_classic_profile_has_no_such_answer(self) -> None:
         bench = Bench(CLASSIC)

@@ -1,0 +1,102 @@
+"""Tables and plots of what was measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.benchmarks.peers import Seconds, Way
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+OURS = "PSP"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One way, gone once: seconds by name, or what went wrong."""
+
+    setting: str
+    way: str
+    seconds: Seconds
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What one way took in one setting, in all rounds, in seconds."""
+
+    name: str
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return statistics.median(self.values)
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} s ({min(self.values):.2f} to {max(self.values):.2f})"
+
+
+def series_of(runs: Iterable[Run]) -> list[Series]:
+    """The series of one setting: PSP's exchange by itself, and each way as a whole, in the order in which they ran."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        if run.way == OURS and run.seconds:
+            found.setdefault(f"{OURS}, exchange", []).append(run.seconds["exchange"])
+        if run.seconds:
+            found.setdefault(run.way, []).append(run.seconds["whole"])
+    return [Series(name, tuple(values)) for name, values in found.items()]
+
+
+def table(runs: list[Run]) -> str:
+    """Medians with their spread, and how PSP's exchange and PSP as a whole compare."""
+    series = sorted(series_of(runs), key=lambda each: each.median)
+    ours = {each.name: each.median for each in series if each.name in (f"{OURS}, exchange", OURS)}
+    lines = [
+        "| way | median (least to most) | the exchange takes of it | `pspctl seed --wait` takes of it |",
+        "|---|---|---|---|",
+    ]
+    for each in series:
+        ratios = [f"{took / each.median:.2f}" for took in ours.values()] or ["", ""]
+        lines.append(f"| {each.name} | {each} | {' | '.join(ratios)} |")
+    failed = [f"{run.way}: {run.error}" for run in runs if run.error]
+    return "\n".join(lines + [f"\nFailed: {failure}" for failure in failed])
+
+
+def write_page(runs: list[Run], ways: list[Way]) -> None:
+    """Makes docs/benchmarks.md, and a plot for each setting beside it."""
+    parts = [
+        "# Benchmarks",
+        "Made by `scripts/bench --write`: hosts are network namespaces on one bridge, all on one machine; each way "
+        "runs once in each round, in turn, and every copy is compared with the source. Times on such a machine drift; "
+        "what counts are the ratios within one run.",
+        "\n".join(f"- **{way.name}**: {way.set_up}." for way in ways),
+    ]
+    for setting in dict.fromkeys(run.setting for run in runs):
+        of_setting = [run for run in runs if run.setting == setting]
+        image = DOCS / "benchmarks" / f"{setting.replace(', ', '-').replace(' ', '-').replace('/', '')}.svg"
+        plot(series_of(of_setting), setting, image)
+        parts += [f"## {setting}", f"![{setting}](benchmarks/{image.name})", table(of_setting)]
+    (DOCS / "benchmarks.md").write_text("\n\n".join(parts) + "\n")
+
+
+def plot(series: list[Series], title: str, image: Path) -> None:
+    """Draws a bar for each way, with a dot for each run."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    series = sorted(series, key=lambda each: -each.median)
+    figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(series) + 1), layout="constrained")
+    colours = ["tab:orange" if each.name.startswith(OURS) else "tab:gray" for each in series]
+    axes.barh([each.name for each in series], [each.median for each in series], color=colours)
+    for index, each in enumerate(series):
+        axes.plot(each.values, [index] * len(each.values), ".", color="black", markersize=4)
+    axes.set_xlabel("seconds until every client has the file: median, and each run")
+    axes.set_title(title)
+    image.parent.mkdir(exist_ok=True)
+    figure.savefig(image, metadata={"Date": None})
+    pyplot.close(figure)
