@@ -61,6 +61,7 @@ class Checks(Observer):
         self.pushed = False
         self.honest = True
         self.calm = True
+        self._members_changed = False
         self._world = world
         self._asked: dict[FileId, RangeSet] = {}
         self._cached: dict[FileId, RangeSet] = {}
@@ -88,6 +89,7 @@ class Checks(Observer):
                     raise Violation("R1 division", f"the shares {spans} differ by more than one chunk")
             case ClientReach() | ClientLost():
                 self.calm = False
+                self._members_changed = True
             case FileSeeded(file_id):
                 self._check_forgotten(effect)
 
@@ -191,7 +193,8 @@ class Checks(Observer):
         if self.pushed:
             self._check_asked(server)
         self._steps += 1
-        if self._steps % LOOK_AROUND_EVERY == 0:
+        if self._members_changed or self._steps % LOOK_AROUND_EVERY == 0:
+            self._members_changed = False
             self.look_around()
 
     def look_around(self) -> None:
