@@ -61,7 +61,16 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
     return size_bytes
 
 
-_rate = _within(MBIT_MIN, MBIT_MAX, or_zero=True)
+def _rate_option(name: str, metavar: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        name,
+        type=float,
+        callback=_within(MBIT_MIN, MBIT_MAX, or_zero=True),
+        default=1000,
+        metavar=metavar,
+        show_default=True,
+        help="Each way; 0 for any.",
+    )
 
 
 @click.command("simulate", cls=Command)
@@ -82,24 +91,8 @@ _rate = _within(MBIT_MIN, MBIT_MAX, or_zero=True)
     show_default=True,
     help="One way.",
 )
-@click.option(
-    "--server-mbit",
-    type=float,
-    callback=_rate,
-    default=1000,
-    metavar="X",
-    show_default=True,
-    help="Each way; 0 for any.",
-)
-@click.option(
-    "--client-mbit",
-    type=float,
-    callback=_rate,
-    default=1000,
-    metavar="Y",
-    show_default=True,
-    help="Each way; 0 for any.",
-)
+@_rate_option("--server-mbit", "X")
+@_rate_option("--client-mbit", "Y")
 @click.option("--seed", type=int, default=1, metavar="K", show_default=True, help="Of all that is left to chance.")
 @click.pass_obj
 def command(

@@ -69,15 +69,6 @@ class TestPatience:
 class TestNews:
     """Who waits for chunks that nobody had is served as soon as somebody has them."""
 
-    def waiting(self) -> tuple[Bench, SharedFile]:
-        bench = Bench()
-        a, _, c = (bench.join(name) for name in "abc")
-        file = bench.exchange("f", 9)
-        bench.server.client_left(c.session, "gone", bench.now)
-        bench.ask(a, file, (6, 9))
-        assert bench.asked("a") == []
-        return bench, file
-
     def test_when_one_acknowledges_them(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
@@ -94,8 +85,12 @@ class TestNews:
         assert (6, 9, b.session) in [(asked.start, asked.stop, asked.responder) for asked in bench.asked("a")]
 
     def test_when_one_has_it_all(self) -> None:
-        bench, file = self.waiting()
-        b = bench.server.members["b"]
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 9)
+        bench.server.client_left(c.session, "gone", bench.now)
+        bench.ask(a, file, (6, 9))
+        assert bench.asked("a") == []
         bench.reach(b, file, Milestone.COMPLETE)
         assert [(asked.start, asked.stop, asked.responder) for asked in bench.asked("a")] == [(6, 9, b.session)]
 
@@ -117,13 +112,15 @@ class TestLostDeliveries:
 class TestLine:
     def test_who_waits_for_a_busy_holder_does_not_hold_up_those_who_want_of_another(self) -> None:
         bench = Bench(replace(FAST, window_min_chunks=1, window_max_chunks=1))
-        a, b, *_ = [bench.join(name) for name in "abcd"]
+        a, b, c, d = (bench.join(name) for name in "abcd")
         file = bench.exchange("f", 16)
-        bench.ask(a, file, (12, 13))
-        bench.ask(b, file, (13, 14))  # of the same holder, which has no room
-        bench.ask(b, file, (8, 9), window_chunks=1)
-        bench.ask(a, file, (13, 14))
-        assert (8, 9) in [(asked.start, asked.stop) for asked in bench.asked("a")]
+        bench.ask(c, file, (12, 13))  # now d has no room
+        bench.ask(d, file, (8, 9))  # nor has c
+        bench.ask(a, file, (13, 14))  # of d: first in line
+        bench.ask(b, file, (9, 10))  # of c
+        assert [(entry.start, entry.stop) for entry in bench.asked("a")] == [(12, 13), (8, 9)]
+        bench.contribute(bench.frame(c, file, 8, 9))
+        assert (9, 10, c.session) in [(entry.start, entry.stop, entry.responder) for entry in bench.asked("a")]
 
 
 class TestGathering:
