@@ -49,6 +49,7 @@ class Fetching:
 
     Attributes:
         started_count: how many fetches were ever started.
+        ended_count: how many of them ended, well or not.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Fetching:
         self._broadcast_number = 0
         self._parts: dict[tuple[FileId, int], str] = {}
         self.started_count = 0
+        self.ended_count = 0
 
     # -- what to fetch, and of whom
 
@@ -309,6 +311,7 @@ class Fetching:
                 self._timers.set(fetch, fetch.asked_at)
 
     def _end(self, fetch: Fetch) -> None:
+        self.ended_count += 1
         self._timers.cancel(fetch)
         self._unasked.pop(fetch, None)
         fetch.file.fetches.remove(fetch)

@@ -85,6 +85,7 @@ class Relay:
         self._emit = emit
         self._hungry: dict[Interest, None] = {}
         self._blocked: dict[SharedFile, dict[Interest, None]] = {}
+        self._room_in_vain: tuple[int, int] | None = None
         self._held_back: Timers[FileId] = Timers()
         self._gathering: Timers[FileId] = Timers()
         self._now = 0
@@ -103,7 +104,8 @@ class Relay:
         Returns:
             The files of which fetches were given up.
         """
-        list(self._held_back.expired(now))  # whoever was held back is served anew, as after every input
+        list(self._held_back.expired(now))
+        self._room_in_vain = None  # whoever was held back is served anew, and who waits for a holder that is slow
         for file_id in self._gathering.expired(now):
             self._hand_out(self._files[file_id], now)
         given_up = self._fetching.handle_timeout(now)
@@ -199,7 +201,8 @@ class Relay:
         self._fetching.link_lost(member)
 
     def reached(self, member: Member) -> None:
-        """The member can be sent to again: what it asked for before is served."""
+        """The member can be sent to again, and be asked: what it asked for before is served, and who waits for it."""
+        self._room_in_vain = None
         self._hungry.update(dict.fromkeys(member.interests.values()))
 
     def member_lost(self, member: Member) -> None:
@@ -213,6 +216,7 @@ class Relay:
 
     def wake(self, file: SharedFile) -> None:
         """Chunks of a file may be had that could not before: whoever asked for any is served anew."""
+        self._room_in_vain = None
         self._hungry.update(file.waiting)
 
     # -- serving
@@ -231,9 +235,20 @@ class Relay:
                     self._hit_or_fetch(interest)
                 else:
                     self._unblock(interest)
-        for file in list(self._blocked):
-            self._serve_line(file)
+        if self._blocked and self._room != self._room_in_vain:
+            for file in list(self._blocked):
+                self._serve_line(file)
+            self._room_in_vain = self._room
         self._fetching.ask(now)
+
+    @property
+    def _room(self) -> tuple[int, int]:
+        """What changes when there may be room for another fetch, in the cache or in a holder's window.
+
+        What blocks is being received or sent: its end is told by one of these. Without any change, those in line
+        would be tried in vain at every input.
+        """
+        return self._cache.reservable_chunks, self._fetching.ended_count
 
     def _serve_line(self, file: SharedFile) -> None:
         """Serves those in line, first come, first served, but past a few whose holders have no room."""
@@ -284,8 +299,9 @@ class Relay:
 
     def _unblock(self, interest: Interest) -> None:
         line = self._blocked.get(interest.file)
-        if line is not None:
-            line.pop(interest, None)
+        if line is not None and interest in line:
+            del line[interest]
+            self._room_in_vain = None  # those behind it move up
             if not line:
                 del self._blocked[interest.file]
 

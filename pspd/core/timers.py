@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from typing import Generic, TypeVar
 
@@ -72,11 +72,14 @@ class Timers(Generic[K]):
             current = self._deadlines.get(name)
             if current is not None and current[1] == order:
                 return queued
-            heappop(heap)
-            if self._queued.get(name) == queued:
+            if self._queued.get(name) != queued:
+                heappop(heap)
+            elif current is None:
+                heappop(heap)
                 del self._queued[name]
-                if current is not None:
-                    self._queue(name, *current)
+            else:
+                heapreplace(heap, (*current, name))
+                self._queued[name] = current[0]
         return None
 
     def expired(self, now: int) -> Iterator[K]:
