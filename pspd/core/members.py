@@ -192,9 +192,9 @@ class Member:
         """Whether its window allows that it be asked for more."""
         return self.asked_chunks < self.window.chunks
 
-    def heard_from(self, address: Address, srtt_us: int) -> None:
-        """A hello came: where the member is, and how far away."""
-        self.address, self.srtt_us = address, srtt_us
+    def measured(self, srtt_us: int) -> None:
+        """The member says how far away it is; 0 if it does not know."""
+        self.srtt_us = srtt_us
         if srtt_us and not self.rtt.srtt_ns:
             self.rtt.sample(srtt_us * 1000)
 

@@ -104,8 +104,8 @@ class Relay:
         Returns:
             The files of which fetches were given up.
         """
-        list(self._held_back.expired(now))
-        self._room_in_vain = None  # whoever was held back is served anew, and who waits for a holder that is slow
+        list(self._held_back.expired(now))  # whoever was held back is served anew, as after every input
+        self._room_in_vain = None
         for file_id in self._gathering.expired(now):
             self._hand_out(self._files[file_id], now)
         given_up = self._fetching.handle_timeout(now)
@@ -235,7 +235,7 @@ class Relay:
                     self._hit_or_fetch(interest)
                 else:
                     self._unblock(interest)
-        if self._blocked and self._room != self._room_in_vain:
+        if self._blocked and not self._is_in_vain:
             for file in list(self._blocked):
                 self._serve_line(file)
             self._room_in_vain = self._room
@@ -243,12 +243,19 @@ class Relay:
 
     @property
     def _room(self) -> tuple[int, int]:
-        """What changes when there may be room for another fetch, in the cache or in a holder's window.
-
-        What blocks is being received or sent: its end is told by one of these. Without any change, those in line
-        would be tried in vain at every input.
-        """
+        """What changes when there is other room for a fetch: in the cache, or in the window of a busy holder."""
         return self._cache.reservable_chunks, self._fetching.ended_count
+
+    @property
+    def _is_in_vain(self) -> bool:
+        """Whether to try those in line would most likely be in vain, and will be done soon all the same.
+
+        With thousands of clients that is so at nearly every input. While fetches go on, one of them will end, and the
+        line is tried then; where none does, whatever comes in may be what is waited for. Who is held back waits for
+        what others want, which any input may change.
+        """
+        is_same = self._room == self._room_in_vain
+        return is_same and self._fetching.next_timeout() is not None and self._held_back.next_deadline() is None
 
     def _serve_line(self, file: SharedFile) -> None:
         """Serves those in line, first come, first served, but past a few whose holders have no room."""

@@ -294,19 +294,24 @@ class ServerMachine:
             return
         match datagram:
             case Hello(_, number, srtt_us):
-                member.heard_from(source, srtt_us)
-                if srtt_us and member.reachable:
-                    self._set_reach(member, True, now)
+                member.measured(srtt_us)
+                self._heard_from(member, source, srtt_us != 0, now)
                 self._relay.serve(now)
                 answer = HelloAck(member.session, number, self.hello_ns // MILLISECOND_NS)
                 self._effects.append(SendDatagram(source, encode_datagram(answer)))
             case Request():
-                member.address = source
-                if datagram.hears and member.reachable:
-                    self._set_reach(member, True, now)
+                self._heard_from(member, source, datagram.hears, now)
                 self._receive_request(member, datagram, now)
             case _:
                 self._drop(DropReason.UNKNOWN_KIND, member.name)
+
+    def _heard_from(self, member: Member, source: Address, hears: bool, now: int) -> None:
+        """A datagram of a member says where it is, and whether it hears the server."""
+        was_reachable, member.address = member.reachable, source
+        if member.reachable and not was_reachable:
+            self._relay.reached(member)
+        if member.reachable and hears:
+            self._set_reach(member, True, now)
 
     def _receive_request(self, member: Member, request: Request, now: int) -> None:
         file = self.catalogue.files.get(request.file_id)

@@ -56,7 +56,7 @@ def psp_running(room: Room) -> Seconds:
 
 def psp_cold(room: Room) -> Seconds:
     """The same from nothing: the server and all clients are started first."""
-    begun = time.monotonic()
+    begun = room.warm()
     with Network(room.folder, room.server) as network:
         _start_psp(room, network)
         seconds = _seed(room, network)
@@ -75,7 +75,7 @@ def _start_psp(room: Room, network: Network) -> None:
 
 def _seed(room: Room, network: Network) -> Seconds:
     command = [BIN / "pspctl", "seed", room.file, "--clients", len(room.clients), "--wait", "-o", "json"]
-    begun = time.monotonic()
+    begun = room.warm()
     done = room.source.run(command, timeout=DONE_SECONDS, env=network.environment)
     ended = time.monotonic()
     if done.returncode != 0:
@@ -176,7 +176,7 @@ def _tracked_torrent(room: Room) -> Path:
 def _swarm(room: Room, client: Callable[[int, Host], tuple[object, ...]]) -> Seconds:
     """Starts clients that go on when they are done, and touch ``<copy>.done``."""
     marks = [Path(f"{room.copy(index)}.done") for index in range(len(room.clients))]
-    begun = time.monotonic()
+    begun = room.warm()
     for index, host in enumerate(room.clients):
         room.start(host, *client(index, host))
     room.until("everyone is done", lambda: all(mark.exists() for mark in marks))
@@ -185,7 +185,7 @@ def _swarm(room: Room, client: Callable[[int, Host], tuple[object, ...]]) -> Sec
 
 def _all_at_once(room: Room, command: Callable[[Host, Path], tuple[object, ...]]) -> Seconds:
     """Starts one program at each client, and waits for all of them."""
-    begun = time.monotonic()
+    begun = room.warm()
     room.finish(
         [room.start(host, *command(host, room.copy(index))) for index, host in enumerate(room.clients)],
     )

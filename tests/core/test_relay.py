@@ -20,6 +20,7 @@ from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import HELLO_NS, PATIENCE_NS
 from pspd.core.shared_file import SharedFile
 from pspd.core.wire import (
+    Hello,
     RequestAck,
     decode_datagram,
 )
@@ -121,6 +122,55 @@ class TestLine:
         assert [(entry.start, entry.stop) for entry in bench.asked("a")] == [(12, 13), (8, 9)]
         bench.contribute(bench.frame(c, file, 8, 9))
         assert (9, 10, c.session) in [(entry.start, entry.stop, entry.responder) for entry in bench.asked("a")]
+
+    def test_is_served_when_a_holder_can_be_sent_to_at_last(self) -> None:
+        bench = Bench()
+        a, source = bench.join("a"), bench.join("source", source=True, reachable=False)
+        bench.server.link_opened(source.session, bench.now)
+        manifest = bench.manifest("f", 6, 1)
+        bench.server.catalogue.announce(manifest, source.session)
+        file = bench.server.catalogue.divide(manifest, source.session, bench.now)
+        bench.ask(a, file, (0, 6))
+        assert not file.fetches
+        bench.send(source, Hello(source.session, 1, 0))
+        assert [(fetch.start, fetch.stop) for fetch in file.fetches] == [(0, 6)]
+
+    @pytest.mark.parametrize("tells", ["an acknowledgement", "a report"])
+    def test_is_served_when_another_holds_what_only_one_without_a_link_held(self, tells: str) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 9)
+        bench.ask(b, file, (6, 9))
+        bench.contribute(bench.frame(c, file, 6, 9))
+        (delivery,) = bench.delivered(b)
+        bench.sent(b, delivery.number)
+        bench.server.clear_cache(bench.now)
+        bench.server.link_closed(c.session, bench.now)
+        bench.ask(a, file, (6, 9))
+        assert not file.fetches
+        if tells == "a report":
+            bench.reach(b, file, Milestone.COMPLETE)
+        else:
+            bench.ask(b, file, acknowledged=delivery.number)
+        assert [fetch.holder for fetch in file.fetches] == [b]
+
+    def test_moves_up_when_those_at_its_front_wait_for_one_who_leaves(self) -> None:
+        bench = Bench()
+        ahead, behind, other = [bench.join(name) for name in "pqr"], bench.join("w"), bench.join("x")
+        gone, slow = bench.join("y"), bench.join("z")
+        file = bench.exchange("f", 21)  # three each, in the order of their names
+        bench.server.link_closed(gone.session, bench.now)
+        for member in ahead:
+            bench.ask(member, file, (15, 18))
+        bench.ask(other, file, (18, 19))
+        slow.window.chunks = 1
+        bench.ask(behind, file, (20, 21))
+        assert bench.contribute(bench.frame(slow, file, 18, 19))
+        for delivery in bench.effects(Deliver):
+            bench.sent(other, delivery.number)
+        assert not file.fetches
+        bench.server.client_left(gone.session, "it left", bench.now)
+        assert [(fetch.start, fetch.stop) for fetch in file.fetches] == [(20, 21)]
 
 
 class TestGathering:

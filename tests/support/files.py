@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from random import Random
 
+_PIECE_BYTES = 64 * 1024 * 1024
+
 
 def sha256(path: Path) -> str:
     """The SHA-256 digest of a file, in hex."""
@@ -16,7 +18,10 @@ def sha256(path: Path) -> str:
 def random_file(path: Path, size_bytes: int, seed: int = 0) -> Path:
     """Writes a file of bytes that follow from its size and the seed; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(Random(f"{size_bytes} {seed}").randbytes(size_bytes))
+    random = Random(f"{size_bytes} {seed}")
+    with path.open("wb") as file:
+        for start in range(0, size_bytes, _PIECE_BYTES):
+            file.write(random.randbytes(min(_PIECE_BYTES, size_bytes - start)))
     return path
 
 
