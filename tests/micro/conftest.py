@@ -1,0 +1,45 @@
+"""Cost by part: each test names what one round handles, and the summary tells the cost of one of them.
+
+Without ``--benchmark-enable`` each runs once, as a test like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+ROUNDS = 200
+NS_PER_SECOND = 1e9
+
+
+class Cost(Protocol):
+    """Measures a function that handles ``count`` things of a kind; ``setup`` makes its arguments, and costs nothing."""
+
+    def __call__(
+        self, function: Callable[..., object], count: int, what: str, setup: Callable[[], tuple[Any, ...]] = ...
+    ) -> None: ...
+
+
+@pytest.fixture
+def cost(benchmark: BenchmarkFixture) -> Cost:
+    def measure(
+        function: Callable[..., object], count: int, what: str, setup: Callable[[], tuple[Any, ...]] = tuple
+    ) -> None:
+        benchmark.extra_info.update(count=count, what=what)
+        benchmark.pedantic(function, setup=lambda: (setup(), {}), rounds=ROUNDS, warmup_rounds=5)
+
+    return measure
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tells the median of each, for one of what it handles."""
+    measured = [each for each in config._benchmarksession.benchmarks if each.stats.rounds]
+    if not measured:
+        return
+    terminalreporter.section("cost by part: median of one, in nanoseconds")
+    for each in measured:
+        ns = each.stats.median * NS_PER_SECOND / each.extra_info["count"]
+        terminalreporter.write_line(f"{ns:12,.0f} per {each.extra_info['what']:9} {each.fullname.split('::')[-1]}")

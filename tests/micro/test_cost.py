@@ -1,0 +1,177 @@
+"""What the parts of the data path cost: the codec, range sets, the cache, the store, and the two machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from pspd.core.cache import Cache
+from pspd.core.effects import Deliver
+from pspd.core.manifest import CHUNK_BYTES, Manifest
+from pspd.core.parameters import FAST, MILLISECOND_NS
+from pspd.core.ranges import Range, RangeSet
+from pspd.core.wire import (
+    Asked,
+    Broadcast,
+    Frame,
+    Kind,
+    Request,
+    decode_datagram,
+    decode_frame,
+    encode_datagram,
+    encode_frame,
+)
+from pspd.store.digests import blake3_digest
+from pspd.store.disk import DiskStore
+from tests.core.alone import Client, manifest_of
+from tests.core.bench import Bench
+from tests.micro.conftest import Cost
+
+FILE = bytes(32)
+RANGES = 100
+FRAME = FAST.frame_chunks
+SMALL_FRAME = 8
+"""Where a frame costs the same whatever its size."""
+MEMBERS = 8
+ROUNDS_MAX = 256
+PIECE = 256
+
+
+class TestCodec:
+    REQUEST = Request(7, FILE, 1, 0, 2048, tuple(Range(10 * index, 10 * index + 5) for index in range(RANGES)))
+    BROADCAST = Broadcast(7, FILE, 1, tuple(Asked(10 * index, 10 * index + 5, 9) for index in range(50)))
+    FRAME = Frame(Kind.DELIVERY, 7, FILE, 0, FRAME, FRAME * CHUNK_BYTES, 3, 2)
+
+    def test_encode_a_request(self, cost: Cost) -> None:
+        cost(lambda: encode_datagram(self.REQUEST), RANGES, "range")
+
+    def test_decode_a_request(self, cost: Cost) -> None:
+        data = encode_datagram(self.REQUEST)
+        cost(lambda: decode_datagram(data), RANGES, "range")
+
+    def test_encode_a_broadcast(self, cost: Cost) -> None:
+        cost(lambda: encode_datagram(self.BROADCAST), 50, "range")
+
+    def test_decode_a_broadcast_that_is_new(self, cost: Cost) -> None:
+        numbers = count()
+
+        def another() -> tuple[bytes]:
+            return (encode_datagram(Broadcast(7, FILE, next(numbers), self.BROADCAST.asked)),)
+
+        cost(decode_datagram, 50, "range", another)
+
+    def test_encode_and_decode_the_head_of_a_frame(self, cost: Cost) -> None:
+        cost(lambda: decode_frame(encode_frame(self.FRAME)), FRAME, "chunk")
+
+
+class TestRangeSets:
+    @staticmethod
+    def scattered() -> RangeSet:
+        return RangeSet((10 * index, 10 * index + 5) for index in range(1000))
+
+    def test_add_and_discard_in_the_middle(self, cost: Cost) -> None:
+        def change(ranges: RangeSet) -> None:
+            for index in range(300, 300 + RANGES):
+                ranges.add(10 * index + 5, 10 * index + 7)
+                ranges.discard(10 * index + 4, 10 * index + 6)
+
+        cost(change, 2 * RANGES, "range", lambda: (self.scattered(),))
+
+    def test_have_in_common(self, cost: Cost) -> None:
+        one, other = self.scattered(), RangeSet((10 * index + 3, 10 * index + 8) for index in range(1000))
+        cost(lambda: one.common(other), 1000, "range")
+
+    def test_lack(self, cost: Cost) -> None:
+        ranges = self.scattered()
+        cost(lambda: ranges.gaps(0, 10_000), 1000, "range")
+
+
+class TestTheCache:
+    @pytest.mark.parametrize("frame", [1, FRAME])
+    def test_takes_in_sends_and_evicts_a_frame(self, cost: Cost, frame: int) -> None:
+        cache = Cache(8 * frame)
+        starts = count(0, frame)
+
+        def pass_through() -> None:
+            start = next(starts)
+            stop = start + frame
+            assert cache.reserve(FILE, start, stop)
+            cache.commit(FILE, start, stop)
+            assert cache.cached(FILE, start, stop) == [(start, stop)]
+            cache.pin(FILE, start, stop)
+            assert cache.views(FILE, start, stop, frame * CHUNK_BYTES)
+            cache.unpin(FILE, start, stop)
+
+        cost(pass_through, frame, "chunk")
+
+
+class TestTheServer:
+    def test_brings_a_frame_from_its_holder_to_all_others(self, cost: Cost) -> None:
+        """Asked for, fetched, verified, handed out, sent, and acknowledged with the next request."""
+        bench = Bench(replace(FAST, frame_chunks=SMALL_FRAME), cache_chunks=16 * SMALL_FRAME)
+        holder, *others = (bench.join(f"m{index}") for index in range(MEMBERS))
+        file = bench.exchange("f", MEMBERS * (ROUNDS_MAX * SMALL_FRAME))
+        starts = count(0, SMALL_FRAME)
+        delivered = dict.fromkeys((member.session for member in others), 0)
+
+        def bring() -> None:
+            start = next(starts)
+            stop = start + SMALL_FRAME
+            for member in others:
+                ranges = (start, file.manifest.chunk_count)
+                bench.ask(member, file, ranges, window_chunks=SMALL_FRAME, acknowledged=delivered[member.session])
+            assert bench.contribute(bench.frame(holder, file, start, stop))
+            bench.pass_time(MILLISECOND_NS)
+            deliveries = bench.effects(Deliver)
+            assert len(deliveries) == len(others)
+            for delivery in deliveries:
+                delivered[delivery.session] = delivery.number
+                bench.server.delivery_sent(delivery.session, delivery.number, bench.now)
+
+        cost(bring, len(others), "delivery")
+
+
+class TestTheClient:
+    def test_takes_a_delivery_and_asks_again(self, cost: Cost) -> None:
+        manifest = manifest_of(64 * FRAME)
+
+        def ready() -> tuple[Client]:
+            client = Client()
+            client.assign(manifest, exchange=True)
+            client.heard()
+            return (client,)
+
+        def take(client: Client) -> None:
+            client.deliver(manifest, 0, FRAME)
+            assert client.requests()
+
+        cost(take, FRAME, "chunk", ready)
+
+
+class TestTheStore:
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[DiskStore]:
+        store = DiskStore(tmp_path, blake3_digest)
+        yield store
+        store.close()
+
+    def test_verifies_and_saves(self, cost: Cost, store: DiskStore) -> None:
+        data = bytes(ROUNDS_MAX * PIECE * CHUNK_BYTES)
+
+        def read_at(offset: int, length: int) -> bytes:
+            return data[offset : offset + length]
+
+        manifest = Manifest.build("f", len(data), read_at, blake3_digest).divided(1, read_at, blake3_digest)
+        store.begin(manifest)
+        starts = count(0, PIECE)
+        piece = memoryview(data)[: PIECE * CHUNK_BYTES]
+
+        def save() -> None:
+            start = next(starts)
+            assert store.write(manifest.file_id, start, start + PIECE, piece).verified.chunk_count == PIECE
+
+        cost(save, PIECE, "chunk")
