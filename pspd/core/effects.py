@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.ranges import Range
@@ -28,16 +29,14 @@ class Milestone(Enum):
     COMPLETE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class SendDatagram:
+class SendDatagram(NamedTuple):
     """Send this by UDP. It may be lost; whoever wanted it to arrive sends it again."""
 
     address: Address
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(NamedTuple):
     """Send a range to a client over TCP (R6), the views after the head, without copying them.
 
     Then say ``delivery_sent`` as soon as the views are no longer needed, and ``delivery_failed`` if they
@@ -207,8 +206,7 @@ ServerEffect = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Contribute:
+class Contribute(NamedTuple):
     """Send a range that is held to the server over TCP (R8), head first."""
 
     frame: Frame

@@ -83,7 +83,7 @@ class Fetching:
 
         None as a range: no holder of ``start`` has room, or there is none.
         """
-        limit = self.frame_chunks
+        limit = self.frame_chunks_of(file)
         if self._parameters.all_holders_answer:
             available = file.available.within(start, min(stop, file.share_at(start).stop))
             if not available or available[0].start > start:
@@ -120,8 +120,12 @@ class Fetching:
 
     @property
     def frame_chunks(self) -> int:
-        """The most chunks that one fetch brings: the profile's, or less where the cache is small."""
+        """The most chunks that one fetch of any file brings: the profile's, or less where the cache is small."""
         return min(self._parameters.frame_chunks, max(1, self._cache.capacity_chunks // CACHE_FRACTION))
+
+    def frame_chunks_of(self, file: SharedFile) -> int:
+        """The most chunks that one fetch of a file brings."""
+        return min(self.frame_chunks, self._parameters.frame_chunks_of(file.manifest))
 
     # -- asking
 
@@ -173,7 +177,7 @@ class Fetching:
         return (
             fetch.holder is following.holder is not None
             and fetch.stop == following.start
-            and following.stop - fetch.start <= self.frame_chunks
+            and following.stop - fetch.start <= self.frame_chunks_of(fetch.file)
             and fetch.tries == following.tries == 0
         )
 
@@ -358,7 +362,7 @@ class Fetching:
             The fetch that has ended, or why the payload was dropped.
         """
         fetch = self._being_received(file, frame)
-        if not self._is_good(file, frame):
+        if not self._are_good(file, file.manifest.whole_units(frame.start, frame.stop)):
             file.traffic.corrupt_bytes += frame.length
             self._suspect(member, file, Range(frame.start, frame.stop))
             self._retry(fetch, now)
@@ -393,9 +397,9 @@ class Fetching:
         A contribution that is less than a unit cannot be verified when it comes; whole in the cache it can.
         """
         for span in ranges:
-            for unit, expected in file.manifest.units(*span):
+            for unit, _ in file.manifest.units(*span):
                 whole = self._cache.cached(file.file_id, *unit) == [unit]
-                if whole and self._digest_of(file, unit) == expected:
+                if whole and self._are_good(file, unit):
                     continue
                 self._cache.drop(file.file_id, *unit)
                 if whole:
@@ -416,11 +420,7 @@ class Fetching:
         while len(self._parts) > PARTS_MAX:
             del self._parts[next(iter(self._parts))]
 
-    def _digest_of(self, file: SharedFile, unit: Range) -> bytes:
-        return self._digest(self._cache.views(file.file_id, *unit, file.manifest.byte_span(*unit)[1]))
-
-    def _is_good(self, file: SharedFile, frame: Frame) -> bool:
-        """Whether every unit that lies wholly in the contribution has its digest."""
-        manifest = file.manifest
-        whole = manifest.whole_units(frame.start, frame.stop)
-        return all(self._digest_of(file, unit) == expected for unit, expected in manifest.units(*whole))
+    def _are_good(self, file: SharedFile, units: Range) -> bool:
+        """Whether every unit of a run that is in the cache has its digest."""
+        views = self._cache.views(file.file_id, *units, file.manifest.byte_span(*units)[1])
+        return not file.manifest.wrong_units(*units, views, self._digest)

@@ -8,7 +8,7 @@ is made of verified units; so each share can be proved by itself.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -216,6 +216,31 @@ class Manifest:
         span = Range(block * step, min((block + 1) * step, self.chunk_count))
         return span, self.block_digests[block * DIGEST_BYTES : (block + 1) * DIGEST_BYTES]
 
+    def cut_pieces_in(self, start: int, stop: int) -> list[Range]:
+        """Every piece of a cut block with a chunk in ``[start, stop)``."""
+        starts, pieces = self._cuts
+        first = max(0, bisect_right(starts, start) - 1)
+        return [piece for piece in pieces[first : bisect_left(starts, stop)] if piece.stop > start]
+
+    def cut_blocks_in(self, start: int, stop: int) -> list[tuple[Range, bytes]]:
+        """Every cut block with a chunk in ``[start, stop)``, and its digest."""
+        firsts = dict.fromkeys(piece.start // self.block_chunks for piece in self.cut_pieces_in(start, stop))
+        return [self.block_at(first * self.block_chunks) for first in firsts]
+
+    def wrong_units(self, start: int, stop: int, views: list[memoryview], digest: Digest) -> list[Range]:
+        """Those units of ``[start, stop)``, a run of whole ones, of which the bytes in ``views`` have other digests."""
+        if len(views) == 1 and not self.cut_pieces_in(start, stop):  # nearly always; and then nearly always all right
+            view, step = views[0], self.block_chunks * CHUNK_BYTES
+            found = b"".join([digest((view[offset : offset + step],)) for offset in range(0, len(view), step)])
+            if self.block_digests.startswith(found, start // self.block_chunks * DIGEST_BYTES):
+                return []
+        wrong = []
+        parts = _Parts(views)
+        for unit, expected in self.units(start, stop):
+            if digest(parts.take(self.byte_span(*unit)[1])) != expected:
+                wrong.append(unit)
+        return wrong
+
     def units(self, start: int, stop: int) -> Iterator[tuple[Range, bytes]]:
         """Every unit with a chunk in ``[start, stop)``, with its digest."""
         while start < stop:
@@ -243,3 +268,25 @@ class Manifest:
             return Range(start, stop)
         unit = self.unit_at(start + frame_chunks)[0]
         return Range(start, unit.start if unit.start > start else start + frame_chunks)
+
+
+class _Parts:
+    """Bytes that lie in several pieces of memory, taken from the front without copying any."""
+
+    def __init__(self, views: list[memoryview]) -> None:
+        self._views = views
+        self._index = 0
+        self._offset = 0
+
+    def take(self, length: int) -> tuple[memoryview, ...]:
+        """The next ``length`` bytes, in one view or several."""
+        taken = []
+        while length:
+            view = self._views[self._index]
+            part = view[self._offset : self._offset + length]
+            taken.append(part)
+            length -= len(part)
+            self._offset += len(part)
+            if self._offset == len(view):
+                self._index, self._offset = self._index + 1, 0
+        return tuple(taken)

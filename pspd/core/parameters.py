@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pspd.core.manifest import Manifest
+
 SECOND_NS = 1_000_000_000
 MILLISECOND_NS = 1_000_000
 
@@ -15,6 +17,10 @@ class Order(StrEnum):
     CURSOR = "cursor"
     SEQUENTIAL = "sequential"
     RANDOM = "random"
+
+
+FRAME_CHUNKS_USUAL = 1024
+"""A frame may carry so many chunks, if the profile allows it, however small the shares are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,21 @@ class Parameters:
     all_holders_answer: bool
     order: Order
 
+    def frame_chunks_of(self, manifest: Manifest) -> int:
+        """The most chunks that one frame of a divided file carries: a share, unless that is very small or large.
+
+        Few large frames cost less work than many small ones. But where many share a file, who waits for a large
+        frame waits for the others' large frames as well.
+        """
+        return min(self.frame_chunks, max(manifest.chunk_count // max(1, manifest.share_count), FRAME_CHUNKS_USUAL))
+
+    def least_window_chunks(self, frame_chunks: int) -> int:
+        """The least that a window shrinks to where frames have so many chunks.
+
+        Room for two: while one is on its way, the next is fetched.
+        """
+        return min(self.window_max_chunks, max(self.window_min_chunks, 2 * frame_chunks))
+
     @property
     def gathers(self) -> bool:
         """Whether several chunks can be put together, so that it pays to wait a moment for the next."""
@@ -63,7 +84,7 @@ CLASSIC = Parameters(
 
 FAST = Parameters(
     profile="fast",
-    frame_chunks=1024,
+    frame_chunks=2048,
     window_min_chunks=2048,
     window_max_chunks=32 * 1024,
     request_ranges=128,

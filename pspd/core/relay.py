@@ -85,7 +85,7 @@ class Relay:
         self._emit = emit
         self._hungry: dict[Interest, None] = {}
         self._blocked: dict[SharedFile, dict[Interest, None]] = {}
-        self._room_in_vain: tuple[int, int] | None = None
+        self._room_in_vain: tuple[bool, int] | None = None
         self._held_back: Timers[FileId] = Timers()
         self._gathering: Timers[FileId] = Timers()
         self._now = 0
@@ -242,9 +242,13 @@ class Relay:
         self._fetching.ask(now)
 
     @property
-    def _room(self) -> tuple[int, int]:
-        """What changes when there is other room for a fetch: in the cache, or in the window of a busy holder."""
-        return self._cache.reservable_chunks, self._fetching.ended_count
+    def _room(self) -> tuple[bool, int]:
+        """What changes when there is room for a fetch that was not: in the cache, or in a busy holder's window."""
+        return self._cache_has_room, self._fetching.ended_count
+
+    @property
+    def _cache_has_room(self) -> bool:
+        return self._cache.reservable_chunks >= self._fetching.frame_chunks
 
     @property
     def _is_in_vain(self) -> bool:
@@ -260,7 +264,7 @@ class Relay:
     def _serve_line(self, file: SharedFile) -> None:
         """Serves those in line, first come, first served, but past a few whose holders have no room."""
         passed = 0
-        while passed < PASSED_MAX and self._cache.reservable_chunks >= self._fetching.frame_chunks:
+        while passed < PASSED_MAX and self._cache_has_room:
             following = next(islice(self._blocked.get(file, ()), passed, None), None)
             if following is None:
                 break
@@ -382,7 +386,7 @@ class Relay:
         runs = RangeSet((fetch.start, fetch.stop) for fetch in fetches)
         cached = RangeSet(part for run in runs for part in self._cache.cached(file.file_id, *run))
         loads: RangeMap[Load] = RangeMap()
-        for frame in (frame for run in cached for frame in self._frames(run)):
+        for frame in (frame for run in cached for frame in self._frames(file, run)):
             loads.insert(Load(*frame))
         delivered_chunks = 0
         for interest in list(file.waiting):
@@ -412,14 +416,14 @@ class Relay:
                 break
         return granted_chunks - credit_chunks
 
-    def _frames(self, run: Range) -> list[Range]:
+    def _frames(self, file: SharedFile, run: Range) -> list[Range]:
         """A cached run, cut into what one delivery carries at most."""
-        size = self._parameters.frame_chunks
+        size = self._parameters.frame_chunks_of(file.manifest)
         return [Range(start, min(start + size, run.stop)) for start in range(run.start, run.stop, size)]
 
     def _depart(self, interest: Interest, span: Range, echo: int, credit_chunks: int) -> Iterator[Departure]:
         """As much of a cached range as the client has credit for, in frames; from now on it is on its way."""
-        for part in self._frames(Range(span.start, min(span.stop, span.start + credit_chunks))):
+        for part in self._frames(interest.file, Range(span.start, min(span.stop, span.start + credit_chunks))):
             self._delivery_number += 1
             interest.depart(self._delivery_number, part)
             yield Departure(interest, part, self._delivery_number, echo)

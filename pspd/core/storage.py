@@ -19,9 +19,9 @@ class FileSlice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of bytes that were written: units verified by it, and units refuted by it."""
+    """What became of bytes that were written: the units verified by it, and those refuted by it."""
 
-    verified: list[Range] = field(default_factory=list)
+    verified: RangeSet = field(default_factory=RangeSet)
     corrupt: list[Range] = field(default_factory=list)
 
 

@@ -7,11 +7,10 @@ authentication tag. Parsing takes bytes from anyone and either gives a whole, sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import lru_cache
 from struct import Struct, pack, unpack_from
-from typing import Any
+from typing import Any, NamedTuple
 
 from pspd.core.manifest import FileId
 from pspd.core.ranges import Range
@@ -87,8 +86,7 @@ class WireError(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """Client to server: here I am. Tells the server the client's address, and keeps a NAT's door open.
 
     Attributes:
@@ -102,8 +100,7 @@ class Hello:
     srtt_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class HelloAck:
+class HelloAck(NamedTuple):
     """Server to client: the answer to a hello.
 
     Attributes:
@@ -117,8 +114,7 @@ class HelloAck:
     again_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """Client to server: what I lack (R5).
 
     Attributes:
@@ -144,8 +140,7 @@ class Request:
     hears: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RequestAck:
+class RequestAck(NamedTuple):
     """Server to client: your request is here, and is being seen to; what you ask for is on its way, or will be.
 
     Attributes:
@@ -161,8 +156,7 @@ class RequestAck:
     again_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """One range of a broadcast, and who is asked to send it: a session, :data:`EVERY_HOLDER` or :data:`OWNERS`."""
 
     start: int
@@ -170,8 +164,7 @@ class Asked:
     responder: int
 
 
-@dataclass(frozen=True, slots=True)
-class Broadcast:
+class Broadcast(NamedTuple):
     """Server to every client: who has this? (R7)"""
 
     session: int
@@ -183,8 +176,7 @@ class Broadcast:
 Datagram = Hello | HelloAck | Request | RequestAck | Broadcast
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """The head of a frame; ``length`` bytes of payload follow it.
 
     Attributes:

@@ -21,7 +21,8 @@ from pspd.net.sockets import tune_stream
 
 READS_PER_WAKEUP = 8
 """How many reads one link has in a row before the loop sees to others."""
-VIEWS_PER_SEND = 64
+VIEWS_PER_CALL = 64
+"""How many pieces of memory one send or receive names: a system takes no more than 1024."""
 OUTGOING_FRAMES_MAX = 4096
 """Frames that may wait on one link; what is beyond is not sent, and asked for again."""
 SILENT_SECONDS_MAX = 15.0
@@ -75,7 +76,7 @@ class _Outgoing:
             BlockingIOError: it takes nothing more now.
         """
         while self.views:
-            sent = stream.sendmsg(self.views[:VIEWS_PER_SEND], (), _MORE if self.file else 0)
+            sent = stream.sendmsg(self.views[:VIEWS_PER_CALL], (), _MORE if self.file else 0)
             self._drop_sent(sent)
         while self.file is not None:
             sent = os.sendfile(stream.fileno(), self.file.fd, self.file.offset, self.file.length)
@@ -254,7 +255,7 @@ class Link:
     def _read(self) -> int:
         if self._drop_left:
             return self._stream.recv_into(_SCRATCH, min(self._drop_left, len(_SCRATCH)), _DISCARD)
-        return self._stream.recvmsg_into(self._targets)[0]
+        return self._stream.recvmsg_into(self._targets[:VIEWS_PER_CALL])[0]
 
     def _advance(self, count: int) -> None:
         """Takes note of bytes received: of the payload first, then of the next frame's head."""

@@ -140,7 +140,7 @@ class BlankStore:
         whole = book.manifest.whole_units(*book.arrived.around(start, stop))
         verified = book.verified.gaps(*whole)
         book.verified.add(*whole)
-        return Written(verified)
+        return Written(RangeSet(verified))
 
     def payload(self, file_id: FileId, start: int, stop: int) -> memoryview:
         """See ``Storage.payload``."""

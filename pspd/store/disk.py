@@ -4,9 +4,9 @@ Finished files are in the folder under their own names. Unfinished work is in it
 file: ``<id>.manifest``, ``<id>.part`` (the bytes, sparse), ``<id>.held`` (the journal of verified
 ranges), and ``<id>.done`` once it is finished. Besides: ``lock``, ``instance``, ``boot``.
 
-The order of things is what makes a crash at any moment harmless. Bytes are saved, then verified from
-what was saved, then entered in the journal. A finished file gets its name, then its mark, and only
-then does the part lose its own.
+The order of things is what makes a crash at any moment harmless. What is verified is saved, and only then
+entered in the journal; what cannot be verified by itself is saved, and verified from there once its unit is
+whole. A finished file gets its name, then its mark, and only then does the part lose its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pspd.core.storage import FileSlice, Held, Written
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.folder import boot_id, instance_of, is_same_file, lock_folder, plain_state, publish_file
 from pspd.store.intake import Intake
-from pspd.store.journal import Journal, runs_of
+from pspd.store.journal import Journal
 from pspd.store.messages import failed, name_conflict, not_begun, not_verified
 from pspd.store.open_files import FileBytes, OpenFiles
 from pspd.store.records import UNVERIFIED, VERIFIED_FROM_DISK, Mark, Records
@@ -131,14 +131,14 @@ class DiskStore:
         return file.held
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
-        """See ``Storage.write``. Digests are taken from the saved bytes, never from ``data``."""
+        """See ``Storage.write``."""
         file = self._file(file_id)
         if file.place is _Place.ALTERED:
             raise self._conflict(file.intake.manifest)
         written = file.intake.write(start, stop, data)
         # A journal that is younger than what somebody else wrote would vouch for it after a restart.
         if written.verified and not file.saved.altered:
-            file.journal.append(runs_of(written.verified))
+            file.journal.append(written.verified)
         return written
 
     def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice:

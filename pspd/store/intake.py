@@ -1,8 +1,9 @@
-"""How bytes of one file are taken in: written, read back, verified. What every store has in common.
+"""How bytes of one file are taken in: verified, saved, held. What every store has in common.
 
 Where the bytes lie is the business of :class:`SavedBytes`; which are proven is that of
-:class:`pspd.core.holdings.Holdings`. Here the two meet, so that no store can get the order wrong:
-bytes are saved first, then the digest is taken from what was saved, and only then are they held.
+:class:`pspd.core.holdings.Holdings`. Here the two meet, so that no store can get the order wrong.
+Nothing is held before it is saved. A unit that comes whole is verified where it was received, and what
+is wrong is never saved; one that comes in pieces is verified from what was saved, once it is whole.
 """
 
 from __future__ import annotations
@@ -64,10 +65,26 @@ class Intake:
         written = Written()
         for gap in self._holdings.verified.gaps(start, stop):
             gap_offset, gap_length = self.manifest.byte_span(*gap)
-            part_start = gap_offset - offset
-            self._saved.write_at(gap_offset, data[part_start : part_start + gap_length])
-            self._settle(gap, written)
+            self._take_in(gap, data[gap_offset - offset :][:gap_length], written)
         return written
+
+    def _take_in(self, chunks: Range, data: memoryview, written: Written) -> None:
+        """Verifies the units that are whole by themselves, saves whatever is not wrong, and only then holds them."""
+        manifest, offset = self.manifest, chunks.start * CHUNK_BYTES
+        whole = manifest.whole_units(*chunks)
+        inside = data[whole.start * CHUNK_BYTES - offset :][: manifest.byte_span(*whole)[1]]
+        corrupt = manifest.wrong_units(*whole, [inside], self._digest)
+        good = RangeSet([chunks]).minus(RangeSet(corrupt))
+        for span in good:
+            span_offset, span_length = manifest.byte_span(*span)
+            self._saved.write_at(span_offset, data[span_offset - offset :][:span_length])
+        for unit in corrupt:
+            self._holdings.refute(unit)
+        written.corrupt.extend(corrupt)
+        for run in good.within(*whole):
+            self._hold(run, written)
+        self._settle(Range(chunks.start, whole.start), written)
+        self._settle(Range(whole.stop, chunks.stop), written)
 
     def take_up(self, proven: RangeSet, saved: Iterable[Range]) -> None:
         """Starts from bytes of before: ``proven`` are trusted, ``saved`` are verified where units are whole.
@@ -111,33 +128,31 @@ class Intake:
                 self._settle(gap, Written())
 
     def _settle(self, chunks: Range, written: Written) -> None:
-        """Verifies the units that are whole now that ``chunks`` are saved."""
-        holdings, digest, read_at = self._holdings, self._digest, self._saved.read_at
-        size_bytes = self.manifest.size_bytes
-        for unit, expected in holdings.keep(*chunks):
-            offset = unit.start * CHUNK_BYTES
-            length = min(unit.stop * CHUNK_BYTES, size_bytes) - offset
-            if digest((read_at(offset, length),)) == expected:
-                holdings.confirm(unit)
-                written.verified.append(unit)
-                self._verify_block_of(unit, written)
+        """Verifies the units that are whole now that ``chunks`` are saved, from what was saved."""
+        for unit, expected in self._holdings.keep(*chunks):
+            if self._digest((self._saved.read_at(*self.manifest.byte_span(*unit)),)) == expected:
+                self._hold(unit, written)
             else:
-                holdings.refute(unit)
+                self._holdings.refute(unit)
                 written.corrupt.append(unit)
 
-    def _verify_block_of(self, unit: Range, written: Written) -> None:
+    def _hold(self, units: Range, written: Written) -> None:
+        """A run of units is saved, and each has its digest."""
+        self._holdings.confirm(units)
+        written.verified.add(*units)
+        for block, expected in self.manifest.cut_blocks_in(*units):
+            self._verify_cut(block, expected, written)
+
+    def _verify_cut(self, block: Range, expected: bytes, written: Written) -> None:
         """Verifies a cut block as a whole once all its pieces are there.
 
         The file's id vouches for the digests of blocks alone: pieces that are right each by the digest that
         came with the division, but not together, are none of this file.
         """
-        block, expected = self.manifest.block_at(unit.start)
-        if block == unit or not self._holdings.verified.covers(*block):
+        if not self._holdings.verified.covers(*block):
             return
-        offset, length = self.manifest.byte_span(*block)
-        if self._digest((self._saved.read_at(offset, length),)) == expected:
+        if self._digest((self._saved.read_at(*self.manifest.byte_span(*block)),)) == expected:
             return
-        for piece, _ in self.manifest.units(*block):
-            self._holdings.refute(piece)
-        written.verified[:] = [span for span in written.verified if not block.start <= span.start < block.stop]
+        self._holdings.refute(block)
+        written.verified.discard(*block)
         written.corrupt.append(block)

@@ -40,17 +40,6 @@ def decode_ranges(data: bytes, chunk_count: int) -> tuple[RangeSet, bool]:
     return ranges, whole_bytes == len(data)
 
 
-def runs_of(units: Iterable[Range]) -> list[Range]:
-    """Ascending units with those that touch joined into one."""
-    runs: list[Range] = []
-    for unit in units:
-        if runs and runs[-1].stop == unit.start:
-            runs[-1] = Range(runs[-1].start, unit.stop)
-        else:
-            runs.append(unit)
-    return runs
-
-
 class Journal:
     """One file's journal."""
 

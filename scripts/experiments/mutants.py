@@ -109,7 +109,7 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
     ),
     "shares overlap": (overlapping_shares, {"R1 division", "AssertionError"}),
     "the server takes no digest": (
-        replaced(Fetching, "_is_good", lambda self, file, frame: True),
+        replaced(Fetching, "_are_good", lambda self, file, frame: True),
         {"R9 first good copy"},
     ),
     "a client takes no digest": (

@@ -66,7 +66,7 @@ class Client:
     ) -> None:
         frame, span = self.frame(manifest, start, stop, number, echo), [Range(start, stop)]
         assert self.machine.delivery_started(frame, "server")
-        written = Written(verified=span) if good else Written(corrupt=span)
+        written = Written(verified=RangeSet(span)) if good else Written(corrupt=span)
         self.machine.delivery_stored(frame, written, self.now)
 
     def pass_time(self, duration_ns: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from pspd.core import client as client_module
@@ -182,7 +180,7 @@ class TestAsking:
         manifest = manifest_of(2 * FAST.window_min_chunks)
         client.assign(manifest, exchange=True)
         client.heard()
-        step = FAST.window_min_chunks // 2
+        step = FAST.least_window_chunks(FAST.frame_chunks_of(manifest)) // 2
         client.deliver(manifest, 0, step - 1)
         assert client.requests() == []
         client.deliver(manifest, step - 1, step, number=2)
@@ -402,7 +400,7 @@ class TestDrops:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest, exchange=True)
-        frame = replace(client.frame(manifest, 8, 10), **change)
+        frame = client.frame(manifest, 8, 10)._replace(**change)
         assert not client.machine.delivery_started(frame, "x")
         assert client.others() == [InputDropped(reason, "x")]
         assert client.machine.drop_counts == {reason: 1}

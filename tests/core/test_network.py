@@ -433,7 +433,7 @@ def trace_of(parameters: Parameters, seed: int) -> str:
     trace = blake2b(digest_size=16)
 
     def note(name: str, effect: Effect) -> None:
-        shown = repr(replace(effect, views=[])) if isinstance(effect, Deliver) else repr(effect)
+        shown = repr(effect._replace(views=[])) if isinstance(effect, Deliver) else repr(effect)
         trace.update(f"{ether.now} {name} {shown}\n".encode())
 
     ether = Ether(parameters, 16, seed=seed, loss=0.1, duplicate=0.1)

@@ -60,7 +60,7 @@ asked = st.builds(lambda span, responder: Asked(*span, responder), ranges, u64)
 broadcasts = st.builds(Broadcast, u64, file_ids, u64, st.lists(asked, max_size=BROADCAST_RANGES_MAX).map(tuple))
 hellos = st.builds(Hello, u64, u32, u32) | st.builds(HelloAck, u64, u32, u32)
 datagrams = hellos | requests | st.builds(RequestAck, u64, file_ids, u32, u32) | broadcasts
-links = st.builds(Frame, st.just(Kind.LINK), u64)
+links = st.builds(lambda session: Frame(Kind.LINK, session), u64)
 transfers = st.builds(
     lambda kind, session, file_id, span, length, number, echo: Frame(
         kind, session, file_id, *span, length, number, echo
@@ -149,6 +149,7 @@ class TestDatagrams:
         assert len(data) <= DATAGRAM_BYTES_MAX
         assert decode_datagram(data) == datagram
         assert decode_datagram(memoryview(data)) == datagram
+        assert type(decode_datagram(data)) is type(datagram)
 
     @pytest.mark.parametrize(("datagram", "golden"), GOLDEN)
     def test_have_these_very_bytes(self, datagram: Datagram, golden: str) -> None:

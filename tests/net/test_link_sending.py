@@ -13,7 +13,7 @@ import pytest
 
 from pspd.core.storage import FileSlice
 from pspd.core.wire import FRAME_BYTES, Frame, Kind, decode_frame, encode_frame
-from pspd.net.link import OUTGOING_FRAMES_MAX, VIEWS_PER_SEND, Link
+from pspd.net.link import OUTGOING_FRAMES_MAX, VIEWS_PER_CALL, Link
 from tests.net.links import Ends, Far, Recorder, close_when, delivery
 from tests.support.loops import on_loop, until
 
@@ -109,7 +109,7 @@ def can_shrink(memory: bytearray) -> bool:
     return True
 
 
-@pytest.mark.parametrize("view_count", [1, VIEWS_PER_SEND - 1, VIEWS_PER_SEND, 5 * VIEWS_PER_SEND + 3])
+@pytest.mark.parametrize("view_count", [1, VIEWS_PER_CALL - 1, VIEWS_PER_CALL, 5 * VIEWS_PER_CALL + 3])
 @on_loop
 async def test_a_payload_may_lie_in_many_places(view_count: int) -> None:
     async with Ends(small_buffers=True) as ends:

@@ -84,8 +84,8 @@ class TestUnits:
     def test_are_verified_when_they_are_whole(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
         assert bench.write(pairs, 1, 3) == Written()
-        assert bench.write(pairs, 0, 1) == Written(verified=[Range(0, 2)])
-        assert bench.write(pairs, 3, 8) == Written(verified=[Range(2, 4), Range(4, 6), Range(6, 8)])
+        assert bench.write(pairs, 0, 1) == Written(verified=RangeSet([Range(0, 2)]))
+        assert bench.write(pairs, 3, 8) == Written(verified=RangeSet([Range(2, 4), Range(4, 6), Range(6, 8)]))
         assert bench.store.known()[pairs.file_id] == Held(RangeSet([(0, 8)]), complete=False)
 
     def test_wait_without_being_asked_for_again(self, bench: Bench, pairs: Sample) -> None:
@@ -100,7 +100,7 @@ class TestUnits:
         assert pieces
         bench.begin(sample)
         for piece in pieces:
-            assert bench.write(sample, *piece) == Written(verified=[piece])
+            assert bench.write(sample, *piece) == Written(verified=RangeSet([piece]))
             assert bench.payload(sample, *piece) == sample.chunks(*piece)
 
     def test_that_are_corrupt_are_asked_for_again(self, bench: Bench, pairs: Sample) -> None:
@@ -108,11 +108,11 @@ class TestUnits:
         spoilt = bytearray(pairs.chunks(0, 6))
         spoilt[2 * 1024] ^= 1
         written = bench.store.write(pairs.file_id, 0, 6, memoryview(spoilt))
-        assert written == Written(verified=[Range(0, 2), Range(4, 6)], corrupt=[Range(2, 4)])
+        assert written == Written(verified=RangeSet([Range(0, 2), Range(4, 6)]), corrupt=[Range(2, 4)])
         assert bench.store.missing(pairs.file_id).within(0, 6) == [Range(2, 4)]
         with pytest.raises(InternalError):
             bench.payload(pairs, 2, 4)
-        assert bench.write(pairs, 2, 4) == Written(verified=[Range(2, 4)])
+        assert bench.write(pairs, 2, 4) == Written(verified=RangeSet([Range(2, 4)]))
 
     def test_that_are_verified_are_never_written_over(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
@@ -120,7 +120,7 @@ class TestUnits:
         spoilt = bytearray(pairs.chunks(0, 6))
         spoilt[2 * 1024 : 4 * 1024] = bytes(2048)
         written = bench.store.write(pairs.file_id, 0, 6, memoryview(spoilt))
-        assert written == Written(verified=[Range(0, 2), Range(4, 6)])
+        assert written == Written(verified=RangeSet([Range(0, 2), Range(4, 6)]))
         assert bench.payload(pairs, 0, 6) == pairs.chunks(0, 6)
 
     def test_of_a_finished_file_are_left_alone(self, bench: Bench) -> None:
@@ -138,7 +138,7 @@ class TestDivision:
         bench.begin(sample)
         assert bench.store.manifest(sample.file_id).share_count == 7
         piece = sample.manifest.cut_pieces()[0]
-        assert bench.write(sample, *piece).verified == [piece]
+        assert bench.write(sample, *piece).verified == RangeSet([piece])
 
     @pytest.mark.parametrize(("before", "after"), [(7, 0), (0, 7), (7, 5)])
     def test_may_change_without_losing_a_chunk(self, bench: Bench, before: int, after: int) -> None:
@@ -362,7 +362,7 @@ class TestForgedDigestsOfPieces:
         bench.begin(liar)
         if not at_once:
             piece = liar.manifest.unit_at(block.start)[0]
-            assert bench.write(liar, *piece) == Written(verified=[piece])
+            assert bench.write(liar, *piece) == Written(verified=RangeSet([piece]))
             assert bench.write(liar, piece.stop, block.stop) == Written(corrupt=[block])
         else:
             assert bench.write(liar, *block) == Written(corrupt=[block])

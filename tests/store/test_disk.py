@@ -15,7 +15,7 @@ import pytest
 import pspd.store.disk
 import pspd.store.open_files
 from pspd.core.ranges import Range, RangeSet
-from pspd.core.storage import Held
+from pspd.core.storage import Held, Written
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
 from pspd.store.disk import DiskStore
@@ -328,12 +328,25 @@ class TestJournal:
 
 
 class TestDiskErrors:
-    def test_bytes_are_verified_as_they_were_saved(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
-        sample = Sample(5000)
+    def test_a_unit_that_comes_in_pieces_is_verified_as_it_was_saved(
+        self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sample = Sample(2 * MIB + 1024)  # its units have two chunks
         disk.begin(sample)
         whole_write = os.pwrite
         monkeypatch.setattr(os, "pwrite", lambda fd, data, at: whole_write(fd, bytes(len(data)), at))
-        assert disk.write(sample, 0, 2).corrupt == [Range(0, 1), Range(1, 2)]
+        assert disk.write(sample, 0, 1) == Written()
+        assert disk.write(sample, 1, 2) == Written(corrupt=[Range(0, 2)])
+
+    def test_a_unit_that_comes_whole_and_is_wrong_is_never_saved(self, disk: DiskBench) -> None:
+        sample = Sample(5000)
+        disk.begin(sample)
+        data = bytearray(sample.chunks(0, 3))
+        data[1024:2048] = bytes([7]) * 1024
+        written = disk.store.write(sample.file_id, 0, 3, memoryview(data))
+        assert written == Written(verified=RangeSet([(0, 1), (2, 3)]), corrupt=[Range(1, 2)])
+        saved = disk.path(sample, "part").read_bytes()
+        assert saved == b"".join((sample.chunks(0, 1), bytes(1024), sample.chunks(2, 3)))
 
     def test_short_writes_go_on(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         whole_write = os.pwrite
@@ -366,11 +379,12 @@ class TestDiskErrors:
         disk.receive(sample)
 
     def test_a_failing_read_is_told(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
-        sample = Sample(5000)
+        sample = Sample(2 * MIB + 1024)
         disk.begin(sample)
+        disk.write(sample, 0, 1)
         monkeypatch.setattr(os, "pread", error_of(errno.EIO))
         with pytest.raises(StorageError, match="cannot read"):
-            disk.write(sample, 0, 5)
+            disk.write(sample, 1, 2)
 
     def test_a_division_that_cannot_be_saved_is_tried_again(
         self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch

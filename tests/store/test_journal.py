@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pspd.core.ranges import Range, RangeSet
 from pspd.errors import StorageError
-from pspd.store.journal import Journal, decode_ranges, encode_ranges, runs_of
+from pspd.store.journal import Journal, decode_ranges, encode_ranges
 from pspd.store.open_files import OpenFiles
 
 CHUNKS = 2**32 - 1
@@ -42,12 +42,6 @@ def test_never_fail_to_be_read(rubbish: bytes) -> None:
 @pytest.mark.parametrize("span", [(0, 101), (5, 5), (6, 5)])
 def test_of_chunks_that_are_not_in_the_file_are_bad(span: tuple[int, int]) -> None:
     assert decode_ranges(encode_ranges([(0, 2), span, (3, 4)]), 100) == (RangeSet([(0, 2)]), False)
-
-
-@given(st.lists(st.booleans(), max_size=30))
-def test_runs_join_units_that_touch(members: list[bool]) -> None:
-    units = [Range(index, index + 1) for index, member in enumerate(members) if member]
-    assert runs_of(units) == list(RangeSet(units))
 
 
 def test_that_cannot_be_read_are_told(tmp_path: Path) -> None:
