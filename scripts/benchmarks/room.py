@@ -20,6 +20,9 @@ DONE_SECONDS = 600
 READY_SECONDS = 30
 POLL_SECONDS = 0.005
 FILLER_BYTES = 1024 * 1024
+PAGE_REPORTING = Path("/sys/module/page_reporting/parameters/page_reporting_order")
+NO_PAGE_REPORTING = "11"
+"""An order that no free page has: no memory is given back to the host of a virtual machine."""
 
 
 class Room:
@@ -43,8 +46,12 @@ class Room:
         hosts = self._lab.hosts if self._lab else (LOCAL,) * (2 + client_count)
         self.server, self.source, *self.clients = hosts
         self._processes: list[subprocess.Popen[Any]] = []
+        self._page_reporting = ""
 
     def __enter__(self) -> Room:
+        with contextlib.suppress(OSError):
+            self._page_reporting = PAGE_REPORTING.read_text()
+            PAGE_REPORTING.write_text(NO_PAGE_REPORTING)
         if self._lab:
             self._lab.__enter__()
             for host in self._lab.hosts:
@@ -58,6 +65,8 @@ class Room:
     ) -> None:
         if self._lab:
             self._lab.__exit__(kind, error, trace)
+        if self._page_reporting:
+            PAGE_REPORTING.write_text(self._page_reporting)
 
     @contextlib.contextmanager
     def run(self) -> Iterator[None]:
@@ -80,8 +89,9 @@ class Room:
     def warm(self) -> float:
         """Takes as much memory as all copies will, and gives it back: to be called right before the clock starts.
 
-        A virtual machine may have given memory that lay idle for seconds back to its host, and whoever is first to
-        use it again then pays for that: up to ten times what writing a file costs otherwise.
+        A virtual machine gives memory that lies idle for seconds back to its host, and whoever is first to use it
+        again pays for that: up to ten times what writing a file costs otherwise. Where that can be turned off it is,
+        while the room is there.
 
         Returns:
             The time, by a monotonic clock.
