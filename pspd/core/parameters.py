@@ -30,7 +30,7 @@ class Parameters:
     Attributes:
         profile: name of the profile these started from.
         frame_chunks: the most chunks that one broadcast range, contribution or delivery carries.
-        window_min_chunks: the least a client's window shrinks to.
+        window_min_chunks: the least a client's window shrinks to, unless two frames are more.
         window_max_chunks: the most it grows to.
         request_ranges: the most ranges that one request names.
         kept_links: one TCP link per client, dialled by the client and kept; otherwise one TCP

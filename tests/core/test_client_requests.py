@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pspd.core import client as client_module
+from pspd.core.manifest import Manifest
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
 from pspd.core.ranges import Range
 from pspd.core.rto import LINEAR_TIMEOUTS, RTO_INITIAL_NS, RTO_MAX_NS
@@ -14,6 +15,16 @@ from pspd.core.wire import Asked, Broadcast, DropReason, HelloAck, RequestAck
 from tests.core.alone import SESSION, Client, manifest_of
 
 RANDOM = replace(CLASSIC, order=Order.RANDOM)
+
+
+def told_to_wait(again_ms: int) -> tuple[Client, Manifest]:
+    """A client whose first request, for all of a file, was answered: wait so long."""
+    client = Client()
+    manifest = manifest_of(10)
+    client.assign(manifest, (0, 10))
+    client.heard()
+    client.hear(RequestAck(SESSION, manifest.file_id, 1, again_ms))
+    return client, manifest
 
 
 class TestAskingAgain:
@@ -37,11 +48,7 @@ class TestAskingAgain:
         assert client.requests()[0].repeated
 
     def test_a_request_that_has_arrived_is_not_repeated_for_as_long_as_the_server_says(self) -> None:
-        client = Client()
-        manifest = manifest_of(10)
-        client.assign(manifest, (0, 10))
-        client.heard()
-        client.hear(RequestAck(SESSION, manifest.file_id, 1, 30_000))
+        client, _ = told_to_wait(30_000)
         client.pass_time(30 * SECOND_NS - 1)
         assert client.requests() == []
         client.pass_time(1)
@@ -60,11 +67,7 @@ class TestAskingAgain:
         assert (request.wants_answer, request.repeated) == (True, False)
 
     def test_what_comes_after_an_answer_ends_the_long_wait(self) -> None:
-        client = Client()
-        manifest = manifest_of(10)
-        client.assign(manifest, (0, 10))
-        client.heard()
-        client.hear(RequestAck(SESSION, manifest.file_id, 1, 120_000))
+        client, manifest = told_to_wait(120_000)
         client.deliver(manifest, 0, 4, echo=1)
         client.pass_time(SECOND_NS)
         assert [request.repeated for request in client.requests()][:1] == [True]

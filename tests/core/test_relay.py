@@ -67,22 +67,28 @@ class TestPatience:
         assert self.answers(bench) == []
 
 
+def delivered_to_b(bench: Bench) -> tuple[Member, Member, Member, SharedFile, int]:
+    """Members a, b and c, a file of which c holds [6, 9), and the number of a delivery of that which b has got."""
+    a, b, c = (bench.join(name) for name in "abc")
+    file = bench.exchange("f", 9)
+    bench.ask(b, file, (6, 9))
+    assert bench.contribute(bench.frame(c, file, 6, 9))
+    (delivery,) = bench.delivered(b)
+    bench.sent(b, delivery.number)
+    bench.server.clear_cache(bench.now)
+    return a, b, c, file, delivery.number
+
+
 class TestNews:
     """Who waits for chunks that nobody had is served as soon as somebody has them."""
 
     def test_when_one_acknowledges_them(self) -> None:
         bench = Bench()
-        a, b, c = (bench.join(name) for name in "abc")
-        file = bench.exchange("f", 9)
-        bench.ask(b, file, (6, 9))
-        bench.contribute(bench.frame(c, file, 6, 9))
-        (delivery,) = bench.delivered(b)
-        bench.sent(b, delivery.number)
+        a, b, c, file, number = delivered_to_b(bench)
         bench.server.client_left(c.session, "gone", bench.now)
-        bench.server.clear_cache(bench.now)
         bench.ask(a, file, (6, 9))
         assert bench.asked("a") == []
-        bench.ask(b, file, (0, 3), acknowledged=delivery.number)
+        bench.ask(b, file, (0, 3), acknowledged=number)
         assert (6, 9, b.session) in [(asked.start, asked.stop, asked.responder) for asked in bench.asked("a")]
 
     def test_when_one_has_it_all(self) -> None:
@@ -138,20 +144,14 @@ class TestLine:
     @pytest.mark.parametrize("tells", ["an acknowledgement", "a report"])
     def test_is_served_when_another_holds_what_only_one_without_a_link_held(self, tells: str) -> None:
         bench = Bench()
-        a, b, c = (bench.join(name) for name in "abc")
-        file = bench.exchange("f", 9)
-        bench.ask(b, file, (6, 9))
-        bench.contribute(bench.frame(c, file, 6, 9))
-        (delivery,) = bench.delivered(b)
-        bench.sent(b, delivery.number)
-        bench.server.clear_cache(bench.now)
+        a, b, c, file, number = delivered_to_b(bench)
         bench.server.link_closed(c.session, bench.now)
         bench.ask(a, file, (6, 9))
         assert not file.fetches
         if tells == "a report":
             bench.reach(b, file, Milestone.COMPLETE)
         else:
-            bench.ask(b, file, acknowledged=delivery.number)
+            bench.ask(b, file, acknowledged=number)
         assert [fetch.holder for fetch in file.fetches] == [b]
 
     def test_moves_up_when_those_at_its_front_wait_for_one_who_leaves(self) -> None:
