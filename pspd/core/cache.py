@@ -3,7 +3,8 @@
 No file byte is ever anywhere else in the server: what is being received is *reserved* here first and
 received straight into its slots; what is being sent is *pinned* here and sent from them. Reserved and
 pinned chunks are not evicted. Recency is that of chunks; an extent is merely a run of chunks that were
-read at the same time, so that work is per range.
+read at the same time, so that work is per range. Pins are kept apart from extents: what thousands of clients are
+sent begins and ends everywhere, and would cut the extents into crumbs.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from pspd.core.manifest import CHUNK_BYTES, FileId
+from pspd.core.pins import Pins
 from pspd.core.ranges import Range, RangeMap, RangeSet
 from pspd.errors import LimitReached
+
+Part = tuple[FileId, int, int]
+"""Chunks ``[start, stop)`` of one file."""
 
 _ZEROS = bytes(256 * 1024)
 
@@ -21,18 +26,17 @@ _ZEROS = bytes(256 * 1024)
 class Extent:
     """Consecutive chunks of one file in consecutive slots of the arena, equally recent."""
 
-    __slots__ = ("file_id", "newer", "older", "pins", "ready", "slot", "start", "stop")
+    __slots__ = ("file_id", "newer", "older", "ready", "slot", "start", "stop")
 
     older: Extent
     newer: Extent
 
-    def __init__(self, file_id: FileId, start: int, stop: int, slot: int, ready: bool = False, pins: int = 0) -> None:
+    def __init__(self, file_id: FileId, start: int, stop: int, slot: int, ready: bool = False) -> None:
         self.file_id = file_id
         self.start = start
         self.stop = stop
         self.slot = slot
         self.ready = ready
-        self.pins = pins
 
     @property
     def chunk_count(self) -> int:
@@ -153,7 +157,8 @@ class Cache:
         self.join_count = 0
         self.eviction_count = 0
         self._used_chunks = 0
-        self._fixed_chunks = 0  # reserved or pinned: not to be evicted
+        self._reserved_chunks = 0
+        self._pins = Pins()
         self._arena = Arena(capacity_chunks)
         self._files: dict[FileId, RangeMap[Extent]] = {}
         self._recency = Recency()  # of ready extents
@@ -166,24 +171,20 @@ class Cache:
     @property
     def reservable_chunks(self) -> int:
         """How many chunks could be reserved at most: what is free or may be evicted."""
-        return max(0, self.capacity_chunks - self._fixed_chunks)
+        return max(0, self.capacity_chunks - self._reserved_chunks - self._pins.chunk_count)
+
+    def has_room(self, count: int) -> bool:
+        """Whether ``count`` chunks can be reserved."""
+        surely_chunks = self.capacity_chunks - self._reserved_chunks - self._pins.bound_chunks
+        return count <= surely_chunks or count <= self.reservable_chunks
 
     def chunks_of(self, file_id: FileId) -> int:
         """Chunks of one file that are in use."""
         return sum(extent.chunk_count for extent in self._files.get(file_id, ()))
 
-    def victims(self, count: int) -> list[tuple[FileId, int, int]]:
-        """What would be evicted to reserve ``count`` chunks, least recently read first: file, start, stop."""
-        count -= self.capacity_chunks - self._used_chunks
-        found = []
-        for extent in self._recency:
-            if count <= 0:
-                break
-            if extent.pins == 0:
-                taken = min(count, extent.chunk_count)
-                found.append((extent.file_id, extent.start, extent.start + taken))
-                count -= taken
-        return found
+    def victims(self, count: int) -> list[Part]:
+        """What would be evicted to reserve ``count`` chunks, least recently read first."""
+        return list(self._oldest_unpinned(self._used_chunks + count - self.capacity_chunks))
 
     def reserve(self, file_id: FileId, start: int, stop: int) -> bool:
         """Makes room to receive a range that is not in the cache, evicting as needed.
@@ -192,7 +193,7 @@ class Cache:
             False if there is no room: too much is reserved or pinned. Nothing has changed then.
         """
         count = stop - start
-        if count > self.reservable_chunks:
+        if not self.has_room(count):
             return False
         self._evict(self._used_chunks + count - self.capacity_chunks)
         extents = self._files.setdefault(file_id, RangeMap())
@@ -200,7 +201,7 @@ class Cache:
             extents.insert(Extent(file_id, start, start + run.chunk_count, run.start))
             start += run.chunk_count
         self._used_chunks += count
-        self._fixed_chunks += count
+        self._reserved_chunks += count
         self.high_water_chunks = max(self.high_water_chunks, self._used_chunks)
         return True
 
@@ -208,13 +209,13 @@ class Cache:
         """A reserved range is received and good: it is cached, most recent."""
         for extent in self._exactly(file_id, start, stop):
             extent.ready = True
-            self._fixed_chunks -= extent.chunk_count
+            self._reserved_chunks -= extent.chunk_count
             self._recency.append(extent)
 
     def release(self, file_id: FileId, start: int, stop: int) -> None:
         """A reserved range will not come, or was bad: its room is free again."""
         for extent in self._exactly(file_id, start, stop):
-            self._fixed_chunks -= extent.chunk_count
+            self._reserved_chunks -= extent.chunk_count
             self._drop(extent)
         self._lower_high_water()
 
@@ -259,27 +260,18 @@ class Cache:
         last: Extent | None = None
         for extent in self._exactly(file_id, start, stop):
             assert extent.ready, "only what is received can be read"
-            if extent.pins == 0:
-                self._fixed_chunks += extent.chunk_count
-            extent.pins += 1
             self._recency.remove(extent)
-            if last is not None and self._are_one(last, extent):
+            if last is not None and self._arena.adjoins(last.slot + last.chunk_count, extent.slot):
                 extents.remove(extent)
                 last.stop = extent.stop
             else:
                 self._recency.append(extent)
                 last = extent
-
-    def _are_one(self, lower: Extent, upper: Extent) -> bool:
-        """Whether chunks that follow each other, and are read together, can be one extent from now on."""
-        return lower.pins == upper.pins and self._arena.adjoins(lower.slot + lower.chunk_count, upper.slot)
+        self._pins.add(file_id, start, stop)
 
     def unpin(self, file_id: FileId, start: int, stop: int) -> None:
         """Ends one pin of a range."""
-        for extent in self._exactly(file_id, start, stop):
-            extent.pins -= 1
-            if extent.pins == 0:
-                self._fixed_chunks -= extent.chunk_count
+        self._pins.remove(file_id, start, stop)
         self.trim()
 
     def clear(self) -> int:
@@ -314,26 +306,35 @@ class Cache:
         self._evict(self._used_chunks - self.capacity_chunks)
 
     def _drop_unpinned(self, extents: Iterable[Extent]) -> int:
-        dropped = 0
-        for extent in extents:
-            if extent.pins == 0:
-                dropped += extent.chunk_count
-                self._drop(extent)
+        unpinned = [part for extent in extents for part in self._unpinned(extent)]
+        self._drop_parts(unpinned)
         self._lower_high_water()
-        return dropped
+        return sum(stop - start for _, start, stop in unpinned)
 
     def _evict(self, count: int) -> None:
         """Drops the ``count`` chunks read least recently; fewer if not so many may be dropped."""
-        while count > 0:
-            victim = next((extent for extent in self._recency if extent.pins == 0), None)
-            if victim is None:
-                break
-            if victim.chunk_count > count:
-                victim = self._split(victim, victim.start + count)
-            count -= victim.chunk_count
-            self.eviction_count += victim.chunk_count
-            self._drop(victim)
+        victims = list(self._oldest_unpinned(count))
+        self.eviction_count += sum(stop - start for _, start, stop in victims)
+        self._drop_parts(victims)
         self._lower_high_water()
+
+    def _oldest_unpinned(self, count: int) -> Iterator[Part]:
+        """The ``count`` chunks read least recently, of those that may be dropped."""
+        oldest = (part for extent in self._recency for part in self._unpinned(extent)) if count > 0 else ()
+        for file_id, start, stop in oldest:
+            yield file_id, start, min(stop, start + count)
+            count -= stop - start
+            if count <= 0:
+                break
+
+    def _unpinned(self, extent: Extent) -> list[Part]:
+        unpinned = self._pins.unpinned(extent.file_id, extent.start, extent.stop)
+        return [(extent.file_id, start, stop) for start, stop in unpinned]
+
+    def _drop_parts(self, parts: Iterable[Part]) -> None:
+        for part in parts:
+            for extent in self._exactly(*part):
+                self._drop(extent)
 
     def _drop(self, extent: Extent) -> None:
         extents = self._files[extent.file_id]
@@ -365,7 +366,7 @@ class Cache:
         """Cuts an extent in two that are as recent as it was; returns the lower one."""
         extents = self._files[extent.file_id]
         extents.remove(extent)
-        lower = Extent(extent.file_id, extent.start, border, extent.slot, extent.ready, extent.pins)
+        lower = Extent(extent.file_id, extent.start, border, extent.slot, extent.ready)
         extent.slot += border - extent.start
         extent.start = border
         extents.insert(lower)

@@ -48,8 +48,7 @@ class Download:
         self.stage = Stage.SHARE
         self.verified = held.verified.copy()
         self.lacking = RangeSet(self.verified.gaps(0, manifest.chunk_count))
-        self._frame_chunks = parameters.frame_chunks_of(manifest)
-        self.window = Window(parameters.least_window_chunks(self._frame_chunks), parameters.window_max_chunks)
+        self.window = Window(parameters.window_min_chunks, parameters.window_max_chunks)
         self.rtt = RttEstimator()
         if srtt_ns:
             self.rtt.sample(srtt_ns)
@@ -207,7 +206,7 @@ class Download:
     def _step_chunks(self) -> int:
         """How many chunks are delivered from one request to the next."""
         window_chunks = self.window.chunks
-        return max(window_chunks // REQUESTS_PER_WINDOW, min(self._frame_chunks, window_chunks // 2))
+        return max(window_chunks // REQUESTS_PER_WINDOW, min(self._parameters.frame_chunks, window_chunks // 2))
 
     def new_session(self) -> None:
         """The server has forgotten the conversation: begin it anew, when the file is assigned again."""

@@ -83,7 +83,7 @@ class Fetching:
 
         None as a range: no holder of ``start`` has room, or there is none.
         """
-        limit = self.frame_chunks_of(file)
+        limit = self.frame_chunks
         if self._parameters.all_holders_answer:
             available = file.available.within(start, min(stop, file.share_at(start).stop))
             if not available or available[0].start > start:
@@ -120,12 +120,8 @@ class Fetching:
 
     @property
     def frame_chunks(self) -> int:
-        """The most chunks that one fetch of any file brings: the profile's, or less where the cache is small."""
+        """The most chunks that one fetch brings: the profile's, or less where the cache is small."""
         return min(self._parameters.frame_chunks, max(1, self._cache.capacity_chunks // CACHE_FRACTION))
-
-    def frame_chunks_of(self, file: SharedFile) -> int:
-        """The most chunks that one fetch of a file brings."""
-        return min(self.frame_chunks, self._parameters.frame_chunks_of(file.manifest))
 
     # -- asking
 
@@ -177,7 +173,7 @@ class Fetching:
         return (
             fetch.holder is following.holder is not None
             and fetch.stop == following.start
-            and following.stop - fetch.start <= self.frame_chunks_of(fetch.file)
+            and following.stop - fetch.start <= self.frame_chunks
             and fetch.tries == following.tries == 0
         )
 

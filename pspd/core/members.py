@@ -169,8 +169,7 @@ class Member:
         self.in_reach = True
         self.srtt_us = 0
         self.rtt = RttEstimator(FETCH_RTO_MIN_NS)
-        least_chunks = parameters.least_window_chunks(parameters.frame_chunks)
-        self.window = Window(least_chunks, parameters.window_max_chunks)
+        self.window = Window(parameters.window_min_chunks, parameters.window_max_chunks)
         self.asked: dict[Fetch, None] = {}
         self.asked_chunks = 0
         self.claimed_chunks = 0

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pspd.core.manifest import Manifest
-
 SECOND_NS = 1_000_000_000
 MILLISECOND_NS = 1_000_000
 
@@ -19,10 +17,6 @@ class Order(StrEnum):
     RANDOM = "random"
 
 
-FRAME_CHUNKS_USUAL = 1024
-"""A frame may carry so many chunks, if the profile allows it, however small the shares are."""
-
-
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """What the server decides and every client learns when it joins.
@@ -30,7 +24,8 @@ class Parameters:
     Attributes:
         profile: name of the profile these started from.
         frame_chunks: the most chunks that one broadcast range, contribution or delivery carries.
-        window_min_chunks: the least a client's window shrinks to, unless two frames are more.
+        window_min_chunks: the least a window shrinks to: two frames, if it may be as large. While one is on its
+            way the next is fetched.
         window_max_chunks: the most it grows to.
         request_ranges: the most ranges that one request names.
         kept_links: one TCP link per client, dialled by the client and kept; otherwise one TCP
@@ -48,21 +43,6 @@ class Parameters:
     kept_links: bool
     all_holders_answer: bool
     order: Order
-
-    def frame_chunks_of(self, manifest: Manifest) -> int:
-        """The most chunks that one frame of a divided file carries: a share, unless that is very small or large.
-
-        Few large frames cost less work than many small ones. But where many share a file, who waits for a large
-        frame waits for the others' large frames as well.
-        """
-        return min(self.frame_chunks, max(manifest.chunk_count // max(1, manifest.share_count), FRAME_CHUNKS_USUAL))
-
-    def least_window_chunks(self, frame_chunks: int) -> int:
-        """The least that a window shrinks to where frames have so many chunks.
-
-        Room for two: while one is on its way, the next is fetched.
-        """
-        return min(self.window_max_chunks, max(self.window_min_chunks, 2 * frame_chunks))
 
     @property
     def gathers(self) -> bool:
@@ -85,7 +65,7 @@ CLASSIC = Parameters(
 FAST = Parameters(
     profile="fast",
     frame_chunks=2048,
-    window_min_chunks=2048,
+    window_min_chunks=2 * 2048,
     window_max_chunks=32 * 1024,
     request_ranges=128,
     kept_links=True,

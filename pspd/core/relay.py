@@ -248,7 +248,7 @@ class Relay:
 
     @property
     def _cache_has_room(self) -> bool:
-        return self._cache.reservable_chunks >= self._fetching.frame_chunks
+        return self._cache.has_room(self._fetching.frame_chunks)
 
     @property
     def _is_in_vain(self) -> bool:
@@ -386,7 +386,7 @@ class Relay:
         runs = RangeSet((fetch.start, fetch.stop) for fetch in fetches)
         cached = RangeSet(part for run in runs for part in self._cache.cached(file.file_id, *run))
         loads: RangeMap[Load] = RangeMap()
-        for frame in (frame for run in cached for frame in self._frames(file, run)):
+        for frame in (frame for run in cached for frame in self._frames(run)):
             loads.insert(Load(*frame))
         delivered_chunks = 0
         for interest in list(file.waiting):
@@ -416,14 +416,14 @@ class Relay:
                 break
         return granted_chunks - credit_chunks
 
-    def _frames(self, file: SharedFile, run: Range) -> list[Range]:
+    def _frames(self, run: Range) -> list[Range]:
         """A cached run, cut into what one delivery carries at most."""
-        size = self._parameters.frame_chunks_of(file.manifest)
+        size = self._parameters.frame_chunks
         return [Range(start, min(start + size, run.stop)) for start in range(run.start, run.stop, size)]
 
     def _depart(self, interest: Interest, span: Range, echo: int, credit_chunks: int) -> Iterator[Departure]:
         """As much of a cached range as the client has credit for, in frames; from now on it is on its way."""
-        for part in self._frames(interest.file, Range(span.start, min(span.stop, span.start + credit_chunks))):
+        for part in self._frames(Range(span.start, min(span.stop, span.start + credit_chunks))):
             self._delivery_number += 1
             interest.depart(self._delivery_number, part)
             yield Departure(interest, part, self._delivery_number, echo)

@@ -12,7 +12,8 @@ from pspd.core.storage import Held, Storage, Written
 from pspd.store.digests import blake3_digest
 from pspd.store.memory import MemoryStore
 
-_ZEROS = memoryview(bytes(1024 * 1024))
+_ZEROS = memoryview(bytes(4 * 1024 * 1024))
+"""Longer than any frame: the fast profile's are 2 MiB."""
 
 
 def _zeros(length: int) -> memoryview:

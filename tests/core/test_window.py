@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from random import Random
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.download import Download
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS
-from pspd.core.ranges import RangeSet
-from pspd.core.storage import Held
 from pspd.core.window import EPOCHS, QUEUE_TIME_NS, TIMEOUTS_BEFORE_SHRINKING, Window
-from tests.core.alone import manifest_of
 
 RTT_NS = 10 * MILLISECOND_NS
 STEP_NS = 20 * MILLISECOND_NS
@@ -122,13 +115,9 @@ class TestWindow:
             assert before // 2 <= window.chunks <= before * 2
 
 
-@pytest.mark.parametrize("share_count", [2, 8, 10_000])
-def test_holds_two_frames_at_least(share_count: int) -> None:
-    manifest = manifest_of(64 * 1024, share_count=share_count)
-    download = Download(manifest, Held(RangeSet(), False), FAST, Random(1), 0)
-    assert download.window.chunks >= 2 * FAST.frame_chunks_of(manifest)
-    assert download.window.chunks == FAST.least_window_chunks(FAST.frame_chunks_of(manifest))
+def test_of_the_fast_profile_holds_two_frames_at_least() -> None:
+    assert FAST.window_min_chunks == 2 * FAST.frame_chunks
 
 
 def test_of_the_classic_profile_holds_one_chunk() -> None:
-    assert CLASSIC.least_window_chunks(CLASSIC.frame_chunks) == 1
+    assert (CLASSIC.window_min_chunks, CLASSIC.window_max_chunks) == (1, 1)
