@@ -161,6 +161,7 @@ class Cache:
         self._pins = Pins()
         self._arena = Arena(capacity_chunks)
         self._files: dict[FileId, RangeMap[Extent]] = {}
+        self._ready: dict[FileId, RangeSet] = {}
         self._recency = Recency()  # of ready extents
 
     @property
@@ -211,6 +212,7 @@ class Cache:
             extent.ready = True
             self._reserved_chunks -= extent.chunk_count
             self._recency.append(extent)
+        self._ready.setdefault(file_id, RangeSet()).add(start, stop)
 
     def release(self, file_id: FileId, start: int, stop: int) -> None:
         """A reserved range will not come, or was bad: its room is free again."""
@@ -230,29 +232,15 @@ class Cache:
             views[-1] = views[-1][:-shortage]
         return views
 
-    def cached(self, file_id: FileId, start: int, stop: int, enough: int | None = None) -> list[Range]:
-        """The parts of a range that are cached, ascending; neighbouring extents told as one.
+    def cached(self, file_id: FileId, start: int, stop: int) -> list[Range]:
+        """The parts of a range that are cached, ascending."""
+        ready = self._ready.get(file_id)
+        return ready.within(start, stop) if ready else []
 
-        Args:
-            file_id: the file.
-            start: the range's first chunk.
-            stop: one past its last.
-            enough: stop looking when so many chunks are found.
-        """
-        found: list[Range] = []
-        found_chunks = 0
-        extents = self._files.get(file_id)
-        for extent in extents.overlapping(start, stop) if extents else ():
-            if extent.ready:
-                low, high = max(start, extent.start), min(stop, extent.stop)
-                if found and found[-1].stop == low:
-                    found[-1] = Range(found[-1].start, high)
-                else:
-                    found.append(Range(low, high))
-                found_chunks += high - low
-                if enough is not None and found_chunks >= enough:
-                    break
-        return found
+    def cached_among(self, file_id: FileId, chunks: RangeSet) -> RangeSet:
+        """Which of some chunks of a file are cached."""
+        ready = self._ready.get(file_id)
+        return ready.common(chunks) if ready else RangeSet()
 
     def pin(self, file_id: FileId, start: int, stop: int) -> None:
         """Reads a cached range: it becomes the most recent, and stays until it is unpinned."""
@@ -339,12 +327,14 @@ class Cache:
     def _drop(self, extent: Extent) -> None:
         extents = self._files[extent.file_id]
         extents.remove(extent)
-        if not extents:
-            del self._files[extent.file_id]
         if extent.ready:
             self._recency.remove(extent)
+            self._ready[extent.file_id].discard(extent.start, extent.stop)
         self._arena.give_back(extent.slot, extent.slot + extent.chunk_count)
         self._used_chunks -= extent.chunk_count
+        if not extents:
+            del self._files[extent.file_id]
+            self._ready.pop(extent.file_id, None)
 
     def _lower_high_water(self) -> None:
         """After the size was lowered, what is beyond it goes by and by, and the mark with it."""

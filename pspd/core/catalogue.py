@@ -67,7 +67,7 @@ class Catalogue:
             self._assign(member, file)
             self.review(file, now)
             self._relay.wake(file)
-        self._relay.serve(now)
+        self._relay.serve_soon(now)
 
     def reach_changed(self, member: Member, now: int) -> None:
         """What a member out of reach holds cannot be had, its share goes to another, and nobody waits for it (R12)."""
@@ -82,7 +82,7 @@ class Catalogue:
             for taker in filter(None, map(self._members.get, names)):
                 self._assign(taker, file)
             self.review(file, now)
-        self._relay.serve(now)
+        self._relay.serve_soon(now)
 
     def _take_in(self, file: SharedFile, member: Member) -> None:
         """Counts what a member said at joining that it holds of a file."""
@@ -148,7 +148,7 @@ class Catalogue:
         file.lend(source.name)
         self._relay.wake(file)
         self.review(file, now)
-        self._relay.serve(now)
+        self._relay.serve_soon(now)
 
     def withdraw(self, file: SharedFile, source: str) -> None:
         """A file that this source announced, and nobody divided, is as if it had never been."""
@@ -235,7 +235,7 @@ class Catalogue:
         if is_news:
             self._relay.wake(file)
         self.review(file, now)
-        self._relay.serve(now)
+        self._relay.serve_soon(now)
 
     def _shares_held(self, file: SharedFile, member: Member) -> None:
         """What is out of reach does not count as held (R2): the member will say it again when it is back."""
@@ -255,7 +255,7 @@ class Catalogue:
         for name in self._reassign_shares(file):
             self._assign(self._members[name], file)
         self.review(file, now)
-        self._relay.serve(now)
+        self._relay.serve_soon(now)
 
     def _file_of(self, file_id: FileId) -> SharedFile:
         file = self.files.get(file_id)

@@ -37,7 +37,7 @@ OTHERS_TRIED = 16
 """Where those who surely hold a chunk are busy, so many others are looked at for one that holds it too."""
 PARTS_MAX = 4096
 """Of how many chunks that came without the rest of their unit the sender is remembered."""
-BROADCAST_NS_PER_MEMBER = 20_000
+BROADCAST_NS_PER_MEMBER = 50_000
 """A broadcast costs a datagram for each member. What is to be asked sooner than that after the last one is gathered,
 so that broadcasts take no more than about the half of the server's time, however many members there are."""
 CACHE_FRACTION = 4
@@ -235,7 +235,7 @@ class Fetching:
 
     def _is_available(self, fetch: Fetch) -> bool:
         """Whether anyone holds some of it: what nobody has is not to keep its place in the cache from the rest."""
-        return bool(fetch.file.available.within(fetch.start, fetch.stop))
+        return fetch.file.available.overlaps(fetch.start, fetch.stop)
 
     def _is_answering(self, fetch: Fetch, now: int) -> bool:
         """Whether the holder named is busy with what it was asked before: it answers in that order."""

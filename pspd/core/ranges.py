@@ -104,6 +104,13 @@ class RangeSet:
         index = bisect_right(self._borders, start)
         return index % 2 == 1 and self._borders[index] >= stop
 
+    def overlaps(self, start: int, stop: int) -> bool:
+        """Whether any chunk of ``[start, stop)`` is in the set."""
+        if start >= stop:
+            return False
+        index = bisect_right(self._borders, start)
+        return index % 2 == 1 or (index < len(self._borders) and self._borders[index] < stop)
+
     def around(self, start: int, stop: int) -> Range:
         """The whole run that covers ``[start, stop)``, which is in the set; an empty range is its own run."""
         if start >= stop:
@@ -135,11 +142,16 @@ class RangeSet:
 
     def common(self, other: RangeSet) -> RangeSet:
         """The chunks that are in both sets."""
-        return self._combined(other, inside=True)
+        few, many = (self, other) if len(self._borders) <= len(other._borders) else (other, self)
+        return few._combined(many, inside=True)
 
     def minus(self, other: RangeSet) -> RangeSet:
         """The chunks that are in this set and not in the other."""
-        return self._combined(other, inside=False)
+        if len(self._borders) <= len(other._borders):
+            return self._combined(other, inside=False)
+        rest = self.copy()
+        rest.difference_update(other)
+        return rest
 
     def _combined(self, other: RangeSet, *, inside: bool) -> RangeSet:
         combined = RangeSet()

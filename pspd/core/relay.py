@@ -89,6 +89,7 @@ class Relay:
         self._held_back: Timers[FileId] = Timers()
         self._gathering: Timers[FileId] = Timers()
         self._now = 0
+        self._is_due = False
         self._loads: dict[tuple[int, int], tuple[Interest, Range, Load]] = {}
         self._delivery_number = 0
 
@@ -221,13 +222,20 @@ class Relay:
 
     # -- serving
 
-    def serve(self, now: int) -> None:
-        """Delivers what is cached, and fetches what is not, as far as windows, cache and holders allow.
+    def serve_soon(self, now: int) -> None:
+        """Something has changed: :meth:`serve` is due. Many inputs may come before it, and cost one look at all."""
+        self._now = now
+        self._is_due = True
+
+    def serve(self) -> None:
+        """Delivers what is cached, and fetches what is not, as far as windows, cache and holders allow, if it is due.
 
         For whom nothing could be fetched for want of room in the cache or in a holder's window is *blocked*:
         in line for the next room, and handed meanwhile whatever is fetched for others. Who asks again keeps its place.
         """
-        self._now = now
+        if not self._is_due:
+            return
+        self._is_due = False
         while self._hungry:
             hungry, self._hungry = self._hungry, {}
             for interest in hungry:
@@ -239,7 +247,7 @@ class Relay:
             for file in list(self._blocked):
                 self._serve_line(file)
             self._room_in_vain = self._room
-        self._fetching.ask(now)
+        self._fetching.ask(self._now)
 
     @property
     def _room(self) -> tuple[bool, int]:
@@ -318,15 +326,14 @@ class Relay:
 
     def _hit(self, interest: Interest) -> None:
         credit_chunks = self._credit_chunks(interest)
-        for start, stop in list(interest.open) if credit_chunks > 0 else ():
-            for cached in self._cache.cached(interest.file.file_id, start, stop, credit_chunks):
-                echo = interest.echoes[-1].number if interest.echoes else 0
-                for departure in self._depart(interest, cached, echo, credit_chunks):
-                    credit_chunks -= departure.span.chunk_count
-                    self._cache.hit_count += departure.span.chunk_count
-                    self._deliver(interest.file, Load(*departure.span, [departure]))
-                if credit_chunks <= 0:
-                    return
+        for cached in self._cache.cached_among(interest.file.file_id, interest.open) if credit_chunks > 0 else ():
+            echo = interest.echoes[-1].number if interest.echoes else 0
+            for departure in self._depart(interest, cached, echo, credit_chunks):
+                credit_chunks -= departure.span.chunk_count
+                self._cache.hit_count += departure.span.chunk_count
+                self._deliver(interest.file, Load(*departure.span, [departure]))
+            if credit_chunks <= 0:
+                break
 
     def _fetch_from_cursor(self, interest: Interest, wanted_chunks: int) -> int:
         """Starts fetches of what a client wants, from the common cursor on. Returns how many chunks those bring it."""
@@ -384,7 +391,7 @@ class Relay:
         measured = all(fetch.tries == 1 for fetch in fetches)
         order = min((fetch.order for fetch in fetches), default=0)
         runs = RangeSet((fetch.start, fetch.stop) for fetch in fetches)
-        cached = RangeSet(part for run in runs for part in self._cache.cached(file.file_id, *run))
+        cached = self._cache.cached_among(file.file_id, runs)
         loads: RangeMap[Load] = RangeMap()
         for frame in (frame for run in cached for frame in self._frames(run)):
             loads.insert(Load(*frame))

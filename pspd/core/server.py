@@ -97,6 +97,7 @@ class ServerMachine:
         self._reach_ns = reach_ns
         self._leases: Timers[int] = Timers()
         self._reach: Timers[int] = Timers()
+        self._unanswered: dict[Interest, None] = {}
         self._effects: list[ServerEffect] = []
         self._random = Random(seed)
         emit = self._effects.append
@@ -109,6 +110,8 @@ class ServerMachine:
 
     def poll(self) -> list[ServerEffect]:
         """Everything to be done since the last call, in order."""
+        self._relay.serve()
+        self._answer_requests()
         effects = self._effects.copy()
         self._effects.clear()
         return effects
@@ -125,7 +128,7 @@ class ServerMachine:
             self._set_reach(self._sessions[session], False, now)
         for file in self._relay.handle_timeout(now):
             self.catalogue.review(file, now)
-        self._relay.serve(now)
+        self._relay.serve_soon(now)
 
     # -- membership
 
@@ -229,7 +232,7 @@ class ServerMachine:
             ClientLost(member.name, reason),
         ]
         self.catalogue.member_left(member, now)
-        self._relay.serve(now)
+        self._relay.serve_soon(now)
 
     def _set_reach(self, member: Member, in_reach: bool, now: int) -> None:
         """A member shows that it can be asked for chunks, or has not shown it for too long."""
@@ -250,7 +253,7 @@ class ServerMachine:
             self._relay.link_lost(member)
         member.linked = True
         self._relay.reached(member)
-        self._relay.serve(now)
+        self._relay.serve_soon(now)
         return True
 
     def link_closed(self, session: int, now: int) -> None:
@@ -259,14 +262,14 @@ class ServerMachine:
         if member is not None:
             member.linked = False
             self._relay.link_lost(member)
-            self._relay.serve(now)
+            self._relay.serve_soon(now)
 
     # -- the cache
 
     def clear_cache(self, now: int) -> int:
         """Drops what is cached. Returns how many chunks that were."""
         dropped = self.cache.clear()
-        self._relay.serve(now)
+        self._relay.serve_soon(now)
         return dropped
 
     def resize_cache(self, capacity_chunks: int, now: int) -> None:
@@ -277,7 +280,7 @@ class ServerMachine:
         self.cache.resize(capacity_chunks)
         for file in self.catalogue.files.values():
             self._relay.wake(file)
-        self._relay.serve(now)
+        self._relay.serve_soon(now)
 
     # -- datagrams
 
@@ -296,7 +299,7 @@ class ServerMachine:
             case Hello(_, number, srtt_us):
                 member.measured(srtt_us)
                 self._heard_from(member, source, srtt_us != 0, now)
-                self._relay.serve(now)
+                self._relay.serve_soon(now)
                 answer = HelloAck(member.session, number, self.hello_ns // MILLISECOND_NS)
                 self._effects.append(SendDatagram(source, encode_datagram(answer)))
             case Request():
@@ -307,6 +310,7 @@ class ServerMachine:
 
     def _heard_from(self, member: Member, source: Address, hears: bool, now: int) -> None:
         """A datagram of a member says where it is, and whether it hears the server."""
+        self._leases.postpone(member.session, now + self.lease_ns)  # who is heard lives, however late renewals come
         was_reachable, member.address = member.reachable, source
         if member.reachable and not was_reachable:
             self._relay.reached(member)
@@ -335,17 +339,23 @@ class ServerMachine:
             self.catalogue.review(file, now)
         ranges = file.servable(member.name, request.ranges)
         self._relay.asked(interest, request.number, self._granted(request.window_chunks), ranges)
-        self._relay.serve(now)
+        self._relay.serve_soon(now)
         if (request.repeated or request.wants_answer) and self.parameters.kept_links:
-            self._answer(interest)
+            self._unanswered[interest] = None
 
-    def _answer(self, interest: Interest) -> None:
-        """Tells a client that its request is here, so that it asks no more while it waits for others."""
+    def _answer_requests(self) -> None:
+        """Tells clients that their requests are here, so that they ask no more while they wait for others.
+
+        When they have been served: how long to wait is another thing for whom something is on its way.
+        """
         patience_ns = max(PATIENCE_NS, PATIENCE_NS_PER_MEMBER * len(self.members))
-        again_ns = patience_ns if interest.in_flight else self.hello_ns
-        answer = RequestAck(interest.member.session, interest.file.file_id, interest.number, again_ns // MILLISECOND_NS)
-        assert interest.member.address is not None, "its request has just come from there"
-        self._effects.append(SendDatagram(interest.member.address, encode_datagram(answer)))
+        for interest in self._unanswered:
+            member, file_id = interest.member, interest.file.file_id
+            again_ns = patience_ns if interest.in_flight else self.hello_ns
+            if member.address is not None and member.session in self._sessions:
+                answer = RequestAck(member.session, file_id, interest.number, again_ns // MILLISECOND_NS)
+                self._effects.append(SendDatagram(member.address, encode_datagram(answer)))
+        self._unanswered.clear()
 
     def _granted(self, window_chunks: int) -> int:
         """No client gets a larger window than the profile gives."""
@@ -385,7 +395,7 @@ class ServerMachine:
         else:
             self._relay.received(ended, now)
         self.catalogue.review(file, now)
-        self._relay.serve(now)
+        self._relay.serve_soon(now)
 
     def contribution_aborted(self, frame: Frame, now: int) -> None:
         """The connection broke before a contribution's payload was all there."""
@@ -420,7 +430,7 @@ class ServerMachine:
         """The last bytes of a file to leave make the seeded moment (R2)."""
         if file is not None and file.phase is Phase.SEEDING:
             self.catalogue.review(file, now)
-        self._relay.serve(now)
+        self._relay.serve_soon(now)
 
     def delivery_address(self, session: int) -> Address | None:
         """Where a client takes connections for deliveries; None if it takes none now."""

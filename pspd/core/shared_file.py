@@ -161,7 +161,7 @@ class SharedFile:
 
     def is_wanted(self, start: int, stop: int) -> bool:
         """Whether anyone waits for some of a range."""
-        return any(interest.open.within(start, stop) for interest in self.waiting)
+        return any(interest.open.overlaps(start, stop) for interest in self.waiting)
 
     def is_with_all(self, names: Collection[str]) -> bool:
         """Whether all of these have it."""

@@ -34,6 +34,18 @@ def address_of(name: str) -> Address:
     return name, 1
 
 
+def serve_at_once(server: ServerMachine) -> None:
+    """Serves with every input, not when effects are polled: so a test sees at once what an input led to."""
+    relay = server._relay
+    serve_soon = relay.serve_soon
+
+    def serve(now: int) -> None:
+        serve_soon(now)
+        relay.serve()
+
+    relay.serve_soon = serve  # type: ignore[method-assign]
+
+
 class Bench:
     """The machine, the time, and the effects since a test last looked.
 
@@ -42,6 +54,7 @@ class Bench:
 
     def __init__(self, parameters: Parameters = FAST, cache_chunks: int | None = 64) -> None:
         self.server = ServerMachine(parameters, cache_chunks, blake3_digest, seed=3)
+        serve_at_once(self.server)
         self.now = 1_000_000
         self.data: dict[FileId, bytes] = {}
         self._numbers = 0

@@ -57,11 +57,12 @@ class TestRangeSetAgainstPlainSet:
         assert all(left.stop < right.start for left, right in pairwise(parts))
 
     @given(steps, spans)
-    def test_within_gaps_and_covers(self, changes, span) -> None:
+    def test_within_gaps_covers_and_overlaps(self, changes, span) -> None:
         ranges, model = built(changes)
         assert chunks_in(ranges.within(*span)) == sorted(model & chunks_of(span))
         assert chunks_in(ranges.gaps(*span)) == sorted(chunks_of(span) - model)
         assert ranges.covers(*span) == (chunks_of(span) <= model)
+        assert ranges.overlaps(*span) == bool(chunks_of(span) & model)
 
     @given(steps, spans)
     def test_around_is_the_whole_run_that_covers_a_range(self, changes, span) -> None:

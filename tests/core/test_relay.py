@@ -20,12 +20,29 @@ from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import HELLO_NS, PATIENCE_NS
 from pspd.core.shared_file import SharedFile
 from pspd.core.wire import (
+    Broadcast,
     Hello,
     RequestAck,
     decode_datagram,
 )
 from pspd.store.digests import blake3_digest
 from tests.core.bench import Bench
+
+
+class TestServing:
+    def test_what_comes_between_two_looks_at_the_effects_is_served_together(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 6)
+        del bench.server._relay.serve_soon  # the bench's own, which serves at once
+        bench.ask(a, file, (2, 3))
+        bench.ask(b, file, (5, 6))
+        numbers = [
+            datagram.number
+            for effect in bench.effects(SendDatagram)
+            if effect.address == c.address and isinstance(datagram := decode_datagram(effect.data), Broadcast)
+        ]
+        assert len(numbers) == 1
 
 
 class TestPatience:

@@ -105,6 +105,15 @@ class TestMembership:
         assert bench.server.members == {}
         assert bench.server.next_timeout() is None
 
+    def test_a_datagram_renews_a_lease_too(self) -> None:
+        bench = Bench()
+        heard, _ = bench.join("heard"), bench.join("lost")
+        bench.pass_time(LEASE_NS - 1)
+        bench.send(heard, Hello(heard.session, 2, 1))
+        bench.server.poll()
+        bench.pass_time(1)
+        assert bench.effects(ClientLost) == [ClientLost("lost", "its lease ran out")]
+
     def test_the_more_members_there_are_the_longer_a_lease_is_and_the_seldomer_hellos(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
