@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pspd.core.cache import Cache
 from pspd.core.effects import (
@@ -14,13 +14,15 @@ from pspd.core.effects import (
     FileSeeded,
     FileStalled,
     Milestone,
+    SaveFile,
     ServerEffect,
     StartExchange,
 )
+from pspd.core.file_record import FileRecord, Phase
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.relay import Relay
-from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.shared_file import SharedFile
 from pspd.errors import LimitReached, NameTaken, NotFound, WrongState
 
 FILES_MAX = 10_000
@@ -55,12 +57,39 @@ class Catalogue:
         self._emit = emit
         self._end_session = end_session
         self._client_names: list[str] | None = None
+        self._awaited: set[str] = set()
+
+    # -- after a restart
+
+    def restore(self, records: Iterable[FileRecord], awaited: Iterable[str], now: int) -> None:
+        """Takes up what was written down before the server was restarted.
+
+        Until :meth:`stop_awaiting`, or until all who were connected then are back, nobody else gets their shares, and
+        a file is neither stalled nor complete without them.
+        """
+        self._awaited = set(awaited)
+        for record in records:
+            self.files[record.file_id] = SharedFile.restored(record, now)
+
+    @property
+    def awaits_members(self) -> bool:
+        """Whether some who were connected before a restart are given time to come back."""
+        return bool(self._awaited)
+
+    def stop_awaiting(self, now: int) -> None:
+        """Who has not come back by now counts as lost (R12)."""
+        self._awaited.clear()
+        for file in self.files.values():
+            self._assign_again(file)
+            self.review(file, now)
+        self._relay.serve_soon(now)
 
     # -- members come and go
 
     def member_joined(self, member: Member, now: int) -> None:
         """Learns what a new member holds, and tells it of every file."""
         self._client_names = None
+        self._awaited.discard(member.name)
         for file in list(self.files.values()):
             self._take_in(file, member)
             self._reassign_shares(file)
@@ -101,8 +130,7 @@ class Catalogue:
             file.depart(member.name)
             file.complete.discard(member.name)
             file.declined.pop(member.name, None)
-            for name in self._reassign_shares(file):
-                self._assign(self._members[name], file)
+            self._assign_again(file)
             self.review(file, now)
 
     # -- a file's way
@@ -184,6 +212,7 @@ class Catalogue:
         file.divide(manifest, names, now)
         file.lend(source.name)
         shares = tuple((share.owner, manifest.share(index)) for index, share in enumerate(file.shares))
+        self._emit(SaveFile(file.record))
         self._emit(FileDivided(file.file_id, manifest.name, shares))
         for member in list(self._members.values()):
             self._assign(member, file)
@@ -198,7 +227,15 @@ class Catalogue:
         if file.phase is not Phase.SEEDING:
             return []
         takers = self.takers_of(file)
-        return file.reassign(takers, takers)
+        given = file.reassign({*takers, *self._awaited} if self._awaited else takers, takers)
+        if given:
+            self._emit(SaveFile(file.record))
+        return given
+
+    def _assign_again(self, file: SharedFile) -> None:
+        """Gives shares whose owners are gone to others, and tells those."""
+        for name in self._reassign_shares(file):
+            self._assign(self._members[name], file)
 
     def milestone_reached(
         self,
@@ -252,8 +289,7 @@ class Catalogue:
         file.declined[member.name] = reason[:REFUSAL_CHARACTERS_MAX]
         file.lack(member.name, [(0, file.manifest.chunk_count)])
         self._emit(FileDeclined(file.file_id, file.manifest.name, member.name, reason))
-        for name in self._reassign_shares(file):
-            self._assign(self._members[name], file)
+        self._assign_again(file)
         self.review(file, now)
         self._relay.serve_soon(now)
 
@@ -274,6 +310,7 @@ class Catalogue:
                 f"{file.manifest.name!r} is not held back: only what was seeded with --hold can be released"
             )
         file.held_back = False
+        self._emit(SaveFile(file.record))
         self.review(file, now)
 
     def review(self, file: SharedFile, now: int) -> None:
@@ -284,12 +321,14 @@ class Catalogue:
             self._try_to_forget(file, now)
         if file.phase is Phase.SEEDED and not file.held_back:
             file.phase, file.exchanging_at = Phase.EXCHANGING, now
+            self._emit(SaveFile(file.record))
             for member in self._members.values():
                 if not member.source:
                     self._emit(StartExchange(member.session, file.file_id))
         self._review_coverage(file)
         takers = self.takers_of(file)
         is_complete = file.phase is Phase.EXCHANGING and bool(takers) and file.is_with_all(takers)
+        is_complete = is_complete and not self._awaited
         if is_complete and not file.is_complete:
             file.completed_at = file.completed_at or now
             self._emit(FileCompleted(file.file_id, file.manifest.name, len(takers)))
@@ -301,6 +340,7 @@ class Catalogue:
             return
         source = self._members.get(file.source)
         file.phase, file.seeded_at = Phase.SEEDED, now
+        self._emit(SaveFile(file.record))
         file.cached_bytes_when_seeded = self._cache.chunks_of(file.file_id) * CHUNK_BYTES
         file.traffic.seeding_contributed_bytes = file.traffic.contributed_bytes
         file.traffic.seeding_delivered_bytes = file.traffic.delivered_bytes
@@ -317,7 +357,7 @@ class Catalogue:
             self._end_session(source, "the file is seeded", now)
 
     def _review_coverage(self, file: SharedFile) -> None:
-        stalled = file.available.chunk_count < file.manifest.chunk_count
+        stalled = not self._awaited and file.available.chunk_count < file.manifest.chunk_count
         if stalled != file.stalled:
             file.stalled = stalled
             if stalled:

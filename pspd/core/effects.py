@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from pspd.core.file_record import FileRecord
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.ranges import Range
 from pspd.core.wire import DropReason, Frame
@@ -107,6 +108,13 @@ class ClientReach:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveFile:
+    """Write down what a restarted server is to know of a file, before anything that follows is carried out."""
+
+    record: FileRecord
+
+
+@dataclass(frozen=True, slots=True)
 class FileSuspected:
     """What a member sent of a file was wrong: it is to verify what it holds and to join again."""
 
@@ -195,6 +203,7 @@ ServerEffect = (
     | ClientJoined
     | ClientLost
     | ClientReach
+    | SaveFile
     | FileSuspected
     | FileDivided
     | FileSeeded

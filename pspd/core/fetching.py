@@ -8,13 +8,14 @@ from random import Random
 from pspd.core.broadcasts import Entry, entries_of
 from pspd.core.cache import Cache
 from pspd.core.effects import CloseLink, FileSuspected, SendDatagram, ServerEffect
+from pspd.core.file_record import Phase
 from pspd.core.manifest import Digest, FileId
 from pspd.core.members import Member
 from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.pending import Fetch
 from pspd.core.ranges import Range
 from pspd.core.rto import RttEstimator
-from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.shared_file import SharedFile
 from pspd.core.timers import Timers, earliest
 from pspd.core.wire import (
     BROADCAST_RANGES_MAX,

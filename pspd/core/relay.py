@@ -17,12 +17,13 @@ from typing import NamedTuple
 from pspd.core.cache import Cache
 from pspd.core.effects import Deliver, ServerEffect
 from pspd.core.fetching import Fetching
+from pspd.core.file_record import Phase
 from pspd.core.manifest import CHUNK_BYTES, FileId
 from pspd.core.members import Echo, Interest, Member
 from pspd.core.parameters import Parameters
 from pspd.core.pending import Fetch
 from pspd.core.ranges import Range, RangeMap, RangeSet
-from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.shared_file import SharedFile
 from pspd.core.timers import Timers, earliest
 from pspd.core.wire import (
     Frame,

@@ -8,7 +8,7 @@ out of :meth:`ServerMachine.poll`, and :meth:`ServerMachine.next_timeout` says w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from random import Random
 
 from pspd.core.cache import Cache
@@ -26,11 +26,12 @@ from pspd.core.effects import (
     address_text,
 )
 from pspd.core.fetching import Fetching
+from pspd.core.file_record import FileRecord, Phase
 from pspd.core.manifest import Digest, FileId
 from pspd.core.members import Interest, Member, validate_client_name
 from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.relay import Relay
-from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.core.timers import Timers, earliest
 from pspd.core.wire import (
@@ -97,6 +98,7 @@ class ServerMachine:
         self._reach_ns = reach_ns
         self._leases: Timers[int] = Timers()
         self._reach: Timers[int] = Timers()
+        self._returning_until: int | None = None
         self._unanswered: dict[Interest, None] = {}
         self._effects: list[ServerEffect] = []
         self._random = Random(seed)
@@ -118,7 +120,9 @@ class ServerMachine:
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due, in nanoseconds; None if nothing waits for the time."""
-        return earliest(self._relay.next_timeout(), self._leases.next_deadline(), self._reach.next_deadline())
+        return earliest(
+            self._relay.next_timeout(), self._leases.next_deadline(), self._reach.next_deadline(), self._returning_until
+        )
 
     def handle_timeout(self, now: int) -> None:
         """Does what is due: retransmissions (R11), leases that ran out, members that are out of reach."""
@@ -126,9 +130,24 @@ class ServerMachine:
             self._lose(self._sessions[session], "its lease ran out", now)
         for session in self._reach.expired(now):
             self._set_reach(self._sessions[session], False, now)
+        if self._returning_until is not None and self._returning_until <= now:
+            self._returning_until = None
+            self.catalogue.stop_awaiting(now)
         for file in self._relay.handle_timeout(now):
             self.catalogue.review(file, now)
         self._relay.serve_soon(now)
+
+    def restore(self, records: Iterable[FileRecord], clients: Collection[str], now: int) -> None:
+        """Takes up what was written down before a restart; comes before anything else.
+
+        Args:
+            records: of every file, oldest first.
+            clients: names of the clients that were connected: they have time to come back.
+            now: the time, in nanoseconds.
+        """
+        self.lost_clients.update(dict.fromkeys(clients))
+        self.catalogue.restore(records, clients, now)
+        self._returning_until = now + max(self.reach_ns, LEASE_NS_PER_MEMBER * len(clients))
 
     # -- membership
 

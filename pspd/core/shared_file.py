@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from pspd.core.courtesy import Courtesy
+from pspd.core.file_record import FileRecord, Phase
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.pending import Fetch
 from pspd.core.ranges import Range, RangeMap, RangeSet
@@ -30,15 +30,6 @@ def source_is_needed(*, divided_here: bool, is_complete: bool, min_holder_count:
     its clients have every chunk without it.
     """
     return not divided_here and not is_complete and min_holder_count < SAFE_HOLDERS
-
-
-class Phase(Enum):
-    """How far the server has taken a file."""
-
-    ANNOUNCED = "announced"
-    SEEDING = "seeding"
-    SEEDED = "seeded"
-    EXCHANGING = "exchanging"
 
 
 @dataclass(slots=True)
@@ -142,6 +133,28 @@ class SharedFile:
         self._unheld_count = len(self.shares)
         self.held = {name: manifest.whole_units_of(arrived) for name, arrived in self._arrived.items()}
         self._find_available()
+
+    @staticmethod
+    def restored(record: FileRecord, now: int) -> SharedFile:
+        """A file as the server knew it before it was restarted; nobody has been heard to hold any of it yet."""
+        file = SharedFile(record.manifest, record.source)
+        file.divide(record.manifest, list(record.owners), now)
+        file.phase, file.held_back = record.phase, record.held_back
+        if file.phase is not Phase.SEEDING:
+            file.seeded_at = now
+            for share in file.shares:
+                share.held = True
+                file._departed.setdefault(share.owner, RangeSet()).add(share.start, share.stop)
+            file._unheld_count = 0
+        if file.phase is Phase.EXCHANGING:
+            file.exchanging_at = now
+        return file
+
+    @property
+    def record(self) -> FileRecord:
+        """What is to be written down of it."""
+        owners = tuple(share.owner for share in self.shares)
+        return FileRecord(self.manifest, self.source, self.phase, self.held_back, owners)
 
     def shares_of(self, name: str) -> tuple[Range, ...]:
         """The ranges that a client is to get before the exchange; none of no chunks."""

@@ -25,15 +25,18 @@ from pspd.core.effects import (
     FileSuspected,
     InputDropped,
     Milestone,
+    SaveFile,
     StartExchange,
 )
+from pspd.core.file_record import Phase
 from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.parameters import MILLISECOND_NS, Parameters
 from pspd.core.server import REACH_NS, ServerMachine
-from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.daemon.launcher import Launcher
+from pspd.daemon.ledger import Ledger
 from pspd.errors import NotFound
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
@@ -43,6 +46,18 @@ from pspd.rpc.translate import MemberEvent
 from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2, status_service_pb2
 
+Event = (
+    ClientJoined
+    | ClientLost
+    | ClientReach
+    | FileDivided
+    | FileSeeded
+    | FileDeclined
+    | FileStalled
+    | FileResumed
+    | FileCompleted
+)
+"""What the log tells, and whoever follows the network hears of."""
 ID_DIGITS_MIN = 4
 
 log = logging.getLogger(__name__)
@@ -74,6 +89,7 @@ class NetworkDaemon:
         self._launcher = Launcher()
         self._events: dict[int, asyncio.Queue[MemberEvent]] = {}
         self._changed = asyncio.Event()
+        self._ledger: Ledger | None = None
         self._started_at = time.monotonic()
 
     @property
@@ -91,8 +107,28 @@ class NetworkDaemon:
         """The number of the UDP and the TCP port on which data moves."""
         return self._plane.port
 
+    def keep(self, ledger: Ledger) -> None:
+        """Goes on where the ledger says that the server was, and writes down there what changes from now on.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        records, clients = ledger.load()
+        self._machine.restore(records, clients, now_ns())
+        self._plane.pump()
+        if records:
+            log.info("files from before: %d; clients that were connected: %d", len(records), len(clients))
+        self._ledger = ledger
+
+    def close_ledger(self) -> None:
+        """From now on nothing is written down: when a server stops, its clients are to be waited for at its return."""
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+
     async def close(self) -> None:
         """Ends everything."""
+        self.close_ledger()
         self._plane.close()
         await self._launcher.stop()
 
@@ -108,10 +144,24 @@ class NetworkDaemon:
                     queue.put_nowait(effect)
             case InputDropped(reason, origin):
                 log.debug("dropped from %s: %s", origin, reason)
+            case SaveFile(record):
+                if self._ledger is not None:
+                    self._ledger.save_file(record)
             case _:
+                if self._ledger is not None:
+                    self._note_clients(effect, self._ledger)
                 log.info("%s", _told(effect))
                 self._changed.set()
                 self._changed = asyncio.Event()
+
+    def _note_clients(self, event: Event, ledger: Ledger) -> None:
+        match event:
+            case ClientJoined(name):
+                member = self._machine.members.get(name)
+                if member is not None and not member.source:
+                    ledger.client_joined(name)
+            case ClientLost(name):
+                ledger.client_left(name)
 
     async def changed(self, at_most_seconds: float) -> None:
         """Waits until a client or a file changes its state, or for a time."""
@@ -289,17 +339,7 @@ class NetworkDaemon:
         self._plane.pump()
 
 
-def _told(
-    event: ClientJoined
-    | ClientLost
-    | ClientReach
-    | FileDivided
-    | FileSeeded
-    | FileDeclined
-    | FileStalled
-    | FileResumed
-    | FileCompleted,
-) -> str:
+def _told(event: Event) -> str:
     """An event as a line for a person."""
     match event:
         case ClientJoined(name):

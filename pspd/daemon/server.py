@@ -10,6 +10,7 @@ import grpc
 
 from pspd.config import parse_address
 from pspd.core.parameters import SECOND_NS, Parameters
+from pspd.daemon.ledger import Ledger
 from pspd.daemon.network import NetworkDaemon
 from pspd.daemon.process import say_ready
 from pspd.errors import BadArgument, StorageError
@@ -17,6 +18,7 @@ from pspd.net.faults import Faults
 from pspd.net.sockets import bind_listener
 from pspd.rpc import servicers
 from pspd.rpc.server import serve
+from pspd.store.digests import blake3_digest
 from pspd.v1 import (
     cache_service_pb2_grpc,
     client_service_pb2_grpc,
@@ -62,7 +64,11 @@ async def run_server(
     reach_ns = int(reach_seconds * SECOND_NS)
     network = NetworkDaemon(parameters, cache_chunks, host, data_port, stopping, faults, reach_ns)
     try:
+        if port:
+            network.keep(_ledger_of(state_dir, port))
         server, network.address = await serve(listen, SERVICES, lambda server: _register(server, network))
+        if not port:
+            network.keep(_new_ledger(state_dir, parse_address(network.address)[1]))
         log.info(
             "control on %s, data on port %d, profile %s",
             network.address,
@@ -71,6 +77,7 @@ async def run_server(
         )
         say_ready(role="server", listen=network.address, data_port=network.data_port)
         await stopping.wait()
+        network.close_ledger()
         await server.stop(STOP_GRACE_SECONDS)
     finally:
         await network.close()
@@ -86,6 +93,18 @@ def _prepare(state_dir: Path) -> None:
         raise StorageError(
             f"cannot use {state_dir} as state folder: {error.strerror}: name another with --state-dir"
         ) from None
+
+
+def _ledger_of(state_dir: Path, port: int) -> Ledger:
+    """What a server on this control port wrote down: two servers may have one state folder."""
+    return Ledger(state_dir / f"server-{port}.db", blake3_digest)
+
+
+def _new_ledger(state_dir: Path, port: int) -> Ledger:
+    """For a server that took any port: what another wrote down that had this one before is not its own."""
+    for path in state_dir.glob(f"server-{port}.db*"):
+        path.unlink()
+    return _ledger_of(state_dir, port)
 
 
 def _register(server: grpc.aio.Server, network: NetworkDaemon) -> None:

@@ -24,6 +24,7 @@ from pspd.core.effects import (
     FileStalled,
     FileSuspected,
     InputDropped,
+    SaveFile,
     SendDatagram,
     ServerEffect,
     StartExchange,
@@ -48,6 +49,7 @@ ControlEffect = (
     | ClientJoined
     | ClientLost
     | ClientReach
+    | SaveFile
     | FileSuspected
     | FileDivided
     | FileSeeded
@@ -127,6 +129,7 @@ class ServerPlane:
                 | ClientJoined()
                 | ClientLost()
                 | ClientReach()
+                | SaveFile()
                 | FileSuspected()
                 | FileDivided()
                 | FileSeeded()

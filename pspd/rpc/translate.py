@@ -7,12 +7,13 @@ from itertools import pairwise
 
 from pspd.core.cache import Cache
 from pspd.core.effects import Assign, EndSession, FileSuspected, Milestone, StartExchange, address_text
+from pspd.core.file_record import Phase
 from pspd.core.manifest import CHUNK_BYTES, Digest, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.parameters import SECOND_NS, Order, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import ServerMachine
-from pspd.core.shared_file import Phase, SharedFile, Traffic
+from pspd.core.shared_file import SharedFile, Traffic
 from pspd.core.storage import Held
 from pspd.errors import BadArgument
 from pspd.v1 import membership_service_pb2 as membership

@@ -19,10 +19,11 @@ from pspd.core.effects import (
     SendDatagram,
     ServerEffect,
 )
+from pspd.core.file_record import Phase
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.ranges import RangeSet
 from pspd.core.server import ServerMachine
-from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.shared_file import SharedFile
 from pspd.core.wire import DATAGRAM_BYTES_MAX, Broadcast, decode_datagram
 from pspd.sim.hosts import Client
 from pspd.sim.seeding import Seeding
@@ -230,7 +231,7 @@ class Checks(Observer):
 
     def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:
         """Who is thought to be there and is not would be news to the server as well: then there is nothing to say."""
-        if file.stalled or not self.honest:
+        if file.stalled or not self.honest or server.catalogue.awaits_members:
             return
         held = RangeSet()
         for member in server.members.values():

@@ -28,6 +28,8 @@ from pspd.store.memory import MemoryStore
 FAULTS_NS_MAX = 30 * SECOND_NS
 LIVENESS_NS = 3600 * SECOND_NS
 """Once all is well, every client must have every file within so much virtual time."""
+DISKS_LOST = 1 / 3
+"""How many of the crashed servers come back without what they wrote down."""
 SETTLING_NS = 60 * SECOND_NS
 """How long the network is given to notice what healed, before a source comes to repair."""
 
@@ -277,7 +279,7 @@ class Scenario:
 
     def _crash_server(self, client: Client, duration_ns: int) -> None:
         if self.world.server is not None:
-            self.world.crash_server()
+            self.world.crash_server(disk_lost=self._random.random() < DISKS_LOST)
             self.world.clock.after(duration_ns // 3, self._restart_server)
 
     def _restart_server(self) -> None:

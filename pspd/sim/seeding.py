@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pspd.core.file_record import Phase
 from pspd.core.manifest import Manifest
 from pspd.core.parameters import MILLISECOND_NS
-from pspd.core.shared_file import Phase, SharedFile, source_is_needed
+from pspd.core.shared_file import SharedFile, source_is_needed
 from pspd.errors import PspError
 from pspd.sim.hosts import Access, Client
 from pspd.sim.world import World

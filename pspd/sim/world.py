@@ -9,6 +9,8 @@ from random import Random
 from pspd.core.effects import (
     Assign,
     ClientEffect,
+    ClientJoined,
+    ClientLost,
     CloseLink,
     Contribute,
     Deliver,
@@ -16,10 +18,12 @@ from pspd.core.effects import (
     FileSuspected,
     FinishFile,
     ReportMilestone,
+    SaveFile,
     SendDatagram,
     ServerEffect,
     StartExchange,
 )
+from pspd.core.file_record import FileRecord
 from pspd.core.manifest import FileId
 from pspd.core.parameters import SECOND_NS, Parameters
 from pspd.core.server import ServerMachine
@@ -79,6 +83,8 @@ class World:
         self.observers: list[Observer] = []
         self.transport = Transport(self, server_rate)
         self.server_life = 0
+        self._records: dict[FileId, FileRecord] = {}  # what the server wrote down
+        self._noted_clients: dict[str, None] = {}
         self._cache_chunks = cache_chunks
         self._server: ServerMachine | None = None
         self._server_touched = True
@@ -113,16 +119,20 @@ class World:
     # -- the server's life
 
     def boot_server(self) -> None:
-        """The server starts, and knows nothing."""
+        """The server starts, and knows what it wrote down."""
         self._server = ServerMachine(
             self.parameters, self._cache_chunks, self.content.digest, self.random.getrandbits(32)
         )
+        self._server.restore(self._records.values(), self._noted_clients, self.now)
         self._server_wakes_at = None
         self._renew_leases(self.server_life)
 
-    def crash_server(self) -> None:
-        """The server is gone, with all that it knew; its clients notice by their connections."""
+    def crash_server(self, *, disk_lost: bool) -> None:
+        """The server is gone, and what it wrote down may be gone as well; its clients notice by their connections."""
         self._server, self.server_life = None, self.server_life + 1
+        if disk_lost:
+            self._records.clear()
+            self._noted_clients.clear()
         self._by_session.clear()
         for client in self.clients.values():
             if client.alive and client.session:
@@ -357,6 +367,12 @@ class World:
                 self.transport.deliver(effect)
             case Assign(session) | StartExchange(session) | FileSuspected(session) | EndSession(session):
                 self._tell(session, effect)
+            case SaveFile(record):
+                self._records[record.file_id] = record
+            case ClientJoined(name) if not self.clients[name].source:
+                self._noted_clients[name] = None
+            case ClientLost(name):
+                self._noted_clients.pop(name, None)
             case CloseLink(session):
                 if (client := self.client_of(session)) is not None:
                     self.transport.cut_link(client)

@@ -9,9 +9,10 @@ import pytest
 
 from pspd.core import fetching
 from pspd.core.effects import FileSuspected
+from pspd.core.file_record import Phase
 from pspd.core.manifest import Manifest
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Parameters
-from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.shared_file import SharedFile
 from pspd.core.wire import Frame
 from tests.core.ether import Effect, Ether, Peer, sample_bytes
 

@@ -24,10 +24,11 @@ from pspd.core.effects import (
     ReportMilestone,
     SendDatagram,
 )
+from pspd.core.file_record import Phase
 from pspd.core.manifest import CHUNK_BYTES, Manifest
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
 from pspd.core.server import LEASE_NS
-from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.shared_file import SharedFile
 from pspd.core.wire import Broadcast, DropReason, Frame, decode_datagram
 from tests.core.ether import Effect, Ether, Peer, sample_bytes
 

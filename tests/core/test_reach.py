@@ -15,12 +15,13 @@ from pspd.core.effects import (
     Milestone,
     ServerHeard,
 )
+from pspd.core.file_record import Phase
 from pspd.core.manifest import Manifest
 from pspd.core.members import Member
 from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import LEASE_NS, REACH_NS
-from pspd.core.shared_file import Phase, SharedFile
+from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.core.wire import Hello
 from tests.core.bench import Bench

@@ -15,9 +15,9 @@ from pspd.core.effects import (
     ServerEffect,
     StartExchange,
 )
+from pspd.core.file_record import Phase
 from pspd.core.parameters import SECOND_NS
 from pspd.core.ranges import Range, RangeSet
-from pspd.core.shared_file import Phase
 from pspd.core.storage import Held
 from pspd.errors import WrongState
 from tests.core.bench import Bench

@@ -23,10 +23,10 @@ from pspd.core.effects import (
     StartExchange,
     address_text,
 )
+from pspd.core.file_record import Phase
 from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
 from pspd.core.ranges import Range
 from pspd.core.server import LEASE_NS, REACH_NS, ServerMachine
-from pspd.core.shared_file import Phase
 from pspd.core.wire import (
     Hello,
     HelloAck,

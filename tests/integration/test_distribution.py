@@ -84,16 +84,60 @@ def test_a_lost_share_stalls_the_file_until_it_comes_back(network: Network, tmp_
     network.until("the file is complete", lambda: network.file("file.bin")["state"] == "complete")
 
 
-def test_a_restarted_server_is_told_of_the_file_again(network: Network, tmp_path: Path) -> None:
-    """The server keeps nothing, not even names: seeding again goes on from what the clients hold."""
+def test_a_server_that_is_killed_while_a_file_is_seeded_goes_on_by_itself(network: Network, tmp_path: Path) -> None:
+    before = network.server()
+    names = network.clients(3)
+    source = random_file(tmp_path / "file.bin", BIG_BYTES)
+    with start_seed(network, source) as seed:
+        network.until("it is being seeded", lambda: bool(network.status()["files"]))
+        before.kill()
+        network.restarted_server(before)
+        assert seed.wait(60) == 0
+    network.await_copies(source, names)
+
+
+def test_one_that_is_killed_when_the_source_has_gone_does_so_too(network: Network, tmp_path: Path) -> None:
+    before = network.server()
+    names = network.clients(3)
+    source = random_file(tmp_path / "file.bin", BIG_BYTES)
+    network.ctl("seed", source, "--clients", 3, "--hold")
+    before.kill()
+    network.restarted_server(before)
+    assert network.file("file.bin")["state"] == "seeded"
+    network.ctl("release", "file.bin")
+    network.await_copies(source, names)
+    network.until("the file is complete", lambda: network.file("file.bin")["state"] == "complete")
+
+
+def test_one_whose_state_is_lost_is_told_of_the_file_again(network: Network, tmp_path: Path) -> None:
+    """Who holds what is with the clients: seeding again goes on from there."""
     before = network.server()
     names = network.clients(3)
     source = random_file(tmp_path / "file.bin", BIG_BYTES)
     network.ctl("seed", source, "--clients", 3)
     before.kill()
+    for path in (network.folder / "server").iterdir():
+        path.unlink()
     network.restarted_server(before)
+    assert network.status()["files"] == []
     network.ctl("seed", source, "--clients", 3, "--wait")
     network.await_copies(source, names)
+
+
+def test_nobody_who_was_connected_is_taken_for_lost_by_a_server_that_is_back(network: Network, tmp_path: Path) -> None:
+    before = network.server("--reach", 6)
+    clients = {name: network.client(name) for name in "abc"}
+    source = random_file(tmp_path / "file.bin", 300_000)
+    network.ctl("seed", source, "--clients", 3, "--hold")
+    before.kill()
+    clients["c"].kill()
+    network.restarted_server(before, "--reach", 6)
+    network.ctl("release", "file.bin")
+    network.until("it is noticed who does not come back", lambda: network.file("file.bin")["state"] == "stalled")
+    [missing] = network.file("file.bin")["missing_ranges"]
+    assert missing["last_holder"] == "c"
+    network.client("c")
+    network.await_copies(source, "abc")
 
 
 def test_two_files_at_once(network: Network, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from pspd.core.cache import Cache
 from pspd.core.effects import Assign, EndSession, FileSuspected, Milestone, StartExchange
+from pspd.core.file_record import Phase
 from pspd.core.manifest import DIGEST_BYTES, Manifest
 from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import REACH_NS, ServerMachine
-from pspd.core.shared_file import Phase, SharedFile, Traffic
+from pspd.core.shared_file import SharedFile, Traffic
 from pspd.core.storage import Held
 from pspd.core.wire import Hello, encode_datagram
 from pspd.errors import BadArgument, BadName

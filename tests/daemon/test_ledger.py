@@ -1,0 +1,108 @@
+"""What a server writes down survives it; what cannot be read or written costs no more than that."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pspd.core.file_record import FileRecord, Phase
+from pspd.core.manifest import Manifest
+from pspd.daemon.ledger import Ledger
+from pspd.errors import StorageError
+from pspd.store.digests import blake3_digest
+
+
+def record_of(name: str, size_bytes: int = 10_000, phase: Phase = Phase.SEEDING) -> FileRecord:
+    def read_at(offset: int, length: int) -> bytes:
+        return bytes(length)
+
+    manifest = Manifest.build(name, size_bytes, read_at, blake3_digest).divided(3, read_at, blake3_digest)
+    return FileRecord(manifest, "source", phase, held_back=True, owners=("a", "b", "ü"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "server.db"
+
+
+def test_files_and_clients_are_there_again_in_their_order(path: Path) -> None:
+    files = [record_of(name) for name in ("z", "ä", "m")]
+    ledger = Ledger(path, blake3_digest)
+    for file in files:
+        ledger.save_file(file)
+    for name in ("b", "a", "gone", "a"):
+        ledger.client_joined(name)
+    ledger.client_left("gone")
+    ledger.client_left("never there")
+    ledger.close()
+    assert Ledger(path, blake3_digest).load() == (files, ["a", "b"])
+
+
+def test_the_last_word_counts(path: Path) -> None:
+    first, other = record_of("first"), record_of("other")
+    last = replace(first, phase=Phase.EXCHANGING, held_back=False, owners=("c", "b", "a"), source="another")
+    ledger = Ledger(path, blake3_digest)
+    for file in (first, other, last):
+        ledger.save_file(file)
+    ledger.close()
+    assert Ledger(path, blake3_digest).load() == ([last, other], [])
+
+
+def test_a_record_is_in_the_database_as_soon_as_it_is_saved(path: Path, tmp_path: Path) -> None:
+    """Copies of the files, as they are on the disk, stand for a server that was killed at that moment."""
+    ledger = Ledger(path, blake3_digest)
+    ledger.save_file(record_of("f"))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for part in tmp_path.glob("server.db*"):
+        (copy / part.name).write_bytes(part.read_bytes())
+    ledger.close()
+    assert Ledger(copy / "server.db", blake3_digest).load() == ([record_of("f")], [])
+
+
+def test_only_one_server_uses_it(path: Path) -> None:
+    ledger = Ledger(path, blake3_digest)
+    with pytest.raises(StorageError, match=r"locked.*--state-dir"):
+        Ledger(path, blake3_digest)
+    ledger.close()
+    Ledger(path, blake3_digest)
+
+
+def test_what_is_no_ledger_is_refused_and_left_alone(path: Path) -> None:
+    path.write_bytes(b"something else, of which somebody may be in need" * 100)
+    with pytest.raises(StorageError, match="move it away"):
+        Ledger(path, blake3_digest)
+    assert path.read_bytes().startswith(b"something else")
+
+
+def test_nor_one_of_another_version(path: Path) -> None:
+    Ledger(path, blake3_digest).close()
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(StorageError, match="another version"):
+        Ledger(path, blake3_digest)
+
+
+def test_a_bad_record_costs_that_file_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger(path, blake3_digest)
+    for name in ("good", "bad"):
+        ledger.save_file(record_of(name))
+    ledger.close()
+    with sqlite3.connect(path) as database:
+        bad = record_of("bad").file_id
+        database.execute("UPDATE files SET manifest = substr(manifest, 1, 40) WHERE file_id = ?", (bad,))
+    database.close()
+    assert Ledger(path, blake3_digest).load() == ([record_of("good")], [])
+    assert "left out" in caplog.text
+
+
+def test_a_disk_that_fails_is_told_and_the_server_goes_on(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger(path, blake3_digest)
+    ledger.close()
+    ledger.save_file(record_of("f"))
+    ledger.client_joined("a")
+    assert caplog.text.count("a restarted server will not know this") == 2
