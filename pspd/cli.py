@@ -69,7 +69,7 @@ def cli() -> None:
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=None,
-    help="Never holds file data.",
+    help="What it knows of files and clients, for its next start; never file data.",
 )
 @click.option("--cache", default=None, metavar="SIZE", help="64MiB, 100KiB, or auto for 1 KiB per client.")
 @click.option(

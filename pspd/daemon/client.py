@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
+from pspd.core.manifest import FileId
 from pspd.core.members import validate_client_name
 from pspd.daemon.member import MemberDaemon
 from pspd.daemon.process import first_of, say_ready
+from pspd.errors import StorageError
 from pspd.net.faults import Faults
 from pspd.rpc.client import open_channel
 from pspd.store.digests import blake3_digest
 from pspd.store.disk import DiskStore
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +81,25 @@ async def _leave_when(stopping: asyncio.Event, members: list[MemberDaemon]) -> N
 
 def _open(channel: grpc.aio.Channel, server: str, plan: ClientPlan, faults: Faults | None) -> MemberDaemon:
     store = DiskStore(plan.folder, blake3_digest)
-    return MemberDaemon(channel, server, plan.name, store.instance_id, store, faults=faults)
+    return MemberDaemon(
+        channel, server, plan.name, store.instance_id, store, faults=faults, on_finished=_flusher(store, plan.name)
+    )
+
+
+def _flusher(store: DiskStore, name: str) -> Callable[[FileId], None]:
+    """What brings each finished file to the disk, in a thread: a large one takes seconds, and others wait for us."""
+    flushes: set[asyncio.Task[None]] = set()
+
+    async def flush(file_id: FileId) -> None:
+        try:
+            await asyncio.to_thread(store.flush_of(file_id))
+            store.flushed(file_id)
+        except StorageError as error:
+            log.warning("%s: %s: it is verified after the next start of the machine", name, error)
+
+    def begin(file_id: FileId) -> None:
+        task = asyncio.ensure_future(flush(file_id))
+        flushes.add(task)
+        task.add_done_callback(flushes.discard)
+
+    return begin

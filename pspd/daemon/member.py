@@ -61,6 +61,7 @@ class MemberDaemon:
         instance_id: who comes back under its name is known by it.
         storage: its files.
         source: it holds a file whole and wants none.
+        on_finished: told of each file that has become visible.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class MemberDaemon:
         *,
         source: bool = False,
         faults: Faults | None = None,
+        on_finished: Callable[[FileId], None] = lambda _: None,
     ) -> None:
         self.name = name
         self.session = 0
@@ -82,6 +84,7 @@ class MemberDaemon:
         self._instance_id = instance_id
         self._storage = storage
         self._source = source
+        self._on_finished = on_finished
         self._leaving = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._suspects: dict[FileId, None] = {}
@@ -286,6 +289,7 @@ class MemberDaemon:
             self._decline(self.session, file_id, str(error))
             return
         log.info("%s: %s is complete", self.name, name)
+        self._on_finished(file_id)
         self.machine.file_finished(file_id)
         self.plane.pump()
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
 
@@ -20,12 +21,21 @@ from pspd.core.manifest import STORE_FOLDER, Digest, FileId, Manifest
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import FileSlice, Held, Written
 from pspd.errors import IntegrityError, StorageError
-from pspd.store.folder import boot_id, instance_of, is_same_file, lock_folder, plain_state, publish_file
+from pspd.store.folder import (
+    boot_id,
+    instance_of,
+    is_same_file,
+    lock_folder,
+    plain_state,
+    publish_file,
+    remove_file,
+    sync_folder,
+)
 from pspd.store.intake import Intake
 from pspd.store.journal import Journal
 from pspd.store.messages import failed, name_conflict, not_begun, not_verified
 from pspd.store.open_files import FileBytes, OpenFiles
-from pspd.store.records import UNVERIFIED, VERIFIED_FROM_DISK, Mark, Records
+from pspd.store.records import ON_DISK, TORN, UNVERIFIED, Mark, Records
 
 _LOG = logging.getLogger(__name__)
 
@@ -196,6 +206,34 @@ class DiskStore:
         file.place = _Place.VISIBLE
         self._remove_work(file_id)
 
+    def flush_of(self, file_id: FileId) -> Callable[[], None]:
+        """What waits until a finished file is on the disk, whatever happens to the machine then; for any thread.
+
+        Say :meth:`flushed` when it has returned. It raises ``StorageError`` if the disk fails.
+        """
+        path, fd = self._file(file_id).saved.path, os.dup(self._file(file_id).saved.fd)
+
+        def flush() -> None:
+            try:
+                os.fsync(fd)
+                sync_folder(path.parent)
+            except OSError as error:
+                raise failed("flush", path, error) from None
+            finally:
+                os.close(fd)
+
+        return flush
+
+    def flushed(self, file_id: FileId) -> None:
+        """A finished file is on the disk: it need not be read again after the machine was restarted.
+
+        Raises:
+            StorageError: that cannot be noted.
+        """
+        file = self._files.get(file_id)
+        if file is not None and file.place is _Place.VISIBLE and file.saved.is_as_seen:
+            self._records.save_mark(file_id, _mark(file.intake.manifest, os.fstat(file.saved.fd), ON_DISK))
+
     def verify(self, file_id: FileId) -> None:
         """See ``Storage.verify``. A finished file that is not right any more is the user's: it is left alone.
 
@@ -234,7 +272,9 @@ class DiskStore:
 
     def _load(self) -> None:
         all_taken_up = True
+        seen: set[FileId] = set()
         for manifest in self._records.manifests():
+            seen.add(manifest.file_id)
             try:
                 mark = self._records.mark(manifest.file_id)
                 file = self._finished(manifest, mark) if mark is not None else self._resumed(manifest)
@@ -245,34 +285,65 @@ class DiskStore:
                 if file is not None:
                     self._files[manifest.file_id] = file
         if all_taken_up and not self._same_boot:
-            # Everything was verified again: from here on the journals can be trusted.
+            # Everything was verified again: from here on the journals can be trusted, those that are left.
+            self._records.remove_strays("held", seen)
             self._records.save_boot(self._boot)
             self._same_boot = True
 
     def _finished(self, manifest: Manifest, mark: Mark) -> _File | None:
         """A file that was finished, as far as it is still what it was; None if nothing of it is left."""
-        self._remove_work(manifest.file_id)
         visible = self._folder / manifest.name
         state = plain_state(visible)
+        if state is None and mark.boot_id == TORN:
+            return self._resumed(manifest)
+        self._remove_work(manifest.file_id)
         if state is None:
             _LOG.warning("%s was removed, and is forgotten", visible)
             self._records.remove(manifest.file_id, "done", "manifest")
             return None
         file = self._visible_file(manifest)
         unchanged = (state.st_size, state.st_mtime_ns) == (mark.size_bytes, mark.mtime_ns)
-        if unchanged and mark.boot_id in (VERIFIED_FROM_DISK, self._boot):
+        if unchanged and mark.boot_id in (ON_DISK, self._boot):
             file.intake.take_up(RangeSet([Range(0, manifest.chunk_count)]), ())
             return file
         file.intake.verify_all()
         if file.intake.complete and state.st_size == manifest.size_bytes:
-            boot = VERIFIED_FROM_DISK if unchanged else self._boot
+            boot = ON_DISK if unchanged else self._boot
             self._records.save_mark(manifest.file_id, _mark(manifest, state, boot))
             return file
+        if self._went_down_with(mark, state):
+            return self._taken_back(manifest)
         _LOG.warning("%s was changed, and is no longer complete", visible)
         file.place = _Place.ALTERED
         return file
 
-    def _resumed(self, manifest: Manifest) -> _File:
+    def _went_down_with(self, mark: Mark | None, state: os.stat_result) -> bool:
+        """Whether the machine went down before a finished file was on the disk, and nobody has changed it since.
+
+        Who changes a file does so after it was finished; a machine that goes down sets no later time.
+        """
+        if mark is None or mark.boot_id == TORN:
+            return mark is not None
+        return mark.boot_id not in (ON_DISK, UNVERIFIED, self._boot) and state.st_mtime_ns <= mark.mtime_ns
+
+    def _taken_back(self, manifest: Manifest) -> _File:
+        """A finished file whose bytes had not reached the disk when the machine went down: it is to be written again.
+
+        Nobody but us can have done this to it, and under its own name it would be taken for the file.
+        """
+        visible = self._folder / manifest.name
+        _LOG.warning("%s had not reached the disk whole: what is wrong is fetched again", visible)
+        self._open_files.close(visible)
+        Journal(self._records.path(manifest.file_id, "held"), self._open_files).rewrite(
+            RangeSet([Range(0, manifest.chunk_count)])
+        )
+        try:
+            os.rename(visible, self._records.path(manifest.file_id, "part"))
+        except OSError as error:
+            raise failed("take back", visible, error) from None
+        return self._resumed(manifest, may_trust=False)
+
+    def _resumed(self, manifest: Manifest, *, may_trust: bool = True) -> _File:
         """A file that is to be written, with whatever is there of it."""
         file_id = manifest.file_id
         self._records.remove(file_id, "done")
@@ -284,12 +355,15 @@ class DiskStore:
         whole = all(sum(manifest.byte_span(*span)) <= saved_bytes for span in journalled)
         # Whoever wrote to the part after the journal's last entry may have been somebody else.
         in_order = part.mtime_ns <= journal.mtime_ns
-        if self._same_boot and whole and in_order:
+        if may_trust and self._same_boot and whole and in_order:
             file.intake.take_up(journalled, ())
         else:
             file.intake.take_up(RangeSet(), journalled)
         if not flawless or not in_order or file.intake.verified != journalled:
             journal.rewrite(file.intake.verified)
+        visible = self._folder / manifest.name
+        if not file.intake.complete and is_same_file(visible, part.path):
+            remove_file(visible)  # the machine went down between the name and the bytes
         part.see()
         return file
 
@@ -311,6 +385,9 @@ class DiskStore:
                 self._records.save_mark(manifest.file_id, _mark(manifest, state, self._boot))
                 self._remove_work(manifest.file_id)
                 return file
+        if state is not None and self._went_down_with(self._records.mark(manifest.file_id), state):
+            self._records.save_manifest(manifest)
+            return self._taken_back(manifest)
         raise self._conflict(manifest)
 
     def _visible_file(self, manifest: Manifest) -> _File:

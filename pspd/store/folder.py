@@ -66,6 +66,19 @@ def publish_file(path: Path, visible: Path) -> None:
         os.rename(path, visible)
 
 
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def plain_state(path: Path) -> os.stat_result | None:
     """The state of a plain file; None if there is none, or something else bears its name."""
     try:
@@ -93,19 +106,21 @@ def lock_folder(folder: Path, lock: Path) -> int:
     except OSError as error:
         raise failed("lock", lock, error) from None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(fd, _OWNER_BYTES_MAX, 0).decode("ascii", "replace")
+            raise WrongState(
+                f"folder {folder} is in use by another client: {owner or 'process unknown'}:"
+                " give this one a folder of its own with --dir"
+            ) from None
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"process {os.getpid()}".encode(), 0)
-    except BlockingIOError:
-        owner = os.pread(fd, _OWNER_BYTES_MAX, 0).decode("ascii", "replace")
+    except BaseException as error:
         os.close(fd)
-        raise WrongState(
-            f"folder {folder} is in use by another client: {owner or 'process unknown'}:"
-            " give this one a folder of its own with --dir"
-        ) from None
-    except OSError as error:
-        os.close(fd)
-        raise failed("lock", lock, error) from None
+        if isinstance(error, OSError):
+            raise failed("lock", lock, error) from None
+        raise
     return fd
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.errors import PspError
 from pspd.store.folder import remove_file, replace_file
 
-VERIFIED_FROM_DISK = ""
-"""Stands for the boot in a mark once the bytes are known to have survived one."""
+ON_DISK = ""
+"""Stands for the boot in a mark once the bytes are known to be on the disk, whatever happens to the machine."""
 UNVERIFIED = "unverified"
 """Stands for the boot in a mark while nothing is known of the bytes: they are verified when next read."""
+TORN = "torn"
+"""Stands for the boot in a mark that cannot be read."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Mark:
         name: the file's name in the client's folder.
         size_bytes: its size.
         mtime_ns: when it was last changed.
-        boot_id: the boot within which it was written, or ``VERIFIED_FROM_DISK``, or ``UNVERIFIED``.
+        boot_id: the boot within which it was written, or ``ON_DISK``, or ``UNVERIFIED``.
     """
 
     name: str
@@ -131,15 +133,15 @@ class Records:
         replace_file(self.path(manifest.file_id, "manifest"), encode_manifest(manifest))
 
     def mark(self, file_id: FileId) -> Mark | None:
-        """The mark of a finished file; None if there is none that can be read."""
+        """The mark of a finished file; None if there is none. One that is torn says only that the file was finished."""
         path = self.path(file_id, "done")
         try:
             return Mark.decode(path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            _LOG.warning("%s is ignored: %s", path, error)
-            return None
+            _LOG.warning("%s is torn: %s", path, error)
+            return Mark("", size_bytes=0, mtime_ns=0, boot_id=TORN)
 
     def save_mark(self, file_id: FileId, mark: Mark) -> None:
         """Marks a file as finished, in place of its mark of before.
@@ -157,6 +159,17 @@ class Records:
         """
         for suffix in suffixes:
             remove_file(self.path(file_id, suffix))
+
+    def remove_strays(self, suffix: str, file_ids: Collection[FileId]) -> None:
+        """Removes what is kept under a suffix of any other file than these.
+
+        Raises:
+            StorageError: something cannot be removed.
+        """
+        kept = {file_id.hex() for file_id in file_ids}
+        for path in self._work.glob(f"*.{suffix}"):
+            if path.stem not in kept:
+                remove_file(path)
 
     def boot(self) -> str:
         """The boot within which all that is recorded of saved bytes is true; empty if that is not known."""
