@@ -97,6 +97,18 @@ class Daemon:
         self._end_expected = True
         self._process.send_signal(number)
 
+    def may_end(self) -> None:
+        """From now on its end is no surprise."""
+        self._end_expected = True
+
+    def pause(self) -> None:
+        """Has it do nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Has it go on after a pause; does no harm otherwise."""
+        self._process.send_signal(signal.SIGCONT)
+
     def wait(self, seconds: float = STOP_SECONDS) -> int:
         """Waits for its end; returns its exit code, negative for a signal.
 
@@ -170,12 +182,16 @@ class Network:
         joins = ("--server", self.address, "--dir", self.folder / name, "--name", name)
         return self._start(name, host or self.host, ("client", *joins, *args))
 
+    def launch_client(self, name: str, *args: object, host: Host | None = None) -> Daemon:
+        """Starts a client and waits for nothing."""
+        joins = ("--server", self.address, "--dir", self.folder / name, "--name", name)
+        return self._launch(name, host or self.host, ("client", *joins, *args))
+
     def clients(self, count: int, *args: object) -> list[str]:
         """Starts clients ``c0``, ``c1``, ... all at once; returns their names when all are ready."""
         names = [f"c{index}" for index in range(count)]
         for name in names:
-            joins = ("--server", self.address, "--dir", self.folder / name, "--name", name)
-            self._launch(name, self.host, ("client", *joins, *args))
+            self.launch_client(name, *args)
         self.until(f"{count} clients are ready", lambda: all(d.ready or d.read_ready() for d in self._daemons))
         return names
 

@@ -1,0 +1,349 @@
+"""Chaos: a server and clients as real processes on hosts of their own, while things go wrong.
+
+In each round a fresh network distributes files of random sizes. Meanwhile clients and the server are killed, stopped
+and started again, hosts are unplugged, datagrams and segments are lost, disks fill up, bytes change behind a client's
+back, clients stop reading, come late, or leave for good. Then everything heals, except that who left stays away; and
+every file must be whole and right at every client that is there, within a limit. What only those had who left is
+seeded again, as a user would. The seed decides what is done; when, the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from random import Random
+
+from tests.lab.network import Lab, obstacle
+from tests.support.daemons import BIN, Daemon, Network
+from tests.support.files import random_file, sha256
+from tests.support.hosts import Host, kill_group
+
+KIB, MIB = 1024, 1024 * 1024
+SIZES = (0, 1, 1024, 100 * KIB, 3 * MIB + 17, 20 * MIB, 60 * MIB)
+DISK_MIB = 300
+CLASSIC_BYTES_MAX = 200 * KIB
+"""The classic profile moves a chunk per round trip: large files are not for a round of it."""
+FAULTS_SECONDS = 25.0
+HEALING_SECONDS = 240.0
+"""How long everything may take once all is well: leases and timeouts of half a minute among it."""
+
+
+class Failed(Exception):
+    """Something did not hold."""
+
+
+class Round:
+    """One network, its files and its faults."""
+
+    def __init__(self, lab: Lab, network: Network, dice: Random, faults: Counter[str]) -> None:
+        self._lab = lab
+        self._network = network
+        self._dice = dice
+        self._faults = faults
+        self._profile = "classic" if dice.random() < 0.15 else "fast"
+        self._cache = dice.choice(["100KiB", "1MiB", "64MiB"])
+        self._hosts: dict[str, Host] = {}
+        self._clients: dict[str, Daemon] = {}
+        self._sources: list[Path] = []
+        self._seeds: list[subprocess.Popen[bytes]] = []
+        self._undo: list[tuple[float, Callable[[], None]]] = []
+        self._server: Daemon
+        self.delivered_bytes = 0
+
+    def run(self) -> None:
+        """Faults, healing, checks.
+
+        Raises:
+            Failed: with what is wrong.
+        """
+        self._start()
+        try:
+            self._break_things()
+            self._heal()
+            self._check()
+        finally:
+            for seed in self._seeds:
+                kill_group(seed)
+
+    # -- the network
+
+    def _start(self) -> None:
+        self._server = self._network.server("--profile", self._profile, "--cache", self._cache)
+        hosts = self._lab.hosts[1:]
+        for index, host in enumerate(hosts):
+            name = f"c{index}"
+            self._hosts[name] = host
+            if index < len(hosts) - 1:  # the last comes late, or never
+                self._clients[name] = self._network.client(name, host=host)
+                self._clients[name].may_end()
+        sizes = [size for size in SIZES if self._profile == "fast" or size <= CLASSIC_BYTES_MAX]
+        for index in range(self._dice.randint(1, 3)):
+            size = self._dice.choice(sizes)
+            source = random_file(self._network.folder / f"f{index}.bin", size, seed=self._dice.randrange(2**30))
+            self._sources.append(source)
+            self._seed(source)
+
+    def _seed(self, source: Path) -> None:
+        command = [BIN / "pspctl", "seed", source, "-q"]
+        self._seeds.append(
+            self._lab.hosts[0].popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self._network.environment
+            )
+        )
+
+    def _server_is_back(self) -> None:
+        if not self._server.alive:
+            self._server = self._network.restarted_server(
+                self._server, "--profile", self._profile, "--cache", self._cache
+            )
+
+    def _is_back(self, name: str) -> None:
+        if name in self._clients and not self._clients[name].alive:
+            self._launch(name)
+
+    def _launch(self, name: str) -> None:
+        """Starts a client. It may end by itself: without a server, or when its disk is full."""
+        client = self._clients[name] = self._network.launch_client(name, host=self._hosts[name])
+        client.may_end()
+
+    # -- what goes wrong
+
+    def _break_things(self) -> None:
+        kinds: list[Callable[[str], None]] = [
+            self._kill_client,
+            self._kill_client,
+            self._stop_client,
+            self._pause_client,
+            self._kill_server,
+            self._unplug,
+            self._lose_datagrams,
+            self._lose_segments,
+            self._fill_disk,
+            self._change_bytes,
+            self._seed_again,
+            self._come_late,
+            self._leave_for_good,
+        ]
+        end = time.monotonic() + FAULTS_SECONDS
+        while time.monotonic() < end:
+            self._dice.choice(kinds)(self._dice.choice(list(self._clients)))
+            pause = time.monotonic() + self._dice.uniform(0.0, 2.0)
+            while time.monotonic() < pause:
+                self._undo_due()
+                time.sleep(0.02)
+
+    def _undo_due(self, *, everything: bool = False) -> None:
+        due = [entry for entry in self._undo if everything or entry[0] <= time.monotonic()]
+        self._undo = [entry for entry in self._undo if entry not in due]
+        for _, undo in due:
+            undo()
+
+    def _for_a_while(self, kind: str, at_most_seconds: float, undo: Callable[[], None]) -> None:
+        self._faults[kind] += 1
+        self._undo.append((time.monotonic() + self._dice.uniform(0.1, at_most_seconds), undo))
+
+    def _kill_client(self, name: str) -> None:
+        self._clients[name].kill()
+        self._for_a_while("client killed", 3.0, lambda: self._is_back(name))
+
+    def _stop_client(self, name: str) -> None:
+        if self._clients[name].alive:
+            self._clients[name].signal(signal.SIGTERM)
+            self._for_a_while("client stopped", 3.0, lambda: self._is_back(name))
+
+    def _pause_client(self, name: str) -> None:
+        client = self._clients[name]
+        if client.alive:
+            client.pause()
+            self._for_a_while("client paused", 8.0, lambda: client.go_on() if client.alive else None)
+
+    def _kill_server(self, _: str) -> None:
+        self._server.kill()
+        self._for_a_while("server killed", 3.0, self._server_is_back)
+
+    def _unplug(self, name: str) -> None:
+        self._lab.partition(self._hosts[name])
+        at_most_seconds = 40.0 if self._dice.random() < 0.2 else 8.0
+        self._for_a_while("host unplugged", at_most_seconds, lambda: self._lab.heal(self._hosts[name]))
+
+    def _lose_datagrams(self, name: str) -> None:
+        self._lab.loss(self._hosts[name], self._dice.choice([5, 30, 100]))
+        self._for_a_while("datagrams lost", 6.0, lambda: self._lab.loss(self._hosts[name], 0))
+
+    def _lose_segments(self, name: str) -> None:
+        self._lab.loss(self._hosts[name], self._dice.choice([2, 10]), protocol="tcp")
+        self._for_a_while("segments lost", 6.0, lambda: self._lab.loss(self._hosts[name], 0, protocol="tcp"))
+
+    def _fill_disk(self, name: str) -> None:
+        ballast = self._network.folder / name / ".ballast"
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(MIB))
+        self._for_a_while("disk full", 4.0, lambda: self._disk_has_room(name))
+
+    def _disk_has_room(self, name: str) -> None:
+        (self._network.folder / name / ".ballast").unlink(missing_ok=True)
+        self._is_back(name)  # who has no room ends with an error, and is started again
+
+    def _change_bytes(self, name: str) -> None:
+        parts = [path for path in (self._network.folder / name / ".psp").glob("*.part") if path.stat().st_size]
+        if parts:
+            part = self._dice.choice(parts)
+            with contextlib.suppress(OSError), part.open("r+b") as file:
+                file.seek(self._dice.randrange(part.stat().st_size))
+                file.write(b"\x55")
+                self._faults["bytes changed"] += 1
+
+    def _seed_again(self, _: str) -> None:
+        self._seed(self._dice.choice(self._sources))
+        self._faults["seeded again"] += 1
+
+    def _come_late(self, _: str) -> None:
+        late = [name for name in self._hosts if name not in self._clients]
+        if late and len(self._clients) == len(self._hosts) - 1:
+            self._launch(late[0])
+            self._faults["client came late"] += 1
+
+    def _leave_for_good(self, name: str) -> None:
+        if len(self._clients) == len(self._hosts) and self._dice.random() < 0.3:
+            client = self._clients.pop(name)
+            if client.alive:
+                client.go_on()
+                client.signal(signal.SIGTERM)
+            self._faults["client left for good"] += 1
+
+    # -- and then
+
+    def _heal(self) -> None:
+        self._undo_due(everything=True)
+        self._server_is_back()
+        for name in self._clients:
+            self._is_back(name)
+
+    def _check(self) -> None:
+        deadline = time.monotonic() + HEALING_SECONDS
+        while undone := self._undone():
+            if time.monotonic() > deadline:
+                raise Failed(f"not within {HEALING_SECONDS:.0f} s: {'; '.join(undone)}")
+            self._repair()
+            time.sleep(0.5)
+        for source in self._sources:
+            wrong = [name for name in self._clients if sha256(self._network.copy(name, source.name)) != sha256(source)]
+            if wrong:
+                raise Failed(f"{source.name} is wrong at {wrong}")
+        for log in self._network.folder.glob("*.log"):
+            if "Traceback" in log.read_text(errors="replace"):
+                raise Failed(f"{log.name} has a stack trace")
+
+    def _undone(self) -> list[str]:
+        """What is not yet as it must be. Clients that ended meanwhile, as their disk was full, are started again."""
+        self._server_is_back()
+        found = []
+        for name, client in self._clients.items():
+            if not client.alive:
+                self._is_back(name)
+                found.append(f"{name} has ended")
+        status = self._network.status()
+        files = {file["name"]: file for file in status["files"]}
+        for source in self._sources:
+            file = files.get(source.name)
+            missing = [name for name in self._clients if not self._network.copy(name, source.name).exists()]
+            if file is None or file["state"] != "complete" or missing:
+                found.append(f"{source.name} is {file['state'] if file else 'unknown'}, missing at {missing}")
+        if not found:
+            self.delivered_bytes = sum(file["traffic"]["delivered_bytes"] for file in status["files"])
+        return found
+
+    def _repair(self) -> None:
+        """Seeds again what cannot be had any more, as a user would who is told that it is stalled, or of nothing."""
+        if any(seed.poll() is None for seed in self._seeds):
+            return
+        files = {file["name"]: file["state"] for file in self._network.status()["files"]}
+        for source in self._sources:
+            if files.get(source.name) in (None, "stalled"):
+                self._faults["repaired"] += 1
+                self._seed(source)
+
+
+@contextmanager
+def disks(folder: Path, names: list[str]) -> Iterator[None]:
+    """A small disk for each client, so that it can fill up."""
+    with ExitStack() as stack:
+        for name in names:
+            path = folder / name
+            path.mkdir(parents=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "psp-chaos", path], check=True)
+            stack.callback(subprocess.run, ["umount", "-l", path], check=True)
+        yield
+
+
+def play(seed: int, faults: Counter[str]) -> int:
+    """One round; returns how many bytes were delivered in it.
+
+    Raises:
+        Failed: what did not hold, and the ends of all logs.
+    """
+    dice = Random(seed)
+    host_count = dice.randint(4, 7)
+    said = io.StringIO()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "network"
+        names = [f"c{index}" for index in range(host_count - 1)]
+        with disks(folder, names), Lab(host_count) as lab:
+            try:
+                with contextlib.redirect_stdout(said), Network(folder, lab.hosts[0]) as network:
+                    round_ = Round(lab, network, dice, faults)
+                    round_.run()
+            except (Failed, AssertionError, subprocess.SubprocessError) as error:
+                raise Failed(f"{error}\n{said.getvalue()}") from error
+    return round_.delivered_bytes
+
+
+def main() -> int:
+    """Plays rounds until the time is over."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=5.0, help="how long  [default: 5]")
+    parser.add_argument("--seed", type=int, default=1, help="of the first round; the others follow  [default: 1]")
+    arguments = parser.parse_args()
+    if reason := obstacle():
+        print(f"chaos: {reason}", file=sys.stderr)
+        return 1
+    faults: Counter[str] = Counter()
+    seed, rounds, delivered_bytes, failed = arguments.seed, 0, 0, []
+    begun = time.monotonic()
+    while time.monotonic() - begun < arguments.minutes * 60:
+        started = time.monotonic()
+        try:
+            delivered_bytes += play(seed, faults)
+            result = "ok"
+        except Failed as error:
+            failed.append(seed)
+            result = f"FAILED\n{error}"
+        rounds += 1
+        print(f"round {seed}: {time.monotonic() - started:.0f} s: {result}", flush=True)
+        seed += 1
+    minutes = (time.monotonic() - begun) / 60
+    summary = {
+        "rounds": rounds,
+        "minutes": round(minutes, 1),
+        "delivered_mib": delivered_bytes // MIB,
+        "failed": failed,
+        "faults": dict(faults.most_common()),
+    }
+    print(json.dumps(summary))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
