@@ -144,9 +144,9 @@ class ServerApi(_Api):
         request = client_service_pb2.LaunchClientsRequest(count=count, dir=folder)
         return list(self._call(self._clients.LaunchClients, request, LAUNCH_TIMEOUT_SECONDS).names)
 
-    def stop_clients(self, names: list[str], *, all_clients: bool = False) -> list[str]:
+    def stop_clients(self, names: list[str], *, all_clients: bool = False, force: bool = False) -> list[str]:
         """Asks clients to stop; returns the names of those that were asked."""
-        request = client_service_pb2.StopClientsRequest(names=names, all_clients=all_clients)
+        request = client_service_pb2.StopClientsRequest(names=names, all_clients=all_clients, force=force)
         return list(self._call(self._clients.StopClients, request).names)
 
     def cache(self) -> network_pb2.Cache:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 from rich.text import Text
 
 from pspctl.api import ServerApi
+from pspctl.deadline import Deadline
 from pspctl.options import Command, Settings
 from pspctl.output import printer
 from pspctl.units import plain_text
 from pspctl.views import SCHEMA_VERSION
+from pspd.errors import TimedOut, WrongState
 
 # What ``--server`` stands for when no address follows it.
 BARE = ""
+LOOK_SECONDS = 0.2
+"""How often a drain looks whether the clients may go."""
 
 
 @click.command("stop", cls=Command)
 @click.argument("names", metavar="[CLIENT]...", nargs=-1)
 @click.option("--all-clients", is_flag=True, help="Stop every client, wherever it runs.")
+@click.option("--force", is_flag=True, help="Also if others lack what nobody else holds.")
+@click.option("--drain", is_flag=True, help="Wait until nothing is lost without them.")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up waiting after S seconds."
+)
 @click.option(
     "--server",
     "servers",
@@ -28,14 +39,25 @@ BARE = ""
     help="Stop the server. With an address and clients to stop: only the address, as in every command.",
 )
 @click.pass_obj
-def command(settings: Settings, names: tuple[str, ...], all_clients: bool, servers: tuple[str, ...]) -> None:
+def command(
+    settings: Settings,
+    names: tuple[str, ...],
+    all_clients: bool,
+    force: bool,
+    drain: bool,
+    timeout: float | None,
+    servers: tuple[str, ...],
+) -> None:
     """Stop the clients named, all clients, or the server.
 
-    Clients that lose their server wait for it to come back; their files stay.
+    Clients are not stopped while they alone hold what others lack: wait for
+    that to end with --drain, or lose it with --force. Clients that lose their
+    server wait for it to come back; their files stay.
 
     \b
     Examples:
       pspctl stop client-2
+      pspctl stop client-2 --drain
       pspctl stop --all-clients
       pspctl stop --server
       pspctl stop --server lab0:7070
@@ -47,11 +69,27 @@ def command(settings: Settings, names: tuple[str, ...], all_clients: bool, serve
     if not stop_clients and not stop_server:
         raise click.UsageError("nothing to stop: name clients, or give --all-clients or --server")
     settings.server_option = next((server for server in reversed(servers) if server != BARE), settings.server_option)
+    if drain and force:
+        raise click.UsageError("--drain waits for what --force does not care about: give one of them")
     with ServerApi(settings.server) as api:
-        stopped = api.stop_clients(list(names), all_clients=all_clients) if stop_clients else []
+        stopped = _stop_clients(api, list(names), all_clients, force, drain, Deadline(timeout)) if stop_clients else []
         if stop_server:
             api.stop_server()
     document = {"schema_version": SCHEMA_VERSION, "names": stopped, "server_stopped": stop_server}
     lines = [f"{plain_text(name)} is stopping" for name in stopped]
     lines += [f"the server at {settings.server} is stopping"] if stop_server else []
     printer(settings.output).show(document, lambda _: Text("\n".join(lines) or "no client was there to stop"))
+
+
+def _stop_clients(
+    api: ServerApi, names: list[str], all_clients: bool, force: bool, drain: bool, deadline: Deadline
+) -> list[str]:
+    while True:
+        try:
+            return api.stop_clients(names, all_clients=all_clients, force=force)
+        except WrongState as error:
+            if not drain:
+                raise
+            if deadline.passed:
+                raise TimedOut(f"still so after {deadline.text}: {error}") from error
+            time.sleep(LOOK_SECONDS)

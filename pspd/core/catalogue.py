@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from pspd.core.cache import Cache
 from pspd.core.effects import (
@@ -21,6 +21,7 @@ from pspd.core.effects import (
 from pspd.core.file_record import FileRecord, Phase
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.members import Member
+from pspd.core.ranges import RangeSet
 from pspd.core.relay import Relay
 from pspd.core.shared_file import SharedFile
 from pspd.errors import LimitReached, NameTaken, NotFound, WrongState
@@ -217,6 +218,16 @@ class Catalogue:
         for member in list(self._members.values()):
             self._assign(member, file)
         return file
+
+    def lost_without(self, names: Collection[str]) -> list[tuple[SharedFile, RangeSet]]:
+        """What somebody lacks and nobody could get any more without these clients, by file."""
+        found = []
+        for file in self.files.values():
+            rest = [name for name in self.takers_of(file) if name not in names]
+            is_with_rest = bool(rest) and file.is_with_all(rest)
+            if file.phase is not Phase.ANNOUNCED and not file.is_complete and not is_with_rest:
+                found.append((file, file.lost_without(names)))
+        return [(file, lost) for file, lost in found if lost]
 
     def _assign(self, member: Member, file: SharedFile) -> None:
         if not member.source and file.phase is not Phase.ANNOUNCED:

@@ -278,6 +278,11 @@ class SharedFile:
     def _in_reach(self) -> list[str]:
         return [name for name in self.held if name not in self.away]
 
+    def lost_without(self, names: Collection[str]) -> RangeSet:
+        """The chunks that could not be had any more without these members, and can be now."""
+        left = RangeSet(span for name in self._in_reach() if name not in names for span in self.held[name])
+        return self.available.minus(left)
+
     def missing(self) -> list[tuple[Range, str]]:
         """Chunks without a holder in reach, each range with the member that held it last; "" if none did."""
         found = []

@@ -37,7 +37,7 @@ from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.daemon.launcher import Launcher
 from pspd.daemon.ledger import Ledger
-from pspd.errors import NotFound
+from pspd.errors import NotFound, WrongState
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.server import ControlEffect, ServerPlane
@@ -217,13 +217,25 @@ class NetworkDaemon:
         self._machine.client_left(session, "it left", now_ns())
         self._plane.pump()
 
-    def stop_clients(self, names: list[str], everyone: bool) -> list[str]:
-        """Asks clients to stop."""
+    def stop_clients(self, names: list[str], everyone: bool, force: bool) -> list[str]:
+        """Asks clients to stop.
+
+        Raises:
+            NotFound: one is not connected.
+            WrongState: they alone hold what others lack, and it is not forced.
+        """
         if everyone:
             names = [member.name for member in self._machine.members.values() if not member.source]
         unknown = [name for name in names if name not in self._machine.members]
         if unknown:
             raise NotFound(f"no client {unknown[0]!r} is connected: see `pspctl clients`")
+        if not force and (lost := self._machine.catalogue.lost_without(set(names))):
+            file, chunks = lost[0]
+            others = f", and of {len(lost) - 1} more" if len(lost) > 1 else ""
+            raise WrongState(
+                f"nobody else holds {chunks.chunk_count} chunks of {file.manifest.name!r}{others}, and not every client"
+                " has it: wait until it is complete, or lose them with --force"
+            )
         for name in names:
             if (queue := self._events.get(self._machine.members[name].session)) is not None:
                 queue.put_nowait(None)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pspd.v1 import network_pb2 as pspd_dot_v1_dot_network__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpspd/v1/client_service.proto\x12\x07pspd.v1\x1a\x15pspd/v1/network.proto\"\x14\n\x12ListClientsRequest\"7\n\x13ListClientsResponse\x12 \n\x07\x63lients\x18\x01 \x03(\x0b\x32\x0f.pspd.v1.Client\"2\n\x14LaunchClientsRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0b\n\x03\x64ir\x18\x02 \x01(\t\"&\n\x15LaunchClientsResponse\x12\r\n\x05names\x18\x01 \x03(\t\"N\n AgentServiceLaunchClientsRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0b\n\x03\x64ir\x18\x02 \x01(\t\x12\x0e\n\x06server\x18\x03 \x01(\t\"2\n!AgentServiceLaunchClientsResponse\x12\r\n\x05names\x18\x01 \x03(\t\"8\n\x12StopClientsRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x13\n\x0b\x61ll_clients\x18\x02 \x01(\x08\"$\n\x13StopClientsResponse\x12\r\n\x05names\x18\x01 \x03(\t2\xf3\x01\n\rClientService\x12H\n\x0bListClients\x12\x1b.pspd.v1.ListClientsRequest\x1a\x1c.pspd.v1.ListClientsResponse\x12N\n\rLaunchClients\x12\x1d.pspd.v1.LaunchClientsRequest\x1a\x1e.pspd.v1.LaunchClientsResponse\x12H\n\x0bStopClients\x12\x1b.pspd.v1.StopClientsRequest\x1a\x1c.pspd.v1.StopClientsResponse2v\n\x0c\x41gentService\x12\x66\n\rLaunchClients\x12).pspd.v1.AgentServiceLaunchClientsRequest\x1a*.pspd.v1.AgentServiceLaunchClientsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpspd/v1/client_service.proto\x12\x07pspd.v1\x1a\x15pspd/v1/network.proto\"\x14\n\x12ListClientsRequest\"7\n\x13ListClientsResponse\x12 \n\x07\x63lients\x18\x01 \x03(\x0b\x32\x0f.pspd.v1.Client\"2\n\x14LaunchClientsRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0b\n\x03\x64ir\x18\x02 \x01(\t\"&\n\x15LaunchClientsResponse\x12\r\n\x05names\x18\x01 \x03(\t\"N\n AgentServiceLaunchClientsRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0b\n\x03\x64ir\x18\x02 \x01(\t\x12\x0e\n\x06server\x18\x03 \x01(\t\"2\n!AgentServiceLaunchClientsResponse\x12\r\n\x05names\x18\x01 \x03(\t\"G\n\x12StopClientsRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x13\n\x0b\x61ll_clients\x18\x02 \x01(\x08\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"$\n\x13StopClientsResponse\x12\r\n\x05names\x18\x01 \x03(\t2\xf3\x01\n\rClientService\x12H\n\x0bListClients\x12\x1b.pspd.v1.ListClientsRequest\x1a\x1c.pspd.v1.ListClientsResponse\x12N\n\rLaunchClients\x12\x1d.pspd.v1.LaunchClientsRequest\x1a\x1e.pspd.v1.LaunchClientsResponse\x12H\n\x0bStopClients\x12\x1b.pspd.v1.StopClientsRequest\x1a\x1c.pspd.v1.StopClientsResponse2v\n\x0c\x41gentService\x12\x66\n\rLaunchClients\x12).pspd.v1.AgentServiceLaunchClientsRequest\x1a*.pspd.v1.AgentServiceLaunchClientsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,11 +45,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTSERVICELAUNCHCLIENTSRESPONSE']._serialized_start=315
   _globals['_AGENTSERVICELAUNCHCLIENTSRESPONSE']._serialized_end=365
   _globals['_STOPCLIENTSREQUEST']._serialized_start=367
-  _globals['_STOPCLIENTSREQUEST']._serialized_end=423
-  _globals['_STOPCLIENTSRESPONSE']._serialized_start=425
-  _globals['_STOPCLIENTSRESPONSE']._serialized_end=461
-  _globals['_CLIENTSERVICE']._serialized_start=464
-  _globals['_CLIENTSERVICE']._serialized_end=707
-  _globals['_AGENTSERVICE']._serialized_start=709
-  _globals['_AGENTSERVICE']._serialized_end=827
+  _globals['_STOPCLIENTSREQUEST']._serialized_end=438
+  _globals['_STOPCLIENTSRESPONSE']._serialized_start=440
+  _globals['_STOPCLIENTSRESPONSE']._serialized_end=476
+  _globals['_CLIENTSERVICE']._serialized_start=479
+  _globals['_CLIENTSERVICE']._serialized_end=722
+  _globals['_AGENTSERVICE']._serialized_start=724
+  _globals['_AGENTSERVICE']._serialized_end=842
 # @@protoc_insertion_point(module_scope)

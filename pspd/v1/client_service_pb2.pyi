@@ -48,12 +48,14 @@ class AgentServiceLaunchClientsResponse(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StopClientsRequest(_message.Message):
-    __slots__ = ("names", "all_clients")
+    __slots__ = ("names", "all_clients", "force")
     NAMES_FIELD_NUMBER: _ClassVar[int]
     ALL_CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     names: _containers.RepeatedScalarFieldContainer[str]
     all_clients: bool
-    def __init__(self, names: _Optional[_Iterable[str]] = ..., all_clients: _Optional[bool] = ...) -> None: ...
+    force: bool
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., all_clients: _Optional[bool] = ..., force: _Optional[bool] = ...) -> None: ...
 
 class StopClientsResponse(_message.Message):
     __slots__ = ("names",)

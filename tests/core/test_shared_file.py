@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.effects import FileResumed, FileStalled
+from pspd.core.effects import FileResumed, FileStalled, Milestone
 from pspd.core.manifest import Manifest
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.shared_file import SharedFile
@@ -126,3 +126,35 @@ def test_one_that_is_away_twice_is_back_at_once(name: str) -> None:
     file.come_back(name)
     file.come_back(name)
     assert file.min_holder_count() == 2
+
+
+class TestLostWithout:
+    def test_is_what_only_they_hold(self) -> None:
+        bench = Bench()
+        a, b, _ = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 6)
+        assert list(file.lost_without({"a"})) == [Range(0, 2)]
+        assert list(file.lost_without({"a", "b"})) == [Range(0, 4)]
+        file.hold("c", [(0, 2)])
+        assert list(file.lost_without({"a"})) == []
+        assert bench.server.catalogue.lost_without({"a"}) == []
+        assert [lost for _, lost in bench.server.catalogue.lost_without({"b"})] == [RangeSet([(2, 4)])]
+        for member in (a, b):
+            bench.reach(member, file, Milestone.COMPLETE)
+        assert bench.server.catalogue.lost_without({"a"}) == []
+
+    def test_is_nothing_where_the_source_is_there(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        file = bench.seed("f", 6)
+        assert list(file.lost_without({"a"})) == []
+
+    def test_is_no_matter_where_everyone_else_has_the_file(self) -> None:
+        bench = Bench()
+        a, b = (bench.join(name) for name in "ab")
+        file = bench.exchange("f", 6)
+        bench.reach(b, file, Milestone.COMPLETE)
+        assert not file.is_complete
+        assert bench.server.catalogue.lost_without({"a"}) == []
+        bench.reach(a, file, Milestone.COMPLETE)
+        assert bench.server.catalogue.lost_without({"a", "b"}) == []

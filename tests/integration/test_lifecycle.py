@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import Network
+from tests.support.daemons import BIN, Network
 from tests.support.files import random_file
 
 POLITE_SECONDS = 5
@@ -105,6 +106,32 @@ def test_clients_are_launched_and_stopped(network: Network, tmp_path: Path) -> N
     network.until("all have left", lambda: connected(network) == [])
     network.ctl("stop", "--server")
     assert server.wait(POLITE_SECONDS) == 0
+
+
+def test_who_alone_holds_what_others_lack_is_not_stopped(network: Network, tmp_path: Path) -> None:
+    network.server()
+    names = network.clients(3)
+    source = random_file(tmp_path / "file.bin", 300_000)
+    network.ctl("seed", source, "--clients", 3, "--hold")
+    for refused in (["c0"], ["c0", "c1", "--drain", "--timeout", "0.5"], ["--all-clients"]):
+        done = network.ctl("stop", *refused, code=6 if "--drain" in refused else 4)
+        assert "nobody else holds" in done.stderr
+    assert connected(network) == names
+    network.ctl("stop", "c0", "--force")
+    network.until("it has left", lambda: connected(network) == names[1:])
+    network.until("its share is missed", lambda: network.file("file.bin")["state"] == "stalled")
+
+
+def test_it_is_drained_first(network: Network, tmp_path: Path) -> None:
+    network.server()
+    names = network.clients(3)
+    source = random_file(tmp_path / "file.bin", 300_000)
+    network.ctl("seed", source, "--clients", 3, "--hold")
+    arguments = [BIN / "pspctl", "stop", "c0", "--drain"]
+    with network.host.popen(arguments, stdout=subprocess.DEVNULL, env=network.environment) as drain:
+        network.ctl("release", "file.bin")
+        assert drain.wait(60) == 0
+    network.await_copies(source, names)
 
 
 def test_an_agent_launches_clients(network: Network, tmp_path: Path) -> None:
