@@ -135,6 +135,12 @@ class ServerApi(_Api):
         response: file_service_pb2.ReleaseFileResponse = self._call(self._files.ReleaseFile, request)
         return response.file
 
+    def remove_file(self, file: str, *, force: bool = False) -> network_pb2.File:
+        """Takes a file out of the network; returns it as it was."""
+        request = file_service_pb2.RemoveFileRequest(file=file, force=force)
+        response: file_service_pb2.RemoveFileResponse = self._call(self._files.RemoveFile, request)
+        return response.file
+
     def clients(self) -> list[network_pb2.Client]:
         """Every client, by name; sources included."""
         return list(self._call(self._clients.ListClients, client_service_pb2.ListClientsRequest()).clients)

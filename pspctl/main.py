@@ -15,8 +15,8 @@ from pspctl.options import Group, Settings
 from pspd.errors import Exit, PspError
 
 COMMANDS = (
-    *("run", "seed", "status", "files", "clients", "cache", "launch", "stop", "wait", "release", "context"),
-    *("simulate", "version"),
+    *("run", "seed", "status", "files", "clients", "cache", "launch", "stop", "wait", "release", "rm"),
+    *("context", "simulate", "version"),
 )
 """The commands in the order in which people meet them; each is a module of this package."""
 

@@ -10,10 +10,12 @@ from pspd.core.effects import (
     FileCompleted,
     FileDeclined,
     FileDivided,
+    FileRemoved,
     FileResumed,
     FileSeeded,
     FileStalled,
     Milestone,
+    RemoveFile,
     SaveFile,
     ServerEffect,
     StartExchange,
@@ -165,6 +167,8 @@ class Catalogue:
             raise WrongState(
                 f"{manifest.name!r} is being seeded already: wait for it with `pspctl wait {manifest.name}`"
             )
+        if file.phase is Phase.REMOVED:
+            raise WrongState(f"{manifest.name!r} is still being removed: try again in a moment")
         if file.phase is Phase.ANNOUNCED:
             file.source = source.name
         return file
@@ -225,12 +229,13 @@ class Catalogue:
         for file in self.files.values():
             rest = [name for name in self.takers_of(file) if name not in names]
             is_with_rest = bool(rest) and file.is_with_all(rest)
-            if file.phase is not Phase.ANNOUNCED and not file.is_complete and not is_with_rest:
+            is_divided = file.phase not in (Phase.ANNOUNCED, Phase.REMOVED)
+            if is_divided and not file.is_complete and not is_with_rest:
                 found.append((file, file.lost_without(names)))
         return [(file, lost) for file, lost in found if lost]
 
     def _assign(self, member: Member, file: SharedFile) -> None:
-        if not member.source and file.phase is not Phase.ANNOUNCED:
+        if not member.source and file.phase not in (Phase.ANNOUNCED, Phase.REMOVED):
             shares = file.shares_of(member.name) if file.phase is Phase.SEEDING else ()
             self._emit(Assign(member.session, file.manifest, shares, file.phase is Phase.EXCHANGING))
 
@@ -306,7 +311,7 @@ class Catalogue:
 
     def _file_of(self, file_id: FileId) -> SharedFile:
         file = self.files.get(file_id)
-        if file is None:
+        if file is None or file.phase is Phase.REMOVED:
             raise NotFound(f"file {file_id.hex()[:12]} is not in the network")
         return file
 
@@ -324,9 +329,34 @@ class Catalogue:
         self._emit(SaveFile(file.record))
         self.review(file, now)
 
+    def remove(self, file: SharedFile, now: int, *, force: bool = False) -> None:
+        """Takes a file out of the network. Clients drop what is unfinished of it; finished copies are theirs.
+
+        It is gone when the last of its bytes has left the server, and unknown to everyone from now on.
+
+        Raises:
+            WrongState: a source is at it; or not every client has it, and it is not forced.
+        """
+        name = file.manifest.name
+        if file.source in self._members or file.lenders:
+            raise WrongState(f"{name!r} is being seeded: end that `pspctl seed` first")
+        if not file.is_complete and not force:
+            raise WrongState(f"not every client has {name!r}: wait until it is complete, or remove it with --force")
+        file.phase = Phase.REMOVED
+        self._emit(FileRemoved(file.file_id, name))
+        for member in self._members.values():
+            if not member.source:
+                self._emit(RemoveFile(member.session, file.file_id))
+        self.review(file, now)
+        self._relay.serve_soon(now)
+
     def review(self, file: SharedFile, now: int) -> None:
         """Takes a file to the phase that its holdings allow, and tells what changed."""
-        if file.phase is Phase.ANNOUNCED:
+        if file.phase is Phase.REMOVED and not self._relay.forget(file, now):
+            self.files.pop(file.file_id, None)
+            for member in self._members.values():
+                member.interests.pop(file.file_id, None)
+        if file.phase in (Phase.ANNOUNCED, Phase.REMOVED):
             return
         if file.phase is Phase.SEEDING and file.shares_are_held:
             self._try_to_forget(file, now)

@@ -197,6 +197,10 @@ class ClientMachine:
         self._held.pop(file_id, None)
         self._timers.cancel(file_id)
 
+    def file_removed(self, file_id: FileId) -> None:
+        """A file is no longer in the network: nothing of it is wanted or sent."""
+        self.file_suspected(file_id)
+
     def file_finished(self, file_id: FileId) -> None:
         """The file is visible under its own name (R10)."""
         download = self.downloads[file_id]

@@ -115,6 +115,22 @@ class SaveFile:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveFile:
+    """Tell a client that a file is no longer in the network: it drops what is unfinished of it."""
+
+    session: int
+    file_id: FileId
+
+
+@dataclass(frozen=True, slots=True)
+class FileRemoved:
+    """A file is no longer in the network; what was written down of it is to go."""
+
+    file_id: FileId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class FileSuspected:
     """What a member sent of a file was wrong: it is to verify what it holds and to join again."""
 
@@ -204,6 +220,8 @@ ServerEffect = (
     | ClientLost
     | ClientReach
     | SaveFile
+    | RemoveFile
+    | FileRemoved
     | FileSuspected
     | FileDivided
     | FileSeeded

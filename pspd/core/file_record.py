@@ -15,6 +15,7 @@ class Phase(Enum):
     SEEDING = "seeding"
     SEEDED = "seeded"
     EXCHANGING = "exchanging"
+    REMOVED = "removed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -338,7 +338,7 @@ class ServerMachine:
 
     def _receive_request(self, member: Member, request: Request, now: int) -> None:
         file = self.catalogue.files.get(request.file_id)
-        if file is None or file.phase is Phase.ANNOUNCED or member.source:
+        if file is None or file.phase in (Phase.ANNOUNCED, Phase.REMOVED) or member.source:
             self._drop(DropReason.UNKNOWN_FILE, member.name)
             return
         file.traffic.request_datagrams += 1
@@ -447,7 +447,7 @@ class ServerMachine:
 
     def _bytes_left(self, file: SharedFile | None, now: int) -> None:
         """The last bytes of a file to leave make the seeded moment (R2)."""
-        if file is not None and file.phase is Phase.SEEDING:
+        if file is not None and file.phase in (Phase.SEEDING, Phase.REMOVED):
             self.catalogue.review(file, now)
         self._relay.serve_soon(now)
 

@@ -57,5 +57,8 @@ class Storage(Protocol):
     def verify(self, file_id: FileId) -> None:
         """Takes every digest of a file anew from what is saved; what is wrong is held no longer."""
 
+    def discard(self, file_id: FileId) -> None:
+        """Knows a file no longer, and drops what is unfinished of it; a finished file stays. Idempotent."""
+
     def close(self) -> None:
         """Lets go of everything that is open."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pspd.core.file_record import FileRecord, Phase
-from pspd.core.manifest import Digest
+from pspd.core.manifest import Digest, FileId
 from pspd.errors import PspError, StorageError
 from pspd.store.records import decode_manifest, encode_manifest
 
@@ -97,6 +97,10 @@ class Ledger:
         manifest, owners = encode_manifest(record.manifest), json.dumps(record.owners)
         values = (record.file_id, manifest, record.source, record.phase.value, record.held_back, owners)
         self._change(lambda: self._database.execute(_SAVE_FILE, values), durable=True)
+
+    def remove_file(self, file_id: FileId) -> None:
+        """Forgets a file."""
+        self._change(lambda: self._database.execute("DELETE FROM files WHERE file_id = ?", (file_id,)), durable=True)
 
     def client_joined(self, name: str) -> None:
         """A client is connected."""

@@ -20,6 +20,7 @@ from pspd.core.effects import (
     FileSuspected,
     FinishFile,
     InputDropped,
+    RemoveFile,
     ReportMilestone,
     ServerHeard,
     StartExchange,
@@ -204,6 +205,8 @@ class MemberDaemon:
                         self.plane.pump()
                     case FileSuspected(_, file_id):
                         self._suspect(file_id)
+                    case RemoveFile(_, file_id):
+                        self._remove(file_id)
                     case EndSession(_, reason):
                         raise Ended(reason)
                     case None:
@@ -217,6 +220,15 @@ class MemberDaemon:
                 await self.client.renew(session.session)
             except TimedOut:
                 log.debug("%s: a renewal got no answer", self.name)
+
+    def _remove(self, file_id: FileId) -> None:
+        """A file is no longer in the network. What is unfinished of it goes, and is no loss: others drop it too."""
+        self.machine.file_removed(file_id)
+        try:
+            self._storage.discard(file_id)
+        except StorageError as error:
+            log.warning("%s: %s", self.name, error)
+        log.info("%s: file %s was removed from the network", self.name, file_id.hex()[:12])
 
     # -- a file that is not what it was
 

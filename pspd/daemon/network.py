@@ -19,12 +19,14 @@ from pspd.core.effects import (
     FileCompleted,
     FileDeclined,
     FileDivided,
+    FileRemoved,
     FileResumed,
     FileSeeded,
     FileStalled,
     FileSuspected,
     InputDropped,
     Milestone,
+    RemoveFile,
     SaveFile,
     StartExchange,
 )
@@ -56,6 +58,7 @@ Event = (
     | FileStalled
     | FileResumed
     | FileCompleted
+    | FileRemoved
 )
 """What the log tells, and whoever follows the network hears of."""
 ID_DIGITS_MIN = 4
@@ -136,7 +139,7 @@ class NetworkDaemon:
 
     def _on_effect(self, effect: ControlEffect) -> None:
         match effect:
-            case Assign(session) | StartExchange(session) | FileSuspected(session):
+            case Assign(session) | StartExchange(session) | FileSuspected(session) | RemoveFile(session):
                 if (queue := self._events.get(session)) is not None:
                     queue.put_nowait(effect)
             case EndSession(session):
@@ -149,13 +152,15 @@ class NetworkDaemon:
                     self._ledger.save_file(record)
             case _:
                 if self._ledger is not None:
-                    self._note_clients(effect, self._ledger)
+                    self._note(effect, self._ledger)
                 log.info("%s", _told(effect))
                 self._changed.set()
                 self._changed = asyncio.Event()
 
-    def _note_clients(self, event: Event, ledger: Ledger) -> None:
+    def _note(self, event: Event, ledger: Ledger) -> None:
         match event:
+            case FileRemoved(file_id):
+                ledger.remove_file(file_id)
             case ClientJoined(name):
                 member = self._machine.members.get(name)
                 if member is not None and not member.source:
@@ -217,7 +222,7 @@ class NetworkDaemon:
         self._machine.client_left(session, "it left", now_ns())
         self._plane.pump()
 
-    def stop_clients(self, names: list[str], everyone: bool, force: bool) -> list[str]:
+    def stop_clients(self, names: list[str], everyone: bool, force: bool = False) -> list[str]:
         """Asks clients to stop.
 
         Raises:
@@ -281,13 +286,25 @@ class NetworkDaemon:
         self._plane.pump()
         return found
 
+    def remove(self, file: str, force: bool) -> network_pb2.File:
+        """Takes a file out of the network; returns it as it was."""
+        found = self._find(file)
+        message = self.file_message(found)
+        self._machine.catalogue.remove(found, now_ns(), force=force)
+        self._plane.pump()
+        return message
+
+    @property
+    def _shown_files(self) -> list[SharedFile]:
+        return [file for file in self._machine.catalogue.files.values() if file.phase is not Phase.REMOVED]
+
     def _find(self, wanted: str) -> SharedFile:
         """A file by its name, its id, or a unique beginning of its id.
 
         Raises:
             NotFound: there is none, or more than one.
         """
-        files = self._machine.catalogue.files.values()
+        files = self._shown_files
         found = [file for file in files if file.manifest.name == wanted]
         if not found and len(wanted) >= ID_DIGITS_MIN:
             found = [file for file in files if file.file_id.hex().startswith(wanted.lower())]
@@ -306,10 +323,7 @@ class NetworkDaemon:
     def file_messages(self, *, with_clients: bool) -> list[network_pb2.File]:
         """Every file, oldest first."""
         now = now_ns()
-        return [
-            translate.file_to_pb(self._machine, file, now, with_clients=with_clients)
-            for file in self._machine.catalogue.files.values()
-        ]
+        return [translate.file_to_pb(self._machine, file, now, with_clients=with_clients) for file in self._shown_files]
 
     def cache_message(self) -> network_pb2.Cache:
         """The cache."""
@@ -376,5 +390,7 @@ def _told(event: Event) -> str:
             return f"{name}: stalled: no connected client holds {ranges}"
         case FileResumed(_, name):
             return f"{name}: goes on: every chunk has a holder again"
+        case FileRemoved(_, name):
+            return f"{name}: removed"
         case FileCompleted(_, name, client_count):
             return f"{name}: complete: {client_count} clients have it"

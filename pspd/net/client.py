@@ -235,6 +235,8 @@ class ClientPlane:
 
     def frame_received(self, link: Link, frame: Frame) -> None:
         """Implements ``LinkHandler``: store, verify, and tell the machine (R10)."""
+        if frame.file_id not in self._machine.downloads:
+            return  # removed from the network while it came
         try:
             written = self._storage.write(frame.file_id, frame.start, frame.stop, self._buffers[link][: frame.length])
         except PspError as error:

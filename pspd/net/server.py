@@ -19,11 +19,13 @@ from pspd.core.effects import (
     FileCompleted,
     FileDeclined,
     FileDivided,
+    FileRemoved,
     FileResumed,
     FileSeeded,
     FileStalled,
     FileSuspected,
     InputDropped,
+    RemoveFile,
     SaveFile,
     SendDatagram,
     ServerEffect,
@@ -50,6 +52,8 @@ ControlEffect = (
     | ClientLost
     | ClientReach
     | SaveFile
+    | RemoveFile
+    | FileRemoved
     | FileSuspected
     | FileDivided
     | FileSeeded
@@ -130,6 +134,8 @@ class ServerPlane:
                 | ClientLost()
                 | ClientReach()
                 | SaveFile()
+                | RemoveFile()
+                | FileRemoved()
                 | FileSuspected()
                 | FileDivided()
                 | FileSeeded()

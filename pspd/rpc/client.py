@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from pspd.core.effects import Assign, EndSession, FileSuspected, ReportMilestone, StartExchange
+from pspd.core.effects import Assign, EndSession, FileSuspected, RemoveFile, ReportMilestone, StartExchange
 from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.core.parameters import Parameters
 from pspd.core.storage import Held
@@ -131,6 +131,8 @@ class MemberClient:
                         yield StartExchange(session, message.exchange_started.file_id)
                     case "file_suspected":
                         yield FileSuspected(session, message.file_suspected.file_id)
+                    case "file_removed":
+                        yield RemoveFile(session, message.file_removed.file_id)
                     case "session_ended":
                         yield EndSession(session, message.session_ended.reason)
                     case "stop_asked":

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from pspd.core.cache import Cache
-from pspd.core.effects import Assign, EndSession, FileSuspected, Milestone, StartExchange, address_text
+from pspd.core.effects import Assign, EndSession, FileSuspected, Milestone, RemoveFile, StartExchange, address_text
 from pspd.core.file_record import Phase
 from pspd.core.manifest import CHUNK_BYTES, Digest, FileId, Manifest
 from pspd.core.members import Member
@@ -137,7 +137,7 @@ def milestone_from_pb(value: int) -> Milestone | None:
     return _MILESTONES_BACK.get(value)
 
 
-MemberEvent = Assign | StartExchange | FileSuspected | EndSession | None
+MemberEvent = Assign | StartExchange | FileSuspected | RemoveFile | EndSession | None
 """What a member is to do; None only asks it to stop."""
 
 
@@ -156,6 +156,8 @@ def attend_response(effect: MemberEvent) -> membership.AttendResponse:
             return membership.AttendResponse(exchange_started=membership.ExchangeStarted(file_id=file_id))
         case FileSuspected(_, file_id):
             return membership.AttendResponse(file_suspected=membership.FileSuspected(file_id=file_id))
+        case RemoveFile(_, file_id):
+            return membership.AttendResponse(file_removed=membership.FileRemoved(file_id=file_id))
         case EndSession(_, reason):
             return membership.AttendResponse(session_ended=membership.SessionEnded(reason=reason))
         case None:
@@ -231,7 +233,7 @@ def _file_state(file: SharedFile) -> pb.FileState:
             return pb.FILE_STATE_SEEDING
         case Phase.SEEDED:
             return pb.FILE_STATE_SEEDED
-        case Phase.EXCHANGING:
+        case Phase.EXCHANGING | Phase.REMOVED:
             return pb.FILE_STATE_COMPLETE if file.is_complete else pb.FILE_STATE_DISTRIBUTING
 
 

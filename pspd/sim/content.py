@@ -159,6 +159,10 @@ class BlankStore:
     def verify(self, file_id: FileId) -> None:
         """See ``Storage.verify``: zeros do not change."""
 
+    def discard(self, file_id: FileId) -> None:
+        """See ``Storage.discard``."""
+        self._books.pop(file_id, None)
+
     def close(self) -> None:
         """There is nothing to let go of."""
 

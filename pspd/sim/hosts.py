@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from random import Random
 
 from pspd.core.client import ClientMachine
-from pspd.core.effects import Address, Assign, Deliver, EndSession, FileSuspected, StartExchange
+from pspd.core.effects import Address, Assign, Deliver, EndSession, FileSuspected, RemoveFile, StartExchange
 from pspd.core.manifest import Manifest
 from pspd.core.storage import Storage
 from pspd.core.wire import Frame
 from pspd.sim.wires import Air, Pipe, Weather
 
-ControlEvent = Assign | StartExchange | FileSuspected | EndSession
+ControlEvent = Assign | StartExchange | FileSuspected | RemoveFile | EndSession
 """What the server tells a member over the control plane."""
 Forge = Callable[[Frame, bytes], bytes | None]
 """What becomes of a payload that a holder sends; None breaks the connection before its end."""

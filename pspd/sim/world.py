@@ -15,8 +15,10 @@ from pspd.core.effects import (
     Contribute,
     Deliver,
     EndSession,
+    FileRemoved,
     FileSuspected,
     FinishFile,
+    RemoveFile,
     ReportMilestone,
     SaveFile,
     SendDatagram,
@@ -273,6 +275,9 @@ class World:
                 client.machine.exchange_started(file_id, self.now)
             case FileSuspected(_, file_id):
                 self.suspect(client, file_id)
+            case RemoveFile(_, file_id):
+                client.machine.file_removed(file_id)
+                client.store.discard(file_id)
             case EndSession():
                 self._lose_server(client)
         self.touch(client)
@@ -365,10 +370,18 @@ class World:
                 self.transport.send_to_client(self.clients[address[0]], data)
             case Deliver():
                 self.transport.deliver(effect)
-            case Assign(session) | StartExchange(session) | FileSuspected(session) | EndSession(session):
+            case (
+                Assign(session)
+                | StartExchange(session)
+                | FileSuspected(session)
+                | RemoveFile(session)
+                | EndSession(session)
+            ):
                 self._tell(session, effect)
             case SaveFile(record):
                 self._records[record.file_id] = record
+            case FileRemoved(file_id):
+                self._records.pop(file_id, None)
             case ClientJoined(name) if not self.clients[name].source:
                 self._noted_clients[name] = None
             case ClientLost(name):

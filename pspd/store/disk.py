@@ -257,6 +257,18 @@ class DiskStore:
         if verified is not None:
             self._files[file_id] = verified
 
+    def discard(self, file_id: FileId) -> None:
+        """See ``Storage.discard``.
+
+        Raises:
+            StorageError: something cannot be removed.
+        """
+        file = self._files.pop(file_id, None)
+        if file is not None:
+            self._open_files.close(file.saved.path)
+            self._remove_work(file_id)
+            self._records.remove(file_id, "done", "manifest")
+
     def close(self) -> None:
         """Closes all files and gives the folder free; idempotent. Writes nothing: a crash loses no more."""
         self._open_files.close_all()

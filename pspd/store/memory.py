@@ -103,6 +103,10 @@ class MemoryStore:
         buffer.altered = False
         intake.verify_all()
 
+    def discard(self, file_id: FileId) -> None:
+        """See ``Storage.discard``."""
+        self._files.pop(file_id, None)
+
     def close(self) -> None:
         """There is nothing to let go of."""
 

@@ -132,6 +132,9 @@ class OriginalStore:
         """Nothing is left to do: the file is visible where it always was."""
         self._own(file_id)
 
+    def discard(self, file_id: FileId) -> None:
+        """See ``Storage.discard``. A source's file is its own business."""
+
     def verify(self, file_id: FileId) -> None:
         """See ``Storage.verify``. A source has nothing but its one file.
 

@@ -55,6 +55,20 @@ class ReleaseFileResponse(_message.Message):
     file: _network_pb2.File
     def __init__(self, file: _Optional[_Union[_network_pb2.File, _Mapping]] = ...) -> None: ...
 
+class RemoveFileRequest(_message.Message):
+    __slots__ = ("file", "force")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    force: bool
+    def __init__(self, file: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
+
+class RemoveFileResponse(_message.Message):
+    __slots__ = ("file",)
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    file: _network_pb2.File
+    def __init__(self, file: _Optional[_Union[_network_pb2.File, _Mapping]] = ...) -> None: ...
+
 class ListFilesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -50,6 +50,11 @@ class FileServiceStub:
                 request_serializer=pspd_dot_v1_dot_file__service__pb2.ReleaseFileRequest.SerializeToString,
                 response_deserializer=pspd_dot_v1_dot_file__service__pb2.ReleaseFileResponse.FromString,
                 _registered_method=True)
+        self.RemoveFile = channel.unary_unary(
+                '/pspd.v1.FileService/RemoveFile',
+                request_serializer=pspd_dot_v1_dot_file__service__pb2.RemoveFileRequest.SerializeToString,
+                response_deserializer=pspd_dot_v1_dot_file__service__pb2.RemoveFileResponse.FromString,
+                _registered_method=True)
         self.ListFiles = channel.unary_unary(
                 '/pspd.v1.FileService/ListFiles',
                 request_serializer=pspd_dot_v1_dot_file__service__pb2.ListFilesRequest.SerializeToString,
@@ -83,6 +88,13 @@ class FileServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemoveFile(self, request, context):
+        """Takes a file out of the network.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListFiles(self, request, context):
         """Every file, oldest first.
         """
@@ -107,6 +119,11 @@ def add_FileServiceServicer_to_server(servicer, server):
                     servicer.ReleaseFile,
                     request_deserializer=pspd_dot_v1_dot_file__service__pb2.ReleaseFileRequest.FromString,
                     response_serializer=pspd_dot_v1_dot_file__service__pb2.ReleaseFileResponse.SerializeToString,
+            ),
+            'RemoveFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveFile,
+                    request_deserializer=pspd_dot_v1_dot_file__service__pb2.RemoveFileRequest.FromString,
+                    response_serializer=pspd_dot_v1_dot_file__service__pb2.RemoveFileResponse.SerializeToString,
             ),
             'ListFiles': grpc.unary_unary_rpc_method_handler(
                     servicer.ListFiles,
@@ -196,6 +213,33 @@ class FileService:
             '/pspd.v1.FileService/ReleaseFile',
             pspd_dot_v1_dot_file__service__pb2.ReleaseFileRequest.SerializeToString,
             pspd_dot_v1_dot_file__service__pb2.ReleaseFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pspd.v1.FileService/RemoveFile',
+            pspd_dot_v1_dot_file__service__pb2.RemoveFileRequest.SerializeToString,
+            pspd_dot_v1_dot_file__service__pb2.RemoveFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

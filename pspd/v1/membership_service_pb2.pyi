@@ -71,18 +71,20 @@ class AttendRequest(_message.Message):
     def __init__(self, session_id: _Optional[int] = ...) -> None: ...
 
 class AttendResponse(_message.Message):
-    __slots__ = ("file_assigned", "exchange_started", "stop_asked", "session_ended", "file_suspected")
+    __slots__ = ("file_assigned", "exchange_started", "stop_asked", "session_ended", "file_suspected", "file_removed")
     FILE_ASSIGNED_FIELD_NUMBER: _ClassVar[int]
     EXCHANGE_STARTED_FIELD_NUMBER: _ClassVar[int]
     STOP_ASKED_FIELD_NUMBER: _ClassVar[int]
     SESSION_ENDED_FIELD_NUMBER: _ClassVar[int]
     FILE_SUSPECTED_FIELD_NUMBER: _ClassVar[int]
+    FILE_REMOVED_FIELD_NUMBER: _ClassVar[int]
     file_assigned: FileAssigned
     exchange_started: ExchangeStarted
     stop_asked: StopAsked
     session_ended: SessionEnded
     file_suspected: FileSuspected
-    def __init__(self, file_assigned: _Optional[_Union[FileAssigned, _Mapping]] = ..., exchange_started: _Optional[_Union[ExchangeStarted, _Mapping]] = ..., stop_asked: _Optional[_Union[StopAsked, _Mapping]] = ..., session_ended: _Optional[_Union[SessionEnded, _Mapping]] = ..., file_suspected: _Optional[_Union[FileSuspected, _Mapping]] = ...) -> None: ...
+    file_removed: FileRemoved
+    def __init__(self, file_assigned: _Optional[_Union[FileAssigned, _Mapping]] = ..., exchange_started: _Optional[_Union[ExchangeStarted, _Mapping]] = ..., stop_asked: _Optional[_Union[StopAsked, _Mapping]] = ..., session_ended: _Optional[_Union[SessionEnded, _Mapping]] = ..., file_suspected: _Optional[_Union[FileSuspected, _Mapping]] = ..., file_removed: _Optional[_Union[FileRemoved, _Mapping]] = ...) -> None: ...
 
 class FileAssigned(_message.Message):
     __slots__ = ("manifest", "shares", "exchange_started")
@@ -105,6 +107,12 @@ class StopAsked(_message.Message):
     def __init__(self) -> None: ...
 
 class FileSuspected(_message.Message):
+    __slots__ = ("file_id",)
+    FILE_ID_FIELD_NUMBER: _ClassVar[int]
+    file_id: bytes
+    def __init__(self, file_id: _Optional[bytes] = ...) -> None: ...
+
+class FileRemoved(_message.Message):
     __slots__ = ("file_id",)
     FILE_ID_FIELD_NUMBER: _ClassVar[int]
     file_id: bytes

@@ -32,6 +32,8 @@ from tests.support.hosts import Host, kill_group
 KIB, MIB = 1024, 1024 * 1024
 SIZES = (0, 1, 1024, 100 * KIB, 3 * MIB + 17, 20 * MIB, 60 * MIB)
 DISK_MIB = 300
+MBITS = (0, 20, 50, 100)
+"""How fast the hosts' cables are; 0 for as fast as the machine. Slow ones leave time for things to go wrong."""
 CLASSIC_BYTES_MAX = 200 * KIB
 """The classic profile moves a chunk per round trip: large files are not for a round of it."""
 FAULTS_SECONDS = 25.0
@@ -81,6 +83,9 @@ class Round:
     def _start(self) -> None:
         self._server = self._network.server("--profile", self._profile, "--cache", self._cache)
         hosts = self._lab.hosts[1:]
+        mbit = self._dice.choice(MBITS)
+        for host in self._lab.hosts if mbit else ():
+            self._lab.shape(host, mbit)
         for index, host in enumerate(hosts):
             name = f"c{index}"
             self._hosts[name] = host

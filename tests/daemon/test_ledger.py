@@ -51,6 +51,16 @@ def test_the_last_word_counts(path: Path) -> None:
     assert Ledger(path, blake3_digest).load() == ([last, other], [])
 
 
+def test_a_file_that_is_removed_is_forgotten(path: Path) -> None:
+    ledger = Ledger(path, blake3_digest)
+    for name in ("kept", "removed"):
+        ledger.save_file(record_of(name))
+    ledger.remove_file(record_of("removed").file_id)
+    ledger.remove_file(bytes(32))
+    ledger.close()
+    assert Ledger(path, blake3_digest).load() == ([record_of("kept")], [])
+
+
 def test_a_record_is_in_the_database_as_soon_as_it_is_saved(path: Path, tmp_path: Path) -> None:
     """Copies of the files, as they are on the disk, stand for a server that was killed at that moment."""
     ledger = Ledger(path, blake3_digest)

@@ -77,7 +77,7 @@ async def test_a_source_that_is_asked_to_stop_says_that_it_did_not_finish(
         await network.join("a")
         seeding = asyncio.ensure_future(network.seed(source, client_count=2))
         await until("it is announced", lambda: network.server.file_messages(with_clients=False))
-        network.server.stop_clients([source_of(network)], everyone=False)
+        network.server.stop_clients([source_of(network)], everyone=False, force=True)
         with pytest.raises(WrongState, match="the server asked the source to stop: seed again to finish"):
             await seeding
         assert source_of(network) == ""

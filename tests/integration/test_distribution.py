@@ -140,6 +140,29 @@ def test_nobody_who_was_connected_is_taken_for_lost_by_a_server_that_is_back(net
     network.await_copies(source, "abc")
 
 
+def test_a_file_is_removed(network: Network, tmp_path: Path) -> None:
+    before = network.server()
+    names = network.clients(3)
+    gone, held, kept = (
+        random_file(tmp_path / name, BIG_BYTES, seed=seed) for seed, name in enumerate(("gone", "held", "kept"))
+    )
+    network.ctl("seed", gone, "--wait")
+    network.ctl("seed", held, "--hold")
+    network.ctl("rm", "held", code=4)
+    network.ctl("rm", "gone")
+    network.ctl("rm", "held", "--force")
+    network.ctl("rm", "held", "--force", code=3)
+    assert network.status()["files"] == []
+    parts = [network.folder / name / ".psp" for name in names]
+    network.until("nothing of it is left", lambda: not any(path for part in parts for path in part.glob("*.part")))
+    network.await_copies(gone, names)
+    network.ctl("seed", kept, "--name", "held", "--wait")
+    network.await_copies(kept, names, name="held")
+    before.kill()
+    network.restarted_server(before)
+    assert [file["name"] for file in network.status()["files"]] == ["held"]
+
+
 def test_two_files_at_once(network: Network, tmp_path: Path) -> None:
     network.server("--cache", "1MiB")
     names = network.clients(3)

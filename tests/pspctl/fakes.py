@@ -165,6 +165,13 @@ class Servicer(
             lambda: file_service_pb2.ReleaseFileResponse(file=self.fake.chosen(request.file)[0]),
         )
 
+    def RemoveFile(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self.answer(
+            context,
+            request,
+            lambda: file_service_pb2.RemoveFileResponse(file=self.fake.chosen(request.file)[0]),
+        )
+
     def ListFiles(self, request: Any, context: grpc.ServicerContext) -> Any:
         return self.answer(context, request, lambda: file_service_pb2.ListFilesResponse(files=self.fake.files))
 

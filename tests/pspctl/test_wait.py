@@ -1,4 +1,4 @@
-"""``pspctl wait`` and ``pspctl release``."""
+"""``pspctl wait``, ``pspctl release`` and ``pspctl rm``."""
 
 from __future__ import annotations
 
@@ -138,3 +138,12 @@ def test_release(pspctl: Pspctl, fake: FakeServer) -> None:
     assert pspctl("release", "big.iso").stdout == "big.iso: the exchange has started\n"
     assert json.loads(pspctl("release", "big.iso", "-o", "json").stdout)["file"]["name"] == "big.iso"
     assert fake.asked["ReleaseFileRequest"].file == "big.iso"
+
+
+def test_rm(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [file()]
+    assert pspctl("rm", "big.iso").stdout == "big.iso is removed\n"
+    assert not fake.asked["RemoveFileRequest"].force
+    removed = json.loads(pspctl("rm", "big.iso", "--force", "-o", "json").stdout)["files"]
+    assert [each["name"] for each in removed] == ["big.iso"]
+    assert fake.asked["RemoveFileRequest"].force

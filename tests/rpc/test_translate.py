@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pspd.core.cache import Cache
-from pspd.core.effects import Assign, EndSession, FileSuspected, Milestone, StartExchange
+from pspd.core.effects import Assign, EndSession, FileSuspected, Milestone, RemoveFile, StartExchange
 from pspd.core.file_record import Phase
 from pspd.core.manifest import DIGEST_BYTES, Manifest
 from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters
@@ -152,10 +152,12 @@ class TestAttendance:
         assert start.exchange_started.file_id == manifest.file_id
         suspect = translate.attend_response(FileSuspected(1, manifest.file_id))
         assert suspect.file_suspected.file_id == manifest.file_id
+        remove = translate.attend_response(RemoveFile(1, manifest.file_id))
+        assert remove.file_removed.file_id == manifest.file_id
         end = translate.attend_response(EndSession(1, "it left"))
         assert end.session_ended.reason == "it left"
         stop = translate.attend_response(None)
-        events = [message.WhichOneof("event") for message in (assign, start, suspect, end, stop)]
+        events = [message.WhichOneof("event") for message in (assign, start, suspect, remove, end, stop)]
         assert set(events) == {f.name for f in membership.AttendResponse.DESCRIPTOR.oneofs_by_name["event"].fields}
 
 
@@ -218,6 +220,7 @@ class TestShown:
             Phase.SEEDING: pb.FILE_STATE_SEEDING,
             Phase.SEEDED: pb.FILE_STATE_SEEDED,
             Phase.EXCHANGING: pb.FILE_STATE_DISTRIBUTING,
+            Phase.REMOVED: pb.FILE_STATE_DISTRIBUTING,
         }
         expected = pb.FILE_STATE_STALLED if stalled else states[phase]
         assert translate.file_to_pb(machine, file, SECOND_NS, with_clients=False).state == expected

@@ -304,6 +304,20 @@ class TestVerifyingAnew:
         assert bench.visible() == {"a.bin": sample.data}
 
 
+class TestDiscarding:
+    def test_what_is_unfinished_goes_and_what_is_finished_stays(self, bench: Bench) -> None:
+        whole, part = Sample(5000), Sample(6000, name="b.bin")
+        bench.receive(whole)
+        bench.begin(part)
+        bench.write(part, 0, 3)
+        for sample in (whole, part, part):
+            bench.store.discard(sample.file_id)
+        assert bench.store.known() == {}
+        assert bench.visible() == {"a.bin": whole.data}
+        assert bench.begin(part) == Held(RangeSet(), complete=False)
+        assert bench.begin(whole).complete
+
+
 class TestAlteredFiles:
     def test_are_not_sent_until_they_are_verified_anew(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)

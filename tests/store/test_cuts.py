@@ -105,11 +105,12 @@ def cut_after(steps: int) -> Iterator[Disk]:
 SMALL = Sample(5000, name="small.bin")
 LARGE = Sample(2 * MIB + 3 * 1024 + 7, share_count=3, name="large.bin")
 EMPTY = Sample(0, name="empty.bin")
-SAMPLES = (SMALL, LARGE, EMPTY)
+DROPPED = Sample(3000, name="dropped.bin")
+SAMPLES = (SMALL, LARGE, EMPTY, DROPPED)
 
 
 def live(folder: Path) -> None:
-    """Receives three files, in pieces and with wrong bytes among them, divided anew midway; flushes one."""
+    """Receives files, in pieces and with wrong bytes among them, divided anew midway; flushes one, and drops others."""
     bench = DiskBench(folder)
     try:
         bench.begin(SMALL)
@@ -126,6 +127,10 @@ def live(folder: Path) -> None:
         bench.store.verify(LARGE.file_id)
         bench.store.finish(LARGE.file_id)
         bench.receive(EMPTY)
+        bench.begin(DROPPED)
+        bench.write(DROPPED, 0, 2)
+        bench.store.discard(DROPPED.file_id)
+        bench.store.discard(EMPTY.file_id)
         bench.restart()
         bench.store.verify(SMALL.file_id)
     finally:

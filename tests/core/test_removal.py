@@ -1,0 +1,125 @@
+"""A file is taken out of the network: at once, or as soon as its last byte has left the server."""
+
+from __future__ import annotations
+
+import pytest
+
+from pspd.core.effects import FileRemoved, Milestone, RemoveFile
+from pspd.core.members import Member
+from pspd.core.shared_file import SharedFile
+from pspd.core.wire import DropReason
+from pspd.errors import NotFound, WrongState
+from tests.core.bench import Bench
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def begun(bench: Bench) -> tuple[Member, Member, SharedFile]:
+    a, b = (bench.join(name) for name in "ab")
+    file = bench.exchange("f", 6)
+    bench.server.poll()
+    return a, b, file
+
+
+def remove(bench: Bench, file: SharedFile, *, force: bool = True) -> None:
+    bench.server.catalogue.remove(file, bench.now, force=force)
+
+
+def test_every_client_is_told(bench: Bench) -> None:
+    a, b, file = begun(bench)
+    remove(bench, file)
+    effects = bench.server.poll()
+    assert [effect.session for effect in effects if isinstance(effect, RemoveFile)] == [a.session, b.session]
+    assert [effect.name for effect in effects if isinstance(effect, FileRemoved)] == ["f"]
+    assert bench.server.catalogue.files == {}
+
+
+def test_not_while_somebody_lacks_it_unless_that_is_forced(bench: Bench) -> None:
+    a, b, file = begun(bench)
+    bench.reach(a, file, Milestone.COMPLETE)
+    with pytest.raises(WrongState, match="--force"):
+        remove(bench, file, force=False)
+    bench.reach(b, file, Milestone.COMPLETE)
+    remove(bench, file, force=False)
+    assert bench.server.catalogue.files == {}
+
+
+def test_not_while_a_source_is_at_it(bench: Bench) -> None:
+    bench.join("a")
+    file = bench.seed("f", 6)
+    with pytest.raises(WrongState, match="being seeded"):
+        remove(bench, file)
+
+
+def test_what_is_being_sent_is_sent_and_then_the_server_has_nothing_of_it(bench: Bench) -> None:
+    a, b, file = begun(bench)
+    bench.ask(a, file, (3, 6))
+    assert bench.contribute(bench.frame(b, file, 3, 6))
+    [delivery] = bench.delivered(a)
+    remove(bench, file)
+    assert b"".join(delivery.views) == bench.data[file.file_id][3072:]
+    assert file.file_id in bench.server.catalogue.files
+    bench.sent(a, delivery.number)
+    assert bench.server.catalogue.files == {}
+    assert bench.server.cache.used_chunks == 0
+    assert (a.interests, b.interests, a.claimed_chunks) == ({}, {}, 0)
+
+
+def test_so_is_what_is_coming_in(bench: Bench) -> None:
+    a, b, file = begun(bench)
+    bench.ask(a, file, (3, 6))
+    frame = bench.frame(b, file, 3, 6)
+    assert bench.start(frame) is not None
+    remove(bench, file)
+    assert file.file_id in bench.server.catalogue.files
+    bench.server.contribution_received(frame, bench.now)
+    assert bench.delivered(a) == []
+    assert bench.server.catalogue.files == {}
+    assert bench.server.cache.used_chunks == 0
+
+
+def test_or_breaks_off(bench: Bench) -> None:
+    a, b, file = begun(bench)
+    bench.ask(a, file, (3, 6))
+    frame = bench.frame(b, file, 3, 6)
+    assert bench.start(frame) is not None
+    remove(bench, file)
+    bench.server.contribution_aborted(frame, bench.now)
+    bench.live(60_000_000_000)
+    assert bench.server.catalogue.files == {}
+    assert bench.server.cache.used_chunks == 0
+
+
+def test_until_then_nobody_gets_it_and_nobody_brings_it_back(bench: Bench) -> None:
+    a, b, file = begun(bench)
+    bench.ask(a, file, (3, 6))
+    assert bench.start(bench.frame(b, file, 3, 6)) is not None
+    remove(bench, file)
+    bench.server.poll()
+    bench.ask(a, file, (3, 6))
+    assert bench.server.drop_counts[DropReason.UNKNOWN_FILE] == 1
+    late = bench.join("c")
+    assert bench.delivered(late) == []
+    source = bench.join("source", source=True)
+    with pytest.raises(WrongState, match="moment"):
+        bench.server.catalogue.announce(file.manifest, source.session)
+    with pytest.raises(NotFound):
+        bench.reach(a, file, Milestone.COMPLETE)
+    assert bench.server.catalogue.lost_without({"a"}) == []
+
+
+def test_the_same_file_can_come_again(bench: Bench) -> None:
+    a, b, file = begun(bench)
+    bench.ask(a, file, (3, 6))
+    assert bench.contribute(bench.frame(b, file, 3, 6))
+    [delivery] = bench.delivered(a)
+    bench.sent(a, delivery.number)
+    remove(bench, file)
+    bench.server.poll()
+    again = bench.exchange("f", 6)
+    assert again is not file
+    bench.ask(a, again, (3, 6))
+    assert [asked.start for asked in bench.asked("b")] == [3]
