@@ -14,6 +14,7 @@ from pspctl.output import printer
 from pspctl.units import plain_text
 from pspctl.views import SCHEMA_VERSION
 from pspd.errors import TimedOut, WrongState
+from pspd.v1 import network_pb2
 
 # What ``--server`` stands for when no address follows it.
 BARE = ""
@@ -93,3 +94,12 @@ def _stop_clients(
             if deadline.passed:
                 raise TimedOut(f"still so after {deadline.text}: {error}") from error
             time.sleep(LOOK_SECONDS)
+            names = _connected(api, names)
+            if not names and not all_clients:
+                return []
+
+
+def _connected(api: ServerApi, names: list[str]) -> list[str]:
+    """Those who are still there: others may have left by themselves."""
+    there = {client.name for client in api.clients() if client.state == network_pb2.CLIENT_STATE_CONNECTED}
+    return [name for name in names if name in there]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from pspd.core.cache import Cache
 from pspd.core.effects import (
     Assign,
+    ClientLost,
     FileCompleted,
     FileDeclined,
     FileDivided,
@@ -79,10 +80,15 @@ class Catalogue:
         """Whether some who were connected before a restart are given time to come back."""
         return bool(self._awaited)
 
+    def _awaits_holders(self, file: SharedFile) -> bool:
+        return file.was_restored and bool(self._awaited)
+
     def stop_awaiting(self, now: int) -> None:
         """Who has not come back by now counts as lost (R12)."""
+        for name in sorted(self._awaited):
+            self._emit(ClientLost(name, "it has not come back since the server was restarted"))
         self._awaited.clear()
-        for file in self.files.values():
+        for file in list(self.files.values()):
             self._assign_again(file)
             self.review(file, now)
         self._relay.serve_soon(now)
@@ -369,7 +375,7 @@ class Catalogue:
         self._review_coverage(file)
         takers = self.takers_of(file)
         is_complete = file.phase is Phase.EXCHANGING and bool(takers) and file.is_with_all(takers)
-        is_complete = is_complete and not self._awaited
+        is_complete = is_complete and not self._awaits_holders(file)
         if is_complete and not file.is_complete:
             file.completed_at = file.completed_at or now
             self._emit(FileCompleted(file.file_id, file.manifest.name, len(takers)))
@@ -398,7 +404,8 @@ class Catalogue:
             self._end_session(source, "the file is seeded", now)
 
     def _review_coverage(self, file: SharedFile) -> None:
-        stalled = not self._awaited and file.available.chunk_count < file.manifest.chunk_count
+        lacks = file.available.chunk_count < file.manifest.chunk_count
+        stalled = lacks and not self._awaits_holders(file)
         if stalled != file.stalled:
             file.stalled = stalled
             if stalled:

@@ -333,6 +333,7 @@ class ServerMachine:
         was_reachable, member.address = member.reachable, source
         if member.reachable and not was_reachable:
             self._relay.reached(member)
+            self._relay.serve_soon(now)
         if member.reachable and hears:
             self._set_reach(member, True, now)
 
@@ -422,6 +423,7 @@ class ServerMachine:
         self._drop(DropReason.ABORTED, self._name_of(frame.session))
         self._fetching.contribution_aborted(file, frame, now)
         self.catalogue.review(file, now)
+        self._relay.serve_soon(now)
 
     def _name_of(self, session: int) -> str:
         member = self._sessions.get(session)

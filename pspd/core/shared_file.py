@@ -76,6 +76,7 @@ class SharedFile:
         handed_out_at: when that was done last, in nanoseconds.
         courtesy: how long those ahead may wait for those behind.
         cursor: the chunk after the last new fetch; requests that follow it meet.
+        was_restored: whether it was there before the server was restarted.
         is_complete: every client in reach that wants it has it.
         stalled: whether some chunk has no holder in reach.
         seeding_at, seeded_at, exchanging_at, completed_at: when, in nanoseconds; None before.
@@ -86,6 +87,7 @@ class SharedFile:
         self.source = source
         self.phase = Phase.ANNOUNCED
         self.held_back = False
+        self.was_restored = False
         self.shares: list[Share] = []
         self.held: dict[str, RangeSet] = {}
         self.lenders: dict[str, None] = {}
@@ -139,7 +141,7 @@ class SharedFile:
         """A file as the server knew it before it was restarted; nobody has been heard to hold any of it yet."""
         file = SharedFile(record.manifest, record.source)
         file.divide(record.manifest, list(record.owners), now)
-        file.phase, file.held_back = record.phase, record.held_back
+        file.phase, file.held_back, file.was_restored = record.phase, record.held_back, True
         if file.phase is not Phase.SEEDING:
             file.seeded_at = now
             for share in file.shares:

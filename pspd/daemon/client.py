@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from pspd.store.digests import blake3_digest
 from pspd.store.disk import DiskStore
 
 log = logging.getLogger(__name__)
+
+_FLUSHING = ThreadPoolExecutor(1, "flush")
+"""One file after the other, of all clients of the process: more would not be faster, and wait in nobody's way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def _flusher(store: DiskStore, name: str) -> Callable[[FileId], None]:
 
     async def flush(file_id: FileId) -> None:
         try:
-            await asyncio.to_thread(store.flush_of(file_id))
+            await asyncio.get_running_loop().run_in_executor(_FLUSHING, store.flush_of(file_id))
             store.flushed(file_id)
         except StorageError as error:
             log.warning("%s: %s: it is verified after the next start of the machine", name, error)

@@ -102,6 +102,10 @@ class Ledger:
         """Forgets a file."""
         self._change(lambda: self._database.execute("DELETE FROM files WHERE file_id = ?", (file_id,)), durable=True)
 
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._change(lambda: self._database.executescript("DELETE FROM files; DELETE FROM clients;"), durable=True)
+
     def client_joined(self, name: str) -> None:
         """A client is connected."""
         self._change(lambda: self._database.execute("INSERT OR IGNORE INTO clients VALUES (?)", (name,)))

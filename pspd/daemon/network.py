@@ -93,6 +93,7 @@ class NetworkDaemon:
         self._events: dict[int, asyncio.Queue[MemberEvent]] = {}
         self._changed = asyncio.Event()
         self._ledger: Ledger | None = None
+        self._leaving: set[str] = set()  # asked to stop, as long as they are there
         self._started_at = time.monotonic()
 
     @property
@@ -234,7 +235,8 @@ class NetworkDaemon:
         unknown = [name for name in names if name not in self._machine.members]
         if unknown:
             raise NotFound(f"no client {unknown[0]!r} is connected: see `pspctl clients`")
-        if not force and (lost := self._machine.catalogue.lost_without(set(names))):
+        leaving = self._leaving & set(self._machine.members)
+        if not force and (lost := self._machine.catalogue.lost_without(leaving | set(names))):
             file, chunks = lost[0]
             others = f", and of {len(lost) - 1} more" if len(lost) > 1 else ""
             raise WrongState(
@@ -244,6 +246,7 @@ class NetworkDaemon:
         for name in names:
             if (queue := self._events.get(self._machine.members[name].session)) is not None:
                 queue.put_nowait(None)
+        self._leaving = leaving | set(names)
         return names
 
     async def launch(self, count: int, directory: str) -> list[str]:

@@ -102,9 +102,9 @@ def _ledger_of(state_dir: Path, port: int) -> Ledger:
 
 def _new_ledger(state_dir: Path, port: int) -> Ledger:
     """For a server that took any port: what another wrote down that had this one before is not its own."""
-    for path in state_dir.glob(f"server-{port}.db*"):
-        path.unlink()
-    return _ledger_of(state_dir, port)
+    ledger = _ledger_of(state_dir, port)
+    ledger.clear()
+    return ledger
 
 
 def _register(server: grpc.aio.Server, network: NetworkDaemon) -> None:

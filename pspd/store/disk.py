@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Callable
 from enum import Enum, auto
+from itertools import count
 from pathlib import Path
 
 from pspd.core.manifest import STORE_FOLDER, Digest, FileId, Manifest
@@ -23,21 +24,25 @@ from pspd.core.storage import FileSlice, Held, Written
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.folder import (
     boot_id,
+    flush_file,
     instance_of,
     is_same_file,
     lock_folder,
     plain_state,
     publish_file,
     remove_file,
-    sync_folder,
 )
 from pspd.store.intake import Intake
 from pspd.store.journal import Journal
 from pspd.store.messages import failed, name_conflict, not_begun, not_verified
 from pspd.store.open_files import FileBytes, OpenFiles
-from pspd.store.records import ON_DISK, TORN, UNVERIFIED, Mark, Records
+from pspd.store.records import ON_DISK, UNVERIFIED, Mark, Records
 
 _LOG = logging.getLogger(__name__)
+
+_MARKING_NS = 2_000_000_000
+"""So long after its mark was written a finished file may still have been touched by us."""
+_COPIED_CHUNKS = 1024
 
 _PART_FLAGS = os.O_RDWR | os.O_CREAT
 # Not through a symbolic link: it would lead out of the folder.
@@ -211,28 +216,22 @@ class DiskStore:
 
         Say :meth:`flushed` when it has returned. It raises ``StorageError`` if the disk fails.
         """
-        path, fd = self._file(file_id).saved.path, os.dup(self._file(file_id).saved.fd)
-
-        def flush() -> None:
-            try:
-                os.fsync(fd)
-                sync_folder(path.parent)
-            except OSError as error:
-                raise failed("flush", path, error) from None
-            finally:
-                os.close(fd)
-
-        return flush
+        path = self._file(file_id).saved.path
+        return lambda: flush_file(path)
 
     def flushed(self, file_id: FileId) -> None:
-        """A finished file is on the disk: it need not be read again after the machine was restarted.
+        """A finished file is on the disk: unless it was changed, it need not be read again after the next boot.
 
         Raises:
             StorageError: that cannot be noted.
         """
         file = self._files.get(file_id)
-        if file is not None and file.place is _Place.VISIBLE and file.saved.is_as_seen:
-            self._records.save_mark(file_id, _mark(file.intake.manifest, os.fstat(file.saved.fd), ON_DISK))
+        mark = self._records.mark(file_id)
+        if self._lock_fd < 0 or file is None or mark is None or mark.boot_id != self._boot:
+            return
+        state = plain_state(self._folder / mark.name)
+        if state is not None and (state.st_size, state.st_mtime_ns) == (mark.size_bytes, mark.mtime_ns):
+            self._records.save_mark(file_id, _mark(file.intake.manifest, state, ON_DISK))
 
     def verify(self, file_id: FileId) -> None:
         """See ``Storage.verify``. A finished file that is not right any more is the user's: it is left alone.
@@ -306,7 +305,7 @@ class DiskStore:
         """A file that was finished, as far as it is still what it was; None if nothing of it is left."""
         visible = self._folder / manifest.name
         state = plain_state(visible)
-        if state is None and mark.boot_id == TORN:
+        if state is None and self._records.path(manifest.file_id, "part").exists():
             return self._resumed(manifest)
         self._remove_work(manifest.file_id)
         if state is None:
@@ -323,42 +322,50 @@ class DiskStore:
             boot = ON_DISK if unchanged else self._boot
             self._records.save_mark(manifest.file_id, _mark(manifest, state, boot))
             return file
-        if self._went_down_with(mark, state):
-            return self._taken_back(manifest)
+        if self._went_down_with(manifest.file_id, mark, state):
+            return self._taken_back(file)
         _LOG.warning("%s was changed, and is no longer complete", visible)
         file.place = _Place.ALTERED
         return file
 
-    def _went_down_with(self, mark: Mark | None, state: os.stat_result) -> bool:
-        """Whether the machine went down before a finished file was on the disk, and nobody has changed it since.
+    def _went_down_with(self, file_id: FileId, mark: Mark | None, state: os.stat_result) -> bool:
+        """Whether the machine went down before a finished file was on the disk, and nobody has touched it since.
 
-        Who changes a file does so after it was finished; a machine that goes down sets no later time.
+        Whoever changes, replaces or restores a file gives it a later time of change; only the machine does not.
         """
-        if mark is None or mark.boot_id == TORN:
-            return mark is not None
-        return mark.boot_id not in (ON_DISK, UNVERIFIED, self._boot) and state.st_mtime_ns <= mark.mtime_ns
+        if mark is None or mark.boot_id in (ON_DISK, UNVERIFIED, self._boot):
+            return False
+        return state.st_ctime_ns <= self._records.marked_at(file_id) + _MARKING_NS
 
-    def _taken_back(self, manifest: Manifest) -> _File:
+    def _taken_back(self, damaged: _File) -> _File:
         """A finished file whose bytes had not reached the disk when the machine went down: it is to be written again.
 
-        Nobody but us can have done this to it, and under its own name it would be taken for the file.
+        What is right of it is copied; the rest is fetched. Under its own name it would be taken for the file, so it
+        is set aside, and left to the user: nothing is ever removed that might be theirs.
         """
-        visible = self._folder / manifest.name
-        _LOG.warning("%s had not reached the disk whole: what is wrong is fetched again", visible)
+        manifest, visible = damaged.intake.manifest, damaged.saved.path
+        numbered = (visible.with_name(f"{visible.name}.damaged-{number}") for number in count(1))
+        aside = next(path for path in numbered if not os.path.lexists(path))
+        _LOG.warning("%s had not reached the disk whole: it is fetched again, and is now %s", visible, aside.name)
+        file = self._resumed(manifest, begun=True)
+        for start, stop in damaged.intake.verified:
+            for first in range(start, stop, _COPIED_CHUNKS):
+                last = min(first + _COPIED_CHUNKS, stop)
+                data = memoryview(damaged.saved.read_at(*manifest.byte_span(first, last)))
+                file.journal.append(file.intake.write(first, last, data).verified)
         self._open_files.close(visible)
-        Journal(self._records.path(manifest.file_id, "held"), self._open_files).rewrite(
-            RangeSet([Range(0, manifest.chunk_count)])
-        )
         try:
-            os.rename(visible, self._records.path(manifest.file_id, "part"))
+            os.rename(visible, aside)
         except OSError as error:
-            raise failed("take back", visible, error) from None
-        return self._resumed(manifest, may_trust=False)
+            raise failed("set aside", visible, error) from None
+        self._records.remove(manifest.file_id, "done")
+        return file
 
-    def _resumed(self, manifest: Manifest, *, may_trust: bool = True) -> _File:
-        """A file that is to be written, with whatever is there of it."""
+    def _resumed(self, manifest: Manifest, *, begun: bool = False) -> _File:
+        """A file that is to be written, with whatever is there of it; ``begun`` keeps a mark that is still good."""
         file_id = manifest.file_id
-        self._records.remove(file_id, "done")
+        if not begun:
+            self._records.remove(file_id, "done")
         part = FileBytes(self._records.path(file_id, "part"), _PART_FLAGS, self._open_files)
         journal = Journal(self._records.path(file_id, "held"), self._open_files)
         file = _File(Intake(manifest, part, self._digest), part, journal, _Place.PART)
@@ -367,7 +374,7 @@ class DiskStore:
         whole = all(sum(manifest.byte_span(*span)) <= saved_bytes for span in journalled)
         # Whoever wrote to the part after the journal's last entry may have been somebody else.
         in_order = part.mtime_ns <= journal.mtime_ns
-        if may_trust and self._same_boot and whole and in_order:
+        if self._same_boot and whole and in_order:
             file.intake.take_up(journalled, ())
         else:
             file.intake.take_up(RangeSet(), journalled)
@@ -397,9 +404,12 @@ class DiskStore:
                 self._records.save_mark(manifest.file_id, _mark(manifest, state, self._boot))
                 self._remove_work(manifest.file_id)
                 return file
-        if state is not None and self._went_down_with(self._records.mark(manifest.file_id), state):
+        mark = self._records.mark(manifest.file_id)
+        if state is not None and self._went_down_with(manifest.file_id, mark, state):
+            damaged = self._visible_file(manifest)
+            damaged.intake.verify_all()
             self._records.save_manifest(manifest)
-            return self._taken_back(manifest)
+            return self._taken_back(damaged)
         raise self._conflict(manifest)
 
     def _visible_file(self, manifest: Manifest) -> _File:

@@ -66,17 +66,21 @@ def publish_file(path: Path, visible: Path) -> None:
         os.rename(path, visible)
 
 
-def sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk.
+def flush_file(path: Path) -> None:
+    """Waits until a file and its name are on the disk.
 
     Raises:
-        OSError: the disk fails.
+        StorageError: the disk fails.
     """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        for each in (path, path.parent):
+            fd = os.open(each, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+    except OSError as error:
+        raise failed("flush", path, error) from None
 
 
 def plain_state(path: Path) -> os.stat_result | None:

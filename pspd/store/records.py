@@ -139,9 +139,19 @@ class Records:
             return Mark.decode(path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             _LOG.warning("%s is torn: %s", path, error)
             return Mark("", size_bytes=0, mtime_ns=0, boot_id=TORN)
+        except OSError as error:
+            _LOG.warning("%s is ignored: %s", path, error)
+            return None
+
+    def marked_at(self, file_id: FileId) -> int:
+        """When a file's mark was written, in nanoseconds as files tell it; 0 if there is none."""
+        try:
+            return self.path(file_id, "done").stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def save_mark(self, file_id: FileId, mark: Mark) -> None:
         """Marks a file as finished, in place of its mark of before.

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from pspd.core.effects import Assign, FileCompleted, FileSeeded, FileStalled, Milestone, SaveFile, StartExchange
+from pspd.core.effects import (
+    Assign,
+    ClientLost,
+    FileCompleted,
+    FileSeeded,
+    FileStalled,
+    Milestone,
+    SaveFile,
+    StartExchange,
+)
 from pspd.core.file_record import FileRecord, Phase
 from pspd.core.members import Member
 from pspd.core.parameters import MILLISECOND_NS
@@ -130,3 +139,22 @@ def test_the_lost_are_known_by_name_until_they_are_back() -> None:
     assert list(bench.server.lost_clients) == ["a", "b"]
     bench.join("a")
     assert list(bench.server.lost_clients) == ["b"]
+
+
+def test_who_does_not_come_back_is_told_to_be_lost_and_not_waited_for_again() -> None:
+    bench = Bench()
+    bench.server.restore([], ["a", "b"], bench.now)
+    bench.join("a")
+    bench.live(REACH_NS)
+    assert [effect.name for effect in bench.effects(ClientLost)] == ["b"]
+    assert not bench.server.catalogue.awaits_members
+
+
+def test_a_new_file_waits_for_nobody_who_was_there_before() -> None:
+    bench = Bench()
+    bench.server.restore([], ["ghost"], bench.now)
+    a = bench.join("a")
+    file = bench.exchange("f", 6)
+    bench.reach(a, file, Milestone.COMPLETE)
+    assert bench.server.catalogue.awaits_members
+    assert file.is_complete
