@@ -25,7 +25,7 @@ from pspd.core.effects import (
     ServerHeard,
     StartExchange,
 )
-from pspd.core.manifest import FileId
+from pspd.core.manifest import FileId, Manifest
 from pspd.core.storage import Storage
 from pspd.daemon.process import first_of
 from pspd.errors import IntegrityError, NotFound, PspError, SessionUnknown, StorageError, TimedOut, Unreachable
@@ -39,6 +39,8 @@ REJOIN_SECONDS_MIN = 0.1
 REJOIN_SECONDS_MAX = 2.0
 LEAVE_SECONDS = 1.0
 RENEWALS_PER_LEASE = 4
+REFUSED_SECONDS = 5.0
+"""How often a client tries again to take a file that it could not take: somebody may have made room."""
 
 _UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -88,6 +90,7 @@ class MemberDaemon:
         self._on_finished = on_finished
         self._leaving = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._refused: dict[FileId, tuple[Manifest, bool]] = {}  # and whether its exchange has started
         self._suspects: dict[FileId, None] = {}
         self._suspicion = asyncio.Event()
         self.plane = ClientPlane(self.machine, storage, self._on_effect, self._suspect, self._fail, faults)
@@ -169,6 +172,7 @@ class MemberDaemon:
             self.name, self._instance_id, source=self._source, delivery_port=port, held=held
         )
         self.session = session.session
+        self._refused.clear()  # a new session tells of every file
         self.plane.join(session.session, (address[0], session.data_port), session.parameters)
         return session
 
@@ -184,6 +188,7 @@ class MemberDaemon:
             await first_of(
                 self._attend(session),
                 self._renew(session),
+                self._take_refused(),
                 self._end_on_suspicion(),
                 asyncio.shield(self._failure),
             )
@@ -195,12 +200,16 @@ class MemberDaemon:
             async for event in events:
                 match event:
                     case Assign(_, manifest, shares, started):
+                        self._refused.pop(manifest.file_id, None)
                         try:
                             self.plane.assign(manifest, shares, started)
                         except StorageError as error:
                             log.error("%s: cannot take %s: %s", self.name, manifest.name, error)
+                            self._refused[manifest.file_id] = (manifest, started)
                             self._decline(session.session, manifest.file_id, str(error))
                     case StartExchange(_, file_id):
+                        if file_id in self._refused:
+                            self._refused[file_id] = (self._refused[file_id][0], True)
                         self.machine.exchange_started(file_id, now_ns())
                         self.plane.pump()
                     case FileSuspected(_, file_id):
@@ -213,6 +222,16 @@ class MemberDaemon:
                         raise Stopped
         raise Ended("the server closed it")
 
+    async def _take_refused(self) -> None:
+        """Tries again what could not be taken; the share of it that was declined is others' by now."""
+        while True:
+            await asyncio.sleep(REFUSED_SECONDS)
+            for file_id, (manifest, started) in list(self._refused.items()):
+                with contextlib.suppress(StorageError):
+                    self.plane.assign(manifest, (), started)
+                    self._refused.pop(file_id, None)
+                    log.info("%s: takes %s after all", self.name, manifest.name)
+
     async def _renew(self, session: Session) -> None:
         while True:
             await asyncio.sleep(session.lease_seconds / RENEWALS_PER_LEASE)
@@ -223,6 +242,7 @@ class MemberDaemon:
 
     def _remove(self, file_id: FileId) -> None:
         """A file is no longer in the network. What is unfinished of it goes, and is no loss: others drop it too."""
+        self._refused.pop(file_id, None)
         self.machine.file_removed(file_id)
         try:
             self._storage.discard(file_id)

@@ -140,6 +140,20 @@ def test_nobody_who_was_connected_is_taken_for_lost_by_a_server_that_is_back(net
     network.await_copies(source, "abc")
 
 
+def test_who_could_not_take_a_file_takes_it_when_it_can(network: Network, tmp_path: Path) -> None:
+    network.server()
+    names = network.clients(2)
+    in_the_way = network.copy("c0", "file.bin")
+    in_the_way.write_bytes(b"another file")
+    source = random_file(tmp_path / "file.bin", 300_000)
+    network.ctl("seed", source, "--clients", 2)
+    network.until("it is declined", lambda: network.file("file.bin")["declined_client_count"] == 1)
+    in_the_way.rename(in_the_way.with_name("mine"))
+    network.await_copies(source, names)
+    network.until("nobody declines it", lambda: network.file("file.bin")["declined_client_count"] == 0)
+    assert network.copy("c0", "mine").read_bytes() == b"another file"
+
+
 def test_a_file_is_removed(network: Network, tmp_path: Path) -> None:
     before = network.server()
     names = network.clients(3)
