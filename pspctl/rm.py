@@ -10,6 +10,7 @@ from pspctl.options import Command, Settings
 from pspctl.output import printer
 from pspctl.units import plain_text
 from pspctl.views import SCHEMA_VERSION, file_view
+from pspd.errors import PspError
 
 
 @click.command("rm", cls=Command)
@@ -27,8 +28,15 @@ def command(settings: Settings, files: tuple[str, ...], force: bool) -> None:
       pspctl rm big.iso
       pspctl rm 3f9a --force
     """
+    views = []
     with ServerApi(settings.server) as api:
-        views = [file_view(api.remove_file(file, force=force)) for file in files]
+        for file in dict.fromkeys(files):
+            try:
+                views.append(file_view(api.remove_file(file, force=force)))
+            except PspError:
+                for view in views:  # what was done before it failed is told all the same
+                    click.echo(f"pspctl: {plain_text(view['name'])} is removed", err=True)
+                raise
     document = {"schema_version": SCHEMA_VERSION, "files": views}
     lines = [f"{plain_text(view['name'])} is removed" for view in views]
     printer(settings.output).show(document, lambda _: Text("\n".join(lines)))

@@ -70,6 +70,10 @@ def command(
     if not stop_clients and not stop_server:
         raise click.UsageError("nothing to stop: name clients, or give --all-clients or --server")
     settings.server_option = next((server for server in reversed(servers) if server != BARE), settings.server_option)
+    if timeout is not None and not drain:
+        raise click.UsageError("--timeout is how long --drain waits: give both")
+    if (drain or force) and not stop_clients:
+        raise click.UsageError("--drain and --force are for clients: name some, or give --all-clients")
     if drain and force:
         raise click.UsageError("--drain waits for what --force does not care about: give one of them")
     with ServerApi(settings.server) as api:

@@ -66,6 +66,8 @@ class Ledger:
             raise self._unusable(error) from None
 
     def _unusable(self, error: sqlite3.Error) -> StorageError:
+        if "locked" in str(error):
+            return StorageError(f"{self._path} is locked: another server uses it: name another folder with --state-dir")
         return StorageError(f"cannot use {self._path}: {error}: move it away, or name another folder with --state-dir")
 
     def load(self) -> tuple[list[FileRecord], list[str]]:
@@ -96,7 +98,13 @@ class Ledger:
         """Writes a file's record, in place of the one of before."""
         manifest, owners = encode_manifest(record.manifest), json.dumps(record.owners)
         values = (record.file_id, manifest, record.source, record.phase.value, record.held_back, owners)
-        self._change(lambda: self._database.execute(_SAVE_FILE, values), durable=True)
+
+        def save() -> None:
+            self._database.execute(_SAVE_FILE, values)
+            # Into the database itself: what only its log holds is lost with the log.
+            self._database.execute("PRAGMA wal_checkpoint").fetchall()
+
+        self._change(save, durable=True)
 
     def remove_file(self, file_id: FileId) -> None:
         """Forgets a file."""

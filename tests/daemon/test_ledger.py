@@ -73,6 +73,14 @@ def test_a_record_is_in_the_database_as_soon_as_it_is_saved(path: Path, tmp_path
     assert Ledger(copy / "server.db", blake3_digest).load() == ([record_of("f")], [])
 
 
+def test_it_is_in_the_database_itself_and_not_in_its_log_alone(path: Path, tmp_path: Path) -> None:
+    ledger = Ledger(path, blake3_digest)
+    ledger.save_file(record_of("f"))
+    (tmp_path / "copy.db").write_bytes(path.read_bytes())
+    ledger.close()
+    assert Ledger(tmp_path / "copy.db", blake3_digest).load() == ([record_of("f")], [])
+
+
 def test_only_one_server_uses_it(path: Path) -> None:
     ledger = Ledger(path, blake3_digest)
     with pytest.raises(StorageError, match=r"locked.*--state-dir"):

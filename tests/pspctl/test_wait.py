@@ -147,3 +147,10 @@ def test_rm(pspctl: Pspctl, fake: FakeServer) -> None:
     removed = json.loads(pspctl("rm", "big.iso", "--force", "-o", "json").stdout)["files"]
     assert [each["name"] for each in removed] == ["big.iso"]
     assert fake.asked["RemoveFileRequest"].force
+
+
+def test_rm_tells_what_is_removed_though_it_fails_at_the_next(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [file()]
+    result = pspctl("rm", "big.iso", "big.iso", "nope")
+    assert result.exit_code == 3
+    assert result.stderr.startswith("pspctl: big.iso is removed\npspctl: error: ")
