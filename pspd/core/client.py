@@ -191,15 +191,11 @@ class ClientMachine:
             download.stage = Stage.EXCHANGE
             self._advance(download, now)
 
-    def file_suspected(self, file_id: FileId) -> None:
-        """What is stored of a file is to be verified anew: until it is assigned again, nothing is held or wanted."""
+    def file_dropped(self, file_id: FileId) -> None:
+        """Until a file is assigned again nothing of it is held or wanted: it is verified anew, or was removed."""
         self.downloads.pop(file_id, None)
         self._held.pop(file_id, None)
         self._timers.cancel(file_id)
-
-    def file_removed(self, file_id: FileId) -> None:
-        """A file is no longer in the network: nothing of it is wanted or sent."""
-        self.file_suspected(file_id)
 
     def file_finished(self, file_id: FileId) -> None:
         """The file is visible under its own name (R10)."""

@@ -209,28 +209,27 @@ class InputDropped:
     origin: str
 
 
-ServerEffect = (
-    SendDatagram
-    | Deliver
-    | CloseLink
-    | Assign
-    | StartExchange
-    | EndSession
-    | ClientJoined
+MemberEffect = Assign | StartExchange | RemoveFile | FileSuspected | EndSession
+"""What a member is to be told over the control plane."""
+
+ServerEvent = (
+    ClientJoined
     | ClientLost
     | ClientReach
-    | SaveFile
-    | RemoveFile
-    | FileRemoved
-    | FileSuspected
     | FileDivided
     | FileSeeded
     | FileDeclined
     | FileStalled
     | FileResumed
     | FileCompleted
-    | InputDropped
+    | FileRemoved
 )
+"""What the log tells, and whoever follows the network hears of."""
+
+ControlEffect = MemberEffect | SaveFile | InputDropped | ServerEvent
+"""Effects that are not of the data plane."""
+
+ServerEffect = SendDatagram | Deliver | CloseLink | ControlEffect
 
 
 class Contribute(NamedTuple):

@@ -243,7 +243,7 @@ class MemberDaemon:
     def _remove(self, file_id: FileId) -> None:
         """A file is no longer in the network. What is unfinished of it goes, and is no loss: others drop it too."""
         self._refused.pop(file_id, None)
-        self.machine.file_removed(file_id)
+        self.machine.file_dropped(file_id)
         try:
             self._storage.discard(file_id)
         except StorageError as error:
@@ -265,7 +265,7 @@ class MemberDaemon:
         """Verifies what is suspected: the next session then begins with the truth of what is held."""
         self._suspicion.clear()
         for file_id in list(self._suspects):
-            self.machine.file_suspected(file_id)
+            self.machine.file_dropped(file_id)
             if file_id in self._storage.known():
                 log.warning("%s: verifying file %s", self.name, file_id.hex()[:12])
                 try:

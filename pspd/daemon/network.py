@@ -15,6 +15,7 @@ from pspd.core.effects import (
     ClientJoined,
     ClientLost,
     ClientReach,
+    ControlEffect,
     EndSession,
     FileCompleted,
     FileDeclined,
@@ -28,6 +29,7 @@ from pspd.core.effects import (
     Milestone,
     RemoveFile,
     SaveFile,
+    ServerEvent,
     StartExchange,
 )
 from pspd.core.file_record import Phase
@@ -42,25 +44,12 @@ from pspd.daemon.ledger import Ledger
 from pspd.errors import NotFound, WrongState
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
-from pspd.net.server import ControlEffect, ServerPlane
+from pspd.net.server import ServerPlane
 from pspd.rpc import translate
 from pspd.rpc.translate import MemberEvent
 from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2, status_service_pb2
 
-Event = (
-    ClientJoined
-    | ClientLost
-    | ClientReach
-    | FileDivided
-    | FileSeeded
-    | FileDeclined
-    | FileStalled
-    | FileResumed
-    | FileCompleted
-    | FileRemoved
-)
-"""What the log tells, and whoever follows the network hears of."""
 ID_DIGITS_MIN = 4
 
 log = logging.getLogger(__name__)
@@ -140,7 +129,7 @@ class NetworkDaemon:
 
     def _on_effect(self, effect: ControlEffect) -> None:
         match effect:
-            case Assign(session) | StartExchange(session) | FileSuspected(session) | RemoveFile(session):
+            case Assign(session) | StartExchange(session) | RemoveFile(session) | FileSuspected(session):
                 if (queue := self._events.get(session)) is not None:
                     queue.put_nowait(effect)
             case EndSession(session):
@@ -158,7 +147,7 @@ class NetworkDaemon:
                 self._changed.set()
                 self._changed = asyncio.Event()
 
-    def _note(self, event: Event, ledger: Ledger) -> None:
+    def _note(self, event: ServerEvent, ledger: Ledger) -> None:
         match event:
             case FileRemoved(file_id):
                 ledger.remove_file(file_id)
@@ -368,7 +357,7 @@ class NetworkDaemon:
         self._plane.pump()
 
 
-def _told(event: Event) -> str:
+def _told(event: ServerEvent) -> str:
     """An event as a line for a person."""
     match event:
         case ClientJoined(name):

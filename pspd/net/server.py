@@ -5,33 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import assert_never
 
-from pspd.core.effects import (
-    Address,
-    Assign,
-    ClientJoined,
-    ClientLost,
-    ClientReach,
-    CloseLink,
-    Deliver,
-    EndSession,
-    FileCompleted,
-    FileDeclined,
-    FileDivided,
-    FileRemoved,
-    FileResumed,
-    FileSeeded,
-    FileStalled,
-    FileSuspected,
-    InputDropped,
-    RemoveFile,
-    SaveFile,
-    SendDatagram,
-    ServerEffect,
-    StartExchange,
-    address_text,
-)
+from pspd.core.effects import Address, CloseLink, ControlEffect, Deliver, SendDatagram, ServerEffect, address_text
 from pspd.core.server import ServerMachine
 from pspd.core.wire import Frame, Kind, WireError
 from pspd.net.acceptor import Acceptor
@@ -43,27 +18,6 @@ from pspd.net.sockets import bind_pair
 
 NAMELESS_LINKS_MAX = 8192
 """Connections that have not said whose they are, contributions on their own included."""
-
-ControlEffect = (
-    Assign
-    | StartExchange
-    | EndSession
-    | ClientJoined
-    | ClientLost
-    | ClientReach
-    | SaveFile
-    | RemoveFile
-    | FileRemoved
-    | FileSuspected
-    | FileDivided
-    | FileSeeded
-    | FileDeclined
-    | FileStalled
-    | FileResumed
-    | FileCompleted
-    | InputDropped
-)
-"""Effects that are not of the data plane."""
 
 
 class ServerPlane:
@@ -126,28 +80,8 @@ class ServerPlane:
             case CloseLink(session):
                 if (link := self._links.get(session)) is not None:
                     link.close()
-            case (
-                Assign()
-                | StartExchange()
-                | EndSession()
-                | ClientJoined()
-                | ClientLost()
-                | ClientReach()
-                | SaveFile()
-                | RemoveFile()
-                | FileRemoved()
-                | FileSuspected()
-                | FileDivided()
-                | FileSeeded()
-                | FileDeclined()
-                | FileStalled()
-                | FileResumed()
-                | FileCompleted()
-                | InputDropped()
-            ):
-                self._control(effect)
             case _:
-                assert_never(effect)
+                self._control(effect)
 
     def _deliver(self, delivery: Deliver) -> None:
         """Sends over the client's link, or over a connection of its own (R6)."""

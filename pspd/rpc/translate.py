@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from pspd.core.cache import Cache
-from pspd.core.effects import Assign, EndSession, FileSuspected, Milestone, RemoveFile, StartExchange, address_text
+from pspd.core.effects import (
+    Assign,
+    EndSession,
+    FileSuspected,
+    MemberEffect,
+    Milestone,
+    RemoveFile,
+    StartExchange,
+    address_text,
+)
 from pspd.core.file_record import Phase
 from pspd.core.manifest import CHUNK_BYTES, Digest, FileId, Manifest
 from pspd.core.members import Member
@@ -137,7 +146,7 @@ def milestone_from_pb(value: int) -> Milestone | None:
     return _MILESTONES_BACK.get(value)
 
 
-MemberEvent = Assign | StartExchange | FileSuspected | RemoveFile | EndSession | None
+MemberEvent = MemberEffect | None
 """What a member is to do; None only asks it to stop."""
 
 

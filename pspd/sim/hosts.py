@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from random import Random
 
 from pspd.core.client import ClientMachine
-from pspd.core.effects import Address, Assign, Deliver, EndSession, FileSuspected, RemoveFile, StartExchange
+from pspd.core.effects import Address, Deliver, MemberEffect
 from pspd.core.manifest import Manifest
 from pspd.core.storage import Storage
 from pspd.core.wire import Frame
 from pspd.sim.wires import Air, Pipe, Weather
 
-ControlEvent = Assign | StartExchange | FileSuspected | RemoveFile | EndSession
-"""What the server tells a member over the control plane."""
 Forge = Callable[[Frame, bytes], bytes | None]
 """What becomes of a payload that a holder sends; None breaks the connection before its end."""
 
@@ -95,7 +93,7 @@ class Client:
         self.forge: Forge | None = None
         self.wakes_at: int | None = None
         self.told_at = 0
-        self.events: deque[ControlEvent] = deque()
+        self.events: deque[MemberEffect] = deque()
 
     def reborn(self, random: Random) -> None:
         """The process ends or starts: nothing that was only in memory is left."""

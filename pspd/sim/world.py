@@ -18,6 +18,7 @@ from pspd.core.effects import (
     FileRemoved,
     FileSuspected,
     FinishFile,
+    MemberEffect,
     RemoveFile,
     ReportMilestone,
     SaveFile,
@@ -32,7 +33,7 @@ from pspd.core.server import ServerMachine
 from pspd.errors import IntegrityError, NotFound, PspError, SessionUnknown
 from pspd.sim.clock import Clock
 from pspd.sim.content import Content
-from pspd.sim.hosts import Access, Client, ControlEvent, Link
+from pspd.sim.hosts import Access, Client, Link
 from pspd.sim.transport import SERVER, Transport
 
 REJOIN_NS = SECOND_NS
@@ -253,7 +254,7 @@ class World:
                     self._lose_server(client)
         self.clock.after(server.lease_ns // RENEWALS_PER_LEASE, self._renew_leases, server_life)
 
-    def _tell(self, session: int, event: ControlEvent) -> None:
+    def _tell(self, session: int, event: MemberEffect) -> None:
         """Sends an event over the control plane, which keeps the order."""
         client = self.client_of(session)
         if client is not None:
@@ -276,7 +277,7 @@ class World:
             case FileSuspected(_, file_id):
                 self.suspect(client, file_id)
             case RemoveFile(_, file_id):
-                client.machine.file_removed(file_id)
+                client.machine.file_dropped(file_id)
                 client.store.discard(file_id)
             case EndSession():
                 self._lose_server(client)
@@ -285,7 +286,7 @@ class World:
     def suspect(self, client: Client, file_id: FileId) -> None:
         """What a client stores may be wrong: it verifies that between two sessions, as the daemon does."""
         session, link = client.session, client.link
-        client.machine.file_suspected(file_id)
+        client.machine.file_dropped(file_id)
         if file_id in client.store.known():
             client.store.verify(file_id)
         self._lose_server(client)

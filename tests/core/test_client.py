@@ -341,7 +341,7 @@ class TestSuspicion:
         manifest = manifest_of(4)
         client.assign(manifest, exchange=True, held=((0, 2),))
         client.others()
-        client.machine.file_suspected(manifest.file_id)
+        client.machine.file_dropped(manifest.file_id)
         client.hear(Broadcast(SESSION, manifest.file_id, 1, (Asked(0, 1, EVERY_HOLDER),)))
         client.machine.link_opened(client.now)
         client.machine.exchange_started(manifest.file_id, client.now)
@@ -355,7 +355,7 @@ class TestSuspicion:
         manifest = manifest_of(4)
         client.assign(manifest, exchange=True, held=((0, 4),))
         assert FinishFile(manifest.file_id) in client.others()
-        client.machine.file_suspected(manifest.file_id)
+        client.machine.file_dropped(manifest.file_id)
         client.assign(manifest, exchange=True, held=((0, 1), (2, 4)))
         assert [request.ranges for request in client.requests()] == [(Range(1, 2),)]
         client.deliver(manifest, 1, 2)
@@ -367,20 +367,20 @@ class TestSuspicion:
         client.assign(wrong, exchange=True)
         client.assign(right, exchange=True)
         client.heard()
-        client.machine.file_suspected(wrong.file_id)
+        client.machine.file_dropped(wrong.file_id)
         client.machine.link_opened(client.now)
         assert [request.file_id for request in client.requests()] == [right.file_id]
 
     def test_of_a_file_that_it_does_not_know_is_no_matter(self) -> None:
         client = Client()
-        client.machine.file_suspected(bytes(32))
+        client.machine.file_dropped(bytes(32))
         assert client.others() == []
 
     def test_a_source_sends_nothing_of_it_any_more(self) -> None:
         client = Client()
         manifest = manifest_of(4)
         client.machine.hold_whole(manifest)
-        client.machine.file_suspected(manifest.file_id)
+        client.machine.file_dropped(manifest.file_id)
         client.hear(Broadcast(SESSION, manifest.file_id, 1, (Asked(0, 4, SESSION),)))
         assert client.others() == []
 

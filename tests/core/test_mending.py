@@ -23,7 +23,7 @@ PROFILES = pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic"
 
 def verify_anew(ether: Ether, manifest: Manifest, peer: Peer) -> None:
     """What a client does whose stored bytes are suspected, between two sessions."""
-    peer.machine.file_suspected(manifest.file_id)
+    peer.machine.file_dropped(manifest.file_id)
     peer.store.verify(manifest.file_id)
     ether.join(peer.name)
 
