@@ -39,8 +39,10 @@ REJOIN_SECONDS_MIN = 0.1
 REJOIN_SECONDS_MAX = 2.0
 LEAVE_SECONDS = 1.0
 RENEWALS_PER_LEASE = 4
-REFUSED_SECONDS = 5.0
-"""How often a client tries again to take a file that it could not take: somebody may have made room."""
+REFUSED_SECONDS_MIN = 5.0
+REFUSED_SECONDS_MAX = 300.0
+"""After so long a client tries again to take a file that it could not take, as somebody may have made room: later and
+later, for to look at a large file that is in the way takes time."""
 
 _UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -224,8 +226,10 @@ class MemberDaemon:
 
     async def _take_refused(self) -> None:
         """Tries again what could not be taken; the share of it that was declined is others' by now."""
+        delay = REFUSED_SECONDS_MIN
         while True:
-            await asyncio.sleep(REFUSED_SECONDS)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, REFUSED_SECONDS_MAX) if self._refused else REFUSED_SECONDS_MIN
             for file_id, (manifest, started) in list(self._refused.items()):
                 with contextlib.suppress(StorageError):
                     self.plane.assign(manifest, (), started)
