@@ -59,6 +59,7 @@ class Download:
         self._acknowledged = 0
         self._awaited = RangeSet()
         self._patience_ns = 0
+        self._was_put_off = False
         self._cursor = 0
         self._named_stop = 0
         self._sequence_start = 0
@@ -111,7 +112,8 @@ class Download:
         ranges = self._pick(self.wanted())
         self._awaited, self._patience_ns = RangeSet(ranges), 0
         # Where very many share a server's link, what one asks for is long in the queue: longer than any timeout.
-        wants_answer = bool(ranges) and self.rtt.rto_ns >= RTO_MAX_NS
+        # Who was told to wait for the last will have to wait for the next, and asks but once if it hears so at once.
+        wants_answer = bool(ranges) and (self._was_put_off or self.rtt.rto_ns >= RTO_MAX_NS)
         return Request(
             session,
             self.file_id,
@@ -133,6 +135,7 @@ class Download:
         if number != self._number or not self._awaited:
             return False
         self._patience_ns = patience_ns
+        self._was_put_off = True
         self.rtt.answered()
         return True
 
@@ -186,6 +189,7 @@ class Download:
         """
         sent_at = self._sent_at.pop(frame.echo, None)
         if sent_at is not None:
+            self._was_put_off = now - sent_at > self.rtt.rto_ns
             self.rtt.sample(now - sent_at)
         self.rtt.answered()
         self._repeats = 0

@@ -46,7 +46,7 @@ class RangeSet:
     def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
         self._borders: list[int] = []
         self._chunk_count = 0
-        for start, stop in ranges:
+        for start, stop in sorted(ranges):
             self.add(start, stop)
 
     @property
@@ -59,8 +59,11 @@ class RangeSet:
         if start >= stop:
             return
         borders = self._borders
-        if not borders or borders[-1] < start:  # most often: sets are made in ascending order
-            borders += (start, stop)
+        if not borders or borders[-1] <= start:  # most often: sets are made in ascending order
+            if borders and borders[-1] == start:
+                borders[-1] = stop
+            else:
+                borders += (start, stop)
             self._chunk_count += stop - start
             return
         left, right = bisect_left(borders, start), bisect_right(borders, stop)

@@ -113,7 +113,8 @@ class ServerMachine:
     def poll(self) -> list[ServerEffect]:
         """Everything to be done since the last call, in order."""
         self._relay.serve()
-        self._answer_requests()
+        if self._unanswered:
+            self._answer_requests()
         effects = self._effects.copy()
         self._effects.clear()
         return effects
@@ -261,6 +262,7 @@ class ServerMachine:
             member.in_reach = in_reach
             self._effects.append(ClientReach(member.name, in_reach))
             self.catalogue.reach_changed(member, now)
+            self._relay.serve_soon(now)
 
     def link_opened(self, session: int, now: int) -> bool:
         """A client's TCP link is there, in place of any before. Returns False if no such session is known."""
@@ -318,7 +320,6 @@ class ServerMachine:
             case Hello(_, number, srtt_us):
                 member.measured(srtt_us)
                 self._heard_from(member, source, srtt_us != 0, now)
-                self._relay.serve_soon(now)
                 answer = HelloAck(member.session, number, self.hello_ns // MILLISECOND_NS)
                 self._effects.append(SendDatagram(source, encode_datagram(answer)))
             case Request():

@@ -66,6 +66,20 @@ class TestAskingAgain:
         (request,) = client.requests()
         assert (request.wants_answer, request.repeated) == (True, False)
 
+    def test_who_was_told_to_wait_wants_its_next_request_answered_as_well(self) -> None:
+        client, manifest = told_to_wait(120_000)
+        client.pass_time(SECOND_NS)
+        client.deliver(manifest, 0, 4)
+        client.pass_time(SECOND_NS)
+        assert client.requests()[0].wants_answer
+
+    def test_until_a_delivery_comes_within_a_timeout(self) -> None:
+        client, manifest = told_to_wait(120_000)
+        client.now += MILLISECOND_NS
+        client.deliver(manifest, 0, 4, echo=1)
+        client.pass_time(SECOND_NS)
+        assert not client.requests()[0].wants_answer
+
     def test_what_comes_after_an_answer_ends_the_long_wait(self) -> None:
         client, manifest = told_to_wait(120_000)
         client.deliver(manifest, 0, 4, echo=1)
