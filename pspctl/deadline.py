@@ -36,3 +36,6 @@ class Deadline:
         """A while, cut short by the deadline."""
         remaining = self.remaining_seconds
         return seconds if remaining is None else min(seconds, remaining)
+
+
+NEVER = Deadline(None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from pspctl.absence import Absence
 from pspctl.api import ServerApi
-from pspctl.deadline import Deadline
+from pspctl.deadline import NEVER, Deadline
 from pspctl.progress import Progress
 from pspctl.tables import declined_text, file_state_text, hold_text, missing_texts, progress_text, refusal_texts
 from pspctl.units import count_text, plain_text
 from pspctl.views import FileView, file_view
-from pspd.errors import NotFound, TimedOut, Unreachable, WrongState
+from pspd.errors import NotFound, PspError, TimedOut, Unreachable, WrongState
 from pspd.v1 import status_service_pb2
 
 TURN_SECONDS = 10.0
@@ -41,8 +42,15 @@ class Picture:
         return status
 
 
+def _give_up(error: PspError) -> None:
+    raise error
+
+
 def pictures(
-    api: ServerApi, file: str = "", timeout_seconds: float | None = None
+    api: ServerApi,
+    file: str = "",
+    deadline: Deadline = NEVER,
+    on_loss: Callable[[PspError], None] = _give_up,
 ) -> Iterator[status_service_pb2.GetStatusResponse]:
     """The network now, and again after each change.
 
@@ -50,24 +58,30 @@ def pictures(
     where nothing changes is still looked at now and then. So it is when its connection breaks: on a link that is
     full of deliveries that says little.
 
+    Args:
+        api: the server.
+        file: a file's id or name; empty for all of the network.
+        deadline: until when.
+        on_loss: called when the server stopped or does not answer; raises, or has it tried again.
+
     Raises:
         Unreachable: the server stopped.
-        TimedOut: the timeout passed, or the server fell silent.
+        TimedOut: the deadline passed, or the server fell silent.
         NotFound: there is no such file.
     """
-    deadline = Deadline(timeout_seconds)
-    answered = True
-    while answered:
+    while True:
         picture, answered = Picture(), False
         try:
             for change in api.changes(file, deadline.within(TURN_SECONDS)):
                 answered = True
                 yield picture.apply(change)
-        except (TimedOut, Unreachable):
-            if not answered or deadline.passed:
+        except (TimedOut, Unreachable) as error:
+            if answered and deadline.passed:
                 raise
+            if not answered:
+                on_loss(error)
         else:
-            raise Unreachable(f"the server at {api.address} stopped: start it again with `pspd server`")
+            on_loss(Unreachable(f"the server at {api.address} stopped: start it again with `pspd server`"))
 
 
 def until_complete(
@@ -78,7 +92,7 @@ def until_complete(
     check: Callable[[], None] = lambda: None,
     client_count: int = 0,
 ) -> FileView:
-    """Waits until every connected client has a file; returns its last state.
+    """Waits until every connected client has a file, also through a restart of the server; returns its last state.
 
     Args:
         api: the server.
@@ -94,8 +108,15 @@ def until_complete(
         PspError: as in `pictures`.
     """
     view: FileView | None = None
+    absence = Absence(api, deadline, progress)
+
+    def bear(error: PspError) -> None:
+        check()
+        absence.bear(error)
+
     try:
-        for status in pictures(api, file, deadline.remaining_seconds):
+        for status in pictures(api, file, deadline, bear):
+            absence.end()
             check()
             if not status.files:
                 raise NotFound(f"the network has no file {file!r}: see `pspctl files`")
@@ -105,8 +126,8 @@ def until_complete(
             if view["state"] == "complete" and settled_count >= client_count:
                 return view
     except TimedOut as error:
-        # A server that fell silent before the deadline is another matter.
-        if view is None or not deadline.passed:
+        # A server that fell silent is another matter.
+        if view is None or absence.lasts or not deadline.passed:
             raise
         raise TimedOut(_unfinished_text(view, deadline)) from error
     raise AssertionError("pictures() ends with an error")

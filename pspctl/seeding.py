@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pspctl.absence import lost_text
 from pspctl.deadline import Deadline
 from pspctl.progress import Progress, SeedStep
 from pspctl.units import count_text, size_text
@@ -43,7 +44,7 @@ class _Steps:
     def note(self, step: SeedStep) -> None:
         """Passes a step on; says so when the server was lost."""
         if step.phase == "reconnecting" and (self.last is None or self.last.phase != "reconnecting"):
-            self._progress.note(f"lost the server at {self._server}: waiting for it to come back")
+            self._progress.note(lost_text(self._server))
         self.has_given |= step.phase == "seeding"
         self.last = step
         self._progress.seeding(step)

@@ -7,13 +7,15 @@ import time
 import click
 from rich.text import Text
 
+from pspctl.absence import Absence
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
 from pspctl.options import Command, Settings
 from pspctl.output import printer
+from pspctl.progress import Progress, shown_progress
 from pspctl.units import plain_text
 from pspctl.views import SCHEMA_VERSION
-from pspd.errors import TimedOut, WrongState
+from pspd.errors import NotFound, TimedOut, Unreachable, WrongState
 from pspd.v1 import network_pb2
 
 # What ``--server`` stands for when no address follows it.
@@ -77,7 +79,12 @@ def command(
     if drain and force:
         raise click.UsageError("--drain waits for what --force does not care about: give one of them")
     with ServerApi(settings.server) as api:
-        stopped = _stop_clients(api, list(names), all_clients, force, drain, Deadline(timeout)) if stop_clients else []
+        stopped = []
+        if drain:
+            with shown_progress(settings) as progress:
+                stopped = _drain(api, list(names), all_clients, Deadline(timeout), progress)
+        elif stop_clients:
+            stopped = api.stop_clients(list(names), all_clients=all_clients, force=force)
         if stop_server:
             api.stop_server()
     document = {"schema_version": SCHEMA_VERSION, "names": stopped, "server_stopped": stop_server}
@@ -86,21 +93,28 @@ def command(
     printer(settings.output).show(document, lambda _: Text("\n".join(lines) or "no client was there to stop"))
 
 
-def _stop_clients(
-    api: ServerApi, names: list[str], all_clients: bool, force: bool, drain: bool, deadline: Deadline
-) -> list[str]:
-    while True:
+def _drain(api: ServerApi, names: list[str], all_clients: bool, deadline: Deadline, progress: Progress) -> list[str]:
+    """Stops clients as soon as nothing is lost without them; returns the names of those that were asked."""
+    absence = Absence(api, deadline, progress)
+    has_waited = False
+    while names or all_clients:
         try:
-            return api.stop_clients(names, all_clients=all_clients, force=force)
+            return api.stop_clients(names, all_clients=all_clients)
         except WrongState as error:
-            if not drain:
-                raise
+            absence.end()
+            if not has_waited:
+                progress.note(f"waiting: {error}")
+            has_waited = True
             if deadline.passed:
                 raise TimedOut(f"still so after {deadline.text}: {error}") from error
             time.sleep(LOOK_SECONDS)
+        except NotFound:
+            if not has_waited:
+                raise
             names = _connected(api, names)
-            if not names and not all_clients:
-                return []
+        except (TimedOut, Unreachable) as error:
+            absence.bear(error)
+    return []
 
 
 def _connected(api: ServerApi, names: list[str]) -> list[str]:

@@ -80,6 +80,11 @@ class Catalogue:
         """Whether some who were connected before a restart are given time to come back."""
         return bool(self._awaited)
 
+    @property
+    def awaits_holders(self) -> bool:
+        """Whether it is not known yet, after a restart, who holds what of some file."""
+        return any(map(self._awaits_holders, self.files.values()))
+
     def _awaits_holders(self, file: SharedFile) -> bool:
         return file.was_restored and bool(self._awaited)
 

@@ -217,8 +217,12 @@ class NetworkDaemon:
 
         Raises:
             NotFound: one is not connected.
-            WrongState: they alone hold what others lack, and it is not forced.
+            WrongState: they alone hold what others lack, or may do, and it is not forced.
         """
+        if not force and self._machine.catalogue.awaits_holders:
+            raise WrongState(
+                "the server was restarted, and not every client is back: try again in half a minute, or with --force"
+            )
         if everyone:
             names = [member.name for member in self._machine.members.values() if not member.source]
         unknown = [name for name in names if name not in self._machine.members]

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import BIN, Network
+from tests.support.daemons import Daemon, Network
 from tests.support.files import random_file, sha256
 
 BIG_BYTES = 40_000_000
 """Enough that something can happen while it is on its way."""
-
-
-def start_seed(network: Network, source: Path) -> subprocess.Popen[bytes]:
-    """Seeds a file in the background."""
-    args = [BIN / "pspctl", "seed", source, "--wait", "-q"]
-    return network.host.popen(args, stdout=subprocess.DEVNULL, env=network.environment)
 
 
 def test_the_server_forgets(network: Network, tmp_path: Path) -> None:
@@ -88,7 +82,7 @@ def test_a_server_that_is_killed_while_a_file_is_seeded_goes_on_by_itself(networ
     before = network.server()
     names = network.clients(3)
     source = random_file(tmp_path / "file.bin", BIG_BYTES)
-    with start_seed(network, source) as seed:
+    with network.start_ctl("seed", source, "--wait", "-q") as seed:
         network.until("it is being seeded", lambda: bool(network.status()["files"]))
         before.kill()
         network.restarted_server(before)
@@ -107,6 +101,26 @@ def test_one_that_is_killed_when_the_source_has_gone_does_so_too(network: Networ
     network.ctl("release", "file.bin")
     network.await_copies(source, names)
     network.until("the file is complete", lambda: network.file("file.bin")["state"] == "complete")
+
+
+@pytest.mark.parametrize("restart", [Daemon.kill, Daemon.stop], ids=["killed", "stopped"])
+def test_who_waits_waits_through_a_restart(
+    network: Network, tmp_path: Path, restart: Callable[[Daemon], object]
+) -> None:
+    before = network.server()
+    names = network.clients(2)
+    source = random_file(tmp_path / "file.bin", BIG_BYTES)
+    network.ctl("seed", source, "--hold")
+    with network.start_ctl("wait", "file.bin") as wait, network.start_ctl("stop", names[0], "--drain") as drain:
+        for command in (wait, drain):
+            assert command.stderr is not None
+            assert command.stderr.readline(), "it has said why it waits"
+        restart(before)
+        network.restarted_server(before)
+        network.ctl("release", "file.bin")
+        assert wait.wait(60) == 0
+        assert drain.wait(60) == 0
+    network.await_copies(source, names)
 
 
 def test_one_whose_state_is_lost_is_told_of_the_file_again(network: Network, tmp_path: Path) -> None:
@@ -181,7 +195,7 @@ def test_two_files_at_once(network: Network, tmp_path: Path) -> None:
     network.server("--cache", "1MiB")
     names = network.clients(3)
     sources = [random_file(tmp_path / f"file{index}.bin", 5_000_000, seed=index) for index in range(2)]
-    seeds = [start_seed(network, source) for source in sources]
+    seeds = [network.start_ctl("seed", source, "--wait", "-q") for source in sources]
     for seed in seeds:
         with seed:
             assert seed.wait(60) == 0

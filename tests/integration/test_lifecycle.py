@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import BIN, Network
+from tests.support.daemons import Network
 from tests.support.files import random_file
 
 POLITE_SECONDS = 5
@@ -127,8 +126,7 @@ def test_it_is_drained_first(network: Network, tmp_path: Path) -> None:
     names = network.clients(3)
     source = random_file(tmp_path / "file.bin", 300_000)
     network.ctl("seed", source, "--clients", 3, "--hold")
-    arguments = [BIN / "pspctl", "stop", "c0", "--drain"]
-    with network.host.popen(arguments, stdout=subprocess.DEVNULL, env=network.environment) as drain:
+    with network.start_ctl("stop", "c0", "--drain") as drain:
         network.ctl("release", "file.bin")
         assert drain.wait(60) == 0
     network.await_copies(source, names)

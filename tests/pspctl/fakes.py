@@ -70,6 +70,7 @@ class FakeServer:
     """What the servicers answer from, and what they were asked.
 
     Attributes:
+        restarts: the files of each next watch, the server having been started again before it.
         changes: what a watch sends after its snapshot, in order.
         stream_stays: whether a watch then stays open, as with a server where nothing happens.
         stream_breaks: how many watches end as if their connection had broken.
@@ -83,6 +84,7 @@ class FakeServer:
     cache: Any = field(
         default_factory=lambda: network_pb2.Cache(capacity_bytes=64 << 20, used_bytes=8192, hit_count=3, miss_count=1)
     )
+    restarts: list[list[Any]] = field(default_factory=list)
     changes: list[Any] = field(default_factory=list)
     stream_stays: bool = False
     stream_breaks: int = 0
@@ -143,6 +145,8 @@ class Servicer(
     def WatchStatus(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         fake = self.fake
         fake.watch_count += 1
+        if fake.restarts:
+            fake.files = fake.restarts.pop(0)
         first = self.GetStatus(request, context)
         yield status_service_pb2.WatchStatusResponse(
             snapshot=True, server=first.server, cache=first.cache, clients=first.clients, files=first.files

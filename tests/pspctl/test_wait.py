@@ -7,9 +7,16 @@ from typing import Any
 
 import pytest
 
+from pspctl import absence
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import Pspctl
 from tests.pspctl.fakes import FakeServer, file
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is lost is not waited for."""
+    monkeypatch.setattr(absence, "RETURN_SECONDS", 0.0)
 
 
 def test_wait_returns_when_every_client_has_the_file(pspctl: Pspctl, fake: FakeServer) -> None:
@@ -52,6 +59,7 @@ def test_wait_says_what_a_stalled_file_lacks_until_it_goes_on(pspctl: Pspctl, fa
         assert pspctl("wait", "big.iso", *option).stderr == ""
 
 
+@pytest.mark.usefixtures("impatient")
 def test_chunks_that_are_missing_are_told_by_their_last_holder(pspctl: Pspctl, fake: FakeServer) -> None:
     missing = [
         network_pb2.MissingRange(range=network_pb2.ChunkRange(start=start, stop=start + 1), last_holder=holder)
@@ -119,18 +127,41 @@ def test_wait_says_at_once_that_a_file_is_held_back(pspctl: Pspctl, fake: FakeSe
     )
 
 
-def test_wait_ends_when_the_server_does(pspctl: Pspctl, fake: FakeServer) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_wait_ends_when_the_server_does_not_come_back(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file()]
     result = pspctl("wait", "big.iso")
     assert result.exit_code == 5
-    assert result.stderr.startswith(f"pspctl: error: the server at {fake.address} stopped")
+    assert result.stderr.splitlines() == [
+        f"pspctl: lost the server at {fake.address}: waiting for it to come back",
+        f"pspctl: error: the server at {fake.address} was lost, and has not come back for 0 s:"
+        " start it again with `pspd server`",
+    ]
 
 
+def test_at_its_timeout_wait_says_that_the_server_is_away(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [file()]
+    result = pspctl("wait", "big.iso", "--timeout", "0.25")
+    assert result.exit_code == 6
+    assert "was lost, and has not come back after 0.25 s" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("impatient")
 def test_wait_goes_on_when_its_connection_breaks(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files, fake.stream_breaks = [file()], 2
     result = pspctl("wait", "big.iso")
     assert fake.watch_count == 3
-    assert result.stderr.startswith(f"pspctl: error: the server at {fake.address} stopped")
+    assert f"pspctl: error: the server at {fake.address} was lost" in result.stderr
+
+
+def test_wait_goes_on_when_a_server_that_stopped_is_back(
+    pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(absence, "LOOK_SECONDS", 0.0)
+    fake.restarts = [[file()], [file()], [file(held=(8, 8))]]
+    result = pspctl("wait", "big.iso")
+    assert result.exit_code == 0
+    assert result.stderr == 2 * f"pspctl: lost the server at {fake.address}: waiting for it to come back\n"
 
 
 def test_release(pspctl: Pspctl, fake: FakeServer) -> None:

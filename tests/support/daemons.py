@@ -216,6 +216,11 @@ class Network:
         assert "Traceback" not in done.stderr, said
         return done
 
+    def start_ctl(self, *args: object) -> subprocess.Popen[bytes]:
+        """Runs ``pspctl`` in the background; what it writes to stderr can be read."""
+        arguments = [BIN / "pspctl", *args]
+        return self.host.popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=self.environment)
+
     def json(self, *args: object, timeout: float = 60) -> Json:
         """What ``pspctl`` answers in JSON."""
         answer: Json = json.loads(self.ctl("-o", "json", *args, timeout=timeout).stdout)
