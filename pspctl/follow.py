@@ -129,7 +129,7 @@ def until_complete(
         # A server that fell silent is another matter.
         if view is None or absence.lasts or not deadline.passed:
             raise
-        raise TimedOut(_unfinished_text(view, deadline)) from error
+        raise TimedOut(unfinished_text(view, deadline)) from error
     raise AssertionError("pictures() ends with an error")
 
 
@@ -146,7 +146,8 @@ def require_all_took(file: FileView) -> None:
         raise WrongState("; ".join([*refusals[:MAX_REFUSALS], *rest]))
 
 
-def _unfinished_text(view: FileView, deadline: Deadline) -> str:
+def unfinished_text(view: FileView, deadline: Deadline) -> str:
+    """How far a file was when the deadline passed."""
     counts = f"{view['complete_client_count']} of {count_text(view['client_count'], 'client')} have it"
     text = (
         f"{plain_text(view['name'])} was not complete after {deadline.text}:"

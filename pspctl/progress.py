@@ -17,6 +17,7 @@ from pspctl.tables import hold_text, missing_texts, refusal_texts
 from pspctl.units import plain_text, rate_text, size_text
 from pspctl.views import FileView, takers
 from pspd.core.manifest import CHUNK_BYTES
+from pspd.v1 import network_pb2
 
 MAX_CLIENT_BARS = 8
 NOTE_SECONDS = 5.0
@@ -31,6 +32,8 @@ class SeedStep(Protocol):
     def done(self) -> int: ...
     @property
     def total(self) -> int: ...
+    @property
+    def file(self) -> network_pb2.File | None: ...
 
 
 class Progress(Protocol):

@@ -15,8 +15,9 @@ from pspctl.output import printer
 from pspctl.progress import shown_progress
 from pspctl.seeding import PartlySeeded, SeedPlan, seed_file
 from pspctl.tables import seed_text
-from pspctl.units import plain_text
+from pspctl.units import count_text, plain_text
 from pspctl.views import file_view, seed_view
+from pspd.core.terms import SAFE_HOLDERS, Terms
 from pspd.errors import StorageError, WrongState
 
 
@@ -24,9 +25,20 @@ from pspd.errors import StorageError, WrongState
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--name", help="The name under which clients show it; else the file's own.")
 @click.option("--clients", "client_count", type=click.IntRange(1), metavar="N", help="Wait for N clients, then divide.")
+@click.option(
+    "--replicas",
+    "replica_count",
+    type=click.IntRange(1),
+    default=1,
+    metavar="R",
+    show_default=True,
+    help="On how many clients each share is before FILE counts as seeded.",
+)
 @click.option("--wait", is_flag=True, help="Return when every client has the file, not when it is seeded.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up after S seconds.")
-@click.option("--delete-source", is_flag=True, help="Delete FILE once every client has it. Implies --wait.")
+@click.option(
+    "--delete-source", is_flag=True, help="Delete FILE once every client, and more than one, has it. Implies --wait."
+)
 @click.option("--hold", is_flag=True, help="Hold the exchange back at the seeded moment, until `pspctl release`.")
 @click.pass_obj
 def command(
@@ -34,6 +46,7 @@ def command(
     path: Path,
     name: str | None,
     client_count: int | None,
+    replica_count: int,
     wait: bool,
     timeout: float | None,
     delete_source: bool,
@@ -42,19 +55,23 @@ def command(
     """Bring FILE into the network.
 
     Divides FILE into one share per client, gives each client its share, and leaves: from then on the
-    clients get the rest through the server, which keeps nothing.
+    clients get the rest through the server, which keeps nothing. With --wait it stays until each chunk is
+    on two clients, and sends what nobody else can.
 
     \b
-    Example:
+    Examples:
       pspctl seed big.iso --clients 3 --wait
+      pspctl seed big.iso --clients 30 --replicas 2
     """
     if hold and (wait or delete_source):
         option = "--wait" if wait else "--delete-source"
         raise click.UsageError(
             f"{option} with --hold would wait for ever: the exchange starts only at `pspctl release`"
         )
+    if client_count is not None and replica_count > client_count:
+        raise click.UsageError(f"--replicas {replica_count} needs as many clients: --clients {client_count} is fewer")
     deadline = Deadline(timeout)
-    plan = SeedPlan(path, name, client_count or 0, hold)
+    plan = SeedPlan(path, name, client_count or 0, hold, Terms(replica_count, stays=wait or delete_source))
     identity = _identity(path)
     with ServerApi(settings.server) as api, shown_progress(settings) as progress:
         known = {view["file_id"]: view["state"] for view in map(file_view, api.files())}
@@ -75,7 +92,7 @@ def command(
             progress.exchange(view)
         cache = api.cache()
     if delete_source and not view["declined_client_count"]:
-        _delete(path, identity)
+        _delete(path, identity, view["min_holder_count"])
     printer(settings.output).show(seed_view(view, cache), seed_text)
     if wait or delete_source:
         require_all_took(view)
@@ -87,8 +104,12 @@ def _identity(path: Path) -> tuple[int, int, int, int]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _delete(path: Path, identity: tuple[int, int, int, int]) -> None:
-    """Deletes the original, unless it is no longer what the clients got."""
+def _delete(path: Path, identity: tuple[int, int, int, int], holder_count: int) -> None:
+    """Deletes the original, unless it is no longer what the clients got, or one lost client would cost it."""
+    if holder_count < SAFE_HOLDERS:
+        raise WrongState(
+            f"{path} was not deleted: only {count_text(holder_count, 'client')} has all of it, and may be lost"
+        )
     try:
         if _identity(path) != identity:
             raise WrongState(f"{path} has changed since it was seeded and was not deleted: see what is in it")

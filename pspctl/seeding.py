@@ -9,8 +9,11 @@ from pathlib import Path
 
 from pspctl.absence import lost_text
 from pspctl.deadline import Deadline
+from pspctl.follow import unfinished_text
 from pspctl.progress import Progress, SeedStep
 from pspctl.units import count_text, size_text
+from pspctl.views import file_view
+from pspd.core.terms import ONE_COPY, Terms
 from pspd.errors import TimedOut
 from pspd.net.loop import loop_factory
 
@@ -26,6 +29,7 @@ class SeedPlan:
     name: str | None = None
     client_count: int = 0
     hold_back: bool = False
+    terms: Terms = ONE_COPY
 
 
 class PartlySeeded(KeyboardInterrupt):
@@ -45,9 +49,12 @@ class _Steps:
         """Passes a step on; says so when the server was lost."""
         if step.phase == "reconnecting" and (self.last is None or self.last.phase != "reconnecting"):
             self._progress.note(lost_text(self._server))
-        self.has_given |= step.phase == "seeding"
+        self.has_given = step.phase == "seeding" or (self.has_given and step.phase != "staying")
         self.last = step
-        self._progress.seeding(step)
+        if step.file is None:
+            self._progress.seeding(step)
+        else:
+            self._progress.exchange(file_view(step.file))
 
 
 def seed_file(
@@ -57,7 +64,7 @@ def seed_file(
     progress: Progress,
     check: Callable[[], None] = lambda: None,
 ) -> str:
-    """Seeds a file; returns its id, in hex, once it is seeded.
+    """Seeds a file; returns its id, in hex, once it is seeded and its source may go.
 
     Args:
         server: the server's address.
@@ -91,6 +98,7 @@ async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, 
             name=plan.name,
             client_count=plan.client_count,
             hold_back=plan.hold_back,
+            terms=plan.terms,
             on_progress=steps.note,
         )
     )
@@ -108,6 +116,8 @@ async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, 
 
 
 def _unfinished_text(server: str, path: Path, deadline: Deadline, step: SeedStep | None) -> str:
+    if step is not None and step.file is not None:
+        return unfinished_text(file_view(step.file), deadline)
     match step:
         case None:
             so_far = "it had not begun"

@@ -21,6 +21,7 @@ from pspctl.views import (
     StatusView,
     takers,
 )
+from pspd.core.terms import SAFE_HOLDERS
 
 SHORT_ID_DIGITS = 12
 MAX_MISSING_RANGES = 4
@@ -95,6 +96,7 @@ def file_table(status: StatusView) -> RenderableType:
             "",
             files_table([file]),
             *_stall_lines(file),
+            *[Text(text) for text in filter(None, [safety_text(file)])],
             "",
             _file_clients_table(file),
             *[Text(text, style="yellow") for text in refusal_texts(file)],
@@ -225,6 +227,17 @@ def hold_text(file: FileView) -> str | None:
     if not file["held_back"]:
         return None
     return f"held back: start it with `pspctl release {shlex.quote(plain_text(file['name']))}`"
+
+
+def safety_text(file: FileView) -> str | None:
+    """Whether a client may be lost, and the original deleted; None where that is not the question yet."""
+    if file["state"] in ("seeding", "stalled"):
+        return None
+    if file["min_holder_count"] < SAFE_HOLDERS:
+        return "not safe: there are chunks on one client alone: keep that client, and the original"
+    return (
+        f"safe: each chunk is on {file['min_holder_count']} clients or more: one may be lost, and so may the original"
+    )
 
 
 def missing_texts(file: FileView) -> list[str]:

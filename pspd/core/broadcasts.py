@@ -39,7 +39,8 @@ def _meet_at_a_border(fetch: Fetch, following: Fetch) -> bool:
     """Whether two neighbours are asked of the owners of two shares, between which they meet."""
     share, next_share = (fetch.file.share_at(each.start) for each in (fetch, following))
     return (
-        share.stop == following.start
+        fetch.file.terms.replica_count == 1  # else every owner of a replica would take itself for asked
+        and share.stop == following.start
         and following.stop <= next_share.stop
         and fetch.holder is not None
         and fetch.holder.name == share.owner

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
 from pspd.core.cache import Cache
 from pspd.core.effects import (
@@ -24,9 +26,10 @@ from pspd.core.effects import (
 from pspd.core.file_record import FileRecord, Phase
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.members import Member
-from pspd.core.ranges import RangeSet
+from pspd.core.ranges import Range, RangeSet
 from pspd.core.relay import Relay
 from pspd.core.shared_file import SharedFile
+from pspd.core.terms import ONE_COPY, Terms
 from pspd.errors import LimitReached, NameTaken, NotFound, WrongState
 
 FILES_MAX = 10_000
@@ -40,7 +43,7 @@ class Catalogue:
         files: where they are kept; empty at first.
         members: who is connected, by name.
         member_of: finds the member of a session, or raises ``SessionUnknown``.
-        end_session: ends a member's session, for a reason, at a time: a source's when its file is seeded.
+        end_session: ends a member's session, for a reason, at a time: a source's when it is no longer needed.
     """
 
     def __init__(
@@ -149,7 +152,7 @@ class Catalogue:
 
     # -- a file's way
 
-    def announce(self, manifest: Manifest, session: int) -> SharedFile:
+    def announce(self, manifest: Manifest, session: int, terms: Terms = ONE_COPY) -> SharedFile:
         """A source tells of its file. A file that is known already is taken up where it stands.
 
         Raises:
@@ -182,6 +185,7 @@ class Catalogue:
             raise WrongState(f"{manifest.name!r} is still being removed: try again in a moment")
         if file.phase is Phase.ANNOUNCED:
             file.source = source.name
+        file.terms = terms if file.phase is Phase.ANNOUNCED else replace(file.terms, stays=terms.stays)
         return file
 
     def source_returned(self, file: SharedFile, session: int, now: int) -> None:
@@ -215,7 +219,7 @@ class Catalogue:
 
         Raises:
             NotFound: it was not announced.
-            WrongState: it is divided already, or there is no client.
+            WrongState: it is divided already, or there are too few clients.
         """
         source = self._member_of(session)
         file = self.files.get(manifest.file_id)
@@ -224,12 +228,15 @@ class Catalogue:
         names = self.client_names()
         if file.phase is not Phase.ANNOUNCED or not names or manifest.share_count == 0:
             raise WrongState(f"{manifest.name!r} cannot be divided now: {len(names)} clients, {file.phase.value}")
+        if len(names) < file.terms.replica_count:
+            raise WrongState(f"{file.terms.replica_count} replicas of {manifest.name!r} need as many clients")
         file.source, file.held_back = source.name, hold_back
-        file.divide(manifest, names, now)
+        places = itertools.product(range(file.terms.replica_count), range(manifest.share_count))
+        file.divide(manifest, [names[(replica + index) % len(names)] for replica, index in places], now)
         file.lend(source.name)
-        shares = tuple((share.owner, manifest.share(index)) for index, share in enumerate(file.shares))
+        shares = tuple((share.owner, Range(share.start, share.stop)) for share in file.shares)
         self._emit(SaveFile(file.record))
-        self._emit(FileDivided(file.file_id, manifest.name, shares))
+        self._emit(FileDivided(file.file_id, manifest.name, shares, file.terms.replica_count))
         for member in list(self._members.values()):
             self._assign(member, file)
         return file
@@ -385,6 +392,8 @@ class Catalogue:
             file.completed_at = file.completed_at or now
             self._emit(FileCompleted(file.file_id, file.manifest.name, len(takers)))
         file.is_complete = is_complete
+        for name in list(file.lenders) if is_complete else ():
+            self._end_session(self._members[name], "every client has the file", now)
 
     def _try_to_forget(self, file: SharedFile, now: int) -> None:
         """The seeded moment (R2): every share is held, and no byte is left here."""
@@ -400,12 +409,12 @@ class Catalogue:
             FileSeeded(
                 file.file_id,
                 file.manifest.name,
-                len(file.shares),
+                file.manifest.share_count,
                 file.manifest.chunk_count,
                 file.cached_bytes_when_seeded,
             )
         )
-        if source is not None and source.source:
+        if source is not None and source.source and not file.terms.stays:
             self._end_session(source, "the file is seeded", now)
 
     def _review_coverage(self, file: SharedFile) -> None:

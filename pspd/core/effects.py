@@ -152,6 +152,7 @@ class FileDivided:
     file_id: FileId
     name: str
     shares: tuple[tuple[str, Range], ...]
+    replica_count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

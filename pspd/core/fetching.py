@@ -104,10 +104,12 @@ class Fetching:
         lenders = self._able_to_send(file.lenders, file, chunk, chunk + 1)
         others: list[str] = []
         if file.phase is not Phase.SEEDING or not lenders:
-            others = list(file.held)
+            others = [name for name in file.held if name not in file.lenders] if lenders else list(file.held)
             if (owner or lenders) and len(others) > OTHERS_TRIED:
                 others = self._random.sample(others, OTHERS_TRIED)
-        able = [*lenders, *self._able_to_send(others, file, chunk, chunk + 1)]
+        able = self._able_to_send(others, file, chunk, chunk + 1)
+        if file.phase is Phase.SEEDING or not (owner or able):  # in the exchange a source is the holder of last resort
+            able += lenders
         return min((each for each in able if each.has_room), key=lambda member: member.asked_chunks, default=None)
 
     def _able_to_send(self, names: Iterable[str], file: SharedFile, start: int, stop: int) -> list[Member]:

@@ -11,25 +11,13 @@ from pspd.core.file_record import FileRecord, Phase
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.pending import Fetch
 from pspd.core.ranges import Range, RangeMap, RangeSet
+from pspd.core.terms import ONE_COPY, Terms
 
 if TYPE_CHECKING:
     from pspd.core.members import Interest
 
 DEPARTED_MAX = 1024
 """How many lost clients' holdings are remembered per file, to name the last holder of a missing range."""
-
-
-SAFE_HOLDERS = 1
-"""On how many clients each chunk is to be before a source may leave that only repairs."""
-
-
-def source_is_needed(*, divided_here: bool, is_complete: bool, min_holder_count: int) -> bool:
-    """Whether the source of a file that is seeded is still to stay.
-
-    Who divided the file has given every share away. Who came with a file that was there already stays until
-    its clients have every chunk without it.
-    """
-    return not divided_here and not is_complete and min_holder_count < SAFE_HOLDERS
 
 
 @dataclass(slots=True)
@@ -49,7 +37,7 @@ class Traffic:
 
 @dataclass(slots=True)
 class Share:
-    """One of the ranges a file is divided into (R1)."""
+    """One of the ranges a file is divided into (R1), as one client is given it."""
 
     start: int
     stop: int
@@ -62,7 +50,9 @@ class SharedFile:
 
     Attributes:
         source: name of the member that seeds it.
-        shares: its division; its owners may change while a client is lost before its share is held.
+        terms: how its source wants it seeded.
+        shares: its division: each range, then each again for every further replica. Their owners may change while
+            a client is lost before its share is held.
         held: the whole units that each connected member holds, by name.
         lenders: names of connected sources; they hold it whole, for as long as they stay.
         away: names of connected members that are out of reach; what they hold cannot be had.
@@ -88,6 +78,7 @@ class SharedFile:
         self.phase = Phase.ANNOUNCED
         self.held_back = False
         self.was_restored = False
+        self.terms = ONE_COPY
         self.shares: list[Share] = []
         self.held: dict[str, RangeSet] = {}
         self.lenders: dict[str, None] = {}
@@ -121,16 +112,22 @@ class SharedFile:
         """The digest of the file's manifest."""
         return self.manifest.file_id
 
-    def divide(self, manifest: Manifest, names: list[str], now: int) -> None:
-        """Divides the file among clients (R1); who is named beyond the share count gets none."""
+    def divide(self, manifest: Manifest, owners: Iterable[str], now: int) -> None:
+        """Divides the file (R1).
+
+        Args:
+            manifest: the file's, with its share count.
+            owners: to whom each share is given, in the order of the shares, once for every replica.
+            now: the time, in nanoseconds.
+        """
         self.manifest = manifest
         self.phase = Phase.SEEDING
         self.seeding_at = now
-        for index in range(manifest.share_count):
-            share = Share(*manifest.share(index), owner=names[index % len(names)])
+        for index, owner in enumerate(owners):
+            share = Share(*manifest.share(index % manifest.share_count), owner)
             self.shares.append(share)
-            self._given.setdefault(share.owner, []).append(share)
-            if share.start < share.stop:
+            self._given.setdefault(owner, []).append(share)
+            if share.start < share.stop and index < manifest.share_count:
                 self._owned.insert(share)
         self._unheld_count = len(self.shares)
         self.held = {name: manifest.whole_units_of(arrived) for name, arrived in self._arrived.items()}
@@ -140,7 +137,8 @@ class SharedFile:
     def restored(record: FileRecord, now: int) -> SharedFile:
         """A file as the server knew it before it was restarted; nobody has been heard to hold any of it yet."""
         file = SharedFile(record.manifest, record.source)
-        file.divide(record.manifest, list(record.owners), now)
+        file.divide(record.manifest, record.owners, now)
+        file.terms = Terms(replica_count=len(record.owners) // max(1, record.manifest.share_count))
         file.phase, file.held_back, file.was_restored = record.phase, record.held_back, True
         if file.phase is not Phase.SEEDING:
             file.seeded_at = now
@@ -160,8 +158,8 @@ class SharedFile:
 
     def shares_of(self, name: str) -> tuple[Range, ...]:
         """The ranges that a client is to get before the exchange; none of no chunks."""
-        given = sorted(Range(share.start, share.stop) for share in self._given.get(name, ()))
-        return tuple(span for span in given if span.start < span.stop)
+        given = {Range(share.start, share.stop) for share in self._given.get(name, ())}
+        return tuple(sorted(span for span in given if span.start < span.stop))
 
     def servable(self, name: str, ranges: Iterable[tuple[int, int]]) -> RangeSet:
         """The part of a request that may be served now: the client's share while seeding, then everything (R2)."""
@@ -183,7 +181,7 @@ class SharedFile:
         return len(self.complete) >= len(names) and self.complete.issuperset(names)
 
     def share_at(self, chunk: int) -> Share:
-        """The share that a chunk of a divided file belongs to."""
+        """The share that a chunk of a divided file belongs to, as its first owner was given it."""
         share = self._owned.at(chunk)
         assert share is not None, "no such chunk"
         return share
@@ -206,9 +204,15 @@ class SharedFile:
         orphans.sort(key=lambda share: share.start)
         for index, share in enumerate(orphans):
             self._given[share.owner].remove(share)
-            share.owner = preferred[index % len(preferred)]
+            share.owner = self._new_owner(share, preferred, index)
             self._given.setdefault(share.owner, []).append(share)
         return list(dict.fromkeys(share.owner for share in orphans))
+
+    def _new_owner(self, share: Share, preferred: list[str], first: int) -> str:
+        """One in turn, who has not been given the same range before, if there is such a one."""
+        turn = [preferred[(first + offset) % len(preferred)] for offset in range(self.terms.replica_count)]
+        span = Range(share.start, share.stop)
+        return next((name for name in turn if span not in self.shares_of(name)), turn[0])
 
     def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> bool:
         """These ranges are with a connected member. It holds whole units: others it can neither verify nor send.

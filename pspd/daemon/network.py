@@ -39,6 +39,7 @@ from pspd.core.parameters import MILLISECOND_NS, Parameters
 from pspd.core.server import REACH_NS, ServerMachine
 from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
+from pspd.core.terms import Terms
 from pspd.daemon.launcher import Launcher
 from pspd.daemon.ledger import Ledger
 from pspd.errors import NotFound, WrongState
@@ -252,16 +253,18 @@ class NetworkDaemon:
 
     # -- files
 
-    async def announce(self, manifest: Manifest, session: int, client_count: int) -> tuple[SharedFile, int]:
+    async def announce(
+        self, manifest: Manifest, session: int, client_count: int, terms: Terms
+    ) -> tuple[SharedFile, int]:
         """Waits for clients, then says into how many shares to divide; 0 for a file that is divided already."""
-        file = self._machine.catalogue.announce(manifest, session)
+        file = self._machine.catalogue.announce(manifest, session, terms)
         if file.phase is not Phase.ANNOUNCED:
             self._machine.catalogue.source_returned(file, session, now_ns())
             self._plane.pump()
             return file, 0
         source = file.source
         try:
-            while len(names := self._machine.catalogue.client_names()) < max(1, client_count):
+            while len(names := self._machine.catalogue.client_names()) < max(client_count, terms.replica_count):
                 self._machine.member_of(session)
                 await self.changed(1.0)
         except BaseException:
@@ -372,8 +375,9 @@ def _told(event: ServerEvent) -> str:
             if in_reach:
                 return f"{name} is in reach again"
             return f"{name} is out of reach: datagrams do not pass both ways, or its connection for data is down"
-        case FileDivided(_, name, shares):
-            return f"{name}: divided into {len(shares)} shares"
+        case FileDivided(_, name, shares, replica_count):
+            each = f", each for {replica_count} clients" if replica_count > 1 else ""
+            return f"{name}: divided into {len(shares) // replica_count} shares{each}"
         case FileSeeded(_, name, share_count, chunk_count, cached_bytes):
             return (
                 f"{name}: seeded: {share_count} disjoint shares of {chunk_count} chunks are held, "

@@ -7,11 +7,11 @@ import contextlib
 import os
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pspd.core.manifest import Manifest
-from pspd.core.shared_file import source_is_needed
+from pspd.core.terms import ONE_COPY, Terms, source_is_needed
 from pspd.daemon.member import Ended, MemberDaemon, Stopped
 from pspd.daemon.process import first_of
 from pspd.errors import PspError, SessionUnknown, TimedOut, Unreachable, WrongState
@@ -29,14 +29,17 @@ class SeedProgress:
     """How far a seeding is.
 
     Attributes:
-        phase: "hashing", "waiting" (for clients), "seeding", or "reconnecting" to a server that was lost.
+        phase: "hashing", "waiting" (for clients), "seeding", "staying" (in the exchange), or "reconnecting" to a server
+            that was lost.
         done: bytes hashed, clients joined, or chunks of shares held.
-        total: the bytes, the clients waited for, or the file's chunks.
+        total: the bytes, the clients waited for, or the chunks of all shares.
+        file: the file as the server shows it, from when it is staying.
     """
 
     phase: str
-    done: int
-    total: int
+    done: int = 0
+    total: int = 0
+    file: network_pb2.File | None = None
 
 
 OnProgress = Callable[[SeedProgress], None]
@@ -49,9 +52,10 @@ async def seed(
     name: str | None = None,
     client_count: int = 0,
     hold_back: bool = False,
+    terms: Terms = ONE_COPY,
     on_progress: OnProgress,
 ) -> bytes:
-    """Brings a file into the network and stays until every share is held (R1, R2). Returns its id.
+    """Brings a file into the network and stays until every share is held (R1, R2), or longer. Returns its id.
 
     Args:
         server: the control API's address.
@@ -59,6 +63,8 @@ async def seed(
         name: what clients call it; the file's own name if None.
         client_count: clients to wait for, and shares to divide into; 0 for those that are there.
         hold_back: hold the exchange back at the seeded moment, until it is released.
+        terms: how it is to be seeded. Where every holder answers each broadcast nobody is a last resort, and the
+            source does not stay.
 
     Raises:
         PspError: it cannot be read, reached, or is refused.
@@ -72,7 +78,7 @@ async def seed(
         identity = f"source-{os.getpid()}-{secrets.token_hex(4)}"
         member = MemberDaemon(channel, server, identity, secrets.token_bytes(16), store, source=True)
         try:
-            await _Seeding(member, store, manifest, client_count, hold_back, on_progress).run()
+            await _Seeding(member, store, manifest, client_count, hold_back, terms, on_progress).run()
         finally:
             await member.leave()
             member.close()
@@ -92,6 +98,7 @@ class _Seeding:
         manifest: Manifest,
         client_count: int,
         hold_back: bool,
+        terms: Terms,
         on_progress: OnProgress,
     ) -> None:
         self._member = member
@@ -99,12 +106,14 @@ class _Seeding:
         self._manifest = manifest
         self._client_count = client_count
         self._hold_back = hold_back
+        self._terms = terms
         self._on_progress = on_progress
 
     async def run(self) -> None:
         """Seeds; joins again when the server was away."""
         session = await self._member.join()
         while True:
+            self._terms = replace(self._terms, stays=self._terms.stays and not session.parameters.all_holders_answer)
             try:
                 await first_of(self._member.serve_session(session), self._work())
                 return
@@ -113,7 +122,7 @@ class _Seeding:
             except (Ended, SessionUnknown, Unreachable, TimedOut):
                 if await self._is_over():
                     return
-            self._on_progress(SeedProgress("reconnecting", 0, 0))
+            self._on_progress(SeedProgress("reconnecting"))
             session = await self._join_again()
 
     async def _join_again(self) -> Session:
@@ -132,15 +141,17 @@ class _Seeding:
         if share_count:
             await self._member.client.divide(self._manifest, session, self._hold_back)
             file = await self._file()
-        while not _needs_no_source(file, divided_here=bool(share_count)):
+        while not _needs_no_source(file, self._terms, divided_here=bool(share_count)):
             _refuse_if_nobody_takes(file)
-            self._tell_seeding(file)
+            self._tell_file(file)
             await asyncio.sleep(PROGRESS_SECONDS)
             file = await self._file()
 
     async def _announce(self, session: int) -> tuple[int, network_pb2.File]:
         """Tells of the file, and shows how many clients are there while it is waited for them."""
-        call = asyncio.ensure_future(self._member.client.announce(self._manifest, session, self._client_count))
+        call = asyncio.ensure_future(
+            self._member.client.announce(self._manifest, session, self._client_count, self._terms)
+        )
         try:
             while not (await asyncio.wait([call], timeout=PROGRESS_SECONDS))[0]:
                 await self._tell_waiting()
@@ -149,9 +160,9 @@ class _Seeding:
             call.cancel()
 
     async def _is_over(self) -> bool:
-        """Whether the session ended because the file is seeded: the server lets its source go then."""
+        """Whether the session ended because the source may go: the server lets it go then."""
         try:
-            return _needs_no_source(await self._file(), divided_here=True)
+            return _needs_no_source(await self._file(), self._terms, divided_here=True)
         except PspError:
             return False
 
@@ -164,11 +175,15 @@ class _Seeding:
         joined = sum(
             client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source for client in status.clients
         )
-        self._on_progress(SeedProgress("waiting", joined, max(1, self._client_count)))
+        self._on_progress(SeedProgress("waiting", joined, max(self._client_count, self._terms.replica_count)))
 
-    def _tell_seeding(self, file: network_pb2.File) -> None:
-        held = sum(min(client.held_chunk_count, client.share_chunk_count) for client in file.clients)
-        self._on_progress(SeedProgress("seeding", held, self._manifest.chunk_count))
+    def _tell_file(self, file: network_pb2.File) -> None:
+        if file.seeded:
+            self._on_progress(SeedProgress("staying", file=file))
+        else:
+            held = sum(min(client.held_chunk_count, client.share_chunk_count) for client in file.clients)
+            total = self._manifest.chunk_count * self._terms.replica_count
+            self._on_progress(SeedProgress("seeding", held, total))
 
 
 def _refuse_if_nobody_takes(file: network_pb2.File) -> None:
@@ -177,9 +192,10 @@ def _refuse_if_nobody_takes(file: network_pb2.File) -> None:
         raise WrongState(f"no client takes {file.name!r}; {refusals[0].name} says: {refusals[0].refusal}")
 
 
-def _needs_no_source(file: network_pb2.File, *, divided_here: bool) -> bool:
-    """Whoever seeded it may go once it is seeded; whoever came to repair it stays while it is alone."""
+def _needs_no_source(file: network_pb2.File, terms: Terms, *, divided_here: bool) -> bool:
+    """Whether the source may go: on the terms on which it came, if it seeded the file, or when it is repaired."""
     return file.seeded and not source_is_needed(
+        stays=terms.stays,
         divided_here=divided_here,
         is_complete=file.state == network_pb2.FILE_STATE_COMPLETE,
         min_holder_count=file.min_holder_count,

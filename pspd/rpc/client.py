@@ -11,6 +11,7 @@ from pspd.core.effects import Assign, EndSession, FileSuspected, RemoveFile, Rep
 from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.core.parameters import Parameters
 from pspd.core.storage import Held
+from pspd.core.terms import ONE_COPY, Terms
 from pspd.errors import PspError, Reason, TimedOut, Unreachable, error_classes
 from pspd.rpc import translate
 from pspd.rpc.server import CHANNEL_OPTIONS
@@ -186,10 +187,16 @@ class MemberClient:
         except grpc.aio.AioRpcError as error:
             raise error_of(error, self._server) from None
 
-    async def announce(self, manifest: Manifest, session: int, client_count: int) -> tuple[int, network_pb2.File]:
+    async def announce(
+        self, manifest: Manifest, session: int, client_count: int, terms: Terms = ONE_COPY
+    ) -> tuple[int, network_pb2.File]:
         """Tells of a file; waits for clients. Returns the share count (0: known already) and the file."""
         request = file_service_pb2.AnnounceFileRequest(
-            session_id=session, manifest=translate.manifest_to_pb(manifest), client_count=client_count
+            session_id=session,
+            manifest=translate.manifest_to_pb(manifest),
+            client_count=client_count,
+            replica_count=terms.replica_count,
+            stays=terms.stays,
         )
         try:
             answer = await self._files.AnnounceFile(request)

@@ -14,6 +14,7 @@ from pspd.core.members import Member
 from pspd.core.parameters import Parameters
 from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
+from pspd.core.terms import Terms
 from pspd.errors import BadArgument, PspError
 from pspd.rpc import translate
 from pspd.rpc.translate import MemberEvent
@@ -55,7 +56,9 @@ class Network(Protocol):
     @property
     def parameters(self) -> Parameters: ...
     def leave(self, session: int) -> None: ...
-    async def announce(self, manifest: Manifest, session: int, client_count: int) -> tuple[SharedFile, int]: ...
+    async def announce(
+        self, manifest: Manifest, session: int, client_count: int, terms: Terms
+    ) -> tuple[SharedFile, int]: ...
     def divide(self, manifest: Manifest, session: int, hold_back: bool) -> SharedFile: ...
     def release(self, file: str) -> SharedFile: ...
     def remove(self, file: str, force: bool) -> network_pb2.File: ...
@@ -173,7 +176,8 @@ class FileServicer(file_service_pb2_grpc.FileServiceServicer):
         self, request: file_service_pb2.AnnounceFileRequest, context: Context
     ) -> file_service_pb2.AnnounceFileResponse:
         manifest = translate.manifest_from_pb(request.manifest, self._network.digest)
-        file, share_count = await self._network.announce(manifest, request.session_id, request.client_count)
+        terms = Terms(max(1, request.replica_count), request.stays)
+        file, share_count = await self._network.announce(manifest, request.session_id, request.client_count, terms)
         return file_service_pb2.AnnounceFileResponse(
             file_id=file.file_id, share_count=share_count, file=self._network.file_message(file)
         )

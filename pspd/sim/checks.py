@@ -79,20 +79,32 @@ class Checks(Observer):
                 self._check_datagram(data)
             case Deliver():
                 self._check_delivery(effect)
-            case FileDivided(file_id, _, shares):
-                spans = [span for _, span in shares]
-                sizes = [span.chunk_count for span in spans]
-                borders = [0, *(span.stop for span in spans)]
-                exhaustive = [span.start for span in spans] == borders[:-1]
-                if not exhaustive or borders[-1] != self._truth(file_id)[0].chunk_count:
-                    raise Violation("R1 division", f"the shares {spans} are not disjoint and exhaustive")
-                if max(sizes) - min(sizes) > 1:
-                    raise Violation("R1 division", f"the shares {spans} differ by more than one chunk")
+            case FileDivided():
+                self._check_division(effect)
             case ClientReach() | ClientLost():
                 self.calm = False
                 self._members_changed = True
-            case FileSeeded(file_id):
+            case FileSeeded():
                 self._check_forgotten(effect)
+
+    def _check_division(self, divided: FileDivided) -> None:
+        server = self._world.server
+        assert server is not None, "it has just told"
+        file = server.catalogue.files[divided.file_id]
+        replica_count = file.terms.replica_count
+        spans = [span for _, span in divided.shares[: file.manifest.share_count]]
+        sizes = [span.chunk_count for span in spans]
+        borders = [0, *(span.stop for span in spans)]
+        exhaustive = [span.start for span in spans] == borders[:-1]
+        if not exhaustive or borders[-1] != self._truth(divided.file_id)[0].chunk_count:
+            raise Violation("R1 division", f"the shares {spans} are not disjoint and exhaustive")
+        if max(sizes) - min(sizes) > 1:
+            raise Violation("R1 division", f"the shares {spans} differ by more than one chunk")
+        if [span for _, span in divided.shares] != replica_count * spans:
+            raise Violation("replicas", f"the shares {divided.shares} are not {replica_count} of each")
+        for index in range(len(spans)):
+            if len({owner for owner, _ in divided.shares[index :: len(spans)]}) < replica_count:
+                raise Violation("replicas", f"one client is given {spans[index]} twice")
 
     def _check_datagram(self, data: bytes) -> None:
         if len(data) > DATAGRAM_BYTES_MAX:
@@ -135,7 +147,7 @@ class Checks(Observer):
         held = RangeSet()
         for client in self._world.clients.values():
             verified = self._verified(client, event.file_id)
-            if self.calm and held.common(verified):
+            if self.calm and file.terms.replica_count == 1 and held.common(verified):
                 raise Violation("R2 the server forgets", f"{client.name} holds chunks that another holds")
             held.update(verified)
             for share in file.shares:

@@ -15,6 +15,7 @@ from random import Random
 
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
+from pspd.core.terms import Terms
 from pspd.core.wire import Frame, Kind
 from pspd.sim.checks import Checks, Violation
 from pspd.sim.content import RealContent
@@ -87,6 +88,7 @@ class Scenario:
         self.world.observers += [self._trace, self._checks]
         self._weather = _draw_weather(dice)
         self._clients = [self._add_client() for _ in range(dice.randint(1, 8))]
+        self._terms = _draw_terms(Random(f"terms {seed}"), len(self._clients))
         self._seedings: list[Seeding] = []
         self._healed = False
 
@@ -129,7 +131,7 @@ class Scenario:
 
     def _seed_file(self, name: str, size_bytes: int, client_count: int) -> None:
         access = replace(self._draw_access(), disk_rate=0)
-        seeding = Seeding(self.world, name, size_bytes, self._random.getrandbits(32), access, client_count)
+        seeding = Seeding(self.world, name, size_bytes, self._random.getrandbits(32), access, client_count, self._terms)
         self._seedings.append(seeding)
         self._checks.seedings[seeding.manifest.file_id] = seeding
         seeding.start()
@@ -267,7 +269,9 @@ class Scenario:
             self._clients.remove(client)
             self.world.stop(client)
             for seeding in self._seedings:  # as its user would, who knows that one will not come
-                seeding.client_count = min(seeding.client_count, len(self._clients))
+                count = len(self._clients)
+                seeding.client_count = min(seeding.client_count, count)
+                seeding.terms = replace(seeding.terms, replica_count=min(seeding.terms.replica_count, count))
 
     def _lose_disk(self, client: Client, duration_ns: int) -> None:
         """A client comes back with an empty disk."""
@@ -364,6 +368,11 @@ def _draw_parameters(dice: Random) -> Parameters:
         all_holders_answer=dice.random() < 0.1,
         order=dice.choice(list(Order)),
     )
+
+
+def _draw_terms(dice: Random, client_count: int) -> Terms:
+    replica_count = dice.randint(1, client_count) if dice.random() < 0.3 else 1
+    return Terms(replica_count, stays=dice.random() < 0.3)
 
 
 def _draw_weather(dice: Random) -> Weather:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pspd.core.file_record import Phase
 from pspd.core.manifest import Manifest
 from pspd.core.parameters import MILLISECOND_NS
-from pspd.core.shared_file import SharedFile, source_is_needed
+from pspd.core.shared_file import SharedFile
+from pspd.core.terms import ONE_COPY, Terms, source_is_needed
 from pspd.errors import PspError
 from pspd.sim.hosts import Access, Client
 from pspd.sim.world import World
@@ -21,6 +22,7 @@ class Seeding:
         data: the file's bytes; empty where bytes are not looked at.
         manifest: the file's manifest, as last divided.
         client_count: clients to wait for, and shares to divide into; 0 for those that are there.
+        terms: how it is to be seeded.
         over: whether the source has gone.
     """
 
@@ -32,6 +34,7 @@ class Seeding:
         data_seed: int,
         access: Access,
         client_count: int,
+        terms: Terms = ONE_COPY,
         of: Seeding | None = None,
     ) -> None:
         self.world = world
@@ -40,6 +43,7 @@ class Seeding:
         self.manifest: Manifest = Manifest.build(name, size_bytes, self._read_at, world.content.digest)
         self.over = False
         self.client_count = client_count
+        self.terms = terms
         self._announced_in = 0
         self._divided_here = False
         number = sum(client.source for client in world.clients.values())
@@ -77,7 +81,10 @@ class Seeding:
 
     def _may_go(self, file: SharedFile) -> bool:
         return not source_is_needed(
-            divided_here=self._divided_here, is_complete=file.is_complete, min_holder_count=file.min_holder_count()
+            stays=self.terms.stays,
+            divided_here=self._divided_here,
+            is_complete=file.is_complete,
+            min_holder_count=file.min_holder_count(),
         )
 
     def _step(self, session: int) -> None:
@@ -85,7 +92,7 @@ class Seeding:
         assert server is not None, "the caller has looked"
         catalogue = server.catalogue
         if self._announced_in != session:
-            file = catalogue.announce(self.manifest, session)
+            file = catalogue.announce(self.manifest, session, self.terms)
             self._announced_in, self._divided_here = session, False
             if file.phase is not Phase.ANNOUNCED:
                 self._hold()
@@ -93,7 +100,7 @@ class Seeding:
         here = self.file
         if here is not None and here.phase is Phase.ANNOUNCED and here.source == self.source.name:
             count = len(catalogue.client_names())
-            if count >= max(1, self.client_count):
+            if count >= max(1, self.client_count, self.terms.replica_count):
                 self.manifest = self.manifest.divided(
                     self.client_count or count, self._read_at, self.world.content.digest
                 )

@@ -11,6 +11,7 @@ from pspd.core.effects import (
     Contribute,
     Deliver,
     InputDropped,
+    SaveFile,
     SendDatagram,
     ServerEffect,
 )
@@ -69,6 +70,8 @@ def told(effect: ServerEffect | ClientEffect) -> str:
         case Assign(session, manifest, shares, started):
             spans = ", ".join(map(str, shares))
             return f"assign {manifest.name} to {session:016x}: shares {spans or 'none'}, exchange {started}"
+        case SaveFile(record):
+            return f"save {record.manifest.name}: {record.phase.value}, owners {', '.join(record.owners)}"
         case InputDropped(reason, origin):
             return f"drop from {origin}: {reason.value}"
         case _:

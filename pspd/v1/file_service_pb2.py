@@ -25,33 +25,33 @@ _sym_db = _symbol_database.Default()
 from pspd.v1 import network_pb2 as pspd_dot_v1_dot_network__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apspd/v1/file_service.proto\x12\x07pspd.v1\x1a\x15pspd/v1/network.proto\"d\n\x13\x41nnounceFileRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12#\n\x08manifest\x18\x02 \x01(\x0b\x32\x11.pspd.v1.Manifest\x12\x14\n\x0c\x63lient_count\x18\x03 \x01(\r\"Y\n\x14\x41nnounceFileResponse\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x0c\x12\x13\n\x0bshare_count\x18\x02 \x01(\r\x12\x1b\n\x04\x66ile\x18\x03 \x01(\x0b\x32\r.pspd.v1.File\"_\n\x11\x44ivideFileRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12#\n\x08manifest\x18\x02 \x01(\x0b\x32\x11.pspd.v1.Manifest\x12\x11\n\thold_back\x18\x03 \x01(\x08\"1\n\x12\x44ivideFileResponse\x12\x1b\n\x04\x66ile\x18\x01 \x01(\x0b\x32\r.pspd.v1.File\"\"\n\x12ReleaseFileRequest\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\"2\n\x13ReleaseFileResponse\x12\x1b\n\x04\x66ile\x18\x01 \x01(\x0b\x32\r.pspd.v1.File\"0\n\x11RemoveFileRequest\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"1\n\x12RemoveFileResponse\x12\x1b\n\x04\x66ile\x18\x01 \x01(\x0b\x32\r.pspd.v1.File\"\x12\n\x10ListFilesRequest\"1\n\x11ListFilesResponse\x12\x1c\n\x05\x66iles\x18\x01 \x03(\x0b\x32\r.pspd.v1.File2\xf6\x02\n\x0b\x46ileService\x12K\n\x0c\x41nnounceFile\x12\x1c.pspd.v1.AnnounceFileRequest\x1a\x1d.pspd.v1.AnnounceFileResponse\x12\x45\n\nDivideFile\x12\x1a.pspd.v1.DivideFileRequest\x1a\x1b.pspd.v1.DivideFileResponse\x12H\n\x0bReleaseFile\x12\x1b.pspd.v1.ReleaseFileRequest\x1a\x1c.pspd.v1.ReleaseFileResponse\x12\x45\n\nRemoveFile\x12\x1a.pspd.v1.RemoveFileRequest\x1a\x1b.pspd.v1.RemoveFileResponse\x12\x42\n\tListFiles\x12\x19.pspd.v1.ListFilesRequest\x1a\x1a.pspd.v1.ListFilesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apspd/v1/file_service.proto\x12\x07pspd.v1\x1a\x15pspd/v1/network.proto\"\x8a\x01\n\x13\x41nnounceFileRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12#\n\x08manifest\x18\x02 \x01(\x0b\x32\x11.pspd.v1.Manifest\x12\x14\n\x0c\x63lient_count\x18\x03 \x01(\r\x12\x15\n\rreplica_count\x18\x04 \x01(\r\x12\r\n\x05stays\x18\x05 \x01(\x08\"Y\n\x14\x41nnounceFileResponse\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x0c\x12\x13\n\x0bshare_count\x18\x02 \x01(\r\x12\x1b\n\x04\x66ile\x18\x03 \x01(\x0b\x32\r.pspd.v1.File\"_\n\x11\x44ivideFileRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12#\n\x08manifest\x18\x02 \x01(\x0b\x32\x11.pspd.v1.Manifest\x12\x11\n\thold_back\x18\x03 \x01(\x08\"1\n\x12\x44ivideFileResponse\x12\x1b\n\x04\x66ile\x18\x01 \x01(\x0b\x32\r.pspd.v1.File\"\"\n\x12ReleaseFileRequest\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\"2\n\x13ReleaseFileResponse\x12\x1b\n\x04\x66ile\x18\x01 \x01(\x0b\x32\r.pspd.v1.File\"0\n\x11RemoveFileRequest\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"1\n\x12RemoveFileResponse\x12\x1b\n\x04\x66ile\x18\x01 \x01(\x0b\x32\r.pspd.v1.File\"\x12\n\x10ListFilesRequest\"1\n\x11ListFilesResponse\x12\x1c\n\x05\x66iles\x18\x01 \x03(\x0b\x32\r.pspd.v1.File2\xf6\x02\n\x0b\x46ileService\x12K\n\x0c\x41nnounceFile\x12\x1c.pspd.v1.AnnounceFileRequest\x1a\x1d.pspd.v1.AnnounceFileResponse\x12\x45\n\nDivideFile\x12\x1a.pspd.v1.DivideFileRequest\x1a\x1b.pspd.v1.DivideFileResponse\x12H\n\x0bReleaseFile\x12\x1b.pspd.v1.ReleaseFileRequest\x1a\x1c.pspd.v1.ReleaseFileResponse\x12\x45\n\nRemoveFile\x12\x1a.pspd.v1.RemoveFileRequest\x1a\x1b.pspd.v1.RemoveFileResponse\x12\x42\n\tListFiles\x12\x19.pspd.v1.ListFilesRequest\x1a\x1a.pspd.v1.ListFilesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pspd.v1.file_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ANNOUNCEFILEREQUEST']._serialized_start=62
-  _globals['_ANNOUNCEFILEREQUEST']._serialized_end=162
-  _globals['_ANNOUNCEFILERESPONSE']._serialized_start=164
-  _globals['_ANNOUNCEFILERESPONSE']._serialized_end=253
-  _globals['_DIVIDEFILEREQUEST']._serialized_start=255
-  _globals['_DIVIDEFILEREQUEST']._serialized_end=350
-  _globals['_DIVIDEFILERESPONSE']._serialized_start=352
-  _globals['_DIVIDEFILERESPONSE']._serialized_end=401
-  _globals['_RELEASEFILEREQUEST']._serialized_start=403
-  _globals['_RELEASEFILEREQUEST']._serialized_end=437
-  _globals['_RELEASEFILERESPONSE']._serialized_start=439
-  _globals['_RELEASEFILERESPONSE']._serialized_end=489
-  _globals['_REMOVEFILEREQUEST']._serialized_start=491
-  _globals['_REMOVEFILEREQUEST']._serialized_end=539
-  _globals['_REMOVEFILERESPONSE']._serialized_start=541
-  _globals['_REMOVEFILERESPONSE']._serialized_end=590
-  _globals['_LISTFILESREQUEST']._serialized_start=592
-  _globals['_LISTFILESREQUEST']._serialized_end=610
-  _globals['_LISTFILESRESPONSE']._serialized_start=612
-  _globals['_LISTFILESRESPONSE']._serialized_end=661
-  _globals['_FILESERVICE']._serialized_start=664
-  _globals['_FILESERVICE']._serialized_end=1038
+  _globals['_ANNOUNCEFILEREQUEST']._serialized_start=63
+  _globals['_ANNOUNCEFILEREQUEST']._serialized_end=201
+  _globals['_ANNOUNCEFILERESPONSE']._serialized_start=203
+  _globals['_ANNOUNCEFILERESPONSE']._serialized_end=292
+  _globals['_DIVIDEFILEREQUEST']._serialized_start=294
+  _globals['_DIVIDEFILEREQUEST']._serialized_end=389
+  _globals['_DIVIDEFILERESPONSE']._serialized_start=391
+  _globals['_DIVIDEFILERESPONSE']._serialized_end=440
+  _globals['_RELEASEFILEREQUEST']._serialized_start=442
+  _globals['_RELEASEFILEREQUEST']._serialized_end=476
+  _globals['_RELEASEFILERESPONSE']._serialized_start=478
+  _globals['_RELEASEFILERESPONSE']._serialized_end=528
+  _globals['_REMOVEFILEREQUEST']._serialized_start=530
+  _globals['_REMOVEFILEREQUEST']._serialized_end=578
+  _globals['_REMOVEFILERESPONSE']._serialized_start=580
+  _globals['_REMOVEFILERESPONSE']._serialized_end=629
+  _globals['_LISTFILESREQUEST']._serialized_start=631
+  _globals['_LISTFILESREQUEST']._serialized_end=649
+  _globals['_LISTFILESRESPONSE']._serialized_start=651
+  _globals['_LISTFILESRESPONSE']._serialized_end=700
+  _globals['_FILESERVICE']._serialized_start=703
+  _globals['_FILESERVICE']._serialized_end=1077
 # @@protoc_insertion_point(module_scope)

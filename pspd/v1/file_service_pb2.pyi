@@ -8,14 +8,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AnnounceFileRequest(_message.Message):
-    __slots__ = ("session_id", "manifest", "client_count")
+    __slots__ = ("session_id", "manifest", "client_count", "replica_count", "stays")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     CLIENT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_COUNT_FIELD_NUMBER: _ClassVar[int]
+    STAYS_FIELD_NUMBER: _ClassVar[int]
     session_id: int
     manifest: _network_pb2.Manifest
     client_count: int
-    def __init__(self, session_id: _Optional[int] = ..., manifest: _Optional[_Union[_network_pb2.Manifest, _Mapping]] = ..., client_count: _Optional[int] = ...) -> None: ...
+    replica_count: int
+    stays: bool
+    def __init__(self, session_id: _Optional[int] = ..., manifest: _Optional[_Union[_network_pb2.Manifest, _Mapping]] = ..., client_count: _Optional[int] = ..., replica_count: _Optional[int] = ..., stays: _Optional[bool] = ...) -> None: ...
 
 class AnnounceFileResponse(_message.Message):
     __slots__ = ("file_id", "share_count", "file")

@@ -13,6 +13,7 @@ from pspd.core.ranges import Range
 from pspd.core.server import ServerMachine
 from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
+from pspd.core.terms import ONE_COPY, Terms
 from pspd.core.wire import (
     Asked,
     Broadcast,
@@ -108,16 +109,16 @@ class Bench:
         self.data[manifest.file_id] = data
         return manifest.divided(share_count, read_at, blake3_digest)
 
-    def seed(self, name: str, chunk_count: int, *, hold_back: bool = False) -> SharedFile:
+    def seed(self, name: str, chunk_count: int, *, hold_back: bool = False, terms: Terms = ONE_COPY) -> SharedFile:
         """Announces and divides a file; its source is "source of ..."."""
         source = self.join(f"source of {name}", source=True)
         manifest = self.manifest(name, chunk_count, len(self.server.catalogue.client_names()))
-        self.server.catalogue.announce(manifest, source.session)
+        self.server.catalogue.announce(manifest, source.session, terms)
         return self.server.catalogue.divide(manifest, source.session, self.now, hold_back=hold_back)
 
-    def exchange(self, name: str, chunk_count: int) -> SharedFile:
+    def exchange(self, name: str, chunk_count: int, terms: Terms = ONE_COPY) -> SharedFile:
         """A file of which every client holds its share, as they say."""
-        file = self.seed(name, chunk_count)
+        file = self.seed(name, chunk_count, terms=terms)
         for member in list(self.server.members.values()):
             if not member.source:
                 self.reach(member, file, Milestone.SHARE_HELD)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pspd.core.parameters import FAST, PROFILES, Parameters
+from pspd.core.terms import ONE_COPY, Terms
 from pspd.daemon.source import _needs_no_source, _refuse_if_nobody_takes
 from pspd.errors import WrongState
 from pspd.v1 import network_pb2 as pb
@@ -23,14 +24,14 @@ class TestHowLongItIsNeeded:
     @pytest.mark.parametrize("state", [pb.FILE_STATE_SEEDING, pb.FILE_STATE_STALLED])
     def test_until_the_file_is_seeded(self, state: pb.FileState, divided_here: bool) -> None:
         file = pb.File(state=state, seeded=False, min_holder_count=5)
-        assert not _needs_no_source(file, divided_here=divided_here)
+        assert not _needs_no_source(file, ONE_COPY, divided_here=divided_here)
 
     @pytest.mark.parametrize("min_holder_count", [0, 1, 2])
     @pytest.mark.parametrize("state", [pb.FILE_STATE_SEEDED, pb.FILE_STATE_DISTRIBUTING, pb.FILE_STATE_STALLED])
     def test_no_longer_by_whoever_seeded_it(self, state: pb.FileState, min_holder_count: int) -> None:
         """A share that is lost after that needs a repair, which is another seeding."""
         file = pb.File(state=state, seeded=True, min_holder_count=min_holder_count)
-        assert _needs_no_source(file, divided_here=True)
+        assert _needs_no_source(file, ONE_COPY, divided_here=True)
 
     @pytest.mark.parametrize(("min_holder_count", "needed"), [(0, True), (1, False), (2, False)])
     @pytest.mark.parametrize("state", [pb.FILE_STATE_DISTRIBUTING, pb.FILE_STATE_STALLED])
@@ -38,12 +39,24 @@ class TestHowLongItIsNeeded:
         self, state: pb.FileState, min_holder_count: int, needed: bool
     ) -> None:
         file = pb.File(state=state, seeded=True, min_holder_count=min_holder_count)
-        assert _needs_no_source(file, divided_here=False) is not needed
+        assert _needs_no_source(file, ONE_COPY, divided_here=False) is not needed
+
+    @pytest.mark.parametrize("divided_here", [True, False])
+    @pytest.mark.parametrize(("min_holder_count", "needed"), [(0, True), (1, True), (2, False)])
+    def test_where_it_stays_until_each_chunk_is_on_two_clients(
+        self, min_holder_count: int, needed: bool, divided_here: bool
+    ) -> None:
+        file = pb.File(state=pb.FILE_STATE_DISTRIBUTING, seeded=True, min_holder_count=min_holder_count)
+        assert _needs_no_source(file, Terms(stays=True), divided_here=divided_here) is not needed
+
+    def test_or_until_the_only_client_has_the_file(self) -> None:
+        file = pb.File(state=pb.FILE_STATE_COMPLETE, seeded=True, min_holder_count=1)
+        assert _needs_no_source(file, Terms(stays=True), divided_here=True)
 
     @pytest.mark.parametrize("min_holder_count", [0, 1])
     def test_not_to_repair_what_is_complete(self, min_holder_count: int) -> None:
         file = pb.File(state=pb.FILE_STATE_COMPLETE, seeded=True, min_holder_count=min_holder_count)
-        assert _needs_no_source(file, divided_here=False)
+        assert _needs_no_source(file, ONE_COPY, divided_here=False)
 
 
 class TestWhetherAnybodyTakesIt:

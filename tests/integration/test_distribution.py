@@ -103,6 +103,34 @@ def test_one_that_is_killed_when_the_source_has_gone_does_so_too(network: Networ
     network.until("the file is complete", lambda: network.file("file.bin")["state"] == "complete")
 
 
+def test_with_two_replicas_any_one_client_may_be_lost_for_good(network: Network, tmp_path: Path) -> None:
+    network.server()
+    clients = {name: network.client(name) for name in "abc"}
+    source = random_file(tmp_path / "file.bin", 1_000_000)
+    network.ctl("seed", source, "--clients", 3, "--replicas", 2, "--hold")
+    file = network.file("file.bin")
+    assert (file["min_holder_count"], file["cached_bytes_when_seeded"]) == (2, 0)
+    assert sum(client["held_chunk_count"] for client in file["clients"]) == 2 * file["chunk_count"]
+    assert "safe: each chunk is on 2 clients" in network.ctl("status", "file.bin").stdout
+    clients["b"].kill()
+    network.ctl("release", "file.bin")
+    network.await_copies(source, "ac")
+    network.ctl("wait", "file.bin")
+
+
+def test_who_waits_stays_as_the_holder_of_last_resort(network: Network, tmp_path: Path) -> None:
+    """A client that is lost for good before any other has its share costs nothing while the source is there."""
+    network.server()
+    clients = {name: network.client(name) for name in "ab"}
+    slow = network.client("c", "--faults", "loss=0.9")
+    source = random_file(tmp_path / "file.bin", BIG_BYTES)
+    with network.start_ctl("seed", source, "--clients", 3, "--wait", "-q") as seed:
+        network.until("it is seeded", lambda: any(file["state"] != "seeding" for file in network.status()["files"]))
+        slow.kill()
+        assert seed.wait(60) == 0
+    network.await_copies(source, clients)
+
+
 @pytest.mark.parametrize("restart", [Daemon.kill, Daemon.stop], ids=["killed", "stopped"])
 def test_who_waits_waits_through_a_restart(
     network: Network, tmp_path: Path, restart: Callable[[Daemon], object]

@@ -78,8 +78,9 @@ class Step:
     """What a source reports."""
 
     phase: str
-    done: int
-    total: int
+    done: int = 0
+    total: int = 0
+    file: Any = None
 
 
 @dataclass

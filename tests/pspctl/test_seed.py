@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pspctl.progress import Silence
+from pspd.core.terms import ONE_COPY, Terms
 from pspd.errors import NameTaken
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import FakeSource, Pspctl, Step
@@ -40,12 +41,57 @@ def test_seed_returns_when_the_file_is_seeded(pspctl: Pspctl, source: FakeSource
         "name": None,
         "client_count": 0,
         "hold_back": False,
+        "terms": ONE_COPY,
     }
 
 
 def test_seed_passes_on_what_it_is_told(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     assert pspctl("seed", original, "--name", "x", "--clients", 3, "--hold").exit_code == 0
     assert (source.asked["name"], source.asked["client_count"], source.asked["hold_back"]) == ("x", 3, True)
+
+
+@pytest.mark.usefixtures("completing")
+@pytest.mark.parametrize(
+    ("options", "terms"),
+    [
+        (["--replicas", "2"], Terms(2)),
+        (["--wait"], Terms(stays=True)),
+        (["--clients", "3", "--replicas", "3", "--wait"], Terms(3, stays=True)),
+    ],
+)
+def test_seed_passes_on_its_terms(
+    pspctl: Pspctl, source: FakeSource, original: Path, options: list[str], terms: Terms
+) -> None:
+    assert pspctl("seed", original, *options).exit_code == 0
+    assert source.asked["terms"] == terms
+
+
+def test_replicas_need_as_many_clients(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    result = pspctl("seed", original, "--replicas", 3, "--clients", 2)
+    assert result.exit_code == 2
+    assert "--replicas 3 needs as many clients: --clients 2 is fewer" in result.stderr
+    assert source.asked == {}
+
+
+@pytest.mark.usefixtures("completing")
+def test_who_waits_is_shown_the_exchange_while_the_source_stays(
+    pspctl: Pspctl, source: FakeSource, original: Path
+) -> None:
+    stalled = [network_pb2.MissingRange(range=network_pb2.ChunkRange(start=0, stop=1), last_holder="anna")]
+    source.steps += [Step("staying", file=file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=stalled))]
+    result = pspctl("seed", original, "--wait")
+    assert result.exit_code == 0
+    assert "last held by anna" in result.stderr
+
+
+def test_the_original_stays_when_one_client_alone_has_it(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    source.file = file(held=(8,), state=network_pb2.FILE_STATE_COMPLETE)
+    result = pspctl("seed", original, "--delete-source")
+    assert result.exit_code == 4
+    assert result.stderr == (
+        f"pspctl: error: {original} was not deleted: only 1 client has all of it, and may be lost\n"
+    )
+    assert original.exists()
 
 
 @pytest.mark.usefixtures("completing")
@@ -93,6 +139,7 @@ def test_an_original_that_changed_is_not_deleted(
         ([Step("waiting", 1, 3)], "1 of 3 clients had joined: start more, or name fewer with --clients"),
         ([Step("seeding", 5, 8)], "clients held 5 of 8 chunks: see `pspctl status`"),
     ],
+    ids=["not begun", "hashing", "waiting", "seeding"],
 )
 def test_a_timeout_says_what_was_waited_for(
     pspctl: Pspctl, source: FakeSource, original: Path, steps: list[Step], so_far: str
