@@ -32,7 +32,9 @@ LIVENESS_NS = 3600 * SECOND_NS
 DISKS_LOST = 1 / 3
 """How many of the crashed servers come back without what they wrote down."""
 SETTLING_NS = 60 * SECOND_NS
-"""How long the network is given to notice what healed, before a source comes to repair."""
+"""How long the network is given to mend itself, before a source comes to repair."""
+REPAIRS_MAX = 3
+"""How often one may have to come: a disk may turn out to be wrong late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,14 +313,23 @@ class Scenario:
             self._restart(client)
 
     def _finish(self) -> None:
-        if self.world.run(self._is_done, SETTLING_NS):
-            return
-        # What was lost with a disk or with the server's memory only a source can bring back.
-        for seeding in list(self._seedings):
-            if seeding.over and (seeding.file is None or seeding.file.stalled):
+        for _ in range(REPAIRS_MAX + 1):
+            if not self.world.run(lambda: self._is_done() or bool(self._lost()), LIVENESS_NS):
+                break
+            if self.world.run(self._is_done, SETTLING_NS):
+                return
+            for seeding in self._lost():
                 self._repair(seeding)
-        if not self.world.run(self._is_done, LIVENESS_NS):
-            raise Violation("liveness", "; ".join(self._undone()))
+        raise Violation("liveness", "; ".join(self._undone()))
+
+    def _lost(self) -> list[Seeding]:
+        """What was lost with a disk or with the server's memory, so that only a source can bring it back."""
+        here = {seeding.manifest.file_id for seeding in self._seedings if not seeding.over}
+        return [
+            seeding
+            for seeding in self._seedings
+            if seeding.manifest.file_id not in here and (seeding.file is None or seeding.file.stalled)
+        ]
 
     def _repair(self, lost: Seeding) -> None:
         again = Seeding(self.world, lost.manifest.name, 0, 0, Access(self._weather), 0, of=lost)
