@@ -142,6 +142,9 @@ def server(
     default=None,
     help="So many clients, in DIR/NAME-i.",
 )
+@click.option(
+    "--max-bytes", default=None, metavar="SIZE", help="Decline files that would take more of DIR, all together."
+)
 @click.option("--first-index", type=click.IntRange(0), default=0, help="Where --count begins to number.")
 @click.option(
     "--connect-timeout",
@@ -157,6 +160,7 @@ def client(
     folder: Path,
     name: str | None,
     count: int | None,
+    max_bytes: str | None,
     first_index: int,
     connect_timeout: float,
     faults: str | None,
@@ -173,7 +177,8 @@ def client(
     parse_address(server)
     plans = plan_clients(socket.gethostname() if name is None else name, folder, count, first_index)
     parsed = Faults.parse(faults) if faults else None
-    _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, parsed))
+    quota = None if max_bytes is None else parse_size(max_bytes)
+    _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, parsed, quota))
 
 
 @cli.command()

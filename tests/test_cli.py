@@ -131,12 +131,16 @@ class TestDefaults:
 
     def test_of_a_client(self, pspd: Pspd, runs: Runs) -> None:
         assert pspd("client", "--name", "a") == (0, "")
-        assert runs.given == [("stopping", "127.0.0.1:7070", [ClientPlan("a", Path())], CONNECT_SECONDS, None)]
+        assert runs.given == [("stopping", "127.0.0.1:7070", [ClientPlan("a", Path())], CONNECT_SECONDS, None, None)]
+
+    def test_the_most_that_a_client_takes_is_a_size(self, pspd: Pspd, runs: Runs) -> None:
+        assert pspd("client", "--max-bytes", "2MiB") == (0, "")
+        assert runs.given[0][5] == 2 << 20
 
     def test_a_client_is_named_after_its_host(self, pspd: Pspd, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("socket.gethostname", lambda: "this-host")
         pspd("client", "--count", 2, "--first-index", 3, "--faults", "loss=0.5,seed=1")
-        (_, _, plans, _, faults) = runs.given[0]
+        (_, _, plans, _, faults, _) = runs.given[0]
         assert [plan.name for plan in plans] == ["this-host-3", "this-host-4"]
         assert faults == Faults(loss=0.5, seed=1)
 

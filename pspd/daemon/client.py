@@ -49,6 +49,7 @@ async def run_clients(
     plans: list[ClientPlan],
     connect_seconds: float,
     faults: Faults | None,
+    max_bytes: int | None = None,
 ) -> None:
     """Runs clients until they are told to stop.
 
@@ -69,7 +70,7 @@ async def run_clients(
 
     try:
         for plan in plans:
-            members.append(_open(channel, server, plan, faults))
+            members.append(_open(channel, server, plan, faults, max_bytes))
         everyone = asyncio.gather(*(member.run(connect_seconds, on_joined) for member in members))
         await first_of(everyone, _leave_when(stopping, members))
     finally:
@@ -83,8 +84,10 @@ async def _leave_when(stopping: asyncio.Event, members: list[MemberDaemon]) -> N
     await asyncio.gather(*(member.leave() for member in members))
 
 
-def _open(channel: grpc.aio.Channel, server: str, plan: ClientPlan, faults: Faults | None) -> MemberDaemon:
-    store = DiskStore(plan.folder, blake3_digest)
+def _open(
+    channel: grpc.aio.Channel, server: str, plan: ClientPlan, faults: Faults | None, max_bytes: int | None
+) -> MemberDaemon:
+    store = DiskStore(plan.folder, blake3_digest, max_bytes)
     return MemberDaemon(
         channel, server, plan.name, store.instance_id, store, faults=faults, on_finished=_flusher(store, plan.name)
     )

@@ -34,7 +34,7 @@ from pspd.store.folder import (
 )
 from pspd.store.intake import Intake
 from pspd.store.journal import Journal
-from pspd.store.messages import failed, name_conflict, not_begun, not_verified
+from pspd.store.messages import failed, name_conflict, not_begun, not_verified, over_quota
 from pspd.store.open_files import FileBytes, OpenFiles
 from pspd.store.records import ON_DISK, UNVERIFIED, Mark, Records
 
@@ -80,11 +80,16 @@ class DiskStore:
         instance_id: 16 random bytes that name this folder's client for good.
     """
 
-    def __init__(self, folder: Path, digest: Digest) -> None:
+    def __init__(self, folder: Path, digest: Digest, max_bytes: int | None = None) -> None:
         """Takes the folder, makes it if need be, and reads what is there from before.
 
         After the machine was restarted, this verifies once the bytes that were written before; else
         finished files that look the same are trusted, and journals that were written after the part.
+
+        Args:
+            folder: where files appear.
+            digest: what manifests are made with.
+            max_bytes: how large the network's files in the folder may be together; None for any size.
 
         Raises:
             StorageError: the folder is another client's, or cannot be used.
@@ -92,6 +97,7 @@ class DiskStore:
         self._folder = folder
         self._work = folder / STORE_FOLDER
         self._digest = digest
+        self._max_bytes = max_bytes
         self._records = Records(self._work, digest)
         self._open_files = OpenFiles()
         self._files: dict[FileId, _File] = {}
@@ -125,7 +131,8 @@ class DiskStore:
         """See ``Storage.begin``. A manifest divided otherwise than before is taken, and saved.
 
         Raises:
-            StorageError: a file of that name with other bytes is in the folder, or nothing can be saved.
+            StorageError: a file of that name with other bytes is in the folder, it is more than may be taken, or
+                nothing can be saved.
         """
         file_id = manifest.file_id
         file = self._files.get(file_id)
@@ -136,6 +143,7 @@ class DiskStore:
             if adopted is not None:
                 file = adopted
             elif file is None or file.place is not _Place.PART:
+                self._require_room(manifest)
                 self._records.save_manifest(manifest)
                 file = self._resumed(manifest)
         if file.intake.manifest != manifest:
@@ -274,6 +282,12 @@ class DiskStore:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+    def _require_room(self, manifest: Manifest) -> None:
+        others = (file.intake.manifest for file_id, file in self._files.items() if file_id != manifest.file_id)
+        used_bytes = sum(other.size_bytes for other in others)
+        if self._max_bytes is not None and used_bytes + manifest.size_bytes > self._max_bytes:
+            raise StorageError(over_quota(manifest, self._max_bytes - used_bytes, self._max_bytes))
 
     def _file(self, file_id: FileId) -> _File:
         try:

@@ -38,6 +38,14 @@ def name_conflict(name: str, where: Path | str) -> str:
     return f"another file named {name!r} is in {where}: move it away, then this one can be finished"
 
 
+def over_quota(manifest: Manifest, left_bytes: int, max_bytes: int) -> str:
+    """A file is more than the client may take."""
+    return (
+        f"{manifest.name!r} is {manifest.size_bytes} bytes, and of --max-bytes {max_bytes} only {max(0, left_bytes)}"
+        " are left: raise it, or remove other files from the network"
+    )
+
+
 def not_verified(manifest: Manifest, verified: RangeSet) -> str:
     """A file that is to be finished is not all there (R10)."""
     return (

@@ -196,6 +196,17 @@ def test_who_could_not_take_a_file_takes_it_when_it_can(network: Network, tmp_pa
     assert network.copy("c0", "mine").read_bytes() == b"another file"
 
 
+def test_a_client_takes_no_more_than_it_may(network: Network, tmp_path: Path) -> None:
+    network.server()
+    network.client("a"), network.client("b", "--max-bytes", "1MiB")
+    small, large = random_file(tmp_path / "small", 800_000), random_file(tmp_path / "large", 400_000, seed=2)
+    network.ctl("seed", small, "--clients", 2, "--wait")
+    assert "b declined it: 'large' is 400000 bytes" in network.ctl("seed", large, "--wait", code=4).stderr
+    network.await_copies(large, "a")
+    network.ctl("rm", "small")
+    network.await_copies(large, "ab")
+
+
 def test_a_file_is_removed(network: Network, tmp_path: Path) -> None:
     before = network.server()
     names = network.clients(3)

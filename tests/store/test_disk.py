@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -457,3 +458,31 @@ class TestOpenFiles:
         (disk.folder / "f0").unlink()
         with pytest.raises(StorageError, match=r"cannot open .*f0: No such file .*: put it back"):
             disk.payload(samples[0], 0, 3)
+
+
+class TestQuota:
+    def test_what_would_be_more_is_declined_and_what_fits_is_taken(self, tmp_path: Path) -> None:
+        first, large, small = Sample(6000), Sample(5000, name="b.bin"), Sample(4000, name="c.bin")
+        with closing(DiskStore(tmp_path, blake3_digest, max_bytes=10_000)) as store:
+            store.begin(first.manifest)
+            with pytest.raises(
+                StorageError, match=r"'b.bin' is 5000 bytes, and of --max-bytes 10000 only 4000 are left"
+            ):
+                store.begin(large.manifest)
+            assert set(store.known()) == {first.file_id}
+            store.begin(small.manifest)
+            store.begin(first.manifest)
+
+    def test_a_file_that_was_removed_makes_room(self, tmp_path: Path) -> None:
+        first, second = Sample(6000), Sample(5000, name="b.bin")
+        with closing(DiskStore(tmp_path, blake3_digest, max_bytes=10_000)) as store:
+            store.begin(first.manifest)
+            store.discard(first.file_id)
+            store.begin(second.manifest)
+
+    def test_what_is_there_already_takes_no_more(self, tmp_path: Path) -> None:
+        sample = Sample(6000)
+        with closing(DiskStore(tmp_path, blake3_digest)) as store:
+            store.begin(sample.manifest)
+        with closing(DiskStore(tmp_path, blake3_digest, max_bytes=1)) as store:
+            assert not store.begin(sample.manifest).complete
