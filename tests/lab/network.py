@@ -120,12 +120,10 @@ class Lab:
             self._losses[host, one, protocol, port] = percent
         self._apply_losses()
 
-    def shape(self, host: Host, mbit: float) -> None:
-        """Gives a host's cable a speed, each way, in Mbit/s; what waits for more than 50 ms is dropped."""
-        burst_bytes = max(16_000, int(mbit * 1_000_000 / 8 / 100))
-        limits = f"tbf rate {mbit}mbit burst {burst_bytes} latency 50ms".split()
-        _tool("tc", "-n", _space(host), "qdisc", "replace", "dev", _PORT, "root", *limits)
-        _tool("tc", "-n", self._switch, "qdisc", "replace", "dev", host.name, "root", *limits)
+    def shape(self, host: Host, mbit: float, up_mbit: float | None = None) -> None:
+        """Gives a host's cable a speed, towards it and from it, in Mbit/s; what waits for more than 50 ms is dropped."""
+        _tool("tc", "-n", _space(host), "qdisc", "replace", "dev", _PORT, "root", *_limits(up_mbit or mbit))
+        _tool("tc", "-n", self._switch, "qdisc", "replace", "dev", host.name, "root", *_limits(mbit))
 
     def partition(self, host: Host) -> None:
         """Pulls a host's plug. It is not told: its interface stays up, as behind a switch that fails."""
@@ -165,6 +163,11 @@ class Lab:
     def _tear_down(self) -> None:
         for space in _spaces(self._name):
             _end(space)
+
+
+def _limits(mbit: float) -> list[str]:
+    burst_bytes = max(16_000, int(mbit * 1_000_000 / 8 / 100))
+    return f"tbf rate {mbit}mbit burst {burst_bytes} latency 50ms".split()
 
 
 def _space(host: Host) -> str:
