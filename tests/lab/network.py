@@ -121,7 +121,7 @@ class Lab:
         self._apply_losses()
 
     def shape(self, host: Host, mbit: float, up_mbit: float | None = None) -> None:
-        """Gives a host's cable a speed, towards it and from it, in Mbit/s; what waits for more than 50 ms is dropped."""
+        """Gives a cable a speed, towards its host and from it, in Mbit/s; what waits for more than 50 ms is dropped."""
         _tool("tc", "-n", _space(host), "qdisc", "replace", "dev", _PORT, "root", *_limits(up_mbit or mbit))
         _tool("tc", "-n", self._switch, "qdisc", "replace", "dev", host.name, "root", *_limits(mbit))
 
