@@ -19,6 +19,12 @@ def lost_text(address: str) -> str:
     return f"lost the server at {address}: waiting for it to come back"
 
 
+def away_text(address: str, waited: Deadline | None = None) -> str:
+    """That a server did not come back, and for how long it was waited for."""
+    for_how_long = f" for {waited.text}" if waited is not None else ""
+    return f"the server at {address} was lost, and has not come back{for_how_long}: start it again with `pspd server`"
+
+
 class Absence:
     """Bears that a server is away for a while, as long as the deadline allows.
 
@@ -26,14 +32,15 @@ class Absence:
         api: the server.
         deadline: of all that is waited for.
         progress: is told once for each absence.
+        was_there: whether it has answered before.
     """
 
-    def __init__(self, api: ServerApi, deadline: Deadline, progress: Progress) -> None:
+    def __init__(self, api: ServerApi, deadline: Deadline, progress: Progress, *, was_there: bool = False) -> None:
         self._api = api
         self._deadline = deadline
         self._progress = progress
         self._limit: Deadline | None = None
-        self._was_there = False
+        self._was_there = was_there
 
     @property
     def lasts(self) -> bool:
@@ -60,9 +67,9 @@ class Absence:
         if self._limit is None:
             self._limit = Deadline(RETURN_SECONDS)
             self._progress.note(lost_text(self._api.address))
-        lost = f"the server at {self._api.address} was lost, and has not come back"
         if self._deadline.passed:
-            raise TimedOut(f"{lost} after {self._deadline.text}: start it again with `pspd server`") from error
+            raise TimedOut(away_text(self._api.address, self._deadline)) from error
         if self._limit.passed:
-            raise Unreachable(f"{lost} for {self._limit.text}: start it again with `pspd server`") from error
+            raise Unreachable(away_text(self._api.address, self._limit)) from error
         time.sleep(self._deadline.within(LOOK_SECONDS))
+        self._api.reopen()

@@ -32,6 +32,8 @@ _CHANNEL_OPTIONS = [
     # gRPC gives an attempt to connect as long as its least backoff: 20 s, unless told otherwise.
     ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),
     ("grpc.initial_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),
+    # Else a new channel would go on with the pauses of the last one to the same address.
+    ("grpc.use_local_subchannel_pool", 1),
     # Networks of machines are reached directly; a web proxy would only be in the way.
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),
@@ -73,7 +75,15 @@ class _Api:
     def __init__(self, address: str, unreachable: str) -> None:
         self.address = address
         self._unreachable = unreachable
-        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._open()
+
+    def _open(self) -> None:
+        self._channel = grpc.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
+
+    def reopen(self) -> None:
+        """Connects anew with the next request: a channel that was refused makes longer and longer pauses."""
+        self._channel.close()
+        self._open()
 
     def __enter__(self) -> Self:
         return self
@@ -105,6 +115,9 @@ class ServerApi(_Api):
     def __init__(self, address: str) -> None:
         hint = "start one with `pspd server` or name another with --server"
         super().__init__(address, f"no server answers at {address}: {hint}")
+
+    def _open(self) -> None:
+        super()._open()
         self._status = status_service_pb2_grpc.StatusServiceStub(self._channel)
         self._files = file_service_pb2_grpc.FileServiceStub(self._channel)
         self._clients = client_service_pb2_grpc.ClientServiceStub(self._channel)
@@ -179,6 +192,9 @@ class AgentApi(_Api):
 
     def __init__(self, address: str) -> None:
         super().__init__(address, f"no agent answers at {address}: start one there with `pspd agent`")
+
+    def _open(self) -> None:
+        super()._open()
         self._agent = client_service_pb2_grpc.AgentServiceStub(self._channel)
 
     def launch_clients(self, count: int, folder: str, server: str) -> list[str]:

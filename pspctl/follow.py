@@ -91,6 +91,8 @@ def until_complete(
     progress: Progress,
     check: Callable[[], None] = lambda: None,
     client_count: int = 0,
+    *,
+    was_there: bool = False,
 ) -> FileView:
     """Waits until every connected client has a file, also through a restart of the server; returns its last state.
 
@@ -102,13 +104,14 @@ def until_complete(
         check: called at every change; may raise to end the wait.
         client_count: how many clients must have it, or have declined it, at least: one that is lost for a moment is
             not connected, and still waited for.
+        was_there: whether the server is known to have been there: then it may be restarted just now.
 
     Raises:
         TimedOut: with how far the file is.
         PspError: as in `pictures`.
     """
     view: FileView | None = None
-    absence = Absence(api, deadline, progress)
+    absence = Absence(api, deadline, progress, was_there=was_there)
 
     def bear(error: PspError) -> None:
         check()

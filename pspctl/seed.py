@@ -83,10 +83,12 @@ def command(
         if file_id in known:
             unfinished = known[file_id] in ("seeding", "stalled")
             done = "what it lacked was seeded" if unfinished else "nothing had to be seeded"
-            ignored = "; --clients was ignored" if client_count else ""
+            options = {"--clients": client_count, "--replicas": replica_count > 1}
+            given = " and ".join(option for option, is_given in options.items() if is_given)
+            ignored = f"; {given} was ignored" if given else ""
             progress.note(f"{plain_text(name or path.name)} is already in the network: {done}{ignored}")
         if wait or delete_source:
-            view = until_complete(api, file_id, deadline, progress)
+            view = until_complete(api, file_id, deadline, progress, was_there=True)
         else:
             view = file_view(api.status(file_id).files[0])
             progress.exchange(view)

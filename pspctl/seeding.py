@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pspctl.absence import lost_text
+from pspctl.absence import RETURN_SECONDS, away_text, lost_text
 from pspctl.deadline import Deadline
 from pspctl.follow import unfinished_text
 from pspctl.progress import Progress, SeedStep
 from pspctl.units import count_text, size_text
 from pspctl.views import file_view
 from pspd.core.terms import ONE_COPY, Terms
-from pspd.errors import TimedOut
+from pspd.errors import TimedOut, Unreachable
 from pspd.net.loop import loop_factory
 
 CHECK_SECONDS = 0.5
@@ -42,12 +42,16 @@ class _Steps:
     def __init__(self, server: str, progress: Progress) -> None:
         self.last: SeedStep | None = None
         self.has_given = False
+        self.absence: Deadline | None = None
         self._server = server
         self._progress = progress
 
     def note(self, step: SeedStep) -> None:
         """Passes a step on; says so when the server was lost."""
-        if step.phase == "reconnecting" and (self.last is None or self.last.phase != "reconnecting"):
+        if step.phase != "reconnecting":
+            self.absence = None
+        elif self.absence is None:
+            self.absence = Deadline(RETURN_SECONDS)
             self._progress.note(lost_text(self._server))
         self.has_given = step.phase == "seeding" or (self.has_given and step.phase != "staying")
         self.last = step
@@ -106,6 +110,8 @@ async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, 
         while not (await asyncio.wait([work], timeout=deadline.within(CHECK_SECONDS)))[0]:
             if deadline.passed:
                 raise TimedOut(_unfinished_text(server, plan.path, deadline, steps.last))
+            if steps.absence is not None and steps.absence.passed:
+                raise Unreachable(away_text(server, steps.absence))
             check()
         return work.result()
     finally:
@@ -127,7 +133,7 @@ def _unfinished_text(server: str, path: Path, deadline: Deadline, step: SeedStep
             joined = f"{step.done} of {count_text(step.total, 'client')} had joined"
             so_far = f"{joined}: start more, or name fewer with --clients"
         case _ if step.phase == "reconnecting":
-            so_far = f"the server at {server} was lost and has not come back: start it again with `pspd server`"
+            so_far = away_text(server)
         case _:
             so_far = f"clients held {step.done} of {step.total} chunks: see `pspctl status`"
     return f"{path.name} was not seeded after {deadline.text}: {so_far}"

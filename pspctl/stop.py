@@ -97,8 +97,12 @@ def _drain(api: ServerApi, names: list[str], all_clients: bool, deadline: Deadli
     """Stops clients as soon as nothing is lost without them; returns the names of those that were asked."""
     absence = Absence(api, deadline, progress)
     has_waited = False
+    is_known = True
     while names or all_clients:
         try:
+            if not is_known:
+                names, is_known = _connected(api, names), True
+                continue
             return api.stop_clients(names, all_clients=all_clients)
         except WrongState as error:
             absence.end()
@@ -111,7 +115,8 @@ def _drain(api: ServerApi, names: list[str], all_clients: bool, deadline: Deadli
         except NotFound:
             if not has_waited:
                 raise
-            names = _connected(api, names)
+            absence.end()
+            is_known = False
         except (TimedOut, Unreachable) as error:
             absence.bear(error)
     return []

@@ -233,6 +233,10 @@ def safety_text(file: FileView) -> str | None:
     """Whether a client may be lost, and the original deleted; None where that is not the question yet."""
     if file["state"] in ("seeding", "stalled"):
         return None
+    if file["min_holder_count"] == 0:
+        return (
+            "not safe: there are chunks on no client that is here: keep the source, or wait for clients that are away"
+        )
     if file["min_holder_count"] < SAFE_HOLDERS:
         return "not safe: there are chunks on one client alone: keep that client, and the original"
     return (

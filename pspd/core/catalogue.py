@@ -392,8 +392,8 @@ class Catalogue:
             file.completed_at = file.completed_at or now
             self._emit(FileCompleted(file.file_id, file.manifest.name, len(takers)))
         file.is_complete = is_complete
-        for name in list(file.lenders) if is_complete else ():
-            self._end_session(self._members[name], "every client has the file", now)
+        while is_complete and file.lenders:  # one that goes may take others with it
+            self._end_session(self._members[next(iter(file.lenders))], "every client has the file", now)
 
     def _try_to_forget(self, file: SharedFile, now: int) -> None:
         """The seeded moment (R2): every share is held, and no byte is left here."""

@@ -104,13 +104,20 @@ class Fetching:
         lenders = self._able_to_send(file.lenders, file, chunk, chunk + 1)
         others: list[str] = []
         if file.phase is not Phase.SEEDING or not lenders:
-            others = [name for name in file.held if name not in file.lenders] if lenders else list(file.held)
+            others = self._clients_of(file)
             if (owner or lenders) and len(others) > OTHERS_TRIED:
                 others = self._random.sample(others, OTHERS_TRIED)
         able = self._able_to_send(others, file, chunk, chunk + 1)
+        if lenders and file.phase is not Phase.SEEDING and not (owner or able):
+            able = self._able_to_send(self._clients_of(file), file, chunk, chunk + 1)
         if file.phase is Phase.SEEDING or not (owner or able):  # in the exchange a source is the holder of last resort
             able += lenders
         return min((each for each in able if each.has_room), key=lambda member: member.asked_chunks, default=None)
+
+    @staticmethod
+    def _clients_of(file: SharedFile) -> list[str]:
+        """Names of the clients that hold some of a file."""
+        return [name for name in file.held if name not in file.lenders] if file.lenders else list(file.held)
 
     def _able_to_send(self, names: Iterable[str], file: SharedFile, start: int, stop: int) -> list[Member]:
         """Those of some members who hold all of a range and can be asked for it."""
@@ -256,6 +263,7 @@ class Fetching:
         silent.window.timed_out()
         silent.excuse(fetch)
         others = [member for member in self._some_holders(fetch) if member is not silent]
+        others = others or [member for member in self._lenders_of(fetch) if member is not silent]
         if (others and fetch.tries < NAMED_TRIES) or (not others and self._still_holds(silent, fetch)):
             self._name_one(fetch, others or [silent])
             return [fetch]
@@ -288,13 +296,17 @@ class Fetching:
         return pieces
 
     def _some_holders(self, fetch: Fetch) -> list[Member]:
-        """Members who can send all of it: some, if many are quickly found, else all there are."""
-        file, names = fetch.file, list(fetch.file.held)
+        """Members who can send all of it: some, if many are quickly found, else all there are. Sources come last."""
+        file, names = fetch.file, self._clients_of(fetch.file)
         if len(names) > OTHERS_TRIED:
             found = self._able_to_send(self._random.sample(names, OTHERS_TRIED), file, fetch.start, fetch.stop)
             if len(found) > 1:  # one of them may be the one that did not answer
                 return found
-        return self._able_to_send(names, file, fetch.start, fetch.stop)
+        found = self._able_to_send(names, file, fetch.start, fetch.stop)
+        return found or self._lenders_of(fetch)
+
+    def _lenders_of(self, fetch: Fetch) -> list[Member]:
+        return self._able_to_send(fetch.file.lenders, fetch.file, fetch.start, fetch.stop)
 
     def _give_up(self, fetch: Fetch) -> None:
         self._end(fetch)

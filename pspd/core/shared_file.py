@@ -198,21 +198,42 @@ class SharedFile:
         return self._unheld_count == 0
 
     def reassign(self, names: Collection[str], preferred: list[str]) -> list[str]:
-        """Gives shares that are not held, and whose owners are gone, to others in turn; returns those."""
-        gone = [name for name in self._given if name not in names] if self._unheld_count and preferred else []
+        """Gives shares that are not held, and whose owners are gone, to others in turn; returns those.
+
+        Nobody is given one range twice while somebody else has it not. Who was, for want of others, gives one copy to
+        whoever comes.
+        """
+        orphans = self._orphans(names) if preferred else []
+        owners: dict[int, set[str]] = {}
+        for share in self.shares if orphans else ():
+            owners.setdefault(share.start, set()).add(share.owner)
+        given: dict[str, None] = {}
+        for index, share in enumerate(orphans):
+            turn = (preferred[(index + offset) % len(preferred)] for offset in range(len(preferred)))
+            owner = next((name for name in turn if name not in owners[share.start]), None)
+            if owner is None and share.owner in names:
+                continue
+            owner = owner or preferred[index % len(preferred)]
+            self._given[share.owner] = [other for other in self._given[share.owner] if other is not share]
+            self._given.setdefault(owner, []).append(share)
+            self._unheld_count += share.held
+            share.owner, share.held = owner, False
+            owners[share.start].add(owner)
+            given[owner] = None
+        return list(given)
+
+    def _orphans(self, names: Collection[str]) -> list[Share]:
+        """Shares that are not held and whose owners are gone, and those that their owners were given twice."""
+        gone = [name for name in self._given if name not in names] if self._unheld_count else []
         orphans = [share for name in gone for share in self._given[name] if not share.held]
         orphans.sort(key=lambda share: share.start)
-        for index, share in enumerate(orphans):
-            self._given[share.owner].remove(share)
-            share.owner = self._new_owner(share, preferred, index)
-            self._given.setdefault(share.owner, []).append(share)
-        return list(dict.fromkeys(share.owner for share in orphans))
-
-    def _new_owner(self, share: Share, preferred: list[str], first: int) -> str:
-        """One in turn, who has not been given the same range before, if there is such a one."""
-        turn = [preferred[(first + offset) % len(preferred)] for offset in range(self.terms.replica_count)]
-        span = Range(share.start, share.stop)
-        return next((name for name in turn if span not in self.shares_of(name)), turn[0])
+        for name in self._given if self.terms.replica_count > 1 else ():
+            seen: set[int] = set()
+            for share in self._given[name] if name in names else ():
+                if share.start in seen:
+                    orphans.append(share)
+                seen.add(share.start)
+        return orphans
 
     def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> bool:
         """These ranges are with a connected member. It holds whole units: others it can neither verify nor send.

@@ -108,6 +108,7 @@ class _Seeding:
         self._hold_back = hold_back
         self._terms = terms
         self._on_progress = on_progress
+        self._divided_here = False
 
     async def run(self) -> None:
         """Seeds; joins again when the server was away."""
@@ -140,8 +141,9 @@ class _Seeding:
         self._member.machine.hold_whole(self._manifest)
         if share_count:
             await self._member.client.divide(self._manifest, session, self._hold_back)
+            self._divided_here = True
             file = await self._file()
-        while not _needs_no_source(file, self._terms, divided_here=bool(share_count)):
+        while not _needs_no_source(file, self._terms, divided_here=self._divided_here):
             _refuse_if_nobody_takes(file)
             self._tell_file(file)
             await asyncio.sleep(PROGRESS_SECONDS)
@@ -162,7 +164,7 @@ class _Seeding:
     async def _is_over(self) -> bool:
         """Whether the session ended because the source may go: the server lets it go then."""
         try:
-            return _needs_no_source(await self._file(), self._terms, divided_here=True)
+            return _needs_no_source(await self._file(), self._terms, divided_here=self._divided_here)
         except PspError:
             return False
 
@@ -182,7 +184,7 @@ class _Seeding:
             self._on_progress(SeedProgress("staying", file=file))
         else:
             held = sum(min(client.held_chunk_count, client.share_chunk_count) for client in file.clients)
-            total = self._manifest.chunk_count * self._terms.replica_count
+            total = max(self._manifest.chunk_count, sum(client.share_chunk_count for client in file.clients))
             self._on_progress(SeedProgress("seeding", held, total))
 
 

@@ -220,17 +220,28 @@ class TestGathering:
         self.contribute(bench, file, holder, 24, chunks=16)
         assert self.spans(bench.effects(Deliver)) == [(a.session, 24, 40), (d.session, 24, 40)]
 
-    def test_what_comes_soon_after_leaves_in_one_piece(self) -> None:
-        bench, file, holder, (a, d) = self.waiting(cache_chunks=8)
-        self.contribute(bench, file, holder, 24)
+    def first_two(self, frame_chunks: int) -> tuple[Bench, SharedFile, Member, list[Member]]:
+        """The first frame is handed out, and has left; the second has come soon after, and is gathered."""
+        bench, file, holder, waiting = self.waiting(cache_chunks=4 * frame_chunks)
+        self.contribute(bench, file, holder, 24, chunks=frame_chunks)
         for deliver in bench.effects(Deliver):
             bench.server.delivery_sent(deliver.session, deliver.number, bench.now)
         bench.pass_time(MILLISECOND_NS)
-        self.contribute(bench, file, holder, 26, 28)
+        self.contribute(bench, file, holder, 24 + frame_chunks, chunks=frame_chunks)
         assert bench.effects(Deliver) == []
+        return bench, file, holder, waiting
+
+    def test_what_comes_soon_after_leaves_in_one_piece(self) -> None:
+        bench, _file, _holder, (a, d) = self.first_two(frame_chunks=4)
         bench.pass_time(3 * SECOND_NS)
         spans = self.spans(bench.effects(Deliver))
-        assert sorted(spans) == sorted([(a.session, 26, 30), (d.session, 26, 30)])
+        assert sorted(spans) == sorted([(a.session, 28, 32), (d.session, 28, 32)])
+
+    def test_half_of_the_cache_is_gathered_at_most(self) -> None:
+        bench, file, holder, (a, d) = self.first_two(frame_chunks=4)
+        self.contribute(bench, file, holder, 32, chunks=4)
+        spans = self.spans(bench.effects(Deliver))
+        assert sorted(spans) == sorted([(a.session, 28, 36), (d.session, 28, 36)])
 
     def test_who_asks_meanwhile_gets_it_and_it_is_not_fetched_again(self) -> None:
         bench, file, holder, _ = self.waiting(cache_chunks=8)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pspd.core.effects import EndSession, FileStalled, Milestone
+from pspd.core.fetching import BROADCAST_NS_PER_MEMBER
 from pspd.core.file_record import Phase
+from pspd.core.members import FETCH_RTO_MIN_NS
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.terms import Terms
 from pspd.errors import WrongState
@@ -56,6 +58,33 @@ class TestReplicas:
         bench.reach(members["b"], file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
 
+    @pytest.mark.parametrize("is_held", [False, True])
+    def test_who_comes_back_meanwhile_is_given_its_copies_again(self, is_held: bool) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.seed("f", 6, terms=TWO_COPIES)
+        for member in (a, b):
+            bench.server.client_left(member.session, "gone", bench.now)
+        assert file.shares_of("c") == (Range(0, 2), Range(2, 4), Range(4, 6))
+        a = bench.join("a")
+        assert file.shares_of("a") == (Range(0, 2), Range(2, 4), Range(4, 6))
+        if is_held:
+            bench.reach(c, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.SEEDING
+        for member in (a, c):
+            bench.reach(member, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
+        assert file.min_holder_count() == 2
+
+    def test_one_who_declines_leaves_fewer_copies(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 4, terms=TWO_COPIES)
+        bench.server.catalogue.file_declined(b.session, file.file_id, "no room", bench.now)
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
+        assert file.min_holder_count() == 1
+
     def test_more_than_there_are_clients_are_refused(self) -> None:
         bench = Bench()
         bench.join("a")
@@ -91,12 +120,45 @@ class TestStaying:
         assert [ended.session for ended in bench.effects(EndSession)] == [source.session]
         assert file.is_complete
 
+    def test_several_of_them_are_let_go_together(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4, STAYING)
+        second = bench.join("second source", source=True)
+        bench.server.catalogue.announce(file.manifest, second.session, STAYING)
+        bench.server.catalogue.source_returned(file, second.session, bench.now)
+        bench.reach(a, file, Milestone.COMPLETE)
+        bench.server.client_left(b.session, "gone", bench.now)
+        assert set(bench.server.members) == {"a"}
+        assert file.is_complete
+
     def test_a_client_is_asked_before_it(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4, STAYING)
         bench.ask(a, file, (2, 4))
         assert [entry.responder for entry in bench.asked("a")] == [b.session]
+
+    def test_a_client_that_is_not_found_by_chance_is_asked_before_it(self) -> None:
+        bench = Bench(cache_chunks=1024)
+        members = [bench.join(f"m{index}") for index in range(60)]
+        file = bench.exchange("f", 60, STAYING)
+        late, holder = members[:2]
+        bench.server.client_left(members[59].session, "gone", bench.now)
+        file.hold(holder.name, [(59, 60)])
+        bench.ask(late, file, (59, 60))
+        bench.pass_time(len(members) * BROADCAST_NS_PER_MEMBER)
+        assert [entry.responder for entry in bench.asked("m0")] == [holder.session]
+
+    def test_another_client_is_asked_before_it_when_one_does_not_answer(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 6, STAYING)
+        file.hold(c.name, [(2, 4)])
+        bench.ask(a, file, (2, 4))
+        assert [entry.responder for entry in bench.asked("a")] == [b.session]
+        bench.pass_time(FETCH_RTO_MIN_NS * 3 // 2)
+        assert [entry.responder for entry in bench.asked("a")] == [c.session]
 
     def test_what_a_lost_client_held_is_asked_of_it(self) -> None:
         bench = Bench()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pspctl import seeding
 from pspctl.progress import Silence
 from pspd.core.terms import ONE_COPY, Terms
 from pspd.errors import NameTaken
@@ -165,7 +166,17 @@ def test_a_server_that_was_lost_is_told_and_named_at_the_timeout(
     assert result.exit_code == 6
     note, error = result.stderr.splitlines()
     assert note == f"pspctl: lost the server at {source.fake.address}: waiting for it to come back"
-    assert f"the server at {source.fake.address} was lost and has not come back" in error
+    assert f"the server at {source.fake.address} was lost, and has not come back" in error
+
+
+def test_a_server_that_does_not_come_back_is_not_waited_for_for_ever(
+    pspctl: Pspctl, source: FakeSource, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seeding, "RETURN_SECONDS", 0.0)
+    source.steps, source.stays = [Step("seeding", 2, 8), Step("reconnecting")], True
+    result = pspctl("seed", original)
+    assert result.exit_code == 5
+    assert "was lost, and has not come back for 0 s" in result.stderr
 
 
 @pytest.mark.parametrize(

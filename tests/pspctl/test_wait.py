@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 
 from pspctl import absence
+from pspctl.api import ServerApi
+from pspctl.deadline import Deadline
+from pspctl.progress import Silence
+from pspd.errors import TimedOut, Unreachable
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import Pspctl
 from tests.pspctl.fakes import FakeServer, file
@@ -139,11 +143,12 @@ def test_wait_ends_when_the_server_does_not_come_back(pspctl: Pspctl, fake: Fake
     ]
 
 
-def test_at_its_timeout_wait_says_that_the_server_is_away(pspctl: Pspctl, fake: FakeServer) -> None:
-    fake.files = [file()]
-    result = pspctl("wait", "big.iso", "--timeout", "0.25")
-    assert result.exit_code == 6
-    assert "was lost, and has not come back after 0.25 s" in result.stderr.splitlines()[-1]
+def test_at_its_deadline_a_server_that_is_away_is_told_of(fake: FakeServer) -> None:
+    with ServerApi(fake.address) as api:
+        away = absence.Absence(api, Deadline(0.01), Silence(), was_there=True)
+        away.bear(Unreachable("gone"))
+        with pytest.raises(TimedOut, match=r"was lost, and has not come back for 0.01 s: start it again"):
+            away.bear(Unreachable("gone"))
 
 
 @pytest.mark.usefixtures("impatient")
