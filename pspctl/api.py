@@ -63,7 +63,7 @@ def error_from(error: grpc.RpcError, unreachable: str, address: str) -> errors.P
             )
         case grpc.StatusCode.UNIMPLEMENTED:
             return errors.Unreachable(
-                f"{address} does not know this request: something else, or another version, runs there"
+                f"{address} does not know this request: something else, or another version, runs there: name another"
             )
         case code:
             return errors.InternalError(f"{address} answered {code.name}: {details or 'without saying why'}")

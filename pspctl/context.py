@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 import click
 from rich.console import RenderableType
@@ -76,10 +77,11 @@ def add(settings: Settings, name: str, address: str) -> None:
     known = contexts.load()
     taken = known.addresses.get(name, address)
     if taken != address:
-        raise NameTaken(f"{name} is the name of {taken} already: remove it first with `pspctl context rm {name}`")
+        removal = f"pspctl context rm {shlex.quote(name)}"
+        raise NameTaken(f"{name} is the name of {taken} already: remove it first with `{removal}`")
     known.addresses[name] = address
     contexts.save(known)
-    _show(settings, known, f"{name} is {address}: use it with `pspctl context use {name}`")
+    _show(settings, known, f"{name} is {address}: use it with `pspctl context use {shlex.quote(name)}`")
 
 
 @command.command("rm")
@@ -104,7 +106,7 @@ def _with(name: str) -> contexts.Contexts:
     """The contexts, which must have this one."""
     known = contexts.load()
     if name not in known.addresses:
-        raise NotFound(f"no context is called {name}: see `pspctl context ls`")
+        raise NotFound(f"no context is called {name!r}: see `pspctl context ls`")
     return known
 
 

@@ -48,7 +48,7 @@ def load() -> Contexts:
     except FileNotFoundError:
         return Contexts()
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+        raise _failed("read", path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{path} does not hold contexts: mend it or remove it") from error
     return Contexts(current if isinstance(current, str) else None, addresses)
@@ -68,4 +68,8 @@ def save(contexts: Contexts) -> None:
             file.write(text)
         os.replace(file.name, path)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+        raise _failed("write", path, error) from error
+
+
+def _failed(action: str, path: Path, error: OSError) -> StorageError:
+    return StorageError(f"cannot {action} {path}: {error.strerror}: name another folder with {FOLDER_VARIABLE}")

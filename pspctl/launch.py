@@ -10,6 +10,7 @@ from pspctl.options import Command, Settings
 from pspctl.output import printer
 from pspctl.units import plain_text
 from pspctl.views import SCHEMA_VERSION
+from pspd.arguments import Count
 from pspd.config import parse_address
 from pspd.errors import BadArgument, PspError
 
@@ -17,7 +18,7 @@ _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 @click.command("launch", cls=Command)
-@click.argument("count", metavar="N", type=click.IntRange(1))
+@click.argument("count", metavar="N", type=Count(1))
 @click.option("--dir", "folder", default="", metavar="DIR", help="Each client gets a folder below it, on its machine.")
 @click.option("--on", "agents", multiple=True, metavar="HOST:PORT", help="Spread them over agents; may be repeated.")
 @click.pass_obj

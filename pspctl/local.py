@@ -15,7 +15,7 @@ from typing import IO, Any, Self, cast
 from pspctl.deadline import Deadline
 from pspctl.units import plain_text
 from pspd.config import DAEMON_COMMAND
-from pspd.errors import InternalError, LimitReached, TimedOut, WrongState
+from pspd.errors import InternalError, LimitReached, PspError, TimedOut, WrongState, told_error
 
 CLIENTS_PER_PROCESS_MAX = 1000
 START_SECONDS = 60.0
@@ -50,7 +50,7 @@ class Daemon:
         """Waits for the line that says it is ready; returns what it says.
 
         Raises:
-            InternalError: it died.
+            PspError: it died.
             TimedOut: it took too long.
         """
         with selectors.DefaultSelector() as selector:
@@ -67,9 +67,13 @@ class Daemon:
         except ValueError as error:
             raise InternalError(f"the {self.title} said {line!r} where it should say that it is ready") from error
 
-    def death(self) -> InternalError:
-        """The error that tells how it died."""
-        return InternalError(f"the {self.title} died with exit code {self._process.returncode}: {self._last_words()}")
+    def death(self) -> PspError:
+        """How it ended: with an error of which it told, and with that error's exit code, or otherwise."""
+        code, last_words = self._process.returncode, self._last_words()
+        told = told_error(code, last_words)
+        if told is not None:
+            return type(told)(f"the {self.title} ended: {told}")
+        return InternalError(f"the {self.title} died with exit code {code}: {last_words}")
 
     def ask_to_stop(self) -> None:
         """Sends SIGTERM."""
@@ -129,7 +133,7 @@ class LocalNetwork:
         """Starts the server, then the clients; returns when all are ready.
 
         Raises:
-            InternalError: a daemon died.
+            PspError: a daemon died.
             TimedOut: a daemon was not ready by the deadline, or after `START_SECONDS`.
             LimitReached: this machine lets no more processes start.
         """
@@ -155,7 +159,7 @@ class LocalNetwork:
             daemon.ready(deadline)
 
     def check(self) -> None:
-        """Raises InternalError if a daemon died, with the last line of its log."""
+        """Raises PspError if a daemon died, with the last line of its log."""
         for daemon in self._daemons:
             if daemon.has_ended:
                 raise daemon.death()

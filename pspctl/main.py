@@ -77,6 +77,8 @@ def report(error: BaseException, *, terminated: bool = False) -> Exit:
             text = "; ".join([how, *map(str, error.args)])
         case PspError():
             text, code = str(error), error.exit_code
+        case UnicodeEncodeError():  # gRPC carries nothing else
+            text, code = f"{error.object!r} is not valid Unicode: no name in the network is so", Exit.USAGE
         case _:
             text = f"{type(error).__name__}: {error}: this is a bug; --debug shows where"
             code = Exit.FAILED

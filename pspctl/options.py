@@ -36,9 +36,18 @@ class Settings:
         Raises:
             BadArgument: it is no address.
         """
-        address = self.server_option or os.environ.get(SERVER_VARIABLE) or contexts.load().current_address
-        parse_address(address or DEFAULT_LISTEN)
-        return address or DEFAULT_LISTEN
+        if self.server_option is not None:
+            parse_address(self.server_option)
+            return self.server_option
+        address, origin = os.environ.get(SERVER_VARIABLE), SERVER_VARIABLE
+        if not address:
+            known = contexts.load()
+            address, origin = known.current_address or DEFAULT_LISTEN, f"context {known.current}"
+        try:
+            parse_address(address)
+        except BadArgument as error:  # nobody has typed it just now: say where it is from
+            raise BadArgument(f"{origin}: {error}") from None
+        return address
 
 
 class SharedOption(click.Option):
@@ -106,6 +115,17 @@ class Group(_Shared, click.Group):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
+
+
+def file_name(text: str) -> str:
+    """Reads what names a file of the network: its name, its id, or the beginning of its id.
+
+    Raises:
+        BadArgument: it is empty, which would stand for every file.
+    """
+    if not text:
+        raise BadArgument("the name of the file is empty: give one that `pspctl files` shows")
+    return text
 
 
 def size(text: str) -> int | str:

@@ -6,14 +6,14 @@ import click
 from rich.text import Text
 
 from pspctl.api import ServerApi
-from pspctl.options import Command, Settings
+from pspctl.options import Command, Settings, file_name
 from pspctl.output import printer
 from pspctl.units import plain_text
 from pspctl.views import SCHEMA_VERSION, file_view
 
 
 @click.command("release", cls=Command)
-@click.argument("file", metavar="FILE_ID|NAME")
+@click.argument("file", metavar="FILE_ID|NAME", type=file_name)
 @click.pass_obj
 def command(settings: Settings, file: str) -> None:
     """Start the exchange of a file seeded with --hold.

@@ -6,7 +6,7 @@ import click
 from rich.text import Text
 
 from pspctl.api import ServerApi
-from pspctl.options import Command, Settings
+from pspctl.options import Command, Settings, file_name
 from pspctl.output import printer
 from pspctl.units import plain_text
 from pspctl.views import SCHEMA_VERSION, file_view
@@ -14,7 +14,7 @@ from pspd.errors import PspError
 
 
 @click.command("rm", cls=Command)
-@click.argument("files", metavar="FILE_ID|NAME...", nargs=-1, required=True)
+@click.argument("files", metavar="FILE_ID|NAME...", type=file_name, nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Also if not every client has it.")
 @click.pass_obj
 def command(settings: Settings, files: tuple[str, ...], force: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pspctl.seeding import SeedPlan, seed_file
 from pspctl.tables import run_text
 from pspctl.units import count_text
 from pspctl.views import RunView, seed_view
+from pspd.arguments import Count, Folder, Seconds
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.errors import BadArgument, IntegrityError, PspError, StorageError
 
@@ -45,11 +47,11 @@ class RunPlan:
 
 @click.command("run", cls=Command)
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--clients", "client_count", type=click.IntRange(1), metavar="N", required=True, help="How many clients.")
+@click.option("--clients", "client_count", type=Count(1), metavar="N", required=True, help="How many clients.")
 @click.option(
     "--to",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Folder(file_okay=False, path_type=Path),
     metavar="DIR",
     required=True,
     help="Each client gets a folder below it: DIR/client-0, DIR/client-1, ...",
@@ -61,7 +63,7 @@ class RunPlan:
     metavar="SIZE",
     help="The server's cache: 64MiB, 100KiB, or auto for one KiB per client.",
 )
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up after S seconds.")
+@click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.pass_obj
 def command(
     settings: Settings,
@@ -111,11 +113,11 @@ def _require_possible(client_count: int, cache: int | str | None) -> None:
 
 def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
     """Runs the network, and stops it again whatever happens."""
-    is_new = not plan.folder.exists()
+    is_new = not os.path.lexists(plan.folder)
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"cannot make the folder {plan.folder}: {error.strerror}") from error
+        raise StorageError(f"cannot make the folder {plan.folder}: {error.strerror}: name another with --to") from error
     try:
         return _run_network(plan, deadline, progress)
     except BaseException:

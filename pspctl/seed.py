@@ -17,6 +17,8 @@ from pspctl.seeding import PartlySeeded, SeedPlan, seed_file
 from pspctl.tables import seed_text
 from pspctl.units import count_text, plain_text
 from pspctl.views import file_view, seed_view
+from pspd.arguments import Count, Seconds
+from pspd.core.manifest import SHARE_COUNT_MAX
 from pspd.core.terms import SAFE_HOLDERS, Terms
 from pspd.errors import StorageError, WrongState
 
@@ -24,18 +26,24 @@ from pspd.errors import StorageError, WrongState
 @click.command("seed", cls=Command)
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--name", help="The name under which clients show it; else the file's own.")
-@click.option("--clients", "client_count", type=click.IntRange(1), metavar="N", help="Wait for N clients, then divide.")
+@click.option(
+    "--clients",
+    "client_count",
+    type=Count(1, SHARE_COUNT_MAX),
+    metavar="N",
+    help="Wait for N clients, then divide.",
+)
 @click.option(
     "--replicas",
     "replica_count",
-    type=click.IntRange(1),
+    type=Count(1, SHARE_COUNT_MAX),
     default=1,
     metavar="R",
     show_default=True,
     help="On how many clients each share is before FILE counts as seeded.",
 )
 @click.option("--wait", is_flag=True, help="Return when every client has the file, not when it is seeded.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up after S seconds.")
+@click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.option(
     "--delete-source", is_flag=True, help="Delete FILE once every client, and more than one, has it. Implies --wait."
 )

@@ -109,7 +109,7 @@ async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, 
     try:
         while not (await asyncio.wait([work], timeout=deadline.within(CHECK_SECONDS)))[0]:
             if deadline.passed:
-                raise TimedOut(_unfinished_text(server, plan.path, deadline, steps.last))
+                raise TimedOut(_unfinished_text(server, plan, deadline, steps.last))
             if steps.absence is not None and steps.absence.passed:
                 raise Unreachable(away_text(server, steps.absence))
             check()
@@ -121,7 +121,7 @@ async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, 
             work.exception()  # looked at, asyncio does not complain of it on stderr
 
 
-def _unfinished_text(server: str, path: Path, deadline: Deadline, step: SeedStep | None) -> str:
+def _unfinished_text(server: str, plan: SeedPlan, deadline: Deadline, step: SeedStep | None) -> str:
     if step is not None and step.file is not None:
         return unfinished_text(file_view(step.file), deadline)
     match step:
@@ -131,9 +131,17 @@ def _unfinished_text(server: str, path: Path, deadline: Deadline, step: SeedStep
             so_far = f"{size_text(step.done)} of {size_text(step.total)} were hashed"
         case _ if step.phase == "waiting":
             joined = f"{step.done} of {count_text(step.total, 'client')} had joined"
-            so_far = f"{joined}: start more, or name fewer with --clients"
+            so_far = f"{joined}: {_advice(plan, step.total)}"
         case _ if step.phase == "reconnecting":
             so_far = away_text(server)
         case _:
             so_far = f"clients held {step.done} of {step.total} chunks: see `pspctl status`"
-    return f"{path.name} was not seeded after {deadline.text}: {so_far}"
+    return f"{plan.path.name} was not seeded after {deadline.text}: {so_far}"
+
+
+def _advice(plan: SeedPlan, wanted_count: int) -> str:
+    """What to do when clients did not join."""
+    if wanted_count <= 1:
+        return "start one with `pspd client`"
+    option = "--replicas" if wanted_count == plan.terms.replica_count > plan.client_count else "--clients"
+    return f"start more, or name fewer with {option}"

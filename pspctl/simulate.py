@@ -15,6 +15,7 @@ from pspctl.output import printer
 from pspctl.progress import shown_progress
 from pspctl.units import count_text, duration_text, percent_text, ratio_text, size_text
 from pspctl.views import SCHEMA_VERSION
+from pspd.arguments import Count
 from pspd.config import parse_size
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.parameters import MILLISECOND_NS, PROFILES, Order, default_cache_chunks
@@ -74,7 +75,7 @@ def _rate_option(name: str, metavar: str) -> Callable[[Callable[..., None]], Cal
 
 
 @click.command("simulate", cls=Command)
-@click.option("--clients", type=click.IntRange(1, 100_000), metavar="N", required=True, help="How many clients.")
+@click.option("--clients", type=Count(1, 100_000), metavar="N", required=True, help="How many clients.")
 @click.option("--size", "size_bytes", callback=_bytes, metavar="SIZE", required=True, help="The file, such as 64MiB.")
 @click.option("--cache", metavar="SIZE", help="The server's cache; else the profile's. auto: one KiB for each client.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="fast", show_default=True)

@@ -10,7 +10,7 @@ from rich.live import Live
 
 from pspctl.api import ServerApi
 from pspctl.follow import pictures
-from pspctl.options import Command, Settings
+from pspctl.options import Command, Settings, file_name
 from pspctl.output import console, print_answer, printer
 from pspctl.tables import declined_text, file_state_text, file_table, missing_texts, progress_text, status_table
 from pspctl.units import count_text, plain_text
@@ -19,7 +19,7 @@ from pspd.errors import Exit
 
 
 @click.command("status", cls=Command)
-@click.argument("file", metavar="[FILE_ID|NAME]", required=False)
+@click.argument("file", metavar="[FILE_ID|NAME]", type=file_name, required=False)
 @click.option("--watch", is_flag=True, help="Go on showing it as it changes, until Ctrl-C.")
 @click.pass_obj
 def command(settings: Settings, file: str | None, watch: bool) -> None:

@@ -15,11 +15,12 @@ from pspctl.output import printer
 from pspctl.progress import Progress, shown_progress
 from pspctl.units import plain_text
 from pspctl.views import SCHEMA_VERSION
+from pspd.arguments import Seconds
 from pspd.errors import NotFound, TimedOut, Unreachable, WrongState
 from pspd.v1 import network_pb2
 
-# What ``--server`` stands for when no address follows it.
-BARE = ""
+# What ``--server`` stands for when no address follows it: nothing that can be typed, so that --server "" is refused.
+BARE = "\0"
 LOOK_SECONDS = 0.2
 """How often a drain looks whether the clients may go."""
 
@@ -29,9 +30,7 @@ LOOK_SECONDS = 0.2
 @click.option("--all-clients", is_flag=True, help="Stop every client, wherever it runs.")
 @click.option("--force", is_flag=True, help="Also if others lack what nobody else holds.")
 @click.option("--drain", is_flag=True, help="Wait until nothing is lost without them.")
-@click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up waiting after S seconds."
-)
+@click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Give up waiting after S seconds.")
 @click.option(
     "--server",
     "servers",

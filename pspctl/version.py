@@ -24,10 +24,11 @@ def command(settings: Settings) -> None:
       pspctl version
     """
     own_version = metadata.version("psp-network")
+    address = settings.server
     try:
-        with ServerApi(settings.server) as api:
+        with ServerApi(address) as api:
             server_version = str(api.status(with_file_clients=False).server.version)
-        seen = f"server {server_version} at {settings.server}"
+        seen = f"server {server_version} at {address}"
     except PspError as error:
         server_version, seen = None, f"server unknown: {error}"
     document = {"schema_version": SCHEMA_VERSION, "pspctl": own_version, "server": server_version}

@@ -7,16 +7,17 @@ import click
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
 from pspctl.follow import require_all_took, until_complete
-from pspctl.options import Command, Settings
+from pspctl.options import Command, Settings, file_name
 from pspctl.output import printer
 from pspctl.progress import shown_progress
 from pspctl.tables import seed_text
 from pspctl.views import seed_view
+from pspd.arguments import Seconds
 
 
 @click.command("wait", cls=Command)
-@click.argument("file", metavar="FILE_ID|NAME")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Give up after S seconds.")
+@click.argument("file", metavar="FILE_ID|NAME", type=file_name)
+@click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.pass_obj
 def command(settings: Settings, file: str, timeout: float | None) -> None:
     """Wait until every client has a file.

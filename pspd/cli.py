@@ -15,6 +15,7 @@ import click
 import platformdirs
 
 from pspd import __version__
+from pspd.arguments import Count, Folder, Seconds
 from pspd.config import DEFAULT_LISTEN, parse_address, parse_size
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters, default_cache_chunks
@@ -27,6 +28,7 @@ CLIENTS_PER_PROCESS_MAX = 1000
 
 REACH_SECONDS_MIN = 6
 """Three hellos of a client at their fastest, and some time for them to arrive."""
+REACH_SECONDS_MAX = 24 * 3600
 FAULTS_HELP = "For tests and lessons: spoil datagrams that come in, e.g. loss=0.3,duplicate=0.1,reorder=0.1,seed=7."
 
 
@@ -40,13 +42,28 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     except (OSError, ValueError) as error:
         raise BadArgument(f"cannot read {path}: {error}") from None
     unknown = settings.keys() - known
+    odd = [name for name, value in settings.items() if type(value) not in (str, int, float)]
     if unknown:
         names = ", ".join(sorted(filter(None, known)))
         raise BadArgument(f"{path}: {min(unknown)!r} is not an option: known are {names}")
-    context.default_map = settings
+    if odd:
+        raise BadArgument(f"{path}: {odd[0]!r} is neither text nor a number: write it as on the command line")
+    context.default_map = {name: str(value) for name, value in settings.items()}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Root(click.Group):
+    """The group of all daemons: an error is told under the name of the one that was asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the daemon that was chosen."""
+        try:
+            return super().invoke(ctx)
+        except PspError as error:
+            print(f"pspd {ctx.invoked_subcommand}: error: {error}", file=sys.stderr)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pspd")
 def cli() -> None:
     """The daemons of a PSP network, each in the foreground.
@@ -61,13 +78,14 @@ def cli() -> None:
 @click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="Control address.")
 @click.option(
     "--data-port",
-    type=click.IntRange(0, 65535),
+    type=Count(0, 65535),
     default=None,
+    metavar="PORT",
     help="UDP and TCP port for data.  [default: control + 1]",
 )
 @click.option(
     "--state-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Folder(path_type=Path, file_okay=False),
     default=None,
     help="What it knows of files and clients, for its next start; never file data.",
 )
@@ -92,7 +110,7 @@ def cli() -> None:
 )
 @click.option(
     "--reach",
-    type=click.FloatRange(REACH_SECONDS_MIN),
+    type=Seconds(REACH_SECONDS_MIN, REACH_SECONDS_MAX),
     default=REACH_NS / SECOND_NS,
     show_default=True,
     metavar="S",
@@ -131,24 +149,25 @@ def server(
 @click.option(
     "--dir",
     "folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Folder(path_type=Path, file_okay=False),
     default=Path(),
     help="Where files appear.  [default: .]",
 )
 @click.option("--name", default=None, help="Unique in the network.  [default: the host's name]")
 @click.option(
     "--count",
-    type=click.IntRange(1, CLIENTS_PER_PROCESS_MAX),
+    type=Count(1, CLIENTS_PER_PROCESS_MAX),
     default=None,
+    metavar="N",
     help="So many clients, in DIR/NAME-i.",
 )
 @click.option(
     "--max-bytes", default=None, metavar="SIZE", help="Decline files that would take more of DIR, all together."
 )
-@click.option("--first-index", type=click.IntRange(0), default=0, help="Where --count begins to number.")
+@click.option("--first-index", type=Count(0), default=0, metavar="I", help="Where --count begins to number.")
 @click.option(
     "--connect-timeout",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=CONNECT_SECONDS,
     show_default=True,
     metavar="S",
@@ -174,6 +193,8 @@ def client(
     from pspd.daemon.client import plan_clients, run_clients
     from pspd.net.faults import Faults
 
+    if first_index and count is None:
+        raise click.UsageError("--first-index is where --count begins: give both")
     parse_address(server)
     plans = plan_clients(socket.gethostname() if name is None else name, folder, count, first_index)
     parsed = Faults.parse(faults) if faults else None
@@ -234,6 +255,3 @@ def main() -> int:
         return _report_usage(error)
     except click.Abort:
         return 130
-    except PspError as error:
-        print(f"pspd: error: {error}", file=sys.stderr)
-        return error.exit_code

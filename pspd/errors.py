@@ -177,3 +177,17 @@ class StorageError(PspError):
 def error_classes() -> dict[Reason, type[PspError]]:
     """Every error class by its reason."""
     return {cls.reason: cls for cls in PspError.__subclasses__()}
+
+
+def told_error(exit_code: int | None, last_line: str) -> PspError | None:
+    """The error with which a daemon ended; None if it ended otherwise.
+
+    Args:
+        exit_code: what it ended with; several reasons may share one, and the first stands for them.
+        last_line: of its log: ``pspd server: error: what happened``.
+    """
+    _, mark, text = last_line.partition(": error: ")
+    for reason, cls in error_classes().items():
+        if mark and EXIT_CODE[reason] == exit_code:
+            return cls(text)
+    return None

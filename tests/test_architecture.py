@@ -26,16 +26,20 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pspd.errors": (),
     "pspd.core": LOWER,
     "pspd.config": ("pspd.config", *LOWER),
+    "pspd.arguments": (),
     "pspd.net": ("pspd.net", *LOWER),
     "pspd.store": ("pspd.store", *LOWER),
     "pspd.rpc": ("pspd.rpc", "pspd.v1", "pspd.config", *LOWER),
     "pspd.daemon": ("pspd.daemon", "pspd.rpc", "pspd.net", "pspd.store", "pspd.config", "pspd.v1", *LOWER),
     "pspd.sim": ("pspd.sim", "pspd.store.memory", "pspd.store.digests", *LOWER),
-    "pspd.cli": ("pspd.cli", "pspd.daemon", "pspd.net.faults", "pspd.config", "pspd.sim", *LOWER),
+    "pspd.cli": ("pspd.cli", "pspd.daemon", "pspd.net.faults", "pspd.config", "pspd.arguments", "pspd.sim", *LOWER),
     "pspd.__main__": ("pspd.cli",),
     "pspd": (),
-    "pspctl": ("pspctl", "pspd.v1", "pspd.errors", "pspd.config", "pspd.core", "pspd.daemon.source", "pspd.net.loop"),
-    "pspctl.simulate": ("pspctl", "pspd.sim", "pspd.config", *LOWER),
+    "pspctl": (
+        *("pspctl", "pspd.v1", "pspd.errors", "pspd.config", "pspd.arguments", "pspd.core", "pspd.daemon.source"),
+        "pspd.net.loop",
+    ),
+    "pspctl.simulate": ("pspctl", "pspd.sim", "pspd.config", "pspd.arguments", *LOWER),
 }
 """What each layer may import of the project, besides the version in ``pspd``. A module's layer is the longest
 name that fits."""
@@ -54,7 +58,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "grpc": ("pspd.rpc", "pspd.daemon", "pspctl"),
     "grpc_health": ("pspd.rpc", "pspd.daemon", "pspctl"),
     "grpc_reflection": ("pspd.rpc", "pspd.daemon"),
-    "click": ("pspd.cli", "pspctl"),
+    "click": ("pspd.cli", "pspd.arguments", "pspctl"),
     "rich": ("pspctl",),
 }
 """Libraries that belong to certain layers and must not spread from there."""

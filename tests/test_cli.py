@@ -22,7 +22,7 @@ from pspd.daemon.client import ClientPlan
 from pspd.net.faults import Faults
 
 COMMANDS = sorted(cli.commands)
-ERROR_LINE = re.compile(r"pspd( \w+)?: error: .+\n")
+ERROR_LINE = re.compile(r"pspd( (server|client|agent))?: error: .+\n")
 
 
 @dataclass
@@ -166,6 +166,11 @@ class TestConfig:
         assert (listen, data_port, folder) == ("127.0.0.1:9000", 9005, Path("/var/psp"))
         assert parameters.profile == "classic"
 
+    def test_a_number_is_read_as_if_it_were_typed(self, pspd: Pspd, runs: Runs, config: Callable[[str], Path]) -> None:
+        assert pspd("server", "--config", config("state_dir = 5\ncache = 2048\nreach = 60.5")) == (0, "")
+        (_, _, _, folder, _, cache_chunks, _, reach_seconds) = runs.given[0]
+        assert (folder, cache_chunks, reach_seconds) == (Path("5"), 2, 60.5)
+
     @pytest.mark.parametrize("config_first", [True, False])
     def test_the_command_line_wins(
         self, pspd: Pspd, runs: Runs, config: Callable[[str], Path], config_first: bool
@@ -186,6 +191,8 @@ class TestConfig:
             ('profile = "modern"', "modern"),
             ('cache = "a lot"', "'a lot' is no size"),
             ('listen = "nonsense"', "'nonsense' is no address"),
+            ('state_dir = ["a"]', "'state_dir' is neither text nor a number"),
+            ("listen = true", "'listen' is neither text nor a number"),
         ],
     )
     def test_what_it_must_not_say_ends_with_2(
@@ -218,11 +225,17 @@ class TestConfig:
         ("server", "--order", "alphabetic"),
         ("server", "--faults", "loss=2"),
         ("server", "--config", "/no/such/file"),
+        ("server", "--reach", "nan"),
+        ("server", "--reach", "inf"),
+        ("server", "--state-dir", ""),
         ("server", "extra"),
         ("client", "--server", "nonsense"),
         ("client", "--count", "0"),
         ("client", "--count", "1001"),
         ("client", "--first-index", "-1"),
+        ("client", "--first-index", "3"),
+        ("client", "--dir", ""),
+        ("client", "--connect-timeout", "nan"),
         ("client", "--connect-timeout", "-1"),
         ("client", "--faults", "delay=1"),
         ("agent", "--listen", "nonsense"),
@@ -236,6 +249,8 @@ def test_bad_options_are_one_line_and_end_with_2(pspd: Pspd, runs: Runs, argumen
     assert code == 2
     assert ERROR_LINE.fullmatch(said), said
     assert not runs.given
+    asked = f"pspd {arguments[0]}" if arguments[0] in COMMANDS else "pspd"
+    assert said.startswith(f"{asked}: error: ")
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(("server", "--cache", "0"), 2), (("--version",), 0)], ids=str)

@@ -6,7 +6,16 @@ import grpc
 import pytest
 
 from pspd import errors
-from pspd.errors import EXIT_CODE, GRPC_STATUS, Exit, InternalError, PspError, Reason, error_classes
+from pspd.errors import (
+    EXIT_CODE,
+    GRPC_STATUS,
+    Exit,
+    InternalError,
+    PspError,
+    Reason,
+    error_classes,
+    told_error,
+)
 
 CLASSES = [
     value
@@ -31,6 +40,21 @@ class TestReason:
         assert error.exit_code is EXIT_CODE[reason]
         assert error.exit_code not in (Exit.OK, Exit.INTERRUPTED, Exit.TERMINATED)
         assert error.grpc_status == GRPC_STATUS[reason] != "OK"
+
+
+class TestTold:
+    @pytest.mark.parametrize("reason", list(Reason))
+    def test_an_error_of_a_daemon_keeps_its_text_and_its_code(self, reason: Reason) -> None:
+        told = told_error(EXIT_CODE[reason], "pspd server: error: what happened: what to do")
+        assert told is not None
+        assert (str(told), told.exit_code) == ("what happened: what to do", EXIT_CODE[reason])
+
+    @pytest.mark.parametrize(
+        ("exit_code", "line"),
+        [(1, "the disk is on fire"), (-9, "pspd server: error: what happened"), (None, ""), (0, "x: error: y")],
+    )
+    def test_another_end_is_none(self, exit_code: int | None, line: str) -> None:
+        assert told_error(exit_code, line) is None
 
 
 class TestTables:

@@ -7,8 +7,10 @@ from typing import Any
 
 import grpc
 
+from pspd.config import parse_address
 from pspd.daemon.launcher import Launcher
 from pspd.daemon.process import say_ready
+from pspd.net.sockets import bind_listener
 from pspd.rpc.server import serve
 from pspd.rpc.servicers import answering
 from pspd.v1 import client_service_pb2, client_service_pb2_grpc
@@ -38,6 +40,7 @@ async def run_agent(stopping: asyncio.Event, listen: str) -> None:
     Raises:
         PortTaken: the address cannot be had.
     """
+    bind_listener(*parse_address(listen)).close()  # gRPC does not say why it cannot have an address
     launcher = Launcher()
 
     def register(server: grpc.aio.Server) -> None:

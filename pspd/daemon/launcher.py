@@ -14,7 +14,7 @@ import platformdirs
 
 from pspd.config import DAEMON_COMMAND
 from pspd.daemon.process import LEASH
-from pspd.errors import BadArgument, PspError
+from pspd.errors import BadArgument, PspError, told_error
 
 LAUNCH_MAX = 1000
 READY_SECONDS = 30.0
@@ -38,12 +38,12 @@ class Launcher:
 
         Raises:
             BadArgument: the number is out of range, or the folder is not absolute.
-            PspError: the process ended before it was ready; with its last line.
+            PspError: the process ended before it was ready; with the error that it told, or its last line.
         """
         if not 1 <= count <= LAUNCH_MAX:
             raise BadArgument(f"{count} clients are too few or too many: launch 1 to {LAUNCH_MAX} at a time")
         if folder and not Path(folder).is_absolute():
-            raise BadArgument(f"folder {folder!r} is not absolute: it is a folder of the machine that launches")
+            raise BadArgument(f"folder {folder!r} is not absolute: give its whole path on the machine that launches")
         name = f"{socket.gethostname()[:40]}-{secrets.token_hex(2)}"
         arguments = ["client", "--server", server, "--dir", folder or str(default_folder())]
         process = await asyncio.create_subprocess_exec(
@@ -75,7 +75,8 @@ class Launcher:
             await process.wait()
             await last.done()
             self._processes.discard(process)
-            raise PspError(f"the clients did not start: {last.text or 'no word from them'}")
+            told = told_error(process.returncode, last.text) or PspError(last.text or "no word from them")
+            raise type(told)(f"the clients did not start: {told}")
         return list(json.loads(line)["names"])
 
     async def stop(self) -> None:

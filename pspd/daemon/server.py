@@ -56,11 +56,13 @@ async def run_server(
     """
     host, port = parse_address(listen)
     _prepare(state_dir)
-    bind_listener(host, port).close()  # a control address that cannot be had is told as such, and first
     if data_port is None:
         data_port = port + 1 if port else 0
+    if port and data_port == port:
+        raise BadArgument(f"port {port} is the control port: choose another with --data-port")
     if data_port > PORT_MAX:
         raise BadArgument(f"there is no port after {port} for data: name one with --data-port")
+    bind_listener(host, port).close()  # a control address that cannot be had is told as such, and first
     reach_ns = int(reach_seconds * SECOND_NS)
     network = NetworkDaemon(parameters, cache_chunks, host, data_port, stopping, faults, reach_ns)
     try:

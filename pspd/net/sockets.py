@@ -21,18 +21,22 @@ _SO_RCVBUFFORCE = 33
 
 
 def bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
-    """A TCP listener and a UDP socket on one port number; any free one for port 0.
+    """A TCP listener and a UDP socket, for data, on one port number; any free one for port 0.
 
     Raises:
         PortTaken: it cannot be had.
     """
     for _ in range(PAIR_TRIES if port == 0 else 1):
-        listener = bind_listener(host, port)
+        listener = None
         try:
+            listener = bind_listener(host, port)
             return listener, bind_datagrams(host, listener.getsockname()[1])
-        except PortTaken:
-            listener.close()
-            if port:
+        except PortTaken as refused:
+            if listener is not None:
+                listener.close()
+            if port:  # most often nobody has named it: it is the control port + 1
+                raise PortTaken(f"{refused} with --data-port") from None
+            if listener is None:
                 raise
     raise PortTaken(f"no port on {host} is free for both TCP and UDP: name one with --data-port")
 
@@ -68,7 +72,8 @@ def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
         family, _, protocol, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
         bound = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
-        raise PortTaken(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise PortTaken(f"cannot listen on {host}:{port}: {why}: name an address of this machine") from None
     try:
         if kind is socket.SOCK_STREAM:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

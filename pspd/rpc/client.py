@@ -64,9 +64,15 @@ def error_of(error: grpc.aio.AioRpcError, server: str) -> PspError:
         return error_classes()[Reason(reason)](details)
     match error.code():
         case grpc.StatusCode.UNAVAILABLE:
-            return Unreachable(f"no server answers at {server}: start one with `pspd server`, or name another")
+            hint = "start one with `pspd server` or name another with --server"
+            return Unreachable(f"no server answers at {server}: {hint}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return TimedOut(f"the server at {server} did not answer in time")
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return Unreachable(
+                f"{server} does not know this request: something else, or another version, runs there: name another"
+                " with --server"
+            )
         case _:
             return PspError(f"the server at {server} said: {details}")
 

@@ -12,7 +12,7 @@ from pspd.config import DAEMON_COMMAND
 from pspd.core.parameters import FAST
 from pspd.daemon import launcher as launcher_module
 from pspd.daemon.launcher import LAUNCH_MAX, Launcher, default_folder
-from pspd.errors import BadArgument, PspError
+from pspd.errors import BadArgument, PspError, Unreachable
 from tests.daemon.members import in_process
 from tests.support.loops import on_loop, until
 
@@ -85,6 +85,13 @@ async def test_each_launch_has_names_of_its_own_and_a_folder(stand_in: Path) -> 
 async def test_a_process_that_ends_at_once_is_told_of_by_its_last_line(stand_in: Path) -> None:
     write(stand_in, "echo first >&2", "echo 'the disk is on fire' >&2", "echo >&2", "exit 1")
     with pytest.raises(PspError, match=r"^the clients did not start: the disk is on fire$"):
+        await Launcher().launch(1, "", SERVER)
+
+
+@on_loop
+async def test_an_error_that_the_process_tells_is_told_as_it_is(stand_in: Path) -> None:
+    write(stand_in, "echo 'pspd client: error: no server answers' >&2", "exit 5")
+    with pytest.raises(Unreachable, match=r"^the clients did not start: no server answers$"):
         await Launcher().launch(1, "", SERVER)
 
 

@@ -44,7 +44,8 @@ def test_a_port_of_which_either_half_is_taken_is_refused(kind: socket.SocketKind
         with pytest.raises(PortTaken) as refused:
             bind_pair(HOST, port)
         protocol = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP"}[kind]
-        assert str(refused.value) == f"cannot listen on {protocol} {HOST}:{port}: it is taken: choose another port"
+        told = f"cannot listen on {protocol} {HOST}:{port}: it is taken: choose another port with --data-port"
+        assert str(refused.value) == told
         # Nothing of the pair is left behind: the other half is still to be had.
         other = bind_datagrams if kind is socket.SOCK_STREAM else bind_listener
         other(HOST, port).close()

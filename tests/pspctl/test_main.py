@@ -94,10 +94,22 @@ def test_an_option_wins_over_the_environment(pspctl: Pspctl, fake: FakeServer) -
         ["status", "--nonsense"],
         ["wait"],
         ["wait", "f", "--timeout", "0"],
+        ["wait", "f", "--timeout", "nan"],
+        ["wait", ""],
+        ["status", ""],
+        ["release", ""],
+        ["rm", "f", ""],
+        ["status", "f\udcff"],
         ["launch", "0"],
         ["status", "-o", "xml"],
         ["status", "--server", "nowhere"],
+        ["status", "--server", ""],
+        ["stop", "--server", ""],
+        ["version", "--server", "nowhere"],
         ["cache", "resize", "64XB"],
+        ["cache", "resize", "9" * 5000],
+        ["run", __file__, "--clients", "2", "--to", ""],
+        ["seed", __file__, "--clients", "100001"],
         ["stop"],
         ["stop", "client-0", "--all-clients"],
     ],
@@ -108,6 +120,22 @@ def test_bad_usage_is_one_line_and_code_2(lone_pspctl: Pspctl, arguments: list[s
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("pspctl: error: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_size_that_nothing_has_is_a_limit(lone_pspctl: Pspctl) -> None:
+    result = lone_pspctl("cache", "resize", "9999999TiB")
+    assert result.exit_code == 8
+    assert result.stderr == "pspctl: error: 9999999TiB is more than there can be: give less than 8388608TiB\n"
+
+
+def test_an_address_that_was_not_typed_is_told_with_its_origin(
+    lone_pspctl: Pspctl, config_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config_dir.mkdir()
+    (config_dir / "contexts.json").write_text('{"current": "lab", "contexts": {"lab": "nowhere"}}')
+    assert "error: context lab: 'nowhere' is no address" in lone_pspctl("status").stderr
+    monkeypatch.setenv("PSPCTL_SERVER", "nobody")
+    assert "error: PSPCTL_SERVER: 'nobody' is no address" in lone_pspctl("status").stderr
 
 
 def test_a_bug_is_one_line_too_and_a_trace_with_debug(pspctl: Pspctl, monkeypatch: pytest.MonkeyPatch) -> None:

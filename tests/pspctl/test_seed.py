@@ -152,6 +152,23 @@ def test_a_timeout_says_what_was_waited_for(
     assert source.left
 
 
+@pytest.mark.parametrize(
+    ("options", "wanted", "advice"),
+    [
+        ((), 1, "start one with `pspd client`"),
+        (("--clients", 3), 3, "start more, or name fewer with --clients"),
+        (("--replicas", 3), 3, "start more, or name fewer with --replicas"),
+        (("--replicas", 3, "--clients", 3), 3, "start more, or name fewer with --clients"),
+    ],
+    ids=str,
+)
+def test_who_did_not_join_is_told_with_what_was_asked(
+    pspctl: Pspctl, source: FakeSource, original: Path, options: tuple[object, ...], wanted: int, advice: str
+) -> None:
+    source.steps, source.stays = [Step("waiting", 0, wanted)], True
+    assert pspctl("seed", original, "--timeout", "0.2", *options).stderr.endswith(f" had joined: {advice}\n")
+
+
 def test_waiting_for_clients_is_told(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.steps = [Step("waiting", done, 3) for done in (0, 0, 1, 3)]
     assert pspctl("seed", original).stderr == "pspctl: waiting for clients: 0 of 3 have joined\n"

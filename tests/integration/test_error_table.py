@@ -1,0 +1,115 @@
+"""The table of errors in ``docs/cli.md`` is right: each of its commands is run, and must end as it says."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pspctl.main import COMMANDS
+from pspd.cli import cli as pspd
+from tests.support.daemons import BIN, Daemon, Network
+from tests.support.files import random_file
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
+HEADING = "## When something goes wrong\n"
+ROW = re.compile(r"^\| (`+)(?P<command>.+?)\1 \| (`+)(?P<message>.+?)\3 \| (?P<code>\d+) \|$", re.MULTILINE)
+RUN_SECONDS = 20
+ROW_COUNT_MIN = 40
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        command: as it is typed.
+        message: what stands on stderr behind the program's name; ``...`` for what differs from case to case.
+        code: the exit code.
+    """
+
+    command: str
+    message: str
+    code: int
+
+    @property
+    def program(self) -> str:
+        """What stands before the message: ``pspd`` with the daemon's name, but ``pspctl`` alone."""
+        words = [word for word in self.command.split() if "=" not in word]
+        return " ".join(words[:2]) if words[0] == "pspd" else words[0]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The network of which the page tells above its table."""
+
+    network: Network
+    server: Daemon
+
+    def real(self, text: str) -> str:
+        """A text of the page with the addresses of this network in place of the page's."""
+        for on_page, real in (
+            ("10.0.0.1:7070", self.server.ready["listen"]),
+            ("7071", str(self.server.ready["data_port"])),
+            ("10.0.0.1", self.network.host.address),
+        ):
+            text = text.replace(on_page, real)
+        return text
+
+
+def rows() -> list[Row]:
+    """The rows of the one table below the heading."""
+    section = PAGE.read_text(encoding="utf-8").partition(HEADING)[2].partition("\n## ")[0]
+    found = [
+        Row(match["command"].strip(), match["message"].strip(), int(match["code"])) for match in ROW.finditer(section)
+    ]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(found) == len(lines) - 2, "a line of the table that is no row"  # besides its head
+    return found
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """The network, and the files in the current folder."""
+    with Network(tmp_path_factory.mktemp("errors") / "network") as made:
+        folder = made.folder
+        server = made.server()
+        for name in ("anna", "bert"):
+            made.client(name)
+        for name, option in (("talk.mp4", "--wait"), ("lesson.bin", "--hold")):
+            made.ctl("seed", random_file(folder / name, 200_000), option)
+        random_file(folder / "big.iso", 5000)
+        random_file(folder / "notes.txt", 5000, seed=1)
+        random_file(folder / "bert" / "notes.txt", 5000, seed=2)
+        random_file(folder / "full" / "client-0" / "big.iso", 5000)
+        (folder / "folder").mkdir()
+        (folder / "psp.toml").write_text("colour = 1\n")
+        os.mkfifo(folder / "pipe")
+        made.ctl("context", "add", "lab", made.address)
+        yield Scene(made, server)
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row.command)
+def test_a_command_ends_as_the_page_says(scene: Scene, row: Row) -> None:
+    network = scene.network
+    environment = network.environment | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    done = network.host.run(
+        ["sh", "-c", scene.real(row.command)], timeout=RUN_SECONDS, cwd=network.folder, env=environment
+    )
+    told = done.stderr.splitlines()
+    expected = re.escape(f"{row.program}: error: {scene.real(row.message)}").replace(r"\.\.\.", ".*")
+    assert told, f"nothing on stderr; exit code {done.returncode}"
+    assert re.fullmatch(expected, told[-1]), done.stderr
+    assert done.returncode == row.code
+    assert "Traceback" not in done.stderr
+
+
+def test_the_table_has_something_of_every_command() -> None:
+    programs = {("pspctl", command) for command in COMMANDS} | {("pspd", command) for command in pspd.commands}
+    words = [[word for word in row.command.split() if "=" not in word] for row in rows()]
+    assert programs <= {(program, command) for program, command, *_ in words}
+    assert len(words) == len({row.command for row in rows()}) >= ROW_COUNT_MIN
