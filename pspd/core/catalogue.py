@@ -109,8 +109,8 @@ class Catalogue:
         self._awaited.discard(member.name)
         for file in list(self.files.values()):
             self._take_in(file, member)
-            self._reassign_shares(file)
-            self._assign(member, file)
+            for name in dict.fromkeys([*self._reassign_shares(file), member.name]):
+                self._assign(self._members[name], file)
             self.review(file, now)
             self._relay.wake(file)
         self._relay.serve_soon(now)

@@ -198,38 +198,46 @@ class SharedFile:
         return self._unheld_count == 0
 
     def reassign(self, names: Collection[str], preferred: list[str]) -> list[str]:
-        """Gives shares that are not held, and whose owners are gone, to others in turn; returns those.
+        """Gives shares that are not held, and whose owners are gone, to others in turn.
 
         Nobody is given one range twice while somebody else has it not. Who was, for want of others, gives one copy to
         whoever comes.
+
+        Returns:
+            Those whose shares are others now.
         """
-        orphans = self._orphans(names) if preferred else []
-        owners: dict[int, set[str]] = {}
+        orphans = self._orphans(names, preferred) if preferred else []
+        owners: dict[tuple[int, int], set[str]] = {}
         for share in self.shares if orphans else ():
-            owners.setdefault(share.start, set()).add(share.owner)
+            owners.setdefault((share.start, share.stop), set()).add(share.owner)
         given: dict[str, None] = {}
         for index, share in enumerate(orphans):
             turn = (preferred[(index + offset) % len(preferred)] for offset in range(len(preferred)))
-            owner = next((name for name in turn if name not in owners[share.start]), None)
-            if owner is None and share.owner in names:
-                continue
+            has_it = owners[share.start, share.stop]
+            owner = next((name for name in turn if name not in has_it), None)
+            if share.owner in names:
+                if owner is None:
+                    continue
+                given[share.owner] = None
             owner = owner or preferred[index % len(preferred)]
             self._given[share.owner] = [other for other in self._given[share.owner] if other is not share]
             self._given.setdefault(owner, []).append(share)
             self._unheld_count += share.held
             share.owner, share.held = owner, False
-            owners[share.start].add(owner)
+            has_it.add(owner)
             given[owner] = None
         return list(given)
 
-    def _orphans(self, names: Collection[str]) -> list[Share]:
+    def _orphans(self, names: Collection[str], preferred: list[str]) -> list[Share]:
         """Shares that are not held and whose owners are gone, and those that their owners were given twice."""
         gone = [name for name in self._given if name not in names] if self._unheld_count else []
         orphans = [share for name in gone for share in self._given[name] if not share.held]
         orphans.sort(key=lambda share: share.start)
-        for name in self._given if self.terms.replica_count > 1 else ():
+        for name in preferred if self.terms.replica_count > 1 else ():
             seen: set[int] = set()
-            for share in self._given[name] if name in names else ():
+            for share in self._given.get(name, ()):
+                if share.start == share.stop:
+                    continue
                 if share.start in seen:
                     orphans.append(share)
                 seen.add(share.start)

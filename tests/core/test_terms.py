@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core.effects import EndSession, FileStalled, Milestone
+from pspd.core.effects import Assign, EndSession, FileStalled, Milestone
 from pspd.core.fetching import BROADCAST_NS_PER_MEMBER
 from pspd.core.file_record import Phase
 from pspd.core.members import FETCH_RTO_MIN_NS
@@ -75,6 +75,27 @@ class TestReplicas:
             bench.reach(member, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
         assert file.min_holder_count() == 2
+
+    def test_who_gives_a_copy_away_is_told_what_is_left(self) -> None:
+        bench = Bench()
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.seed("f", 6, terms=TWO_COPIES)
+        for member in (a, b):
+            bench.server.client_left(member.session, "gone", bench.now)
+        bench.server.poll()
+        a = bench.join("a")
+        told = {effect.session: effect.shares for effect in bench.effects(Assign)}
+        assert told[a.session] == file.shares_of("a")
+        assert told[c.session] == file.shares_of("c")
+
+    def test_shares_of_no_chunk_are_no_copies_of_the_one_beside_them(self) -> None:
+        bench = Bench()
+        members = {name: bench.join(name) for name in "abcd"}
+        file = bench.seed("f", 1, terms=TWO_COPIES)
+        bench.server.client_left(members["a"].session, "gone", bench.now)
+        for name in "bcd":
+            bench.reach(members[name], file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
 
     def test_one_who_declines_leaves_fewer_copies(self) -> None:
         bench = Bench()
