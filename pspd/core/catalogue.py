@@ -247,13 +247,12 @@ class Catalogue:
         for file in self.files.values():
             rest = [name for name in self.takers_of(file) if name not in names]
             is_with_rest = bool(rest) and file.is_with_all(rest)
-            is_divided = file.phase not in (Phase.ANNOUNCED, Phase.REMOVED)
-            if is_divided and not file.is_complete and not is_with_rest:
+            if file.is_divided and not file.is_complete and not is_with_rest:
                 found.append((file, file.lost_without(names)))
         return [(file, lost) for file, lost in found if lost]
 
     def _assign(self, member: Member, file: SharedFile) -> None:
-        if not member.source and file.phase not in (Phase.ANNOUNCED, Phase.REMOVED):
+        if not member.source and file.is_divided:
             shares = file.shares_of(member.name) if file.phase is Phase.SEEDING else ()
             self._emit(Assign(member.session, file.manifest, shares, file.phase is Phase.EXCHANGING))
 
@@ -374,7 +373,7 @@ class Catalogue:
             self.files.pop(file.file_id, None)
             for member in self._members.values():
                 member.interests.pop(file.file_id, None)
-        if file.phase in (Phase.ANNOUNCED, Phase.REMOVED):
+        if not file.is_divided:
             return
         if file.phase is Phase.SEEDING and file.shares_are_held:
             self._try_to_forget(file, now)

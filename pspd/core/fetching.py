@@ -102,22 +102,14 @@ class Fetching:
         if owner and owner[0].has_room:
             return owner[0]
         lenders = self._able_to_send(file.lenders, file, chunk, chunk + 1)
-        others: list[str] = []
-        if file.phase is not Phase.SEEDING or not lenders:
-            others = self._clients_of(file)
-            if (owner or lenders) and len(others) > OTHERS_TRIED:
-                others = self._random.sample(others, OTHERS_TRIED)
-        able = self._able_to_send(others, file, chunk, chunk + 1)
-        if lenders and file.phase is not Phase.SEEDING and not (owner or able):
-            able = self._able_to_send(self._clients_of(file), file, chunk, chunk + 1)
-        if file.phase is Phase.SEEDING or not (owner or able):  # in the exchange a source is the holder of last resort
-            able += lenders
+        if file.phase is Phase.SEEDING and lenders:
+            able = lenders
+        else:  # a source is the holder of last resort
+            names = file.clients_with_some()
+            if owner and len(names) > OTHERS_TRIED:
+                names = self._random.sample(names, OTHERS_TRIED)
+            able = self._able_to_send(names, file, chunk, chunk + 1) or ([] if owner else lenders)
         return min((each for each in able if each.has_room), key=lambda member: member.asked_chunks, default=None)
-
-    @staticmethod
-    def _clients_of(file: SharedFile) -> list[str]:
-        """Names of the clients that hold some of a file."""
-        return [name for name in file.held if name not in file.lenders] if file.lenders else list(file.held)
 
     def _able_to_send(self, names: Iterable[str], file: SharedFile, start: int, stop: int) -> list[Member]:
         """Those of some members who hold all of a range and can be asked for it."""
@@ -262,8 +254,7 @@ class Fetching:
             return [fetch] if fetch.tries < NAMED_TRIES else self._cut_into_units(fetch)
         silent.window.timed_out()
         silent.excuse(fetch)
-        others = [member for member in self._some_holders(fetch) if member is not silent]
-        others = others or [member for member in self._lenders_of(fetch) if member is not silent]
+        others = self._some_holders(fetch, but=silent)
         if (others and fetch.tries < NAMED_TRIES) or (not others and self._still_holds(silent, fetch)):
             self._name_one(fetch, others or [silent])
             return [fetch]
@@ -295,18 +286,17 @@ class Fetching:
             pieces.append(piece)
         return pieces
 
-    def _some_holders(self, fetch: Fetch) -> list[Member]:
-        """Members who can send all of it: some, if many are quickly found, else all there are. Sources come last."""
-        file, names = fetch.file, self._clients_of(fetch.file)
+    def _some_holders(self, fetch: Fetch, but: Member | None = None) -> list[Member]:
+        """Members but one who can send all of it: some clients, if they are quickly found, else all; else sources."""
+        file, names = fetch.file, fetch.file.clients_with_some()
+        tried = [names, list(file.lenders)]
         if len(names) > OTHERS_TRIED:
-            found = self._able_to_send(self._random.sample(names, OTHERS_TRIED), file, fetch.start, fetch.stop)
-            if len(found) > 1:  # one of them may be the one that did not answer
+            tried.insert(0, self._random.sample(names, OTHERS_TRIED))
+        for some in tried:
+            found = [member for member in self._able_to_send(some, file, fetch.start, fetch.stop) if member is not but]
+            if found:
                 return found
-        found = self._able_to_send(names, file, fetch.start, fetch.stop)
-        return found or self._lenders_of(fetch)
-
-    def _lenders_of(self, fetch: Fetch) -> list[Member]:
-        return self._able_to_send(fetch.file.lenders, fetch.file, fetch.start, fetch.stop)
+        return []
 
     def _give_up(self, fetch: Fetch) -> None:
         self._end(fetch)

@@ -340,7 +340,7 @@ class ServerMachine:
 
     def _receive_request(self, member: Member, request: Request, now: int) -> None:
         file = self.catalogue.files.get(request.file_id)
-        if file is None or file.phase in (Phase.ANNOUNCED, Phase.REMOVED) or member.source:
+        if file is None or not file.is_divided or member.source:
             self._drop(DropReason.UNKNOWN_FILE, member.name)
             return
         file.traffic.request_datagrams += 1

@@ -35,9 +35,16 @@ class Traffic:
     seeding_delivered_bytes: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Share:
-    """One of the ranges a file is divided into (R1), as one client is given it."""
+    """One of the ranges a file is divided into (R1), as one client is given it.
+
+    Attributes:
+        start, stop: the range.
+        owner: the client's name; "" while everybody who is there was given the range already: nobody waits for a
+            further replica then.
+        held: the owner has acknowledged it.
+    """
 
     start: int
     stop: int
@@ -129,7 +136,7 @@ class SharedFile:
             self._given.setdefault(owner, []).append(share)
             if share.start < share.stop and index < manifest.share_count:
                 self._owned.insert(share)
-        self._unheld_count = len(self.shares)
+        self._unheld_count = sum(bool(share.owner) for share in self.shares)
         self.held = {name: manifest.whole_units_of(arrived) for name, arrived in self._arrived.items()}
         self._find_available()
 
@@ -142,7 +149,7 @@ class SharedFile:
         file.phase, file.held_back, file.was_restored = record.phase, record.held_back, True
         if file.phase is not Phase.SEEDING:
             file.seeded_at = now
-            for share in file.shares:
+            for share in filter(lambda share: share.owner, file.shares):
                 share.held = True
                 file._departed.setdefault(share.owner, RangeSet()).add(share.start, share.stop)
             file._unheld_count = 0
@@ -156,10 +163,15 @@ class SharedFile:
         owners = tuple(share.owner for share in self.shares)
         return FileRecord(self.manifest, self.source, self.phase, self.held_back, owners)
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether clients are to get it: it is divided, and not removed."""
+        return self.phase not in (Phase.ANNOUNCED, Phase.REMOVED)
+
     def shares_of(self, name: str) -> tuple[Range, ...]:
         """The ranges that a client is to get before the exchange; none of no chunks."""
-        given = {Range(share.start, share.stop) for share in self._given.get(name, ())}
-        return tuple(sorted(span for span in given if span.start < span.stop))
+        given = sorted(Range(share.start, share.stop) for share in self._given.get(name, ()))
+        return tuple(span for span in given if span.start < span.stop)
 
     def servable(self, name: str, ranges: Iterable[tuple[int, int]]) -> RangeSet:
         """The part of a request that may be served now: the client's share while seeding, then everything (R2)."""
@@ -198,50 +210,34 @@ class SharedFile:
         return self._unheld_count == 0
 
     def reassign(self, names: Collection[str], preferred: list[str]) -> list[str]:
-        """Gives shares that are not held, and whose owners are gone, to others in turn.
+        """Gives shares that are not held, and whose owners are gone, to others in turn; returns those.
 
-        Nobody is given one range twice while somebody else has it not. Who was, for want of others, gives one copy to
-        whoever comes.
-
-        Returns:
-            Those whose shares are others now.
+        Nobody is given one range twice: of a further replica nobody is the owner then, until somebody comes.
         """
-        orphans = self._orphans(names, preferred) if preferred else []
-        owners: dict[tuple[int, int], set[str]] = {}
-        for share in self.shares if orphans else ():
-            owners.setdefault((share.start, share.stop), set()).add(share.owner)
-        given: dict[str, None] = {}
-        for index, share in enumerate(orphans):
-            turn = (preferred[(index + offset) % len(preferred)] for offset in range(len(preferred)))
-            has_it = owners[share.start, share.stop]
-            owner = next((name for name in turn if name not in has_it), None)
-            if share.owner in names:
-                if owner is None:
-                    continue
-                given[share.owner] = None
-            owner = owner or preferred[index % len(preferred)]
-            self._given[share.owner] = [other for other in self._given[share.owner] if other is not share]
-            self._given.setdefault(owner, []).append(share)
-            self._unheld_count += share.held
-            share.owner, share.held = owner, False
-            has_it.add(owner)
-            given[owner] = None
-        return list(given)
-
-    def _orphans(self, names: Collection[str], preferred: list[str]) -> list[Share]:
-        """Shares that are not held and whose owners are gone, and those that their owners were given twice."""
-        gone = [name for name in self._given if name not in names] if self._unheld_count else []
+        is_due = preferred and (self._unheld_count or self._given.get(""))
+        gone = [name for name in self._given if name not in names] if is_due else []
         orphans = [share for name in gone for share in self._given[name] if not share.held]
         orphans.sort(key=lambda share: share.start)
-        for name in preferred if self.terms.replica_count > 1 else ():
-            seen: set[int] = set()
-            for share in self._given.get(name, ()):
-                if share.start == share.stop:
-                    continue
-                if share.start in seen:
-                    orphans.append(share)
-                seen.add(share.start)
-        return orphans
+        owners: dict[Range, set[str]] = {}
+        for share in self.shares if orphans else ():
+            owners.setdefault(Range(share.start, share.stop), set()).add(share.owner)
+        for index, share in enumerate(orphans):
+            have_it = owners[Range(share.start, share.stop)]
+            turn = (preferred[(index + offset) % len(preferred)] for offset in range(len(preferred)))
+            self._give(share, next((name for name in turn if name not in have_it), ""))
+            have_it.add(share.owner)
+        return list(dict.fromkeys(share.owner for share in orphans if share.owner))
+
+    def _give(self, share: Share, owner: str) -> None:
+        """Gives a share that is not held to another, or to nobody."""
+        self._given[share.owner].remove(share)
+        self._given.setdefault(owner, []).append(share)
+        self._unheld_count += bool(owner) - bool(share.owner)
+        share.owner = owner
+
+    def clients_with_some(self) -> list[str]:
+        """Names of the connected clients that hold some of it; sources are none."""
+        return [name for name in self.held if name not in self.lenders] if self.lenders else list(self.held)
 
     def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> bool:
         """These ranges are with a connected member. It holds whole units: others it can neither verify nor send.
