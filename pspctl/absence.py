@@ -14,29 +14,18 @@ RETURN_SECONDS = 60.0
 LOOK_SECONDS = 0.5
 
 
-def lost_text(address: str) -> str:
-    """That a server is gone, and waited for."""
-    return f"lost the server at {address}: waiting for it to come back"
-
-
-def away_text(address: str, waited: Deadline | None = None) -> str:
-    """That a server did not come back, and for how long it was waited for."""
-    for_how_long = f" for {waited.text}" if waited is not None else ""
-    return f"the server at {address} was lost, and has not come back{for_how_long}: start it again with `pspd server`"
-
-
 class Absence:
-    """Bears that a server is away for a while, as long as the deadline allows.
+    """A server that was there is away: that is borne for a while, as long as the deadline allows.
 
     Args:
-        api: the server.
+        address: the server's.
         deadline: of all that is waited for.
         progress: is told once for each absence.
         was_there: whether it has answered before.
     """
 
-    def __init__(self, api: ServerApi, deadline: Deadline, progress: Progress, *, was_there: bool = False) -> None:
-        self._api = api
+    def __init__(self, address: str, deadline: Deadline, progress: Progress, *, was_there: bool = False) -> None:
+        self._address = address
         self._deadline = deadline
         self._progress = progress
         self._limit: Deadline | None = None
@@ -47,29 +36,45 @@ class Absence:
         """Whether the server is away now."""
         return self._limit is not None
 
+    def begin(self) -> None:
+        """The server does not answer any more."""
+        if self._limit is None:
+            self._limit = Deadline(RETURN_SECONDS)
+            self._progress.note(f"lost the server at {self._address}: waiting for it to come back")
+
     def end(self) -> None:
         """The server has answered."""
         self._was_there, self._limit = True, None
 
-    def bear(self, error: PspError) -> None:
-        """Waits a moment before the server is tried again.
+    def require_bearable(self) -> None:
+        """Makes sure that the server need not be given up yet.
+
+        Raises:
+            TimedOut: it is away, and the deadline has passed.
+            Unreachable: it has been away for too long.
+        """
+        if self._limit is not None and self._deadline.passed:
+            raise TimedOut(self._text(self._deadline))
+        if self._limit is not None and self._limit.passed:
+            raise Unreachable(self._text(self._limit))
+
+    def bear(self, api: ServerApi, error: PspError) -> None:
+        """Waits a moment before the server is tried again, over a new connection.
 
         Args:
+            api: the server.
             error: what the last try ended with.
 
         Raises:
-            PspError: that error, if the server never was there.
-            TimedOut: the deadline has passed.
-            Unreachable: it has been away for too long.
+            PspError: that error, if the server never was there; or as `require_bearable`.
         """
         if not self._was_there:
             raise error
-        if self._limit is None:
-            self._limit = Deadline(RETURN_SECONDS)
-            self._progress.note(lost_text(self._api.address))
-        if self._deadline.passed:
-            raise TimedOut(away_text(self._api.address, self._deadline)) from error
-        if self._limit.passed:
-            raise Unreachable(away_text(self._api.address, self._limit)) from error
+        self.begin()
+        self.require_bearable()
         time.sleep(self._deadline.within(LOOK_SECONDS))
-        self._api.reopen()
+        api.reopen()
+
+    def _text(self, waited: Deadline) -> str:
+        lost = f"the server at {self._address} was lost, and has not come back for {waited.text}"
+        return f"{lost}: start it again with `pspd server`"

@@ -111,11 +111,11 @@ def until_complete(
         PspError: as in `pictures`.
     """
     view: FileView | None = None
-    absence = Absence(api, deadline, progress, was_there=was_there)
+    absence = Absence(api.address, deadline, progress, was_there=was_there)
 
     def bear(error: PspError) -> None:
         check()
-        absence.bear(error)
+        absence.bear(api, error)
 
     try:
         for status in pictures(api, file, deadline, bear):

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pspctl.absence import RETURN_SECONDS, away_text, lost_text
+from pspctl.absence import Absence
 from pspctl.deadline import Deadline
 from pspctl.follow import unfinished_text
 from pspctl.progress import Progress, SeedStep
 from pspctl.units import count_text, size_text
 from pspctl.views import file_view
 from pspd.core.terms import ONE_COPY, Terms
-from pspd.errors import TimedOut, Unreachable
+from pspd.errors import TimedOut
 from pspd.net.loop import loop_factory
 
 CHECK_SECONDS = 0.5
@@ -39,20 +39,18 @@ class PartlySeeded(KeyboardInterrupt):
 class _Steps:
     """What the source reports, on its way to the progress."""
 
-    def __init__(self, server: str, progress: Progress) -> None:
+    def __init__(self, absence: Absence, progress: Progress) -> None:
         self.last: SeedStep | None = None
         self.has_given = False
-        self.absence: Deadline | None = None
-        self._server = server
+        self.absence = absence
         self._progress = progress
 
     def note(self, step: SeedStep) -> None:
         """Passes a step on; says so when the server was lost."""
-        if step.phase != "reconnecting":
-            self.absence = None
-        elif self.absence is None:
-            self.absence = Deadline(RETURN_SECONDS)
-            self._progress.note(lost_text(self._server))
+        if step.phase == "reconnecting":
+            self.absence.begin()
+        else:
+            self.absence.end()
         self.has_given = step.phase == "seeding" or (self.has_given and step.phase != "staying")
         self.last = step
         if step.file is None:
@@ -82,7 +80,7 @@ def seed_file(
         PspError: as the source raises it.
         PartlySeeded: it was interrupted while the shares were being given out.
     """
-    steps = _Steps(server, progress)
+    steps = _Steps(Absence(server, deadline, progress), progress)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         try:
             return runner.run(_seed(server, plan, deadline, steps, check)).hex()
@@ -108,10 +106,9 @@ async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, 
     )
     try:
         while not (await asyncio.wait([work], timeout=deadline.within(CHECK_SECONDS)))[0]:
+            steps.absence.require_bearable()
             if deadline.passed:
-                raise TimedOut(_unfinished_text(server, plan, deadline, steps.last))
-            if steps.absence is not None and steps.absence.passed:
-                raise Unreachable(away_text(server, steps.absence))
+                raise TimedOut(_unfinished_text(plan, deadline, steps.last))
             check()
         return work.result()
     finally:
@@ -121,7 +118,7 @@ async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, 
             work.exception()  # looked at, asyncio does not complain of it on stderr
 
 
-def _unfinished_text(server: str, plan: SeedPlan, deadline: Deadline, step: SeedStep | None) -> str:
+def _unfinished_text(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) -> str:
     if step is not None and step.file is not None:
         return unfinished_text(file_view(step.file), deadline)
     match step:
@@ -132,8 +129,6 @@ def _unfinished_text(server: str, plan: SeedPlan, deadline: Deadline, step: Seed
         case _ if step.phase == "waiting":
             joined = f"{step.done} of {count_text(step.total, 'client')} had joined"
             so_far = f"{joined}: {_advice(plan, step.total)}"
-        case _ if step.phase == "reconnecting":
-            so_far = away_text(server)
         case _:
             so_far = f"clients held {step.done} of {step.total} chunks: see `pspctl status`"
     return f"{plan.path.name} was not seeded after {deadline.text}: {so_far}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import click
 from rich.text import Text
@@ -94,31 +95,31 @@ def command(
 
 def _drain(api: ServerApi, names: list[str], all_clients: bool, deadline: Deadline, progress: Progress) -> list[str]:
     """Stops clients as soon as nothing is lost without them; returns the names of those that were asked."""
-    absence = Absence(api, deadline, progress)
+    absence = Absence(api.address, deadline, progress)
+    attempt = partial(api.stop_clients, names, all_clients=all_clients)
     has_waited = False
-    is_known = True
-    while names or all_clients:
+    while True:
         try:
-            if not is_known:
-                names, is_known = _connected(api, names), True
-                continue
-            return api.stop_clients(names, all_clients=all_clients)
+            return attempt()
         except WrongState as error:
             absence.end()
             if not has_waited:
                 progress.note(f"waiting: {error}")
-            has_waited = True
+                # Whoever was named wrongly is told at once; who leaves from now on is no longer to be stopped.
+                has_waited, attempt = True, attempt if all_clients else partial(_stop_who_is_left, api, names)
             if deadline.passed:
                 raise TimedOut(f"still so after {deadline.text}: {error}") from error
             time.sleep(LOOK_SECONDS)
-        except NotFound:
-            if not has_waited:
-                raise
-            absence.end()
-            is_known = False
         except (TimedOut, Unreachable) as error:
-            absence.bear(error)
-    return []
+            absence.bear(api, error)
+
+
+def _stop_who_is_left(api: ServerApi, names: list[str]) -> list[str]:
+    try:
+        return api.stop_clients(names)
+    except NotFound:
+        left = _connected(api, names)
+        return api.stop_clients(left) if left else []
 
 
 def _connected(api: ServerApi, names: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pspctl import seeding
+from pspctl import absence
 from pspctl.progress import Silence
 from pspd.core.terms import ONE_COPY, Terms
 from pspd.errors import NameTaken
@@ -189,7 +189,7 @@ def test_a_server_that_was_lost_is_told_and_named_at_the_timeout(
 def test_a_server_that_does_not_come_back_is_not_waited_for_for_ever(
     pspctl: Pspctl, source: FakeSource, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seeding, "RETURN_SECONDS", 0.0)
+    monkeypatch.setattr(absence, "RETURN_SECONDS", 0.0)
     source.steps, source.stays = [Step("seeding", 2, 8), Step("reconnecting")], True
     result = pspctl("seed", original)
     assert result.exit_code == 5

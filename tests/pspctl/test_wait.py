@@ -145,10 +145,10 @@ def test_wait_ends_when_the_server_does_not_come_back(pspctl: Pspctl, fake: Fake
 
 def test_at_its_deadline_a_server_that_is_away_is_told_of(fake: FakeServer) -> None:
     with ServerApi(fake.address) as api:
-        away = absence.Absence(api, Deadline(0.01), Silence(), was_there=True)
-        away.bear(Unreachable("gone"))
+        away = absence.Absence(fake.address, Deadline(0.01), Silence(), was_there=True)
+        away.bear(api, Unreachable("gone"))
         with pytest.raises(TimedOut, match=r"was lost, and has not come back for 0.01 s: start it again"):
-            away.bear(Unreachable("gone"))
+            away.bear(api, Unreachable("gone"))
 
 
 @pytest.mark.usefixtures("impatient")
