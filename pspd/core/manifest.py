@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import partial
 
 from pspd.core.ranges import Range, RangeSet
 from pspd.errors import BadArgument, BadName
@@ -90,6 +90,9 @@ class Manifest:
         share_count: shares that the file is divided into; 0 before the division.
         cut_digests: 32 bytes for each piece of a cut block, in file order, concatenated.
         file_id: the digest of name, size and block digests. The division does not change it.
+        chunk_count: how many chunks the file has.
+        block_chunks: how many chunks a block has; the last may be shorter.
+        cut_pieces: the pieces of every block that a share's border cuts, in file order.
     """
 
     name: str
@@ -98,6 +101,17 @@ class Manifest:
     file_id: FileId
     share_count: int = 0
     cut_digests: bytes = b""
+    chunk_count: int = field(init=False, repr=False, compare=False)
+    block_chunks: int = field(init=False, repr=False, compare=False)
+    cut_pieces: list[Range] = field(init=False, repr=False, compare=False)
+    _cut_starts: list[int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        known = partial(object.__setattr__, self)  # the class is frozen
+        known("chunk_count", chunk_count_of(self.size_bytes))
+        known("block_chunks", block_bytes_of(self.size_bytes) // CHUNK_BYTES)
+        known("cut_pieces", self._find_cut_pieces())
+        known("_cut_starts", [piece.start for piece in self.cut_pieces])
 
     @staticmethod
     def parse(
@@ -133,7 +147,7 @@ class Manifest:
             )
         )
         manifest = Manifest(name, size_bytes, block_digests, file_id, share_count, cut_digests)
-        if len(cut_digests) != len(manifest.cut_pieces()) * DIGEST_BYTES:
+        if len(cut_digests) != len(manifest.cut_pieces) * DIGEST_BYTES:
             raise BadArgument(f"manifest of {name!r} has {len(cut_digests)} digest bytes for its cut blocks")
         return manifest
 
@@ -149,18 +163,8 @@ class Manifest:
     def divided(self, share_count: int, read_at: ReadAt, digest: Digest) -> Manifest:
         """The same file divided into ``share_count`` shares (R1)."""
         bare = Manifest(self.name, self.size_bytes, self.block_digests, self.file_id, share_count)
-        cuts = b"".join(digest((read_at(*self.byte_span(*piece)),)) for piece in bare.cut_pieces())
+        cuts = b"".join(digest((read_at(*self.byte_span(*piece)),)) for piece in bare.cut_pieces)
         return Manifest(self.name, self.size_bytes, self.block_digests, self.file_id, share_count, cuts)
-
-    @cached_property
-    def chunk_count(self) -> int:
-        """How many chunks the file has."""
-        return chunk_count_of(self.size_bytes)
-
-    @cached_property
-    def block_chunks(self) -> int:
-        """How many chunks a block has; the last may be shorter."""
-        return block_bytes_of(self.size_bytes) // CHUNK_BYTES
 
     def share(self, index: int) -> Range:
         """The ``index``-th share: disjoint, exhaustive, sizes differ by at most one chunk (R1)."""
@@ -178,8 +182,7 @@ class Manifest:
         """Whether the file has the chunks ``[start, stop)``, and they are so many bytes."""
         return stop <= self.chunk_count and length == self.byte_span(start, stop)[1]
 
-    def cut_pieces(self) -> list[Range]:
-        """The pieces of every block that a share's border cuts, in file order."""
+    def _find_cut_pieces(self) -> list[Range]:
         pieces: list[Range] = []
         step = self.block_chunks
         for index in range(1, self.share_count):
@@ -197,17 +200,11 @@ class Manifest:
                 ]
         return pieces
 
-    @cached_property
-    def _cuts(self) -> tuple[list[int], list[Range]]:
-        pieces = self.cut_pieces()
-        return [piece.start for piece in pieces], pieces
-
     def unit_at(self, chunk: int) -> tuple[Range, bytes]:
         """The unit that holds a chunk, and its digest."""
-        starts, pieces = self._cuts
-        index = bisect_right(starts, chunk) - 1
-        if index >= 0 and chunk < pieces[index].stop:
-            return pieces[index], self.cut_digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
+        index = bisect_right(self._cut_starts, chunk) - 1
+        if index >= 0 and chunk < self.cut_pieces[index].stop:
+            return self.cut_pieces[index], self.cut_digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
         return self.block_at(chunk)
 
     def block_at(self, chunk: int) -> tuple[Range, bytes]:
@@ -218,9 +215,9 @@ class Manifest:
 
     def cut_pieces_in(self, start: int, stop: int) -> list[Range]:
         """Every piece of a cut block with a chunk in ``[start, stop)``."""
-        starts, pieces = self._cuts
-        first = max(0, bisect_right(starts, start) - 1)
-        return [piece for piece in pieces[first : bisect_left(starts, stop)] if piece.stop > start]
+        first = max(0, bisect_right(self._cut_starts, start) - 1)
+        behind = bisect_left(self._cut_starts, stop)
+        return [piece for piece in self.cut_pieces[first:behind] if piece.stop > start]
 
     def cut_blocks_in(self, start: int, stop: int) -> list[tuple[Range, bytes]]:
         """Every cut block with a chunk in ``[start, stop)``, and its digest."""

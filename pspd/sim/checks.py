@@ -26,9 +26,10 @@ from pspd.core.server import ServerMachine
 from pspd.core.shared_file import SharedFile
 from pspd.core.wire import DATAGRAM_BYTES_MAX, Broadcast, decode_datagram
 from pspd.sim.hosts import Client
+from pspd.sim.observer import Observer
 from pspd.sim.seeding import Seeding
 from pspd.sim.transport import SERVER
-from pspd.sim.world import Observer, World
+from pspd.sim.world import World
 from pspd.store.memory import MemoryStore
 
 LOOK_AROUND_EVERY = 64

@@ -12,8 +12,9 @@ from pspd.core.parameters import SECOND_NS, Parameters
 from pspd.errors import TimedOut
 from pspd.sim.content import BlankContent
 from pspd.sim.hosts import Access, Client
+from pspd.sim.observer import Observer
 from pspd.sim.seeding import Seeding
-from pspd.sim.world import Observer, World
+from pspd.sim.world import World
 
 LIMIT_NS = 7 * 24 * 3600 * SECOND_NS
 ACTIONS_PER_LOOK = 1000

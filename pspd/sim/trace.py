@@ -18,7 +18,8 @@ from pspd.core.effects import (
 from pspd.core.parameters import SECOND_NS
 from pspd.core.wire import Broadcast, Datagram, Request, WireError, decode_datagram
 from pspd.sim.hosts import Client
-from pspd.sim.world import Observer, World
+from pspd.sim.observer import Observer
+from pspd.sim.world import World
 
 LINES_KEPT = 60
 

@@ -34,25 +34,13 @@ from pspd.errors import IntegrityError, NotFound, PspError, SessionUnknown
 from pspd.sim.clock import Clock
 from pspd.sim.content import Content
 from pspd.sim.hosts import Access, Client, Link
+from pspd.sim.observer import Observer
 from pspd.sim.transport import SERVER, Transport
 
 REJOIN_NS = SECOND_NS
 RENEWALS_PER_LEASE = 4
 DEAD_LINK_NS = 15 * SECOND_NS
 """How long a connection outlives the cut of its wire."""
-
-
-class Observer:
-    """Sees everything that happens in a world, as it happens. Does nothing by itself."""
-
-    def server_did(self, effect: ServerEffect) -> None:
-        """The server has an effect carried out, or tells of an event."""
-
-    def client_did(self, client: Client, effect: ClientEffect) -> None:
-        """A client does."""
-
-    def settled(self) -> None:
-        """Everything that is due at this moment is done."""
 
 
 class World:

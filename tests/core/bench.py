@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TypeVar
+from types import BuiltinMethodType, MethodType
+from typing import Any, TypeVar, cast
 
+from pspd.core.catalogue import Catalogue
 from pspd.core.effects import Address, Deliver, Milestone, SendDatagram, ServerEffect
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.parameters import FAST, MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.ranges import Range
+from pspd.core.relay import Relay
 from pspd.core.server import ServerMachine
 from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
@@ -35,16 +38,30 @@ def address_of(name: str) -> Address:
     return name, 1
 
 
-def serve_at_once(server: ServerMachine) -> None:
-    """Serves with every input, not when effects are polled: so a test sees at once what an input led to."""
-    relay = server._relay
-    serve_soon = relay.serve_soon
+class ServedAtOnce:
+    """A server machine, or a part of it, that serves after every call, not when effects are polled.
 
-    def serve(now: int) -> None:
-        serve_soon(now)
-        relay.serve()
+    So a test sees at once what an input led to. It looks like what it stands for, of which no method can be replaced:
+    the core may be compiled.
+    """
 
-    relay.serve_soon = serve  # type: ignore[method-assign]
+    def __init__(self, part: object, relay: Relay) -> None:
+        self.part = part
+        self.relay = relay
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.part, name)
+        if isinstance(found, Catalogue):
+            return ServedAtOnce(found, self.relay)
+        if not isinstance(found, MethodType | BuiltinMethodType):
+            return found
+
+        def call(*args: Any, **keywords: Any) -> Any:
+            result = found(*args, **keywords)
+            self.relay.serve()
+            return result
+
+        return call
 
 
 class Bench:
@@ -53,9 +70,10 @@ class Bench:
     Requests, contributions and what the driver tells come a millisecond apart: none is gathered with the one before.
     """
 
-    def __init__(self, parameters: Parameters = FAST, cache_chunks: int | None = 64) -> None:
-        self.server = ServerMachine(parameters, cache_chunks, blake3_digest, seed=3)
-        serve_at_once(self.server)
+    def __init__(self, parameters: Parameters = FAST, cache_chunks: int | None = 64, *, at_once: bool = True) -> None:
+        self.machine = ServerMachine(parameters, cache_chunks, blake3_digest, seed=3)
+        served = ServedAtOnce(self.machine, self.machine._relay) if at_once else self.machine
+        self.server = cast(ServerMachine, served)
         self.now = 1_000_000
         self.data: dict[FileId, bytes] = {}
         self._numbers = 0

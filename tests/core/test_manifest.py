@@ -39,7 +39,7 @@ def hollow(size_bytes: int, share_count: int = 0) -> Manifest:
     """A manifest of which only the geometry matters."""
     blocks = bytes(-(-size_bytes // block_bytes_of(size_bytes)) * DIGEST_BYTES)
     bare = Manifest("a.bin", size_bytes, blocks, bytes(DIGEST_BYTES), share_count)
-    cuts = bytes(len(bare.cut_pieces()) * DIGEST_BYTES)
+    cuts = bytes(len(bare.cut_pieces) * DIGEST_BYTES)
     return Manifest("a.bin", size_bytes, blocks, bytes(DIGEST_BYTES), share_count, cuts)
 
 
@@ -191,7 +191,7 @@ class TestUnits:
     ) -> None:
         manifest = hollow(size_bytes, share_count)
         step, last = manifest.block_chunks, manifest.chunk_count
-        pieces = manifest.cut_pieces()
+        pieces = manifest.cut_pieces
         borders = {last, *range(0, last, step), *(manifest.share(i).start for i in range(share_count))}
         tiles = [Range(*pair) for pair in pairwise(sorted(borders))]
         assert pieces == [t for t in tiles if t.start % step or (t.stop % step and t.stop != last)]

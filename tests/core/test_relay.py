@@ -31,10 +31,9 @@ from tests.core.bench import Bench
 
 class TestServing:
     def test_what_comes_between_two_looks_at_the_effects_is_served_together(self) -> None:
-        bench = Bench()
+        bench = Bench(at_once=False)
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
-        del bench.server._relay.serve_soon  # the bench's own, which serves at once
         bench.ask(a, file, (2, 3))
         bench.ask(b, file, (5, 6))
         numbers = [

@@ -140,7 +140,7 @@ class TestMembership:
     def test_a_session_is_never_zero_and_never_one_in_use(self) -> None:
         bench = Bench()
         drawn = iter([5, 0, 5, 6])
-        bench.server._random = type("Drawn", (Random,), {"getrandbits": lambda self, k: next(drawn)})()
+        bench.machine._random = type("Drawn", (Random,), {"getrandbits": lambda self, k: next(drawn)})()
         assert [bench.join(name).session for name in "ab"] == [5, 6]
 
     def test_members_have_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:

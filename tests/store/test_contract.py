@@ -96,7 +96,7 @@ class TestUnits:
 
     def test_of_a_cut_block_are_verified_by_themselves(self, bench: Bench) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
-        pieces = sample.manifest.cut_pieces()
+        pieces = sample.manifest.cut_pieces
         assert pieces
         bench.begin(sample)
         for piece in pieces:
@@ -137,7 +137,7 @@ class TestDivision:
         sample.manifest = sample.divided(7)
         bench.begin(sample)
         assert bench.store.manifest(sample.file_id).share_count == 7
-        piece = sample.manifest.cut_pieces()[0]
+        piece = sample.manifest.cut_pieces[0]
         assert bench.write(sample, *piece).verified == RangeSet([piece])
 
     @pytest.mark.parametrize(("before", "after"), [(7, 0), (0, 7), (7, 5)])
@@ -281,7 +281,7 @@ class TestVerifyingAnew:
 
     def test_holds_what_is_right_as_before(self, bench: Bench) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
-        piece = sample.manifest.cut_pieces()[0]
+        piece = sample.manifest.cut_pieces[0]
         bench.begin(sample)
         bench.write_parts(sample, [piece, (1000, 1200)])
         before = bench.store.known()
@@ -358,7 +358,7 @@ def forged(sample: Sample) -> tuple[Sample, Range]:
 
     The file's id covers whole blocks alone: a division with such digests is one of the same file.
     """
-    block, _ = sample.manifest.block_at(sample.manifest.cut_pieces()[0].start)
+    block, _ = sample.manifest.block_at(sample.manifest.cut_pieces[0].start)
     other = Sample(len(sample.data), sample.manifest.share_count)
     spoilt = bytearray(sample.data)
     for chunk in range(*block):

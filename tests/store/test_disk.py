@@ -77,7 +77,7 @@ class TestRestart:
         disk.begin(sample)
         sample.manifest = sample.divided(7)
         disk.begin(sample)
-        piece = sample.manifest.cut_pieces()[0]
+        piece = sample.manifest.cut_pieces[0]
         disk.write(sample, *piece)
         disk.restart()
         assert disk.store.manifest(sample.file_id) == sample.manifest
@@ -86,7 +86,7 @@ class TestRestart:
     def test_chunks_that_a_new_division_only_keeps_are_not_trusted_later(self, disk: DiskBench) -> None:
         sample = Sample(2 * MIB + 1024, share_count=7)
         cut, whole = sample.manifest, sample.divided(0)
-        piece = cut.cut_pieces()[0]
+        piece = cut.cut_pieces[0]
         disk.begin(sample)
         disk.write(sample, *piece)
         sample.manifest = whole
