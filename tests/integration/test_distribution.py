@@ -148,7 +148,7 @@ def test_who_waits_waits_through_a_restart(
         network.ctl("release", "file.bin")
         assert wait.wait(60) == 0
         assert drain.wait(60) == 0
-    network.await_copies(source, names)
+    network.await_copies(source, names[1:])  # the other may go as soon as nothing is lost without it
 
 
 def test_one_whose_state_is_lost_is_told_of_the_file_again(network: Network, tmp_path: Path) -> None:
