@@ -25,6 +25,7 @@ from pspctl.units import count_text
 from pspctl.views import RunView, seed_view
 from pspd.arguments import Count, Folder, Seconds
 from pspd.core.manifest import CHUNK_BYTES
+from pspd.daemon.source import folder_digest, own_name
 from pspd.errors import BadArgument, IntegrityError, PspError, StorageError
 
 READ_BYTES = 1 << 20
@@ -42,11 +43,11 @@ class RunPlan:
     @property
     def copies(self) -> list[Path]:
         """Where each client's copy will be."""
-        return [folder / self.path.name for folder in client_folders(self.folder, self.client_count)]
+        return [folder / own_name(self.path) for folder in client_folders(self.folder, self.client_count)]
 
 
 @click.command("run", cls=Command)
-@click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("path", metavar="FILE", type=click.Path(exists=True, path_type=Path))
 @click.option("--clients", "client_count", type=Count(1), metavar="N", required=True, help="How many clients.")
 @click.option(
     "--to",
@@ -74,7 +75,7 @@ def command(
     cache: int | str | None,
     timeout: float | None,
 ) -> None:
-    """Distribute FILE to N clients, all on this machine.
+    """Distribute FILE, or a folder, to N clients, all on this machine.
 
     Starts a server and N clients, seeds FILE, waits until every client has it, compares every copy with
     FILE, and stops everything. The copies stay.
@@ -87,7 +88,7 @@ def command(
     server_arguments += ["--cache", str(cache)] if cache is not None else []
     _require_possible(client_count, cache)
     plan = RunPlan(path, client_count, folder, server_arguments)
-    require_free(folder, client_count, path.name)
+    require_free(folder, client_count, own_name(path))
     with shown_progress(settings) as progress:
         view = _run(plan, Deadline(timeout), progress)
     printer(settings.output).show(view, run_text)
@@ -166,6 +167,11 @@ def verified_count(original: Path, copies: list[Path]) -> int:
 
 
 def _digest(path: Path) -> bytes | None:
+    if path.is_dir():
+        try:
+            return folder_digest(path)
+        except PspError:
+            return None
     try:
         with path.open("rb", buffering=0) as file:
             hasher, buffer = blake3(), memoryview(bytearray(READ_BYTES))

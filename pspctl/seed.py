@@ -20,11 +20,12 @@ from pspctl.views import file_view, seed_view
 from pspd.arguments import Count, Seconds
 from pspd.core.manifest import SHARE_COUNT_MAX
 from pspd.core.terms import SAFE_HOLDERS, Terms
+from pspd.daemon.source import own_name
 from pspd.errors import StorageError, WrongState
 
 
 @click.command("seed", cls=Command)
-@click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("path", metavar="FILE", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", help="The name under which clients show it; else the file's own.")
 @click.option(
     "--clients",
@@ -60,17 +61,22 @@ def command(
     delete_source: bool,
     hold: bool,
 ) -> None:
-    """Bring FILE into the network.
+    """Bring FILE, or a folder, into the network.
 
     Divides FILE into one share per client, gives each client its share, and leaves: from then on the
     clients get the rest through the server, which keeps nothing. With --wait it stays until each chunk is
     on two clients, and sends what nobody else can.
 
+    A folder is brought with all that is in it: paths, modes, and links that stay inside.
+
     \b
     Examples:
       pspctl seed big.iso --clients 3 --wait
       pspctl seed big.iso --clients 30 --replicas 2
+      pspctl seed models/ --clients 3
     """
+    if delete_source and path.is_dir():
+        raise click.UsageError(f"--delete-source deletes files, and {path} is a folder: delete it yourself")
     if hold and (wait or delete_source):
         option = "--wait" if wait else "--delete-source"
         raise click.UsageError(
@@ -81,12 +87,13 @@ def command(
     deadline = Deadline(timeout)
     plan = SeedPlan(path, name, client_count or 0, hold, Terms(replica_count, stays=wait or delete_source))
     identity = _identity(path)
+    shown_name = plain_text(name or own_name(path))
     with ServerApi(settings.server) as api, shown_progress(settings) as progress:
         known = {view["file_id"]: view["state"] for view in map(file_view, api.files())}
         try:
             file_id = seed_file(api.address, plan, deadline, progress)
         except PartlySeeded as interrupt:
-            left = f"{plain_text(name or path.name)} is partly seeded: run the same command again to finish"
+            left = f"{shown_name} is partly seeded: run the same command again to finish"
             raise KeyboardInterrupt(left) from interrupt
         if file_id in known:
             unfinished = known[file_id] in ("seeding", "stalled")
@@ -94,7 +101,7 @@ def command(
             options = {"--clients": client_count, "--replicas": replica_count > 1}
             given = " and ".join(option for option, is_given in options.items() if is_given)
             ignored = f"; {given} was ignored" if given else ""
-            progress.note(f"{plain_text(name or path.name)} is already in the network: {done}{ignored}")
+            progress.note(f"{shown_name} is already in the network: {done}{ignored}")
         if wait or delete_source:
             view = until_complete(api, file_id, deadline, progress, was_there=True)
         else:

@@ -72,12 +72,17 @@ def clients_table(clients: Iterable[ClientView], sources: Iterable[ClientView] =
     return table
 
 
+def shown_name(file: FileView) -> str:
+    """A file's name; a folder's with a slash."""
+    return plain_text(file["name"]) + ("/" if file["folder"] else "")
+
+
 def files_table(files: Iterable[FileView]) -> Table:
     """Files, a line each."""
     table = _table("FILE", "ID", ">SIZE", "STATE", ">PROGRESS", ">CLIENTS", ">MIN HOLDERS")
     for file in files:
         table.add_row(
-            Text(plain_text(file["name"])),
+            Text(shown_name(file)),
             file["file_id"][:SHORT_ID_DIGITS],
             size_text(file["size_bytes"]),
             _state(file_state_text(file)),
@@ -145,7 +150,7 @@ def cache_text(cache: CacheView) -> Text:
 def seed_text(view: SeedView) -> Text:
     """What seeding came to, in a sentence or two."""
     file, seconds = view["file"], view["seconds"]
-    name, size = plain_text(file["name"]), size_text(file["size_bytes"])
+    name, size = shown_name(file), size_text(file["size_bytes"])
     short_id = file["file_id"][:SHORT_ID_DIGITS]
     if file["state"] != "complete":
         return Text(

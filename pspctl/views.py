@@ -102,6 +102,7 @@ class FileView(TypedDict):
 
     file_id: str
     name: str
+    folder: bool
     size_bytes: int
     chunk_count: int
     state: str
@@ -213,6 +214,7 @@ def file_view(file: network_pb2.File) -> FileView:
     return {
         "file_id": file.file_id.hex(),
         "name": file.name,
+        "folder": file.folder,
         "size_bytes": file.size_bytes,
         "chunk_count": file.chunk_count,
         "state": FILE_STATES.get(file.state, "unknown"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from pspd.core.ranges import Range, RangeSet
@@ -89,7 +89,9 @@ class Manifest:
         block_digests: 32 bytes for each block, concatenated.
         share_count: shares that the file is divided into; 0 before the division.
         cut_digests: 32 bytes for each piece of a cut block, in file order, concatenated.
-        file_id: the digest of name, size and block digests. The division does not change it.
+        is_folder: the file is a folder's archive, to be unpacked where it arrives.
+        file_id: the digest of name, size and block digests, and of whether it is a folder. The division does not
+            change it.
         chunk_count: how many chunks the file has.
         block_chunks: how many chunks a block has; the last may be shorter.
         cut_pieces: the pieces of every block that a share's border cuts, in file order.
@@ -101,6 +103,7 @@ class Manifest:
     file_id: FileId
     share_count: int = 0
     cut_digests: bytes = b""
+    is_folder: bool = False
     chunk_count: int = field(init=False, repr=False, compare=False)
     block_chunks: int = field(init=False, repr=False, compare=False)
     cut_pieces: list[Range] = field(init=False, repr=False, compare=False)
@@ -121,6 +124,8 @@ class Manifest:
         digest: Digest,
         share_count: int = 0,
         cut_digests: bytes = b"",
+        *,
+        is_folder: bool = False,
     ) -> Manifest:
         """A manifest from parts that came from elsewhere.
 
@@ -139,32 +144,32 @@ class Manifest:
         encoded = name.encode("utf-8")
         file_id = digest(
             (
-                b"psp-manifest-1\0",
+                b"psp-folder-1\0" if is_folder else b"psp-manifest-1\0",
                 size_bytes.to_bytes(8, "big"),
                 len(encoded).to_bytes(2, "big"),
                 encoded,
                 block_digests,
             )
         )
-        manifest = Manifest(name, size_bytes, block_digests, file_id, share_count, cut_digests)
+        manifest = Manifest(name, size_bytes, block_digests, file_id, share_count, cut_digests, is_folder)
         if len(cut_digests) != len(manifest.cut_pieces) * DIGEST_BYTES:
             raise BadArgument(f"manifest of {name!r} has {len(cut_digests)} digest bytes for its cut blocks")
         return manifest
 
     @staticmethod
-    def build(name: str, size_bytes: int, read_at: ReadAt, digest: Digest) -> Manifest:
+    def build(name: str, size_bytes: int, read_at: ReadAt, digest: Digest, *, is_folder: bool = False) -> Manifest:
         """The manifest of a file that can be read; not yet divided."""
         step = block_bytes_of(size_bytes)
         digests = b"".join(
             digest((read_at(offset, min(step, size_bytes - offset)),)) for offset in range(0, size_bytes, step)
         )
-        return Manifest.parse(name, size_bytes, digests, digest)
+        return Manifest.parse(name, size_bytes, digests, digest, is_folder=is_folder)
 
     def divided(self, share_count: int, read_at: ReadAt, digest: Digest) -> Manifest:
         """The same file divided into ``share_count`` shares (R1)."""
-        bare = Manifest(self.name, self.size_bytes, self.block_digests, self.file_id, share_count)
+        bare = replace(self, share_count=share_count, cut_digests=b"")
         cuts = b"".join(digest((read_at(*self.byte_span(*piece)),)) for piece in bare.cut_pieces)
-        return Manifest(self.name, self.size_bytes, self.block_digests, self.file_id, share_count, cuts)
+        return replace(bare, cut_digests=cuts)
 
     def share(self, index: int) -> Range:
         """The ``index``-th share: disjoint, exhaustive, sizes differ by at most one chunk (R1)."""

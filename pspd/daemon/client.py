@@ -89,7 +89,14 @@ def _open(
 ) -> MemberDaemon:
     store = DiskStore(plan.folder, blake3_digest, max_bytes)
     return MemberDaemon(
-        channel, server, plan.name, store.instance_id, store, faults=faults, on_finished=_flusher(store, plan.name)
+        channel,
+        server,
+        plan.name,
+        store.instance_id,
+        store,
+        faults=faults,
+        on_finished=_flusher(store, plan.name),
+        unpacking_of=store.unpacking_of,
     )
 
 

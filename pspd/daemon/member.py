@@ -67,6 +67,7 @@ class MemberDaemon:
         storage: its files.
         source: it holds a file whole and wants none.
         on_finished: told of each file that has become visible.
+        unpacking_of: gives what is to be done, in a thread, before a verified file is finished; None for nothing.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class MemberDaemon:
         source: bool = False,
         faults: Faults | None = None,
         on_finished: Callable[[FileId], None] = lambda _: None,
+        unpacking_of: Callable[[FileId], Callable[[], None] | None] = lambda _: None,
     ) -> None:
         self.name = name
         self.session = 0
@@ -90,6 +92,8 @@ class MemberDaemon:
         self._storage = storage
         self._source = source
         self._on_finished = on_finished
+        self._unpacking_of = unpacking_of
+        self._unpacking: dict[FileId, asyncio.Task[None]] = {}
         self._leaving = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._refused: dict[FileId, tuple[Manifest, bool]] = {}  # and whether its exchange has started
@@ -313,6 +317,26 @@ class MemberDaemon:
                 log.debug("%s: dropped from %s: %s", self.name, origin, reason)
 
     def _finish(self, file_id: FileId) -> None:
+        unpack = self._unpacking_of(file_id)
+        if unpack is None:
+            self._make_visible(file_id)
+        elif file_id not in self._unpacking:
+            task = asyncio.ensure_future(self._unpack(file_id, unpack))
+            self._unpacking[file_id] = task
+            task.add_done_callback(lambda _: self._unpacking.pop(file_id))
+
+    async def _unpack(self, file_id: FileId, unpack: Callable[[], None]) -> None:
+        """Unpacks a folder beside all else, as that takes a while, and makes it visible then."""
+        try:
+            await asyncio.to_thread(unpack)
+        except PspError as error:
+            log.error("%s: %s", self.name, error)
+            self._decline(self.session, file_id, str(error))
+        else:
+            if file_id in self.machine.downloads:
+                self._make_visible(file_id)
+
+    def _make_visible(self, file_id: FileId) -> None:
         name = self.machine.downloads[file_id].manifest.name
         try:
             self._storage.finish(file_id)

@@ -59,8 +59,8 @@ async def seed(
 
     Args:
         server: the control API's address.
-        path: the file.
-        name: what clients call it; the file's own name if None.
+        path: the file, or the folder.
+        name: what clients call it; its own name if None.
         client_count: clients to wait for, and shares to divide into; 0 for those that are there.
         hold_back: hold the exchange back at the seeded moment, until it is released.
         terms: how it is to be seeded. Where every holder answers each broadcast nobody is a last resort, and the
@@ -69,7 +69,7 @@ async def seed(
     Raises:
         PspError: it cannot be read, reached, or is refused.
     """
-    store = OriginalStore(path, path.name if name is None else name, blake3_digest)
+    store = OriginalStore(path, own_name(path) if name is None else name, blake3_digest)
     channel = open_channel(server)
     try:
         manifest = await asyncio.to_thread(
@@ -86,6 +86,21 @@ async def seed(
         store.close()
         await channel.close()
     return manifest.file_id
+
+
+def own_name(path: Path) -> str:
+    """A file's or folder's own name, however the way to it is written."""
+    return path.resolve().name if path.is_dir() else path.name
+
+
+def folder_digest(folder: Path) -> bytes:
+    """What is the same for two folders with the same in them, and for no others.
+
+    Raises:
+        PspError: it cannot be read, or could not be seeded.
+    """
+    with contextlib.closing(OriginalStore(folder, "folder", blake3_digest)) as store:
+        return store.build().file_id
 
 
 class _Seeding:

@@ -61,6 +61,7 @@ def manifest_to_pb(manifest: Manifest) -> pb.Manifest:
         block_digests=manifest.block_digests,
         share_count=manifest.share_count,
         cut_digests=manifest.cut_digests,
+        folder=manifest.is_folder,
     )
 
 
@@ -77,6 +78,7 @@ def manifest_from_pb(message: pb.Manifest, digest: Digest) -> Manifest:
         digest,
         message.share_count,
         message.cut_digests,
+        is_folder=message.folder,
     )
 
 
@@ -228,6 +230,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         cached_bytes_when_seeded=file.cached_bytes_when_seeded,
         held_back=file.held_back,
         seeded=file.seeded_at is not None,
+        folder=file.manifest.is_folder,
     )
     if with_clients:
         message.clients.extend(_file_client_to_pb(file, name) for name in clients)

@@ -4,6 +4,9 @@ Finished files are in the folder under their own names. Unfinished work is in it
 file: ``<id>.manifest``, ``<id>.part`` (the bytes, sparse), ``<id>.held`` (the journal of verified
 ranges), and ``<id>.done`` once it is finished. Besides: ``lock``, ``instance``, ``boot``.
 
+Of a folder it is its archive that is written, verified and, as ``<id>.tar``, sent to others. What is unpacked of it
+(``<id>.unpacked`` until it gets its name) is the user's from then on.
+
 The order of things is what makes a crash at any moment harmless. What is verified is saved, and only then
 entered in the journal; what cannot be verified by itself is saved, and verified from there once its unit is
 whole. A finished file gets its name, then its mark, and only then does the part lose its own.
@@ -14,14 +17,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import closing
 from enum import Enum, auto
 from itertools import count
 from pathlib import Path
 
-from pspd.core.manifest import STORE_FOLDER, Digest, FileId, Manifest
+from pspd.core.manifest import STORE_FOLDER, Digest, FileId, Manifest, ReadAt
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import FileSlice, Held, Written
 from pspd.errors import IntegrityError, StorageError
+from pspd.store.archive import FolderArchive, flush_tree, is_folder_of, remove_tree, unpack
 from pspd.store.folder import (
     boot_id,
     flush_file,
@@ -202,17 +207,21 @@ class DiskStore:
             raise IntegrityError(f"{part} was changed by somebody: verify it")
         if not file.intake.complete:
             raise IntegrityError(not_verified(manifest, file.intake.verified))
-        visible = self._folder / manifest.name
+        visible = self._finished_path(manifest)
         try:
             os.ftruncate(file.saved.fd, manifest.size_bytes)
             file.saved.see()
             state = os.fstat(file.saved.fd)
+            if manifest.is_folder:
+                self._require_unpacked(file)
             publish_file(part, visible)
         except FileExistsError:
             raise self._conflict(manifest) from None
         except OSError as error:
             raise failed("finish", visible, error) from None
         self._records.save_mark(manifest.file_id, _mark(manifest, state, self._boot))
+        if manifest.is_folder:
+            self._publish_folder(manifest)
         self._open_files.move(part, visible)
         file.saved = FileBytes(visible, _VISIBLE_FLAGS, self._open_files)
         file.saved.see()
@@ -224,8 +233,16 @@ class DiskStore:
 
         Say :meth:`flushed` when it has returned. It raises ``StorageError`` if the disk fails.
         """
-        path = self._file(file_id).saved.path
-        return lambda: flush_file(path)
+        file = self._file(file_id)
+        path, name = file.saved.path, self._visible_path(file.intake.manifest)
+        if not file.intake.manifest.is_folder:
+            return lambda: flush_file(path)
+
+        def flush() -> None:
+            flush_file(path)
+            flush_tree(name)
+
+        return flush
 
     def flushed(self, file_id: FileId) -> None:
         """A finished file is on the disk: unless it was changed, it need not be read again after the next boot.
@@ -237,7 +254,7 @@ class DiskStore:
         mark = self._records.mark(file_id)
         if self._lock_fd < 0 or file is None or mark is None or mark.boot_id != self._boot:
             return
-        state = plain_state(self._folder / mark.name)
+        state = plain_state(self._finished_path(file.intake.manifest))
         if state is not None and (state.st_size, state.st_mtime_ns) == (mark.size_bytes, mark.mtime_ns):
             self._records.save_mark(file_id, _mark(file.intake.manifest, state, ON_DISK))
 
@@ -264,6 +281,26 @@ class DiskStore:
         if verified is not None:
             self._files[file_id] = verified
 
+    def unpacking_of(self, file_id: FileId) -> Callable[[], None] | None:
+        """What unpacks a folder of which all is verified, so that :meth:`finish` need not; for any thread.
+
+        None for a file, and for a folder that is unpacked or finished. It raises as :func:`unpack`.
+        """
+        file = self._file(file_id)
+        place, unpacked = self._records.path(file_id, "unpacking"), self._records.path(file_id, "unpacked")
+        if not file.intake.manifest.is_folder or file.place is not _Place.PART or unpacked.exists():
+            return None
+        part = file.saved.path
+
+        def unpack_whole() -> None:
+            unpack(part, place)
+            try:
+                os.rename(place, unpacked)
+            except OSError as error:
+                raise failed("unpack", unpacked, error) from None
+
+        return unpack_whole
+
     def discard(self, file_id: FileId) -> None:
         """See ``Storage.discard``.
 
@@ -274,7 +311,7 @@ class DiskStore:
         if file is not None:
             self._open_files.close(file.saved.path)
             self._remove_work(file_id)
-            self._records.remove(file_id, "done", "manifest")
+            self._records.remove(file_id, "tar", "done", "manifest")
 
     def close(self) -> None:
         """Closes all files and gives the folder free; idempotent. Writes nothing: a crash loses no more."""
@@ -285,9 +322,10 @@ class DiskStore:
 
     def _require_room(self, manifest: Manifest) -> None:
         others = (file.intake.manifest for file_id, file in self._files.items() if file_id != manifest.file_id)
-        used_bytes = sum(other.size_bytes for other in others)
-        if self._max_bytes is not None and used_bytes + manifest.size_bytes > self._max_bytes:
-            raise StorageError(over_quota(manifest, self._max_bytes - used_bytes, self._max_bytes))
+        used_bytes = sum(map(_disk_bytes, others))
+        needed_bytes = _disk_bytes(manifest)
+        if self._max_bytes is not None and used_bytes + needed_bytes > self._max_bytes:
+            raise StorageError(over_quota(manifest, needed_bytes, self._max_bytes - used_bytes, self._max_bytes))
 
     def _file(self, file_id: FileId) -> _File:
         try:
@@ -309,6 +347,9 @@ class DiskStore:
             else:
                 if file is not None:
                     self._files[manifest.file_id] = file
+        for path in self._work.glob("*.unpack*"):
+            if not self._same_boot or path.stem not in {file_id.hex() for file_id in seen}:
+                remove_tree(path)
         if all_taken_up and not self._same_boot:
             # Everything was verified again: from here on the journals can be trusted, those that are left.
             self._records.remove_strays("held", seen)
@@ -317,14 +358,16 @@ class DiskStore:
 
     def _finished(self, manifest: Manifest, mark: Mark) -> _File | None:
         """A file that was finished, as far as it is still what it was; None if nothing of it is left."""
-        visible = self._folder / manifest.name
+        visible = self._finished_path(manifest)
         state = plain_state(visible)
+        if manifest.is_folder and not os.path.lexists(self._visible_path(manifest)):
+            state = None
         if state is None and self._records.path(manifest.file_id, "part").exists():
             return self._resumed(manifest)
         self._remove_work(manifest.file_id)
         if state is None:
-            _LOG.warning("%s was removed, and is forgotten", visible)
-            self._records.remove(manifest.file_id, "done", "manifest")
+            _LOG.warning("%s was removed, and is forgotten", self._visible_path(manifest))
+            self._records.remove(manifest.file_id, "tar", "done", "manifest")
             return None
         file = self._visible_file(manifest)
         unchanged = (state.st_size, state.st_mtime_ns) == (mark.size_bytes, mark.mtime_ns)
@@ -332,10 +375,13 @@ class DiskStore:
             file.intake.take_up(RangeSet([Range(0, manifest.chunk_count)]), ())
             return file
         file.intake.verify_all()
-        if file.intake.complete and state.st_size == manifest.size_bytes:
+        is_torn = _may_be_torn(mark, self._boot) and not self._is_unpacked(manifest)
+        if file.intake.complete and state.st_size == manifest.size_bytes and not is_torn:
             boot = ON_DISK if unchanged else self._boot
             self._records.save_mark(manifest.file_id, _mark(manifest, state, boot))
             return file
+        if manifest.is_folder:
+            return self._taken_back(file, set_aside=is_torn)
         if self._went_down_with(manifest.file_id, mark, state):
             return self._taken_back(file)
         _LOG.warning("%s was changed, and is no longer complete", visible)
@@ -347,33 +393,42 @@ class DiskStore:
 
         Whoever changes, replaces or restores a file gives it a later time of change; only the machine does not.
         """
-        if mark is None or mark.boot_id in (ON_DISK, UNVERIFIED, self._boot):
+        if mark is None or not _may_be_torn(mark, self._boot):
             return False
         return state.st_ctime_ns <= self._records.marked_at(file_id) + _MARKING_NS
 
-    def _taken_back(self, damaged: _File) -> _File:
+    def _taken_back(self, damaged: _File, *, set_aside: bool = True) -> _File:
         """A finished file whose bytes had not reached the disk when the machine went down: it is to be written again.
 
         What is right of it is copied; the rest is fetched. Under its own name it would be taken for the file, so it
         is set aside, and left to the user: nothing is ever removed that might be theirs.
         """
-        manifest, visible = damaged.intake.manifest, damaged.saved.path
+        manifest, visible = damaged.intake.manifest, self._visible_path(damaged.intake.manifest)
+        file = self._resumed(manifest, begun=True)
+        self._copy(damaged.intake.verified, damaged.saved.read_at, file)
+        self._open_files.close(damaged.saved.path)
+        if set_aside:
+            self._set_aside(visible)
+        self._records.remove(manifest.file_id, "tar", "done")
+        return file
+
+    def _set_aside(self, visible: Path) -> None:
         numbered = (visible.with_name(f"{visible.name}.damaged-{number}") for number in count(1))
         aside = next(path for path in numbered if not os.path.lexists(path))
         _LOG.warning("%s had not reached the disk whole: it is fetched again, and is now %s", visible, aside.name)
-        file = self._resumed(manifest, begun=True)
-        for start, stop in damaged.intake.verified:
-            for first in range(start, stop, _COPIED_CHUNKS):
-                last = min(first + _COPIED_CHUNKS, stop)
-                data = memoryview(damaged.saved.read_at(*manifest.byte_span(first, last)))
-                file.journal.append(file.intake.write(first, last, data).verified)
-        self._open_files.close(visible)
         try:
             os.rename(visible, aside)
         except OSError as error:
             raise failed("set aside", visible, error) from None
-        self._records.remove(manifest.file_id, "done")
-        return file
+
+    @staticmethod
+    def _copy(ranges: RangeSet, read_at: ReadAt, file: _File) -> None:
+        """Takes chunks in from somewhere else on this disk, as if they had been delivered."""
+        for start, stop in ranges:
+            for first in range(start, stop, _COPIED_CHUNKS):
+                last = min(first + _COPIED_CHUNKS, stop)
+                data = memoryview(read_at(*file.intake.manifest.byte_span(first, last)))
+                file.journal.append(file.intake.write(first, last, data).verified)
 
     def _resumed(self, manifest: Manifest, *, begun: bool = False) -> _File:
         """A file that is to be written, with whatever is there of it; ``begun`` keeps a mark that is still good."""
@@ -394,7 +449,7 @@ class DiskStore:
             file.intake.take_up(RangeSet(), journalled)
         if not flawless or not in_order or file.intake.verified != journalled:
             journal.rewrite(file.intake.verified)
-        visible = self._folder / manifest.name
+        visible = self._finished_path(manifest)
         if not file.intake.complete and is_same_file(visible, part.path):
             remove_file(visible)  # the machine went down between the name and the bytes
         part.see()
@@ -406,9 +461,11 @@ class DiskStore:
         Raises:
             StorageError: it is another file.
         """
-        visible, part = self._folder / manifest.name, self._records.path(manifest.file_id, "part")
+        visible, part = self._visible_path(manifest), self._records.path(manifest.file_id, "part")
         if not os.path.lexists(visible) or is_same_file(visible, part):
             return None
+        if manifest.is_folder:
+            return self._adopted_folder(manifest)
         state = plain_state(visible)
         if state is not None and state.st_size == manifest.size_bytes:
             file = self._visible_file(manifest)
@@ -426,8 +483,62 @@ class DiskStore:
             return self._taken_back(damaged)
         raise self._conflict(manifest)
 
+    def _adopted_folder(self, manifest: Manifest) -> _File:
+        """A folder of that name that is the very same: its archive is read out of it, and need not be fetched."""
+        if not self._is_unpacked(manifest):
+            mark = self._records.mark(manifest.file_id)
+            if mark is None or not _may_be_torn(mark, self._boot):
+                raise self._conflict(manifest)
+            damaged = self._visible_file(manifest)
+            damaged.intake.verify_all()
+            self._records.save_manifest(manifest)
+            return self._taken_back(damaged)
+        self._require_room(manifest)
+        self._records.save_manifest(manifest)
+        self._records.remove(manifest.file_id, "tar")
+        file = self._resumed(manifest)
+        with closing(FolderArchive(self._visible_path(manifest))) as archive:
+            self._copy(file.intake.missing(), archive.read_at, file)
+        return file
+
+    def _is_unpacked(self, manifest: Manifest) -> bool:
+        """Whether a folder is under its name, just as its archive says; a file always is."""
+        return not manifest.is_folder or is_folder_of(manifest, self._visible_path(manifest), self._digest)
+
+    def _require_unpacked(self, file: _File) -> None:
+        """Unpacks a folder, if that was not done yet, and makes sure that its name is not another's."""
+        if os.path.lexists(self._visible_path(file.intake.manifest)):
+            if not self._is_unpacked(file.intake.manifest):
+                raise self._conflict(file.intake.manifest)
+            return
+        unpack_whole = self.unpacking_of(file.intake.manifest.file_id)
+        if unpack_whole is not None:
+            unpack_whole()
+
+    def _publish_folder(self, manifest: Manifest) -> None:
+        """Gives what is unpacked its name (R10), unless it has it already.
+
+        The mark is there by then: should the machine go down now, it tells that what bears the name is ours.
+        """
+        visible = self._visible_path(manifest)
+        if os.path.lexists(visible):
+            return
+        try:
+            os.rename(self._records.path(manifest.file_id, "unpacked"), visible)
+        except OSError as error:
+            self._records.remove(manifest.file_id, "done")
+            raise failed("finish", visible, error) from None
+
+    def _visible_path(self, manifest: Manifest) -> Path:
+        """Where the user finds it."""
+        return self._folder / manifest.name
+
+    def _finished_path(self, manifest: Manifest) -> Path:
+        """Where the bytes are that are sent to others, once it is finished."""
+        return self._records.path(manifest.file_id, "tar") if manifest.is_folder else self._visible_path(manifest)
+
     def _visible_file(self, manifest: Manifest) -> _File:
-        saved = FileBytes(self._folder / manifest.name, _VISIBLE_FLAGS, self._open_files)
+        saved = FileBytes(self._finished_path(manifest), _VISIBLE_FLAGS, self._open_files)
         # Who has put another file there may have left us with the old one's descriptor.
         self._open_files.close(saved.path)
         saved.see()
@@ -448,6 +559,18 @@ class DiskStore:
         for suffix in ("part", "held"):
             self._open_files.close(self._records.path(file_id, suffix))
             self._records.remove(file_id, suffix)
+        for suffix in ("unpacked", "unpacking"):
+            remove_tree(self._records.path(file_id, suffix))
+
+
+def _disk_bytes(manifest: Manifest) -> int:
+    """What it takes of the disk: of a folder there are its archive and what is unpacked of it."""
+    return manifest.size_bytes * (2 if manifest.is_folder else 1)
+
+
+def _may_be_torn(mark: Mark, boot: str) -> bool:
+    """Whether what was marked as finished may not have reached the disk when the machine went down."""
+    return mark.boot_id not in (ON_DISK, UNVERIFIED, boot)
 
 
 def _mark(manifest: Manifest, state: os.stat_result, boot: str) -> Mark:

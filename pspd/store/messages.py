@@ -33,15 +33,20 @@ def failed(action: str, path: Path, error: OSError) -> StorageError:
     return StorageError(f"cannot {action} {path}: {why}: {advice}")
 
 
+def changed(path: Path) -> StorageError:
+    """What a source reads was changed since it was opened."""
+    return StorageError(f"{path} was changed while it was read: seed it again when it is at rest")
+
+
 def name_conflict(name: str, where: Path | str) -> str:
     """Another file bears the name; it is the user's and never overwritten."""
     return f"another file named {name!r} is in {where}: move it away, then this one can be finished"
 
 
-def over_quota(manifest: Manifest, left_bytes: int, max_bytes: int) -> str:
+def over_quota(manifest: Manifest, needed_bytes: int, left_bytes: int, max_bytes: int) -> str:
     """A file is more than the client may take."""
     return (
-        f"{manifest.name!r} is {manifest.size_bytes} bytes, and of --max-bytes {max_bytes} only {max(0, left_bytes)}"
+        f"{manifest.name!r} needs {needed_bytes} bytes, and of --max-bytes {max_bytes} only {max(0, left_bytes)}"
         " are left: raise it, or remove other files from the network"
     )
 

@@ -1,4 +1,4 @@
-"""A source's read-only view of the file that it seeds."""
+"""A source's read-only view of the file, or the folder, that it seeds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from pspd.core.manifest import Digest, FileId, Manifest, validate_name
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import FileSlice, Held, Written
-from pspd.errors import BadArgument, InternalError, StorageError
-from pspd.store.messages import failed, not_begun
+from pspd.errors import BadArgument, InternalError
+from pspd.store.archive import FolderArchive
+from pspd.store.messages import changed, failed, not_begun
 
 Progress = Callable[[int], None]
 """Is told how many bytes are read so far."""
@@ -19,41 +21,117 @@ Progress = Callable[[int], None]
 _PROGRESS_STEP_BYTES = 16 * 1024 * 1024
 
 
+class Original(Protocol):
+    """What a source reads. Who notices that it was changed since it was opened raises ``StorageError``."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes there are."""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Bytes of it."""
+
+    def payload(self, offset: int, length: int) -> FileSlice | memoryview:
+        """Bytes of it, to be sent. A descriptor is good until :meth:`close`."""
+
+    def require_untouched(self) -> None:
+        """Looks whether what is open is as it was, if that costs next to nothing."""
+
+    def require_unchanged(self) -> None:
+        """Looks whether it is as it was when it was opened, and still in its place."""
+
+    def close(self) -> None:
+        """Closes what is open; idempotent."""
+
+
+class PlainOriginal:
+    """One file, read through one descriptor: it may be replaced meanwhile, and is still served as it was."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens it.
+
+        Raises:
+            BadArgument: it is not a plain file.
+            StorageError: it cannot be read.
+        """
+        self._path = path
+        try:
+            # Without O_NONBLOCK the opening of a named pipe would wait for its writer, perhaps forever.
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise failed("read", path, error) from None
+        self._opened = os.fstat(self._fd)
+        if not stat.S_ISREG(self._opened.st_mode):
+            os.close(self._fd)
+            raise BadArgument(f"cannot seed {path}: it is not a plain file: give one")
+
+    @property
+    def size_bytes(self) -> int:
+        """The file's size when it was opened."""
+        return self._opened.st_size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See ``Original.read_at``."""
+        try:
+            data = os.pread(self._fd, length, offset)
+        except OSError as error:
+            raise failed("read", self._path, error) from None
+        if len(data) != length:
+            raise changed(self._path)
+        return data
+
+    def payload(self, offset: int, length: int) -> FileSlice:
+        """See ``Original.payload``."""
+        return FileSlice(self._fd, offset, length)
+
+    def require_unchanged(self) -> None:
+        """See ``Original.require_unchanged``."""
+        try:
+            now = os.stat(self._path)
+        except OSError:
+            raise changed(self._path) from None
+        if (now.st_dev, now.st_ino) != (self._opened.st_dev, self._opened.st_ino):
+            raise changed(self._path)
+        self.require_untouched()
+
+    def require_untouched(self) -> None:
+        """See ``Original.require_untouched``."""
+        now = os.fstat(self._fd)
+        if (now.st_size, now.st_mtime_ns) != (self._opened.st_size, self._opened.st_mtime_ns):
+            raise changed(self._path)
+
+    def close(self) -> None:
+        """See ``Original.close``."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
 class OriginalStore:
     """Implements ``pspd.core.storage.Storage`` for a source: it holds everything and wants nothing.
 
-    The order is: open it, :meth:`build`, :meth:`divided` once the shares are known, then serve. All
-    reading goes through one descriptor, so a file that is replaced meanwhile is still served as it was;
-    one that is changed in place is refused.
+    The order is: open it, :meth:`build`, :meth:`divided` once the shares are known, then serve.
     """
 
     def __init__(self, path: Path, name: str, digest: Digest) -> None:
-        """Opens the file.
+        """Opens the file or the folder.
 
         Raises:
-            BadName: the file may not be distributed under this name.
-            BadArgument: it is not a plain file.
+            BadName: it may not be distributed under this name.
+            BadArgument: it is neither, or something in the folder is neither.
             StorageError: it cannot be read.
         """
         self._path = path
         self._name = validate_name(name)
         self._digest = digest
         self._manifest: Manifest | None = None
-        try:
-            # Without O_NONBLOCK the opening of a named pipe would wait for its writer, perhaps forever.
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise failed("read", path, error) from None
-        opened = os.fstat(self._fd)
-        if not stat.S_ISREG(opened.st_mode):
-            os.close(self._fd)
-            raise BadArgument(f"cannot seed {path}: it is not a plain file: give one")
-        self._opened = opened
+        self._is_folder = path.is_dir()
+        self._original: Original = FolderArchive(path) if self._is_folder else PlainOriginal(path)
 
     @property
     def size_bytes(self) -> int:
-        """The file's size when it was opened."""
-        return self._opened.st_size
+        """How many bytes are to be read."""
+        return self._original.size_bytes
 
     def build(self, progress: Progress | None = None) -> Manifest:
         """Reads the whole file once and makes its manifest, not yet divided.
@@ -72,11 +150,10 @@ class OriginalStore:
             if progress is not None and offset - told_bytes >= _PROGRESS_STEP_BYTES:
                 told_bytes = offset
                 progress(offset)
-            return self._read_at(offset, length)
+            return self._original.read_at(offset, length)
 
-        manifest = Manifest.build(self._name, self.size_bytes, read_at, self._digest)
-        self._refuse_if_replaced()
-        self._refuse_if_changed()
+        manifest = Manifest.build(self._name, self.size_bytes, read_at, self._digest, is_folder=self._is_folder)
+        self._original.require_unchanged()
         if progress is not None:
             progress(self.size_bytes)
         self._manifest = manifest
@@ -88,8 +165,8 @@ class OriginalStore:
         Raises:
             StorageError: the file cannot be read, or was changed meanwhile.
         """
-        divided = self._built().divided(share_count, self._read_at, self._digest)
-        self._refuse_if_changed()
+        divided = self._built().divided(share_count, self._original.read_at, self._digest)
+        self._original.require_untouched()
         self._manifest = divided
         return divided
 
@@ -111,7 +188,7 @@ class OriginalStore:
         """Never: a source wants nothing."""
         raise InternalError(f"chunks [{start}, {stop}) of {file_id.hex()} came to its source, which asked for none")
 
-    def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice:
+    def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice | memoryview:
         """See ``Storage.payload``. The descriptor is good until :meth:`close`.
 
         Raises:
@@ -120,8 +197,8 @@ class OriginalStore:
         manifest = self._own(file_id)
         if not 0 <= start < stop <= manifest.chunk_count:
             raise InternalError(f"no chunks [{start}, {stop}) in a file of {manifest.chunk_count} chunks")
-        self._refuse_if_changed()
-        return FileSlice(self._fd, *manifest.byte_span(start, stop))
+        self._original.require_untouched()
+        return self._original.payload(*manifest.byte_span(start, stop))
 
     def missing(self, file_id: FileId) -> RangeSet:
         """Nothing."""
@@ -142,16 +219,14 @@ class OriginalStore:
             StorageError: the file was changed since it was opened, or cannot be read.
         """
         manifest = self._own(file_id)
-        self._refuse_if_changed()
-        read = Manifest.build(manifest.name, manifest.size_bytes, self._read_at, self._digest)
+        self._original.require_untouched()
+        read = Manifest.build(manifest.name, manifest.size_bytes, self._original.read_at, self._digest)
         if read.block_digests != manifest.block_digests:
-            raise self._changed()
+            raise changed(self._path)
 
     def close(self) -> None:
-        """Closes the file; idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Closes what is open; idempotent."""
+        self._original.close()
 
     def _built(self) -> Manifest:
         if self._manifest is None:
@@ -166,28 +241,3 @@ class OriginalStore:
 
     def _held(self) -> Held:
         return Held(RangeSet([Range(0, self._built().chunk_count)]), complete=True)
-
-    def _read_at(self, offset: int, length: int) -> bytes:
-        try:
-            data = os.pread(self._fd, length, offset)
-        except OSError as error:
-            raise failed("read", self._path, error) from None
-        if len(data) != length:
-            raise self._changed()
-        return data
-
-    def _refuse_if_changed(self) -> None:
-        now = os.fstat(self._fd)
-        if (now.st_size, now.st_mtime_ns) != (self._opened.st_size, self._opened.st_mtime_ns):
-            raise self._changed()
-
-    def _refuse_if_replaced(self) -> None:
-        try:
-            now = os.stat(self._path)
-        except OSError:
-            raise self._changed() from None
-        if (now.st_dev, now.st_ino) != (self._opened.st_dev, self._opened.st_ino):
-            raise self._changed()
-
-    def _changed(self) -> StorageError:
-        return StorageError(f"{self._path} was changed while it was read: seed it again when it is at rest")

@@ -1,7 +1,8 @@
 """What a store writes down about a file: its manifest, and that it was finished.
 
-A manifest's record is, big-endian: magic (8 bytes), size in bytes (u64), share count (u32), the lengths
-(u32 each) of what follows, then name, block digests and cut digests, and the CRC-32 (u32) of it all.
+A manifest's record is, big-endian: magic (8 bytes, another for a folder's), size in bytes (u64), share
+count (u32), the lengths (u32 each) of what follows, then name, block digests and cut digests, and the CRC-32 (u32) of
+it all.
 A mark is one JSON object.
 """
 
@@ -29,6 +30,7 @@ TORN = "torn"
 _LOG = logging.getLogger(__name__)
 
 _MAGIC = b"pspmani1"
+_FOLDER_MAGIC = b"pspfold1"
 _HEADER = struct.Struct(">8sQIIII")
 _CHECKSUM = struct.Struct(">I")
 
@@ -38,7 +40,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
     name = manifest.name.encode("utf-8")
     blocks, cuts = manifest.block_digests, manifest.cut_digests
     sizes = len(name), len(blocks), len(cuts)
-    header = _HEADER.pack(_MAGIC, manifest.size_bytes, manifest.share_count, *sizes)
+    magic = _FOLDER_MAGIC if manifest.is_folder else _MAGIC
+    header = _HEADER.pack(magic, manifest.size_bytes, manifest.share_count, *sizes)
     record = b"".join((header, name, blocks, cuts))
     return record + _CHECKSUM.pack(zlib.crc32(record))
 
@@ -56,11 +59,11 @@ def decode_manifest(record: bytes, digest: Digest) -> Manifest:
     magic, size_bytes, share_count, name_bytes, blocks_bytes, cuts_bytes = _HEADER.unpack_from(body)
     blocks_start = _HEADER.size + name_bytes
     cuts_start = blocks_start + blocks_bytes
-    if magic != _MAGIC or cuts_start + cuts_bytes != len(body):
+    if magic not in (_MAGIC, _FOLDER_MAGIC) or cuts_start + cuts_bytes != len(body):
         raise ValueError("a foreign record")
     name = body[_HEADER.size : blocks_start].decode("utf-8")
     blocks, cuts = body[blocks_start:cuts_start], body[cuts_start:]
-    return Manifest.parse(name, size_bytes, blocks, digest, share_count, cuts)
+    return Manifest.parse(name, size_bytes, blocks, digest, share_count, cuts, is_folder=magic == _FOLDER_MAGIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ class Records:
         self._digest = digest
 
     def path(self, file_id: FileId, suffix: str) -> Path:
-        """Where something of a file is kept: its ``manifest``, ``part``, ``held`` or ``done``."""
+        """Where something of a file is kept: its ``manifest``, ``part``, ``held``, ``done``, or what a folder needs."""
         return self._work / f"{file_id.hex()}.{suffix}"
 
     def manifests(self) -> Iterator[Manifest]:

@@ -51,18 +51,20 @@ class ChunkRange(_message.Message):
     def __init__(self, start: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("name", "size_bytes", "block_digests", "share_count", "cut_digests")
+    __slots__ = ("name", "size_bytes", "block_digests", "share_count", "cut_digests", "folder")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     BLOCK_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     SHARE_COUNT_FIELD_NUMBER: _ClassVar[int]
     CUT_DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
     name: str
     size_bytes: int
     block_digests: bytes
     share_count: int
     cut_digests: bytes
-    def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., block_digests: _Optional[bytes] = ..., share_count: _Optional[int] = ..., cut_digests: _Optional[bytes] = ...) -> None: ...
+    folder: bool
+    def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., block_digests: _Optional[bytes] = ..., share_count: _Optional[int] = ..., cut_digests: _Optional[bytes] = ..., folder: _Optional[bool] = ...) -> None: ...
 
 class Holding(_message.Message):
     __slots__ = ("file_id", "ranges", "complete")
@@ -187,7 +189,7 @@ class FileClient(_message.Message):
     def __init__(self, name: _Optional[str] = ..., held_chunk_count: _Optional[int] = ..., complete: _Optional[bool] = ..., share_chunk_count: _Optional[int] = ..., held_ranges: _Optional[_Iterable[_Union[ChunkRange, _Mapping]]] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class File(_message.Message):
-    __slots__ = ("file_id", "name", "size_bytes", "chunk_count", "state", "client_count", "complete_client_count", "min_holder_count", "missing_ranges", "traffic", "clients", "seeding_seconds", "exchange_seconds", "cached_bytes", "cached_bytes_when_seeded", "held_back", "seeded")
+    __slots__ = ("file_id", "name", "size_bytes", "chunk_count", "state", "client_count", "complete_client_count", "min_holder_count", "missing_ranges", "traffic", "clients", "seeding_seconds", "exchange_seconds", "cached_bytes", "cached_bytes_when_seeded", "held_back", "seeded", "folder")
     FILE_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -205,6 +207,7 @@ class File(_message.Message):
     CACHED_BYTES_WHEN_SEEDED_FIELD_NUMBER: _ClassVar[int]
     HELD_BACK_FIELD_NUMBER: _ClassVar[int]
     SEEDED_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
     file_id: bytes
     name: str
     size_bytes: int
@@ -222,4 +225,5 @@ class File(_message.Message):
     cached_bytes_when_seeded: int
     held_back: bool
     seeded: bool
-    def __init__(self, file_id: _Optional[bytes] = ..., name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., chunk_count: _Optional[int] = ..., state: _Optional[_Union[FileState, str]] = ..., client_count: _Optional[int] = ..., complete_client_count: _Optional[int] = ..., min_holder_count: _Optional[int] = ..., missing_ranges: _Optional[_Iterable[_Union[MissingRange, _Mapping]]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., clients: _Optional[_Iterable[_Union[FileClient, _Mapping]]] = ..., seeding_seconds: _Optional[float] = ..., exchange_seconds: _Optional[float] = ..., cached_bytes: _Optional[int] = ..., cached_bytes_when_seeded: _Optional[int] = ..., held_back: _Optional[bool] = ..., seeded: _Optional[bool] = ...) -> None: ...
+    folder: bool
+    def __init__(self, file_id: _Optional[bytes] = ..., name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., chunk_count: _Optional[int] = ..., state: _Optional[_Union[FileState, str]] = ..., client_count: _Optional[int] = ..., complete_client_count: _Optional[int] = ..., min_holder_count: _Optional[int] = ..., missing_ranges: _Optional[_Iterable[_Union[MissingRange, _Mapping]]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., clients: _Optional[_Iterable[_Union[FileClient, _Mapping]]] = ..., seeding_seconds: _Optional[float] = ..., exchange_seconds: _Optional[float] = ..., cached_bytes: _Optional[int] = ..., cached_bytes_when_seeded: _Optional[int] = ..., held_back: _Optional[bool] = ..., seeded: _Optional[bool] = ..., folder: _Optional[bool] = ...) -> None: ...

@@ -88,7 +88,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         random_file(folder / "full" / "client-0" / "big.iso", 5000)
         (folder / "folder").mkdir()
         (folder / "psp.toml").write_text("colour = 1\n")
-        os.mkfifo(folder / "pipe")
+        for path in (folder / "pipe", folder / "folder" / "pipe"):
+            os.mkfifo(path)
         made.ctl("context", "add", "lab", made.address)
         yield Scene(made, server)
 

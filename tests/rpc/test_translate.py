@@ -50,6 +50,12 @@ class TestManifest:
         message = over_the_wire(translate.manifest_to_pb(manifest))
         assert translate.manifest_from_pb(message, blake3_digest) == manifest
 
+    def test_a_folders_comes_back_as_one(self) -> None:
+        manifest = Manifest.parse("data", 0, b"", blake3_digest, is_folder=True)
+        message = over_the_wire(translate.manifest_to_pb(manifest))
+        assert translate.manifest_from_pb(message, blake3_digest) == manifest
+        assert manifest.file_id != Manifest.parse("data", 0, b"", blake3_digest).file_id
+
     def test_is_not_believed_its_id(self) -> None:
         """The id is worked out anew: it is no field of the message."""
         assert "file_id" not in pb.Manifest.DESCRIPTOR.fields_by_name

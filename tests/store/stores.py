@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import FileSlice, Held, Written
+from pspd.store.archive import FolderArchive
 from pspd.store.digests import blake3_digest
 from pspd.store.disk import DiskStore
 from pspd.store.memory import MemoryStore
@@ -47,6 +50,23 @@ class Sample:
         return memoryview(self.data)[start * CHUNK_BYTES : stop * CHUNK_BYTES]
 
 
+class FolderSample(Sample):
+    """A folder: its archive, and the manifest of that."""
+
+    def __init__(self, name: str = "folder", share_count: int = 0) -> None:
+        with tempfile.TemporaryDirectory() as place:
+            self.data = archived(filled_folder(Path(place) / name))
+        self.manifest = Manifest.build(name, len(self.data), self.read_at, blake3_digest, is_folder=True)
+        if share_count:
+            self.manifest = self.divided(share_count)
+
+
+def archived(folder: Path) -> bytes:
+    """All of a folder's archive."""
+    with closing(FolderArchive(folder)) as found:
+        return found.read_at(0, found.size_bytes)
+
+
 def in_steps(sample: Sample, step_chunks: int) -> list[Range]:
     """The whole file in runs of a few chunks."""
     last = sample.manifest.chunk_count
@@ -64,7 +84,7 @@ class Bench(ABC):
 
     @abstractmethod
     def visible(self) -> dict[str, bytes]:
-        """Every finished file."""
+        """Every finished file, and the archive of every finished folder."""
 
     @abstractmethod
     def alter(self, sample: Sample, offset: int) -> None:
@@ -133,7 +153,8 @@ class DiskBench(Bench):
         (self.folder / name).write_bytes(data)
 
     def visible(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.folder.iterdir() if path != self.work}
+        paths = [path for path in self.folder.iterdir() if path != self.work]
+        return {path.name: archived(path) if path.is_dir() else path.read_bytes() for path in paths}
 
     def alter(self, sample: Sample, offset: int) -> None:
         alter_byte(self.path(sample, "part"), offset)
@@ -157,3 +178,25 @@ def error_of(code: int) -> Callable[..., int]:
         raise OSError(code, os.strerror(code))
 
     return fail
+
+
+def filled_folder(folder: Path) -> Path:
+    """A folder with some of everything that can be in one."""
+    (folder / "sub" / "deep").mkdir(parents=True)
+    (folder / "empty").mkdir(mode=0o555)
+    (folder / "sub" / "a.bin").write_bytes(random.Random(7).randbytes(200_000))
+    (folder / "sub" / "nothing").touch()
+    (folder / "run.sh").write_bytes(b"#!/bin/sh\n")
+    (folder / "run.sh").chmod(0o750)
+    (folder / "sub" / "deep" / "link").symlink_to("../a.bin")
+    (folder / "dangling").symlink_to("sub/later")
+    return folder
+
+
+def seen_in(folder: Path) -> dict[str, tuple[int, bytes | str]]:
+    """All that is in a folder, by path: its mode, and its bytes or where it leads; a folder has neither."""
+    found: dict[str, tuple[int, bytes | str]] = {}
+    for path in folder.rglob("*"):
+        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else ""
+        found[str(path.relative_to(folder))] = path.lstat().st_mode, content
+    return found

@@ -10,10 +10,11 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -21,7 +22,7 @@ import pspd.store.disk
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import FileSlice, Held
 from pspd.errors import StorageError
-from tests.store.stores import MIB, DiskBench, Sample
+from tests.store.stores import MIB, DiskBench, FolderSample, Sample
 
 STEPS_MAX = 1000
 
@@ -66,12 +67,23 @@ class Disk:
     def opens(self, open_file: Callable[..., int]) -> Callable[..., int]:
         """An opening, which may make the file."""
 
-        def opened(path: Path, flags: int, *mode: int) -> int:
+        def opened(path: Path, flags: int, *mode: int, **more: Any) -> int:
             if flags & os.O_CREAT and not os.path.lexists(path) and self._step():
                 raise Cut
-            return open_file(path, flags, *mode)
+            return open_file(path, flags, *mode, **more)
 
         return opened
+
+    def copies(self, copy: Callable[..., None]) -> Callable[..., None]:
+        """A file that is unpacked, which may not be."""
+
+        def copied(source: IO[bytes], target: IO[bytes], *rest: Any) -> None:
+            self.unflushed.add(os.fstat(target.fileno()).st_ino)
+            if self._step():
+                raise Cut
+            copy(source, target, *rest)
+
+        return copied
 
     def flushes(self, flush: Callable[[int], None]) -> Callable[[int], None]:
         def flushed(fd: int) -> None:
@@ -97,7 +109,8 @@ def cut_after(steps: int) -> Iterator[Disk]:
         patch.setattr(os, "pwrite", disk.writes(os.pwrite))
         patch.setattr(os, "write", disk.writes(os.write))
         patch.setattr(os, "fsync", disk.flushes(os.fsync))
-        for name in ("link", "rename", "replace", "unlink", "ftruncate"):
+        patch.setattr(tarfile, "copyfileobj", disk.copies(tarfile.copyfileobj))
+        for name in ("link", "rename", "replace", "unlink", "ftruncate", "mkdir", "symlink", "chmod", "rmdir"):
             patch.setattr(os, name, disk.changes(getattr(os, name)))
         patch.setattr(Path, "write_bytes", write_bytes)
         yield disk
@@ -107,7 +120,8 @@ SMALL = Sample(5000, name="small.bin")
 LARGE = Sample(2 * MIB + 3 * 1024 + 7, share_count=3, name="large.bin")
 EMPTY = Sample(0, name="empty.bin")
 DROPPED = Sample(3000, name="dropped.bin")
-SAMPLES = (SMALL, LARGE, EMPTY, DROPPED)
+FOLDER = FolderSample()
+SAMPLES = (SMALL, LARGE, EMPTY, DROPPED, FOLDER)
 
 
 def live(folder: Path) -> None:
@@ -127,6 +141,12 @@ def live(folder: Path) -> None:
         bench.write_parts(LARGE, [(500, 700), (1400, LARGE.manifest.chunk_count)])
         bench.store.verify(LARGE.file_id)
         bench.store.finish(LARGE.file_id)
+        bench.begin(FOLDER)
+        bench.write_all(FOLDER, step_chunks=100)
+        unpack = bench.store.unpacking_of(FOLDER.file_id)
+        assert unpack is not None
+        unpack()
+        bench.store.finish(FOLDER.file_id)
         bench.receive(EMPTY)
         bench.begin(DROPPED)
         bench.write(DROPPED, 0, 2)
@@ -134,6 +154,8 @@ def live(folder: Path) -> None:
         bench.store.discard(EMPTY.file_id)
         bench.restart()
         bench.store.verify(SMALL.file_id)
+        bench.store.flush_of(FOLDER.file_id)()
+        bench.store.flushed(FOLDER.file_id)
     finally:
         bench.store.close()
 

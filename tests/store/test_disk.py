@@ -466,7 +466,7 @@ class TestQuota:
         with closing(DiskStore(tmp_path, blake3_digest, max_bytes=10_000)) as store:
             store.begin(first.manifest)
             with pytest.raises(
-                StorageError, match=r"'b.bin' is 5000 bytes, and of --max-bytes 10000 only 4000 are left"
+                StorageError, match=r"'b.bin' needs 5000 bytes, and of --max-bytes 10000 only 4000 are left"
             ):
                 store.begin(large.manifest)
             assert set(store.known()) == {first.file_id}

@@ -210,7 +210,7 @@ class TestRefusals:
         with pytest.raises(StorageError, match=r"cannot read .*: No such file"):
             OriginalStore(tmp_path / "nothing", "a.bin", blake3_digest)
         with pytest.raises(BadArgument, match="not a plain file"):
-            OriginalStore(tmp_path, "a.bin", blake3_digest)
+            OriginalStore(Path(os.devnull), "a.bin", blake3_digest)
         os.mkfifo(tmp_path / "pipe")
         with pytest.raises(BadArgument, match="not a plain file"):
             OriginalStore(tmp_path / "pipe", "a.bin", blake3_digest)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pspd.errors import PspError
 from pspd.store.digests import blake3_digest
 from pspd.store.records import Mark, decode_manifest, encode_manifest
-from tests.store.stores import MIB, SIZES, Sample
+from tests.store.stores import MIB, SIZES, FolderSample, Sample
 
 
 class TestManifests:
@@ -19,6 +19,10 @@ class TestManifests:
     @pytest.mark.parametrize("size_bytes", SIZES)
     def test_are_read_as_they_were_written(self, size_bytes: int, share_count: int) -> None:
         manifest = Sample(size_bytes, share_count, name="ä b.bin").manifest
+        assert decode_manifest(encode_manifest(manifest), blake3_digest) == manifest
+
+    def test_of_folders_are_too(self) -> None:
+        manifest = FolderSample(share_count=3).manifest
         assert decode_manifest(encode_manifest(manifest), blake3_digest) == manifest
 
     @given(st.integers(0, 10_000), st.integers(1, 255))
