@@ -164,6 +164,7 @@ def server(
 @click.option(
     "--max-bytes", default=None, metavar="SIZE", help="Decline files that would take more of DIR, all together."
 )
+@click.option("--verify", is_flag=True, help="Read all files of before at the start, and fetch what is damaged.")
 @click.option("--first-index", type=Count(0), default=0, metavar="I", help="Where --count begins to number.")
 @click.option(
     "--connect-timeout",
@@ -180,6 +181,7 @@ def client(
     name: str | None,
     count: int | None,
     max_bytes: str | None,
+    verify: bool,
     first_index: int,
     connect_timeout: float,
     faults: str | None,
@@ -190,7 +192,7 @@ def client(
     """
     import socket
 
-    from pspd.daemon.client import plan_clients, run_clients
+    from pspd.daemon.client import Keeping, plan_clients, run_clients
     from pspd.net.faults import Faults
 
     if first_index and count is None:
@@ -198,8 +200,8 @@ def client(
     parse_address(server)
     plans = plan_clients(socket.gethostname() if name is None else name, folder, count, first_index)
     parsed = Faults.parse(faults) if faults else None
-    quota = None if max_bytes is None else parse_size(max_bytes)
-    _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, parsed, quota))
+    keeping = Keeping(None if max_bytes is None else parse_size(max_bytes), verify)
+    _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, parsed, keeping))
 
 
 @cli.command()

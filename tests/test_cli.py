@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from pspd import __version__
 from pspd.cli import CONNECT_SECONDS, cli, main
 from pspd.core.parameters import FAST_CACHE_CHUNKS, PROFILES, Order
-from pspd.daemon.client import ClientPlan
+from pspd.daemon.client import ClientPlan, Keeping
 from pspd.net.faults import Faults
 
 COMMANDS = sorted(cli.commands)
@@ -131,11 +131,13 @@ class TestDefaults:
 
     def test_of_a_client(self, pspd: Pspd, runs: Runs) -> None:
         assert pspd("client", "--name", "a") == (0, "")
-        assert runs.given == [("stopping", "127.0.0.1:7070", [ClientPlan("a", Path())], CONNECT_SECONDS, None, None)]
+        assert runs.given == [
+            ("stopping", "127.0.0.1:7070", [ClientPlan("a", Path())], CONNECT_SECONDS, None, Keeping())
+        ]
 
-    def test_the_most_that_a_client_takes_is_a_size(self, pspd: Pspd, runs: Runs) -> None:
-        assert pspd("client", "--max-bytes", "2MiB") == (0, "")
-        assert runs.given[0][5] == 2 << 20
+    def test_how_a_client_keeps_its_files(self, pspd: Pspd, runs: Runs) -> None:
+        assert pspd("client", "--max-bytes", "2MiB", "--verify") == (0, "")
+        assert runs.given[0][5] == Keeping(2 << 20, verifies=True)
 
     def test_a_client_is_named_after_its_host(self, pspd: Pspd, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("socket.gethostname", lambda: "this-host")

@@ -35,6 +35,19 @@ class ClientPlan:
     folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How clients keep their files.
+
+    Attributes:
+        max_bytes: how much of its folder a client takes at most; None for all that comes.
+        verifies: whether it reads all that is there at its start.
+    """
+
+    max_bytes: int | None = None
+    verifies: bool = False
+
+
 def plan_clients(name: str, folder: Path, count: int | None, first_index: int) -> list[ClientPlan]:
     """One client in ``folder`` itself, or ``count`` of them in folders below it, numbered."""
     if count is None:
@@ -49,7 +62,7 @@ async def run_clients(
     plans: list[ClientPlan],
     connect_seconds: float,
     faults: Faults | None,
-    max_bytes: int | None = None,
+    keeping: Keeping = Keeping(),
 ) -> None:
     """Runs clients until they are told to stop.
 
@@ -70,7 +83,7 @@ async def run_clients(
 
     try:
         for plan in plans:
-            members.append(_open(channel, server, plan, faults, max_bytes))
+            members.append(_open(channel, server, plan, faults, keeping))
         everyone = asyncio.gather(*(member.run(connect_seconds, on_joined) for member in members))
         await first_of(everyone, _leave_when(stopping, members))
     finally:
@@ -85,9 +98,9 @@ async def _leave_when(stopping: asyncio.Event, members: list[MemberDaemon]) -> N
 
 
 def _open(
-    channel: grpc.aio.Channel, server: str, plan: ClientPlan, faults: Faults | None, max_bytes: int | None
+    channel: grpc.aio.Channel, server: str, plan: ClientPlan, faults: Faults | None, keeping: Keeping
 ) -> MemberDaemon:
-    store = DiskStore(plan.folder, blake3_digest, max_bytes)
+    store = DiskStore(plan.folder, blake3_digest, keeping.max_bytes, verifies=keeping.verifies)
     return MemberDaemon(
         channel,
         server,

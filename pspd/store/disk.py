@@ -85,7 +85,7 @@ class DiskStore:
         instance_id: 16 random bytes that name this folder's client for good.
     """
 
-    def __init__(self, folder: Path, digest: Digest, max_bytes: int | None = None) -> None:
+    def __init__(self, folder: Path, digest: Digest, max_bytes: int | None = None, *, verifies: bool = False) -> None:
         """Takes the folder, makes it if need be, and reads what is there from before.
 
         After the machine was restarted, this verifies once the bytes that were written before; else
@@ -95,6 +95,7 @@ class DiskStore:
             folder: where files appear.
             digest: what manifests are made with.
             max_bytes: how large the network's files in the folder may be together; None for any size.
+            verifies: read all that is there, as if nothing were known of it.
 
         Raises:
             StorageError: the folder is another client's, or cannot be used.
@@ -103,6 +104,7 @@ class DiskStore:
         self._work = folder / STORE_FOLDER
         self._digest = digest
         self._max_bytes = max_bytes
+        self._verifies = verifies
         self._records = Records(self._work, digest)
         self._open_files = OpenFiles()
         self._files: dict[FileId, _File] = {}
@@ -114,7 +116,7 @@ class DiskStore:
         try:
             self.instance_id = instance_of(self._work / "instance")
             self._boot = boot_id()
-            self._same_boot = self._records.boot() == self._boot
+            self._same_boot = self._records.boot() == self._boot and not verifies
             self._load()
         except BaseException:
             self.close()
@@ -371,7 +373,7 @@ class DiskStore:
             return None
         file = self._visible_file(manifest)
         unchanged = (state.st_size, state.st_mtime_ns) == (mark.size_bytes, mark.mtime_ns)
-        if unchanged and mark.boot_id in (ON_DISK, self._boot):
+        if unchanged and mark.boot_id in (ON_DISK, self._boot) and not self._verifies:
             file.intake.take_up(RangeSet([Range(0, manifest.chunk_count)]), ())
             return file
         file.intake.verify_all()
@@ -382,7 +384,7 @@ class DiskStore:
             return file
         if manifest.is_folder:
             return self._taken_back(file, set_aside=is_torn)
-        if self._went_down_with(manifest.file_id, mark, state):
+        if self._went_down_with(manifest.file_id, mark, state) or (unchanged and self._verifies):
             return self._taken_back(file)
         _LOG.warning("%s was changed, and is no longer complete", visible)
         file.place = _Place.ALTERED
@@ -398,7 +400,7 @@ class DiskStore:
         return state.st_ctime_ns <= self._records.marked_at(file_id) + _MARKING_NS
 
     def _taken_back(self, damaged: _File, *, set_aside: bool = True) -> _File:
-        """A finished file whose bytes had not reached the disk when the machine went down: it is to be written again.
+        """A finished file of which the disk has not kept every byte, or never got: it is written again.
 
         What is right of it is copied; the rest is fetched. Under its own name it would be taken for the file, so it
         is set aside, and left to the user: nothing is ever removed that might be theirs.
@@ -415,7 +417,7 @@ class DiskStore:
     def _set_aside(self, visible: Path) -> None:
         numbered = (visible.with_name(f"{visible.name}.damaged-{number}") for number in count(1))
         aside = next(path for path in numbered if not os.path.lexists(path))
-        _LOG.warning("%s had not reached the disk whole: it is fetched again, and is now %s", visible, aside.name)
+        _LOG.warning("%s was damaged on the disk: it is fetched again, and is now %s", visible, aside.name)
         try:
             os.rename(visible, aside)
         except OSError as error:

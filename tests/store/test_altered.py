@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from pspd.core.ranges import RangeSet
 from pspd.core.storage import Held
 from pspd.errors import IntegrityError, StorageError
+from pspd.store.digests import blake3_digest
+from pspd.store.disk import DiskStore
 from tests.store.stores import DiskBench, Sample, alter_byte, error_of
 
 PUT_BACK = 0
@@ -221,3 +224,46 @@ class TestAFinishedFile:
                 disk.store.verify(sample.file_id)
         disk.restart()
         assert disk.store.known() == {sample.file_id: Held(RangeSet([(0, 2), (3, 7)]), complete=False)}
+
+
+class TestVerifying:
+    """A store that is told to trust nothing."""
+
+    @pytest.fixture
+    def verifying(self, disk: DiskBench) -> Iterator[Callable[[], DiskStore]]:
+        stores: list[DiskStore] = []
+
+        def reopen() -> DiskStore:
+            disk.store.close()
+            stores.append(DiskStore(disk.folder, blake3_digest, verifies=True))
+            return stores[-1]
+
+        yield reopen
+        for store in stores:
+            store.close()
+
+    def test_takes_what_is_right(self, disk: DiskBench, verifying: Callable[[], DiskStore]) -> None:
+        finished, begun = Sample(5000), Sample(7 * 1024, name="b.bin")
+        disk.receive(finished)
+        disk.begin(begun)
+        disk.write(begun, 1, 3)
+        assert verifying().known() == {
+            finished.file_id: Held(finished.all, complete=True),
+            begun.file_id: Held(RangeSet([(1, 3)]), complete=False),
+        }
+
+    def test_finds_what_the_disk_has_damaged(self, disk: DiskBench, verifying: Callable[[], DiskStore]) -> None:
+        finished, begun = Sample(5000), Sample(7 * 1024, name="b.bin")
+        disk.receive(finished)
+        disk.begin(begun)
+        disk.write(begun, 1, 3)
+        alter_byte(disk.folder / "a.bin", 3000, later_ns=PUT_BACK)
+        alter_byte(disk.path(begun, "part"), 1500, later_ns=PUT_BACK)
+        damaged = (disk.folder / "a.bin").read_bytes()
+        disk.restart()
+        assert disk.store.known()[finished.file_id].complete
+        assert verifying().known() == {
+            finished.file_id: Held(RangeSet([(0, 2), (3, 5)]), complete=False),
+            begun.file_id: Held(RangeSet([(2, 3)]), complete=False),
+        }
+        assert disk.visible() == {"a.bin.damaged-1": damaged}
