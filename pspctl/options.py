@@ -118,14 +118,14 @@ class Group(_Shared, click.Group):
 
 
 def file_name(text: str) -> str:
-    """Reads what names a file of the network: its name, its id, or the beginning of its id.
+    """Reads what names a file of the network: its name (a folder's may have a slash), its id, or the beginning of that.
 
     Raises:
         BadArgument: it is empty, which would stand for every file.
     """
-    if not text:
+    if not text.strip("/"):
         raise BadArgument("the name of the file is empty: give one that `pspctl files` shows")
-    return text
+    return text.removesuffix("/")
 
 
 def size(text: str) -> int | str:

@@ -88,6 +88,8 @@ def command(
     server_arguments += ["--cache", str(cache)] if cache is not None else []
     _require_possible(client_count, cache)
     plan = RunPlan(path, client_count, folder, server_arguments)
+    if _is_inside(folder, path):
+        raise BadArgument(f"{folder} is in {path}, and would be distributed with it: name another folder with --to")
     require_free(folder, client_count, own_name(path))
     with shown_progress(settings) as progress:
         view = _run(plan, Deadline(timeout), progress)
@@ -98,6 +100,11 @@ def command(
             f"{wrong} of {client_count} copies in {folder} are missing or differ from {path}: do not use them"
         )
     require_all_took(view["file"])
+
+
+def _is_inside(folder: Path, path: Path) -> bool:
+    place = Path(os.path.realpath(folder))
+    return path.is_dir() and Path(os.path.realpath(path)) in (place, *place.parents)
 
 
 def _require_possible(client_count: int, cache: int | str | None) -> None:

@@ -329,12 +329,16 @@ class MemberDaemon:
         """Unpacks a folder beside all else, as that takes a while, and makes it visible then."""
         try:
             await asyncio.to_thread(unpack)
+            failure = None
         except PspError as error:
-            log.error("%s: %s", self.name, error)
-            self._decline(self.session, file_id, str(error))
+            failure = error
+        if file_id not in self.machine.downloads:  # it was removed from the network meanwhile
+            self._storage.discard(file_id)
+        elif failure is None:
+            self._make_visible(file_id)
         else:
-            if file_id in self.machine.downloads:
-                self._make_visible(file_id)
+            log.error("%s: %s", self.name, failure)
+            self._decline(self.session, file_id, str(failure))
 
     def _make_visible(self, file_id: FileId) -> None:
         name = self.machine.downloads[file_id].manifest.name

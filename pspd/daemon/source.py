@@ -90,7 +90,7 @@ async def seed(
 
 def own_name(path: Path) -> str:
     """A file's or folder's own name, however the way to it is written."""
-    return path.resolve().name if path.is_dir() else path.name
+    return os.path.basename(os.path.abspath(path))
 
 
 def folder_digest(folder: Path) -> bytes:

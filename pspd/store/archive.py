@@ -42,7 +42,7 @@ class _Entry:
     @staticmethod
     def found(folder: Path, name: str) -> _Entry:
         path = folder / name
-        state = os.lstat(path)
+        state = os.stat(path) if name == _TOP else os.lstat(path)  # it may be reached through a link itself
         mode = stat.S_IMODE(state.st_mode) & 0o777
         match stat.S_IFMT(state.st_mode):
             case stat.S_IFREG:
@@ -137,6 +137,8 @@ class FolderArchive:
 
     def _content(self, entry: _Entry, offset: int, length: int) -> bytes:
         path = self._folder / entry.name
+        if not os.path.lexists(path):
+            raise changed(self._folder)
         fd = self._open_files.fd(path, _READ_FLAGS)
         try:
             state = os.fstat(fd)
@@ -148,8 +150,15 @@ class FolderArchive:
         return data
 
 
+def is_plain_folder(path: Path) -> bool:
+    """Whether it is a folder itself, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
 def is_folder_of(manifest: Manifest, folder: Path, digest: Digest) -> bool:
     """Whether a folder is just the one of which a manifest tells."""
+    if not is_plain_folder(folder):
+        return False
     try:
         with closing(FolderArchive(folder)) as archive:
             if archive.size_bytes != manifest.size_bytes:
@@ -232,15 +241,13 @@ def flush_tree(place: Path) -> None:
 
 def _entries(folder: Path) -> list[_Entry]:
     """All that is in a folder, and it itself, in the order of the archive."""
-    if os.path.lexists(folder / STORE_FOLDER):
-        raise BadArgument(f"cannot seed {folder}: it is a client's folder: seed what is in it")
     try:
         entries = [_Entry.found(folder, name) for name in sorted(_names(folder))]
         stray = _link_that_leads_out(folder, [entry.name for entry in entries if entry.kind == tarfile.SYMTYPE])
     except OSError as error:
         raise failed("read", Path(error.filename or folder), error) from None
     if stray is not None:
-        raise BadArgument(f"cannot seed {folder}: its link {stray!r} leads out of it: take that away")
+        raise BadArgument(f"cannot seed {folder}: its link {stray!r} is absolute or leads out of it: take that away")
     return entries
 
 
@@ -250,12 +257,14 @@ def _names(folder: Path) -> Iterator[str]:
 
     yield _TOP
     for place, folders, files in os.walk(folder, onerror=fail):
+        if os.path.lexists(os.path.join(place, STORE_FOLDER, "instance")):
+            raise BadArgument(f"cannot seed {place}: it is a client's folder: seed what it has got, one by one")
         for name in [*folders, *files]:
             yield os.path.relpath(os.path.join(place, name), folder)
 
 
 def _link_that_leads_out(folder: Path, links: list[str]) -> str | None:
-    """The first link that leads out of the folder, by whatever ways; None if none does."""
+    """The first link that is absolute or leads out of the folder, by whatever ways; None if none does."""
     root = os.path.realpath(folder)
     for link in links:
         path = os.path.join(folder, link)

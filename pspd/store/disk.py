@@ -26,7 +26,7 @@ from pspd.core.manifest import STORE_FOLDER, Digest, FileId, Manifest, ReadAt
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import FileSlice, Held, Written
 from pspd.errors import IntegrityError, StorageError
-from pspd.store.archive import FolderArchive, flush_tree, is_folder_of, remove_tree, unpack
+from pspd.store.archive import FolderArchive, flush_tree, is_folder_of, is_plain_folder, remove_tree, unpack
 from pspd.store.folder import (
     boot_id,
     flush_file,
@@ -108,6 +108,7 @@ class DiskStore:
         self._records = Records(self._work, digest)
         self._open_files = OpenFiles()
         self._files: dict[FileId, _File] = {}
+        self._unpacking: set[FileId] = set()
         try:
             self._work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -295,16 +296,19 @@ class DiskStore:
         part = file.saved.path
 
         def unpack_whole() -> None:
-            unpack(part, place)
+            self._unpacking.add(file_id)
             try:
+                unpack(part, place)
                 os.rename(place, unpacked)
             except OSError as error:
                 raise failed("unpack", unpacked, error) from None
+            finally:
+                self._unpacking.discard(file_id)
 
         return unpack_whole
 
     def discard(self, file_id: FileId) -> None:
-        """See ``Storage.discard``.
+        """See ``Storage.discard``. What a thread unpacks of it just now is left: discard it again when that is done.
 
         Raises:
             StorageError: something cannot be removed.
@@ -312,8 +316,8 @@ class DiskStore:
         file = self._files.pop(file_id, None)
         if file is not None:
             self._open_files.close(file.saved.path)
-            self._remove_work(file_id)
-            self._records.remove(file_id, "tar", "done", "manifest")
+        self._remove_work(file_id)
+        self._records.remove(file_id, "tar", "done", "manifest")
 
     def close(self) -> None:
         """Closes all files and gives the folder free; idempotent. Writes nothing: a crash loses no more."""
@@ -363,7 +367,7 @@ class DiskStore:
         visible = self._finished_path(manifest)
         state = plain_state(visible)
         if manifest.is_folder and not os.path.lexists(self._visible_path(manifest)):
-            state = None
+            state = None  # what others are sent is there, and the folder is not
         if state is None and self._records.path(manifest.file_id, "part").exists():
             return self._resumed(manifest)
         self._remove_work(manifest.file_id)
@@ -372,6 +376,10 @@ class DiskStore:
             self._records.remove(manifest.file_id, "tar", "done", "manifest")
             return None
         file = self._visible_file(manifest)
+        if manifest.is_folder and not is_plain_folder(self._visible_path(manifest)):
+            _LOG.warning("%s is no folder any more, and no longer complete", self._visible_path(manifest))
+            file.place = _Place.ALTERED
+            return file
         unchanged = (state.st_size, state.st_mtime_ns) == (mark.size_bytes, mark.mtime_ns)
         if unchanged and mark.boot_id in (ON_DISK, self._boot) and not self._verifies:
             file.intake.take_up(RangeSet([Range(0, manifest.chunk_count)]), ())
@@ -561,7 +569,7 @@ class DiskStore:
         for suffix in ("part", "held"):
             self._open_files.close(self._records.path(file_id, suffix))
             self._records.remove(file_id, suffix)
-        for suffix in ("unpacked", "unpacking"):
+        for suffix in ("unpacked", "unpacking") if file_id not in self._unpacking else ():
             remove_tree(self._records.path(file_id, suffix))
 
 

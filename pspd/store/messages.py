@@ -45,9 +45,10 @@ def name_conflict(name: str, where: Path | str) -> str:
 
 def over_quota(manifest: Manifest, needed_bytes: int, left_bytes: int, max_bytes: int) -> str:
     """A file is more than the client may take."""
+    advice = "raise it" if left_bytes == max_bytes else "raise it, or remove other files from the network"
     return (
         f"{manifest.name!r} needs {needed_bytes} bytes, and of --max-bytes {max_bytes} only {max(0, left_bytes)}"
-        " are left: raise it, or remove other files from the network"
+        f" are left: {advice}"
     )
 
 

@@ -37,7 +37,7 @@ def test_every_client_gets_the_folder_also_one_that_is_late(network: Network, tm
     assert (file["name"], file["folder"], file["state"]) == ("data", True, "complete")
     assert "data/ " in network.ctl("status").stdout
     network.client("late")
-    network.ctl("wait", "data")
+    network.ctl("wait", "data/")
     await_folders(network, folder, [*names, "late"])
 
 
@@ -78,6 +78,22 @@ def test_who_has_another_folder_of_that_name_declines_and_keeps_it(network: Netw
     assert network.file("data")["declined_client_count"] == 1
     assert os.listdir(mine.parent) == ["mine"]
     await_folders(network, source, ["b"])
+
+
+def test_one_that_is_removed_while_it_is_unpacked_leaves_nothing(network: Network, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    for index in range(3000):
+        (folder / str(index % 50)).mkdir(parents=True, exist_ok=True)
+        (folder / str(index % 50) / str(index)).write_bytes(b"x")
+    network.server()
+    network.client("a")
+    network.ctl("seed", folder, "--clients", 1)
+    work = network.folder / "a" / ".psp"
+    network.until("it is being unpacked", lambda: bool(list(work.glob("*.unpack*"))))
+    network.ctl("rm", "many", "--force")
+    network.until(
+        "nothing is left of it", lambda: {path.name for path in work.iterdir()} == {"lock", "instance", "boot"}
+    )
 
 
 def test_run_brings_and_compares_folders(network: Network, source: Path, tmp_path: Path) -> None:

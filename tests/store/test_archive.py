@@ -101,6 +101,16 @@ class TestReading:
             with pytest.raises(StorageError, match="was changed while it was read: seed it again"):
                 found.read_at(0, found.size_bytes)
 
+    def test_so_is_one_that_is_gone(self, folder: Path) -> None:
+        with closing(FolderArchive(folder)) as found:
+            (folder / "sub" / "a.bin").unlink()
+            with pytest.raises(StorageError, match="was changed while it was read"):
+                found.read_at(0, found.size_bytes)
+
+    def test_a_link_to_a_folder_is_followed(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(folder)
+        assert archived(tmp_path / "link") == archived(folder)
+
     def test_so_is_one_that_came_meanwhile(self, folder: Path) -> None:
         with closing(FolderArchive(folder)) as found:
             (folder / "late").touch()
@@ -126,12 +136,14 @@ class TestRefusals:
         if target == "../data":  # comes back in
             assert len(archived(folder)) > 0
         else:
-            with pytest.raises(BadArgument, match="its link 'stray' leads out of it: take that away"):
+            with pytest.raises(BadArgument, match="its link 'stray' is absolute or leads out of it: take that away"):
                 FolderArchive(folder)
 
     def test_a_clients_folder(self, folder: Path) -> None:
-        (folder / ".psp").mkdir()
-        with pytest.raises(BadArgument, match="it is a client's folder"):
+        (folder / "sub" / ".psp").mkdir()
+        assert len(archived(folder)) > 0
+        (folder / "sub" / ".psp" / "instance").touch()
+        with pytest.raises(BadArgument, match=r"cannot seed .*/sub: it is a client's folder"):
             FolderArchive(folder)
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")

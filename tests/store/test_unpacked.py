@@ -62,6 +62,17 @@ def test_what_is_done_to_it_later_is_its_users_business(disk: DiskBench) -> None
     assert seen_in(disk.folder / "folder") == before
 
 
+def test_a_file_in_its_place_is_left_alone(disk: DiskBench) -> None:
+    disk.receive(FOLDER)
+    shutil.rmtree(disk.folder / "folder")
+    disk.put("folder", b"mine")
+    disk.restart()
+    assert not disk.store.known()[FOLDER.file_id].complete
+    with pytest.raises(StorageError, match="another file named 'folder'"):
+        disk.begin(FOLDER)
+    assert disk.visible() == {"folder": b"mine"}
+
+
 def test_one_that_was_removed_is_forgotten_with_its_archive(disk: DiskBench) -> None:
     disk.receive(FOLDER)
     shutil.rmtree(disk.folder / "folder")

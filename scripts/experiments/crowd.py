@@ -1,0 +1,119 @@
+"""The server's memory in a crowd: hundreds of clients that join at once, dozens of files, and some who read nothing.
+
+All on this machine, on loopback. Samples the server's resident memory through the run, and prints how much it grew,
+beside the size of its cache. Run it from the repository's folder: ``.venv/bin/python -m scripts.experiments.crowd``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.support.daemons import Daemon, Network
+from tests.support.files import random_file, sha256
+
+KIB = 1024
+MIB = 1024 * KIB
+SAMPLE_SECONDS = 0.05
+DONE_SECONDS = 1800
+SEEDINGS = 4
+
+
+class Memory:
+    """The most that a process had resident while the ``with`` block ran, in bytes."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self.start_bytes = self.peak_bytes = self._resident_bytes()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _resident_bytes(self) -> int:
+        pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def _sample(self) -> None:
+        while not self._over.wait(SAMPLE_SECONDS):
+            self.peak_bytes = max(self.peak_bytes, self._resident_bytes())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clients", type=int, default=500)
+    parser.add_argument("--files", type=int, default=50)
+    parser.add_argument("--kib", type=int, default=256, help="the size of a file")
+    parser.add_argument(
+        "--deaf", type=int, default=10, help="how many of the clients stop for a while, and read nothing"
+    )
+    parser.add_argument("--cache", default="16MiB")
+    plan = parser.parse_args()
+    # A daemon dies with the thread that started it: so the threads stay until the end.
+    with (
+        ThreadPoolExecutor() as starters,
+        tempfile.TemporaryDirectory() as place,
+        Network(Path(place) / "network") as network,
+    ):
+        server = network.server("--cache", plan.cache)
+        with Memory(server.pid) as memory:
+            started = time.monotonic()
+            deaf = _join(network, plan, starters)
+            told = f"{plan.clients} clients joined within {time.monotonic() - started:.1f} s"
+            joined_bytes = memory.peak_bytes
+            started = time.monotonic()
+            _distribute(network, plan, deaf, Path(place))
+            seconds = time.monotonic() - started
+        cache = network.status()["cache"]["capacity_bytes"]
+        grown, members = memory.peak_bytes - memory.start_bytes, joined_bytes - memory.start_bytes
+        print(f"{told}; {plan.files} files of {plan.kib} KiB in {seconds:.0f} s, {plan.deaf} read nothing for a while")
+        print(
+            f"server: {memory.start_bytes / MIB:.1f} MiB at its start, {members / MIB:.1f} more with all members,"
+            f" {grown / MIB:.1f} at most; its cache {cache / MIB:.1f}: {(grown - cache) / MIB:.1f} beside it,"
+            f" {(grown - cache - members) / plan.clients / plan.files:.0f} bytes for each client and file"
+        )
+
+
+def _join(network: Network, plan: argparse.Namespace, starters: ThreadPoolExecutor) -> Daemon:
+    """Starts the clients, in as many processes as there are cores, and one for those that will be deaf."""
+    ordinary, cores = plan.clients - plan.deaf, os.cpu_count() or 1
+    counts = [ordinary * (index + 1) // cores - ordinary * index // cores for index in range(cores)] + [plan.deaf]
+    return list(starters.map(lambda item: network.client(f"p{item[0]}", "--count", item[1]), enumerate(counts)))[-1]
+
+
+def _distribute(network: Network, plan: argparse.Namespace, deaf: Daemon, place: Path) -> None:
+    files = [random_file(place / f"f{index}", plan.kib * KIB, seed=index) for index in range(plan.files)]
+    with ThreadPoolExecutor(SEEDINGS) as seeders:
+        list(seeders.map(lambda file: network.ctl("seed", file, "--clients", plan.clients, "--hold"), files))
+    os.kill(deaf.pid, signal.SIGSTOP)
+    for file in files:
+        network.ctl("release", file.name)
+    hearing = plan.clients - plan.deaf
+    for file in files:
+        network.until(
+            f"{file.name} is with all that hear",
+            lambda name=file.name: network.file(name)["complete_client_count"] >= hearing,
+            DONE_SECONDS,
+        )
+    os.kill(deaf.pid, signal.SIGCONT)
+    for file in files:
+        network.ctl("wait", file.name, "--timeout", DONE_SECONDS)
+    copies = [copy for file in files[:3] for copy in network.folder.rglob(file.name)]
+    assert len(copies) == 3 * plan.clients, "every client has its copies"
+    assert {sha256(copy) for copy in copies} == {sha256(file) for file in files[:3]}, "and they are right"
+
+
+if __name__ == "__main__":
+    main()
