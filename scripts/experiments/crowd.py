@@ -15,14 +15,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.support.daemons import Daemon, Network
+from tests.support.daemons import Network
 from tests.support.files import random_file, sha256
 
 KIB = 1024
 MIB = 1024 * KIB
 SAMPLE_SECONDS = 0.05
 DONE_SECONDS = 1800
-SEEDINGS = 4
+COMMANDS = 4
+"""At a time."""
 
 
 class Memory:
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument(
         "--deaf", type=int, default=10, help="how many of the clients stop for a while, and read nothing"
     )
-    parser.add_argument("--cache", default="16MiB")
+    parser.add_argument("--cache", default="8MiB")
     plan = parser.parse_args()
     # A daemon dies with the thread that started it: so the threads stay until the end.
     with (
@@ -70,37 +71,40 @@ def main() -> None:
         server = network.server("--cache", plan.cache)
         with Memory(server.pid) as memory:
             started = time.monotonic()
-            deaf = _join(network, plan, starters)
-            told = f"{plan.clients} clients joined within {time.monotonic() - started:.1f} s"
+            _join(network, plan, starters)
+            told = f"{plan.clients - plan.deaf} clients joined within {time.monotonic() - started:.1f} s"
             joined_bytes = memory.peak_bytes
             started = time.monotonic()
-            _distribute(network, plan, deaf, Path(place))
+            _distribute(network, plan, Path(place))
             seconds = time.monotonic() - started
-        cache = network.status()["cache"]["capacity_bytes"]
+        cache = network.status()["cache"]["high_water_bytes"]
         grown, members = memory.peak_bytes - memory.start_bytes, joined_bytes - memory.start_bytes
         print(f"{told}; {plan.files} files of {plan.kib} KiB in {seconds:.0f} s, {plan.deaf} read nothing for a while")
         print(
             f"server: {memory.start_bytes / MIB:.1f} MiB at its start, {members / MIB:.1f} more with all members,"
-            f" {grown / MIB:.1f} at most; its cache {cache / MIB:.1f}: {(grown - cache) / MIB:.1f} beside it,"
+            f" {grown / MIB:.1f} at most, of which {cache / MIB:.1f} were its cache:"
             f" {(grown - cache - members) / plan.clients / plan.files:.0f} bytes for each client and file"
         )
 
 
-def _join(network: Network, plan: argparse.Namespace, starters: ThreadPoolExecutor) -> Daemon:
-    """Starts the clients, in as many processes as there are cores, and one for those that will be deaf."""
-    ordinary, cores = plan.clients - plan.deaf, os.cpu_count() or 1
-    counts = [ordinary * (index + 1) // cores - ordinary * index // cores for index in range(cores)] + [plan.deaf]
-    return list(starters.map(lambda item: network.client(f"p{item[0]}", "--count", item[1]), enumerate(counts)))[-1]
+def _join(network: Network, plan: argparse.Namespace, starters: ThreadPoolExecutor) -> None:
+    """Starts those who hear, in as many processes as there are cores."""
+    count, cores = plan.clients - plan.deaf, os.cpu_count() or 1
+    counts = [count * (index + 1) // cores - count * index // cores for index in range(cores)]
+    list(starters.map(lambda item: network.client(f"p{item[0]}", "--count", item[1]), enumerate(counts)))
 
 
-def _distribute(network: Network, plan: argparse.Namespace, deaf: Daemon, place: Path) -> None:
-    files = [random_file(place / f"f{index}", plan.kib * KIB, seed=index) for index in range(plan.files)]
-    with ThreadPoolExecutor(SEEDINGS) as seeders:
-        list(seeders.map(lambda file: network.ctl("seed", file, "--clients", plan.clients, "--hold"), files))
-    os.kill(deaf.pid, signal.SIGSTOP)
-    for file in files:
-        network.ctl("release", file.name)
+def _distribute(network: Network, plan: argparse.Namespace, place: Path) -> None:
     hearing = plan.clients - plan.deaf
+    files = [random_file(place / f"f{index}", plan.kib * KIB, seed=index) for index in range(plan.files)]
+    with ThreadPoolExecutor(COMMANDS) as commands:
+        list(commands.map(lambda file: network.ctl("seed", file, "--clients", hearing, "--hold"), files))
+    deaf = network.client("deaf", "--count", plan.deaf)  # they hold no share: nobody waits for them
+    with ThreadPoolExecutor(COMMANDS) as commands:
+        releases = commands.map(lambda file: network.ctl("release", file.name), files)
+        next(releases)
+        os.kill(deaf.pid, signal.SIGSTOP)
+        list(releases)
     for file in files:
         network.until(
             f"{file.name} is with all that hear",
