@@ -94,6 +94,7 @@ class MemberDaemon:
         self._on_finished = on_finished
         self._unpacking_of = unpacking_of
         self._unpacking: dict[FileId, asyncio.Task[None]] = {}
+        self._removed: set[FileId] = set()  # while they were unpacked
         self._leaving = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._refused: dict[FileId, tuple[Manifest, bool]] = {}  # and whether its exchange has started
@@ -252,11 +253,16 @@ class MemberDaemon:
         """A file is no longer in the network. What is unfinished of it goes, and is no loss: others drop it too."""
         self._refused.pop(file_id, None)
         self.machine.file_dropped(file_id)
+        self._discard(file_id)
+        if file_id in self._unpacking:
+            self._removed.add(file_id)
+        log.info("%s: file %s was removed from the network", self.name, file_id.hex()[:12])
+
+    def _discard(self, file_id: FileId) -> None:
         try:
             self._storage.discard(file_id)
         except StorageError as error:
             log.warning("%s: %s", self.name, error)
-        log.info("%s: file %s was removed from the network", self.name, file_id.hex()[:12])
 
     # -- a file that is not what it was
 
@@ -332,8 +338,11 @@ class MemberDaemon:
             failure = None
         except PspError as error:
             failure = error
-        if file_id not in self.machine.downloads:  # it was removed from the network meanwhile
-            self._storage.discard(file_id)
+        if file_id in self._removed:
+            self._removed.discard(file_id)
+            self._discard(file_id)
+        elif file_id not in self.machine.downloads:
+            pass  # it is verified just now: what is unpacked is found when it is finished the next time
         elif failure is None:
             self._make_visible(file_id)
         else:

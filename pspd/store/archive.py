@@ -1,36 +1,50 @@
-"""A folder as one file: its archive, read by a source out of the folder itself, and unpacked by a client.
+"""A folder as one file: its archive, as a source reads it out of the folder, and as a client understands it.
 
-The archive is a POSIX tar, and the same for the same folder, wherever it is: entries in the order of their paths, with
-modes and symbolic links, without owners and times. A source never writes it anywhere. Who unpacks one trusts nothing
-in it: no path and no link leads out of the folder, and nothing is ever written through a link.
+The archive is a POSIX tar (pax), and the same for the same folder, wherever it is: the folder itself, then what is in
+it in the order of the paths, with modes and symbolic links, without owners and times. No source writes it anywhere. Who
+gets one takes it only if it is just what a source makes: each header, read and written again, is the same bytes;
+each thing lies in a folder of the archive; and no link leads out, by whatever ways. All that is decided before anything
+is unpacked, and without looking at a disk.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import posixpath
 import stat
 import tarfile
 from bisect import bisect_right
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pspd.core.manifest import STORE_FOLDER, Digest, Manifest
-from pspd.errors import BadArgument, PspError, StorageError
+from pspd.core.manifest import STORE_FOLDER
+from pspd.errors import BadArgument
 from pspd.store.messages import changed, failed
 from pspd.store.open_files import OpenFiles
 
+ENTRIES_MAX = 1_000_000
+LINKS_FOLLOWED_MAX = 40
+"""As many as Linux follows on one path."""
+
+FILE, FOLDER, LINK = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE
+TOP = "."
+
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-_END_BYTES = 2 * tarfile.BLOCKSIZE
-_LINK_MODE = 0o777
-_TOP = "."
+_BLOCK_BYTES = tarfile.BLOCKSIZE
+_END = bytes(2 * _BLOCK_BYTES)
+_KIND_AT = slice(156, 157)
+_SIZE_AT = slice(124, 135)
+_PAX_BYTES_MAX = 64 * 1024
+
+
+class Flaw(Exception):
+    """What keeps a folder from being distributed, or an archive from being unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """A file, folder or link of the folder, as it was found."""
+class Entry:
+    """A file, folder or link of an archive; ``mtime_ns`` is that of a file where it was found."""
 
     name: str
     kind: bytes
@@ -40,19 +54,20 @@ class _Entry:
     target: str = ""
 
     @staticmethod
-    def found(folder: Path, name: str) -> _Entry:
+    def found(folder: Path, name: str) -> Entry:
+        """What is there under a path in a folder. Its owner may read it wherever it comes to."""
         path = folder / name
-        state = os.stat(path) if name == _TOP else os.lstat(path)  # it may be reached through a link itself
+        state = os.stat(path) if name == TOP else os.lstat(path)  # it may be reached through a link itself
         mode = stat.S_IMODE(state.st_mode) & 0o777
         match stat.S_IFMT(state.st_mode):
             case stat.S_IFREG:
-                return _Entry(name, tarfile.REGTYPE, mode, state.st_size, state.st_mtime_ns)
-            case stat.S_IFDIR if name == _TOP:
-                return _Entry(name, tarfile.DIRTYPE, mode | stat.S_IRWXU)  # or nobody could give it its name
+                return Entry(name, FILE, mode | stat.S_IRUSR, state.st_size, state.st_mtime_ns)
+            case stat.S_IFDIR if name == TOP:
+                return Entry(name, FOLDER, mode | stat.S_IRWXU)  # or nobody could give it its name
             case stat.S_IFDIR:
-                return _Entry(name, tarfile.DIRTYPE, mode)
+                return Entry(name, FOLDER, mode | stat.S_IRUSR | stat.S_IXUSR)
             case stat.S_IFLNK:
-                return _Entry(name, tarfile.SYMTYPE, _LINK_MODE, target=os.readlink(path))
+                return Entry(name, LINK, 0o777, target=os.readlink(path))
         raise BadArgument(f"cannot seed {path}: it is neither a file, a folder nor a link: take it away")
 
     def header(self) -> bytes:
@@ -78,14 +93,14 @@ class FolderArchive:
         """
         self._folder = folder
         self._open_files = OpenFiles()
-        self._entries = _entries(folder)
+        self._entries = _entries_in(folder)
         self._starts: list[int] = []
         offset = 0
         for entry in self._entries:
             self._starts.append(offset)
-            offset += len(entry.header()) + _padded(entry.size_bytes)
+            offset += len(entry.header()) + padded(entry.size_bytes)
         self._end = offset
-        self.size_bytes = offset + _END_BYTES
+        self.size_bytes = offset + len(_END)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Bytes of the archive.
@@ -113,7 +128,7 @@ class FolderArchive:
 
     def require_unchanged(self) -> None:
         """See ``Original.require_unchanged``."""
-        if _entries(self._folder) != self._entries:
+        if _entries_in(self._folder) != self._entries:
             raise changed(self._folder)
 
     def close(self) -> None:
@@ -133,9 +148,9 @@ class FolderArchive:
         at -= len(header)
         if at < entry.size_bytes:
             return self._content(entry, at, min(wanted, entry.size_bytes - at))
-        return bytes(min(wanted, _padded(entry.size_bytes) - at))
+        return bytes(min(wanted, padded(entry.size_bytes) - at))
 
-    def _content(self, entry: _Entry, offset: int, length: int) -> bytes:
+    def _content(self, entry: Entry, offset: int, length: int) -> bytes:
         path = self._folder / entry.name
         if not os.path.lexists(path):
             raise changed(self._folder)
@@ -150,135 +165,135 @@ class FolderArchive:
         return data
 
 
-def is_plain_folder(path: Path) -> bool:
-    """Whether it is a folder itself, and no link to one."""
-    return path.is_dir() and not path.is_symlink()
-
-
-def is_folder_of(manifest: Manifest, folder: Path, digest: Digest) -> bool:
-    """Whether a folder is just the one of which a manifest tells."""
-    if not is_plain_folder(folder):
-        return False
-    try:
-        with closing(FolderArchive(folder)) as archive:
-            if archive.size_bytes != manifest.size_bytes:
-                return False
-            found = Manifest.build(manifest.name, archive.size_bytes, archive.read_at, digest, is_folder=True)
-            return found.file_id == manifest.file_id
-    except PspError:
-        return False
-
-
-def unpack(archive: Path, place: Path) -> None:
-    """Unpacks an archive into a new folder; what was there is removed.
+def entries_of(read_at: Callable[[int, int], bytes], size_bytes: int) -> list[tuple[Entry, int]]:
+    """What is in an archive: each thing, and where its bytes begin.
 
     Raises:
-        StorageError: it is not a folder's archive, something in it leads out of the folder, or the disk fails.
+        Flaw: it is not one that a source makes.
     """
-    remove_tree(place)
-    try:
-        with tarfile.open(archive, "r:") as tar:
-            members = tar.getmembers()
-            _require_plain(members)
-            # Links come last: then nothing can be written through one.
-            members.sort(key=tarfile.TarInfo.issym)
-            tar.extractall(place, members, filter=_as_it_was)
-        stray = _link_that_leads_out(place, [member.name for member in members if member.issym()])
-        if stray is not None:
-            raise tarfile.TarError(f"the link {stray!r} leads out of the folder")
-    except BaseException as error:
-        remove_tree(place)
-        if isinstance(error, tarfile.TarError):
-            raise StorageError(f"a folder cannot be unpacked: {error}: do not trust who seeded it") from None
-        if isinstance(error, OSError):
-            raise failed("unpack into", place, error) from None
-        raise
+    found: list[tuple[Entry, int]] = []
+    offset, end = 0, size_bytes - len(_END)
+    while offset < end:
+        try:
+            entry, content_at = _entry_at(read_at, offset)
+        except (ValueError, tarfile.TarError):
+            raise Flaw(f"there is nonsense at its byte {offset}") from None
+        offset = content_at + padded(entry.size_bytes)
+        found.append((entry, content_at))
+        if len(found) > ENTRIES_MAX:
+            break
+    require_sound([entry for entry, _ in found])
+    if offset != end or read_at(end, len(_END)) != _END:
+        raise Flaw("it does not end as it should")
+    return found
 
 
-def _require_plain(members: list[tarfile.TarInfo]) -> None:
-    if any(not (member.isreg() or member.isdir() or member.issym()) for member in members):
-        raise tarfile.TarError("something in it is neither a file, a folder nor a link")
-    if any(os.path.isabs(member.name) for member in members):
-        raise tarfile.TarError("something in it has a path of its own")
-    if len({os.path.normpath(member.name) for member in members}) < len(members):
-        raise tarfile.TarError("two things in it have one path")
-
-
-def remove_tree(place: Path) -> None:
-    """Removes a folder of ours with all that is in it, if it is there.
+def require_sound(entries: list[Entry]) -> None:
+    """Makes sure that everything lies in a folder of the same archive, each under one path, and no link leads out.
 
     Raises:
-        StorageError: it cannot be removed.
+        Flaw: it is not so.
     """
+    if not entries or (entries[0].name, entries[0].kind) != (TOP, FOLDER):
+        raise Flaw("it does not begin with a folder")
+    if len(entries) > ENTRIES_MAX:
+        raise Flaw(f"more than {ENTRIES_MAX} things are in it")
+    by_name: dict[str, Entry] = {TOP: entries[0]}
+    previous = ""
+    for entry in entries[1:]:
+        parent = by_name.get(posixpath.dirname(entry.name) or TOP)
+        is_path = entry.name == posixpath.normpath(entry.name) != TOP and "\0" not in entry.name + entry.target
+        if not is_path or previous >= entry.name or parent is None or parent.kind != FOLDER:
+            raise Flaw(f"{entry.name!r} has no place in it")
+        previous = entry.name
+        by_name[entry.name] = entry
+    for entry in entries:
+        if entry.kind == LINK and _leads_out(entry, by_name):
+            raise Flaw(f"its link {entry.name!r} is absolute, leads out of it, or round in circles")
+
+
+def padded(size_bytes: int) -> int:
+    """How much of an archive so many bytes take."""
+    return -(-size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES
+
+
+def _leads_out(link: Entry, by_name: dict[str, Entry]) -> bool:
+    ahead = [*reversed(link.name.split("/"))]
+    place: list[str] = []
+    followed = 0
+    while ahead:
+        part = ahead.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            if not place:
+                return True
+            place.pop()
+            continue
+        place.append(part)
+        there = by_name.get("/".join(place))
+        if there is not None and there.kind == LINK:
+            followed += 1
+            if there.target.startswith("/") or not there.target or followed > LINKS_FOLLOWED_MAX:
+                return True
+            place.pop()
+            ahead.extend(reversed(there.target.split("/")))
+    return False
+
+
+def _entry_at(read_at: Callable[[int, int], bytes], offset: int) -> tuple[Entry, int]:
+    """What begins at an offset, and where its bytes do; ValueError or TarError if a source would not write it so."""
+    block, length, records = read_at(offset, _BLOCK_BYTES), _BLOCK_BYTES, {}
+    if block[_KIND_AT] == tarfile.XHDTYPE:
+        size = int(block[_SIZE_AT], 8)
+        if not 0 < size <= _PAX_BYTES_MAX:
+            raise ValueError("a header without an end")
+        records = _pax_records(read_at(offset + _BLOCK_BYTES, size))
+        length += padded(size) + _BLOCK_BYTES
+        block = read_at(offset + length - _BLOCK_BYTES, _BLOCK_BYTES)
+    if block[_KIND_AT] not in (FILE, FOLDER, LINK):
+        raise ValueError("neither a file, a folder nor a link")
+    info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    name, target = records.get("path", info.name), records.get("linkpath", info.linkname)
+    entry = Entry(
+        name.removesuffix("/"), info.type, info.mode & 0o777, int(records.get("size", info.size)), target=target
+    )
+    if entry.size_bytes < 0 or entry.header() != read_at(offset, length) or (entry.size_bytes and entry.kind != FILE):
+        raise ValueError("no source writes it so")
+    return entry, offset + length
+
+
+def _pax_records(data: bytes) -> dict[str, str]:
+    """The records of a pax header: each its length, a space, a key, ``=``, a value and a newline."""
+    records = {}
+    while data:
+        length = int(data[: data.index(b" ")])
+        key, _, value = data[data.index(b" ") + 1 : length - 1].partition(b"=")
+        if length < len(b"3 =\n"):
+            raise ValueError("a record without an end")
+        records[key.decode("ascii")] = value.decode("utf-8", "surrogateescape")
+        data = data[length:]
+    return records
+
+
+def _entries_in(folder: Path) -> list[Entry]:
+    """A folder and all that is in it, in the order of its archive."""
     try:
-        for folder, _, _ in os.walk(place):
-            os.chmod(folder, stat.S_IRWXU)  # nothing can be removed from a folder that is read-only
-        if os.path.lexists(place):
-            shutil.rmtree(place)
-    except OSError as error:
-        raise failed("remove", place, error) from None
-
-
-def flush_tree(place: Path) -> None:
-    """Waits until a folder with all that is in it is on the disk.
-
-    Raises:
-        StorageError: the disk fails.
-    """
-    try:
-        for folder, _, names in os.walk(place):
-            for path in [*(os.path.join(folder, name) for name in names), folder]:
-                if os.path.islink(path):
-                    continue
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
-    except OSError as error:
-        raise failed("flush", place, error) from None
-
-
-def _entries(folder: Path) -> list[_Entry]:
-    """All that is in a folder, and it itself, in the order of the archive."""
-    try:
-        entries = [_Entry.found(folder, name) for name in sorted(_names(folder))]
-        stray = _link_that_leads_out(folder, [entry.name for entry in entries if entry.kind == tarfile.SYMTYPE])
+        entries = [Entry.found(folder, name) for name in [TOP, *sorted(_names_in(folder))]]
+        require_sound(entries)
     except OSError as error:
         raise failed("read", Path(error.filename or folder), error) from None
-    if stray is not None:
-        raise BadArgument(f"cannot seed {folder}: its link {stray!r} is absolute or leads out of it: take that away")
+    except Flaw as flaw:
+        raise BadArgument(f"cannot seed {folder}: {flaw}: take that away") from None
     return entries
 
 
-def _names(folder: Path) -> Iterator[str]:
+def _names_in(folder: Path) -> Iterator[str]:
     def fail(error: OSError) -> None:
         raise error
 
-    yield _TOP
     for place, folders, files in os.walk(folder, onerror=fail):
         if os.path.lexists(os.path.join(place, STORE_FOLDER, "instance")):
             raise BadArgument(f"cannot seed {place}: it is a client's folder: seed what it has got, one by one")
         for name in [*folders, *files]:
             yield os.path.relpath(os.path.join(place, name), folder)
-
-
-def _link_that_leads_out(folder: Path, links: list[str]) -> str | None:
-    """The first link that is absolute or leads out of the folder, by whatever ways; None if none does."""
-    root = os.path.realpath(folder)
-    for link in links:
-        path = os.path.join(folder, link)
-        if os.path.isabs(os.readlink(path)) or os.path.commonpath([root, os.path.realpath(path)]) != root:
-            return link
-    return None
-
-
-def _as_it_was(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
-    """What the data filter (PEP 706) allows, with the mode that it had, and the time at which it came."""
-    allowed = tarfile.data_filter(member, place)
-    # None means: leave it as it is. The stubs do not know that of the time.
-    return allowed.replace(mode=member.mode & 0o777, mtime=None, deep=False)  # type: ignore[arg-type]
-
-
-def _padded(size_bytes: int) -> int:
-    return -(-size_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

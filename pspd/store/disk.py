@@ -26,7 +26,7 @@ from pspd.core.manifest import STORE_FOLDER, Digest, FileId, Manifest, ReadAt
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import FileSlice, Held, Written
 from pspd.errors import IntegrityError, StorageError
-from pspd.store.archive import FolderArchive, flush_tree, is_folder_of, is_plain_folder, remove_tree, unpack
+from pspd.store.archive import FolderArchive
 from pspd.store.folder import (
     boot_id,
     flush_file,
@@ -37,11 +37,13 @@ from pspd.store.folder import (
     publish_file,
     remove_file,
 )
+from pspd.store.folders import Folders
 from pspd.store.intake import Intake
 from pspd.store.journal import Journal
 from pspd.store.messages import failed, name_conflict, not_begun, not_verified, over_quota
 from pspd.store.open_files import FileBytes, OpenFiles
 from pspd.store.records import ON_DISK, UNVERIFIED, Mark, Records
+from pspd.store.unpacking import flush_tree
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,9 +108,9 @@ class DiskStore:
         self._max_bytes = max_bytes
         self._verifies = verifies
         self._records = Records(self._work, digest)
+        self._folders = Folders(folder, self._records, digest)
         self._open_files = OpenFiles()
         self._files: dict[FileId, _File] = {}
-        self._unpacking: set[FileId] = set()
         try:
             self._work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -144,12 +146,15 @@ class DiskStore:
         """
         file_id = manifest.file_id
         file = self._files.get(file_id)
-        if file is not None and file.place is _Place.ALTERED and file.saved.is_as_seen:
+        if file is not None and file.place is _Place.ALTERED and self._is_in_the_way(file):
             raise self._conflict(manifest)
         if file is None or file.place is not _Place.VISIBLE:
             adopted = self._adopted(manifest)
             if adopted is not None:
                 file = adopted
+            elif file is not None and file.place is _Place.ALTERED and manifest.is_folder:
+                file.intake.verify_all()  # what was in the folder's way is gone; its archive never was altered
+                file = self._taken_back(file, set_aside=False)
             elif file is None or file.place is not _Place.PART:
                 self._require_room(manifest)
                 self._records.save_manifest(manifest)
@@ -216,7 +221,7 @@ class DiskStore:
             file.saved.see()
             state = os.fstat(file.saved.fd)
             if manifest.is_folder:
-                self._require_unpacked(file)
+                self._folders.require_unpacked(manifest, part)
             publish_file(part, visible)
         except FileExistsError:
             raise self._conflict(manifest) from None
@@ -224,7 +229,7 @@ class DiskStore:
             raise failed("finish", visible, error) from None
         self._records.save_mark(manifest.file_id, _mark(manifest, state, self._boot))
         if manifest.is_folder:
-            self._publish_folder(manifest)
+            self._folders.publish(manifest)
         self._open_files.move(part, visible)
         file.saved = FileBytes(visible, _VISIBLE_FLAGS, self._open_files)
         file.saved.see()
@@ -237,7 +242,7 @@ class DiskStore:
         Say :meth:`flushed` when it has returned. It raises ``StorageError`` if the disk fails.
         """
         file = self._file(file_id)
-        path, name = file.saved.path, self._visible_path(file.intake.manifest)
+        path, name = file.saved.path, self._folders.visible(file.intake.manifest)
         if not file.intake.manifest.is_folder:
             return lambda: flush_file(path)
 
@@ -271,6 +276,7 @@ class DiskStore:
         # What cannot be verified is not known: then the next attempt starts from the disk.
         del self._files[file_id]
         if file.place is _Place.PART:
+            self._folders.remove_unpacked(file_id)
             file.saved.see()
             file.intake.verify_all()
             file.journal.rewrite(file.intake.verified)
@@ -290,22 +296,9 @@ class DiskStore:
         None for a file, and for a folder that is unpacked or finished. It raises as :func:`unpack`.
         """
         file = self._file(file_id)
-        place, unpacked = self._records.path(file_id, "unpacking"), self._records.path(file_id, "unpacked")
-        if not file.intake.manifest.is_folder or file.place is not _Place.PART or unpacked.exists():
+        if not file.intake.manifest.is_folder or file.place is not _Place.PART:
             return None
-        part = file.saved.path
-
-        def unpack_whole() -> None:
-            self._unpacking.add(file_id)
-            try:
-                unpack(part, place)
-                os.rename(place, unpacked)
-            except OSError as error:
-                raise failed("unpack", unpacked, error) from None
-            finally:
-                self._unpacking.discard(file_id)
-
-        return unpack_whole
+        return self._folders.unpacking_of(file.intake.manifest, file.saved.path)
 
     def discard(self, file_id: FileId) -> None:
         """See ``Storage.discard``. What a thread unpacks of it just now is left: discard it again when that is done.
@@ -321,6 +314,7 @@ class DiskStore:
 
     def close(self) -> None:
         """Closes all files and gives the folder free; idempotent. Writes nothing: a crash loses no more."""
+        self._folders.end()
         self._open_files.close_all()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
@@ -353,9 +347,7 @@ class DiskStore:
             else:
                 if file is not None:
                     self._files[manifest.file_id] = file
-        for path in self._work.glob("*.unpack*"):
-            if not self._same_boot or path.stem not in {file_id.hex() for file_id in seen}:
-                remove_tree(path)
+        self._folders.remove_strays(self._work)
         if all_taken_up and not self._same_boot:
             # Everything was verified again: from here on the journals can be trusted, those that are left.
             self._records.remove_strays("held", seen)
@@ -366,18 +358,18 @@ class DiskStore:
         """A file that was finished, as far as it is still what it was; None if nothing of it is left."""
         visible = self._finished_path(manifest)
         state = plain_state(visible)
-        if manifest.is_folder and not os.path.lexists(self._visible_path(manifest)):
+        if manifest.is_folder and not os.path.lexists(self._folders.visible(manifest)):
             state = None  # what others are sent is there, and the folder is not
         if state is None and self._records.path(manifest.file_id, "part").exists():
             return self._resumed(manifest)
         self._remove_work(manifest.file_id)
         if state is None:
-            _LOG.warning("%s was removed, and is forgotten", self._visible_path(manifest))
+            _LOG.warning("%s was removed, and is forgotten", self._folders.visible(manifest))
             self._records.remove(manifest.file_id, "tar", "done", "manifest")
             return None
         file = self._visible_file(manifest)
-        if manifest.is_folder and not is_plain_folder(self._visible_path(manifest)):
-            _LOG.warning("%s is no folder any more, and no longer complete", self._visible_path(manifest))
+        if manifest.is_folder and self._folders.is_replaced(manifest):
+            _LOG.warning("%s is no folder any more, and no longer complete", self._folders.visible(manifest))
             file.place = _Place.ALTERED
             return file
         unchanged = (state.st_size, state.st_mtime_ns) == (mark.size_bytes, mark.mtime_ns)
@@ -385,7 +377,7 @@ class DiskStore:
             file.intake.take_up(RangeSet([Range(0, manifest.chunk_count)]), ())
             return file
         file.intake.verify_all()
-        is_torn = _may_be_torn(mark, self._boot) and not self._is_unpacked(manifest)
+        is_torn = manifest.is_folder and self._is_torn(manifest, mark)
         if file.intake.complete and state.st_size == manifest.size_bytes and not is_torn:
             boot = ON_DISK if unchanged else self._boot
             self._records.save_mark(manifest.file_id, _mark(manifest, state, boot))
@@ -413,7 +405,7 @@ class DiskStore:
         What is right of it is copied; the rest is fetched. Under its own name it would be taken for the file, so it
         is set aside, and left to the user: nothing is ever removed that might be theirs.
         """
-        manifest, visible = damaged.intake.manifest, self._visible_path(damaged.intake.manifest)
+        manifest, visible = damaged.intake.manifest, self._folders.visible(damaged.intake.manifest)
         file = self._resumed(manifest, begun=True)
         self._copy(damaged.intake.verified, damaged.saved.read_at, file)
         self._open_files.close(damaged.saved.path)
@@ -471,7 +463,7 @@ class DiskStore:
         Raises:
             StorageError: it is another file.
         """
-        visible, part = self._visible_path(manifest), self._records.path(manifest.file_id, "part")
+        visible, part = self._folders.visible(manifest), self._records.path(manifest.file_id, "part")
         if not os.path.lexists(visible) or is_same_file(visible, part):
             return None
         if manifest.is_folder:
@@ -495,9 +487,9 @@ class DiskStore:
 
     def _adopted_folder(self, manifest: Manifest) -> _File:
         """A folder of that name that is the very same: its archive is read out of it, and need not be fetched."""
-        if not self._is_unpacked(manifest):
+        if not self._folders.is_as_sent(manifest):
             mark = self._records.mark(manifest.file_id)
-            if mark is None or not _may_be_torn(mark, self._boot):
+            if mark is None or not self._is_torn(manifest, mark):
                 raise self._conflict(manifest)
             damaged = self._visible_file(manifest)
             damaged.intake.verify_all()
@@ -507,45 +499,23 @@ class DiskStore:
         self._records.save_manifest(manifest)
         self._records.remove(manifest.file_id, "tar")
         file = self._resumed(manifest)
-        with closing(FolderArchive(self._visible_path(manifest))) as archive:
+        with closing(FolderArchive(self._folders.visible(manifest))) as archive:
             self._copy(file.intake.missing(), archive.read_at, file)
         return file
 
-    def _is_unpacked(self, manifest: Manifest) -> bool:
-        """Whether a folder is under its name, just as its archive says; a file always is."""
-        return not manifest.is_folder or is_folder_of(manifest, self._visible_path(manifest), self._digest)
+    def _is_torn(self, manifest: Manifest, mark: Mark) -> bool:
+        """Whether a folder had not reached the disk when the machine went down, and nobody has touched it since."""
+        marked_at = self._records.marked_at(manifest.file_id)
+        return _may_be_torn(mark, self._boot) and self._folders.is_lost(manifest, marked_at + _MARKING_NS)
 
-    def _require_unpacked(self, file: _File) -> None:
-        """Unpacks a folder, if that was not done yet, and makes sure that its name is not another's."""
-        if os.path.lexists(self._visible_path(file.intake.manifest)):
-            if not self._is_unpacked(file.intake.manifest):
-                raise self._conflict(file.intake.manifest)
-            return
-        unpack_whole = self.unpacking_of(file.intake.manifest.file_id)
-        if unpack_whole is not None:
-            unpack_whole()
-
-    def _publish_folder(self, manifest: Manifest) -> None:
-        """Gives what is unpacked its name (R10), unless it has it already.
-
-        The mark is there by then: should the machine go down now, it tells that what bears the name is ours.
-        """
-        visible = self._visible_path(manifest)
-        if os.path.lexists(visible):
-            return
-        try:
-            os.rename(self._records.path(manifest.file_id, "unpacked"), visible)
-        except OSError as error:
-            self._records.remove(manifest.file_id, "done")
-            raise failed("finish", visible, error) from None
-
-    def _visible_path(self, manifest: Manifest) -> Path:
-        """Where the user finds it."""
-        return self._folder / manifest.name
+    def _is_in_the_way(self, file: _File) -> bool:
+        """Whether what somebody has changed, or put in a file's place, is still there."""
+        manifest = file.intake.manifest
+        return self._folders.is_replaced(manifest) if manifest.is_folder else file.saved.is_as_seen
 
     def _finished_path(self, manifest: Manifest) -> Path:
         """Where the bytes are that are sent to others, once it is finished."""
-        return self._records.path(manifest.file_id, "tar") if manifest.is_folder else self._visible_path(manifest)
+        return self._folders.archive(manifest) if manifest.is_folder else self._folders.visible(manifest)
 
     def _visible_file(self, manifest: Manifest) -> _File:
         saved = FileBytes(self._finished_path(manifest), _VISIBLE_FLAGS, self._open_files)
@@ -569,8 +539,7 @@ class DiskStore:
         for suffix in ("part", "held"):
             self._open_files.close(self._records.path(file_id, suffix))
             self._records.remove(file_id, suffix)
-        for suffix in ("unpacked", "unpacking") if file_id not in self._unpacking else ():
-            remove_tree(self._records.path(file_id, suffix))
+        self._folders.remove_unpacked(file_id)
 
 
 def _disk_bytes(manifest: Manifest) -> int:

@@ -82,14 +82,15 @@ def test_who_has_another_folder_of_that_name_declines_and_keeps_it(network: Netw
 
 def test_one_that_is_removed_while_it_is_unpacked_leaves_nothing(network: Network, tmp_path: Path) -> None:
     folder = tmp_path / "many"
-    for index in range(3000):
+    for index in range(5000):
         (folder / str(index % 50)).mkdir(parents=True, exist_ok=True)
         (folder / str(index % 50) / str(index)).write_bytes(b"x")
     network.server()
     network.client("a")
     network.ctl("seed", folder, "--clients", 1)
     work = network.folder / "a" / ".psp"
-    network.until("it is being unpacked", lambda: bool(list(work.glob("*.unpack*"))))
+    copy = network.copy("a", "many")
+    network.until("it is being unpacked, or was", lambda: copy.exists() or bool(list(work.glob("*.unpack*"))))
     network.ctl("rm", "many", "--force")
     network.until(
         "nothing is left of it", lambda: {path.name for path in work.iterdir()} == {"lock", "instance", "boot"}

@@ -10,11 +10,10 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
@@ -74,17 +73,6 @@ class Disk:
 
         return opened
 
-    def copies(self, copy: Callable[..., None]) -> Callable[..., None]:
-        """A file that is unpacked, which may not be."""
-
-        def copied(source: IO[bytes], target: IO[bytes], *rest: Any) -> None:
-            self.unflushed.add(os.fstat(target.fileno()).st_ino)
-            if self._step():
-                raise Cut
-            copy(source, target, *rest)
-
-        return copied
-
     def flushes(self, flush: Callable[[int], None]) -> Callable[[int], None]:
         def flushed(fd: int) -> None:
             flush(fd)
@@ -109,8 +97,18 @@ def cut_after(steps: int) -> Iterator[Disk]:
         patch.setattr(os, "pwrite", disk.writes(os.pwrite))
         patch.setattr(os, "write", disk.writes(os.write))
         patch.setattr(os, "fsync", disk.flushes(os.fsync))
-        patch.setattr(tarfile, "copyfileobj", disk.copies(tarfile.copyfileobj))
-        for name in ("link", "rename", "replace", "unlink", "ftruncate", "mkdir", "symlink", "chmod", "rmdir"):
+        for name in (
+            "link",
+            "rename",
+            "replace",
+            "unlink",
+            "ftruncate",
+            "mkdir",
+            "symlink",
+            "chmod",
+            "fchmod",
+            "rmdir",
+        ):
             patch.setattr(os, name, disk.changes(getattr(os, name)))
         patch.setattr(Path, "write_bytes", write_bytes)
         yield disk

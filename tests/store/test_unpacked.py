@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 import pspd.store.disk
+import pspd.store.folders
 from pspd.core.storage import Held
-from pspd.errors import StorageError
-from pspd.store import archive
+from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
 from pspd.store.disk import DiskStore
+from pspd.store.unpacking import remove_tree
 from tests.store.stores import DiskBench, FolderSample, Sample, alter_byte, error_of, filled_folder, seen_in
 
 FOLDER = FolderSample()
@@ -37,7 +40,7 @@ def test_is_unpacked_beforehand_and_only_once(disk: DiskBench, monkeypatch: pyte
     assert unpack is not None
     unpack()
     assert disk.store.unpacking_of(FOLDER.file_id) is None
-    monkeypatch.setattr(pspd.store.disk, "unpack", None)
+    monkeypatch.setattr(pspd.store.folders, "unpack", None)
     disk.store.finish(FOLDER.file_id)
     assert disk.visible() == {"folder": FOLDER.data}
     assert disk.store.unpacking_of(FOLDER.file_id) is None
@@ -71,6 +74,11 @@ def test_a_file_in_its_place_is_left_alone(disk: DiskBench) -> None:
     with pytest.raises(StorageError, match="another file named 'folder'"):
         disk.begin(FOLDER)
     assert disk.visible() == {"folder": b"mine"}
+    (disk.folder / "folder").unlink()
+    disk.begin(FOLDER)
+    disk.write_parts(FOLDER, list(disk.store.missing(FOLDER.file_id)))
+    disk.store.finish(FOLDER.file_id)
+    assert disk.visible() == {"folder": FOLDER.data}
 
 
 def test_one_that_was_removed_is_forgotten_with_its_archive(disk: DiskBench) -> None:
@@ -86,6 +94,81 @@ def test_one_that_is_removed_from_the_network_stays_without_its_archive(disk: Di
     disk.store.discard(FOLDER.file_id)
     assert disk.visible() == {"folder": FOLDER.data}
     assert {path.name for path in disk.work.iterdir()} == {"lock", "instance", "boot"}
+
+
+def test_a_folder_that_was_edited_is_left_alone_when_the_machine_went_down(
+    disk: DiskBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.receive(FOLDER)
+    monkeypatch.setattr(pspd.store.disk, "_MARKING_NS", 0)
+    (disk.folder / "folder" / "run.sh").write_bytes(b"mine now")
+    before = seen_in(disk.folder / "folder")
+    monkeypatch.setattr(pspd.store.disk, "boot_id", lambda: "another boot")
+    disk.restart()
+    assert disk.store.known() == {FOLDER.file_id: Held(FOLDER.all, complete=True)}
+    assert seen_in(disk.folder / "folder") == before
+    assert [path.name for path in disk.folder.iterdir() if path != disk.work] == ["folder"]
+
+
+def test_what_was_unpacked_of_wrong_bytes_is_not_published(disk: DiskBench) -> None:
+    disk.begin(FOLDER)
+    disk.write_all(FOLDER)
+    disk.alter(FOLDER, 100_000)  # in the bytes of a file
+    unpack = disk.store.unpacking_of(FOLDER.file_id)
+    assert unpack is not None
+    unpack()
+    with pytest.raises(IntegrityError):
+        disk.store.finish(FOLDER.file_id)
+    disk.store.verify(FOLDER.file_id)
+    disk.write_parts(FOLDER, list(disk.store.missing(FOLDER.file_id)))
+    disk.store.finish(FOLDER.file_id)
+    assert disk.visible() == {"folder": FOLDER.data}
+
+
+def test_an_archive_that_changes_while_it_is_unpacked_is_not_taken(disk: DiskBench) -> None:
+    disk.begin(FOLDER)
+    disk.write_all(FOLDER)
+    unpack = disk.store.unpacking_of(FOLDER.file_id)
+    assert unpack is not None
+    os.utime(disk.path(FOLDER, "part"), ns=(1, 1))
+    with pytest.raises(StorageError, match="'folder' was changed while it was unpacked"):
+        unpack()
+    assert not disk.path(FOLDER, "unpacked").exists()
+
+
+def test_what_is_discarded_while_it_is_unpacked_is_gone_when_that_is_said_again(
+    disk: DiskBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.begin(FOLDER)
+    disk.write_all(FOLDER)
+    unpack_really = pspd.store.folders.unpack
+
+    def discard_meanwhile(part: Path, place: Path, require_going: Callable[[], None]) -> None:
+        filled_folder(place)
+        disk.store.discard(FOLDER.file_id)
+        assert place.exists(), "what a thread is at is left to it"
+        with pytest.raises(StorageError):
+            unpack_really(part, place, require_going)
+        raise StorageError("there is nothing to unpack any more")
+
+    monkeypatch.setattr(pspd.store.folders, "unpack", discard_meanwhile)
+    unpack = disk.store.unpacking_of(FOLDER.file_id)
+    assert unpack is not None
+    with pytest.raises(StorageError, match="nothing to unpack"):
+        unpack()
+    disk.store.discard(FOLDER.file_id)
+    assert {path.name for path in disk.work.iterdir()} == {"lock", "instance", "boot"}
+
+
+def test_a_store_that_is_closed_unpacks_no_more(disk: DiskBench) -> None:
+    disk.begin(FOLDER)
+    disk.write_all(FOLDER)
+    unpack = disk.store.unpacking_of(FOLDER.file_id)
+    assert unpack is not None
+    disk.store.close()
+    with pytest.raises(StorageError, match="the client ends"):
+        unpack()
+    assert not disk.path(FOLDER, "unpacking").exists()
 
 
 def test_an_archive_that_was_changed_is_fetched_again_and_the_folder_kept(disk: DiskBench) -> None:
@@ -138,7 +221,7 @@ def test_a_disk_that_is_full_when_it_is_unpacked_costs_nothing(
     disk.begin(FOLDER)
     disk.write_all(FOLDER)
     with monkeypatch.context() as patch:
-        patch.setattr(archive.tarfile.TarFile, "makefile", error_of(errno.ENOSPC))
+        patch.setattr(os, "write", error_of(errno.ENOSPC))
         with pytest.raises(StorageError, match="No space left on device"):
             disk.store.finish(FOLDER.file_id)
     assert disk.visible() == {}
@@ -175,5 +258,5 @@ def test_it_counts_twice_in_what_a_client_may_take(disk: DiskBench) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
 def test_a_folder_that_is_read_only_can_be_unpacked_and_removed(disk: DiskBench) -> None:
     disk.receive(FOLDER)
-    archive.remove_tree(disk.folder / "folder")
+    remove_tree(disk.folder / "folder")
     assert disk.visible() == {}
