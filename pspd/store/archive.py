@@ -24,8 +24,11 @@ from pspd.store.messages import changed, failed
 from pspd.store.open_files import OpenFiles
 
 ENTRIES_MAX = 1_000_000
+PATH_CHARACTERS_MAX = 4096
 LINKS_FOLLOWED_MAX = 40
 """As many as Linux follows on one path."""
+STEPS_MAX = 20_000_000
+"""How many steps all links of one archive may take together, to see where they lead."""
 
 FILE, FOLDER, LINK = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE
 TOP = "."
@@ -36,6 +39,7 @@ _END = bytes(2 * _BLOCK_BYTES)
 _KIND_AT = slice(156, 157)
 _SIZE_AT = slice(124, 135)
 _PAX_BYTES_MAX = 64 * 1024
+_PAX_RECORDS_MAX = 4
 
 
 class Flaw(Exception):
@@ -203,12 +207,15 @@ def require_sound(entries: list[Entry]) -> None:
     for entry in entries[1:]:
         parent = by_name.get(posixpath.dirname(entry.name) or TOP)
         is_path = entry.name == posixpath.normpath(entry.name) != TOP and "\0" not in entry.name + entry.target
+        if max(len(entry.name), len(entry.target)) > PATH_CHARACTERS_MAX:
+            raise Flaw(f"the path {entry.name[:40]!r}... is too long")
         if not is_path or previous >= entry.name or parent is None or parent.kind != FOLDER:
             raise Flaw(f"{entry.name!r} has no place in it")
         previous = entry.name
         by_name[entry.name] = entry
+    steps = iter(range(STEPS_MAX))
     for entry in entries:
-        if entry.kind == LINK and _leads_out(entry, by_name):
+        if entry.kind == LINK and _leads_out(entry, by_name, steps):
             raise Flaw(f"its link {entry.name!r} is absolute, leads out of it, or round in circles")
 
 
@@ -217,11 +224,13 @@ def padded(size_bytes: int) -> int:
     return -(-size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
-def _leads_out(link: Entry, by_name: dict[str, Entry]) -> bool:
+def _leads_out(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]) -> bool:
     ahead = [*reversed(link.name.split("/"))]
     place: list[str] = []
     followed = 0
     while ahead:
+        if next(steps, None) is None:
+            raise Flaw("its links are too many, and too long")
         part = ahead.pop()
         if part in ("", "."):
             continue
@@ -265,12 +274,16 @@ def _entry_at(read_at: Callable[[int, int], bytes], offset: int) -> tuple[Entry,
 
 def _pax_records(data: bytes) -> dict[str, str]:
     """The records of a pax header: each its length, a space, a key, ``=``, a value and a newline."""
-    records = {}
+    records: dict[str, str] = {}
     while data:
+        if len(records) == _PAX_RECORDS_MAX:
+            raise ValueError("a header of too many records")
         length = int(data[: data.index(b" ")])
         key, _, value = data[data.index(b" ") + 1 : length - 1].partition(b"=")
         if length < len(b"3 =\n"):
             raise ValueError("a record without an end")
+        if key.decode("ascii") in records:
+            raise ValueError("a record that comes twice")
         records[key.decode("ascii")] = value.decode("utf-8", "surrogateescape")
         data = data[length:]
     return records

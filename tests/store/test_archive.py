@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pspd.core.manifest import Manifest
 from pspd.errors import BadArgument, StorageError
+from pspd.store import archive
 from pspd.store.archive import FILE, FOLDER, LINK, Entry, Flaw, FolderArchive, entries_of, padded
 from pspd.store.digests import blake3_digest
 from pspd.store.original import OriginalStore
@@ -259,16 +260,26 @@ class TestUnpacking:
     def test_links_are_judged_however_deep_they_lead(self, tmp_path: Path) -> None:
         """What a look at the disk takes for no link, as its path is too long, is judged like any other."""
         deep, path = [], ""
-        for _ in range(20):
+        for _ in range(16):
             path = f"{path}/{'d' * 240}".lstrip("/")
             deep.append(folder_named(path))
-        up = "/".join([".."] * 20)
+        up = "/".join([".."] * 16)
         hostile = [link("L0", deep[-1][0].name), link("out", f"L0/{up}/..")]
         archive_path = packed(
             tmp_path / "hostile.tar", (TOP, b""), *sorted([*deep, *hostile], key=lambda each: each[0].name)
         )
         with pytest.raises(StorageError, match="its link 'out' is absolute, leads out of it"):
             unpack(archive_path, tmp_path / "out", going)
+
+    def test_it_takes_no_longer_than_it_may(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(archive, "STEPS_MAX", 50)
+        links = [link(f"l{number:02}", "x/" * 20) for number in range(10)]
+        path = packed(tmp_path / "a.tar", (TOP, b""), *links)
+        with pytest.raises(StorageError, match="its links are too many, and too long"):
+            unpack(path, tmp_path / "out", going)
+        path = packed(tmp_path / "b.tar", (TOP, b""), link("l", "x" * 5000))
+        with pytest.raises(StorageError, match=r"the path 'l'\.\.\. is too long"):
+            unpack(path, tmp_path / "out", going)
 
     def test_a_link_below_a_link_is_nowhere(self, tmp_path: Path) -> None:
         path = packed(tmp_path / "a.tar", (TOP, b""), folder_named("d"), link("l", "d"), file("l/x"))
