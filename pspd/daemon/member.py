@@ -336,7 +336,7 @@ class MemberDaemon:
         try:
             await asyncio.to_thread(unpack)
             failure = None
-        except PspError as error:
+        except Exception as error:  # whatever it is: nobody is to wait for this file for ever
             failure = error
         if file_id in self._removed:
             self._removed.discard(file_id)
@@ -346,7 +346,7 @@ class MemberDaemon:
         elif failure is None:
             self._make_visible(file_id)
         else:
-            log.error("%s: %s", self.name, failure)
+            log.error("%s: cannot unpack a folder: %s", self.name, failure, exc_info=not isinstance(failure, PspError))
             self._decline(self.session, file_id, str(failure))
 
     def _make_visible(self, file_id: FileId) -> None:

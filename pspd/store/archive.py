@@ -24,21 +24,24 @@ from pspd.store.messages import changed, failed
 from pspd.store.open_files import OpenFiles
 
 ENTRIES_MAX = 1_000_000
+HEADER_BYTES_MAX = 1 << 30
+DEPTH_MAX = 200
 PATH_CHARACTERS_MAX = 4096
 LINKS_FOLLOWED_MAX = 40
 """As many as Linux follows on one path."""
-STEPS_MAX = 20_000_000
+STEPS_MAX = 5_000_000
 """How many steps all links of one archive may take together, to see where they lead."""
 
 FILE, FOLDER, LINK = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE
 TOP = "."
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_LINK_MODE = 0o777
 _BLOCK_BYTES = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK_BYTES)
 _KIND_AT = slice(156, 157)
 _SIZE_AT = slice(124, 135)
-_PAX_BYTES_MAX = 64 * 1024
+_PAX_BYTES_MAX = 32 * 1024
 _PAX_RECORDS_MAX = 4
 
 
@@ -71,7 +74,7 @@ class Entry:
             case stat.S_IFDIR:
                 return Entry(name, FOLDER, mode | stat.S_IRUSR | stat.S_IXUSR)
             case stat.S_IFLNK:
-                return Entry(name, LINK, 0o777, target=os.readlink(path))
+                return Entry(name, LINK, _LINK_MODE, target=os.readlink(path))
         raise BadArgument(f"cannot seed {path}: it is neither a file, a folder nor a link: take it away")
 
     def header(self) -> bytes:
@@ -177,15 +180,17 @@ def entries_of(read_at: Callable[[int, int], bytes], size_bytes: int) -> list[tu
     """
     found: list[tuple[Entry, int]] = []
     offset, end = 0, size_bytes - len(_END)
+    header_bytes = 0
     while offset < end:
         try:
             entry, content_at = _entry_at(read_at, offset)
         except (ValueError, tarfile.TarError):
             raise Flaw(f"there is nonsense at its byte {offset}") from None
+        header_bytes += content_at - offset
         offset = content_at + padded(entry.size_bytes)
         found.append((entry, content_at))
-        if len(found) > ENTRIES_MAX:
-            break
+        if len(found) > ENTRIES_MAX or header_bytes > HEADER_BYTES_MAX:
+            raise Flaw("more is in it than can be kept in mind")
     require_sound([entry for entry, _ in found])
     if offset != end or read_at(end, len(_END)) != _END:
         raise Flaw("it does not end as it should")
@@ -202,13 +207,13 @@ def require_sound(entries: list[Entry]) -> None:
         raise Flaw("it does not begin with a folder")
     if len(entries) > ENTRIES_MAX:
         raise Flaw(f"more than {ENTRIES_MAX} things are in it")
+    for entry in entries:
+        _require_usual(entry)
     by_name: dict[str, Entry] = {TOP: entries[0]}
     previous = ""
     for entry in entries[1:]:
         parent = by_name.get(posixpath.dirname(entry.name) or TOP)
-        is_path = entry.name == posixpath.normpath(entry.name) != TOP and "\0" not in entry.name + entry.target
-        if max(len(entry.name), len(entry.target)) > PATH_CHARACTERS_MAX:
-            raise Flaw(f"the path {entry.name[:40]!r}... is too long")
+        is_path = entry.name == posixpath.normpath(entry.name) != TOP and entry.name.split("/")[0] != ".."
         if not is_path or previous >= entry.name or parent is None or parent.kind != FOLDER:
             raise Flaw(f"{entry.name!r} has no place in it")
         previous = entry.name
@@ -217,6 +222,16 @@ def require_sound(entries: list[Entry]) -> None:
     for entry in entries:
         if entry.kind == LINK and _leads_out(entry, by_name, steps):
             raise Flaw(f"its link {entry.name!r} is absolute, leads out of it, or round in circles")
+
+
+def _require_usual(entry: Entry) -> None:
+    """Makes sure that a thing could have been found in a folder, and that its owner may read it."""
+    needed = {FILE: stat.S_IRUSR, FOLDER: stat.S_IRUSR | stat.S_IXUSR, LINK: _LINK_MODE}[entry.kind]
+    needed |= stat.S_IRWXU if entry.name == TOP else 0
+    if entry.mode & needed != needed or bool(entry.target) != (entry.kind == LINK) or "\0" in entry.name + entry.target:
+        raise Flaw(f"{entry.name[:40]!r} is nothing that is found in a folder")
+    if max(len(entry.name), len(entry.target)) > PATH_CHARACTERS_MAX or entry.name.count("/") >= DEPTH_MAX:
+        raise Flaw(f"the path {entry.name[:40]!r}... is too long")
 
 
 def padded(size_bytes: int) -> int:
@@ -239,6 +254,8 @@ def _leads_out(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]) -> 
                 return True
             place.pop()
             continue
+        if len(place) == DEPTH_MAX:
+            return True
         place.append(part)
         there = by_name.get("/".join(place))
         if there is not None and there.kind == LINK:

@@ -379,7 +379,8 @@ class DiskStore:
         file.intake.verify_all()
         is_torn = manifest.is_folder and self._is_torn(manifest, mark)
         if file.intake.complete and state.st_size == manifest.size_bytes and not is_torn:
-            boot = ON_DISK if unchanged else self._boot
+            # Of what is unpacked nothing more can be said later than that it was right, or touched, by now.
+            boot = ON_DISK if unchanged or manifest.is_folder else self._boot
             self._records.save_mark(manifest.file_id, _mark(manifest, state, boot))
             return file
         if manifest.is_folder:

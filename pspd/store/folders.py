@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pspd.core.manifest import Digest, FileId, Manifest
@@ -60,7 +61,9 @@ class Folders:
 
         It raises ``StorageError`` if the archive cannot be unpacked, was changed meanwhile, or the store is closed.
         """
-        place, unpacked = (self._records.path(manifest.file_id, suffix) for suffix in ("unpacking", "unpacked"))
+        # A place of its own: what a client before us is still at is not mixed up with this.
+        place = self._records.path(manifest.file_id, f"unpacking-{os.urandom(4).hex()}")
+        unpacked = self._records.path(manifest.file_id, "unpacked")
         if unpacked.exists() or os.path.lexists(self.visible(manifest)):
             return None
         before = _known_by(part)
@@ -75,10 +78,13 @@ class Folders:
                 unpack(part, place, require_going)
                 if _known_by(part) != before:
                     raise StorageError(f"{manifest.name!r} was changed while it was unpacked")
+                require_going()
                 os.rename(place, unpacked)
             except OSError as error:
                 raise failed("unpack", unpacked, error) from None
             finally:
+                with suppress(StorageError):
+                    remove_tree(place)
                 self._unpacking.discard(manifest.file_id)
 
         return unpack_whole
@@ -117,8 +123,9 @@ class Folders:
         Raises:
             StorageError: it cannot be removed.
         """
-        for suffix in ("unpacked", "unpacking") if file_id not in self._unpacking else ():
-            remove_tree(self._records.path(file_id, suffix))
+        unpacked = self._records.path(file_id, "unpacked")
+        for path in unpacked.parent.glob(f"{unpacked.stem}.unpack*") if file_id not in self._unpacking else ():
+            remove_tree(path)
 
     def remove_strays(self, work: Path) -> None:
         """Removes all that was unpacked by a client that has ended: perhaps the machine went down with it."""

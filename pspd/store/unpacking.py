@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pspd.core.manifest import Digest, Manifest
 from pspd.errors import PspError, StorageError
-from pspd.store.archive import FILE, FOLDER, Entry, Flaw, FolderArchive, entries_of
+from pspd.store.archive import FILE, FOLDER, LINK, Entry, Flaw, FolderArchive, entries_of
 from pspd.store.messages import failed
 
 _COPIED_BYTES = 1024 * 1024
@@ -36,8 +36,13 @@ def unpack(archive: Path, place: Path, require_going: Callable[[], None]) -> Non
     try:
         with archive.open("rb", buffering=0) as source:
             fd = source.fileno()
+
+            def read_at(offset: int, length: int) -> bytes:
+                require_going()
+                return os.pread(fd, length, offset)
+
             try:
-                found = entries_of(lambda offset, length: os.pread(fd, length, offset), os.fstat(fd).st_size)
+                found = entries_of(read_at, os.fstat(fd).st_size)
             except Flaw as flaw:
                 raise StorageError(f"a folder cannot be unpacked: {flaw}: do not trust who seeded it") from None
             for entry, content_at in found:
@@ -47,7 +52,7 @@ def unpack(archive: Path, place: Path, require_going: Callable[[], None]) -> Non
                 elif entry.kind == FILE:
                     _unpack_file(fd, content_at, entry, place / entry.name, require_going)
             for entry, _ in found:
-                if entry.target:
+                if entry.kind == LINK:
                     os.symlink(entry.target, place / entry.name)
             for entry, _ in reversed(found):
                 if entry.kind == FOLDER:
@@ -125,6 +130,8 @@ def remove_tree(place: Path) -> None:
             shutil.rmtree(place)
         elif os.path.lexists(place):
             place.unlink()
+    except RecursionError:
+        raise StorageError(f"cannot remove {place}: it is too deep: remove it yourself") from None
     except OSError as error:
         raise failed("remove", place, error) from None
 

@@ -110,6 +110,17 @@ def test_a_folder_that_was_edited_is_left_alone_when_the_machine_went_down(
     assert [path.name for path in disk.folder.iterdir() if path != disk.work] == ["folder"]
 
 
+def test_so_is_one_that_was_edited_before_it_was_suspected(disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk.receive(FOLDER)
+    (disk.folder / "folder" / "run.sh").write_bytes(b"mine now")
+    before = seen_in(disk.folder / "folder")
+    disk.store.verify(FOLDER.file_id)
+    monkeypatch.setattr(pspd.store.disk, "boot_id", lambda: "another boot")
+    disk.restart()
+    assert disk.store.known() == {FOLDER.file_id: Held(FOLDER.all, complete=True)}
+    assert seen_in(disk.folder / "folder") == before
+
+
 def test_what_was_unpacked_of_wrong_bytes_is_not_published(disk: DiskBench) -> None:
     disk.begin(FOLDER)
     disk.write_all(FOLDER)
@@ -133,7 +144,7 @@ def test_an_archive_that_changes_while_it_is_unpacked_is_not_taken(disk: DiskBen
     os.utime(disk.path(FOLDER, "part"), ns=(1, 1))
     with pytest.raises(StorageError, match="'folder' was changed while it was unpacked"):
         unpack()
-    assert not disk.path(FOLDER, "unpacked").exists()
+    assert not list(disk.work.glob("*.unpack*"))
 
 
 def test_what_is_discarded_while_it_is_unpacked_is_gone_when_that_is_said_again(
@@ -168,7 +179,7 @@ def test_a_store_that_is_closed_unpacks_no_more(disk: DiskBench) -> None:
     disk.store.close()
     with pytest.raises(StorageError, match="the client ends"):
         unpack()
-    assert not disk.path(FOLDER, "unpacking").exists()
+    assert not list(disk.work.glob("*.unpack*"))
 
 
 def test_an_archive_that_was_changed_is_fetched_again_and_the_folder_kept(disk: DiskBench) -> None:
