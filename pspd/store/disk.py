@@ -293,7 +293,7 @@ class DiskStore:
     def unpacking_of(self, file_id: FileId) -> Callable[[], None] | None:
         """What unpacks a folder of which all is verified, so that :meth:`finish` need not; for any thread.
 
-        None for a file, and for a folder that is unpacked or finished. It raises as :func:`unpack`.
+        None for a file, and for a folder that is unpacked or finished. See ``Folders.unpacking_of``.
         """
         file = self._file(file_id)
         if not file.intake.manifest.is_folder or file.place is not _Place.PART:
@@ -480,10 +480,7 @@ class DiskStore:
                 return file
         mark = self._records.mark(manifest.file_id)
         if state is not None and self._went_down_with(manifest.file_id, mark, state):
-            damaged = self._visible_file(manifest)
-            damaged.intake.verify_all()
-            self._records.save_manifest(manifest)
-            return self._taken_back(damaged)
+            return self._adopted_damaged(manifest)
         raise self._conflict(manifest)
 
     def _adopted_folder(self, manifest: Manifest) -> _File:
@@ -492,10 +489,7 @@ class DiskStore:
             mark = self._records.mark(manifest.file_id)
             if mark is None or not self._is_torn(manifest, mark):
                 raise self._conflict(manifest)
-            damaged = self._visible_file(manifest)
-            damaged.intake.verify_all()
-            self._records.save_manifest(manifest)
-            return self._taken_back(damaged)
+            return self._adopted_damaged(manifest)
         self._require_room(manifest)
         self._records.save_manifest(manifest)
         self._records.remove(manifest.file_id, "tar")
@@ -503,6 +497,13 @@ class DiskStore:
         with closing(FolderArchive(self._folders.visible(manifest))) as archive:
             self._copy(file.intake.missing(), archive.read_at, file)
         return file
+
+    def _adopted_damaged(self, manifest: Manifest) -> _File:
+        """What bears the name is ours, of which the disk has lost some, and the manifest's record besides."""
+        damaged = self._visible_file(manifest)
+        damaged.intake.verify_all()
+        self._records.save_manifest(manifest)
+        return self._taken_back(damaged)
 
     def _is_torn(self, manifest: Manifest, mark: Mark) -> bool:
         """Whether a folder had not reached the disk when the machine went down, and nobody has touched it since."""
