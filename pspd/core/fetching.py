@@ -41,8 +41,10 @@ PARTS_MAX = 4096
 BROADCAST_NS_PER_MEMBER = 50_000
 """A broadcast costs a datagram for each member. What is to be asked sooner than that after the last one is gathered,
 so that broadcasts take no more than about the half of the server's time, however many members there are."""
-CACHE_FRACTION = 4
+CACHE_FRACTION, CACHE_FRACTION_SMALL = 4, 2
 """One frame takes at most this fraction of the cache, so that several are on their way at a time."""
+FRAME_CHUNKS_SMALL = 64
+"""Frames are not smaller than that for want of more than two in the cache: each costs as much as 100 KiB."""
 
 
 class Fetching:
@@ -79,12 +81,16 @@ class Fetching:
 
     # -- what to fetch, and of whom
 
-    def fetchable(self, file: SharedFile, start: int, stop: int) -> tuple[Range | None, Member | None]:
+    def fetchable(
+        self, file: SharedFile, start: int, stop: int, frame_chunks: int
+    ) -> tuple[Range | None, Member | None]:
         """The first part of an open range that can be fetched now, and the holder to name.
+
+        It is no longer than a frame may be, here and for whom it is fetched.
 
         None as a range: no holder of ``start`` has room, or there is none.
         """
-        limit = self.frame_chunks
+        limit = min(self.frame_chunks, frame_chunks)
         if self._parameters.all_holders_answer:
             available = file.available.within(start, min(stop, file.share_at(start).stop))
             if not available or available[0].start > start:
@@ -123,7 +129,14 @@ class Fetching:
     @property
     def frame_chunks(self) -> int:
         """The most chunks that one fetch brings: the profile's, or less where the cache is small."""
-        return min(self._parameters.frame_chunks, max(1, self._cache.capacity_chunks // CACHE_FRACTION))
+        capacity = self._cache.capacity_chunks
+        small = min(FRAME_CHUNKS_SMALL, capacity // CACHE_FRACTION_SMALL)
+        return min(self._parameters.frame_chunks, max(1, small, capacity // CACHE_FRACTION))
+
+    @property
+    def _joined_chunks_max(self) -> int:
+        """What the narrowest window takes as one frame."""
+        return min(self.frame_chunks, max(1, self._parameters.window_min_chunks // 2))
 
     # -- asking
 
@@ -175,7 +188,7 @@ class Fetching:
         return (
             fetch.holder is following.holder is not None
             and fetch.stop == following.start
-            and following.stop - fetch.start <= self.frame_chunks
+            and following.stop - fetch.start <= self._joined_chunks_max
             and fetch.tries == following.tries == 0
         )
 

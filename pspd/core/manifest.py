@@ -265,11 +265,12 @@ class Manifest:
         return RangeSet(self.whole_units(*span) for span in chunks)
 
     def frame_from(self, start: int, stop: int, frame_chunks: int) -> Range:
-        """The first at most ``frame_chunks`` chunks of ``[start, stop)``, cut at a unit where one ends."""
+        """The first at most ``frame_chunks`` chunks of ``[start, stop)``, cut where a unit ends in the further half."""
         if stop - start <= frame_chunks:
             return Range(start, stop)
         unit = self.unit_at(start + frame_chunks)[0]
-        return Range(start, unit.start if unit.start > start else start + frame_chunks)
+        is_far = unit.start - start >= max(1, frame_chunks // 2)
+        return Range(start, unit.start if is_far else start + frame_chunks)
 
 
 class _Parts:

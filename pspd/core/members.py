@@ -78,6 +78,11 @@ class Interest:
         self.in_flight_chunks = 0
 
     @property
+    def frame_chunks(self) -> int:
+        """The most chunks that one frame is to bring it: while one is on its way the next is fetched."""
+        return max(1, self.window_chunks // 2)
+
+    @property
     def window_left_chunks(self) -> int:
         """How many more chunks the client will take now."""
         return self.window_chunks - self.in_flight_chunks

@@ -24,7 +24,7 @@ class Parameters:
     Attributes:
         profile: name of the profile these started from.
         frame_chunks: the most chunks that one broadcast range, contribution or delivery carries.
-        window_min_chunks: the least a window shrinks to: two frames, if it may be as large. While one is on its
+        window_min_chunks: the least a window shrinks to. A frame takes half of a window at most: while one is on its
             way the next is fetched.
         window_max_chunks: the most it grows to.
         request_ranges: the most ranges that one request names.
@@ -64,8 +64,8 @@ CLASSIC = Parameters(
 
 FAST = Parameters(
     profile="fast",
-    frame_chunks=2048,
-    window_min_chunks=2 * 2048,
+    frame_chunks=8 * 1024,
+    window_min_chunks=4 * 1024,
     window_max_chunks=32 * 1024,
     request_ranges=128,
     kept_links=True,

@@ -31,7 +31,8 @@ from pspd.core.wire import (
 )
 
 CLAIM_FRACTION = 4
-"""One member claims at most this fraction of the cache, or two frames: who reads slowly does not pin it all."""
+"""One member claims at most this fraction of the cache, or two frames where that is no more than half of it: who reads
+slowly does not pin it all."""
 HANDING_OUT_NS_PER_WAITING = 200_000
 """Handing out costs a delivery for each that waits, of so much work. What comes sooner than that after the last time is
 gathered until it fills a frame; where few wait, next to nothing is. Measured with 100 shares of a chunk or two to 100
@@ -183,7 +184,8 @@ class Relay:
 
     @property
     def _claim_chunks_max(self) -> int:
-        return max(2 * self._fetching.frame_chunks, self._cache.capacity_chunks // CLAIM_FRACTION)
+        capacity = self._cache.capacity_chunks
+        return max(capacity // CLAIM_FRACTION, min(2 * self._fetching.frame_chunks, max(1, capacity // 2)))
 
     def _credit_chunks(self, interest: Interest) -> int:
         """How many more chunks the client will take now, and may claim of the cache."""
@@ -345,13 +347,15 @@ class Relay:
         shares_tried = fetched_chunks = 0
         for start, stop in self._fetchable(interest).cyclic_from(file.cursor):
             while start < stop and fetched_chunks < wanted_chunks:
-                span, holder = self._fetching.fetchable(file, start, stop)
+                span, holder = self._fetching.fetchable(file, start, stop, interest.frame_chunks)
                 if span is None:
                     shares_tried += 1
                     if shares_tried > SHARES_TRIED_MAX:
                         return fetched_chunks
                     start = file.share_at(start).stop
-                elif self._waits_for_slower(file, span) or not self._cache.reserve(file.file_id, *span):
+                elif not self._cache.has_room(span.chunk_count) or self._waits_for_slower(file, span):
+                    return fetched_chunks
+                elif not self._cache.reserve(file.file_id, *span):  # what was handed out meanwhile is pinned now
                     return fetched_chunks
                 else:
                     self._fetching.start(file, span, holder)
@@ -402,8 +406,9 @@ class Relay:
         runs = RangeSet((fetch.start, fetch.stop) for fetch in fetches)
         cached = self._cache.cached_among(file.file_id, runs)
         loads: RangeMap[Load] = RangeMap()
-        for frame in (frame for run in cached for frame in self._frames(run)):
-            loads.insert(Load(*frame))
+        for run in cached:
+            for frame in _cut(run, self._parameters.frame_chunks):
+                loads.insert(Load(*frame))
         delivered_chunks = 0
         for interest in list(file.waiting):
             delivered_chunks += self._load(interest, cached, loads, order if measured else 0)
@@ -432,14 +437,10 @@ class Relay:
                 break
         return granted_chunks - credit_chunks
 
-    def _frames(self, run: Range) -> list[Range]:
-        """A cached run, cut into what one delivery carries at most."""
-        size = self._parameters.frame_chunks
-        return [Range(start, min(start + size, run.stop)) for start in range(run.start, run.stop, size)]
-
     def _depart(self, interest: Interest, span: Range, echo: int, credit_chunks: int) -> Iterator[Departure]:
         """As much of a cached range as the client has credit for, in frames; from now on it is on its way."""
-        for part in self._frames(Range(span.start, min(span.stop, span.start + credit_chunks))):
+        frame_chunks = min(self._parameters.frame_chunks, interest.frame_chunks)
+        for part in _cut(Range(span.start, min(span.stop, span.start + credit_chunks)), frame_chunks):
             self._delivery_number += 1
             interest.depart(self._delivery_number, part)
             yield Departure(interest, part, self._delivery_number, echo)
@@ -465,3 +466,7 @@ class Relay:
             interest.want(RangeSet())
         self._fetching.give_up_unwanted(file)
         return self._cache.forget(file.file_id) * CHUNK_BYTES
+
+
+def _cut(run: Range, size: int) -> list[Range]:
+    return [Range(start, min(start + size, run.stop)) for start in range(run.start, run.stop, size)]

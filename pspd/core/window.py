@@ -6,7 +6,7 @@ from collections import deque
 
 from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
 
-QUEUE_TIME_NS = 50 * MILLISECOND_NS
+QUEUE_TIME_NS = 200 * MILLISECOND_NS
 """How long a chunk may wait in queues: a window holds what arrives in a round trip and this time."""
 EPOCHS = 8
 """The path's rate is the best of so many epochs: a stall for a lost datagram does not make it narrower."""

@@ -12,8 +12,8 @@ from pspd.core.storage import Held, Storage, Written
 from pspd.store.digests import blake3_digest
 from pspd.store.memory import MemoryStore
 
-_ZEROS = memoryview(bytes(4 * 1024 * 1024))
-"""Longer than any frame: the fast profile's are 2 MiB."""
+_ZEROS = memoryview(bytes(8 * 1024 * 1024))
+"""As long as any frame of the fast profile."""
 
 
 def _zeros(length: int) -> memoryview:

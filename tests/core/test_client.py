@@ -177,10 +177,10 @@ class TestAsking:
 
     def test_a_part_of_a_window_that_arrived_is_time_for_the_next_request(self) -> None:
         client = Client()
-        manifest = manifest_of(4 * FAST.frame_chunks)
+        step = FAST.window_min_chunks // 2
+        manifest = manifest_of(4 * step)
         client.assign(manifest, exchange=True)
         client.heard()
-        step = FAST.frame_chunks
         client.deliver(manifest, 0, step - 1)
         assert client.requests() == []
         client.deliver(manifest, step - 1, step, number=2)

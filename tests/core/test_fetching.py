@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -24,6 +25,7 @@ from pspd.core.wire import (
     Broadcast,
     decode_datagram,
 )
+from pspd.store.digests import blake3_digest
 from tests.core.bench import Bench
 
 
@@ -116,11 +118,9 @@ class TestFetching:
         bench.ask(a, file, (10, 30), window_chunks=4)
         (asked,) = bench.asked("a")
         assert bench.contribute(bench.frame(b, file, asked.start, asked.stop))
-        (deliver,) = bench.delivered(a)
-        assert (deliver.frame.start, deliver.frame.stop) == (10, 14)
+        assert [(each.frame.start, each.frame.stop) for each in bench.delivered(a)] == [(10, 12), (12, 14)]
         bench.ask(c, file, (10, 20), window_chunks=3)  # hits, in part
-        (deliver,) = bench.delivered(c)
-        assert (deliver.frame.start, deliver.frame.stop) == (10, 13)
+        assert [(each.frame.start, each.frame.stop) for each in bench.delivered(c)] == [(10, 11), (11, 12), (12, 13)]
         bench.ask(a, file, (10, 30), window_chunks=0)
         assert bench.effects(Deliver) == []
 
@@ -157,7 +157,34 @@ class TestFetching:
         for asked in bench.asked("a"):
             assert bench.contribute(bench.frame(b, file, asked.start, asked.stop))
         delivered = [(d.frame.start, d.frame.stop) for d in bench.delivered(c)]
-        assert delivered == [(10, 12)]
+        assert delivered == [(10, 11), (11, 12)]
+
+    @pytest.mark.parametrize("window_chunks", [4096, 6000, 16 * 1024])
+    def test_a_frame_takes_half_of_the_window_for_which_it_is_fetched(self, window_chunks: int) -> None:
+        bench = Bench(cache_chunks=32 * 1024)
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 32 * 1024)
+        bench.ask(b, file, (0, 16 * 1024), window_chunks=window_chunks)
+        (first, *_) = asked = bench.asked("a")
+        unit_chunks = file.manifest.unit_at(0)[0].stop
+        assert window_chunks // 2 - unit_chunks < first.stop - first.start
+        assert max(each.stop - each.start for each in asked) <= window_chunks // 2
+        for each in asked:
+            assert bench.contribute(bench.frame(a, file, each.start, each.stop))
+        frames = [delivery.frame for delivery in bench.delivered(b)]
+        assert [(frame.start, frame.stop) for frame in frames] == [(each.start, each.stop) for each in asked]
+
+    @pytest.mark.parametrize(
+        ("cache_chunks", "frame_chunks"), [(1, 1), (2, 1), (100, 50), (200, 64), (256, 64), (1000, 250), (10**6, 8192)]
+    )
+    def test_two_frames_at_least_have_room_in_the_cache_and_four_where_they_need_not_be_tiny(
+        self, cache_chunks: int, frame_chunks: int
+    ) -> None:
+        bench = Bench(cache_chunks=1)
+        bench.server.resize_cache(cache_chunks, bench.now)
+        random, members = Random(1), bench.server.members
+        fetches = fetching.Fetching(FAST, bench.server.cache, blake3_digest, members, lambda effect: None, random)
+        assert fetches.frame_chunks == frame_chunks
 
     def test_nothing_is_delivered_to_whom_nothing_can_reach(self) -> None:
         bench = Bench()
@@ -173,6 +200,7 @@ class TestFetching:
         bench.ask(a, file, (2, 4))
         assert len(bench.delivered(a)) == 1
 
+    @pytest.mark.usefixtures("frames_of_a_quarter")
     def test_a_client_that_waits_in_line_and_loses_its_link_leaves_the_line(self) -> None:
         """Nobody fetches for it what is cached meanwhile, and came too late for it."""
         bench = Bench(cache_chunks=8)
@@ -358,6 +386,7 @@ class TestFetching:
         bench.ask(members[0], file, (len(members) - 1, len(members)))
         assert len(bench.asked(names[0])) == 1
 
+    @pytest.mark.usefixtures("frames_of_a_quarter")
     def test_who_does_not_read_keeps_only_part_of_the_cache_from_the_others(self) -> None:
         bench = Bench(cache_chunks=4)
         slow, quick, holder = (bench.join(name) for name in ("slow", "quick", "holder"))

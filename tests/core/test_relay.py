@@ -189,6 +189,7 @@ class TestLine:
         assert [(fetch.start, fetch.stop) for fetch in file.fetches] == [(20, 21)]
 
 
+@pytest.mark.usefixtures("frames_of_a_quarter")
 class TestGathering:
     """What comes soon after what was handed out last; here a second is soon."""
 
@@ -278,6 +279,7 @@ class TestGathering:
         assert file.traffic.contributed_bytes == file.manifest.byte_span(24, 48)[1]
 
 
+@pytest.mark.usefixtures("frames_of_a_quarter")
 class TestClaims:
     """A cache of 64 chunks has frames of 16: one member claims 32 chunks of it at most."""
 
@@ -366,5 +368,5 @@ def test_what_nobody_holds_cannot_be_fetched_though_every_holder_is_asked() -> N
     fetches = fetching.Fetching(
         everyone, Cache(64), blake3_digest, bench.server.members, lambda effect: None, Random(1)
     )
-    assert fetches.fetchable(file, 1, 4) == (None, None)
-    assert fetches.fetchable(file, 2, 4) == (Range(2, 4), None)
+    assert fetches.fetchable(file, 1, 4, 64) == (None, None)
+    assert fetches.fetchable(file, 2, 4, 64) == (Range(2, 4), None)

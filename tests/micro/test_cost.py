@@ -33,7 +33,8 @@ from tests.micro.conftest import Cost
 
 FILE = bytes(32)
 RANGES = 100
-FRAME = FAST.frame_chunks
+FRAME = FAST.window_min_chunks // 2
+"""What one frame carries where the window is as narrow as it gets."""
 SMALL_FRAME = 8
 """Where a frame costs the same whatever its size."""
 MEMBERS = 8
@@ -123,7 +124,7 @@ class TestTheServer:
             stop = start + SMALL_FRAME
             for member in others:
                 ranges = (start, file.manifest.chunk_count)
-                bench.ask(member, file, ranges, window_chunks=SMALL_FRAME, acknowledged=delivered[member.session])
+                bench.ask(member, file, ranges, window_chunks=2 * SMALL_FRAME, acknowledged=delivered[member.session])
             assert bench.contribute(bench.frame(holder, file, start, stop))
             bench.pass_time(MILLISECOND_NS)
             deliveries = bench.effects(Deliver)
