@@ -1,4 +1,4 @@
-"""Progress on stderr, for people: bars on a terminal, nothing elsewhere."""
+"""Progress on stderr, for people: bars on a terminal, a few lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,18 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-import rich.progress as bars
-from rich.console import Console
-from rich.text import Text
-
 from pspctl.options import Settings
 from pspctl.tables import hold_text, missing_texts, refusal_texts
-from pspctl.units import plain_text, rate_text, size_text
-from pspctl.views import FileView, takers
-from pspd.core.manifest import CHUNK_BYTES
+from pspctl.units import plain_text
+from pspctl.views import FileView
 from pspd.v1 import network_pb2
 
-MAX_CLIENT_BARS = 8
 NOTE_SECONDS = 5.0
 
 
@@ -106,67 +100,6 @@ class Notes:
         print(f"pspctl: {text}", file=sys.stderr, flush=True)
 
 
-class AmountColumn(bars.ProgressColumn):
-    """``1.5 MiB / 8.0 MiB``, or a count of things that are no bytes."""
-
-    def render(self, task: bars.Task) -> Text:
-        total = task.total or 0
-        if task.fields["unit"] == "bytes":
-            return Text(f"{size_text(task.completed)} / {size_text(total)}")
-        return Text(f"{task.completed:.0f} / {total:.0f} {task.fields['unit']}")
-
-
-class RateColumn(bars.ProgressColumn):
-    """The rate of a bar that counts bytes."""
-
-    def render(self, task: bars.Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(rate_text(speed) if speed and task.fields["unit"] == "bytes" else "")
-
-
-class Bars(Notes):
-    """Bars that update in place: one for each phase, and one per client when they are few."""
-
-    def __init__(self, progress: bars.Progress) -> None:
-        super().__init__()
-        self._progress = progress
-        self._tasks: dict[str, bars.TaskID] = {}
-
-    def seeding(self, step: SeedStep) -> None:
-        """Moves the bar of the phase."""
-        match step.phase:
-            case "hashing":
-                self._show("hashing", step.done, step.total)
-            case "waiting":
-                self._show("waiting", step.done, step.total, unit="clients")
-            case "seeding":
-                self._show("seeding", step.done * CHUNK_BYTES, step.total * CHUNK_BYTES)
-
-    def exchange(self, file: FileView) -> None:
-        """Moves the bar of the whole exchange, and those of the clients."""
-        if file["state"] == "seeding":
-            return
-        super().exchange(file)
-        held = {client["name"]: client["held_chunk_count"] for client in takers(file)}
-        self._show("exchange", sum(held.values()) * CHUNK_BYTES, file["chunk_count"] * len(held) * CHUNK_BYTES)
-        if len(held) <= MAX_CLIENT_BARS:
-            for name, chunk_count in held.items():
-                self._show(f"  {plain_text(name)}", chunk_count * CHUNK_BYTES, file["chunk_count"] * CHUNK_BYTES)
-
-    def simulation(self, part: float) -> None:
-        """Moves the simulation's bar."""
-        self._show("simulating", int(100 * part), 100, unit="%")
-
-    def note(self, text: str) -> None:
-        """Writes the line above the bars."""
-        self._progress.console.print(Text(f"pspctl: {text}"))
-
-    def _show(self, label: str, done: int, total: int, unit: str = "bytes") -> None:
-        if label not in self._tasks:
-            self._tasks[label] = self._progress.add_task(label, total=total, unit=unit)
-        self._progress.update(self._tasks[label], completed=done, total=total)
-
-
 @contextmanager
 def shown_progress(settings: Settings) -> Iterator[Progress]:
     """The progress that fits the settings and the terminal."""
@@ -175,13 +108,7 @@ def shown_progress(settings: Settings) -> Iterator[Progress]:
     elif not sys.stderr.isatty():
         yield Notes()
     else:
-        columns = (
-            bars.TextColumn("{task.description}", markup=False),
-            bars.BarColumn(),
-            bars.TaskProgressColumn(),
-            AmountColumn(),
-            RateColumn(),
-            bars.TimeRemainingColumn(),
-        )
-        with bars.Progress(*columns, console=Console(stderr=True)) as progress:
-            yield Bars(progress)
+        from pspctl.bars import shown_bars  # only who sees bars waits for what draws them
+
+        with shown_bars() as progress:
+            yield progress

@@ -353,9 +353,7 @@ class Relay:
                     if shares_tried > SHARES_TRIED_MAX:
                         return fetched_chunks
                     start = file.share_at(start).stop
-                elif not self._cache.has_room(span.chunk_count) or self._waits_for_slower(file, span):
-                    return fetched_chunks
-                elif not self._cache.reserve(file.file_id, *span):  # what was handed out meanwhile is pinned now
+                elif not self._reserve(file, span):
                     return fetched_chunks
                 else:
                     self._fetching.start(file, span, holder)
@@ -363,6 +361,12 @@ class Relay:
                     self._cache.miss_count += span.chunk_count
                     fetched_chunks += span.chunk_count
         return fetched_chunks
+
+    def _reserve(self, file: SharedFile, span: Range) -> bool:
+        """Reserves room for a fetch. Returns False if there is none, or none that others could spare."""
+        if not self._cache.has_room(span.chunk_count):  # asked first: with hundreds in line it is the usual answer
+            return False
+        return not self._waits_for_slower(file, span) and self._cache.reserve(file.file_id, *span)
 
     def _waits_for_slower(self, file: SharedFile, span: Range) -> bool:
         """Whether a fetch is held back for those who still want what it would evict."""

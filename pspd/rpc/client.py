@@ -14,8 +14,7 @@ from pspd.core.storage import Held
 from pspd.core.terms import ONE_COPY, Terms
 from pspd.errors import PspError, Reason, TimedOut, Unreachable, error_classes
 from pspd.rpc import translate
-from pspd.rpc.server import CHANNEL_OPTIONS
-from pspd.rpc.servicers import REASON_KEY
+from pspd.rpc.conventions import CHANNEL_OPTIONS, REASON_KEY
 from pspd.v1 import (
     file_service_pb2,
     file_service_pb2_grpc,

@@ -10,14 +10,8 @@ from grpc_reflection.v1alpha import reflection
 
 from pspd.config import parse_address
 from pspd.errors import PortTaken
+from pspd.rpc.conventions import CHANNEL_OPTIONS
 
-MESSAGE_BYTES_MAX = 64 * 1024 * 1024
-"""The largest manifest is 32 MiB."""
-CHANNEL_OPTIONS: list[tuple[str, int]] = [
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.enable_http_proxy", 0),
-]
 # On a link that is full of deliveries a ping, and what TCP sends again of it, may take seconds.
 _KEEPALIVE: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),

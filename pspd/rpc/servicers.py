@@ -17,6 +17,7 @@ from pspd.core.storage import Held
 from pspd.core.terms import Terms
 from pspd.errors import BadArgument, PspError
 from pspd.rpc import translate
+from pspd.rpc.conventions import REASON_KEY
 from pspd.rpc.translate import MemberEvent
 from pspd.v1 import (
     cache_service_pb2,
@@ -32,8 +33,6 @@ from pspd.v1 import (
     status_service_pb2_grpc,
 )
 
-REASON_KEY = "psp-reason"
-"""Trailing metadata under which an error's reason code travels."""
 WATCH_INTERVAL_MS_DEFAULT = 200
 WATCH_INTERVAL_MS_MIN = 20
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from pspd.core.cache import Cache
 from pspd.core.effects import (
     Assign,
     EndSession,
@@ -18,15 +18,18 @@ from pspd.core.effects import (
 )
 from pspd.core.file_record import Phase
 from pspd.core.manifest import CHUNK_BYTES, Digest, FileId, Manifest
-from pspd.core.members import Member
 from pspd.core.parameters import SECOND_NS, Order, Parameters
 from pspd.core.ranges import Range, RangeSet
-from pspd.core.server import ServerMachine
-from pspd.core.shared_file import SharedFile, Traffic
 from pspd.core.storage import Held
 from pspd.errors import BadArgument
 from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import network_pb2 as pb
+
+if TYPE_CHECKING:  # a client has no need of the server's machine
+    from pspd.core.cache import Cache
+    from pspd.core.members import Member
+    from pspd.core.server import ServerMachine
+    from pspd.core.shared_file import SharedFile, Traffic
 
 HELD_RANGES_SHOWN_MAX = 256
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS
+from pspd.core.parameters import CLASSIC, MILLISECOND_NS, SECOND_NS
 from pspd.core.window import EPOCHS, QUEUE_TIME_NS, TIMEOUTS_BEFORE_SHRINKING, Window
 
 RTT_NS = 10 * MILLISECOND_NS

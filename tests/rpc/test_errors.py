@@ -14,7 +14,7 @@ from pspd.core.manifest import DIGEST_BYTES, Manifest
 from pspd.errors import InternalError, PspError, Reason, TimedOut, Unreachable, error_classes
 from pspd.rpc import client as client_module
 from pspd.rpc.client import MemberClient, open_channel
-from pspd.rpc.server import MESSAGE_BYTES_MAX
+from pspd.rpc.conventions import MESSAGE_BYTES_MAX
 from pspd.store.digests import blake3_digest
 from pspd.v1 import status_service_pb2, status_service_pb2_grpc
 from tests.support.control import control
