@@ -181,14 +181,14 @@ class ClientMachine:
             self._report(download, Milestone.COMPLETE)
             return
         if download.stage is not Stage.FINISHING:
-            download.stage = Stage.EXCHANGE if exchange_started else Stage.SHARE
+            download.begin(Stage.EXCHANGE if exchange_started else Stage.SHARE)
             self._advance(download, now)
 
     def exchange_started(self, file_id: FileId, now: int) -> None:
         """Every share is held: ask for the rest (R5)."""
         download = self.downloads.get(file_id)
         if download is not None and download.stage in (Stage.SHARE, Stage.WAITING):
-            download.stage = Stage.EXCHANGE
+            download.begin(Stage.EXCHANGE)
             self._advance(download, now)
 
     def file_dropped(self, file_id: FileId) -> None:

@@ -87,6 +87,14 @@ class Download:
         """Whether every chunk of the file is here and verified."""
         return self.verified.chunk_count == self.manifest.chunk_count
 
+    def begin(self, stage: Stage) -> None:
+        """Begins with the share, or with the exchange: what was asked in vain before says nothing of it.
+
+        In order of the chunks everybody is to start at the first, so that they meet.
+        """
+        self.stage = stage
+        self._sequence_start = self._repeats = 0
+
     def wanted(self) -> RangeSet:
         """What is to be asked for now: of the share, or of everything that lacks."""
         match self.stage:

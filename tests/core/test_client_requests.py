@@ -186,6 +186,18 @@ class TestOrder:
             client.deliver(manifest, chunk, chunk + 1, number=chunk)
         assert [request.ranges[0].start for request in client.requests()] == [2, 3, 0]
 
+    def test_the_exchange_begins_at_the_first_chunk_however_long_the_share_took(self) -> None:
+        """A hundred clients that began behind their shares met nowhere: holders sent the file six times."""
+        client = Client(CLASSIC)
+        manifest = manifest_of(6)
+        client.assign(manifest, (2, 4))
+        client.pass_time(60 * SECOND_NS)
+        client.deliver(manifest, 2, 3)
+        client.deliver(manifest, 3, 4, number=2)
+        client.heard()
+        client.machine.exchange_started(manifest.file_id, client.now)
+        assert [request.ranges for request in client.requests()] == [(Range(0, 1),)]
+
     @pytest.mark.parametrize("order", [Order.CURSOR, Order.SEQUENTIAL])
     def test_so_it_is_though_the_server_answers_each_request(self, order: Order) -> None:
         client = Client(replace(FAST, request_ranges=1, order=order))
