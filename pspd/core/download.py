@@ -62,6 +62,7 @@ class Download:
         self._was_put_off = False
         self._cursor = 0
         self._named_stop = 0
+        self._told_chunks = self.window.chunks
         self._sequence_start = 0
         self._repeats = 0
         self._unrequested_chunks = 0
@@ -114,6 +115,7 @@ class Download:
         self._number += 1
         self._repeats += repeated
         self._unrequested_chunks = 0
+        self._told_chunks = self.window.chunks
         self._sent_at[self._number] = now
         if len(self._sent_at) > SENT_REQUESTS_MAX:
             del self._sent_at[next(iter(self._sent_at))]
@@ -216,8 +218,11 @@ class Download:
 
     @property
     def _step_chunks(self) -> int:
-        """How many chunks are delivered from one request to the next."""
-        window_chunks = self.window.chunks
+        """How many chunks are delivered from one request to the next.
+
+        A part of the window that the server knows: it sends no more, however much wider the window has become since.
+        """
+        window_chunks = self._told_chunks
         return max(window_chunks // REQUESTS_PER_WINDOW, min(self._parameters.frame_chunks, window_chunks // 2))
 
     def new_session(self) -> None:

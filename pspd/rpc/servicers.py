@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
@@ -35,6 +37,8 @@ from pspd.v1 import (
 
 WATCH_INTERVAL_MS_DEFAULT = 200
 WATCH_INTERVAL_MS_MIN = 20
+WATCH_PAUSE_FACTOR = 10
+"""For a watcher nothing is looked up for so many times as long as it took: with hundreds of clients that is long."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 R = TypeVar("R")
@@ -282,11 +286,14 @@ class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
         seen: status_service_pb2.GetStatusResponse | None = None
         try:
             while True:
+                began = time.perf_counter()
                 status = self._network.status(request.file, with_file_clients=request.with_file_clients)
                 change = _changes(seen, status)
+                pause_seconds = WATCH_PAUSE_FACTOR * (time.perf_counter() - began)
                 if change is not None:
                     yield change
                 seen = status
+                await asyncio.sleep(pause_seconds)
                 await self._network.changed(interval_ms / 1000)
         except PspError as error:
             await refuse(context, error)

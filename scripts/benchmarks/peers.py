@@ -21,6 +21,7 @@ from tests.support.daemons import BIN, Network
 from tests.support.hosts import Host
 
 HTTP_PORT, TRACKER_PORT, RSYNC_PORT, SWARM_PORT = 8080, 6969, 8730, 6881
+MULTICAST_GROUP = "239.77.0.1"
 
 Seconds = dict[str, float]
 
@@ -34,12 +35,14 @@ class Way:
         run: does it once.
         needs: programs, and modules of Python, without which it is left out.
         set_up: how it is configured, for the reader.
+        on_loopback: it can be gone on one host alone.
     """
 
     name: str
     run: Callable[[Room], Seconds]
     needs: tuple[str, ...]
     set_up: str
+    on_loopback: bool = True
 
     @property
     def missing(self) -> list[str]:
@@ -154,6 +157,19 @@ def libtorrent(room: Room) -> Seconds:
     return _swarm(room, client)
 
 
+def udpcast(room: Room) -> Seconds:
+    """One sender to a multicast group, which all receivers join."""
+    common = ("--nokbd", "--interface", "eth0", "--mcast-rdv-address", MULTICAST_GROUP)
+    begun = room.warm()
+    receivers = [
+        room.start(host, "udp-receiver", *common, "--file", room.copy(index)) for index, host in enumerate(room.clients)
+    ]
+    count = len(receivers)
+    sender = room.start(room.server, "udp-sender", *common, "--min-receivers", count, "--file", room.file)
+    room.finish([*receivers, sender])
+    return {"whole": time.monotonic() - begun}
+
+
 def _swarm_port(index: int) -> int:
     return SWARM_PORT + 1 + index
 
@@ -209,4 +225,5 @@ WAYS = (
         "tracker and local discovery, no limits, pieces of 1 MiB; all seed until the last is done",
     ),
     Way("rsync", rsync, ("rsync",), "a daemon, `--whole-file --inplace`; all clients at once"),
+    Way("udpcast", udpcast, ("udp-sender",), "multicast, its usual settings; it starts when all have joined", False),
 )

@@ -16,6 +16,11 @@ SETTINGS = {
     "enable_lsd": True,
     "enable_upnp": False,
     "enable_natpmp": False,
+    # TCP alone: uTP yields to whatever else is on the cable.
+    "enable_outgoing_utp": False,
+    "enable_incoming_utp": False,
+    "out_enc_policy": 2,
+    "in_enc_policy": 2,
     "allow_multiple_connections_per_ip": True,
     "connection_speed": 500,
     "connections_limit": 500,
@@ -23,6 +28,9 @@ SETTINGS = {
     "mixed_mode_algorithm": 0,
     "send_buffer_watermark": 4 * 1024 * 1024,
     "max_out_request_queue": 2000,
+    "max_allowed_in_request_queue": 2000,
+    "aio_threads": 2,
+    "hashing_threads": 1,
     "alert_mask": 0,
 }
 

@@ -186,6 +186,18 @@ class TestAsking:
         client.deliver(manifest, step - 1, step, number=2)
         assert client.requests()[0].ranges == (Range(step, manifest.chunk_count),)
 
+    def test_a_window_that_grew_since_it_was_told_does_not_keep_it_from_asking(self) -> None:
+        client = Client()
+        told = FAST.window_min_chunks
+        manifest = manifest_of(8 * told)
+        client.assign(manifest, exchange=True)
+        client.heard()
+        window = client.machine.downloads[manifest.file_id].window
+        window.chunks = 8 * told
+        client.deliver(manifest, 0, told // 2)
+        (request,) = client.requests()
+        assert request.window_chunks == window.chunks
+
     def test_a_unit_that_is_corrupt_is_counted_and_asked_for_again(self) -> None:
         client = Client()
         manifest = manifest_of(4)

@@ -9,7 +9,7 @@ import pytest
 
 from pspd.core.parameters import FAST, PROFILES, Parameters
 from pspd.core.terms import ONE_COPY, Terms
-from pspd.daemon.source import _needs_no_source, _refuse_if_nobody_takes
+from pspd.daemon.source import PROGRESS_SECONDS, _needs_no_source, _refuse_if_nobody_takes, pause_seconds
 from pspd.errors import WrongState
 from pspd.v1 import network_pb2 as pb
 from tests.daemon.members import InProcess, in_process
@@ -125,3 +125,8 @@ async def test_a_source_that_came_to_repair_stays_until_a_client_holds_what_was_
         network.server.release("file.bin")
         await repairing
         await network.copies(source, "b")
+
+
+@pytest.mark.parametrize(("client_count", "seconds"), [(0, PROGRESS_SECONDS), (50, PROGRESS_SECONDS), (500, 2.0)])
+def test_the_more_clients_there_are_the_less_often_a_source_looks(client_count: int, seconds: float) -> None:
+    assert pause_seconds(client_count) == seconds
