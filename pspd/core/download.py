@@ -10,7 +10,7 @@ from pspd.core.parameters import Order, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.rto import LINEAR_TIMEOUTS, RTO_MAX_NS, RttEstimator
 from pspd.core.storage import Held, Written
-from pspd.core.window import Window
+from pspd.core.window import Window, frame_chunks_in
 from pspd.core.wire import Frame, Request
 
 REQUESTS_PER_WINDOW = 8
@@ -222,8 +222,8 @@ class Download:
 
         A part of the window that the server knows: it sends no more, however much wider the window has become since.
         """
-        window_chunks = self._told_chunks
-        return max(window_chunks // REQUESTS_PER_WINDOW, min(self._parameters.frame_chunks, window_chunks // 2))
+        frame_chunks = min(self._parameters.frame_chunks, frame_chunks_in(self._told_chunks))
+        return max(self._told_chunks // REQUESTS_PER_WINDOW, frame_chunks)
 
     def new_session(self) -> None:
         """The server has forgotten the conversation: begin it anew, when the file is assigned again."""

@@ -17,6 +17,7 @@ from pspd.core.ranges import Range
 from pspd.core.rto import RttEstimator
 from pspd.core.shared_file import SharedFile
 from pspd.core.timers import Timers, earliest
+from pspd.core.window import frame_chunks_in
 from pspd.core.wire import (
     BROADCAST_RANGES_MAX,
     DropReason,
@@ -44,7 +45,7 @@ so that broadcasts take no more than about the half of the server's time, howeve
 CACHE_FRACTION, CACHE_FRACTION_SMALL = 4, 2
 """One frame takes at most this fraction of the cache, so that several are on their way at a time."""
 FRAME_CHUNKS_SMALL = 64
-"""Frames are not smaller than that for want of more than two in the cache: each costs as much as 100 KiB."""
+"""Below this a frame is as large as lets two have room in the cache: what it costs does not depend on its size."""
 
 
 class Fetching:
@@ -84,9 +85,9 @@ class Fetching:
     def fetchable(
         self, file: SharedFile, start: int, stop: int, frame_chunks: int
     ) -> tuple[Range | None, Member | None]:
-        """The first part of an open range that can be fetched now, and the holder to name.
+        """The first part of an open range that can be fetched now as one frame, and the holder to name.
 
-        It is no longer than a frame may be, here and for whom it is fetched.
+        ``frame_chunks`` is the most that the client takes in one for which it is fetched.
 
         None as a range: no holder of ``start`` has room, or there is none.
         """
@@ -136,7 +137,7 @@ class Fetching:
     @property
     def _joined_chunks_max(self) -> int:
         """What the narrowest window takes as one frame."""
-        return min(self.frame_chunks, max(1, self._parameters.window_min_chunks // 2))
+        return min(self.frame_chunks, frame_chunks_in(self._parameters.window_min_chunks))
 
     # -- asking
 

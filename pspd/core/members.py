@@ -12,7 +12,7 @@ from pspd.core.parameters import MILLISECOND_NS, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.rto import RttEstimator
 from pspd.core.storage import Held
-from pspd.core.window import Window
+from pspd.core.window import Window, frame_chunks_in
 from pspd.errors import BadArgument
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class Interest:
 
     @property
     def frame_chunks(self) -> int:
-        """The most chunks that one frame is to bring it: while one is on its way the next is fetched."""
-        return max(1, self.window_chunks // 2)
+        """The most chunks that one frame is to bring it."""
+        return frame_chunks_in(self.window_chunks)
 
     @property
     def window_left_chunks(self) -> int:

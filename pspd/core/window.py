@@ -16,6 +16,11 @@ TIMEOUTS_BEFORE_SHRINKING = 3
 _EPOCH_NS_MIN = 10 * MILLISECOND_NS
 
 
+def frame_chunks_in(window_chunks: int) -> int:
+    """The most chunks of one frame in a window: while one is on its way the next is fetched."""
+    return max(1, window_chunks // 2)
+
+
 class Window:
     """A cap of rate times queue time, as in libtorrent's request queue.
 

@@ -293,8 +293,8 @@ class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
                 if change is not None:
                     yield change
                 seen = status
-                await asyncio.sleep(pause_seconds)
-                await self._network.changed(interval_ms / 1000)
+                # Together: what changes during the pause is not to be waited for again.
+                await asyncio.gather(asyncio.sleep(pause_seconds), self._network.changed(interval_ms / 1000))
         except PspError as error:
             await refuse(context, error)
 

@@ -19,7 +19,7 @@ SETTINGS = {
     # TCP alone: uTP yields to whatever else is on the cable.
     "enable_outgoing_utp": False,
     "enable_incoming_utp": False,
-    "out_enc_policy": 2,
+    "out_enc_policy": 2,  # nothing is encrypted
     "in_enc_policy": 2,
     "allow_multiple_connections_per_ip": True,
     "connection_speed": 500,
