@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pspd.core.effects import Address
 from pspd.core.manifest import FileId
-from pspd.core.parameters import MILLISECOND_NS, Parameters
+from pspd.core.parameters import SECOND_NS, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.rto import RttEstimator
 from pspd.core.storage import Held
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from pspd.core.shared_file import SharedFile
 
 
-FETCH_RTO_MIN_NS = 200 * MILLISECOND_NS
-"""Asking a holder too early brings a whole frame twice; what is lost is mostly seen by its order, not by time."""
+FETCH_RTO_MIN_NS = SECOND_NS
+"""As RFC 6298 has it (2.4). Asking a second holder too early brings a whole frame twice, and where dozens of clients
+share a processor less than that is too early; what is lost is mostly seen by its order, not by time."""
 
 
 CLIENT_NAME_CHARACTERS_MAX = 100

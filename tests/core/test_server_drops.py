@@ -9,6 +9,7 @@ from pspd.core.effects import (
     InputDropped,
     Milestone,
 )
+from pspd.core.members import FETCH_RTO_MIN_NS
 from pspd.core.parameters import SECOND_NS
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import Held
@@ -153,7 +154,7 @@ class TestDrops:
         assert bench.server.cache.cached(file.file_id, 0, 6) == []
         assert not file.held["b"].within(2, 4)
         assert file.available.chunk_count == 6
-        bench.pass_time(SECOND_NS)
+        bench.pass_time(FETCH_RTO_MIN_NS * 3 // 2)
         assert bench.asked("a")[0].responder == c.session
         assert bench.contribute(bench.frame(c, file, 2, 4, number=2))
         assert [deliver.frame.start for deliver in bench.delivered(a)] == [2]
