@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import pspd.store.disk
+import pspd.store.stored_files
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import FileSlice, Held
 from pspd.errors import StorageError
@@ -283,7 +284,7 @@ def test_what_somebody_put_there_since_is_theirs(
     lost: DiskBench, monkeypatch: pytest.MonkeyPatch, torn_mark: bool
 ) -> None:
     """However old it says that it is: who copies, moves or restores a file gives it a new time of change."""
-    monkeypatch.setattr(pspd.store.disk, "_MARKING_NS", -(10**15))  # in a test no time passes
+    monkeypatch.setattr(pspd.store.stored_files, "_MARKING_NS", -(10**15))  # in a test no time passes
     path = lost.folder / "small.bin"
     path.write_bytes(b"mine")
     os.utime(path, ns=(0, 0))

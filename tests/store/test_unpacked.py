@@ -13,6 +13,7 @@ import pytest
 
 import pspd.store.disk
 import pspd.store.folders
+import pspd.store.stored_files
 from pspd.core.storage import Held
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
@@ -100,7 +101,7 @@ def test_a_folder_that_was_edited_is_left_alone_when_the_machine_went_down(
     disk: DiskBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk.receive(FOLDER)
-    monkeypatch.setattr(pspd.store.disk, "_MARKING_NS", 0)
+    monkeypatch.setattr(pspd.store.stored_files, "_MARKING_NS", 0)
     (disk.folder / "folder" / "run.sh").write_bytes(b"mine now")
     before = seen_in(disk.folder / "folder")
     monkeypatch.setattr(pspd.store.disk, "boot_id", lambda: "another boot")
