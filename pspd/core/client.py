@@ -251,7 +251,10 @@ class ClientMachine:
         return False
 
     def delivery_stored(self, frame: Frame, written: Written, now: int) -> None:
-        """A delivery's payload is written, and verified as far as its units are whole."""
+        """A delivery's payload is written, and verified as far as its units are whole.
+
+        It may be told piece by piece, each as a frame of its own, all but the last with number and echo 0.
+        """
         download = self.downloads[frame.file_id]
         for unit in written.corrupt:
             self._drop(DropReason.CORRUPT, f"chunks {unit} of {download.manifest.name}")

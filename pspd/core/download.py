@@ -192,10 +192,11 @@ class Download:
         return span.start + index
 
     def delivered(self, frame: Frame, written: Written, now: int) -> bool:
-        """A delivery is stored, as far as it was good.
+        """A delivery, or with number 0 a piece of one that goes on, is stored, as far as it was good.
 
         Returns:
-            Whether it is time for the next request.
+            Whether it is time for the next request. Unless nothing is awaited any more, that is not before the delivery
+            is whole, so that it can be acknowledged.
         """
         sent_at = self._sent_at.pop(frame.echo, None)
         if sent_at is not None:
@@ -214,7 +215,8 @@ class Download:
         chunk_count = frame.stop - frame.start
         self.window.delivered(chunk_count, self.rtt.min_ns, now)
         self._unrequested_chunks += chunk_count
-        return not self._awaited or self._unrequested_chunks >= self._step_chunks
+        is_whole = frame.number > 0
+        return not self._awaited or (is_whole and self._unrequested_chunks >= self._step_chunks)
 
     @property
     def _step_chunks(self) -> int:

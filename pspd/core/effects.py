@@ -40,9 +40,8 @@ class SendDatagram(NamedTuple):
 class Deliver(NamedTuple):
     """Send a range to a client over TCP (R6), the views after the head, without copying them.
 
-    Then say ``delivery_sent`` as soon as the views are no longer needed, and ``delivery_failed`` if they
-    could not be sent. Where each delivery has a connection of its own, say ``delivery_finished`` when the
-    client has closed it in good order.
+    Then say ``delivery_sent`` as soon as the views are no longer needed, or ``delivery_failed`` if they
+    could not be sent. That it has arrived its client tells in its next request.
     """
 
     session: int

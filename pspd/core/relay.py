@@ -134,6 +134,11 @@ class Relay:
         for delivery in [delivery for delivery in interest.in_flight if delivery <= number]:
             self._settle(interest, delivery, arrived=True)
 
+    def lost(self, interest: Interest) -> None:
+        """Whatever is on its way to the client will not arrive."""
+        for delivery in list(interest.in_flight):
+            self._settle(interest, delivery, arrived=False)
+
     def satisfied(self, interest: Interest) -> None:
         """The client has the whole file: it wants nothing, and whatever was on its way has arrived."""
         interest.want(RangeSet())
@@ -149,8 +154,8 @@ class Relay:
         interest.file.traffic.delivered_bytes += interest.file.manifest.byte_span(*span)[1]
         return interest.file
 
-    def delivery_ended(self, member: Member | None, session: int, number: int, *, arrived: bool) -> SharedFile | None:
-        """A delivery failed, or its own connection was closed in good order. The member may be gone by now.
+    def delivery_failed(self, member: Member | None, session: int, number: int) -> SharedFile | None:
+        """A delivery will not arrive. The member may be gone by now.
 
         Returns:
             The file whose bytes left the cache by it; None if they had before.
@@ -158,7 +163,7 @@ class Relay:
         unloaded = self._unload(session, number)
         for interest in member.interests.values() if member else ():
             if number in interest.in_flight:
-                self._settle(interest, number, arrived)
+                self._settle(interest, number, arrived=False)
                 break
         return unloaded[0].file if unloaded else None
 

@@ -352,8 +352,9 @@ class ServerMachine:
             self._drop(DropReason.STALE, member.name)
             return
         file.traffic.retransmit_count += request.repeated
-        if self.parameters.kept_links:
-            self._relay.acknowledged(interest, request.acknowledged)
+        self._relay.acknowledged(interest, request.acknowledged)
+        if not self.parameters.kept_links:  # no link tells by its end what was lost: who asks again has not got it
+            self._relay.lost(interest)
         # A request that its sender's own report overtook is no news: who has the file lacks nothing.
         if member.name not in file.complete and (refuted := file.lack(member.name, request.ranges)):
             self._fetching.distrust(file, refuted)
@@ -433,20 +434,12 @@ class ServerMachine:
     # -- deliveries
 
     def delivery_sent(self, session: int, number: int, now: int) -> None:
-        """The views of a delivery are no longer needed."""
+        """The views of a delivery are no longer needed: the kernel has all of it."""
         self._bytes_left(self._relay.delivery_sent(session, number), now)
-
-    def delivery_finished(self, session: int, number: int, now: int) -> None:
-        """The client has taken a delivery and closed its connection in good order."""
-        self._delivery_ended(session, number, now, arrived=True)
 
     def delivery_failed(self, session: int, number: int, now: int) -> None:
         """A delivery will not reach the client, and its views are no longer needed; the client will ask again."""
-        self._delivery_ended(session, number, now, arrived=False)
-
-    def _delivery_ended(self, session: int, number: int, now: int, *, arrived: bool) -> None:
-        member = self._sessions.get(session)
-        self._bytes_left(self._relay.delivery_ended(member, session, number, arrived=arrived), now)
+        self._bytes_left(self._relay.delivery_failed(self._sessions.get(session), session, number), now)
 
     def _bytes_left(self, file: SharedFile | None, now: int) -> None:
         """The last bytes of a file to leave make the seeded moment (R2)."""

@@ -7,6 +7,8 @@ import logging
 import socket
 from collections.abc import Callable
 
+from pspd.core.effects import Address
+
 ACCEPTS_PER_WAKEUP = 256
 ACCEPT_PAUSE_SECONDS = 0.1
 
@@ -14,9 +16,12 @@ log = logging.getLogger(__name__)
 
 
 class Acceptor:
-    """Owns a listener; hands each connection to ``take``, which may raise ``OSError`` to have it closed."""
+    """Owns a listener; hands each connection to ``take``, with the other end's address.
 
-    def __init__(self, listener: socket.socket, take: Callable[[socket.socket], object]) -> None:
+    It may raise ``OSError`` to have the connection closed.
+    """
+
+    def __init__(self, listener: socket.socket, take: Callable[[socket.socket, Address], object]) -> None:
         self._listener = listener
         self._take = take
         self._loop = asyncio.get_running_loop()
@@ -41,7 +46,7 @@ class Acceptor:
     def _on_acceptable(self) -> None:
         for _ in range(ACCEPTS_PER_WAKEUP):
             try:
-                stream, _ = self._listener.accept()
+                stream, peer = self._listener.accept()
             except BlockingIOError:
                 return
             except ConnectionError:
@@ -53,6 +58,6 @@ class Acceptor:
                 self._pause = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self._resume)
                 return
             try:
-                self._take(stream)
+                self._take(stream, peer[:2])
             except OSError:
                 stream.close()

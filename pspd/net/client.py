@@ -21,7 +21,7 @@ from pspd.core.effects import (
     ServerHeard,
     address_text,
 )
-from pspd.core.manifest import FileId, Manifest
+from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.parameters import Parameters
 from pspd.core.ranges import Range
 from pspd.core.storage import Storage
@@ -39,6 +39,9 @@ DIAL_SECONDS_MAX = 2.0
 """Between two attempts to reach the server by TCP: doubled from the one to the other, with jitter."""
 CONNECTIONS_MAX = 256
 """Transfers with a connection of their own that may be open at a time (classic)."""
+PIECE_CHUNKS = 1024
+"""Deliveries are stored in pieces, while these are still in the processor's cache. A piece ends at a multiple of this,
+where a unit ends as well, so that it is verified where it was received."""
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +86,7 @@ class ClientPlane:
         self._dial_timer: asyncio.TimerHandle | None = None
         self._dial_seconds = DIAL_SECONDS_MIN
         self._connections: set[Link] = set()
-        self._buffers: dict[Link, memoryview] = {}
+        self._pieces: dict[Link, tuple[Frame, memoryview]] = {}
 
     # -- the session
 
@@ -167,12 +170,13 @@ class ClientPlane:
                 self._link.send(frame, views)
         elif len(self._connections) < CONNECTIONS_MAX:
             try:
-                connection = Link.dial(self._server, self)
+                connection = Link.dial(self._server, self, kept=False)
             except OSError:
                 return  # the server asks again
             self._connections.add(connection)
             connection.send(frame, views)
             connection.close_when_sent()
+            connection.begin()
 
     # -- datagrams
 
@@ -187,11 +191,12 @@ class ClientPlane:
         if self._session == 0 or self._link is not None:
             return
         try:
-            self._link = Link.dial(self._server, self)
+            self._link = Link.dial(self._server, self, kept=True)
         except OSError:
             self._dial_later()
             return
         self._link.send(Frame(Kind.LINK, self._session), [])
+        self._link.begin()
 
     def _dial_later(self) -> None:
         if self._session and self._dial_timer is None:
@@ -199,11 +204,13 @@ class ClientPlane:
             self._dial_seconds = min(2 * self._dial_seconds, DIAL_SECONDS_MAX)
             self._dial_timer = self._loop.call_later(delay, self._dial)
 
-    def _take_in(self, stream: socket.socket) -> None:
+    def _take_in(self, stream: socket.socket, peer: Address) -> None:
         if len(self._connections) >= CONNECTIONS_MAX:
             stream.close()
-        else:
-            self._connections.add(Link(stream, self))
+            return
+        link = Link.accepted(stream, peer, self, kept=False)
+        self._connections.add(link)
+        link.begin()
 
     def link_opened(self, link: Link) -> None:
         """Implements ``LinkHandler``: ask for what is wanted as soon as it can come."""
@@ -215,7 +222,7 @@ class ClientPlane:
     def link_closed(self, link: Link, error: WireError | None) -> None:
         """Implements ``LinkHandler``."""
         self._connections.discard(link)
-        self._buffers.pop(link, None)
+        self._pieces.pop(link, None)
         if error is not None:
             self._machine.frame_refused(error.reason, address_text(link.peer))
         if link is self._link:
@@ -226,26 +233,45 @@ class ClientPlane:
         """Implements ``LinkHandler``."""
         wanted = self._machine.delivery_started(frame, address_text(link.peer))
         self.pump()
-        if not wanted:
-            return None
-        buffer = self._buffers.get(link)
-        if buffer is None or len(buffer) < frame.length:
-            buffer = self._buffers[link] = memoryview(bytearray(frame.length))
-        return [buffer[: frame.length]]
+        return [self._next_piece(link, frame, frame.start)] if wanted else None
+
+    def _next_piece(self, link: Link, frame: Frame, start: int) -> memoryview:
+        """Where a piece of a delivery is to go. The last one bears the delivery's number, as it is whole by it."""
+        stop = min(frame.stop, start - start % PIECE_CHUNKS + PIECE_CHUNKS)
+        if stop == frame.stop:
+            length = frame.length - (start - frame.start) * CHUNK_BYTES
+            piece = frame if start == frame.start else frame._replace(start=start, length=length)
+        else:
+            length = (stop - start) * CHUNK_BYTES
+            piece = frame._replace(start=start, stop=stop, length=length, number=0, echo=0)
+        buffer = self._pieces[link][1] if link in self._pieces else memoryview(b"")
+        if len(buffer) < length:
+            buffer = memoryview(bytearray(length))
+        self._pieces[link] = (piece, buffer)
+        return buffer[:length]
+
+    def frame_continued(self, link: Link, frame: Frame) -> list[memoryview]:
+        """Implements ``LinkHandler``."""
+        return [self._next_piece(link, frame, self._store_piece(link).stop)]
 
     def frame_received(self, link: Link, frame: Frame) -> None:
-        """Implements ``LinkHandler``: store, verify, and tell the machine (R10)."""
-        if frame.file_id not in self._machine.downloads:
-            return  # removed from the network while it came
-        try:
-            written = self._storage.write(frame.file_id, frame.start, frame.stop, self._buffers[link][: frame.length])
-        except PspError as error:
-            self._failed(error)
-            return
-        self._machine.delivery_stored(frame, written, now_ns())
-        self.pump()
+        """Implements ``LinkHandler``."""
+        self._store_piece(link)
         if link is not self._link:
             link.close()
+
+    def _store_piece(self, link: Link) -> Frame:
+        """Stores and verifies what has come, and tells the machine (R10)."""
+        piece, buffer = self._pieces[link]
+        if piece.file_id in self._machine.downloads:  # it may be removed from the network while it comes
+            try:
+                written = self._storage.write(piece.file_id, piece.start, piece.stop, buffer[: piece.length])
+            except PspError as error:
+                self._failed(error)
+                return piece
+            self._machine.delivery_stored(piece, written, now_ns())
+            self.pump()
+        return piece
 
     def frame_aborted(self, link: Link, frame: Frame) -> None:
         """Implements ``LinkHandler``; the server knows, and what lacks is asked again."""

@@ -17,7 +17,7 @@ from typing import Protocol
 from pspd.core.effects import Address
 from pspd.core.storage import FileSlice
 from pspd.core.wire import FRAME_BYTES, Frame, WireError, decode_frame, encode_frame
-from pspd.net.sockets import tune_stream
+from pspd.net.sockets import limit_silence, tune_kept
 
 READS_PER_WAKEUP = 8
 """How many reads one link has in a row before the loop sees to others."""
@@ -27,6 +27,7 @@ OUTGOING_FRAMES_MAX = 4096
 """Frames that may wait on one link; what is beyond is not sent, and asked for again."""
 SILENT_SECONDS_MAX = 15.0
 """How long a connection may stay silent where bytes are due: before its first frame, and within one."""
+
 
 _SCRATCH = memoryview(bytearray(1024 * 1024))
 _MORE = getattr(socket, "MSG_MORE", 0)
@@ -39,10 +40,13 @@ class LinkHandler(Protocol):
     """What a link tells whoever owns it."""
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
-        """A frame's head has come: where its payload is to go; None to drop it."""
+        """A frame's head has come: where its payload, or the beginning of it, is to go; None to drop it."""
+
+    def frame_continued(self, link: Link, frame: Frame) -> list[memoryview]:
+        """That memory is full, and the payload goes on: where the next piece of it is to go."""
 
     def frame_received(self, link: Link, frame: Frame) -> None:
-        """The payload is where it was to go."""
+        """The payload, or the last piece of it, is where it was to go."""
 
     def frame_aborted(self, link: Link, frame: Frame) -> None:
         """The connection broke before the payload was whole."""
@@ -69,14 +73,15 @@ class _Outgoing:
         else:
             self.views += payload
 
-    def send(self, stream: socket.socket) -> bool:
-        """Sends what the kernel takes; returns whether that was all.
+    def send(self, stream: socket.socket, *, end_follows: bool) -> None:
+        """Sends all of it; what else is to follow at once, the file or the end of the stream, may travel with it.
 
         Raises:
-            BlockingIOError: it takes nothing more now.
+            BlockingIOError: the kernel takes nothing more now.
         """
+        flags = _MORE if self.file or end_follows else 0
         while self.views:
-            sent = stream.sendmsg(self.views[:VIEWS_PER_CALL], (), _MORE if self.file else 0)
+            sent = stream.sendmsg(self.views[:VIEWS_PER_CALL], (), flags)
             self._drop_sent(sent)
         while self.file is not None:
             sent = os.sendfile(stream.fileno(), self.file.fd, self.file.offset, self.file.length)
@@ -87,7 +92,6 @@ class _Outgoing:
                 self.end()
             else:
                 self.file = left
-        return True
 
     def _drop_sent(self, sent: int) -> None:
         whole = 0
@@ -110,55 +114,89 @@ class _Outgoing:
 class Link:
     """One TCP connection; takes ownership of its socket.
 
+    The event loop is asked to wake it only when the kernel has nothing more to give or to take: a connection for one
+    short transfer is often over before.
+
     Attributes:
         session: the client's session, once it is known; 0 before.
         peer: the other end's address.
-        broken: the connection ended otherwise than by the other side closing it in good order.
     """
 
-    def __init__(self, stream: socket.socket, handler: LinkHandler, *, connecting: bool = False) -> None:
-        tune_stream(stream)
+    def __init__(
+        self, stream: socket.socket, handler: LinkHandler, peer: Address, *, stands: bool = True, reads: bool = True
+    ) -> None:
         self.session = 0
-        self.peer: Address = ("", 0)
-        self.broken = False
+        self.peer = peer
         self._stream = stream
         self._handler = handler
         self._loop = asyncio.get_running_loop()
+        self._stands = stands
+        self._reads = reads
         self._outgoing: deque[_Outgoing] = deque()
-        self._writing = False
+        self._is_sending = not stands
+        self._watches_readable = self._watches_writable = False
         self._closing_when_sent = False
         self._head = memoryview(bytearray(FRAME_BYTES))
         self._frame: Frame | None = None
-        self._dropping = False
+        self._homeless = 0  # bytes of its payload for which there is no memory yet
         self._drop_left = 0
         self._targets = [self._head]
         self._silence: asyncio.TimerHandle | None = None
         self._received_count = 0
-        if connecting:
-            self._loop.add_writer(stream, self._on_connected)
-            self._writing = True
-        else:
-            self.peer = stream.getpeername()[:2]
-            self._loop.add_reader(stream, self._on_readable)
-            self._expect_bytes()
 
     @staticmethod
-    def dial(address: Address, handler: LinkHandler) -> Link:
-        """Begins to connect; frames may be sent at once and wait until it stands.
+    def dial(address: Address, handler: LinkHandler, *, kept: bool) -> Link:
+        """A link that is to be connected: say :meth:`begin`. Frames may be sent before, and wait until it stands.
+
+        Args:
+            address: whom to dial.
+            handler: is told what becomes of it.
+            kept: it is for many transfers, both ways; else for what is sent alone.
 
         Raises:
             OSError: it cannot even begin.
         """
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        stream = socket.socket(family, socket.SOCK_STREAM)
+        stream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            stream.setblocking(False)
+            limit_silence(stream)
+            if kept:
+                tune_kept(stream)
             with contextlib.suppress(BlockingIOError):
                 stream.connect(address)
-            return Link(stream, handler, connecting=True)
         except OSError:
             stream.close()
             raise
+        return Link(stream, handler, address, stands=False, reads=kept)
+
+    @staticmethod
+    def accepted(stream: socket.socket, peer: Address, handler: LinkHandler, *, kept: bool) -> Link:
+        """A link that somebody dialled: say :meth:`begin`.
+
+        Raises:
+            OSError: it is gone already.
+        """
+        stream.setblocking(False)
+        if kept:
+            limit_silence(stream)
+            tune_kept(stream)
+        return Link(stream, handler, peer)
+
+    def begin(self) -> None:
+        """Begins to move bytes; the handler has to know the link by now."""
+        if self.closed:
+            return
+        if self._stands:
+            self._on_readable()
+            if not (self.closed or self._received_count):
+                self._expect_bytes()
+            return
+        try:
+            self._stream.getpeername()
+        except OSError:
+            self._watch_writable(True)
+        else:  # on one machine a connection stands at once
+            self._on_connected()
 
     @property
     def closed(self) -> bool:
@@ -179,53 +217,58 @@ class Link:
             if done:
                 done(False)
             return
-        if not self._writing:
+        if not self._is_sending:
             self._flush()
 
     def close_when_sent(self) -> None:
-        """Says to the other side that nothing more comes, once everything is sent; it then has to close."""
+        """Closes the connection once everything is sent: the kernel still brings that to the other side."""
         self._closing_when_sent = True
-        if not self._outgoing:
-            self._finish_sending()
+        if not (self._outgoing or self._is_sending):
+            self.close()
 
     def _flush(self) -> None:
+        self._is_sending = True
         try:
             while self._outgoing and not self.closed:
-                self._outgoing[0].send(self._stream)
+                is_last = self._closing_when_sent and len(self._outgoing) == 1
+                self._outgoing[0].send(self._stream, end_follows=is_last)
                 ended = self._outgoing.popleft()
+                if is_last:
+                    self.close()
                 if ended.done:
                     ended.done(True)
         except BlockingIOError:
             self._watch_writable(True)
             return
         except OSError:
-            self._break()
+            self.close()
             return
+        self._is_sending = False
         if not self.closed:
             self._watch_writable(False)
             if self._closing_when_sent:
-                self._finish_sending()
-
-    def _finish_sending(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.shutdown(socket.SHUT_WR)
-        self._expect_bytes()
+                self.close()
 
     def _watch_writable(self, wanted: bool) -> None:
-        if wanted != self._writing:
-            self._writing = wanted
+        if wanted != self._watches_writable:
+            self._watches_writable = wanted
             if wanted:
-                self._loop.add_writer(self._stream, self._flush)
+                self._loop.add_writer(self._stream, self._on_writable)
             else:
                 self._loop.remove_writer(self._stream)
 
+    def _on_writable(self) -> None:
+        if self._stands:
+            self._flush()
+        elif self._stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.close()
+        else:
+            self._on_connected()
+
     def _on_connected(self) -> None:
-        if self._stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._break()
-            return
-        self.peer = self._stream.getpeername()[:2]
-        self._watch_writable(False)
-        self._loop.add_reader(self._stream, self._on_readable)
+        self._stands = True
+        if self._reads:
+            self._watch_readable()
         self._handler.link_opened(self)
         self._flush()
 
@@ -242,15 +285,21 @@ class Link:
                 self._received_count += count
                 self._advance(count)
         except BlockingIOError:
-            return
+            pass
         except WireError as error:
             self.close(error)
+            return
         except OSError:
-            self._break()
+            self.close()
+            return
+        self._watch_readable()
+        if self._is_within_a_frame:
+            self._expect_bytes()
 
-    def _break(self) -> None:
-        self.broken = True
-        self.close()
+    def _watch_readable(self) -> None:
+        if not self._watches_readable:
+            self._watches_readable = True
+            self._loop.add_reader(self._stream, self._on_readable)
 
     def _read(self) -> int:
         if self._drop_left:
@@ -268,28 +317,37 @@ class Link:
             target = self._targets[0]
             if count < len(target):
                 self._targets[0] = target[count:]
-                self._expect_bytes()
                 return
             count -= len(target)
             del self._targets[0]
-            if self._frame is not None and len(self._targets) == 1:
-                frame, self._frame = self._frame, None
-                self._handler.frame_received(self, frame)
+            if self._frame is not None and len(self._targets) == (0 if self._homeless else 1):
+                self._end_piece(self._frame)
                 if self.closed:
                     return
             elif not self._targets:
                 self._start_frame(decode_frame(self._head))
 
     def _start_frame(self, frame: Frame) -> None:
-        self._expect_bytes()
         targets = self._handler.frame_started(self, frame)
         if targets is None or frame.length == 0:
             self._drop_left = frame.length
             self._expect_head()
         else:
-            # The next head is received in the same call as the end of this payload.
             self._frame = frame
-            self._targets = [*targets, self._head]
+            self._homeless = frame.length
+            self._receive_into(targets)
+
+    def _receive_into(self, targets: list[memoryview]) -> None:
+        self._homeless -= sum(map(len, targets))
+        # The next head is received in the same call as the end of this payload.
+        self._targets = targets if self._homeless else [*targets, self._head]
+
+    def _end_piece(self, frame: Frame) -> None:
+        if self._homeless:
+            self._receive_into(self._handler.frame_continued(self, frame))
+        else:
+            self._frame = None
+            self._handler.frame_received(self, frame)
 
     def _expect_bytes(self) -> None:
         """From now on bytes are due: their absence breaks the connection."""
@@ -297,14 +355,14 @@ class Link:
             self._silence = self._loop.call_later(SILENT_SECONDS_MAX, self._check_progress, self._received_count)
 
     @property
-    def _has_part_of_a_head(self) -> bool:
-        return self._frame is None and len(self._targets[0]) < FRAME_BYTES
+    def _is_within_a_frame(self) -> bool:
+        return self._frame is not None or self._drop_left > 0 or len(self._targets[0]) < FRAME_BYTES
 
     def _check_progress(self, received_count: int) -> None:
         self._silence = None
         if self._received_count == received_count:
-            self._break()
-        elif self._frame is not None or self._drop_left or self._closing_when_sent or self._has_part_of_a_head:
+            self.close()
+        elif self._is_within_a_frame:
             self._expect_bytes()
 
     def _expect_head(self) -> None:
@@ -314,8 +372,9 @@ class Link:
         """Closes the connection and tells everyone who waits for something on it."""
         if self.closed:
             return
-        self._loop.remove_reader(self._stream)
-        self._loop.remove_writer(self._stream)
+        if self._watches_readable:
+            self._loop.remove_reader(self._stream)
+        self._watch_writable(False)
         self._stream.close()
         if self._silence is not None:
             self._silence.cancel()

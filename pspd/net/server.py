@@ -49,7 +49,7 @@ class ServerPlane:
         self._driver: Driver[ServerEffect] = Driver(machine, self._carry_out)
         self._links: dict[int, Link] = {}
         self._nameless: set[Link] = set()
-        self._deliveries: set[_OwnConnection] = set()
+        self._deliveries: set[Link] = set()
         self._acceptor = Acceptor(listener, self._take_in)
 
     @property
@@ -66,7 +66,7 @@ class ServerPlane:
         self._driver.close()
         self._acceptor.close()
         self._datagrams.close()
-        for link in [*self._links.values(), *self._nameless, *(own.link for own in self._deliveries)]:
+        for link in [*self._links.values(), *self._nameless, *self._deliveries]:
             link.close()
 
     # -- effects
@@ -85,39 +85,31 @@ class ServerPlane:
 
     def _deliver(self, delivery: Deliver) -> None:
         """Sends over the client's link, or over a connection of its own (R6)."""
-        if not self._machine.parameters.kept_links:
-            self._deliver_alone(delivery)
-            return
-        link = self._links.get(delivery.session)
+        kept = self._machine.parameters.kept_links
+        link = self._links.get(delivery.session) if kept else self._dial(delivery.session)
         if link is None:
-            self._machine.delivery_failed(delivery.session, delivery.number, now_ns())
-        else:
-            link.send(delivery.frame, delivery.views, lambda sent: self.delivery_left(delivery, sent))
+            self._delivery_left(delivery, sent=False)
+            return
+        link.send(delivery.frame, delivery.views, lambda sent: self._delivery_left(delivery, sent))
+        if not kept:
+            link.close_when_sent()
+            link.begin()
 
-    def delivery_left(self, delivery: Deliver, sent: bool) -> None:
+    def _dial(self, session: int) -> Link | None:
+        """A connection with a client for one delivery; None if there is none to be had."""
+        address = self._machine.delivery_address(session)
+        if address is None:
+            return None
+        try:
+            link = Link.dial(address, self, kept=False)
+        except OSError:
+            return None
+        self._deliveries.add(link)
+        return link
+
+    def _delivery_left(self, delivery: Deliver, sent: bool) -> None:
         """The views of a delivery are no longer needed: its bytes are with the kernel, or will not be sent."""
         tell = self._machine.delivery_sent if sent else self._machine.delivery_failed
-        tell(delivery.session, delivery.number, now_ns())
-        self.pump()
-
-    def _deliver_alone(self, delivery: Deliver) -> None:
-        address = self._machine.delivery_address(delivery.session)
-        try:
-            if address is None:
-                raise ConnectionError("the client is gone")
-            own = _OwnConnection(self, delivery)
-            own.link = Link.dial(address, own)
-        except OSError:
-            self.delivery_left(delivery, sent=False)
-            return
-        self._deliveries.add(own)
-        own.link.send(delivery.frame, delivery.views, own.sent)
-        own.link.close_when_sent()
-
-    def delivery_closed(self, own: _OwnConnection, delivery: Deliver, arrived: bool) -> None:
-        """A delivery's own connection is gone."""
-        self._deliveries.discard(own)
-        tell = self._machine.delivery_finished if arrived else self._machine.delivery_failed
         tell(delivery.session, delivery.number, now_ns())
         self.pump()
 
@@ -129,11 +121,13 @@ class ServerPlane:
 
     # -- links
 
-    def _take_in(self, stream: socket.socket) -> None:
+    def _take_in(self, stream: socket.socket, peer: Address) -> None:
         if len(self._nameless) >= NAMELESS_LINKS_MAX:
             stream.close()
             return
-        self._nameless.add(Link(stream, self))
+        link = Link.accepted(stream, peer, self, kept=self._machine.parameters.kept_links)
+        self._nameless.add(link)
+        link.begin()
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
         """Implements ``LinkHandler``: a link names its session first; contributions follow, or come alone."""
@@ -157,6 +151,10 @@ class ServerPlane:
         else:
             self._loop.call_soon(link.close)
 
+    def frame_continued(self, link: Link, frame: Frame) -> list[memoryview]:
+        """Implements ``LinkHandler``; a contribution has room in the cache from its beginning."""
+        raise AssertionError("there is memory for all of a contribution")
+
     def frame_received(self, link: Link, frame: Frame) -> None:
         """Implements ``LinkHandler``."""
         self._machine.contribution_received(frame, now_ns())
@@ -168,10 +166,13 @@ class ServerPlane:
         self.pump()
 
     def link_opened(self, link: Link) -> None:
-        """Implements ``LinkHandler``; the server's kept links are accepted, never dialled."""
+        """Implements ``LinkHandler``; what the server dials is for one delivery, which waits for this."""
 
     def link_closed(self, link: Link, error: WireError | None) -> None:
         """Implements ``LinkHandler``."""
+        if link in self._deliveries:
+            self._deliveries.remove(link)
+            return
         self._nameless.discard(link)
         if error is not None:
             self._machine.frame_refused(error.reason, _origin(link))
@@ -179,40 +180,6 @@ class ServerPlane:
             del self._links[link.session]
             self._machine.link_closed(link.session, now_ns())
         self.pump()
-
-
-class _OwnConnection:
-    """A delivery that has a TCP connection to itself: dialled, sent, and closed by the client (classic)."""
-
-    link: Link
-
-    def __init__(self, plane: ServerPlane, delivery: Deliver) -> None:
-        self._plane = plane
-        self._delivery = delivery
-        self._sent = False
-
-    def sent(self, sent: bool) -> None:
-        """The bytes are with the kernel, or will never be."""
-        self._sent = sent
-        if sent:
-            self._plane.delivery_left(self._delivery, sent=True)
-
-    def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
-        """Implements ``LinkHandler``; nothing is expected from this side."""
-        return None
-
-    def frame_received(self, link: Link, frame: Frame) -> None:
-        """Implements ``LinkHandler``."""
-
-    def frame_aborted(self, link: Link, frame: Frame) -> None:
-        """Implements ``LinkHandler``."""
-
-    def link_opened(self, link: Link) -> None:
-        """Implements ``LinkHandler``."""
-
-    def link_closed(self, link: Link, error: WireError | None) -> None:
-        """Implements ``LinkHandler``: closed in good order after everything was sent means taken."""
-        self._plane.delivery_closed(self, self._delivery, self._sent and not link.broken and error is None)
 
 
 def _origin(link: Link) -> str:

@@ -14,6 +14,7 @@ LISTEN_BACKLOG = 4096
 """A broadcast in the classic profile makes every holder dial at the same moment."""
 DEAD_PEER_MS = 15_000
 """A peer that takes no data for so long is given up, and its link closed."""
+DEFER_ACCEPT_SECONDS = 15
 PAIR_TRIES = 20
 
 _SO_SNDBUFFORCE = 32
@@ -44,10 +45,15 @@ def bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
 def bind_listener(host: str, port: int) -> socket.socket:
     """A TCP socket that listens, non-blocking.
 
+    Whoever dials speaks first. Where the system can, a connection is handed over only with its first bytes: they are
+    read at once, and whoever says nothing costs nothing.
+
     Raises:
         PortTaken: the address cannot be had.
     """
     listener = _bind(host, port, socket.SOCK_STREAM)
+    with contextlib.suppress(AttributeError, OSError):  # Linux alone has it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT_SECONDS)
     listener.listen(LISTEN_BACKLOG)
     return listener
 
@@ -91,12 +97,16 @@ def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
     return bound
 
 
-def tune_stream(stream: socket.socket) -> None:
-    """Sends at once, notices a dead peer, never blocks."""
-    stream.setblocking(False)
+def limit_silence(stream: socket.socket) -> None:
+    """Has the kernel give up a peer that takes no data, or does not answer when it is dialled."""
+    with contextlib.suppress(AttributeError, OSError):  # Linux alone has it
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
+
+
+def tune_kept(stream: socket.socket) -> None:
+    """What a connection for many transfers needs besides: each is sent at once, and a dead peer is noticed."""
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     with contextlib.suppress(AttributeError, OSError):  # Linux alone has these
         for option, value in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 2)):
             stream.setsockopt(socket.IPPROTO_TCP, option, value)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)

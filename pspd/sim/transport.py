@@ -168,7 +168,7 @@ class Transport:
         if self._world.server is None:
             return
         if client.life != life or client.cut_off or not client.takes_deliveries:
-            self._delivery_over(server_life, delivery, False)
+            self._world.server.delivery_failed(delivery.session, delivery.number, self._world.now)
             return
         payload = b"".join(delivery.views) if self._world.content.copied else b""
         size, delay = on_the_wire(FRAME_BYTES + frame.length), self._world.delay(client)
@@ -178,15 +178,8 @@ class Transport:
         self._world.clock.at(arrives, self._arrive_alone, client, life, delivery, payload)
 
     def _arrive_alone(self, client: Client, life: int, delivery: Deliver, payload: bytes) -> None:
-        is_there = client.life == life and not client.cut_off
-        if is_there:
+        if client.life == life and not client.cut_off:
             self._write(client, delivery.frame, payload)
-        self._world.later(client, self._delivery_over, self._world.server_life, delivery, is_there)
-
-    def _delivery_over(self, server_life: int, delivery: Deliver, arrived: bool) -> None:
-        if self._world.server is not None and self._world.server_life == server_life:
-            tell = self._world.server.delivery_finished if arrived else self._world.server.delivery_failed
-            tell(delivery.session, delivery.number, self._world.now)
 
     # -- from clients to the server
 

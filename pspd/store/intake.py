@@ -74,14 +74,13 @@ class Intake:
         whole = manifest.whole_units(*chunks)
         inside = data[whole.start * CHUNK_BYTES - offset :][: manifest.byte_span(*whole)[1]]
         corrupt = manifest.wrong_units(*whole, [inside], self._digest)
-        good = RangeSet([chunks]).minus(RangeSet(corrupt))
-        for span in good:
+        for span in _without(corrupt, chunks):
             span_offset, span_length = manifest.byte_span(*span)
             self._saved.write_at(span_offset, data[span_offset - offset :][:span_length])
         for unit in corrupt:
             self._holdings.refute(unit)
         written.corrupt.extend(corrupt)
-        for run in good.within(*whole):
+        for run in _without(corrupt, whole):
             self._hold(run, written)
         self._settle(Range(chunks.start, whole.start), written)
         self._settle(Range(whole.stop, chunks.stop), written)
@@ -129,6 +128,8 @@ class Intake:
 
     def _settle(self, chunks: Range, written: Written) -> None:
         """Verifies the units that are whole now that ``chunks`` are saved, from what was saved."""
+        if chunks.start == chunks.stop:
+            return
         for unit, expected in self._holdings.keep(*chunks):
             if self._digest((self._saved.read_at(*self.manifest.byte_span(*unit)),)) == expected:
                 self._hold(unit, written)
@@ -156,3 +157,10 @@ class Intake:
         self._holdings.refute(block)
         written.verified.discard(*block)
         written.corrupt.append(block)
+
+
+def _without(corrupt: list[Range], chunks: Range) -> Iterable[Range]:
+    """What is left of a range; nearly always all of it."""
+    if corrupt:
+        return RangeSet([chunks]).minus(RangeSet(corrupt))
+    return [chunks] if chunks.start < chunks.stop else []

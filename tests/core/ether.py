@@ -305,9 +305,6 @@ class Ether:
         def arrive() -> None:
             if is_there():
                 self._store(peer, effect.frame, payload)
-            if not self.parameters.kept_links:
-                tell = self.server.delivery_finished if is_there() else self.server.delivery_failed
-                tell(effect.session, effect.number, self.now)
 
         self.at(self.now + self.delay_ns // 2, leave)
         self.at(self.now + self.delay_ns, arrive)

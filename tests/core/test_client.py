@@ -198,6 +198,27 @@ class TestAsking:
         (request,) = client.requests()
         assert request.window_chunks == window.chunks
 
+    def test_a_delivery_in_pieces_is_time_for_the_next_request_when_it_is_whole(self) -> None:
+        client = Client()
+        step = FAST.window_min_chunks // 2
+        manifest = manifest_of(2 * step)
+        client.assign(manifest, (0, 2 * step))
+        client.heard()
+        client.deliver(manifest, 0, step - 1, number=0)
+        client.deliver(manifest, step - 1, step, number=0)
+        assert client.requests() == []
+        client.deliver(manifest, step, step + 1, number=3)
+        (request,) = client.requests()
+        assert (request.ranges, request.acknowledged) == ((Range(step + 1, 2 * step),), 3)
+
+    def test_a_piece_that_brings_the_last_that_lacked_is_enough(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 5))
+        client.deliver(manifest, 4, 5, number=1)
+        client.deliver(manifest, 0, 4, number=0)
+        assert ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, 5) in client.others()
+
     def test_a_unit_that_is_corrupt_is_counted_and_asked_for_again(self) -> None:
         client = Client()
         manifest = manifest_of(4)

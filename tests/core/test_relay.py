@@ -83,6 +83,35 @@ class TestPatience:
         assert self.answers(bench) == []
 
 
+class TestConnectionsOfTheirOwn:
+    """Where each delivery has one (classic), nothing but the client's next request tells what became of it."""
+
+    def on_its_way(self) -> tuple[Bench, Member, SharedFile, int]:
+        """A client that holds chunks [0, 3), and the number of a delivery of chunk 3 to it."""
+        bench = Bench(CLASSIC, 8)
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 6)
+        bench.ask(a, file, (3, 4), window_chunks=1)
+        assert bench.contribute(bench.frame(b, file, 3, 4))
+        (delivery,) = bench.delivered(a)
+        bench.sent(a, delivery.number)
+        return bench, a, file, delivery.number
+
+    def test_what_the_next_request_acknowledges_is_held(self) -> None:
+        bench, a, file, number = self.on_its_way()
+        bench.ask(a, file, (4, 5), window_chunks=1, acknowledged=number)
+        assert file.held["a"].covers(0, 4)
+        assert bench.delivered(a) == []
+
+    def test_what_it_does_not_is_lost_and_delivered_again_when_it_is_asked_again(self) -> None:
+        bench, a, file, number = self.on_its_way()
+        bench.ask(a, file, (3, 4), window_chunks=1, repeated=True)
+        assert not file.held["a"].covers(3, 4)
+        (again,) = bench.delivered(a)
+        assert (again.frame.start, again.frame.stop) == (3, 4)
+        assert again.number > number
+
+
 def delivered_to_b(bench: Bench) -> tuple[Member, Member, Member, SharedFile, int]:
     """Members a, b and c, a file of which c holds [6, 9), and the number of a delivery of that which b has got."""
     a, b, c = (bench.join(name) for name in "abc")

@@ -48,6 +48,7 @@ class Recorder:
         payloads: of each frame received.
         errors: with which each link was closed.
         cuts: sizes of the memory that a payload is received into; the last takes the rest.
+        piece_bytes: payloads are received in pieces of so many bytes; whole for 0.
         unwanted: frames, by number, whose payload is dropped.
         react: is called on everything a link tells, after it is noted.
     """
@@ -56,6 +57,7 @@ class Recorder:
     payloads: list[bytes] = field(default_factory=list)
     errors: list[WireError | None] = field(default_factory=list)
     cuts: tuple[int, ...] = ()
+    piece_bytes: int = 0
     unwanted: frozenset[int] = frozenset()
     react: Callable[[str, Link], object] = lambda _what, _link: None
     memory: list[bytearray] = field(default_factory=list)
@@ -77,9 +79,18 @@ class Recorder:
         self._note("started", link, frame)
         if frame.number in self.unwanted or frame.kind is Kind.LINK:
             return None
+        if self.piece_bytes:
+            self.memory = [bytearray(min(frame.length, self.piece_bytes))]
+            return [memoryview(self.memory[0])]
         self.memory = [bytearray(cut) for cut in self.cuts]
         self.memory.append(bytearray(frame.length - sum(self.cuts)))
         return [memoryview(part) for part in self.memory]
+
+    def frame_continued(self, link: Link, frame: Frame) -> list[memoryview]:
+        self._note("continued", link, frame)
+        left = frame.length - sum(map(len, self.memory))
+        self.memory.append(bytearray(min(left, self.piece_bytes)))
+        return [memoryview(self.memory[-1])]
 
     def frame_received(self, link: Link, frame: Frame) -> None:
         self.payloads.append(b"".join(self.memory))
@@ -138,7 +149,8 @@ class Ends:
             near.connect(listener.getsockname())
             self.far = Far(listener.accept()[0])
         self._near = near
-        self.link = Link(near, self.recorder)
+        self.link = Link.accepted(near, near.getpeername(), self.recorder, kept=True)
+        self.link.begin()
 
     async def __aenter__(self) -> Ends:
         return self

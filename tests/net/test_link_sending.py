@@ -160,7 +160,7 @@ async def test_a_file_that_became_shorter_breaks_the_link(sample: Path) -> None:
         received = await ends.far.receive(FRAME_BYTES + 4 * BLOCK_BYTES)
         assert len(received) == FRAME_BYTES + SAMPLE_BYTES
         assert outcomes.heard == [(1, False)]
-        assert ends.link.broken
+        assert ends.link.closed
     assert open_files() == before
 
 
@@ -220,7 +220,7 @@ async def test_a_reader_that_crashes_ends_what_waits_for_it() -> None:
         ends.far.reset()
         await ends.told("closed")
         assert outcomes.heard == [(number, False) for number in range(3)]
-        assert ends.link.broken
+        assert ends.link.closed
 
 
 @on_loop
@@ -272,12 +272,8 @@ async def test_closing_when_sent_ends_the_stream_after_the_last_byte(length: int
         ends.link.close_when_sent()
         received = await ends.far.receive(FRAME_BYTES + length + 1)
         assert len(received) == (FRAME_BYTES + length if length else 0)
-        assert not ends.link.closed
-        await ends.far.send(encode_frame(delivery(2)) + b"ok")
-        await ends.told("received")
-        ends.far.stream.close()
         await ends.told("closed")
-        assert not ends.link.broken
+        assert outcomes.heard == ([(1, True)] if length else [])
 
 
 class Listening:
@@ -298,15 +294,28 @@ class Listening:
 @on_loop
 async def test_frames_wait_until_a_dialled_link_stands() -> None:
     recorder, outcomes, listening = Recorder(), Outcomes(), Listening()
-    link = Link.dial(listening.address, recorder)
+    link = Link.dial(listening.address, recorder, kept=False)
     link.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
     link.close_when_sent()
     assert recorder.events == []
+    link.begin()
     far = await listening.accept()
     assert await far.receive(FRAME_BYTES + 3) == encode_frame(delivery(2)) + b"hi"
     assert outcomes.heard == [(1, True)]
-    assert recorder.events == ["opened"]
+    assert recorder.events == ["opened", "closed"]
     assert link.peer == listening.address
+    far.stream.close()
+    listening.close()
+
+
+@on_loop
+async def test_a_dialled_link_that_is_kept_brings_what_the_other_side_sends() -> None:
+    recorder, listening = Recorder(), Listening()
+    link = Link.dial(listening.address, recorder, kept=True)
+    link.send(delivery(2), [memoryview(b"hi")])
+    link.begin()
+    far = await listening.accept()
+    assert await far.receive(FRAME_BYTES + 2) == encode_frame(delivery(2)) + b"hi"
     await far.send(encode_frame(delivery(2)) + b"ok")
     far.stream.close()
     await until("the link has ended", lambda: link.closed)
@@ -318,20 +327,22 @@ async def test_frames_wait_until_a_dialled_link_stands() -> None:
 async def test_a_dialled_link_that_nobody_accepts_is_broken() -> None:
     recorder, outcomes, listening = Recorder(), Outcomes(), Listening()
     listening.close()
-    link = Link.dial(listening.address, recorder)
+    link = Link.dial(listening.address, recorder, kept=False)
     link.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
+    link.begin()
     await until("the link has ended", lambda: link.closed)
     assert (recorder.events, recorder.errors) == (["closed"], [None])
     assert outcomes.heard == [(1, False)]
-    assert link.broken
+    assert link.closed
 
 
 @on_loop
 async def test_a_link_may_be_closed_as_soon_as_it_stands() -> None:
     recorder = Recorder(react=close_when("opened"))
     outcomes, listening = Outcomes(), Listening()
-    link = Link.dial(listening.address, recorder)
+    link = Link.dial(listening.address, recorder, kept=False)
     link.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
+    link.begin()
     await until("the link has ended", lambda: link.closed)
     assert recorder.events == ["opened", "closed"]
     assert outcomes.heard == [(1, False)]
@@ -341,4 +352,4 @@ async def test_a_link_may_be_closed_as_soon_as_it_stands() -> None:
 @on_loop
 async def test_an_address_that_cannot_be_dialled_is_refused_at_once() -> None:
     with pytest.raises(OSError, match=r"not known|not supported"):
-        Link.dial(("2001:db8:::1", 1), Recorder())
+        Link.dial(("2001:db8:::1", 1), Recorder(), kept=False)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pspd.errors import PortTaken
-from pspd.net.sockets import DEAD_PEER_MS, bind_datagrams, bind_listener, bind_pair, tune_stream
+from pspd.net.sockets import DEAD_PEER_MS, bind_datagrams, bind_listener, bind_pair, limit_silence, tune_kept
 
 HOST = "127.0.0.1"
 
@@ -105,8 +105,8 @@ def test_ipv6_is_spoken() -> None:
 
 def test_a_stream_sends_at_once_and_notices_a_dead_peer() -> None:
     with socket.socket() as stream:
-        tune_stream(stream)
-        assert not stream.getblocking()
+        limit_silence(stream)
+        tune_kept(stream)
         assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == DEAD_PEER_MS
