@@ -25,8 +25,9 @@ from pspctl.units import count_text
 from pspctl.views import RunView, seed_view
 from pspd.arguments import Count, Folder, Seconds
 from pspd.core.manifest import CHUNK_BYTES
-from pspd.daemon.source import folder_digest, own_name
+from pspd.daemon.source import folder_digest
 from pspd.errors import BadArgument, IntegrityError, PspError, StorageError
+from pspd.store.original import own_name
 
 READ_BYTES = 1 << 20
 

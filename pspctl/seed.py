@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from pathlib import Path
 
 import click
 
-from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
-from pspctl.follow import require_all_took, until_complete
 from pspctl.options import Command, Settings
-from pspctl.output import printer
-from pspctl.progress import shown_progress
-from pspctl.seeding import PartlySeeded, SeedPlan, seed_file
-from pspctl.tables import seed_text
-from pspctl.units import count_text, plain_text
-from pspctl.views import file_view, seed_view
 from pspd.arguments import Count, Seconds
 from pspd.core.manifest import SHARE_COUNT_MAX
-from pspd.core.terms import SAFE_HOLDERS, Terms
-from pspd.daemon.source import own_name
-from pspd.errors import StorageError, WrongState
+from pspd.core.terms import Terms
+from pspd.store.ahead import ReadAhead
+from pspd.store.digests import blake3_digest
 
 
 @click.command("seed", cls=Command)
@@ -84,52 +76,11 @@ def command(
         )
     if client_count is not None and replica_count > client_count:
         raise click.UsageError(f"--replicas {replica_count} needs as many clients: --clients {client_count} is fewer")
-    deadline = Deadline(timeout)
-    plan = SeedPlan(path, name, client_count or 0, hold, Terms(replica_count, stays=wait or delete_source))
-    identity = _identity(path)
-    shown_name = plain_text(name or own_name(path))
-    with ServerApi(settings.server) as api, shown_progress(settings) as progress:
-        known = {view["file_id"]: view["state"] for view in map(file_view, api.files())}
-        try:
-            file_id = seed_file(api.address, plan, deadline, progress)
-        except PartlySeeded as interrupt:
-            left = f"{shown_name} is partly seeded: run the same command again to finish"
-            raise KeyboardInterrupt(left) from interrupt
-        if file_id in known:
-            unfinished = known[file_id] in ("seeding", "stalled")
-            done = "what it lacked was seeded" if unfinished else "nothing had to be seeded"
-            options = {"--clients": client_count, "--replicas": replica_count > 1}
-            given = " and ".join(option for option, is_given in options.items() if is_given)
-            ignored = f"; {given} was ignored" if given else ""
-            progress.note(f"{shown_name} is already in the network: {done}{ignored}")
-        if wait or delete_source:
-            view = until_complete(api, file_id, deadline, progress, was_there=True)
-        else:
-            view = file_view(api.status(file_id).files[0])
-            progress.exchange(view)
-        cache = api.cache()
-    if delete_source and not view["declined_client_count"]:
-        _delete(path, identity, view["min_holder_count"])
-    printer(settings.output).show(seed_view(view, cache), seed_text)
-    if wait or delete_source:
-        require_all_took(view)
+    terms = Terms(replica_count, stays=wait or delete_source)
+    with ReadAhead.begin(path, blake3_digest) or contextlib.nullcontext() as ahead:
+        # While others read the file already, this loads most of the program.
+        from pspctl.bring import bring
+        from pspctl.seeding import SeedPlan
 
-
-def _identity(path: Path) -> tuple[int, int, int, int]:
-    """What changes when somebody writes to a file or puts another one in its place."""
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _delete(path: Path, identity: tuple[int, int, int, int], holder_count: int) -> None:
-    """Deletes the original, unless it is no longer what the clients got, or one lost client would cost it."""
-    if holder_count < SAFE_HOLDERS:
-        raise WrongState(
-            f"{path} was not deleted: only {count_text(holder_count, 'client')} has all of it, and may be lost"
-        )
-    try:
-        if _identity(path) != identity:
-            raise WrongState(f"{path} has changed since it was seeded and was not deleted: see what is in it")
-        os.unlink(path)
-    except OSError as error:
-        raise StorageError(f"every client has {path}, but it cannot be deleted: {error.strerror}") from error
+        plan = SeedPlan(path, name, client_count or 0, hold, terms, ahead)
+        bring(settings, plan, Deadline(timeout), delete_source=delete_source)

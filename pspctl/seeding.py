@@ -16,6 +16,7 @@ from pspctl.views import file_view
 from pspd.core.terms import ONE_COPY, Terms
 from pspd.errors import TimedOut
 from pspd.net.loop import loop_factory
+from pspd.store.ahead import ReadAhead
 
 CHECK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
@@ -30,6 +31,7 @@ class SeedPlan:
     client_count: int = 0
     hold_back: bool = False
     terms: Terms = ONE_COPY
+    ahead: ReadAhead | None = None
 
 
 class PartlySeeded(KeyboardInterrupt):
@@ -101,6 +103,7 @@ async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, 
             client_count=plan.client_count,
             hold_back=plan.hold_back,
             terms=plan.terms,
+            ahead=plan.ahead,
             on_progress=steps.note,
         )
     )

@@ -37,7 +37,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pspd": (),
     "pspctl": (
         *("pspctl", "pspd.v1", "pspd.errors", "pspd.config", "pspd.arguments", "pspd.core", "pspd.daemon.source"),
-        "pspd.net.loop",
+        *("pspd.net.loop", "pspd.store.ahead", "pspd.store.original", "pspd.store.digests"),
     ),
     "pspctl.simulate": ("pspctl", "pspd.sim", "pspd.config", "pspd.arguments", *LOWER),
 }

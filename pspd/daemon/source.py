@@ -16,8 +16,9 @@ from pspd.daemon.member import Ended, MemberDaemon, Stopped
 from pspd.daemon.process import first_of
 from pspd.errors import PspError, SessionUnknown, TimedOut, Unreachable, WrongState
 from pspd.rpc.client import Session, open_channel
+from pspd.store.ahead import ReadAhead
 from pspd.store.digests import blake3_digest
-from pspd.store.original import OriginalStore
+from pspd.store.original import OriginalStore, own_name
 from pspd.v1 import network_pb2
 
 PROGRESS_SECONDS = 0.2
@@ -55,6 +56,7 @@ async def seed(
     client_count: int = 0,
     hold_back: bool = False,
     terms: Terms = ONE_COPY,
+    ahead: ReadAhead | None = None,
     on_progress: OnProgress,
 ) -> bytes:
     """Brings a file into the network and stays until every share is held (R1, R2), or longer. Returns its id.
@@ -67,6 +69,7 @@ async def seed(
         hold_back: hold the exchange back at the seeded moment, until it is released.
         terms: how it is to be seeded. Where every holder answers each broadcast nobody is a last resort, and the
             source does not stay.
+        ahead: the file, read ahead.
 
     Raises:
         PspError: it cannot be read, reached, or is refused.
@@ -75,7 +78,7 @@ async def seed(
     channel = open_channel(server)
     try:
         manifest = await asyncio.to_thread(
-            store.build, lambda done: on_progress(SeedProgress("hashing", done, store.size_bytes))
+            store.build, lambda done: on_progress(SeedProgress("hashing", done, store.size_bytes)), ahead
         )
         identity = f"source-{os.getpid()}-{secrets.token_hex(4)}"
         member = MemberDaemon(channel, server, identity, secrets.token_bytes(16), store, source=True)
@@ -88,11 +91,6 @@ async def seed(
         store.close()
         await channel.close()
     return manifest.file_id
-
-
-def own_name(path: Path) -> str:
-    """A file's or folder's own name, however the way to it is written."""
-    return os.path.basename(os.path.abspath(path))
 
 
 def folder_digest(folder: Path) -> bytes:

@@ -12,6 +12,7 @@ from pspd.core.manifest import Digest, FileId, Manifest, validate_name
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import FileSlice, Held, Written
 from pspd.errors import BadArgument, InternalError
+from pspd.store.ahead import FileState, ReadAhead
 from pspd.store.archive import FolderArchive
 from pspd.store.messages import changed, failed, not_begun
 
@@ -19,6 +20,11 @@ Progress = Callable[[int], None]
 """Is told how many bytes are read so far."""
 
 _PROGRESS_STEP_BYTES = 16 * 1024 * 1024
+
+
+def own_name(path: Path) -> str:
+    """A file's or folder's own name, however the way to it is written."""
+    return os.path.basename(os.path.abspath(path))
 
 
 class Original(Protocol):
@@ -70,6 +76,11 @@ class PlainOriginal:
         """The file's size when it was opened."""
         return self._opened.st_size
 
+    @property
+    def state(self) -> FileState:
+        """The file's state when it was opened."""
+        return FileState.of(self._opened)
+
     def read_at(self, offset: int, length: int) -> bytes:
         """See ``Original.read_at``."""
         try:
@@ -90,14 +101,12 @@ class PlainOriginal:
             now = os.stat(self._path)
         except OSError:
             raise changed(self._path) from None
-        if (now.st_dev, now.st_ino) != (self._opened.st_dev, self._opened.st_ino):
+        if FileState.of(now) != self.state:
             raise changed(self._path)
-        self.require_untouched()
 
     def require_untouched(self) -> None:
         """See ``Original.require_untouched``."""
-        now = os.fstat(self._fd)
-        if (now.st_size, now.st_mtime_ns) != (self._opened.st_size, self._opened.st_mtime_ns):
+        if FileState.of(os.fstat(self._fd)) != self.state:
             raise changed(self._path)
 
     def close(self) -> None:
@@ -133,31 +142,41 @@ class OriginalStore:
         """How many bytes are to be read."""
         return self._original.size_bytes
 
-    def build(self, progress: Progress | None = None) -> Manifest:
+    def build(self, progress: Progress = lambda _: None, ahead: ReadAhead | None = None) -> Manifest:
         """Reads the whole file once and makes its manifest, not yet divided.
 
-        Blocks are read and hashed one after the other: reading ahead is the kernel's work, and threads
-        were measured to gain nothing on blocks of 64 KiB, as handing over the interpreter costs as much
-        as the hashing.
+        Args:
+            progress: is told how far that is.
+            ahead: a file that was read ahead; if it is this one, it need not be read again.
 
         Raises:
             StorageError: the file cannot be read, or was changed meanwhile.
         """
+        digests = ahead.block_digests(progress) if ahead is not None and self._is_of(ahead) else None
+        if digests is None:
+            manifest = self._read(progress)
+        else:
+            manifest = Manifest.parse(self._name, self.size_bytes, digests, self._digest)
+        self._original.require_unchanged()
+        progress(self.size_bytes)
+        self._manifest = manifest
+        return manifest
+
+    def _is_of(self, ahead: ReadAhead) -> bool:
+        return isinstance(self._original, PlainOriginal) and self._original.state == ahead.state
+
+    def _read(self, progress: Progress) -> Manifest:
+        """Reads and hashes one block after the other: reading ahead is the kernel's work."""
         told_bytes = 0
 
         def read_at(offset: int, length: int) -> bytes:
             nonlocal told_bytes
-            if progress is not None and offset - told_bytes >= _PROGRESS_STEP_BYTES:
+            if offset - told_bytes >= _PROGRESS_STEP_BYTES:
                 told_bytes = offset
                 progress(offset)
             return self._original.read_at(offset, length)
 
-        manifest = Manifest.build(self._name, self.size_bytes, read_at, self._digest, is_folder=self._is_folder)
-        self._original.require_unchanged()
-        if progress is not None:
-            progress(self.size_bytes)
-        self._manifest = manifest
-        return manifest
+        return Manifest.build(self._name, self.size_bytes, read_at, self._digest, is_folder=self._is_folder)
 
     def divided(self, share_count: int) -> Manifest:
         """The manifest divided into shares (R1); from now on the one that :meth:`manifest` gives.

@@ -43,6 +43,7 @@ def test_seed_returns_when_the_file_is_seeded(pspctl: Pspctl, source: FakeSource
         "client_count": 0,
         "hold_back": False,
         "terms": ONE_COPY,
+        "ahead": None,
     }
 
 

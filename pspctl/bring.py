@@ -1,0 +1,77 @@
+"""What ``pspctl seed`` does once it knows what is asked: seeds, waits, and tells what came of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pspctl.api import ServerApi
+from pspctl.deadline import Deadline
+from pspctl.follow import require_all_took, until_complete
+from pspctl.options import Settings
+from pspctl.output import printer
+from pspctl.progress import Progress, shown_progress
+from pspctl.seeding import PartlySeeded, SeedPlan, seed_file
+from pspctl.tables import seed_text
+from pspctl.units import count_text, plain_text
+from pspctl.views import file_view, seed_view
+from pspd.core.terms import SAFE_HOLDERS
+from pspd.errors import StorageError, WrongState
+from pspd.store.ahead import FileState
+from pspd.store.original import own_name
+
+
+def bring(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_source: bool) -> None:
+    """Brings a file into the network, until it is seeded, or if the source stays until every client has it.
+
+    Raises:
+        PspError: it could not, or not to everybody.
+        KeyboardInterrupt: it was interrupted; says so if a part of it was seeded.
+    """
+    state = FileState.of(plan.path.stat())
+    with ServerApi(settings.server) as api, shown_progress(settings) as progress:
+        known = {view["file_id"]: view["state"] for view in map(file_view, api.files())}
+        try:
+            file_id = seed_file(api.address, plan, deadline, progress)
+        except PartlySeeded as interrupt:
+            left = f"{_shown_name(plan)} is partly seeded: run the same command again to finish"
+            raise KeyboardInterrupt(left) from interrupt
+        if file_id in known:
+            _tell_known(plan, known[file_id], progress)
+        if plan.terms.stays:
+            view = until_complete(api, file_id, deadline, progress, was_there=True)
+        else:
+            view = file_view(api.status(file_id).files[0])
+            progress.exchange(view)
+        cache = api.cache()
+    if delete_source and not view["declined_client_count"]:
+        _delete(plan.path, state, view["min_holder_count"])
+    printer(settings.output).show(seed_view(view, cache), seed_text)
+    if plan.terms.stays:
+        require_all_took(view)
+
+
+def _shown_name(plan: SeedPlan) -> str:
+    return plain_text(plan.name or own_name(plan.path))
+
+
+def _tell_known(plan: SeedPlan, state: str, progress: Progress) -> None:
+    done = "what it lacked was seeded" if state in ("seeding", "stalled") else "nothing had to be seeded"
+    options = {"--clients": plan.client_count, "--replicas": plan.terms.replica_count > 1}
+    given = " and ".join(option for option, is_given in options.items() if is_given)
+    ignored = f"; {given} was ignored" if given else ""
+    progress.note(f"{_shown_name(plan)} is already in the network: {done}{ignored}")
+
+
+def _delete(path: Path, state: FileState, holder_count: int) -> None:
+    """Deletes the original, unless it is no longer what the clients got, or one lost client would cost it."""
+    if holder_count < SAFE_HOLDERS:
+        raise WrongState(
+            f"{path} was not deleted: only {count_text(holder_count, 'client')} has all of it, and may be lost"
+        )
+    try:
+        if FileState.of(path.stat()) != state:
+            raise WrongState(f"{path} has changed since it was seeded and was not deleted: see what is in it")
+        os.unlink(path)
+    except OSError as error:
+        raise StorageError(f"every client has {path}, but it cannot be deleted: {error.strerror}") from error

@@ -1,0 +1,101 @@
+"""Other processes read a file ahead: what they say is the same, or nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pspd.core.manifest import Manifest
+from pspd.store import ahead as ahead_module
+from pspd.store.ahead import ReadAhead
+from pspd.store.digests import blake3_digest
+from pspd.store.original import OriginalStore
+from tests.support.files import random_file
+
+BLOCK_BYTES = 64 * 1024
+MIB = 1024 * 1024
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files are read ahead too, by whoever runs the tests with threads of its own."""
+    monkeypatch.setattr(ahead_module, "AHEAD_BYTES_MIN", 1)
+    monkeypatch.setattr(ahead_module.threading, "active_count", lambda: 1)
+
+
+@pytest.fixture(params=[1, 2, 3], ids="{} processors".format)
+def processors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(request.param)))
+    return request.param
+
+
+def alone(path: Path) -> Manifest:
+    """The manifest as one process makes it."""
+    with closing(OriginalStore(path, "a.bin", blake3_digest)) as store:
+        return store.build()
+
+
+@pytest.mark.usefixtures("processors")
+@pytest.mark.parametrize("size_bytes", [1, 1023, 3 * 1024, 3 * MIB + 5, 129 * BLOCK_BYTES, 200 * MIB + 1])
+def test_the_manifest_is_the_same(tmp_path: Path, size_bytes: int) -> None:
+    path, told = random_file(tmp_path / "a.bin", size_bytes), list[int]()
+    ahead = ReadAhead.begin(path, blake3_digest)
+    assert ahead is not None
+    with ahead, closing(OriginalStore(path, "a.bin", blake3_digest)) as store:
+        assert store.build(told.append, ahead) == alone(path)
+    assert told == sorted(told)
+    assert told[-1] == size_bytes
+
+
+def test_what_was_read_of_another_file_does_not_count(tmp_path: Path) -> None:
+    path = random_file(tmp_path / "a.bin", MIB)
+    with ReadAhead.begin(path, blake3_digest) as ahead:  # type: ignore[union-attr]
+        path.unlink()
+        random_file(path, MIB + 1)
+        with closing(OriginalStore(path, "a.bin", blake3_digest)) as store:
+            assert store.build(ahead=ahead) == alone(path)
+
+
+def test_a_reader_that_dies_leaves_the_reading_to_the_store(tmp_path: Path) -> None:
+    path = random_file(tmp_path / "a.bin", 3 * MIB)
+
+    def dying(parts: object) -> bytes:
+        os._exit(1)
+
+    with ReadAhead.begin(path, dying) as ahead:  # type: ignore[union-attr]
+        assert ahead.block_digests(lambda _: None) is None
+    with ReadAhead.begin(path, dying) as ahead, closing(OriginalStore(path, "a.bin", blake3_digest)) as store:  # type: ignore[union-attr]
+        assert store.build(ahead=ahead) == alone(path)
+
+
+def test_closing_ends_the_readers_in_the_middle(tmp_path: Path) -> None:
+    path = random_file(tmp_path / "a.bin", 3 * MIB)
+    hangs = threading.Event()
+    ahead = ReadAhead.begin(path, lambda _: bytes(32 * hangs.wait()))
+    assert ahead is not None
+    pids = list(ahead._pids)
+    ahead.close()
+    ahead.close()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_nothing_is_read_ahead_where_it_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = random_file(tmp_path / "a.bin", MIB)
+    assert ReadAhead.begin(tmp_path, blake3_digest) is None
+    assert ReadAhead.begin(tmp_path / "nothing", blake3_digest) is None
+    monkeypatch.setattr(ahead_module, "AHEAD_BYTES_MIN", MIB + 1)
+    assert ReadAhead.begin(path, blake3_digest) is None
+
+
+def test_nothing_is_read_ahead_beside_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead_module.threading, "active_count", lambda: 2)
+    assert ReadAhead.begin(random_file(tmp_path / "a.bin", MIB), blake3_digest) is None
