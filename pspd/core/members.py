@@ -46,6 +46,10 @@ ECHOES_MAX = 16
 """How many requests may be waiting for the delivery that measures their round trip."""
 
 
+GIVEN_UP_MAX = 16
+"""How many deliveries that were given up for lost are remembered."""
+
+
 class Echo(NamedTuple):
     """A request whose round trip is to be measured: by a delivery of what was fetched after it came.
 
@@ -63,10 +67,14 @@ class Interest:
 
     What was asked for is *open* until it is delivered, and then *in flight* until the client acknowledges
     it. The window bounds what is in flight. ``echoes`` is empty once the client has to stand in line, as
-    waiting says nothing of the network.
+    waiting says nothing of the network. What was *given up* for lost may have been on its way all the same, and is
+    known by its number if it is acknowledged after all.
     """
 
-    __slots__ = ("echoes", "file", "in_flight", "in_flight_chunks", "member", "number", "open", "window_chunks")
+    __slots__ = (
+        *("echoes", "file", "given_up", "in_flight", "in_flight_chunks", "member", "number", "open"),
+        "window_chunks",
+    )
 
     def __init__(self, member: Member, file: SharedFile) -> None:
         self.member = member
@@ -77,6 +85,7 @@ class Interest:
         self.open = RangeSet()
         self.in_flight: dict[int, Range] = {}
         self.in_flight_chunks = 0
+        self.given_up: dict[int, Range] = {}
 
     @property
     def frame_chunks(self) -> int:
@@ -124,6 +133,13 @@ class Interest:
         span = self.in_flight.pop(number)
         self.in_flight_chunks -= span.chunk_count
         return span
+
+    def give_up(self) -> None:
+        """Nothing is on its way any more, as far as is known."""
+        for number in list(self.in_flight):
+            self.given_up[number] = self.arrived(number)
+        while len(self.given_up) > GIVEN_UP_MAX:
+            del self.given_up[next(iter(self.given_up))]
 
     def _note_waiting(self) -> None:
         if self.open:

@@ -130,14 +130,17 @@ class Relay:
         self._hungry[interest] = None
 
     def acknowledged(self, interest: Interest, number: int) -> None:
-        """The client has dealt with every delivery up to this number."""
+        """The client has dealt with every delivery up to this number, of those that were not given up."""
         for delivery in [delivery for delivery in interest.in_flight if delivery <= number]:
             self._settle(interest, delivery, arrived=True)
+        given_up = interest.given_up.pop(number, None)
+        if given_up is not None and interest.file.hold(interest.member.name, [given_up]):
+            self.wake(interest.file)
 
-    def lost(self, interest: Interest) -> None:
-        """Whatever is on its way to the client will not arrive."""
-        for delivery in list(interest.in_flight):
-            self._settle(interest, delivery, arrived=False)
+    def give_up(self, interest: Interest) -> None:
+        """What is on its way to the client is taken for lost, and can be asked for again."""
+        interest.give_up()
+        self._hungry[interest] = None
 
     def satisfied(self, interest: Interest) -> None:
         """The client has the whole file: it wants nothing, and whatever was on its way has arrived."""

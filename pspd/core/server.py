@@ -354,7 +354,7 @@ class ServerMachine:
         file.traffic.retransmit_count += request.repeated
         self._relay.acknowledged(interest, request.acknowledged)
         if not self.parameters.kept_links:  # no link tells by its end what was lost: who asks again has not got it
-            self._relay.lost(interest)
+            self._relay.give_up(interest)
         # A request that its sender's own report overtook is no news: who has the file lacks nothing.
         if member.name not in file.complete and (refuted := file.lack(member.name, request.ranges)):
             self._fetching.distrust(file, refuted)

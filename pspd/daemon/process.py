@@ -36,6 +36,7 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
     except PspError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return error.exit_code
+    gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:

@@ -77,9 +77,7 @@ async def seed(
     store = OriginalStore(path, own_name(path) if name is None else name, blake3_digest)
     channel = open_channel(server)
     try:
-        manifest = await asyncio.to_thread(
-            store.build, lambda done: on_progress(SeedProgress("hashing", done, store.size_bytes)), ahead
-        )
+        manifest = await _built(store, ahead, on_progress)
         identity = f"source-{os.getpid()}-{secrets.token_hex(4)}"
         member = MemberDaemon(channel, server, identity, secrets.token_bytes(16), store, source=True)
         try:
@@ -91,6 +89,21 @@ async def seed(
         store.close()
         await channel.close()
     return manifest.file_id
+
+
+async def _built(store: OriginalStore, ahead: ReadAhead | None, on_progress: OnProgress) -> Manifest:
+    """Reads the file in a thread, which stops soon if this is cancelled."""
+    stopping = False
+
+    def tell(done: int) -> None:
+        if stopping:
+            raise Stopped
+        on_progress(SeedProgress("hashing", done, store.size_bytes))
+
+    try:
+        return await asyncio.to_thread(store.build, tell, ahead)
+    finally:
+        stopping = True
 
 
 def folder_digest(folder: Path) -> bytes:

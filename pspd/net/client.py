@@ -233,7 +233,7 @@ class ClientPlane:
         """Implements ``LinkHandler``."""
         wanted = self._machine.delivery_started(frame, address_text(link.peer))
         self.pump()
-        return [self._next_piece(link, frame, frame.start)] if wanted else None
+        return [self._next_piece(link, frame, frame.start)] if wanted and not link.closed else None
 
     def _next_piece(self, link: Link, frame: Frame, start: int) -> memoryview:
         """Where a piece of a delivery is to go. The last one bears the delivery's number, as it is whole by it."""
@@ -252,7 +252,8 @@ class ClientPlane:
 
     def frame_continued(self, link: Link, frame: Frame) -> list[memoryview]:
         """Implements ``LinkHandler``."""
-        return [self._next_piece(link, frame, self._store_piece(link).stop)]
+        piece = self._store_piece(link)
+        return [] if link.closed else [self._next_piece(link, frame, piece.stop)]
 
     def frame_received(self, link: Link, frame: Frame) -> None:
         """Implements ``LinkHandler``."""

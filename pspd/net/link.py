@@ -28,7 +28,6 @@ OUTGOING_FRAMES_MAX = 4096
 SILENT_SECONDS_MAX = 15.0
 """How long a connection may stay silent where bytes are due: before its first frame, and within one."""
 
-
 _SCRATCH = memoryview(bytearray(1024 * 1024))
 _MORE = getattr(socket, "MSG_MORE", 0)
 _DISCARD = getattr(socket, "MSG_TRUNC", 0) if os.uname().sysname == "Linux" else 0
@@ -123,7 +122,7 @@ class Link:
     """
 
     def __init__(
-        self, stream: socket.socket, handler: LinkHandler, peer: Address, *, stands: bool = True, reads: bool = True
+        self, stream: socket.socket, handler: LinkHandler, peer: Address, *, kept: bool, stands: bool = True
     ) -> None:
         self.session = 0
         self.peer = peer
@@ -131,7 +130,7 @@ class Link:
         self._handler = handler
         self._loop = asyncio.get_running_loop()
         self._stands = stands
-        self._reads = reads
+        self._kept = kept
         self._outgoing: deque[_Outgoing] = deque()
         self._is_sending = not stands
         self._watches_readable = self._watches_writable = False
@@ -167,7 +166,7 @@ class Link:
         except OSError:
             stream.close()
             raise
-        return Link(stream, handler, address, stands=False, reads=kept)
+        return Link(stream, handler, address, kept=kept, stands=False)
 
     @staticmethod
     def accepted(stream: socket.socket, peer: Address, handler: LinkHandler, *, kept: bool) -> Link:
@@ -180,7 +179,7 @@ class Link:
         if kept:
             limit_silence(stream)
             tune_kept(stream)
-        return Link(stream, handler, peer)
+        return Link(stream, handler, peer, kept=kept)
 
     def begin(self) -> None:
         """Begins to move bytes; the handler has to know the link by now."""
@@ -188,8 +187,6 @@ class Link:
             return
         if self._stands:
             self._on_readable()
-            if not (self.closed or self._received_count):
-                self._expect_bytes()
             return
         try:
             self._stream.getpeername()
@@ -229,28 +226,29 @@ class Link:
     def _flush(self) -> None:
         self._is_sending = True
         try:
-            while self._outgoing and not self.closed:
-                is_last = self._closing_when_sent and len(self._outgoing) == 1
-                self._outgoing[0].send(self._stream, end_follows=is_last)
-                ended = self._outgoing.popleft()
-                if is_last:
-                    self.close()
-                if ended.done:
-                    ended.done(True)
+            self._send_outgoing()
+            self._watch_writable(False)
         except BlockingIOError:
             self._watch_writable(True)
-            return
         except OSError:
             self.close()
-            return
-        self._is_sending = False
-        if not self.closed:
-            self._watch_writable(False)
-            if self._closing_when_sent:
+        finally:  # whatever whoever is told of a frame's end may raise: the next frame is sent
+            self._is_sending = self._watches_writable
+
+    def _send_outgoing(self) -> None:
+        while self._outgoing:
+            is_last = self._closing_when_sent and len(self._outgoing) == 1
+            self._outgoing[0].send(self._stream, end_follows=is_last)
+            ended = self._outgoing.popleft()
+            if is_last:
                 self.close()
+            if ended.done:
+                ended.done(True)
+        if self._closing_when_sent:
+            self.close()
 
     def _watch_writable(self, wanted: bool) -> None:
-        if wanted != self._watches_writable:
+        if wanted != self._watches_writable and not self.closed:
             self._watches_writable = wanted
             if wanted:
                 self._loop.add_writer(self._stream, self._on_writable)
@@ -267,7 +265,7 @@ class Link:
 
     def _on_connected(self) -> None:
         self._stands = True
-        if self._reads:
+        if self._kept:
             self._watch_readable()
         self._handler.link_opened(self)
         self._flush()
@@ -280,10 +278,11 @@ class Link:
                 count = self._read()
                 if count == 0:
                     self.close()
-                if self.closed:
                     return
                 self._received_count += count
                 self._advance(count)
+                if self.closed:
+                    return
         except BlockingIOError:
             pass
         except WireError as error:
@@ -293,7 +292,7 @@ class Link:
             self.close()
             return
         self._watch_readable()
-        if self._is_within_a_frame:
+        if self._bytes_are_due:
             self._expect_bytes()
 
     def _watch_readable(self) -> None:
@@ -355,14 +354,16 @@ class Link:
             self._silence = self._loop.call_later(SILENT_SECONDS_MAX, self._check_progress, self._received_count)
 
     @property
-    def _is_within_a_frame(self) -> bool:
-        return self._frame is not None or self._drop_left > 0 or len(self._targets[0]) < FRAME_BYTES
+    def _bytes_are_due(self) -> bool:
+        """Whether it may not be silent: before the first frame, within one, and where it is for one transfer alone."""
+        is_within_a_frame = self._frame is not None or self._drop_left > 0 or len(self._targets[0]) < FRAME_BYTES
+        return is_within_a_frame or not self._kept or self._received_count == 0
 
     def _check_progress(self, received_count: int) -> None:
         self._silence = None
         if self._received_count == received_count:
             self.close()
-        elif self._is_within_a_frame:
+        elif self._bytes_are_due:
             self._expect_bytes()
 
     def _expect_head(self) -> None:

@@ -14,7 +14,7 @@ LISTEN_BACKLOG = 4096
 """A broadcast in the classic profile makes every holder dial at the same moment."""
 DEAD_PEER_MS = 15_000
 """A peer that takes no data for so long is given up, and its link closed."""
-DEFER_ACCEPT_SECONDS = 15
+DEFER_ACCEPT_SECONDS = 1
 PAIR_TRIES = 20
 
 _SO_SNDBUFFORCE = 32
@@ -45,8 +45,8 @@ def bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
 def bind_listener(host: str, port: int) -> socket.socket:
     """A TCP socket that listens, non-blocking.
 
-    Whoever dials speaks first. Where the system can, a connection is handed over only with its first bytes: they are
-    read at once, and whoever says nothing costs nothing.
+    Whoever dials speaks first: where the system can, a connection is handed over with its first bytes, or if these do
+    not come soon.
 
     Raises:
         PortTaken: the address cannot be had.

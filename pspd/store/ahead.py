@@ -21,9 +21,10 @@ from pspd.core.manifest import DIGEST_BYTES, Digest, block_bytes_of
 
 AHEAD_BYTES_MIN = 32 * 1024 * 1024
 """Smaller files are read sooner than it pays."""
-STRIPE_BLOCKS = 512
-"""Each process reads so many blocks in a row, and then those after what the others read: what it has to say of two
-stripes has room in a pipe while one of another is listened to."""
+READERS_MAX = 8
+STRIPE_BLOCKS = 128
+"""Each process reads so many blocks in a row, and then those after what the others read: what it has to say of several
+stripes has room in a pipe while another is listened to."""
 
 
 class FileState(NamedTuple):
@@ -52,7 +53,7 @@ class ReadAhead:
         self.state = FileState.of(os.fstat(fd))
         self._pipes: list[int] = []
         self._pids: list[int] = []
-        readers = len(os.sched_getaffinity(0))
+        readers = min(len(os.sched_getaffinity(0)), READERS_MAX, len(list(self._stripes())))
         try:
             for index in range(readers):
                 self._fork(partial(self._read, fd, index, readers, digest))
@@ -85,11 +86,17 @@ class ReadAhead:
         self.close()
 
     def block_digests(self, progress: Callable[[int], None]) -> bytes | None:
-        """The digests of all blocks, in order; None if they cannot be had. May be called once.
+        """The digests of all blocks, in order; None if they cannot be had. May be called once, and closes.
 
         Args:
-            progress: is told how many bytes are read so far.
+            progress: is told how many bytes are read so far; what it raises ends the reading.
         """
+        try:
+            return self._listen(progress)
+        finally:
+            self.close()
+
+    def _listen(self, progress: Callable[[int], None]) -> bytes | None:
         found: list[bytes] = []
         for index, (first, stop) in enumerate(self._stripes()):
             wanted_bytes = (stop - first) * DIGEST_BYTES
@@ -108,8 +115,10 @@ class ReadAhead:
             os.close(self._pipes.pop())
         while self._pids:
             pid = self._pids.pop()
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored they are gone when they end
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
 
     def _stripes(self) -> Iterator[tuple[int, int]]:
         block_count = -(-self.state.size_bytes // block_bytes_of(self.state.size_bytes))
@@ -130,7 +139,7 @@ class ReadAhead:
     def _be_reader(self, read: Callable[[], None]) -> None:
         """What a forked process does, and nothing after it; it ends when there is nobody to hear it any more."""
         try:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the one who listens, who ends this one
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             for pipe in self._pipes:
                 os.close(pipe)

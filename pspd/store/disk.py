@@ -128,7 +128,7 @@ class DiskStore:
             raise self._stored.conflict(file.intake.manifest)
         written = file.intake.write(start, stop, data)
         # A journal that is younger than what somebody else wrote would vouch for it after a restart.
-        if written.verified and not file.saved.was_altered:
+        if written.verified and not file.saved.altered:
             file.journal.append(written.verified)
         return written
 

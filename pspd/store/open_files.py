@@ -110,11 +110,6 @@ class FileBytes:
         state = os.fstat(self.fd)
         return state.st_size, state.st_mtime_ns
 
-    @property
-    def was_altered(self) -> bool:
-        """Whether it was, when that was looked at last: before the last write at the latest."""
-        return self._altered
-
     def write_at(self, offset: int, data: memoryview) -> None:
         """See ``SavedBytes.write_at``."""
         fd = self.fd

@@ -16,7 +16,7 @@ from tests.lab.network import Lab
 from tests.support.files import random_file, sha256
 from tests.support.hosts import LOCAL, Host, kill_group
 
-DONE_SECONDS = 600
+DONE_SECONDS = 90
 READY_SECONDS = 30
 POLL_SECONDS = 0.005
 FILLER_BYTES = 1024 * 1024

@@ -14,7 +14,7 @@ from pspd.core.effects import (
     Milestone,
     SendDatagram,
 )
-from pspd.core.members import Member
+from pspd.core.members import GIVEN_UP_MAX, Member
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import HELLO_NS, PATIENCE_NS
@@ -110,6 +110,26 @@ class TestConnectionsOfTheirOwn:
         (again,) = bench.delivered(a)
         assert (again.frame.start, again.frame.stop) == (3, 4)
         assert again.number > number
+
+    def test_what_arrives_though_it_was_taken_for_lost_is_held_when_it_is_acknowledged(self) -> None:
+        bench, a, file, number = self.on_its_way()
+        bench.ask(a, file, (3, 4), window_chunks=1, repeated=True)  # crosses the delivery
+        (again,) = bench.delivered(a)
+        bench.sent(a, again.number)
+        bench.ask(a, file, (4, 5), window_chunks=1, acknowledged=number)
+        assert file.held["a"].covers(0, 4)
+        bench.server.client_left(bench.server.members["b"].session, "gone", bench.now)
+        assert file.available.covers(0, 4)
+
+    def test_only_so_much_that_was_taken_for_lost_is_remembered(self) -> None:
+        bench, a, file, number = self.on_its_way()
+        for _ in range(GIVEN_UP_MAX + 1):
+            bench.ask(a, file, (3, 4), window_chunks=1, repeated=True)
+            (again,) = bench.delivered(a)
+            bench.sent(a, again.number)
+        bench.ask(a, file, (4, 5), window_chunks=1, acknowledged=number)
+        assert not file.held["a"].covers(3, 4)
+        assert len(a.interests[file.file_id].given_up) == GIVEN_UP_MAX
 
 
 def delivered_to_b(bench: Bench) -> tuple[Member, Member, Member, SharedFile, int]:

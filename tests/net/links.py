@@ -135,9 +135,18 @@ class Far:
 
 
 class Ends:
-    """Both ends; leaving closes them, and every link must have told of its end exactly once."""
+    """Both ends; leaving closes them, and every link must have told of its end exactly once.
 
-    def __init__(self, recorder: Recorder | None = None, *, small_buffers: bool = False) -> None:
+    Args:
+        recorder: hears what the link tells.
+        small_buffers: the kernel takes little at a time.
+        kept: the link is for many transfers.
+        said: by the far end, before the link begins.
+    """
+
+    def __init__(
+        self, recorder: Recorder | None = None, *, small_buffers: bool = False, kept: bool = True, said: bytes = b""
+    ) -> None:
         self.recorder = recorder or Recorder()
         listener = socket.create_server(("127.0.0.1", 0))
         if small_buffers:
@@ -148,8 +157,9 @@ class Ends:
                 near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             near.connect(listener.getsockname())
             self.far = Far(listener.accept()[0])
+            self.far.stream.sendall(said)
         self._near = near
-        self.link = Link.accepted(near, near.getpeername(), self.recorder, kept=True)
+        self.link = Link.accepted(near, near.getpeername(), self.recorder, kept=kept)
         self.link.begin()
 
     async def __aenter__(self) -> Ends:

@@ -8,6 +8,7 @@ import pytest
 
 from pspd.core.wire import FRAME_BYTES, DropReason, Frame, Kind, encode_frame
 from pspd.net import link as link_module
+from pspd.net.link import READS_PER_WAKEUP, Link
 from tests.net.links import SESSION, Ends, Recorder, close_when, delivery
 from tests.support.loops import on_loop
 
@@ -59,6 +60,21 @@ async def test_a_link_may_be_closed_between_two_pieces() -> None:
         await ends.far.send(encode_frame(delivery(25)) + bytes_of(25))
         await ends.told("closed")
         assert ends.recorder.events == ["started", "continued", "aborted", "closed"]
+
+
+@pytest.mark.parametrize("count", range(1, 2 * READS_PER_WAKEUP))
+@on_loop
+async def test_a_link_may_be_closed_by_any_of_the_frames_that_were_there_before_it(count: int) -> None:
+    frames = b"".join(encode_frame(delivery(4, number)) + b"data" for number in range(1, count + 1))
+
+    def close_at_last(what: str, link: Link) -> None:
+        if what == "received" and len(recorder.payloads) == count:
+            link.close()
+
+    recorder = Recorder(react=close_at_last)
+    async with Ends(recorder, said=frames) as ends:
+        await ends.told("closed")
+        assert recorder.payloads == count * [b"data"]
 
 
 @on_loop

@@ -241,6 +241,20 @@ async def test_a_frame_may_be_sent_when_another_has_left() -> None:
         assert outcomes.heard == [(number, True) for number in range(1, 21)]
 
 
+@on_loop
+async def test_what_is_raised_when_a_frame_has_left_keeps_no_other_from_it() -> None:
+    def fail(_: bool) -> None:
+        raise RuntimeError("on purpose")
+
+    outcomes = Outcomes()
+    async with Ends() as ends:
+        with pytest.raises(RuntimeError, match="on purpose"):
+            ends.link.send(delivery(2, 1), [memoryview(b"hi")], fail)
+        ends.link.send(delivery(2, 2), [memoryview(b"ok")], outcomes.of(2))
+        assert outcomes.heard == [(2, True)]
+        assert (await ends.far.receive(2 * (FRAME_BYTES + 2))).endswith(encode_frame(delivery(2, 2)) + b"ok")
+
+
 @pytest.mark.parametrize("when", [True, False], ids=["left", "failed"])
 @on_loop
 async def test_a_link_may_be_closed_and_used_when_a_frame_has_ended(when: bool) -> None:

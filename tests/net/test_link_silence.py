@@ -58,12 +58,14 @@ class HeldClock:
                 alarm.ring()
 
 
-def clocked(monkeypatch: pytest.MonkeyPatch, recorder: Recorder | None = None) -> tuple[Ends, HeldClock]:
+def clocked(
+    monkeypatch: pytest.MonkeyPatch, recorder: Recorder | None = None, *, kept: bool = True
+) -> tuple[Ends, HeldClock]:
     """Both ends of a connection, and the clock that the link among them goes by."""
     clock = HeldClock()
     with monkeypatch.context() as patch:
         patch.setattr("pspd.net.link.asyncio.get_running_loop", lambda: clock)
-        return Ends(recorder), clock
+        return Ends(recorder, kept=kept), clock
 
 
 async def say(ends: Ends, data: bytes) -> None:
@@ -153,6 +155,17 @@ async def test_between_frames_a_connection_may_be_silent_for_ever(monkeypatch: p
             clock.pass_by()
         assert not clock.is_watching
         assert not ends.link.closed
+
+
+@on_loop
+async def test_a_connection_for_one_transfer_may_not_be_silent_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends, clock = clocked(monkeypatch, kept=False)
+    async with ends:
+        await say(ends, encode_frame(delivery(4)) + b"data")
+        clock.pass_by()
+        assert not ends.link.closed
+        clock.pass_by()
+        assert ends.link.closed
 
 
 @on_loop

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,11 @@ def test_seed_returns_when_the_file_is_seeded(pspctl: Pspctl, source: FakeSource
         "terms": ONE_COPY,
         "ahead": None,
     }
+
+
+def test_nothing_that_starts_threads_is_loaded_before_others_are_forked_to_read() -> None:
+    loaded = "import sys, pspctl.seed; sys.exit(any(name in sys.modules for name in ('grpc', 'asyncio', 'rich')))"
+    assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0
 
 
 def test_seed_passes_on_what_it_is_told(pspctl: Pspctl, source: FakeSource, original: Path) -> None:

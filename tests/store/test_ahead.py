@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -86,6 +87,34 @@ def test_closing_ends_the_readers_in_the_middle(tmp_path: Path) -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_who_is_told_how_far_it_is_may_end_it(tmp_path: Path) -> None:
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with ReadAhead.begin(random_file(tmp_path / "a.bin", 20 * MIB), blake3_digest) as ahead:  # type: ignore[union-attr]
+        with pytest.raises(KeyboardInterrupt):
+            ahead.block_digests(stop)
+        assert ahead._pids == []
+
+
+@pytest.mark.parametrize("ends_by_itself", [True, False])
+def test_it_is_no_matter_that_children_are_not_waited_for(tmp_path: Path, ends_by_itself: bool) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with ReadAhead.begin(random_file(tmp_path / "a.bin", MIB), blake3_digest) as ahead:  # type: ignore[union-attr]
+            if ends_by_itself:
+                assert ahead.block_digests(lambda _: None) is not None
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_there_are_no_more_readers_than_there_is_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    for size_bytes, count in ((128 * 1024, 1), (200 * MIB, ahead_module.READERS_MAX)):
+        with ReadAhead.begin(random_file(tmp_path / "a.bin", size_bytes), blake3_digest) as ahead:  # type: ignore[union-attr]
+            assert len(ahead._pids) == count
 
 
 def test_nothing_is_read_ahead_where_it_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
