@@ -205,17 +205,29 @@ class Fetching:
 
     def _broadcast(self, file: SharedFile, entries: list[Entry], now: int) -> None:
         self._broadcast_number += 1
-        for fetch in (fetch for entry in entries for fetch in entry.fetches):
+        fetches = [fetch for entry in entries for fetch in entry.fetches]
+        for fetch in fetches:
             fetch.number = self._broadcast_number
             fetch.asked_at = now
             fetch.tries += 1
             fetch.overtaken = False
             self._timers.set(fetch, now + self._timeout_ns(fetch))
         body = encode_broadcast_body(file.file_id, self._broadcast_number, tuple(entry.asked for entry in entries))
-        for member in self._members.values():
+        for member in self._hearers(file, fetches):
             if member.address is not None:
                 file.traffic.broadcast_datagrams += 1
                 self._emit(SendDatagram(member.address, encode_broadcast_head(member.session) + body))
+
+    def _hearers(self, file: SharedFile, fetches: list[Fetch]) -> Iterable[Member]:
+        """Every member (R7). While shares are given out: the sources, and who is named, unless that was tried in vain.
+
+        Nobody else has anything then, and to tell n clients of each of n shares would be the most of seeding's work.
+        """
+        sources = self._able_to_send(file.lenders, file, 0, file.manifest.chunk_count)
+        is_new = all(fetch.tries <= NAMED_TRIES for fetch in fetches)
+        if file.phase is not Phase.SEEDING or not sources or not is_new:
+            return self._members.values()
+        return dict.fromkeys([*sources, *(fetch.holder for fetch in fetches if fetch.holder is not None)])
 
     def _timeout_ns(self, fetch: Fetch) -> int:
         rtt = fetch.holder.rtt if fetch.holder else self._rtt

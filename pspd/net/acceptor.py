@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from pspd.core.effects import Address
 
-ACCEPTS_PER_WAKEUP = 256
 ACCEPT_PAUSE_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
@@ -19,11 +18,18 @@ class Acceptor:
     """Owns a listener; hands each connection to ``take``, with the other end's address.
 
     It may raise ``OSError`` to have the connection closed.
+
+    Args:
+        at_a_time: how many are taken in for one wakeup: many where they come in crowds, else the search for another
+            would cost as much as the first.
     """
 
-    def __init__(self, listener: socket.socket, take: Callable[[socket.socket, Address], object]) -> None:
+    def __init__(
+        self, listener: socket.socket, take: Callable[[socket.socket, Address], object], *, at_a_time: int
+    ) -> None:
         self._listener = listener
         self._take = take
+        self._at_a_time = at_a_time
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._resume()
@@ -44,7 +50,7 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._on_acceptable)
 
     def _on_acceptable(self) -> None:
-        for _ in range(ACCEPTS_PER_WAKEUP):
+        for _ in range(self._at_a_time):
             try:
                 stream, peer = self._listener.accept()
             except BlockingIOError:

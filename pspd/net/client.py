@@ -93,7 +93,7 @@ class ClientPlane:
     def listen(self, family: socket.AddressFamily) -> int:
         """Opens the port on which deliveries come, each by a connection of its own. Returns its number."""
         if self._acceptor is None:
-            self._acceptor = Acceptor(bind_listener(_ANY[family], 0), self._take_in)
+            self._acceptor = Acceptor(bind_listener(_ANY[family], 0), self._take_in, at_a_time=1)
         return self._acceptor.port
 
     def join(self, session: int, server: Address, parameters: Parameters) -> None:
@@ -231,9 +231,10 @@ class ClientPlane:
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
         """Implements ``LinkHandler``."""
-        wanted = self._machine.delivery_started(frame, address_text(link.peer))
+        if self._machine.delivery_started(frame, address_text(link.peer)):
+            return [self._next_piece(link, frame, frame.start)]
         self.pump()
-        return [self._next_piece(link, frame, frame.start)] if wanted and not link.closed else None
+        return None
 
     def _next_piece(self, link: Link, frame: Frame, start: int) -> memoryview:
         """Where a piece of a delivery is to go. The last one bears the delivery's number, as it is whole by it."""

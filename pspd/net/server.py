@@ -16,6 +16,7 @@ from pspd.net.faults import Faults
 from pspd.net.link import Link
 from pspd.net.sockets import bind_pair
 
+ACCEPTS_PER_WAKEUP = 256
 NAMELESS_LINKS_MAX = 8192
 """Connections that have not said whose they are, contributions on their own included."""
 
@@ -50,7 +51,7 @@ class ServerPlane:
         self._links: dict[int, Link] = {}
         self._nameless: set[Link] = set()
         self._deliveries: set[Link] = set()
-        self._acceptor = Acceptor(listener, self._take_in)
+        self._acceptor = Acceptor(listener, self._take_in, at_a_time=ACCEPTS_PER_WAKEUP)
 
     @property
     def port(self) -> int:

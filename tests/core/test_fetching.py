@@ -14,10 +14,12 @@ from pspd.core.effects import (
     Milestone,
     SendDatagram,
 )
+from pspd.core.fetching import NAMED_TRIES
 from pspd.core.members import Member
-from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS
+from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.ranges import RangeSet
 from pspd.core.storage import Held
+from pspd.core.terms import Terms
 from pspd.core.wire import (
     EVERY_HOLDER,
     OWNERS,
@@ -27,6 +29,12 @@ from pspd.core.wire import (
 )
 from pspd.store.digests import blake3_digest
 from tests.core.bench import Bench
+
+
+def hearers(bench: Bench) -> list[str]:
+    """Who was sent broadcasts since the last look, in order."""
+    sent = bench.effects(SendDatagram)
+    return [effect.address[0] for effect in sent if isinstance(decode_datagram(effect.data), Broadcast)]
 
 
 class TestFetching:
@@ -78,17 +86,48 @@ class TestFetching:
         bench.pass_time(SECOND_NS)
         bench.ask(clients[0], file, (0, 2))
         source = bench.server.members["source of f"]
-        assert bench.asked("a") == [Asked(0, 2, source.session)]
+        assert bench.asked(source.name) == [Asked(0, 2, source.session)]
         for index in (3, 1, 2):
             bench.ask(clients[index], file, (2 * index, 2 * index + 2))
         assert bench.contribute(bench.frame(source, file, 0, 2))
-        assert bench.asked("a") == []  # a broadcast was only a moment ago
-        while not (asked := bench.asked("a")):
+        assert bench.asked(source.name) == []  # a broadcast was only a moment ago
+        while not (asked := bench.asked(source.name)):
             bench.pass_time(MILLISECOND_NS)
         entries = [(entry.start, entry.stop, entry.responder) for entry in asked]
         assert entries == [(6, 8, source.session), (2, 6, source.session)]
         assert bench.contribute(bench.frame(source, file, 2, 6, number=2))
         assert [deliver.frame.start for deliver in bench.effects(Deliver)] == [2, 4]
+
+    @pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic", "fast"])
+    def test_while_shares_are_given_out_the_source_alone_is_told_until_that_was_in_vain(
+        self, parameters: Parameters
+    ) -> None:
+        bench = Bench(parameters)
+        a, _ = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 2)
+        bench.ask(a, file, (0, 1), window_chunks=1)
+        told = hearers(bench)
+        for _ in range(600):
+            bench.live(SECOND_NS // 10)
+            told += hearers(bench)
+        assert told[:NAMED_TRIES] == ["source of f"] * NAMED_TRIES
+        assert told[NAMED_TRIES : NAMED_TRIES + 3] == ["a", "b", "source of f"]
+
+    def test_and_everybody_where_there_is_no_source(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 4, terms=Terms(replica_count=2))
+        source = bench.server.members["source of f"]
+        bench.ask(a, file, (0, 1))
+        assert bench.contribute(bench.frame(source, file, 0, 1))
+        (delivery,) = bench.delivered(a)
+        bench.sent(a, delivery.number)
+        bench.ask(a, file, acknowledged=delivery.number)
+        bench.server.client_left(source.session, "gone", bench.now)
+        bench.server.clear_cache(bench.now)
+        bench.server.poll()
+        bench.ask(b, file, (0, 1))
+        assert hearers(bench) == ["a", "b"]
 
     def test_a_request_for_what_is_being_fetched_joins_and_a_cached_one_is_a_hit(self) -> None:
         bench = Bench()
