@@ -115,7 +115,10 @@ class Room:
         """Waits until programs have ended in good order."""
         deadline = time.monotonic() + DONE_SECONDS
         for process in processes:
-            code = process.wait(max(0.0, deadline - time.monotonic()))
+            try:
+                code = process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                raise RuntimeError(f"it was not done after {DONE_SECONDS} s") from None
             if code != 0:
                 raise RuntimeError(f"{process.args} ended with {code}: {self.log_end()}")
 
