@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import traceback
@@ -110,6 +111,7 @@ def main() -> NoReturn:
     SIGTERM takes the way of Ctrl-C, so that whatever was begun is cleaned up; only its code is another.
     """
     settings = Settings()
+    logging.getLogger("pspd").addHandler(logging.NullHandler())  # what a daemon logs, a command says in its own words
 
     def terminate(_: int, frame: FrameType | None) -> None:
         settings.terminated = True

@@ -14,8 +14,9 @@ def size_text(size_bytes: float) -> str:
 
 
 def rate_text(bytes_per_second: float) -> str:
-    """A rate, always in MiB/s, so that two of them compare at a glance."""
-    return f"{bytes_per_second / (1 << 20):.1f} MiB/s"
+    """A rate, in MiB/s, so that two of them compare at a glance; in KiB/s where that would be next to nothing."""
+    mib_per_second = bytes_per_second / (1 << 20)
+    return f"{mib_per_second:.1f} MiB/s" if mib_per_second >= 0.1 else f"{bytes_per_second / 1024:.1f} KiB/s"
 
 
 def duration_text(seconds: float) -> str:

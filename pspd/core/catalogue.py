@@ -165,7 +165,8 @@ class Catalogue:
             for other in self.files.values():
                 if other.manifest.name == manifest.name:
                     raise NameTaken(
-                        f"{manifest.name!r} is in the network with other bytes: give another name with --name"
+                        f"{manifest.name!r} is in the network with other bytes: give another name with --name,"
+                        " or take that one out with `pspctl rm`"
                     )
             if len(self.files) >= FILES_MAX:
                 raise LimitReached(f"the network has its most files ({FILES_MAX}) already")

@@ -53,6 +53,10 @@ class Ended(Exception):
     """The server ended the session; its text says why."""
 
 
+class Suspected(Ended):
+    """This side ended it, to begin anew with the truth of what is held."""
+
+
 class Stopped(Exception):
     """The member was asked to stop."""
 
@@ -273,7 +277,7 @@ class MemberDaemon:
 
     async def _end_on_suspicion(self) -> None:
         await self._suspicion.wait()
-        raise Ended("a file is not what it was: it is verified anew")
+        raise Suspected("a file is not what it was: it is verified anew")
 
     async def _verify_suspects(self) -> None:
         """Verifies what is suspected: the next session then begins with the truth of what is held."""

@@ -380,7 +380,7 @@ def _told(event: ServerEvent) -> str:
             return f"{name}: divided into {len(shares) // replica_count} shares{each}"
         case FileSeeded(_, name, share_count, chunk_count, cached_bytes):
             return (
-                f"{name}: seeded: {share_count} disjoint shares of {chunk_count} chunks are held, "
+                f"{name}: seeded: {share_count} disjoint shares are held, {chunk_count} chunks together, "
                 f"{cached_bytes} bytes of the file are left in the server"
             )
         case FileDeclined(_, name, client, reason):

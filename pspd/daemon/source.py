@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pspd.core.manifest import Manifest
 from pspd.core.terms import ONE_COPY, Terms, source_is_needed
-from pspd.daemon.member import Ended, MemberDaemon, Stopped
+from pspd.daemon.member import Ended, MemberDaemon, Stopped, Suspected
 from pspd.daemon.process import first_of
 from pspd.errors import PspError, SessionUnknown, TimedOut, Unreachable, WrongState
 from pspd.rpc.client import Session, open_channel
@@ -148,10 +148,11 @@ class _Seeding:
                 return
             except Stopped:
                 raise WrongState("the server asked the source to stop: seed again to finish") from None
-            except (Ended, SessionUnknown, Unreachable, TimedOut):
+            except (Ended, SessionUnknown, Unreachable, TimedOut) as ended:
                 if await self._is_over():
                     return
-            self._on_progress(SeedProgress("reconnecting"))
+                if not isinstance(ended, Suspected):
+                    self._on_progress(SeedProgress("reconnecting"))
             session = await self._join_again()
 
     async def _join_again(self) -> Session:

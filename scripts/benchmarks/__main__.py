@@ -110,7 +110,7 @@ def once(room: Room, way: Way, setting: str) -> Run:
             seconds = way.run(room)
             room.check()
     except Exception as error:
-        return Run(setting, way.name, {}, f"{type(error).__name__}: {error}")
+        return Run(setting, way.name, {}, f"{error or type(error).__name__}")
     finally:
         room.settle()
     return Run(setting, way.name, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +56,14 @@ def table(runs: list[Run]) -> str:
     series = sorted(series_of(runs), key=lambda each: each.median)
     ours = {each.name: each.median for each in series if each.name in (f"{OURS}, exchange", OURS)}
     lines = [
-        "| way | median (least to most) | the exchange takes of it | `pspctl seed --wait` takes of it |",
+        "| way | median (least to most) | PSP's exchange, times this | `pspctl seed --wait`, times this |",
         "|---|---|---|---|",
     ]
     for each in series:
         ratios = [f"{took / each.median:.2f}" for took in ours.values()] or ["", ""]
         lines.append(f"| {each.name} | {each} | {' | '.join(ratios)} |")
     failed = [f"{run.way}: {run.error}" for run in runs if run.error]
-    return "\n".join(lines + [f"\nFailed: {failure}" for failure in failed])
+    return "\n".join(lines + [f"\nFailed, and not tried again: {failure}" for failure in failed])
 
 
 def write_page(runs: list[Run], ways: list[Way]) -> None:
@@ -71,9 +72,10 @@ def write_page(runs: list[Run], ways: list[Way]) -> None:
         "# Benchmarks",
         "Made by `scripts/bench --write`: hosts are network namespaces on one bridge, all on one machine; each way "
         "runs once in each round, in turn, and every copy is compared with the source. Times on such a machine drift; "
-        "what counts are the ratios within one run.",
+        "what counts are the ratios within one run: below 1, PSP is faster.",
         "Where cables are narrow it counts that PSP brings n-1 copies through the server's: 64 MiB to 8 through "
         "200 Mbit/s take 18.8 s at the least. Swarms and multicast do not, and are faster there.",
+        f"Rounds: {max(Counter((run.setting, run.way) for run in runs).values())}.",
         "\n".join(f"- **{way.name}**: {way.set_up}." for way in ways),
     ]
     for setting in dict.fromkeys(run.setting for run in runs):
