@@ -201,6 +201,9 @@ class Relay:
 
     def _settle(self, interest: Interest, number: int, arrived: bool) -> None:
         span = interest.arrived(number)
+        if arrived:
+            interest.file.arrival_count += 1
+            interest.arrived_at_count = interest.file.arrival_count
         if arrived and interest.file.hold(interest.member.name, [span]):
             self.wake(interest.file)
         self._hungry[interest] = None

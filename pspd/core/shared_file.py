@@ -16,6 +16,8 @@ from pspd.core.terms import ONE_COPY, Terms
 if TYPE_CHECKING:
     from pspd.core.members import Interest
 
+LEFT_BEHIND_ROUNDS = 4
+"""Who gets one delivery while the others get more than so many each is left behind: nobody waits for it."""
 DEPARTED_MAX = 1024
 """How many lost clients' holdings are remembered per file, to name the last holder of a missing range."""
 
@@ -71,6 +73,7 @@ class SharedFile:
         waiting: what each client has asked for and not got yet, of those who have.
         fresh: what has come and is gathered, to be handed out together.
         handed_out_at: when that was done last, in nanoseconds.
+        arrival_count: how many deliveries have arrived.
         courtesy: how long those ahead may wait for those behind.
         cursor: the chunk after the last new fetch; requests that follow it meet.
         was_restored: whether it was there before the server was restarted.
@@ -99,6 +102,7 @@ class SharedFile:
         self.fresh: list[Fetch] = []
         self.handed_out_at = 0
         self.cursor = 0
+        self.arrival_count = 0
         self.courtesy = Courtesy()
         self.is_complete = False
         self.stalled = False
@@ -185,8 +189,12 @@ class SharedFile:
                 return RangeSet()
 
     def is_wanted(self, start: int, stop: int) -> bool:
-        """Whether anyone waits for some of a range."""
-        return any(interest.open.overlaps(start, stop) for interest in self.waiting)
+        """Whether anyone waits for some of a range who keeps up with the others."""
+        rounds = LEFT_BEHIND_ROUNDS * len(self.waiting)
+        return any(
+            self.arrival_count - interest.arrived_at_count <= rounds and interest.open.overlaps(start, stop)
+            for interest in self.waiting
+        )
 
     def is_with_all(self, names: Collection[str]) -> bool:
         """Whether all of these have it."""

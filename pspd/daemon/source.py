@@ -104,6 +104,8 @@ async def _built(store: OriginalStore, ahead: ReadAhead | None, on_progress: OnP
         return await asyncio.to_thread(store.build, tell, ahead)
     finally:
         stopping = True
+        if ahead is not None:
+            ahead.stop()
 
 
 def folder_digest(folder: Path) -> bytes:

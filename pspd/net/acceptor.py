@@ -30,6 +30,7 @@ class Acceptor:
         self._listener = listener
         self._take = take
         self._at_a_time = at_a_time
+        self._is_short = False
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._resume()
@@ -59,10 +60,13 @@ class Acceptor:
                 continue  # the peer is gone already
             except OSError as error:
                 # Out of descriptors: the listener stays readable, so trying at once would be all the loop does.
-                log.warning("cannot take in a connection: %s", error.strerror)
+                if not self._is_short:
+                    log.warning("cannot take in connections for now: %s", error.strerror)
+                self._is_short = True
                 self._loop.remove_reader(self._listener)
                 self._pause = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self._resume)
                 return
+            self._is_short = False
             try:
                 self._take(stream, peer[:2])
             except OSError:

@@ -325,10 +325,14 @@ class Link:
                     return
             elif not self._targets:
                 self._start_frame(decode_frame(self._head))
+                if self.closed:
+                    return
 
     def _start_frame(self, frame: Frame) -> None:
         targets = self._handler.frame_started(self, frame)
-        if targets is None or frame.length == 0:
+        if targets is None and not self._kept:
+            self.close()  # nothing else is to come
+        elif targets is None or frame.length == 0:
             self._drop_left = frame.length
             self._expect_head()
         else:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from pspd.core.effects import Address, CloseLink, ControlEffect, Deliver, SendDatagram, ServerEffect, address_text
 from pspd.core.server import ServerMachine
-from pspd.core.wire import Frame, Kind, WireError
+from pspd.core.wire import DropReason, Frame, Kind, WireError
 from pspd.net.acceptor import Acceptor
 from pspd.net.datagrams import DatagramSocket
 from pspd.net.driver import Driver, now_ns
 from pspd.net.faults import Faults
-from pspd.net.link import Link
+from pspd.net.link import SILENT_SECONDS_MAX, Link
 from pspd.net.sockets import bind_pair
 
 ACCEPTS_PER_WAKEUP = 256
@@ -126,14 +126,26 @@ class ServerPlane:
         if len(self._nameless) >= NAMELESS_LINKS_MAX:
             stream.close()
             return
-        link = Link.accepted(stream, peer, self, kept=self._machine.parameters.kept_links)
+        kept = self._machine.parameters.kept_links
+        link = Link.accepted(stream, peer, self, kept=kept)
         self._nameless.add(link)
+        if kept:
+            self._loop.call_later(SILENT_SECONDS_MAX, self._close_nameless, link)
         link.begin()
+
+    def _close_nameless(self, link: Link) -> None:
+        """Closes a link that has not said whose it is, whatever else came over it."""
+        if link in self._nameless:
+            link.close()
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
         """Implements ``LinkHandler``: a link names its session first; contributions follow, or come alone."""
         if frame.kind is Kind.LINK:
             self._name(link, frame.session)
+            return None
+        if self._machine.parameters.kept_links and link.session == 0:
+            self._machine.frame_refused(DropReason.UNKNOWN_SESSION, _origin(link))
+            self._loop.call_soon(link.close)
             return None
         targets = self._machine.contribution_started(frame, _origin(link), now_ns())
         self.pump()

@@ -109,6 +109,12 @@ class ReadAhead:
             progress(min(stop * block_bytes_of(self.state.size_bytes), self.state.size_bytes))
         return b"".join(found)
 
+    def stop(self) -> None:
+        """Ends those who still read, so that whoever listens to them in another thread hears the end at once."""
+        for pid in list(self._pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def close(self) -> None:
         """Ends those who still read; idempotent."""
         while self._pipes:

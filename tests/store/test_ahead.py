@@ -99,6 +99,18 @@ def test_who_is_told_how_far_it_is_may_end_it(tmp_path: Path) -> None:
         assert ahead._pids == []
 
 
+def test_who_listens_hears_of_it_when_it_is_stopped(tmp_path: Path) -> None:
+    hangs = threading.Event()
+    path = random_file(tmp_path / "a.bin", 3 * MIB)
+    with ReadAhead.begin(path, lambda _: bytes(32 * hangs.wait())) as ahead:  # type: ignore[union-attr]
+        heard: list[bytes | None] = []
+        listener = threading.Thread(target=lambda: heard.append(ahead.block_digests(lambda _: None)))
+        listener.start()
+        ahead.stop()
+        listener.join(10)
+        assert heard == [None]
+
+
 @pytest.mark.parametrize("ends_by_itself", [True, False])
 def test_it_is_no_matter_that_children_are_not_waited_for(tmp_path: Path, ends_by_itself: bool) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)

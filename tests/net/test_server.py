@@ -1,0 +1,59 @@
+"""Connections to a server that are nobody's: they do not stay."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+from pspd.core.parameters import CLASSIC, FAST, Parameters
+from pspd.core.server import ServerMachine
+from pspd.core.wire import DropReason, Frame, Kind, encode_frame
+from pspd.net.server import ServerPlane
+from pspd.store.digests import blake3_digest
+from tests.net.links import Far
+from tests.support.loops import on_loop
+
+pytestmark = pytest.mark.usefixtures("each_loop")
+
+NOBODYS = Frame(Kind.CONTRIBUTION, 1, bytes(32), 0, 1, 1024)
+
+
+@contextmanager
+def served(parameters: Parameters) -> Iterator[tuple[ServerMachine, Far]]:
+    """A server, and a connection with it."""
+    machine = ServerMachine(parameters, 64, blake3_digest, seed=1)
+    with closing(ServerPlane(machine, lambda _: None, "127.0.0.1", 0)) as plane:
+        with socket.create_connection(("127.0.0.1", plane.port)) as stream:
+            yield machine, Far(stream)
+
+
+async def is_closed(far: Far) -> bool:
+    """Waits for the end of the stream."""
+    async with asyncio.timeout(10):
+        try:
+            return await far.receive(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+@pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic", "fast"])
+@on_loop
+async def test_a_frame_of_nobody_ends_its_connection(parameters: Parameters) -> None:
+    with served(parameters) as (machine, far):
+        await far.send(encode_frame(NOBODYS) + bytes(100))
+        assert await is_closed(far)
+        assert machine.drop_counts == {DropReason.UNKNOWN_SESSION: 1}
+
+
+@on_loop
+async def test_a_link_that_does_not_say_whose_it_is_is_closed_though_bytes_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pspd.net.server.SILENT_SECONDS_MAX", 0.05)
+    with served(FAST) as (_, far):
+        await far.send(encode_frame(Frame(Kind.LINK, 1))[:10])
+        assert await is_closed(far)
