@@ -72,8 +72,8 @@ class Interest:
     """
 
     __slots__ = (
-        *("arrived_at_count", "echoes", "file", "given_up", "in_flight", "in_flight_chunks", "member", "number"),
-        *("open", "window_chunks"),
+        *("echoes", "file", "given_up", "in_flight", "in_flight_chunks", "member", "number"),
+        *("open", "turn", "window_chunks"),
     )
 
     def __init__(self, member: Member, file: SharedFile) -> None:
@@ -86,7 +86,7 @@ class Interest:
         self.in_flight: dict[int, Range] = {}
         self.in_flight_chunks = 0
         self.given_up: dict[int, Range] = {}
-        self.arrived_at_count = file.arrival_count  # the file's count of arrivals at its last one
+        self.turn = file.turn_count
 
     @property
     def frame_chunks(self) -> int:
@@ -113,7 +113,7 @@ class Interest:
     def want(self, ranges: RangeSet) -> None:
         """The client wants this, and nothing else; what is in flight is not wanted again. The set is taken over."""
         if not (self.open or self.in_flight):
-            self.arrived_at_count = self.file.arrival_count  # until now it did not wait
+            self.turn = self.file.turn_count  # until now it did not wait
         self.open = ranges
         self.open.difference_update(self.in_flight.values())
         self._note_waiting()
@@ -136,6 +136,11 @@ class Interest:
         span = self.in_flight.pop(number)
         self.in_flight_chunks -= span.chunk_count
         return span
+
+    def take_turn(self) -> None:
+        """The client has acknowledged something; all who do that in turn keep up with each other."""
+        self.file.turn_count += 1
+        self.turn = self.file.turn_count
 
     def give_up(self) -> None:
         """Nothing is on its way any more, as far as is known."""

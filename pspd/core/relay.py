@@ -131,8 +131,11 @@ class Relay:
 
     def acknowledged(self, interest: Interest, number: int) -> None:
         """The client has dealt with every delivery up to this number, of those that were not given up."""
-        for delivery in [delivery for delivery in interest.in_flight if delivery <= number]:
+        arrived = [delivery for delivery in interest.in_flight if delivery <= number]
+        for delivery in arrived:
             self._settle(interest, delivery, arrived=True)
+        if arrived:
+            interest.take_turn()
         given_up = interest.given_up.pop(number, None)
         if given_up is not None and interest.file.hold(interest.member.name, [given_up]):
             self.wake(interest.file)
@@ -201,9 +204,6 @@ class Relay:
 
     def _settle(self, interest: Interest, number: int, arrived: bool) -> None:
         span = interest.arrived(number)
-        if arrived:
-            interest.file.arrival_count += 1
-            interest.arrived_at_count = interest.file.arrival_count
         if arrived and interest.file.hold(interest.member.name, [span]):
             self.wake(interest.file)
         self._hungry[interest] = None

@@ -16,8 +16,8 @@ from pspd.core.terms import ONE_COPY, Terms
 if TYPE_CHECKING:
     from pspd.core.members import Interest
 
-LEFT_BEHIND_ROUNDS = 4
-"""Who gets one delivery while the others get more than so many each is left behind: nobody waits for it."""
+LEFT_BEHIND_ROUNDS = 6
+"""Who acknowledges nothing while the others do so more than so often each is left behind: nobody waits for it."""
 DEPARTED_MAX = 1024
 """How many lost clients' holdings are remembered per file, to name the last holder of a missing range."""
 
@@ -73,7 +73,7 @@ class SharedFile:
         waiting: what each client has asked for and not got yet, of those who have.
         fresh: what has come and is gathered, to be handed out together.
         handed_out_at: when that was done last, in nanoseconds.
-        arrival_count: how many deliveries have arrived.
+        turn_count: how many requests have acknowledged deliveries.
         courtesy: how long those ahead may wait for those behind.
         cursor: the chunk after the last new fetch; requests that follow it meet.
         was_restored: whether it was there before the server was restarted.
@@ -102,7 +102,7 @@ class SharedFile:
         self.fresh: list[Fetch] = []
         self.handed_out_at = 0
         self.cursor = 0
-        self.arrival_count = 0
+        self.turn_count = 0
         self.courtesy = Courtesy()
         self.is_complete = False
         self.stalled = False
@@ -192,7 +192,7 @@ class SharedFile:
         """Whether anyone waits for some of a range who keeps up with the others."""
         rounds = LEFT_BEHIND_ROUNDS * len(self.waiting)
         return any(
-            self.arrival_count - interest.arrived_at_count <= rounds and interest.open.overlaps(start, stop)
+            self.turn_count - interest.turn <= rounds and interest.open.overlaps(start, stop)
             for interest in self.waiting
         )
 

@@ -18,7 +18,7 @@ from pspd.core.members import GIVEN_UP_MAX, Member
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import HELLO_NS, PATIENCE_NS
-from pspd.core.shared_file import SharedFile
+from pspd.core.shared_file import LEFT_BEHIND_ROUNDS, SharedFile
 from pspd.core.wire import (
     Broadcast,
     Hello,
@@ -81,6 +81,44 @@ class TestPatience:
         bench.ask(a, file, (3, 4))
         bench.ask(a, file, (3, 4), repeated=True)
         assert self.answers(bench) == []
+
+
+class TestLeftBehind:
+    def test_who_acknowledges_nothing_while_others_do_again_and_again_is_waited_for_no_longer(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 6)
+        bench.ask(a, file, (3, 6))
+        for _ in range(LEFT_BEHIND_ROUNDS * len(file.waiting)):
+            b.interest_in(file).take_turn()
+        assert file.is_wanted(3, 6)
+        b.interest_in(file).take_turn()
+        assert not file.is_wanted(3, 6)
+        a.interest_in(file).take_turn()
+        assert file.is_wanted(3, 6)
+
+    def test_who_waited_for_nothing_is_not_left_behind(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 6)
+        a.interest_in(file)
+        for _ in range(10 * LEFT_BEHIND_ROUNDS):
+            b.interest_in(file).take_turn()
+        bench.ask(a, file, (3, 6))
+        assert file.is_wanted(3, 6)
+
+    def test_a_turn_is_a_request_however_much_it_acknowledges(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 8)
+        for start, stop in ((4, 5), (6, 8)):
+            bench.ask(a, file, (start, stop))
+            bench.contribute(bench.frame(b, file, start, stop))
+        deliveries = bench.delivered(a)
+        assert len(deliveries) == 2
+        bench.ask(a, file, (5, 6), acknowledged=deliveries[-1].number)
+        bench.ask(a, file, (5, 6), acknowledged=deliveries[-1].number)
+        assert file.turn_count == 1
 
 
 class TestConnectionsOfTheirOwn:

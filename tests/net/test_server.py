@@ -26,9 +26,11 @@ NOBODYS = Frame(Kind.CONTRIBUTION, 1, bytes(32), 0, 1, 1024)
 def served(parameters: Parameters) -> Iterator[tuple[ServerMachine, Far]]:
     """A server, and a connection with it."""
     machine = ServerMachine(parameters, 64, blake3_digest, seed=1)
-    with closing(ServerPlane(machine, lambda _: None, "127.0.0.1", 0)) as plane:
-        with socket.create_connection(("127.0.0.1", plane.port)) as stream:
-            yield machine, Far(stream)
+    with (
+        closing(ServerPlane(machine, lambda _: None, "127.0.0.1", 0)) as plane,
+        socket.create_connection(("127.0.0.1", plane.port)) as stream,
+    ):
+        yield machine, Far(stream)
 
 
 async def is_closed(far: Far) -> bool:
@@ -50,7 +52,7 @@ async def test_a_frame_of_nobody_ends_its_connection(parameters: Parameters) -> 
 
 
 @on_loop
-async def test_a_link_that_does_not_say_whose_it_is_is_closed_though_bytes_come(
+async def test_a_link_that_says_not_whose_it_is_is_closed_though_bytes_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pspd.net.server.SILENT_SECONDS_MAX", 0.05)
