@@ -20,9 +20,14 @@ DONE_SECONDS = 90
 READY_SECONDS = 30
 POLL_SECONDS = 0.005
 FILLER_BYTES = 1024 * 1024
-PAGE_REPORTING = Path("/sys/module/page_reporting/parameters/page_reporting_order")
-NO_PAGE_REPORTING = "11"
-"""An order that no free page has: no memory is given back to the host of a virtual machine."""
+SETTINGS = {
+    # An order that no free page has: no memory is given back to the host of a virtual machine.
+    Path("/sys/module/page_reporting/parameters/page_reporting_order"): "11",
+    # In a swarm every host knows every other, and the kernel counts all of them together.
+    Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3"): "8192",
+    Path("/proc/sys/net/ipv4/neigh/default/gc_thresh2"): "8192",
+}
+"""What the machine's kernel is told while the room is there."""
 
 
 class Room:
@@ -46,12 +51,13 @@ class Room:
         hosts = self._lab.hosts if self._lab else (LOCAL,) * (2 + client_count)
         self.server, self.source, *self.clients = hosts
         self._processes: list[subprocess.Popen[Any]] = []
-        self._page_reporting = ""
+        self._before: dict[Path, str] = {}
 
     def __enter__(self) -> Room:
-        with contextlib.suppress(OSError):
-            self._page_reporting = PAGE_REPORTING.read_text()
-            PAGE_REPORTING.write_text(NO_PAGE_REPORTING)
+        for setting, value in SETTINGS.items():
+            with contextlib.suppress(OSError):
+                self._before[setting] = setting.read_text()
+                setting.write_text(value)
         if self._lab:
             self._lab.__enter__()
             for host in self._lab.hosts:
@@ -65,8 +71,8 @@ class Room:
     ) -> None:
         if self._lab:
             self._lab.__exit__(kind, error, trace)
-        if self._page_reporting:
-            PAGE_REPORTING.write_text(self._page_reporting)
+        for setting, value in self._before.items():
+            setting.write_text(value)
 
     @contextlib.contextmanager
     def run(self) -> Iterator[None]:
