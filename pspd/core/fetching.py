@@ -223,9 +223,10 @@ class Fetching:
 
         Nobody else has anything then, and to tell n clients of each of n shares would be the most of seeding's work.
         """
+        if file.phase is not Phase.SEEDING or any(fetch.tries > NAMED_TRIES for fetch in fetches):
+            return self._members.values()
         sources = self._able_to_send(file.lenders, file, 0, file.manifest.chunk_count)
-        is_new = all(fetch.tries <= NAMED_TRIES for fetch in fetches)
-        if file.phase is not Phase.SEEDING or not sources or not is_new:
+        if not sources:
             return self._members.values()
         return dict.fromkeys([*sources, *(fetch.holder for fetch in fetches if fetch.holder is not None)])
 

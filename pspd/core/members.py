@@ -45,7 +45,6 @@ def validate_client_name(name: str) -> str:
 ECHOES_MAX = 16
 """How many requests may be waiting for the delivery that measures their round trip."""
 
-
 GIVEN_UP_MAX = 16
 """How many deliveries that were given up for lost are remembered."""
 
@@ -68,12 +67,21 @@ class Interest:
     What was asked for is *open* until it is delivered, and then *in flight* until the client acknowledges
     it. The window bounds what is in flight. ``echoes`` is empty once the client has to stand in line, as
     waiting says nothing of the network. What was *given up* for lost may have been on its way all the same, and is
-    known by its number if it is acknowledged after all.
+    known by its number if it is acknowledged after all. ``turn`` is the file's count of acknowledging requests at the
+    client's last one: how far it is behind the others.
     """
 
     __slots__ = (
-        *("echoes", "file", "given_up", "in_flight", "in_flight_chunks", "member", "number"),
-        *("open", "turn", "window_chunks"),
+        "echoes",
+        "file",
+        "given_up",
+        "in_flight",
+        "in_flight_chunks",
+        "member",
+        "number",
+        "open",
+        "turn",
+        "window_chunks",
     )
 
     def __init__(self, member: Member, file: SharedFile) -> None:

@@ -56,8 +56,9 @@ class Room:
     def __enter__(self) -> Room:
         for setting, value in SETTINGS.items():
             with contextlib.suppress(OSError):
-                self._before[setting] = setting.read_text()
+                before = setting.read_text()
                 setting.write_text(value)
+                self._before[setting] = before
         if self._lab:
             self._lab.__enter__()
             for host in self._lab.hosts:
