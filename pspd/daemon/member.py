@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from random import Random
 
 import grpc
@@ -28,11 +28,13 @@ from pspd.core.effects import (
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.storage import Storage
 from pspd.daemon.process import first_of
-from pspd.errors import IntegrityError, NotFound, PspError, SessionUnknown, StorageError, TimedOut, Unreachable
+from pspd.daemon.reports import Reports
+from pspd.errors import IntegrityError, PspError, StorageError, TimedOut, Unreachable
 from pspd.net.client import ClientPlane
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.rpc.client import MemberClient, Session
+from pspd.rpc.translate import Declined
 from pspd.store.digests import blake3_digest
 
 REJOIN_SECONDS_MIN = 0.1
@@ -105,7 +107,7 @@ class MemberDaemon:
         self._suspects: dict[FileId, None] = {}
         self._suspicion = asyncio.Event()
         self.plane = ClientPlane(self.machine, storage, self._on_effect, self._suspect, self._fail, faults)
-        self._reports: set[asyncio.Task[None]] = set()
+        self._reports = Reports(name, self.client)
 
     async def run(self, connect_seconds: float, on_joined: Callable[[], None]) -> None:
         """Stays a member until asked to stop.
@@ -183,7 +185,8 @@ class MemberDaemon:
             self.name, self._instance_id, source=self._source, delivery_port=port, held=held
         )
         self.session = session.session
-        self._refused.clear()  # a new session tells of every file
+        self._refused.clear()  # a new session tells of every file,
+        self._reports.clear()  # and began with all that is held
         self.plane.join(session.session, (address[0], session.data_port), session.parameters)
         return session
 
@@ -199,6 +202,7 @@ class MemberDaemon:
             await first_of(
                 self._attend(session),
                 self._renew(session),
+                self._reports.tell(session.session),
                 self._take_refused(),
                 self._end_on_suspicion(),
                 asyncio.shield(self._failure),
@@ -217,7 +221,7 @@ class MemberDaemon:
                         except StorageError as error:
                             log.error("%s: cannot take %s: %s", self.name, manifest.name, error)
                             self._refused[manifest.file_id] = (manifest, started)
-                            self._decline(session.session, manifest.file_id, str(error))
+                            self._decline(manifest.file_id, str(error))
                     case StartExchange(_, file_id):
                         if file_id in self._refused:
                             self._refused[file_id] = (self._refused[file_id][0], True)
@@ -304,8 +308,6 @@ class MemberDaemon:
 
     def close(self) -> None:
         """Closes sockets and files."""
-        for report in self._reports:
-            report.cancel()
         self._failure.cancel()
         self.plane.close()
         self._storage.close()
@@ -317,8 +319,7 @@ class MemberDaemon:
             case FinishFile(file_id):
                 self._finish(file_id)
             case ReportMilestone():
-                session = self.session
-                self._report(lambda: self.client.report(session, effect))
+                self._reports.add(effect)
             case ServerHeard(True):
                 log.info("%s: the server's datagrams come through again", self.name)
             case ServerHeard(False):
@@ -351,7 +352,7 @@ class MemberDaemon:
             self._make_visible(file_id)
         else:
             log.error("%s: cannot unpack a folder: %s", self.name, failure, exc_info=not isinstance(failure, PspError))
-            self._decline(self.session, file_id, str(failure))
+            self._decline(file_id, str(failure))
 
     def _make_visible(self, file_id: FileId) -> None:
         name = self.machine.downloads[file_id].manifest.name
@@ -363,35 +364,15 @@ class MemberDaemon:
             return
         except PspError as error:
             log.error("%s: cannot finish %s: %s", self.name, name, error)
-            self._decline(self.session, file_id, str(error))
+            self._decline(file_id, str(error))
             return
         log.info("%s: %s is complete", self.name, name)
         self._on_finished(file_id)
         self.machine.file_finished(file_id)
         self.plane.pump()
 
-    def _decline(self, session: int, file_id: FileId, reason: str) -> None:
-        self._report(lambda: self.client.decline(session, file_id, reason))
-
-    def _report(self, call: Callable[[], Awaitable[None]]) -> None:
-        report = asyncio.ensure_future(self._report_until_heard(call, self.session))
-        self._reports.add(report)
-        report.add_done_callback(self._reports.discard)
-
-    async def _report_until_heard(self, call: Callable[[], Awaitable[None]], session: int) -> None:
-        """Says it until the server has heard, or the session is over: the next one says it anew."""
-        delay = REJOIN_SECONDS_MIN
-        while session and session == self.session:
-            try:
-                await call()
-                return
-            except (SessionUnknown, NotFound) as error:
-                log.debug("%s: report refused: %s", self.name, error)
-                return
-            except PspError as error:
-                log.info("%s: report failed, will be repeated: %s", self.name, error)
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, REJOIN_SECONDS_MAX)
+    def _decline(self, file_id: FileId, reason: str) -> None:
+        self._reports.add(Declined(file_id, reason))
 
     def _fail(self, error: PspError) -> None:
         if not self._failure.done():

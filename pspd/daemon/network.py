@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from random import SystemRandom
 
 from pspd import __version__
@@ -26,8 +26,8 @@ from pspd.core.effects import (
     FileStalled,
     FileSuspected,
     InputDropped,
-    Milestone,
     RemoveFile,
+    ReportMilestone,
     SaveFile,
     ServerEvent,
     StartExchange,
@@ -47,7 +47,7 @@ from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.server import ServerPlane
 from pspd.rpc import translate
-from pspd.rpc.translate import MemberEvent
+from pspd.rpc.translate import Declined, MemberEvent, Report
 from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2, status_service_pb2
 
@@ -198,14 +198,19 @@ class NetworkDaemon:
         self._machine.lease_renewed(session, now_ns())
         return self._machine.lease_ns // MILLISECOND_NS
 
-    def report(self, session: int, file_id: FileId, milestone: Milestone, share_chunk_count: int) -> None:
-        """A member reached something."""
-        self._machine.catalogue.milestone_reached(session, file_id, milestone, now_ns(), share_chunk_count)
-        self._plane.pump()
-
-    def decline(self, session: int, file_id: FileId, reason: str) -> None:
-        """A member cannot take a file."""
-        self._machine.catalogue.file_declined(session, file_id, reason, now_ns())
+    def report(self, session: int, reports: Sequence[Report]) -> None:
+        """What a member reached. What it says of a file that was removed meanwhile is passed over."""
+        self._machine.member_of(session)
+        catalogue = self._machine.catalogue
+        for report in reports:
+            try:
+                match report:
+                    case Declined(file_id, reason):
+                        catalogue.file_declined(session, file_id, reason, now_ns())
+                    case ReportMilestone(file_id, milestone, share_chunk_count):
+                        catalogue.milestone_reached(session, file_id, milestone, now_ns(), share_chunk_count)
+            except NotFound as error:
+                log.debug("a report was passed over: %s", error)
         self._plane.pump()
 
     def leave(self, session: int) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
 
-from pspd.core.effects import Assign, EndSession, FileSuspected, RemoveFile, ReportMilestone, StartExchange
+from pspd.core.effects import Assign, EndSession, FileSuspected, RemoveFile, StartExchange
 from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.core.parameters import Parameters
 from pspd.core.storage import Held
@@ -15,6 +15,7 @@ from pspd.core.terms import ONE_COPY, Terms
 from pspd.errors import PspError, Reason, TimedOut, Unreachable, error_classes
 from pspd.rpc import translate
 from pspd.rpc.conventions import CHANNEL_OPTIONS, REASON_KEY
+from pspd.rpc.translate import Report
 from pspd.v1 import (
     file_service_pb2,
     file_service_pb2_grpc,
@@ -157,31 +158,13 @@ class MemberClient:
         except grpc.aio.AioRpcError as error:
             raise error_of(error, self._server) from None
 
-    async def report(self, session: int, reached: ReportMilestone) -> None:
-        """Says what was reached with a file."""
-        await self._report(
-            membership_service_pb2.ReportFileRequest(
-                session_id=session,
-                file_id=reached.file_id,
-                milestone=translate.milestone_to_pb(reached.milestone),
-                share_chunk_count=reached.share_chunk_count,
-            )
+    async def report(self, session: int, reports: Sequence[Report]) -> None:
+        """Says what was reached with files, or that they cannot be taken, in this order."""
+        request = membership_service_pb2.ReportFilesRequest(
+            session_id=session, reports=map(translate.report_to_pb, reports)
         )
-
-    async def decline(self, session: int, file_id: FileId, reason: str) -> None:
-        """Says that a file cannot be taken, and why."""
-        await self._report(
-            membership_service_pb2.ReportFileRequest(
-                session_id=session,
-                file_id=file_id,
-                milestone=membership_service_pb2.FILE_MILESTONE_DECLINED,
-                reason=reason.encode("utf-8", "replace").decode("utf-8"),
-            )
-        )
-
-    async def _report(self, request: membership_service_pb2.ReportFileRequest) -> None:
         try:
-            await self._members.ReportFile(request, timeout=CALL_SECONDS)
+            await self._members.ReportFiles(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise error_of(error, self._server) from None
 

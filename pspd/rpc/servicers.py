@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from pspd.core.effects import Milestone
 from pspd.core.manifest import CHUNK_BYTES, Digest, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.parameters import Parameters
 from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.core.terms import Terms
-from pspd.errors import BadArgument, PspError
+from pspd.errors import PspError
 from pspd.rpc import translate
 from pspd.rpc.conventions import REASON_KEY
-from pspd.rpc.translate import MemberEvent
+from pspd.rpc.translate import MemberEvent, Report
 from pspd.v1 import (
     cache_service_pb2,
     cache_service_pb2_grpc,
@@ -54,8 +53,7 @@ class Network(Protocol):
     ) -> tuple[Member, Parameters, int, int]: ...
     def attend(self, session: int) -> AsyncIterator[MemberEvent]: ...
     def renew(self, session: int) -> int: ...
-    def report(self, session: int, file_id: FileId, milestone: Milestone, share_chunk_count: int) -> None: ...
-    def decline(self, session: int, file_id: FileId, reason: str) -> None: ...
+    def report(self, session: int, reports: Sequence[Report]) -> None: ...
     @property
     def parameters(self) -> Parameters: ...
     def leave(self, session: int) -> None: ...
@@ -148,17 +146,11 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
         return membership_service_pb2.RenewLeaseResponse(lease_ms=self._network.renew(request.session_id))
 
     @answering
-    async def ReportFile(
-        self, request: membership_service_pb2.ReportFileRequest, context: Context
-    ) -> membership_service_pb2.ReportFileResponse:
-        milestone = translate.milestone_from_pb(request.milestone)
-        if request.milestone == membership_service_pb2.FILE_MILESTONE_DECLINED:
-            self._network.decline(request.session_id, request.file_id, request.reason)
-        elif milestone is not None:
-            self._network.report(request.session_id, request.file_id, milestone, request.share_chunk_count)
-        else:
-            raise BadArgument(f"milestone {request.milestone} is not known")
-        return membership_service_pb2.ReportFileResponse()
+    async def ReportFiles(
+        self, request: membership_service_pb2.ReportFilesRequest, context: Context
+    ) -> membership_service_pb2.ReportFilesResponse:
+        self._network.report(request.session_id, [translate.report_from_pb(report) for report in request.reports])
+        return membership_service_pb2.ReportFilesResponse()
 
     @answering
     async def Leave(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from pspd.core.effects import (
     MemberEffect,
     Milestone,
     RemoveFile,
+    ReportMilestone,
     StartExchange,
     address_text,
 )
@@ -141,14 +143,49 @@ def holdings_from_pb(messages: Iterable[pb.Holding]) -> dict[FileId, Held]:
     }
 
 
-def milestone_to_pb(milestone: Milestone) -> membership.FileMilestone:
-    """A milestone as a message."""
-    return _MILESTONES[milestone]
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """A client cannot take a file.
+
+    Attributes:
+        reason: why, in a line.
+    """
+
+    file_id: FileId
+    reason: str
 
 
-def milestone_from_pb(value: int) -> Milestone | None:
-    """A milestone from a message; None for one that is not known."""
-    return _MILESTONES_BACK.get(value)
+Report = ReportMilestone | Declined
+"""What a member has to say of one file."""
+
+
+def report_to_pb(report: Report) -> membership.FileReport:
+    """A report as a message."""
+    match report:
+        case Declined(file_id, reason):
+            return membership.FileReport(
+                file_id=file_id,
+                milestone=membership.FILE_MILESTONE_DECLINED,
+                reason=reason.encode("utf-8", "replace").decode("utf-8"),
+            )
+        case ReportMilestone(file_id, milestone, share_chunk_count):
+            return membership.FileReport(
+                file_id=file_id, milestone=_MILESTONES[milestone], share_chunk_count=share_chunk_count
+            )
+
+
+def report_from_pb(message: membership.FileReport) -> Report:
+    """A report from a message.
+
+    Raises:
+        BadArgument: its milestone is not known.
+    """
+    if message.milestone == membership.FILE_MILESTONE_DECLINED:
+        return Declined(message.file_id, message.reason)
+    milestone = _MILESTONES_BACK.get(message.milestone)
+    if milestone is None:
+        raise BadArgument(f"milestone {message.milestone} is not known")
+    return ReportMilestone(message.file_id, milestone, message.share_chunk_count)
 
 
 MemberEvent = MemberEffect | None

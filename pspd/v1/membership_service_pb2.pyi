@@ -136,21 +136,27 @@ class RenewLeaseResponse(_message.Message):
     lease_ms: int
     def __init__(self, lease_ms: _Optional[int] = ...) -> None: ...
 
-class ReportFileRequest(_message.Message):
-    __slots__ = ("session_id", "file_id", "milestone", "share_chunk_count", "reason")
-    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+class FileReport(_message.Message):
+    __slots__ = ("file_id", "milestone", "share_chunk_count", "reason")
     FILE_ID_FIELD_NUMBER: _ClassVar[int]
     MILESTONE_FIELD_NUMBER: _ClassVar[int]
     SHARE_CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
-    session_id: int
     file_id: bytes
     milestone: FileMilestone
     share_chunk_count: int
     reason: str
-    def __init__(self, session_id: _Optional[int] = ..., file_id: _Optional[bytes] = ..., milestone: _Optional[_Union[FileMilestone, str]] = ..., share_chunk_count: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, file_id: _Optional[bytes] = ..., milestone: _Optional[_Union[FileMilestone, str]] = ..., share_chunk_count: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
-class ReportFileResponse(_message.Message):
+class ReportFilesRequest(_message.Message):
+    __slots__ = ("session_id", "reports")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    session_id: int
+    reports: _containers.RepeatedCompositeFieldContainer[FileReport]
+    def __init__(self, session_id: _Optional[int] = ..., reports: _Optional[_Iterable[_Union[FileReport, _Mapping]]] = ...) -> None: ...
+
+class ReportFilesResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

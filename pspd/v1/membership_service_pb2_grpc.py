@@ -55,10 +55,10 @@ class MembershipServiceStub:
                 request_serializer=pspd_dot_v1_dot_membership__service__pb2.RenewLeaseRequest.SerializeToString,
                 response_deserializer=pspd_dot_v1_dot_membership__service__pb2.RenewLeaseResponse.FromString,
                 _registered_method=True)
-        self.ReportFile = channel.unary_unary(
-                '/pspd.v1.MembershipService/ReportFile',
-                request_serializer=pspd_dot_v1_dot_membership__service__pb2.ReportFileRequest.SerializeToString,
-                response_deserializer=pspd_dot_v1_dot_membership__service__pb2.ReportFileResponse.FromString,
+        self.ReportFiles = channel.unary_unary(
+                '/pspd.v1.MembershipService/ReportFiles',
+                request_serializer=pspd_dot_v1_dot_membership__service__pb2.ReportFilesRequest.SerializeToString,
+                response_deserializer=pspd_dot_v1_dot_membership__service__pb2.ReportFilesResponse.FromString,
                 _registered_method=True)
         self.Leave = channel.unary_unary(
                 '/pspd.v1.MembershipService/Leave',
@@ -99,8 +99,8 @@ class MembershipServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ReportFile(self, request, context):
-        """Says that the member's share, or the whole file, is verified and held.
+    def ReportFiles(self, request, context):
+        """Says what the member reached with its files, or that it cannot take one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,10 +136,10 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     request_deserializer=pspd_dot_v1_dot_membership__service__pb2.RenewLeaseRequest.FromString,
                     response_serializer=pspd_dot_v1_dot_membership__service__pb2.RenewLeaseResponse.SerializeToString,
             ),
-            'ReportFile': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReportFile,
-                    request_deserializer=pspd_dot_v1_dot_membership__service__pb2.ReportFileRequest.FromString,
-                    response_serializer=pspd_dot_v1_dot_membership__service__pb2.ReportFileResponse.SerializeToString,
+            'ReportFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportFiles,
+                    request_deserializer=pspd_dot_v1_dot_membership__service__pb2.ReportFilesRequest.FromString,
+                    response_serializer=pspd_dot_v1_dot_membership__service__pb2.ReportFilesResponse.SerializeToString,
             ),
             'Leave': grpc.unary_unary_rpc_method_handler(
                     servicer.Leave,
@@ -267,7 +267,7 @@ class MembershipService:
             _registered_method=True)
 
     @staticmethod
-    def ReportFile(request,
+    def ReportFiles(request,
             target,
             options=(),
             channel_credentials=None,
@@ -280,9 +280,9 @@ class MembershipService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/pspd.v1.MembershipService/ReportFile',
-            pspd_dot_v1_dot_membership__service__pb2.ReportFileRequest.SerializeToString,
-            pspd_dot_v1_dot_membership__service__pb2.ReportFileResponse.FromString,
+            '/pspd.v1.MembershipService/ReportFiles',
+            pspd_dot_v1_dot_membership__service__pb2.ReportFilesRequest.SerializeToString,
+            pspd_dot_v1_dot_membership__service__pb2.ReportFilesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -107,16 +107,25 @@ def _distribute(network: Network, plan: argparse.Namespace, place: Path) -> None
         os.kill(deaf.pid, signal.SIGSTOP)
         list(releases)
     # The copies are looked at, not asked for: the server has enough to do.
-    network.until("all that hear have all", lambda: _copy_count(network, "p") == hearing * plan.files, DONE_SECONDS)
+    _await_copies(network, "p*", hearing, files)
     os.kill(deaf.pid, signal.SIGCONT)
-    network.until("all have all", lambda: _copy_count(network, "") == plan.clients * plan.files, DONE_SECONDS)
+    _await_copies(network, "deaf*", plan.deaf, files)
     copies = [copy for file in files[:3] for copy in network.folder.rglob(file.name)]
     assert len(copies) == 3 * plan.clients, "every client has its copies"
     assert {sha256(copy) for copy in copies} == {sha256(file) for file in files[:3]}, "and they are right"
 
 
-def _copy_count(network: Network, processes: str) -> int:
-    return sum(1 for _ in network.folder.glob(f"{processes}*/*/f*"))
+def _await_copies(network: Network, processes: str, client_count: int, files: list[Path]) -> None:
+    folders = list(network.folder.glob(f"{processes}/*/"))
+    assert len(folders) == client_count, "each client has a folder"
+    awaited = [folder / file.name for folder in folders for file in files]
+
+    def are_there() -> bool:
+        while awaited and awaited[-1].exists():
+            awaited.pop()
+        return not awaited
+
+    network.until(f"{processes} have all", are_there, DONE_SECONDS)
 
 
 def _release(network: Network, name: str) -> None:

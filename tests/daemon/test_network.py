@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pspd.core.effects import Milestone, ReportMilestone
 from pspd.core.parameters import CLASSIC, FAST, PROFILES, Parameters
 from pspd.errors import BadArgument, NameTaken, NotFound, SessionUnknown, WrongState
+from pspd.rpc.translate import Declined
 from pspd.v1 import network_pb2
 from tests.daemon.members import in_process
 from tests.support.files import random_file
@@ -47,6 +49,17 @@ async def test_the_smallest_files_arrive_too(tmp_path: Path, parameters: Paramet
         await network.join("a", "b", "c", "d")
         await network.seed(source, client_count=4)
         await network.copies(source, "a", "b", "c", "d")
+
+
+@on_loop
+async def test_a_report_of_a_file_that_is_not_there_does_not_hide_the_others(source: Path) -> None:
+    async with in_process(FAST) as network:
+        (client,) = await network.join("a")
+        await network.seed(source, hold_back=True)
+        file_id = network.file("file.bin").file_id
+        complete = ReportMilestone(file_id, Milestone.COMPLETE, 0)
+        await client.daemon.client.report(client.daemon.session, [Declined(bytes(32), "removed"), complete])
+        assert network.file("file.bin").complete_client_count == 1
 
 
 @EACH_PROFILE

@@ -15,6 +15,7 @@ from pspd.errors import InternalError, PspError, Reason, TimedOut, Unreachable, 
 from pspd.rpc import client as client_module
 from pspd.rpc.client import MemberClient, open_channel
 from pspd.rpc.conventions import MESSAGE_BYTES_MAX
+from pspd.rpc.translate import Declined
 from pspd.store.digests import blake3_digest
 from pspd.v1 import status_service_pb2, status_service_pb2_grpc
 from tests.support.control import control
@@ -58,8 +59,7 @@ async def say_everything(member: MemberClient) -> dict[str, PspError]:
         "join": member.join("a", bytes(16), source=False, delivery_port=0, held={}),
         "attend": anext(member.attend(1)),
         "renew": member.renew(1),
-        "report": member.report(1, ReportMilestone(FILE_ID, Milestone.COMPLETE, 0)),
-        "decline": member.decline(1, FILE_ID, "no room"),
+        "report": member.report(1, [ReportMilestone(FILE_ID, Milestone.COMPLETE, 0), Declined(FILE_ID, "no room")]),
         "leave": member.leave(1, 5),
         "announce": member.announce(manifest, 1, 1),
         "divide": member.divide(manifest, 1, False),

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from random import Random
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pspd.core.cache import Cache
-from pspd.core.effects import Assign, EndSession, FileSuspected, Milestone, RemoveFile, StartExchange
+from pspd.core.effects import (
+    Assign,
+    EndSession,
+    FileSuspected,
+    Milestone,
+    RemoveFile,
+    ReportMilestone,
+    StartExchange,
+)
 from pspd.core.file_record import Phase
 from pspd.core.manifest import DIGEST_BYTES, Manifest
 from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters
@@ -21,6 +30,7 @@ from pspd.core.storage import Held
 from pspd.core.wire import Hello, encode_datagram
 from pspd.errors import BadArgument, BadName
 from pspd.rpc import translate
+from pspd.rpc.translate import Declined, Report
 from pspd.store.digests import blake3_digest
 from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import network_pb2 as pb
@@ -102,20 +112,27 @@ class TestParameters:
         assert translate.parameters_from_pb(pb.Parameters(order=value)).order is Order.CURSOR
 
 
-class TestMilestones:
-    @pytest.mark.parametrize("milestone", Milestone)
-    def test_come_back_as_they_were(self, milestone: Milestone) -> None:
-        assert translate.milestone_from_pb(translate.milestone_to_pb(milestone)) is milestone
+class TestReports:
+    @pytest.mark.parametrize(
+        "report",
+        [*(ReportMilestone(bytes(32), milestone, 7) for milestone in Milestone), Declined(bytes(32), "no room")],
+    )
+    def test_come_back_as_they_were(self, report: Report) -> None:
+        assert translate.report_from_pb(translate.report_to_pb(report)) == report
 
-    def test_every_one_of_the_api_is_ours_but_for_the_refusal(self) -> None:
-        ours = {translate.milestone_to_pb(milestone) for milestone in Milestone}
+    def test_a_reason_that_is_no_text_is_told_as_far_as_it_is(self) -> None:
+        assert translate.report_to_pb(Declined(bytes(32), "no room in \udcff")).reason == "no room in ?"
+
+    def test_every_milestone_of_the_api_is_ours_but_for_the_refusal(self) -> None:
+        ours = {translate.report_to_pb(ReportMilestone(bytes(32), milestone, 0)).milestone for milestone in Milestone}
         others = {membership.FILE_MILESTONE_UNSPECIFIED, membership.FILE_MILESTONE_DECLINED}
         assert ours | others == set(membership.FileMilestone.values())
         assert not ours & others
 
-    @pytest.mark.parametrize("value", [0, membership.FILE_MILESTONE_DECLINED, 77])
-    def test_others_are_not_known(self, value: int) -> None:
-        assert translate.milestone_from_pb(value) is None
+    @pytest.mark.parametrize("value", [0, 77])
+    def test_other_milestones_are_refused(self, value: int) -> None:
+        with pytest.raises(BadArgument, match="not known"):
+            translate.report_from_pb(membership.FileReport(milestone=cast("Any", value)))
 
 
 SPANS = st.tuples(st.integers(0, 2**32 - 2), st.integers(1, 2**20)).map(

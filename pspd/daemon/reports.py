@@ -1,0 +1,66 @@
+"""What a member has to say of its files: gathered, and said in as few calls as the server's pace asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from pspd.errors import PspError, SessionUnknown
+from pspd.rpc.client import MemberClient
+from pspd.rpc.translate import Report
+
+AGAIN_SECONDS_MIN = 0.1
+AGAIN_SECONDS_MAX = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class Reports:
+    """Reports in the order in which they came up, each kept until the server has heard it.
+
+    While the server answers one call, what comes up gathers for the next one: a busy server gets fewer calls, not more
+    to do. A session ends with what it did not get said, as the next one begins with all that is held.
+
+    Args:
+        name: the member's name.
+    """
+
+    def __init__(self, name: str, client: MemberClient) -> None:
+        self._name = name
+        self._client = client
+        self._waiting: list[Report] = []
+        self._news = asyncio.Event()
+
+    def add(self, report: Report) -> None:
+        """Has something said."""
+        self._waiting.append(report)
+        self._news.set()
+
+    def clear(self) -> None:
+        """Forgets what is not said yet: a session begins."""
+        self._waiting.clear()
+        self._news.clear()
+
+    async def tell(self, session: int) -> None:
+        """Says what there is to say, for as long as the session lasts.
+
+        Raises:
+            SessionUnknown: it does not any more.
+        """
+        delay = AGAIN_SECONDS_MIN
+        while True:
+            await self._news.wait()
+            said = len(self._waiting)
+            try:
+                await self._client.report(session, self._waiting[:said])
+            except SessionUnknown:
+                raise
+            except PspError as error:
+                log.info("%s: a report failed, and will be repeated: %s", self._name, error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, AGAIN_SECONDS_MAX)
+            else:
+                delay = AGAIN_SECONDS_MIN
+                del self._waiting[:said]
+                if not self._waiting:
+                    self._news.clear()

@@ -1,0 +1,93 @@
+"""Reports: few calls, in order, each repeated until it was heard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from pspd.core.effects import Milestone, ReportMilestone
+from pspd.daemon import reports as reports_module
+from pspd.daemon.reports import Reports
+from pspd.errors import PspError, SessionUnknown, TimedOut
+from pspd.rpc.client import MemberClient
+from pspd.rpc.translate import Declined, Report
+from tests.support.loops import on_loop, until
+
+SESSION = 7
+FIRST, SECOND, THIRD = (ReportMilestone(bytes([number]) * 32, Milestone.COMPLETE, number) for number in range(3))
+DECLINED = Declined(bytes(32), "no room")
+
+
+class Server:
+    """Takes calls, answers each when told to, and fails as often as told to."""
+
+    def __init__(self, *failures: PspError) -> None:
+        self.calls: list[tuple[int, list[Report]]] = []
+        self.answers = asyncio.Semaphore(0)
+        self._failures = list(failures)
+
+    async def report(self, session: int, reports: Sequence[Report]) -> None:
+        self.calls.append((session, list(reports)))
+        await self.answers.acquire()
+        if self._failures:
+            raise self._failures.pop(0)
+
+
+def told_to(server: Server) -> Reports:
+    return Reports("amy", cast("MemberClient", cast("Any", server)))
+
+
+@on_loop
+async def test_what_comes_up_during_a_call_goes_with_the_next_one() -> None:
+    server = Server()
+    reports = told_to(server)
+    telling = asyncio.ensure_future(reports.tell(SESSION))
+    reports.add(FIRST)
+    await until("the first is said at once", lambda: server.calls == [(SESSION, [FIRST])])
+    for report in (SECOND, DECLINED, THIRD):
+        reports.add(report)
+    server.answers.release()
+    await until("the others follow", lambda: server.calls[1:] == [(SESSION, [SECOND, DECLINED, THIRD])])
+    server.answers.release()
+    telling.cancel()
+
+
+@on_loop
+async def test_what_was_not_heard_is_said_again_and_before_what_came_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports_module, "AGAIN_SECONDS_MIN", 0.001)
+    server = Server(TimedOut("too slow"), TimedOut("too slow"))
+    reports = told_to(server)
+    reports.add(FIRST)
+    telling = asyncio.ensure_future(reports.tell(SESSION))
+    await until("it is said", lambda: len(server.calls) == 1)
+    reports.add(SECOND)
+    for _ in range(3):
+        server.answers.release()
+    await until("it is said until it is heard", lambda: len(server.calls) == 3)
+    assert [said for _, said in server.calls] == [[FIRST], [FIRST, SECOND], [FIRST, SECOND]]
+    telling.cancel()
+
+
+@on_loop
+async def test_a_new_session_does_not_say_what_the_last_one_left() -> None:
+    server = Server()
+    reports = told_to(server)
+    reports.add(FIRST)
+    reports.clear()
+    telling = asyncio.ensure_future(reports.tell(SESSION))
+    reports.add(SECOND)
+    await until("the new one is said", lambda: server.calls == [(SESSION, [SECOND])])
+    telling.cancel()
+
+
+@on_loop
+async def test_a_session_that_is_over_ends_it() -> None:
+    server = Server(SessionUnknown("who are you?"))
+    reports = told_to(server)
+    reports.add(FIRST)
+    server.answers.release()
+    with pytest.raises(SessionUnknown):
+        await reports.tell(SESSION)
