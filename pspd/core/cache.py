@@ -15,63 +15,13 @@ from itertools import pairwise
 from pspd.core.manifest import CHUNK_BYTES, FileId
 from pspd.core.pins import Pins
 from pspd.core.ranges import Range, RangeMap, RangeSet
+from pspd.core.recency import Extent, Recency
 from pspd.errors import LimitReached
 
 Part = tuple[FileId, int, int]
 """Chunks ``[start, stop)`` of one file."""
 
 _ZEROS = bytes(256 * 1024)
-
-
-class Extent:
-    """Consecutive chunks of one file in consecutive slots of the arena, equally recent."""
-
-    __slots__ = ("file_id", "newer", "older", "ready", "slot", "start", "stop")
-
-    older: Extent
-    newer: Extent
-
-    def __init__(self, file_id: FileId, start: int, stop: int, slot: int, ready: bool = False) -> None:
-        self.file_id = file_id
-        self.start = start
-        self.stop = stop
-        self.slot = slot
-        self.ready = ready
-
-    @property
-    def chunk_count(self) -> int:
-        """How many chunks the extent holds."""
-        return self.stop - self.start
-
-
-class Recency:
-    """Extents in the order in which they were read last: a doubly linked ring through the extents themselves."""
-
-    def __init__(self) -> None:
-        self._ends = Extent(b"", 0, 0, 0)
-        self._ends.older = self._ends.newer = self._ends
-
-    def append(self, extent: Extent) -> None:
-        """Puts an extent at the recent end."""
-        self.insert_before(self._ends, extent)
-
-    def insert_before(self, place: Extent, extent: Extent) -> None:
-        """Puts an extent next to another, on its older side."""
-        extent.older, extent.newer = place.older, place
-        place.older.newer = extent
-        place.older = extent
-
-    def remove(self, extent: Extent) -> None:
-        """Takes an extent out."""
-        extent.older.newer = extent.newer
-        extent.newer.older = extent.older
-
-    def __iter__(self) -> Iterator[Extent]:
-        extent = self._ends.newer
-        while extent is not self._ends:
-            following = extent.newer
-            yield extent
-            extent = following
 
 
 class Arena:
@@ -260,6 +210,8 @@ class Cache:
     def unpin(self, file_id: FileId, start: int, stop: int) -> None:
         """Ends one pin of a range."""
         self._pins.remove(file_id, start, stop)
+        for extent in self._files[file_id].overlapping(start, stop):
+            self._recency.take_back(extent)
         self.trim()
 
     def clear(self) -> int:
@@ -308,12 +260,17 @@ class Cache:
 
     def _oldest_unpinned(self, count: int) -> Iterator[Part]:
         """The ``count`` chunks read least recently, of those that may be dropped."""
-        oldest = (part for extent in self._recency for part in self._unpinned(extent)) if count > 0 else ()
-        for file_id, start, stop in oldest:
-            yield file_id, start, min(stop, start + count)
-            count -= stop - start
-            if count <= 0:
-                break
+        if count <= 0:
+            return
+        for extent in self._recency:
+            parts = self._unpinned(extent)
+            if not parts:
+                self._recency.set_aside(extent)
+            for file_id, start, stop in parts:
+                yield file_id, start, min(stop, start + count)
+                count -= stop - start
+                if count <= 0:
+                    return
 
     def _unpinned(self, extent: Extent) -> list[Part]:
         unpinned = self._pins.unpinned(extent.file_id, extent.start, extent.stop)
@@ -352,15 +309,13 @@ class Cache:
         assert sum(extent.chunk_count for extent in found) == stop - start, "part of the range is not in the cache"
         return found
 
-    def _split(self, extent: Extent, border: int) -> Extent:
-        """Cuts an extent in two that are as recent as it was; returns the lower one."""
+    def _split(self, extent: Extent, border: int) -> None:
+        """Cuts an extent in two that are as recent as it was."""
         extents = self._files[extent.file_id]
         extents.remove(extent)
-        lower = Extent(extent.file_id, extent.start, border, extent.slot, extent.ready)
-        extent.slot += border - extent.start
-        extent.start = border
-        extents.insert(lower)
+        upper = Extent(extent.file_id, border, extent.stop, extent.slot + border - extent.start, extent.ready)
+        extent.stop = border
         extents.insert(extent)
+        extents.insert(upper)
         if extent.ready:
-            self._recency.insert_before(extent, lower)
-        return lower
+            self._recency.split(extent, upper)
