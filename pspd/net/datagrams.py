@@ -8,6 +8,7 @@ import socket
 from pspd.core.effects import Address
 from pspd.core.wire import DATAGRAM_BYTES_MAX
 from pspd.net.faults import Faults, FaultyReceiver, Receive
+from pspd.net.turns import Turns
 
 DATAGRAMS_PER_WAKEUP = 64
 """How many datagrams are taken in a row before the loop sees to others."""
@@ -25,6 +26,7 @@ class DatagramSocket:
         self._socket = bound
         self._receive = FaultyReceiver(faults, receive) if faults else receive
         self._loop = asyncio.get_running_loop()
+        self._turns = Turns.of_running_loop()
         self._loop.add_reader(bound, self._on_readable)
 
     @property
@@ -41,6 +43,8 @@ class DatagramSocket:
 
     def _on_readable(self) -> None:
         for _ in range(DATAGRAMS_PER_WAKEUP):
+            if self._socket.fileno() < 0 or not self._turns.has_time_for(self._on_readable):
+                return
             try:
                 # One byte more than allowed: a longer datagram is then seen to be too long.
                 data, source = self._socket.recvfrom(DATAGRAM_BYTES_MAX + 1)
@@ -49,8 +53,6 @@ class DatagramSocket:
             except OSError:
                 continue  # an ICMP error of an earlier datagram
             self._receive(data, source[:2])
-            if self._socket.fileno() < 0:
-                return
 
     def close(self) -> None:
         """Closes the socket."""

@@ -18,6 +18,7 @@ from pspd.core.effects import Address
 from pspd.core.storage import FileSlice
 from pspd.core.wire import FRAME_BYTES, Frame, WireError, decode_frame, encode_frame
 from pspd.net.sockets import limit_silence, tune_kept
+from pspd.net.turns import Turns
 
 READS_PER_WAKEUP = 8
 """How many reads one link has in a row before the loop sees to others."""
@@ -129,6 +130,7 @@ class Link:
         self._stream = stream
         self._handler = handler
         self._loop = asyncio.get_running_loop()
+        self._turns = Turns.of_running_loop()
         self._stands = stands
         self._kept = kept
         self._outgoing: deque[_Outgoing] = deque()
@@ -256,6 +258,8 @@ class Link:
                 self._loop.remove_writer(self._stream)
 
     def _on_writable(self) -> None:
+        if self.closed or not self._turns.has_time_for(self._on_writable):
+            return
         if self._stands:
             self._flush()
         elif self._stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -273,8 +277,12 @@ class Link:
     # -- receiving
 
     def _on_readable(self) -> None:
+        if self.closed:
+            return
         try:
             for _ in range(READS_PER_WAKEUP):
+                if not self._turns.has_time_for(self._on_readable):
+                    break
                 count = self._read()
                 if count == 0:
                     self.close()

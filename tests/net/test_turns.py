@@ -1,0 +1,117 @@
+"""Turns: busy sockets leave the event loop time for everything else, and each of them gets its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from pspd.net import turns as turns_module
+from pspd.net.datagrams import DatagramSocket
+from pspd.net.turns import Turns
+from tests.support.loops import on_loop, until
+
+pytestmark = pytest.mark.usefixtures("each_loop")
+
+
+@pytest.fixture
+def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn is over as soon as one socket was read."""
+    monkeypatch.setattr(turns_module, "TURN_NS", 0)
+
+
+@on_loop
+async def test_all_sockets_of_a_loop_share_its_turns() -> None:
+    assert Turns.of_running_loop() is Turns.of_running_loop()
+
+
+@pytest.mark.usefixtures("no_time")
+@on_loop
+async def test_who_is_put_off_comes_first_in_the_next_turn_and_in_order() -> None:
+    turns = Turns.of_running_loop()
+    served: list[str] = []
+
+    def busy(name: str, times: int) -> None:
+        left = times
+
+        def wakeup() -> None:
+            nonlocal left
+            while left and turns.has_time_for(wakeup):
+                left -= 1
+                served.append(name)
+
+        wakeup()
+
+    for name in "abc":
+        busy(name, 3)
+    assert served == ["a"]
+    await until("all are served", lambda: len(served) == 9)
+    assert "".join(served) == "a" + "abc" + "abc" + "bc"
+
+
+@pytest.mark.usefixtures("no_time")
+@on_loop
+async def test_a_fault_at_one_does_not_cost_the_others_their_turn(caplog: pytest.LogCaptureFixture) -> None:
+    turns = Turns.of_running_loop()
+    served: list[str] = []
+
+    def faulty() -> None:
+        if turns.has_time_for(faulty):
+            raise ValueError("oops")
+
+    def sound() -> None:
+        if turns.has_time_for(sound):
+            served.append("sound")
+
+    assert turns.has_time_for(sound)
+    faulty()
+    sound()
+    await until("the sound one has its turn", lambda: served == ["sound"])
+    assert "could not be read" in caplog.text
+
+
+@pytest.mark.usefixtures("no_time")
+@on_loop
+async def test_the_loop_goes_round_between_datagrams_that_take_long() -> None:
+    sender, receiver = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    receiver.bind(("127.0.0.1", 0))
+    receiver.setblocking(False)
+    rounds, heard_in = 0, []
+
+    def go_round() -> None:
+        nonlocal rounds
+        rounds += 1
+        asyncio.get_running_loop().call_soon(go_round)
+
+    for number in range(20):
+        sender.sendto(bytes([number]), receiver.getsockname())
+    datagrams = DatagramSocket(receiver, lambda data, _: heard_in.append(rounds))
+    go_round()
+    await until("all are heard", lambda: len(heard_in) == 20)
+    assert len(set(heard_in)) == 20, "each in a round of its own"
+    datagrams.close()
+    sender.close()
+
+
+@pytest.mark.usefixtures("no_time")
+@on_loop
+async def test_who_is_closed_meanwhile_is_not_read() -> None:
+    sender, receiver = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    receiver.bind(("127.0.0.1", 0))
+    receiver.setblocking(False)
+    heard: list[bytes] = []
+    for data in (b"1", b"2"):
+        sender.sendto(data, receiver.getsockname())
+
+    def hear(data: bytes, _: object) -> None:
+        heard.append(data)
+        asyncio.get_running_loop().call_soon(datagrams.close)
+
+    datagrams = DatagramSocket(receiver, hear)
+    await until("the first is heard", lambda: bool(heard))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert heard[0] == b"1"
+    assert len(heard) <= 2
+    sender.close()
