@@ -113,9 +113,10 @@ class Fetching:
             able = lenders
         else:  # a source is the holder of last resort
             names = file.clients_with_some()
-            if owner and len(names) > OTHERS_TRIED:
-                names = self._random.sample(names, OTHERS_TRIED)
-            able = self._able_to_send(names, file, chunk, chunk + 1) or ([] if owner else lenders)
+            some = self._random.sample(names, OTHERS_TRIED) if len(names) > OTHERS_TRIED else names
+            able = self._able_to_send(some, file, chunk, chunk + 1)
+            if not able and not owner:
+                able = self._able_to_send(names, file, chunk, chunk + 1) or lenders
         return min((each for each in able if each.has_room), key=lambda member: member.asked_chunks, default=None)
 
     def _able_to_send(self, names: Iterable[str], file: SharedFile, start: int, stop: int) -> list[Member]:
@@ -145,8 +146,7 @@ class Fetching:
         """Fetches a range for which room is reserved; it is broadcast by :meth:`ask`."""
         self.started_count += 1
         fetch = Fetch(file, *span, holder, self.started_count)
-        file.fetches.insert(fetch)
-        file.fetching.add(*span)
+        file.fetch_begins(fetch)
         if holder is not None:
             holder.ask(fetch)
         self._unasked[fetch] = None
@@ -346,8 +346,7 @@ class Fetching:
         self.ended_count += 1
         self._timers.cancel(fetch)
         self._unasked.pop(fetch, None)
-        fetch.file.fetches.remove(fetch)
-        fetch.file.fetching.discard(fetch.start, fetch.stop)
+        fetch.file.fetch_ends(fetch)
         if fetch.holder is not None:
             fetch.holder.excuse(fetch)
 

@@ -72,6 +72,8 @@ class Interest:
     """
 
     __slots__ = (
+        "_expected_as_of",
+        "_expected_chunks",
         "echoes",
         "file",
         "given_up",
@@ -95,6 +97,8 @@ class Interest:
         self.in_flight_chunks = 0
         self.given_up: dict[int, Range] = {}
         self.turn = file.turn_count
+        self._expected_chunks = 0
+        self._expected_as_of = file.fetching_changes
 
     @property
     def frame_chunks(self) -> int:
@@ -108,8 +112,11 @@ class Interest:
 
     @property
     def expected_chunks(self) -> int:
-        """How many chunks that it waits for are being fetched."""
-        return self.open.common(self.file.fetching).chunk_count
+        """How many chunks that it waits for are being fetched; counted when that has changed, as it is asked often."""
+        if self._expected_as_of != self.file.fetching_changes:
+            self._expected_as_of = self.file.fetching_changes
+            self._expected_chunks = self.open.common(self.file.fetching).chunk_count
+        return self._expected_chunks
 
     def echo_of(self, fetch_order: int) -> int:
         """The newest request that came before a fetch was started; 0 if none did."""
@@ -124,12 +131,12 @@ class Interest:
             self.turn = self.file.turn_count  # until now it did not wait
         self.open = ranges
         self.open.difference_update(self.in_flight.values())
-        self._note_waiting()
+        self._open_changed()
 
     def want_again(self, span: Range) -> None:
         """A delivery was lost: what was in it is open again, until the client says what it lacks."""
         self.open.add(*span)
-        self._note_waiting()
+        self._open_changed()
 
     def depart(self, number: int, span: Range) -> None:
         """A delivery of what was open is on its way."""
@@ -137,7 +144,7 @@ class Interest:
         self.in_flight_chunks += span.chunk_count
         self.member.claimed_chunks += span.chunk_count
         self.open.discard(*span)
-        self._note_waiting()
+        self._open_changed()
 
     def arrived(self, number: int) -> Range:
         """A delivery is no longer on its way. Returns its range."""
@@ -157,7 +164,8 @@ class Interest:
         while len(self.given_up) > GIVEN_UP_MAX:
             del self.given_up[next(iter(self.given_up))]
 
-    def _note_waiting(self) -> None:
+    def _open_changed(self) -> None:
+        self._expected_as_of = -1
         if self.open:
             self.file.waiting[self] = None
         else:

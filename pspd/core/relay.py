@@ -41,6 +41,9 @@ GATHERED_FRACTION = 2
 """At most this fraction of the cache is gathered: the rest is for what is fetched meanwhile."""
 PASSED_MAX = 3
 """How many in line for room are passed by for those behind them, who may want what another holder can send."""
+PASSED_ALTOGETHER_MAX = 16
+"""The same for the lines of all files together, while fetches are on their way: with dozens of files, to try each line
+at every input would be most of the work. The next input goes on where this one ends."""
 SHARES_TRIED_MAX = 8
 """How many shares are looked into for a holder with room before a client has to wait."""
 
@@ -261,8 +264,7 @@ class Relay:
                 else:
                     self._unblock(interest)
         if self._blocked and not self._is_in_vain:
-            for file in list(self._blocked):
-                self._serve_line(file)
+            self._serve_lines()
             self._room_in_vain = self._room
         self._fetching.ask(self._now)
 
@@ -286,14 +288,29 @@ class Relay:
         is_same = self._room == self._room_in_vain
         return is_same and self._fetching.next_timeout() is not None and self._held_back.next_deadline() is None
 
-    def _serve_line(self, file: SharedFile) -> None:
-        """Serves those in line, first come, first served, but past a few whose holders have no room."""
+    def _serve_lines(self) -> None:
+        """Serves those in line for each file, the files in turn."""
+        passed = 0
+        for file in list(self._blocked):
+            passed += self._serve_line(file)
+            if file in self._blocked:
+                self._blocked[file] = self._blocked.pop(file)
+            if passed >= PASSED_ALTOGETHER_MAX and self._fetching.next_timeout() is not None:
+                break
+
+    def _serve_line(self, file: SharedFile) -> int:
+        """Serves those in line, first come, first served, but past a few whose holders have no room.
+
+        Returns:
+            How many were passed.
+        """
         passed = 0
         while passed < PASSED_MAX and self._cache_has_room:
             following = next(islice(self._blocked.get(file, ()), passed, None), None)
             if following is None:
                 break
             passed += self._hit_or_fetch(following)
+        return passed
 
     def _hit_or_fetch(self, interest: Interest) -> bool:
         """Delivers what is cached, and fetches what is not.
@@ -302,10 +319,11 @@ class Relay:
             Whether the client wants more than could be fetched, and is in line for it.
         """
         self._hit(interest)
-        wanted_chunks = self._wanted_chunks(interest)
+        fetchable = self._fetchable(interest)
+        wanted_chunks = self._wanted_chunks(interest) if fetchable else 0
         if wanted_chunks > 0:
-            wanted_chunks -= self._fetch_from_cursor(interest, wanted_chunks)
-        if wanted_chunks <= 0 or not self._lacks_a_fetch(interest):
+            wanted_chunks -= self._fetch_from_cursor(interest, fetchable, wanted_chunks)
+        if wanted_chunks <= 0 or not self._fetchable(interest):
             self._unblock(interest)
             return False
         interest.echoes.clear()
@@ -325,11 +343,8 @@ class Relay:
                 here_chunks -= expected_chunks
         return min(here_chunks, claim_chunks)
 
-    def _lacks_a_fetch(self, interest: Interest) -> bool:
-        """Whether a client wants chunks that somebody holds and that are not being fetched."""
-        return bool(self._fetchable(interest))
-
     def _fetchable(self, interest: Interest) -> RangeSet:
+        """What a client wants that somebody holds and that is not being fetched."""
         file = interest.file
         return interest.open.common(file.available).minus(file.fetching)
 
@@ -352,11 +367,11 @@ class Relay:
             if credit_chunks <= 0:
                 break
 
-    def _fetch_from_cursor(self, interest: Interest, wanted_chunks: int) -> int:
+    def _fetch_from_cursor(self, interest: Interest, fetchable: RangeSet, wanted_chunks: int) -> int:
         """Starts fetches of what a client wants, from the common cursor on. Returns how many chunks those bring it."""
         file = interest.file
         shares_tried = fetched_chunks = 0
-        for start, stop in self._fetchable(interest).cyclic_from(file.cursor):
+        for start, stop in fetchable.cyclic_from(file.cursor):
             while start < stop and fetched_chunks < wanted_chunks:
                 span, holder = self._fetching.fetchable(file, start, stop, interest.frame_chunks)
                 if span is None:

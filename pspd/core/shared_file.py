@@ -70,6 +70,7 @@ class SharedFile:
         available: chunks with at least one holder in reach.
         fetches: ranges that are being fetched (the pending table).
         fetching: the same as one set.
+        fetching_changes: how often that has changed.
         waiting: what each client has asked for and not got yet, of those who have.
         fresh: what has come and is gathered, to be handed out together.
         handed_out_at: when that was done last, in nanoseconds.
@@ -98,6 +99,7 @@ class SharedFile:
         self.available = RangeSet()
         self.fetches: RangeMap[Fetch] = RangeMap()
         self.fetching = RangeSet()
+        self.fetching_changes = 0
         self.waiting: dict[Interest, None] = {}
         self.fresh: list[Fetch] = []
         self.handed_out_at = 0
@@ -246,6 +248,18 @@ class SharedFile:
     def clients_with_some(self) -> list[str]:
         """Names of the connected clients that hold some of it; sources are none."""
         return [name for name in self.held if name not in self.lenders] if self.lenders else list(self.held)
+
+    def fetch_begins(self, fetch: Fetch) -> None:
+        """A range that is not being fetched is, from now on."""
+        self.fetches.insert(fetch)
+        self.fetching.add(fetch.start, fetch.stop)
+        self.fetching_changes += 1
+
+    def fetch_ends(self, fetch: Fetch) -> None:
+        """A fetch has brought its range, or was given up."""
+        self.fetches.remove(fetch)
+        self.fetching.discard(fetch.start, fetch.stop)
+        self.fetching_changes += 1
 
     def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> bool:
         """These ranges are with a connected member. It holds whole units: others it can neither verify nor send.
