@@ -69,6 +69,7 @@ class Client:
         forge: what becomes of what it sends.
         deaf: the server's datagrams do not reach it.
         takes_deliveries: whether it reads what is delivered.
+        stopped_until: its process stands still until then; its kernel takes what comes.
     """
 
     def __init__(self, name: str, access: Access, store: Storage, random: Random, *, source: bool = False) -> None:
@@ -88,6 +89,7 @@ class Client:
         self.cut_off = False
         self.deaf = False
         self.takes_deliveries = True
+        self.stopped_until = 0
         self.link = Link()
         self.original: tuple[Manifest, bytes] | None = None
         self.forge: Forge | None = None
@@ -99,6 +101,7 @@ class Client:
         """The process ends or starts: nothing that was only in memory is left."""
         self.machine = ClientMachine(random.getrandbits(32))
         self.wakes_at = None
+        self.stopped_until = 0
         self.end_session()
 
     def end_session(self) -> None:

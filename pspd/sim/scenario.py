@@ -167,6 +167,8 @@ class Scenario:
             ("broken link", self._break_link),
             ("deaf", self._deafen),
             ("slow reader", self._slow_down),
+            ("stopped process", self._pause),
+            ("full disk", self._fill_disk),
             ("altered store", self._alter),
             ("corrupt holder", self._corrupt),
             ("broken transfers", self._break_transfers),
@@ -226,6 +228,21 @@ class Scenario:
     def _slow_down(self, client: Client, duration_ns: int) -> None:
         client.takes_deliveries = False
         self.world.clock.after(duration_ns, self._undo_all, client)
+
+    def _pause(self, client: Client, duration_ns: int) -> None:
+        """A process stands still, and finds all that came meanwhile, when it goes on."""
+        client.stopped_until = self.world.now + duration_ns
+
+    def _fill_disk(self, client: Client, duration_ns: int) -> None:
+        """A client has no room; if it writes, it ends, and it is started again when there is room."""
+        if isinstance(client.store, MemoryStore):
+            client.store.full = True
+            self.world.clock.after(duration_ns, self._free_disk, client)
+
+    def _free_disk(self, client: Client) -> None:
+        if isinstance(client.store, MemoryStore):
+            client.store.full = False
+        self._restart(client)
 
     def _alter(self, client: Client, duration_ns: int) -> None:
         """Somebody changes bytes of a file that a client has not finished."""
@@ -310,7 +327,7 @@ class Scenario:
         for client in self.world.clients.values():
             self._undo_all(client)
             self.world.mend(client)
-            self._restart(client)
+            self._free_disk(client)
 
     def _finish(self) -> None:
         for _ in range(REPAIRS_MAX + 1):

@@ -8,7 +8,7 @@ from pspd.core.effects import Address, Deliver
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
 from pspd.core.wire import FRAME_BYTES, Frame
-from pspd.errors import PspError
+from pspd.errors import PspError, StorageError
 from pspd.sim.hosts import Client, Link
 from pspd.sim.wires import Pipe
 
@@ -46,6 +46,7 @@ class Transport:
     def __init__(self, world: World, server_rate: int) -> None:
         self.up, self.down = Pipe(server_rate), Pipe(server_rate)
         self._world = world
+        self._at = world.at_client
 
     # -- links
 
@@ -57,7 +58,7 @@ class Transport:
             self._world.clock.after(self._world.soon(REDIAL_NS), self.dial, client, life)
             return
         link = client.link = Link()
-        self._world.clock.after(2 * self._world.delay(client), self._link_stands, client, life, link)
+        self._at(client, self._world.now + 2 * self._world.delay(client), self._link_stands, client, life, link)
 
     def _link_stands(self, client: Client, life: int, link: Link) -> None:
         if client.life != life or client.link is not link:
@@ -131,7 +132,7 @@ class Transport:
         begins, ends = self.up.take(size, self._world.now)
         _, arrives = client.down.take(size, begins + delay, ends + delay)
         self._sent(server_life, delivery)
-        self._world.clock.at(arrives, self._arrive, client, client.life, link, frame, payload)
+        self._at(client, arrives, self._arrive, client, client.life, link, frame, payload)
 
     def _sent(self, server_life: int, delivery: Deliver) -> None:
         if self._world.server is not None and self._world.server_life == server_life:
@@ -141,11 +142,11 @@ class Transport:
         if client.life != life or client.link is not link:
             return
         if client.cut_off or not client.takes_deliveries:
-            self._world.clock.after(RETRY_NS, self._arrive, client, life, link, frame, payload)
+            self._at(client, self._world.now + RETRY_NS, self._arrive, client, life, link, frame, payload)
             return
         _, written = client.disk.take(frame.length, self._world.now)
         if written > self._world.now:
-            self._world.clock.at(written, self._store, client, life, link, frame, payload)
+            self._at(client, written, self._store, client, life, link, frame, payload)
         else:
             self._store(client, life, link, frame, payload)
 
@@ -158,7 +159,11 @@ class Transport:
     def _write(self, client: Client, frame: Frame, payload: bytes) -> None:
         if client.machine.delivery_started(frame, "server"):
             data = memoryview(payload) if self._world.content.copied else self._world.content.read(b"", 0, frame.length)
-            written = client.store.write(frame.file_id, frame.start, frame.stop, memoryview(data))
+            try:
+                written = client.store.write(frame.file_id, frame.start, frame.stop, memoryview(data))
+            except StorageError:
+                self._world.crash(client)  # its supervisor starts it again; in vain, while there is no room
+                return
             client.machine.delivery_stored(frame, written, self._world.now)
         self._world.touch(client)
 
@@ -175,7 +180,7 @@ class Transport:
         begins, ends = self.up.take(size, self._world.now)
         _, arrives = client.down.take(size, begins + delay, ends + delay)
         self._sent(server_life, delivery)
-        self._world.clock.at(arrives, self._arrive_alone, client, life, delivery, payload)
+        self._at(client, arrives, self._arrive_alone, client, life, delivery, payload)
 
     def _arrive_alone(self, client: Client, life: int, delivery: Deliver, payload: bytes) -> None:
         if client.life == life and not client.cut_off:
@@ -268,7 +273,7 @@ class Transport:
         """Sends a datagram from the server."""
         self.up.squeeze_in(len(data) + DATAGRAM_HEAD_BYTES, self._world.now)
         for delay in client.air_down.copies():
-            self._world.clock.after(delay, self._hear, client, client.life, data)
+            self._at(client, self._world.now + delay, self._hear, client, client.life, data)
 
     def _hear(self, client: Client, life: int, data: bytes) -> None:
         if client.life == life and client.alive and not client.cut_off and not client.deaf:

@@ -27,10 +27,11 @@ from pspd.core.effects import (
     StartExchange,
 )
 from pspd.core.file_record import FileRecord
-from pspd.core.manifest import FileId
+from pspd.core.manifest import FileId, Manifest
 from pspd.core.parameters import SECOND_NS, Parameters
+from pspd.core.ranges import Range
 from pspd.core.server import ServerMachine
-from pspd.errors import IntegrityError, NotFound, PspError, SessionUnknown
+from pspd.errors import IntegrityError, NotFound, PspError, SessionUnknown, StorageError
 from pspd.sim.clock import Clock
 from pspd.sim.content import Content
 from pspd.sim.hosts import Access, Client, Link
@@ -38,6 +39,8 @@ from pspd.sim.observer import Observer
 from pspd.sim.transport import SERVER, Transport
 
 REJOIN_NS = SECOND_NS
+REFUSED_NS = 5 * SECOND_NS
+"""How soon a client tries again to take what it could not take."""
 RENEWALS_PER_LEASE = 4
 DEAD_LINK_NS = 15 * SECOND_NS
 """How long a connection outlives the cut of its wire."""
@@ -219,7 +222,7 @@ class World:
         client.session = member.session
         self._by_session[member.session] = client
         client.told_at = self.now + self.delay(client)
-        self.clock.at(client.told_at, self._joined, client, life, member.session)
+        self.at_client(client, client.told_at, self._joined, client, life, member.session)
 
     def _joined(self, client: Client, life: int, session: int) -> None:
         if client.life != life:
@@ -235,7 +238,7 @@ class World:
         if server is None or self.server_life != server_life:
             return
         for client in self.clients.values():
-            if client.session and not client.cut_off and self.now >= client.told_at:
+            if client.session and not client.cut_off and self.now >= max(client.told_at, client.stopped_until):
                 try:
                     server.lease_renewed(client.session, self.now)
                 except SessionUnknown:
@@ -248,18 +251,17 @@ class World:
         if client is not None:
             client.told_at = max(client.told_at, self.now + self.delay(client))
             client.events.append(event)
-            self.clock.at(client.told_at, self._told, client, client.life)
+            self.at_client(client, client.told_at, self._told, client, client.life)
 
     def _told(self, client: Client, life: int) -> None:
         if client.life != life:
             return
         if client.cut_off:  # it waits in the connection, as long as that lives
-            self.clock.after(REJOIN_NS, self._told, client, life)
+            self.at_client(client, self.now + REJOIN_NS, self._told, client, life)
             return
         match client.events.popleft():
             case Assign(_, manifest, shares, started):
-                held = client.store.begin(manifest)
-                client.machine.file_assigned(manifest, shares, started, held, self.now)
+                self._take(client, life, manifest, shares, started)
             case StartExchange(_, file_id):
                 client.machine.exchange_started(file_id, self.now)
             case FileSuspected(_, file_id):
@@ -270,6 +272,19 @@ class World:
             case EndSession():
                 self._lose_server(client)
         self.touch(client)
+
+    def _take(self, client: Client, life: int, manifest: Manifest, shares: tuple[Range, ...], started: bool) -> None:
+        """The client begins with a file, or declines it and tries again later, as the daemon does."""
+        if client.life != life:
+            return
+        try:
+            held = client.store.begin(manifest)
+        except StorageError as error:
+            self.later(client, self._decline, client, life, manifest.file_id, str(error))
+            self.at_client(client, self.now + REFUSED_NS, self._take, client, life, manifest, (), True)
+        else:
+            client.machine.file_assigned(manifest, shares, started, held, self.now)
+            self.touch(client)
 
     def suspect(self, client: Client, file_id: FileId) -> None:
         """What a client stores may be wrong: it verifies that between two sessions, as the daemon does."""
@@ -345,7 +360,7 @@ class World:
 
     def _set_alarm(self, client: Client, deadline: int) -> None:
         client.wakes_at = deadline
-        self.clock.at(deadline, self._wake, client, deadline)
+        self.at_client(client, deadline, self._wake, client, deadline)
 
     def _wake_server(self, when: int) -> None:
         if self._server_wakes_at == when:
@@ -420,6 +435,16 @@ class World:
     def delay(self, client: Client) -> int:
         """How long one message between the server and a client takes now, in nanoseconds."""
         return client.access.weather.delay(self.random)
+
+    def at_client(self, client: Client, when: int, action: Callable[..., object], *arguments: object) -> None:
+        """Has the client's process do something at a time, or when it goes on after that."""
+        self.clock.at(when, self._do_at_client, client, action, arguments)
+
+    def _do_at_client(self, client: Client, action: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        if self.now < client.stopped_until:
+            self.clock.at(client.stopped_until, self._do_at_client, client, action, arguments)
+        else:
+            action(*arguments)
 
     def later(self, client: Client, action: Callable[..., object], *arguments: object) -> None:
         """Has an action run when a message between the server and a client has arrived."""

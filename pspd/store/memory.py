@@ -33,11 +33,13 @@ class MemoryStore:
     Attributes:
         finished: the bytes of each visible file, by name.
         instance_id: 16 bytes that name this store.
+        full: nothing more can be written to it.
     """
 
     def __init__(self, digest: Digest, instance_id: bytes = bytes(16)) -> None:
         self.finished: dict[str, bytes] = {}
         self.instance_id = instance_id
+        self.full = False
         self._digest = digest
         self._files: dict[FileId, tuple[Intake, Buffer]] = {}
 
@@ -58,11 +60,13 @@ class MemoryStore:
             if manifest.name in self.finished:
                 self._adopt(manifest)
             elif known is None:
+                self._refuse_if_full()
                 self._start(manifest, bytearray(manifest.size_bytes))
         return self._held(manifest.file_id)
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
         """See ``Storage.write``."""
+        self._refuse_if_full()
         return self._intake(file_id).write(start, stop, data)
 
     def payload(self, file_id: FileId, start: int, stop: int) -> memoryview:
@@ -109,6 +113,10 @@ class MemoryStore:
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+    def _refuse_if_full(self) -> None:
+        if self.full:
+            raise StorageError("there is no room")
 
     def _start(self, manifest: Manifest, saved: bytearray | bytes) -> Intake:
         buffer = Buffer(saved)

@@ -1,10 +1,10 @@
 """Chaos: a server and clients as real processes on hosts of their own, while things go wrong.
 
-In each round a fresh network distributes files of random sizes. Meanwhile clients and the server are killed, stopped
-and started again, hosts are unplugged, datagrams and segments are lost, disks fill up, bytes change behind a client's
-back, clients stop reading, come late, or leave for good. Then everything heals, except that who left stays away; and
-every file must be whole and right at every client that is there, within a limit. What only those had who left is
-seeded again, as a user would. The seed decides what is done; when, the machine does.
+In each round a fresh network distributes files of random sizes, and folders. Meanwhile clients and the server are
+killed, stopped and started again, hosts are unplugged, datagrams and segments are lost, disks fill up, bytes change
+behind a client's back, clients stop reading or read slowly, come late, or leave for good. Then everything heals, except
+that who left stays away; and every file must be whole and right at every client that is there, within a limit. What
+only those had who left is seeded again, as a user would. The seed decides what is done; when, the machine does.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ from pathlib import Path
 from random import Random
 
 from tests.lab.network import Lab, obstacle
+from tests.store.stores import filled_folder, seen_in
 from tests.support.daemons import BIN, Daemon, Network
 from tests.support.files import random_file, sha256
 from tests.support.hosts import Host, kill_group
 
 KIB, MIB = 1024, 1024 * 1024
 SIZES = (0, 1, 1024, 100 * KIB, 3 * MIB + 17, 20 * MIB, 60 * MIB)
-DISK_MIB = 300
-MBITS = (0, 20, 50, 100)
-"""How fast the hosts' cables are; 0 for as fast as the machine. Slow ones leave time for things to go wrong."""
+DISK_MIB = 500
+FOLDERS = 0.3
+"""How many of what is seeded are folders, with a file of that size and some of everything else."""
+MBITS = (10_000, 20, 50, 100)
+"""How fast the hosts' cables are; the first is as fast as the machine. Slow ones leave time for things to go wrong."""
+SLOW_MBIT = 1
 CLASSIC_BYTES_MAX = 200 * KIB
 """The classic profile moves a chunk per round trip: large files are not for a round of it."""
 FAULTS_SECONDS = 25.0
@@ -55,6 +59,7 @@ class Round:
         self._faults = faults
         self._profile = "classic" if dice.random() < 0.15 else "fast"
         self._cache = dice.choice(["100KiB", "1MiB", "64MiB"])
+        self._mbit = dice.choice(MBITS)
         self._hosts: dict[str, Host] = {}
         self._clients: dict[str, Daemon] = {}
         self._sources: list[Path] = []
@@ -83,9 +88,8 @@ class Round:
     def _start(self) -> None:
         self._server = self._network.server("--profile", self._profile, "--cache", self._cache)
         hosts = self._lab.hosts[1:]
-        mbit = self._dice.choice(MBITS)
-        for host in self._lab.hosts if mbit else ():
-            self._lab.shape(host, mbit)
+        for host in self._lab.hosts:
+            self._lab.shape(host, self._mbit)
         for index, host in enumerate(hosts):
             name = f"c{index}"
             self._hosts[name] = host
@@ -95,9 +99,18 @@ class Round:
         sizes = [size for size in SIZES if self._profile == "fast" or size <= CLASSIC_BYTES_MAX]
         for index in range(self._dice.randint(1, 3)):
             size = self._dice.choice(sizes)
-            source = random_file(self._network.folder / f"f{index}.bin", size, seed=self._dice.randrange(2**30))
+            source = self._new_source(index, size)
             self._sources.append(source)
             self._seed(source)
+
+    def _new_source(self, index: int, size_bytes: int) -> Path:
+        place, seed = self._network.folder, self._dice.randrange(2**30)
+        if self._dice.random() >= FOLDERS:
+            return random_file(place / f"f{index}.bin", size_bytes, seed)
+        self._faults["(folders)"] += 1
+        folder = filled_folder(place / f"d{index}")
+        random_file(folder / "random.bin", size_bytes, seed)
+        return folder
 
     def _seed(self, source: Path) -> None:
         command = [BIN / "pspctl", "seed", source, "-q"]
@@ -130,6 +143,7 @@ class Round:
             self._kill_client,
             self._stop_client,
             self._pause_client,
+            self._slow_down,
             self._kill_server,
             self._unplug,
             self._lose_datagrams,
@@ -172,6 +186,10 @@ class Round:
         if client.alive:
             client.pause()
             self._for_a_while("client paused", 8.0, lambda: client.go_on() if client.alive else None)
+
+    def _slow_down(self, name: str) -> None:
+        self._lab.shape(self._hosts[name], SLOW_MBIT)
+        self._for_a_while("slow reader", 8.0, lambda: self._lab.shape(self._hosts[name], self._mbit))
 
     def _kill_server(self, _: str) -> None:
         self._server.kill()
@@ -244,7 +262,8 @@ class Round:
             self._repair()
             time.sleep(0.5)
         for source in self._sources:
-            wrong = [name for name in self._clients if sha256(self._network.copy(name, source.name)) != sha256(source)]
+            copies = {name: self._network.copy(name, source.name) for name in self._clients}
+            wrong = [name for name, copy in copies.items() if content_of(copy) != content_of(source)]
             if wrong:
                 raise Failed(f"{source.name} is wrong at {wrong}")
         for log in self._network.folder.glob("*.log"):
@@ -279,6 +298,11 @@ class Round:
             if files.get(source.name) in (None, "stalled"):
                 self._faults["repaired"] += 1
                 self._seed(source)
+
+
+def content_of(path: Path) -> object:
+    """What is the same for equal files, or equal folders, alone."""
+    return seen_in(path) if path.is_dir() else sha256(path)
 
 
 @contextmanager
