@@ -14,7 +14,7 @@ from pspd.core.manifest import Manifest
 from pspd.core.terms import ONE_COPY, Terms, source_is_needed
 from pspd.daemon.member import Ended, MemberDaemon, Stopped, Suspected
 from pspd.daemon.process import first_of
-from pspd.errors import PspError, SessionUnknown, TimedOut, Unreachable, WrongState
+from pspd.errors import PspError, SessionUnknown, StorageError, TimedOut, Unreachable, WrongState
 from pspd.rpc.client import Session, open_channel
 from pspd.store.ahead import ReadAhead
 from pspd.store.digests import blake3_digest
@@ -141,7 +141,21 @@ class _Seeding:
         self._divided_here = False
 
     async def run(self) -> None:
-        """Seeds; joins again when the server was away."""
+        """Seeds; joins again when the server was away.
+
+        Raises:
+            StorageError: the file is not what it was; part of that may be with clients by now.
+            PspError: the server cannot be reached, or refuses.
+        """
+        try:
+            await self._run()
+        except StorageError as error:
+            if not self._divided_here:
+                raise
+            file = self._manifest.file_id.hex()[:12]
+            raise StorageError(f"{error}, after `pspctl rm {file}`: clients hold part of what it was") from None
+
+    async def _run(self) -> None:
         session = await self._member.join()
         while True:
             self._terms = replace(self._terms, stays=self._terms.stays and not session.parameters.all_holders_answer)

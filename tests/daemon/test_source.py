@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from pspd.core.manifest import Manifest
 from pspd.core.parameters import FAST, PROFILES, Parameters
 from pspd.core.terms import ONE_COPY, Terms
 from pspd.daemon.source import PROGRESS_SECONDS, _needs_no_source, _refuse_if_nobody_takes, pause_seconds
-from pspd.errors import WrongState
+from pspd.errors import StorageError, WrongState
+from pspd.rpc.client import MemberClient
 from pspd.v1 import network_pb2 as pb
 from tests.daemon.members import InProcess, in_process
 from tests.support.files import random_file
@@ -130,3 +132,26 @@ async def test_a_source_that_came_to_repair_stays_until_a_client_holds_what_was_
 @pytest.mark.parametrize(("client_count", "seconds"), [(0, PROGRESS_SECONDS), (50, PROGRESS_SECONDS), (500, 2.0)])
 def test_the_more_clients_there_are_the_less_often_a_source_looks(client_count: int, seconds: float) -> None:
     assert pause_seconds(client_count) == seconds
+
+
+@on_loop
+async def test_what_was_given_out_of_a_file_that_changes_is_told_how_to_be_rid_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = random_file(tmp_path / "file.bin", 40_001)
+    divide = MemberClient.divide
+
+    async def divide_and_change(client: MemberClient, manifest: Manifest, session: int, hold_back: bool) -> None:
+        path.write_bytes(b"changed")
+        await divide(client, manifest, session, hold_back)
+
+    monkeypatch.setattr(MemberClient, "divide", divide_and_change)
+    async with in_process(FAST) as network:
+        await network.join("a")
+        with pytest.raises(StorageError, match=r"seed it again when it is at rest, after `pspctl rm [0-9a-f]{12}`"):
+            await network.seed(path)
+        file = network.file("file.bin")
+        network.server.remove(file.file_id.hex(), force=True)
+        monkeypatch.setattr(MemberClient, "divide", divide)
+        await network.seed(path)
+        await network.copies(path, "a")
