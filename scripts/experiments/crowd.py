@@ -76,11 +76,12 @@ def main() -> None:
             told = f"{plan.clients - plan.deaf} clients joined within {time.monotonic() - started:.1f} s"
             joined_bytes = memory.peak_bytes
             started = time.monotonic()
-            _distribute(network, plan, Path(place))
+            unanswered = _distribute(network, plan, Path(place))
             seconds = time.monotonic() - started
         cache = network.status()["cache"]["high_water_bytes"]
         grown, members = memory.peak_bytes - memory.start_bytes, joined_bytes - memory.start_bytes
-        print(f"{told}; {plan.files} files of {plan.kib} KiB in {seconds:.0f} s, {plan.deaf} read nothing for a while")
+        print(f"{told}; {plan.files} files of {plan.kib} KiB in {seconds:.0f} s, {plan.deaf} read nothing for a while;")
+        print(f"{unanswered} of {plan.files} commands that released a file got no answer in time, and were repeated")
         print(
             f"server: {memory.start_bytes / MIB:.1f} MiB at its start, {members / MIB:.1f} more with all members,"
             f" {grown / MIB:.1f} at most, of which {cache / MIB:.1f} were its cache:"
@@ -95,7 +96,8 @@ def _join(network: Network, plan: argparse.Namespace, starters: ThreadPoolExecut
     list(starters.map(lambda item: network.client(f"p{item[0]}", "--count", item[1]), enumerate(counts)))
 
 
-def _distribute(network: Network, plan: argparse.Namespace, place: Path) -> None:
+def _distribute(network: Network, plan: argparse.Namespace, place: Path) -> int:
+    """Seeds the files, lets them be exchanged all at once, and compares; returns how many commands got no answer."""
     hearing = plan.clients - plan.deaf
     files = [random_file(place / f"f{index}", plan.kib * KIB, seed=index) for index in range(plan.files)]
     with ThreadPoolExecutor(COMMANDS) as commands:
@@ -103,9 +105,9 @@ def _distribute(network: Network, plan: argparse.Namespace, place: Path) -> None
     deaf = network.client("deaf", "--count", plan.deaf)  # they hold no share: nobody waits for them
     with ThreadPoolExecutor(COMMANDS) as commands:
         releases = commands.map(lambda file: _release(network, file.name), files)
-        next(releases)
+        unanswered = next(releases)
         os.kill(deaf.pid, signal.SIGSTOP)
-        list(releases)
+        unanswered += sum(releases)
     # The copies are looked at, not asked for: the server has enough to do.
     _await_copies(network, "p*", hearing, files)
     os.kill(deaf.pid, signal.SIGCONT)
@@ -113,6 +115,7 @@ def _distribute(network: Network, plan: argparse.Namespace, place: Path) -> None
     copies = [copy for file in files[:3] for copy in network.folder.rglob(file.name)]
     assert len(copies) == 3 * plan.clients, "every client has its copies"
     assert {sha256(copy) for copy in copies} == {sha256(file) for file in files[:3]}, "and they are right"
+    return unanswered
 
 
 def _await_copies(network: Network, processes: str, client_count: int, files: list[Path]) -> None:
@@ -128,10 +131,12 @@ def _await_copies(network: Network, processes: str, client_count: int, files: li
     network.until(f"{processes} have all", are_there, DONE_SECONDS)
 
 
-def _release(network: Network, name: str) -> None:
-    """Releases a file; again, if the server was too busy to answer, until it says that it is not held back any more."""
+def _release(network: Network, name: str) -> int:
+    """Releases a file; again, if the server was too busy to answer. Returns how often it was."""
+    unanswered = 0
     while network.ctl("release", name, code=None).returncode == TIMED_OUT:
-        pass
+        unanswered += 1
+    return unanswered
 
 
 if __name__ == "__main__":
