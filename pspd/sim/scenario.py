@@ -231,7 +231,7 @@ class Scenario:
 
     def _pause(self, client: Client, duration_ns: int) -> None:
         """A process stands still, and finds all that came meanwhile, when it goes on."""
-        client.stopped_until = self.world.now + duration_ns
+        client.stopped_until = max(client.stopped_until, self.world.now + duration_ns)
 
     def _fill_disk(self, client: Client, duration_ns: int) -> None:
         """A client has no room; if it writes, it ends, and it is started again when there is room."""
