@@ -14,7 +14,7 @@ from pspctl.progress import Progress, shown_progress
 from pspctl.seeding import PartlySeeded, SeedPlan, seed_file
 from pspctl.tables import seed_text
 from pspctl.units import count_text, plain_text
-from pspctl.views import file_view, seed_view
+from pspctl.views import FileView, file_view, seed_view
 from pspd.core.terms import SAFE_HOLDERS
 from pspd.errors import StorageError, WrongState
 from pspd.store.ahead import FileState
@@ -44,7 +44,11 @@ def bring(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_sour
             view = file_view(api.status(file_id).files[0])
             progress.exchange(view)
         cache = api.cache()
+    lost_count = 0 if file_id in known else _lost_count(plan, view)
+    if lost_count:
+        progress.note(f"{lost_count} of {count_text(plan.client_count, 'client')} left before having it")
     if delete_source and not view["declined_client_count"]:
+        _require_fresh_copies(plan, known.get(file_id), lost_count)
         _delete(plan.path, state, view["min_holder_count"])
     printer(settings.output).show(seed_view(view, cache), seed_text)
     if plan.terms.stays:
@@ -55,8 +59,29 @@ def _shown_name(plan: SeedPlan) -> str:
     return plain_text(plan.name or own_name(plan.path))
 
 
+def _lost_count(plan: SeedPlan, view: FileView) -> int:
+    """How many clients fewer have the file, or declined it, than were asked for; 0 if it is not waited for."""
+    settled_count = view["complete_client_count"] + view["declined_client_count"]
+    return max(0, plan.client_count - settled_count) if plan.terms.stays else 0
+
+
+def _require_fresh_copies(plan: SeedPlan, known_state: str | None, lost_count: int) -> None:
+    """An original is deleted only if all got it just now: older copies may be gone or changed by now."""
+    if lost_count:
+        raise WrongState(f"{plan.path} was not deleted: not every client that was waited for has it")
+    if known_state is not None and not _had_to_be_seeded(known_state):
+        raise WrongState(
+            f"{plan.path} was not deleted: {_shown_name(plan)} was in the network before, and what clients have of it"
+            " may have been changed or removed since"
+        )
+
+
+def _had_to_be_seeded(state: str) -> bool:
+    return state in ("seeding", "stalled")
+
+
 def _tell_known(plan: SeedPlan, state: str, progress: Progress) -> None:
-    done = "what it lacked was seeded" if state in ("seeding", "stalled") else "nothing had to be seeded"
+    done = "what it lacked was seeded" if _had_to_be_seeded(state) else "nothing had to be seeded"
     options = {"--clients": plan.client_count, "--replicas": plan.terms.replica_count > 1}
     given = " and ".join(option for option, is_given in options.items() if is_given)
     ignored = f"; {given} was ignored" if given else ""

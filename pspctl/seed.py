@@ -69,6 +69,10 @@ def command(
     """
     if delete_source and path.is_dir():
         raise click.UsageError(f"--delete-source deletes files, and {path} is a folder: delete it yourself")
+    if delete_source and path.is_symlink():
+        raise click.UsageError(f"--delete-source would delete the link {path} alone: name the file itself")
+    if delete_source and any((folder / ".psp").is_dir() for folder in path.resolve().parents):
+        raise click.UsageError(f"--delete-source would delete a client's own copy: {path} is in the folder of one")
     if hold and (wait or delete_source):
         option = "--wait" if wait else "--delete-source"
         raise click.UsageError(

@@ -134,7 +134,7 @@ class Cache:
         return sum(extent.chunk_count for extent in self._files.get(file_id, ()))
 
     def victims(self, count: int) -> list[Part]:
-        """What would be evicted to reserve ``count`` chunks, least recently read first."""
+        """What would be evicted to reserve ``count`` chunks, least recently read first; what is pinned is set aside."""
         return list(self._oldest_unpinned(self._used_chunks + count - self.capacity_chunks))
 
     def reserve(self, file_id: FileId, start: int, stop: int) -> bool:

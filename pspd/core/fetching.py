@@ -115,8 +115,10 @@ class Fetching:
             names = file.clients_with_some()
             some = self._random.sample(names, OTHERS_TRIED) if len(names) > OTHERS_TRIED else names
             able = self._able_to_send(some, file, chunk, chunk + 1)
+            if not owner and some is not names and not any(each.has_room for each in able):
+                able = self._able_to_send(names, file, chunk, chunk + 1)
             if not able and not owner:
-                able = self._able_to_send(names, file, chunk, chunk + 1) or lenders
+                able = lenders
         return min((each for each in able if each.has_room), key=lambda member: member.asked_chunks, default=None)
 
     def _able_to_send(self, names: Iterable[str], file: SharedFile, start: int, stop: int) -> list[Member]:

@@ -94,6 +94,7 @@ class Relay:
         self._hungry: dict[Interest, None] = {}
         self._blocked: dict[SharedFile, dict[Interest, None]] = {}
         self._room_in_vain: tuple[bool, int] | None = None
+        self._untried_lines = 0
         self._held_back: Timers[FileId] = Timers()
         self._gathering: Timers[FileId] = Timers()
         self._now = 0
@@ -265,7 +266,6 @@ class Relay:
                     self._unblock(interest)
         if self._blocked and not self._is_in_vain:
             self._serve_lines()
-            self._room_in_vain = self._room
         self._fetching.ask(self._now)
 
     @property
@@ -285,18 +285,24 @@ class Relay:
         line is tried then; where none does, whatever comes in may be what is waited for. Who is held back waits for
         what others want, which any input may change.
         """
-        is_same = self._room == self._room_in_vain
+        is_same = self._room == self._room_in_vain and self._untried_lines == 0
         return is_same and self._fetching.next_timeout() is not None and self._held_back.next_deadline() is None
 
     def _serve_lines(self) -> None:
-        """Serves those in line for each file, the files in turn."""
+        """Serves those in line for each file, the files in turn, as far as one input is to go."""
+        if self._untried_lines == 0 or self._room != self._room_in_vain:
+            self._untried_lines = len(self._blocked)
         passed = 0
-        for file in list(self._blocked):
+        for file in list(islice(self._blocked, self._untried_lines)):
+            self._untried_lines -= 1
             passed += self._serve_line(file)
             if file in self._blocked:
                 self._blocked[file] = self._blocked.pop(file)
             if passed >= PASSED_ALTOGETHER_MAX and self._fetching.next_timeout() is not None:
                 break
+        else:
+            self._untried_lines = 0
+        self._room_in_vain = self._room
 
     def _serve_line(self, file: SharedFile) -> int:
         """Serves those in line, first come, first served, but past a few whose holders have no room.

@@ -216,6 +216,7 @@ class MemberDaemon:
                 match event:
                     case Assign(_, manifest, shares, started):
                         self._refused.pop(manifest.file_id, None)
+                        self._reports.forget(manifest.file_id)
                         try:
                             self.plane.assign(manifest, shares, started)
                         except StorageError as error:
@@ -260,6 +261,7 @@ class MemberDaemon:
     def _remove(self, file_id: FileId) -> None:
         """A file is no longer in the network. What is unfinished of it goes, and is no loss: others drop it too."""
         self._refused.pop(file_id, None)
+        self._reports.forget(file_id)
         self.machine.file_dropped(file_id)
         self._discard(file_id)
         if file_id in self._unpacking:

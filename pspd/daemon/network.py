@@ -211,6 +211,8 @@ class NetworkDaemon:
                         catalogue.milestone_reached(session, file_id, milestone, now_ns(), share_chunk_count)
             except NotFound as error:
                 log.debug("a report was passed over: %s", error)
+            except Exception:  # a fault with one file is not to cost the others theirs
+                log.exception("a report could not be noted")
         self._plane.pump()
 
     def leave(self, session: int) -> None:

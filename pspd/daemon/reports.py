@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from pspd.errors import PspError, SessionUnknown
+from pspd.core.manifest import FileId
+from pspd.errors import PspError, SessionUnknown, TimedOut, Unreachable
 from pspd.rpc.client import MemberClient
 from pspd.rpc.translate import Report
 
@@ -29,6 +30,7 @@ class Reports:
         self._name = name
         self._client = client
         self._waiting: list[Report] = []
+        self._being_said: list[Report] = []
         self._news = asyncio.Event()
 
     def add(self, report: Report) -> None:
@@ -36,9 +38,15 @@ class Reports:
         self._waiting.append(report)
         self._news.set()
 
+    def forget(self, file_id: FileId) -> None:
+        """What was to be said of a file is not true any more: say it neither now nor again."""
+        for reports in (self._waiting, self._being_said):
+            reports[:] = [report for report in reports if report.file_id != file_id]
+
     def clear(self) -> None:
         """Forgets what is not said yet: a session begins."""
         self._waiting.clear()
+        self._being_said.clear()
         self._news.clear()
 
     async def tell(self, session: int) -> None:
@@ -50,17 +58,22 @@ class Reports:
         delay = AGAIN_SECONDS_MIN
         while True:
             await self._news.wait()
-            said = len(self._waiting)
+            self._news.clear()
+            self._being_said, self._waiting = self._being_said + self._waiting, []
+            if not self._being_said:
+                continue
             try:
-                await self._client.report(session, self._waiting[:said])
-            except SessionUnknown:
-                raise
-            except PspError as error:
+                await self._client.report(session, self._being_said)
+            except (TimedOut, Unreachable) as error:
                 log.info("%s: a report failed, and will be repeated: %s", self._name, error)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, AGAIN_SECONDS_MAX)
+                self._news.set()
+            except SessionUnknown:
+                raise
+            except PspError as error:  # the same would be refused again, and keep what comes later from being heard
+                log.error("%s: a report was refused: %s", self._name, error)
+                self._being_said.clear()
             else:
                 delay = AGAIN_SECONDS_MIN
-                del self._waiting[:said]
-                if not self._waiting:
-                    self._news.clear()
+                self._being_said.clear()

@@ -153,7 +153,7 @@ class _Seeding:
             if not self._divided_here:
                 raise
             file = self._manifest.file_id.hex()[:12]
-            raise StorageError(f"{error}, after `pspctl rm {file}`: clients hold part of what it was") from None
+            raise StorageError(f"{error}, after `pspctl rm --force {file}`: clients hold part of what it was") from None
 
     async def _run(self) -> None:
         session = await self._member.join()

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from pspd.net.driver import now_ns
 
 TURN_NS = 20_000_000
-"""How long sockets are read in a row before the loop sees to the control plane, which needs many turns for one call."""
+"""How long sockets are seen to in a row before the control plane is, which needs many rounds of the loop for a call."""
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,7 @@ class Turns:
     Whoever is put off comes first in the next turn: else those whom the kernel names first would be the only ones.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._ends_at = 0  # 0 between two turns
         self._put_off: dict[Callable[[], None], None] = {}
 
@@ -33,7 +32,7 @@ class Turns:
         loop = asyncio.get_running_loop()
         turns = _TURNS.get(loop)
         if turns is None:
-            turns = _TURNS[loop] = Turns(loop)
+            turns = _TURNS[loop] = Turns()
         return turns
 
     def has_time_for(self, wakeup: Callable[[], None]) -> bool:
@@ -41,7 +40,7 @@ class Turns:
         now = now_ns()
         if self._ends_at == 0:
             self._ends_at = now + TURN_NS
-            self._loop.call_soon(self._begin_next)
+            asyncio.get_running_loop().call_soon(self._begin_next)
         elif now >= self._ends_at:
             self._put_off[wakeup] = None
             return False
@@ -55,7 +54,7 @@ class Turns:
             try:
                 wakeup()
             except Exception:  # a fault at one socket is not to cost the others their turn
-                log.exception("a socket could not be read")
+                log.exception("a socket could not be seen to")
 
 
 _TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()

@@ -149,7 +149,8 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
     async def ReportFiles(
         self, request: membership_service_pb2.ReportFilesRequest, context: Context
     ) -> membership_service_pb2.ReportFilesResponse:
-        self._network.report(request.session_id, [translate.report_from_pb(report) for report in request.reports])
+        reports = map(translate.report_from_pb, request.reports)
+        self._network.report(request.session_id, [report for report in reports if report is not None])
         return membership_service_pb2.ReportFilesResponse()
 
     @answering

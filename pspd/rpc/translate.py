@@ -174,18 +174,12 @@ def report_to_pb(report: Report) -> membership.FileReport:
             )
 
 
-def report_from_pb(message: membership.FileReport) -> Report:
-    """A report from a message.
-
-    Raises:
-        BadArgument: its milestone is not known.
-    """
+def report_from_pb(message: membership.FileReport) -> Report | None:
+    """A report from a message; None if its milestone is not known."""
     if message.milestone == membership.FILE_MILESTONE_DECLINED:
         return Declined(message.file_id, message.reason)
     milestone = _MILESTONES_BACK.get(message.milestone)
-    if milestone is None:
-        raise BadArgument(f"milestone {message.milestone} is not known")
-    return ReportMilestone(message.file_id, milestone, message.share_chunk_count)
+    return milestone and ReportMilestone(message.file_id, milestone, message.share_chunk_count)
 
 
 MemberEvent = MemberEffect | None

@@ -9,7 +9,7 @@ from random import Random
 
 from pspd.core.client import ClientMachine
 from pspd.core.effects import Address, Deliver, MemberEffect
-from pspd.core.manifest import Manifest
+from pspd.core.manifest import FileId, Manifest
 from pspd.core.storage import Storage
 from pspd.core.wire import Frame
 from pspd.sim.wires import Air, Pipe, Weather
@@ -66,6 +66,7 @@ class Client:
         cut_off: nothing passes between it and the server.
         original: the bytes that it seeds, and their manifest, if it is a source.
         events: what the server has told it and has not arrived, in order.
+        refused: files that it could not take, and whether their exchange has started.
         forge: what becomes of what it sends.
         deaf: the server's datagrams do not reach it.
         takes_deliveries: whether it reads what is delivered.
@@ -96,6 +97,7 @@ class Client:
         self.wakes_at: int | None = None
         self.told_at = 0
         self.events: deque[MemberEffect] = deque()
+        self.refused: dict[FileId, tuple[Manifest, bool]] = {}
 
     def reborn(self, random: Random) -> None:
         """The process ends or starts: nothing that was only in memory is left."""
@@ -110,4 +112,5 @@ class Client:
         self.session = 0
         self.joining = False
         self.events.clear()
+        self.refused.clear()
         self.link = Link()

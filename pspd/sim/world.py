@@ -261,30 +261,38 @@ class World:
             return
         match client.events.popleft():
             case Assign(_, manifest, shares, started):
-                self._take(client, life, manifest, shares, started)
+                self._take(client, manifest, shares, started)
             case StartExchange(_, file_id):
+                if file_id in client.refused:
+                    client.refused[file_id] = (client.refused[file_id][0], True)
                 client.machine.exchange_started(file_id, self.now)
             case FileSuspected(_, file_id):
                 self.suspect(client, file_id)
             case RemoveFile(_, file_id):
+                client.refused.pop(file_id, None)
                 client.machine.file_dropped(file_id)
                 client.store.discard(file_id)
             case EndSession():
                 self._lose_server(client)
         self.touch(client)
 
-    def _take(self, client: Client, life: int, manifest: Manifest, shares: tuple[Range, ...], started: bool) -> None:
+    def _take(self, client: Client, manifest: Manifest, shares: tuple[Range, ...], started: bool) -> None:
         """The client begins with a file, or declines it and tries again later, as the daemon does."""
-        if client.life != life:
-            return
+        client.refused.pop(manifest.file_id, None)
         try:
             held = client.store.begin(manifest)
         except StorageError as error:
-            self.later(client, self._decline, client, life, manifest.file_id, str(error))
-            self.at_client(client, self.now + REFUSED_NS, self._take, client, life, manifest, (), True)
+            client.refused[manifest.file_id] = manifest, started
+            self.later(client, self._decline, client, client.life, manifest.file_id, str(error))
+            self.at_client(client, self.now + REFUSED_NS, self._take_after_all, client, client.life, manifest.file_id)
         else:
             client.machine.file_assigned(manifest, shares, started, held, self.now)
             self.touch(client)
+
+    def _take_after_all(self, client: Client, life: int, file_id: FileId) -> None:
+        if client.life == life and file_id in client.refused:
+            manifest, started = client.refused[file_id]
+            self._take(client, manifest, (), started)
 
     def suspect(self, client: Client, file_id: FileId) -> None:
         """What a client stores may be wrong: it verifies that between two sessions, as the daemon does."""

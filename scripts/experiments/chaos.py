@@ -63,6 +63,7 @@ class Round:
         self._hosts: dict[str, Host] = {}
         self._clients: dict[str, Daemon] = {}
         self._sources: list[Path] = []
+        self._slow: set[str] = set()
         self._seeds: list[subprocess.Popen[bytes]] = []
         self._undo: list[tuple[float, Callable[[], None]]] = []
         self._server: Daemon
@@ -188,8 +189,14 @@ class Round:
             self._for_a_while("client paused", 8.0, lambda: client.go_on() if client.alive else None)
 
     def _slow_down(self, name: str) -> None:
-        self._lab.shape(self._hosts[name], SLOW_MBIT)
-        self._for_a_while("slow reader", 8.0, lambda: self._lab.shape(self._hosts[name], self._mbit))
+        if name not in self._slow:
+            self._slow.add(name)
+            self._lab.shape(self._hosts[name], SLOW_MBIT)
+            self._for_a_while("slow reader", 8.0, lambda: self._speed_up(name))
+
+    def _speed_up(self, name: str) -> None:
+        self._slow.discard(name)
+        self._lab.shape(self._hosts[name], self._mbit)
 
     def _kill_server(self, _: str) -> None:
         self._server.kill()

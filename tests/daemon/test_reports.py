@@ -11,7 +11,7 @@ import pytest
 from pspd.core.effects import Milestone, ReportMilestone
 from pspd.daemon import reports as reports_module
 from pspd.daemon.reports import Reports
-from pspd.errors import PspError, SessionUnknown, TimedOut
+from pspd.errors import BadArgument, PspError, SessionUnknown, TimedOut
 from pspd.rpc.client import MemberClient
 from pspd.rpc.translate import Declined, Report
 from tests.support.loops import on_loop, until
@@ -91,3 +91,35 @@ async def test_a_session_that_is_over_ends_it() -> None:
     server.answers.release()
     with pytest.raises(SessionUnknown):
         await reports.tell(SESSION)
+
+
+@on_loop
+async def test_what_is_refused_does_not_keep_what_comes_later_from_being_heard() -> None:
+    server = Server(BadArgument("what is that?"))
+    reports = told_to(server)
+    reports.add(FIRST)
+    telling = asyncio.ensure_future(reports.tell(SESSION))
+    await until("it is said", lambda: len(server.calls) == 1)
+    reports.add(SECOND)
+    for _ in range(2):
+        server.answers.release()
+    await until("the next is said", lambda: server.calls[1:] == [(SESSION, [SECOND])])
+    telling.cancel()
+
+
+@on_loop
+async def test_what_is_no_longer_true_is_not_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports_module, "AGAIN_SECONDS_MIN", 0.001)
+    server = Server(TimedOut("too slow"))
+    reports = told_to(server)
+    reports.add(FIRST)
+    telling = asyncio.ensure_future(reports.tell(SESSION))
+    await until("it is said", lambda: len(server.calls) == 1)
+    reports.add(SECOND)
+    reports.add(THIRD)
+    reports.forget(FIRST.file_id)
+    reports.forget(THIRD.file_id)
+    for _ in range(2):
+        server.answers.release()
+    await until("the rest is said", lambda: server.calls[1:] == [(SESSION, [SECOND])])
+    telling.cancel()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
 
 import pytest
 
@@ -24,6 +26,16 @@ def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 @on_loop
 async def test_all_sockets_of_a_loop_share_its_turns() -> None:
     assert Turns.of_running_loop() is Turns.of_running_loop()
+
+
+def test_a_loop_that_is_over_is_not_kept() -> None:
+    async def use_turns() -> weakref.ref[asyncio.AbstractEventLoop]:
+        assert Turns.of_running_loop().has_time_for(lambda: None)
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(use_turns())
+    gc.collect()
+    assert loop() is None
 
 
 @pytest.mark.usefixtures("no_time")
@@ -68,7 +80,7 @@ async def test_a_fault_at_one_does_not_cost_the_others_their_turn(caplog: pytest
     faulty()
     sound()
     await until("the sound one has its turn", lambda: served == ["sound"])
-    assert "could not be read" in caplog.text
+    assert "could not be seen to" in caplog.text
 
 
 @pytest.mark.usefixtures("no_time")
