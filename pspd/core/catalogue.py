@@ -293,7 +293,8 @@ class Catalogue:
             NotFound: there is no such file.
         """
         member, file = self._member_of(session), self._file_of(file_id)
-        file.declined.pop(member.name, None)
+        if file.declined.pop(member.name, None) is not None:
+            self._takes_after_all(member, file)
         is_news = False
         if milestone is Milestone.COMPLETE:
             file.complete.add(member.name)
@@ -307,6 +308,12 @@ class Catalogue:
             self._relay.wake(file)
         self.review(file, now)
         self._relay.serve_soon(now)
+
+    def _takes_after_all(self, member: Member, file: SharedFile) -> None:
+        """Who declined a file has room for it by now; where nobody else could take its share, that is still its own."""
+        self._assign_again(file)
+        if file.phase is Phase.SEEDING and file.shares_of(member.name):
+            self._assign(member, file)
 
     def _shares_held(self, file: SharedFile, member: Member) -> None:
         """What is out of reach does not count as held (R2): the member will say it again when it is back."""

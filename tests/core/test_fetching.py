@@ -38,6 +38,20 @@ def hearers(bench: Bench) -> list[str]:
 
 
 class TestFetching:
+    def test_the_one_holder_with_room_is_found_where_the_owner_is_away(self) -> None:
+        bench = Bench(cache_chunks=4096)
+        count = 8 * fetching.OTHERS_TRIED
+        owner, asks, *holders = (bench.join(f"c{index:02}") for index in range(count + 2))
+        file = bench.exchange("f", 3 * (count + 2))
+        for holder in holders:
+            bench.reach(holder, file, Milestone.COMPLETE)
+        bench.server.link_closed(owner.session, bench.now)
+        for holder in holders[1:]:
+            holder.window.chunks = 0
+        start = file.shares_of(owner.name)[0].start
+        bench.ask(asks, file, (start, start + 1))
+        assert [fetch.holder for fetch in file.fetches] == holders[:1]
+
     def test_a_miss_is_broadcast_to_all_and_names_the_owner_of_the_share(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")

@@ -232,6 +232,28 @@ class TestLine:
         bench.contribute(bench.frame(c, file, 8, 9))
         assert (9, 10, c.session) in [(entry.start, entry.stop, entry.responder) for entry in bench.asked("a")]
 
+    def test_of_many_files_are_tried_in_turn_until_one_is_found_whose_holder_is_idle(self) -> None:
+        bench = Bench(replace(FAST, window_min_chunks=1, window_max_chunks=1))
+        busy, idle, *waiting = (bench.join(name) for name in "abcdef")
+        files = [bench.exchange(f"f{index}", 60) for index in range(12)]
+        bench.ask(waiting[0], files[0], (0, 1))  # while that is on its way the lines are not tried at every input
+        busy.window.chunks = 0
+        for file in files[:-1]:
+            (share,) = file.shares_of(busy.name)
+            for member in waiting:
+                bench.ask(member, file, tuple(share))
+        last, machine_relay = files[-1], bench.machine._relay
+        cache = machine_relay._cache
+        others = cache.reservable_chunks
+        assert cache.reserve(b"other", 0, others)
+        bench.ask(waiting[0], last, tuple(last.shares_of(idle.name)[0]))
+        assert not last.fetches, "there is no room"
+        cache.release(b"other", 0, others)
+        for _ in range(3):
+            machine_relay.serve_soon(bench.now)
+            machine_relay.serve()
+        assert last.fetches, "each input goes on where the one before has ended"
+
     def test_is_served_when_a_holder_can_be_sent_to_at_last(self) -> None:
         bench = Bench()
         a, source = bench.join("a"), bench.join("source", source=True, reachable=False)

@@ -315,6 +315,17 @@ class TestDeclining:
         assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 1)]
         assert bench.server.catalogue.takers_of(file) == ["a"]
 
+    def test_who_takes_it_after_all_is_told_of_the_share_that_nobody_else_could_take(self) -> None:
+        bench = Bench()
+        a = bench.join("a")
+        file = bench.seed("f", 4)
+        bench.server.catalogue.file_declined(a.session, file.file_id, "the disk is full", bench.now)
+        bench.server.poll()
+        bench.server.catalogue.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now, 0)
+        (told,) = bench.effects(Assign)
+        assert (told.session, told.shares) == (a.session, (Range(0, 4),))
+        assert (file.declined, file.phase) == ({}, Phase.SEEDING)
+
     def test_one_that_comes_back_is_asked_anew(self) -> None:
         bench = Bench()
         bench.join("a")

@@ -65,7 +65,7 @@ def test_seed_passes_on_what_it_is_told(pspctl: Pspctl, source: FakeSource, orig
     [
         (["--replicas", "2"], Terms(2)),
         (["--wait"], Terms(stays=True)),
-        (["--clients", "3", "--replicas", "3", "--wait"], Terms(3, stays=True)),
+        (["--clients", "2", "--replicas", "2", "--wait"], Terms(2, stays=True)),
     ],
 )
 def test_seed_passes_on_its_terms(
@@ -270,3 +270,46 @@ def test_no_server_is_told_before_the_file_is_read(lone_pspctl: Pspctl, source: 
     result = lone_pspctl("seed", original, "--server", "127.0.0.1:1")
     assert result.exit_code == 5
     assert source.asked == {}
+
+
+class TestWhatIsNotDeleted:
+    """An original is deleted only if all copies are fresh and none of them is the original itself."""
+
+    @pytest.mark.usefixtures("completing")
+    def test_if_the_network_had_the_file_before(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+        source.file = file(held=(8, 8))
+        source.fake.files = [source.file]
+        result = pspctl("seed", original, "--delete-source")
+        assert result.exit_code == 4
+        assert "big.iso was in the network before" in result.stderr
+        assert original.exists()
+
+    def test_if_a_client_was_lost_on_the_way(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+        source.file = file(held=(8, 8))
+        result = pspctl("seed", original, "--clients", 3, "--delete-source")
+        assert result.exit_code == 4
+        assert "1 of 3 clients left before having it" in result.stderr
+        assert "was not deleted: not every client that was waited for has it" in result.stderr
+        assert original.exists()
+
+    def test_a_link(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+        link = original.with_name("link")
+        link.symlink_to(original)
+        assert pspctl("seed", link, "--delete-source").exit_code == 2
+        assert link.is_symlink()
+        assert source.asked == {}
+
+    def test_a_client_s_own_copy(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+        (original.parent / ".psp").mkdir()
+        result = pspctl("seed", original, "--delete-source")
+        assert result.exit_code == 2
+        assert "would delete a client's own copy" in result.stderr
+        assert original.exists()
+        assert source.asked == {}
+
+
+def test_who_was_lost_on_the_way_is_told_of(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    source.file = file(held=(8, 8))
+    result = pspctl("seed", original, "--clients", 3, "--wait")
+    assert result.exit_code == 0
+    assert result.stderr.endswith("pspctl: 1 of 3 clients left before having it\n")
