@@ -294,6 +294,9 @@ class Relay:
             self._untried_lines = len(self._blocked)
         passed = 0
         for file in list(islice(self._blocked, self._untried_lines)):
+            if not self._cache_has_room:  # the next room is for the files whose turn it was not
+                self._untried_lines = 0
+                break
             self._untried_lines -= 1
             passed += self._serve_line(file)
             if file in self._blocked:

@@ -42,7 +42,7 @@ from pspd.core.storage import Held
 from pspd.core.terms import Terms
 from pspd.daemon.launcher import Launcher
 from pspd.daemon.ledger import Ledger
-from pspd.errors import NotFound, WrongState
+from pspd.errors import NotFound, SessionUnknown, WrongState
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.server import ServerPlane
@@ -209,7 +209,7 @@ class NetworkDaemon:
                         catalogue.file_declined(session, file_id, reason, now_ns())
                     case ReportMilestone(file_id, milestone, share_chunk_count):
                         catalogue.milestone_reached(session, file_id, milestone, now_ns(), share_chunk_count)
-            except NotFound as error:
+            except (NotFound, SessionUnknown) as error:
                 log.debug("a report was passed over: %s", error)
             except Exception:  # a fault with one file is not to cost the others theirs
                 log.exception("a report could not be noted")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from pspd.core.manifest import FileId
-from pspd.errors import PspError, SessionUnknown, TimedOut, Unreachable
+from pspd.errors import BadArgument, PspError, SessionUnknown
 from pspd.rpc.client import MemberClient
 from pspd.rpc.translate import Report
 
@@ -64,16 +64,15 @@ class Reports:
                 continue
             try:
                 await self._client.report(session, self._being_said)
-            except (TimedOut, Unreachable) as error:
+            except SessionUnknown:
+                raise
+            except BadArgument as error:  # it would be refused again, and keep what comes later from being heard
+                log.error("%s: a report was refused: %s", self._name, error)
+            except PspError as error:
                 log.info("%s: a report failed, and will be repeated: %s", self._name, error)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, AGAIN_SECONDS_MAX)
                 self._news.set()
-            except SessionUnknown:
-                raise
-            except PspError as error:  # the same would be refused again, and keep what comes later from being heard
-                log.error("%s: a report was refused: %s", self._name, error)
-                self._being_said.clear()
-            else:
-                delay = AGAIN_SECONDS_MIN
-                self._being_said.clear()
+                continue
+            delay = AGAIN_SECONDS_MIN
+            self._being_said.clear()

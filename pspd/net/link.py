@@ -373,7 +373,7 @@ class Link:
 
     def _check_progress(self, received_count: int) -> None:
         self._silence = None
-        if self._received_count == received_count:
+        if self._received_count == received_count and not self._turns.puts_off(self._on_readable):
             self.close()
         elif self._bytes_are_due:
             self._expect_bytes()

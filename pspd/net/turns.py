@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from pspd.net.driver import now_ns
 
@@ -30,9 +30,11 @@ class Turns:
     def of_running_loop() -> Turns:
         """The turns that all sockets of this event loop share."""
         loop = asyncio.get_running_loop()
-        turns = _TURNS.get(loop)
+        known = _TURNS.get(loop)
+        turns = known() if known is not None else None
         if turns is None:
-            turns = _TURNS[loop] = Turns()
+            turns = Turns()
+            _TURNS[loop] = ref(turns)
         return turns
 
     def has_time_for(self, wakeup: Callable[[], None]) -> bool:
@@ -46,6 +48,10 @@ class Turns:
             return False
         return True
 
+    def puts_off(self, wakeup: Callable[[], None]) -> bool:
+        """Whether a socket waits for the next turn: what has come for it is not read yet."""
+        return wakeup in self._put_off
+
     def _begin_next(self) -> None:
         self._ends_at = 0
         while self._put_off and (self._ends_at == 0 or now_ns() < self._ends_at):
@@ -57,4 +63,5 @@ class Turns:
                 log.exception("a socket could not be seen to")
 
 
-_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
+_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, ref[Turns]] = WeakKeyDictionary()
+"""By loop, kept by its sockets alone: they know their loop, which would never go if it were kept here."""

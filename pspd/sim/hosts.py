@@ -71,6 +71,8 @@ class Client:
         deaf: the server's datagrams do not reach it.
         takes_deliveries: whether it reads what is delivered.
         stopped_until: its process stands still until then; its kernel takes what comes.
+        full_until: its disk has no room until then.
+        ended_by_disk: its process ended for want of room, and nobody has started it since.
     """
 
     def __init__(self, name: str, access: Access, store: Storage, random: Random, *, source: bool = False) -> None:
@@ -91,6 +93,8 @@ class Client:
         self.deaf = False
         self.takes_deliveries = True
         self.stopped_until = 0
+        self.full_until = 0
+        self.ended_by_disk = False
         self.link = Link()
         self.original: tuple[Manifest, bytes] | None = None
         self.forge: Forge | None = None

@@ -237,12 +237,16 @@ class Scenario:
         """A client has no room; if it writes, it ends, and it is started again when there is room."""
         if isinstance(client.store, MemoryStore):
             client.store.full = True
+            client.full_until = max(client.full_until, self.world.now + duration_ns)
             self.world.clock.after(duration_ns, self._free_disk, client)
 
     def _free_disk(self, client: Client) -> None:
+        if client.full_until > self.world.now:
+            return
         if isinstance(client.store, MemoryStore):
             client.store.full = False
-        self._restart(client)
+        if client.ended_by_disk:
+            self._restart(client)
 
     def _alter(self, client: Client, duration_ns: int) -> None:
         """Somebody changes bytes of a file that a client has not finished."""
@@ -327,7 +331,9 @@ class Scenario:
         for client in self.world.clients.values():
             self._undo_all(client)
             self.world.mend(client)
-            self._free_disk(client)
+            if isinstance(client.store, MemoryStore):
+                client.store.full = False
+            self._restart(client)
 
     def _finish(self) -> None:
         for _ in range(REPAIRS_MAX + 1):

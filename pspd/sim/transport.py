@@ -162,7 +162,8 @@ class Transport:
             try:
                 written = client.store.write(frame.file_id, frame.start, frame.stop, memoryview(data))
             except StorageError:
-                self._world.crash(client)  # its supervisor starts it again; in vain, while there is no room
+                self._world.crash(client)
+                client.ended_by_disk = True
                 return
             client.machine.delivery_stored(frame, written, self._world.now)
         self._world.touch(client)

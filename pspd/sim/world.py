@@ -143,6 +143,7 @@ class World:
     def start(self, client: Client) -> None:
         """The client's process starts, and tries to join."""
         client.alive = True
+        client.ended_by_disk = False
         self._join(client, client.life)
         self.touch(client)
 

@@ -143,6 +143,19 @@ class TestFetching:
         bench.ask(b, file, (0, 1))
         assert hearers(bench) == ["a", "b"]
 
+    def test_what_a_client_may_expect_is_what_is_being_fetched_at_any_time(self) -> None:
+        bench = Bench()
+        a, _ = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 12)
+        bench.ask(a, file, (6, 8), (10, 12))
+        interest = a.interests[file.file_id]
+        fetching = bench.machine._relay._fetching
+        assert interest.expected_chunks == 4
+        fetching._give_up(next(iter(file.fetches)))
+        assert interest.expected_chunks == 2
+        fetching._give_up(next(iter(file.fetches)))
+        assert interest.expected_chunks == 0
+
     def test_a_request_for_what_is_being_fetched_joins_and_a_cached_one_is_a_hit(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")

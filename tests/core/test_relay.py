@@ -254,6 +254,27 @@ class TestLine:
             machine_relay.serve()
         assert last.fetches, "each input goes on where the one before has ended"
 
+    def test_files_take_turns_where_room_in_the_cache_is_scarce(self) -> None:
+        bench = Bench(cache_chunks=16)
+        waiting = [bench.join(name) for name in "abcdefg"]
+        files = [bench.exchange(f"f{index}", 140) for index in range(3)]
+        relay = bench.machine._relay
+        cache, fetching = relay._cache, relay._fetching
+        assert cache.reserve(b"other", 0, 16)
+        for file in files:
+            for part in ((0, 8), (8, 16)):
+                bench.ask(waiting.pop(), file, part)
+        fetched = []
+        for _ in range(6):
+            cache.release(b"other", 0, 8)
+            relay.serve_soon(bench.now)
+            relay.serve()
+            ((name, fetch),) = [(file.manifest.name, fetch) for file in files for fetch in file.fetches]
+            fetched.append(name)
+            fetching._give_up(fetch)
+            assert cache.reserve(b"other", 0, 8)
+        assert fetched == ["f0", "f1", "f2"] * 2
+
     def test_is_served_when_a_holder_can_be_sent_to_at_last(self) -> None:
         bench = Bench()
         a, source = bench.join("a"), bench.join("source", source=True, reachable=False)

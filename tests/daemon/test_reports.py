@@ -55,10 +55,13 @@ async def test_what_comes_up_during_a_call_goes_with_the_next_one() -> None:
     telling.cancel()
 
 
+@pytest.mark.parametrize("error", [TimedOut("too slow"), PspError("the server said: CANCELLED")], ids=repr)
 @on_loop
-async def test_what_was_not_heard_is_said_again_and_before_what_came_later(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_not_heard_is_said_again_and_before_what_came_later(
+    monkeypatch: pytest.MonkeyPatch, error: PspError
+) -> None:
     monkeypatch.setattr(reports_module, "AGAIN_SECONDS_MIN", 0.001)
-    server = Server(TimedOut("too slow"), TimedOut("too slow"))
+    server = Server(error, error)
     reports = told_to(server)
     reports.add(FIRST)
     telling = asyncio.ensure_future(reports.tell(SESSION))

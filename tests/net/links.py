@@ -8,10 +8,12 @@ import socket
 import termios
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
 
 from pspd.core.wire import Frame, Kind, WireError
-from pspd.net.link import Link
+from pspd.net.link import SILENT_SECONDS_MAX, Link
 from tests.support.loops import until
 
 SESSION = 7
@@ -186,3 +188,58 @@ class Ends:
         await until(
             f"{count} times {what!r}, not {self.recorder.events}", lambda: self.recorder.events.count(what) >= count
         )
+
+
+class Alarm:
+    """One call that was asked for later."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self.ring = ring
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class HeldClock:
+    """Stands for the event loop of a link: keeps its alarms until the test lets their time come."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._alarms: list[Alarm] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def call_later(self, delay: float, callback: Callable[..., None], *args: object) -> Alarm:
+        assert delay == SILENT_SECONDS_MAX
+        self._alarms.append(Alarm(lambda: callback(*args)))
+        return self._alarms[-1]
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether an alarm is set."""
+        return any(not alarm.cancelled for alarm in self._alarms)
+
+    def pass_by(self) -> None:
+        """So much time passes as a link may be silent for."""
+        due, self._alarms = self._alarms, []
+        for alarm in due:
+            if not alarm.cancelled:
+                alarm.ring()
+
+
+def clocked(
+    monkeypatch: pytest.MonkeyPatch, recorder: Recorder | None = None, *, kept: bool = True
+) -> tuple[Ends, HeldClock]:
+    """Both ends of a connection, and the clock that the link among them goes by."""
+    clock = HeldClock()
+    with monkeypatch.context() as patch:
+        patch.setattr("pspd.net.link.asyncio.get_running_loop", lambda: clock)
+        return Ends(recorder, kept=kept), clock
+
+
+async def say(ends: Ends, data: bytes) -> None:
+    """Sends something to the link; returns when it has been taken in."""
+    await ends.far.send(data)
+    await ends.everything_read()

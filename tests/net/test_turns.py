@@ -9,9 +9,12 @@ import weakref
 
 import pytest
 
+from pspd.core.wire import encode_frame
 from pspd.net import turns as turns_module
 from pspd.net.datagrams import DatagramSocket
+from pspd.net.link import Link
 from pspd.net.turns import Turns
+from tests.net.links import Recorder, clocked, delivery, say
 from tests.support.loops import on_loop, until
 
 pytestmark = pytest.mark.usefixtures("each_loop")
@@ -118,12 +121,55 @@ async def test_who_is_closed_meanwhile_is_not_read() -> None:
 
     def hear(data: bytes, _: object) -> None:
         heard.append(data)
-        asyncio.get_running_loop().call_soon(datagrams.close)
+        datagrams.close()
 
     datagrams = DatagramSocket(receiver, hear)
     await until("the first is heard", lambda: bool(heard))
     for _ in range(5):
         await asyncio.sleep(0)
-    assert heard[0] == b"1"
-    assert len(heard) <= 2
+    assert heard == [b"1"]
     sender.close()
+
+
+def end_turn(turns: Turns) -> None:
+    """Whoever asks from now on, until the loop goes on, is put off."""
+    assert turns.has_time_for(lambda: None)
+    assert not turns.has_time_for(lambda: None)
+
+
+@pytest.mark.parametrize("far_end", ["takes it", "refuses it"])
+@pytest.mark.usefixtures("no_time")
+@on_loop
+async def test_a_link_that_is_closed_while_it_is_put_off_is_left_alone(
+    far_end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        if far_end == "refuses it":
+            listener.close()
+        recorder = Recorder()
+        link = Link.dial(("127.0.0.1", 1) if far_end == "refuses it" else listener.getsockname(), recorder, kept=True)
+        end_turn(Turns.of_running_loop())
+        link._on_readable()
+        link._on_writable()
+        link.close()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert recorder.events == ["closed"]
+        assert "could not be seen to" not in caplog.text
+
+
+@on_loop
+async def test_a_link_is_not_silent_as_long_as_it_is_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends, clock = clocked(monkeypatch)
+    async with ends:
+        await say(ends, encode_frame(delivery(4)) + b"da")
+        clock.pass_by()
+        await asyncio.sleep(0)  # the turn in which that was read is over
+        monkeypatch.setattr(turns_module, "TURN_NS", 0)
+        ends.far.stream.sendall(b"ta")
+        end_turn(ends.link._turns)
+        ends.link._on_readable()
+        clock.pass_by()
+        assert not ends.link.closed
+        await ends.told("received")
+        assert ends.recorder.payloads == [b"data"]
