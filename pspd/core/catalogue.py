@@ -329,6 +329,7 @@ class Catalogue:
         member, file = self._member_of(session), self._file_of(file_id)
         file.declined[member.name] = reason[:REFUSAL_CHARACTERS_MAX]
         file.lack(member.name, [(0, file.manifest.chunk_count)])
+        file.complete.discard(member.name)
         self._emit(FileDeclined(file.file_id, file.manifest.name, member.name, reason))
         self._assign_again(file)
         self.review(file, now)

@@ -110,6 +110,7 @@ def _open(
         faults=faults,
         on_finished=_flusher(store, plan.name),
         unpacking_of=store.unpacking_of,
+        touched=store.touched,
     )
 
 

@@ -36,6 +36,7 @@ from pspd.net.faults import Faults
 from pspd.rpc.client import MemberClient, Session
 from pspd.rpc.translate import Declined
 from pspd.store.digests import blake3_digest
+from pspd.store.disk import Touched
 
 REJOIN_SECONDS_MIN = 0.1
 REJOIN_SECONDS_MAX = 2.0
@@ -45,6 +46,9 @@ REFUSED_SECONDS_MIN = 5.0
 REFUSED_SECONDS_MAX = 300.0
 """After so long a client tries again to take a file that it could not take, as somebody may have made room: later and
 later, for to look at a large file that is in the way takes time."""
+
+LOOK_SECONDS = 5.0
+"""How often a client looks whether its finished files are still there, and still what they were."""
 
 _UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -74,6 +78,7 @@ class MemberDaemon:
         source: it holds a file whole and wants none.
         on_finished: told of each file that has become visible.
         unpacking_of: gives what is to be done, in a thread, before a verified file is finished; None for nothing.
+        touched: tells with which finished files somebody has meddled.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class MemberDaemon:
         faults: Faults | None = None,
         on_finished: Callable[[FileId], None] = lambda _: None,
         unpacking_of: Callable[[FileId], Callable[[], None] | None] = lambda _: None,
+        touched: Callable[[], Touched] = lambda: Touched({}, []),
     ) -> None:
         self.name = name
         self.session = 0
@@ -99,6 +105,8 @@ class MemberDaemon:
         self._source = source
         self._on_finished = on_finished
         self._unpacking_of = unpacking_of
+        self._touched = touched
+        self._gone: dict[FileId, str] = {}  # what somebody has removed here, and how we say so
         self._unpacking: dict[FileId, asyncio.Task[None]] = {}
         self._removed: set[FileId] = set()  # while they were unpacked
         self._leaving = False
@@ -205,6 +213,7 @@ class MemberDaemon:
                 self._reports.tell(session.session),
                 self._take_refused(),
                 self._end_on_suspicion(),
+                self._look_after_finished(),
                 asyncio.shield(self._failure),
             )
         finally:
@@ -214,6 +223,8 @@ class MemberDaemon:
         async with contextlib.aclosing(self.client.attend(session.session)) as events:
             async for event in events:
                 match event:
+                    case Assign(_, manifest) if manifest.file_id in self._gone:
+                        self._decline(manifest.file_id, self._gone[manifest.file_id])
                     case Assign(_, manifest, shares, started):
                         self._refused.pop(manifest.file_id, None)
                         self._reports.forget(manifest.file_id)
@@ -261,6 +272,7 @@ class MemberDaemon:
     def _remove(self, file_id: FileId) -> None:
         """A file is no longer in the network. What is unfinished of it goes, and is no loss: others drop it too."""
         self._refused.pop(file_id, None)
+        self._gone.pop(file_id, None)
         self._reports.forget(file_id)
         self.machine.file_dropped(file_id)
         self._discard(file_id)
@@ -284,6 +296,25 @@ class MemberDaemon:
     async def _end_on_suspicion(self) -> None:
         await self._suspicion.wait()
         raise Suspected("a file is not what it was: it is verified anew")
+
+    async def _look_after_finished(self) -> None:
+        """Looks whether finished files are still what they were: others count on them."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            removed, changed = self._touched()
+            for file_id, path in removed.items():
+                self._give_up(file_id, f"{path} was removed: it is fetched again when the client is started anew")
+            for file_id in changed:
+                self._suspect(file_id)
+
+    def _give_up(self, file_id: FileId, reason: str) -> None:
+        """What somebody has removed is not brought back under their hands."""
+        log.warning("%s: %s", self.name, reason)
+        self._gone[file_id] = reason
+        self._reports.forget(file_id)
+        self.machine.file_dropped(file_id)
+        self._discard(file_id)
+        self._decline(file_id, reason)
 
     async def _verify_suspects(self) -> None:
         """Verifies what is suspected: the next session then begins with the truth of what is held."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from pspd.core.manifest import STORE_FOLDER, Digest, FileId, Manifest
 from pspd.core.ranges import RangeSet
@@ -36,6 +37,18 @@ from pspd.store.open_files import OpenFiles
 from pspd.store.records import ON_DISK, UNVERIFIED, Mark, Records
 from pspd.store.stored_files import Place, StoredFile, StoredFiles
 from pspd.store.unpacking import flush_tree
+
+
+class Touched(NamedTuple):
+    """What somebody has done to finished files.
+
+    Attributes:
+        removed: where they were, by file.
+        changed: what bears their name may have other bytes; to be verified.
+    """
+
+    removed: dict[FileId, Path]
+    changed: list[FileId]
 
 
 class DiskStore:
@@ -237,6 +250,18 @@ class DiskStore:
         verified = self._stored.finished(manifest, mark)
         if verified is not None:
             self._files[file_id] = verified
+
+    def touched(self) -> Touched:
+        """Finished files with which somebody has meddled, as their names and times tell: nothing is opened or read."""
+        visible = {file_id: file for file_id, file in self._files.items() if file.place is Place.VISIBLE}
+        paths = {file_id: self._folders.visible(file.intake.manifest) for file_id, file in visible.items()}
+        removed = {file_id: path for file_id, path in paths.items() if not os.path.lexists(path)}
+        changed = [
+            file_id
+            for file_id, file in visible.items()
+            if file_id not in removed and not self._stored.looks_as_finished(file)
+        ]
+        return Touched(removed, changed)
 
     def unpacking_of(self, file_id: FileId) -> Callable[[], None] | None:
         """What unpacks a folder of which all is verified, so that :meth:`finish` need not; for any thread.

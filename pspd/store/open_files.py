@@ -6,6 +6,7 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
+from pspd.store.folder import plain_state
 from pspd.store.messages import failed
 
 OPEN_FILES_MAX = 128
@@ -100,6 +101,12 @@ class FileBytes:
             return os.path.samestat(os.lstat(self.path), os.fstat(self.fd)) and not self.altered
         except OSError:
             return False
+
+    @property
+    def looks_as_seen(self) -> bool:
+        """Whether what bears the file's name looks as it did at :meth:`see`; told without opening it."""
+        state = plain_state(self.path)
+        return state is not None and self._seen in (None, (state.st_size, state.st_mtime_ns))
 
     def see(self) -> None:
         """The file's bytes, as they are now, are known."""

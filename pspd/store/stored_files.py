@@ -300,6 +300,11 @@ class StoredFiles:
         manifest = file.intake.manifest
         return self._folders.is_replaced(manifest) if manifest.is_folder else file.saved.is_as_seen
 
+    def looks_as_finished(self, file: StoredFile) -> bool:
+        """Whether nobody seems to have changed a finished file, or put something in its place."""
+        manifest = file.intake.manifest
+        return file.saved.looks_as_seen and not (manifest.is_folder and self._folders.is_replaced(manifest))
+
     def finished_path(self, manifest: Manifest) -> Path:
         """Where the bytes are that are sent to others, once it is finished."""
         return self._folders.archive(manifest) if manifest.is_folder else self._folders.visible(manifest)

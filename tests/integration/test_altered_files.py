@@ -125,3 +125,20 @@ def test_the_last_holder_of_what_was_garbled_is_mended_by_seeding_again(
     # What the other one's user has there now is not overwritten: it is not a copy, and the command says so.
     network.ctl("seed", distributed, "--wait", code=4)
     network.await_copies(distributed, ["late"])
+
+
+def test_a_copy_that_is_changed_or_removed_while_its_client_runs_counts_no_more(
+    network: Network, distributed: Path
+) -> None:
+    assert "safe: " in network.ctl("status", distributed.name).stdout
+    altered, removed = (network.copy(name, distributed.name) for name in "ab")
+    garble(altered, 100 * CHUNK_BYTES)
+    network.until("one refuses it", lambda: "another file named" in refusal(network, "a"))
+    removed.unlink()
+    network.until("the other has removed it", lambda: f"{removed} was removed" in refusal(network, "b"))
+    network.until("nobody has all of it", lambda: network.file(distributed.name)["state"] == "stalled")
+    assert not removed.exists()
+    network.client("late")
+    network.ctl("seed", distributed, "--wait", code=4)
+    network.await_copies(distributed, ["late"])
+    assert not removed.exists()

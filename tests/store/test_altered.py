@@ -13,7 +13,7 @@ from pspd.core.ranges import RangeSet
 from pspd.core.storage import Held
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
-from pspd.store.disk import DiskStore
+from pspd.store.disk import DiskStore, Touched
 from tests.store.stores import DiskBench, Sample, alter_byte, error_of
 
 PUT_BACK = 0
@@ -25,6 +25,30 @@ def cut_short(path: Path, size_bytes: int) -> None:
     changed_at_ns = path.stat().st_mtime_ns
     os.truncate(path, size_bytes)
     os.utime(path, ns=(changed_at_ns, changed_at_ns + 1_000_000_000))
+
+
+def alter(path: Path) -> None:
+    """Changes a byte of a file."""
+    alter_byte(path, 2048)
+
+
+def longer(path: Path) -> None:
+    """Adds to a file."""
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def replaced(path: Path) -> None:
+    """Puts another file in the place of one."""
+    other = path.with_suffix(".other")
+    other.write_bytes(b"other")
+    other.rename(path)
+
+
+def linked(path: Path) -> None:
+    """Puts a link in a file's place."""
+    path.unlink()
+    path.symlink_to("/dev/zero")
 
 
 @pytest.fixture
@@ -213,6 +237,42 @@ class TestAFinishedFile:
         assert disk.store.known() == {}
         disk.receive(sample)
         assert disk.visible() == {"a.bin": sample.data}
+
+    def test_that_is_what_it_was_is_not_touched(self, disk: DiskBench, sample: Sample, shown: Path) -> None:
+        assert disk.store.touched() == Touched({}, [])
+        disk.restart()
+        assert disk.store.touched() == Touched({}, [])
+
+    def test_is_looked_at_without_being_opened(
+        self, disk: DiskBench, sample: Sample, shown: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        alter_byte(shown, 2048)
+        for call in ("open", "pread"):
+            monkeypatch.setattr(os, call, error_of(errno.EIO))
+        assert disk.store.touched().changed == [sample.file_id]
+
+    @pytest.mark.parametrize("meddle", [alter, longer, replaced, linked])
+    def test_that_was_changed_is_seen_to_be(
+        self, disk: DiskBench, sample: Sample, shown: Path, meddle: Callable[[Path], None]
+    ) -> None:
+        meddle(shown)
+        assert disk.store.touched() == Touched({}, [sample.file_id])
+        disk.store.verify(sample.file_id)
+        assert not any(held.complete for held in disk.store.known().values())
+        assert disk.store.touched() == Touched({}, []), "it is known by now"
+
+    def test_that_was_only_touched_is_verified_once(self, disk: DiskBench, sample: Sample, shown: Path) -> None:
+        shown.touch()
+        assert disk.store.touched() == Touched({}, [sample.file_id])
+        disk.store.verify(sample.file_id)
+        assert disk.store.known()[sample.file_id].complete
+        assert disk.store.touched() == Touched({}, [])
+
+    def test_that_was_removed_is_seen_to_be(self, disk: DiskBench, sample: Sample, shown: Path) -> None:
+        shown.unlink()
+        assert disk.store.touched() == Touched({sample.file_id: shown}, [])
+        disk.store.discard(sample.file_id)
+        assert disk.store.touched() == Touched({}, [])
 
     def test_that_could_not_be_verified_is_not_trusted_after_a_restart(
         self, disk: DiskBench, sample: Sample, shown: Path, monkeypatch: pytest.MonkeyPatch

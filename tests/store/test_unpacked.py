@@ -17,7 +17,7 @@ import pspd.store.stored_files
 from pspd.core.storage import Held
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
-from pspd.store.disk import DiskStore
+from pspd.store.disk import DiskStore, Touched
 from pspd.store.unpacking import remove_tree
 from tests.store.stores import DiskBench, FolderSample, Sample, alter_byte, error_of, filled_folder, seen_in
 
@@ -64,6 +64,30 @@ def test_what_is_done_to_it_later_is_its_users_business(disk: DiskBench) -> None
     disk.store.verify(FOLDER.file_id)
     assert disk.store.known() == {FOLDER.file_id: Held(FOLDER.all, complete=True)}
     assert seen_in(disk.folder / "folder") == before
+
+
+def test_what_is_done_to_it_is_not_seen_as_meddling(disk: DiskBench) -> None:
+    disk.receive(FOLDER)
+    (disk.folder / "folder" / "run.sh").unlink()
+    (disk.folder / "folder").touch()
+    assert disk.store.touched() == Touched({}, [])
+
+
+def test_that_somebody_removed_it_or_put_something_in_its_place_is_seen(disk: DiskBench) -> None:
+    disk.receive(FOLDER)
+    shutil.rmtree(disk.folder / "folder")
+    assert disk.store.touched() == Touched({FOLDER.file_id: disk.folder / "folder"}, [])
+    disk.put("folder", b"mine")
+    assert disk.store.touched() == Touched({}, [FOLDER.file_id])
+
+
+def test_that_its_archive_was_altered_is_seen(disk: DiskBench) -> None:
+    disk.receive(FOLDER)
+    alter_byte(disk.path(FOLDER, "tar"), 5000)
+    assert disk.store.touched() == Touched({}, [FOLDER.file_id])
+    disk.store.verify(FOLDER.file_id)
+    assert not disk.store.known()[FOLDER.file_id].complete
+    assert disk.store.touched() == Touched({}, [])
 
 
 def test_a_file_in_its_place_is_left_alone(disk: DiskBench) -> None:
