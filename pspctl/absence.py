@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
@@ -12,6 +14,8 @@ from pspd.errors import PspError, TimedOut, Unreachable
 RETURN_SECONDS = 60.0
 """How long a server may be away: to start it again takes seconds, and a machine that is booted about a minute."""
 LOOK_SECONDS = 0.5
+
+T = TypeVar("T")
 
 
 class Absence:
@@ -74,6 +78,21 @@ class Absence:
         self.require_bearable()
         time.sleep(self._deadline.within(LOOK_SECONDS))
         api.reopen()
+
+    def through(self, api: ServerApi, call: Callable[[], T]) -> T:
+        """The answer of a call, however often the server is lost before it comes.
+
+        Raises:
+            PspError: as the call, and as `bear`.
+        """
+        while True:
+            try:
+                answer = call()
+            except (Unreachable, TimedOut) as error:
+                self.bear(api, error)
+            else:
+                self.end()
+                return answer
 
     def _text(self, waited: Deadline) -> str:
         lost = f"the server at {self._address} was lost, and has not come back for {waited.text}"

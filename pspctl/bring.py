@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pspctl.absence import Absence
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
 from pspctl.follow import require_all_took, until_complete
@@ -38,12 +39,13 @@ def bring(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_sour
             raise KeyboardInterrupt(left) from interrupt
         if file_id in known:
             _tell_known(plan, known[file_id], progress)
+        absence = Absence(api.address, deadline, progress, was_there=True)
         if plan.terms.stays:
             view = until_complete(api, file_id, deadline, progress, was_there=True)
         else:
-            view = file_view(api.status(file_id).files[0])
+            view = file_view(absence.through(api, lambda: api.status(file_id)).files[0])
             progress.exchange(view)
-        cache = api.cache()
+        cache = absence.through(api, api.cache)
     lost_count = 0 if file_id in known else _lost_count(plan, view)
     if lost_count:
         progress.note(f"{lost_count} of {count_text(plan.client_count, 'client')} left before having it")

@@ -153,17 +153,17 @@ def seed_text(view: SeedView) -> Text:
     name, size = shown_name(file), size_text(file["size_bytes"])
     short_id = file["file_id"][:SHORT_ID_DIGITS]
     if file["state"] != "complete":
+        took = f" in {duration_text(seconds['seeding'])}" if seconds["seeding"] else ""
         return Text(
             f"{name} ({size}, {short_id}) was seeded to {count_text(file['client_count'], 'client')}"
-            f"{declined_text(file)} in {duration_text(seconds['seeding'])}; it is now {file_state_text(file)}"
+            f"{declined_text(file)}{took}; it is now {file_state_text(file)}"
         )
     bytes_per_second = _exchange_rate(file)
     rate = f" at {rate_text(bytes_per_second)}" if bytes_per_second else ""
     counts = f"{_complete_counts(file)}{declined_text(file)}"
-    return Text(
-        f"{name} ({size}, {short_id}) is complete on {counts}: seeded in {duration_text(seconds['seeding'])},"
-        f" exchanged in {duration_text(seconds['exchange'])}{rate}"
-    )
+    parts = [("seeded", seconds["seeding"], ""), ("exchanged", seconds["exchange"], rate)]
+    took = ", ".join(f"{what} in {duration_text(length)}{at}" for what, length, at in parts if length)
+    return Text(f"{name} ({size}, {short_id}) is complete on {counts}{took and f': {took}'}")
 
 
 def _exchange_rate(file: FileView) -> float | None:

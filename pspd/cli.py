@@ -201,6 +201,8 @@ def client(
     plans = plan_clients(socket.gethostname() if name is None else name, folder, count, first_index)
     parsed = Faults.parse(faults) if faults else None
     keeping = Keeping(None if max_bytes is None else parse_size(max_bytes), verify)
+    if keeping.max_bytes == 0:
+        raise BadArgument("--max-bytes 0 takes no file at all: give more")
     _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, parsed, keeping))
 
 

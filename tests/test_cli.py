@@ -139,6 +139,11 @@ class TestDefaults:
         assert pspd("client", "--max-bytes", "2MiB", "--verify") == (0, "")
         assert runs.given[0][5] == Keeping(2 << 20, verifies=True)
 
+    def test_a_client_that_may_take_nothing_is_a_mistake(self, pspd: Pspd, runs: Runs) -> None:
+        code, told = pspd("client", "--max-bytes", "0KiB")
+        assert (code, told) == (2, "pspd client: error: --max-bytes 0 takes no file at all: give more\n")
+        assert not runs.given
+
     def test_a_client_is_named_after_its_host(self, pspd: Pspd, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("socket.gethostname", lambda: "this-host")
         pspd("client", "--count", 2, "--first-index", 3, "--faults", "loss=0.5,seed=1")

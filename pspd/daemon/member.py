@@ -67,6 +67,22 @@ class Stopped(Exception):
     """The member was asked to stop."""
 
 
+class _Refused:
+    """A file that could not be taken, whether its exchange has started, and when it is tried again."""
+
+    __slots__ = ("delay", "manifest", "started", "try_at")
+
+    def __init__(self, manifest: Manifest, started: bool, now: float) -> None:
+        self.manifest = manifest
+        self.started = started
+        self.delay = REFUSED_SECONDS_MIN
+        self.try_at = now + self.delay
+
+    def put_off(self, now: float) -> None:
+        self.delay = min(2 * self.delay, REFUSED_SECONDS_MAX)
+        self.try_at = now + self.delay
+
+
 class MemberDaemon:
     """A client or a source of the network.
 
@@ -111,7 +127,7 @@ class MemberDaemon:
         self._removed: set[FileId] = set()  # while they were unpacked
         self._leaving = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._refused: dict[FileId, tuple[Manifest, bool]] = {}  # and whether its exchange has started
+        self._refused: dict[FileId, _Refused] = {}
         self._suspects: dict[FileId, None] = {}
         self._suspicion = asyncio.Event()
         self.plane = ClientPlane(self.machine, storage, self._on_effect, self._suspect, self._fail, faults)
@@ -232,11 +248,12 @@ class MemberDaemon:
                             self.plane.assign(manifest, shares, started)
                         except StorageError as error:
                             log.error("%s: cannot take %s: %s", self.name, manifest.name, error)
-                            self._refused[manifest.file_id] = (manifest, started)
+                            now = asyncio.get_running_loop().time()
+                            self._refused[manifest.file_id] = _Refused(manifest, started, now)
                             self._decline(manifest.file_id, str(error))
                     case StartExchange(_, file_id):
                         if file_id in self._refused:
-                            self._refused[file_id] = (self._refused[file_id][0], True)
+                            self._refused[file_id].started = True
                         self.machine.exchange_started(file_id, now_ns())
                         self.plane.pump()
                     case FileSuspected(_, file_id):
@@ -251,15 +268,17 @@ class MemberDaemon:
 
     async def _take_refused(self) -> None:
         """Tries again what could not be taken; the share of it that was declined is others' by now."""
-        delay = REFUSED_SECONDS_MIN
         while True:
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, REFUSED_SECONDS_MAX) if self._refused else REFUSED_SECONDS_MIN
-            for file_id, (manifest, started) in list(self._refused.items()):
+            await asyncio.sleep(REFUSED_SECONDS_MIN / 2)
+            now = asyncio.get_running_loop().time()
+            for file_id, refused in list(self._refused.items()):
+                if refused.try_at > now:
+                    continue
+                refused.put_off(now)
                 with contextlib.suppress(StorageError):
-                    self.plane.assign(manifest, (), started)
+                    self.plane.assign(refused.manifest, (), refused.started)
                     self._refused.pop(file_id, None)
-                    log.info("%s: takes %s after all", self.name, manifest.name)
+                    log.info("%s: takes %s after all", self.name, refused.manifest.name)
 
     async def _renew(self, session: Session) -> None:
         while True:

@@ -156,7 +156,7 @@ class _Seeding:
             raise StorageError(f"{error}, after `pspctl rm --force {file}`: clients hold part of what it was") from None
 
     async def _run(self) -> None:
-        session = await self._member.join()
+        session = await self._join_again(0.0)  # it was there before the file was read
         while True:
             self._terms = replace(self._terms, stays=self._terms.stays and not session.parameters.all_holders_answer)
             try:
@@ -169,13 +169,16 @@ class _Seeding:
                     return
                 if not isinstance(ended, Suspected):
                     self._on_progress(SeedProgress("reconnecting"))
-            session = await self._join_again()
+            session = await self._join_again(REJOIN_SECONDS)
 
-    async def _join_again(self) -> Session:
+    async def _join_again(self, delay: float) -> Session:
         while True:
-            await asyncio.sleep(REJOIN_SECONDS)
-            with contextlib.suppress(Unreachable, TimedOut):
+            await asyncio.sleep(delay)
+            try:
                 return await self._member.join()
+            except (Unreachable, TimedOut):
+                self._on_progress(SeedProgress("reconnecting"))
+            delay = REJOIN_SECONDS
 
     async def _work(self) -> None:
         """Announces, divides, and watches until the file no longer needs its source."""

@@ -63,7 +63,7 @@ def error_of(error: grpc.aio.AioRpcError, server: str) -> PspError:
     if isinstance(reason, str) and reason in Reason.__members__:
         return error_classes()[Reason(reason)](details)
     match error.code():
-        case grpc.StatusCode.UNAVAILABLE:
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:  # by a server that ends
             hint = "start one with `pspd server` or name another with --server"
             return Unreachable(f"no server answers at {server}: {hint}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -70,6 +70,16 @@ class PlainOriginal:
         if not stat.S_ISREG(self._opened.st_mode):
             os.close(self._fd)
             raise BadArgument(f"cannot seed {path}: it is not a plain file: give one")
+        if self._opened.st_size == 0 and self._has_more_than_it_says():
+            self.close()
+            raise BadArgument(f"cannot seed {path}: its size is not known beforehand: give a copy of it")
+
+    def _has_more_than_it_says(self) -> bool:
+        """Whether it is one of the kernel's, as in ``/proc``, which are made as they are read."""
+        try:
+            return bool(os.pread(self._fd, 1, 0))
+        except OSError:
+            return False
 
     @property
     def size_bytes(self) -> int:

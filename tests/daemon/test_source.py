@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,8 @@ from pspd.core.manifest import Manifest
 from pspd.core.parameters import FAST, PROFILES, Parameters
 from pspd.core.terms import ONE_COPY, Terms
 from pspd.daemon.source import PROGRESS_SECONDS, _needs_no_source, _refuse_if_nobody_takes, pause_seconds
-from pspd.errors import StorageError, WrongState
-from pspd.rpc.client import MemberClient
+from pspd.errors import StorageError, TimedOut, Unreachable, WrongState
+from pspd.rpc.client import MemberClient, Session
 from pspd.v1 import network_pb2 as pb
 from tests.daemon.members import InProcess, in_process
 from tests.support.files import random_file
@@ -156,4 +157,25 @@ async def test_what_was_given_out_of_a_file_that_changes_is_told_how_to_be_rid_o
         network.server.remove(file.file_id.hex(), force=True)
         monkeypatch.setattr(MemberClient, "divide", divide)
         await network.seed(path)
+        await network.copies(path, "a")
+
+
+@on_loop
+async def test_a_server_that_is_away_when_the_file_was_read_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = random_file(tmp_path / "file.bin", 40_001)
+    join = MemberClient.join
+    errors = [Unreachable("nobody there"), TimedOut("too slow")]
+
+    async def fail_twice(client: MemberClient, name: str, instance_id: bytes, **told: Any) -> Session:
+        if told["source"] and errors:
+            raise errors.pop()
+        return await join(client, name, instance_id, **told)
+
+    monkeypatch.setattr(MemberClient, "join", fail_twice)
+    async with in_process(FAST) as network:
+        await network.join("a")
+        told = await network.seed(path)
+        assert [step.phase for step in told if step.phase != "hashing"][:3] == ["reconnecting"] * 2 + ["seeding"]
         await network.copies(path, "a")

@@ -132,7 +132,7 @@ async def test_a_finished_file_that_was_removed_counts_no_more_and_is_not_fetche
         removed = Touched({network.file("file.bin").file_id: Path("/there/file.bin")}, [])
         monkeypatch.setattr(client.daemon, "_touched", lambda: removed if client.store.known() else Touched({}, []))
         await until("one holds it", lambda: network.file("file.bin").min_holder_count == 1)
-        (told, _) = network.file("file.bin").clients
+        told = next(each for each in network.file("file.bin").clients if each.name == "a")
         assert (told.complete, told.held_chunk_count) == (False, 0)
         assert told.refusal.startswith("/there/file.bin was removed")
         session = client.daemon.session

@@ -121,6 +121,14 @@ def test_a_rate_is_shown_where_it_tells_of_the_exchange(
     assert ("at 160.0 MiB/s" in text) == has_rate
 
 
+def test_what_a_restart_has_made_unknown_is_left_out(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [file(held=(8, 8), exchange_seconds=0.05)]
+    fake.files[0].seeding_seconds = 0.0
+    assert "complete on 2 of 2 clients: exchanged in 50 ms" in pspctl("wait", "big.iso").stdout
+    fake.files[0].exchange_seconds = 0.0
+    assert pspctl("wait", "big.iso").stdout.endswith("complete on 2 of 2 clients\n")
+
+
 def test_wait_says_at_once_that_a_file_is_held_back(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files, fake.stream_stays = [file(name="my file", state=network_pb2.FILE_STATE_SEEDED, held_back=True)], True
     note, error = pspctl("wait", "my file", "--timeout", "0.50").stderr.splitlines()

@@ -215,6 +215,11 @@ class TestRefusals:
         with pytest.raises(BadArgument, match="not a plain file"):
             OriginalStore(tmp_path / "pipe", "a.bin", blake3_digest)
 
+    @pytest.mark.skipif(not os.path.exists("/proc/version"), reason="no such files here")
+    def test_a_file_that_the_kernel_makes_as_it_is_read(self) -> None:
+        with pytest.raises(BadArgument, match="its size is not known beforehand"):
+            OriginalStore(Path("/proc/version"), "a.bin", blake3_digest)
+
     def test_a_name_that_leads_elsewhere(self, path: Path) -> None:
         path.write_bytes(b"")
         with pytest.raises(BadName):
