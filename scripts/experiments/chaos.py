@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,6 +65,7 @@ class Round:
         self._clients: dict[str, Daemon] = {}
         self._sources: list[Path] = []
         self._slow: set[str] = set()
+        self._bereft: dict[str, None] = {}
         self._seeds: list[subprocess.Popen[bytes]] = []
         self._undo: list[tuple[float, Callable[[], None]]] = []
         self._server: Daemon
@@ -151,6 +153,8 @@ class Round:
             self._lose_segments,
             self._fill_disk,
             self._change_bytes,
+            self._remove_copy,
+            self._change_copy,
             self._seed_again,
             self._come_late,
             self._leave_for_good,
@@ -235,6 +239,29 @@ class Round:
                 file.write(b"\x55")
                 self._faults["bytes changed"] += 1
 
+    def _remove_copy(self, name: str) -> None:
+        """The client's user removes a finished copy; at the end it is started anew, to have the file again."""
+        copies = self._copies(name)
+        if copies:
+            remove(self._dice.choice(copies))
+            self._bereft[name] = None
+            self._faults["copy removed"] += 1
+
+    def _change_copy(self, name: str) -> None:
+        """The client's user changes a finished copy, and takes it out of the way later."""
+        copies = [copy for copy in self._copies(name) if copy.is_file() and copy.stat().st_size]
+        if copies:
+            copy = self._dice.choice(copies)
+            with contextlib.suppress(OSError), copy.open("r+b") as file:
+                file.seek(self._dice.randrange(copy.stat().st_size))
+                file.write(b"\x55")
+            self._bereft[name] = None
+            self._for_a_while("copy changed", 8.0, lambda: remove(copy))
+
+    def _copies(self, name: str) -> list[Path]:
+        copies = [self._network.copy(name, source.name) for source in self._sources]
+        return [copy for copy in copies if copy.exists()]
+
     def _seed_again(self, _: str) -> None:
         self._seed(self._dice.choice(self._sources))
         self._faults["seeded again"] += 1
@@ -258,6 +285,9 @@ class Round:
     def _heal(self) -> None:
         self._undo_due(everything=True)
         self._server_is_back()
+        for name in self._bereft:
+            if name in self._clients:
+                self._clients[name].kill()
         for name in self._clients:
             self._is_back(name)
 
@@ -305,6 +335,14 @@ class Round:
             if files.get(source.name) in (None, "stalled"):
                 self._faults["repaired"] += 1
                 self._seed(source)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def content_of(path: Path) -> object:
