@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 from pspd.net.driver import now_ns
 
@@ -30,11 +30,9 @@ class Turns:
     def of_running_loop() -> Turns:
         """The turns that all sockets of this event loop share."""
         loop = asyncio.get_running_loop()
-        known = _TURNS.get(loop)
-        turns = known() if known is not None else None
+        turns = _TURNS.get(loop)
         if turns is None:
-            turns = Turns()
-            _TURNS[loop] = ref(turns)
+            turns = _TURNS[loop] = Turns()
         return turns
 
     def has_time_for(self, wakeup: Callable[[], None]) -> bool:
@@ -63,5 +61,4 @@ class Turns:
                 log.exception("a socket could not be seen to")
 
 
-_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, ref[Turns]] = WeakKeyDictionary()
-"""By loop, kept by its sockets alone: they know their loop, which would never go if it were kept here."""
+_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
