@@ -13,6 +13,7 @@ import grpc
 
 from pspd.core.manifest import FileId
 from pspd.core.members import validate_client_name
+from pspd.daemon.keeper import Care
 from pspd.daemon.member import MemberDaemon
 from pspd.daemon.process import first_of, say_ready
 from pspd.errors import StorageError
@@ -108,9 +109,7 @@ def _open(
         store.instance_id,
         store,
         faults=faults,
-        on_finished=_flusher(store, plan.name),
-        unpacking_of=store.unpacking_of,
-        touched=store.touched,
+        care=Care(store.unpacking_of, _flusher(store, plan.name), store.touched),
     )
 
 

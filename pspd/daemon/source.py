@@ -186,7 +186,7 @@ class _Seeding:
         share_count, file = await self._announce(session)
         if share_count:
             self._manifest = await asyncio.to_thread(self._store.divided, share_count)
-        self._member.machine.hold_whole(self._manifest)
+        self._member.files.machine.hold_whole(self._manifest)
         if share_count:
             await self._member.client.divide(self._manifest, session, self._hold_back)
             self._divided_here = True

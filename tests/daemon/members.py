@@ -12,10 +12,12 @@ from pathlib import Path
 import grpc
 
 from pspd.core.parameters import Parameters
+from pspd.daemon.keeper import Care
 from pspd.daemon.member import MemberDaemon
 from pspd.daemon.network import NetworkDaemon
 from pspd.daemon.source import SeedProgress, seed
 from pspd.store.digests import blake3_digest
+from pspd.store.disk import Touched
 from pspd.store.memory import MemoryStore
 from pspd.v1 import network_pb2
 from tests.support.control import running_network
@@ -26,12 +28,18 @@ CONNECT_SECONDS = 5.0
 
 
 class Client:
-    """A member with its files in memory."""
+    """A member with its files in memory.
+
+    Attributes:
+        touched: what somebody is to have done to its finished files, until it is set otherwise.
+    """
 
     def __init__(self, channel: grpc.aio.Channel, address: str, name: str) -> None:
         self.name = name
         self.store = MemoryStore(blake3_digest, name.encode().ljust(16, b"."))
-        self.daemon = MemberDaemon(channel, address, name, self.store.instance_id, self.store)
+        self.touched = Touched({}, [])
+        care = Care(touched=lambda: self.touched)
+        self.daemon = MemberDaemon(channel, address, name, self.store.instance_id, self.store, care=care)
         self.joined = asyncio.Event()
         self.running = asyncio.ensure_future(self.daemon.run(CONNECT_SECONDS, self.joined.set))
 

@@ -10,7 +10,7 @@ import pytest
 
 from pspd.core.effects import Milestone, ReportMilestone
 from pspd.core.parameters import CLASSIC, FAST, PROFILES, Parameters
-from pspd.daemon import member as member_module
+from pspd.daemon import keeper as keeper_module
 from pspd.errors import BadArgument, NameTaken, NotFound, SessionUnknown, WrongState
 from pspd.rpc.translate import Declined
 from pspd.v1 import network_pb2
@@ -100,13 +100,13 @@ async def test_a_client_that_cannot_take_a_file_leaves_its_share_to_another(
 async def test_each_file_that_was_declined_is_tried_again_later_and_later(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(member_module, "REFUSED_SECONDS_MIN", 0.02)
+    monkeypatch.setattr(keeper_module, "REFUSED_SECONDS_MIN", 0.02)
     second = random_file(tmp_path / "second.bin", 5000)
     async with in_process(FAST) as network:
         _, blocked = await network.join("a", "b")
         blocked.store.finished["file.bin"] = blocked.store.finished["second.bin"] = b"something else"
         await network.seed(source)
-        refused = blocked.daemon._refused
+        refused = blocked.daemon.files._refused
         await until("it was tried again", lambda: next(iter(refused.values())).delay > 0.1)
         await network.seed(second)
         first_delay, second_delay = (each.delay for each in refused.values())

@@ -8,7 +8,7 @@ import pytest
 
 from pspd.core.effects import FileSuspected
 from pspd.core.parameters import FAST, PROFILES, Parameters
-from pspd.daemon import member as member_module
+from pspd.daemon import keeper as keeper_module
 from pspd.errors import StorageError
 from pspd.store.disk import Touched
 from pspd.v1 import network_pb2 as pb
@@ -122,19 +122,19 @@ async def test_a_client_that_cannot_verify_a_file_says_so_and_stays(
 async def test_a_finished_file_that_was_removed_counts_no_more_and_is_not_fetched_again(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(member_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "LOOK_SECONDS", 0.01)
     async with in_process(FAST) as network:
         client, other = await network.join("a", "b")
         await network.seed(source)
         await network.copies(source, "a", "b")
         await until("all is done", lambda: network.file("file.bin").state == pb.FILE_STATE_COMPLETE)
         del client.store.finished["file.bin"]
-        removed = Touched({network.file("file.bin").file_id: Path("/there/file.bin")}, [])
-        monkeypatch.setattr(client.daemon, "_touched", lambda: removed if client.store.known() else Touched({}, []))
+        client.touched = Touched({network.file("file.bin").file_id: Path("/there/file.bin")}, [])
         await until("one holds it", lambda: network.file("file.bin").min_holder_count == 1)
         told = next(each for each in network.file("file.bin").clients if each.name == "a")
         assert (told.complete, told.held_chunk_count) == (False, 0)
         assert told.refusal.startswith("/there/file.bin was removed")
+        client.touched = Touched({}, [])
         session = client.daemon.session
         network.server._on_effect(FileSuspected(session, bytes(32)))
         await until("it is a member again", lambda: client.daemon.session not in (0, session))
@@ -148,16 +148,15 @@ async def test_a_finished_file_that_was_removed_counts_no_more_and_is_not_fetche
 async def test_a_file_that_was_removed_here_and_from_the_network_is_taken_when_it_is_seeded_again(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(member_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "LOOK_SECONDS", 0.01)
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         await network.seed(source)
         await network.copies(source, "a")
         del client.store.finished["file.bin"]
-        removed = Touched({network.file("file.bin").file_id: Path("/there/file.bin")}, [])
-        monkeypatch.setattr(client.daemon, "_touched", lambda: removed)
+        client.touched = Touched({network.file("file.bin").file_id: Path("/there/file.bin")}, [])
         await until("it says so", lambda: bool(network.file("file.bin").clients[0].refusal))
-        monkeypatch.setattr(client.daemon, "_touched", lambda: Touched({}, []))
+        client.touched = Touched({}, [])
         network.server.remove("file.bin", force=True)
         await until("it is gone", lambda: not network.server.status("", with_file_clients=False).files)
         await network.seed(source)
@@ -166,15 +165,20 @@ async def test_a_file_that_was_removed_here_and_from_the_network_is_taken_when_i
 
 @on_loop
 async def test_a_finished_file_that_was_touched_is_verified(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(member_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "LOOK_SECONDS", 0.01)
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         await network.seed(source)
         await network.copies(source, "a")
         verified: list[bytes] = []
-        monkeypatch.setattr(client.store, "verify", verified.append)
         file_id, session = network.file("file.bin").file_id, client.daemon.session
-        monkeypatch.setattr(client.daemon, "_touched", lambda: Touched({}, [] if verified else [file_id]))
+
+        def verify(file_id: bytes) -> None:
+            verified.append(file_id)
+            client.touched = Touched({}, [])
+
+        monkeypatch.setattr(client.store, "verify", verify)
+        client.touched = Touched({}, [file_id])
         await until("it has joined again", lambda: client.daemon.session not in (0, session))
         assert verified == [file_id]
         await until("it has it", lambda: network.file("file.bin").state == pb.FILE_STATE_COMPLETE)

@@ -1,0 +1,283 @@
+"""A member's files: each is taken or declined, finished, verified anew, and looked after; over all its sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pspd.core.client import ClientMachine
+from pspd.core.effects import FinishFile, InputDropped, ReportMilestone, ServerHeard
+from pspd.core.manifest import FileId, Manifest
+from pspd.core.ranges import Range
+from pspd.core.storage import Held, Storage
+from pspd.daemon.reports import Reports
+from pspd.errors import IntegrityError, PspError, StorageError
+from pspd.net.client import ClientPlane
+from pspd.net.driver import now_ns
+from pspd.net.faults import Faults
+from pspd.rpc.translate import Declined
+from pspd.store.disk import Touched
+
+REFUSED_SECONDS_MIN = 5.0
+REFUSED_SECONDS_MAX = 300.0
+"""After so long a client tries again to take a file that it could not take, as somebody may have made room: later and
+later, for to look at a large file that is in the way takes time."""
+
+LOOK_SECONDS = 5.0
+"""How often a client looks whether its finished files are still there, and still what they were."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """What is to be done for finished files beyond what the protocol asks of a store.
+
+    Attributes:
+        unpacking_of: gives what is to be done, in a thread, before a verified file is finished; None for nothing.
+        on_finished: told of each file that has become visible.
+        touched: tells with which finished files somebody has meddled.
+    """
+
+    unpacking_of: Callable[[FileId], Callable[[], None] | None] = lambda _: None
+    on_finished: Callable[[FileId], None] = lambda _: None
+    touched: Callable[[], Touched] = lambda: Touched({}, [])
+
+
+NO_CARE = Care()
+
+
+class _Refused:
+    """A file that could not be taken, whether its exchange has started, and when it is tried again."""
+
+    __slots__ = ("delay", "manifest", "started", "try_at")
+
+    def __init__(self, manifest: Manifest, started: bool, now: float) -> None:
+        self.manifest = manifest
+        self.started = started
+        self.delay = REFUSED_SECONDS_MIN
+        self.try_at = now + self.delay
+
+    def put_off(self, now: float) -> None:
+        self.delay = min(2 * self.delay, REFUSED_SECONDS_MAX)
+        self.try_at = now + self.delay
+
+
+class Keeper:
+    """Keeps a member's files; what is to be said of them it has said by ``reports``.
+
+    Args:
+        name: the member's name.
+        machine_seed: for what its machine draws.
+        storage: its files.
+        care: what is done for them besides.
+        failed: told when the store no longer does its work; the member cannot go on.
+
+    Attributes:
+        suspicion: set while there are files to be verified: the session is to end for it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        machine_seed: int,
+        storage: Storage,
+        reports: Reports,
+        care: Care,
+        failed: Callable[[PspError], None],
+        faults: Faults | None,
+    ) -> None:
+        self.machine = ClientMachine(machine_seed)
+        self.plane = ClientPlane(self.machine, storage, self._on_effect, self.suspect, failed, faults)
+        self.suspicion = asyncio.Event()
+        self._name = name
+        self._storage = storage
+        self._reports = reports
+        self._care = care
+        self._refused: dict[FileId, _Refused] = {}
+        self._suspects: dict[FileId, None] = {}
+        self._removed_here: dict[FileId, str] = {}  # by somebody, and how we say so
+        self._unpacking: dict[FileId, asyncio.Task[None]] = {}
+        self._removed_meanwhile: set[FileId] = set()  # from the network, while they were unpacked
+
+    def known(self) -> dict[FileId, Held]:
+        """What is held, by file."""
+        return self._storage.known()
+
+    def begin_session(self) -> None:
+        """A new session tells of every file, and began with all that is held."""
+        self._refused.clear()
+        self._reports.clear()
+
+    def close(self) -> None:
+        """Closes sockets and files."""
+        self.plane.close()
+        self._storage.close()
+
+    # -- what the server tells
+
+    def take(self, manifest: Manifest, shares: tuple[Range, ...], started: bool) -> None:
+        """A file was assigned: it is begun, or declined with a reason."""
+        file_id = manifest.file_id
+        self._refused.pop(file_id, None)
+        self._reports.forget(file_id)
+        if file_id in self._removed_here:
+            self._decline(file_id, self._removed_here[file_id])
+            return
+        try:
+            self.plane.assign(manifest, shares, started)
+        except StorageError as error:
+            log.error("%s: cannot take %s: %s", self._name, manifest.name, error)
+            self._refused[file_id] = _Refused(manifest, started, asyncio.get_running_loop().time())
+            self._decline(file_id, str(error))
+
+    def start_exchange(self, file_id: FileId) -> None:
+        """Everything of a file may be asked for."""
+        if file_id in self._refused:
+            self._refused[file_id].started = True
+        self.machine.exchange_started(file_id, now_ns())
+        self.plane.pump()
+
+    def drop(self, file_id: FileId) -> None:
+        """A file is no longer in the network. What is unfinished of it goes, and is no loss: others drop it too."""
+        self._refused.pop(file_id, None)
+        self._removed_here.pop(file_id, None)
+        self._forget(file_id)
+        if file_id in self._unpacking:
+            self._removed_meanwhile.add(file_id)
+        log.info("%s: file %s was removed from the network", self._name, file_id.hex()[:12])
+
+    async def take_refused(self) -> None:
+        """Tries again what could not be taken; the share of it that was declined is others' by now."""
+        while True:
+            await asyncio.sleep(REFUSED_SECONDS_MIN / 2)
+            now = asyncio.get_running_loop().time()
+            for file_id, refused in list(self._refused.items()):
+                if refused.try_at > now:
+                    continue
+                refused.put_off(now)
+                with contextlib.suppress(StorageError):
+                    self.plane.assign(refused.manifest, (), refused.started)
+                    self._refused.pop(file_id, None)
+                    log.info("%s: takes %s after all", self._name, refused.manifest.name)
+
+    # -- files that are not what they were
+
+    def suspect(self, file_id: FileId) -> None:
+        """What is stored of a file may be wrong: verify it between this session and the next."""
+        self._suspects[file_id] = None
+        self.suspicion.set()
+
+    async def verify_suspects(self) -> None:
+        """Verifies what is suspected: the next session then begins with the truth of what is held.
+
+        Raises:
+            StorageError: of the first that cannot be verified; it is not held until it is begun anew.
+        """
+        self.suspicion.clear()
+        failure = None
+        for file_id in list(self._suspects):
+            self.machine.file_dropped(file_id)
+            if file_id in self._storage.known():
+                log.warning("%s: verifying file %s", self._name, file_id.hex()[:12])
+                try:
+                    await asyncio.to_thread(self._storage.verify, file_id)
+                except StorageError as error:
+                    failure = failure or error
+                    log.error("%s: cannot verify file %s: %s", self._name, file_id.hex()[:12], error)
+            del self._suspects[file_id]
+        if failure is not None:
+            raise failure
+
+    async def look_after_finished(self) -> None:
+        """Looks whether finished files are still what they were: others count on them."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            removed, changed = self._care.touched()
+            for file_id, path in removed.items():
+                self._give_up(file_id, f"{path} was removed: it is fetched again when the client is started anew")
+            for file_id in changed:
+                self.suspect(file_id)
+
+    def _give_up(self, file_id: FileId, reason: str) -> None:
+        """What somebody has removed is not brought back under their hands."""
+        log.warning("%s: %s", self._name, reason)
+        self._removed_here[file_id] = reason
+        self._forget(file_id)
+        self._decline(file_id, reason)
+
+    def _forget(self, file_id: FileId) -> None:
+        self._reports.forget(file_id)
+        self.machine.file_dropped(file_id)
+        self._discard(file_id)
+
+    def _discard(self, file_id: FileId) -> None:
+        try:
+            self._storage.discard(file_id)
+        except StorageError as error:
+            log.warning("%s: %s", self._name, error)
+
+    # -- what the machine wants done
+
+    def _on_effect(self, effect: FinishFile | ReportMilestone | ServerHeard | InputDropped) -> None:
+        match effect:
+            case FinishFile(file_id):
+                self._finish(file_id)
+            case ReportMilestone():
+                self._reports.add(effect)
+            case ServerHeard(True):
+                log.info("%s: the server's datagrams come through again", self._name)
+            case ServerHeard(False):
+                log.warning("%s: no datagram comes from the server: is its UDP port blocked?", self._name)
+            case InputDropped(reason, origin):
+                log.debug("%s: dropped from %s: %s", self._name, origin, reason)
+
+    def _finish(self, file_id: FileId) -> None:
+        unpack = self._care.unpacking_of(file_id)
+        if unpack is None:
+            self._make_visible(file_id)
+        elif file_id not in self._unpacking:
+            task = asyncio.ensure_future(self._unpack(file_id, unpack))
+            self._unpacking[file_id] = task
+            task.add_done_callback(lambda _: self._unpacking.pop(file_id))
+
+    async def _unpack(self, file_id: FileId, unpack: Callable[[], None]) -> None:
+        """Unpacks a folder beside all else, as that takes a while, and makes it visible then."""
+        try:
+            await asyncio.to_thread(unpack)
+            failure = None
+        except Exception as error:  # whatever it is: nobody is to wait for this file for ever
+            failure = error
+        if file_id in self._removed_meanwhile:
+            self._removed_meanwhile.discard(file_id)
+            self._discard(file_id)
+        elif file_id not in self.machine.downloads:
+            pass  # it is verified just now: what is unpacked is found when it is finished the next time
+        elif failure is None:
+            self._make_visible(file_id)
+        else:
+            log.error("%s: cannot unpack a folder: %s", self._name, failure, exc_info=not isinstance(failure, PspError))
+            self._decline(file_id, str(failure))
+
+    def _make_visible(self, file_id: FileId) -> None:
+        name = self.machine.downloads[file_id].manifest.name
+        try:
+            self._storage.finish(file_id)
+        except IntegrityError as error:
+            log.warning("%s: %s", self._name, error)
+            self.suspect(file_id)
+            return
+        except PspError as error:
+            log.error("%s: cannot finish %s: %s", self._name, name, error)
+            self._decline(file_id, str(error))
+            return
+        log.info("%s: %s is complete", self._name, name)
+        self._care.on_finished(file_id)
+        self.machine.file_finished(file_id)
+        self.plane.pump()
+
+    def _decline(self, file_id: FileId, reason: str) -> None:
+        self._reports.add(Declined(file_id, reason))
