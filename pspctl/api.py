@@ -55,7 +55,7 @@ def error_from(error: grpc.RpcError, unreachable: str, address: str) -> errors.P
     if reason in by_reason:
         return by_reason[str(reason)](details)
     match call.code():
-        case grpc.StatusCode.UNAVAILABLE:
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:  # by a server that ends
             return errors.Unreachable(unreachable)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.TimedOut(

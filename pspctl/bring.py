@@ -45,13 +45,13 @@ def bring(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_sour
         else:
             view = file_view(absence.through(api, lambda: api.status(file_id)).files[0])
             progress.exchange(view)
-        cache = absence.through(api, api.cache)
-    lost_count = 0 if file_id in known else _lost_count(plan, view)
-    if lost_count:
-        progress.note(f"{lost_count} of {count_text(plan.client_count, 'client')} left before having it")
-    if delete_source and not view["declined_client_count"]:
-        _require_fresh_copies(plan, known.get(file_id), lost_count)
-        _delete(plan.path, state, view["min_holder_count"])
+        lost_count = 0 if file_id in known else _lost_count(plan, view)
+        if lost_count:
+            progress.note(f"{lost_count} of {count_text(plan.client_count, 'client')} left before having it")
+        if delete_source and not view["declined_client_count"]:
+            _require_fresh_copies(plan, known.get(file_id), lost_count)
+            _delete(plan.path, state, view["min_holder_count"])
+        cache = absence.through(api, api.cache)  # last: until it is there, much may have changed
     printer(settings.output).show(seed_view(view, cache), seed_text)
     if plan.terms.stays:
         require_all_took(view)

@@ -109,8 +109,9 @@ async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, 
     )
     try:
         while not (await asyncio.wait([work], timeout=deadline.within(CHECK_SECONDS)))[0]:
+            has_passed = deadline.passed  # before the other is asked, which tells more
             steps.absence.require_bearable()
-            if deadline.passed:
+            if has_passed:
                 raise TimedOut(_unfinished_text(plan, deadline, steps.last))
             check()
         return work.result()

@@ -257,18 +257,18 @@ def missing_texts(file: FileView) -> list[str]:
     groups: dict[str, list[MissingRangeView]] = {}
     for missing in ranges[:MAX_MISSING_RANGES]:
         groups.setdefault(missing["last_holder"], []).append(missing)
-    here = {client["name"] for client in file["clients"]}
-    texts = [_missing_text(holder, group, is_here=holder in here) for holder, group in groups.items()]
+    declined = {client["name"] for client in file["clients"] if client["refusal"]}
+    texts = [_missing_text(holder, group, has_declined=holder in declined) for holder, group in groups.items()]
     more = len(ranges) - MAX_MISSING_RANGES
     return [*texts, f"and {count_text(more, 'more range')}"] if more > 0 else texts
 
 
-def _missing_text(holder: str, ranges: list[MissingRangeView], *, is_here: bool) -> str:
+def _missing_text(holder: str, ranges: list[MissingRangeView], *, has_declined: bool) -> str:
     listed = ", ".join(f"[{missing['start']}, {missing['stop']})" for missing in ranges)
     if not holder:
         last = "never held by a client: seed the file again"
-    elif is_here:
-        last = f"last held by {plain_text(holder)}, which has them no more: seed the file again"
+    elif has_declined:
+        last = f"last held by {plain_text(holder)}, which declined it: seed the file again"
     else:
         last = f"last held by {plain_text(holder)}: bring it back"
     return f"chunks {listed} have no connected holder, {last}"

@@ -327,9 +327,11 @@ class Catalogue:
             NotFound: there is no such file.
         """
         member, file = self._member_of(session), self._file_of(file_id)
-        file.declined[member.name] = reason[:REFUSAL_CHARACTERS_MAX]
+        reason = "".join(char if char.isprintable() else " " for char in reason[:REFUSAL_CHARACTERS_MAX])
+        file.declined[member.name] = reason
         file.lack(member.name, [(0, file.manifest.chunk_count)])
         file.complete.discard(member.name)
+        file.loosen_shares(member.name)
         self._emit(FileDeclined(file.file_id, file.manifest.name, member.name, reason))
         self._assign_again(file)
         self.review(file, now)

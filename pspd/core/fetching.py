@@ -33,15 +33,20 @@ FETCH_TRIES_MAX = 10
 anew, with other chunks first."""
 REORDERING_NS_MIN = 2 * MILLISECOND_NS
 """A broadcast that a later one overtook may still be on its way: it is given this, or half a round trip."""
-RECEIVE_TIMEOUT_NS = 600 * SECOND_NS
-"""How long one contribution may take to come in; that bytes keep coming is seen to by the connection."""
+RECEIVE_NS, RECEIVE_NS_PER_CHUNK = 30 * SECOND_NS, 62 * MILLISECOND_NS
+"""How long one contribution may take to come in: so much, and so much for each of its chunks, as at 16 KiB/s. Nobody
+else is asked for it meanwhile. That bytes keep coming at all is seen to by the connection."""
 OTHERS_TRIED = 16
 """Where those who surely hold a chunk are busy, so many others are looked at for one that holds it too."""
 PARTS_MAX = 4096
 """Of how many chunks that came without the rest of their unit the sender is remembered."""
-BROADCAST_NS_PER_MEMBER = 50_000
-"""A broadcast costs a datagram for each member. What is to be asked sooner than that after the last one is gathered,
-so that broadcasts take no more than about the half of the server's time, however many members there are."""
+BROADCAST_NS_PER_DATAGRAM = 50_000
+"""A broadcast costs a datagram for each who is to hear it. What is to be asked sooner than that after the last ones,
+for the first time or again, is gathered: so broadcasts take no more than about half of the server's time, however
+many members and files there are. A server that asks again without measure, as it is too busy to take in the answers,
+does nothing else any more."""
+BROADCAST_DATAGRAMS_IN_A_ROW = 512
+"""After so many datagrams the other files' broadcasts wait for the next time, and all other work comes first."""
 CACHE_FRACTION, CACHE_FRACTION_SMALL = 4, 2
 """One frame takes at most this fraction of the cache, so that several are on their way at a time."""
 FRAME_CHUNKS_SMALL = 64
@@ -73,6 +78,7 @@ class Fetching:
         self._random = random
         self._unasked: dict[Fetch, None] = {}
         self._asked_at = 0
+        self._asked_datagrams = 0
         self._timers: Timers[Fetch] = Timers()
         self._rtt = RttEstimator()
         self._broadcast_number = 0
@@ -155,24 +161,25 @@ class Fetching:
         return fetch
 
     def ask(self, now: int) -> None:
-        """Broadcasts for what was started since the last time (R7), unless that was only a moment ago."""
-        if self._unasked and now >= self._ask_due:
-            self._broadcast_all(list(self._unasked), now)
+        """Broadcasts what is to be asked (R7), the files in turn, unless that was done only a moment ago."""
+        if not self._unasked or now < self._ask_due:
+            return
+        of_files: dict[SharedFile, list[Fetch]] = {}
+        for fetch in self._unasked:
+            of_files.setdefault(fetch.file, []).append(fetch)
+        self._asked_at, self._asked_datagrams = now, 0
+        for file, fetches in of_files.items():
+            if self._parameters.gathers and self._asked_datagrams >= BROADCAST_DATAGRAMS_IN_A_ROW:
+                break
+            for fetch in fetches:
+                del self._unasked[fetch]
+            entries = entries_of(self._joined(file, fetches))
+            for index in range(0, len(entries), BROADCAST_RANGES_MAX):
+                self._broadcast(file, entries[index : index + BROADCAST_RANGES_MAX], now)
 
     @property
     def _ask_due(self) -> int:
-        return self._asked_at + BROADCAST_NS_PER_MEMBER * len(self._members) * self._parameters.gathers
-
-    def _broadcast_all(self, fetches: Iterable[Fetch], now: int) -> None:
-        self._asked_at = now
-        of_files: dict[SharedFile, list[Fetch]] = {}
-        for fetch in fetches:
-            self._unasked.pop(fetch, None)
-            of_files.setdefault(fetch.file, []).append(fetch)
-        for file, of_file in of_files.items():
-            entries = entries_of(self._joined(file, of_file))
-            for index in range(0, len(entries), BROADCAST_RANGES_MAX):
-                self._broadcast(file, entries[index : index + BROADCAST_RANGES_MAX], now)
+        return self._asked_at + BROADCAST_NS_PER_DATAGRAM * self._asked_datagrams * self._parameters.gathers
 
     def _joined(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
         """Fetches in the order of their chunks, from the first on; neighbours that one holder can send are made one."""
@@ -217,6 +224,7 @@ class Fetching:
         body = encode_broadcast_body(file.file_id, self._broadcast_number, tuple(entry.asked for entry in entries))
         for member in self._hearers(file, fetches):
             if member.address is not None:
+                self._asked_datagrams += 1
                 file.traffic.broadcast_datagrams += 1
                 self._emit(SendDatagram(member.address, encode_broadcast_head(member.session) + body))
 
@@ -247,11 +255,10 @@ class Fetching:
             The files of which fetches were given up.
         """
         given_up: list[SharedFile] = []
-        again: list[Fetch] = []
         for fetch in self._timers.expired(now):
             if fetch.sender is not None:
                 self._emit(CloseLink(fetch.sender))
-                self._timers.set(fetch, now + RECEIVE_TIMEOUT_NS)
+                self._timers.set(fetch, now + _receive_ns(fetch))
             elif self._is_answering(fetch, now):
                 self._timers.set(fetch, now + self._timeout_ns(fetch))
             elif fetch.tries >= FETCH_TRIES_MAX or not fetch.is_wanted or not self._is_available(fetch):
@@ -259,9 +266,8 @@ class Fetching:
                 given_up.append(fetch.file)
             else:
                 fetch.file.traffic.retransmit_count += fetch.tries > 0
-                again += self._ask_otherwise(fetch, now)
-        if again:
-            self._broadcast_all(again, now)
+                self._unasked.update(dict.fromkeys(self._ask_otherwise(fetch)))
+        self.ask(now)
         return given_up
 
     def _is_available(self, fetch: Fetch) -> bool:
@@ -276,7 +282,7 @@ class Fetching:
         sending = any(other.sender == holder.session for other in holder.asked)
         return sending or now - holder.heard_at < self._timeout_ns(fetch)
 
-    def _ask_otherwise(self, fetch: Fetch, now: int) -> list[Fetch]:
+    def _ask_otherwise(self, fetch: Fetch) -> list[Fetch]:
         """Names a holder again, or cuts the fetch into units, which every holder has whole or not at all."""
         silent = fetch.holder
         if silent is None:
@@ -369,7 +375,8 @@ class Fetching:
             rtt.sample(now - fetch.asked_at)
         self._note_overtaken(member, frame.number, now)
         fetch.sender = member.session
-        self._timers.set(fetch, now + RECEIVE_TIMEOUT_NS)
+        self._unasked.pop(fetch, None)
+        self._timers.set(fetch, now + _receive_ns(fetch))
         return self._cache.views(file.file_id, frame.start, frame.stop, frame.length)
 
     def _note_overtaken(self, member: Member, number: int, now: int) -> None:
@@ -378,7 +385,7 @@ class Fetching:
         for fetch in member.asked:  # in the order of their numbers; those that have none yet come last
             if fetch.number >= number or fetch.tries == 0:
                 break
-            if fetch.sender is None:
+            if fetch.sender is None and fetch not in self._unasked:
                 fetch.overtaken = True
                 self._timers.set(fetch, now + max(REORDERING_NS_MIN, member.rtt.srtt_ns // 2))
 
@@ -453,3 +460,7 @@ class Fetching:
         """Whether every unit of a run that is in the cache has its digest."""
         views = self._cache.views(file.file_id, *units, file.manifest.byte_span(*units)[1])
         return not file.manifest.wrong_units(*units, views, self._digest)
+
+
+def _receive_ns(fetch: Fetch) -> int:
+    return RECEIVE_NS + RECEIVE_NS_PER_CHUNK * fetch.chunk_count

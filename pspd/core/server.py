@@ -8,7 +8,8 @@ out of :meth:`ServerMachine.poll`, and :meth:`ServerMachine.next_timeout` says w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from random import Random
 
 from pspd.core.cache import Cache
@@ -53,6 +54,10 @@ LEASE_NS = 30 * SECOND_NS
 busy disk may keep one from renewing it for seconds, and that is no reason to give its share to another."""
 LEASE_NS_PER_MEMBER = 12 * MILLISECOND_NS
 """A lease is long enough for the server to hear from all members within it, however many they are."""
+LATE_NS = SECOND_NS
+"""A server that looks so late whether a lease has run out has not read what would have renewed it."""
+SILENT_AT_A_TIME = 8
+"""How many members are given up in a row: it is some work for each, while others' signs of life wait to be read."""
 HELLO_NS = 5 * SECOND_NS
 HELLO_NS_PER_MEMBER = 10 * MILLISECOND_NS
 HELLO_NS_MAX = 100 * SECOND_NS
@@ -125,11 +130,24 @@ class ServerMachine:
             self._relay.next_timeout(), self._leases.next_deadline(), self._reach.next_deadline(), self._returning_until
         )
 
+    def _silent(self, timers: Timers[int], now: int) -> Iterator[int]:
+        """The sessions from which nothing has come for too long: a few at a time, as each is some work.
+
+        Where it is looked late, this server was too busy, or stood still, and what has come meanwhile is not read yet:
+        they are given as long again, but no more than a lease.
+        """
+        late_ns = now - (timers.next_deadline() or now)
+        for session in islice(timers.expired(now), SILENT_AT_A_TIME):
+            if late_ns < LATE_NS:
+                yield session
+            else:
+                timers.set(session, now + min(late_ns, self.lease_ns))
+
     def handle_timeout(self, now: int) -> None:
         """Does what is due: retransmissions (R11), leases that ran out, members that are out of reach."""
-        for session in self._leases.expired(now):
+        for session in self._silent(self._leases, now):
             self._lose(self._sessions[session], "its lease ran out", now)
-        for session in self._reach.expired(now):
+        for session in self._silent(self._reach, now):
             self._set_reach(self._sessions[session], False, now)
         if self._returning_until is not None and self._returning_until <= now:
             self._returning_until = None

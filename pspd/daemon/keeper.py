@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pspd.core.client import ClientMachine
+from pspd.core.download import Download, Stage
 from pspd.core.effects import FinishFile, InputDropped, ReportMilestone, ServerHeard
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.ranges import Range
@@ -27,7 +30,7 @@ REFUSED_SECONDS_MAX = 300.0
 later, for to look at a large file that is in the way takes time."""
 
 LOOK_SECONDS = 5.0
-"""How often a client looks whether its finished files are still there, and still what they were."""
+"""How often a client looks whether its finished files are still there, and still what they were. Some 10 us each."""
 
 log = logging.getLogger(__name__)
 
@@ -51,19 +54,33 @@ NO_CARE = Care()
 
 
 class _Refused:
-    """A file that could not be taken, whether its exchange has started, and when it is tried again."""
+    """A file that is not taken: why, whether its exchange has started, and when it is tried again.
 
-    __slots__ = ("delay", "manifest", "started", "try_at")
+    What somebody has removed is not brought back under their hands: it is tried again when it is there again.
+    """
 
-    def __init__(self, manifest: Manifest, started: bool, now: float) -> None:
+    __slots__ = ("delay", "manifest", "reason", "removed", "started", "try_at")
+
+    def __init__(self, manifest: Manifest, reason: str, started: bool, removed: Path | None = None) -> None:
         self.manifest = manifest
+        self.reason = reason
         self.started = started
+        self.removed = removed
         self.delay = REFUSED_SECONDS_MIN
-        self.try_at = now + self.delay
+        self.try_at = asyncio.get_running_loop().time() + self.delay
 
-    def put_off(self, now: float) -> None:
+    @property
+    def is_gone(self) -> bool:
+        """Whether somebody has removed it, and not put it back."""
+        return self.removed is not None and not os.path.lexists(self.removed)
+
+    def is_due(self, now: float) -> bool:
+        """Whether to try again now; if so, the next time is later."""
+        if self.try_at > now or self.is_gone:
+            return False
         self.delay = min(2 * self.delay, REFUSED_SECONDS_MAX)
         self.try_at = now + self.delay
+        return True
 
 
 class Keeper:
@@ -99,9 +116,10 @@ class Keeper:
         self._care = care
         self._refused: dict[FileId, _Refused] = {}
         self._suspects: dict[FileId, None] = {}
-        self._removed_here: dict[FileId, str] = {}  # by somebody, and how we say so
+        self._missed: set[FileId] = set()  # at the last look
         self._unpacking: dict[FileId, asyncio.Task[None]] = {}
-        self._removed_meanwhile: set[FileId] = set()  # from the network, while they were unpacked
+        self._dropped: set[FileId] = set()  # while they were unpacked
+        self._storage_is_free = asyncio.Lock()  # of the thread that verifies
 
     def known(self) -> dict[FileId, Held]:
         """What is held, by file."""
@@ -109,7 +127,7 @@ class Keeper:
 
     def begin_session(self) -> None:
         """A new session tells of every file, and began with all that is held."""
-        self._refused.clear()
+        self._refused = {file_id: refused for file_id, refused in self._refused.items() if refused.removed}
         self._reports.clear()
 
     def close(self) -> None:
@@ -122,17 +140,21 @@ class Keeper:
     def take(self, manifest: Manifest, shares: tuple[Range, ...], started: bool) -> None:
         """A file was assigned: it is begun, or declined with a reason."""
         file_id = manifest.file_id
-        self._refused.pop(file_id, None)
+        refused = self._refused.pop(file_id, None)
         self._reports.forget(file_id)
-        if file_id in self._removed_here:
-            self._decline(file_id, self._removed_here[file_id])
+        self._dropped.discard(file_id)
+        if refused is not None and refused.is_gone:
+            self._refuse(_Refused(manifest, refused.reason, started, refused.removed))
             return
         try:
             self.plane.assign(manifest, shares, started)
         except StorageError as error:
             log.error("%s: cannot take %s: %s", self._name, manifest.name, error)
-            self._refused[file_id] = _Refused(manifest, started, asyncio.get_running_loop().time())
-            self._decline(file_id, str(error))
+            self._refuse(_Refused(manifest, str(error), started))
+
+    def _refuse(self, refused: _Refused) -> None:
+        self._refused[refused.manifest.file_id] = refused
+        self._decline(refused.manifest.file_id, refused.reason)
 
     def start_exchange(self, file_id: FileId) -> None:
         """Everything of a file may be asked for."""
@@ -144,10 +166,9 @@ class Keeper:
     def drop(self, file_id: FileId) -> None:
         """A file is no longer in the network. What is unfinished of it goes, and is no loss: others drop it too."""
         self._refused.pop(file_id, None)
-        self._removed_here.pop(file_id, None)
         self._forget(file_id)
         if file_id in self._unpacking:
-            self._removed_meanwhile.add(file_id)
+            self._dropped.add(file_id)
         log.info("%s: file %s was removed from the network", self._name, file_id.hex()[:12])
 
     async def take_refused(self) -> None:
@@ -156,9 +177,8 @@ class Keeper:
             await asyncio.sleep(REFUSED_SECONDS_MIN / 2)
             now = asyncio.get_running_loop().time()
             for file_id, refused in list(self._refused.items()):
-                if refused.try_at > now:
+                if not refused.is_due(now):
                     continue
-                refused.put_off(now)
                 with contextlib.suppress(StorageError):
                     self.plane.assign(refused.manifest, (), refused.started)
                     self._refused.pop(file_id, None)
@@ -178,13 +198,17 @@ class Keeper:
             StorageError: of the first that cannot be verified; it is not held until it is begun anew.
         """
         self.suspicion.clear()
+        removed = self._care.touched().removed if self._suspects else {}
         failure = None
         for file_id in list(self._suspects):
+            if file_id in removed:
+                self._give_up(file_id, removed[file_id])
             self.machine.file_dropped(file_id)
             if file_id in self._storage.known():
                 log.warning("%s: verifying file %s", self._name, file_id.hex()[:12])
                 try:
-                    await asyncio.to_thread(self._storage.verify, file_id)
+                    async with self._storage_is_free:
+                        await asyncio.to_thread(self._storage.verify, file_id)
                 except StorageError as error:
                     failure = failure or error
                     log.error("%s: cannot verify file %s: %s", self._name, file_id.hex()[:12], error)
@@ -198,16 +222,21 @@ class Keeper:
             await asyncio.sleep(LOOK_SECONDS)
             removed, changed = self._care.touched()
             for file_id, path in removed.items():
-                self._give_up(file_id, f"{path} was removed: it is fetched again when the client is started anew")
+                if file_id in self._missed:  # who puts another in its place may take it away first
+                    self._give_up(file_id, path)
+            self._missed = set(removed)
             for file_id in changed:
                 self.suspect(file_id)
 
-    def _give_up(self, file_id: FileId, reason: str) -> None:
-        """What somebody has removed is not brought back under their hands."""
+    def _give_up(self, file_id: FileId, path: Path) -> None:
+        """What somebody has removed others are not to count on."""
+        download = self.machine.downloads.get(file_id)
+        if download is None:
+            return
+        reason = f"{path} was removed: put it back, or start the client anew to have it fetched again"
         log.warning("%s: %s", self._name, reason)
-        self._removed_here[file_id] = reason
         self._forget(file_id)
-        self._decline(file_id, reason)
+        self._refuse(_Refused(download.manifest, reason, True, path))
 
     def _forget(self, file_id: FileId) -> None:
         self._reports.forget(file_id)
@@ -240,22 +269,29 @@ class Keeper:
         if unpack is None:
             self._make_visible(file_id)
         elif file_id not in self._unpacking:
-            task = asyncio.ensure_future(self._unpack(file_id, unpack))
-            self._unpacking[file_id] = task
-            task.add_done_callback(lambda _: self._unpacking.pop(file_id))
+            self._unpacking[file_id] = asyncio.ensure_future(self._unpack(self.machine.downloads[file_id], unpack))
 
-    async def _unpack(self, file_id: FileId, unpack: Callable[[], None]) -> None:
+    async def _unpack(self, download: Download, unpack: Callable[[], None]) -> None:
         """Unpacks a folder beside all else, as that takes a while, and makes it visible then."""
         try:
             await asyncio.to_thread(unpack)
             failure = None
         except Exception as error:  # whatever it is: nobody is to wait for this file for ever
             failure = error
-        if file_id in self._removed_meanwhile:
-            self._removed_meanwhile.discard(file_id)
+        async with self._storage_is_free:
+            self._end_unpacking(download, failure)
+
+    def _end_unpacking(self, download: Download, failure: Exception | None) -> None:
+        file_id = download.file_id
+        del self._unpacking[file_id]
+        now = self.machine.downloads.get(file_id)
+        if file_id in self._dropped:
+            self._dropped.discard(file_id)
             self._discard(file_id)
-        elif file_id not in self.machine.downloads:
-            pass  # it is verified just now: what is unpacked is found when it is finished the next time
+        elif now is None or now.stage is not Stage.FINISHING:
+            pass  # it is verified just now, or fetched anew: what is unpacked is found when it is finished then
+        elif now is not download:
+            self._finish(file_id)
         elif failure is None:
             self._make_visible(file_id)
         else:

@@ -40,6 +40,7 @@ from pspd.core.server import REACH_NS, ServerMachine
 from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.core.terms import Terms
+from pspd.core.wire import DropReason
 from pspd.daemon.launcher import Launcher
 from pspd.daemon.ledger import Ledger
 from pspd.errors import NotFound, SessionUnknown, WrongState
@@ -52,6 +53,8 @@ from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2, status_service_pb2
 
 ID_DIGITS_MIN = 4
+WANTED_CHARACTERS_MAX = 300
+FORGERS_MAX = 1000
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +86,7 @@ class NetworkDaemon:
         self._events: dict[int, asyncio.Queue[MemberEvent]] = {}
         self._changed = asyncio.Event()
         self._ledger: Ledger | None = None
+        self._forgers: set[str] = set()
         self._leaving: set[str] = set()  # asked to stop, as long as they are there
         self._started_at = time.monotonic()
 
@@ -130,12 +134,16 @@ class NetworkDaemon:
 
     def _on_effect(self, effect: ControlEffect) -> None:
         match effect:
-            case Assign(session) | StartExchange(session) | RemoveFile(session) | FileSuspected(session):
-                if (queue := self._events.get(session)) is not None:
-                    queue.put_nowait(effect)
+            case Assign(session) | StartExchange(session) | RemoveFile(session):
+                self._tell(session, effect)
+            case FileSuspected(session, file_id):
+                self._name_suspect(session, file_id)
+                self._tell(session, effect)
             case EndSession(session):
                 if (queue := self._events.pop(session, None)) is not None:
                     queue.put_nowait(effect)
+            case InputDropped(DropReason.CORRUPT, origin):
+                self._name_forger(origin)
             case InputDropped(reason, origin):
                 log.debug("dropped from %s: %s", origin, reason)
             case SaveFile(record):
@@ -147,6 +155,22 @@ class NetworkDaemon:
                 log.info("%s", _told(effect))
                 self._changed.set()
                 self._changed = asyncio.Event()
+
+    def _tell(self, session: int, event: MemberEvent) -> None:
+        if (queue := self._events.get(session)) is not None:
+            queue.put_nowait(event)
+
+    def _name_suspect(self, session: int, file_id: FileId) -> None:
+        members, files = self._machine.members.values(), self._machine.catalogue.files
+        name = next((member.name for member in members if member.session == session), "a member that is gone")
+        file = files[file_id].manifest.name if file_id in files else file_id.hex()[:12]
+        log.warning("%s: %s sent wrong bytes of it: it is not asked for those until it has verified them", file, name)
+
+    def _name_forger(self, name: str) -> None:
+        """Says who sends wrong bytes; of each the first time, as it may go on."""
+        if name not in self._forgers:
+            log.warning("%s sent wrong bytes: they were dropped", name)
+            self._forgers = {*list(self._forgers)[-FORGERS_MAX:], name}
 
     def _note(self, event: ServerEvent, ledger: Ledger) -> None:
         match event:
@@ -235,7 +259,7 @@ class NetworkDaemon:
             names = [member.name for member in self._machine.members.values() if not member.source]
         unknown = [name for name in names if name not in self._machine.members]
         if unknown:
-            raise NotFound(f"no client {unknown[0]!r} is connected: see `pspctl clients`")
+            raise NotFound(f"no client {unknown[0][:WANTED_CHARACTERS_MAX]!r} is connected: see `pspctl clients`")
         leaving = self._leaving & set(self._machine.members)
         if not force and (lost := self._machine.catalogue.lost_without(leaving | set(names))):
             file, chunks = lost[0]
@@ -316,7 +340,8 @@ class NetworkDaemon:
             found = [file for file in files if file.file_id.hex().startswith(wanted.lower())]
         if len(found) != 1:
             raise NotFound(
-                f"{'no' if not found else 'more than one'} file {wanted!r} in the network: see `pspctl files`"
+                f"{'no' if not found else 'more than one'} file {wanted[:WANTED_CHARACTERS_MAX]!r} in the network:"
+                " see `pspctl files`"
             )
         return found[0]
 

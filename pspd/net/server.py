@@ -143,7 +143,8 @@ class ServerPlane:
         if frame.kind is Kind.LINK:
             self._name(link, frame.session)
             return None
-        if self._machine.parameters.kept_links and link.session == 0:
+        # Whoever speaks for another could not be told to stop: that other's link would be closed.
+        if self._machine.parameters.kept_links and (link.session == 0 or link.session != frame.session):
             self._machine.frame_refused(DropReason.UNKNOWN_SESSION, _origin(link))
             self._loop.call_soon(link.close)
             return None

@@ -16,7 +16,7 @@ from pspd.core.parameters import Parameters
 from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.core.terms import Terms
-from pspd.errors import PspError
+from pspd.errors import BadArgument, PspError
 from pspd.rpc import translate
 from pspd.rpc.conventions import REASON_KEY
 from pspd.rpc.translate import MemberEvent, Report
@@ -114,10 +114,13 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
     async def Join(
         self, request: membership_service_pb2.JoinRequest, context: Context
     ) -> membership_service_pb2.JoinResponse:
+        is_source = request.role == membership_service_pb2.MEMBER_ROLE_SOURCE
+        if not (is_source or request.role == membership_service_pb2.MEMBER_ROLE_CLIENT) or not request.instance_id:
+            raise BadArgument("who joins says whether it is a client or a source, and by what it is known")
         member, parameters, data_port, lease_ms = self._network.join(
             request.name,
             request.instance_id,
-            source=request.role == membership_service_pb2.MEMBER_ROLE_SOURCE,
+            source=is_source,
             delivery_port=request.delivery_port,
             held=translate.holdings_from_pb(request.holdings),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 from pspd.core.effects import (
@@ -23,7 +23,7 @@ from pspd.core.manifest import CHUNK_BYTES, Digest, FileId, Manifest
 from pspd.core.parameters import SECOND_NS, Order, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import Held
-from pspd.errors import BadArgument
+from pspd.errors import BadArgument, LimitReached
 from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import network_pb2 as pb
 
@@ -115,12 +115,21 @@ def parameters_from_pb(message: pb.Parameters) -> Parameters:
     )
 
 
+HELD_RANGES_MAX = 100_000
+"""How many ranges a client says that it holds: each costs the server memory, and time in which it does nothing else."""
+
+
 def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
-    """What a client holds, as messages."""
-    return [
-        pb.Holding(file_id=file_id, ranges=map(range_to_pb, known.verified), complete=known.complete)
-        for file_id, known in held.items()
-    ]
+    """What a client holds, as messages, whole files first; of what is in very many pieces as much as may be said.
+
+    What is not said counts as not held; the client does not fetch it again for that.
+    """
+    messages, left = [], HELD_RANGES_MAX
+    for file_id, known in sorted(held.items(), key=lambda item: not item[1].complete):
+        said = list(islice(known.verified, left))
+        left -= len(said)
+        messages.append(pb.Holding(file_id=file_id, ranges=map(range_to_pb, said), complete=known.complete))
+    return messages
 
 
 def holdings_from_pb(messages: Iterable[pb.Holding]) -> dict[FileId, Held]:
@@ -128,8 +137,11 @@ def holdings_from_pb(messages: Iterable[pb.Holding]) -> dict[FileId, Held]:
 
     Raises:
         BadArgument: ranges are not ascending and disjoint.
+        LimitReached: they are too many.
     """
     messages = list(messages)
+    if sum(len(message.ranges) for message in messages) > HELD_RANGES_MAX:
+        raise LimitReached(f"a client may say of no more than {HELD_RANGES_MAX} ranges that it holds them")
     for message in messages:
         borders = [border for span in message.ranges for border in (span.start, span.stop)]
         if any(left > right for left, right in pairwise(borders)):

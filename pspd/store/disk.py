@@ -14,6 +14,7 @@ whole. A finished file gets its name, then its mark, and only then does the part
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,8 @@ from pspd.store.open_files import OpenFiles
 from pspd.store.records import ON_DISK, UNVERIFIED, Mark, Records
 from pspd.store.stored_files import Place, StoredFile, StoredFiles
 from pspd.store.unpacking import flush_tree
+
+_LOG = logging.getLogger(__name__)
 
 
 class Touched(NamedTuple):
@@ -253,15 +256,18 @@ class DiskStore:
 
     def touched(self) -> Touched:
         """Finished files with which somebody has meddled, as their names and times tell: nothing is opened or read."""
-        visible = {file_id: file for file_id, file in self._files.items() if file.place is Place.VISIBLE}
-        paths = {file_id: self._folders.visible(file.intake.manifest) for file_id, file in visible.items()}
-        removed = {file_id: path for file_id, path in paths.items() if not os.path.lexists(path)}
-        changed = [
-            file_id
-            for file_id, file in visible.items()
-            if file_id not in removed and not self._stored.looks_as_finished(file)
-        ]
-        return Touched(removed, changed)
+        found = Touched({}, [])
+        for file_id, file in self._files.items():
+            if file.place is not Place.VISIBLE:
+                continue
+            try:
+                if not self._stored.looks_as_finished(file):
+                    found.changed.append(file_id)
+            except FileNotFoundError:
+                found.removed[file_id] = self._folders.visible(file.intake.manifest)
+            except OSError as error:  # that it cannot be looked at says nothing about it
+                _LOG.warning("cannot look at %s: %s", file.saved.path, error.strerror)
+        return found
 
     def unpacking_of(self, file_id: FileId) -> Callable[[], None] | None:
         """What unpacks a folder of which all is verified, so that :meth:`finish` need not; for any thread.

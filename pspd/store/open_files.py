@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import OrderedDict
 from pathlib import Path
 
-from pspd.store.folder import plain_state
 from pspd.store.messages import failed
 
 OPEN_FILES_MAX = 128
@@ -102,11 +102,9 @@ class FileBytes:
         except OSError:
             return False
 
-    @property
-    def looks_as_seen(self) -> bool:
-        """Whether what bears the file's name looks as it did at :meth:`see`; told without opening it."""
-        state = plain_state(self.path)
-        return state is not None and self._seen in (None, (state.st_size, state.st_mtime_ns))
+    def looks_as_seen(self, state: os.stat_result) -> bool:
+        """Whether this is the state of a plain file that looks as this one did at :meth:`see`."""
+        return stat.S_ISREG(state.st_mode) and self._seen in (None, (state.st_size, state.st_mtime_ns))
 
     def see(self) -> None:
         """The file's bytes, as they are now, are known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Callable
 from contextlib import closing
 from enum import Enum, auto
@@ -301,9 +302,16 @@ class StoredFiles:
         return self._folders.is_replaced(manifest) if manifest.is_folder else file.saved.is_as_seen
 
     def looks_as_finished(self, file: StoredFile) -> bool:
-        """Whether nobody seems to have changed a finished file, or put something in its place."""
+        """Whether nobody seems to have changed a finished file, or put something in its place.
+
+        Raises:
+            FileNotFoundError: it was removed.
+            OSError: it cannot be looked at.
+        """
         manifest = file.intake.manifest
-        return file.saved.looks_as_seen and not (manifest.is_folder and self._folders.is_replaced(manifest))
+        if manifest.is_folder and not stat.S_ISDIR(os.lstat(self._folders.visible(manifest)).st_mode):
+            return False
+        return file.saved.looks_as_seen(os.lstat(file.saved.path))
 
     def finished_path(self, manifest: Manifest) -> Path:
         """Where the bytes are that are sent to others, once it is finished."""

@@ -37,6 +37,10 @@ def hearers(bench: Bench) -> list[str]:
     return [effect.address[0] for effect in sent if isinstance(decode_datagram(effect.data), Broadcast)]
 
 
+TWO_CHUNKS_NS = fetching.RECEIVE_NS + 2 * fetching.RECEIVE_NS_PER_CHUNK
+"""How long a contribution of two chunks may take."""
+
+
 class TestFetching:
     def test_the_one_holder_with_room_is_found_where_the_owner_is_away(self) -> None:
         bench = Bench(cache_chunks=4096)
@@ -93,7 +97,7 @@ class TestFetching:
         assert entries == [(2, 4, b.session), (4, 6, a.session)]
 
     def test_what_one_holder_can_send_at_once_is_fetched_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(fetching, "BROADCAST_NS_PER_MEMBER", 100 * MILLISECOND_NS)
+        monkeypatch.setattr(fetching, "BROADCAST_NS_PER_DATAGRAM", 100 * MILLISECOND_NS)
         bench = Bench()
         clients = [bench.join(name) for name in "abcd"]
         file = bench.seed("f", 8)
@@ -388,7 +392,9 @@ class TestFetching:
         bench.ask(a, file, (2, 4))
         frame = bench.frame(b, file, 2, 4)
         assert bench.start(frame)
-        bench.live(fetching.RECEIVE_TIMEOUT_NS)
+        bench.live(TWO_CHUNKS_NS - SECOND_NS)
+        assert bench.effects(CloseLink) == []
+        bench.live(SECOND_NS)
         assert bench.effects(CloseLink) == [CloseLink(b.session)]
         bench.server.contribution_aborted(frame, bench.now)
         bench.server.link_closed(b.session, bench.now)
@@ -402,7 +408,7 @@ class TestFetching:
         bench.ask(a, file, (2, 4))
         assert bench.start(bench.frame(b, file, 2, 4))
         for _ in range(2):
-            bench.live(fetching.RECEIVE_TIMEOUT_NS - SECOND_NS)
+            bench.live(TWO_CHUNKS_NS - SECOND_NS)
             assert bench.effects(CloseLink) == []
             bench.live(SECOND_NS)
             assert bench.effects(CloseLink) == [CloseLink(b.session)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pspd.core.effects import Assign, EndSession, FileStalled, Milestone
-from pspd.core.fetching import BROADCAST_NS_PER_MEMBER
+from pspd.core.fetching import BROADCAST_NS_PER_DATAGRAM
 from pspd.core.file_record import Phase
 from pspd.core.members import FETCH_RTO_MIN_NS
 from pspd.core.ranges import Range, RangeSet
@@ -167,7 +167,7 @@ class TestStaying:
         bench.server.client_left(members[59].session, "gone", bench.now)
         file.hold(holder.name, [(59, 60)])
         bench.ask(late, file, (59, 60))
-        bench.pass_time(len(members) * BROADCAST_NS_PER_MEMBER)
+        bench.pass_time(len(members) * BROADCAST_NS_PER_DATAGRAM)
         assert [entry.responder for entry in bench.asked("m0")] == [holder.session]
 
     def test_another_client_is_asked_before_it_when_one_does_not_answer(self) -> None:

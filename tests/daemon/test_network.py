@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.effects import Milestone, ReportMilestone
+from pspd.core.effects import FileSuspected, InputDropped, Milestone, ReportMilestone
 from pspd.core.parameters import CLASSIC, FAST, PROFILES, Parameters
+from pspd.core.wire import DropReason
 from pspd.daemon import keeper as keeper_module
 from pspd.errors import BadArgument, NameTaken, NotFound, SessionUnknown, WrongState
 from pspd.rpc.translate import Declined
@@ -264,3 +265,31 @@ async def test_stopping_only_sets_the_event() -> None:
     async with in_process(FAST) as network:
         network.server.stop()
         assert network.server.stopping.is_set()
+
+
+@on_loop
+async def test_who_sends_wrong_bytes_is_named_once(source: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with in_process(FAST) as network:
+        (client,) = await network.join("a")
+        await network.seed(source)
+        file = network.file("file.bin")
+        network.server._on_effect(FileSuspected(client.daemon.session, file.file_id))
+        assert "file.bin: a sent wrong bytes of it" in caplog.text
+        for _ in range(3):
+            network.server._on_effect(InputDropped(DropReason.CORRUPT, "mallory"))
+        assert caplog.text.count("mallory sent wrong bytes") == 1
+
+
+@on_loop
+async def test_a_reason_to_decline_is_one_short_line(source: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with in_process(FAST) as network:
+        (client,) = await network.join("a")
+        await network.seed(source)
+        file_id = network.file("file.bin").file_id
+        network.server.report(client.daemon.session, [Declined(file_id, "no\n\x1b[31mroom" + 10_000 * "!")])
+        (told,) = network.file("file.bin").clients
+        assert told.refusal.startswith("no  [31mroom!")
+        assert len(told.refusal) < 1000
+        (line,) = [record.getMessage() for record in caplog.records if "cannot take it" in record.getMessage()]
+        assert line == f"file.bin: a cannot take it: {told.refusal}"

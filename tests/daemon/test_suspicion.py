@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -118,44 +119,141 @@ async def test_a_client_that_cannot_verify_a_file_says_so_and_stays(
         assert not client.running.done()
 
 
+def remove_copy(network: InProcess, client: Client, copy: Path) -> None:
+    """Somebody removes a client's finished copy, which lay there."""
+    del client.store.finished["file.bin"]
+    client.touched = Touched({network.file("file.bin").file_id: copy}, [])
+
+
+def refusals(network: InProcess) -> dict[str, str]:
+    """Why clients declined the file."""
+    return {client.name: client.refusal for client in network.file("file.bin").clients if client.refusal}
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients look all the time."""
+    for name in ("LOOK_SECONDS", "REFUSED_SECONDS_MIN"):
+        monkeypatch.setattr(keeper_module, name, 0.01)
+
+
+@pytest.mark.usefixtures("often")
 @on_loop
 async def test_a_finished_file_that_was_removed_counts_no_more_and_is_not_fetched_again(
-    source: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(keeper_module, "LOOK_SECONDS", 0.01)
+    copy = tmp_path / "there.bin"
     async with in_process(FAST) as network:
         client, other = await network.join("a", "b")
         await network.seed(source)
         await network.copies(source, "a", "b")
         await until("all is done", lambda: network.file("file.bin").state == pb.FILE_STATE_COMPLETE)
-        del client.store.finished["file.bin"]
-        client.touched = Touched({network.file("file.bin").file_id: Path("/there/file.bin")}, [])
+        remove_copy(network, client, copy)
         await until("one holds it", lambda: network.file("file.bin").min_holder_count == 1)
+        client.touched = Touched({}, [])
+        assert refusals(network)["a"].startswith(f"{copy} was removed")
         told = next(each for each in network.file("file.bin").clients if each.name == "a")
         assert (told.complete, told.held_chunk_count) == (False, 0)
-        assert told.refusal.startswith("/there/file.bin was removed")
-        client.touched = Touched({}, [])
         session = client.daemon.session
         network.server._on_effect(FileSuspected(session, bytes(32)))
         await until("it is a member again", lambda: client.daemon.session not in (0, session))
-        await until("it says so again", lambda: any(each.refusal for each in network.file("file.bin").clients))
+        await until("it says so again", lambda: "a" in refusals(network))
         assert not client.store.known()
         await other.end()
         await until("nobody has it", lambda: network.file("file.bin").state == pb.FILE_STATE_STALLED)
 
 
+@pytest.mark.usefixtures("often")
 @on_loop
-async def test_a_file_that_was_removed_here_and_from_the_network_is_taken_when_it_is_seeded_again(
-    source: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_finished_file_that_was_removed_is_taken_again_when_it_is_put_back(
+    source: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(keeper_module, "LOOK_SECONDS", 0.01)
+    copy = tmp_path / "there.bin"
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         await network.seed(source)
         await network.copies(source, "a")
+        saved = client.store.finished["file.bin"]
+        remove_copy(network, client, copy)
+        await until("it says so", lambda: bool(refusals(network)))
+        client.touched = Touched({}, [])
+        client.store.finished["file.bin"] = saved
+        copy.touch()
+        await until("it has it", lambda: network.file("file.bin").state == pb.FILE_STATE_COMPLETE)
+        assert not refusals(network)
+
+
+@pytest.mark.usefixtures("often")
+@on_loop
+async def test_what_was_removed_and_is_suspected_is_not_fetched_again(source: Path, tmp_path: Path) -> None:
+    async with in_process(FAST) as network:
+        (client,) = await network.join("a")
+        await network.seed(source)
+        await network.copies(source, "a")
+        session = client.daemon.session
+        remove_copy(network, client, tmp_path / "there.bin")
+        network.server._on_effect(FileSuspected(session, network.file("file.bin").file_id))
+        await until("it is a member again", lambda: client.daemon.session not in (0, session))
+        await until("it says so", lambda: bool(refusals(network)))
+        assert not client.store.known()
+
+
+@pytest.mark.usefixtures("often")
+@on_loop
+async def test_a_copy_that_is_missed_once_is_not_taken_for_removed(source: Path, tmp_path: Path) -> None:
+    async with in_process(FAST) as network:
+        (client,) = await network.join("a")
+        await network.seed(source)
+        await network.copies(source, "a")
+        removed = {network.file("file.bin").file_id: tmp_path / "there.bin"}
+        looks = 0
+
+        def look() -> Touched:
+            nonlocal looks
+            looks += 1
+            return Touched(removed if looks % 2 else {}, [])
+
+        client.look = look
+        await until("it has looked often", lambda: looks > 6)
+        assert client.store.known()
+        assert not refusals(network)
+
+
+@pytest.mark.usefixtures("often")
+@on_loop
+async def test_the_share_of_who_removed_it_while_the_file_is_seeded_is_given_to_another(
+    source: Path, tmp_path: Path
+) -> None:
+    """Else the file would count as seeded while nobody has that share, and its source would go."""
+    data = await asyncio.to_thread(source.read_bytes)
+    async with in_process(FAST) as network:
+        client, _ = await network.join("a", "b")
+        client.store.finished["file.bin"] = data
+        seeding = asyncio.ensure_future(network.seed(source, client_count=3))
+        await until("it is announced", lambda: network.server.file_messages(with_clients=False))
+        file_id = network.file("file.bin").file_id
+        silent = network.server.join("c", b"c", source=False, delivery_port=0, held={})[0]
+        await until("one has it", lambda: network.file("file.bin").complete_client_count)
+        client.touched = Touched({file_id: tmp_path / "there.bin"}, [])
         del client.store.finished["file.bin"]
-        client.touched = Touched({network.file("file.bin").file_id: Path("/there/file.bin")}, [])
-        await until("it says so", lambda: bool(network.file("file.bin").clients[0].refusal))
+        await until("it says so", lambda: "a" in refusals(network))
+        network.server.leave(silent.session)
+        await seeding
+        await network.copies(source, "b")
+        assert network.file("file.bin").state == pb.FILE_STATE_COMPLETE
+
+
+@pytest.mark.usefixtures("often")
+@on_loop
+async def test_a_file_that_was_removed_here_and_from_the_network_is_taken_when_it_is_seeded_again(
+    source: Path, tmp_path: Path
+) -> None:
+    async with in_process(FAST) as network:
+        (client,) = await network.join("a")
+        await network.seed(source)
+        await network.copies(source, "a")
+        remove_copy(network, client, tmp_path / "there.bin")
+        await until("it says so", lambda: bool(refusals(network)))
         client.touched = Touched({}, [])
         network.server.remove("file.bin", force=True)
         await until("it is gone", lambda: not network.server.status("", with_file_clients=False).files)

@@ -52,6 +52,18 @@ async def test_a_frame_of_nobody_ends_its_connection(parameters: Parameters) -> 
 
 
 @on_loop
+async def test_a_frame_of_another_session_ends_its_link() -> None:
+    with served(FAST) as (machine, far):
+        mine, others = (
+            machine.client_joined(name, name.encode(), 0, source=False, delivery_port=0).session for name in "ab"
+        )
+        await far.send(encode_frame(Frame(Kind.LINK, mine)))
+        await far.send(encode_frame(Frame(Kind.CONTRIBUTION, others, bytes(32), 0, 1, 100, 1)) + bytes(100))
+        assert await is_closed(far)
+        assert machine.drop_counts == {DropReason.UNKNOWN_SESSION: 1}
+
+
+@on_loop
 async def test_a_link_that_says_not_whose_it_is_is_closed_though_bytes_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

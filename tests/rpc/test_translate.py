@@ -28,7 +28,7 @@ from pspd.core.server import REACH_NS, ServerMachine
 from pspd.core.shared_file import SharedFile, Traffic
 from pspd.core.storage import Held
 from pspd.core.wire import Hello, encode_datagram
-from pspd.errors import BadArgument, BadName
+from pspd.errors import BadArgument, BadName, LimitReached
 from pspd.rpc import translate
 from pspd.rpc.translate import Declined, Report
 from pspd.store.digests import blake3_digest
@@ -282,3 +282,17 @@ class TestShown:
         file.traffic = Traffic(**figures)
         shown = translate.file_to_pb(machine, file, 0, with_clients=False).traffic
         assert {name: getattr(shown, name) for name in pb.Traffic.DESCRIPTOR.fields_by_name} == figures
+
+
+def test_a_client_says_no_more_of_what_it_holds_than_a_server_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translate, "HELD_RANGES_MAX", 3)
+    pieces = Held(RangeSet([(0, 1), (2, 3), (4, 5), (6, 7)]), complete=False)
+    whole = Held(RangeSet([(0, 9)]), complete=True)
+    said = translate.holdings_to_pb({b"pieces": pieces, b"whole": whole})
+    assert translate.holdings_from_pb(said) == {
+        b"whole": whole,
+        b"pieces": Held(RangeSet([(0, 1), (2, 3)]), complete=False),
+    }
+    monkeypatch.setattr(translate, "HELD_RANGES_MAX", 2)
+    with pytest.raises(LimitReached, match="no more than 2 ranges"):
+        translate.holdings_from_pb(said)

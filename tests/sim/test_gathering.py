@@ -23,6 +23,6 @@ def test_nothing_goes_wrong_while_much_is_gathered(
     monkeypatch: pytest.MonkeyPatch, seed: int, handing_out_ns: int, broadcast_ns: int
 ) -> None:
     monkeypatch.setattr(relay, "HANDING_OUT_NS_PER_WAITING", handing_out_ns)
-    monkeypatch.setattr(fetching, "BROADCAST_NS_PER_MEMBER", broadcast_ns)
+    monkeypatch.setattr(fetching, "BROADCAST_NS_PER_DATAGRAM", broadcast_ns)
     outcome = run_seed(seed)
     assert outcome.kind == "ok", outcome.text

@@ -268,6 +268,12 @@ class TestAFinishedFile:
         assert disk.store.known()[sample.file_id].complete
         assert disk.store.touched() == Touched({}, [])
 
+    def test_that_cannot_be_looked_at_is_not_taken_for_removed(
+        self, disk: DiskBench, sample: Sample, shown: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "lstat", error_of(errno.EIO))
+        assert disk.store.touched() == Touched({}, [])
+
     def test_that_was_removed_is_seen_to_be(self, disk: DiskBench, sample: Sample, shown: Path) -> None:
         shown.unlink()
         assert disk.store.touched() == Touched({sample.file_id: shown}, [])
