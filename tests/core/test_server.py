@@ -26,7 +26,7 @@ from pspd.core.effects import (
 from pspd.core.file_record import Phase
 from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
 from pspd.core.ranges import Range
-from pspd.core.server import LEASE_NS, REACH_NS, ServerMachine
+from pspd.core.server import SILENT_AT_A_TIME, LEASE_NS, REACH_NS, ServerMachine
 from pspd.core.wire import (
     Hello,
     HelloAck,
@@ -113,6 +113,38 @@ class TestMembership:
         bench.server.poll()
         bench.pass_time(1)
         assert bench.effects(ClientLost) == [ClientLost("lost", "its lease ran out")]
+
+    def test_a_server_that_looks_late_gives_the_silent_as_long_again(self) -> None:
+        bench = Bench()
+        member = bench.join("a")
+        late_ns = 5 * SECOND_NS
+        bench.now += LEASE_NS + late_ns
+        bench.server.handle_timeout(bench.now)
+        assert list(bench.server.members) == ["a"], "what has come from it may not be read yet"
+        bench.now += late_ns
+        bench.server.handle_timeout(bench.now)
+        assert bench.effects(ClientLost) == [ClientLost("a", "its lease ran out")]
+        assert member.session not in bench.machine._sessions
+
+    def test_but_no_more_than_a_lease(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        bench.now += 100 * LEASE_NS
+        bench.server.handle_timeout(bench.now)
+        bench.now += LEASE_NS
+        bench.server.handle_timeout(bench.now)
+        assert not bench.server.members
+
+    def test_the_silent_are_given_up_a_few_at_a_time(self) -> None:
+        bench = Bench()
+        for index in range(SILENT_AT_A_TIME + 1):
+            bench.join(f"m{index}")
+        bench.now += LEASE_NS
+        bench.server.handle_timeout(bench.now)
+        assert list(bench.server.members) == [f"m{SILENT_AT_A_TIME}"]
+        assert bench.server.next_timeout() <= bench.now
+        bench.server.handle_timeout(bench.now)
+        assert not bench.server.members
 
     def test_the_more_members_there_are_the_longer_a_lease_is_and_the_seldomer_hellos(
         self, monkeypatch: pytest.MonkeyPatch
