@@ -26,7 +26,7 @@ from pspd.core.effects import (
 from pspd.core.file_record import Phase
 from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
 from pspd.core.ranges import Range
-from pspd.core.server import SILENT_AT_A_TIME, LEASE_NS, REACH_NS, ServerMachine
+from pspd.core.server import LEASE_NS, REACH_NS, SILENT_AT_A_TIME, ServerMachine
 from pspd.core.wire import (
     Hello,
     HelloAck,
