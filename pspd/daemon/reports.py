@@ -11,7 +11,7 @@ from pspd.rpc.client import MemberClient
 from pspd.rpc.translate import Report
 
 AGAIN_SECONDS_MIN = 0.1
-AGAIN_SECONDS_MAX = 2.0
+AGAIN_SECONDS_MAX = 10.0
 
 log = logging.getLogger(__name__)
 

@@ -28,6 +28,9 @@ from pspd.v1 import (
 
 CALL_SECONDS = 10.0
 """How long one ordinary call may take."""
+REPORT_SECONDS = 60.0
+"""How long a report may take. A busy server hears it in the end; to say it again only makes it busier, and that the
+server is gone is known by its connection."""
 
 _KEEPALIVE: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 5_000),
@@ -164,7 +167,7 @@ class MemberClient:
             session_id=session, reports=map(translate.report_to_pb, reports)
         )
         try:
-            await self._members.ReportFiles(request, timeout=CALL_SECONDS)
+            await self._members.ReportFiles(request, timeout=REPORT_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise error_of(error, self._server) from None
 

@@ -228,7 +228,7 @@ class TestShown:
         lost, connected = pb.CLIENT_STATE_LOST, pb.CLIENT_STATE_CONNECTED
         assert states(REACH_NS // 2, heard=True) == {"amy": connected, "bob": connected, "src": connected}
         assert states(REACH_NS, heard=False) == {"amy": lost, "bob": connected, "src": lost}
-        assert states(2 * REACH_NS, heard=False) == {"amy": lost, "bob": lost, "src": lost}
+        assert states(3 * REACH_NS // 2, heard=False) == {"amy": lost, "bob": lost, "src": lost}
         assert states(3 * REACH_NS, heard=True) == {"amy": lost, "bob": connected, "src": lost}
 
     @pytest.mark.parametrize("phase", Phase)
