@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
 
+from pspctl.api import error_from
 from pspd.core.effects import Milestone, ReportMilestone
 from pspd.core.manifest import DIGEST_BYTES, Manifest
 from pspd.errors import InternalError, PspError, Reason, TimedOut, Unreachable, error_classes
@@ -114,6 +115,18 @@ async def test_watching_is_refused_like_the_rest(reason: Reason) -> None:
         assert refused.value.code() is grpc.StatusCode[error.grpc_status]
         told = client_module.error_of(refused.value, address)
         assert (type(told), str(told)) == (type(error), LINE)
+
+
+@pytest.mark.parametrize("status", ["UNAVAILABLE", "CANCELLED"])
+def test_a_server_that_ends_while_it_is_asked_is_unreachable_to_members_and_commands(status: str) -> None:
+    class Ended(grpc.aio.AioRpcError):
+        def trailing_metadata(self) -> Any:
+            return ()
+
+    error = Ended(grpc.StatusCode[status], grpc.aio.Metadata(), grpc.aio.Metadata(), "the server stops")
+    assert isinstance(client_module.error_of(error, "x:1"), Unreachable)
+    told = error_from(cast("grpc.RpcError", error), "nobody answers", "x:1")
+    assert (type(told), str(told)) == (Unreachable, "nobody answers")
 
 
 @on_loop

@@ -1,0 +1,142 @@
+"""What becomes of a member's files on a disk, whatever its user does there meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pspd.core.parameters import FAST
+from pspd.core.wire import Frame, Kind
+from pspd.daemon import keeper as keeper_module
+from pspd.daemon.keeper import Care, Keeper
+from pspd.daemon.reports import Reports
+from pspd.errors import PspError
+from pspd.rpc.client import MemberClient
+from pspd.rpc.translate import Declined, Report
+from pspd.store.digests import blake3_digest
+from pspd.store.disk import DiskStore
+from tests.store.stores import FolderSample, Sample
+from tests.support.loops import on_loop, until
+
+SESSION = 7
+
+
+class Said(Reports):
+    """Keeps what is to be said."""
+
+    def __init__(self) -> None:
+        super().__init__("amy", cast("MemberClient", cast("Any", None)))
+        self.all: list[Report] = []
+
+    def add(self, report: Report) -> None:
+        self.all.append(report)
+
+
+class Kept:
+    """A keeper of files in a folder, within a session.
+
+    Attributes:
+        gate: unpacking waits for it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.store = DiskStore(folder, blake3_digest)
+        self.said = Said()
+        self.failures: list[PspError] = []
+        self.gate = threading.Event()
+        care = Care(self._unpacking_of, lambda _: None, self.store.touched)
+        self.keeper = Keeper("amy", 1, self.store, self.said, care, self.failures.append, None)
+        self.keeper.machine.joined(SESSION, ("127.0.0.1", 9), FAST, 1)
+
+    def _unpacking_of(self, file_id: bytes) -> Callable[[], None] | None:
+        unpack = self.store.unpacking_of(file_id)
+
+        def wait_and_unpack() -> None:
+            assert unpack is not None
+            self.gate.wait(10.0)
+            unpack()
+
+        return unpack and wait_and_unpack
+
+    def take(self, sample: Sample | FolderSample) -> None:
+        """The file is assigned, and comes."""
+        self.keeper.take(sample.manifest, (), started=True)
+        if self.store.known()[sample.file_id].complete:
+            return
+        count = sample.manifest.chunk_count
+        frame = Frame(Kind.DELIVERY, SESSION, sample.file_id, 0, count, len(sample.data), 1)
+        written = self.store.write(sample.file_id, 0, count, memoryview(sample.data))
+        self.keeper.machine.delivery_stored(frame, written, 1)
+        self.keeper.plane.pump()
+
+    def is_complete(self, sample: Sample | FolderSample) -> bool:
+        held = self.store.known().get(sample.file_id)
+        return held is not None and held.complete
+
+
+@asynccontextmanager
+async def kept_in(folder: Path) -> AsyncIterator[Kept]:
+    kept = Kept(folder)
+    yield kept
+    kept.gate.set()
+    await until("nothing is unpacked", lambda: not kept.keeper._unpacking)
+    kept.keeper.close()
+    assert not kept.failures
+
+
+@on_loop
+async def test_a_folder_that_is_dropped_and_seeded_anew_while_it_is_unpacked_is_had_all_the_same(
+    tmp_path: Path,
+) -> None:
+    folder = FolderSample()
+    async with kept_in(tmp_path / "amy") as kept:
+        kept.take(folder)
+        await until("it is being unpacked", lambda: kept.keeper._unpacking)
+        kept.keeper.drop(folder.file_id)
+        kept.take(folder)
+        kept.gate.set()
+        await until("it is there", lambda: kept.is_complete(folder))
+        assert not [report for report in kept.said.all if isinstance(report, Declined)]
+
+
+@on_loop
+async def test_a_folder_that_is_dropped_while_it_is_unpacked_does_not_appear(tmp_path: Path) -> None:
+    folder = FolderSample()
+    async with kept_in(tmp_path / "amy") as kept:
+        kept.take(folder)
+        await until("it is being unpacked", lambda: kept.keeper._unpacking)
+        kept.keeper.drop(folder.file_id)
+        kept.gate.set()
+        await until("that has ended", lambda: not kept.keeper._unpacking)
+        assert not kept.store.known()
+    assert [path.name for path in (tmp_path / "amy").iterdir()] == [".psp"]
+
+
+@on_loop
+async def test_a_file_that_is_moved_away_and_back_is_declined_and_had_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOOK_SECONDS", "REFUSED_SECONDS_MIN"):
+        monkeypatch.setattr(keeper_module, name, 0.01)
+    sample = Sample(7 * 1024)
+    place, elsewhere = tmp_path / "amy" / "a.bin", tmp_path / "a.bin"
+    async with kept_in(tmp_path / "amy") as kept:
+        kept.take(sample)
+        assert kept.is_complete(sample)
+        work = [asyncio.ensure_future(each()) for each in (kept.keeper.look_after_finished, kept.keeper.take_refused)]
+        place.rename(elsewhere)
+        await until("it is declined", lambda: any(isinstance(report, Declined) for report in kept.said.all))
+        assert not kept.store.known()
+        kept.keeper.begin_session()
+        kept.keeper.take(sample.manifest, (), started=True)
+        assert not kept.store.known(), "it is not brought back, either in the next session"
+        elsewhere.rename(place)
+        await until("it is had again", lambda: kept.is_complete(sample))
+        for each in work:
+            each.cancel()
