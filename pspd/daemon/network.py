@@ -86,7 +86,7 @@ class NetworkDaemon:
         self._events: dict[int, asyncio.Queue[MemberEvent]] = {}
         self._changed = asyncio.Event()
         self._ledger: Ledger | None = None
-        self._forgers: set[str] = set()
+        self._forgers: dict[str, None] = {}  # who was named already
         self._leaving: set[str] = set()  # asked to stop, as long as they are there
         self._started_at = time.monotonic()
 
@@ -170,7 +170,9 @@ class NetworkDaemon:
         """Says who sends wrong bytes; of each the first time, as it may go on."""
         if name not in self._forgers:
             log.warning("%s sent wrong bytes: they were dropped", name)
-            self._forgers = {*list(self._forgers)[-FORGERS_MAX:], name}
+            self._forgers[name] = None
+            if len(self._forgers) > FORGERS_MAX:
+                del self._forgers[next(iter(self._forgers))]
 
     def _note(self, event: ServerEvent, ledger: Ledger) -> None:
         match event:

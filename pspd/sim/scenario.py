@@ -331,8 +331,8 @@ class Scenario:
         for client in self.world.clients.values():
             self._undo_all(client)
             self.world.mend(client)
-            if isinstance(client.store, MemoryStore):
-                client.store.full = False
+            client.full_until = 0
+            self._free_disk(client)
             self._restart(client)
 
     def _finish(self) -> None:

@@ -147,38 +147,6 @@ class TestFetching:
         bench.ask(b, file, (0, 1))
         assert hearers(bench) == ["a", "b"]
 
-    def test_broadcasts_of_many_files_take_turns_at_a_pace_that_their_datagrams_set(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(fetching, "BROADCAST_DATAGRAMS_IN_A_ROW", 4)
-        monkeypatch.setattr(fetching, "BROADCAST_NS_PER_DATAGRAM", 10 * MILLISECOND_NS)
-        bench = Bench(at_once=False)
-        a, b = bench.join("a"), bench.join("b")
-        files = [bench.exchange(f"f{index}", 8) for index in range(5)]
-        for file in files:
-            bench.ask(a, file, *file.shares_of(b.name))
-        heard = []
-        for _ in range(3):
-            heard.append(len(bench.asked("a")))
-            assert bench.asked("a") == [], "not before their time"
-            bench.pass_time(4 * 10 * MILLISECOND_NS)
-        assert heard == [2, 2, 1], "two members hear of two files at a time"
-
-    def test_what_is_asked_again_goes_at_that_pace_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(fetching, "BROADCAST_DATAGRAMS_IN_A_ROW", 1)
-        monkeypatch.setattr(fetching, "BROADCAST_NS_PER_DATAGRAM", MILLISECOND_NS)
-        bench = Bench()
-        a, b = bench.join("a"), bench.join("b")
-        files = [bench.exchange(f"f{index}", 8) for index in range(3)]
-        for file in files:
-            bench.ask(a, file, *file.shares_of(b.name))
-            bench.now += 10 * MILLISECOND_NS
-            bench.server.handle_timeout(bench.now)
-        assert sum(file.traffic.broadcast_datagrams for file in files) == 2 * len(files)
-        bench.now += 5 * SECOND_NS
-        bench.server.handle_timeout(bench.now)
-        assert sum(file.traffic.broadcast_datagrams for file in files) == 2 * len(files) + 2, "one file's alone"
-
     def test_what_a_client_may_expect_is_what_is_being_fetched_at_any_time(self) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
