@@ -1,44 +1,28 @@
-"""The server's work once it knows who asks for what: hit, join or fetch, and deliver (R4, R6-R9).
+"""The server's work once it knows who asks for what: hit, join or fetch (R4, R6-R9).
 
 What a client asks for is *open* until it is delivered. :meth:`Relay.serve` delivers what is cached, as far
 as the client's window allows, and fetches the rest from a cursor that all clients of a file share, so that
-they meet although the cache is small. Whoever has asked for what is being fetched already waits for it;
-what arrives is handed to all who wait (R9), before anything can evict it: at once, or, where very many wait,
-gathered with what comes soon after.
+they meet although the cache is small. Whoever has asked for what is being fetched already waits for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from itertools import islice
-from typing import NamedTuple
 
 from pspd.core.cache import Cache
-from pspd.core.effects import Deliver, ServerEffect
+from pspd.core.deliveries import Deliveries
+from pspd.core.effects import ServerEffect
 from pspd.core.fetching import Fetching
 from pspd.core.file_record import Phase
 from pspd.core.manifest import CHUNK_BYTES, FileId
 from pspd.core.members import Echo, Interest, Member
 from pspd.core.parameters import Parameters
 from pspd.core.pending import Fetch
-from pspd.core.ranges import Range, RangeMap, RangeSet
+from pspd.core.ranges import Range, RangeSet
 from pspd.core.shared_file import SharedFile
 from pspd.core.timers import Timers, earliest
-from pspd.core.wire import (
-    Frame,
-    Kind,
-)
 
-CLAIM_FRACTION = 4
-"""One member claims at most this fraction of the cache, or two frames where that is no more than half of it: who reads
-slowly does not pin it all."""
-HANDING_OUT_NS_PER_WAITING = 200_000
-"""Handing out costs a delivery for each that waits, of so much work. What comes sooner than that after the last time is
-gathered until it fills a frame; where few wait, next to nothing is. Measured with 100 shares of a chunk or two to 100
-clients on two cores: with a tenth of it the exchange took five times as long."""
-GATHERED_FRACTION = 2
-"""At most this fraction of the cache is gathered: the rest is for what is fetched meanwhile."""
 PASSED_MAX = 3
 """How many in line for room are passed by for those behind them, who may want what another holder can send."""
 PASSED_ALTOGETHER_MAX = 16
@@ -46,33 +30,6 @@ PASSED_ALTOGETHER_MAX = 16
 at every input would be most of the work. The next input goes on where this one ends."""
 SHARES_TRIED_MAX = 8
 """How many shares are looked into for a holder with room before a client has to wait."""
-
-
-class Departure(NamedTuple):
-    """A delivery that is to leave."""
-
-    interest: Interest
-    span: Range
-    number: int
-    echo: int
-
-
-@dataclass(slots=True)
-class Load:
-    """Deliveries out of one cached frame that leave together: what they carry is pinned once, until the last is sent.
-
-    Attributes:
-        start, stop: the frame.
-        departures: the deliveries, until they leave.
-        pinned: what they carry, together.
-        unsent_count: how many have left and are not sent.
-    """
-
-    start: int
-    stop: int
-    departures: list[Departure] = field(default_factory=list)
-    pinned: list[Range] = field(default_factory=list)
-    unsent_count: int = 0
 
 
 class Relay:
@@ -86,27 +43,23 @@ class Relay:
         files: dict[FileId, SharedFile],
         emit: Callable[[ServerEffect], None],
     ) -> None:
-        self._parameters = parameters
         self._cache = cache
         self._fetching = fetching
+        self._deliveries = Deliveries(parameters, cache, fetching, emit)
         self._files = files
-        self._emit = emit
         self._hungry: dict[Interest, None] = {}
         self._blocked: dict[SharedFile, dict[Interest, None]] = {}
         self._room_in_vain: tuple[bool, int] | None = None
         self._untried_lines = 0
         self._held_back: Timers[FileId] = Timers()
-        self._gathering: Timers[FileId] = Timers()
         self._now = 0
         self._is_due = False
-        self._loads: dict[tuple[int, int], tuple[Interest, Range, Load]] = {}
-        self._delivery_number = 0
 
     # -- time
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due."""
-        return earliest(self._fetching.next_timeout(), self._held_back.next_deadline(), self._gathering.next_deadline())
+        return earliest(self._fetching.next_timeout(), self._held_back.next_deadline(), self._deliveries.next_timeout())
 
     def handle_timeout(self, now: int) -> list[SharedFile]:
         """Has what did not come asked for again; :meth:`serve` then sees to those who waited in vain.
@@ -116,8 +69,7 @@ class Relay:
         """
         list(self._held_back.expired(now))  # whoever was held back is served anew, as after every input
         self._room_in_vain = None
-        for file_id in self._gathering.expired(now):
-            self._hand_out(self._files[file_id], now)
+        self._deliveries.handle_timeout(now)
         given_up = self._fetching.handle_timeout(now)
         for file in given_up:
             self.wake(file)
@@ -131,6 +83,7 @@ class Relay:
         interest.window_chunks = window_chunks
         interest.want(ranges)
         interest.echoes.append(Echo(number, self._fetching.started_count))
+        self._deliveries.awaited(interest.file)
         self._hungry[interest] = None
 
     def acknowledged(self, interest: Interest, number: int) -> None:
@@ -157,10 +110,10 @@ class Relay:
 
     def delivery_sent(self, session: int, number: int) -> SharedFile | None:
         """The bytes of a delivery are out of the cache. Returns whose they were; None if they were before."""
-        unloaded = self._unload(session, number)
-        if unloaded is None:
+        left = self._left(session, number)
+        if left is None:
             return None
-        interest, span = unloaded
+        interest, span = left
         interest.file.traffic.delivered_bytes += interest.file.manifest.byte_span(*span)[1]
         return interest.file
 
@@ -170,41 +123,23 @@ class Relay:
         Returns:
             The file whose bytes left the cache by it; None if they had before.
         """
-        unloaded = self._unload(session, number)
+        left = self._left(session, number)
         for interest in member.interests.values() if member else ():
             if number in interest.in_flight:
                 self._settle(interest, number, arrived=False)
                 break
-        return unloaded[0].file if unloaded else None
+        return left[0].file if left else None
 
-    def _unload(self, session: int, number: int) -> tuple[Interest, Range] | None:
-        loaded = self._loads.pop((session, number), None)
-        if loaded is None:
-            return None
-        interest, span, load = loaded
-        load.unsent_count -= 1
-        if load.unsent_count == 0:
-            for pinned in load.pinned:
-                self._cache.unpin(interest.file.file_id, *pinned)
-        self._claim_ended(interest.member, span)
-        return interest, span
-
-    def _claim_ended(self, member: Member, span: Range) -> None:
-        """Chunks left the cache: if their claim was what held the member back, it is served anew."""
-        claim_left_chunks = self._claim_chunks_max - member.claimed_chunks
-        member.claimed_chunks -= span.chunk_count
-        for interest in member.interests.values():
-            if interest.open and interest.window_left_chunks > claim_left_chunks:
-                self._hungry[interest] = None
-
-    @property
-    def _claim_chunks_max(self) -> int:
-        capacity = self._cache.capacity_chunks
-        return max(capacity // CLAIM_FRACTION, min(2 * self._fetching.frame_chunks, max(1, capacity // 2)))
-
-    def _credit_chunks(self, interest: Interest) -> int:
-        """How many more chunks the client will take now, and may claim of the cache."""
-        return min(interest.window_left_chunks, self._claim_chunks_max - interest.member.claimed_chunks)
+    def _left(self, session: int, number: int) -> tuple[Interest, Range] | None:
+        """A delivery has left the cache: if its claim was what held the member back, it is served anew."""
+        left = self._deliveries.left(session, number)
+        if left is not None:
+            interest, span = left
+            claim_left_chunks = self._deliveries.claim_left_chunks(interest.member) - span.chunk_count
+            for other in interest.member.interests.values():
+                if other.open and other.window_left_chunks > claim_left_chunks:
+                    self._hungry[other] = None
+        return left
 
     def _settle(self, interest: Interest, number: int, arrived: bool) -> None:
         span = interest.arrived(number)
@@ -327,7 +262,7 @@ class Relay:
         Returns:
             Whether the client wants more than could be fetched, and is in line for it.
         """
-        self._hit(interest)
+        self._deliveries.hit(interest)
         fetchable = self._fetchable(interest)
         wanted_chunks = self._wanted_chunks(interest) if fetchable else 0
         if wanted_chunks > 0:
@@ -342,7 +277,7 @@ class Relay:
     def _wanted_chunks(self, interest: Interest) -> int:
         """How many chunks more are to be fetched for a client: its credit, less what is being fetched of its wants."""
         here_chunks = interest.window_left_chunks
-        claim_chunks = self._claim_chunks_max - interest.member.claimed_chunks
+        claim_chunks = self._deliveries.claim_left_chunks(interest.member)
         for other in interest.member.interests.values():
             if min(here_chunks, claim_chunks) <= 0:
                 return 0
@@ -364,17 +299,6 @@ class Relay:
             self._room_in_vain = None  # those behind it move up
             if not line:
                 del self._blocked[interest.file]
-
-    def _hit(self, interest: Interest) -> None:
-        credit_chunks = self._credit_chunks(interest)
-        for cached in self._cache.cached_among(interest.file.file_id, interest.open) if credit_chunks > 0 else ():
-            echo = interest.echoes[-1].number if interest.echoes else 0
-            for departure in self._depart(interest, cached, echo, credit_chunks):
-                credit_chunks -= departure.span.chunk_count
-                self._cache.hit_count += departure.span.chunk_count
-                self._deliver(interest.file, Load(*departure.span, [departure]))
-            if credit_chunks <= 0:
-                break
 
     def _fetch_from_cursor(self, interest: Interest, fetchable: RangeSet, wanted_chunks: int) -> int:
         """Starts fetches of what a client wants, from the common cursor on. Returns how many chunks those bring it."""
@@ -406,8 +330,7 @@ class Relay:
     def _waits_for_slower(self, file: SharedFile, span: Range) -> bool:
         """Whether a fetch is held back for those who still want what it would evict."""
         if self._cache.victims(span.chunk_count):
-            for other in [other for other in self._files.values() if other.fresh]:
-                self._hand_out(other, self._now)  # before it can be evicted
+            self._deliveries.hand_out_gathered(self._now)
         victims = self._cache.victims(span.chunk_count)  # those that are pinned now are none any more
         if not victims:
             return False
@@ -417,95 +340,16 @@ class Relay:
             self._held_back.set(file.file_id, deadline)
         return deadline is not None
 
-    # -- deliveries
+    # -- what came, and what goes
 
     def received(self, fetch: Fetch, now: int) -> None:
-        """What was fetched is cached: everyone who waits for it gets it (R9), at once or after a little gathering."""
-        file = fetch.file
-        file.fresh.append(fetch)
-        due = file.handed_out_at + len(file.waiting) * HANDING_OUT_NS_PER_WAITING
-        is_enough = sum(each.chunk_count for each in file.fresh) >= self._gathered_chunks_max
-        if now >= due or is_enough or not self._parameters.gathers:
-            self._hand_out(file, now)
-        elif file.file_id not in self._gathering:
-            self._gathering.set(file.file_id, due)
-
-    @property
-    def _gathered_chunks_max(self) -> int:
-        return min(self._parameters.frame_chunks, self._cache.capacity_chunks // GATHERED_FRACTION)
-
-    def _hand_out(self, file: SharedFile, now: int) -> None:
-        """Delivers what has come since the last time to all who have it open."""
-        self._gathering.cancel(file.file_id)
-        file.handed_out_at = now
-        fetches, file.fresh = file.fresh, []
-        # A chunk that was asked for twice says nothing of how long an answer takes (Karn's rule).
-        measured = all(fetch.tries == 1 for fetch in fetches)
-        order = min((fetch.order for fetch in fetches), default=0)
-        runs = RangeSet((fetch.start, fetch.stop) for fetch in fetches)
-        cached = self._cache.cached_among(file.file_id, runs)
-        loads: RangeMap[Load] = RangeMap()
-        for run in cached:
-            for frame in _cut(run, self._parameters.frame_chunks):
-                loads.insert(Load(*frame))
-        delivered_chunks = 0
-        for interest in list(file.waiting):
-            delivered_chunks += self._load(interest, cached, loads, order if measured else 0)
-        for load in loads:
-            self._deliver(file, load)
-        self._cache.join_count += max(0, delivered_chunks - runs.chunk_count)
-        self._cache.trim()
-
-    def _load(self, interest: Interest, cached: RangeSet, loads: RangeMap[Load], fetch_order: int) -> int:
-        """Adds what goes to one who waits to the loads that leave; ``fetch_order`` is 0 if that measures nothing.
-
-        Returns:
-            How many chunks that are.
-        """
-        credit_chunks = granted_chunks = self._credit_chunks(interest) if interest.member.reachable else 0
-        if credit_chunks <= 0:
-            return 0
-        echo = interest.echo_of(fetch_order) if fetch_order else 0
-        for wanted in interest.open.common(cached):
-            for load in loads.overlapping(*wanted):
-                span = Range(max(wanted.start, load.start), min(wanted.stop, load.stop))
-                for departure in self._depart(interest, span, echo, credit_chunks):
-                    credit_chunks -= departure.span.chunk_count
-                    load.departures.append(departure)
-            if credit_chunks <= 0:
-                break
-        return granted_chunks - credit_chunks
-
-    def _depart(self, interest: Interest, span: Range, echo: int, credit_chunks: int) -> Iterator[Departure]:
-        """As much of a cached range as the client has credit for, in frames; from now on it is on its way."""
-        frame_chunks = min(self._parameters.frame_chunks, interest.frame_chunks)
-        for part in _cut(Range(span.start, min(span.stop, span.start + credit_chunks)), frame_chunks):
-            self._delivery_number += 1
-            interest.depart(self._delivery_number, part)
-            yield Departure(interest, part, self._delivery_number, echo)
-
-    def _deliver(self, file: SharedFile, load: Load) -> None:
-        """Sends what is on its way."""
-        departures, load.departures = load.departures, []
-        load.pinned = list(RangeSet(departure.span for departure in departures))
-        load.unsent_count = len(departures)
-        for span in load.pinned:
-            self._cache.pin(file.file_id, *span)
-        for interest, span, number, echo in departures:
-            session = interest.member.session
-            self._loads[session, number] = (interest, span, load)
-            length = file.manifest.byte_span(*span)[1]
-            frame = Frame(Kind.DELIVERY, session, file.file_id, *span, length, number, echo)
-            self._emit(Deliver(session, number, frame, self._cache.views(file.file_id, *span, length)))
+        """What was fetched is cached: everyone who waits for it gets it (R9)."""
+        self._deliveries.received(fetch, now)
 
     def forget(self, file: SharedFile, now: int) -> int:
         """Makes the server forget a file (R2). Returns how many bytes of it are still being received or sent."""
-        self._hand_out(file, now)
+        self._deliveries.hand_out(file, now)
         for interest in list(file.waiting):  # every share is held: what is still open was asked before that was known
             interest.want(RangeSet())
         self._fetching.give_up_unwanted(file)
         return self._cache.forget(file.file_id) * CHUNK_BYTES
-
-
-def _cut(run: Range, size: int) -> list[Range]:
-    return [Range(start, min(start + size, run.stop)) for start in range(run.start, run.stop, size)]

@@ -73,7 +73,7 @@ class SharedFile:
         fetching_changes: how often that has changed.
         waiting: what each client has asked for and not got yet, of those who have.
         fresh: what has come and is gathered, to be handed out together.
-        handed_out_at: when that was done last, in nanoseconds.
+        hand_out_at: from when on that is due, in nanoseconds.
         turn_count: how many requests have acknowledged deliveries.
         courtesy: how long those ahead may wait for those behind.
         cursor: the chunk after the last new fetch; requests that follow it meet.
@@ -102,7 +102,7 @@ class SharedFile:
         self.fetching_changes = 0
         self.waiting: dict[Interest, None] = {}
         self.fresh: list[Fetch] = []
-        self.handed_out_at = 0
+        self.hand_out_at = 0
         self.cursor = 0
         self.turn_count = 0
         self.courtesy = Courtesy()

@@ -15,6 +15,7 @@ import pytest
 from pspd.core.cache import Cache
 from pspd.core.catalogue import Catalogue
 from pspd.core.client import ClientMachine
+from pspd.core.deliveries import Deliveries
 from pspd.core.download import Download
 from pspd.core.fetching import Fetching
 from pspd.core.holdings import Holdings
@@ -59,7 +60,7 @@ def cache_the_unasked(patch: pytest.MonkeyPatch) -> None:
 
 
 def one_waiter_alone(patch: pytest.MonkeyPatch) -> None:
-    hand_out = Relay._hand_out
+    hand_out = Deliveries.hand_out
 
     def to_the_first(self: Any, file: Any, now: int) -> None:
         waiting = file.waiting
@@ -67,7 +68,7 @@ def one_waiter_alone(patch: pytest.MonkeyPatch) -> None:
         hand_out(self, file, now)
         file.waiting = waiting
 
-    patch.setattr(Relay, "_hand_out", to_the_first)
+    patch.setattr(Deliveries, "hand_out", to_the_first)
 
 
 def overlapping_shares(patch: pytest.MonkeyPatch) -> None:
@@ -92,7 +93,7 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
     "what nobody asked for is cached": (cache_the_unasked, {"R9 only what was asked"}),
     "only the first who waits is answered": (one_waiter_alone, {"R9 handed to who waits"}),
     "what is cached is fetched all the same": (
-        replaced(Relay, "_hit", lambda self, interest: None),
+        replaced(Deliveries, "hit", lambda self, interest: None),
         {"R9 handed to who waits", "R7 miss", "AssertionError"},
     ),
     "a share that was lost counts as held": (

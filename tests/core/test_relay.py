@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from pspd.core import fetching, relay
+from pspd.core import deliveries, fetching
 from pspd.core.cache import Cache
 from pspd.core.effects import (
     Deliver,
@@ -325,7 +325,7 @@ class TestGathering:
 
     @pytest.fixture(autouse=True)
     def a_second_is_soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(relay, "HANDING_OUT_NS_PER_WAITING", SECOND_NS)
+        monkeypatch.setattr(deliveries, "HANDING_OUT_NS_PER_WAITING", SECOND_NS)
 
     def waiting(self, cache_chunks: int = 64) -> tuple[Bench, SharedFile, Member, list[Member]]:
         """A holder of a file's second half, and two who wait for that."""
@@ -360,6 +360,19 @@ class TestGathering:
         self.contribute(bench, file, holder, 24 + frame_chunks, chunks=frame_chunks)
         assert bench.effects(Deliver) == []
         return bench, file, holder, waiting
+
+    def test_it_is_gathered_longer_where_other_files_are_handed_out_too(self) -> None:
+        bench, file, holder, (a, d) = self.waiting(cache_chunks=8)
+        other = bench.exchange("g", 48)
+        for member in (a, d):
+            bench.ask(member, other, (24, 48))
+        self.contribute(bench, file, holder, 24)
+        assert len(bench.effects(Deliver)) == 2
+        self.contribute(bench, file, holder, 26)
+        bench.pass_time(3 * SECOND_NS)
+        assert bench.effects(Deliver) == [], "two wait for the other file as well"
+        bench.pass_time(SECOND_NS)
+        assert self.spans(bench.effects(Deliver)) == [(a.session, 26, 28), (d.session, 26, 28)]
 
     def test_what_comes_soon_after_leaves_in_one_piece(self) -> None:
         bench, _file, _holder, (a, d) = self.first_two(frame_chunks=4)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pspd.core import relay, rto
+from pspd.core import deliveries, rto
+from pspd.core.deliveries import Deliveries
 from pspd.core.download import Download
 from pspd.core.members import Interest
 from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
@@ -22,19 +23,20 @@ PutBack = Callable[[pytest.MonkeyPatch], None]
 
 
 def slow_gathering(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(relay, "HANDING_OUT_NS_PER_WAITING", 30 * MILLISECOND_NS)
+    patch.setattr(deliveries, "HANDING_OUT_NS_PER_WAITING", 30 * MILLISECOND_NS)
 
 
 def who_is_in_line_is_not_looked_up_in_the_cache(patch: pytest.MonkeyPatch) -> None:
     """What was gathered was fetched a second time, and the server failed."""
     slow_gathering(patch)
-    hit = Relay._hit
+    hit, hit_or_fetch = Deliveries.hit, Relay._hit_or_fetch
 
-    def unless_in_line(self: Relay, interest: Interest) -> None:
-        if interest not in self._blocked.get(interest.file, ()):
-            hit(self, interest)
+    def unless_in_line(self: Relay, interest: Interest) -> bool:
+        is_in_line = interest in self._blocked.get(interest.file, ())
+        patch.setattr(Deliveries, "hit", (lambda self, interest: None) if is_in_line else hit)
+        return hit_or_fetch(self, interest)
 
-    patch.setattr(Relay, "_hit", unless_in_line)
+    patch.setattr(Relay, "_hit_or_fetch", unless_in_line)
 
 
 def sources_count_as_holders(patch: pytest.MonkeyPatch) -> None:
