@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.text import Text
 
 from pspctl.progress import Notes, SeedStep
-from pspctl.units import plain_text, rate_text, size_text
+from pspctl.units import rate_text, size_text
 from pspctl.views import FileView, takers
 from pspd.core.manifest import CHUNK_BYTES
+from pspd.text import plain_text
 
 MAX_CLIENT_BARS = 8
 

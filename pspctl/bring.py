@@ -14,12 +14,13 @@ from pspctl.output import printer
 from pspctl.progress import Progress, shown_progress
 from pspctl.seeding import PartlySeeded, SeedPlan, seed_file
 from pspctl.tables import seed_text
-from pspctl.units import count_text, plain_text
+from pspctl.units import count_text
 from pspctl.views import FileView, file_view, seed_view
 from pspd.core.terms import SAFE_HOLDERS
 from pspd.errors import StorageError, WrongState
 from pspd.store.ahead import FileState
 from pspd.store.original import own_name
+from pspd.text import plain_text
 
 
 def bring(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_source: bool) -> None:
@@ -53,6 +54,7 @@ def bring(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_sour
             _delete(plan.path, state, view["min_holder_count"])
         cache = absence.through(api, api.cache)  # last: until it is there, much may have changed
     printer(settings.output).show(seed_view(view, cache), seed_text)
+    _require_all_there(plan, view)
     if plan.terms.stays:
         require_all_took(view)
 
@@ -65,6 +67,15 @@ def _lost_count(plan: SeedPlan, view: FileView) -> int:
     """How many clients fewer have the file, or declined it, than were asked for; 0 if it is not waited for."""
     settled_count = view["complete_client_count"] + view["declined_client_count"]
     return max(0, plan.client_count - settled_count) if plan.terms.stays else 0
+
+
+def _require_all_there(plan: SeedPlan, view: FileView) -> None:
+    """Who deletes the original when this command has ended well is not to lose what a client took away since."""
+    if view["state"] == "stalled":
+        raise WrongState(
+            f"{_shown_name(plan)} was seeded, but who held some of it has gone since: keep the original, and seed it"
+            " again if they do not come back"
+        )
 
 
 def _require_fresh_copies(plan: SeedPlan, known_state: str | None, lost_count: int) -> None:

@@ -9,9 +9,10 @@ from pspctl.api import ServerApi
 from pspctl.deadline import NEVER, Deadline
 from pspctl.progress import Progress
 from pspctl.tables import declined_text, file_state_text, hold_text, missing_texts, progress_text, refusal_texts
-from pspctl.units import count_text, plain_text
+from pspctl.units import count_text
 from pspctl.views import FileView, file_view
 from pspd.errors import NotFound, PspError, TimedOut, Unreachable, WrongState
+from pspd.text import plain_text
 from pspd.v1 import status_service_pb2
 
 TURN_SECONDS = 10.0

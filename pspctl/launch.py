@@ -8,11 +8,11 @@ from rich.text import Text
 from pspctl.api import AgentApi, ServerApi
 from pspctl.options import Command, Settings
 from pspctl.output import printer
-from pspctl.units import plain_text
 from pspctl.views import SCHEMA_VERSION
 from pspd.arguments import Count
 from pspd.config import parse_address
 from pspd.errors import BadArgument, PspError
+from pspd.text import plain_text
 
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 

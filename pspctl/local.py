@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import IO, Any, Self, cast
 
 from pspctl.deadline import Deadline
-from pspctl.units import plain_text
 from pspd.config import DAEMON_COMMAND
 from pspd.errors import InternalError, LimitReached, PspError, TimedOut, WrongState, told_error
+from pspd.text import plain_text
 
 CLIENTS_PER_PROCESS_MAX = 1000
 START_SECONDS = 60.0

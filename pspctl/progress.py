@@ -10,8 +10,8 @@ from typing import Protocol
 
 from pspctl.options import Settings
 from pspctl.tables import hold_text, missing_texts, refusal_texts
-from pspctl.units import plain_text
 from pspctl.views import FileView
+from pspd.text import plain_text
 from pspd.v1 import network_pb2
 
 NOTE_SECONDS = 5.0

@@ -8,8 +8,8 @@ from rich.text import Text
 from pspctl.api import ServerApi
 from pspctl.options import Command, Settings, file_name
 from pspctl.output import printer
-from pspctl.units import plain_text
 from pspctl.views import SCHEMA_VERSION, file_view
+from pspd.text import plain_text
 
 
 @click.command("release", cls=Command)

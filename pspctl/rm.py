@@ -8,9 +8,9 @@ from rich.text import Text
 from pspctl.api import ServerApi
 from pspctl.options import Command, Settings, file_name
 from pspctl.output import printer
-from pspctl.units import plain_text
 from pspctl.views import SCHEMA_VERSION, file_view
 from pspd.errors import PspError
+from pspd.text import plain_text
 
 
 @click.command("rm", cls=Command)

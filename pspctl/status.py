@@ -13,9 +13,10 @@ from pspctl.follow import pictures
 from pspctl.options import Command, Settings, file_name
 from pspctl.output import console, print_answer, printer
 from pspctl.tables import declined_text, file_state_text, file_table, missing_texts, progress_text, status_table
-from pspctl.units import count_text, plain_text
+from pspctl.units import count_text
 from pspctl.views import StatusView, status_view
 from pspd.errors import Exit
+from pspd.text import plain_text
 
 
 @click.command("status", cls=Command)

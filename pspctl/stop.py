@@ -14,10 +14,10 @@ from pspctl.deadline import Deadline
 from pspctl.options import Command, Settings
 from pspctl.output import printer
 from pspctl.progress import Progress, shown_progress
-from pspctl.units import plain_text
 from pspctl.views import SCHEMA_VERSION
 from pspd.arguments import Seconds
 from pspd.errors import NotFound, TimedOut, Unreachable, WrongState
+from pspd.text import plain_text
 from pspd.v1 import network_pb2
 
 # What ``--server`` stands for when no address follows it: nothing that can be typed, so that --server "" is refused.

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pspctl.units import count_text, duration_text, percent_text, plain_text, rate_text, ratio_text, size_text
+from pspctl.units import count_text, duration_text, percent_text, rate_text, ratio_text, size_text
 from pspctl.views import (
     CacheView,
     ClientView,
@@ -22,6 +22,7 @@ from pspctl.views import (
     takers,
 )
 from pspd.core.terms import SAFE_HOLDERS
+from pspd.text import plain_text
 
 SHORT_ID_DIGITS = 12
 MAX_MISSING_RANGES = 4

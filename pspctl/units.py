@@ -45,8 +45,3 @@ def percent_text(part: float, whole: float) -> str:
 def ratio_text(part: float, whole: float) -> str:
     """How many times the whole goes into a part; ``-`` when there is no whole."""
     return f"{part / whole:.2f}" if whole else "-"
-
-
-def plain_text(name: str) -> str:
-    """A name from the network, safe on a terminal: what does not print is written as an escape."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)

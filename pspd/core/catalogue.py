@@ -21,18 +21,24 @@ from pspd.core.effects import (
     RemoveFile,
     SaveFile,
     ServerEffect,
+    SharePassedOn,
     StartExchange,
 )
 from pspd.core.file_record import FileRecord, Phase
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.members import Member
+from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.relay import Relay
 from pspd.core.shared_file import SharedFile
 from pspd.core.terms import ONE_COPY, Terms
+from pspd.core.timers import Timers
 from pspd.errors import LimitReached, NameTaken, NotFound, WrongState
 
 FILES_MAX = 10_000
+HEADWAY_NS, HEADWAY_NS_PER_CHUNK = 60 * SECOND_NS, 62 * MILLISECOND_NS
+"""After so long, and so much for each chunk of a frame, as at 16 KiB/s, in which nobody got any of the shares that are
+still to be taken, they go to others: whoever does not take its share is not to hold up a seeding."""
 REFUSAL_CHARACTERS_MAX = 300
 
 
@@ -65,6 +71,34 @@ class Catalogue:
         self._end_session = end_session
         self._client_names: list[str] | None = None
         self._awaited: set[str] = set()
+        self._headway: Timers[FileId] = Timers()
+
+    # -- time
+
+    def next_timeout(self) -> int | None:
+        """When :meth:`handle_timeout` is due."""
+        return self._headway.next_deadline()
+
+    def handle_timeout(self, now: int) -> None:
+        """Looks whether a seeding makes headway; if not, whoever takes nothing of its share is passed over."""
+        for file_id in self._headway.expired(now):
+            file = self.files.get(file_id)
+            if file is not None and file.phase is Phase.SEEDING:
+                self._headway.set(file_id, now + self._headway_ns(file))
+                self._pass_over(file, [] if file.stalled or self._awaited else file.note_headway())
+
+    def _headway_ns(self, file: SharedFile) -> int:
+        share_chunks = -(-file.manifest.chunk_count // max(1, file.manifest.share_count))
+        return HEADWAY_NS + HEADWAY_NS_PER_CHUNK * min(share_chunks, self._relay.frame_chunks)
+
+    def _pass_over(self, file: SharedFile, names: list[str]) -> None:
+        idle = [name for name in names if name in self._members and name not in file.idle]
+        file.idle.update(idle)
+        if any(name not in file.idle for name in self.takers_of(file)):
+            for name in idle:
+                self._emit(SharePassedOn(file.file_id, file.manifest.name, name))
+            for name in dict.fromkeys([*self._reassign_shares(file), *idle]):
+                self._assign(self._members[name], file)
 
     # -- after a restart
 
@@ -76,7 +110,9 @@ class Catalogue:
         """
         self._awaited = set(awaited)
         for record in records:
-            self.files[record.file_id] = SharedFile.restored(record, now)
+            file = self.files[record.file_id] = SharedFile.restored(record, now)
+            if file.phase is Phase.SEEDING:
+                self._headway.set(file.file_id, now + self._headway_ns(file))
 
     @property
     def awaits_members(self) -> bool:
@@ -235,6 +271,7 @@ class Catalogue:
         places = itertools.product(range(file.terms.replica_count), range(manifest.share_count))
         file.divide(manifest, [names[(replica + index) % len(names)] for replica, index in places], now)
         file.lend(source.name)
+        self._headway.set(file.file_id, now + self._headway_ns(file))
         shares = tuple((share.owner, Range(share.start, share.stop)) for share in file.shares)
         self._emit(SaveFile(file.record))
         self._emit(FileDivided(file.file_id, manifest.name, shares, file.terms.replica_count))
@@ -243,12 +280,13 @@ class Catalogue:
         return file
 
     def lost_without(self, names: Collection[str]) -> list[tuple[SharedFile, RangeSet]]:
-        """What somebody lacks and nobody could get any more without these clients, by file."""
+        """What somebody lacks, or has declined, and nobody could get any more without these clients, by file."""
         found = []
         for file in self.files.values():
             rest = [name for name in self.takers_of(file) if name not in names]
             is_with_rest = bool(rest) and file.is_with_all(rest)
-            if file.is_divided and not file.is_complete and not is_with_rest:
+            is_wanted = not file.is_complete or not file.declined.keys() <= set(names)
+            if file.is_divided and is_wanted and not is_with_rest:
                 found.append((file, file.lost_without(names)))
         return [(file, lost) for file, lost in found if lost]
 
@@ -260,7 +298,7 @@ class Catalogue:
     def _reassign_shares(self, file: SharedFile) -> list[str]:
         if file.phase is not Phase.SEEDING:
             return []
-        takers = self.takers_of(file)
+        takers = [name for name in self.takers_of(file) if name not in file.idle]
         given = file.reassign({*takers, *self._awaited} if self._awaited else takers, takers)
         if given:
             self._emit(SaveFile(file.record))
@@ -373,6 +411,7 @@ class Catalogue:
         file.phase = Phase.REMOVED
         self._emit(FileRemoved(file.file_id, name))
         for member in self._members.values():
+            member.told.pop(file.file_id, None)  # it drops that: seeded anew, the file begins with nothing there
             if not member.source:
                 self._emit(RemoveFile(member.session, file.file_id))
         self.review(file, now)

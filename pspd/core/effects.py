@@ -176,6 +176,15 @@ class FileDeclined:
 
 
 @dataclass(frozen=True, slots=True)
+class SharePassedOn:
+    """A client takes nothing of its share: while there are others, it is theirs."""
+
+    file_id: FileId
+    name: str
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
 class FileStalled:
     """Chunks of a file have no connected holder."""
 
@@ -212,18 +221,11 @@ class InputDropped:
 MemberEffect = Assign | StartExchange | RemoveFile | FileSuspected | EndSession
 """What a member is to be told over the control plane."""
 
-ServerEvent = (
-    ClientJoined
-    | ClientLost
-    | ClientReach
-    | FileDivided
-    | FileSeeded
-    | FileDeclined
-    | FileStalled
-    | FileResumed
-    | FileCompleted
-    | FileRemoved
+FileEvent = (
+    FileDivided | FileSeeded | FileDeclined | SharePassedOn | FileStalled | FileResumed | FileCompleted | FileRemoved
 )
+
+ServerEvent = ClientJoined | ClientLost | ClientReach | FileEvent
 """What the log tells, and whoever follows the network hears of."""
 
 ControlEffect = MemberEffect | SaveFile | InputDropped | ServerEvent

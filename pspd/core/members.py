@@ -181,7 +181,7 @@ class Member:
         source: it holds one file whole and wants none.
         instance_id: who it is, kept with its files.
         address: where its datagrams come from; None before the first.
-        told: what it said at joining that it holds, by file.
+        told: what it said at joining that it holds, by file; but nothing of what was removed since.
         delivery_port: where it takes connections for deliveries; 0 if it takes none.
         linked: its TCP link is open.
         in_reach: datagrams pass both ways and its link stands, or it did not take too long to show that.
@@ -209,7 +209,7 @@ class Member:
         self.source = source
         self.instance_id = instance_id
         self.address: Address | None = None
-        self.told = told or {}
+        self.told = dict(told or {})
         self.delivery_port = delivery_port
         self.linked = False
         self.in_reach = True

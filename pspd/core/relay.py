@@ -55,6 +55,11 @@ class Relay:
         self._now = 0
         self._is_due = False
 
+    @property
+    def frame_chunks(self) -> int:
+        """The most chunks that one delivery carries of what was fetched."""
+        return self._fetching.frame_chunks
+
     # -- time
 
     def next_timeout(self) -> int | None:

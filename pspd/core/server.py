@@ -127,7 +127,11 @@ class ServerMachine:
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due, in nanoseconds; None if nothing waits for the time."""
         return earliest(
-            self._relay.next_timeout(), self._leases.next_deadline(), self._reach.next_deadline(), self._returning_until
+            self._relay.next_timeout(),
+            self.catalogue.next_timeout(),
+            self._leases.next_deadline(),
+            self._reach.next_deadline(),
+            self._returning_until,
         )
 
     def _silent(self, timers: Timers[int], now: int) -> Iterator[int]:
@@ -152,6 +156,7 @@ class ServerMachine:
         if self._returning_until is not None and self._returning_until <= now:
             self._returning_until = None
             self.catalogue.stop_awaiting(now)
+        self.catalogue.handle_timeout(now)
         for file in self._relay.handle_timeout(now):
             self.catalogue.review(file, now)
         self._relay.serve_soon(now)

@@ -13,6 +13,7 @@ import grpc
 
 from pspd.core.manifest import FileId
 from pspd.core.members import validate_client_name
+from pspd.daemon.descriptors import files_each
 from pspd.daemon.keeper import Care
 from pspd.daemon.member import MemberDaemon
 from pspd.daemon.process import first_of, say_ready
@@ -84,7 +85,7 @@ async def run_clients(
 
     try:
         for plan in plans:
-            members.append(_open(channel, server, plan, faults, keeping))
+            members.append(_open(channel, server, plan, faults, keeping, files_each(len(plans))))
         everyone = asyncio.gather(*(member.run(connect_seconds, on_joined) for member in members))
         await first_of(everyone, _leave_when(stopping, members))
     finally:
@@ -99,9 +100,16 @@ async def _leave_when(stopping: asyncio.Event, members: list[MemberDaemon]) -> N
 
 
 def _open(
-    channel: grpc.aio.Channel, server: str, plan: ClientPlan, faults: Faults | None, keeping: Keeping
+    channel: grpc.aio.Channel,
+    server: str,
+    plan: ClientPlan,
+    faults: Faults | None,
+    keeping: Keeping,
+    open_files_max: int,
 ) -> MemberDaemon:
-    store = DiskStore(plan.folder, blake3_digest, keeping.max_bytes, verifies=keeping.verifies)
+    store = DiskStore(
+        plan.folder, blake3_digest, keeping.max_bytes, verifies=keeping.verifies, open_files_max=open_files_max
+    )
     return MemberDaemon(
         channel,
         server,

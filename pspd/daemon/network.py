@@ -14,16 +14,9 @@ from pspd.core.effects import (
     Assign,
     ClientJoined,
     ClientLost,
-    ClientReach,
     ControlEffect,
     EndSession,
-    FileCompleted,
-    FileDeclined,
-    FileDivided,
     FileRemoved,
-    FileResumed,
-    FileSeeded,
-    FileStalled,
     FileSuspected,
     InputDropped,
     RemoveFile,
@@ -41,6 +34,7 @@ from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.core.terms import Terms
 from pspd.core.wire import DropReason
+from pspd.daemon.events import event_text
 from pspd.daemon.launcher import Launcher
 from pspd.daemon.ledger import Ledger
 from pspd.errors import NotFound, SessionUnknown, WrongState
@@ -87,7 +81,7 @@ class NetworkDaemon:
         self._changed = asyncio.Event()
         self._ledger: Ledger | None = None
         self._forgers: dict[str, None] = {}  # who was named already
-        self._leaving: set[str] = set()  # asked to stop, as long as they are there
+        self._leaving: set[int] = set()  # asked to stop, as long as they are there
         self._started_at = time.monotonic()
 
     @property
@@ -152,7 +146,7 @@ class NetworkDaemon:
             case _:
                 if self._ledger is not None:
                     self._note(effect, self._ledger)
-                log.info("%s", _told(effect))
+                log.info("%s", event_text(effect))
                 self._changed.set()
                 self._changed = asyncio.Event()
 
@@ -262,7 +256,7 @@ class NetworkDaemon:
         unknown = [name for name in names if name not in self._machine.members]
         if unknown:
             raise NotFound(f"no client {unknown[0][:WANTED_CHARACTERS_MAX]!r} is connected: see `pspctl clients`")
-        leaving = self._leaving & set(self._machine.members)
+        leaving = {member.name for member in self._machine.members.values() if member.session in self._leaving}
         if not force and (lost := self._machine.catalogue.lost_without(leaving | set(names))):
             file, chunks = lost[0]
             others = f", and of {len(lost) - 1} more" if len(lost) > 1 else ""
@@ -273,7 +267,7 @@ class NetworkDaemon:
         for name in names:
             if (queue := self._events.get(self._machine.members[name].session)) is not None:
                 queue.put_nowait(None)
-        self._leaving = leaving | set(names)
+        self._leaving = {self._machine.members[name].session for name in leaving.union(names)}
         return names
 
     async def launch(self, count: int, directory: str) -> list[str]:
@@ -396,35 +390,3 @@ class NetworkDaemon:
         """Gives the cache another size."""
         self._machine.resize_cache(capacity_chunks, now_ns())
         self._plane.pump()
-
-
-def _told(event: ServerEvent) -> str:
-    """An event as a line for a person."""
-    match event:
-        case ClientJoined(name):
-            return f"{name} joined"
-        case ClientLost(name, reason):
-            return f"{name} is gone: {reason}"
-        case ClientReach(name, in_reach):
-            if in_reach:
-                return f"{name} is in reach again"
-            return f"{name} is out of reach: datagrams do not pass both ways, or its connection for data is down"
-        case FileDivided(_, name, shares, replica_count):
-            each = f", each for {replica_count} clients" if replica_count > 1 else ""
-            return f"{name}: divided into {len(shares) // replica_count} shares{each}"
-        case FileSeeded(_, name, share_count, chunk_count, cached_bytes):
-            return (
-                f"{name}: seeded: {share_count} disjoint shares are held, {chunk_count} chunks together, "
-                f"{cached_bytes} bytes of the file are left in the server"
-            )
-        case FileDeclined(_, name, client, reason):
-            return f"{name}: {client} cannot take it: {reason}"
-        case FileStalled(_, name, missing):
-            ranges = ", ".join(f"{span} last held by {holder or 'nobody'}" for span, holder in missing[:8])
-            return f"{name}: stalled: no connected client holds {ranges}"
-        case FileResumed(_, name):
-            return f"{name}: goes on: every chunk has a holder again"
-        case FileRemoved(_, name):
-            return f"{name}: removed"
-        case FileCompleted(_, name, client_count):
-            return f"{name}: complete: {client_count} clients have it"

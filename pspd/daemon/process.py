@@ -12,8 +12,10 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from pspd.daemon.descriptors import raise_limit
 from pspd.errors import BadArgument, Exit, PspError
 from pspd.net.loop import loop_factory
+from pspd.text import plain_text
 
 LEASH = "PSPD_LEASH"
 """Set in the environment, a daemon stops when its standard input ends: with whoever started it, however that ends."""
@@ -36,6 +38,7 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
     except PspError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return error.exit_code
+    raise_limit()
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS)
@@ -54,7 +57,16 @@ def _open_log(level: str) -> None:
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         raise BadArgument(f"PSPD_LOG is {level!r}: set it to DEBUG, INFO, WARNING or ERROR")
-    logging.basicConfig(stream=sys.stderr, level=number, format="%(asctime)s %(message)s")
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(_PlainLines("%(asctime)s %(message)s"))
+    logging.basicConfig(level=number, handlers=[lines])
+
+
+class _PlainLines(logging.Formatter):
+    """Names come from elsewhere: what a terminal would not print, but obey, is shown as an escape."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return plain_text(super().formatMessage(record))
 
 
 async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

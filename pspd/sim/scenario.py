@@ -10,6 +10,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -17,6 +18,7 @@ from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
 from pspd.core.terms import Terms
 from pspd.core.wire import Frame, Kind
+from pspd.errors import WrongState
 from pspd.sim.checks import Checks, Violation
 from pspd.sim.content import RealContent
 from pspd.sim.hosts import Access, Client
@@ -31,6 +33,8 @@ LIVENESS_NS = 3600 * SECOND_NS
 """Once all is well, every client must have every file within so much virtual time."""
 DISKS_LOST = 1 / 3
 """How many of the crashed servers come back without what they wrote down."""
+REMOVALS = 0.2
+"""How many networks have a file taken out, and seeded anew."""
 SETTLING_NS = 60 * SECOND_NS
 """How long the network is given to mend itself, before a source comes to repair."""
 REPAIRS_MAX = 3
@@ -130,6 +134,10 @@ class Scenario:
         if dice.random() < 0.75:
             for _ in range(dice.randint(1, 6)):
                 self._plan_fault()
+        removal = Random(f"removal {self.seed}")
+        if removal.random() < REMOVALS:
+            when, duration_ns = removal.randrange(FAULTS_NS_MAX), removal.randrange(5 * SECOND_NS)
+            self._after(when, "removed", self._remove, removal.choice(self._clients), duration_ns)
 
     def _seed_file(self, name: str, size_bytes: int, client_count: int) -> None:
         access = replace(self._draw_access(), disk_rate=0)
@@ -320,6 +328,16 @@ class Scenario:
     def _seed_again(self, client: Client, duration_ns: int) -> None:
         """Another source comes with a file that is there already."""
         self._repair(self._random.choice(self._seedings))
+
+    def _remove(self, client: Client, duration_ns: int) -> None:
+        """Somebody takes a file out of the network, whoever has it, and seeds it anew."""
+        seeding = self._seedings[0]
+        server, file = self.world.server, seeding.file
+        if server is not None and file is not None:
+            with suppress(WrongState):
+                server.catalogue.remove(file, self.world.now, force=True)
+                self._checks.calm = False
+                self.world.clock.after(duration_ns, self._repair, seeding)
 
     # -- healing, and what must come of it
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pspd.core.manifest import STORE_FOLDER, Digest, FileId, Manifest
+from pspd.core.manifest import CHUNK_BYTES, STORE_FOLDER, Digest, FileId, Manifest
 from pspd.core.ranges import RangeSet
 from pspd.core.storage import FileSlice, Held, Written
 from pspd.errors import IntegrityError, StorageError
@@ -33,7 +33,7 @@ from pspd.store.folder import (
     publish_file,
 )
 from pspd.store.folders import Folders
-from pspd.store.messages import failed, not_begun, not_verified, over_quota
+from pspd.store.messages import failed, no_room, not_begun, not_verified, over_quota
 from pspd.store.open_files import OpenFiles
 from pspd.store.records import ON_DISK, UNVERIFIED, Mark, Records
 from pspd.store.stored_files import Place, StoredFile, StoredFiles
@@ -61,7 +61,15 @@ class DiskStore:
         instance_id: 16 random bytes that name this folder's client for good.
     """
 
-    def __init__(self, folder: Path, digest: Digest, max_bytes: int | None = None, *, verifies: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        digest: Digest,
+        max_bytes: int | None = None,
+        *,
+        verifies: bool = False,
+        open_files_max: int | None = None,
+    ) -> None:
         """Takes the folder, makes it if need be, and reads what is there from before.
 
         Args:
@@ -69,6 +77,7 @@ class DiskStore:
             digest: what manifests are made with.
             max_bytes: how large the network's files in the folder may be together; None for any size.
             verifies: read all that is there, as if nothing were known of it.
+            open_files_max: how many descriptors it may keep, if not the usual ones.
 
         Raises:
             StorageError: the folder is another client's, or cannot be used.
@@ -78,7 +87,7 @@ class DiskStore:
         self._max_bytes = max_bytes
         self._records = Records(self._work, digest)
         self._folders = Folders(folder, self._records, digest)
-        self._open_files = OpenFiles()
+        self._open_files = OpenFiles(open_files_max)
         self._files: dict[FileId, StoredFile] = {}
         try:
             self._work.mkdir(parents=True, exist_ok=True)
@@ -127,7 +136,7 @@ class DiskStore:
                 file.intake.verify_all()  # what was in the folder's way is gone; its archive never was altered
                 file = self._stored.taken_back(file, set_aside=False)
             elif file is None or file.place is not Place.PART:
-                self._require_room(manifest)
+                self._require_room(manifest, _disk_bytes(manifest))
                 self._records.save_manifest(manifest)
                 file = self._stored.resumed(manifest)
         if file.intake.manifest != manifest:
@@ -152,7 +161,7 @@ class DiskStore:
         """See ``Storage.payload``.
 
         That nobody else has written to the file is looked at first.
-        The slice's descriptor stays the store's: it is good until ``OPEN_FILES_MAX`` others were opened
+        The slice's descriptor stays the store's: it is good until as many others as may be open were opened
         since it was last asked for, or the store is closed. Who sends across that needs ``os.dup``.
 
         Raises:
@@ -299,12 +308,26 @@ class DiskStore:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
-    def _require_room(self, manifest: Manifest) -> None:
-        others = (file.intake.manifest for file_id, file in self._files.items() if file_id != manifest.file_id)
-        used_bytes = sum(map(_disk_bytes, others))
+    def _require_room(self, manifest: Manifest, more_bytes: int) -> None:
+        """A file that has no room is declined before it is begun, and takes none from those that have.
+
+        Args:
+            manifest: the file's.
+            more_bytes: how much more of the disk it is going to take.
+        """
+        others = [file for file_id, file in self._files.items() if file_id != manifest.file_id]
+        used_bytes = sum(_disk_bytes(file.intake.manifest) for file in others)
         needed_bytes = _disk_bytes(manifest)
         if self._max_bytes is not None and used_bytes + needed_bytes > self._max_bytes:
             raise StorageError(over_quota(manifest, needed_bytes, self._max_bytes - used_bytes, self._max_bytes))
+        try:
+            disk = os.statvfs(self._work)
+        except OSError as error:
+            raise failed("use", self._work, error) from None
+        promised_bytes = sum(_unwritten_bytes(file) for file in others if file.place is Place.PART)
+        free_bytes = disk.f_bavail * disk.f_frsize - promised_bytes
+        if more_bytes > free_bytes:
+            raise StorageError(no_room(manifest, more_bytes, free_bytes, self._folder))
 
     def _file(self, file_id: FileId) -> StoredFile:
         try:
@@ -318,6 +341,11 @@ class DiskStore:
             # Before the manifest: chunks that are only kept from now on may be written over.
             file.journal.rewrite(file.intake.verified)
         self._records.save_manifest(manifest)
+
+
+def _unwritten_bytes(file: StoredFile) -> int:
+    """How much more of the disk a file is going to take."""
+    return max(0, _disk_bytes(file.intake.manifest) - file.intake.verified.chunk_count * CHUNK_BYTES)
 
 
 def _disk_bytes(manifest: Manifest) -> int:

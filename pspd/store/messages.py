@@ -52,6 +52,14 @@ def over_quota(manifest: Manifest, needed_bytes: int, left_bytes: int, max_bytes
     )
 
 
+def no_room(manifest: Manifest, more_bytes: int, free_bytes: int, folder: Path) -> str:
+    """A file is more than the disk can take, beside what is being received."""
+    return (
+        f"{manifest.name!r} needs {more_bytes} bytes, and {folder} has room for {max(0, free_bytes)} beside the other"
+        " files: free some space there"
+    )
+
+
 def not_verified(manifest: Manifest, verified: RangeSet) -> str:
     """A file that is to be finished is not all there (R10)."""
     return (

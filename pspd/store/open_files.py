@@ -10,15 +10,21 @@ from pathlib import Path
 from pspd.store.messages import failed
 
 OPEN_FILES_MAX = 128
-"""Descriptors a store keeps open at most: two for each of 64 files, its bytes and its journal."""
+"""Descriptors a store keeps open at most, if nothing else is said: for 64 files that are written."""
 
 _FILE_MODE = 0o644
 
 
 class OpenFiles:
-    """Descriptors by path, opened on demand; the one used least recently is closed to make room."""
+    """Descriptors by path, opened on demand; the one used least recently is closed to make room.
 
-    def __init__(self) -> None:
+    Args:
+        count_max: how many may be open, if not ``OPEN_FILES_MAX``; two for each file that is written, its bytes and
+            its journal.
+    """
+
+    def __init__(self, count_max: int | None = None) -> None:
+        self._count_max = OPEN_FILES_MAX if count_max is None else count_max
         self._fds: OrderedDict[Path, int] = OrderedDict()
 
     def fd(self, path: Path, flags: int) -> int:
@@ -36,7 +42,7 @@ class OpenFiles:
         except OSError as error:
             raise failed("open", path, error) from None
         self._fds[path] = fd
-        if len(self._fds) > OPEN_FILES_MAX:
+        if len(self._fds) > self._count_max:
             os.close(self._fds.popitem(last=False)[1])
         return fd
 

@@ -75,11 +75,11 @@ class PlainOriginal:
             raise BadArgument(f"cannot seed {path}: its size is not known beforehand: give a copy of it")
 
     def _has_more_than_it_says(self) -> bool:
-        """Whether it is one of the kernel's, as in ``/proc``, which are made as they are read."""
+        """Whether it is one of the kernel's, as in ``/proc``, which are made as they are read, or cannot be."""
         try:
             return bool(os.pread(self._fd, 1, 0))
         except OSError:
-            return False
+            return True
 
     @property
     def size_bytes(self) -> int:

@@ -242,10 +242,10 @@ class StoredFiles:
         part.see()
         return file
 
-    def adopted(self, manifest: Manifest, require_room: Callable[[Manifest], None]) -> StoredFile | None:
+    def adopted(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile | None:
         """The file of that name in the client's folder if its bytes are right; None if there is none.
 
-        ``require_room`` is asked before more is written than a manifest.
+        ``require_room`` is asked, with how many bytes, before more is written than a manifest.
 
         Raises:
             StorageError: it is another file, or there is no room.
@@ -269,14 +269,14 @@ class StoredFiles:
             return self._adopted_damaged(manifest)
         raise self.conflict(manifest)
 
-    def _adopted_folder(self, manifest: Manifest, require_room: Callable[[Manifest], None]) -> StoredFile:
+    def _adopted_folder(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile:
         """A folder of that name that is the very same: its archive is read out of it, and need not be fetched."""
         if not self._folders.is_as_sent(manifest):
             mark = self._records.mark(manifest.file_id)
             if mark is None or not self._is_torn(manifest, mark):
                 raise self.conflict(manifest)
             return self._adopted_damaged(manifest)
-        require_room(manifest)
+        require_room(manifest, manifest.size_bytes)
         self._records.save_manifest(manifest)
         self._records.remove(manifest.file_id, "tar")
         file = self.resumed(manifest)

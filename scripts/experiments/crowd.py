@@ -79,6 +79,11 @@ def main() -> None:
             unanswered = _distribute(network, plan, Path(place))
             seconds = time.monotonic() - started
         cache = network.status()["cache"]["high_water_bytes"]
+        said = server.log_text()
+        print(
+            f"{said.count('its lease ran out')} leases ran out, {said.count('is out of reach')} times a client was out"
+            f" of reach, {said.count('it joined again')} times one joined again"
+        )
         grown, members = memory.peak_bytes - memory.start_bytes, joined_bytes - memory.start_bytes
         print(f"{told}; {plan.files} files of {plan.kib} KiB in {seconds:.0f} s, {plan.deaf} read nothing for a while;")
         print(f"{unanswered} of {plan.files} commands that released a file got no answer in time, and were repeated")

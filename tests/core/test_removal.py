@@ -6,7 +6,9 @@ import pytest
 
 from pspd.core.effects import FileRemoved, Milestone, RemoveFile
 from pspd.core.members import Member
+from pspd.core.ranges import RangeSet
 from pspd.core.shared_file import SharedFile
+from pspd.core.storage import Held
 from pspd.core.wire import DropReason
 from pspd.errors import NotFound, WrongState
 from tests.core.bench import Bench
@@ -123,3 +125,14 @@ def test_the_same_file_can_come_again(bench: Bench) -> None:
     assert again is not file
     bench.ask(a, again, (3, 6))
     assert [asked.start for asked in bench.asked("b")] == [3]
+
+
+def test_what_was_told_at_joining_counts_no_more_when_the_file_is_seeded_anew(bench: Bench) -> None:
+    a, _, file = begun(bench)
+    bench.server.client_left(a.session, "it left", bench.now)
+    again = bench.join("a", held={file.file_id: Held(RangeSet([(0, 5)]), complete=False)})
+    assert list(file.held[again.name]) == [(0, 5)]
+    remove(bench, file)
+    anew = bench.seed("f", 6)
+    assert anew.file_id == file.file_id
+    assert not anew.held.get(again.name), "it was told to drop that"

@@ -158,3 +158,13 @@ class TestLostWithout:
         assert bench.server.catalogue.lost_without({"a"}) == []
         bench.reach(a, file, Milestone.COMPLETE)
         assert bench.server.catalogue.lost_without({"a", "b"}) == []
+
+    def test_is_what_would_be_gone_for_those_who_declined_too(self) -> None:
+        bench = Bench()
+        a, b = (bench.join(name) for name in "ab")
+        file = bench.exchange("f", 6)
+        bench.reach(a, file, Milestone.COMPLETE)
+        bench.server.catalogue.file_declined(b.session, file.file_id, "it was removed", bench.now)
+        assert file.is_complete
+        assert [lost for _, lost in bench.server.catalogue.lost_without({"a"})] == [RangeSet([(0, 6)])]
+        assert bench.server.catalogue.lost_without({"a", "b"}) == [], "then nobody is left who could want it"

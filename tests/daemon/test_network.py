@@ -212,6 +212,20 @@ async def test_clients_are_asked_to_stop_and_end_in_good_order() -> None:
 
 
 @on_loop
+async def test_a_client_that_was_stopped_and_is_back_is_there_for_the_others(source: Path) -> None:
+    async with in_process(FAST) as network:
+        first, _, _ = await network.join("a", "b", "c")
+        await network.seed(source, hold_back=True)
+        network.server.stop_clients(["a"], everyone=False, force=True)
+        await first.running
+        await network.join("a")
+        with pytest.raises(WrongState) as refused:
+            network.server.stop_clients(["b"], everyone=False)
+        of_b = {client.name: client.held_chunk_count for client in network.file(source.name).clients}["b"]
+        assert f"nobody else holds {of_b} chunks" in str(refused.value)
+
+
+@on_loop
 async def test_a_client_that_says_goodbye_ends(source: Path) -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")

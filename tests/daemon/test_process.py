@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pspd.daemon.process import first_of, run, say_ready
+from pspd.daemon.process import _PlainLines, first_of, run, say_ready
 from pspd.errors import Exit, NotFound, PspError, error_classes
 from tests.support.loops import on_loop
 
@@ -141,3 +141,8 @@ class TestFirstOf:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert waiting.ended
+
+
+def test_what_does_not_print_is_logged_as_an_escape() -> None:
+    record = logging.LogRecord("", logging.INFO, "", 0, "%s is complete", ("a\u202e\x1b[2J",), None)
+    assert _PlainLines("%(message)s").format(record) == "a\\u202e\\x1b[2J is complete"

@@ -308,6 +308,15 @@ class TestWhatIsNotDeleted:
         assert source.asked == {}
 
 
+def test_who_left_at_once_with_what_nobody_else_has_is_told_of(
+    pspctl: Pspctl, source: FakeSource, original: Path
+) -> None:
+    source.file = file(state=network_pb2.FILE_STATE_STALLED)
+    result = pspctl("seed", original)
+    assert result.exit_code == 4
+    assert "was seeded, but who held some of it has gone since: keep the original" in result.stderr
+
+
 def test_who_was_lost_on_the_way_is_told_of(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.file = file(held=(8, 8))
     result = pspctl("seed", original, "--clients", 3, "--wait")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pspctl import follow
-from pspctl.units import plain_text
+from pspd.text import plain_text
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import Pspctl
 from tests.pspctl.fakes import FakeServer, client, file

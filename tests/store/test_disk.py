@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import pspd.store.disk
-import pspd.store.open_files
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import Held, Written
 from pspd.errors import IntegrityError, StorageError
@@ -403,18 +401,31 @@ class TestDiskErrors:
         assert disk.store.manifest(sample.file_id) == sample.manifest
 
     def test_a_full_disk(self, small_disk: Path) -> None:
+        ballast = small_disk / "ballast"
+        ballast.unlink()
         bench, sample = DiskBench(small_disk / "client"), Sample(3 * MIB)
         try:
             bench.begin(sample)
+            ballast.write_bytes(bytes(2 * MIB))
             with pytest.raises(StorageError, match=r"cannot write .*\.part: No space left on device"):
                 bench.write_all(sample, 64)
             assert 0 < bench.store.missing(sample.file_id).chunk_count < sample.manifest.chunk_count
-            (small_disk / "ballast").unlink()
+            ballast.unlink()
             bench.write_parts(sample, bench.store.missing(sample.file_id))
             bench.store.finish(sample.file_id)
             assert bench.visible() == {"a.bin": sample.data}
         finally:
             bench.store.close()
+
+    def test_what_has_no_room_on_the_disk_is_declined_before_it_takes_any(self, small_disk: Path) -> None:
+        large, small = Sample(MIB + MIB // 2), Sample(MIB, name="b.bin")
+        with closing(DiskStore(small_disk / "client", blake3_digest)) as store:
+            store.begin(small.manifest)
+            with pytest.raises(StorageError, match=r"'a.bin' needs 1572864 bytes, and .* has room for \d+ beside"):
+                store.begin(large.manifest)
+            assert set(store.known()) == {small.file_id}
+            (small_disk / "ballast").unlink()
+            store.begin(large.manifest)
 
     @pytest.fixture
     def small_disk(self, tmp_path: Path) -> Iterator[Path]:
@@ -433,7 +444,7 @@ class TestDiskErrors:
 
 class TestOpenFiles:
     def test_are_bounded_and_opened_again_when_needed(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pspd.store.open_files, "OPEN_FILES_MAX", 4)
+        monkeypatch.setattr(disk.store._open_files, "_count_max", 4)
         before = len(os.listdir("/proc/self/fd"))
         samples = [Sample(3000 + index, name=f"f{index}") for index in range(10)]
         for sample in samples:
@@ -451,7 +462,7 @@ class TestOpenFiles:
         assert len(os.listdir("/proc/self/fd")) == before - 1
 
     def test_a_finished_file_that_is_gone_is_told(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pspd.store.open_files, "OPEN_FILES_MAX", 2)
+        monkeypatch.setattr(disk.store._open_files, "_count_max", 2)
         samples = [Sample(3000, name=f"f{index}", seed=index) for index in range(3)]
         for sample in samples:
             disk.receive(sample)

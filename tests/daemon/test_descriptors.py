@@ -1,0 +1,30 @@
+"""Descriptors are as many as the system allows, and enough for each client of a process."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+
+import pytest
+
+from pspd.daemon.descriptors import FILES_EACH_MIN, files_each, raise_limit
+from pspd.store.open_files import OPEN_FILES_MAX
+
+
+@pytest.fixture(autouse=True)
+def limits() -> Iterator[tuple[int, int]]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield before
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_soft_limit_is_lifted(limits: tuple[int, int]) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, limits[1]))
+    raise_limit()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (limits[1], limits[1])
+
+
+@pytest.mark.parametrize(("clients", "each"), [(1, OPEN_FILES_MAX), (4, 125), (50, 10), (1000, FILES_EACH_MIN)])
+def test_files_are_half_of_them_and_shared(limits: tuple[int, int], clients: int, each: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, limits[1]))
+    assert files_each(clients) == each
