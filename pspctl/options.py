@@ -137,5 +137,4 @@ def size(text: str) -> int | str:
     try:
         return text if text == "auto" else parse_size(text)
     except BadArgument as error:
-        units = "B, KiB, MiB, GiB or TiB"
-        raise BadArgument(f"{text!r} is no size: write a whole number and {units}, such as 64MiB, or auto") from error
+        raise BadArgument(f"{error}, or auto") from None

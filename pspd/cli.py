@@ -40,7 +40,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadArgument(f"cannot read {path}: {error}") from None
+        raise BadArgument(f"cannot read {path}: {error}: give a TOML file of options") from None
     unknown = settings.keys() - known
     odd = [name for name, value in settings.items() if type(value) not in (str, int, float)]
     if unknown:

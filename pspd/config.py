@@ -28,7 +28,7 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:
-        raise BadArgument(f"{text!r} is no size: write bytes, KiB, MiB, GiB or TiB, such as 64MiB")
+        raise BadArgument(f"{text!r} is no size: write a whole number and B, KiB, MiB, GiB or TiB, such as 64MiB")
     size_bytes = int(match[1]) * unit
     if size_bytes > SIZE_BYTES_MAX:
         raise LimitReached(f"{text} is more than there can be: give less than {(SIZE_BYTES_MAX + 1) >> 40}TiB")

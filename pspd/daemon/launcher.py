@@ -41,7 +41,7 @@ class Launcher:
             PspError: the process ended before it was ready; with the error that it told, or its last line.
         """
         if not 1 <= count <= LAUNCH_MAX:
-            raise BadArgument(f"{count} clients are too few or too many: launch 1 to {LAUNCH_MAX} at a time")
+            raise BadArgument(f"cannot launch {count} clients: give 1 to {LAUNCH_MAX} at a time")
         if folder and not Path(folder).is_absolute():
             raise BadArgument(f"folder {folder!r} is not absolute: give its whole path on the machine that launches")
         name = f"{socket.gethostname()[:40]}-{secrets.token_hex(2)}"

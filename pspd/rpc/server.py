@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 from pspd.config import parse_address
 from pspd.errors import PortTaken
 from pspd.rpc.conventions import CHANNEL_OPTIONS
+from pspd.rpc.requests import ReadableRequests
 
 # On a link that is full of deliveries a ping, and what TCP sends again of it, may take seconds.
 _KEEPALIVE: list[tuple[str, int]] = [
@@ -31,7 +32,7 @@ async def serve(
         PortTaken: the address cannot be had.
     """
     host, port = parse_address(listen)
-    server = grpc.aio.server(options=[*CHANNEL_OPTIONS, *_KEEPALIVE])
+    server = grpc.aio.server(interceptors=[ReadableRequests()], options=[*CHANNEL_OPTIONS, *_KEEPALIVE])
     register(server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

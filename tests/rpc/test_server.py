@@ -49,6 +49,22 @@ async def test_reflection_names_the_services_and_describes_them() -> None:
 
 
 @on_loop
+@pytest.mark.parametrize("method", ["RenewLease", "Attend"])
+async def test_what_is_no_message_is_refused_without_a_word_in_the_log(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with control(NOBODY) as (channel, _):
+        call = (channel.unary_stream if method == "Attend" else channel.unary_unary)(
+            f"/pspd.v1.MembershipService/{method}"
+        )(b"\xff garbage")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await (call.read() if method == "Attend" else call)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "no message of this API" in refused.value.details()
+        assert caplog.text == ""
+
+
+@on_loop
 async def test_the_address_told_is_the_one_bound() -> None:
     async with control(NOBODY) as (_, address):
         host, _, port = address.rpartition(":")
