@@ -21,6 +21,7 @@ from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters, default_cache_chunks
 from pspd.core.server import REACH_NS
 from pspd.errors import BadArgument, PspError
+from pspd.text import plain_text
 
 AGENT_LISTEN = "127.0.0.1:7080"
 CONNECT_SECONDS = 10.0
@@ -59,7 +60,7 @@ class Root(click.Group):
         try:
             return super().invoke(ctx)
         except PspError as error:
-            print(f"pspd {ctx.invoked_subcommand}: error: {error}", file=sys.stderr)
+            print(plain_text(f"pspd {ctx.invoked_subcommand}: error: {error}"), file=sys.stderr)
             ctx.exit(error.exit_code)
 
 

@@ -33,7 +33,10 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pspd.rpc": ("pspd.rpc", "pspd.v1", "pspd.config", *LOWER),
     "pspd.daemon": ("pspd.daemon", "pspd.rpc", "pspd.net", "pspd.store", "pspd.config", "pspd.text", "pspd.v1", *LOWER),
     "pspd.sim": ("pspd.sim", "pspd.store.memory", "pspd.store.digests", *LOWER),
-    "pspd.cli": ("pspd.cli", "pspd.daemon", "pspd.net.faults", "pspd.config", "pspd.arguments", "pspd.sim", *LOWER),
+    "pspd.cli": (
+        *("pspd.cli", "pspd.daemon", "pspd.net.faults", "pspd.config", "pspd.arguments", "pspd.text", "pspd.sim"),
+        *LOWER,
+    ),
     "pspd.__main__": ("pspd.cli",),
     "pspd": (),
     "pspctl": (

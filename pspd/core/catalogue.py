@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 from pspd.core.cache import Cache
 from pspd.core.effects import (
@@ -36,10 +37,30 @@ from pspd.core.timers import Timers
 from pspd.errors import LimitReached, NameTaken, NotFound, WrongState
 
 FILES_MAX = 10_000
-HEADWAY_NS, HEADWAY_NS_PER_CHUNK = 60 * SECOND_NS, 62 * MILLISECOND_NS
-"""After so long, and so much for each chunk of a frame, as at 16 KiB/s, in which nobody got any of the shares that are
-still to be taken, they go to others: whoever does not take its share is not to hold up a seeding."""
+SHARE_NS, SHARE_NS_PER_MEMBER = 120 * SECOND_NS, 48 * MILLISECOND_NS
+"""How long an owner may not ask for the rest of its share: so much, and so much for each member, as clients ask less
+often where there are many. Then others are given it: who does not take its share is not to hold up a seeding."""
+SHARE_NS_PER_CHUNK = 62 * MILLISECOND_NS
+"""So much longer, for each chunk of a frame, it may not acknowledge what was sent to it, as at 16 KiB/s."""
+SHARE_LATE_NS = SECOND_NS
+"""A server that looks so late at who has done nothing has not read yet what they did."""
 REFUSAL_CHARACTERS_MAX = 300
+
+
+class Progress(NamedTuple):
+    """How far the owner of a share is, to be compared later.
+
+    Attributes:
+        session: the owner's.
+        request: its newest request.
+        delivery: the oldest that it has not acknowledged; 0 if there is none.
+        delivery_since: since when that is so, as far as was looked; in nanoseconds.
+    """
+
+    session: int
+    request: int
+    delivery: int
+    delivery_since: int
 
 
 class Catalogue:
@@ -71,34 +92,59 @@ class Catalogue:
         self._end_session = end_session
         self._client_names: list[str] | None = None
         self._awaited: set[str] = set()
-        self._headway: Timers[FileId] = Timers()
+        self._share_looks: Timers[FileId] = Timers()
+        self._progress: dict[FileId, dict[str, Progress]] = {}
 
     # -- time
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due."""
-        return self._headway.next_deadline()
+        return self._share_looks.next_deadline()
 
     def handle_timeout(self, now: int) -> None:
-        """Looks whether a seeding makes headway; if not, whoever takes nothing of its share is passed over."""
-        for file_id in self._headway.expired(now):
+        """Looks who takes nothing of its share."""
+        late_ns = now - (self._share_looks.next_deadline() or now)
+        for file_id in self._share_looks.expired(now):
+            before = self._progress.pop(file_id)
             file = self.files.get(file_id)
             if file is not None and file.phase is Phase.SEEDING:
-                self._headway.set(file_id, now + self._headway_ns(file))
-                self._pass_over(file, [] if file.stalled or self._awaited else file.note_headway())
+                idle = self._look_at_shares(file, before, now)
+                if late_ns < SHARE_LATE_NS and not self._awaited:
+                    self._pass_over(file, idle, now)
 
-    def _headway_ns(self, file: SharedFile) -> int:
+    def _look_at_shares(self, file: SharedFile, before: dict[str, Progress], now: int) -> list[str]:
+        """Notes how far those are who lack some of their shares. Returns those that do nothing."""
         share_chunks = -(-file.manifest.chunk_count // max(1, file.manifest.share_count))
-        return HEADWAY_NS + HEADWAY_NS_PER_CHUNK * min(share_chunks, self._relay.frame_chunks)
+        patience_ns = SHARE_NS + SHARE_NS_PER_CHUNK * min(share_chunks, self._relay.frame_chunks)
+        idle: list[str] = []
+        found = self._progress[file.file_id] = {}
+        for member in filter(None, map(self._members.get, file.owners_without())):
+            interest, seen = member.interest_in(file), before.get(member.name)
+            progress = Progress(member.session, interest.number, next(iter(interest.in_flight), 0), now)
+            if seen is not None and seen.session == progress.session:
+                if seen.delivery == progress.delivery:
+                    progress = progress._replace(delivery_since=seen.delivery_since)
+                takes_nothing = progress.delivery != 0 and now - progress.delivery_since >= patience_ns
+                if seen.request == progress.request or takes_nothing:
+                    idle.append(member.name)
+            found[member.name] = progress
+        self._share_looks.set(file.file_id, now + SHARE_NS + SHARE_NS_PER_MEMBER * len(self._members))
+        return idle
 
-    def _pass_over(self, file: SharedFile, names: list[str]) -> None:
-        idle = [name for name in names if name in self._members and name not in file.idle]
-        file.idle.update(idle)
-        if any(name not in file.idle for name in self.takers_of(file)):
-            for name in idle:
-                self._emit(SharePassedOn(file.file_id, file.manifest.name, name))
-            for name in dict.fromkeys([*self._reassign_shares(file), *idle]):
+    def _pass_over(self, file: SharedFile, idle: list[str], now: int) -> None:
+        """Gives what some do not take to those others that there are; nobody waits for them then."""
+        takers = [name for name in self.takers_of(file) if name not in idle]
+        if not idle or not takers:
+            return
+        given = file.reassign(takers, takers)
+        self._emit(SaveFile(file.record))
+        for name in idle:
+            self._emit(SharePassedOn(file.file_id, file.manifest.name, name))
+        for name in dict.fromkeys([*given, *idle]):
+            if name in self._members:
                 self._assign(self._members[name], file)
+        self.review(file, now)
+        self._relay.serve_soon(now)
 
     # -- after a restart
 
@@ -112,7 +158,7 @@ class Catalogue:
         for record in records:
             file = self.files[record.file_id] = SharedFile.restored(record, now)
             if file.phase is Phase.SEEDING:
-                self._headway.set(file.file_id, now + self._headway_ns(file))
+                self._look_at_shares(file, {}, now)
 
     @property
     def awaits_members(self) -> bool:
@@ -271,7 +317,7 @@ class Catalogue:
         places = itertools.product(range(file.terms.replica_count), range(manifest.share_count))
         file.divide(manifest, [names[(replica + index) % len(names)] for replica, index in places], now)
         file.lend(source.name)
-        self._headway.set(file.file_id, now + self._headway_ns(file))
+        self._look_at_shares(file, {}, now)
         shares = tuple((share.owner, Range(share.start, share.stop)) for share in file.shares)
         self._emit(SaveFile(file.record))
         self._emit(FileDivided(file.file_id, manifest.name, shares, file.terms.replica_count))
@@ -298,7 +344,7 @@ class Catalogue:
     def _reassign_shares(self, file: SharedFile) -> list[str]:
         if file.phase is not Phase.SEEDING:
             return []
-        takers = [name for name in self.takers_of(file) if name not in file.idle]
+        takers = self.takers_of(file)
         given = file.reassign({*takers, *self._awaited} if self._awaited else takers, takers)
         if given:
             self._emit(SaveFile(file.record))

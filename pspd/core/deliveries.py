@@ -18,18 +18,16 @@ from pspd.core.parameters import Parameters
 from pspd.core.pending import Fetch
 from pspd.core.ranges import Range, RangeMap, RangeSet
 from pspd.core.shared_file import SharedFile
-from pspd.core.timers import Timers
 from pspd.core.wire import Frame, Kind
 
 CLAIM_FRACTION = 4
 """One member claims at most this fraction of the cache, or two frames where that is no more than half of it: who reads
 slowly does not pin it all."""
-HANDING_OUT_NS_PER_WAITING = 200_000
-"""Handing out costs a delivery for each that waits, of so much work, its client's included. What comes for a file
-before all files could have been handed out once since its last time is gathered until it fills a frame; where few wait,
-next to nothing is. Measured with 100 shares of a chunk or two to 100 clients on two cores: with a tenth of it the
-exchange took five times as long. With 25 such files to 240 clients, each file by itself in its own pace took nearly
-three times as many deliveries and as long."""
+HANDING_OUT_NS_PER_DELIVERY = 200_000
+"""So much work is a delivery, its client's included. What comes sooner after something was handed out, of whichever file,
+is gathered until it fills a frame; where few wait, next to nothing is. Measured with 100 shares of a chunk or two to 100
+clients on two cores: with a tenth of it the exchange took five times as long. With 25 such files to 240 clients, each in
+a pace of its own took nearly three times as many deliveries, and as long."""
 GATHERED_FRACTION = 2
 """At most this fraction of the cache is gathered: the rest is for what is fetched meanwhile."""
 
@@ -71,8 +69,8 @@ class Deliveries:
         self._cache = cache
         self._fetching = fetching
         self._emit = emit
-        self._awaited: dict[SharedFile, None] = {}
-        self._gathering: Timers[SharedFile] = Timers()
+        self._gathering: dict[SharedFile, None] = {}  # in turn
+        self._next_turn_at = 0
         self._loads: dict[tuple[int, int], tuple[Interest, Range, Load]] = {}
         self._number = 0
 
@@ -80,12 +78,15 @@ class Deliveries:
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due."""
-        return self._gathering.next_deadline()
+        return self._next_turn_at if self._gathering else None
 
     def handle_timeout(self, now: int) -> None:
-        """Hands out what was gathered long enough."""
-        for file in self._gathering.expired(now):
-            self.hand_out(file, now)
+        """Hands out what was gathered, the files in turn, as far as it is time."""
+        while self._gathering and now >= self._next_turn_at:
+            self._take_turn(next(iter(self._gathering)), now)
+
+    def _take_turn(self, file: SharedFile, now: int) -> None:
+        self._next_turn_at = now + self.hand_out(file) * HANDING_OUT_NS_PER_DELIVERY
 
     # -- how much a client may have on its way
 
@@ -113,28 +114,27 @@ class Deliveries:
             if credit_chunks <= 0:
                 break
 
-    def awaited(self, file: SharedFile) -> None:
-        """Somebody waits for chunks of a file: it is one of those that are to be handed out in turn."""
-        self._awaited[file] = None
-
     def received(self, fetch: Fetch, now: int) -> None:
         """What was fetched is cached: everyone who waits for it gets it (R9), at once or after a little gathering."""
         file = fetch.file
         file.fresh.append(fetch)
+        others_wait = len(self._gathering) > (file in self._gathering)
         is_enough = sum(each.chunk_count for each in file.fresh) >= self._gathered_chunks_max
-        if now >= file.hand_out_at or is_enough or not self._parameters.gathers:
-            self.hand_out(file, now)
-        elif file not in self._gathering:
-            self._gathering.set(file, file.hand_out_at)
+        if not self._parameters.gathers or (is_enough and others_wait):
+            self.hand_out(file)  # which is not to put off the others' turn
+        elif is_enough:
+            self._take_turn(file, now)
+        else:
+            self._gathering[file] = None
+            self.handle_timeout(now)
 
     @property
     def _gathered_chunks_max(self) -> int:
         return min(self._parameters.frame_chunks, self._cache.capacity_chunks // GATHERED_FRACTION)
 
-    def hand_out(self, file: SharedFile, now: int) -> None:
-        """Delivers what has come since the last time to all who have it open."""
-        self._gathering.cancel(file)
-        file.hand_out_at = now + self._waiting_count * HANDING_OUT_NS_PER_WAITING
+    def hand_out(self, file: SharedFile) -> int:
+        """Delivers what has come since the last time to all who have it open. Returns how many deliveries those are."""
+        self._gathering.pop(file, None)
         fetches, file.fresh = file.fresh, []
         # A chunk that was asked for twice says nothing of how long an answer takes (Karn's rule).
         measured = all(fetch.tries == 1 for fetch in fetches)
@@ -148,22 +148,18 @@ class Deliveries:
         delivered_chunks = 0
         for interest in list(file.waiting):
             delivered_chunks += self._load(interest, cached, loads, order if measured else 0)
+        delivery_count = 0
         for load in loads:
+            delivery_count += len(load.departures)
             self._deliver(file, load)
         self._cache.join_count += max(0, delivered_chunks - runs.chunk_count)
         self._cache.trim()
+        return delivery_count
 
-    def hand_out_gathered(self, now: int) -> None:
+    def hand_out_gathered(self) -> None:
         """Hands out all that is gathered, before it can be evicted."""
-        for file in [file for file in self._awaited if file.fresh]:
-            self.hand_out(file, now)
-
-    @property
-    def _waiting_count(self) -> int:
-        """For how many clients chunks are handed out, those of each file counted anew."""
-        for file in [file for file in self._awaited if not file.waiting]:
-            del self._awaited[file]
-        return sum(len(file.waiting) for file in self._awaited)
+        while self._gathering:
+            self.hand_out(next(iter(self._gathering)))
 
     def _load(self, interest: Interest, cached: RangeSet, loads: RangeMap[Load], fetch_order: int) -> int:
         """Adds what goes to one who waits to the loads that leave; ``fetch_order`` is 0 if that measures nothing.

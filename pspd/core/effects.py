@@ -177,7 +177,7 @@ class FileDeclined:
 
 @dataclass(frozen=True, slots=True)
 class SharePassedOn:
-    """A client takes nothing of its share: while there are others, it is theirs."""
+    """A client takes nothing of its share: nobody waits for it any more."""
 
     file_id: FileId
     name: str

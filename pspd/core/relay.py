@@ -88,7 +88,6 @@ class Relay:
         interest.window_chunks = window_chunks
         interest.want(ranges)
         interest.echoes.append(Echo(number, self._fetching.started_count))
-        self._deliveries.awaited(interest.file)
         self._hungry[interest] = None
 
     def acknowledged(self, interest: Interest, number: int) -> None:
@@ -335,7 +334,7 @@ class Relay:
     def _waits_for_slower(self, file: SharedFile, span: Range) -> bool:
         """Whether a fetch is held back for those who still want what it would evict."""
         if self._cache.victims(span.chunk_count):
-            self._deliveries.hand_out_gathered(self._now)
+            self._deliveries.hand_out_gathered()
         victims = self._cache.victims(span.chunk_count)  # those that are pinned now are none any more
         if not victims:
             return False
@@ -353,7 +352,7 @@ class Relay:
 
     def forget(self, file: SharedFile, now: int) -> int:
         """Makes the server forget a file (R2). Returns how many bytes of it are still being received or sent."""
-        self._deliveries.hand_out(file, now)
+        self._deliveries.hand_out(file)
         for interest in list(file.waiting):  # every share is held: what is still open was asked before that was known
             interest.want(RangeSet())
         self._fetching.give_up_unwanted(file)

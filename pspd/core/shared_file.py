@@ -67,14 +67,12 @@ class SharedFile:
         away: names of connected members that are out of reach; what they hold cannot be had.
         complete: names of those who showed the finished file.
         declined: why a client cannot take the file, by name.
-        idle: names of those that took nothing of their shares for too long.
         available: chunks with at least one holder in reach.
         fetches: ranges that are being fetched (the pending table).
         fetching: the same as one set.
         fetching_changes: how often that has changed.
         waiting: what each client has asked for and not got yet, of those who have.
         fresh: what has come and is gathered, to be handed out together.
-        hand_out_at: from when on that is due, in nanoseconds.
         turn_count: how many requests have acknowledged deliveries.
         courtesy: how long those ahead may wait for those behind.
         cursor: the chunk after the last new fetch; requests that follow it meet.
@@ -97,14 +95,12 @@ class SharedFile:
         self.away: set[str] = set()
         self.complete: set[str] = set()
         self.declined: dict[str, str] = {}
-        self.idle: set[str] = set()
         self.available = RangeSet()
         self.fetches: RangeMap[Fetch] = RangeMap()
         self.fetching = RangeSet()
         self.fetching_changes = 0
         self.waiting: dict[Interest, None] = {}
         self.fresh: list[Fetch] = []
-        self.hand_out_at = 0
         self.cursor = 0
         self.turn_count = 0
         self.courtesy = Courtesy()
@@ -120,7 +116,6 @@ class SharedFile:
         self._given: dict[str, list[Share]] = {}
         self._unheld_count = 0
         self._arrived: dict[str, RangeSet] = {}
-        self._arrived_before: dict[str, int] = {}
         self._departed: dict[str, RangeSet] = {}
 
     @property
@@ -241,14 +236,9 @@ class SharedFile:
             have_it.add(share.owner)
         return list(dict.fromkeys(share.owner for share in orphans if share.owner))
 
-    def note_headway(self) -> list[str]:
-        """Who takes nothing of its share: where no owner got anything since the last call, all who lack some."""
-        lacking = [name for name, given in self._given.items() if name and not all(share.held for share in given)]
-        before = self._arrived_before
-        self._arrived_before = {
-            name: self._arrived[name].chunk_count if name in self._arrived else 0 for name in lacking
-        }
-        return lacking if self._arrived_before == before else []
+    def owners_without(self) -> list[str]:
+        """Names of those whose shares are not held yet."""
+        return [name for name, given in self._given.items() if name and not all(share.held for share in given)]
 
     def _give(self, share: Share, owner: str) -> None:
         """Gives a share that is not held to another, or to nobody."""
@@ -280,7 +270,6 @@ class SharedFile:
             Whether chunks can be had now that could not before.
         """
         is_news = False
-        self.idle.discard(name)
         held = self.held.setdefault(name, RangeSet())
         arrived = self._arrived.setdefault(name, RangeSet())
         for start, stop in ranges:

@@ -47,7 +47,7 @@ def _file_event_text(event: FileEvent) -> str:
         case FileDeclined(client=client, reason=reason):
             return f"{client} cannot take it: {reason}"
         case SharePassedOn(client=client):
-            return f"{client} takes nothing of its share, which goes to others"
+            return f"{client} takes nothing of its share: it is others' now"
         case FileStalled(missing=missing):
             ranges = ", ".join(f"{span} last held by {holder or 'nobody'}" for span, holder in missing[:8])
             return f"stalled: no connected client holds {ranges}"

@@ -36,7 +36,7 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
     try:
         _open_log(os.environ.get("PSPD_LOG", "INFO"))
     except PspError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(plain_text(f"{name}: error: {error}"), file=sys.stderr)
         return error.exit_code
     raise_limit()
     gc.collect()
@@ -46,7 +46,7 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
         try:
             runner.run(_until_stopped(main))
         except PspError as error:
-            print(f"{name}: error: {error}", file=sys.stderr)
+            print(plain_text(f"{name}: error: {error}"), file=sys.stderr)
             return error.exit_code
         except asyncio.CancelledError:
             return Exit.TERMINATED
@@ -67,6 +67,9 @@ class _PlainLines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return plain_text(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(map(plain_text, super().formatException(ei).split("\n")))
 
 
 async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

@@ -18,6 +18,7 @@ from pspd.core.effects import (
     ReportMilestone,
     SendDatagram,
     ServerEffect,
+    SharePassedOn,
 )
 from pspd.core.file_record import Phase
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
@@ -55,7 +56,7 @@ class Checks(Observer):
         seedings: every file that anyone seeds, by id; to be told before it starts.
         pushed: somebody sends what nobody asked for: then it is looked at each step what enters the cache.
         honest: no holder forges what it sends, and no store is altered.
-        calm: no client was ever lost, so every share stayed where it was given first.
+        calm: no client was ever lost or passed over, so every share stayed where it was given first.
     """
 
     def __init__(self, world: World) -> None:
@@ -82,6 +83,8 @@ class Checks(Observer):
                 self._check_delivery(effect)
             case FileDivided():
                 self._check_division(effect)
+            case SharePassedOn():
+                self.calm = False
             case ClientReach() | ClientLost():
                 self.calm = False
                 self._members_changed = True

@@ -89,6 +89,7 @@ class DiskStore:
         self._folders = Folders(folder, self._records, digest)
         self._open_files = OpenFiles(open_files_max)
         self._files: dict[FileId, StoredFile] = {}
+        self._begun: dict[FileId, None] = {}  # since the start: whether the rest is in any network is not known
         try:
             self._work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -144,6 +145,7 @@ class DiskStore:
             self._files.pop(file_id, None)
             self._redivide(file, manifest)
         self._files[file_id] = file
+        self._begun[file_id] = None
         return file.held
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
@@ -295,6 +297,7 @@ class DiskStore:
             StorageError: something cannot be removed.
         """
         file = self._files.pop(file_id, None)
+        self._begun.pop(file_id, None)
         if file is not None:
             self._open_files.close(file.saved.path)
         self._stored.remove_work(file_id)
@@ -309,13 +312,17 @@ class DiskStore:
             self._lock_fd = -1
 
     def _require_room(self, manifest: Manifest, more_bytes: int) -> None:
-        """A file that has no room is declined before it is begun, and takes none from those that have.
+        """A file that has no room is declined before it is begun, and takes none from those that were.
+
+        Other clients that share the disk are not known here, nor what else fills it: it can be full all the same.
 
         Args:
             manifest: the file's.
-            more_bytes: how much more of the disk it is going to take.
+            more_bytes: how much of the disk it is going to take.
         """
-        others = [file for file_id, file in self._files.items() if file_id != manifest.file_id]
+        others = [
+            self._files[file_id] for file_id in self._begun if file_id in self._files and file_id != manifest.file_id
+        ]
         used_bytes = sum(_disk_bytes(file.intake.manifest) for file in others)
         needed_bytes = _disk_bytes(manifest)
         if self._max_bytes is not None and used_bytes + needed_bytes > self._max_bytes:
@@ -324,10 +331,11 @@ class DiskStore:
             disk = os.statvfs(self._work)
         except OSError as error:
             raise failed("use", self._work, error) from None
-        promised_bytes = sum(_unwritten_bytes(file) for file in others if file.place is Place.PART)
-        free_bytes = disk.f_bavail * disk.f_frsize - promised_bytes
-        if more_bytes > free_bytes:
-            raise StorageError(no_room(manifest, more_bytes, free_bytes, self._folder))
+        promised_bytes = sum(map(_unwritten_bytes, others))
+        free_bytes = max(0, disk.f_bavail * disk.f_frsize - promised_bytes)
+        more_bytes -= self._stored.written_bytes(manifest.file_id)
+        if more_bytes > free_bytes and disk.f_blocks > 0:  # there are file systems that do not say how large they are
+            raise StorageError(no_room(manifest, more_bytes, free_bytes, promised_bytes, self._folder))
 
     def _file(self, file_id: FileId) -> StoredFile:
         try:
@@ -345,6 +353,8 @@ class DiskStore:
 
 def _unwritten_bytes(file: StoredFile) -> int:
     """How much more of the disk a file is going to take."""
+    if file.place is not Place.PART:
+        return 0
     return max(0, _disk_bytes(file.intake.manifest) - file.intake.verified.chunk_count * CHUNK_BYTES)
 
 

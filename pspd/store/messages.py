@@ -52,11 +52,12 @@ def over_quota(manifest: Manifest, needed_bytes: int, left_bytes: int, max_bytes
     )
 
 
-def no_room(manifest: Manifest, more_bytes: int, free_bytes: int, folder: Path) -> str:
+def no_room(manifest: Manifest, more_bytes: int, free_bytes: int, promised_bytes: int, folder: Path) -> str:
     """A file is more than the disk can take, beside what is being received."""
+    beside = f" beside {promised_bytes} for other files that are being received" if promised_bytes else ""
     return (
-        f"{manifest.name!r} needs {more_bytes} bytes, and {folder} has room for {max(0, free_bytes)} beside the other"
-        " files: free some space there"
+        f"{manifest.name!r} needs {more_bytes} bytes, and {folder} has room for {free_bytes}{beside}:"
+        " free some space there"
     )
 
 

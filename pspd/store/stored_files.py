@@ -29,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 _MARKING_NS = 2_000_000_000
 """So long after its mark was written a finished file may still have been touched by us."""
 _COPIED_CHUNKS = 1024
+_STAT_BLOCK_BYTES = 512
 
 _PART_FLAGS = os.O_RDWR | os.O_CREAT
 # Not through a symbolic link: it would lead out of the folder.
@@ -268,6 +269,13 @@ class StoredFiles:
         if state is not None and self._went_down_with(manifest.file_id, mark, state):
             return self._adopted_damaged(manifest)
         raise self.conflict(manifest)
+
+    def written_bytes(self, file_id: FileId) -> int:
+        """How much of the disk is taken by what is there of an unfinished file."""
+        try:
+            return self._records.path(file_id, "part").stat().st_blocks * _STAT_BLOCK_BYTES
+        except OSError:
+            return 0
 
     def _adopted_folder(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile:
         """A folder of that name that is the very same: its archive is read out of it, and need not be fetched."""

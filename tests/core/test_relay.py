@@ -325,7 +325,7 @@ class TestGathering:
 
     @pytest.fixture(autouse=True)
     def a_second_is_soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(deliveries, "HANDING_OUT_NS_PER_WAITING", SECOND_NS)
+        monkeypatch.setattr(deliveries, "HANDING_OUT_NS_PER_DELIVERY", SECOND_NS)
 
     def waiting(self, cache_chunks: int = 64) -> tuple[Bench, SharedFile, Member, list[Member]]:
         """A holder of a file's second half, and two who wait for that."""
@@ -361,18 +361,34 @@ class TestGathering:
         assert bench.effects(Deliver) == []
         return bench, file, holder, waiting
 
-    def test_it_is_gathered_longer_where_other_files_are_handed_out_too(self) -> None:
-        bench, file, holder, (a, d) = self.waiting(cache_chunks=8)
+    def two_files(self) -> tuple[Bench, SharedFile, SharedFile, Member]:
+        """A first half of what two wait for of one file is handed out, and what they want of another is gathered."""
+        bench, file, holder, waiting = self.waiting()
         other = bench.exchange("g", 48)
-        for member in (a, d):
-            bench.ask(member, other, (24, 48))
-        self.contribute(bench, file, holder, 24)
+        for member in waiting:
+            bench.ask(member, other, (24, 28))
+        self.contribute(bench, file, holder, 24, chunks=16)
         assert len(bench.effects(Deliver)) == 2
-        self.contribute(bench, file, holder, 26)
-        bench.pass_time(3 * SECOND_NS)
-        assert bench.effects(Deliver) == [], "two wait for the other file as well"
+        self.contribute(bench, other, holder, 24, chunks=4)
+        return bench, file, other, holder
+
+    def test_files_take_turns(self) -> None:
+        bench, file, other, holder = self.two_files()
+        self.contribute(bench, file, holder, 40, chunks=8)
+        for expected in (other, file):
+            bench.pass_time(2 * SECOND_NS - 10 * MILLISECOND_NS)
+            assert bench.effects(Deliver) == []
+            bench.pass_time(10 * MILLISECOND_NS)
+            assert [deliver.frame.file_id for deliver in bench.effects(Deliver)] == [expected.file_id] * 2
+
+    def test_a_file_that_fills_its_frames_does_not_put_off_the_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deliveries.Deliveries, "_gathered_chunks_max", 8)
+        bench, file, other, holder = self.two_files()
         bench.pass_time(SECOND_NS)
-        assert self.spans(bench.effects(Deliver)) == [(a.session, 26, 28), (d.session, 26, 28)]
+        self.contribute(bench, file, holder, 40, chunks=8)
+        assert [deliver.frame.file_id for deliver in bench.effects(Deliver)] == [file.file_id] * 2
+        bench.pass_time(SECOND_NS)
+        assert [deliver.frame.file_id for deliver in bench.effects(Deliver)] == [other.file_id] * 2
 
     def test_what_comes_soon_after_leaves_in_one_piece(self) -> None:
         bench, _file, _holder, (a, d) = self.first_two(frame_chunks=4)

@@ -146,3 +146,14 @@ class TestFirstOf:
 def test_what_does_not_print_is_logged_as_an_escape() -> None:
     record = logging.LogRecord("", logging.INFO, "", 0, "%s is complete", ("a\u202e\x1b[2J",), None)
     assert _PlainLines("%(message)s").format(record) == "a\\u202e\\x1b[2J is complete"
+
+
+def test_so_is_what_an_exception_says() -> None:
+    try:
+        raise ValueError("evil\x1b[2J\nname")
+    except ValueError as error:
+        told = (ValueError, error, error.__traceback__)
+    record = logging.LogRecord("", logging.ERROR, "", 0, "it failed", (), told)
+    lines = _PlainLines("%(message)s").format(record).split("\n")
+    assert lines[0] == "it failed"
+    assert lines[-2:] == ["ValueError: evil\\x1b[2J", "name"]

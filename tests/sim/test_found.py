@@ -23,7 +23,7 @@ PutBack = Callable[[pytest.MonkeyPatch], None]
 
 
 def slow_gathering(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(deliveries, "HANDING_OUT_NS_PER_WAITING", 30 * MILLISECOND_NS)
+    patch.setattr(deliveries, "HANDING_OUT_NS_PER_DELIVERY", 30 * MILLISECOND_NS)
 
 
 def who_is_in_line_is_not_looked_up_in_the_cache(patch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from pspd.sim.scenario import run_seed
 def test_nothing_goes_wrong_while_much_is_gathered(
     monkeypatch: pytest.MonkeyPatch, seed: int, handing_out_ns: int, broadcast_ns: int
 ) -> None:
-    monkeypatch.setattr(deliveries, "HANDING_OUT_NS_PER_WAITING", handing_out_ns)
+    monkeypatch.setattr(deliveries, "HANDING_OUT_NS_PER_DELIVERY", handing_out_ns)
     monkeypatch.setattr(fetching, "BROADCAST_NS_PER_DATAGRAM", broadcast_ns)
     outcome = run_seed(seed)
     assert outcome.kind == "ok", outcome.text

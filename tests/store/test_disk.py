@@ -421,11 +421,46 @@ class TestDiskErrors:
         large, small = Sample(MIB + MIB // 2), Sample(MIB, name="b.bin")
         with closing(DiskStore(small_disk / "client", blake3_digest)) as store:
             store.begin(small.manifest)
-            with pytest.raises(StorageError, match=r"'a.bin' needs 1572864 bytes, and .* has room for \d+ beside"):
+            with pytest.raises(
+                StorageError,
+                match=r"'a.bin' needs 1572864 bytes, and .* has room for \d+ beside 1048576 for other files",
+            ):
                 store.begin(large.manifest)
             assert set(store.known()) == {small.file_id}
             (small_disk / "ballast").unlink()
             store.begin(large.manifest)
+
+    def test_what_is_left_of_other_networks_keeps_no_room(self, small_disk: Path) -> None:
+        left, new = Sample(3 * MIB), Sample(MIB, name="b.bin")
+        (small_disk / "ballast").unlink()
+        with closing(DiskStore(small_disk / "client", blake3_digest)) as store:
+            store.begin(left.manifest)
+        with closing(DiskStore(small_disk / "client", blake3_digest)) as store:
+            store.begin(new.manifest)
+            with pytest.raises(StorageError, match="needs 3145728 bytes"):
+                store.discard(left.file_id)
+                store.begin(Sample(3 * MIB, name="c.bin").manifest)
+
+    def test_what_is_there_of_a_file_needs_no_room(self, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (small_disk / "ballast").unlink()
+        bench, sample = DiskBench(small_disk / "client"), Sample(3 * MIB)
+        try:
+            bench.begin(sample)
+            bench.write(sample, 0, 2 * MIB // 1024 + 512)
+            sample.manifest = sample.divided(7)
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "write_bytes", error_of(errno.ENOSPC))
+                with pytest.raises(StorageError, match="No space left"):
+                    bench.begin(sample)
+            assert bench.begin(sample).verified.chunk_count > 0
+        finally:
+            bench.store.close()
+
+    def test_a_file_system_that_tells_no_size_is_tried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        nothing = os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255))
+        with closing(DiskStore(tmp_path, blake3_digest)) as store:
+            monkeypatch.setattr(os, "statvfs", lambda _: nothing)
+            store.begin(Sample(3000).manifest)
 
     @pytest.fixture
     def small_disk(self, tmp_path: Path) -> Iterator[Path]:
@@ -483,6 +518,13 @@ class TestQuota:
             assert set(store.known()) == {first.file_id}
             store.begin(small.manifest)
             store.begin(first.manifest)
+
+    def test_what_is_left_of_other_networks_does_not_count(self, tmp_path: Path) -> None:
+        left, new = Sample(9000), Sample(5000, name="b.bin")
+        with closing(DiskStore(tmp_path, blake3_digest)) as store:
+            store.begin(left.manifest)
+        with closing(DiskStore(tmp_path, blake3_digest, max_bytes=10_000)) as store:
+            store.begin(new.manifest)
 
     def test_a_file_that_was_removed_makes_room(self, tmp_path: Path) -> None:
         first, second = Sample(6000), Sample(5000, name="b.bin")

@@ -1,0 +1,118 @@
+"""Who takes nothing of its share does not hold up a seeding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pspd.core.catalogue import SHARE_NS
+from pspd.core.effects import Assign, Deliver, Milestone, SaveFile, SharePassedOn
+from pspd.core.file_record import Phase
+from pspd.core.members import Member
+from pspd.core.parameters import SECOND_NS
+from pspd.core.ranges import Range
+from pspd.core.shared_file import SharedFile
+from pspd.core.terms import Terms
+from pspd.core.wire import Hello
+from tests.core.bench import Bench
+
+TWO_LOOKS_NS = 2 * SHARE_NS + 10 * SECOND_NS
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def begun(bench: Bench, terms: Terms = Terms()) -> tuple[Member, Member, SharedFile]:
+    """Two clients; the first holds its share."""
+    a, b = bench.join("a"), bench.join("b")
+    file = bench.seed("f", 12, terms=terms)
+    bench.reach(a, file, Milestone.SHARE_HELD)
+    bench.server.poll()
+    return a, b, file
+
+
+def pass_time(bench: Bench, duration_ns: int, do: Callable[[], None] = lambda: None) -> list[object]:
+    """Time in which everybody says hello, and ``do`` is done each second. Returns what the server did."""
+    effects: list[object] = []
+    until = bench.now + duration_ns
+    while bench.now < until:
+        bench.pass_time(SECOND_NS)
+        for member in list(bench.server.members.values()):
+            bench.send(member, Hello(member.session, bench.now // SECOND_NS, 1000))
+        do()
+        effects += bench.server.poll()
+    return effects
+
+
+def passed_on(effects: list[object]) -> list[str]:
+    return [effect.client for effect in effects if isinstance(effect, SharePassedOn)]
+
+
+def test_its_share_goes_to_another(bench: Bench) -> None:
+    a, b, file = begun(bench)
+    effects = pass_time(bench, TWO_LOOKS_NS)
+    assert passed_on(effects) == ["b"]
+    told = {effect.session: effect.shares for effect in effects if isinstance(effect, Assign)}
+    assert told == {a.session: (Range(0, 6), Range(6, 12)), b.session: ()}, "both are told"
+    assert [effect.record.owners for effect in effects if isinstance(effect, SaveFile)] == [("a", "a")]
+    bench.reach(a, file, Milestone.SHARE_HELD)
+    assert file.phase is not Phase.SEEDING, "nobody waits for the other any more"
+
+
+def test_also_if_it_asks_and_never_takes_what_is_sent(bench: Bench) -> None:
+    _, b, file = begun(bench)
+    bench.ask(b, file, (6, 12))
+    for fetch in list(file.fetches):
+        assert bench.contribute(bench.frame(bench.server.members[file.source], file, fetch.start, fetch.stop))
+    assert any(isinstance(effect, Deliver) for effect in bench.server.poll())
+    effects = pass_time(bench, TWO_LOOKS_NS + SHARE_NS, lambda: bench.ask(b, file, (6, 12)))
+    assert passed_on(effects) == ["b"]
+
+
+def test_not_if_it_asks_and_gets_nothing(bench: Bench) -> None:
+    _, b, file = begun(bench)
+    bench.server.client_left(bench.server.members[file.source].session, "it left", bench.now)
+    assert passed_on(pass_time(bench, 2 * TWO_LOOKS_NS, lambda: bench.ask(b, file, (6, 12)))) == []
+
+
+def test_not_if_the_server_itself_stood_still(bench: Bench) -> None:
+    _, b, file = begun(bench)
+    bench.pass_time(SHARE_NS - SECOND_NS)
+    bench.ask(b, file, (6, 12))
+    bench.now += 10 * SHARE_NS
+    bench.server.handle_timeout(bench.now)
+    assert passed_on(list(bench.server.poll())) == []
+
+
+def test_a_replica_that_nobody_else_could_hold_is_waited_for_no_more(bench: Bench) -> None:
+    _, _, file = begun(bench, Terms(replica_count=2))
+    assert file.phase is Phase.SEEDING
+    assert passed_on(pass_time(bench, TWO_LOOKS_NS)) == ["b"]
+    assert file.phase is Phase.EXCHANGING
+
+
+def test_where_there_is_nobody_else_it_stays_its_own_until_somebody_comes(bench: Bench) -> None:
+    bench.join("a")
+    file = bench.seed("f", 12)
+    bench.server.poll()
+    assert passed_on(pass_time(bench, 2 * TWO_LOOKS_NS)) == []
+    assert file.shares_of("a") == (Range(0, 12),)
+    bench.join("b")
+    assert passed_on(pass_time(bench, TWO_LOOKS_NS)) == ["a"]
+    assert file.shares_of("b") == (Range(0, 12),)
+    bench.server.client_left(bench.server.members["b"].session, "it left", bench.now)
+    assert file.shares_of("a") == (Range(0, 12),), "it gets it back"
+
+
+def test_after_a_restart_too(bench: Bench) -> None:
+    _, _, file = begun(bench)
+    again = Bench()
+    again.server.restore([file.record], ["a", "b"], again.now)
+    for name in ("a", "b"):
+        again.join(name)
+    restored = again.server.catalogue.files[file.file_id]
+    again.reach(again.server.members["a"], restored, Milestone.SHARE_HELD)
+    assert passed_on(pass_time(again, TWO_LOOKS_NS)) == ["b"]
