@@ -92,6 +92,7 @@ class Catalogue:
         self._end_session = end_session
         self._client_names: list[str] | None = None
         self._awaited: set[str] = set()
+        self._divisions = itertools.count(1)
         self._share_looks: Timers[FileId] = Timers()
         self._progress: dict[FileId, dict[str, Progress]] = {}
 
@@ -156,7 +157,7 @@ class Catalogue:
         """
         self._awaited = set(awaited)
         for record in records:
-            file = self.files[record.file_id] = SharedFile.restored(record, now)
+            file = self.files[record.file_id] = SharedFile.restored(record, next(self._divisions), now)
             if file.phase is Phase.SEEDING:
                 self._look_at_shares(file, {}, now)
 
@@ -252,7 +253,7 @@ class Catalogue:
                     )
             if len(self.files) >= FILES_MAX:
                 raise LimitReached(f"the network has its most files ({FILES_MAX}) already")
-            file = self.files[manifest.file_id] = SharedFile(manifest, source.name)
+            file = self.files[manifest.file_id] = SharedFile(manifest, source.name, next(self._divisions))
             for member in self._members.values():
                 self._take_in(file, member)
         elif (
@@ -339,7 +340,7 @@ class Catalogue:
     def _assign(self, member: Member, file: SharedFile) -> None:
         if not member.source and file.is_divided:
             shares = file.shares_of(member.name) if file.phase is Phase.SEEDING else ()
-            self._emit(Assign(member.session, file.manifest, shares, file.phase is Phase.EXCHANGING))
+            self._emit(Assign(member.session, file.manifest, shares, file.phase is Phase.EXCHANGING, file.division))
 
     def _reassign_shares(self, file: SharedFile) -> list[str]:
         if file.phase is not Phase.SEEDING:
@@ -362,6 +363,9 @@ class Catalogue:
         milestone: Milestone,
         now: int,
         share_chunk_count: int | None = None,
+        *,
+        division: int | None = None,
+        request_number: int = 0,
     ) -> None:
         """A client holds its whole share, or has finished the file. Saying it twice does no harm.
 
@@ -372,11 +376,15 @@ class Catalogue:
             now: the time, in nanoseconds.
             share_chunk_count: chunks of the share that it speaks of. If it was given more meanwhile, it
                 will speak again. None: not said, and not looked at.
+            division: the division that it speaks of. None: not said, and not looked at.
+            request_number: its newest request when it spoke. Those that this has overtaken say less, and are dropped.
 
         Raises:
-            NotFound: there is no such file.
+            NotFound: there is no such file, or it was divided anew.
         """
-        member, file = self._member_of(session), self._file_of(file_id)
+        member, file = self._member_of(session), self._file_of(file_id, division)
+        interest = member.interest_in(file)
+        interest.number = max(interest.number, request_number)
         if file.declined.pop(member.name, None) is not None:
             self._takes_after_all(member, file)
         is_news = False
@@ -384,7 +392,7 @@ class Catalogue:
             file.complete.add(member.name)
             is_news = file.hold(member.name, [(0, file.manifest.chunk_count)])
             self._shares_held(file, member)
-            self._relay.satisfied(member.interest_in(file))
+            self._relay.satisfied(interest)
         elif share_chunk_count in (None, sum(share.chunk_count for share in file.shares_of(member.name))):
             is_news = file.hold(member.name, file.shares_of(member.name))
             self._shares_held(file, member)
@@ -404,13 +412,15 @@ class Catalogue:
         if member.in_reach:
             file.shares_held(member.name)
 
-    def file_declined(self, session: int, file_id: FileId, reason: str, now: int) -> None:
+    def file_declined(
+        self, session: int, file_id: FileId, reason: str, now: int, *, division: int | None = None
+    ) -> None:
         """A client cannot take a file: its share goes to another, and nobody waits for it (R12).
 
         Raises:
-            NotFound: there is no such file.
+            NotFound: there is no such file, or it was divided anew; see :meth:`milestone_reached`.
         """
-        member, file = self._member_of(session), self._file_of(file_id)
+        member, file = self._member_of(session), self._file_of(file_id, division)
         reason = "".join(char if char.isprintable() else " " for char in reason[:REFUSAL_CHARACTERS_MAX])
         file.declined[member.name] = reason
         file.lack(member.name, [(0, file.manifest.chunk_count)])
@@ -421,10 +431,12 @@ class Catalogue:
         self.review(file, now)
         self._relay.serve_soon(now)
 
-    def _file_of(self, file_id: FileId) -> SharedFile:
+    def _file_of(self, file_id: FileId, division: int | None) -> SharedFile:
         file = self.files.get(file_id)
         if file is None or file.phase is Phase.REMOVED:
             raise NotFound(f"file {file_id.hex()[:12]} is not in the network")
+        if division not in (None, file.division):
+            raise NotFound(f"file {file_id.hex()[:12]} was removed and divided anew")
         return file
 
     def release(self, file: SharedFile, now: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from random import Random
 
 from pspd.core.download import Download, Stage
@@ -84,6 +85,7 @@ class ClientMachine:
         self._server: Address = ("", 0)
         self._parameters: Parameters | None = None
         self._answered: dict[int, None] = {}
+        self._request_numbers = count(1)  # within a session
         self._hello_number = 0
         self._hello_sent_at: int | None = None
         self._hello_interval_ns = 0
@@ -121,8 +123,9 @@ class ClientMachine:
         """The server took the client in. Files are assigned anew; what is held stays."""
         self._session, self._server, self._parameters = session, server, parameters
         self._answered.clear()
+        self._request_numbers = count(1)
         for download in self.downloads.values():
-            download.new_session()
+            download.new_session(self._request_numbers)
             self._timers.cancel(download.file_id)
         self._hello_sent_at = None
         self._heard_at, self._hears = now, False
@@ -166,16 +169,22 @@ class ClientMachine:
         self._held[manifest.file_id] = (manifest, RangeSet([(0, manifest.chunk_count)]))
 
     def file_assigned(
-        self, manifest: Manifest, shares: tuple[Range, ...], exchange_started: bool, held: Held, now: int
+        self,
+        manifest: Manifest,
+        shares: tuple[Range, ...],
+        exchange_started: bool,
+        held: Held,
+        now: int,
+        division: int = 0,
     ) -> None:
         """The server told of a file to get, and of the share to get first (R1); told again, of its share now."""
         assert self._parameters is not None, "a file is assigned within a session"
         download = self.downloads.get(manifest.file_id)
         if download is None or download.manifest != manifest:  # new, or divided anew: other units
-            download = Download(manifest, held, self._parameters, self._random, self.rtt.srtt_ns)
+            download = Download(manifest, held, self._parameters, self._random, self.rtt.srtt_ns, self._request_numbers)
             self.downloads[manifest.file_id] = download
             self._held[manifest.file_id] = (manifest, download.verified)
-        download.shares = shares
+        download.shares, download.division = shares, division
         if held.complete:
             download.stage = Stage.COMPLETE
             self._report(download, Milestone.COMPLETE)
@@ -204,7 +213,11 @@ class ClientMachine:
         self._report(download, Milestone.COMPLETE)
 
     def _report(self, download: Download, milestone: Milestone) -> None:
-        self._effects.append(ReportMilestone(download.file_id, milestone, download.share_chunk_count))
+        self._effects.append(
+            ReportMilestone(
+                download.file_id, milestone, download.share_chunk_count, download.division, download.request_number
+            )
+        )
 
     def _advance(self, download: Download, now: int) -> None:
         """Asks for what is wanted, or goes on to the next stage."""

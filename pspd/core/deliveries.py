@@ -24,10 +24,10 @@ CLAIM_FRACTION = 4
 """One member claims at most this fraction of the cache, or two frames where that is no more than half of it: who reads
 slowly does not pin it all."""
 HANDING_OUT_NS_PER_DELIVERY = 200_000
-"""So much work is a delivery, its client's included. What comes sooner after something was handed out, of whichever file,
-is gathered until it fills a frame; where few wait, next to nothing is. Measured with 100 shares of a chunk or two to 100
-clients on two cores: with a tenth of it the exchange took five times as long. With 25 such files to 240 clients, each in
-a pace of its own took nearly three times as many deliveries, and as long."""
+"""So much work is a delivery, its client's included. What comes sooner after something was handed out, of whichever
+file, is gathered until it fills a frame; where few wait, next to nothing is. Measured with 100 shares of a chunk or two
+to 100 clients on two cores: with a tenth of it the exchange took five times as long. With 25 such files to 240 clients,
+each in a pace of its own took nearly three times as many deliveries, and as long."""
 GATHERED_FRACTION = 2
 """At most this fraction of the cache is gathered: the rest is for what is fetched meanwhile."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from random import Random
 
@@ -39,11 +40,22 @@ class Download:
         verified: chunks that may be served.
         lacking: chunks that are not here.
         shares: the ranges that are the client's to get before the exchange (R1).
+        division: names the division of the file that they are of.
+        request_number: its newest request's. All of a client's requests are numbered in one row: what was asked before
+            a file was removed is not taken for newer than what is asked since it was seeded anew.
         window: how many chunks may be on their way.
         rtt: round trips from a request to the first delivery it led to, fetching included.
     """
 
-    def __init__(self, manifest: Manifest, held: Held, parameters: Parameters, random: Random, srtt_ns: int) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        held: Held,
+        parameters: Parameters,
+        random: Random,
+        srtt_ns: int,
+        request_numbers: Iterator[int],
+    ) -> None:
         self.manifest = manifest
         self.stage = Stage.SHARE
         self.verified = held.verified.copy()
@@ -55,7 +67,9 @@ class Download:
         self.shares: tuple[Range, ...] = ()
         self._parameters = parameters
         self._random = random
-        self._number = 0
+        self.division = 0
+        self.request_number = 0
+        self._request_numbers = request_numbers
         self._acknowledged = 0
         self._awaited = RangeSet()
         self._patience_ns = 0
@@ -112,11 +126,11 @@ class Download:
 
     def request(self, session: int, now: int, *, repeated: bool = False, hears: bool = False) -> Request:
         """The next request: everything that may be named of what is wanted, most wanted first."""
-        self._number += 1
+        self.request_number = next(self._request_numbers)
         self._repeats += repeated
         self._unrequested_chunks = 0
         self._told_chunks = self.window.chunks
-        self._sent_at[self._number] = now
+        self._sent_at[self.request_number] = now
         if len(self._sent_at) > SENT_REQUESTS_MAX:
             del self._sent_at[next(iter(self._sent_at))]
         ranges = self._pick(self.wanted())
@@ -127,7 +141,7 @@ class Download:
         return Request(
             session,
             self.file_id,
-            self._number,
+            self.request_number,
             self._acknowledged,
             self.window.chunks,
             tuple(ranges),
@@ -142,7 +156,7 @@ class Download:
         Returns:
             Whether it is the last request, and something that it named has not come.
         """
-        if number != self._number or not self._awaited:
+        if number != self.request_number or not self._awaited:
             return False
         self._patience_ns = patience_ns
         self._was_put_off = True
@@ -227,10 +241,11 @@ class Download:
         frame_chunks = min(self._parameters.frame_chunks, frame_chunks_in(self._told_chunks))
         return max(self._told_chunks // REQUESTS_PER_WINDOW, frame_chunks)
 
-    def new_session(self) -> None:
+    def new_session(self, request_numbers: Iterator[int]) -> None:
         """The server has forgotten the conversation: begin it anew, when the file is assigned again."""
         self.stage = Stage.WAITING
-        self._number = 0
+        self._request_numbers = request_numbers
+        self.request_number = 0
         self._acknowledged = 0
         self._awaited.clear()
         self._patience_ns = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -59,12 +59,17 @@ class CloseLink:
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Tell a client of a file that it is to get, and of its share."""
+    """Tell a client of a file that it is to get, and of its share.
+
+    Attributes:
+        division: names this one division of the file; when it was removed and is seeded anew it has another.
+    """
 
     session: int
     manifest: Manifest
     shares: tuple[Range, ...]
     exchange_started: bool
+    division: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +259,15 @@ class ReportMilestone:
     Attributes:
         share_chunk_count: chunks of the shares that the client knows of: a share that was given to it
             meanwhile is not meant.
+        division: which division of the file is meant.
+        request_number: the client's newest request before it: what it overtakes is no news any more.
     """
 
     file_id: FileId
     milestone: Milestone
     share_chunk_count: int
+    division: int = 0
+    request_number: int = field(default=0, compare=False)
 
 
 ClientEffect = SendDatagram | Contribute | FinishFile | ReportMilestone | ServerHeard | InputDropped

@@ -380,6 +380,7 @@ class ServerMachine:
             self._relay.give_up(interest)
         # A request that its sender's own report overtook is no news: who has the file lacks nothing.
         if member.name not in file.complete and (refuted := file.lack(member.name, request.ranges)):
+            file.loosen_shares(member.name)
             self._fetching.distrust(file, refuted)
             self.catalogue.review(file, now)
         ranges = file.servable(member.name, request.ranges)

@@ -58,6 +58,7 @@ class SharedFile:
     """A file as the server knows it: everything but its bytes.
 
     Attributes:
+        division: names its one division, for as long as it is in the network and the server runs.
         source: name of the member that seeds it.
         terms: how its source wants it seeded.
         shares: its division: each range, then each again for every further replica. Their owners may change while
@@ -82,8 +83,9 @@ class SharedFile:
         seeding_at, seeded_at, exchanging_at, completed_at: when, in nanoseconds; None before.
     """
 
-    def __init__(self, manifest: Manifest, source: str) -> None:
+    def __init__(self, manifest: Manifest, source: str, division: int = 0) -> None:
         self.manifest = manifest
+        self.division = division
         self.source = source
         self.phase = Phase.ANNOUNCED
         self.held_back = False
@@ -145,9 +147,9 @@ class SharedFile:
         self._find_available()
 
     @staticmethod
-    def restored(record: FileRecord, now: int) -> SharedFile:
+    def restored(record: FileRecord, division: int, now: int) -> SharedFile:
         """A file as the server knew it before it was restarted; nobody has been heard to hold any of it yet."""
-        file = SharedFile(record.manifest, record.source)
+        file = SharedFile(record.manifest, record.source, division)
         file.divide(record.manifest, record.owners, now)
         file.terms = Terms(replica_count=len(record.owners) // max(1, record.manifest.share_count))
         file.phase, file.held_back, file.was_restored = record.phase, record.held_back, True

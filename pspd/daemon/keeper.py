@@ -59,10 +59,13 @@ class _Refused:
     What somebody has removed is not brought back under their hands: it is tried again when it is there again.
     """
 
-    __slots__ = ("delay", "manifest", "reason", "removed", "started", "try_at")
+    __slots__ = ("delay", "division", "manifest", "reason", "removed", "started", "try_at")
 
-    def __init__(self, manifest: Manifest, reason: str, started: bool, removed: Path | None = None) -> None:
+    def __init__(
+        self, manifest: Manifest, division: int, reason: str, started: bool, removed: Path | None = None
+    ) -> None:
         self.manifest = manifest
+        self.division = division
         self.reason = reason
         self.started = started
         self.removed = removed
@@ -78,9 +81,13 @@ class _Refused:
         """Whether to try again now; if so, the next time is later."""
         if self.try_at > now or self.is_gone:
             return False
-        self.delay = min(2 * self.delay, REFUSED_SECONDS_MAX)
-        self.try_at = now + self.delay
+        self.wait_longer_than(self.delay)
         return True
+
+    def wait_longer_than(self, delay: float) -> None:
+        """Puts the next try off, as it was in vain after this delay; 0 if there was none."""
+        self.delay = max(self.delay, min(2 * delay, REFUSED_SECONDS_MAX))
+        self.try_at = asyncio.get_running_loop().time() + self.delay
 
 
 class Keeper:
@@ -115,6 +122,7 @@ class Keeper:
         self._reports = reports
         self._care = care
         self._refused: dict[FileId, _Refused] = {}
+        self._taken_after: dict[FileId, float] = {}  # what was refused before: after which delay
         self._suspects: dict[FileId, None] = {}
         self._missed: set[FileId] = set()  # at the last look
         self._unpacking: dict[FileId, asyncio.Task[None]] = {}
@@ -137,24 +145,24 @@ class Keeper:
 
     # -- what the server tells
 
-    def take(self, manifest: Manifest, shares: tuple[Range, ...], started: bool) -> None:
+    def take(self, manifest: Manifest, shares: tuple[Range, ...], started: bool, division: int) -> None:
         """A file was assigned: it is begun, or declined with a reason."""
         file_id = manifest.file_id
         refused = self._refused.pop(file_id, None)
         self._reports.forget(file_id)
         self._dropped.discard(file_id)
         if refused is not None and refused.is_gone:
-            self._refuse(_Refused(manifest, refused.reason, started, refused.removed))
+            self._refuse(_Refused(manifest, division, refused.reason, started, refused.removed))
             return
         try:
-            self.plane.assign(manifest, shares, started)
+            self.plane.assign(manifest, shares, started, division)
         except StorageError as error:
             log.error("%s: cannot take %s: %s", self._name, manifest.name, error)
-            self._refuse(_Refused(manifest, str(error), started))
+            self._refuse(_Refused(manifest, division, str(error), started))
 
     def _refuse(self, refused: _Refused) -> None:
         self._refused[refused.manifest.file_id] = refused
-        self._decline(refused.manifest.file_id, refused.reason)
+        self._reports.add(Declined(refused.manifest.file_id, refused.reason, refused.division))
 
     def start_exchange(self, file_id: FileId) -> None:
         """Everything of a file may be asked for."""
@@ -166,6 +174,7 @@ class Keeper:
     def drop(self, file_id: FileId) -> None:
         """A file is no longer in the network. What is unfinished of it goes, and is no loss: others drop it too."""
         self._refused.pop(file_id, None)
+        self._taken_after.pop(file_id, None)
         self._forget(file_id)
         if file_id in self._unpacking:
             self._dropped.add(file_id)
@@ -180,8 +189,9 @@ class Keeper:
                 if not refused.is_due(now):
                     continue
                 with contextlib.suppress(StorageError):
-                    self.plane.assign(refused.manifest, (), refused.started)
+                    self.plane.assign(refused.manifest, (), refused.started, refused.division)
                     self._refused.pop(file_id, None)
+                    self._taken_after[file_id] = refused.delay
                     log.info("%s: takes %s after all", self._name, refused.manifest.name)
 
     # -- files that are not what they were
@@ -236,7 +246,7 @@ class Keeper:
         reason = f"{path} was removed: put it back, or start the client anew to have it fetched again"
         log.warning("%s: %s", self._name, reason)
         self._forget(file_id)
-        self._refuse(_Refused(download.manifest, reason, True, path))
+        self._refuse(_Refused(download.manifest, download.division, reason, True, path))
 
     def _forget(self, file_id: FileId) -> None:
         self._reports.forget(file_id)
@@ -296,10 +306,10 @@ class Keeper:
             self._make_visible(file_id)
         else:
             log.error("%s: cannot unpack a folder: %s", self._name, failure, exc_info=not isinstance(failure, PspError))
-            self._decline(file_id, str(failure))
+            self._put_off(download, str(failure))
 
     def _make_visible(self, file_id: FileId) -> None:
-        name = self.machine.downloads[file_id].manifest.name
+        download = self.machine.downloads[file_id]
         try:
             self._storage.finish(file_id)
         except IntegrityError as error:
@@ -307,13 +317,18 @@ class Keeper:
             self.suspect(file_id)
             return
         except PspError as error:
-            log.error("%s: cannot finish %s: %s", self._name, name, error)
-            self._decline(file_id, str(error))
+            log.error("%s: cannot finish %s: %s", self._name, download.manifest.name, error)
+            self._put_off(download, str(error))
             return
-        log.info("%s: %s is complete", self._name, name)
+        self._taken_after.pop(file_id, None)
+        log.info("%s: %s is complete", self._name, download.manifest.name)
         self._care.on_finished(file_id)
         self.machine.file_finished(file_id)
         self.plane.pump()
 
-    def _decline(self, file_id: FileId, reason: str) -> None:
-        self._reports.add(Declined(file_id, reason))
+    def _put_off(self, download: Download, reason: str) -> None:
+        """What is all there and cannot be finished is declined, and tried again: somebody may have made room."""
+        self.machine.file_dropped(download.file_id)
+        refused = _Refused(download.manifest, download.division, reason, True)
+        refused.wait_longer_than(self._taken_after.get(download.file_id, 0.0))
+        self._refuse(refused)

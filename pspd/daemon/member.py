@@ -194,8 +194,8 @@ class MemberDaemon:
         async with contextlib.aclosing(self.client.attend(session.session)) as events:
             async for event in events:
                 match event:
-                    case Assign(_, manifest, shares, started):
-                        self.files.take(manifest, shares, started)
+                    case Assign(_, manifest, shares, started, division):
+                        self.files.take(manifest, shares, started, division)
                     case StartExchange(_, file_id):
                         self.files.start_exchange(file_id)
                     case FileSuspected(_, file_id):

@@ -225,10 +225,18 @@ class NetworkDaemon:
         for report in reports:
             try:
                 match report:
-                    case Declined(file_id, reason):
-                        catalogue.file_declined(session, file_id, reason, now_ns())
-                    case ReportMilestone(file_id, milestone, share_chunk_count):
-                        catalogue.milestone_reached(session, file_id, milestone, now_ns(), share_chunk_count)
+                    case Declined(file_id, reason, division):
+                        catalogue.file_declined(session, file_id, reason, now_ns(), division=division or None)
+                    case ReportMilestone(file_id, milestone, share_chunk_count, division, request_number):
+                        catalogue.milestone_reached(
+                            session,
+                            file_id,
+                            milestone,
+                            now_ns(),
+                            share_chunk_count,
+                            division=division or None,
+                            request_number=request_number,
+                        )
             except (NotFound, SessionUnknown) as error:
                 log.debug("a report was passed over: %s", error)
             except Exception:  # a fault with one file is not to cost the others theirs

@@ -132,14 +132,14 @@ class ClientPlane:
         """Carries out what the machine wants done; to be called after every command to it."""
         self._driver.pump()
 
-    def assign(self, manifest: Manifest, shares: tuple[Range, ...], exchange_started: bool) -> None:
+    def assign(self, manifest: Manifest, shares: tuple[Range, ...], exchange_started: bool, division: int = 0) -> None:
         """The server told of a file to get.
 
         Raises:
             StorageError: the store cannot take it.
         """
         held = self._storage.begin(manifest)
-        self._machine.file_assigned(manifest, shares, exchange_started, held, now_ns())
+        self._machine.file_assigned(manifest, shares, exchange_started, held, now_ns(), division)
         self.pump()
 
     # -- effects

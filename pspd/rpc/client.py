@@ -136,6 +136,7 @@ class MemberClient:
                             translate.manifest_from_pb(told.manifest, self._digest),
                             translate.ranges_from_pb(told.shares),
                             told.exchange_started,
+                            told.division,
                         )
                     case "exchange_started":
                         yield StartExchange(session, message.exchange_started.file_id)

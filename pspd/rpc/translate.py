@@ -19,7 +19,7 @@ from pspd.core.effects import (
     address_text,
 )
 from pspd.core.file_record import Phase
-from pspd.core.manifest import CHUNK_BYTES, Digest, FileId, Manifest
+from pspd.core.manifest import CHUNK_BYTES, DIGEST_BYTES, Digest, FileId, Manifest
 from pspd.core.parameters import SECOND_NS, Order, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import Held
@@ -115,8 +115,9 @@ def parameters_from_pb(message: pb.Parameters) -> Parameters:
     )
 
 
-HELD_RANGES_MAX = 100_000
-"""How many ranges a client says that it holds: each costs the server memory, and time in which it does nothing else."""
+HELD_FILES_MAX, HELD_RANGES_MAX = 10_000, 100_000
+"""Of how many files, and how many ranges, a client says that it holds them: each costs the server memory, and time in
+which it does nothing else."""
 
 
 def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
@@ -125,7 +126,7 @@ def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
     What is not said counts as not held; the client does not fetch it again for that.
     """
     messages, left = [], HELD_RANGES_MAX
-    for file_id, known in sorted(held.items(), key=lambda item: not item[1].complete):
+    for file_id, known in sorted(held.items(), key=lambda item: not item[1].complete)[:HELD_FILES_MAX]:
         said = list(islice(known.verified, left))
         left -= len(said)
         messages.append(pb.Holding(file_id=file_id, ranges=map(range_to_pb, said), complete=known.complete))
@@ -142,6 +143,10 @@ def holdings_from_pb(messages: Iterable[pb.Holding]) -> dict[FileId, Held]:
     messages = list(messages)
     if sum(len(message.ranges) for message in messages) > HELD_RANGES_MAX:
         raise LimitReached(f"a client may say of no more than {HELD_RANGES_MAX} ranges that it holds them")
+    if len(messages) > HELD_FILES_MAX:
+        raise LimitReached(f"a client may say of no more than {HELD_FILES_MAX} files that it holds some of them")
+    if any(len(message.file_id) != DIGEST_BYTES for message in messages):
+        raise BadArgument(f"a file that a client says it holds has no id of {DIGEST_BYTES} bytes")
     for message in messages:
         borders = [border for span in message.ranges for border in (span.start, span.stop)]
         if any(left > right for left, right in pairwise(borders)):
@@ -161,10 +166,12 @@ class Declined:
 
     Attributes:
         reason: why, in a line.
+        division: which division of the file is meant.
     """
 
     file_id: FileId
     reason: str
+    division: int = 0
 
 
 Report = ReportMilestone | Declined
@@ -174,24 +181,31 @@ Report = ReportMilestone | Declined
 def report_to_pb(report: Report) -> membership.FileReport:
     """A report as a message."""
     match report:
-        case Declined(file_id, reason):
+        case Declined(file_id, reason, division):
             return membership.FileReport(
                 file_id=file_id,
                 milestone=membership.FILE_MILESTONE_DECLINED,
                 reason=reason.encode("utf-8", "replace").decode("utf-8"),
+                division=division,
             )
-        case ReportMilestone(file_id, milestone, share_chunk_count):
+        case ReportMilestone(file_id, milestone, share_chunk_count, division, request_number):
             return membership.FileReport(
-                file_id=file_id, milestone=_MILESTONES[milestone], share_chunk_count=share_chunk_count
+                file_id=file_id,
+                milestone=_MILESTONES[milestone],
+                share_chunk_count=share_chunk_count,
+                division=division,
+                request_number=request_number,
             )
 
 
 def report_from_pb(message: membership.FileReport) -> Report | None:
     """A report from a message; None if its milestone is not known."""
     if message.milestone == membership.FILE_MILESTONE_DECLINED:
-        return Declined(message.file_id, message.reason)
+        return Declined(message.file_id, message.reason, message.division)
     milestone = _MILESTONES_BACK.get(message.milestone)
-    return milestone and ReportMilestone(message.file_id, milestone, message.share_chunk_count)
+    return milestone and ReportMilestone(
+        message.file_id, milestone, message.share_chunk_count, message.division, message.request_number
+    )
 
 
 MemberEvent = MemberEffect | None
@@ -201,12 +215,13 @@ MemberEvent = MemberEffect | None
 def attend_response(effect: MemberEvent) -> membership.AttendResponse:
     """What a member is to do, as a message."""
     match effect:
-        case Assign(_, manifest, shares, started):
+        case Assign(_, manifest, shares, started, division):
             return membership.AttendResponse(
                 file_assigned=membership.FileAssigned(
                     manifest=manifest_to_pb(manifest),
                     shares=map(range_to_pb, shares),
                     exchange_started=started,
+                    division=division,
                 )
             )
         case StartExchange(_, file_id):

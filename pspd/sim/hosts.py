@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from pspd.core.client import ClientMachine
-from pspd.core.effects import Address, Deliver, MemberEffect
+from pspd.core.effects import Address, Assign, Deliver, MemberEffect
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.storage import Storage
 from pspd.core.wire import Frame
@@ -66,7 +66,7 @@ class Client:
         cut_off: nothing passes between it and the server.
         original: the bytes that it seeds, and their manifest, if it is a source.
         events: what the server has told it and has not arrived, in order.
-        refused: files that it could not take, and whether their exchange has started.
+        refused: files that it could not take, as they were assigned; their exchange may have started since.
         forge: what becomes of what it sends.
         deaf: the server's datagrams do not reach it.
         takes_deliveries: whether it reads what is delivered.
@@ -101,7 +101,7 @@ class Client:
         self.wakes_at: int | None = None
         self.told_at = 0
         self.events: deque[MemberEffect] = deque()
-        self.refused: dict[FileId, tuple[Manifest, bool]] = {}
+        self.refused: dict[FileId, Assign] = {}
 
     def reborn(self, random: Random) -> None:
         """The process ends or starts: nothing that was only in memory is left."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 
 from pspd.core.effects import (
@@ -27,9 +28,8 @@ from pspd.core.effects import (
     StartExchange,
 )
 from pspd.core.file_record import FileRecord
-from pspd.core.manifest import FileId, Manifest
+from pspd.core.manifest import FileId
 from pspd.core.parameters import SECOND_NS, Parameters
-from pspd.core.ranges import Range
 from pspd.core.server import ServerMachine
 from pspd.errors import IntegrityError, NotFound, PspError, SessionUnknown, StorageError
 from pspd.sim.clock import Clock
@@ -261,11 +261,11 @@ class World:
             self.at_client(client, self.now + REJOIN_NS, self._told, client, life)
             return
         match client.events.popleft():
-            case Assign(_, manifest, shares, started):
-                self._take(client, manifest, shares, started)
+            case Assign() as assigned:
+                self._take(client, assigned)
             case StartExchange(_, file_id):
                 if file_id in client.refused:
-                    client.refused[file_id] = (client.refused[file_id][0], True)
+                    client.refused[file_id] = replace(client.refused[file_id], exchange_started=True)
                 client.machine.exchange_started(file_id, self.now)
             case FileSuspected(_, file_id):
                 self.suspect(client, file_id)
@@ -277,23 +277,23 @@ class World:
                 self._lose_server(client)
         self.touch(client)
 
-    def _take(self, client: Client, manifest: Manifest, shares: tuple[Range, ...], started: bool) -> None:
+    def _take(self, client: Client, assigned: Assign) -> None:
         """The client begins with a file, or declines it and tries again later, as the daemon does."""
+        manifest, division = assigned.manifest, assigned.division
         client.refused.pop(manifest.file_id, None)
         try:
             held = client.store.begin(manifest)
         except StorageError as error:
-            client.refused[manifest.file_id] = manifest, started
-            self.later(client, self._decline, client, client.life, manifest.file_id, str(error))
+            client.refused[manifest.file_id] = assigned
+            self.later(client, self._decline, client, client.life, manifest.file_id, str(error), division)
             self.at_client(client, self.now + REFUSED_NS, self._take_after_all, client, client.life, manifest.file_id)
         else:
-            client.machine.file_assigned(manifest, shares, started, held, self.now)
+            client.machine.file_assigned(manifest, assigned.shares, assigned.exchange_started, held, self.now, division)
             self.touch(client)
 
     def _take_after_all(self, client: Client, life: int, file_id: FileId) -> None:
         if client.life == life and file_id in client.refused:
-            manifest, started = client.refused[file_id]
-            self._take(client, manifest, (), started)
+            self._take(client, replace(client.refused[file_id], shares=()))
 
     def suspect(self, client: Client, file_id: FileId) -> None:
         """What a client stores may be wrong: it verifies that between two sessions, as the daemon does."""
@@ -312,7 +312,13 @@ class World:
             return
         try:
             self.server.catalogue.milestone_reached(
-                client.session, reached.file_id, reached.milestone, self.now, reached.share_chunk_count
+                client.session,
+                reached.file_id,
+                reached.milestone,
+                self.now,
+                reached.share_chunk_count,
+                division=reached.division,
+                request_number=reached.request_number,
             )
         except (SessionUnknown, NotFound):
             return  # the next session says it anew
@@ -420,15 +426,16 @@ class World:
         except IntegrityError:
             self.suspect(client, file_id)
         except PspError as error:
-            self.later(client, self._decline, client, client.life, file_id, str(error))
+            division = client.machine.downloads[file_id].division
+            self.later(client, self._decline, client, client.life, file_id, str(error), division)
         else:
             client.machine.file_finished(file_id)
             self.touch(client)
 
-    def _decline(self, client: Client, life: int, file_id: FileId, reason: str) -> None:
+    def _decline(self, client: Client, life: int, file_id: FileId, reason: str, division: int) -> None:
         if client.life == life and self.server is not None:
             with suppress(PspError):
-                self.server.catalogue.file_declined(client.session, file_id, reason, self.now)
+                self.server.catalogue.file_declined(client.session, file_id, reason, self.now, division=division)
 
     # -- for all who act in the world
 

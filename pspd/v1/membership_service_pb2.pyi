@@ -87,14 +87,16 @@ class AttendResponse(_message.Message):
     def __init__(self, file_assigned: _Optional[_Union[FileAssigned, _Mapping]] = ..., exchange_started: _Optional[_Union[ExchangeStarted, _Mapping]] = ..., stop_asked: _Optional[_Union[StopAsked, _Mapping]] = ..., session_ended: _Optional[_Union[SessionEnded, _Mapping]] = ..., file_suspected: _Optional[_Union[FileSuspected, _Mapping]] = ..., file_removed: _Optional[_Union[FileRemoved, _Mapping]] = ...) -> None: ...
 
 class FileAssigned(_message.Message):
-    __slots__ = ("manifest", "shares", "exchange_started")
+    __slots__ = ("manifest", "shares", "exchange_started", "division")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     SHARES_FIELD_NUMBER: _ClassVar[int]
     EXCHANGE_STARTED_FIELD_NUMBER: _ClassVar[int]
+    DIVISION_FIELD_NUMBER: _ClassVar[int]
     manifest: _network_pb2.Manifest
     shares: _containers.RepeatedCompositeFieldContainer[_network_pb2.ChunkRange]
     exchange_started: bool
-    def __init__(self, manifest: _Optional[_Union[_network_pb2.Manifest, _Mapping]] = ..., shares: _Optional[_Iterable[_Union[_network_pb2.ChunkRange, _Mapping]]] = ..., exchange_started: _Optional[bool] = ...) -> None: ...
+    division: int
+    def __init__(self, manifest: _Optional[_Union[_network_pb2.Manifest, _Mapping]] = ..., shares: _Optional[_Iterable[_Union[_network_pb2.ChunkRange, _Mapping]]] = ..., exchange_started: _Optional[bool] = ..., division: _Optional[int] = ...) -> None: ...
 
 class ExchangeStarted(_message.Message):
     __slots__ = ("file_id",)
@@ -137,16 +139,20 @@ class RenewLeaseResponse(_message.Message):
     def __init__(self, lease_ms: _Optional[int] = ...) -> None: ...
 
 class FileReport(_message.Message):
-    __slots__ = ("file_id", "milestone", "share_chunk_count", "reason")
+    __slots__ = ("file_id", "milestone", "share_chunk_count", "reason", "division", "request_number")
     FILE_ID_FIELD_NUMBER: _ClassVar[int]
     MILESTONE_FIELD_NUMBER: _ClassVar[int]
     SHARE_CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    DIVISION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_NUMBER_FIELD_NUMBER: _ClassVar[int]
     file_id: bytes
     milestone: FileMilestone
     share_chunk_count: int
     reason: str
-    def __init__(self, file_id: _Optional[bytes] = ..., milestone: _Optional[_Union[FileMilestone, str]] = ..., share_chunk_count: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    division: int
+    request_number: int
+    def __init__(self, file_id: _Optional[bytes] = ..., milestone: _Optional[_Union[FileMilestone, str]] = ..., share_chunk_count: _Optional[int] = ..., reason: _Optional[str] = ..., division: _Optional[int] = ..., request_number: _Optional[int] = ...) -> None: ...
 
 class ReportFilesRequest(_message.Message):
     __slots__ = ("session_id", "reports")

@@ -76,7 +76,7 @@ class Bench:
         self.server = cast(ServerMachine, served)
         self.now = 1_000_000
         self.data: dict[FileId, bytes] = {}
-        self._numbers = 0
+        self.last_request = 0
 
     # -- what comes out
 
@@ -158,13 +158,13 @@ class Bench:
         wants_answer: bool = False,
         hears: bool = False,
     ) -> None:
-        self._numbers += 1
+        self.last_request += 1
         self.now += MILLISECOND_NS
         spans = tuple(Range(*span) for span in ranges)
         request = Request(
             member.session,
             file.file_id,
-            self._numbers,
+            self.last_request,
             acknowledged,
             window_chunks,
             spans,

@@ -253,10 +253,10 @@ class Ether:
                 self._datagram(lambda: self._arrive(self.peers[address[0]], data))
             case Deliver():
                 self._deliver(effect)
-            case Assign(session, manifest, shares, started):
+            case Assign(session, manifest, shares, started, division):
                 if peer := self._by_session(session):
                     held = peer.store.begin(manifest)
-                    peer.machine.file_assigned(manifest, shares, started, held, self.now)
+                    peer.machine.file_assigned(manifest, shares, started, held, self.now, division)
             case StartExchange(session, file_id):
                 if peer := self._by_session(session):
                     peer.machine.exchange_started(file_id, self.now)
@@ -335,7 +335,13 @@ class Ether:
     def _report(self, peer: Peer, session: int, effect: ReportMilestone) -> None:
         if peer.alive and peer.session == session and self._member_of(peer):
             self.server.catalogue.milestone_reached(
-                session, effect.file_id, effect.milestone, self.now, effect.share_chunk_count
+                session,
+                effect.file_id,
+                effect.milestone,
+                self.now,
+                effect.share_chunk_count,
+                division=effect.division,
+                request_number=effect.request_number,
             )
 
     def _contribute(self, peer: Peer, link: int, frame: Frame) -> None:

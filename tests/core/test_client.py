@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 
 from pspd.core import client as client_module
@@ -457,6 +459,6 @@ class TestDrops:
 
 def test_a_download_that_is_done_wants_nothing() -> None:
     held = Held(RangeSet([(0, 4)]), complete=True)
-    found = download.Download(manifest_of(4), held, FAST, ClientMachine(1)._random, 0)
+    found = download.Download(manifest_of(4), held, FAST, ClientMachine(1)._random, 0, count(1))
     found.stage = download.Stage.COMPLETE
     assert not found.wanted()

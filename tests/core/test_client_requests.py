@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from pspd.core import client as client_module
+from pspd.core.effects import ReportMilestone
 from pspd.core.manifest import Manifest
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
-from pspd.core.ranges import Range
+from pspd.core.ranges import Range, RangeSet
 from pspd.core.rto import LINEAR_TIMEOUTS, RTO_INITIAL_NS, RTO_MAX_NS
+from pspd.core.storage import Held
 from pspd.core.wire import Asked, Broadcast, DropReason, HelloAck, RequestAck
 from tests.core.alone import SESSION, Client, manifest_of
 
@@ -231,3 +233,27 @@ class TestOrder:
         client = Client(replace(FAST, request_ranges=2))
         client.assign(manifest_of(10), exchange=True, held=((1, 2), (3, 4), (5, 6)))
         assert client.requests()[0].ranges == (Range(0, 1), Range(2, 3))
+
+
+def test_all_requests_of_a_client_are_numbered_in_one_row() -> None:
+    """What was asked of a file before it was removed is older than all that is asked since it was seeded anew."""
+    client = Client()
+    first, second = manifest_of(4, "f"), manifest_of(4, "g")
+    numbers = []
+    for manifest in (first, second):
+        client.assign(manifest, (0, 2))
+        numbers += [request.number for request in client.requests()]
+    client.machine.file_dropped(first.file_id)
+    client.assign(first, (0, 2))
+    numbers += [request.number for request in client.requests()]
+    assert numbers == [1, 2, 3]
+
+
+def test_a_report_tells_of_which_division_it_is_and_what_it_has_overtaken() -> None:
+    client = Client()
+    manifest = manifest_of(4)
+    client.machine.file_assigned(manifest, (Range(0, 2),), False, Held(RangeSet(), False), client.now, 9)
+    (request,) = client.requests()
+    client.deliver(manifest, 0, 2)
+    (report,) = [effect for effect in client.others() if isinstance(effect, ReportMilestone)]
+    assert (report.division, report.request_number) == (9, request.number)

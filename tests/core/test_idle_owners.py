@@ -13,7 +13,7 @@ from pspd.core.members import Member
 from pspd.core.parameters import SECOND_NS
 from pspd.core.ranges import Range
 from pspd.core.shared_file import SharedFile
-from pspd.core.terms import Terms
+from pspd.core.terms import ONE_COPY, Terms
 from pspd.core.wire import Hello
 from tests.core.bench import Bench
 
@@ -25,7 +25,7 @@ def bench() -> Bench:
     return Bench()
 
 
-def begun(bench: Bench, terms: Terms = Terms()) -> tuple[Member, Member, SharedFile]:
+def begun(bench: Bench, terms: Terms = ONE_COPY) -> tuple[Member, Member, SharedFile]:
     """Two clients; the first holds its share."""
     a, b = bench.join("a"), bench.join("b")
     file = bench.seed("f", 12, terms=terms)

@@ -136,3 +136,20 @@ def test_what_was_told_at_joining_counts_no_more_when_the_file_is_seeded_anew(be
     anew = bench.seed("f", 6)
     assert anew.file_id == file.file_id
     assert not anew.held.get(again.name), "it was told to drop that"
+
+
+def test_what_was_reached_before_the_removal_is_not_taken_for_the_new_division(bench: Bench) -> None:
+    a, _, file = begun(bench)
+    remove(bench, file)
+    anew = bench.seed("f", 6)
+    assert (anew.file_id, anew.shares_of("a")) == (file.file_id, file.shares_of("a"))
+    assert anew.division != file.division
+    catalogue, count = bench.server.catalogue, sum(share.chunk_count for share in anew.shares_of("a"))
+    for milestone in Milestone:
+        with pytest.raises(NotFound, match="divided anew"):
+            catalogue.milestone_reached(a.session, file.file_id, milestone, bench.now, count, division=file.division)
+    with pytest.raises(NotFound, match="divided anew"):
+        catalogue.file_declined(a.session, file.file_id, "no room", bench.now, division=file.division)
+    assert not anew.held.get("a")
+    catalogue.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now, count, division=anew.division)
+    assert list(anew.held["a"]) == list(anew.shares_of("a"))

@@ -19,6 +19,7 @@ from pspd.core.file_record import Phase
 from pspd.core.parameters import SECOND_NS
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import Held
+from pspd.core.wire import DropReason
 from pspd.errors import WrongState
 from tests.core.bench import Bench
 
@@ -37,6 +38,29 @@ class TestSeeding:
         assert file.shares_of("a") == (Range(0, 2), Range(2, 4))
         bench.server.catalogue.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now, old_count)
         assert file.phase is Phase.SEEDING
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
+
+    def test_a_request_that_its_report_has_overtaken_says_nothing_more(self) -> None:
+        bench = Bench()
+        a, _ = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 4)
+        count = sum(share.chunk_count for share in file.shares_of("a"))
+        bench.server.catalogue.milestone_reached(
+            a.session, file.file_id, Milestone.SHARE_HELD, bench.now, count, request_number=bench.last_request + 1
+        )
+        bench.ask(a, file, (0, 2))
+        assert list(file.held["a"]) == [(0, 2)]
+        assert bench.server.drop_counts[DropReason.STALE] == 1
+
+    def test_who_asks_for_its_share_again_does_not_hold_it(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 4)
+        bench.reach(a, file, Milestone.SHARE_HELD)
+        bench.ask(a, file, (1, 2))
+        bench.reach(b, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.SEEDING, "the source is not let go"
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
 

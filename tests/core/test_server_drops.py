@@ -80,7 +80,7 @@ class TestDrops:
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 4))
-        bench._numbers -= 1
+        bench.last_request -= 1
         bench.ask(a, file, (2, 3))
         assert self.drops(bench) == [(DropReason.STALE, "a")]
 

@@ -38,6 +38,9 @@ class Said(Reports):
         self.all.append(report)
 
 
+DIVISION = 7
+
+
 class Kept:
     """A keeper of files in a folder, within a session.
 
@@ -66,9 +69,12 @@ class Kept:
 
     def take(self, sample: Sample | FolderSample) -> None:
         """The file is assigned, and comes."""
-        self.keeper.take(sample.manifest, (), started=True)
-        if self.store.known()[sample.file_id].complete:
-            return
+        self.keeper.take(sample.manifest, (), started=True, division=DIVISION)
+        if not self.store.known()[sample.file_id].complete:
+            self.deliver(sample)
+
+    def deliver(self, sample: Sample | FolderSample) -> None:
+        """All of a file comes."""
         count = sample.manifest.chunk_count
         frame = Frame(Kind.DELIVERY, SESSION, sample.file_id, 0, count, len(sample.data), 1)
         written = self.store.write(sample.file_id, 0, count, memoryview(sample.data))
@@ -134,9 +140,30 @@ async def test_a_file_that_is_moved_away_and_back_is_declined_and_had_again(
         await until("it is declined", lambda: any(isinstance(report, Declined) for report in kept.said.all))
         assert not kept.store.known()
         kept.keeper.begin_session()
-        kept.keeper.take(sample.manifest, (), started=True)
+        kept.keeper.take(sample.manifest, (), started=True, division=DIVISION)
         assert not kept.store.known(), "it is not brought back, either in the next session"
         elsewhere.rename(place)
         await until("it is had again", lambda: kept.is_complete(sample))
         for each in work:
             each.cancel()
+
+
+@on_loop
+async def test_what_cannot_be_finished_is_declined_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "REFUSED_SECONDS_MIN", 0.01)
+    sample = Sample(7 * 1024)
+    in_the_way = tmp_path / "amy" / "a.bin"
+    async with kept_in(tmp_path / "amy") as kept:
+        kept.keeper.take(sample.manifest, (), started=True, division=DIVISION)
+        in_the_way.write_bytes(b"another")
+        kept.deliver(sample)
+        (declined,) = [report for report in kept.said.all if isinstance(report, Declined)]
+        assert "move it away" in declined.reason
+        assert declined.division == DIVISION
+        work = asyncio.ensure_future(kept.keeper.take_refused())
+        await until("it is tried in vain", lambda: kept.keeper._refused[sample.file_id].delay > 0.01)
+        in_the_way.unlink()
+        await until("it is had after all", lambda: kept.is_complete(sample))
+        work.cancel()

@@ -44,7 +44,7 @@ class Telling:
 @on_loop
 async def test_every_event_comes_through_as_it_was_told() -> None:
     events: list[MemberEvent] = [
-        Assign(SESSION, MANIFEST, (Range(0, 1), Range(3, 5)), True),
+        Assign(SESSION, MANIFEST, (Range(0, 1), Range(3, 5)), True, 5),
         StartExchange(SESSION, MANIFEST.file_id),
         FileSuspected(SESSION, MANIFEST.file_id),
         None,

@@ -52,6 +52,9 @@ def over_the_wire(message: pb.Manifest) -> pb.Manifest:
     return pb.Manifest.FromString(message.SerializeToString())
 
 
+PIECES, WHOLE = bytes(32), bytes(31) + b"w"
+
+
 class TestManifest:
     @pytest.mark.parametrize("share_count", [0, 1, 3, 7, 50])
     @pytest.mark.parametrize("size_bytes", [0, 1, 1024, 1025, 300_000, 3_000_000])
@@ -115,10 +118,12 @@ class TestParameters:
 class TestReports:
     @pytest.mark.parametrize(
         "report",
-        [*(ReportMilestone(bytes(32), milestone, 7) for milestone in Milestone), Declined(bytes(32), "no room")],
+        [*(ReportMilestone(bytes(32), milestone, 7, 3, 12) for milestone in Milestone), Declined(bytes(32), "no", 3)],
     )
     def test_come_back_as_they_were(self, report: Report) -> None:
-        assert translate.report_from_pb(translate.report_to_pb(report)) == report
+        back = translate.report_from_pb(translate.report_to_pb(report))
+        assert back == report
+        assert repr(back) == repr(report), "also what does not make them another report"
 
     def test_a_reason_that_is_no_text_is_told_as_far_as_it_is(self) -> None:
         assert translate.report_to_pb(Declined(bytes(32), "no room in \udcff")).reason == "no room in ?"
@@ -149,14 +154,14 @@ class TestHoldings:
 
     def test_empty_ranges_are_passed_over(self) -> None:
         ranges = [pb.ChunkRange(start=1, stop=3), pb.ChunkRange(start=5, stop=5)]
-        held = translate.holdings_from_pb([pb.Holding(file_id=b"x", ranges=ranges)])
-        assert held == {b"x": Held(RangeSet([(1, 3)]), False)}
+        held = translate.holdings_from_pb([pb.Holding(file_id=PIECES, ranges=ranges)])
+        assert held == {PIECES: Held(RangeSet([(1, 3)]), False)}
 
     @pytest.mark.parametrize("ranges", [[(9, 2)], [(5, 7), (1, 3)], [(1, 5), (4, 6)]])
     def test_ranges_out_of_order_are_refused(self, ranges: list[tuple[int, int]]) -> None:
         told = [pb.ChunkRange(start=start, stop=stop) for start, stop in ranges]
         with pytest.raises(BadArgument):
-            translate.holdings_from_pb([pb.Holding(file_id=b"x", ranges=told)])
+            translate.holdings_from_pb([pb.Holding(file_id=PIECES, ranges=told)])
 
     def test_ranges_come_back_in_their_order(self) -> None:
         spans = (Range(5, 9), Range(0, 2))
@@ -166,7 +171,7 @@ class TestHoldings:
 class TestAttendance:
     def test_every_effect_has_an_event_of_its_own(self) -> None:
         manifest = manifest_of(5000, 2)
-        assign = translate.attend_response(Assign(1, manifest, (Range(0, 2), Range(3, 4)), True))
+        assign = translate.attend_response(Assign(1, manifest, (Range(0, 2), Range(3, 4)), True, 5))
         assert translate.manifest_from_pb(assign.file_assigned.manifest, blake3_digest) == manifest
         assert translate.ranges_from_pb(assign.file_assigned.shares) == (Range(0, 2), Range(3, 4))
         assert assign.file_assigned.exchange_started
@@ -288,11 +293,21 @@ def test_a_client_says_no_more_of_what_it_holds_than_a_server_takes(monkeypatch:
     monkeypatch.setattr(translate, "HELD_RANGES_MAX", 3)
     pieces = Held(RangeSet([(0, 1), (2, 3), (4, 5), (6, 7)]), complete=False)
     whole = Held(RangeSet([(0, 9)]), complete=True)
-    said = translate.holdings_to_pb({b"pieces": pieces, b"whole": whole})
+    said = translate.holdings_to_pb({PIECES: pieces, WHOLE: whole})
     assert translate.holdings_from_pb(said) == {
-        b"whole": whole,
-        b"pieces": Held(RangeSet([(0, 1), (2, 3)]), complete=False),
+        WHOLE: whole,
+        PIECES: Held(RangeSet([(0, 1), (2, 3)]), complete=False),
     }
     monkeypatch.setattr(translate, "HELD_RANGES_MAX", 2)
     with pytest.raises(LimitReached, match="no more than 2 ranges"):
         translate.holdings_from_pb(said)
+    monkeypatch.setattr(translate, "HELD_FILES_MAX", 1)
+    assert [message.file_id for message in translate.holdings_to_pb({PIECES: pieces, WHOLE: whole})] == [WHOLE]
+    monkeypatch.setattr(translate, "HELD_RANGES_MAX", 3)
+    with pytest.raises(LimitReached, match="no more than 1 files"):
+        translate.holdings_from_pb(said)
+
+
+def test_what_has_no_id_of_a_file_is_refused() -> None:
+    with pytest.raises(BadArgument, match="no id of 32 bytes"):
+        translate.holdings_from_pb([pb.Holding(file_id=b"short", complete=True)])
