@@ -58,8 +58,8 @@ class Fetch:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anyone waits for some of it."""
-        return self.file.is_wanted(self.start, self.stop)
+        """Whether anyone waits for some of it, however far behind the others."""
+        return any(interest.open.overlaps(self.start, self.stop) for interest in self.file.waiting)
 
     def piece(self, start: int, stop: int) -> Fetch:
         """A fetch of a part of this one."""

@@ -12,6 +12,7 @@ from pspd.core.deliveries import Deliveries
 from pspd.core.download import Download
 from pspd.core.members import Interest
 from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.pending import Fetch
 from pspd.core.relay import Relay
 from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Written
@@ -76,11 +77,17 @@ def one_round_trip_of_minutes_sets_the_timeout(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(rto, "RTO_MAX_NS", 240 * SECOND_NS)
 
 
+def who_is_left_behind_is_not_waited_for(patch: pytest.MonkeyPatch) -> None:
+    """What only a client that was far behind had asked for was given up at the first timeout, again and again."""
+    patch.setattr(Fetch, "is_wanted", property(lambda self: self.file.is_wanted(self.start, self.stop)))
+
+
 FOUND: list[Any] = [
     pytest.param(16, an_answer_counts_though_all_has_come, "liveness", id="overtaken"),
     pytest.param(10, who_is_in_line_is_not_looked_up_in_the_cache, "AssertionError", id="gathered"),
     pytest.param(156, sources_count_as_holders, "liveness", id="two-sources"),
     pytest.param(2, who_is_back_is_not_served, "R9 handed to who waits", id="link-is-back"),
+    pytest.param(10000716, who_is_left_behind_is_not_waited_for, "liveness", id="left-behind"),
     pytest.param(99, one_round_trip_of_minutes_sets_the_timeout, "liveness", id="minutes"),
 ]
 
