@@ -35,6 +35,7 @@ class ServerView(TypedDict):
     profile: str
     uptime_seconds: float
     data_port: int
+    dropped_counts: dict[str, int]
 
 
 class CacheView(TypedDict):
@@ -153,6 +154,7 @@ def server_view(server: network_pb2.Server) -> ServerView:
         "profile": server.profile,
         "uptime_seconds": round(server.uptime_seconds, 3),
         "data_port": server.data_port,
+        "dropped_counts": dict(sorted(server.dropped_counts.items())),
     }
 
 

@@ -72,6 +72,8 @@ class DropReason(StrEnum):
     DUPLICATE = "duplicate"
     CORRUPT = "corrupt"
     ABORTED = "aborted"
+    SILENT = "silent"
+    TOO_MANY = "too_many"
 
 
 class WireError(Exception):

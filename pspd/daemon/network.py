@@ -381,6 +381,7 @@ class NetworkDaemon:
             profile=self._machine.parameters.profile,
             uptime_seconds=time.monotonic() - self._started_at,
             data_port=self.data_port,
+            dropped_counts={reason.value: count for reason, count in self._machine.drop_counts.items()},
         )
         return status_service_pb2.GetStatusResponse(
             server=server, cache=self.cache_message(), clients=self.client_messages(), files=files

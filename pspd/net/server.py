@@ -125,6 +125,8 @@ class ServerPlane:
     def _take_in(self, stream: socket.socket, peer: Address) -> None:
         if len(self._nameless) >= NAMELESS_LINKS_MAX:
             stream.close()
+            self._machine.frame_refused(DropReason.TOO_MANY, address_text(peer))
+            self.pump()
             return
         kept = self._machine.parameters.kept_links
         link = Link.accepted(stream, peer, self, kept=kept)
@@ -137,6 +139,8 @@ class ServerPlane:
         """Closes a link that has not said whose it is, whatever else came over it."""
         if link in self._nameless:
             link.close()
+            self._machine.frame_refused(DropReason.SILENT, _origin(link))
+            self.pump()
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
         """Implements ``LinkHandler``: a link names its session first; contributions follow, or come alone."""

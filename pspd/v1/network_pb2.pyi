@@ -97,18 +97,27 @@ class Parameters(_message.Message):
     def __init__(self, profile: _Optional[str] = ..., frame_chunks: _Optional[int] = ..., window_min_chunks: _Optional[int] = ..., window_max_chunks: _Optional[int] = ..., request_ranges: _Optional[int] = ..., kept_links: _Optional[bool] = ..., all_holders_answer: _Optional[bool] = ..., order: _Optional[_Union[RequestOrder, str]] = ...) -> None: ...
 
 class Server(_message.Message):
-    __slots__ = ("address", "version", "profile", "uptime_seconds", "data_port")
+    __slots__ = ("address", "version", "profile", "uptime_seconds", "data_port", "dropped_counts")
+    class DroppedCountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DATA_PORT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_COUNTS_FIELD_NUMBER: _ClassVar[int]
     address: str
     version: str
     profile: str
     uptime_seconds: float
     data_port: int
-    def __init__(self, address: _Optional[str] = ..., version: _Optional[str] = ..., profile: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., data_port: _Optional[int] = ...) -> None: ...
+    dropped_counts: _containers.ScalarMap[str, int]
+    def __init__(self, address: _Optional[str] = ..., version: _Optional[str] = ..., profile: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., data_port: _Optional[int] = ..., dropped_counts: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Cache(_message.Message):
     __slots__ = ("capacity_bytes", "used_bytes", "high_water_bytes", "hit_count", "miss_count", "join_count", "eviction_count")

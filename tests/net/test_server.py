@@ -68,6 +68,7 @@ async def test_a_link_that_says_not_whose_it_is_is_closed_though_bytes_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pspd.net.server.SILENT_SECONDS_MAX", 0.05)
-    with served(FAST) as (_, far):
+    with served(FAST) as (machine, far):
         await far.send(encode_frame(Frame(Kind.LINK, 1))[:10])
         assert await is_closed(far)
+        assert machine.drop_counts[DropReason.SILENT] == 1
