@@ -54,6 +54,8 @@ def test_noise_on_every_port_is_borne(network: Network, tmp_path: Path) -> None:
     finally:
         for stranger in strangers:
             stranger.close()
+    dropped = network.status()["server"]["dropped_counts"]
+    assert dropped["bad_magic"] > 0, "it is counted, by reason"
     assert server.stop() == 0
 
 
