@@ -31,7 +31,7 @@ from pspd.sim import scenario
 from pspd.sim.scenario import run_seed
 from tests.sim.test_found import who_is_in_line_is_not_looked_up_in_the_cache
 
-SEEDS = 200
+SEEDS = 1000
 """How many seeds a fault may stay hidden for."""
 
 Mutate = Callable[[pytest.MonkeyPatch], None]
