@@ -29,6 +29,8 @@ class Picture:
 
     def apply(self, change: status_service_pb2.WatchStatusResponse) -> status_service_pb2.GetStatusResponse:
         """Takes in a change; returns the whole network, which the next change alters."""
+        if change.snapshot:  # the first, or something is gone
+            self._status, self._clients, self._files = status_service_pb2.GetStatusResponse(), {}, {}
         status = self._status
         if change.HasField("server"):
             status.server.CopyFrom(change.server)

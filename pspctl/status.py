@@ -77,25 +77,30 @@ def _watch_in_place(views: Iterator[StatusView], render: Callable[[StatusView], 
 
 def _watch_lines(views: Iterator[StatusView]) -> None:
     """One line for each thing that changed, for logs and pipes."""
-    last: dict[str, str] = {}
+    last: dict[Subject, str] = {}
     for view in views:
-        lines = change_lines(view)
-        for subject, line in lines.items():
-            if last.get(subject) != line:
-                print_answer(line)
-        last = lines
+        states = states_of(view)
+        changed = [(subject, state) for subject, state in states.items() if last.get(subject) != state]
+        gone = [(subject, "gone") for subject in last if subject not in states]
+        for (_, _, name), state in [*changed, *gone]:
+            print_answer(f"{plain_text(name)}: {state}")
+        last = states
 
 
-def change_lines(view: StatusView) -> dict[str, str]:
-    """A line for each client and each file, by what it is about."""
-    lines = {}
+Subject = tuple[str, str, str]
+"""What a line is about: its kind, what names it for good, and the name that people know it by."""
+
+
+def states_of(view: StatusView) -> dict[Subject, str]:
+    """The state of each client and each file, in words."""
+    states: dict[Subject, str] = {}
     for client in [*view["clients"], *view["sources"]]:
-        lines[f"client {client['name']}"] = f"{plain_text(client['name'])}: {client['state']}"
+        states["client", client["name"], client["name"]] = client["state"]
     for file in view["files"]:
-        head = (
-            f"{plain_text(file['name'])}: {file_state_text(file)}, {progress_text(file)},"
+        state = (
+            f"{file_state_text(file)}, {progress_text(file)},"
             f" {file['complete_client_count']} of {count_text(file['client_count'], 'client')} complete"
             f"{declined_text(file)}"
         )
-        lines[f"file {file['file_id']}"] = "; ".join([head, *missing_texts(file)])
-    return lines
+        states["file", file["file_id"], file["name"]] = "; ".join([state, *missing_texts(file)])
+    return states

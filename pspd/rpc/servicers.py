@@ -306,7 +306,12 @@ def _changes(
     seen: status_service_pb2.GetStatusResponse | None, status: status_service_pb2.GetStatusResponse
 ) -> status_service_pb2.WatchStatusResponse | None:
     """What is to be told to someone who has seen one status and gets another; None if nothing is."""
-    if seen is None:
+    known_clients = {client.name: client for client in seen.clients} if seen else {}
+    known_files = {file.file_id: file for file in seen.files} if seen else {}
+    is_gone = known_clients.keys() - {client.name for client in status.clients} or known_files.keys() - {
+        file.file_id for file in status.files
+    }
+    if seen is None or is_gone:
         return status_service_pb2.WatchStatusResponse(
             snapshot=True,
             server=status.server,
@@ -314,8 +319,6 @@ def _changes(
             clients=status.clients,
             files=status.files,
         )
-    known_clients = {client.name: client for client in seen.clients}
-    known_files = {file.file_id: file for file in seen.files}
     clients = [client for client in status.clients if known_clients.get(client.name) != client]
     files = [file for file in status.files if _differs(known_files.get(file.file_id), file)]
     cache = status.cache if status.cache != seen.cache else None

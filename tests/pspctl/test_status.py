@@ -177,6 +177,7 @@ def test_watch_prints_a_line_per_change(pspctl: Pspctl, fake: FakeServer) -> Non
         change(clients=[client("client-1", state=network_pb2.CLIENT_STATE_LOST)]),
         change(files=[stalled_file()]),
         change(files=[file(held=(8, 8))]),
+        change(snapshot=True, clients=[client("client-0")]),
     ]
     result = pspctl("status", "--watch")
     assert result.stdout.splitlines() == [
@@ -187,6 +188,8 @@ def test_watch_prints_a_line_per_change(pspctl: Pspctl, fake: FakeServer) -> Non
         "big.iso: stalled, 37.5 %, 0 of 2 clients complete;"
         " chunks [2, 6) have no connected holder, last held by client-9: bring it back",
         "big.iso: complete, 100.0 %, 2 of 2 clients complete",
+        "client-1: gone",
+        "big.iso: gone",
     ]
     assert result.exit_code == 5
     assert "stopped" in result.stderr

@@ -1,0 +1,37 @@
+"""What whoever watches the status is told."""
+
+from __future__ import annotations
+
+from pspd.rpc.servicers import _changes
+from pspd.v1 import network_pb2, status_service_pb2
+
+
+def status(*names: str, files: tuple[str, ...] = ()) -> status_service_pb2.GetStatusResponse:
+    return status_service_pb2.GetStatusResponse(
+        clients=[network_pb2.Client(name=name) for name in names],
+        files=[network_pb2.File(file_id=name.encode(), name=name) for name in files],
+    )
+
+
+def test_all_at_first_then_what_is_new() -> None:
+    first = _changes(None, status("a"))
+    assert first is not None
+    assert first.snapshot
+    then = _changes(status("a"), status("a", "b"))
+    assert then is not None
+    assert not then.snapshot
+    assert [client.name for client in then.clients] == ["b"]
+    assert _changes(status("a"), status("a")) is None
+
+
+def test_all_again_when_something_is_gone() -> None:
+    for seen, now in (
+        (status("a", "b"), status("a")),
+        (status("a", files=("f", "g")), status("a", files=("g",))),
+        (status("a", files=("f",)), status("a")),
+    ):
+        change = _changes(seen, now)
+        assert change is not None
+        assert change.snapshot
+        assert change.clients == now.clients
+        assert change.files == now.files
