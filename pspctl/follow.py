@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 from pspctl.absence import Absence
@@ -16,6 +17,7 @@ from pspd.text import plain_text
 from pspd.v1 import status_service_pb2
 
 TURN_SECONDS = 10.0
+BREAK_SECONDS = 0.2
 MAX_REFUSALS = 4
 
 
@@ -83,6 +85,8 @@ def pictures(
                 raise
             if not answered:
                 on_loss(error)
+            elif isinstance(error, Unreachable):
+                time.sleep(deadline.within(BREAK_SECONDS))  # one that answers and breaks each time is not to be hurried
         else:
             on_loss(Unreachable(f"the server at {api.address} stopped: start it again with `pspd server`"))
 

@@ -23,7 +23,7 @@ from pspctl.seeding import SeedPlan, seed_file
 from pspctl.tables import run_text
 from pspctl.units import count_text
 from pspctl.views import RunView, seed_view
-from pspd.arguments import Count, Folder, Seconds
+from pspd.arguments import Count, Existing, Folder, Seconds
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.daemon.source import folder_digest
 from pspd.errors import BadArgument, IntegrityError, PspError, StorageError
@@ -48,7 +48,7 @@ class RunPlan:
 
 
 @click.command("run", cls=Command)
-@click.argument("path", metavar="FILE", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", metavar="FILE", type=Existing())
 @click.option("--clients", "client_count", type=Count(1), metavar="N", required=True, help="How many clients.")
 @click.option(
     "--to",

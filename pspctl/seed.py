@@ -9,7 +9,7 @@ import click
 
 from pspctl.deadline import Deadline
 from pspctl.options import Command, Settings
-from pspd.arguments import Count, Seconds
+from pspd.arguments import Count, Existing, Seconds
 from pspd.core.manifest import SHARE_COUNT_MAX
 from pspd.core.terms import Terms
 from pspd.store.ahead import ReadAhead
@@ -17,7 +17,7 @@ from pspd.store.digests import blake3_digest
 
 
 @click.command("seed", cls=Command)
-@click.argument("path", metavar="FILE", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", metavar="FILE", type=Existing())
 @click.option("--name", help="The name under which clients show it; else the file's own.")
 @click.option(
     "--clients",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 import click
@@ -34,4 +36,21 @@ class Folder(click.Path):
         """Reads it. An empty name is most often a variable that nobody set, and would be the current folder."""
         if value == "":
             self.fail("it is empty: name a folder, or . for the current one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Existing(click.Path):
+    """A file or folder that is there."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Reads it. What may not be looked at is not taken for what is not there."""
+        try:
+            os.stat(value)
+        except PermissionError:
+            self.fail(f"{os.fsdecode(value)!r} cannot be looked at: Permission denied", param, ctx)
+        except (OSError, ValueError):
+            pass  # told by those whose work it is
         return super().convert(value, param, ctx)

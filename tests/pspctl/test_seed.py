@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -322,3 +325,20 @@ def test_who_was_lost_on_the_way_is_told_of(pspctl: Pspctl, source: FakeSource, 
     result = pspctl("seed", original, "--clients", 3, "--wait")
     assert result.exit_code == 0
     assert result.stderr.endswith("pspctl: 1 of 3 clients left before having it\n")
+
+
+def test_what_may_not_be_looked_at_is_told_so(
+    pspctl: Pspctl, source: FakeSource, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.stat
+
+    def refuse(path: object, *args: Any, **options: Any) -> os.stat_result:
+        if str(path) == str(original):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(path, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", refuse)
+    result = pspctl("seed", original)
+    assert result.exit_code == 2
+    assert "cannot be looked at: Permission denied" in result.stderr
+    assert source.asked == {}
