@@ -137,7 +137,7 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
     ),
     "nobody is told that a file is stalled": (
         replaced(Catalogue, "_review_coverage", lambda self, file: None),
-        {"no silent loss"},
+        {"no silent loss", "liveness"},
     ),
     "leases never run out": (
         replaced(ServerMachine, "_lose", lambda self, member, reason, now: None),
