@@ -21,7 +21,6 @@ from pspd.core.fetching import Fetching
 from pspd.core.holdings import Holdings
 from pspd.core.manifest import Manifest
 from pspd.core.parameters import SECOND_NS
-from pspd.core.pending import Fetch
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.relay import Relay
 from pspd.core.server import ServerMachine
@@ -158,10 +157,6 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
     "what has come is gathered and not handed out": (
         replaced(Relay, "received", lambda self, fetch, now: None),
         {"R9 handed to who waits", "liveness"},
-    ),
-    "who is left behind is not waited for": (
-        replaced(Fetch, "is_wanted", property(lambda self: self.file.is_wanted(self.start, self.stop))),
-        {"liveness"},
     ),
     "a broadcast that was gathered is not sent": (
         replaced(Fetching, "_ask_due", property(lambda self: 10**18)),
