@@ -82,7 +82,7 @@ def _watch_lines(views: Iterator[StatusView]) -> None:
         states = states_of(view)
         changed = [(subject, state) for subject, state in states.items() if last.get(subject) != state]
         gone = [(subject, "gone") for subject in last if subject not in states]
-        for (_, _, name), state in [*changed, *gone]:
+        for (_, _, name), state in [*gone, *changed]:
             print_answer(f"{plain_text(name)}: {state}")
         last = states
 

@@ -190,7 +190,8 @@ class Catalogue:
         """Learns what a new member holds, and tells it of every file."""
         self._client_names = None
         self._awaited.discard(member.name)
-        for file in list(self.files.values()):
+        # What it has already comes first: that is not to find its room promised to another.
+        for file in sorted(self.files.values(), key=lambda file: file.file_id not in member.told):
             self._take_in(file, member)
             for name in dict.fromkeys([*self._reassign_shares(file), member.name]):
                 self._assign(self._members[name], file)

@@ -122,7 +122,7 @@ class Request(NamedTuple):
     Attributes:
         session: the client's session.
         file_id: the file.
-        number: counts the client's requests for this file; an older one says nothing new.
+        number: counts the client's requests, of all files; an older one for this file says nothing new.
         acknowledged: number of the last delivery that came over the link and is dealt with; all before it are too.
         window_chunks: how many chunks may be on their way to the client at a time.
         ranges: what to send, the most wanted first.

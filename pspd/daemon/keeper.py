@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -188,11 +187,15 @@ class Keeper:
             for file_id, refused in list(self._refused.items()):
                 if not refused.is_due(now):
                     continue
-                with contextlib.suppress(StorageError):
+                del self._refused[file_id]
+                self._taken_after[file_id] = refused.delay
+                try:
                     self.plane.assign(refused.manifest, (), refused.started, refused.division)
-                    self._refused.pop(file_id, None)
-                    self._taken_after[file_id] = refused.delay
-                    log.info("%s: takes %s after all", self._name, refused.manifest.name)
+                except StorageError:
+                    self._refused[file_id] = refused
+                else:
+                    if file_id not in self._refused:  # what is whole is finished at once, or cannot be
+                        log.info("%s: takes %s after all", self._name, refused.manifest.name)
 
     # -- files that are not what they were
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -22,10 +24,15 @@ class ReadableRequests(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming or handler.request_deserializer is None:
             return handler
+        if handler.response_streaming and not inspect.isasyncgenfunction(handler.unary_stream):
+            return handler  # of another library, which writes its answers otherwise
         readable = handler._replace(request_deserializer=_none_if_unreadable(handler.request_deserializer))
         if handler.response_streaming:
             return readable._replace(unary_stream=_streaming(handler.unary_stream))
         return readable._replace(unary_unary=_answering(handler.unary_unary))
+
+
+Streaming = Callable[[Any, Any], AsyncGenerator[Any, None]]
 
 
 def _none_if_unreadable(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -47,11 +54,14 @@ def _answering(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, A
     return answer
 
 
-def _streaming(method: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
-    async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+def _streaming(
+    method: Callable[[Any, Any], AsyncGenerator[Any, None]],
+) -> Callable[[Any, Any], AsyncGenerator[Any, None]]:
+    async def stream(request: Any, context: Any) -> AsyncGenerator[Any, None]:
         if request is None:
             await refuse(context, UNREADABLE)
-        async for answer in method(request, context):
-            yield answer
+        async with contextlib.aclosing(method(request, context)) as answers:
+            async for answer in answers:
+                yield answer
 
     return stream

@@ -382,7 +382,7 @@ class TestGathering:
             assert [deliver.frame.file_id for deliver in bench.effects(Deliver)] == [expected.file_id] * 2
 
     def test_a_file_that_fills_its_frames_does_not_put_off_the_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(deliveries.Deliveries, "_gathered_chunks_max", 8)
+        monkeypatch.setattr(deliveries, "GATHERED_FRACTION", 8)  # of 64 chunks
         bench, file, other, holder = self.two_files()
         bench.pass_time(SECOND_NS)
         self.contribute(bench, file, holder, 40, chunks=8)

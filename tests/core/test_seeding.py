@@ -265,3 +265,12 @@ class TestSeeding:
         for member in members[:2]:
             bench.server.client_left(member.session, "gone", bench.now)
         assert file.missing() == [(Range(0, 2), ""), (Range(2, 4), "b")]
+
+
+def test_a_client_is_told_first_of_what_it_has_some_of() -> None:
+    bench = Bench()
+    bench.join("a")
+    first, second = bench.exchange("f", 4), bench.exchange("g", 4)
+    b = bench.join("b", held={second.file_id: Held(RangeSet([(0, 2)]), complete=False)})
+    told = [effect.manifest.name for effect in bench.effects(Assign) if effect.session == b.session]
+    assert told == [second.manifest.name, first.manifest.name]

@@ -16,7 +16,7 @@ from pspd.core.wire import Frame, Kind
 from pspd.daemon import keeper as keeper_module
 from pspd.daemon.keeper import Care, Keeper
 from pspd.daemon.reports import Reports
-from pspd.errors import PspError
+from pspd.errors import PspError, StorageError
 from pspd.rpc.client import MemberClient
 from pspd.rpc.translate import Declined, Report
 from pspd.store.digests import blake3_digest
@@ -165,5 +165,25 @@ async def test_what_cannot_be_finished_is_declined_and_tried_again(
         work = asyncio.ensure_future(kept.keeper.take_refused())
         await until("it is tried in vain", lambda: kept.keeper._refused[sample.file_id].delay > 0.01)
         in_the_way.unlink()
+        await until("it is had after all", lambda: kept.is_complete(sample))
+        work.cancel()
+
+
+@on_loop
+async def test_what_fails_at_its_end_again_is_tried_yet_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "REFUSED_SECONDS_MIN", 0.01)
+    sample, tries = Sample(7 * 1024), 0
+
+    def fail(_: bytes) -> None:
+        nonlocal tries
+        tries += 1
+        raise StorageError("cannot finish it: Permission denied")
+
+    async with kept_in(tmp_path / "amy") as kept:
+        with monkeypatch.context() as patch:
+            patch.setattr(kept.store, "finish", fail)
+            kept.take(sample)
+            work = asyncio.ensure_future(kept.keeper.take_refused())
+            await until("it is tried in vain", lambda: tries > 3)
         await until("it is had after all", lambda: kept.is_complete(sample))
         work.cancel()

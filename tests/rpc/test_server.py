@@ -31,6 +31,16 @@ async def test_health_answers_for_the_server_and_each_service() -> None:
 
 
 @on_loop
+async def test_health_can_be_watched() -> None:
+    async with control(NOBODY) as (channel, _):
+        async for answer in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=10):
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            break
+        else:
+            pytest.fail("no answer")
+
+
+@on_loop
 async def test_reflection_names_the_services_and_describes_them() -> None:
     async with control(NOBODY) as (channel, _):
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
