@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
-from typing import NamedTuple
 
 from pspd.core.cache import Cache
 from pspd.core.effects import (
@@ -26,41 +25,17 @@ from pspd.core.effects import (
     StartExchange,
 )
 from pspd.core.file_record import FileRecord, Phase
+from pspd.core.idle_owners import IdleOwners
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.members import Member
-from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.relay import Relay
 from pspd.core.shared_file import SharedFile
 from pspd.core.terms import ONE_COPY, Terms
-from pspd.core.timers import Timers
 from pspd.errors import LimitReached, NameTaken, NotFound, WrongState
 
 FILES_MAX = 10_000
-SHARE_NS, SHARE_NS_PER_MEMBER = 120 * SECOND_NS, 48 * MILLISECOND_NS
-"""How long an owner may not ask for the rest of its share: so much, and so much for each member, as clients ask less
-often where there are many. Then others are given it: who does not take its share is not to hold up a seeding."""
-SHARE_NS_PER_CHUNK = 62 * MILLISECOND_NS
-"""So much longer, for each chunk of a frame, it may not acknowledge what was sent to it, as at 16 KiB/s."""
-SHARE_LATE_NS = SECOND_NS
-"""A server that looks so late at who has done nothing has not read yet what they did."""
 REFUSAL_CHARACTERS_MAX = 300
-
-
-class Progress(NamedTuple):
-    """How far the owner of a share is, to be compared later.
-
-    Attributes:
-        session: the owner's.
-        request: its newest request.
-        delivery: the oldest that it has not acknowledged; 0 if there is none.
-        delivery_since: since when that is so, as far as was looked; in nanoseconds.
-    """
-
-    session: int
-    request: int
-    delivery: int
-    delivery_since: int
 
 
 class Catalogue:
@@ -93,44 +68,19 @@ class Catalogue:
         self._client_names: list[str] | None = None
         self._awaited: set[str] = set()
         self._divisions = itertools.count(1)
-        self._share_looks: Timers[FileId] = Timers()
-        self._progress: dict[FileId, dict[str, Progress]] = {}
+        self._idle_owners = IdleOwners(files, members, relay)
 
     # -- time
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due."""
-        return self._share_looks.next_deadline()
+        return self._idle_owners.next_timeout()
 
     def handle_timeout(self, now: int) -> None:
-        """Looks who takes nothing of its share."""
-        late_ns = now - (self._share_looks.next_deadline() or now)
-        for file_id in self._share_looks.expired(now):
-            before = self._progress.pop(file_id)
-            file = self.files.get(file_id)
-            if file is not None and file.phase is Phase.SEEDING:
-                idle = self._look_at_shares(file, before, now)
-                if late_ns < SHARE_LATE_NS and not self._awaited:
-                    self._pass_over(file, idle, now)
-
-    def _look_at_shares(self, file: SharedFile, before: dict[str, Progress], now: int) -> list[str]:
-        """Notes how far those are who lack some of their shares. Returns those that do nothing."""
-        share_chunks = -(-file.manifest.chunk_count // max(1, file.manifest.share_count))
-        patience_ns = SHARE_NS + SHARE_NS_PER_CHUNK * min(share_chunks, self._relay.frame_chunks)
-        idle: list[str] = []
-        found = self._progress[file.file_id] = {}
-        for member in filter(None, map(self._members.get, file.owners_without())):
-            interest, seen = member.interest_in(file), before.get(member.name)
-            progress = Progress(member.session, interest.number, next(iter(interest.in_flight), 0), now)
-            if seen is not None and seen.session == progress.session:
-                if seen.delivery == progress.delivery:
-                    progress = progress._replace(delivery_since=seen.delivery_since)
-                takes_nothing = progress.delivery != 0 and now - progress.delivery_since >= patience_ns
-                if seen.request == progress.request or takes_nothing:
-                    idle.append(member.name)
-            found[member.name] = progress
-        self._share_looks.set(file.file_id, now + SHARE_NS + SHARE_NS_PER_MEMBER * len(self._members))
-        return idle
+        """Passes over those who take nothing of their shares."""
+        for file, idle in self._idle_owners.found(now):
+            if not self._awaited:
+                self._pass_over(file, idle, now)
 
     def _pass_over(self, file: SharedFile, idle: list[str], now: int) -> None:
         """Gives what some do not take to those others that there are; nobody waits for them then."""
@@ -159,7 +109,7 @@ class Catalogue:
         for record in records:
             file = self.files[record.file_id] = SharedFile.restored(record, next(self._divisions), now)
             if file.phase is Phase.SEEDING:
-                self._look_at_shares(file, {}, now)
+                self._idle_owners.watch(file, now)
 
     @property
     def awaits_members(self) -> bool:
@@ -319,7 +269,7 @@ class Catalogue:
         places = itertools.product(range(file.terms.replica_count), range(manifest.share_count))
         file.divide(manifest, [names[(replica + index) % len(names)] for replica, index in places], now)
         file.lend(source.name)
-        self._look_at_shares(file, {}, now)
+        self._idle_owners.watch(file, now)
         shares = tuple((share.owner, Range(share.start, share.stop)) for share in file.shares)
         self._emit(SaveFile(file.record))
         self._emit(FileDivided(file.file_id, manifest.name, shares, file.terms.replica_count))

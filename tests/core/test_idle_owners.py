@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from pspd.core.catalogue import SHARE_NS
 from pspd.core.effects import Assign, Deliver, Milestone, SaveFile, SharePassedOn
 from pspd.core.file_record import Phase
+from pspd.core.idle_owners import SHARE_NS
 from pspd.core.members import Member
 from pspd.core.parameters import SECOND_NS
 from pspd.core.ranges import Range
