@@ -63,8 +63,9 @@ def save(contexts: Contexts) -> None:
     path = contexts_path()
     text = json.dumps({"current": contexts.current, "contexts": contexts.addresses}, indent=2) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".contexts-", delete=False) as file:
+            os.fchmod(file.fileno(), 0o600)  # whatever the umask
             file.write(text)
         os.replace(file.name, path)
     except OSError as error:

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import sqlite3
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pspd.core.file_record import FileRecord, Phase
 from pspd.core.manifest import Digest, FileId
 from pspd.errors import PspError, StorageError
+from pspd.store.folder import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, make_private
 from pspd.store.records import decode_manifest, encode_manifest
 
 VERSION = 1
@@ -30,7 +35,43 @@ _SAVE_FILE = """
         phase = excluded.phase, held_back = excluded.held_back, owners = excluded.owners
 """
 
+_OURS = re.compile(r"server-\d+\.db(-wal|-shm|-journal)?")
+_PRIVATE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
 log = logging.getLogger(__name__)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Makes a state folder, and makes sure that it can be written to.
+
+    Only its owner may look into a folder that this makes. So it is with an older one, unless it holds other things
+    than ledgers or is shared by design (the sticky bit, as of ``/tmp``): then it is not the server's to close.
+
+    Raises:
+        OSError: it cannot be used.
+    """
+    folder.mkdir(PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
+    probe = folder / ".writable"
+    probe.touch()
+    probe.unlink()
+    is_shared = folder.stat().st_mode & stat.S_ISVTX
+    if not is_shared and all(map(_OURS.fullmatch, os.listdir(folder))):
+        make_private(folder)
+
+
+def _make_file_private(path: Path) -> None:
+    """Takes a ledger from everybody but its owner, before SQLite opens it: its log gets the same mode then.
+
+    What cannot be opened is left to SQLite, which says why.
+    """
+    for suffix, flags in (("", os.O_CREAT), ("-wal", 0), ("-journal", 0)):
+        with suppress(OSError):
+            fd = os.open(f"{path}{suffix}", _PRIVATE_FLAGS | flags, PRIVATE_FILE_MODE)
+            try:
+                if stat.S_ISREG(os.fstat(fd).st_mode):
+                    os.fchmod(fd, PRIVATE_FILE_MODE)
+            finally:
+                os.close(fd)
 
 
 class Ledger:
@@ -49,6 +90,7 @@ class Ledger:
         """
         self._path = path
         self._digest = digest
+        _make_file_private(path)
         try:
             self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
         except sqlite3.Error as error:

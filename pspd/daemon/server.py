@@ -10,7 +10,7 @@ import grpc
 
 from pspd.config import parse_address
 from pspd.core.parameters import SECOND_NS, Parameters
-from pspd.daemon.ledger import Ledger
+from pspd.daemon.ledger import Ledger, prepare_folder
 from pspd.daemon.network import NetworkDaemon
 from pspd.daemon.process import say_ready
 from pspd.errors import BadArgument, StorageError
@@ -87,10 +87,7 @@ async def run_server(
 
 def _prepare(state_dir: Path) -> None:
     try:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        probe = state_dir / ".writable"
-        probe.touch()
-        probe.unlink()
+        prepare_folder(state_dir)
     except OSError as error:
         raise StorageError(
             f"cannot use {state_dir} as state folder: {error.strerror}: name another with --state-dir"

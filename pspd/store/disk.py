@@ -25,10 +25,13 @@ from pspd.core.ranges import RangeSet
 from pspd.core.storage import FileSlice, Held, Written
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.folder import (
+    PRIVATE_FOLDER_MODE,
     boot_id,
     flush_file,
+    give_mode,
     instance_of,
     lock_folder,
+    make_private,
     plain_state,
     publish_file,
 )
@@ -91,9 +94,10 @@ class DiskStore:
         self._files: dict[FileId, StoredFile] = {}
         self._begun: dict[FileId, None] = {}  # since the start: whether the rest is in any network is not known
         try:
-            self._work.mkdir(parents=True, exist_ok=True)
+            self._work.mkdir(PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
         except OSError as error:
             raise failed("use", self._work, error) from None
+        make_private(self._work)  # it may be of a version that left this to the umask
         self._lock_fd = lock_folder(folder, self._work / "lock")
         try:
             self.instance_id = instance_of(self._work / "instance")
@@ -204,6 +208,8 @@ class DiskStore:
             state = os.fstat(file.saved.fd)
             if manifest.is_folder:
                 self._folders.require_unpacked(manifest, part)
+            else:
+                give_mode(file.saved.fd, 0o644, visible)
             publish_file(part, visible)
         except FileExistsError:
             raise self._stored.conflict(manifest) from None

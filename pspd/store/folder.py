@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import stat
 from contextlib import suppress
@@ -13,10 +14,80 @@ from pspd.errors import WrongState
 from pspd.store.messages import failed
 
 INSTANCE_BYTES = 16
+PRIVATE_FILE_MODE = 0o600
+PRIVATE_FOLDER_MODE = 0o700
+PERMISSION_BITS = 0o777
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _OWNER_BYTES_MAX = 80
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+_LOG = logging.getLogger(__name__)
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Opens a file of the hidden folder. Only its owner may read and write a file that this makes, whatever the umask.
+
+    Args:
+        path: the file.
+        flags: as of ``os.open``, with ``O_CREAT``.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    flags |= os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, PRIVATE_FILE_MODE)
+    except PermissionError:
+        # A part gets the file's own mode just before its name. Without the name it is written to again.
+        os.chmod(path, PRIVATE_FILE_MODE)
+        return os.open(path, flags)
+    if os.fstat(fd).st_mode & PRIVATE_FILE_MODE != PRIVATE_FILE_MODE:
+        os.fchmod(fd, PRIVATE_FILE_MODE)
+    return fd
+
+
+def make_folder(path: str | Path) -> None:
+    """Makes a folder in which only its owner may do anything, whatever the umask.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    os.mkdir(path, PRIVATE_FOLDER_MODE)
+    if os.lstat(path).st_mode & PRIVATE_FOLDER_MODE != PRIVATE_FOLDER_MODE:
+        os.chmod(path, PRIVATE_FOLDER_MODE)
+
+
+def give_mode(fd: int, mode: int, path: Path) -> None:
+    """Gives a file its permission bits, whatever the umask. Where the file system has none, this logs a warning.
+
+    Args:
+        fd: of the file.
+        mode: the bits.
+        path: the file, for the log.
+    """
+    try:
+        os.fchmod(fd, mode)
+    except OSError as error:
+        _LOG.warning("%s does not get its mode, %03o: %s", path, mode, error.strerror)
+
+
+def make_private(folder: Path) -> None:
+    """Takes a folder, and the plain files in it, from everybody but their owner.
+
+    What has a second name is left as it is: it may be a finished file, which has the mode that its source gave it.
+    Where the file system has no modes, or the folder is somebody else's, this logs a warning.
+    """
+    try:
+        if os.stat(folder).st_mode & PERMISSION_BITS != PRIVATE_FOLDER_MODE:
+            os.chmod(folder, PRIVATE_FOLDER_MODE)
+        for entry in os.scandir(folder):
+            state = entry.stat(follow_symlinks=False)
+            is_open = state.st_mode & PERMISSION_BITS != PRIVATE_FILE_MODE
+            if is_open and stat.S_ISREG(state.st_mode) and state.st_nlink == 1:
+                os.chmod(entry.path, PRIVATE_FILE_MODE)
+    except OSError as error:
+        _LOG.warning("others may read what is in %s: its mode cannot be changed: %s", folder, error.strerror)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -27,8 +98,13 @@ def replace_file(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            while data:
+                data = data[os.write(fd, data) :]
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
@@ -106,7 +182,7 @@ def lock_folder(folder: Path, lock: Path) -> int:
         StorageError: it cannot be locked.
     """
     try:
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = open_private(lock, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise failed("lock", lock, error) from None
     try:

@@ -7,12 +7,11 @@ import stat
 from collections import OrderedDict
 from pathlib import Path
 
+from pspd.store.folder import open_private
 from pspd.store.messages import failed
 
 OPEN_FILES_MAX = 128
 """Descriptors a store keeps open at most, if nothing else is said: for 64 files that are written."""
-
-_FILE_MODE = 0o644
 
 
 class OpenFiles:
@@ -30,6 +29,8 @@ class OpenFiles:
     def fd(self, path: Path, flags: int) -> int:
         """The descriptor of a file; ``flags`` as of ``os.open``, always the same for one path.
 
+        A file that may be made by this is one of the hidden folder: nobody but its owner may read it.
+
         Raises:
             StorageError: it cannot be opened.
         """
@@ -38,7 +39,7 @@ class OpenFiles:
             self._fds.move_to_end(path)
             return fd
         try:
-            fd = os.open(path, flags | os.O_CLOEXEC, _FILE_MODE)
+            fd = open_private(path, flags) if flags & os.O_CREAT else os.open(path, flags | os.O_CLOEXEC)
         except OSError as error:
             raise failed("open", path, error) from None
         self._fds[path] = fd

@@ -13,10 +13,11 @@ from pathlib import Path
 from pspd.core.manifest import Digest, Manifest
 from pspd.errors import PspError, StorageError
 from pspd.store.archive import FILE, FOLDER, LINK, Entry, Flaw, FolderArchive, entries_of
+from pspd.store.folder import make_folder, open_private
 from pspd.store.messages import failed
 
 _COPIED_BYTES = 1024 * 1024
-_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 # Nothing that somebody may have put there is waited for: the opening of a named pipe might take for ever.
 _FLUSHED_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -48,7 +49,7 @@ def unpack(archive: Path, place: Path, require_going: Callable[[], None]) -> Non
             for entry, content_at in found:
                 require_going()
                 if entry.kind == FOLDER:
-                    os.mkdir(place / entry.name, stat.S_IRWXU)
+                    make_folder(place / entry.name)
                 elif entry.kind == FILE:
                     _unpack_file(fd, content_at, entry, place / entry.name, require_going)
             for entry, _ in found:
@@ -66,7 +67,7 @@ def unpack(archive: Path, place: Path, require_going: Callable[[], None]) -> Non
 
 
 def _unpack_file(source: int, offset: int, entry: Entry, path: Path, require_going: Callable[[], None]) -> None:
-    fd = os.open(path, _NEW_FILE_FLAGS, stat.S_IRUSR | stat.S_IWUSR)
+    fd = open_private(path, _NEW_FILE_FLAGS)
     try:
         end = offset + entry.size_bytes
         while offset < end:

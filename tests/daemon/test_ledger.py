@@ -10,9 +10,10 @@ import pytest
 
 from pspd.core.file_record import FileRecord, Phase
 from pspd.core.manifest import Manifest
-from pspd.daemon.ledger import Ledger
+from pspd.daemon.ledger import Ledger, prepare_folder
 from pspd.errors import StorageError
 from pspd.store.digests import blake3_digest
+from tests.store.stores import mode_of, umask_of
 
 
 def record_of(name: str, size_bytes: int = 10_000, phase: Phase = Phase.SEEDING) -> FileRecord:
@@ -124,3 +125,57 @@ def test_a_disk_that_fails_is_told_and_the_server_goes_on(path: Path, caplog: py
     ledger.save_file(record_of("f"))
     ledger.client_joined("a")
     assert caplog.text.count("a restarted server will not know this") == 2
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_a_state_folder_is_its_owners_alone(tmp_path: Path, umask: int) -> None:
+    folder = tmp_path / "state"
+    with umask_of(umask):
+        prepare_folder(folder)
+        ledger = Ledger(folder / "server-7070.db", blake3_digest)
+        ledger.save_file(record_of("a"))
+    assert {path.name: mode_of(path) for path in (folder, *folder.iterdir())} == {
+        "state": 0o700,
+        "server-7070.db": 0o600,
+        "server-7070.db-wal": 0o600,
+    }
+    ledger.close()
+
+
+def test_a_state_folder_of_before_is_closed_to_others(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    path = tmp_path / "server-7070.db"
+    ledger = Ledger(path, blake3_digest)
+    ledger.save_file(record_of("a"))
+    for each in tmp_path.iterdir():
+        each.chmod(0o644)
+    killed = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    ledger.close()
+    for name, data in killed.items():
+        (tmp_path / name).write_bytes(data)
+    prepare_folder(tmp_path)
+    ledger = Ledger(path, blake3_digest)
+    assert ledger.load()[0] == [record_of("a")]
+    assert mode_of(tmp_path) == 0o700
+    assert {mode_of(each) for each in tmp_path.iterdir()} == {0o600}
+    ledger.close()
+
+
+@pytest.mark.parametrize(("mode", "other"), [(0o755, "notes.txt"), (0o1777, None)])
+def test_a_folder_for_other_things_keeps_its_mode(tmp_path: Path, mode: int, other: str | None) -> None:
+    if other is not None:
+        (tmp_path / other).touch(0o644)
+    tmp_path.chmod(mode)
+    prepare_folder(tmp_path)
+    ledger = Ledger(tmp_path / "server-7070.db", blake3_digest)
+    assert mode_of(tmp_path) == mode
+    assert mode_of(tmp_path / "server-7070.db") == 0o600
+    ledger.close()
+
+
+def test_a_link_in_place_of_a_ledger_changes_no_mode(tmp_path: Path) -> None:
+    target = tmp_path / "somebody's"
+    target.touch(0o644)
+    (tmp_path / "server.db").symlink_to(target)
+    Ledger(tmp_path / "server.db", blake3_digest).close()
+    assert mode_of(target) == 0o644

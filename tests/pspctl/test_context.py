@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.pspctl.conftest import Pspctl
 from tests.pspctl.fakes import FakeServer
+from tests.store.stores import mode_of, umask_of
 
 
 def test_the_current_context_names_the_server(lone_pspctl: Pspctl, fake: FakeServer) -> None:
@@ -88,3 +91,15 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_one_line(lone_pspctl: Ps
     config_dir.write_text("a file where the folder should be")
     result = lone_pspctl("context", "add", "lab", "lab:1")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_contexts_are_their_owners_alone(
+    lone_pspctl: Pspctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int
+) -> None:
+    folder = tmp_path / "own"
+    monkeypatch.setenv("PSPCTL_CONFIG_DIR", str(folder))
+    with umask_of(umask):
+        assert lone_pspctl("context", "add", "lab", "lab:7070").exit_code == 0
+    assert mode_of(folder) == 0o700
+    assert mode_of(folder / "contexts.json") == 0o600

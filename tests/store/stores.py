@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import stat
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
@@ -200,3 +201,18 @@ def seen_in(folder: Path) -> dict[str, tuple[int, bytes | str]]:
         content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else ""
         found[str(path.relative_to(folder))] = path.lstat().st_mode, content
     return found
+
+
+def mode_of(path: Path) -> int:
+    """A file's or folder's permission bits."""
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@contextmanager
+def umask_of(bits: int) -> Iterator[None]:
+    """What is made meanwhile is made under this umask."""
+    before = os.umask(bits)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -82,14 +82,6 @@ class Disk:
         return flushed
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
-
-
 @contextmanager
 def cut_after(steps: int) -> Iterator[Disk]:
     disk = Disk(steps)
@@ -111,7 +103,6 @@ def cut_after(steps: int) -> Iterator[Disk]:
             "rmdir",
         ):
             patch.setattr(os, name, disk.changes(getattr(os, name)))
-        patch.setattr(Path, "write_bytes", write_bytes)
         yield disk
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,7 +17,7 @@ from pspd.core.storage import Held, Written
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
 from pspd.store.disk import DiskStore
-from tests.store.stores import MIB, SIZES, DiskBench, Sample, error_of
+from tests.store.stores import MIB, SIZES, DiskBench, Sample, error_of, mode_of, umask_of
 
 RECORD_BYTES = 12
 
@@ -225,13 +224,11 @@ class TestFilesChangedByOthers:
 
 
 class TestFinish:
-    def test_gives_the_usual_mode(self, disk: DiskBench) -> None:
-        before = os.umask(0o027)
-        try:
+    @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+    def test_gives_the_usual_mode_whatever_the_umask(self, disk: DiskBench, umask: int) -> None:
+        with umask_of(umask):
             disk.receive(Sample(5000))
-        finally:
-            os.umask(before)
-        assert stat.S_IMODE((disk.folder / "a.bin").stat().st_mode) == 0o640
+        assert mode_of(disk.folder / "a.bin") == 0o644
 
     def test_leaves_nothing_behind(self, disk: DiskBench) -> None:
         sample = Sample(5000)
@@ -393,7 +390,7 @@ class TestDiskErrors:
         disk.write(sample, 0, 100)
         sample.manifest = sample.divided(7)
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "write_bytes", error_of(errno.ENOSPC))
+            patch.setattr(os, "write", error_of(errno.ENOSPC))
             with pytest.raises(StorageError, match="No space left"):
                 disk.begin(sample)
         assert disk.begin(sample) == Held(RangeSet([(0, 100)]), complete=False)
@@ -448,7 +445,7 @@ class TestDiskErrors:
             bench.write(sample, 0, 2 * MIB // 1024 + 512)
             sample.manifest = sample.divided(7)
             with monkeypatch.context() as patch:
-                patch.setattr(Path, "write_bytes", error_of(errno.ENOSPC))
+                patch.setattr(os, "write", error_of(errno.ENOSPC))
                 with pytest.raises(StorageError, match="No space left"):
                     bench.begin(sample)
             assert bench.begin(sample).verified.chunk_count > 0
