@@ -44,7 +44,7 @@ class TablePrinter:
         """Prints the document as people read it."""
         canvas = console()
         with _answering(), canvas.capture() as drawn:
-            canvas.print(render(document))
+            canvas.print(render(document), crop=False)  # the terminal folds what is too wide; nothing is lost
         print_answer("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 

@@ -8,8 +8,8 @@ from typing import TypedDict
 
 import click
 from rich.console import Group, RenderableType
-from rich.table import Table
 
+from pspctl.columns import Column, FittedTable
 from pspctl.options import Command, Settings, size
 from pspctl.output import printer
 from pspctl.progress import shown_progress
@@ -170,9 +170,12 @@ def _view(plan: Plan, told: Forecast) -> SimulationView:
 
 def _rendered(view: SimulationView) -> RenderableType:
     told, size_bytes, count = view["forecast"], view["size_bytes"], view["clients"]
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    for title in ("EXCHANGE", "FORECAST", "RATIO", "IDEAL"):
-        table.add_column(title, justify="left" if title in ("EXCHANGE", "IDEAL") else "right")
+    table = FittedTable(
+        Column("EXCHANGE", is_name=True),
+        Column("FORECAST", is_number=True),
+        Column("RATIO", is_number=True),
+        Column("IDEAL"),
+    )
     ideal = view["ideal_exchange_seconds"]
     exchange = told["exchange_seconds"]
     table.add_row("time", duration_text(exchange), ratio_text(exchange, ideal), duration_text(ideal))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
 import click
 from rich.console import RenderableType
 from rich.live import Live
 
+from pspctl.absence import Absence
 from pspctl.api import ServerApi
+from pspctl.deadline import NEVER
 from pspctl.follow import pictures
 from pspctl.options import Command, Settings, file_name
 from pspctl.output import console, print_answer, printer
+from pspctl.progress import Progress, Silence, shown_progress
+from pspctl.screen import Screen
 from pspctl.tables import declined_text, file_state_text, file_table, missing_texts, progress_text, status_table
 from pspctl.units import count_text
 from pspctl.views import StatusView, status_view
@@ -28,6 +33,7 @@ def command(settings: Settings, file: str | None, watch: bool) -> None:
 
     Shows the server, its cache, its clients and its files. With a file's name, its id or the beginning
     of its id, shows that file in full: each client's part, and what the exchange cost beside the ideal.
+    With --watch it shows what fits the terminal: what is active or in trouble comes first.
 
     \b
     Examples:
@@ -40,7 +46,7 @@ def command(settings: Settings, file: str | None, watch: bool) -> None:
             printer(settings.output).show(status_view(api.status(file or "")), render)
             return
         try:
-            _watch(settings, map(status_view, pictures(api, file or "")), render)
+            _watch(settings, api, file or "")
         except KeyboardInterrupt as interrupt:
             # Ctrl-C is how one ends watching.
             if settings.terminated:
@@ -48,15 +54,26 @@ def command(settings: Settings, file: str | None, watch: bool) -> None:
             raise click.exceptions.Exit(Exit.INTERRUPTED) from interrupt
 
 
-def _watch(settings: Settings, views: Iterator[StatusView], render: Callable[[StatusView], RenderableType]) -> None:
-    """Shows the network until the end."""
-    if settings.output == "json":
-        for view in _changes(views):
-            printer("json").show(view, render)
-    elif console().is_terminal:
-        _watch_in_place(views, render)
-    else:
-        _watch_lines(views)
+def _watch(settings: Settings, api: ServerApi, file: str) -> None:
+    """Shows the network until the end, also through a restart of the server."""
+    if settings.output == "table" and console().is_terminal:
+        _watch_in_place(api, file)
+        return
+    with shown_progress(settings) as progress:
+        views = _views(api, file, progress)
+        if settings.output == "json":
+            for view in _changes(views):
+                print_answer(json.dumps(view, ensure_ascii=False))
+        else:
+            _watch_lines(views)
+
+
+def _views(api: ServerApi, file: str, progress: Progress) -> Iterator[StatusView]:
+    """The network now, and again after each change; a server that is lost is waited for as `pspctl wait` does."""
+    absence = Absence(api.address, NEVER, progress)
+    for status in pictures(api, file, on_loss=lambda error: absence.bear(api, error)):
+        absence.end()
+        yield status_view(status)
 
 
 def _changes(views: Iterator[StatusView]) -> Iterator[StatusView]:
@@ -69,10 +86,30 @@ def _changes(views: Iterator[StatusView]) -> Iterator[StatusView]:
         last = timeless
 
 
-def _watch_in_place(views: Iterator[StatusView], render: Callable[[StatusView], RenderableType]) -> None:
+class _Watched(Silence):
+    """The last status on a screen that is updated in place; a note stands above it until the next status."""
+
+    def __init__(self, live: Live, *, in_full: bool) -> None:
+        self._live = live
+        self._in_full = in_full
+        self._last: StatusView | None = None
+
+    def show(self, view: StatusView) -> None:
+        """Shows the network."""
+        self._last = view
+        self._live.update(Screen(view, in_full=self._in_full), refresh=True)
+
+    def note(self, text: str) -> None:
+        """Shows the note above what was seen last."""
+        if self._last is not None:
+            self._live.update(Screen(self._last, in_full=self._in_full, note=text), refresh=True)
+
+
+def _watch_in_place(api: ServerApi, file: str) -> None:
     with Live(console=console(), auto_refresh=False) as live:
-        for view in views:
-            live.update(render(view), refresh=True)
+        watched = _Watched(live, in_full=bool(file))
+        for view in _views(api, file, watched):
+            watched.show(view)
 
 
 def _watch_lines(views: Iterator[StatusView]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from pspctl.columns import Column, FittedTable
 from pspctl.units import count_text, duration_text, percent_text, rate_text, ratio_text, size_text
 from pspctl.views import (
     CacheView,
@@ -25,6 +25,8 @@ from pspd.core.terms import SAFE_HOLDERS
 from pspd.text import plain_text
 
 SHORT_ID_DIGITS = 12
+NO_CLIENT = "no client has joined: start some with `pspctl launch N` or `pspd client`"
+NO_FILE = "no file: bring one in with `pspctl seed FILE`"
 MAX_MISSING_RANGES = 4
 RATE_TOLERANCE = 0.1
 """How far what was delivered may be from what the clients lacked, for a rate to tell of the exchange."""
@@ -44,12 +46,12 @@ def status_table(status: StatusView) -> RenderableType:
     if status["clients"] or status["sources"]:
         parts += ["", clients_table(status["clients"], status["sources"])]
     else:
-        parts += ["", "no client has joined: start some with `pspctl launch N` or `pspd client`"]
+        parts += ["", NO_CLIENT]
     if status["files"]:
         parts += ["", files_table(status["files"])]
-        parts += [stall for file in status["files"] for stall in _stall_lines(file)]
+        parts += [stall for file in status["files"] for stall in stall_lines(file)]
     else:
-        parts += ["", "no file: bring one in with `pspctl seed FILE`"]
+        parts += ["", NO_FILE]
     return Group(*parts)
 
 
@@ -62,14 +64,31 @@ def status_header(status: StatusView) -> Text:
     )
 
 
-def clients_table(clients: Iterable[ClientView], sources: Iterable[ClientView] = ()) -> Table:
-    """Clients, then sources."""
-    table = _table("CLIENT", "ADDRESS", "STATE", ">RTT")
+def clients_table(
+    clients: Iterable[ClientView],
+    sources: Iterable[ClientView] = (),
+    progress: Mapping[str, tuple[int, int]] | None = None,
+) -> FittedTable:
+    """Clients, then sources.
+
+    Args:
+        clients: the clients.
+        sources: the sources.
+        progress: chunks that each client holds, and chunks that it is to hold, by name; None to leave it out.
+    """
+    table = FittedTable(
+        Column("CLIENT", is_name=True),
+        Column("ADDRESS", drop_order=1),
+        Column("STATE"),
+        *([] if progress is None else [Column("PROGRESS", is_number=True)]),
+        Column("RTT", is_number=True),
+    )
     rows = [(client, client["state"]) for client in clients]
     rows += [(source, "source" if source["state"] == "connected" else source["state"]) for source in sources]
     for client, state in rows:
         srtt = f"{client['srtt_ms']:.1f} ms" if client["srtt_ms"] else "-"
-        table.add_row(Text(plain_text(client["name"])), Text(client["address"] or "-"), _state(state), srtt)
+        done = [] if progress is None else [percent_text(*progress.get(client["name"], (0, 0)))]
+        table.add_row(Text(plain_text(client["name"])), Text(client["address"] or "-"), _state(state), *done, srtt)
     return table
 
 
@@ -78,9 +97,20 @@ def shown_name(file: FileView) -> str:
     return plain_text(file["name"]) + ("/" if file["folder"] else "")
 
 
-def files_table(files: Iterable[FileView]) -> Table:
-    """Files, a line each."""
-    table = _table("FILE", "ID", ">SIZE", "STATE", ">PROGRESS", ">CLIENTS", ">MIN HOLDERS")
+def files_table(files: Sequence[FileView]) -> FittedTable:
+    """Files, a line each. While data moves there is also its rate, and the time left."""
+    with_rates = any(file["rate_bytes_per_second"] is not None for file in files)
+    rates = [Column("RATE", is_number=True), Column("LEFT", is_number=True)] if with_rates else []
+    table = FittedTable(
+        Column("FILE", is_name=True),
+        Column("ID", drop_order=2),
+        Column("SIZE", is_number=True, drop_order=3),
+        Column("STATE"),
+        Column("PROGRESS", is_number=True),
+        *rates,
+        Column("CLIENTS", is_number=True),
+        Column("MIN HOLDERS", is_number=True, drop_order=1),
+    )
     for file in files:
         table.add_row(
             Text(shown_name(file)),
@@ -88,10 +118,16 @@ def files_table(files: Iterable[FileView]) -> Table:
             size_text(file["size_bytes"]),
             _state(file_state_text(file)),
             progress_text(file),
+            *(_rate_cells(file) if with_rates else ()),
             f"{file['complete_client_count']}/{file['client_count']}{declined_text(file)}",
             str(file["min_holder_count"]),
         )
     return table
+
+
+def _rate_cells(file: FileView) -> tuple[str, str]:
+    rate, eta = file["rate_bytes_per_second"], file["eta_seconds"]
+    return ("-" if rate is None else rate_text(rate), "-" if eta is None else duration_text(eta))
 
 
 def file_table(status: StatusView) -> RenderableType:
@@ -101,10 +137,10 @@ def file_table(status: StatusView) -> RenderableType:
         parts += [
             "",
             files_table([file]),
-            *_stall_lines(file),
+            *stall_lines(file),
             *[Text(text) for text in filter(None, [safety_text(file)])],
             "",
-            _file_clients_table(file),
+            file_clients_table(file, file["clients"]),
             *[Text(text, style="yellow") for text in refusal_texts(file)],
             "",
             economy_table(file),
@@ -112,14 +148,19 @@ def file_table(status: StatusView) -> RenderableType:
     return Group(*parts)
 
 
-def economy_table(file: FileView) -> Table:
+def economy_table(file: FileView) -> FittedTable:
     """What the exchange moved, each figure beside its ideal."""
     traffic, client_count = file["traffic"], file["client_count"]
     contributed = traffic["contributed_bytes"] - traffic["seeding_contributed_bytes"]
     delivered = traffic["delivered_bytes"] - traffic["seeding_delivered_bytes"]
     datagrams = traffic["request_datagrams"] + traffic["broadcast_datagrams"]
     exchanged_chunks = file["chunk_count"] * max(0, client_count - 1)
-    table = _table("EXCHANGE", ">MOVED", ">RATIO", "IDEAL")
+    table = FittedTable(
+        Column("EXCHANGE", is_name=True),
+        Column("MOVED", is_number=True),
+        Column("RATIO", is_number=True),
+        Column("IDEAL"),
+    )
     table.add_row("contributed / file size", size_text(contributed), ratio_text(contributed, file["size_bytes"]), "1.0")
     table.add_row(
         "delivered / (n-1) file sizes",
@@ -190,9 +231,9 @@ def run_text(view: RunView) -> Text:
     )
 
 
-def contexts_table(current: str | None, addresses: Mapping[str, str]) -> Table:
+def contexts_table(current: str | None, addresses: Mapping[str, str]) -> FittedTable:
     """Named servers; a star marks the current one."""
-    table = _table("", "NAME", "SERVER")
+    table = FittedTable(Column(""), Column("NAME", is_name=True), Column("SERVER"))
     for name, address in sorted(addresses.items()):
         table.add_row("*" if name == current else "", Text(plain_text(name)), Text(plain_text(address)))
     return table
@@ -275,7 +316,8 @@ def _missing_text(holder: str, ranges: list[MissingRangeView], *, has_declined: 
     return f"chunks {listed} have no connected holder, {last}"
 
 
-def _stall_lines(file: FileView) -> list[Text]:
+def stall_lines(file: FileView) -> list[Text]:
+    """What a stalled file lacks; no line for one that is not stalled."""
     return [Text(f"{plain_text(file['name'])}: {text}", style="red") for text in missing_texts(file)]
 
 
@@ -286,9 +328,17 @@ def _cache_text(cache: CacheView) -> str:
     return f"{size_text(cache['used_bytes'])} of {size_text(cache['capacity_bytes'])} used, hit ratio {hits}"
 
 
-def _file_clients_table(file: FileView) -> Table:
-    table = _table("CLIENT", ">CHUNKS", ">OF", ">SHARE", ">PROGRESS", "COMPLETE")
-    for client in file["clients"]:
+def file_clients_table(file: FileView, clients: Iterable[FileClientView]) -> FittedTable:
+    """How far some clients are with a file."""
+    table = FittedTable(
+        Column("CLIENT", is_name=True),
+        Column("CHUNKS", is_number=True, drop_order=3),
+        Column("OF", is_number=True, drop_order=2),
+        Column("SHARE", is_number=True, drop_order=1),
+        Column("PROGRESS", is_number=True),
+        Column("COMPLETE"),
+    )
+    for client in clients:
         held = client["held_chunk_count"]
         table.add_row(
             Text(plain_text(client["name"])),
@@ -309,13 +359,3 @@ def _completeness(client: FileClientView) -> Text:
 
 def _state(state: str) -> Text:
     return Text(state, style=_STATE_STYLES.get(state, ""))
-
-
-def _table(*headings: str) -> Table:
-    """A table without lines; a heading that begins with ``>`` is of a column of numbers."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(
-            heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left", no_wrap=True
-        )
-    return table

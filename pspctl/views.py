@@ -116,6 +116,8 @@ class FileView(TypedDict):
     cached_bytes: int
     cached_bytes_when_seeded: int
     seconds: SecondsView
+    rate_bytes_per_second: float | None
+    eta_seconds: float | None
     traffic: TrafficView
     clients: list[FileClientView]
 
@@ -232,6 +234,8 @@ def file_view(file: network_pb2.File) -> FileView:
         "cached_bytes": file.cached_bytes,
         "cached_bytes_when_seeded": file.cached_bytes_when_seeded,
         "seconds": {"seeding": file.seeding_seconds, "exchange": file.exchange_seconds},
+        "rate_bytes_per_second": round(file.rate_bytes_per_second) if file.HasField("rate_bytes_per_second") else None,
+        "eta_seconds": round(file.eta_seconds, 1) if file.HasField("eta_seconds") else None,
         "traffic": traffic_view(file.traffic),
         "clients": [file_client_view(client) for client in sorted(file.clients, key=lambda client: client.name)],
     }

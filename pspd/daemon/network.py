@@ -37,6 +37,7 @@ from pspd.core.wire import DropReason
 from pspd.daemon.events import event_text
 from pspd.daemon.launcher import Launcher
 from pspd.daemon.ledger import Ledger
+from pspd.daemon.rates import DeliveryRates, seconds_left
 from pspd.errors import NotFound, SessionUnknown, WrongState
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
@@ -83,6 +84,8 @@ class NetworkDaemon:
         self._forgers: dict[str, None] = {}  # who was named already
         self._leaving: set[int] = set()  # asked to stop, as long as they are there
         self._started_at = time.monotonic()
+        self._rates = DeliveryRates()
+        self._rates.start(self._machine.catalogue.files.values, now_ns)
 
     @property
     def digest(self) -> Digest:
@@ -121,6 +124,7 @@ class NetworkDaemon:
     async def close(self) -> None:
         """Ends everything."""
         self.close_ledger()
+        self._rates.stop()
         self._plane.close()
         await self._launcher.stop()
 
@@ -353,12 +357,22 @@ class NetworkDaemon:
 
     def file_message(self, file: SharedFile) -> network_pb2.File:
         """One file as the control API tells it."""
-        return translate.file_to_pb(self._machine, file, now_ns(), with_clients=True)
+        return self._file_message(file, now_ns(), with_clients=True)
 
     def file_messages(self, *, with_clients: bool) -> list[network_pb2.File]:
         """Every file, oldest first."""
         now = now_ns()
-        return [translate.file_to_pb(self._machine, file, now, with_clients=with_clients) for file in self._shown_files]
+        return [self._file_message(file, now, with_clients=with_clients) for file in self._shown_files]
+
+    def _file_message(self, file: SharedFile, now: int, *, with_clients: bool) -> network_pb2.File:
+        message = translate.file_to_pb(self._machine, file, now, with_clients=with_clients)
+        rate = self._rates.rate(file, now)
+        eta = seconds_left(file, self._machine.catalogue.takers_of(file), rate)
+        if rate is not None:
+            message.rate_bytes_per_second = rate
+        if eta is not None:
+            message.eta_seconds = eta
+        return message
 
     def cache_message(self) -> network_pb2.Cache:
         """The cache."""
@@ -371,8 +385,7 @@ class NetworkDaemon:
     def status(self, file: str, *, with_file_clients: bool) -> status_service_pb2.GetStatusResponse:
         """Everything, or one file."""
         if file:
-            now = now_ns()
-            files = [translate.file_to_pb(self._machine, self._find(file), now, with_clients=with_file_clients)]
+            files = [self._file_message(self._find(file), now_ns(), with_clients=with_file_clients)]
         else:
             files = self.file_messages(with_clients=with_file_clients)
         server = network_pb2.Server(

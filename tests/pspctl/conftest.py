@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from pspctl import absence
 from pspctl.main import cli
 from pspctl.options import SERVER_VARIABLE
 from pspd.v1 import client_service_pb2_grpc
@@ -71,6 +72,12 @@ def pspctl(fake: fakes.FakeServer, lone_pspctl: Pspctl, monkeypatch: pytest.Monk
     """Runs ``pspctl`` against the fake server."""
     monkeypatch.setenv(SERVER_VARIABLE, fake.address)
     return lone_pspctl
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands give up a server that is lost at once."""
+    monkeypatch.setattr(absence, "RETURN_SECONDS", 0.0)
 
 
 @dataclass(frozen=True, slots=True)

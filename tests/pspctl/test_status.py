@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pspctl import follow
+from pspctl import absence, follow
 from pspd.text import plain_text
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import Pspctl
@@ -170,6 +170,7 @@ def test_an_empty_file_has_no_progress_of_its_own(pspctl: Pspctl, fake: FakeServ
     assert pspctl("status", "empty").exit_code == 0
 
 
+@pytest.mark.usefixtures("impatient")
 def test_watch_prints_a_line_per_change(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file()]
     fake.changes = [
@@ -192,9 +193,10 @@ def test_watch_prints_a_line_per_change(pspctl: Pspctl, fake: FakeServer) -> Non
         "big.iso: gone",
     ]
     assert result.exit_code == 5
-    assert "stopped" in result.stderr
+    assert "was lost, and has not come back for 0 s" in result.stderr
 
 
+@pytest.mark.usefixtures("impatient")
 def test_watch_in_json_prints_a_document_per_line(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file("a")]
     fake.changes = [change(files=[file("b")]), change(files=[file("a", held=(8, 8))])]
@@ -205,6 +207,29 @@ def test_watch_in_json_prints_a_document_per_line(pspctl: Pspctl, fake: FakeServ
         [("a", "complete"), ("b", "distributing")],
     ]
     assert all(each["server"]["version"] == "9.9.9" for each in documents)
+
+
+def test_watch_waits_for_a_server_that_restarts(
+    pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(absence, "LOOK_SECONDS", 0.0)
+    fake.restarts = [[file()], [file(held=(8, 8))], []]
+    result = pspctl("status", "big.iso", "--watch")
+    assert result.exit_code == 3  # the last start knows no file
+    assert result.stdout.splitlines()[-1] == "big.iso: complete, 100.0 %, 2 of 2 clients complete"
+    assert result.stderr.startswith(f"pspctl: lost the server at {fake.address}: waiting for it to come back\n")
+
+
+def test_rate_and_time_left_are_shown_while_data_moves(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [file("old", held=(8, 8)), file(rate_bytes_per_second=3 << 20, eta_seconds=75.25)]
+    old, new = json.loads(pspctl("files", "-o", "json").stdout)["files"]
+    assert (old["rate_bytes_per_second"], old["eta_seconds"]) == (None, None)
+    assert (new["rate_bytes_per_second"], new["eta_seconds"]) == (3 << 20, 75.2)
+    heading, *rows = pspctl("files").stdout.splitlines()
+    assert heading.split()[4:7] == ["PROGRESS", "RATE", "LEFT"]
+    assert "3.0 MiB/s  1 min 15 s" in rows[1]
+    fake.files = [file("old", held=(8, 8))]
+    assert "RATE" not in pspctl("files").stdout
 
 
 def test_a_quiet_network_is_looked_at_again(pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,6 @@ from tests.pspctl.conftest import Pspctl
 from tests.pspctl.fakes import FakeServer, file
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is lost is not waited for."""
-    monkeypatch.setattr(absence, "RETURN_SECONDS", 0.0)
-
-
 def test_wait_returns_when_every_client_has_the_file(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file()]
     fake.changes = [status_service_pb2.WatchStatusResponse(files=[file(held=held)]) for held in ((8, 6), (8, 8))]
