@@ -65,6 +65,8 @@ def error_from(error: grpc.RpcError, unreachable: str, address: str) -> errors.P
             return errors.Unreachable(
                 f"{address} does not know this request: something else, or another version, runs there: name another"
             )
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own limit of a message
+            return errors.LimitReached(f"{address} answered: {details}")
         case code:
             return errors.InternalError(f"{address} answered {code.name}: {details or 'without saying why'}")
 

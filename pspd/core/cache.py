@@ -9,7 +9,7 @@ sent begins and ends everywhere, and would cut the extents into crumbs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 from pspd.core.manifest import CHUNK_BYTES, FileId
@@ -21,13 +21,25 @@ from pspd.errors import LimitReached
 Part = tuple[FileId, int, int]
 """Chunks ``[start, stop)`` of one file."""
 
+Allocate = Callable[[int], memoryview]
+"""Takes a number of bytes and gives so many zero bytes of memory, which can be written.
+
+It raises ``MemoryError`` or ``OverflowError`` where there is no such memory.
+"""
+
 _ZEROS = bytes(256 * 1024)
+
+
+def allocate_at_once(size_bytes: int) -> memoryview:
+    """Takes memory and writes zeros to all of it; that is slow for much of it."""
+    return memoryview(bytearray(size_bytes))
 
 
 class Arena:
     """Slots of one chunk each, in memory that is taken once; it grows by further pieces, never shrinks."""
 
-    def __init__(self, slot_count: int) -> None:
+    def __init__(self, slot_count: int, allocate: Allocate = allocate_at_once) -> None:
+        self._allocate = allocate
         self._pieces: list[tuple[int, memoryview]] = []
         self.free = RangeSet()
         self.slot_count = 0
@@ -42,10 +54,10 @@ class Arena:
         added = slot_count - self.slot_count
         if added > 0:
             try:
-                memory = bytearray(added * CHUNK_BYTES)
+                memory = self._allocate(added * CHUNK_BYTES)
             except (MemoryError, OverflowError):
                 raise LimitReached(f"there is no memory for a cache of {slot_count} KiB: name a smaller size") from None
-            self._pieces.append((self.slot_count, memoryview(memory)))
+            self._pieces.append((self.slot_count, memory))
             self.free.add(self.slot_count, slot_count)
             self.slot_count = slot_count
 
@@ -90,6 +102,10 @@ class Arena:
 class Cache:
     """Chunks of any files, at most ``capacity_chunks`` of them.
 
+    Args:
+        capacity_chunks: the size.
+        allocate: takes the memory for it.
+
     Attributes:
         capacity_chunks: the size.
         high_water_chunks: the most that were in use since the size was last lowered.
@@ -99,7 +115,7 @@ class Cache:
         eviction_count: chunks dropped to make room.
     """
 
-    def __init__(self, capacity_chunks: int) -> None:
+    def __init__(self, capacity_chunks: int, allocate: Allocate = allocate_at_once) -> None:
         self.capacity_chunks = capacity_chunks
         self.high_water_chunks = 0
         self.hit_count = 0
@@ -109,7 +125,7 @@ class Cache:
         self._used_chunks = 0
         self._reserved_chunks = 0
         self._pins = Pins()
-        self._arena = Arena(capacity_chunks)
+        self._arena = Arena(capacity_chunks, allocate)
         self._files: dict[FileId, RangeMap[Extent]] = {}
         self._ready: dict[FileId, RangeSet] = {}
         self._recency = Recency()  # of ready extents

@@ -19,6 +19,7 @@ from pspd.errors import BadArgument, BadName
 CHUNK_BYTES = 1024
 DIGEST_BYTES = 32
 FILE_CHUNKS_MAX = 2**32 - 1
+BLOCK_COUNT_MAX = 2**20
 NAME_BYTES_MAX = 254
 SHARE_COUNT_MAX = 100_000
 STORE_FOLDER = ".psp"
@@ -27,7 +28,6 @@ STORE_FOLDER = ".psp"
 _BLOCK_BYTES_MIN = CHUNK_BYTES
 _BLOCK_BYTES_USUAL_MAX = 64 * 1024
 _BLOCK_COUNT_USUAL_MAX = 2048
-_BLOCK_COUNT_MAX = 2**20
 
 FileId = bytes
 Digest = Callable[[Iterable[bytes | bytearray | memoryview]], bytes]
@@ -52,7 +52,7 @@ def block_bytes_of(size_bytes: int) -> int:
         wanted = -(-size_bytes // block_count_max)
         return max(_BLOCK_BYTES_MIN, 1 << max(0, wanted - 1).bit_length())
 
-    return max(min(smallest(_BLOCK_COUNT_USUAL_MAX), _BLOCK_BYTES_USUAL_MAX), smallest(_BLOCK_COUNT_MAX))
+    return max(min(smallest(_BLOCK_COUNT_USUAL_MAX), _BLOCK_BYTES_USUAL_MAX), smallest(BLOCK_COUNT_MAX))
 
 
 def validate_name(name: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from random import Random
 
-from pspd.core.cache import Cache
+from pspd.core.cache import Allocate, Cache, allocate_at_once
 from pspd.core.catalogue import Catalogue
 from pspd.core.effects import (
     Address,
@@ -83,6 +83,7 @@ class ServerMachine:
         digest: the digest that manifests are made with.
         seed: of the jitter and of session numbers; the same seed gives the same effects.
         reach_ns: how long a member counts as a holder without a sign that it can be asked.
+        allocate: takes the memory for the cache.
     """
 
     def __init__(
@@ -92,9 +93,10 @@ class ServerMachine:
         digest: Digest,
         seed: int,
         reach_ns: int = REACH_NS,
+        allocate: Allocate = allocate_at_once,
     ) -> None:
         self.parameters = parameters
-        self.cache = Cache(1 if cache_chunks is None else cache_chunks)
+        self.cache = Cache(1 if cache_chunks is None else cache_chunks, allocate)
         self.members: dict[str, Member] = {}
         self.lost_clients: dict[str, Address | None] = {}
         self.drop_counts: Counter[DropReason] = Counter()

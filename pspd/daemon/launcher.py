@@ -12,11 +12,14 @@ from pathlib import Path
 
 import platformdirs
 
-from pspd.config import DAEMON_COMMAND
+from pspd.config import DAEMON_COMMAND, parse_address
 from pspd.daemon.process import LEASH
-from pspd.errors import BadArgument, PspError, told_error
+from pspd.errors import BadArgument, LimitReached, PspError, told_error
+from pspd.rpc.limits import ADDRESS_CHARACTERS_MAX, DIRECTORY_CHARACTERS_MAX
 
 LAUNCH_MAX = 1000
+LAUNCHES_MAX = 100
+"""Launches whose clients still run: each is a process."""
 READY_SECONDS = 30.0
 STOP_SECONDS = 5.0
 READ_BYTES = 64 * 1024
@@ -37,13 +40,14 @@ class Launcher:
         """Starts ``count`` clients in one process. Returns their names when they are ready.
 
         Raises:
-            BadArgument: the number is out of range, or the folder is not absolute.
+            BadArgument: the number is out of range, the folder is not absolute, or an argument cannot be used.
+            LimitReached: too many launched processes still run.
             PspError: the process ended before it was ready; with the error that it told, or its last line.
         """
-        if not 1 <= count <= LAUNCH_MAX:
-            raise BadArgument(f"cannot launch {count} clients: give 1 to {LAUNCH_MAX} at a time")
-        if folder and not Path(folder).is_absolute():
-            raise BadArgument(f"folder {folder!r} is not absolute: give its whole path on the machine that launches")
+        _validate(count, folder, server)
+        self._processes = {process for process in self._processes if process.returncode is None}
+        if len(self._processes) >= LAUNCHES_MAX:
+            raise LimitReached(f"{LAUNCHES_MAX} launched processes still run here: stop some clients first")
         name = f"{socket.gethostname()[:40]}-{secrets.token_hex(2)}"
         arguments = ["client", "--server", server, "--dir", folder or str(default_folder())]
         process = await asyncio.create_subprocess_exec(
@@ -92,6 +96,20 @@ class Launcher:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+def _validate(count: int, folder: str, server: str) -> None:
+    if not 1 <= count <= LAUNCH_MAX:
+        raise BadArgument(f"cannot launch {count} clients: give 1 to {LAUNCH_MAX} at a time")
+    if len(folder) > DIRECTORY_CHARACTERS_MAX:
+        raise BadArgument(f"the folder's path has {len(folder)} characters: the most is {DIRECTORY_CHARACTERS_MAX}")
+    if "\0" in folder:
+        raise BadArgument(f"folder {folder!r} holds a zero byte: name another")
+    if folder and not Path(folder).is_absolute():
+        raise BadArgument(f"folder {folder!r} is not absolute: give its whole path on the machine that launches")
+    if len(server) > ADDRESS_CHARACTERS_MAX:
+        raise BadArgument(f"the server's address has {len(server)} characters, the most is {ADDRESS_CHARACTERS_MAX}")
+    parse_address(server)
 
 
 class _LastLine:

@@ -38,6 +38,7 @@ from pspd.daemon.events import event_text
 from pspd.daemon.launcher import Launcher
 from pspd.daemon.ledger import Ledger
 from pspd.daemon.rates import DeliveryRates, seconds_left
+from pspd.daemon.memory import allocate, validate_cache_size
 from pspd.errors import NotFound, SessionUnknown, WrongState
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
@@ -75,7 +76,9 @@ class NetworkDaemon:
         self.address = ""
         self.stopping = stopping
         seed = SystemRandom().getrandbits(64)
-        self._machine = ServerMachine(parameters, cache_chunks, blake3_digest, seed, reach_ns)
+        if cache_chunks is not None:
+            validate_cache_size(cache_chunks)
+        self._machine = ServerMachine(parameters, cache_chunks, blake3_digest, seed, reach_ns, allocate)
         self._plane = ServerPlane(self._machine, self._on_effect, host, data_port, faults)
         self._launcher = Launcher()
         self._events: dict[int, asyncio.Queue[MemberEvent]] = {}
@@ -409,6 +412,10 @@ class NetworkDaemon:
         return dropped
 
     def resize_cache(self, capacity_chunks: int) -> None:
-        """Gives the cache another size."""
-        self._machine.resize_cache(capacity_chunks, now_ns())
+        """Gives the cache another size.
+
+        Raises:
+            BadArgument, LimitReached: it is too small, or more than this machine has memory for.
+        """
+        self._machine.resize_cache(validate_cache_size(capacity_chunks), now_ns())
         self._plane.pump()

@@ -12,9 +12,10 @@ from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.core.parameters import Parameters
 from pspd.core.storage import Held
 from pspd.core.terms import ONE_COPY, Terms
-from pspd.errors import PspError, Reason, TimedOut, Unreachable, error_classes
+from pspd.errors import LimitReached, PspError, Reason, TimedOut, Unreachable, error_classes
 from pspd.rpc import translate
-from pspd.rpc.conventions import CHANNEL_OPTIONS, REASON_KEY
+from pspd.rpc.conventions import REASON_KEY, channel_options
+from pspd.rpc.limits import REPORTS_MAX
 from pspd.rpc.translate import Report
 from pspd.v1 import (
     file_service_pb2,
@@ -55,7 +56,7 @@ class Session:
 
 def open_channel(server: str) -> grpc.aio.Channel:
     """A channel to a server's control API; connects when it is used."""
-    return grpc.aio.insecure_channel(server, options=[*CHANNEL_OPTIONS, *_KEEPALIVE])
+    return grpc.aio.insecure_channel(server, options=[*channel_options(), *_KEEPALIVE])
 
 
 def error_of(error: grpc.aio.AioRpcError, server: str) -> PspError:
@@ -76,6 +77,8 @@ def error_of(error: grpc.aio.AioRpcError, server: str) -> PspError:
                 f"{server} does not know this request: something else, or another version, runs there: name another"
                 " with --server"
             )
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own limit of a message
+            return LimitReached(f"the server at {server} said: {details}")
         case _:
             return PspError(f"the server at {server} said: {details}")
 
@@ -164,13 +167,14 @@ class MemberClient:
 
     async def report(self, session: int, reports: Sequence[Report]) -> None:
         """Says what was reached with files, or that they cannot be taken, in this order."""
-        request = membership_service_pb2.ReportFilesRequest(
-            session_id=session, reports=map(translate.report_to_pb, reports)
-        )
-        try:
-            await self._members.ReportFiles(request, timeout=REPORT_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error, self._server) from None
+        for first in range(0, len(reports), REPORTS_MAX):
+            request = membership_service_pb2.ReportFilesRequest(
+                session_id=session, reports=map(translate.report_to_pb, reports[first : first + REPORTS_MAX])
+            )
+            try:
+                await self._members.ReportFiles(request, timeout=REPORT_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                raise error_of(error, self._server) from None
 
     async def leave(self, session: int, timeout_seconds: float) -> None:
         """Ends the session."""

@@ -1,67 +1,102 @@
-"""Requests that are no message of the control API: refused like any other mistake, not failures of the server."""
+"""What every request passes before its method: a limit of size, then the parser. Who fails is refused like any other.
+
+gRPC itself answers a request that it cannot parse with a stack trace in the log, and knows one limit for all methods.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from pspd.errors import BadArgument
+from pspd.errors import BadArgument, LimitReached, PspError
+from pspd.rpc.limits import validate_request_size
 from pspd.rpc.servicers import refuse
 
 UNREADABLE = BadArgument("the request is no message of this API: is the other side of another version?")
 
+Method = Callable[[Any, Any], Any]
 
-class ReadableRequests(grpc.aio.ServerInterceptor):
-    """Refuses what cannot be read. Without it each such call costs a stack trace in the log."""
+
+class CheckedRequests(grpc.aio.ServerInterceptor):
+    """Refuses requests that are too large for their method, or cannot be parsed."""
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Implements ``ServerInterceptor``."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming or handler.request_deserializer is None:
+        if handler is None or handler.request_deserializer is None:
             return handler
-        if handler.response_streaming and not inspect.isasyncgenfunction(handler.unary_stream):
-            return handler  # of another library, which writes its answers otherwise
-        readable = handler._replace(request_deserializer=_none_if_unreadable(handler.request_deserializer))
-        if handler.response_streaming:
-            return readable._replace(unary_stream=_streaming(handler.unary_stream))
-        return readable._replace(unary_unary=_answering(handler.unary_unary))
+        parse = _parser(handler_call_details.method, handler.request_deserializer)
+        checked = handler._replace(request_deserializer=parse)
+        for kind, wrap in _WRAPPERS.items():
+            if (method := getattr(handler, kind)) is not None:
+                return checked._replace(**{kind: wrap(method)})
+        return handler
 
 
-Streaming = Callable[[Any, Any], AsyncGenerator[Any, None]]
+def _parser(method: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Parses a request; gives the error instead of one that is refused, as a parser cannot end the call itself."""
 
-
-def _none_if_unreadable(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    def tried(data: bytes) -> Any:
+    def parsed(data: bytes) -> Any:
         try:
-            return read(data)
+            validate_request_size(method, len(data))
+            return parse(data)
+        except LimitReached as error:
+            return error
         except DecodeError:
-            return None
+            return UNREADABLE
 
-    return tried
+    return parsed
 
 
-def _answering(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+async def _accept(request: Any, context: Any) -> None:
+    """Ends the call if there is an error in place of the request."""
+    if isinstance(request, PspError):
+        await refuse(context, request)
+
+
+def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
     async def answer(request: Any, context: Any) -> Any:
-        if request is None:
-            await refuse(context, UNREADABLE)
+        await _accept(request, context)
         return await method(request, context)
 
     return answer
 
 
-def _streaming(
-    method: Callable[[Any, Any], AsyncGenerator[Any, None]],
-) -> Callable[[Any, Any], AsyncGenerator[Any, None]]:
+def _streaming(method: Method) -> Callable[[Any, Any], Any]:
+    if not inspect.isasyncgenfunction(method):  # it writes its answers itself
+        return _unary(method)
+
     async def stream(request: Any, context: Any) -> AsyncGenerator[Any, None]:
-        if request is None:
-            await refuse(context, UNREADABLE)
+        await _accept(request, context)
         async with contextlib.aclosing(method(request, context)) as answers:
             async for answer in answers:
                 yield answer
 
     return stream
+
+
+def _conversing(method: Method) -> Callable[[Any, Any], AsyncGenerator[Any, None]]:
+    async def accepted(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async for request in requests:
+            await _accept(request, context)
+            yield request
+
+    async def stream(requests: AsyncIterator[Any], context: Any) -> AsyncGenerator[Any, None]:
+        async with contextlib.aclosing(method(accepted(requests, context), context)) as answers:
+            async for answer in answers:
+                yield answer
+
+    return stream
+
+
+_WRAPPERS: dict[str, Callable[[Method], Any]] = {
+    "unary_unary": _unary,
+    "unary_stream": _streaming,
+    "stream_stream": _conversing,
+}
+"""By the kind of method; no service of ours has another."""

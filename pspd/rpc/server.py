@@ -6,12 +6,16 @@ from collections.abc import Callable
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from pspd.config import parse_address
 from pspd.errors import PortTaken
-from pspd.rpc.conventions import CHANNEL_OPTIONS
-from pspd.rpc.requests import ReadableRequests
+from pspd.reflection_v1 import reflection_pb2 as reflection_v1_pb2
+from pspd.rpc.conventions import channel_options
+from pspd.rpc.limits import LARGEST_REQUEST_BYTES
+from pspd.rpc.requests import CheckedRequests
+
+_REFLECTION_V1 = reflection_v1_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
 
 # On a link that is full of deliveries a ping, and what TCP sends again of it, may take seconds.
 _KEEPALIVE: list[tuple[str, int]] = [
@@ -32,12 +36,13 @@ async def serve(
         PortTaken: the address cannot be had.
     """
     host, port = parse_address(listen)
-    server = grpc.aio.server(interceptors=[ReadableRequests()], options=[*CHANNEL_OPTIONS, *_KEEPALIVE])
+    server = grpc.aio.server(
+        interceptors=[CheckedRequests()], options=[*channel_options(LARGEST_REQUEST_BYTES), *_KEEPALIVE]
+    )
     register(server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    names = [*services, health.SERVICE_NAME]
-    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    _enable_reflection([*services, health.SERVICE_NAME], server)
     shown = f"[{host}]" if ":" in host else host
     try:
         bound = server.add_insecure_port(f"{shown}:{port}")
@@ -49,3 +54,19 @@ async def serve(
     for name in ["", *services]:
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     return server, f"{shown}:{bound}"
+
+
+def _enable_reflection(services: list[str], server: grpc.aio.Server) -> None:
+    """Serves reflection as v1, and as v1alpha for older tools.
+
+    Both have the same messages on the wire, so one servicer of the library answers both.
+    """
+    names = [*services, reflection.SERVICE_NAME, _REFLECTION_V1]
+    reflection.enable_server_reflection(names, server)
+    method = grpc.stream_stream_rpc_method_handler(
+        reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    handlers = {"ServerReflectionInfo": method}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_REFLECTION_V1, handlers),))

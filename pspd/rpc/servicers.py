@@ -16,9 +16,10 @@ from pspd.core.parameters import Parameters
 from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.core.terms import Terms
-from pspd.errors import BadArgument, PspError
+from pspd.errors import BadArgument, LimitReached, PspError
 from pspd.rpc import translate
 from pspd.rpc.conventions import REASON_KEY
+from pspd.rpc.limits import INSTANCE_ID_BYTES, STOP_NAMES_MAX, WATCH_INTERVAL_MS_MAX
 from pspd.rpc.translate import MemberEvent, Report
 from pspd.v1 import (
     cache_service_pb2,
@@ -115,8 +116,10 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
         self, request: membership_service_pb2.JoinRequest, context: Context
     ) -> membership_service_pb2.JoinResponse:
         is_source = request.role == membership_service_pb2.MEMBER_ROLE_SOURCE
-        if not (is_source or request.role == membership_service_pb2.MEMBER_ROLE_CLIENT) or not request.instance_id:
-            raise BadArgument("who joins says whether it is a client or a source, and by what it is known")
+        if not (is_source or request.role == membership_service_pb2.MEMBER_ROLE_CLIENT):
+            raise BadArgument("who joins says whether it is a client or a source")
+        if len(request.instance_id) != INSTANCE_ID_BYTES:
+            raise BadArgument(f"instance_id has {len(request.instance_id)} bytes: it must have {INSTANCE_ID_BYTES}")
         member, parameters, data_port, lease_ms = self._network.join(
             request.name,
             request.instance_id,
@@ -152,8 +155,7 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
     async def ReportFiles(
         self, request: membership_service_pb2.ReportFilesRequest, context: Context
     ) -> membership_service_pb2.ReportFilesResponse:
-        reports = map(translate.report_from_pb, request.reports)
-        self._network.report(request.session_id, [report for report in reports if report is not None])
+        self._network.report(request.session_id, translate.reports_from_pb(request.reports))
         return membership_service_pb2.ReportFilesResponse()
 
     @answering
@@ -259,6 +261,10 @@ class ClientServicer(client_service_pb2_grpc.ClientServiceServicer):
     async def StopClients(
         self, request: client_service_pb2.StopClientsRequest, context: Context
     ) -> client_service_pb2.StopClientsResponse:
+        if request.names and request.all_clients:
+            raise BadArgument("names and all_clients contradict each other: send one of them")
+        if len(request.names) > STOP_NAMES_MAX:
+            raise LimitReached(f"one call stops at most {STOP_NAMES_MAX} clients by name: send the rest with the next")
         names = self._network.stop_clients(list(request.names), request.all_clients, request.force)
         return client_service_pb2.StopClientsResponse(names=names)
 
@@ -281,6 +287,8 @@ class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
         interval_ms = max(WATCH_INTERVAL_MS_MIN, request.interval_ms or WATCH_INTERVAL_MS_DEFAULT)
         seen: status_service_pb2.GetStatusResponse | None = None
         try:
+            if interval_ms > WATCH_INTERVAL_MS_MAX:
+                raise BadArgument(f"interval_ms is {interval_ms}: the most is {WATCH_INTERVAL_MS_MAX}")
             while True:
                 began = time.perf_counter()
                 status = self._network.status(request.file, with_file_clients=request.with_file_clients)

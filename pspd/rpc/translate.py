@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from pspd.core.parameters import SECOND_NS, Order, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import Held
 from pspd.errors import BadArgument, LimitReached
+from pspd.rpc.limits import HELD_FILES_MAX, HELD_RANGES_MAX, REPORT_REASON_CHARACTERS_MAX, REPORTS_MAX
 from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import network_pb2 as pb
 
@@ -115,11 +116,6 @@ def parameters_from_pb(message: pb.Parameters) -> Parameters:
     )
 
 
-HELD_FILES_MAX, HELD_RANGES_MAX = 10_000, 100_000
-"""Of how many files, and how many ranges, a client says that it holds them: each costs the server memory, and time in
-which it does nothing else."""
-
-
 def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
     """What a client holds, as messages, whole files first; of what is in very many pieces as much as may be said.
 
@@ -133,18 +129,17 @@ def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
     return messages
 
 
-def holdings_from_pb(messages: Iterable[pb.Holding]) -> dict[FileId, Held]:
+def holdings_from_pb(messages: Sequence[pb.Holding]) -> dict[FileId, Held]:
     """What a client holds, from messages.
 
     Raises:
         BadArgument: ranges are not ascending and disjoint.
         LimitReached: they are too many.
     """
-    messages = list(messages)
+    if len(messages) > HELD_FILES_MAX:  # first: a message becomes an object only when it is looked at
+        raise LimitReached(f"a client may say of no more than {HELD_FILES_MAX} files that it holds some of them")
     if sum(len(message.ranges) for message in messages) > HELD_RANGES_MAX:
         raise LimitReached(f"a client may say of no more than {HELD_RANGES_MAX} ranges that it holds them")
-    if len(messages) > HELD_FILES_MAX:
-        raise LimitReached(f"a client may say of no more than {HELD_FILES_MAX} files that it holds some of them")
     if any(len(message.file_id) != DIGEST_BYTES for message in messages):
         raise BadArgument(f"a file that a client says it holds has no id of {DIGEST_BYTES} bytes")
     for message in messages:
@@ -185,7 +180,7 @@ def report_to_pb(report: Report) -> membership.FileReport:
             return membership.FileReport(
                 file_id=file_id,
                 milestone=membership.FILE_MILESTONE_DECLINED,
-                reason=reason.encode("utf-8", "replace").decode("utf-8"),
+                reason=reason[:REPORT_REASON_CHARACTERS_MAX].encode("utf-8", "replace").decode("utf-8"),
                 division=division,
             )
         case ReportMilestone(file_id, milestone, share_chunk_count, division, request_number):
@@ -196,6 +191,20 @@ def report_to_pb(report: Report) -> membership.FileReport:
                 division=division,
                 request_number=request_number,
             )
+
+
+def reports_from_pb(messages: Sequence[membership.FileReport]) -> list[Report]:
+    """Reports from messages; those of a milestone that is not known are left out.
+
+    Raises:
+        BadArgument: one names no file.
+        LimitReached: they are too many.
+    """
+    if len(messages) > REPORTS_MAX:
+        raise LimitReached(f"one call has at most {REPORTS_MAX} reports: send the rest with the next")
+    if any(len(message.file_id) != DIGEST_BYTES for message in messages):
+        raise BadArgument(f"a report has no file id of {DIGEST_BYTES} bytes")
+    return [report for report in map(report_from_pb, messages) if report is not None]
 
 
 def report_from_pb(message: membership.FileReport) -> Report | None:

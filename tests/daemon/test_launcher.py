@@ -12,7 +12,8 @@ from pspd.config import DAEMON_COMMAND
 from pspd.core.parameters import FAST
 from pspd.daemon import launcher as launcher_module
 from pspd.daemon.launcher import LAUNCH_MAX, Launcher, default_folder
-from pspd.errors import BadArgument, PspError, Unreachable
+from pspd.errors import BadArgument, LimitReached, PspError, Unreachable
+from pspd.rpc.limits import ADDRESS_CHARACTERS_MAX, DIRECTORY_CHARACTERS_MAX
 from tests.daemon.members import in_process
 from tests.support.loops import on_loop, until
 
@@ -54,6 +55,33 @@ async def test_too_few_or_too_many_are_refused(count: int) -> None:
 async def test_a_folder_that_is_not_absolute_is_refused() -> None:
     with pytest.raises(BadArgument, match="'here'"):
         await Launcher().launch(1, "here", SERVER)
+
+
+@pytest.mark.parametrize("folder", ["/" + "x" * DIRECTORY_CHARACTERS_MAX, "/a\0b"])
+@on_loop
+async def test_a_folder_that_no_system_takes_is_refused(folder: str) -> None:
+    with pytest.raises(BadArgument, match="folder"):
+        await Launcher().launch(1, folder, SERVER)
+
+
+@pytest.mark.parametrize("server", ["x" * ADDRESS_CHARACTERS_MAX + ":1", "host:port", "host:70000"])
+@on_loop
+async def test_a_server_without_a_usable_address_is_refused(server: str) -> None:
+    with pytest.raises(BadArgument):
+        await Launcher().launch(1, "/srv", server)
+
+
+@on_loop
+async def test_launches_are_bounded_while_they_run(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher_module, "LAUNCHES_MAX", 1)
+    write(stand_in, """echo '{"ready": true, "names": ["x"]}'""", "exec cat > /dev/null")
+    launcher = Launcher()
+    await launcher.launch(1, "/srv/files", SERVER)
+    with pytest.raises(LimitReached, match="still run"):
+        await launcher.launch(1, "/srv/files", SERVER)
+    await launcher.stop()
+    await launcher.launch(1, "/srv/files", SERVER)
+    await launcher.stop()
 
 
 @on_loop

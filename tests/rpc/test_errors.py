@@ -16,6 +16,7 @@ from pspd.errors import InternalError, PspError, Reason, TimedOut, Unreachable, 
 from pspd.rpc import client as client_module
 from pspd.rpc.client import MemberClient, open_channel
 from pspd.rpc.conventions import MESSAGE_BYTES_MAX
+from pspd.rpc.limits import LARGEST_REQUEST_BYTES
 from pspd.rpc.translate import Declined
 from pspd.store.digests import blake3_digest
 from pspd.v1 import status_service_pb2, status_service_pb2_grpc
@@ -162,4 +163,4 @@ async def test_a_bad_manifest_is_refused_before_anyone_is_asked() -> None:
 
 
 def test_the_largest_manifest_fits_into_a_message() -> None:
-    assert MESSAGE_BYTES_MAX >= 2**20 * DIGEST_BYTES + 1024
+    assert MESSAGE_BYTES_MAX >= LARGEST_REQUEST_BYTES >= 2**20 * DIGEST_BYTES + 1024

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from pspd.daemon.server import SERVICES
 from pspd.errors import BadArgument, PortTaken
+from pspd.reflection_v1 import reflection_pb2 as reflection_v1_pb2
 from pspd.rpc.server import serve
 from tests.support.control import control
 from tests.support.loops import on_loop
@@ -40,22 +42,39 @@ async def test_health_can_be_watched() -> None:
             pytest.fail("no answer")
 
 
-@on_loop
-async def test_reflection_names_the_services_and_describes_them() -> None:
-    async with control(NOBODY) as (channel, _):
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+REFLECTIONS = ["grpc.reflection.v1", "grpc.reflection.v1alpha"]
 
-        async def ask(**question: str) -> reflection_pb2.ServerReflectionResponse:
-            request = reflection_pb2.ServerReflectionRequest(**question)
-            async for answer in stub.ServerReflectionInfo(iter([request])):
-                return answer
-            pytest.fail("no answer")
+
+@pytest.mark.parametrize("package", REFLECTIONS)
+@on_loop
+async def test_reflection_names_and_describes_the_services(package: str) -> None:
+    messages = reflection_pb2 if package.endswith("alpha") else reflection_v1_pb2
+    async with control(NOBODY) as (channel, _):
+        converse = channel.stream_stream(
+            f"/{package}.ServerReflection/ServerReflectionInfo",
+            request_serializer=messages.ServerReflectionRequest.SerializeToString,
+            response_deserializer=messages.ServerReflectionResponse.FromString,
+        )
+
+        async def ask(**question: str) -> Any:
+            return await converse(iter([messages.ServerReflectionRequest(**question)])).read()
 
         listed = (await ask(list_services="")).list_services_response.service
-        assert {service.name for service in listed} >= {*SERVICES, "grpc.health.v1.Health"}
-        for name in SERVICES:
+        names = {service.name for service in listed}
+        assert names == {*SERVICES, "grpc.health.v1.Health", *(f"{name}.ServerReflection" for name in REFLECTIONS)}
+        for name in names:
             described = await ask(file_containing_symbol=name)
             assert described.file_descriptor_response.file_descriptor_proto, name
+
+
+def test_reflection_v1_has_the_messages_of_v1alpha() -> None:
+    def fields(module: Any) -> dict[str, list[tuple[str, int, int, bool]]]:
+        return {
+            name: [(field.name, field.number, field.type, field.is_repeated) for field in message.fields]
+            for name, message in module.DESCRIPTOR.message_types_by_name.items()
+        }
+
+    assert fields(reflection_v1_pb2) == fields(reflection_pb2)
 
 
 @on_loop

@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 
 from pspd.core.parameters import Parameters, default_cache_chunks
+from pspd.daemon.agent import AgentServicer
+from pspd.daemon.launcher import Launcher
 from pspd.daemon.network import NetworkDaemon
 from pspd.daemon.server import SERVICES
 from pspd.rpc import servicers
@@ -38,6 +40,7 @@ async def control(network: Any) -> AsyncIterator[tuple[grpc.aio.Channel, str]]:
         cache_service_pb2_grpc.add_CacheServiceServicer_to_server(servicers.CacheServicer(network), server)
         client_service_pb2_grpc.add_ClientServiceServicer_to_server(servicers.ClientServicer(network), server)
         status_service_pb2_grpc.add_StatusServiceServicer_to_server(servicers.StatusServicer(network), server)
+        client_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentServicer(Launcher()), server)
 
     server, address = await serve(LISTEN, SERVICES, register)
     channel = open_channel(address)

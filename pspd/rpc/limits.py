@@ -1,0 +1,92 @@
+"""The largest request of each method, in bytes, checked before the request is parsed.
+
+Parsing is what costs: two bytes on the wire may become an object of a hundred. So a method whose requests hold no long
+list takes a few KiB, and one whose requests do takes what the limits of its fields add up to.
+"""
+
+from __future__ import annotations
+
+from pspd.core.manifest import BLOCK_COUNT_MAX, DIGEST_BYTES, NAME_BYTES_MAX, SHARE_COUNT_MAX
+from pspd.core.members import CLIENT_NAME_CHARACTERS_MAX
+from pspd.errors import LimitReached
+
+INSTANCE_ID_BYTES = 16
+HELD_FILES_MAX, HELD_RANGES_MAX = 10_000, 100_000
+"""Of how many files, and how many ranges, a client says that it holds them: each costs the server memory, and time in
+which it does nothing else."""
+REPORTS_MAX = 1000
+"""Reports in one call; a client sends the rest with the next."""
+REPORT_REASON_CHARACTERS_MAX = 300
+"""Of why a client declined a file; what is longer is cut."""
+STOP_NAMES_MAX = 1000
+DIRECTORY_CHARACTERS_MAX = 4096
+ADDRESS_CHARACTERS_MAX = 300
+WATCH_INTERVAL_MS_MAX = 3_600_000
+
+UTF8_BYTES_MAX = 4
+"""Bytes of one character."""
+_TAG_BYTES = 6
+"""A field's number and length, or its number and value, at most: a varint of 32 bits takes 5."""
+_RANGE_BYTES = 3 * _TAG_BYTES
+_HOLDING_BYTES = 3 * _TAG_BYTES + DIGEST_BYTES
+_REPORT_BYTES = 6 * _TAG_BYTES + DIGEST_BYTES + REPORT_REASON_CHARACTERS_MAX * UTF8_BYTES_MAX
+_MANIFEST_BYTES = 8 * _TAG_BYTES + NAME_BYTES_MAX + BLOCK_COUNT_MAX * DIGEST_BYTES
+_CUTS_BYTES = 2 * SHARE_COUNT_MAX * DIGEST_BYTES
+"""A share's border adds two pieces at most."""
+
+FIXED_BYTES_MAX = 1024
+"""For requests without text; there is room for fields of later versions."""
+TEXT_BYTES_MAX = 8 * 1024
+"""For requests with one short text: a file's name, or its id."""
+
+_MEMBERSHIP, _FILES, _CACHE, _CLIENTS, _STATUS = (
+    f"/pspd.v1.{name}Service/" for name in ("Membership", "File", "Cache", "Client", "Status")
+)
+REQUEST_BYTES_MAX: dict[str, int] = {
+    _MEMBERSHIP + "GetParameters": FIXED_BYTES_MAX,
+    _MEMBERSHIP + "Join": TEXT_BYTES_MAX + HELD_FILES_MAX * _HOLDING_BYTES + HELD_RANGES_MAX * _RANGE_BYTES,
+    _MEMBERSHIP + "Attend": FIXED_BYTES_MAX,
+    _MEMBERSHIP + "RenewLease": FIXED_BYTES_MAX,
+    _MEMBERSHIP + "ReportFiles": FIXED_BYTES_MAX + REPORTS_MAX * _REPORT_BYTES,
+    _MEMBERSHIP + "Leave": FIXED_BYTES_MAX,
+    _FILES + "AnnounceFile": FIXED_BYTES_MAX + _MANIFEST_BYTES,
+    _FILES + "DivideFile": FIXED_BYTES_MAX + _MANIFEST_BYTES + _CUTS_BYTES,
+    _FILES + "ReleaseFile": TEXT_BYTES_MAX,
+    _FILES + "RemoveFile": TEXT_BYTES_MAX,
+    _FILES + "ListFiles": FIXED_BYTES_MAX,
+    _CACHE + "GetCache": FIXED_BYTES_MAX,
+    _CACHE + "ClearCache": FIXED_BYTES_MAX,
+    _CACHE + "ResizeCache": FIXED_BYTES_MAX,
+    _CLIENTS + "ListClients": FIXED_BYTES_MAX,
+    _CLIENTS + "LaunchClients": TEXT_BYTES_MAX + DIRECTORY_CHARACTERS_MAX * UTF8_BYTES_MAX,
+    _CLIENTS + "StopClients": FIXED_BYTES_MAX
+    + STOP_NAMES_MAX * (_TAG_BYTES + CLIENT_NAME_CHARACTERS_MAX * UTF8_BYTES_MAX),
+    "/pspd.v1.AgentService/LaunchClients": TEXT_BYTES_MAX + DIRECTORY_CHARACTERS_MAX * UTF8_BYTES_MAX,
+    _STATUS + "GetStatus": TEXT_BYTES_MAX,
+    _STATUS + "WatchStatus": TEXT_BYTES_MAX,
+    _STATUS + "StopServer": FIXED_BYTES_MAX,
+    "/grpc.health.v1.Health/Check": FIXED_BYTES_MAX,
+    "/grpc.health.v1.Health/List": FIXED_BYTES_MAX,
+    "/grpc.health.v1.Health/Watch": FIXED_BYTES_MAX,
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": TEXT_BYTES_MAX,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": TEXT_BYTES_MAX,
+}
+"""By the method's path, as gRPC names it."""
+LARGEST_REQUEST_BYTES = max(REQUEST_BYTES_MAX.values())
+"""What the server receives of any request before it knows the method."""
+
+
+def validate_request_size(method: str, size_bytes: int) -> None:
+    """Refuses a request that is larger than its method allows.
+
+    Args:
+        method: the method's path; one without a limit of its own has the smallest.
+        size_bytes: of the request as it came.
+
+    Raises:
+        LimitReached: it is too large.
+    """
+    most = REQUEST_BYTES_MAX.get(method, FIXED_BYTES_MAX)
+    if size_bytes > most:
+        name = method.rpartition("/")[2]
+        raise LimitReached(f"a {name} request of {size_bytes} bytes is too large: the most is {most} bytes")

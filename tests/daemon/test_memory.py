@@ -1,0 +1,63 @@
+"""Memory for the cache: bounded by the machine, and taken without touching it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pspd.core.manifest import CHUNK_BYTES
+from pspd.core.parameters import FAST
+from pspd.daemon import memory
+from pspd.daemon.memory import LAZY_BYTES_MIN, allocate, machine_bytes, validate_cache_size
+from pspd.errors import LimitReached
+from tests.daemon.members import in_process
+from tests.support.loops import on_loop
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+@pytest.mark.parametrize("size_bytes", [1, LAZY_BYTES_MIN - 1, LAZY_BYTES_MIN, LAZY_BYTES_MIN + CHUNK_BYTES])
+def test_memory_is_zero_and_can_be_written(size_bytes: int) -> None:
+    taken = allocate(size_bytes)
+    assert bytes(taken) == bytes(size_bytes)
+    taken[-1:] = b"x"
+    assert taken[-1] == ord("x")
+
+
+def test_much_memory_is_not_touched_when_it_is_taken() -> None:
+    before = resident_bytes()
+    taken = allocate(1 << 30)
+    assert resident_bytes() - before < 64 << 20
+    assert len(taken) == 1 << 30
+
+
+def test_memory_that_cannot_be_had_is_a_memory_error() -> None:
+    with pytest.raises((MemoryError, OverflowError)):
+        allocate(1 << 62)
+
+
+def test_a_container_has_the_memory_of_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "_CONTROL_GROUP_MAX", limit)
+    installed = machine_bytes()
+    limit.write_text("max\n")
+    assert machine_bytes() == installed
+    limit.write_text("4194304\n")
+    assert machine_bytes() == 4 << 20
+    assert validate_cache_size(3 << 10) == 3 << 10
+    with pytest.raises(LimitReached, match="memory for 3 MiB"):
+        validate_cache_size((3 << 10) + 1)
+
+
+@on_loop
+async def test_a_cache_is_refused_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 128 << 20)
+    async with in_process(FAST) as network:
+        network.server.resize_cache(96 << 10)
+        with pytest.raises(LimitReached):
+            network.server.resize_cache((96 << 10) + 1)
+        assert network.server.cache_message().capacity_bytes == 96 << 20

@@ -1,0 +1,238 @@
+"""Each request is bounded by its method before it is parsed, and each field by a limit of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+import pspd.v1
+from pspd.core.effects import ReportMilestone
+from pspd.core.manifest import BLOCK_COUNT_MAX, DIGEST_BYTES, SHARE_COUNT_MAX
+from pspd.core.ranges import RangeSet
+from pspd.core.storage import Held
+from pspd.errors import BadArgument, LimitReached, PspError, WrongState
+from pspd.reflection_v1 import reflection_pb2 as reflection_v1_pb2
+from pspd.rpc import limits, translate
+from pspd.rpc.client import MemberClient, error_of
+from pspd.rpc.limits import LARGEST_REQUEST_BYTES, REQUEST_BYTES_MAX
+from pspd.rpc.translate import Declined, Report
+from pspd.store.digests import blake3_digest
+from pspd.v1 import (
+    client_service_pb2,
+    file_service_pb2,
+    membership_service_pb2,
+    network_pb2,
+    status_service_pb2,
+)
+from tests.rpc.test_errors import Refusing
+from tests.support.control import control
+from tests.support.loops import on_loop
+
+ASKED = WrongState("the network was asked")
+FILE_ID = bytes(DIGEST_BYTES)
+
+
+def descriptors() -> Iterator[FileDescriptor]:
+    """Of every file of the control API, and of the services that libraries bring."""
+    for path in sorted(Path(pspd.v1.__path__[0]).glob("*_pb2.py")):
+        yield import_module(f"pspd.v1.{path.stem}").DESCRIPTOR
+    yield from (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR, reflection_v1_pb2.DESCRIPTOR)
+
+
+def methods() -> dict[str, MethodDescriptor]:
+    """Every rpc by its path."""
+    return {
+        f"/{service.full_name}/{method.name}": method
+        for file in descriptors()
+        for service in file.services_by_name.values()
+        for method in service.methods
+    }
+
+
+def padded(size_bytes: int) -> bytes:
+    """A request of so many bytes: one field that no message of ours has."""
+    head = b"\xfa\x7f"  # field 2047, with a length
+    rest = size_bytes - len(head)
+    length_bytes = next(n for n in range(1, 6) if rest - n < 1 << 7 * n)
+    length = rest - length_bytes
+    varint = bytes(length >> 7 * n & 0x7F | (0x80 if n + 1 < length_bytes else 0) for n in range(length_bytes))
+    return head + varint + bytes(length)
+
+
+async def answer_of(channel: grpc.aio.Channel, path: str, data: bytes) -> PspError | None:
+    """The error with which a call ends; None if it gets an answer."""
+    method = methods()[path]
+    try:
+        if method.client_streaming:
+            await channel.stream_stream(path)(iter([data])).read()
+        elif method.server_streaming:
+            await channel.unary_stream(path)(data).read()
+        else:
+            await channel.unary_unary(path)(data, timeout=30)
+    except grpc.aio.AioRpcError as error:
+        return error_of(error, "here")
+    return None
+
+
+def test_every_method_has_a_limit() -> None:
+    assert methods().keys() == REQUEST_BYTES_MAX.keys()
+
+
+def test_requests_without_long_lists_stay_below_a_mebibyte() -> None:
+    large = {path.rpartition("/")[2] for path, most in REQUEST_BYTES_MAX.items() if most > 1 << 20}
+    assert large == {"Join", "ReportFiles", "AnnounceFile", "DivideFile"}
+
+
+@pytest.mark.parametrize("path", REQUEST_BYTES_MAX)
+@on_loop
+async def test_a_request_one_byte_too_large_is_refused(path: str) -> None:
+    async with control(Refusing(ASKED)) as (channel, _):
+        assert isinstance(await answer_of(channel, path, padded(REQUEST_BYTES_MAX[path] + 1)), LimitReached)
+        assert not isinstance(await answer_of(channel, path, padded(REQUEST_BYTES_MAX[path])), LimitReached)
+
+
+class TestLargestRequests:
+    """What the limits of the fields allow together fits into the limit of the method."""
+
+    def test_a_join_that_holds_the_most(self) -> None:
+        spans = 10  # of each file
+        ranges = RangeSet((2**32 - 2 - 2 * index, 2**32 - 1 - 2 * index) for index in range(spans))
+        held = {index.to_bytes(32, "big"): Held(ranges, complete=True) for index in range(limits.HELD_FILES_MAX)}
+        request = membership_service_pb2.JoinRequest(
+            name="\U0001f600" * 100,
+            role=membership_service_pb2.MEMBER_ROLE_CLIENT,
+            instance_id=bytes(16),
+            delivery_port=65535,
+            holdings=translate.holdings_to_pb(held),
+        )
+        assert sum(len(holding.ranges) for holding in request.holdings) == limits.HELD_RANGES_MAX
+        assert request.ByteSize() <= REQUEST_BYTES_MAX["/pspd.v1.MembershipService/Join"]
+
+    def test_the_largest_file(self) -> None:
+        manifest = network_pb2.Manifest(
+            name="n" * 254,
+            size_bytes=2**64 - 1,
+            block_digests=bytes(BLOCK_COUNT_MAX * DIGEST_BYTES),
+            share_count=SHARE_COUNT_MAX,
+            folder=True,
+        )
+        announced = file_service_pb2.AnnounceFileRequest(
+            session_id=1, manifest=manifest, client_count=2**32 - 1, replica_count=2**32 - 1, stays=True
+        )
+        assert announced.ByteSize() <= REQUEST_BYTES_MAX["/pspd.v1.FileService/AnnounceFile"]
+        manifest.cut_digests = bytes(2 * (SHARE_COUNT_MAX - 1) * DIGEST_BYTES)
+        divided = file_service_pb2.DivideFileRequest(session_id=1, manifest=manifest, hold_back=True)
+        assert divided.ByteSize() <= REQUEST_BYTES_MAX["/pspd.v1.FileService/DivideFile"] == LARGEST_REQUEST_BYTES
+
+    def test_the_most_reports(self) -> None:
+        refusal = translate.report_to_pb(Declined(FILE_ID, "\U0001f600" * 1000, 2**32 - 1))
+        refusal.share_chunk_count = refusal.request_number = 2**32 - 1
+        request = membership_service_pb2.ReportFilesRequest(session_id=1, reports=[refusal] * limits.REPORTS_MAX)
+        assert request.ByteSize() <= REQUEST_BYTES_MAX["/pspd.v1.MembershipService/ReportFiles"]
+
+    def test_the_most_names_to_stop(self) -> None:
+        names = ["\U0001f600" * 100] * limits.STOP_NAMES_MAX
+        request = client_service_pb2.StopClientsRequest(names=names, force=True)
+        assert request.ByteSize() <= REQUEST_BYTES_MAX["/pspd.v1.ClientService/StopClients"]
+
+
+def joining(**fields: Any) -> Any:
+    given = {"name": "a", "role": membership_service_pb2.MEMBER_ROLE_CLIENT, "instance_id": bytes(16)}
+    return membership_service_pb2.JoinRequest(**(given | fields))
+
+
+def holding(range_count: int) -> Any:
+    spans = [network_pb2.ChunkRange(start=2 * index, stop=2 * index + 1) for index in range(range_count)]
+    return network_pb2.Holding(file_id=FILE_ID, ranges=spans)
+
+
+REPORT = membership_service_pb2.FileReport(file_id=FILE_ID, milestone=membership_service_pb2.FILE_MILESTONE_COMPLETE)
+SHORT = membership_service_pb2.FileReport(file_id=bytes(31), milestone=membership_service_pb2.FILE_MILESTONE_COMPLETE)
+
+FIELDS: list[tuple[str, Any, Any, type[PspError]]] = [
+    ("Membership/Join", joining(), joining(instance_id=bytes(17)), BadArgument),
+    ("Membership/Join", joining(), joining(instance_id=bytes(15)), BadArgument),
+    ("Membership/Join", joining(), joining(role=0), BadArgument),
+    (
+        "Membership/Join",
+        joining(holdings=[holding(0)] * limits.HELD_FILES_MAX),
+        joining(holdings=[holding(0)] * (limits.HELD_FILES_MAX + 1)),
+        LimitReached,
+    ),
+    (
+        "Membership/Join",
+        joining(holdings=[holding(limits.HELD_RANGES_MAX)]),
+        joining(holdings=[holding(limits.HELD_RANGES_MAX), holding(1)]),
+        LimitReached,
+    ),
+    (
+        "Membership/ReportFiles",
+        membership_service_pb2.ReportFilesRequest(reports=[REPORT] * limits.REPORTS_MAX),
+        membership_service_pb2.ReportFilesRequest(reports=[REPORT] * (limits.REPORTS_MAX + 1)),
+        LimitReached,
+    ),
+    (
+        "Membership/ReportFiles",
+        membership_service_pb2.ReportFilesRequest(reports=[REPORT]),
+        membership_service_pb2.ReportFilesRequest(reports=[REPORT, SHORT]),
+        BadArgument,
+    ),
+    (
+        "Client/StopClients",
+        client_service_pb2.StopClientsRequest(names=["a"] * limits.STOP_NAMES_MAX),
+        client_service_pb2.StopClientsRequest(names=["a"] * (limits.STOP_NAMES_MAX + 1)),
+        LimitReached,
+    ),
+    (
+        "Client/StopClients",
+        client_service_pb2.StopClientsRequest(all_clients=True),
+        client_service_pb2.StopClientsRequest(all_clients=True, names=["a"]),
+        BadArgument,
+    ),
+    (
+        "Status/WatchStatus",
+        status_service_pb2.WatchStatusRequest(interval_ms=limits.WATCH_INTERVAL_MS_MAX),
+        status_service_pb2.WatchStatusRequest(interval_ms=limits.WATCH_INTERVAL_MS_MAX + 1),
+        BadArgument,
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "most", "more", "error"), FIELDS)
+@on_loop
+async def test_a_field_is_refused_beyond_its_limit(method: str, most: Any, more: Any, error: type[PspError]) -> None:
+    service, _, name = method.partition("/")
+    path = f"/pspd.v1.{service}Service/{name}"
+    async with control(Refusing(ASKED)) as (channel, _):
+        assert type(await answer_of(channel, path, most.SerializeToString())) is WrongState
+        assert type(await answer_of(channel, path, more.SerializeToString())) is error
+
+
+@on_loop
+async def test_reports_beyond_the_limit_go_with_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[Report]] = []
+
+    class Heard:
+        def report(self, session: int, reports: list[Report]) -> None:
+            calls.append(reports)
+
+    reports = [Declined(bytes([index]) * DIGEST_BYTES, "no room") for index in range(5)]
+    monkeypatch.setattr("pspd.rpc.client.REPORTS_MAX", 2)
+    async with control(Heard()) as (channel, address):
+        await MemberClient(channel, address, blake3_digest).report(1, reports)
+    assert calls == [reports[:2], reports[2:4], reports[4:]]
+    assert not isinstance(reports[0], ReportMilestone)
+
+
+@on_loop
+async def test_a_long_reason_is_cut_by_the_client() -> None:
+    told = translate.report_to_pb(Declined(FILE_ID, "x" * (limits.REPORT_REASON_CHARACTERS_MAX + 1)))
+    assert told.reason == "x" * limits.REPORT_REASON_CHARACTERS_MAX
