@@ -240,7 +240,7 @@ async def test_the_share_of_who_removed_it_while_the_file_is_seeded_is_given_to_
         network.server.leave(silent.session)
         await seeding
         await network.copies(source, "b")
-        assert network.file("file.bin").state == pb.FILE_STATE_COMPLETE
+        await until("the server hears of it", lambda: network.file("file.bin").state == pb.FILE_STATE_COMPLETE)
 
 
 @pytest.mark.usefixtures("often")
