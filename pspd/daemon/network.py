@@ -37,8 +37,8 @@ from pspd.core.wire import DropReason
 from pspd.daemon.events import event_text
 from pspd.daemon.launcher import Launcher
 from pspd.daemon.ledger import Ledger
-from pspd.daemon.rates import DeliveryRates, seconds_left
 from pspd.daemon.memory import allocate, validate_cache_size
+from pspd.daemon.rates import DeliveryRates, seconds_left
 from pspd.errors import NotFound, SessionUnknown, WrongState
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
