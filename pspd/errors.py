@@ -169,9 +169,13 @@ class LimitReached(PspError):
 
 
 class StorageError(PspError):
-    """A disk or a folder that does not do what is asked."""
+    """A disk or a folder that does not do what is asked; of one file, unless it is a :class:`StoreFailed`."""
 
     reason = Reason.STORAGE
+
+
+class StoreFailed(StorageError):
+    """The store as a whole does not work: no file can be taken or given any more."""
 
 
 def error_classes() -> dict[Reason, type[PspError]]:

@@ -17,11 +17,7 @@ from pspd.errors import (
     told_error,
 )
 
-CLASSES = [
-    value
-    for value in vars(errors).values()
-    if isinstance(value, type) and issubclass(value, PspError) and value is not PspError
-]
+CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and PspError in value.__bases__]
 
 
 @pytest.mark.parametrize("reason", list(Reason))

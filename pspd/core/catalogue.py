@@ -364,9 +364,24 @@ class Catalogue:
             file.shares_held(member.name)
 
     def file_declined(
-        self, session: int, file_id: FileId, reason: str, now: int, *, division: int | None = None
+        self,
+        session: int,
+        file_id: FileId,
+        reason: str,
+        now: int,
+        *,
+        division: int | None = None,
+        still_holds: bool = False,
     ) -> None:
         """A client cannot take a file: its share goes to another, and nobody waits for it (R12).
+
+        Args:
+            session: the client's session.
+            file_id: the file.
+            reason: why, in a line.
+            now: the time, in nanoseconds.
+            division: the division that it speaks of. None: not said, and not looked at.
+            still_holds: the client goes on to send what it holds of the file.
 
         Raises:
             NotFound: there is no such file, or it was divided anew; see :meth:`milestone_reached`.
@@ -374,9 +389,11 @@ class Catalogue:
         member, file = self._member_of(session), self._file_of(file_id, division)
         reason = "".join(char if char.isprintable() else " " for char in reason[:REFUSAL_CHARACTERS_MAX])
         file.declined[member.name] = reason
-        file.lack(member.name, [(0, file.manifest.chunk_count)])
+        if not still_holds:
+            file.lack(member.name, [(0, file.manifest.chunk_count)])
         file.complete.discard(member.name)
         file.loosen_shares(member.name)
+        self._relay.declined(member.interest_in(file))
         self._emit(FileDeclined(file.file_id, file.manifest.name, member.name, reason))
         self._assign_again(file)
         self.review(file, now)

@@ -180,7 +180,8 @@ class ClientMachine:
         """The server told of a file to get, and of the share to get first (R1); told again, of its share now."""
         assert self._parameters is not None, "a file is assigned within a session"
         download = self.downloads.get(manifest.file_id)
-        if download is None or download.manifest != manifest:  # new, or divided anew: other units
+        is_new = download is None or download.manifest != manifest  # divided anew, it has other units
+        if download is None or is_new or download.stage is Stage.DECLINED:  # then the store knows best what is held
             download = Download(manifest, held, self._parameters, self._random, self.rtt.srtt_ns, self._request_numbers)
             self.downloads[manifest.file_id] = download
             self._held[manifest.file_id] = (manifest, download.verified)
@@ -205,6 +206,21 @@ class ClientMachine:
         self.downloads.pop(file_id, None)
         self._held.pop(file_id, None)
         self._timers.cancel(file_id)
+
+    def file_declined(self, file_id: FileId, now: int) -> None:
+        """The client cannot store more of a file: it stops requesting it, and still sends what it holds (R8).
+
+        When the file is assigned again, the client requests it again.
+        """
+        download = self.downloads[file_id]
+        download.stage = Stage.DECLINED
+        if self._session:
+            self._advance(download, now)
+
+    def takes(self, file_id: FileId) -> bool:
+        """Whether deliveries of a file are to be stored."""
+        download = self.downloads.get(file_id)
+        return download is not None and download.stage is not Stage.DECLINED
 
     def file_finished(self, file_id: FileId) -> None:
         """The file is visible under its own name (R10)."""
@@ -255,7 +271,7 @@ class ClientMachine:
             self._drop(DropReason.UNKNOWN_KIND, origin)
         elif frame.session != self._session:
             self._drop(DropReason.UNKNOWN_SESSION, origin)
-        elif download is None:
+        elif download is None or not self.takes(frame.file_id):
             self._drop(DropReason.UNKNOWN_FILE, origin)
         elif not download.manifest.has_range(frame.start, frame.stop, frame.length):
             self._drop(DropReason.BAD_RANGE, origin)

@@ -29,6 +29,7 @@ class Stage(Enum):
     EXCHANGE = "exchange"
     FINISHING = "finishing"
     COMPLETE = "complete"
+    DECLINED = "declined"
 
 
 class Download:

@@ -106,6 +106,11 @@ class Relay:
         interest.give_up()
         self._hungry[interest] = None
 
+    def declined(self, interest: Interest) -> None:
+        """The client stores no more of the file: it wants nothing, and drops what is on its way."""
+        self.give_up(interest)
+        interest.want(RangeSet())
+
     def satisfied(self, interest: Interest) -> None:
         """The client has the whole file: it wants nothing, and whatever was on its way has arrived."""
         interest.want(RangeSet())

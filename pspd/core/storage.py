@@ -60,5 +60,8 @@ class Storage(Protocol):
     def discard(self, file_id: FileId) -> None:
         """Knows a file no longer, and drops what is unfinished of it; a finished file stays. Idempotent."""
 
+    def require_usable(self) -> None:
+        """Raises ``StoreFailed`` if no file can be taken or given any more."""
+
     def close(self) -> None:
         """Lets go of everything that is open."""

@@ -17,7 +17,6 @@ from pspd.daemon.descriptors import files_each
 from pspd.daemon.keeper import Care
 from pspd.daemon.member import MemberDaemon
 from pspd.daemon.process import first_of, say_ready
-from pspd.errors import StorageError
 from pspd.net.faults import Faults
 from pspd.rpc.client import open_channel
 from pspd.store.digests import blake3_digest
@@ -129,7 +128,8 @@ def _flusher(store: DiskStore, name: str) -> Callable[[FileId], None]:
         try:
             await asyncio.get_running_loop().run_in_executor(_FLUSHING, store.flush_of(file_id))
             store.flushed(file_id)
-        except StorageError as error:
+        except Exception as error:  # whatever it is, it is this file's
+            log.debug("%s: cannot flush a file: where:", name, exc_info=error)
             log.warning("%s: %s: it is verified after the next start of the machine", name, error)
 
     def begin(file_id: FileId) -> None:

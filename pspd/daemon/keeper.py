@@ -15,6 +15,7 @@ from pspd.core.effects import FinishFile, InputDropped, ReportMilestone, ServerH
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.ranges import Range
 from pspd.core.storage import Held, Storage
+from pspd.daemon.boundary import Boundary
 from pspd.daemon.reports import Reports
 from pspd.errors import IntegrityError, PspError, StorageError
 from pspd.net.client import ClientPlane
@@ -114,8 +115,9 @@ class Keeper:
         faults: Faults | None,
     ) -> None:
         self.machine = ClientMachine(machine_seed)
-        self.plane = ClientPlane(self.machine, storage, self._on_effect, self.suspect, failed, faults)
+        self.plane = ClientPlane(self.machine, storage, self._on_effect, self.suspect, self._stop_taking, faults)
         self.suspicion = asyncio.Event()
+        self._boundary = Boundary(name, storage.require_usable, failed)
         self._name = name
         self._storage = storage
         self._reports = reports
@@ -155,13 +157,22 @@ class Keeper:
             return
         try:
             self.plane.assign(manifest, shares, started, division)
-        except StorageError as error:
-            log.error("%s: cannot take %s: %s", self._name, manifest.name, error)
-            self._refuse(_Refused(manifest, division, str(error), started))
+        except Exception as error:
+            reason = self._boundary.contain("take", manifest.name, error)
+            self.machine.file_dropped(file_id)
+            self._refuse(_Refused(manifest, division, reason, started))
 
-    def _refuse(self, refused: _Refused) -> None:
+    def _refuse(self, refused: _Refused, *, still_holds: bool = False) -> None:
         self._refused[refused.manifest.file_id] = refused
-        self._reports.add(Declined(refused.manifest.file_id, refused.reason, refused.division))
+        self._reports.add(Declined(refused.manifest.file_id, refused.reason, refused.division, still_holds))
+
+    def _refuse_again(self, refused: _Refused, error: Exception) -> None:
+        """A file that was declined cannot be taken either now; it is said again only if there is another reason."""
+        reason = self._boundary.contain("take", refused.manifest.name, error, refused.reason)
+        self._refused[refused.manifest.file_id] = refused
+        if reason != refused.reason:
+            refused.reason = reason
+            self._refuse(refused)
 
     def start_exchange(self, file_id: FileId) -> None:
         """Everything of a file may be asked for."""
@@ -191,8 +202,9 @@ class Keeper:
                 self._taken_after[file_id] = refused.delay
                 try:
                     self.plane.assign(refused.manifest, (), refused.started, refused.division)
-                except StorageError:
-                    self._refused[file_id] = refused
+                except Exception as error:
+                    self.machine.file_dropped(file_id)
+                    self._refuse_again(refused, error)
                 else:
                     if file_id not in self._refused:  # what is whole is finished at once, or cannot be
                         log.info("%s: takes %s after all", self._name, refused.manifest.name)
@@ -222,9 +234,9 @@ class Keeper:
                 try:
                     async with self._storage_is_free:
                         await asyncio.to_thread(self._storage.verify, file_id)
-                except StorageError as error:
-                    failure = failure or error
-                    log.error("%s: cannot verify file %s: %s", self._name, file_id.hex()[:12], error)
+                except Exception as error:
+                    reason = self._boundary.contain("verify", f"file {file_id.hex()[:12]}", error)
+                    failure = failure or StorageError(reason)
             del self._suspects[file_id]
         if failure is not None:
             raise failure
@@ -233,6 +245,8 @@ class Keeper:
         """Looks whether finished files are still what they were: others count on them."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            if not self._boundary.check_store():
+                return
             removed, changed = self._care.touched()
             for file_id, path in removed.items():
                 if file_id in self._missed:  # who puts another in its place may take it away first
@@ -259,8 +273,8 @@ class Keeper:
     def _discard(self, file_id: FileId) -> None:
         try:
             self._storage.discard(file_id)
-        except StorageError as error:
-            log.warning("%s: %s", self._name, error)
+        except Exception as error:
+            self._boundary.contain("remove", f"file {file_id.hex()[:12]}", error)
 
     # -- what the machine wants done
 
@@ -278,7 +292,11 @@ class Keeper:
                 log.debug("%s: dropped from %s: %s", self._name, origin, reason)
 
     def _finish(self, file_id: FileId) -> None:
-        unpack = self._care.unpacking_of(file_id)
+        try:
+            unpack = self._care.unpacking_of(file_id)
+        except Exception as error:
+            self._stop_taking(file_id, error)
+            return
         if unpack is None:
             self._make_visible(file_id)
         elif file_id not in self._unpacking:
@@ -308,8 +326,7 @@ class Keeper:
         elif failure is None:
             self._make_visible(file_id)
         else:
-            log.error("%s: cannot unpack a folder: %s", self._name, failure, exc_info=not isinstance(failure, PspError))
-            self._put_off(download, str(failure))
+            self._stop_taking(file_id, failure, "unpack")
 
     def _make_visible(self, file_id: FileId) -> None:
         download = self.machine.downloads[file_id]
@@ -319,9 +336,8 @@ class Keeper:
             log.warning("%s: %s", self._name, error)
             self.suspect(file_id)
             return
-        except PspError as error:
-            log.error("%s: cannot finish %s: %s", self._name, download.manifest.name, error)
-            self._put_off(download, str(error))
+        except Exception as error:
+            self._stop_taking(file_id, error, "finish")
             return
         self._taken_after.pop(file_id, None)
         log.info("%s: %s is complete", self._name, download.manifest.name)
@@ -329,9 +345,23 @@ class Keeper:
         self.machine.file_finished(file_id)
         self.plane.pump()
 
-    def _put_off(self, download: Download, reason: str) -> None:
-        """What is all there and cannot be finished is declined, and tried again: somebody may have made room."""
-        self.machine.file_dropped(download.file_id)
-        refused = _Refused(download.manifest, download.division, reason, True)
-        refused.wait_longer_than(self._taken_after.get(download.file_id, 0.0))
-        self._refuse(refused)
+    def _stop_taking(self, file_id: FileId, error: Exception, action: str = "store") -> None:
+        """Declines a file of which no more can be stored, or that cannot be finished, and tries again later.
+
+        What is verified of it is still sent to others, unless the error says nothing about the disk.
+        """
+        download = self.machine.downloads.get(file_id)
+        what = download.manifest.name if download else f"file {file_id.hex()[:12]}"
+        reason = self._boundary.contain(action, what, error)
+        if download is None:
+            return
+        started = download.stage in (Stage.EXCHANGE, Stage.FINISHING)
+        still_holds = isinstance(error, (OSError, PspError))
+        if still_holds:
+            self.machine.file_declined(file_id, now_ns())
+        else:
+            self.machine.file_dropped(file_id)
+        refused = _Refused(download.manifest, download.division, reason, started)
+        refused.wait_longer_than(self._taken_after.get(file_id, 0.0))
+        self._refuse(refused, still_holds=still_holds)
+        self.plane.pump()

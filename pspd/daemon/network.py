@@ -232,8 +232,15 @@ class NetworkDaemon:
         for report in reports:
             try:
                 match report:
-                    case Declined(file_id, reason, division):
-                        catalogue.file_declined(session, file_id, reason, now_ns(), division=division or None)
+                    case Declined(file_id, reason, division, still_holds):
+                        catalogue.file_declined(
+                            session,
+                            file_id,
+                            reason,
+                            now_ns(),
+                            division=division or None,
+                            still_holds=still_holds,
+                        )
                     case ReportMilestone(file_id, milestone, share_chunk_count, division, request_number):
                         catalogue.milestone_reached(
                             session,

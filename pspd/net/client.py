@@ -26,7 +26,6 @@ from pspd.core.parameters import Parameters
 from pspd.core.ranges import Range
 from pspd.core.storage import Storage
 from pspd.core.wire import Frame, Kind, WireError
-from pspd.errors import PspError
 from pspd.net.acceptor import Acceptor
 from pspd.net.datagrams import DatagramSocket
 from pspd.net.driver import Driver, now_ns
@@ -56,7 +55,7 @@ class ClientPlane:
         storage: where its bytes are.
         control: takes the effects that are not about data.
         suspected: told when what the store holds of a file cannot be sent, so it may not be there any more.
-        failed: told when the store no longer does its work; the client cannot go on.
+        failed: told when the store cannot take in what has come of a file.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class ClientPlane:
         storage: Storage,
         control: Callable[[FinishFile | ReportMilestone | ServerHeard | InputDropped], None],
         suspected: Callable[[FileId], None],
-        failed: Callable[[PspError], None],
+        failed: Callable[[FileId, Exception], None],
         faults: Faults | None = None,
     ) -> None:
         self._machine = machine
@@ -136,7 +135,7 @@ class ClientPlane:
         """The server told of a file to get.
 
         Raises:
-            StorageError: the store cannot take it.
+            Exception: the store cannot take it.
         """
         held = self._storage.begin(manifest)
         self._machine.file_assigned(manifest, shares, exchange_started, held, now_ns(), division)
@@ -160,8 +159,9 @@ class ClientPlane:
         """Sends what was asked, over the link or over a connection of its own (R8)."""
         try:
             payload = self._storage.payload(frame.file_id, frame.start, frame.stop)
-        except PspError as error:
+        except Exception as error:  # whatever it is, it is this file's
             log.warning("cannot send chunks [%d, %d): %s", frame.start, frame.stop, error)
+            log.debug("cannot send chunks: where:", exc_info=error)
             self._suspected(frame.file_id)
             return
         views = [payload] if isinstance(payload, memoryview) else payload
@@ -265,13 +265,12 @@ class ClientPlane:
     def _store_piece(self, link: Link) -> Frame:
         """Stores and verifies what has come, and tells the machine (R10)."""
         piece, buffer = self._pieces[link]
-        if piece.file_id in self._machine.downloads:  # it may be removed from the network while it comes
+        if self._machine.takes(piece.file_id):  # it may be removed, or declined, while it comes
             try:
                 written = self._storage.write(piece.file_id, piece.start, piece.stop, buffer[: piece.length])
-            except PspError as error:
-                self._failed(error)
-                return piece
-            self._machine.delivery_stored(piece, written, now_ns())
+                self._machine.delivery_stored(piece, written, now_ns())
+            except Exception as error:  # whatever it is, it is this file's
+                self._failed(piece.file_id, error)
             self.pump()
         return piece
 

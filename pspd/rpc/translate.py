@@ -162,11 +162,13 @@ class Declined:
     Attributes:
         reason: why, in a line.
         division: which division of the file is meant.
+        still_holds: the client goes on to send what it holds of the file.
     """
 
     file_id: FileId
     reason: str
     division: int = 0
+    still_holds: bool = False
 
 
 Report = ReportMilestone | Declined
@@ -176,12 +178,13 @@ Report = ReportMilestone | Declined
 def report_to_pb(report: Report) -> membership.FileReport:
     """A report as a message."""
     match report:
-        case Declined(file_id, reason, division):
+        case Declined(file_id, reason, division, still_holds):
             return membership.FileReport(
                 file_id=file_id,
                 milestone=membership.FILE_MILESTONE_DECLINED,
                 reason=reason[:REPORT_REASON_CHARACTERS_MAX].encode("utf-8", "replace").decode("utf-8"),
                 division=division,
+                still_holds=still_holds,
             )
         case ReportMilestone(file_id, milestone, share_chunk_count, division, request_number):
             return membership.FileReport(
@@ -210,7 +213,7 @@ def reports_from_pb(messages: Sequence[membership.FileReport]) -> list[Report]:
 def report_from_pb(message: membership.FileReport) -> Report | None:
     """A report from a message; None if its milestone is not known."""
     if message.milestone == membership.FILE_MILESTONE_DECLINED:
-        return Declined(message.file_id, message.reason, message.division)
+        return Declined(message.file_id, message.reason, message.division, message.still_holds)
     milestone = _MILESTONES_BACK.get(message.milestone)
     return milestone and ReportMilestone(
         message.file_id, milestone, message.share_chunk_count, message.division, message.request_number

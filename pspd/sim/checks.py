@@ -12,6 +12,7 @@ from pspd.core.effects import (
     ClientReach,
     Contribute,
     Deliver,
+    FileDeclined,
     FileDivided,
     FileSeeded,
     Milestone,
@@ -56,7 +57,7 @@ class Checks(Observer):
         seedings: every file that anyone seeds, by id; to be told before it starts.
         pushed: somebody sends what nobody asked for: then it is looked at each step what enters the cache.
         honest: no holder forges what it sends, and no store is altered.
-        calm: no client was ever lost or passed over, so every share stayed where it was given first.
+        calm: no client was ever lost, passed over, or declined a file: every share stayed where it was given first.
     """
 
     def __init__(self, world: World) -> None:
@@ -83,7 +84,7 @@ class Checks(Observer):
                 self._check_delivery(effect)
             case FileDivided():
                 self._check_division(effect)
-            case SharePassedOn():
+            case SharePassedOn() | FileDeclined():
                 self.calm = False
             case ClientReach() | ClientLost():
                 self.calm = False

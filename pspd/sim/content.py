@@ -163,6 +163,9 @@ class BlankStore:
         """See ``Storage.discard``."""
         self._books.pop(file_id, None)
 
+    def require_usable(self) -> None:
+        """See ``Storage.require_usable``."""
+
     def close(self) -> None:
         """There is nothing to let go of."""
 

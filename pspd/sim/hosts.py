@@ -72,7 +72,6 @@ class Client:
         takes_deliveries: whether it reads what is delivered.
         stopped_until: its process stands still until then; its kernel takes what comes.
         full_until: its disk has no room until then.
-        ended_by_disk: its process ended for want of room, and nobody has started it since.
     """
 
     def __init__(self, name: str, access: Access, store: Storage, random: Random, *, source: bool = False) -> None:
@@ -94,7 +93,6 @@ class Client:
         self.takes_deliveries = True
         self.stopped_until = 0
         self.full_until = 0
-        self.ended_by_disk = False
         self.link = Link()
         self.original: tuple[Manifest, bytes] | None = None
         self.forge: Forge | None = None

@@ -242,7 +242,7 @@ class Scenario:
         client.stopped_until = max(client.stopped_until, self.world.now + duration_ns)
 
     def _fill_disk(self, client: Client, duration_ns: int) -> None:
-        """A client has no room; if it writes, it ends, and it is started again when there is room."""
+        """A client has no room: what it cannot store it declines, and tries again later."""
         if isinstance(client.store, MemoryStore):
             client.store.full = True
             client.full_until = max(client.full_until, self.world.now + duration_ns)
@@ -253,8 +253,6 @@ class Scenario:
             return
         if isinstance(client.store, MemoryStore):
             client.store.full = False
-        if client.ended_by_disk:
-            self._restart(client)
 
     def _alter(self, client: Client, duration_ns: int) -> None:
         """Somebody changes bytes of a file that a client has not finished."""

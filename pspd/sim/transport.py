@@ -161,9 +161,8 @@ class Transport:
             data = memoryview(payload) if self._world.content.copied else self._world.content.read(b"", 0, frame.length)
             try:
                 written = client.store.write(frame.file_id, frame.start, frame.stop, memoryview(data))
-            except StorageError:
-                self._world.crash(client)
-                client.ended_by_disk = True
+            except StorageError as error:
+                self._world.stop_taking(client, frame.file_id, str(error))
                 return
             client.machine.delivery_stored(frame, written, self._world.now)
         self._world.touch(client)

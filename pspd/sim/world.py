@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from random import Random
 
+from pspd.core.download import Stage
 from pspd.core.effects import (
     Assign,
     ClientEffect,
@@ -143,7 +144,6 @@ class World:
     def start(self, client: Client) -> None:
         """The client's process starts, and tries to join."""
         client.alive = True
-        client.ended_by_disk = False
         self._join(client, client.life)
         self.touch(client)
 
@@ -285,7 +285,8 @@ class World:
             held = client.store.begin(manifest)
         except StorageError as error:
             client.refused[manifest.file_id] = assigned
-            self.later(client, self._decline, client, client.life, manifest.file_id, str(error), division)
+            client.machine.file_dropped(manifest.file_id)
+            self.later(client, self._decline, client, client.life, manifest.file_id, str(error), division, False)
             self.at_client(client, self.now + REFUSED_NS, self._take_after_all, client, client.life, manifest.file_id)
         else:
             client.machine.file_assigned(manifest, assigned.shares, assigned.exchange_started, held, self.now, division)
@@ -294,6 +295,16 @@ class World:
     def _take_after_all(self, client: Client, life: int, file_id: FileId) -> None:
         if client.life == life and file_id in client.refused:
             self._take(client, replace(client.refused[file_id], shares=()))
+
+    def stop_taking(self, client: Client, file_id: FileId, reason: str) -> None:
+        """The client declines what it cannot store or finish, sends what it holds, and tries again later."""
+        download = client.machine.downloads[file_id]
+        has_started = download.stage in (Stage.EXCHANGE, Stage.FINISHING)
+        client.refused[file_id] = Assign(client.session, download.manifest, (), has_started, download.division)
+        client.machine.file_declined(file_id, self.now)
+        self.later(client, self._decline, client, client.life, file_id, reason, download.division, True)
+        self.at_client(client, self.now + REFUSED_NS, self._take_after_all, client, client.life, file_id)
+        self.touch(client)
 
     def suspect(self, client: Client, file_id: FileId) -> None:
         """What a client stores may be wrong: it verifies that between two sessions, as the daemon does."""
@@ -426,16 +437,19 @@ class World:
         except IntegrityError:
             self.suspect(client, file_id)
         except PspError as error:
-            division = client.machine.downloads[file_id].division
-            self.later(client, self._decline, client, client.life, file_id, str(error), division)
+            self.stop_taking(client, file_id, str(error))
         else:
             client.machine.file_finished(file_id)
             self.touch(client)
 
-    def _decline(self, client: Client, life: int, file_id: FileId, reason: str, division: int) -> None:
+    def _decline(
+        self, client: Client, life: int, file_id: FileId, reason: str, division: int, still_holds: bool
+    ) -> None:
         if client.life == life and self.server is not None:
             with suppress(PspError):
-                self.server.catalogue.file_declined(client.session, file_id, reason, self.now, division=division)
+                self.server.catalogue.file_declined(
+                    client.session, file_id, reason, self.now, division=division, still_holds=still_holds
+                )
 
     # -- for all who act in the world
 

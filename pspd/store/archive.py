@@ -20,7 +20,8 @@ from pathlib import Path
 
 from pspd.core.manifest import STORE_FOLDER
 from pspd.errors import BadArgument
-from pspd.store.messages import changed, failed
+from pspd.store.failures import failed
+from pspd.store.messages import changed
 from pspd.store.open_files import OpenFiles
 
 ENTRIES_MAX = 1_000_000

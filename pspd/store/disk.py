@@ -14,6 +14,7 @@ whole. A finished file gets its name, then its mark, and only then does the part
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable
@@ -23,7 +24,8 @@ from typing import NamedTuple
 from pspd.core.manifest import CHUNK_BYTES, STORE_FOLDER, Digest, FileId, Manifest
 from pspd.core.ranges import RangeSet
 from pspd.core.storage import FileSlice, Held, Written
-from pspd.errors import IntegrityError, StorageError
+from pspd.errors import IntegrityError, StorageError, StoreFailed
+from pspd.store.failures import failed
 from pspd.store.folder import (
     PRIVATE_FOLDER_MODE,
     boot_id,
@@ -36,7 +38,7 @@ from pspd.store.folder import (
     publish_file,
 )
 from pspd.store.folders import Folders
-from pspd.store.messages import failed, no_room, not_begun, not_verified, over_quota
+from pspd.store.messages import no_room, not_begun, not_verified, over_quota
 from pspd.store.open_files import OpenFiles
 from pspd.store.records import ON_DISK, UNVERIFIED, Mark, Records
 from pspd.store.stored_files import Place, StoredFile, StoredFiles
@@ -100,6 +102,7 @@ class DiskStore:
         make_private(self._work)  # it may be of a version that left this to the umask
         self._lock_fd = lock_folder(folder, self._work / "lock")
         try:
+            self._work_state = os.stat(self._work)
             self.instance_id = instance_of(self._work / "instance")
             self._boot = boot_id()
             self._stored = StoredFiles(
@@ -282,8 +285,8 @@ class DiskStore:
                     found.changed.append(file_id)
             except FileNotFoundError:
                 found.removed[file_id] = self._folders.visible(file.intake.manifest)
-            except OSError as error:  # that it cannot be looked at says nothing about it
-                _LOG.warning("cannot look at %s: %s", file.saved.path, error.strerror)
+            except Exception as error:  # that it cannot be looked at says nothing about it
+                _LOG.warning("cannot look at %s: %s", file.saved.path, error)
         return found
 
     def unpacking_of(self, file_id: FileId) -> Callable[[], None] | None:
@@ -308,6 +311,22 @@ class DiskStore:
             self._open_files.close(file.saved.path)
         self._stored.remove_work(file_id)
         self._records.remove(file_id, "tar", "done", "manifest")
+
+    def require_usable(self) -> None:
+        """See ``Storage.require_usable``: the folder is still in its place, and this process may use it.
+
+        Raises:
+            StoreFailed: it is not so.
+        """
+        try:
+            is_in_place = os.path.samestat(os.stat(self._work), self._work_state)
+            may_use = os.access(self._work, os.R_OK | os.W_OK | os.X_OK)
+        except OSError as error:
+            raise StoreFailed(str(failed("use", self._work, error))) from None
+        if not is_in_place:
+            raise StoreFailed(f"{self._work} is another folder than at the start: start the client anew")
+        if not may_use:
+            raise StoreFailed(str(failed("use", self._work, OSError(errno.EACCES, ""))))
 
     def close(self) -> None:
         """Closes all files and gives the folder free; idempotent. Writes nothing: a crash loses no more."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pspd.errors import WrongState
-from pspd.store.messages import failed
+from pspd.store.failures import failed
 
 INSTANCE_BYTES = 16
 PRIVATE_FILE_MODE = 0o600

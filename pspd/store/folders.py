@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.errors import StorageError
+from pspd.store.failures import failed
 from pspd.store.folder import plain_state
-from pspd.store.messages import failed
 from pspd.store.records import Records
 from pspd.store.unpacking import is_folder_of, is_plain_folder, is_touched, remove_tree, unpack
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pspd.core.ranges import Range, RangeSet
 from pspd.errors import StorageError
+from pspd.store.failures import failed
 from pspd.store.folder import replace_file
-from pspd.store.messages import failed
 from pspd.store.open_files import OpenFiles
 
 _SPAN = struct.Struct(">II")

@@ -111,6 +111,9 @@ class MemoryStore:
         """See ``Storage.discard``."""
         self._files.pop(file_id, None)
 
+    def require_usable(self) -> None:
+        """See ``Storage.require_usable``. Memory is."""
+
     def close(self) -> None:
         """There is nothing to let go of."""
 

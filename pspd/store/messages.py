@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.ranges import RangeSet
 from pspd.errors import InternalError, StorageError
-
-_ADVICE = {
-    errno.ENOSPC: "free some space there",
-    errno.EDQUOT: "free some space there, or raise the quota",
-    errno.EFBIG: "use a folder whose file system takes files of this size",
-    errno.EROFS: "use a folder that can be written to",
-    errno.EACCES: "grant this user access, or use another folder",
-    errno.EPERM: "grant this user access, or use another folder",
-    errno.EMFILE: "raise the limit on open files (ulimit -n)",
-    errno.EIO: "check the disk",
-    errno.EEXIST: "move away what is there",
-    errno.ENOENT: "put it back, or give another path",
-    errno.ENOTDIR: "use a folder",
-    errno.EISDIR: "give a file",
-}
-
-
-def failed(action: str, path: Path, error: OSError) -> StorageError:
-    """An operating system's error as a line for a person: what cannot be done, to what, why, what to do."""
-    why = os.strerror(error.errno) if error.errno else str(error)
-    advice = _ADVICE.get(error.errno or 0, "check the folder and its disk")
-    return StorageError(f"cannot {action} {path}: {why}: {advice}")
 
 
 def changed(path: Path) -> StorageError:

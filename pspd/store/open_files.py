@@ -7,8 +7,8 @@ import stat
 from collections import OrderedDict
 from pathlib import Path
 
+from pspd.store.failures import failed
 from pspd.store.folder import open_private
-from pspd.store.messages import failed
 
 OPEN_FILES_MAX = 128
 """Descriptors a store keeps open at most, if nothing else is said: for 64 files that are written."""

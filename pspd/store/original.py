@@ -14,7 +14,8 @@ from pspd.core.storage import FileSlice, Held, Written
 from pspd.errors import BadArgument, InternalError
 from pspd.store.ahead import FileState, ReadAhead
 from pspd.store.archive import FolderArchive
-from pspd.store.messages import changed, failed, not_begun
+from pspd.store.failures import failed
+from pspd.store.messages import changed, not_begun
 
 Progress = Callable[[int], None]
 """Is told how many bytes are read so far."""
@@ -252,6 +253,9 @@ class OriginalStore:
         read = Manifest.build(manifest.name, manifest.size_bytes, self._original.read_at, self._digest)
         if read.block_digests != manifest.block_digests:
             raise changed(self._path)
+
+    def require_usable(self) -> None:
+        """See ``Storage.require_usable``. A source has nothing but its one file."""
 
     def close(self) -> None:
         """Closes what is open; idempotent."""

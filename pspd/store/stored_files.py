@@ -16,11 +16,12 @@ from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import Held
 from pspd.errors import StorageError
 from pspd.store.archive import FolderArchive
+from pspd.store.failures import failed
 from pspd.store.folder import is_same_file, plain_state, remove_file
 from pspd.store.folders import Folders
 from pspd.store.intake import Intake
 from pspd.store.journal import Journal
-from pspd.store.messages import failed, name_conflict
+from pspd.store.messages import name_conflict
 from pspd.store.open_files import FileBytes, OpenFiles
 from pspd.store.records import ON_DISK, UNVERIFIED, Mark, Records
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from pspd.core.manifest import Digest, Manifest
 from pspd.errors import PspError, StorageError
 from pspd.store.archive import FILE, FOLDER, LINK, Entry, Flaw, FolderArchive, entries_of
+from pspd.store.failures import failed
 from pspd.store.folder import make_folder, open_private
-from pspd.store.messages import failed
 
 _COPIED_BYTES = 1024 * 1024
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

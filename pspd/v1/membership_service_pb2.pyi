@@ -139,20 +139,22 @@ class RenewLeaseResponse(_message.Message):
     def __init__(self, lease_ms: _Optional[int] = ...) -> None: ...
 
 class FileReport(_message.Message):
-    __slots__ = ("file_id", "milestone", "share_chunk_count", "reason", "division", "request_number")
+    __slots__ = ("file_id", "milestone", "share_chunk_count", "reason", "division", "request_number", "still_holds")
     FILE_ID_FIELD_NUMBER: _ClassVar[int]
     MILESTONE_FIELD_NUMBER: _ClassVar[int]
     SHARE_CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     DIVISION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STILL_HOLDS_FIELD_NUMBER: _ClassVar[int]
     file_id: bytes
     milestone: FileMilestone
     share_chunk_count: int
     reason: str
     division: int
     request_number: int
-    def __init__(self, file_id: _Optional[bytes] = ..., milestone: _Optional[_Union[FileMilestone, str]] = ..., share_chunk_count: _Optional[int] = ..., reason: _Optional[str] = ..., division: _Optional[int] = ..., request_number: _Optional[int] = ...) -> None: ...
+    still_holds: bool
+    def __init__(self, file_id: _Optional[bytes] = ..., milestone: _Optional[_Union[FileMilestone, str]] = ..., share_chunk_count: _Optional[int] = ..., reason: _Optional[str] = ..., division: _Optional[int] = ..., request_number: _Optional[int] = ..., still_holds: _Optional[bool] = ...) -> None: ...
 
 class ReportFilesRequest(_message.Message):
     __slots__ = ("session_id", "reports")

@@ -328,6 +328,31 @@ class TestHolding:
         assert self.asked(client, manifest, Asked(0, 10, OWNERS)) == []
         assert self.asked(client, manifest, Asked(0, 4, OWNERS), number=7) == [(2, 4)]
 
+    def test_a_declined_file_is_sent_but_not_requested_or_stored(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, exchange=True, held=((0, 4),))
+        client.deliver(manifest, 4, 5, number=3)
+        client.heard()
+        client.machine.file_declined(manifest.file_id, client.now)
+        (request,) = client.requests()
+        assert (request.ranges, request.acknowledged) == ((), 3)
+        assert not client.machine.delivery_started(client.frame(manifest, 5, 6), "server")
+        client.machine.exchange_started(manifest.file_id, client.now)
+        client.pass_time(60 * SECOND_NS)
+        assert not client.requests()
+        assert self.asked(client, manifest, Asked(0, 5, EVERY_HOLDER)) == [(0, 5)]
+
+    def test_a_declined_file_that_is_taken_again_starts_from_the_store(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, exchange=True)
+        client.machine.file_declined(manifest.file_id, client.now)
+        client.heard()
+        client.assign(manifest, exchange=True, held=((0, 7),))
+        (request,) = client.requests()
+        assert RangeSet(request.ranges) == RangeSet([(7, 10)])
+
     def test_a_broadcast_that_comes_twice_is_answered_once(self) -> None:
         client = Client()
         manifest = manifest_of(4)

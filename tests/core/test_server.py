@@ -25,7 +25,7 @@ from pspd.core.effects import (
 )
 from pspd.core.file_record import Phase
 from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
-from pspd.core.ranges import Range
+from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import LEASE_NS, REACH_NS, SILENT_AT_A_TIME, ServerMachine
 from pspd.core.wire import (
     Hello,
@@ -357,6 +357,30 @@ class TestDeclining:
         (told,) = bench.effects(Assign)
         assert (told.session, told.shares) == (a.session, (Range(0, 4),))
         assert (file.declined, file.phase) == ({}, Phase.SEEDING)
+
+    def test_one_that_still_holds_its_part_can_be_asked_for_it(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        b = bench.join("b")
+        file = bench.exchange("f", 4)
+        share = file.shares_of("b")[0]
+        catalogue_of = bench.server.catalogue
+        catalogue_of.file_declined(b.session, file.file_id, "no room", bench.now, still_holds=True)
+        assert (list(file.missing()), catalogue_of.takers_of(file)) == ([], ["a"])
+        catalogue_of.file_declined(b.session, file.file_id, "no room", bench.now)
+        assert [span for span, _ in file.missing()] == [share]
+
+    def test_what_was_on_its_way_fills_no_window(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        b = bench.join("b")
+        file = bench.exchange("f", 4)
+        interest = b.interest_in(file)
+        interest.window_chunks = 1
+        interest.want(RangeSet([(0, 2)]))
+        interest.depart(1, Range(0, 1))
+        bench.server.catalogue.file_declined(b.session, file.file_id, "no room", bench.now, still_holds=True)
+        assert (interest.window_left_chunks, list(interest.open)) == (1, [])
 
     def test_one_that_comes_back_is_asked_anew(self) -> None:
         bench = Bench()

@@ -118,7 +118,10 @@ class TestParameters:
 class TestReports:
     @pytest.mark.parametrize(
         "report",
-        [*(ReportMilestone(bytes(32), milestone, 7, 3, 12) for milestone in Milestone), Declined(bytes(32), "no", 3)],
+        [
+            *(ReportMilestone(bytes(32), milestone, 7, 3, 12) for milestone in Milestone),
+            Declined(bytes(32), "no", 3, still_holds=True),
+        ],
     )
     def test_come_back_as_they_were(self, report: Report) -> None:
         back = translate.report_from_pb(translate.report_to_pb(report))

@@ -1,0 +1,195 @@
+"""One file's trouble is that file's: it is declined, and everything else goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pspd.core.download import Stage
+from pspd.core.wire import Frame, Kind
+from pspd.daemon import keeper as keeper_module
+from pspd.errors import StoreFailed
+from pspd.rpc.translate import Declined
+from tests.daemon.test_keeper import SESSION, Kept, kept_in
+from tests.store.stores import Sample, error_of
+from tests.support.loops import on_loop, until
+
+FILE, OTHER = Sample(7 * 1024, name="a.bin"), Sample(5 * 1024, name="b.bin")
+
+
+class Piece:
+    """A link that brings one delivery, to the client's plane."""
+
+    closed = False
+    peer = ("127.0.0.1", 9)
+
+    def close(self, error: object = None) -> None:
+        self.closed = True
+
+
+def deliver(kept: Kept, sample: Sample, start: int = 0, stop: int | None = None) -> bool:
+    """Brings chunks as a link does; returns whether the client took them."""
+    stop = sample.manifest.chunk_count if stop is None else stop
+    data = sample.chunks(start, stop)
+    frame = Frame(Kind.DELIVERY, SESSION, sample.file_id, start, stop, len(data), 1)
+    link: Any = Piece()
+    targets = kept.keeper.plane.frame_started(link, frame)
+    if targets is None:
+        return False
+    targets[0][:] = data
+    kept.keeper.plane.frame_received(link, frame)
+    return True
+
+
+def declined(kept: Kept) -> list[Declined]:
+    return [report for report in kept.said.all if isinstance(report, Declined)]
+
+
+def raises(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "REFUSED_SECONDS_MIN", 0.01)
+
+
+@pytest.mark.parametrize("number", [errno.EFBIG, errno.EDQUOT, errno.ENOSPC, errno.EINVAL, errno.ELOOP])
+@on_loop
+async def test_a_file_that_cannot_be_written_is_declined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    async with kept_in(tmp_path / "amy") as kept:
+        kept.keeper.take(FILE.manifest, (), started=True, division=7)
+        deliver(kept, FILE, 0, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", error_of(number))
+            assert deliver(kept, FILE, 2, 3)
+            assert not deliver(kept, FILE, 3, 4), "it takes no more"
+        (report,) = declined(kept)
+        assert os.strerror(number) in report.reason
+        assert (report.division, report.still_holds) == (7, True)
+        kept.take(OTHER)
+        assert kept.is_complete(OTHER)
+        work = asyncio.ensure_future(kept.keeper.take_refused())
+        await until("it is tried again", lambda: kept.keeper.machine.downloads[FILE.file_id].stage is Stage.EXCHANGE)
+        work.cancel()
+        deliver(kept, FILE)
+        assert kept.is_complete(FILE)
+
+
+@on_loop
+async def test_a_journal_that_cannot_be_written_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with kept_in(tmp_path / "amy") as kept:
+        kept.keeper.take(FILE.manifest, (), started=True, division=7)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", error_of(errno.ENOSPC))
+            deliver(kept, FILE)
+        assert len(declined(kept)) == 1
+        work = asyncio.ensure_future(kept.keeper.take_refused())
+        await until("what was saved is enough", lambda: kept.is_complete(FILE))
+        work.cancel()
+
+
+@pytest.mark.parametrize("operation", ["begin", "write", "finish", "unpacking_of"])
+@on_loop
+async def test_any_error_at_a_file_declines_that_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "pspd")
+    async with kept_in(tmp_path / "amy") as kept:
+        with monkeypatch.context() as patch:
+            patch.setattr(kept.store, operation, raises(RecursionError("too deep")))
+            kept.keeper.take(FILE.manifest, (), started=True, division=7)
+            deliver(kept, FILE)
+        (report,) = declined(kept)
+        assert report.reason == "RecursionError: too deep: this is a bug; PSPD_LOG=DEBUG shows where"
+        assert not report.still_holds
+        (line,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert report.reason in line.message
+        assert line.exc_info is None
+        assert any(record.exc_info for record in caplog.records if record.levelno == logging.DEBUG)
+        kept.take(OTHER)
+        assert kept.is_complete(OTHER)
+
+
+@on_loop
+async def test_a_name_that_cannot_be_encoded_declines_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = Sample(1024, name="日本.bin")
+    async with kept_in(tmp_path / "amy") as kept:
+        error = UnicodeEncodeError("latin-1", "日本.bin", 0, 2, "ordinal not in range(256)")
+        with monkeypatch.context() as patch:
+            patch.setattr(os.path, "lexists", raises(error))
+            kept.keeper.take(named.manifest, (), started=True, division=7)
+        assert "UnicodeEncodeError" in declined(kept)[0].reason
+
+
+@on_loop
+async def test_an_error_while_chunks_are_sent_suspects_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kept_in(tmp_path / "amy") as kept:
+        kept.take(FILE)
+        monkeypatch.setattr(kept.store, "payload", raises(ValueError("odd")))
+        kept.keeper.plane._contribute(Frame(Kind.CONTRIBUTION, SESSION, FILE.file_id, 0, 1, 1024, 1))
+        assert kept.keeper.suspicion.is_set()
+
+
+@on_loop
+async def test_a_file_that_cannot_be_verified_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with kept_in(tmp_path / "amy") as kept:
+        kept.take(FILE)
+        kept.take(OTHER)
+        monkeypatch.setattr(os, "pread", error_of(errno.EIO))
+        kept.keeper.suspect(FILE.file_id)
+        with pytest.raises(Exception, match="Input/output error"):
+            await kept.keeper.verify_suspects()
+        assert set(kept.store.known()) == {OTHER.file_id}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ESTALE])
+@on_loop
+async def test_an_error_of_the_store_ends_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    async with kept_in(tmp_path / "amy") as kept:
+        kept.keeper.take(FILE.manifest, (), started=True, division=7)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", error_of(number))
+            deliver(kept, FILE)
+        (failure,) = kept.failures
+        assert isinstance(failure, StoreFailed)
+        assert os.strerror(number) in str(failure)
+        kept.failures.clear()
+
+
+@on_loop
+async def test_a_folder_that_is_gone_ends_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "LOOK_SECONDS", 0.01)
+    async with kept_in(tmp_path / "amy") as kept:
+        shutil.rmtree(tmp_path / "amy")
+        work = asyncio.ensure_future(kept.keeper.look_after_finished())
+        await until("it is noticed", lambda: kept.failures)
+        await work
+        assert "cannot use" in str(kept.failures.pop())
+        kept.failures.clear()
+
+
+@on_loop
+async def test_a_folder_that_was_replaced_ends_the_client(tmp_path: Path) -> None:
+    async with kept_in(tmp_path / "amy") as kept:
+        (tmp_path / "amy").rename(tmp_path / "old")
+        (tmp_path / "amy" / ".psp").mkdir(parents=True)
+        with pytest.raises(StoreFailed, match="another folder"):
+            kept.store.require_usable()
