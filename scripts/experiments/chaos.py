@@ -134,7 +134,7 @@ class Round:
             self._launch(name)
 
     def _launch(self, name: str) -> None:
-        """Starts a client. It may end by itself: without a server, or when its disk is full."""
+        """Starts a client. It may end by itself: without a server."""
         client = self._clients[name] = self._network.launch_client(name, host=self._hosts[name])
         client.may_end()
 
@@ -228,7 +228,6 @@ class Round:
 
     def _disk_has_room(self, name: str) -> None:
         (self._network.folder / name / ".ballast").unlink(missing_ok=True)
-        self._is_back(name)  # who has no room ends with an error, and is started again
 
     def _change_bytes(self, name: str) -> None:
         parts = [path for path in (self._network.folder / name / ".psp").glob("*.part") if path.stat().st_size]
@@ -304,11 +303,12 @@ class Round:
             if wrong:
                 raise Failed(f"{source.name} is wrong at {wrong}")
         for log in self._network.folder.glob("*.log"):
-            if "Traceback" in log.read_text(errors="replace"):
-                raise Failed(f"{log.name} has a stack trace")
+            text = log.read_text(errors="replace")
+            if "Traceback" in text or "this is a bug" in text:
+                raise Failed(f"{log.name} tells of a bug")
 
     def _undone(self) -> list[str]:
-        """What is not yet as it must be. Clients that ended meanwhile, as their disk was full, are started again."""
+        """What is not yet as it must be. Clients that ended meanwhile, as there was no server, are started again."""
         self._server_is_back()
         found = []
         for name, client in self._clients.items():
