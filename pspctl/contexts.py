@@ -8,8 +8,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import platformdirs
-
+from pspd.environment import no_home, user_folder
 from pspd.errors import StorageError
 
 FOLDER_VARIABLE = "PSPCTL_CONFIG_DIR"
@@ -28,19 +27,22 @@ class Contexts:
         return None if self.current is None else self.addresses.get(self.current)
 
 
-def contexts_path() -> Path:
-    """Where the contexts are kept."""
-    folder = os.environ.get(FOLDER_VARIABLE) or platformdirs.user_config_dir("psp")
-    return Path(folder) / "contexts.json"
+def contexts_path() -> Path | None:
+    """Where the contexts are kept; None for a user without a home folder."""
+    given = os.environ.get(FOLDER_VARIABLE)
+    folder = Path(given) if given else user_folder("config")
+    return folder and folder / "contexts.json"
 
 
 def load() -> Contexts:
-    """Reads the contexts; there are none when there is no file.
+    """Reads the contexts; there are none when there is no file, and no place for one.
 
     Raises:
         StorageError: the file cannot be read, or holds something else.
     """
     path = contexts_path()
+    if path is None:
+        return Contexts()
     try:
         document = json.loads(path.read_bytes())
         addresses = {str(name): str(address) for name, address in document["contexts"].items()}
@@ -61,6 +63,8 @@ def save(contexts: Contexts) -> None:
         StorageError: the folder does not let itself be written.
     """
     path = contexts_path()
+    if path is None:
+        raise no_home("config", FOLDER_VARIABLE)
     text = json.dumps({"current": contexts.current, "contexts": contexts.addresses}, indent=2) + "\n"
     try:
         path.parent.mkdir(0o700, parents=True, exist_ok=True)

@@ -13,13 +13,22 @@ from typing import Any, NoReturn
 import click
 
 from pspctl.options import Group, Settings
+from pspd import streams
+from pspd.environment import environment_error
 from pspd.errors import Exit, PspError
+from pspd.streams import ReaderGone
 
 COMMANDS = (
     *("run", "seed", "status", "files", "clients", "cache", "launch", "stop", "wait", "release", "rm"),
     *("context", "simulate", "version"),
 )
 """The commands in the order in which people meet them; each is a module of this package."""
+SIGNAL_ENDS = {
+    signal.SIGINT: ("interrupted", Exit.INTERRUPTED),
+    signal.SIGTERM: ("terminated", Exit.TERMINATED),
+    signal.SIGHUP: ("hung up", Exit.HUNG_UP),
+}
+"""What a command that a signal ended says, and its exit code."""
 
 
 class Root(Group):
@@ -38,7 +47,7 @@ class Root(Group):
         except (Exception, click.exceptions.Abort) as error:
             if settings.debug:
                 traceback.print_exc()
-            code = report(error, terminated=settings.terminated)
+            code = report(error, settings.ended_by)
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -62,9 +71,16 @@ class Root(Group):
         return command
 
 
-def report(error: BaseException, *, terminated: bool = False) -> Exit:
-    """Tells of an error in one line on stderr; returns the exit code that goes with it."""
+def report(error: BaseException, ended_by: signal.Signals | None = None) -> Exit:
+    """Tells of an error in one line on stderr; returns the exit code that goes with it.
+
+    Args:
+        error: what ended the command.
+        ended_by: the signal that did, if it was another than SIGINT.
+    """
     match error:
+        case ReaderGone():
+            return Exit.READER_GONE
         case click.exceptions.NoArgsIsHelpError():
             error.show()
             return Exit.USAGE
@@ -74,12 +90,14 @@ def report(error: BaseException, *, terminated: bool = False) -> Exit:
         case click.ClickException():
             text, code = error.format_message(), Exit.USAGE
         case click.exceptions.Abort():
-            how, code = ("terminated", Exit.TERMINATED) if terminated else ("interrupted", Exit.INTERRUPTED)
+            how, code = SIGNAL_ENDS[ended_by or signal.SIGINT]
             text = "; ".join([how, *map(str, error.args)])
         case PspError():
             text, code = str(error), error.exit_code
         case UnicodeEncodeError():  # gRPC carries nothing else
             text, code = f"{error.object!r} is not valid Unicode: no name in the network is so", Exit.USAGE
+        case _ if known := environment_error(error):
+            text, code = str(known), known.exit_code
         case _:
             text = f"{type(error).__name__}: {error}: this is a bug; --debug shows where"
             code = Exit.FAILED
@@ -108,18 +126,21 @@ def cli() -> None:
 def main() -> NoReturn:
     """The entry point of ``pspctl``.
 
-    SIGTERM takes the way of Ctrl-C, so that whatever was begun is cleaned up; only its code is another.
+    SIGTERM and SIGHUP take the way of Ctrl-C, so that whatever was begun is cleaned up; only the code differs.
     """
+    streams.prepare()
     settings = Settings()
     logging.getLogger("pspd").addHandler(logging.NullHandler())  # what a daemon logs, a command says in its own words
 
-    def terminate(_: int, frame: FrameType | None) -> None:
-        settings.terminated = True
+    def end(number: int, frame: FrameType | None) -> None:
+        settings.ended_by = signal.Signals(number)
         interrupt = signal.getsignal(signal.SIGINT)
         # A shell without job control has its background commands ignore SIGINT.
         (interrupt if callable(interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
 
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, end)
     cli.main(prog_name="pspctl", obj=settings)
 
 

@@ -7,6 +7,7 @@ the same options, each writes what it was given into the one `Settings`, and the
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +22,13 @@ SERVER_VARIABLE = "PSPCTL_SERVER"
 
 @dataclass(slots=True)
 class Settings:
-    """What the shared options say, and whether SIGTERM has come."""
+    """What the shared options say, and which signal asked the command to end, besides SIGINT."""
 
     server_option: str | None = None
     output: str = "table"
     quiet: bool = False
     debug: bool = False
-    terminated: bool = False
+    ended_by: signal.Signals | None = None
 
     @property
     def server(self) -> str:

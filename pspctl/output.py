@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import click
 from rich.console import Console, RenderableType
 
 from pspctl.options import Settings
-from pspd.errors import StorageError
+from pspd import streams
 
 # Off a terminal nothing is folded: a line stays one line for whoever reads it.
 PIPE_WIDTH = 1_000
@@ -34,7 +31,7 @@ class JsonPrinter:
 
     def show(self, document: Document, render: Callable[[Document], RenderableType]) -> None:
         """Prints the document itself."""
-        print_answer(json.dumps(document, ensure_ascii=False))
+        print_answer(json_text(document))
 
 
 class TablePrinter:
@@ -43,9 +40,14 @@ class TablePrinter:
     def show(self, document: Document, render: Callable[[Document], RenderableType]) -> None:
         """Prints the document as people read it."""
         canvas = console()
-        with _answering(), canvas.capture() as drawn:
+        with canvas.capture() as drawn:
             canvas.print(render(document), crop=False)  # the terminal folds what is too wide; nothing is lost
         print_answer("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """A document as one line of JSON, with escapes only where stdout could not take the characters themselves."""
+    return json.dumps(document, ensure_ascii=not streams.writes_unicode())
 
 
 def print_answer(text: str) -> None:
@@ -53,23 +55,9 @@ def print_answer(text: str) -> None:
 
     Raises:
         StorageError: stdout does not take them.
+        ReaderGone: nobody reads them.
     """
-    with _answering():
-        click.echo(text)
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Makes an error of our own of one that stdout gives."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EPIPE:
-            raise  # a reader that has seen enough
-        # What is buffered still would only fail again at the end.
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        raise StorageError(f"cannot write the answer: {error.strerror}") from error
+    click.echo(text)
 
 
 def note(settings: Settings, text: str) -> None:

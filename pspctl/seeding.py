@@ -14,6 +14,7 @@ from pspctl.progress import Progress, SeedStep
 from pspctl.units import count_text, size_text
 from pspctl.views import file_view
 from pspd.core.terms import ONE_COPY, Terms
+from pspd.environment import require_descriptors
 from pspd.errors import TimedOut
 from pspd.net.loop import loop_factory
 from pspd.store.ahead import ReadAhead
@@ -79,9 +80,11 @@ def seed_file(
 
     Raises:
         TimedOut: with what was being waited for.
+        LimitReached: the limit on open files is too low.
         PspError: as the source raises it.
         PartlySeeded: it was interrupted while the shares were being given out.
     """
+    require_descriptors()
     steps = _Steps(Absence(server, deadline, progress), progress)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         try:

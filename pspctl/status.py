@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 
 import click
@@ -14,12 +13,13 @@ from pspctl.api import ServerApi
 from pspctl.deadline import NEVER
 from pspctl.follow import pictures
 from pspctl.options import Command, Settings, file_name
-from pspctl.output import console, print_answer, printer
+from pspctl.output import console, json_text, print_answer, printer
 from pspctl.progress import Progress, Silence, shown_progress
 from pspctl.screen import Screen
 from pspctl.tables import declined_text, file_state_text, file_table, missing_texts, progress_text, status_table
 from pspctl.units import count_text
 from pspctl.views import StatusView, status_view
+from pspd import streams
 from pspd.errors import Exit
 from pspd.text import plain_text
 
@@ -49,7 +49,7 @@ def command(settings: Settings, file: str | None, watch: bool) -> None:
             _watch(settings, api, file or "")
         except KeyboardInterrupt as interrupt:
             # Ctrl-C is how one ends watching.
-            if settings.terminated:
+            if settings.ended_by:
                 raise
             raise click.exceptions.Exit(Exit.INTERRUPTED) from interrupt
 
@@ -63,7 +63,7 @@ def _watch(settings: Settings, api: ServerApi, file: str) -> None:
         views = _views(api, file, progress)
         if settings.output == "json":
             for view in _changes(views):
-                print_answer(json.dumps(view, ensure_ascii=False))
+                print_answer(json_text(view))
         else:
             _watch_lines(views)
 
@@ -73,6 +73,7 @@ def _views(api: ServerApi, file: str, progress: Progress) -> Iterator[StatusView
     absence = Absence(api.address, NEVER, progress)
     for status in pictures(api, file, on_loss=lambda error: absence.bear(api, error)):
         absence.end()
+        streams.require_reader()
         yield status_view(status)
 
 

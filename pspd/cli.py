@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-import platformdirs
 
-from pspd import __version__
+from pspd import __version__, streams
 from pspd.arguments import Count, Folder, Seconds
 from pspd.config import DEFAULT_LISTEN, parse_address, parse_size
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters, default_cache_chunks
 from pspd.core.server import REACH_NS
-from pspd.errors import BadArgument, PspError
+from pspd.environment import environment_error, no_home, user_folder
+from pspd.errors import BadArgument, Exit, PspError
+from pspd.streams import ReaderGone
 from pspd.text import plain_text
 
 AGENT_LISTEN = "127.0.0.1:7080"
@@ -59,9 +60,12 @@ class Root(click.Group):
         """Runs the daemon that was chosen."""
         try:
             return super().invoke(ctx)
-        except PspError as error:
-            print(plain_text(f"pspd {ctx.invoked_subcommand}: error: {error}"), file=sys.stderr)
-            ctx.exit(error.exit_code)
+        except Exception as error:
+            known = error if isinstance(error, PspError) else environment_error(error)
+            if known is None:
+                raise
+            print(plain_text(f"pspd {ctx.invoked_subcommand}: error: {known}"), file=sys.stderr)
+            ctx.exit(known.exit_code)
 
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
@@ -138,7 +142,9 @@ def server(
     parameters, cache_chunks = _parameters(profile, order, cache)
     parse_address(listen)
     spoiled = Faults.parse(faults) if faults else None
-    folder = state_dir or Path(platformdirs.user_state_dir("psp"))
+    folder = state_dir or user_folder("state")
+    if folder is None:
+        raise no_home("state", "--state-dir")
     _run(
         "server",
         lambda stopping: run_server(stopping, listen, data_port, folder, parameters, cache_chunks, spoiled, reach),
@@ -252,6 +258,7 @@ def _report_usage(error: click.ClickException) -> int:
 
 def main() -> int:
     """The entry point; every error is one line, and its cause the exit code."""
+    streams.prepare()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines on stderr are none of ours
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # launching clients must not wake its fork handlers
     try:
@@ -259,4 +266,9 @@ def main() -> int:
     except click.ClickException as error:
         return _report_usage(error)
     except click.Abort:
-        return 130
+        return Exit.INTERRUPTED
+    except ReaderGone:
+        return Exit.READER_GONE
+    except PspError as error:  # of stdout, while click writes a help
+        print(f"pspd: error: {error}", file=sys.stderr)
+        return error.exit_code

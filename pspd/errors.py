@@ -23,7 +23,9 @@ class Exit(IntEnum):
     TIMED_OUT = 6
     INTEGRITY = 7
     LIMIT = 8
+    HUNG_UP = 129
     INTERRUPTED = 130
+    READER_GONE = 141
     TERMINATED = 143
 
 

@@ -75,6 +75,8 @@ class TestTables:
             "TIMED_OUT": 6,
             "INTEGRITY": 7,
             "LIMIT": 8,
+            "HUNG_UP": 129,
             "INTERRUPTED": 130,
+            "READER_GONE": 141,
             "TERMINATED": 143,
         }

@@ -47,7 +47,9 @@ async def run_agent(stopping: asyncio.Event, listen: str) -> None:
         client_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentServicer(launcher), server)
 
     server, address = await serve(listen, ["pspd.v1.AgentService"], register)
-    say_ready(role="agent", listen=address)
-    await stopping.wait()
-    await server.stop(STOP_GRACE_SECONDS)
-    await launcher.stop()
+    try:
+        say_ready(role="agent", listen=address)
+        await stopping.wait()
+    finally:
+        await server.stop(STOP_GRACE_SECONDS)
+        await launcher.stop()

@@ -10,10 +10,9 @@ import secrets
 import socket
 from pathlib import Path
 
-import platformdirs
-
 from pspd.config import DAEMON_COMMAND, parse_address
 from pspd.daemon.process import LEASH
+from pspd.environment import no_home, user_folder
 from pspd.errors import BadArgument, LimitReached, PspError, told_error
 from pspd.rpc.limits import ADDRESS_CHARACTERS_MAX, DIRECTORY_CHARACTERS_MAX
 
@@ -26,8 +25,15 @@ READ_BYTES = 64 * 1024
 
 
 def default_folder() -> Path:
-    """Where launched clients keep their files when nobody says otherwise."""
-    return Path(platformdirs.user_data_dir("psp")) / "clients"
+    """Where launched clients keep their files when nobody says otherwise.
+
+    Raises:
+        StorageError: the user has no home folder.
+    """
+    folder = user_folder("data")
+    if folder is None:
+        raise no_home("data", "--dir")
+    return folder / "clients"
 
 
 class Launcher:
@@ -41,7 +47,7 @@ class Launcher:
 
         Raises:
             BadArgument: the number is out of range, the folder is not absolute, or an argument cannot be used.
-            LimitReached: too many launched processes still run.
+            LimitReached: too many launched processes still run, or the machine starts no more.
             PspError: the process ended before it was ready; with the error that it told, or its last line.
         """
         _validate(count, folder, server)
@@ -50,18 +56,21 @@ class Launcher:
             raise LimitReached(f"{LAUNCHES_MAX} launched processes still run here: stop some clients first")
         name = f"{socket.gethostname()[:40]}-{secrets.token_hex(2)}"
         arguments = ["client", "--server", server, "--dir", folder or str(default_folder())]
-        process = await asyncio.create_subprocess_exec(
-            *DAEMON_COMMAND,
-            *arguments,
-            "--name",
-            name,
-            "--count",
-            str(count),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {LEASH: "1"},
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *DAEMON_COMMAND,
+                *arguments,
+                "--name",
+                name,
+                "--count",
+                str(count),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=os.environ | {LEASH: "1"},
+            )
+        except OSError as error:
+            raise LimitReached(f"cannot start clients: {error.strerror}: end other processes there first") from error
         self._processes.add(process)
         return await self._ready(process)
 

@@ -13,8 +13,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from pspd.daemon.descriptors import raise_limit
-from pspd.errors import BadArgument, Exit, PspError
+from pspd.environment import environment_error, require_descriptors
+from pspd.errors import BadArgument, Exit, InternalError, PspError, StorageError
 from pspd.net.loop import loop_factory
+from pspd.streams import ReaderGone
 from pspd.text import plain_text
 
 LEASH = "PSPD_LEASH"
@@ -35,22 +37,28 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
     """
     try:
         _open_log(os.environ.get("PSPD_LOG", "INFO"))
-    except PspError as error:
-        print(plain_text(f"{name}: error: {error}"), file=sys.stderr)
-        return error.exit_code
-    raise_limit()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE_OBJECTS)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        try:
+        raise_limit()
+        require_descriptors()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GARBAGE_OBJECTS)
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_until_stopped(main))
-        except PspError as error:
-            print(plain_text(f"{name}: error: {error}"), file=sys.stderr)
-            return error.exit_code
-        except asyncio.CancelledError:
-            return Exit.TERMINATED
+    except asyncio.CancelledError:
+        return Exit.TERMINATED
+    except Exception as error:
+        return _report(name, error)
     return Exit.OK
+
+
+def _report(name: str, error: Exception) -> Exit:
+    """Tells in one line why the daemon ends; returns its exit code."""
+    known = error if isinstance(error, PspError) else environment_error(error)
+    if known is None:
+        known = InternalError(f"{type(error).__name__}: {error}: this is a bug; PSPD_LOG=DEBUG shows where")
+    log.debug("the daemon ends", exc_info=error)
+    print(plain_text(f"{name}: error: {known}"), file=sys.stderr)
+    return known.exit_code
 
 
 def _open_log(level: str) -> None:
@@ -82,7 +90,9 @@ async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, Non
         stopping.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue  # started by nohup: it outlives its terminal
         loop.add_signal_handler(number, on_signal, number)
     if os.environ.get(LEASH):
         loop.add_reader(sys.stdin, _pull_leash, loop, stopping)
@@ -97,8 +107,11 @@ def _pull_leash(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> Non
 
 
 def say_ready(**fields: object) -> None:
-    """Writes the one machine-readable line that a daemon has for its standard output."""
-    print(json.dumps({"ready": True, **fields, "pid": os.getpid()}), flush=True)
+    """Writes the one machine-readable line that a daemon has for its standard output; goes on if nobody takes it."""
+    try:
+        print(json.dumps({"ready": True, **fields, "pid": os.getpid()}), flush=True)
+    except (ReaderGone, StorageError) as error:
+        log.warning("nobody reads that this is ready: %s", str(error) or "stdout is closed")
 
 
 async def first_of(*awaitables: Awaitable[Any]) -> None:

@@ -69,18 +69,20 @@ async def run_server(
         if port:
             network.keep(_ledger_of(state_dir, port))
         server, network.address = await serve(listen, SERVICES, lambda server: _register(server, network))
-        if not port:
-            network.keep(_new_ledger(state_dir, parse_address(network.address)[1]))
-        log.info(
-            "control on %s, data on port %d, profile %s",
-            network.address,
-            network.data_port,
-            parameters.profile,
-        )
-        say_ready(role="server", listen=network.address, data_port=network.data_port)
-        await stopping.wait()
-        network.close_ledger()
-        await server.stop(STOP_GRACE_SECONDS)
+        try:
+            if not port:
+                network.keep(_new_ledger(state_dir, parse_address(network.address)[1]))
+            log.info(
+                "control on %s, data on port %d, profile %s",
+                network.address,
+                network.data_port,
+                parameters.profile,
+            )
+            say_ready(role="server", listen=network.address, data_port=network.data_port)
+            await stopping.wait()
+            network.close_ledger()
+        finally:
+            await server.stop(STOP_GRACE_SECONDS)
     finally:
         await network.close()
 

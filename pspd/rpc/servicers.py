@@ -16,6 +16,7 @@ from pspd.core.parameters import Parameters
 from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.core.terms import Terms
+from pspd.environment import environment_error
 from pspd.errors import BadArgument, LimitReached, PspError
 from pspd.rpc import translate
 from pspd.rpc.conventions import REASON_KEY
@@ -85,14 +86,16 @@ async def refuse(context: Context, error: PspError) -> None:
 
 
 def answering(method: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
-    """Lets a method raise ``PspError``."""
+    """Lets a method raise ``PspError``, and makes one of an error of the machine's."""
 
     @functools.wraps(method)
     async def wrapped(self: object, request: object, context: Context) -> R:
         try:
             return await method(self, request, context)
-        except PspError as error:
-            await refuse(context, error)
+        except Exception as error:
+            known = error if isinstance(error, PspError) else environment_error(error)
+            if known is not None:
+                await refuse(context, known)
             raise
 
     return wrapped

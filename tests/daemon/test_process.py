@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -44,13 +45,28 @@ class TestRun:
         out, err = capsys.readouterr()
         assert (out, err) == ("", "pspd test: error: what happened\n")
 
+    def test_a_bug_is_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        async def fail(_stopping: asyncio.Event) -> None:
+            raise KeyError("what")
+
+        assert run("pspd test", fail) is Exit.FAILED
+        told = "pspd test: error: KeyError: 'what': this is a bug; PSPD_LOG=DEBUG shows where\n"
+        assert capsys.readouterr().err == told
+
+    def test_an_error_of_the_machine_is_no_bug(self, capsys: pytest.CaptureFixture[str]) -> None:
+        async def fail(_stopping: asyncio.Event) -> None:
+            raise OSError(errno.EROFS, "Read-only file system", "/srv")
+
+        assert run("pspd test", fail) is Exit.FAILED
+        assert capsys.readouterr().err.startswith("pspd test: error: cannot use /srv: Read-only file system: ")
+
     def test_a_daemon_that_is_cancelled_was_terminated(self) -> None:
         async def cancelled(_stopping: asyncio.Event) -> None:
             raise asyncio.CancelledError
 
         assert run("pspd test", cancelled) is Exit.TERMINATED
 
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     def test_a_signal_stops_it_in_good_order(self, number: signal.Signals) -> None:
         ended: list[str] = []
 

@@ -37,10 +37,15 @@ class Row:
     code: int
 
     @property
+    def words(self) -> list[str]:
+        """The command's words from the program's name on."""
+        words = self.command.split()
+        return words[next(index for index, word in enumerate(words) if word in ("pspd", "pspctl")) :]
+
+    @property
     def program(self) -> str:
         """What stands before the message: ``pspd`` with the daemon's name, but ``pspctl`` alone."""
-        words = [word for word in self.command.split() if "=" not in word]
-        return " ".join(words[:2]) if words[0] == "pspd" else words[0]
+        return " ".join(self.words[:2]) if self.words[0] == "pspd" else self.words[0]
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,5 @@ def test_a_command_ends_as_the_page_says(scene: Scene, row: Row) -> None:
 
 def test_the_table_has_something_of_every_command() -> None:
     programs = {("pspctl", command) for command in COMMANDS} | {("pspd", command) for command in pspd.commands}
-    words = [[word for word in row.command.split() if "=" not in word] for row in rows()]
-    assert programs <= {(program, command) for program, command, *_ in words}
-    assert len(words) == len({row.command for row in rows()}) >= ROW_COUNT_MIN
+    assert programs <= {(program, command) for program, command, *_ in (row.words for row in rows())}
+    assert len(rows()) == len({row.command for row in rows()}) >= ROW_COUNT_MIN

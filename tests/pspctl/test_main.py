@@ -168,8 +168,12 @@ def environment(fake: FakeServer) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("number", "code", "error"),
-    [(signal.SIGINT, 130, b""), (signal.SIGTERM, 143, b"pspctl: error: terminated\n")],
-    ids=["interrupt", "terminate"],
+    [
+        (signal.SIGINT, 130, b""),
+        (signal.SIGTERM, 143, b"pspctl: error: terminated\n"),
+        (signal.SIGHUP, 129, b"pspctl: error: hung up\n"),
+    ],
+    ids=["interrupt", "terminate", "hang-up"],
 )
 def test_a_signal_ends_a_watch_with_its_code(fake: FakeServer, number: signal.Signals, code: int, error: bytes) -> None:
     fake.stream_stays = True
