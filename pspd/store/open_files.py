@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pspd.store.failures import failed
 from pspd.store.folder import open_private
+from pspd.store.sparse import write_sparse
 
 OPEN_FILES_MAX = 128
 """Descriptors a store keeps open at most, if nothing else is said: for 64 files that are written."""
@@ -123,14 +124,11 @@ class FileBytes:
         return state.st_size, state.st_mtime_ns
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        """See ``SavedBytes.write_at``."""
+        """See ``SavedBytes.write_at``. Runs of zeros become holes."""
         fd = self.fd
         altered = self.altered
         try:
-            # The kernel may take less than it is given, at the very least when the disk fills up.
-            while (count := os.pwrite(fd, data, offset)) < len(data):
-                data = data[count:]
-                offset += count
+            write_sparse(fd, offset, data)
         except OSError as error:
             raise failed("write", self.path, error) from None
         finally:

@@ -15,9 +15,10 @@ from pspd.errors import PspError, StorageError
 from pspd.store.archive import FILE, FOLDER, LINK, Entry, Flaw, FolderArchive, entries_of
 from pspd.store.failures import failed
 from pspd.store.folder import make_folder, open_private
+from pspd.store.sparse import write_sparse
 
 _COPIED_BYTES = 1024 * 1024
-_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 # Nothing that somebody may have put there is waited for: the opening of a named pipe might take for ever.
 _FLUSHED_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -75,7 +76,8 @@ def _unpack_file(source: int, offset: int, entry: Entry, path: Path, require_goi
             data = os.pread(source, min(_COPIED_BYTES, end - offset), offset)
             if not data:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
-            offset += os.write(fd, data)
+            write_sparse(fd, entry.size_bytes - (end - offset), memoryview(data))
+            offset += len(data)
         os.fchmod(fd, entry.mode)
     finally:
         os.close(fd)

@@ -325,7 +325,7 @@ class TestUnpacking:
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = packed_of(folder, tmp_path)
-        monkeypatch.setattr(os, "write", error_of(errno.ENOSPC))
+        monkeypatch.setattr(os, "pwrite", error_of(errno.ENOSPC))
         with pytest.raises(StorageError, match="No space left on device: free some space there"):
             unpack(path, tmp_path / "out", going)
         assert not (tmp_path / "out").exists()
