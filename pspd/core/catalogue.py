@@ -198,10 +198,7 @@ class Catalogue:
         if file is None:
             for other in self.files.values():
                 if other.manifest.name == manifest.name:
-                    raise NameTaken(
-                        f"{manifest.name!r} is in the network with other bytes: give another name with --name,"
-                        " or take that one out with `pspctl rm`"
-                    )
+                    raise NameTaken(_name_taken(manifest, other.manifest))
             if len(self.files) >= FILES_MAX:
                 raise LimitReached(f"the network has its most files ({FILES_MAX}) already")
             file = self.files[manifest.file_id] = SharedFile(manifest, source.name, next(self._divisions))
@@ -501,3 +498,12 @@ class Catalogue:
                 self._emit(FileStalled(file.file_id, file.manifest.name, tuple(file.missing())))
             else:
                 self._emit(FileResumed(file.file_id, file.manifest.name))
+
+
+def _name_taken(manifest: Manifest, other: Manifest) -> str:
+    """What to say to a source whose file's name is another file's, or that of the same file with another mode."""
+    if replace(manifest, mode=other.mode, file_id=other.file_id) == replace(other, share_count=0, cut_digests=b""):
+        difference, advice = f"mode {other.mode:03o}, not {manifest.mode:03o}", "change it with chmod"
+    else:
+        difference, advice = "other bytes", "give another name with --name"
+    return f"{manifest.name!r} is in the network with {difference}: {advice}, or take that one out with `pspctl rm`"

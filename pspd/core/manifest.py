@@ -22,6 +22,10 @@ FILE_CHUNKS_MAX = 2**32 - 1
 BLOCK_COUNT_MAX = 2**20
 NAME_BYTES_MAX = 254
 SHARE_COUNT_MAX = 100_000
+USUAL_MODE = 0o644
+"""The permission bits of a file of whose mode its manifest says nothing."""
+MODE_BITS = 0o777
+OWNER_READS = 0o400
 STORE_FOLDER = ".psp"
 """The hidden folder in a client's folder that keeps unfinished work; no file may bear its name."""
 
@@ -79,6 +83,27 @@ def validate_name(name: str) -> str:
     return name
 
 
+def _validate_mode(name: str, mode: int, *, is_folder: bool) -> None:
+    """Refuses what no source says: other bits than permissions, or a file that its owner may not read.
+
+    Raises:
+        BadArgument: the mode is not one that a client may give a file.
+    """
+    if mode & ~MODE_BITS or not mode & OWNER_READS:
+        raise BadArgument(f"mode {mode:#o} of {name!r} is out of range: from 0o400 to 0o777, and its owner may read it")
+    if is_folder and mode != USUAL_MODE:
+        raise BadArgument(f"mode {mode:#o} of {name!r} is out of place: a folder's modes are in its archive")
+
+
+def _version_of(mode: int, *, is_folder: bool) -> bytes:
+    """What a ``file_id`` begins with: a file of the usual mode has the id that it had before there were modes."""
+    if is_folder:
+        return b"psp-folder-1\0"
+    if mode == USUAL_MODE:
+        return b"psp-manifest-1\0"
+    return b"psp-manifest-2\0" + mode.to_bytes(2, "big")
+
+
 @dataclass(frozen=True)
 class Manifest:
     """A file's name, size and digests; immutable, and its own proof.
@@ -90,8 +115,10 @@ class Manifest:
         share_count: shares that the file is divided into; 0 before the division.
         cut_digests: 32 bytes for each piece of a cut block, in file order, concatenated.
         is_folder: the file is a folder's archive, to be unpacked where it arrives.
-        file_id: the digest of name, size and block digests, and of whether it is a folder. The division does not
-            change it.
+        mode: the permission bits with which the file becomes visible; ``USUAL_MODE`` for a folder, whose archive has
+            its modes.
+        file_id: the digest of name, size and block digests, of the mode where it is not the usual one, and of whether
+            it is a folder. The division does not change it.
         chunk_count: how many chunks the file has.
         block_chunks: how many chunks a block has; the last may be shorter.
         cut_pieces: the pieces of every block that a share's border cuts, in file order.
@@ -104,6 +131,7 @@ class Manifest:
     share_count: int = 0
     cut_digests: bytes = b""
     is_folder: bool = False
+    mode: int = USUAL_MODE
     chunk_count: int = field(init=False, repr=False, compare=False)
     block_chunks: int = field(init=False, repr=False, compare=False)
     cut_pieces: list[Range] = field(init=False, repr=False, compare=False)
@@ -126,6 +154,7 @@ class Manifest:
         cut_digests: bytes = b"",
         *,
         is_folder: bool = False,
+        mode: int = USUAL_MODE,
     ) -> Manifest:
         """A manifest from parts that came from elsewhere.
 
@@ -138,32 +167,41 @@ class Manifest:
             raise BadArgument(f"size {size_bytes} is out of range: a file has at most {FILE_CHUNKS_MAX} chunks")
         if not 0 <= share_count <= SHARE_COUNT_MAX:
             raise BadArgument(f"share count {share_count} is out of range: at most {SHARE_COUNT_MAX}")
+        _validate_mode(name, mode, is_folder=is_folder)
         block_count = -(-size_bytes // block_bytes_of(size_bytes))
         if len(block_digests) != block_count * DIGEST_BYTES:
             raise BadArgument(f"manifest of {name!r} has {len(block_digests)} digest bytes for {block_count} blocks")
         encoded = name.encode("utf-8")
         file_id = digest(
             (
-                b"psp-folder-1\0" if is_folder else b"psp-manifest-1\0",
+                _version_of(mode, is_folder=is_folder),
                 size_bytes.to_bytes(8, "big"),
                 len(encoded).to_bytes(2, "big"),
                 encoded,
                 block_digests,
             )
         )
-        manifest = Manifest(name, size_bytes, block_digests, file_id, share_count, cut_digests, is_folder)
+        manifest = Manifest(name, size_bytes, block_digests, file_id, share_count, cut_digests, is_folder, mode)
         if len(cut_digests) != len(manifest.cut_pieces) * DIGEST_BYTES:
             raise BadArgument(f"manifest of {name!r} has {len(cut_digests)} digest bytes for its cut blocks")
         return manifest
 
     @staticmethod
-    def build(name: str, size_bytes: int, read_at: ReadAt, digest: Digest, *, is_folder: bool = False) -> Manifest:
+    def build(
+        name: str,
+        size_bytes: int,
+        read_at: ReadAt,
+        digest: Digest,
+        *,
+        is_folder: bool = False,
+        mode: int = USUAL_MODE,
+    ) -> Manifest:
         """The manifest of a file that can be read; not yet divided."""
         step = block_bytes_of(size_bytes)
         digests = b"".join(
             digest((read_at(offset, min(step, size_bytes - offset)),)) for offset in range(0, size_bytes, step)
         )
-        return Manifest.parse(name, size_bytes, digests, digest, is_folder=is_folder)
+        return Manifest.parse(name, size_bytes, digests, digest, is_folder=is_folder, mode=mode)
 
     def divided(self, share_count: int, read_at: ReadAt, digest: Digest) -> Manifest:
         """The same file divided into ``share_count`` shares (R1)."""

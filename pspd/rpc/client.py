@@ -12,7 +12,7 @@ from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.core.parameters import Parameters
 from pspd.core.storage import Held
 from pspd.core.terms import ONE_COPY, Terms
-from pspd.errors import LimitReached, PspError, Reason, TimedOut, Unreachable, error_classes
+from pspd.errors import LimitReached, PspError, Reason, TimedOut, Unreachable, WrongState, error_classes
 from pspd.rpc import translate
 from pspd.rpc.conventions import REASON_KEY, channel_options
 from pspd.rpc.limits import REPORTS_MAX
@@ -186,7 +186,12 @@ class MemberClient:
     async def announce(
         self, manifest: Manifest, session: int, client_count: int, terms: Terms = ONE_COPY
     ) -> tuple[int, network_pb2.File]:
-        """Tells of a file; waits for clients. Returns the share count (0: known already) and the file."""
+        """Tells of a file; waits for clients. Returns the share count (0: known already) and the file.
+
+        Raises:
+            WrongState: the server does not understand all of the manifest: it knows the file by another id.
+            PspError: the server cannot be reached, or refuses.
+        """
         request = file_service_pb2.AnnounceFileRequest(
             session_id=session,
             manifest=translate.manifest_to_pb(manifest),
@@ -198,6 +203,11 @@ class MemberClient:
             answer = await self._files.AnnounceFile(request)
         except grpc.aio.AioRpcError as error:
             raise error_of(error, self._server) from None
+        if answer.file_id != manifest.file_id:
+            raise WrongState(
+                f"the server at {self._server} takes {manifest.name!r} for another file, as it is of another version:"
+                " run the same version on both"
+            )
         return answer.share_count, answer.file
 
     async def divide(self, manifest: Manifest, session: int, hold_back: bool) -> None:

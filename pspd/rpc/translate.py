@@ -19,7 +19,7 @@ from pspd.core.effects import (
     address_text,
 )
 from pspd.core.file_record import Phase
-from pspd.core.manifest import CHUNK_BYTES, DIGEST_BYTES, Digest, FileId, Manifest
+from pspd.core.manifest import CHUNK_BYTES, DIGEST_BYTES, USUAL_MODE, Digest, FileId, Manifest
 from pspd.core.parameters import SECOND_NS, Order, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import Held
@@ -68,6 +68,7 @@ def manifest_to_pb(manifest: Manifest) -> pb.Manifest:
         share_count=manifest.share_count,
         cut_digests=manifest.cut_digests,
         folder=manifest.is_folder,
+        mode=0 if manifest.mode == USUAL_MODE else manifest.mode,
     )
 
 
@@ -85,6 +86,7 @@ def manifest_from_pb(message: pb.Manifest, digest: Digest) -> Manifest:
         message.share_count,
         message.cut_digests,
         is_folder=message.folder,
+        mode=message.mode or USUAL_MODE,
     )
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pspd.core.manifest import STORE_FOLDER
+from pspd.core.manifest import STORE_FOLDER, USUAL_MODE
 from pspd.errors import BadArgument
 from pspd.store.failures import failed
 from pspd.store.messages import changed
@@ -90,7 +90,10 @@ class FolderArchive:
 
     Attributes:
         size_bytes: the archive's size.
+        mode: that of a manifest that names none: modes are in the archive.
     """
+
+    mode = USUAL_MODE
 
     def __init__(self, folder: Path) -> None:
         """Looks through the folder.

@@ -212,7 +212,7 @@ class DiskStore:
             if manifest.is_folder:
                 self._folders.require_unpacked(manifest, part)
             else:
-                give_mode(file.saved.fd, 0o644, visible)
+                give_mode(file.saved.fd, manifest.mode, visible)
             publish_file(part, visible)
         except FileExistsError:
             raise self._stored.conflict(manifest) from None

@@ -32,12 +32,14 @@ class MemoryStore:
 
     Attributes:
         finished: the bytes of each visible file, by name.
+        modes: the permission bits of each visible file that this store made so, by name.
         instance_id: 16 bytes that name this store.
         full: nothing more can be written to it.
     """
 
     def __init__(self, digest: Digest, instance_id: bytes = bytes(16)) -> None:
         self.finished: dict[str, bytes] = {}
+        self.modes: dict[str, int] = {}
         self.instance_id = instance_id
         self.full = False
         self._digest = digest
@@ -93,6 +95,7 @@ class MemoryStore:
         if manifest.name in self.finished:
             raise StorageError(name_conflict(manifest.name, "memory"))
         buffer.saved = self.finished[manifest.name] = bytes(buffer.saved)
+        self.modes[manifest.name] = manifest.mode
 
     def alter(self, file_id: FileId, offset: int) -> None:
         """Somebody changes a byte of an unfinished file behind the store's back; which one, modulo its size."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from pspd.core.manifest import Digest, FileId, Manifest, validate_name
+from pspd.core.manifest import MODE_BITS, OWNER_READS, Digest, FileId, Manifest, validate_name
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import FileSlice, Held, Written
 from pspd.errors import BadArgument, InternalError
@@ -34,6 +34,10 @@ class Original(Protocol):
     @property
     def size_bytes(self) -> int:
         """How many bytes there are."""
+
+    @property
+    def mode(self) -> int:
+        """The permission bits that its copies get. Their owners may read them, whatever it is itself."""
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Bytes of it."""
@@ -86,6 +90,11 @@ class PlainOriginal:
     def size_bytes(self) -> int:
         """The file's size when it was opened."""
         return self._opened.st_size
+
+    @property
+    def mode(self) -> int:
+        """See ``Original.mode``; as it was when the file was opened."""
+        return self._opened.st_mode & MODE_BITS | OWNER_READS
 
     @property
     def state(self) -> FileState:
@@ -167,7 +176,7 @@ class OriginalStore:
         if digests is None:
             manifest = self._read(progress)
         else:
-            manifest = Manifest.parse(self._name, self.size_bytes, digests, self._digest)
+            manifest = Manifest.parse(self._name, self.size_bytes, digests, self._digest, mode=self._original.mode)
         self._original.require_unchanged()
         progress(self.size_bytes)
         self._manifest = manifest
@@ -187,7 +196,14 @@ class OriginalStore:
                 progress(offset)
             return self._original.read_at(offset, length)
 
-        return Manifest.build(self._name, self.size_bytes, read_at, self._digest, is_folder=self._is_folder)
+        return Manifest.build(
+            self._name,
+            self.size_bytes,
+            read_at,
+            self._digest,
+            is_folder=self._is_folder,
+            mode=self._original.mode,
+        )
 
     def divided(self, share_count: int) -> Manifest:
         """The manifest divided into shares (R1); from now on the one that :meth:`manifest` gives.

@@ -1,8 +1,8 @@
 """What a store writes down about a file: its manifest, and that it was finished.
 
-A manifest's record is, big-endian: magic (8 bytes, another for a folder's), size in bytes (u64), share
-count (u32), the lengths (u32 each) of what follows, then name, block digests and cut digests, and the CRC-32 (u32) of
-it all.
+A manifest's record is, big-endian: magic (8 bytes, another for a folder's, and for one with a mode), size in bytes
+(u64), share count (u32), the lengths (u32 each) of what follows, the mode (u16) if it is not the usual one, then name,
+block digests and cut digests, and the CRC-32 (u32) of it all.
 A mark is one JSON object.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pspd.core.manifest import Digest, FileId, Manifest
+from pspd.core.manifest import USUAL_MODE, Digest, FileId, Manifest
 from pspd.errors import PspError
 from pspd.store.folder import remove_file, replace_file
 
@@ -30,8 +30,10 @@ TORN = "torn"
 _LOG = logging.getLogger(__name__)
 
 _MAGIC = b"pspmani1"
+_MODE_MAGIC = b"pspmani2"
 _FOLDER_MAGIC = b"pspfold1"
 _HEADER = struct.Struct(">8sQIIII")
+_MODE = struct.Struct(">H")
 _CHECKSUM = struct.Struct(">I")
 
 
@@ -40,9 +42,11 @@ def encode_manifest(manifest: Manifest) -> bytes:
     name = manifest.name.encode("utf-8")
     blocks, cuts = manifest.block_digests, manifest.cut_digests
     sizes = len(name), len(blocks), len(cuts)
-    magic = _FOLDER_MAGIC if manifest.is_folder else _MAGIC
+    has_mode = manifest.mode != USUAL_MODE
+    magic = _FOLDER_MAGIC if manifest.is_folder else _MODE_MAGIC if has_mode else _MAGIC
     header = _HEADER.pack(magic, manifest.size_bytes, manifest.share_count, *sizes)
-    record = b"".join((header, name, blocks, cuts))
+    mode = _MODE.pack(manifest.mode) if has_mode else b""
+    record = b"".join((header, mode, name, blocks, cuts))
     return record + _CHECKSUM.pack(zlib.crc32(record))
 
 
@@ -57,13 +61,16 @@ def decode_manifest(record: bytes, digest: Digest) -> Manifest:
     if len(body) < _HEADER.size or checksum != _CHECKSUM.pack(zlib.crc32(body)):
         raise ValueError("a torn or foreign record")
     magic, size_bytes, share_count, name_bytes, blocks_bytes, cuts_bytes = _HEADER.unpack_from(body)
-    blocks_start = _HEADER.size + name_bytes
+    name_start = _HEADER.size + (_MODE.size if magic == _MODE_MAGIC else 0)
+    blocks_start = name_start + name_bytes
     cuts_start = blocks_start + blocks_bytes
-    if magic not in (_MAGIC, _FOLDER_MAGIC) or cuts_start + cuts_bytes != len(body):
+    if magic not in (_MAGIC, _MODE_MAGIC, _FOLDER_MAGIC) or cuts_start + cuts_bytes != len(body):
         raise ValueError("a foreign record")
-    name = body[_HEADER.size : blocks_start].decode("utf-8")
+    name = body[name_start:blocks_start].decode("utf-8")
     blocks, cuts = body[blocks_start:cuts_start], body[cuts_start:]
-    return Manifest.parse(name, size_bytes, blocks, digest, share_count, cuts, is_folder=magic == _FOLDER_MAGIC)
+    mode = _MODE.unpack_from(body, _HEADER.size)[0] if magic == _MODE_MAGIC else USUAL_MODE
+    is_folder = magic == _FOLDER_MAGIC
+    return Manifest.parse(name, size_bytes, blocks, digest, share_count, cuts, is_folder=is_folder, mode=mode)
 
 
 @dataclass(frozen=True, slots=True)

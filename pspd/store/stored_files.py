@@ -11,7 +11,7 @@ from enum import Enum, auto
 from itertools import count
 from pathlib import Path
 
-from pspd.core.manifest import STORE_FOLDER, Digest, FileId, Manifest, ReadAt
+from pspd.core.manifest import MODE_BITS, STORE_FOLDER, Digest, FileId, Manifest, ReadAt
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import Held
 from pspd.errors import StorageError
@@ -262,6 +262,8 @@ class StoredFiles:
             file = self._visible_file(manifest)
             file.intake.verify_all()
             if file.intake.complete:
+                if (mode := state.st_mode & MODE_BITS) != manifest.mode:
+                    _LOG.info("%s is taken as it is, with mode %03o, not %03o", visible, mode, manifest.mode)
                 self._records.save_manifest(manifest)
                 self._records.save_mark(manifest.file_id, self.mark(manifest, state))
                 self.remove_work(manifest.file_id)

@@ -51,20 +51,22 @@ class ChunkRange(_message.Message):
     def __init__(self, start: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("name", "size_bytes", "block_digests", "share_count", "cut_digests", "folder")
+    __slots__ = ("name", "size_bytes", "block_digests", "share_count", "cut_digests", "folder", "mode")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     BLOCK_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     SHARE_COUNT_FIELD_NUMBER: _ClassVar[int]
     CUT_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     FOLDER_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     name: str
     size_bytes: int
     block_digests: bytes
     share_count: int
     cut_digests: bytes
     folder: bool
-    def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., block_digests: _Optional[bytes] = ..., share_count: _Optional[int] = ..., cut_digests: _Optional[bytes] = ..., folder: _Optional[bool] = ...) -> None: ...
+    mode: int
+    def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., block_digests: _Optional[bytes] = ..., share_count: _Optional[int] = ..., cut_digests: _Optional[bytes] = ..., folder: _Optional[bool] = ..., mode: _Optional[int] = ...) -> None: ...
 
 class Holding(_message.Message):
     __slots__ = ("file_id", "ranges", "complete")

@@ -15,6 +15,7 @@ from pspd.core.manifest import (
     DIGEST_BYTES,
     FILE_CHUNKS_MAX,
     SHARE_COUNT_MAX,
+    USUAL_MODE,
     Manifest,
     block_bytes_of,
     chunk_count_of,
@@ -22,6 +23,7 @@ from pspd.core.manifest import (
 )
 from pspd.core.ranges import Range, RangeSet
 from pspd.errors import BadArgument, BadName
+from pspd.store.digests import blake3_digest
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -51,6 +53,16 @@ def small(size_bytes: int, share_count: int) -> tuple[Manifest, bytes]:
         return memoryview(data)[offset : offset + length]
 
     return Manifest.build("a.bin", size_bytes, read_at, sha256).divided(share_count, read_at, sha256), data
+
+
+A_TXT = bytes(index % 251 for index in range(5000))
+"""The file of which the protocol page tells the id."""
+
+
+def built(name: str, data: bytes, mode: int = USUAL_MODE) -> Manifest:
+    return Manifest.build(
+        name, len(data), lambda offset, length: data[offset : offset + length], blake3_digest, mode=mode
+    )
 
 
 class TestGeometry:
@@ -163,6 +175,40 @@ class TestParse:
         assert Manifest.parse("a", 1000, digest, sha256, share_count=3).file_id == manifest.file_id
         others = [("b", 1000, digest), ("a", 1001, digest), ("a", 1000, b"1" * DIGEST_BYTES)]
         assert manifest.file_id not in [Manifest.parse(*other, sha256).file_id for other in others]
+
+
+class TestModes:
+    @pytest.mark.parametrize(
+        ("name", "data", "file_id"),
+        [
+            ("e", b"", "150765f7a4f8a6d281f110d0195cf653f48b0ad229e418dfddc720b6bb0f9806"),
+            ("a.txt", A_TXT, "89fc73a65d20020e5f0dfe95ab8189b3fc1c8e2dc59b05c9de8a9bb2c67414b8"),
+        ],
+    )
+    def test_ids_of_files_with_0644_are_as_before(self, name: str, data: bytes, file_id: str) -> None:
+        """Recorded before a manifest had a mode."""
+        assert built(name, data).file_id.hex() == file_id
+        assert built(name, data, mode=0o644).file_id.hex() == file_id
+
+    def test_another_mode_is_part_of_the_id(self) -> None:
+        manifest = built("a.txt", A_TXT, mode=0o750)
+        digested = b"psp-manifest-2\0" + bytes([0x01, 0xE8]) + (5000).to_bytes(8, "big") + b"\0\5a.txt"
+        assert manifest.file_id == blake3_digest((digested, manifest.block_digests))
+        assert built("a.txt", A_TXT, mode=0o755).file_id.hex() == (
+            "c4f42a300a8807cc2e6113891d51b4b542e5efea8e3e305f66543b2354feed0b"
+        )
+        ids = {built("a.txt", A_TXT, mode=mode).file_id for mode in range(0o400, 0o1000) if mode & 0o400}
+        assert len(ids) == 0o400
+        assert manifest.divided(2, lambda offset, length: A_TXT[offset : offset + length], blake3_digest).mode == 0o750
+
+    @pytest.mark.parametrize("mode", [-1, 0, 0o200, 0o377, 0o1644, 0o2755, 0o4755, 0o100644, 2**32 - 1])
+    def test_modes_that_no_source_says_are_refused(self, mode: int) -> None:
+        with pytest.raises(BadArgument, match="of 'a' is out of range"):
+            Manifest.parse("a", 0, b"", sha256, mode=mode)
+
+    def test_a_folder_has_no_mode_of_its_own(self) -> None:
+        with pytest.raises(BadArgument, match="in its archive"):
+            Manifest.parse("a", 0, b"", sha256, is_folder=True, mode=0o755)
 
 
 class TestUnits:

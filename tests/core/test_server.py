@@ -24,6 +24,7 @@ from pspd.core.effects import (
     address_text,
 )
 from pspd.core.file_record import Phase
+from pspd.core.manifest import Manifest
 from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import LEASE_NS, REACH_NS, SILENT_AT_A_TIME, ServerMachine
@@ -228,6 +229,18 @@ class TestFiles:
         assert bench.server.catalogue.announce(bench.manifest("f", 3), source.session) is file
         with pytest.raises(NameTaken):
             bench.server.catalogue.announce(bench.manifest("f", 4), source.session)
+
+    def test_a_file_of_another_mode_is_told_by_the_mode(self) -> None:
+        bench = Bench()
+        source = bench.join("s", source=True)
+        divided = bench.manifest("f", 3).divided(3, lambda _, length: bytes(length), blake3_digest)
+        bench.server.catalogue.announce(divided, source.session)
+        other = Manifest.parse("f", divided.size_bytes, divided.block_digests, blake3_digest, mode=0o700)
+        with pytest.raises(NameTaken, match="with mode 644, not 700: change it with chmod, or take"):
+            bench.server.catalogue.announce(other, source.session)
+        longer = Manifest.build("f", 5000, lambda _, length: bytes(length), blake3_digest, mode=0o700)
+        with pytest.raises(NameTaken, match="with other bytes: give another name"):
+            bench.server.catalogue.announce(longer, source.session)
 
     def test_one_source_at_a_time_seeds_a_file_and_another_may_take_over_when_it_is_gone(self) -> None:
         bench = Bench()

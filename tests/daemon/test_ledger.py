@@ -42,6 +42,15 @@ def test_files_and_clients_are_there_again_in_their_order(path: Path) -> None:
     assert Ledger(path, blake3_digest).load() == (files, ["a", "b"])
 
 
+def test_a_files_mode_is_there_again(path: Path) -> None:
+    manifest = Manifest.parse("run.sh", 0, b"", blake3_digest, mode=0o755)
+    record = FileRecord(manifest, "source", Phase.EXCHANGING, held_back=False, owners=())
+    ledger = Ledger(path, blake3_digest)
+    ledger.save_file(record)
+    ledger.close()
+    assert Ledger(path, blake3_digest).load() == ([record], [])
+
+
 def test_the_last_word_counts(path: Path) -> None:
     first, other = record_of("first"), record_of("other")
     last = replace(first, phase=Phase.EXCHANGING, held_back=False, owners=("c", "b", "a"), source="another")

@@ -87,6 +87,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             made.client(name)
         for name, option in (("talk.mp4", "--wait"), ("lesson.bin", "--hold")):
             made.ctl("seed", random_file(folder / name, 200_000), option)
+        (folder / "own.mp4").write_bytes((folder / "talk.mp4").read_bytes())
+        (folder / "own.mp4").chmod(0o600)
         random_file(folder / "big.iso", 5000)
         random_file(folder / "notes.txt", 5000, seed=1)
         random_file(folder / "bert" / "notes.txt", 5000, seed=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -11,10 +12,12 @@ import pytest
 from pspd.core.effects import Assign, EndSession, FileSuspected, StartExchange
 from pspd.core.manifest import Manifest
 from pspd.core.ranges import Range
+from pspd.errors import WrongState
 from pspd.rpc.client import CALL_SECONDS, MemberClient, open_channel
 from pspd.rpc.server import serve
 from pspd.rpc.translate import MemberEvent
 from pspd.store.digests import blake3_digest
+from pspd.v1 import network_pb2 as pb
 from tests.support.control import LISTEN, control
 from tests.support.loops import on_loop
 
@@ -53,6 +56,29 @@ async def test_every_event_comes_through_as_it_was_told() -> None:
     async with control(Telling(*events)) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
         assert [event async for event in member.attend(SESSION)] == events
+
+
+class WithoutModes:
+    """A network of a version whose manifests have no mode: it leaves out what it does not know."""
+
+    digest = staticmethod(blake3_digest)
+
+    async def announce(self, manifest: Manifest, *_: object) -> tuple[SimpleNamespace, int]:
+        known = Manifest.parse(manifest.name, manifest.size_bytes, manifest.block_digests, blake3_digest)
+        return SimpleNamespace(file_id=known.file_id), 3
+
+    def file_message(self, file: SimpleNamespace) -> pb.File:
+        return pb.File(file_id=file.file_id)
+
+
+@on_loop
+async def test_a_server_that_knows_no_modes_is_told() -> None:
+    usual, private = (Manifest.build("a.bin", len(DATA), read_at, blake3_digest, mode=mode) for mode in (0o644, 0o600))
+    async with control(WithoutModes()) as (channel, address):
+        member = MemberClient(channel, address, blake3_digest)
+        assert await member.announce(usual, SESSION, 3) == (3, pb.File(file_id=usual.file_id))
+        with pytest.raises(WrongState, match=r"takes 'a\.bin' for another file, as it is of another version"):
+            await member.announce(private, SESSION, 3)
 
 
 @pytest.fixture

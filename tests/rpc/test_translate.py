@@ -69,6 +69,13 @@ class TestManifest:
         assert translate.manifest_from_pb(message, blake3_digest) == manifest
         assert manifest.file_id != Manifest.parse("data", 0, b"", blake3_digest).file_id
 
+    @pytest.mark.parametrize("mode", [0o400, 0o644, 0o755])
+    def test_with_a_mode_comes_back_with_it(self, mode: int) -> None:
+        manifest = Manifest.parse("run.sh", 0, b"", blake3_digest, mode=mode)
+        message = over_the_wire(translate.manifest_to_pb(manifest))
+        assert translate.manifest_from_pb(message, blake3_digest) == manifest
+        assert message.mode == (0 if mode == 0o644 else mode)
+
     def test_is_not_believed_its_id(self) -> None:
         """The id is worked out anew: it is no field of the message."""
         assert "file_id" not in pb.Manifest.DESCRIPTOR.fields_by_name
@@ -86,6 +93,10 @@ class TestManifest:
             (pb.Manifest(name="a", size_bytes=2**63, block_digests=bytes(DIGEST_BYTES)), BadArgument),
             (pb.Manifest(name="a", share_count=2**31), BadArgument),
             (pb.Manifest(name="a", share_count=2, cut_digests=bytes(DIGEST_BYTES)), BadArgument),
+            (pb.Manifest(name="a", mode=0o4755), BadArgument),
+            (pb.Manifest(name="a", mode=0o077), BadArgument),
+            (pb.Manifest(name="a", mode=2**32 - 1), BadArgument),
+            (pb.Manifest(name="a", mode=0o755, folder=True), BadArgument),
         ],
     )
     def test_is_refused_if_it_is_none(self, changed: pb.Manifest, error: type[Exception]) -> None:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.store.stores import Bench, DiskBench, MemoryBench
+
+NOBODY = 65534
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -22,3 +26,18 @@ def disk(tmp_path: Path) -> Iterator[DiskBench]:
     made = DiskBench(tmp_path / "client")
     yield made
     made.store.close()
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """A folder of a user to whom modes matter: nobody, if the tests run as root."""
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid():
+            yield Path(folder)
+            return
+        os.chown(folder, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)

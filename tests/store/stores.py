@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
+from pspd.core.manifest import CHUNK_BYTES, USUAL_MODE, FileId, Manifest
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import FileSlice, Held, Written
 from pspd.store.archive import FolderArchive
@@ -27,9 +27,11 @@ SIZES = (0, 1, 1023, 1024, 1025, 5000, 2 * MIB + 3 * 1024 + 7)
 class Sample:
     """A file: its bytes and its manifest."""
 
-    def __init__(self, size_bytes: int, share_count: int = 0, name: str = "a.bin", seed: int = 0) -> None:
+    def __init__(
+        self, size_bytes: int, share_count: int = 0, name: str = "a.bin", seed: int = 0, mode: int = USUAL_MODE
+    ) -> None:
         self.data = random.Random(size_bytes + seed).randbytes(size_bytes)
-        self.manifest = Manifest.build(name, size_bytes, self.read_at, blake3_digest)
+        self.manifest = Manifest.build(name, size_bytes, self.read_at, blake3_digest, mode=mode)
         if share_count:
             self.manifest = self.divided(share_count)
 
@@ -88,6 +90,10 @@ class Bench(ABC):
         """Every finished file, and the archive of every finished folder."""
 
     @abstractmethod
+    def mode(self, name: str) -> int:
+        """A finished file's permission bits."""
+
+    @abstractmethod
     def alter(self, sample: Sample, offset: int) -> None:
         """Changes one byte of an unfinished file behind the store's back."""
 
@@ -129,6 +135,9 @@ class MemoryBench(Bench):
     def visible(self) -> dict[str, bytes]:
         return self.store.finished
 
+    def mode(self, name: str) -> int:
+        return self.store.modes[name]
+
     def alter(self, sample: Sample, offset: int) -> None:
         self.store.alter(sample.file_id, offset)
 
@@ -156,6 +165,9 @@ class DiskBench(Bench):
     def visible(self) -> dict[str, bytes]:
         paths = [path for path in self.folder.iterdir() if path != self.work]
         return {path.name: archived(path) if path.is_dir() else path.read_bytes() for path in paths}
+
+    def mode(self, name: str) -> int:
+        return mode_of(self.folder / name)
 
     def alter(self, sample: Sample, offset: int) -> None:
         alter_byte(self.path(sample, "part"), offset)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from pspd.store.disk import DiskStore
 from pspd.store.folder import make_folder, open_private
 from tests.store.stores import DiskBench, FolderSample, Sample, error_of, mode_of, umask_of
 
-NOBODY = 65534
 FINISHED, FOLDER, UNFINISHED = Sample(5000), FolderSample(), Sample(5000, name="b.bin")
 
 
@@ -91,21 +88,6 @@ def test_a_file_system_without_modes_takes_files(
     assert bench.visible() == {"a.bin": Sample(5000).data}
     assert f"{tmp_path / 'a.bin'} does not get its mode, 644" in caplog.text
     bench.store.close()
-
-
-@pytest.fixture
-def as_nobody() -> Iterator[Path]:
-    """A folder of a user to whom modes matter: nobody, if the tests run as root."""
-    with tempfile.TemporaryDirectory() as folder:
-        if os.geteuid():
-            yield Path(folder)
-            return
-        os.chown(folder, NOBODY, NOBODY)
-        os.seteuid(NOBODY)
-        try:
-            yield Path(folder)
-        finally:
-            os.seteuid(0)
 
 
 def test_a_umask_of_the_owners_own_bits_is_no_hindrance(as_nobody: Path) -> None:

@@ -25,6 +25,17 @@ class TestManifests:
         manifest = FolderSample(share_count=3).manifest
         assert decode_manifest(encode_manifest(manifest), blake3_digest) == manifest
 
+    @pytest.mark.parametrize("mode", [0o400, 0o600, 0o755, 0o777])
+    def test_with_a_mode_are_too(self, mode: int) -> None:
+        manifest = Sample(5000, 3, mode=mode).manifest
+        assert decode_manifest(encode_manifest(manifest), blake3_digest) == manifest
+
+    def test_without_a_mode_are_what_they_were_before(self) -> None:
+        body = b"pspmani1" + bytes(24) + b"e"
+        body = body[:20] + (1).to_bytes(4, "big") + bytes(8) + b"e"
+        record = encode_manifest(Sample(0, name="e").manifest)
+        assert record == body + zlib.crc32(body).to_bytes(4, "big")
+
     @given(st.integers(0, 10_000), st.integers(1, 255))
     def test_with_a_wrong_byte_are_refused(self, position: int, flip: int) -> None:
         record = bytearray(encode_manifest(Sample(5000, 3).manifest))
@@ -40,11 +51,16 @@ class TestManifests:
 
     @pytest.mark.parametrize(
         ("start", "data", "error"),
-        [(0, b"otherone", ValueError), (8, b"\xff" * 8, PspError), (24, b"\xff" * 4, ValueError)],
-        ids=["magic", "size", "length"],
+        [
+            (0, b"otherone", ValueError),
+            (8, b"\xff" * 8, PspError),
+            (24, b"\xff" * 4, ValueError),
+            (32, b"\x09\xed", PspError),
+        ],
+        ids=["magic", "size", "length", "mode"],
     )
     def test_that_are_whole_but_foreign_are_refused(self, start: int, data: bytes, error: type[Exception]) -> None:
-        body = bytearray(encode_manifest(Sample(5000).manifest)[:-4])
+        body = bytearray(encode_manifest(Sample(5000, mode=0o755).manifest)[:-4])
         body[start : start + len(data)] = data
         record = bytes(body) + zlib.crc32(body).to_bytes(4, "big")
         with pytest.raises(error):
