@@ -8,7 +8,7 @@ from pathlib import Path
 from pspctl.absence import Absence
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
-from pspctl.follow import require_all_took, until_complete
+from pspctl.follow import require_all_took, require_nobody_lost, until_complete
 from pspctl.options import Settings
 from pspctl.output import printer
 from pspctl.progress import Progress, shown_progress
@@ -38,25 +38,31 @@ def bring(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_sour
         except PartlySeeded as interrupt:
             left = f"{_shown_name(plan)} is partly seeded: run the same command again to finish"
             raise KeyboardInterrupt(left) from interrupt
+        divided_now = known.get(file_id, "seeding") == "seeding"
         if file_id in known:
             _tell_known(plan, known[file_id], progress)
         absence = Absence(api.address, deadline, progress, was_there=True)
         if plan.terms.stays:
-            view = until_complete(api, file_id, deadline, progress, was_there=True)
+            view = until_complete(api, file_id, deadline, progress, was_there=True, awaits_missing=divided_now)
         else:
             view = file_view(absence.through(api, lambda: api.status(file_id)).files[0])
             progress.exchange(view)
         lost_count = 0 if file_id in known else _lost_count(plan, view)
-        if lost_count:
-            progress.note(f"{lost_count} of {count_text(plan.client_count, 'client')} left before having it")
-        if delete_source and not view["declined_client_count"]:
-            _require_fresh_copies(plan, known.get(file_id), lost_count)
+        is_missed = divided_now and bool(view["missing_clients"])
+        if delete_source and not (view["declined_client_count"] or lost_count or is_missed):
+            _require_fresh_copies(plan, known.get(file_id))
             _delete(plan.path, state, view["min_holder_count"])
         cache = absence.through(api, api.cache)  # last: until it is there, much may have changed
     printer(settings.output).show(seed_view(view, cache), seed_text)
     _require_all_there(plan, view)
     if plan.terms.stays:
         require_all_took(view)
+        kept = f"; {plan.path} was not deleted" if delete_source else ""
+        if divided_now:
+            require_nobody_lost(view, deadline, kept)
+        if lost_count:
+            lost = f"{lost_count} of {count_text(plan.client_count, 'client')} left"
+            raise WrongState(f"{lost} before {_shown_name(plan)} was divided: see `pspctl clients`{kept}")
 
 
 def _shown_name(plan: SeedPlan) -> str:
@@ -64,9 +70,9 @@ def _shown_name(plan: SeedPlan) -> str:
 
 
 def _lost_count(plan: SeedPlan, view: FileView) -> int:
-    """How many clients fewer have the file, or declined it, than were asked for; 0 if it is not waited for."""
-    settled_count = view["complete_client_count"] + view["declined_client_count"]
-    return max(0, plan.client_count - settled_count) if plan.terms.stays else 0
+    """How many of the clients asked for were lost before the file was divided, and have no name for that."""
+    known_count = view["complete_client_count"] + view["declined_client_count"] + len(view["missing_clients"])
+    return max(0, plan.client_count - known_count) if plan.terms.stays else 0
 
 
 def _require_all_there(plan: SeedPlan, view: FileView) -> None:
@@ -78,10 +84,8 @@ def _require_all_there(plan: SeedPlan, view: FileView) -> None:
         )
 
 
-def _require_fresh_copies(plan: SeedPlan, known_state: str | None, lost_count: int) -> None:
+def _require_fresh_copies(plan: SeedPlan, known_state: str | None) -> None:
     """An original is deleted only if all got it just now: older copies may be gone or changed by now."""
-    if lost_count:
-        raise WrongState(f"{plan.path} was not deleted: not every client that was waited for has it")
     if known_state is not None and not _had_to_be_seeded(known_state):
         raise WrongState(
             f"{plan.path} was not deleted: {_shown_name(plan)} was in the network before, and what clients have of it"

@@ -9,7 +9,15 @@ from pspctl.absence import Absence
 from pspctl.api import ServerApi
 from pspctl.deadline import NEVER, Deadline
 from pspctl.progress import Progress
-from pspctl.tables import declined_text, file_state_text, hold_text, missing_texts, progress_text, refusal_texts
+from pspctl.tables import (
+    declined_text,
+    file_state_text,
+    hold_text,
+    missing_text,
+    missing_texts,
+    progress_text,
+    refusal_texts,
+)
 from pspctl.units import count_text
 from pspctl.views import FileView, file_view
 from pspd.errors import NotFound, PspError, TimedOut, Unreachable, WrongState
@@ -100,8 +108,11 @@ def until_complete(
     client_count: int = 0,
     *,
     was_there: bool = False,
+    awaits_missing: bool = False,
 ) -> FileView:
     """Waits until every connected client has a file, also through a restart of the server; returns its last state.
+
+    It also ends when nobody can have it any more: every client declined it.
 
     Args:
         api: the server.
@@ -112,12 +123,15 @@ def until_complete(
         client_count: how many clients must have it, or have declined it, at least: one that is lost for a moment is
             not connected, and still waited for.
         was_there: whether the server is known to have been there: then it may be restarted just now.
+        awaits_missing: whether clients that went before they had it are waited for: until the deadline, or where
+            there is none until each has been away for a full lease. The caller looks who is missing then.
 
     Raises:
         TimedOut: with how far the file is.
         PspError: as in `pictures`.
     """
     view: FileView | None = None
+    has_told = False
     absence = Absence(api.address, deadline, progress, was_there=was_there)
 
     def bear(error: PspError) -> None:
@@ -132,15 +146,57 @@ def until_complete(
                 raise NotFound(f"the network has no file {file!r}: see `pspctl files`")
             view = file_view(status.files[0])
             progress.exchange(view)
-            settled_count = view["complete_client_count"] + view["declined_client_count"]
-            if view["state"] == "complete" and settled_count >= client_count:
+            if not _is_settled(view, client_count):
+                continue
+            if not awaits_missing or _are_given_up(view, deadline):
                 return view
+            if not has_told:
+                progress.note(f"waiting for {missing_text(view)}")
+                has_told = True
     except TimedOut as error:
         # A server that fell silent is another matter.
         if view is None or absence.lasts or not deadline.passed:
             raise
+        if _is_settled(view, client_count):
+            return view
         raise TimedOut(unfinished_text(view, deadline)) from error
     raise AssertionError("pictures() ends with an error")
+
+
+def _is_settled(view: FileView, client_count: int) -> bool:
+    """Whether all clients in reach have a file or declined it, and so many at least; or nobody is left to take it."""
+    settled_count = view["complete_client_count"] + view["declined_client_count"]
+    if view["state"] == "complete":
+        return settled_count >= client_count
+    return view["client_count"] == 0 and (view["declined_client_count"] > 0 or bool(view["missing_clients"]))
+
+
+def _are_given_up(view: FileView, deadline: Deadline) -> bool:
+    """Whether no client is missing, or all that are have been away for long enough."""
+    missing = view["missing_clients"]
+    return not missing or (deadline.timeout_seconds is None and all(client["given_up"] for client in missing))
+
+
+def require_nobody_lost(file: FileView, deadline: Deadline, consequence: str = "") -> None:
+    """Makes sure that every client that a file was divided among has it, or is still here.
+
+    Args:
+        file: the file.
+        deadline: until when was waited for them.
+        consequence: what else there is to say if some are missing.
+
+    Raises:
+        TimedOut: some are away, and the deadline has passed.
+        WrongState: some are away.
+    """
+    if not file["missing_clients"]:
+        return
+    waited = f" within {deadline.text}" if deadline.passed else ""
+    text = (
+        f"{plain_text(file['name'])} did not reach {missing_text(file)}{waited}: start them again, and they get it"
+        f"{consequence}"
+    )
+    raise TimedOut(text) if deadline.passed else WrongState(text)
 
 
 def require_all_took(file: FileView) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pspctl.options import Settings
 from pspctl.tables import hold_text, missing_texts, refusal_texts
-from pspctl.views import FileView
+from pspctl.views import FileView, file_view
 from pspd.text import plain_text
 from pspd.v1 import network_pb2
 
@@ -68,11 +68,14 @@ class Notes:
     def __init__(self) -> None:
         self._stalls: list[str] = []
         self._told: set[str] = set()
+        self._deserted = False
         self._joined: int | None = None
         self._joined_told_at = 0.0
 
     def seeding(self, step: SeedStep) -> None:
         """Says how many clients are waited for: at once, and when their number has changed."""
+        if step.file is not None:
+            self._tell_if_deserted(file_view(step.file))
         if step.phase != "waiting" or step.done >= step.total or step.done == self._joined:
             return
         now = time.monotonic()
@@ -87,10 +90,18 @@ class Notes:
                 if text and text not in self._told:
                     self._told.add(text)
                     self.note(f"{plain_text(file['name'])}: {text}")
+        self._tell_if_deserted(file)
         stalls = missing_texts(file)
         if stalls and stalls != self._stalls:
             self.note(f"{plain_text(file['name'])} is stalled: {'; '.join(stalls)}")
         self._stalls = stalls
+
+    def _tell_if_deserted(self, file: FileView) -> None:
+        """Says that nobody is there to take the file; again when that was otherwise meanwhile."""
+        is_deserted = not (file["client_count"] or file["declined_client_count"])
+        if is_deserted and not self._deserted:
+            self.note(f"{plain_text(file['name'])}: no client is here to take it: waiting for one")
+        self._deserted = is_deserted
 
     def simulation(self, part: float) -> None:
         """Says nothing: it is done soon."""

@@ -11,11 +11,12 @@ from pspctl.absence import Absence
 from pspctl.deadline import Deadline
 from pspctl.follow import unfinished_text
 from pspctl.progress import Progress, SeedStep
+from pspctl.tables import missing_text
 from pspctl.units import count_text, size_text
 from pspctl.views import file_view
 from pspd.core.terms import ONE_COPY, Terms
 from pspd.environment import require_descriptors
-from pspd.errors import TimedOut
+from pspd.errors import TimedOut, WrongState
 from pspd.net.loop import loop_factory
 from pspd.store.ahead import ReadAhead
 
@@ -56,10 +57,10 @@ class _Steps:
             self.absence.end()
         self.has_given = step.phase == "seeding" or (self.has_given and step.phase != "staying")
         self.last = step
-        if step.file is None:
-            self._progress.seeding(step)
-        else:
+        if step.phase == "staying" and step.file is not None:
             self._progress.exchange(file_view(step.file))
+        else:
+            self._progress.seeding(step)
 
 
 def seed_file(
@@ -116,6 +117,7 @@ async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, 
             steps.absence.require_bearable()
             if has_passed:
                 raise TimedOut(_unfinished_text(plan, deadline, steps.last))
+            _require_clients(plan, deadline, steps.last)
             check()
         return work.result()
     finally:
@@ -125,8 +127,25 @@ async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, 
             work.exception()  # looked at, asyncio does not complain of it on stderr
 
 
+def _require_clients(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) -> None:
+    """Makes sure that there are clients to seed to, or that they may still come back.
+
+    Raises:
+        WrongState: all clients have been away for a full lease, and there is no deadline until which to wait for them.
+    """
+    if deadline.timeout_seconds is not None or step is None or step.file is None or step.file.client_count:
+        return
+    view = file_view(step.file)
+    missing = view["missing_clients"]
+    if missing and not view["declined_client_count"] and all(client["given_up"] for client in missing):
+        raise WrongState(
+            f"no client is left to take {plan.path.name}: lost are {missing_text(view)}: start them again, then run the"
+            " same command again"
+        )
+
+
 def _unfinished_text(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) -> str:
-    if step is not None and step.file is not None:
+    if step is not None and step.file is not None and step.phase == "staying":
         return unfinished_text(file_view(step.file), deadline)
     match step:
         case None:

@@ -11,10 +11,12 @@ from rich.text import Text
 from pspctl.absence import Absence
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
+from pspctl.follow import MAX_REFUSALS
 from pspctl.options import Command, Settings
 from pspctl.output import printer
 from pspctl.progress import Progress, shown_progress
-from pspctl.views import SCHEMA_VERSION
+from pspctl.tables import refusal_texts
+from pspctl.views import SCHEMA_VERSION, file_view
 from pspd.arguments import Seconds
 from pspd.errors import NotFound, TimedOut, Unreachable, WrongState
 from pspd.text import plain_text
@@ -109,9 +111,27 @@ def _drain(api: ServerApi, names: list[str], all_clients: bool, deadline: Deadli
                 has_waited, attempt = True, attempt if all_clients else partial(_stop_who_is_left, api, names)
             if deadline.passed:
                 raise TimedOut(f"still so after {deadline.text}: {error}") from error
+            if not all_clients:
+                absence.through(api, partial(_require_takers, api, names))
             time.sleep(LOOK_SECONDS)
         except (TimedOut, Unreachable) as error:
             absence.bear(api, error)
+
+
+def _require_takers(api: ServerApi, names: list[str]) -> None:
+    """Makes sure that somebody may still take what the clients to be stopped hold.
+
+    Raises:
+        WrongState: all others have declined a file.
+    """
+    for file in map(file_view, api.status().files):
+        here = [client for client in file["clients"] if client["name"] in names and not client["refusal"]]
+        others = [client for client in file["clients"] if client["name"] not in names]
+        if here and others and all(client["refusal"] for client in others):
+            raise WrongState(
+                f"nobody else takes {plain_text(file['name'])!r}: {'; '.join(refusal_texts(file)[:MAX_REFUSALS])}:"
+                " make room for it, or lose it with --force"
+            )
 
 
 def _stop_who_is_left(api: ServerApi, names: list[str]) -> list[str]:

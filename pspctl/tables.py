@@ -28,6 +28,7 @@ SHORT_ID_DIGITS = 12
 NO_CLIENT = "no client has joined: start some with `pspctl launch N` or `pspd client`"
 NO_FILE = "no file: bring one in with `pspctl seed FILE`"
 MAX_MISSING_RANGES = 4
+MAX_MISSING_CLIENTS = 20
 RATE_TOLERANCE = 0.1
 """How far what was delivered may be from what the clients lacked, for a rate to tell of the exchange."""
 
@@ -194,6 +195,8 @@ def seed_text(view: SeedView) -> Text:
     file, seconds = view["file"], view["seconds"]
     name, size = shown_name(file), size_text(file["size_bytes"])
     short_id = file["file_id"][:SHORT_ID_DIGITS]
+    if not file["client_count"] and file["declined_client_count"]:
+        return Text(f"{name} ({size}, {short_id}) is with no client{declined_text(file)}")
     if file["state"] != "complete":
         took = f" in {duration_text(seconds['seeding'])}" if seconds["seeding"] else ""
         return Text(
@@ -267,6 +270,17 @@ def refusal_texts(file: FileView) -> list[str]:
         for client in file["clients"]
         if client["refusal"]
     ]
+
+
+def missing_text(file: FileView) -> str:
+    """Who went before having a file: ``anna (lost 35.2 s ago), bert (lost 2 min 3 s ago)``."""
+    missing = file["missing_clients"]
+    names = [
+        f"{plain_text(client['name'])} (lost {duration_text(client['away_seconds'])} ago)"
+        for client in missing[:MAX_MISSING_CLIENTS]
+    ]
+    more = len(missing) - MAX_MISSING_CLIENTS
+    return ", ".join([*names, *([f"and {count_text(more, 'more client')}"] if more > 0 else [])])
 
 
 def hold_text(file: FileView) -> str | None:

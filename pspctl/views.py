@@ -98,6 +98,14 @@ class SecondsView(TypedDict):
     exchange: float
 
 
+class MissingClientView(TypedDict):
+    """A client that went before it had a file; ``given_up`` once it has been away for a full lease."""
+
+    name: str
+    away_seconds: float
+    given_up: bool
+
+
 class FileView(TypedDict):
     """One file of the network."""
 
@@ -118,6 +126,7 @@ class FileView(TypedDict):
     seconds: SecondsView
     rate_bytes_per_second: float | None
     eta_seconds: float | None
+    missing_clients: list[MissingClientView]
     traffic: TrafficView
     clients: list[FileClientView]
 
@@ -236,6 +245,10 @@ def file_view(file: network_pb2.File) -> FileView:
         "seconds": {"seeding": file.seeding_seconds, "exchange": file.exchange_seconds},
         "rate_bytes_per_second": round(file.rate_bytes_per_second) if file.HasField("rate_bytes_per_second") else None,
         "eta_seconds": round(file.eta_seconds, 1) if file.HasField("eta_seconds") else None,
+        "missing_clients": [
+            {"name": client.name, "away_seconds": round(client.away_seconds, 1), "given_up": client.given_up}
+            for client in file.missing_clients
+        ],
         "traffic": traffic_view(file.traffic),
         "clients": [file_client_view(client) for client in sorted(file.clients, key=lambda client: client.name)],
     }

@@ -108,6 +108,10 @@ class Catalogue:
         self._awaited = set(awaited)
         for record in records:
             file = self.files[record.file_id] = SharedFile.restored(record, next(self._divisions), now)
+            # Who was away already once a file was seeded may have had it.
+            is_seeding = file.phase is Phase.SEEDING
+            owners = [name for name in record.owners if name and (is_seeding or name in self._awaited)]
+            file.recipients.expect(owners, now)
             if file.phase is Phase.SEEDING:
                 self._idle_owners.watch(file, now)
 
@@ -155,9 +159,11 @@ class Catalogue:
         for file in list(self.files.values()):
             if member.in_reach:
                 file.come_back(member.name)
+                file.recipients.is_here(member.name)
                 self._relay.wake(file)
             else:
                 file.go_away(member.name)
+                file.recipients.is_away(member.name, now)
             names = dict.fromkeys([*self._reassign_shares(file), member.name])
             for taker in filter(None, map(self._members.get, names)):
                 self._assign(taker, file)
@@ -168,8 +174,10 @@ class Catalogue:
         """Counts what a member said at joining that it holds of a file."""
         known = member.told.get(file.file_id)
         file.hold(member.name, known.verified.within(0, file.manifest.chunk_count) if known else ())
+        file.recipients.is_here(member.name)
         if known and known.complete:
             file.complete.add(member.name)
+            file.recipients.served(member.name)
         if not member.in_reach:
             file.go_away(member.name)
 
@@ -179,6 +187,7 @@ class Catalogue:
         for file in list(self.files.values()):
             self.withdraw(file, member.name)
             file.depart(member.name)
+            file.recipients.is_away(member.name, now)
             file.complete.discard(member.name)
             file.declined.pop(member.name, None)
             self._assign_again(file)
@@ -265,6 +274,7 @@ class Catalogue:
         file.source, file.held_back = source.name, hold_back
         places = itertools.product(range(file.terms.replica_count), range(manifest.share_count))
         file.divide(manifest, [names[(replica + index) % len(names)] for replica, index in places], now)
+        file.recipients.expect(names)
         file.lend(source.name)
         self._idle_owners.watch(file, now)
         shares = tuple((share.owner, Range(share.start, share.stop)) for share in file.shares)
@@ -338,6 +348,7 @@ class Catalogue:
         is_news = False
         if milestone is Milestone.COMPLETE:
             file.complete.add(member.name)
+            file.recipients.served(member.name)
             is_news = file.hold(member.name, [(0, file.manifest.chunk_count)])
             self._shares_held(file, member)
             self._relay.satisfied(interest)

@@ -11,6 +11,7 @@ from pspd.core.file_record import FileRecord, Phase
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.pending import Fetch
 from pspd.core.ranges import Range, RangeMap, RangeSet
+from pspd.core.recipients import Recipients
 from pspd.core.terms import ONE_COPY, Terms
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class SharedFile:
         away: names of connected members that are out of reach; what they hold cannot be had.
         complete: names of those who showed the finished file.
         declined: why a client cannot take the file, by name.
+        recipients: the clients it was divided among that have not had it yet.
         available: chunks with at least one holder in reach.
         fetches: ranges that are being fetched (the pending table).
         fetching: the same as one set.
@@ -97,6 +99,7 @@ class SharedFile:
         self.away: set[str] = set()
         self.complete: set[str] = set()
         self.declined: dict[str, str] = {}
+        self.recipients = Recipients()
         self.available = RangeSet()
         self.fetches: RangeMap[Fetch] = RangeMap()
         self.fetching = RangeSet()

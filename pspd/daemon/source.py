@@ -36,7 +36,7 @@ class SeedProgress:
             that was lost.
         done: bytes hashed, clients joined, or chunks of shares held.
         total: the bytes, the clients waited for, or the chunks of all shares.
-        file: the file as the server shows it, from when it is staying.
+        file: the file as the server shows it, from when it is divided.
     """
 
     phase: str
@@ -233,7 +233,7 @@ class _Seeding:
         else:
             held = sum(min(client.held_chunk_count, client.share_chunk_count) for client in file.clients)
             total = max(self._manifest.chunk_count, sum(client.share_chunk_count for client in file.clients))
-            self._on_progress(SeedProgress("seeding", held, total))
+            self._on_progress(SeedProgress("seeding", held, total, file))
 
 
 def pause_seconds(client_count: int) -> float:

@@ -342,7 +342,14 @@ def _differs(seen: network_pb2.File | None, file: network_pb2.File) -> bool:
     """Whether a file changed otherwise than by growing older."""
     if seen is None:
         return True
-    aged = network_pb2.File()
-    aged.CopyFrom(seen)
-    aged.seeding_seconds, aged.exchange_seconds = file.seeding_seconds, file.exchange_seconds
-    return aged != file
+    return _ageless(seen) != _ageless(file)
+
+
+def _ageless(file: network_pb2.File) -> network_pb2.File:
+    """A file without what changes with time alone."""
+    ageless = network_pb2.File()
+    ageless.CopyFrom(file)
+    ageless.seeding_seconds = ageless.exchange_seconds = 0
+    for client in ageless.missing_clients:
+        client.away_seconds = 0
+    return ageless

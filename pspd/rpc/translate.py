@@ -306,6 +306,12 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         held_back=file.held_back,
         seeded=file.seeded_at is not None,
         folder=file.manifest.is_folder,
+        missing_clients=[
+            pb.MissingClient(
+                name=name, away_seconds=_seconds(since, None, now), given_up=now - since >= machine.lease_ns
+            )
+            for name, since in file.recipients.missing()
+        ],
     )
     if with_clients:
         message.clients.extend(_file_client_to_pb(file, name) for name in clients)

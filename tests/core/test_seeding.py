@@ -18,6 +18,7 @@ from pspd.core.effects import (
 from pspd.core.file_record import Phase
 from pspd.core.parameters import SECOND_NS
 from pspd.core.ranges import Range, RangeSet
+from pspd.core.recipients import Recipients
 from pspd.core.storage import Held
 from pspd.core.wire import DropReason
 from pspd.errors import WrongState
@@ -274,3 +275,46 @@ def test_a_client_is_told_first_of_what_it_has_some_of() -> None:
     b = bench.join("b", held={second.file_id: Held(RangeSet([(0, 2)]), complete=False)})
     told = [effect.manifest.name for effect in bench.effects(Assign) if effect.session == b.session]
     assert told == [second.manifest.name, first.manifest.name]
+
+
+class TestRecipients:
+    """Clients that a file was divided among, and that went before they had it."""
+
+    def test_who_goes_without_the_file_is_missing_until_it_is_back(self) -> None:
+        bench = Bench()
+        _, b = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 4)
+        assert file.recipients.missing() == []
+        bench.now += SECOND_NS
+        bench.server.client_left(b.session, "gone", bench.now)
+        gone_at = bench.now
+        bench.now += SECOND_NS
+        assert file.recipients.missing() == [("b", gone_at)]
+        bench.join("b")
+        assert file.recipients.missing() == []
+
+    def test_who_had_the_file_is_not_missing(self) -> None:
+        bench = Bench()
+        _, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 4)
+        bench.reach(b, file, Milestone.COMPLETE)
+        bench.server.client_left(b.session, "gone", bench.now)
+        assert file.recipients.missing() == []
+
+    def test_who_came_after_the_division_is_not_missing(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        file = bench.exchange("f", 4)
+        late = bench.join("late")
+        bench.server.client_left(late.session, "gone", bench.now)
+        assert file.recipients.missing() == []
+
+    def test_who_is_out_of_reach_is_missing_since_the_first_moment(self) -> None:
+        recipients = Recipients()
+        recipients.expect(["a", "b"])
+        for now in (1, 2):
+            recipients.is_away("a", now)
+        assert recipients.missing() == [("a", 1)]
+        recipients.is_here("a")
+        recipients.is_away("unknown", 3)
+        assert recipients.missing() == []

@@ -132,6 +132,15 @@ def test_it_is_drained_first(network: Network, tmp_path: Path) -> None:
     network.await_copies(source, names)
 
 
+def test_a_drain_ends_when_all_others_declined(network: Network, tmp_path: Path) -> None:
+    network.server()
+    network.clients(2)
+    (network.folder / "c1" / "file.bin").write_text("another")
+    network.ctl("seed", random_file(tmp_path / "file.bin", 3000))
+    done = network.ctl("stop", "c0", "--drain", code=4)
+    assert "nobody else takes 'file.bin': c1 declined it: " in done.stderr
+
+
 def test_an_agent_launches_clients(network: Network, tmp_path: Path) -> None:
     network.server()
     agent = network.agent()

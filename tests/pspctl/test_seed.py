@@ -291,8 +291,8 @@ class TestWhatIsNotDeleted:
         source.file = file(held=(8, 8))
         result = pspctl("seed", original, "--clients", 3, "--delete-source")
         assert result.exit_code == 4
-        assert "1 of 3 clients left before having it" in result.stderr
-        assert "was not deleted: not every client that was waited for has it" in result.stderr
+        assert "1 of 3 clients left before big.iso was divided" in result.stderr
+        assert f"; {original} was not deleted\n" in result.stderr
         assert original.exists()
 
     def test_a_link(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
@@ -320,11 +320,60 @@ def test_who_left_at_once_with_what_nobody_else_has_is_told_of(
     assert "was seeded, but who held some of it has gone since: keep the original" in result.stderr
 
 
-def test_who_was_lost_on_the_way_is_told_of(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
-    source.file = file(held=(8, 8))
-    result = pspctl("seed", original, "--clients", 3, "--wait")
-    assert result.exit_code == 0
-    assert result.stderr.endswith("pspctl: 1 of 3 clients left before having it\n")
+def missing(*names: str, given_up: bool = True) -> list[Any]:
+    return [network_pb2.MissingClient(name=name, away_seconds=31, given_up=given_up) for name in names]
+
+
+@pytest.mark.parametrize("options", [(), ("-q",), ("-o", "json")], ids=str)
+def test_seed_waits_a_lease_for_lost_clients_and_names_them(
+    pspctl: Pspctl, source: FakeSource, original: Path, options: tuple[str, ...]
+) -> None:
+    source.file = file(held=(8, 8), missing_clients=missing("anna", "bert", given_up=False))
+    source.fake.changes = [
+        status_service_pb2.WatchStatusResponse(files=[file(held=(8, 8), missing_clients=missing("anna", "bert"))])
+    ]
+    result = pspctl("seed", original, "--clients", 4, "--wait", *options)
+    assert result.exit_code == 4
+    note = "pspctl: waiting for anna (lost 31.0 s ago), bert (lost 31.0 s ago)\n"
+    assert result.stderr == (note if not options else "") + (
+        "pspctl: error: big.iso did not reach anna (lost 31.0 s ago), bert (lost 31.0 s ago):"
+        " start them again, and they get it\n"
+    )
+    if "json" in options:
+        assert [client["name"] for client in json.loads(result.stdout)["file"]["missing_clients"]] == ["anna", "bert"]
+
+
+def test_seed_waits_for_lost_clients_until_its_deadline(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    source.file, source.fake.stream_stays = file(held=(8, 8), missing_clients=missing("anna")), True
+    result = pspctl("seed", original, "--wait", "--timeout", "0.5", "-o", "json")
+    assert result.exit_code == 6
+    assert "did not reach anna (lost 31.0 s ago) within 0.5 s" in result.stderr
+    assert json.loads(result.stdout)["file"]["missing_clients"][0]["name"] == "anna"
+
+
+def test_seed_ends_well_when_lost_clients_are_back(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    source.file = file(held=(8, 8), missing_clients=missing("anna", given_up=False))
+    source.fake.changes = [status_service_pb2.WatchStatusResponse(files=[file(held=(8, 8, 8))])]
+    result = pspctl("seed", original, "--wait")
+    assert (result.exit_code, result.stderr) == (0, "pspctl: waiting for anna (lost 31.0 s ago)\n")
+
+
+def test_seed_ends_when_all_clients_are_lost_for_good(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    lost = file(held=(), state=network_pb2.FILE_STATE_SEEDING, missing_clients=missing("anna", "bert"))
+    source.steps, source.stays = [Step("seeding", 0, 8, lost)], True
+    result = pspctl("seed", original)
+    assert result.exit_code == 4
+    note, error = result.stderr.splitlines()
+    assert note == "pspctl: big.iso: no client is here to take it: waiting for one"
+    assert "no client is left to take big.iso: lost are anna (lost 31.0 s ago), bert" in error
+
+
+def test_an_original_stays_when_a_client_was_lost(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    source.file = file(held=(8, 8), missing_clients=missing("anna"))
+    result = pspctl("seed", original, "--delete-source")
+    assert result.exit_code == 4
+    assert result.stderr.endswith(f"start them again, and they get it; {original} was not deleted\n")
+    assert original.exists()
 
 
 def test_what_may_not_be_looked_at_is_told_so(

@@ -103,6 +103,31 @@ def test_a_client_that_declined_is_told_of_after_the_answer(pspctl: Pspctl, fake
     assert all(line == line.rstrip() for line in lines)
 
 
+def test_wait_ends_when_every_client_declined_the_file(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files, fake.stream_stays = [file(held=(), state=network_pb2.FILE_STATE_STALLED)], True
+    fake.files[0].clients.add(name="anna", refusal="no space left")
+    fake.files[0].clients.add(name="bert", refusal="another file is in the way")
+    result = pspctl("wait", "big.iso")
+    assert result.exit_code == 4
+    assert "is with no client, 2 declined" in result.stdout
+    assert result.stderr.endswith(
+        "pspctl: error: anna declined it: no space left; bert declined it: another file is in the way\n"
+    )
+
+
+def test_wait_says_that_no_client_is_there(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files, fake.stream_stays = [file(held=(), state=network_pb2.FILE_STATE_DISTRIBUTING)], True
+    result = pspctl("wait", "big.iso", "--timeout", "0.5")
+    assert result.exit_code == 6
+    assert result.stderr.startswith("pspctl: big.iso: no client is here to take it: waiting for one\n")
+
+
+def test_wait_does_not_wait_for_lost_clients(pspctl: Pspctl, fake: FakeServer) -> None:
+    lost = network_pb2.MissingClient(name="anna", away_seconds=1)
+    fake.files = [file(held=(8, 8), missing_clients=[lost])]
+    assert pspctl("wait", "big.iso").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("share_chunk_counts", "delivered_bytes", "has_rate"),
     [((4, 4), 8 << 20, True), ((8, 0), 8 << 20, False), ((4, 4), 2 << 20, False), ((4, 4), 17 << 20, False)],

@@ -230,6 +230,16 @@ class TestShown:
             ("src", pb.CLIENT_STATE_CONNECTED, True),
         ]
 
+    def test_a_missing_client_is_given_up_after_a_lease(self) -> None:
+        machine = self.machine()
+        file = self.file(machine)
+        machine.client_left(machine.members["bob"].session, "it left", SECOND_NS)
+        for elapsed_ns, given_up in ((machine.lease_ns - 1, False), (machine.lease_ns, True)):
+            message = translate.file_to_pb(machine, file, SECOND_NS + elapsed_ns, with_clients=False)
+            shown = [(each.name, each.given_up) for each in message.missing_clients]
+            assert shown == [("bob", given_up)]
+        assert message.missing_clients[0].away_seconds == machine.lease_ns / SECOND_NS
+
     def test_a_client_out_of_reach_as_lost(self) -> None:
         machine = self.machine()
         bob = machine.members["bob"].session
