@@ -27,19 +27,35 @@ WORK_FOLDER = ".psp"
 class Daemon:
     """One ``pspd`` process. It says on stdout when it is ready; its log is kept, to be quoted if it dies."""
 
-    def __init__(self, title: str, arguments: list[str], log_path: Path) -> None:
+    def __init__(self, title: str, arguments: list[str], log_path: Path, lock: int) -> None:
+        """Starts it.
+
+        Args:
+            title: what messages call it.
+            arguments: of `pspd`.
+            log_path: where its log is kept.
+            lock: a descriptor that it inherits, and so holds until it ends.
+
+        Raises:
+            LimitReached: this machine lets no more processes start.
+            OSError: the log cannot be written.
+        """
         self.title = title
         self._log_path = log_path
         with log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*DAEMON_COMMAND, *arguments],
-                stdin=subprocess.PIPE,  # a leash: it ends with us, even if we are killed
-                env=os.environ | {"PSPD_LEASH": "1"},
-                stdout=subprocess.PIPE,
-                stderr=log,
-                # A group of its own: a Ctrl-C at the terminal is for us, and we stop the daemons in order.
-                process_group=0,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [*DAEMON_COMMAND, *arguments],
+                    stdin=subprocess.PIPE,  # a leash: it ends with us, even if we are killed
+                    env=os.environ | {"PSPD_LEASH": "1"},
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    pass_fds=(lock,),
+                    # A group of its own: a Ctrl-C at the terminal is for us, and we stop the daemons in order.
+                    process_group=0,
+                )
+            except OSError as error:
+                raise LimitReached(f"cannot start the {title}: {error.strerror}: end other processes first") from error
 
     @property
     def has_ended(self) -> bool:
@@ -111,10 +127,12 @@ class LocalNetwork:
     Args:
         clients_dir: below it, each client gets a folder of its own, ``client-<i>``.
         scratch_dir: for the server's state and for logs.
+        lock: a descriptor that every daemon inherits.
     """
 
-    def __init__(self, clients_dir: Path, scratch_dir: Path) -> None:
+    def __init__(self, clients_dir: Path, scratch_dir: Path, lock: int) -> None:
         self.server = ""
+        self._lock = lock
         self._clients_dir = clients_dir
         self._scratch_dir = scratch_dir
         self._server_daemon: Daemon | None = None
@@ -184,10 +202,7 @@ class LocalNetwork:
         return [*self._client_daemons, *([self._server_daemon] if self._server_daemon else [])]
 
     def _daemon(self, title: str, arguments: list[str]) -> Daemon:
-        try:
-            return Daemon(title, arguments, self._scratch_dir / f"{title}.log")
-        except OSError as error:
-            raise LimitReached(f"cannot start the {title}: {error.strerror}: end other processes first") from error
+        return Daemon(title, arguments, self._scratch_dir / f"{title}.log", self._lock)
 
 
 def client_folders(clients_dir: Path, client_count: int) -> list[Path]:

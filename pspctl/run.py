@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pspctl.local import CLIENTS_PER_PROCESS_MAX, LocalNetwork, client_count_max
 from pspctl.options import Command, Settings, size
 from pspctl.output import printer
 from pspctl.progress import Progress, shown_progress
+from pspctl.run_folder import RunFolder
 from pspctl.seeding import SeedPlan, seed_file
 from pspctl.tables import run_text
 from pspctl.units import count_text
@@ -91,7 +91,6 @@ def command(
     plan = RunPlan(path, client_count, folder, server_arguments)
     if _is_inside(folder, path):
         raise BadArgument(f"{folder} is in {path}, and would be distributed with it: name another folder with --to")
-    require_free(folder, client_count, own_name(path))
     with shown_progress(settings) as progress:
         view = _run(plan, Deadline(timeout), progress)
     printer(settings.output).show(view, run_text)
@@ -128,7 +127,10 @@ def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
     except OSError as error:
         raise StorageError(f"cannot make the folder {plan.folder}: {error.strerror}: name another with --to") from error
     try:
-        return _run_network(plan, deadline, progress)
+        with RunFolder(plan.folder, plan.client_count) as run_folder:
+            require_free(plan.folder, plan.client_count, own_name(plan.path))
+            run_folder.note_clients()
+            return _run_network(plan, run_folder, deadline, progress)
     except BaseException:
         if is_new:
             _remove_empty(plan)
@@ -142,11 +144,8 @@ def _remove_empty(plan: RunPlan) -> None:
             folder.rmdir()
 
 
-def _run_network(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
-    with (
-        tempfile.TemporaryDirectory(prefix="psp-run-") as scratch,
-        LocalNetwork(plan.folder, Path(scratch)) as network,
-    ):
+def _run_network(plan: RunPlan, run_folder: RunFolder, deadline: Deadline, progress: Progress) -> RunView:
+    with LocalNetwork(plan.folder, run_folder.path, run_folder.lock) as network:
         try:
             network.start(plan.client_count, plan.server_arguments, deadline)
             return _distribute(network, plan, deadline, progress)

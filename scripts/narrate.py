@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -11,6 +12,9 @@ import tempfile
 from pathlib import Path
 from textwrap import fill
 from typing import Any
+
+from pspd import streams
+from pspd.errors import Exit, PspError
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT_COUNT = 8
@@ -65,6 +69,10 @@ class DemoFailed(Exception):
 
 def main(arguments: list[str]) -> int:
     """Runs the demonstration; the answer is the exit code."""
+    streams.prepare()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
     if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
         print("usage: scripts/demo [FILE]", file=sys.stderr)
         return 2
@@ -75,12 +83,24 @@ def main(arguments: list[str]) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="psp-demo-") as folder:
             demonstrate(source, Path(folder))
-    except DemoFailed as failure:
+        sys.stdout.flush()
+    except (DemoFailed, PspError) as failure:
         print(f"demo: {failure}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except OSError as error:
+        where = "no folder for temporary files: set TMPDIR to one that can be written to"
+        print(f"demo: {error.strerror}: {error.filename or where}", file=sys.stderr)
+        return 1
+    except streams.ReaderGone:
+        return Exit.READER_GONE
+    except KeyboardInterrupt as interrupt:
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     return 0
+
+
+def end(number: int, _frame: object) -> None:
+    """Ends the demonstration as Ctrl-C does."""
+    raise KeyboardInterrupt(number)
 
 
 def demonstrate(source: Path, folder: Path) -> None:
@@ -106,10 +126,15 @@ def run(source: Path, folder: Path) -> Json:
     """Has ``pspctl`` start a network, seed the file, wait until all have it, and stop it again."""
     pspctl = Path(sysconfig.get_path("scripts")) / "pspctl"
     command = [pspctl, "run", source, "--clients", str(CLIENT_COUNT), "--to", folder, "-o", "json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise DemoFailed(f"pspctl run ended with {done.returncode}: its message is above")
-    answer: Json = json.loads(done.stdout)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            process.terminate()  # it stops its daemons, and is waited for
+            raise
+    if process.returncode != 0:
+        raise DemoFailed(f"pspctl run ended with {process.returncode}: its message is above")
+    answer: Json = json.loads(output)
     return answer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,8 @@ from pspctl.main import cli
 from pspctl.options import SERVER_VARIABLE
 from pspd.v1 import client_service_pb2_grpc
 from tests.pspctl import fakes
+
+import_module("pspctl.run")  # before a test replaces the source that it imports
 
 Pspctl = Callable[..., Result]
 

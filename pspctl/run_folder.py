@@ -1,0 +1,104 @@
+"""The hidden folder of ``pspctl run`` beside the copies: logs, the server's state, and the lock of the run."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pspctl.deadline import Deadline
+from pspctl.local import WORK_FOLDER, client_folders
+from pspd.errors import StorageError, WrongState
+
+RUN_FOLDER = ".psp-run"
+WAIT_SECONDS = 6.0
+"""The daemons of a killed run end by themselves; longer than that takes."""
+POLL_SECONDS = 0.05
+COUNT_BYTES_MAX = 20
+
+
+class RunFolder:
+    """The hidden folder of one run, for that run alone. Leaving the ``with`` block removes it.
+
+    The daemons inherit the lock, so it is free only when the run and all of its daemons have ended. A run that was
+    killed leaves its folder; the next run then removes it, with the unfinished work of the killed run's clients.
+
+    Attributes:
+        path: the folder.
+        lock: the descriptor of its lock.
+    """
+
+    def __init__(self, copies_dir: Path, client_count: int) -> None:
+        self.path = copies_dir / RUN_FOLDER
+        self.lock = -1
+        self._copies_dir = copies_dir
+        self._client_count = client_count
+
+    def __enter__(self) -> Self:
+        """Takes the folder.
+
+        Raises:
+            WrongState: another run uses it.
+            StorageError: it cannot be made or locked.
+        """
+        try:
+            self._take()
+            self._clear()
+        except OSError as error:
+            self._release()
+            raise StorageError(f"cannot use {self.path}: {error.strerror}: name another folder with --to") from error
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            shutil.rmtree(self.path, ignore_errors=True)
+        finally:
+            self._release()
+
+    def _take(self) -> None:
+        """Waits for the lock."""
+        deadline = Deadline(WAIT_SECONDS)
+        path = self.path / "lock"
+        while True:
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):  # whoever had it removes it
+                self.lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(self.lock), os.lstat(path)):
+                    return
+            self._release()
+            if deadline.passed:
+                raise WrongState(f"another run still uses {self._copies_dir}: wait for it, or name another with --to")
+            time.sleep(POLL_SECONDS)
+
+    def _clear(self) -> None:
+        """Removes what a killed run left, and notes how many clients this one has."""
+        with contextlib.suppress(ValueError):
+            left = client_folders(self._copies_dir, int(os.pread(self.lock, COUNT_BYTES_MAX, 0)))
+            for folder in left:
+                shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
+        for entry in os.scandir(self.path):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != "lock":
+                os.unlink(entry)
+
+    def note_clients(self) -> None:
+        """Writes down whose unfinished work the next run may remove, should this one be killed."""
+        os.ftruncate(self.lock, 0)
+        os.pwrite(self.lock, str(self._client_count).encode(), 0)
+
+    def _release(self) -> None:
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
