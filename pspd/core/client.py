@@ -31,6 +31,7 @@ from pspd.core.rto import RttEstimator
 from pspd.core.storage import Held, Written
 from pspd.core.timers import Timers
 from pspd.core.wire import (
+    CLIENT_DATAGRAMS,
     EVERY_HOLDER,
     OWNERS,
     Broadcast,
@@ -301,11 +302,11 @@ class ClientMachine:
         """Takes in one datagram, whatever it holds."""
         origin = address_text(source)
         try:
-            datagram = decode_datagram(data)
+            datagram = decode_datagram(data, CLIENT_DATAGRAMS)
         except WireError as error:
             self._drop(error.reason, origin)
             return
-        if datagram.session != self._session or source != self._server:
+        if self._session == 0 or datagram.session != self._session or source != self._server:
             self._drop(DropReason.UNKNOWN_SESSION, origin)
             return
         self._heard_at, self._hears = now, True
@@ -317,8 +318,6 @@ class ClientMachine:
                 self._request_answered(datagram, now)
             case Broadcast():
                 self._receive_broadcast(datagram)
-            case _:
-                self._drop(DropReason.UNKNOWN_KIND, origin)
 
     def _hello_answered(self, answer: HelloAck, now: int) -> None:
         if answer.number != self._hello_number or self._hello_sent_at is None:
@@ -335,7 +334,9 @@ class ClientMachine:
         """The request is not lost: what it asks for is on its way, or has to wait for others."""
         download = self.downloads.get(answer.file_id)
         patience_ns = min(answer.again_ms * MILLISECOND_NS, PATIENCE_NS_MAX)
-        if download is not None and download.answered(answer.number, patience_ns):
+        if download is None:
+            self._drop(DropReason.UNKNOWN_FILE, "request")
+        elif download.answered(answer.number, patience_ns):
             self._timers.set(answer.file_id, now + patience_ns)
             if self._told_hears and self._hello_sent_at is None:  # both have shown what a hello would
                 self._timers.set(_HELLO_TIMER, now + self._hello_interval_ns)

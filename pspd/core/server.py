@@ -36,6 +36,7 @@ from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.core.timers import Timers, earliest
 from pspd.core.wire import (
+    SERVER_DATAGRAMS,
     DropReason,
     Frame,
     Hello,
@@ -333,7 +334,7 @@ class ServerMachine:
     def receive_datagram(self, data: bytes | memoryview, source: Address, now: int) -> None:
         """Takes in one datagram, whatever it holds."""
         try:
-            datagram = decode_datagram(data)
+            datagram = decode_datagram(data, SERVER_DATAGRAMS)
         except WireError as error:
             self._drop(error.reason, address_text(source))
             return
@@ -350,8 +351,6 @@ class ServerMachine:
             case Request():
                 self._heard_from(member, source, datagram.hears, now)
                 self._receive_request(member, datagram, now)
-            case _:
-                self._drop(DropReason.UNKNOWN_KIND, member.name)
 
     def _heard_from(self, member: Member, source: Address, hears: bool, now: int) -> None:
         """A datagram of a member says where it is, and whether it hears the server."""
@@ -423,7 +422,7 @@ class ServerMachine:
             self._drop(DropReason.UNKNOWN_KIND, origin)
         elif member is None:
             self._drop(DropReason.UNKNOWN_SESSION, origin)
-        elif file is None:
+        elif file is None or not file.is_divided:
             self._drop(DropReason.UNKNOWN_FILE, member.name)
         elif not file.manifest.has_range(frame.start, frame.stop, frame.length):
             self._drop(DropReason.BAD_RANGE, member.name)

@@ -55,6 +55,13 @@ class Kind(IntEnum):
     CONTRIBUTION = 18
 
 
+SERVER_DATAGRAMS = frozenset({Kind.HELLO, Kind.REQUEST})
+"""The kinds of datagram that a server takes."""
+CLIENT_DATAGRAMS = frozenset({Kind.HELLO_ACK, Kind.BROADCAST, Kind.REQUEST_ACK})
+"""The kinds of datagram that a client takes."""
+DATAGRAMS = SERVER_DATAGRAMS | CLIENT_DATAGRAMS
+
+
 class DropReason(StrEnum):
     """Why something that came in was dropped; each is counted."""
 
@@ -72,6 +79,7 @@ class DropReason(StrEnum):
     DUPLICATE = "duplicate"
     CORRUPT = "corrupt"
     ABORTED = "aborted"
+    MISPLACED = "misplaced"
     SILENT = "silent"
     TOO_MANY = "too_many"
 
@@ -263,15 +271,21 @@ def encode_broadcast_head(session: int) -> bytes:
     return _header(Kind.BROADCAST, session)
 
 
-def decode_datagram(data: bytes | memoryview) -> Datagram:
+def decode_datagram(data: bytes | memoryview, kinds: frozenset[Kind] = DATAGRAMS) -> Datagram:
     """The message in a datagram.
 
+    Args:
+        data: the datagram.
+        kinds: what the receiver takes.
+
     Raises:
-        WireError: it holds none.
+        WireError: it holds none of these kinds.
     """
     if len(data) > DATAGRAM_BYTES_MAX:
         raise WireError(DropReason.TOO_LONG)
     kind, flags, session = _parse_header(data)
+    if kind not in kinds:
+        raise WireError(DropReason.UNKNOWN_KIND)
     body = data[_HEADER.size :]
     match kind:
         case Kind.HELLO:
@@ -282,15 +296,14 @@ def decode_datagram(data: bytes | memoryview) -> Datagram:
             return _decode_request(session, flags, body)
         case Kind.BROADCAST:
             return _decode_broadcast(session, body)
-        case Kind.REQUEST_ACK:
-            file_id, number, again_ms = _unpack_exactly(_REQUEST_ACK, body)
-            return RequestAck(session, file_id, number, again_ms)
-        case _:
-            raise WireError(DropReason.UNKNOWN_KIND)
+    file_id, number, again_ms = _unpack_exactly(_REQUEST_ACK, body)
+    return RequestAck(session, file_id, number, again_ms)
 
 
 def _unpack_exactly(layout: Struct, body: bytes | memoryview) -> tuple[Any, ...]:
-    if len(body) != layout.size:
+    if len(body) < layout.size:
+        raise WireError(DropReason.TOO_SHORT)
+    if len(body) > layout.size:
         raise WireError(DropReason.BAD_LENGTH)
     return layout.unpack(body)
 

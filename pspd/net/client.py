@@ -25,7 +25,7 @@ from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.parameters import Parameters
 from pspd.core.ranges import Range
 from pspd.core.storage import Storage
-from pspd.core.wire import Frame, Kind, WireError
+from pspd.core.wire import DropReason, Frame, Kind, WireError
 from pspd.net.acceptor import Acceptor
 from pspd.net.datagrams import DatagramSocket
 from pspd.net.driver import Driver, now_ns
@@ -207,6 +207,8 @@ class ClientPlane:
     def _take_in(self, stream: socket.socket, peer: Address) -> None:
         if len(self._connections) >= CONNECTIONS_MAX:
             stream.close()
+            self._machine.frame_refused(DropReason.TOO_MANY, address_text(peer))
+            self.pump()
             return
         link = Link.accepted(stream, peer, self, kept=False)
         self._connections.add(link)
@@ -225,6 +227,7 @@ class ClientPlane:
         self._pieces.pop(link, None)
         if error is not None:
             self._machine.frame_refused(error.reason, address_text(link.peer))
+            self.pump()
         if link is self._link:
             self._link = None
             self._dial_later()

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from pspd.core.effects import Address
 from pspd.core.storage import FileSlice
-from pspd.core.wire import FRAME_BYTES, Frame, WireError, decode_frame, encode_frame
+from pspd.core.wire import FRAME_BYTES, DropReason, Frame, WireError, decode_frame, encode_frame
 from pspd.net.sockets import limit_silence, tune_kept
 from pspd.net.turns import Turns
 
@@ -285,7 +285,7 @@ class Link:
                     break
                 count = self._read()
                 if count == 0:
-                    self.close()
+                    self.close(self._cut_short)
                     return
                 self._received_count += count
                 self._advance(count)
@@ -297,7 +297,7 @@ class Link:
             self.close(error)
             return
         except OSError:
-            self.close()
+            self.close(self._cut_short)
             return
         self._watch_readable()
         if self._bytes_are_due:
@@ -360,6 +360,19 @@ class Link:
             self._frame = None
             self._handler.frame_received(self, frame)
 
+    @property
+    def _is_within_a_frame(self) -> bool:
+        return self._frame is not None or self._drop_left > 0
+
+    @property
+    def _is_within_a_head(self) -> bool:
+        return not self._is_within_a_frame and len(self._targets[0]) < FRAME_BYTES
+
+    @property
+    def _cut_short(self) -> WireError | None:
+        """The error when the other end closes. Within a payload there is none: the frame is aborted, or was dropped."""
+        return WireError(DropReason.TOO_SHORT) if self._is_within_a_head else None
+
     def _expect_bytes(self) -> None:
         """From now on bytes are due: their absence breaks the connection."""
         if self._silence is None:
@@ -368,13 +381,14 @@ class Link:
     @property
     def _bytes_are_due(self) -> bool:
         """Whether it may not be silent: before the first frame, within one, and where it is for one transfer alone."""
-        is_within_a_frame = self._frame is not None or self._drop_left > 0 or len(self._targets[0]) < FRAME_BYTES
-        return is_within_a_frame or not self._kept or self._received_count == 0
+        is_begun = self._is_within_a_frame or self._is_within_a_head
+        return is_begun or not self._kept or self._received_count == 0
 
     def _check_progress(self, received_count: int) -> None:
         self._silence = None
         if self._received_count == received_count and not self._turns.puts_off(self._on_readable):
-            self.close()
+            said_nothing = self._received_count == 0 or self._is_within_a_head
+            self.close(WireError(DropReason.SILENT) if said_nothing else None)
         elif self._bytes_are_due:
             self._expect_bytes()
 

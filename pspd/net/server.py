@@ -144,20 +144,29 @@ class ServerPlane:
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
         """Implements ``LinkHandler``: a link names its session first; contributions follow, or come alone."""
-        if frame.kind is Kind.LINK:
+        kept = self._machine.parameters.kept_links
+        is_link_due = kept and link.session == 0
+        if is_link_due != (frame.kind is Kind.LINK):
+            self._refuse(link, DropReason.MISPLACED)
+            return None
+        if is_link_due:
             self._name(link, frame.session)
             return None
         # Whoever speaks for another could not be told to stop: that other's link would be closed.
-        if self._machine.parameters.kept_links and (link.session == 0 or link.session != frame.session):
-            self._machine.frame_refused(DropReason.UNKNOWN_SESSION, _origin(link))
-            self._loop.call_soon(link.close)
+        if kept and link.session != frame.session:
+            self._refuse(link, DropReason.UNKNOWN_SESSION)
             return None
         targets = self._machine.contribution_started(frame, _origin(link), now_ns())
         self.pump()
         return targets
 
+    def _refuse(self, link: Link, reason: DropReason) -> None:
+        """Drops a frame, and closes the connection that brought it."""
+        self._machine.frame_refused(reason, _origin(link))
+        link.close()
+
     def _name(self, link: Link, session: int) -> None:
-        if link.session == 0 and self._machine.link_opened(session, now_ns()):
+        if self._machine.link_opened(session, now_ns()):
             self._nameless.discard(link)
             previous = self._links.pop(session, None)
             link.session = session
@@ -167,7 +176,7 @@ class ServerPlane:
                 previous.close()
             self.pump()
         else:
-            self._loop.call_soon(link.close)
+            link.close()
 
     def frame_continued(self, link: Link, frame: Frame) -> list[memoryview]:
         """Implements ``LinkHandler``; a contribution has room in the cache from its beginning."""

@@ -132,7 +132,7 @@ class TestAskingAgain:
         client.heard()
         client.hear(RequestAck(SESSION, manifest.file_id, number, 30_000))
         client.hear(RequestAck(SESSION, bytes(32), 1, 30_000))
-        assert client.machine.drop_counts == {DropReason.STALE: 2}
+        assert client.machine.drop_counts == {DropReason.STALE: 1, DropReason.UNKNOWN_FILE: 1}
         client.pass_time(SECOND_NS)
         assert client.requests()
 

@@ -59,7 +59,7 @@ class TestDrops:
         member = bench.join("a")
         bench.send(member, HelloAck(member.session, 1, 5000))
         bench.send(member, Hello(NOBODY, 1, 0))
-        assert self.drops(bench) == [(DropReason.UNKNOWN_KIND, "a"), (DropReason.UNKNOWN_SESSION, "a:1")]
+        assert self.drops(bench) == [(DropReason.UNKNOWN_KIND, "a:1"), (DropReason.UNKNOWN_SESSION, "a:1")]
 
     def test_requests_for_what_there_is_not(self) -> None:
         bench = Bench()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core.wire import FRAME_BYTES, Frame, Kind, encode_frame
+from pspd.core.wire import FRAME_BYTES, DropReason, Frame, Kind, encode_frame
 from tests.net.links import SESSION, Recorder, clocked, delivery, say
 from tests.support.loops import on_loop
 
@@ -24,7 +24,8 @@ async def test_whoever_says_no_whole_head_is_shown_the_door(monkeypatch: pytest.
             assert not ends.link.closed
             clock.pass_by()
         assert ends.link.closed
-        assert (ends.recorder.events, ends.recorder.errors) == (["closed"], [None])
+        assert ends.recorder.events == ["closed"]
+        assert [error and error.reason for error in ends.recorder.errors] == [DropReason.SILENT]
 
 
 @pytest.mark.parametrize("unwanted", [frozenset(), frozenset({1})], ids=["wanted", "dropped"])
@@ -106,6 +107,7 @@ async def test_a_connection_for_one_transfer_may_not_be_silent_after_it(monkeypa
         assert not ends.link.closed
         clock.pass_by()
         assert ends.link.closed
+        assert ends.recorder.errors == [None]
 
 
 @on_loop
