@@ -14,6 +14,7 @@ import click
 
 from pspctl.options import Group, Settings
 from pspd import streams
+from pspd.encoding import ensure_utf8
 from pspd.environment import environment_error
 from pspd.errors import Exit, PspError
 from pspd.streams import ReaderGone
@@ -128,6 +129,7 @@ def main() -> NoReturn:
 
     SIGTERM and SIGHUP take the way of Ctrl-C, so that whatever was begun is cleaned up; only the code differs.
     """
+    ensure_utf8()
     streams.prepare()
     settings = Settings()
     logging.getLogger("pspd").addHandler(logging.NullHandler())  # what a daemon logs, a command says in its own words

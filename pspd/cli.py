@@ -19,6 +19,7 @@ from pspd.config import DEFAULT_LISTEN, parse_address, parse_size
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters, default_cache_chunks
 from pspd.core.server import REACH_NS
+from pspd.encoding import ensure_utf8
 from pspd.environment import environment_error, no_home, user_folder
 from pspd.errors import BadArgument, Exit, PspError
 from pspd.streams import ReaderGone
@@ -258,6 +259,7 @@ def _report_usage(error: click.ClickException) -> int:
 
 def main() -> int:
     """The entry point; every error is one line, and its cause the exit code."""
+    ensure_utf8()
     streams.prepare()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines on stderr are none of ours
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # launching clients must not wake its fork handlers

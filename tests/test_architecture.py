@@ -30,6 +30,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pspd.text": (),
     "pspd.streams": LOWER,
     "pspd.environment": LOWER,
+    "pspd.encoding": (),
     "pspd.net": ("pspd.net", *LOWER),
     "pspd.store": ("pspd.store", *LOWER),
     "pspd.rpc": ("pspd.rpc", "pspd.v1", "pspd.reflection_v1", "pspd.config", "pspd.environment", *LOWER),
@@ -40,14 +41,14 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pspd.sim": ("pspd.sim", "pspd.store.memory", "pspd.store.digests", *LOWER),
     "pspd.cli": (
         *("pspd.cli", "pspd.daemon", "pspd.net.faults", "pspd.config", "pspd.arguments", "pspd.text", "pspd.sim"),
-        *("pspd.streams", "pspd.environment", *LOWER),
+        *("pspd.streams", "pspd.environment", "pspd.encoding", *LOWER),
     ),
     "pspd.__main__": ("pspd.cli",),
     "pspd": (),
     "pspctl": (
         *("pspctl", "pspd.v1", "pspd.errors", "pspd.config", "pspd.arguments", "pspd.core", "pspd.daemon.source"),
         *("pspd.text", "pspd.net.loop", "pspd.store.ahead", "pspd.store.original", "pspd.store.digests"),
-        *("pspd.streams", "pspd.environment"),
+        *("pspd.streams", "pspd.environment", "pspd.encoding"),
     ),
     "pspctl.simulate": ("pspctl", "pspd.sim", "pspd.config", "pspd.arguments", *LOWER),
 }

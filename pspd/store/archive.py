@@ -23,6 +23,7 @@ from pspd.errors import BadArgument
 from pspd.store.failures import failed
 from pspd.store.messages import changed
 from pspd.store.open_files import OpenFiles
+from pspd.store.tree import fail, walk
 
 ENTRIES_MAX = 1_000_000
 HEADER_BYTES_MAX = 1 << 30
@@ -234,8 +235,13 @@ def _require_usual(entry: Entry) -> None:
     needed |= stat.S_IRWXU if entry.name == TOP else 0
     if entry.mode & needed != needed or bool(entry.target) != (entry.kind == LINK) or "\0" in entry.name + entry.target:
         raise Flaw(f"{entry.name[:40]!r} is nothing that is found in a folder")
-    if max(len(entry.name), len(entry.target)) > PATH_CHARACTERS_MAX or entry.name.count("/") >= DEPTH_MAX:
-        raise Flaw(f"the path {entry.name[:40]!r}... is too long")
+    _require_short(entry.name, entry.target)
+
+
+def _require_short(name: str, target: str = "") -> None:
+    if max(len(name), len(target)) > PATH_CHARACTERS_MAX or name.count("/") >= DEPTH_MAX:
+        limits = f"{PATH_CHARACTERS_MAX} characters or {DEPTH_MAX} levels"
+        raise Flaw(f"the path {name[:40]!r}... is too long, with more than {limits}")
 
 
 def padded(size_bytes: int) -> int:
@@ -323,11 +329,10 @@ def _entries_in(folder: Path) -> list[Entry]:
 
 
 def _names_in(folder: Path) -> Iterator[str]:
-    def fail(error: OSError) -> None:
-        raise error
-
-    for place, folders, files in os.walk(folder, onerror=fail):
+    for place, folders, files in walk(folder, fail):
         if os.path.lexists(os.path.join(place, STORE_FOLDER, "instance")):
             raise BadArgument(f"cannot seed {place}: it is a client's folder: seed what it has got, one by one")
         for name in [*folders, *files]:
-            yield os.path.relpath(os.path.join(place, name), folder)
+            path = os.path.relpath(os.path.join(place, name), folder)
+            _require_short(path)
+            yield path

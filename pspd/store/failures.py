@@ -25,7 +25,7 @@ OF_ONE_FILE: dict[int, str] = {
     errno.ENOTDIR: "use a folder",
     errno.ELOOP: "move away the link that is there",
     errno.ENOENT: "put it back, or give another path",
-    errno.ENAMETOOLONG: "seed it again under a shorter name (--name)",
+    errno.ENAMETOOLONG: "use shorter names",
     errno.EINVAL: "use a folder whose file system takes this name and size",
     errno.EILSEQ: "seed it again under a name that this file system takes (--name)",
     # Somebody keeps this user from it, or uses it.

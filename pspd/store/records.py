@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pspd.core.manifest import USUAL_MODE, Digest, FileId, Manifest
-from pspd.errors import PspError
 from pspd.store.folder import remove_file, replace_file
 
 ON_DISK = ""
@@ -129,7 +128,7 @@ class Records:
                 manifest = decode_manifest(path.read_bytes(), self._digest)
                 if manifest.file_id.hex() != path.stem:
                     raise ValueError("the record of another file")
-            except (OSError, ValueError, PspError) as error:
+            except Exception as error:  # whatever it is, it is this file's
                 _LOG.warning("%s is ignored: %s", path, error)
             else:
                 yield manifest
@@ -149,7 +148,7 @@ class Records:
             return Mark.decode(path.read_bytes())
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             _LOG.warning("%s is torn: %s", path, error)
             return Mark("", size_bytes=0, mtime_ns=0, boot_id=TORN)
         except OSError as error:

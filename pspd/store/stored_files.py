@@ -14,7 +14,7 @@ from pathlib import Path
 from pspd.core.manifest import MODE_BITS, STORE_FOLDER, Digest, FileId, Manifest, ReadAt
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import Held
-from pspd.errors import StorageError
+from pspd.errors import StorageError, StoreFailed
 from pspd.store.archive import FolderArchive
 from pspd.store.failures import failed
 from pspd.store.folder import is_same_file, plain_state, remove_file
@@ -110,8 +110,11 @@ class StoredFiles:
             try:
                 mark = self._records.mark(manifest.file_id)
                 file = self.finished(manifest, mark) if mark is not None else self.resumed(manifest)
-            except StorageError as error:
+            except StoreFailed:
+                raise
+            except Exception as error:  # whatever it is, it is this file's
                 _LOG.warning("%r is not taken up: %s", manifest.name, error)
+                _LOG.debug("%r is not taken up: where:", manifest.name, exc_info=error)
                 all_taken_up = False
             else:
                 if file is not None:

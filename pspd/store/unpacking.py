@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -16,6 +15,7 @@ from pspd.store.archive import FILE, FOLDER, LINK, Entry, Flaw, FolderArchive, e
 from pspd.store.failures import failed
 from pspd.store.folder import make_folder, open_private
 from pspd.store.sparse import write_sparse
+from pspd.store.tree import fail, walk
 
 _COPIED_BYTES = 1024 * 1024
 _NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -104,12 +104,8 @@ def is_folder_of(manifest: Manifest, folder: Path, digest: Digest) -> bool:
 
 def is_touched(place: Path, since_ns: int) -> bool:
     """Whether anything in a folder was changed after a time; also if that cannot be told."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
     try:
-        for folder, _, names in os.walk(place, onerror=fail):
+        for folder, _, names in walk(place, fail):
             if any(os.lstat(os.path.join(folder, name)).st_ctime_ns > since_ns for name in [*names, ""]):
                 return True
     except OSError:
@@ -126,15 +122,17 @@ def remove_tree(place: Path) -> None:
     try:
         if is_plain_folder(place):
             os.chmod(place, stat.S_IRWXU)  # nothing can be removed from a folder that is read-only
-            for folder, folders, _ in os.walk(place):
-                for path in (os.path.join(folder, name) for name in folders):
-                    if not os.path.islink(path):
-                        os.chmod(path, stat.S_IRWXU)
-            shutil.rmtree(place)
+            emptied: list[str] = []
+            for folder, folders, others in walk(place, fail):
+                emptied.append(folder)
+                for name in folders:
+                    os.chmod(os.path.join(folder, name), stat.S_IRWXU)
+                for name in others:
+                    os.unlink(os.path.join(folder, name))
+            for folder in reversed(emptied):
+                os.rmdir(folder)
         elif os.path.lexists(place):
             place.unlink()
-    except RecursionError:
-        raise StorageError(f"cannot remove {place}: it is too deep: remove it yourself") from None
     except OSError as error:
         raise failed("remove", place, error) from None
 
@@ -146,7 +144,7 @@ def flush_tree(place: Path) -> None:
         StorageError: the disk fails.
     """
     try:
-        for folder, _, names in os.walk(place):
+        for folder, _, names in walk(place):
             for path in [*(os.path.join(folder, name) for name in names), folder]:
                 _flush(path)
         _flush(place.parent)
