@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import sys
 
@@ -10,8 +11,10 @@ def ensure_utf8() -> None:
     """Starts the process again in Python's UTF-8 mode if its locale has another encoding.
 
     Names travel as UTF-8, and are the same bytes on every disk. In a latin-1 locale Python could not even open a file
-    with a Japanese name. Call it before anything else: what is running is replaced, with the same process number.
+    with a Japanese name. The standard streams keep the locale's encoding. Call it before anything else: it replaces
+    the running program, with the same process number.
     """
     if sys.getfilesystemencoding() == "utf-8" or "utf8" in sys._xoptions or not sys.executable:
         return
+    os.environ.setdefault("PYTHONIOENCODING", locale.getencoding())
     os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])

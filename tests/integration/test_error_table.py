@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +84,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with Network(tmp_path_factory.mktemp("errors") / "network") as made:
         folder = made.folder
         server = made.server()
-        for name in ("anna", "bert"):
-            made.client(name)
+        anna, _ = (made.client(name) for name in ("anna", "bert"))
+        resource.prlimit(anna.pid, resource.RLIMIT_FSIZE, (1024 * 1024, 1024 * 1024))
         for name, option in (("talk.mp4", "--wait"), ("lesson.bin", "--hold")):
             made.ctl("seed", random_file(folder / name, 200_000), option)
         (folder / "own.mp4").write_bytes((folder / "talk.mp4").read_bytes())
@@ -93,7 +94,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         random_file(folder / "notes.txt", 5000, seed=1)
         random_file(folder / "bert" / "notes.txt", 5000, seed=2)
         random_file(folder / "full" / "client-0" / "big.iso", 5000)
+        random_file(folder / "huge.bin", 3_000_000)
         (folder / "folder").mkdir()
+        (folder / "deep" / "/".join(250 * "d")).mkdir(parents=True)
         (folder / "psp.toml").write_text("colour = 1\n")
         for path in (folder / "pipe", folder / "folder" / "pipe"):
             os.mkfifo(path)
