@@ -40,7 +40,7 @@ from pspd.store.folder import (
 from pspd.store.folders import Folders
 from pspd.store.messages import no_room, not_begun, not_verified, over_quota
 from pspd.store.open_files import OpenFiles
-from pspd.store.records import ON_DISK, UNVERIFIED, Mark, Records
+from pspd.store.records import ON_DISK, UNVERIFIED, Records
 from pspd.store.stored_files import Place, StoredFile, StoredFiles
 from pspd.store.unpacking import flush_tree
 
@@ -268,8 +268,7 @@ class DiskStore:
             return
         manifest = file.intake.manifest
         # Nothing that was noted of it is to be trusted, now or after a restart.
-        mark = Mark(manifest.name, size_bytes=0, mtime_ns=0, boot_id=UNVERIFIED)
-        self._records.save_mark(file_id, mark)
+        mark = self._records.distrust(manifest, UNVERIFIED)
         verified = self._stored.finished(manifest, mark)
         if verified is not None:
             self._files[file_id] = verified

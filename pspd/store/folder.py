@@ -14,6 +14,8 @@ from pspd.errors import WrongState
 from pspd.store.failures import failed
 
 INSTANCE_BYTES = 16
+NAME_BYTES_MAX = 255
+"""How long a name may be where the file system does not say it."""
 PRIVATE_FILE_MODE = 0o600
 PRIVATE_FOLDER_MODE = 0o700
 PERMISSION_BITS = 0o777
@@ -157,6 +159,16 @@ def flush_file(path: Path) -> None:
                 os.close(fd)
     except OSError as error:
         raise failed("flush", path, error) from None
+
+
+def derived_path(path: Path, suffix: str) -> Path:
+    """A path beside another, with a suffix. A name that would be too long is shortened, to whole characters."""
+    try:
+        bytes_max = os.pathconf(path.parent, "PC_NAME_MAX")
+    except OSError:
+        bytes_max = NAME_BYTES_MAX
+    kept = os.fsencode(path.name)[: bytes_max - len(os.fsencode(suffix))]
+    return path.with_name(kept.decode("utf-8", "ignore") + suffix)
 
 
 def plain_state(path: Path) -> os.stat_result | None:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pspd.core.manifest import USUAL_MODE, Digest, FileId, Manifest
+from pspd.errors import StorageError
 from pspd.store.folder import remove_file, replace_file
 
 ON_DISK = ""
@@ -169,6 +170,26 @@ class Records:
             StorageError: the mark cannot be saved.
         """
         replace_file(self.path(file_id, "done"), mark.encode())
+
+    def distrust(self, manifest: Manifest, boot_id: str) -> Mark:
+        """Notes that nothing is known of a finished file's bytes; the next start reads them. Returns the mark.
+
+        To be called before anything is done about such a file that can fail.
+
+        Args:
+            manifest: the file's.
+            boot_id: ``UNVERIFIED``, or ``TORN`` where what is wrong with the bytes is the disk's doing.
+
+        Raises:
+            StorageError: the mark cannot be saved. It is removed then: without one, a file counts as somebody else's.
+        """
+        mark = Mark(manifest.name, size_bytes=0, mtime_ns=0, boot_id=boot_id)
+        try:
+            self.save_mark(manifest.file_id, mark)
+        except StorageError:
+            self.remove(manifest.file_id, "done")
+            raise
+        return mark
 
     def remove(self, file_id: FileId, *suffixes: str) -> None:
         """Removes what is kept of a file under these suffixes, as far as it is there.

@@ -17,13 +17,13 @@ from pspd.core.storage import Held
 from pspd.errors import StorageError, StoreFailed
 from pspd.store.archive import FolderArchive
 from pspd.store.failures import failed
-from pspd.store.folder import is_same_file, plain_state, remove_file
+from pspd.store.folder import derived_path, is_same_file, plain_state, remove_file
 from pspd.store.folders import Folders
 from pspd.store.intake import Intake
 from pspd.store.journal import Journal
 from pspd.store.messages import name_conflict
 from pspd.store.open_files import FileBytes, OpenFiles
-from pspd.store.records import ON_DISK, UNVERIFIED, Mark, Records
+from pspd.store.records import ON_DISK, TORN, UNVERIFIED, Mark, Records
 
 _LOG = logging.getLogger(__name__)
 
@@ -196,6 +196,7 @@ class StoredFiles:
         is set aside, and left to the user: nothing is ever removed that might be theirs.
         """
         manifest, visible = damaged.intake.manifest, self._folders.visible(damaged.intake.manifest)
+        self._records.distrust(manifest, TORN)
         file = self.resumed(manifest, begun=True)
         self._copy(damaged.intake.verified, damaged.saved.read_at, file)
         self._open_files.close(damaged.saved.path)
@@ -205,13 +206,13 @@ class StoredFiles:
         return file
 
     def _set_aside(self, visible: Path) -> None:
-        numbered = (visible.with_name(f"{visible.name}.damaged-{number}") for number in count(1))
+        numbered = (derived_path(visible, f".damaged-{number}") for number in count(1))
         aside = next(path for path in numbered if not os.path.lexists(path))
-        _LOG.warning("%s was damaged on the disk: it is fetched again, and is now %s", visible, aside.name)
         try:
             os.rename(visible, aside)
         except OSError as error:
             raise failed("set aside", visible, error) from None
+        _LOG.warning("%s was damaged on the disk: it is now %s, and is fetched again", visible, aside.name)
 
     @staticmethod
     def _copy(ranges: RangeSet, read_at: ReadAt, file: StoredFile) -> None:
@@ -256,7 +257,13 @@ class StoredFiles:
             StorageError: it is another file, or there is no room.
         """
         visible, part = self._folders.visible(manifest), self._records.path(manifest.file_id, "part")
-        if not os.path.lexists(visible) or is_same_file(visible, part):
+        try:
+            os.lstat(visible)
+        except FileNotFoundError:
+            return None
+        except OSError as error:  # it could not be given this name either
+            raise failed("look at", visible, error) from None
+        if is_same_file(visible, part):
             return None
         if manifest.is_folder:
             return self._adopted_folder(manifest, require_room)

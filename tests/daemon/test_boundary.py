@@ -130,7 +130,7 @@ async def test_a_name_that_cannot_be_encoded_declines_its_file(tmp_path: Path, m
     async with kept_in(tmp_path / "amy") as kept:
         error = UnicodeEncodeError("latin-1", "日本.bin", 0, 2, "ordinal not in range(256)")
         with monkeypatch.context() as patch:
-            patch.setattr(os.path, "lexists", raises(error))
+            patch.setattr(os, "lstat", raises(error))
             kept.keeper.take(named.manifest, (), started=True, division=7)
         assert "UnicodeEncodeError" in declined(kept)[0].reason
 

@@ -333,3 +333,82 @@ class TestVerifying:
             begun.file_id: Held(RangeSet([(2, 3)]), complete=False),
         }
         assert disk.visible() == {"a.bin.damaged-1": damaged}
+
+    @pytest.mark.parametrize("name", ["n" * 254, "日" * 84 + "ab", "x" + "é" * 126], ids=["one", "three", "two bytes"])
+    def test_a_long_name_is_shortened_for_the_damaged_copy(
+        self, disk: DiskBench, verifying: Callable[[], DiskStore], name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        sample = Sample(5000, name=name)
+        disk.receive(sample)
+        alter_byte(disk.folder / name, 3000, later_ns=PUT_BACK)
+        damaged = (disk.folder / name).read_bytes()
+        store = verifying()
+        assert not store.known()[sample.file_id].complete
+        ((aside, data),) = disk.visible().items()
+        assert data == damaged
+        assert 252 < len(aside.encode("utf-8")) <= 255
+        assert name.startswith(aside.removesuffix(".damaged-1"))
+        assert f"it is now {aside}, and is fetched again" in caplog.text
+        store.close()
+        disk.restart()
+        assert not disk.store.known()[sample.file_id].complete
+
+    @pytest.mark.parametrize("code", [errno.EACCES, errno.ENAMETOOLONG, errno.ENOSPC, errno.EBUSY])
+    def test_a_copy_that_cannot_be_set_aside_is_never_trusted_again(
+        self,
+        disk: DiskBench,
+        verifying: Callable[[], DiskStore],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        code: int,
+    ) -> None:
+        sample = Sample(5000)
+        disk.receive(sample)
+        alter_byte(disk.folder / "a.bin", 3000, later_ns=PUT_BACK)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", error_of(code))
+            store = verifying()
+            assert not store.known()
+            with pytest.raises(StorageError, match=f"cannot set aside .*: {os.strerror(code)}"):
+                store.begin(sample.manifest)
+            assert "is fetched again" not in caplog.text
+            store.close()
+            disk.restart()
+            assert not disk.store.known()
+        disk.restart()
+        assert not disk.store.known()[sample.file_id].complete
+        assert list(disk.visible()) == ["a.bin.damaged-1"]
+        disk.write_parts(sample, disk.store.missing(sample.file_id))
+        disk.store.finish(sample.file_id)
+        assert disk.visible()["a.bin"] == sample.data
+
+    def test_a_damaged_copy_is_not_trusted_if_its_mark_cannot_be_written(
+        self, disk: DiskBench, verifying: Callable[[], DiskStore], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sample = Sample(5000)
+        disk.receive(sample)
+        alter_byte(disk.folder / "a.bin", 3000, later_ns=PUT_BACK)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", error_of(errno.ENOSPC))
+            store = verifying()
+            assert not store.known()
+        store.close()
+        disk.restart()
+        held = disk.store.known().get(sample.file_id)
+        assert held is None or not held.complete
+        with pytest.raises(StorageError, match=r"another file named 'a\.bin'"):
+            disk.begin(sample)
+
+    def test_a_running_client_does_not_trust_what_it_could_not_verify(
+        self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sample = Sample(5000)
+        disk.receive(sample)
+        alter_byte(disk.folder / "a.bin", 3000, later_ns=PUT_BACK)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", error_of(errno.ENOSPC))
+            with pytest.raises(StorageError, match="No space left"):
+                disk.store.verify(sample.file_id)
+        disk.restart()
+        held = disk.store.known().get(sample.file_id)
+        assert held is None or not held.complete
