@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self, cast
@@ -9,6 +10,8 @@ from typing import Any, Self, cast
 import grpc
 
 from pspd import errors
+from pspd.addresses import grpc_target, resolve
+from pspd.config import parse_address
 from pspd.v1 import (
     cache_service_pb2,
     cache_service_pb2_grpc,
@@ -72,19 +75,35 @@ def error_from(error: grpc.RpcError, unreachable: str, address: str) -> errors.P
 
 
 class _Api:
-    """A channel to one daemon. Use it in a ``with`` block."""
+    """A channel to one daemon. Use it in a ``with`` block.
 
-    def __init__(self, address: str, unreachable: str) -> None:
+    Args:
+        address: the daemon's, with its port.
+        unreachable: what to say when nobody answers.
+        option: where the user named the address.
+
+    Raises:
+        Unreachable: the host is unknown.
+    """
+
+    def __init__(self, address: str, unreachable: str, option: str = "--server") -> None:
         self.address = address
         self._unreachable = unreachable
+        self._option = option
+        self._target = self._resolve()
         self._open()
 
+    def _resolve(self) -> str:
+        return grpc_target(resolve(*parse_address(self.address), self._option))
+
     def _open(self) -> None:
-        self._channel = grpc.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
+        self._channel = grpc.insecure_channel(self._target, options=_CHANNEL_OPTIONS)
 
     def reopen(self) -> None:
         """Connects anew with the next request: a channel that was refused makes longer and longer pauses."""
         self._channel.close()
+        with contextlib.suppress(errors.Unreachable):  # the name was known before: its server is away, too
+            self._target = self._resolve()
         self._open()
 
     def __enter__(self) -> Self:
@@ -193,7 +212,7 @@ class AgentApi(_Api):
     """What an agent can be asked."""
 
     def __init__(self, address: str) -> None:
-        super().__init__(address, f"no agent answers at {address}: start one there with `pspd agent`")
+        super().__init__(address, f"no agent answers at {address}: start one there with `pspd agent`", "--on")
 
     def _open(self) -> None:
         super()._open()

@@ -14,7 +14,7 @@ from pspctl.options import SERVER_VARIABLE, Group, Settings
 from pspctl.output import note, printer
 from pspctl.tables import contexts_table
 from pspctl.views import SCHEMA_VERSION
-from pspd.config import parse_address
+from pspd.config import full_address
 from pspd.errors import BadArgument, NameTaken, NotFound
 
 
@@ -62,10 +62,10 @@ def use(settings: Settings, name: str) -> None:
 
 @command.command("add")
 @click.argument("name")
-@click.argument("address", metavar="HOST:PORT")
+@click.argument("address", metavar="HOST[:PORT]")
 @click.pass_obj
 def add(settings: Settings, name: str, address: str) -> None:
-    """Call the server at HOST:PORT by NAME.
+    """Call the server at HOST by NAME.
 
     \b
     Example:
@@ -73,7 +73,7 @@ def add(settings: Settings, name: str, address: str) -> None:
     """
     if not name.strip():
         raise BadArgument("a context needs a name: give one, such as lab")
-    parse_address(address)
+    address = full_address(address)
     known = contexts.load()
     taken = known.addresses.get(name, address)
     if taken != address:

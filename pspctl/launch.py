@@ -10,7 +10,7 @@ from pspctl.options import Command, Settings
 from pspctl.output import printer
 from pspctl.views import SCHEMA_VERSION
 from pspd.arguments import Count
-from pspd.config import parse_address
+from pspd.config import AGENT_PORT, full_address, parse_address
 from pspd.errors import BadArgument, PspError
 from pspd.text import plain_text
 
@@ -20,7 +20,7 @@ _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 @click.command("launch", cls=Command)
 @click.argument("count", metavar="N", type=Count(1))
 @click.option("--dir", "folder", default="", metavar="DIR", help="Each client gets a folder below it, on its machine.")
-@click.option("--on", "agents", multiple=True, metavar="HOST:PORT", help="Spread them over agents; may be repeated.")
+@click.option("--on", "agents", multiple=True, metavar="HOST[:PORT]", help="Spread them over agents; may be repeated.")
 @click.pass_obj
 def command(settings: Settings, count: int, folder: str, agents: tuple[str, ...]) -> None:
     """Start N clients.
@@ -31,9 +31,10 @@ def command(settings: Settings, count: int, folder: str, agents: tuple[str, ...]
     \b
     Examples:
       pspctl launch 3
-      pspctl launch 10 --on lab1:7080 --on lab2:7080 --server lab0:7070
+      pspctl launch 10 --on lab1 --on lab2 --server lab0
     """
     if agents:
+        agents = tuple(full_address(agent, AGENT_PORT) for agent in agents)
         places = _launch_on(agents, count, folder, settings.server)
     else:
         with ServerApi(settings.server) as api:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from pspctl import contexts
-from pspd.config import DEFAULT_LISTEN, parse_address, parse_size
+from pspd.config import DEFAULT_LISTEN, full_address, parse_size
 from pspd.errors import BadArgument
 
 SERVER_VARIABLE = "PSPCTL_SERVER"
@@ -32,23 +32,21 @@ class Settings:
 
     @property
     def server(self) -> str:
-        """The server's address: the option's, else the environment's, the current context's, the default.
+        """The server's address, with its port: the option's, else the environment's, the context's, the default.
 
         Raises:
             BadArgument: it is no address.
         """
         if self.server_option is not None:
-            parse_address(self.server_option)
-            return self.server_option
+            return full_address(self.server_option)
         address, origin = os.environ.get(SERVER_VARIABLE), SERVER_VARIABLE
         if not address:
             known = contexts.load()
             address, origin = known.current_address or DEFAULT_LISTEN, f"context {known.current}"
         try:
-            parse_address(address)
+            return full_address(address)
         except BadArgument as error:  # nobody has typed it just now: say where it is from
             raise BadArgument(f"{origin}: {error}") from None
-        return address
 
 
 class SharedOption(click.Option):
@@ -67,7 +65,7 @@ def shared_options() -> list[click.Parameter]:
     return [
         SharedOption(
             "--server",
-            metavar="HOST:PORT",
+            metavar="HOST[:PORT]",
             field="server_option",
             help=f"The server; else {SERVER_VARIABLE}, the current context's, or {DEFAULT_LISTEN}.",
         ),

@@ -15,7 +15,7 @@ import click
 
 from pspd import __version__, streams
 from pspd.arguments import Count, Folder, Seconds
-from pspd.config import DEFAULT_LISTEN, parse_address, parse_size
+from pspd.config import AGENT_PORT, DEFAULT_LISTEN, full_address, parse_size
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters, default_cache_chunks
 from pspd.core.server import REACH_NS
@@ -25,7 +25,7 @@ from pspd.errors import BadArgument, Exit, PspError
 from pspd.streams import ReaderGone
 from pspd.text import plain_text
 
-AGENT_LISTEN = "127.0.0.1:7080"
+AGENT_LISTEN = f"127.0.0.1:{AGENT_PORT}"
 CONNECT_SECONDS = 10.0
 CLIENTS_PER_PROCESS_MAX = 1000
 
@@ -81,7 +81,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="Control address.")
+@click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST[:PORT]", help="Control address.")
 @click.option(
     "--data-port",
     type=Count(0, 65535),
@@ -141,7 +141,7 @@ def server(
     from pspd.net.faults import Faults
 
     parameters, cache_chunks = _parameters(profile, order, cache)
-    parse_address(listen)
+    listen = full_address(listen)
     spoiled = Faults.parse(faults) if faults else None
     folder = state_dir or user_folder("state")
     if folder is None:
@@ -153,7 +153,9 @@ def server(
 
 
 @cli.command()
-@click.option("--server", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="The server's address.")
+@click.option(
+    "--server", default=DEFAULT_LISTEN, show_default=True, metavar="HOST[:PORT]", help="The server's address."
+)
 @click.option(
     "--dir",
     "folder",
@@ -180,7 +182,7 @@ def server(
     default=CONNECT_SECONDS,
     show_default=True,
     metavar="S",
-    help="How long to try for a server at the start.",
+    help="How long to try for a server, and for data to pass, at the start.",
 )
 @click.option("--faults", default=None, metavar="SPEC", help=FAULTS_HELP)
 def client(
@@ -205,7 +207,7 @@ def client(
 
     if first_index and count is None:
         raise click.UsageError("--first-index is where --count begins: give both")
-    parse_address(server)
+    server = full_address(server)
     plans = plan_clients(socket.gethostname() if name is None else name, folder, count, first_index)
     parsed = Faults.parse(faults) if faults else None
     keeping = Keeping(None if max_bytes is None else parse_size(max_bytes), verify)
@@ -215,7 +217,7 @@ def client(
 
 
 @cli.command()
-@click.option("--listen", default=AGENT_LISTEN, show_default=True, metavar="HOST:PORT", help="Control address.")
+@click.option("--listen", default=AGENT_LISTEN, show_default=True, metavar="HOST[:PORT]", help="Control address.")
 def agent(listen: str) -> None:
     """Run an agent: it launches clients on this machine when `pspctl launch --on` asks.
 
@@ -223,7 +225,7 @@ def agent(listen: str) -> None:
     """
     from pspd.daemon.agent import run_agent
 
-    parse_address(listen)
+    listen = full_address(listen, AGENT_PORT)
     _run("agent", lambda stopping: run_agent(stopping, listen))
 
 

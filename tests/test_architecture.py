@@ -25,18 +25,22 @@ LOWER = ("pspd.core", "pspd.errors")
 ARROWS: dict[str, tuple[str, ...]] = {
     "pspd.errors": (),
     "pspd.core": LOWER,
+    "pspd.addresses": ("pspd.addresses", *LOWER),
     "pspd.config": ("pspd.config", *LOWER),
     "pspd.arguments": (),
     "pspd.text": (),
     "pspd.streams": LOWER,
     "pspd.environment": LOWER,
     "pspd.encoding": (),
-    "pspd.net": ("pspd.net", *LOWER),
+    "pspd.net": ("pspd.net", "pspd.addresses", *LOWER),
     "pspd.store": ("pspd.store", *LOWER),
-    "pspd.rpc": ("pspd.rpc", "pspd.v1", "pspd.reflection_v1", "pspd.config", "pspd.environment", *LOWER),
+    "pspd.rpc": (
+        *("pspd.rpc", "pspd.v1", "pspd.reflection_v1", "pspd.config", "pspd.addresses", "pspd.environment"),
+        *LOWER,
+    ),
     "pspd.daemon": (
         *("pspd.daemon", "pspd.rpc", "pspd.net", "pspd.store", "pspd.config", "pspd.text", "pspd.v1"),
-        *("pspd.streams", "pspd.environment", *LOWER),
+        *("pspd.addresses", "pspd.streams", "pspd.environment", *LOWER),
     ),
     "pspd.sim": ("pspd.sim", "pspd.store.memory", "pspd.store.digests", *LOWER),
     "pspd.cli": (
@@ -48,7 +52,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pspctl": (
         *("pspctl", "pspd.v1", "pspd.errors", "pspd.config", "pspd.arguments", "pspd.core", "pspd.daemon.source"),
         *("pspd.text", "pspd.net.loop", "pspd.store.ahead", "pspd.store.original", "pspd.store.digests"),
-        *("pspd.streams", "pspd.environment", "pspd.encoding"),
+        *("pspd.addresses", "pspd.streams", "pspd.environment", "pspd.encoding"),
     ),
     "pspctl.simulate": ("pspctl", "pspd.sim", "pspd.config", "pspd.arguments", *LOWER),
 }

@@ -12,14 +12,22 @@ from pspd.core.ranges import Range
 from pspd.core.wire import DropReason, Frame
 
 Address = tuple[str, int]
-"""Host and port, as the sockets name them."""
+"""Host literal and port. A link-local host carries its interface: ``fe80::1%eth0``."""
+
+MAPPED_PREFIX = "::ffff:"
+"""Begins an IPv4 host as a dual-stack socket names it (RFC 4291, section 2.5.5.2)."""
+
+
+def unmapped(host: str) -> str:
+    """Returns the IPv4 host behind an IPv4-mapped IPv6 host; any other host as it is."""
+    return host[len(MAPPED_PREFIX) :] if host.startswith(MAPPED_PREFIX) and "." in host else host
 
 
 def address_text(address: Address | None) -> str:
-    """An address as people write it, ``host:port`` or ``[host]:port``; empty for none."""
+    """Returns an address as people write it, ``host:port`` or ``[host]:port``; empty for none."""
     if address is None:
         return ""
-    host, port = address
+    host, port = unmapped(address[0]), address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -66,8 +66,17 @@ def test_a_context_needs_a_name(lone_pspctl: Pspctl, config_dir: Path) -> None:
 
 
 def test_an_address_must_be_one(lone_pspctl: Pspctl, config_dir: Path) -> None:
-    assert lone_pspctl("context", "add", "lab", "nowhere").exit_code == 2
+    assert lone_pspctl("context", "add", "lab", "lab:").exit_code == 2
     assert not config_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("lab", "lab:7070"), ("10.0.0.1", "10.0.0.1:7070"), ("::1", "[::1]:7070"), ("a:1", "a:1")]
+)
+def test_context_keeps_an_address_with_its_port(lone_pspctl: Pspctl, given: str, kept: str) -> None:
+    assert lone_pspctl("context", "add", "lab", given).exit_code == 0
+    listed = json.loads(lone_pspctl("context", "ls", "-o", "json").stdout)
+    assert listed["contexts"] == [{"name": "lab", "address": kept}]
 
 
 def test_a_broken_file_is_an_error_of_one_line_and_needs_no_reading_with_an_option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -102,10 +103,10 @@ def test_an_option_wins_over_the_environment(pspctl: Pspctl, fake: FakeServer) -
         ["status", "f\udcff"],
         ["launch", "0"],
         ["status", "-o", "xml"],
-        ["status", "--server", "nowhere"],
+        ["status", "--server", "7070"],
         ["status", "--server", ""],
         ["stop", "--server", ""],
-        ["version", "--server", "nowhere"],
+        ["version", "--server", "lab:port"],
         ["cache", "resize", "64XB"],
         ["cache", "resize", "9" * 5000],
         ["run", __file__, "--clients", "2", "--to", ""],
@@ -132,10 +133,43 @@ def test_an_address_that_was_not_typed_is_told_with_its_origin(
     lone_pspctl: Pspctl, config_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config_dir.mkdir()
-    (config_dir / "contexts.json").write_text('{"current": "lab", "contexts": {"lab": "nowhere"}}')
-    assert "error: context lab: 'nowhere' is no address" in lone_pspctl("status").stderr
-    monkeypatch.setenv("PSPCTL_SERVER", "nobody")
-    assert "error: PSPCTL_SERVER: 'nobody' is no address" in lone_pspctl("status").stderr
+    (config_dir / "contexts.json").write_text('{"current": "lab", "contexts": {"lab": "lab:"}}')
+    assert "error: context lab: 'lab:' is no address" in lone_pspctl("status").stderr
+    monkeypatch.setenv("PSPCTL_SERVER", ":7070")
+    assert "error: PSPCTL_SERVER: ':7070' is no address" in lone_pspctl("status").stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["status"], ["files"], ["clients"], ["cache"], ["launch", "1"], ["wait", "f"], ["rm", "f"], ["release", "f"]),
+        *(["seed", __file__], ["stop", "anna"], ["stop", "--all-clients"]),
+    ],
+    ids=" ".join,
+)
+def test_an_unknown_host_is_told_as_one(
+    lone_pspctl: Pspctl, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("PSPCTL_SERVER", "nowhere.invalid")
+    result = lone_pspctl(*arguments)
+    assert (result.exit_code, result.stdout) == (5, "")
+    assert re.fullmatch(
+        r"pspctl: error: unknown host 'nowhere\.invalid' \(.+\): name another with --server\n", result.stderr
+    )
+
+
+def test_an_unknown_agent_is_told_as_one(pspctl: Pspctl) -> None:
+    result = pspctl("launch", "1", "--on", "nowhere.invalid", "--server", "10.0.0.1")
+    assert result.exit_code == 5
+    assert re.fullmatch(
+        r"pspctl: error: unknown host 'nowhere\.invalid' \(.+\): name another with --on\n", result.stderr
+    )
+
+
+def test_a_server_without_port_is_at_the_default_one(lone_pspctl: Pspctl) -> None:
+    result = lone_pspctl("status", "--server", "127.9.9.9")
+    assert result.exit_code == 5
+    assert "no server answers at 127.9.9.9:7070" in result.stderr
 
 
 def test_a_bug_is_one_line_too_and_a_trace_with_debug(pspctl: Pspctl, monkeypatch: pytest.MonkeyPatch) -> None:
