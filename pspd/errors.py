@@ -41,6 +41,7 @@ class Reason(StrEnum):
     WRONG_STATE = "WRONG_STATE"
     PORT_TAKEN = "PORT_TAKEN"
     UNREACHABLE = "UNREACHABLE"
+    NO_DATA_PATH = "NO_DATA_PATH"
     TIMED_OUT = "TIMED_OUT"
     INTEGRITY = "INTEGRITY"
     LIMIT_REACHED = "LIMIT_REACHED"
@@ -57,6 +58,7 @@ GRPC_STATUS: dict[Reason, str] = {
     Reason.WRONG_STATE: "FAILED_PRECONDITION",
     Reason.PORT_TAKEN: "UNAVAILABLE",
     Reason.UNREACHABLE: "UNAVAILABLE",
+    Reason.NO_DATA_PATH: "UNAVAILABLE",
     Reason.TIMED_OUT: "DEADLINE_EXCEEDED",
     Reason.INTEGRITY: "DATA_LOSS",
     Reason.LIMIT_REACHED: "RESOURCE_EXHAUSTED",
@@ -73,6 +75,7 @@ EXIT_CODE: dict[Reason, Exit] = {
     Reason.WRONG_STATE: Exit.CONFLICT,
     Reason.PORT_TAKEN: Exit.CONFLICT,
     Reason.UNREACHABLE: Exit.UNREACHABLE,
+    Reason.NO_DATA_PATH: Exit.UNREACHABLE,
     Reason.TIMED_OUT: Exit.TIMED_OUT,
     Reason.INTEGRITY: Exit.INTEGRITY,
     Reason.LIMIT_REACHED: Exit.LIMIT,
@@ -150,6 +153,12 @@ class Unreachable(PspError):
     """Nobody answers there."""
 
     reason = Reason.UNREACHABLE
+
+
+class NoDataPath(PspError):
+    """The control API answers, but datagrams or connections for data do not pass."""
+
+    reason = Reason.NO_DATA_PATH
 
 
 class TimedOut(PspError):

@@ -52,6 +52,9 @@ PATIENCE_NS_MAX = 240 * SECOND_NS
 HELLO_INTERVAL_NS_MIN = SECOND_NS
 """A client shows where it is as often as the server wants, but not more often than this."""
 
+HELLOS_WITHOUT_BACKOFF = 20
+"""Hellos until the first answer ever: some 10 s, in which to find out whether data can flow despite heavy loss."""
+
 SILENCE_NS = 30 * SECOND_NS
 HELLOS_PER_SILENCE = 2
 """After so long without a datagram from the server, and so many hellos, a client says in them that it hears nothing."""
@@ -94,6 +97,11 @@ class ClientMachine:
         self._hears = False
         self._told_hears = False
         self._said_deaf = False
+
+    @property
+    def hears(self) -> bool:
+        """Whether a datagram of the server has come lately: it sends none before it has got one of this session."""
+        return self._hears
 
     # -- for the driver
 
@@ -156,7 +164,8 @@ class ClientMachine:
         self._told_hears = self._hears
         hello = Hello(self._session, self._hello_number, srtt_us)
         self._effects.append(SendDatagram(self._server, encode_datagram(hello)))
-        self._timers.set(_HELLO_TIMER, now + self.rtt.timeout_ns(self._random))
+        is_first = self.rtt.srtt_ns == 0 and self.rtt.timeout_count < HELLOS_WITHOUT_BACKOFF
+        self._timers.set(_HELLO_TIMER, now + self.rtt.timeout_ns(self._random, 0 if is_first else None))
 
     def _tell_deaf(self, deaf: bool) -> None:
         if deaf != self._said_deaf:

@@ -7,10 +7,11 @@ from typing import Any
 
 import grpc
 
-from pspd.config import parse_address
+from pspd.config import AGENT_PORT, parse_address
+from pspd.core.effects import address_text
 from pspd.daemon.launcher import Launcher
 from pspd.daemon.process import say_ready
-from pspd.net.sockets import bind_listener
+from pspd.net.sockets import listen_hosts
 from pspd.rpc.server import serve
 from pspd.rpc.servicers import answering
 from pspd.v1 import client_service_pb2, client_service_pb2_grpc
@@ -40,15 +41,16 @@ async def run_agent(stopping: asyncio.Event, listen: str) -> None:
     Raises:
         PortTaken: the address cannot be had.
     """
-    bind_listener(*parse_address(listen)).close()  # gRPC does not say why it cannot have an address
+    host, port = parse_address(listen, AGENT_PORT)
+    hosts, port = listen_hosts(host, port)  # before all else: gRPC does not say why it cannot have an address
     launcher = Launcher()
 
     def register(server: grpc.aio.Server) -> None:
         client_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentServicer(launcher), server)
 
-    server, address = await serve(listen, ["pspd.v1.AgentService"], register)
+    server, bound = await serve(hosts, port, ["pspd.v1.AgentService"], register)
     try:
-        say_ready(role="agent", listen=address)
+        say_ready(role="agent", listen=address_text((host, bound)))
         await stopping.wait()
     finally:
         await server.stop(STOP_GRACE_SECONDS)

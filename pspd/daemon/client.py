@@ -9,16 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-
 from pspd.core.manifest import FileId
 from pspd.core.members import validate_client_name
 from pspd.daemon.descriptors import files_each
 from pspd.daemon.keeper import Care
 from pspd.daemon.member import MemberDaemon
 from pspd.daemon.process import first_of, say_ready
+from pspd.daemon.route import Route
 from pspd.net.faults import Faults
-from pspd.rpc.client import open_channel
 from pspd.store.digests import blake3_digest
 from pspd.store.disk import DiskStore
 
@@ -68,15 +66,15 @@ async def run_clients(
     """Runs clients until they are told to stop.
 
     Raises:
-        Unreachable: no server answers.
+        Unreachable: no server answers, or data does not pass.
         StorageError: a folder cannot be used, or a disk failed.
         PspError: the server refuses a client.
     """
-    channel = open_channel(server)
+    route = Route(server)
     members: list[MemberDaemon] = []
     waiting = len(plans)
 
-    def on_joined() -> None:
+    def on_ready() -> None:
         nonlocal waiting
         waiting -= 1
         if waiting == 0:
@@ -84,13 +82,13 @@ async def run_clients(
 
     try:
         for plan in plans:
-            members.append(_open(channel, server, plan, faults, keeping, files_each(len(plans))))
-        everyone = asyncio.gather(*(member.run(connect_seconds, on_joined) for member in members))
+            members.append(_open(route, plan, faults, keeping, files_each(len(plans))))
+        everyone = asyncio.gather(*(member.run(connect_seconds, on_ready) for member in members))
         await first_of(everyone, _leave_when(stopping, members))
     finally:
         for member in members:
             member.close()
-        await channel.close()
+        await route.close()
 
 
 async def _leave_when(stopping: asyncio.Event, members: list[MemberDaemon]) -> None:
@@ -99,8 +97,7 @@ async def _leave_when(stopping: asyncio.Event, members: list[MemberDaemon]) -> N
 
 
 def _open(
-    channel: grpc.aio.Channel,
-    server: str,
+    route: Route,
     plan: ClientPlan,
     faults: Faults | None,
     keeping: Keeping,
@@ -110,8 +107,7 @@ def _open(
         plan.folder, blake3_digest, keeping.max_bytes, verifies=keeping.verifies, open_files_max=open_files_max
     )
     return MemberDaemon(
-        channel,
-        server,
+        route,
         plan.name,
         store.instance_id,
         store,

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import Callable
 from random import Random
 
-import grpc
-
-from pspd.config import parse_address
-from pspd.core.effects import Address, Assign, EndSession, FileSuspected, RemoveFile, StartExchange
+from pspd.addresses import family_of
+from pspd.core.effects import Assign, EndSession, FileSuspected, RemoveFile, StartExchange
 from pspd.core.storage import Storage
 from pspd.daemon.keeper import NO_CARE, Care, Keeper
 from pspd.daemon.process import first_of
 from pspd.daemon.reports import Reports
-from pspd.errors import PspError, StorageError, TimedOut, Unreachable
+from pspd.daemon.route import Route
+from pspd.errors import NoDataPath, PspError, StorageError, TimedOut, Unreachable
 from pspd.net.faults import Faults
 from pspd.rpc.client import MemberClient, Session
 from pspd.store.digests import blake3_digest
@@ -26,8 +24,6 @@ REJOIN_SECONDS_MIN = 0.1
 REJOIN_SECONDS_MAX = 2.0
 LEAVE_SECONDS = 1.0
 RENEWALS_PER_LEASE = 4
-
-_UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +44,7 @@ class MemberDaemon:
     """A client or a source of the network.
 
     Args:
-        server: the control API's address.
+        route: its way to the server.
         name: the member's name.
         instance_id: who comes back under its name is known by it.
         storage: its files.
@@ -57,14 +53,14 @@ class MemberDaemon:
 
     Attributes:
         session: its session; 0 for none.
+        is_ready: whether data could flow in one of its sessions.
         client: what it says to the server.
         files: what becomes of its files.
     """
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
-        server: str,
+        route: Route,
         name: str,
         instance_id: bytes,
         storage: Storage,
@@ -75,32 +71,38 @@ class MemberDaemon:
     ) -> None:
         self.name = name
         self.session = 0
-        self.client = MemberClient(channel, server, blake3_digest)
+        self.is_ready = False
+        self.client = MemberClient(None, route.server, blake3_digest)
         self._reports = Reports(name, self.client)
         seed = Random(instance_id).getrandbits(64)
         self.files = Keeper(name, seed, storage, self._reports, care, self._fail, faults)
-        self._server = server
+        self._route = route
         self._instance_id = instance_id
         self._source = source
         self._leaving = False
+        self._on_ready: Callable[[], None] = lambda: None
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, connect_seconds: float, on_joined: Callable[[], None]) -> None:
+    async def run(self, connect_seconds: float, on_ready: Callable[[], None]) -> None:
         """Stays a member until asked to stop.
 
         Args:
-            connect_seconds: how long to try for the first session.
-            on_joined: called once, when the first session stands.
+            connect_seconds: how long to try for the first session, and then for data to pass in it.
+            on_ready: called once, when data can flow.
 
         Raises:
             Unreachable: no server answered in that time.
+            NoDataPath: a server did, but data does not pass.
             PspError: the server does not take this member, or the store failed.
         """
+        self._on_ready = on_ready
         session = await self._join_first(connect_seconds)
-        on_joined()
         while True:
             try:
-                await self.serve_session(session)
+                await self.serve_session(session, None if self.is_ready else connect_seconds)
+            except NoDataPath:
+                await self.leave()
+                raise
             except Stopped:
                 return
             except Ended as ended:
@@ -113,7 +115,11 @@ class MemberDaemon:
                 log.info("%s: lost the server: waiting for it to come back", self.name)
             if self._leaving:
                 return
-            session = await self._join_again()
+            if self.is_ready:
+                session = await self._join_again()
+            else:
+                await asyncio.sleep(REJOIN_SECONDS_MIN)
+                session = await self._join_first(connect_seconds)
 
     async def _join_first(self, connect_seconds: float) -> Session:
         deadline = asyncio.get_running_loop().time() + connect_seconds
@@ -125,7 +131,7 @@ class MemberDaemon:
                 if asyncio.get_running_loop().time() + delay > deadline:
                     raise
                 if delay == REJOIN_SECONDS_MIN:
-                    log.info("%s: waiting for the server at %s", self.name, self._server)
+                    log.info("%s: waiting for the server at %s", self.name, self._route.server)
             await asyncio.sleep(delay)
             delay = min(2 * delay, REJOIN_SECONDS_MAX)
 
@@ -156,11 +162,12 @@ class MemberDaemon:
         except StorageError:
             if self._source:
                 raise
-        address = await _resolve(self._server)
+        channel, address = await self._route.connect()
+        self.client.use(channel)
         held = {} if self._source else self.files.known()
         port = 0
         if not (await self.client.parameters()).kept_links:
-            port = self.files.plane.listen(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+            port = self.files.plane.listen(family_of(address))
         session = await self.client.join(
             self.name, self._instance_id, source=self._source, delivery_port=port, held=held
         )
@@ -169,17 +176,23 @@ class MemberDaemon:
         self.files.plane.join(session.session, (address[0], session.data_port), session.parameters)
         return session
 
-    async def serve_session(self, session: Session) -> None:
+    async def serve_session(self, session: Session, path_seconds: float | None = None) -> None:
         """Does what the server asks, for as long as the session lasts.
+
+        Args:
+            session: what the server granted.
+            path_seconds: how long data may not pass at the beginning; None for any time.
 
         Raises:
             Ended: the server ended it.
+            NoDataPath: data does not pass.
             Stopped: the member was asked to stop.
             PspError: the server cannot be reached, or the store failed.
         """
         try:
             await first_of(
                 self._attend(session),
+                self._watch_path(path_seconds),
                 self._renew(session),
                 self._reports.tell(session.session),
                 self.files.take_refused(),
@@ -189,6 +202,15 @@ class MemberDaemon:
             )
         finally:
             self.files.plane.leave()
+
+    async def _watch_path(self, path_seconds: float | None) -> None:
+        """Waits until data can flow, says so once, and never returns."""
+        if path_seconds is not None:
+            await self.files.plane.require_path(path_seconds)
+            if not self.is_ready:
+                self.is_ready = True
+                self._on_ready()
+        await asyncio.get_running_loop().create_future()
 
     async def _attend(self, session: Session) -> None:
         async with contextlib.aclosing(self.client.attend(session.session)) as events:
@@ -236,15 +258,3 @@ class MemberDaemon:
     def _fail(self, error: PspError) -> None:
         if not self._failure.done():
             self._failure.set_exception(error)
-
-
-async def _resolve(server: str) -> Address:
-    host, port = parse_address(server)
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise Unreachable(f"{host!r} is no known host: {why}: name another with --server") from None
-    address = found[0][4]
-    # "Any address" is where a server may listen; whoever names it as a destination means this machine.
-    return _UNSPECIFIED.get(str(address[0]), str(address[0])), int(address[1])

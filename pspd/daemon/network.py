@@ -67,7 +67,7 @@ class NetworkDaemon:
         self,
         parameters: Parameters,
         cache_chunks: int | None,
-        host: str,
+        hosts: Sequence[str],
         data_port: int,
         stopping: asyncio.Event,
         faults: Faults | None = None,
@@ -79,7 +79,7 @@ class NetworkDaemon:
         if cache_chunks is not None:
             validate_cache_size(cache_chunks)
         self._machine = ServerMachine(parameters, cache_chunks, blake3_digest, seed, reach_ns, allocate)
-        self._plane = ServerPlane(self._machine, self._on_effect, host, data_port, faults)
+        self._plane = ServerPlane(self._machine, self._on_effect, hosts, data_port, faults)
         self._launcher = Launcher()
         self._events: dict[int, asyncio.Queue[MemberEvent]] = {}
         self._changed = asyncio.Event()

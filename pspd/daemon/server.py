@@ -9,13 +9,14 @@ from pathlib import Path
 import grpc
 
 from pspd.config import parse_address
+from pspd.core.effects import address_text
 from pspd.core.parameters import SECOND_NS, Parameters
 from pspd.daemon.ledger import Ledger, prepare_folder
 from pspd.daemon.network import NetworkDaemon
 from pspd.daemon.process import say_ready
 from pspd.errors import BadArgument, StorageError
 from pspd.net.faults import Faults
-from pspd.net.sockets import bind_listener
+from pspd.net.sockets import listen_hosts
 from pspd.rpc import servicers
 from pspd.rpc.server import serve
 from pspd.store.digests import blake3_digest
@@ -62,16 +63,17 @@ async def run_server(
         raise BadArgument(f"port {port} is the control port: choose another with --data-port")
     if data_port > PORT_MAX:
         raise BadArgument(f"there is no port after {port} for data: name one with --data-port")
-    bind_listener(host, port).close()  # a control address that cannot be had is told as such, and first
+    hosts, control_port = listen_hosts(host, port)  # before all else: gRPC does not say why it cannot have an address
     reach_ns = int(reach_seconds * SECOND_NS)
-    network = NetworkDaemon(parameters, cache_chunks, host, data_port, stopping, faults, reach_ns)
+    network = NetworkDaemon(parameters, cache_chunks, hosts, data_port, stopping, faults, reach_ns)
     try:
         if port:
             network.keep(_ledger_of(state_dir, port))
-        server, network.address = await serve(listen, SERVICES, lambda server: _register(server, network))
+        server, bound = await serve(hosts, control_port, SERVICES, lambda server: _register(server, network))
+        network.address = address_text((host, bound))
         try:
             if not port:
-                network.keep(_new_ledger(state_dir, parse_address(network.address)[1]))
+                network.keep(_new_ledger(state_dir, bound))
             log.info(
                 "control on %s, data on port %d, profile %s",
                 network.address,

@@ -14,8 +14,9 @@ from pspd.core.manifest import Manifest
 from pspd.core.terms import ONE_COPY, Terms, source_is_needed
 from pspd.daemon.member import Ended, MemberDaemon, Stopped, Suspected
 from pspd.daemon.process import first_of
+from pspd.daemon.route import Route
 from pspd.errors import PspError, SessionUnknown, StorageError, TimedOut, Unreachable, WrongState
-from pspd.rpc.client import Session, open_channel
+from pspd.rpc.client import Session
 from pspd.store.ahead import ReadAhead
 from pspd.store.digests import blake3_digest
 from pspd.store.original import OriginalStore, own_name
@@ -25,6 +26,10 @@ PROGRESS_SECONDS = 0.2
 PROGRESS_SECONDS_PER_CLIENT = 0.004
 """How often the source looks how far the clients are: each of them costs the server some 40 us every time."""
 REJOIN_SECONDS = 0.5
+PATH_SECONDS = 10.0
+"""How long a source waits for data to pass between it and the server."""
+PATH_SECONDS_LATER = 60.0
+"""The same in a later session, when data has passed before: as long as for a server that is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +80,11 @@ async def seed(
         PspError: it cannot be read, reached, or is refused.
     """
     store = OriginalStore(path, own_name(path) if name is None else name, blake3_digest)
-    channel = open_channel(server)
+    route = Route(server)
     try:
         manifest = await _built(store, ahead, on_progress)
         identity = f"source-{os.getpid()}-{secrets.token_hex(4)}"
-        member = MemberDaemon(channel, server, identity, secrets.token_bytes(16), store, source=True)
+        member = MemberDaemon(route, identity, secrets.token_bytes(16), store, source=True)
         try:
             await _Seeding(member, store, manifest, client_count, hold_back, terms, on_progress).run()
         finally:
@@ -87,7 +92,7 @@ async def seed(
             member.close()
     finally:
         store.close()
-        await channel.close()
+        await route.close()
     return manifest.file_id
 
 
@@ -160,7 +165,8 @@ class _Seeding:
         while True:
             self._terms = replace(self._terms, stays=self._terms.stays and not session.parameters.all_holders_answer)
             try:
-                await first_of(self._member.serve_session(session), self._work())
+                path_seconds = PATH_SECONDS_LATER if self._member.is_ready else PATH_SECONDS
+                await first_of(self._member.serve_session(session, path_seconds), self._work())
                 return
             except Stopped:
                 raise WrongState("the server asked the source to stop: seed again to finish") from None

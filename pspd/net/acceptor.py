@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Callable
 
+from pspd.addresses import address_of
 from pspd.core.effects import Address
 
 ACCEPT_PAUSE_SECONDS = 0.1
@@ -68,6 +69,6 @@ class Acceptor:
                 return
             self._is_short = False
             try:
-                self._take(stream, peer[:2])
+                self._take(stream, address_of(peer))
             except OSError:
                 stream.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable
 from random import Random
 from typing import assert_never
 
+from pspd.addresses import family_of
 from pspd.core.client import ClientMachine
 from pspd.core.effects import (
     Address,
@@ -26,8 +28,10 @@ from pspd.core.parameters import Parameters
 from pspd.core.ranges import Range
 from pspd.core.storage import Storage
 from pspd.core.wire import DropReason, Frame, Kind, WireError
+from pspd.errors import NoDataPath
 from pspd.net.acceptor import Acceptor
 from pspd.net.datagrams import DatagramSocket
+from pspd.net.dial import DialLog, PathWatch, connect_error
 from pspd.net.driver import Driver, now_ns
 from pspd.net.faults import Faults
 from pspd.net.link import Link
@@ -36,6 +40,8 @@ from pspd.net.sockets import bind_datagrams, bind_listener
 DIAL_SECONDS_MIN = 0.05
 DIAL_SECONDS_MAX = 2.0
 """Between two attempts to reach the server by TCP: doubled from the one to the other, with jitter."""
+LASTING_SECONDS = 1.0
+"""A link that ends sooner counts as a failed attempt: something else may listen there, or a proxy without a server."""
 CONNECTIONS_MAX = 256
 """Transfers with a connection of their own that may be open at a time (classic)."""
 PIECE_CHUNKS = 1024
@@ -84,6 +90,9 @@ class ClientPlane:
         self._link: Link | None = None
         self._dial_timer: asyncio.TimerHandle | None = None
         self._dial_seconds = DIAL_SECONDS_MIN
+        self._dial_log = DialLog()
+        self._link_since = 0.0
+        self._path = PathWatch()
         self._connections: set[Link] = set()
         self._pieces: dict[Link, tuple[Frame, memoryview]] = {}
 
@@ -99,12 +108,32 @@ class ClientPlane:
         """The server took the client in: talk to its data ports from now on."""
         self.leave()
         self._session, self._server, self._kept_links = session, server, parameters.kept_links
-        family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
-        self._datagrams = DatagramSocket(bind_datagrams(_ANY[family], 0), self._on_datagram, self._faults)
+        self._path = PathWatch()
+        bound = bind_datagrams(_ANY[family_of(server)], 0)
+        self._datagrams = DatagramSocket(bound, self._on_datagram, self._faults)
         self._machine.joined(session, server, parameters, now_ns())
         if self._kept_links:
             self._dial()
         self.pump()
+
+    async def require_path(self, timeout_seconds: float) -> None:
+        """Waits until data can flow in this session: datagrams pass both ways, and TCP connections can be made.
+
+        Where each transfer has a connection of its own, one that carries nothing is made for this.
+
+        Raises:
+            NoDataPath: it cannot in this time; says what does not pass.
+        """
+        path = self._path
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                while not (self._kept_links or path.tcp_passes):
+                    path.note_tcp(await connect_error(self._server, timeout_seconds))
+                    if not path.tcp_passes:
+                        await asyncio.sleep(DIAL_SECONDS_MIN)
+                await path.stands.wait()
+        if not path.stands.is_set():
+            raise NoDataPath(path.blocked_text(self._server))
 
     def leave(self) -> None:
         """Ends the session on this side; files stay held."""
@@ -182,6 +211,8 @@ class ClientPlane:
 
     def _on_datagram(self, data: bytes, source: Address) -> None:
         self._machine.receive_datagram(data, source, now_ns())
+        if self._machine.hears:
+            self._path.note_datagram()
         self.pump()
 
     # -- links
@@ -192,11 +223,16 @@ class ClientPlane:
             return
         try:
             self._link = Link.dial(self._server, self, kept=True)
-        except OSError:
-            self._dial_later()
+        except OSError as error:
+            self._dial_failed(error.strerror or str(error))
             return
         self._link.send(Frame(Kind.LINK, self._session), [])
         self._link.begin()
+
+    def _dial_failed(self, why: str) -> None:
+        self._path.note_tcp(why)
+        self._dial_log.failed(self._server, why)
+        self._dial_later()
 
     def _dial_later(self) -> None:
         if self._session and self._dial_timer is None:
@@ -217,9 +253,16 @@ class ClientPlane:
     def link_opened(self, link: Link) -> None:
         """Implements ``LinkHandler``: ask for what is wanted as soon as it can come."""
         if link is self._link:
-            self._dial_seconds = DIAL_SECONDS_MIN
+            self._link_since = self._loop.time()
+            self._loop.call_later(LASTING_SECONDS, self._note_lasting, link)
+            self._path.note_tcp(None)
             self._machine.link_opened(now_ns())
             self.pump()
+
+    def _note_lasting(self, link: Link) -> None:
+        if link is self._link:
+            self._dial_seconds = DIAL_SECONDS_MIN
+            self._dial_log.succeeded(self._server)
 
     def link_closed(self, link: Link, error: WireError | None) -> None:
         """Implements ``LinkHandler``."""
@@ -230,7 +273,12 @@ class ClientPlane:
             self.pump()
         if link is self._link:
             self._link = None
-            self._dial_later()
+            if link.failure:
+                self._dial_failed(link.failure)
+            elif self._loop.time() < self._link_since + LASTING_SECONDS:
+                self._dial_failed("it was closed at once")
+            else:
+                self._dial_later()
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
         """Implements ``LinkHandler``."""

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from pspd.core.effects import Address
+from pspd.addresses import family_of, sockaddr_of
+from pspd.core.effects import Address, unmapped
 from pspd.core.storage import FileSlice
 from pspd.core.wire import FRAME_BYTES, DropReason, Frame, WireError, decode_frame, encode_frame
 from pspd.net.sockets import limit_silence, tune_kept
@@ -120,6 +121,7 @@ class Link:
     Attributes:
         session: the client's session, once it is known; 0 before.
         peer: the other end's address.
+        failure: why it could not be connected, in the system's words; empty if it could, or may still.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Link:
     ) -> None:
         self.session = 0
         self.peer = peer
+        self.failure = ""
         self._stream = stream
         self._handler = handler
         self._loop = asyncio.get_running_loop()
@@ -157,14 +160,14 @@ class Link:
         Raises:
             OSError: it cannot even begin.
         """
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        stream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        target = (unmapped(address[0]), address[1])
+        stream = socket.socket(family_of(target), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             limit_silence(stream)
             if kept:
                 tune_kept(stream)
             with contextlib.suppress(BlockingIOError):
-                stream.connect(address)
+                stream.connect(sockaddr_of(target))
         except OSError:
             stream.close()
             raise
@@ -262,7 +265,8 @@ class Link:
             return
         if self._stands:
             self._flush()
-        elif self._stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        elif number := self._stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.failure = os.strerror(number)
             self.close()
         else:
             self._on_connected()

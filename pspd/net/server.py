@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from pspd.addresses import ANY_HOSTS
 from pspd.core.effects import Address, CloseLink, ControlEffect, Deliver, SendDatagram, ServerEffect, address_text
 from pspd.core.server import ServerMachine
 from pspd.core.wire import DropReason, Frame, Kind, WireError
 from pspd.net.acceptor import Acceptor
-from pspd.net.datagrams import DatagramSocket
+from pspd.net.datagrams import DatagramSocket, ReplyPaths
+from pspd.net.dial import DialLog
 from pspd.net.driver import Driver, now_ns
 from pspd.net.faults import Faults
 from pspd.net.link import SILENT_SECONDS_MAX, Link
-from pspd.net.sockets import bind_pair
+from pspd.net.sockets import bind_pairs
 
 ACCEPTS_PER_WAKEUP = 256
 NAMELESS_LINKS_MAX = 8192
 """Connections that have not said whose they are, contributions on their own included."""
+DIAL_LOGS_MAX = 1000
+"""Clients that the server cannot dial and remembers, so that it logs each of them only once in a while."""
 
 
 class ServerPlane:
@@ -27,7 +31,7 @@ class ServerPlane:
     Args:
         machine: the protocol.
         control: takes the effects that are not about data, and events.
-        host: where to listen.
+        hosts: where to listen: literals, as ``listen_hosts`` returns them.
         port: the number of both the UDP and the TCP port; 0 for any.
 
     Raises:
@@ -38,25 +42,28 @@ class ServerPlane:
         self,
         machine: ServerMachine,
         control: Callable[[ControlEffect], None],
-        host: str,
+        hosts: Sequence[str],
         port: int,
         faults: Faults | None = None,
     ) -> None:
         self._machine = machine
         self._control = control
         self._loop = asyncio.get_running_loop()
-        listener, datagrams = bind_pair(host, port)
-        self._datagrams = DatagramSocket(datagrams, self._on_datagram, faults)
+        pairs = bind_pairs(hosts, port)
+        sockets = zip(hosts, (bound for _, bound in pairs), strict=True)
+        self._datagrams = [self._datagram_socket(bound, host, faults) for host, bound in sockets]
+        self._ways: ReplyPaths[DatagramSocket] | None = ReplyPaths() if len(pairs) > 1 else None
         self._driver: Driver[ServerEffect] = Driver(machine, self._carry_out)
         self._links: dict[int, Link] = {}
         self._nameless: set[Link] = set()
         self._deliveries: set[Link] = set()
-        self._acceptor = Acceptor(listener, self._take_in, at_a_time=ACCEPTS_PER_WAKEUP)
+        self._dial_logs: dict[Address, DialLog] = {}
+        self._acceptors = [Acceptor(listener, self._take_in, at_a_time=ACCEPTS_PER_WAKEUP) for listener, _ in pairs]
 
     @property
     def port(self) -> int:
         """The number of both ports."""
-        return self._datagrams.port
+        return self._datagrams[0].port
 
     def pump(self) -> None:
         """Carries out what the machine wants done; to be called after every command to it."""
@@ -65,8 +72,10 @@ class ServerPlane:
     def close(self) -> None:
         """Closes every socket."""
         self._driver.close()
-        self._acceptor.close()
-        self._datagrams.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for datagrams in self._datagrams:
+            datagrams.close()
         for link in [*self._links.values(), *self._nameless, *self._deliveries]:
             link.close()
 
@@ -75,7 +84,8 @@ class ServerPlane:
     def _carry_out(self, effect: ServerEffect) -> None:
         match effect:
             case SendDatagram(address, data):
-                self._datagrams.send(data, address)
+                way = self._ways.of(address) if self._ways is not None else None
+                (way or self._datagrams[0]).send(data, address)
             case Deliver():
                 self._deliver(effect)
             case CloseLink(session):
@@ -103,10 +113,16 @@ class ServerPlane:
             return None
         try:
             link = Link.dial(address, self, kept=False)
-        except OSError:
+        except OSError as error:
+            self._dial_failed(address, error.strerror or str(error))
             return None
         self._deliveries.add(link)
         return link
+
+    def _dial_failed(self, address: Address, why: str) -> None:
+        if address not in self._dial_logs and len(self._dial_logs) >= DIAL_LOGS_MAX:
+            del self._dial_logs[next(iter(self._dial_logs))]
+        self._dial_logs.setdefault(address, DialLog()).failed(address, why)
 
     def _delivery_left(self, delivery: Deliver, sent: bool) -> None:
         """The views of a delivery are no longer needed: its bytes are with the kernel, or will not be sent."""
@@ -115,6 +131,15 @@ class ServerPlane:
         self.pump()
 
     # -- datagrams
+
+    def _datagram_socket(self, bound: socket.socket, host: str, faults: Faults | None) -> DatagramSocket:
+        def receive(data: bytes, source: Address) -> None:
+            if self._ways is not None:
+                self._ways.note(source, made)
+            self._on_datagram(data, source)
+
+        made = DatagramSocket(bound, receive, faults, keeps_local=host in ANY_HOSTS)
+        return made
 
     def _on_datagram(self, data: bytes, source: Address) -> None:
         self._machine.receive_datagram(data, source, now_ns())
@@ -194,11 +219,15 @@ class ServerPlane:
 
     def link_opened(self, link: Link) -> None:
         """Implements ``LinkHandler``; what the server dials is for one delivery, which waits for this."""
+        if self._dial_logs and (dial_log := self._dial_logs.pop(link.peer, None)) is not None:
+            dial_log.succeeded(link.peer)
 
     def link_closed(self, link: Link, error: WireError | None) -> None:
         """Implements ``LinkHandler``."""
         if link in self._deliveries:
             self._deliveries.remove(link)
+            if link.failure:
+                self._dial_failed(link.peer, link.failure)
             return
         self._nameless.discard(link)
         if error is not None:

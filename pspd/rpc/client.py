@@ -37,6 +37,7 @@ _KEEPALIVE: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.use_local_subchannel_pool", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -55,8 +56,16 @@ class Session:
 
 
 def open_channel(server: str) -> grpc.aio.Channel:
-    """A channel to a server's control API; connects when it is used."""
+    """Opens a channel to a server's control API, which connects when it is used.
+
+    It shares no connection, and no pause after a failed one, with earlier channels to the same address.
+    """
     return grpc.aio.insecure_channel(server, options=[*channel_options(), *_KEEPALIVE])
+
+
+def no_answer(server: str) -> Unreachable:
+    """The error that nothing answers at an address."""
+    return Unreachable(f"no server answers at {server}: start one with `pspd server` or name another with --server")
 
 
 def error_of(error: grpc.aio.AioRpcError, server: str) -> PspError:
@@ -68,8 +77,7 @@ def error_of(error: grpc.aio.AioRpcError, server: str) -> PspError:
         return error_classes()[Reason(reason)](details)
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:  # by a server that ends
-            hint = "start one with `pspd server` or name another with --server"
-            return Unreachable(f"no server answers at {server}: {hint}")
+            return no_answer(server)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return TimedOut(f"the server at {server} did not answer in time")
         case grpc.StatusCode.UNIMPLEMENTED:
@@ -84,11 +92,22 @@ def error_of(error: grpc.aio.AioRpcError, server: str) -> PspError:
 
 
 class MemberClient:
-    """What a member says to the server. Every method may raise ``PspError``."""
+    """What a member says to the server. Every method may raise ``PspError``.
 
-    def __init__(self, channel: grpc.aio.Channel, server: str, digest: Digest) -> None:
+    Args:
+        channel: None where ``use`` names one before the first call.
+        server: its address, for messages.
+        digest: of manifests.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel | None, server: str, digest: Digest) -> None:
         self._server = server
         self._digest = digest
+        if channel is not None:
+            self.use(channel)
+
+    def use(self, channel: grpc.aio.Channel) -> None:
+        """Calls over this channel from now on."""
         self._members = membership_service_pb2_grpc.MembershipServiceStub(channel)
         self._files = file_service_pb2_grpc.FileServiceStub(channel)
         self._status = status_service_pb2_grpc.StatusServiceStub(channel)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from pspd.config import parse_address
+from pspd.core.effects import Address, address_text
 from pspd.errors import PortTaken
 from pspd.reflection_v1 import reflection_pb2 as reflection_v1_pb2
 from pspd.rpc.conventions import channel_options
@@ -28,14 +29,19 @@ _KEEPALIVE: list[tuple[str, int]] = [
 
 
 async def serve(
-    listen: str, services: list[str], register: Callable[[grpc.aio.Server], None]
-) -> tuple[grpc.aio.Server, str]:
-    """Starts a server; ``register`` adds the services named. Returns it and the address it is bound to.
+    hosts: Sequence[str], port: int, services: list[str], register: Callable[[grpc.aio.Server], None]
+) -> tuple[grpc.aio.Server, int]:
+    """Starts a server. Returns it and the port it is bound to.
+
+    Args:
+        hosts: where to listen: literals.
+        port: on each of them; 0, for any, with one host alone.
+        services: the names of the services.
+        register: adds them.
 
     Raises:
-        PortTaken: the address cannot be had.
+        PortTaken: an address cannot be had.
     """
-    host, port = parse_address(listen)
     server = grpc.aio.server(
         interceptors=[CheckedRequests()], options=[*channel_options(LARGEST_REQUEST_BYTES), *_KEEPALIVE]
     )
@@ -43,17 +49,11 @@ async def serve(
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     _enable_reflection([*services, health.SERVICE_NAME], server)
-    shown = f"[{host}]" if ":" in host else host
-    try:
-        bound = server.add_insecure_port(f"{shown}:{port}")
-    except RuntimeError:
-        bound = 0
-    if bound == 0:
-        raise PortTaken(f"cannot listen on {listen}: it is taken or not an address of this machine: choose another")
+    bound = [_bind(server, (host, port)) for host in hosts]
     await server.start()
     for name in ["", *services]:
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    return server, f"{shown}:{bound}"
+    return server, bound[0]
 
 
 def _enable_reflection(services: list[str], server: grpc.aio.Server) -> None:
@@ -70,3 +70,11 @@ def _enable_reflection(services: list[str], server: grpc.aio.Server) -> None:
     )
     handlers = {"ServerReflectionInfo": method}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_REFLECTION_V1, handlers),))
+
+
+def _bind(server: grpc.aio.Server, address: Address) -> int:
+    shown = address_text(address)
+    with contextlib.suppress(RuntimeError):
+        if bound := server.add_insecure_port(shown):
+            return bound
+    raise PortTaken(f"cannot listen on {shown}: it is taken or not an address of this machine: choose another")

@@ -8,7 +8,7 @@ import pytest
 
 from pspd.core import client as client_module
 from pspd.core import download
-from pspd.core.client import ClientMachine
+from pspd.core.client import HELLOS_WITHOUT_BACKOFF, ClientMachine
 from pspd.core.download import SENT_REQUESTS_MAX
 from pspd.core.effects import (
     Contribute,
@@ -487,3 +487,18 @@ def test_a_download_that_is_done_wants_nothing() -> None:
     found = download.Download(manifest_of(4), held, FAST, ClientMachine(1)._random, 0, count(1))
     found.stage = download.Stage.COMPLETE
     assert not found.wanted()
+
+
+def test_first_hellos_are_repeated_without_backoff() -> None:
+    client = Client()
+    client.heard()
+    pauses = []
+    for _ in range(HELLOS_WITHOUT_BACKOFF + 4):
+        due = client.machine.next_timeout()
+        assert due is not None
+        pauses.append((due - client.now) / RTO_INITIAL_NS)
+        client.now = due
+        client.machine.handle_timeout(due)
+        assert [type(datagram) for datagram in client.heard()] == [Hello]
+    assert all(1 <= pause <= 1.25 for pause in pauses[:HELLOS_WITHOUT_BACKOFF])
+    assert pauses[-1] >= 4

@@ -9,12 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import grpc
-
 from pspd.core.parameters import Parameters
 from pspd.daemon.keeper import Care
 from pspd.daemon.member import MemberDaemon
 from pspd.daemon.network import NetworkDaemon
+from pspd.daemon.route import Route
 from pspd.daemon.source import SeedProgress, seed
 from pspd.store.digests import blake3_digest
 from pspd.store.disk import Touched
@@ -35,13 +34,13 @@ class Client:
         look: what tells that.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, address: str, name: str) -> None:
+    def __init__(self, route: Route, name: str) -> None:
         self.name = name
         self.store = MemoryStore(blake3_digest, name.encode().ljust(16, b"."))
         self.touched = Touched({}, [])
         self.look = lambda: self.touched
         care = Care(touched=lambda: self.look())
-        self.daemon = MemberDaemon(channel, address, name, self.store.instance_id, self.store, care=care)
+        self.daemon = MemberDaemon(route, name, self.store.instance_id, self.store, care=care)
         self.joined = asyncio.Event()
         self.running = asyncio.ensure_future(self.daemon.run(CONNECT_SECONDS, self.joined.set))
 
@@ -67,16 +66,17 @@ class InProcess:
         clients: by name.
     """
 
-    def __init__(self, server: NetworkDaemon, channel: grpc.aio.Channel, address: str, stack: AsyncExitStack) -> None:
+    def __init__(self, server: NetworkDaemon, address: str, stack: AsyncExitStack) -> None:
         self.server = server
-        self.channel = channel
         self.address = address
+        self.route = Route(address)
+        stack.push_async_callback(self.route.close)
         self.clients: dict[str, Client] = {}
         self._stack = stack
 
     async def join(self, *names: str) -> list[Client]:
         """Starts clients; returns when they are members."""
-        made = [Client(self.channel, self.address, name) for name in names]
+        made = [Client(self.route, name) for name in names]
         for client in made:
             self.clients[client.name] = client
             self._stack.push_async_callback(client.end)
@@ -116,5 +116,5 @@ class InProcess:
 @asynccontextmanager
 async def in_process(parameters: Parameters) -> AsyncIterator[InProcess]:
     """Runs a server; what joined it ends before it."""
-    async with running_network(parameters) as (server, channel, address), AsyncExitStack() as stack:
-        yield InProcess(server, channel, address, stack)
+    async with running_network(parameters) as (server, _, address), AsyncExitStack() as stack:
+        yield InProcess(server, address, stack)

@@ -155,16 +155,16 @@ def connected(network: Network) -> list[str]:
 
 
 BAD_ARGUMENTS = [
-    ("server", "--listen", "nonsense"),
+    ("server", "--listen", "7070"),
     ("server", "--listen", "127.0.0.1:99999"),
     ("server", "--data-port", "-1"),
     ("server", "--cache", "0"),
     ("server", "--cache", "a lot"),
     ("server", "--profile", "modern"),
     ("server", "--config", "/no/such/file"),
-    ("client", "--server", "nonsense"),
+    ("client", "--server", ":7070"),
     ("client", "--server", "127.0.0.1:1", "--count", "0"),
-    ("agent", "--listen", "nonsense"),
+    ("agent", "--listen", "hub:"),
     ("conquer",),
 ]
 

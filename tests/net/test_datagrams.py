@@ -10,7 +10,7 @@ import pytest
 
 from pspd.core.effects import Address
 from pspd.core.wire import DATAGRAM_BYTES_MAX
-from pspd.net.datagrams import DATAGRAMS_PER_WAKEUP, DatagramSocket
+from pspd.net.datagrams import DATAGRAMS_PER_WAKEUP, DatagramSocket, ReplyPaths
 from pspd.net.faults import Faults
 from pspd.net.sockets import UDP_BUFFER_BYTES, bind_datagrams
 from tests.support.loops import on_loop, until
@@ -137,3 +137,29 @@ def test_the_buffers_are_larger_than_usual() -> None:
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             size = ours.getsockopt(socket.SOL_SOCKET, option)
             assert usual.getsockopt(socket.SOL_SOCKET, option) <= size <= 2 * UDP_BUFFER_BYTES
+
+
+@pytest.mark.parametrize("bound", ["0.0.0.0", "::"])
+@on_loop
+async def test_reply_comes_from_the_address_written_to(bound: str) -> None:
+    received = Received()
+    near = DatagramSocket(bind_datagrams(bound, 0), received, keeps_local=True)
+    hosts = ["127.0.0.5", "127.0.0.6"] + (["::1"] if bound == "::" else [])
+    for host in [*hosts, *hosts]:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as far:
+            far.settimeout(5)
+            far.sendto(b"there", (host, near.port))
+            await until("it has come", lambda: received.datagrams)
+            near.send(b"back", received.datagrams.pop()[1])
+            assert far.recvfrom(100)[1][:2] == (host, near.port)
+    assert near.unsent_count == 0
+    near.close()
+
+
+def test_reply_paths_forget_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pspd.net.datagrams.REPLY_PATHS_MAX", 2)
+    paths: ReplyPaths[str] = ReplyPaths()
+    for port, path in ((1, "a"), (2, "b"), (1, "c"), (3, "d")):
+        paths.note(("10.0.0.1", port), path)
+    assert [paths.of(("10.0.0.1", port)) for port in (1, 2, 3, 4)] == [None, "b", "d", None]

@@ -27,7 +27,7 @@ def served(parameters: Parameters) -> Iterator[tuple[ServerMachine, Far]]:
     """A server, and a connection with it."""
     machine = ServerMachine(parameters, 64, blake3_digest, seed=1)
     with (
-        closing(ServerPlane(machine, lambda _: None, "127.0.0.1", 0)) as plane,
+        closing(ServerPlane(machine, lambda _: None, ["127.0.0.1"], 0)) as plane,
         socket.create_connection(("127.0.0.1", plane.port)) as stream,
     ):
         yield machine, Far(stream)

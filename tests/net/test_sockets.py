@@ -7,8 +7,17 @@ from collections.abc import Callable
 
 import pytest
 
+from pspd.core.effects import address_text
 from pspd.errors import PortTaken
-from pspd.net.sockets import DEAD_PEER_MS, bind_datagrams, bind_listener, bind_pair, limit_silence, tune_kept
+from pspd.net.sockets import (
+    DEAD_PEER_MS,
+    bind_datagrams,
+    bind_listener,
+    bind_pairs,
+    limit_silence,
+    listen_hosts,
+    tune_kept,
+)
 
 HOST = "127.0.0.1"
 
@@ -19,13 +28,13 @@ def port_of(bound: socket.socket) -> int:
 
 def free_pair() -> int:
     """A number that is free for both TCP and UDP."""
-    listener, datagrams = bind_pair(HOST, 0)
+    ((listener, datagrams),) = bind_pairs([HOST], 0)
     with listener, datagrams:
         return port_of(listener)
 
 
 def test_a_pair_has_one_number() -> None:
-    listener, datagrams = bind_pair(HOST, 0)
+    ((listener, datagrams),) = bind_pairs([HOST], 0)
     with listener, datagrams:
         assert port_of(listener) == port_of(datagrams) > 0
         assert not listener.getblocking()
@@ -42,7 +51,7 @@ def test_a_port_of_which_either_half_is_taken_is_refused(kind: socket.SocketKind
         if kind is socket.SOCK_STREAM:
             taken.listen()
         with pytest.raises(PortTaken) as refused:
-            bind_pair(HOST, port)
+            bind_pairs([HOST], port)
         protocol = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP"}[kind]
         told = f"cannot listen on {protocol} {HOST}:{port}: it is taken: choose another port with --data-port"
         assert str(refused.value) == told
@@ -61,7 +70,7 @@ def test_any_port_passes_over_those_whose_other_half_is_taken(monkeypatch: pytes
         return bind_datagrams(host, port)
 
     monkeypatch.setattr("pspd.net.sockets.bind_datagrams", refuse_twice)
-    listener, datagrams = bind_pair(HOST, 0)
+    ((listener, datagrams),) = bind_pairs([HOST], 0)
     with listener, datagrams:
         assert port_of(listener) == port_of(datagrams) == tried[2]
 
@@ -72,15 +81,63 @@ def test_any_port_is_given_up_when_none_is_to_be_had(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("pspd.net.sockets.bind_datagrams", refuse)
     with pytest.raises(PortTaken, match="--data-port"):
-        bind_pair(HOST, 0)
+        bind_pairs([HOST], 0)
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", ""])
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
 @pytest.mark.parametrize("bind", [bind_listener, bind_datagrams])
 def test_an_address_that_is_not_ours_is_refused(bind: Callable[[str, int], socket.socket], host: str) -> None:
     with pytest.raises(PortTaken) as refused:
         bind(host, 0)
-    assert f"{host}:0" in str(refused.value)
+    assert address_text((host, 0)) in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid", "fe80::1%nowhere0", ""])
+def test_listen_hosts_refuses_a_host_of_elsewhere(host: str) -> None:
+    with pytest.raises(PortTaken) as refused:
+        listen_hosts(host, 0)
+    assert host in str(refused.value)
+
+
+def resolver(*addresses: tuple[str, int]) -> Callable[..., object]:
+    """A resolver that has these addresses for every name."""
+
+    def find(host: str, port: int, **_: object) -> object:
+        return [(None, None, 0, "", (address, port)) for address, _ in addresses]
+
+    return find
+
+
+def test_listen_hosts_takes_every_address_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", resolver(("127.0.0.2", 0), ("127.0.0.3", 0), ("192.0.2.1", 0)))
+    hosts, port = listen_hosts("hub", 0)
+    assert hosts == ["127.0.0.2", "127.0.0.3"]  # the third is no address of this machine
+    assert port > 0  # both have the same
+    pairs = bind_pairs(hosts, 0)
+    assert {bound.getsockname() for pair in pairs for bound in pair} == {(host, port_of(pairs[0][0])) for host in hosts}
+    for pair in pairs:
+        for bound in pair:
+            bound.close()
+
+
+def test_listen_hosts_refuses_a_name_if_one_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", resolver(("127.0.0.2", 0), ("127.0.0.3", 0)))
+    with bind_listener("127.0.0.3", 0) as taken, pytest.raises(PortTaken, match=r"127\.0\.0\.3.* taken"):
+        listen_hosts("hub", port_of(taken))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_any_host_stands_for_both_address_families(host: str) -> None:
+    hosts, port = listen_hosts(host, 0)
+    assert port == 0
+    ((listener, datagrams),) = bind_pairs(hosts, 0)
+    with listener, datagrams:
+        families = [("127.0.0.1", socket.AF_INET)]
+        if listener.family == socket.AF_INET6:
+            families.append(("::1", socket.AF_INET6))
+        for reached, family in families:
+            with socket.socket(family) as stream:
+                stream.connect((reached, port_of(listener)))
 
 
 def test_a_listener_takes_the_place_of_one_that_just_ended() -> None:
@@ -96,7 +153,7 @@ def test_a_listener_takes_the_place_of_one_that_just_ended() -> None:
 
 def test_ipv6_is_spoken() -> None:
     try:
-        listener, datagrams = bind_pair("::1", 0)
+        ((listener, datagrams),) = bind_pairs(["::1"], 0)
     except PortTaken:
         pytest.skip("this machine has no IPv6")
     with listener, datagrams:

@@ -18,7 +18,7 @@ from pspd.rpc.server import serve
 from pspd.rpc.translate import MemberEvent
 from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2 as pb
-from tests.support.control import LISTEN, control
+from tests.support.control import HOST, control
 from tests.support.loops import on_loop
 
 SESSION = 7
@@ -128,7 +128,7 @@ class TestKeepalive:
     @on_loop
     async def test_the_server_takes_no_offence_at_the_pings(self, options_of: Callable[[str], dict[str, int]]) -> None:
         await open_channel("127.0.0.1:1").close()
-        server, _ = await serve(LISTEN, [], lambda _server: None)
+        server, _ = await serve([HOST], 0, [], lambda _server: None)
         await server.stop(None)
         taken = options_of("server")
         assert taken["grpc.http2.max_ping_strikes"] == 0  # no limit

@@ -25,24 +25,24 @@ from pspd.v1 import (
     status_service_pb2_grpc,
 )
 
-LISTEN = "127.0.0.1:0"
+HOST = "127.0.0.1"
+
+
+def register_all(server: grpc.aio.Server, network: Any) -> None:
+    """Adds every service of a network, real or fake, to a gRPC server."""
+    membership_service_pb2_grpc.add_MembershipServiceServicer_to_server(servicers.MembershipServicer(network), server)
+    file_service_pb2_grpc.add_FileServiceServicer_to_server(servicers.FileServicer(network), server)
+    cache_service_pb2_grpc.add_CacheServiceServicer_to_server(servicers.CacheServicer(network), server)
+    client_service_pb2_grpc.add_ClientServiceServicer_to_server(servicers.ClientServicer(network), server)
+    status_service_pb2_grpc.add_StatusServiceServicer_to_server(servicers.StatusServicer(network), server)
+    client_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentServicer(Launcher()), server)
 
 
 @asynccontextmanager
 async def control(network: Any) -> AsyncIterator[tuple[grpc.aio.Channel, str]]:
     """Serves a network, real or fake; gives a channel to it and its address."""
-
-    def register(server: grpc.aio.Server) -> None:
-        membership_service_pb2_grpc.add_MembershipServiceServicer_to_server(
-            servicers.MembershipServicer(network), server
-        )
-        file_service_pb2_grpc.add_FileServiceServicer_to_server(servicers.FileServicer(network), server)
-        cache_service_pb2_grpc.add_CacheServiceServicer_to_server(servicers.CacheServicer(network), server)
-        client_service_pb2_grpc.add_ClientServiceServicer_to_server(servicers.ClientServicer(network), server)
-        status_service_pb2_grpc.add_StatusServiceServicer_to_server(servicers.StatusServicer(network), server)
-        client_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentServicer(Launcher()), server)
-
-    server, address = await serve(LISTEN, SERVICES, register)
+    server, port = await serve([HOST], 0, SERVICES, lambda server: register_all(server, network))
+    address = f"{HOST}:{port}"
     channel = open_channel(address)
     try:
         yield channel, address
@@ -56,7 +56,7 @@ async def running_network(
     parameters: Parameters,
 ) -> AsyncIterator[tuple[NetworkDaemon, grpc.aio.Channel, str]]:
     """A server daemon with its control API; gives a channel to it and its address."""
-    network = NetworkDaemon(parameters, default_cache_chunks(parameters), "127.0.0.1", 0, asyncio.Event())
+    network = NetworkDaemon(parameters, default_cache_chunks(parameters), [HOST], 0, asyncio.Event())
     try:
         async with control(network) as (channel, network.address):
             yield network, channel, network.address
