@@ -175,6 +175,15 @@ def server(
     "--max-bytes", default=None, metavar="SIZE", help="Decline files that would take more of DIR, all together."
 )
 @click.option("--verify", is_flag=True, help="Read all files of before at the start, and fetch what is damaged.")
+@click.option(
+    "--require-mount",
+    "mount_point",
+    is_flag=False,
+    flag_value="",
+    default=None,
+    metavar="[PATH]",
+    help="End at the start if no disk is mounted at PATH, or else at DIR or a folder above it (but /).",
+)
 @click.option("--first-index", type=Count(0), default=0, metavar="I", help="Where --count begins to number.")
 @click.option(
     "--connect-timeout",
@@ -192,6 +201,7 @@ def client(
     count: int | None,
     max_bytes: str | None,
     verify: bool,
+    mount_point: str | None,
     first_index: int,
     connect_timeout: float,
     faults: str | None,
@@ -202,7 +212,7 @@ def client(
     """
     import socket
 
-    from pspd.daemon.client import Keeping, plan_clients, run_clients
+    from pspd.daemon.client import Keeping, plan_clients, require_mounts, run_clients
     from pspd.net.faults import Faults
 
     if first_index and count is None:
@@ -213,6 +223,8 @@ def client(
     keeping = Keeping(None if max_bytes is None else parse_size(max_bytes), verify)
     if keeping.max_bytes == 0:
         raise BadArgument("--max-bytes 0 takes no file at all: give more")
+    if mount_point is not None:
+        require_mounts(plans, Path(mount_point) if mount_point else None)
     _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, parsed, keeping))
 
 

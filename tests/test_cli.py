@@ -139,6 +139,40 @@ class TestDefaults:
         assert pspd("client", "--max-bytes", "2MiB", "--verify") == (0, "")
         assert runs.given[0][5] == Keeping(2 << 20, verifies=True)
 
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("--require-mount", "--dir", "/proc/files"),
+            ("--dir", "/proc/files", "--count", 2, "--require-mount"),
+            ("--require-mount=/proc", "--dir", "/proc"),
+            ("--require-mount", "/proc", "--dir", "/proc/files"),
+        ],
+    )
+    def test_a_client_whose_disk_is_mounted_starts(self, pspd: Pspd, runs: Runs, arguments: tuple[object, ...]) -> None:
+        assert pspd("client", *arguments) == (0, "")
+        assert len(runs.given) == 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "told"),
+        [
+            (
+                ("--dir", "/psp/files"),
+                4,
+                "/psp/files is on no mounted disk: neither it nor a folder above it, but /, is",
+            ),
+            (("/psp", "--dir", "/psp/files"), 4, "/psp is no mount point: mount the disk first"),
+            (("/proc", "--dir", "/psp/files"), 2, "/psp/files is not in /proc: name a mount point above it with"),
+        ],
+    )
+    def test_a_client_without_its_disk_does_not_start(
+        self, pspd: Pspd, runs: Runs, arguments: tuple[str, ...], code: int, told: str
+    ) -> None:
+        ended, line = pspd("client", "--require-mount", *arguments)
+        assert (ended, line.count("\n")) == (code, 1)
+        assert line.startswith(f"pspd client: error: {told}")
+        assert not runs.given
+        assert not Path("/psp").exists()
+
     def test_a_client_that_may_take_nothing_is_a_mistake(self, pspd: Pspd, runs: Runs) -> None:
         code, told = pspd("client", "--max-bytes", "0KiB")
         assert (code, told) == (2, "pspd client: error: --max-bytes 0 takes no file at all: give more\n")

@@ -19,6 +19,7 @@ from pspd.daemon.route import Route
 from pspd.net.faults import Faults
 from pspd.store.digests import blake3_digest
 from pspd.store.disk import DiskStore
+from pspd.store.mounts import require_mount
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,20 @@ def plan_clients(name: str, folder: Path, count: int | None, first_index: int) -
         return [ClientPlan(validate_client_name(name), folder)]
     names = [validate_client_name(f"{name}-{index}") for index in range(first_index, first_index + count)]
     return [ClientPlan(numbered, folder / numbered) for numbered in names]
+
+
+def require_mounts(plans: list[ClientPlan], mount_point: Path | None) -> None:
+    """Makes sure that the disk of each client is mounted, before anything is written.
+
+    Args:
+        plans: the clients.
+        mount_point: where it is to be mounted; None for anywhere at or above their folders, but ``/``.
+
+    Raises:
+        PspError: it is not, or a client's folder is not below the mount point.
+    """
+    for plan in plans:
+        require_mount(plan.folder, mount_point)
 
 
 async def run_clients(

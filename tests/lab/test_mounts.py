@@ -1,0 +1,69 @@
+"""A client whose disk goes away, and is not there when the client starts again."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemons import BIN, Network
+from tests.support.files import random_file
+
+pytestmark = pytest.mark.lab
+
+END_SECONDS = 20
+UNSHARED = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+"""Runs a shell that sees mounts of its own."""
+
+
+@pytest.fixture
+def network(laboratory: None, tmp_path: Path) -> Iterator[Network]:
+    """An empty network of this machine alone."""
+    with Network(tmp_path / "network") as made:
+        yield made
+
+
+@pytest.fixture
+def start(network: Network, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Starts a client in ``disk`` with mounts of its own, after a shell has done something; ends it with the test."""
+    started: list[subprocess.Popen[str]] = []
+    client = f"exec {BIN}/pspd client --name a --server {network.server().ready['listen']} --require-mount --dir"
+
+    def started_after(before: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [*UNSHARED, f"{before} && {client} {tmp_path}/disk"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield started_after
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_disk_that_is_gone_is_not_written_beside(
+    network: Network, start: Callable[[str], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if any(folder.is_mount() for folder in disk.parents if folder != Path("/")):
+        pytest.skip("the tests' folder is on a mounted disk itself")
+    client = start(f"mount -t tmpfs psp {disk}")
+    assert client.stdout is not None
+    assert '"ready": true' in client.stdout.readline()
+    network.ctl("seed", random_file(tmp_path / "first.bin", 100_000), "--wait")
+    subprocess.run(["nsenter", "-t", str(client.pid), "-m", "umount", "-l", disk], check=True)
+    network.ctl("seed", random_file(tmp_path / "second.bin", 100_000), "--timeout", 2, code=6)
+    assert client.wait(END_SECONDS) == 1
+    assert not list(disk.iterdir())
+    again = start("true")
+    _, told = again.communicate(timeout=END_SECONDS)
+    assert told.startswith(f"pspd client: error: {disk} is on no mounted disk")
+    assert again.returncode == 4
+    assert not list(disk.iterdir())
