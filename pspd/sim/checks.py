@@ -183,7 +183,9 @@ class Checks(Observer):
     def _check_complete(self, client: Client, file_id: FileId) -> None:
         manifest, data = self._truth(file_id)
         store = client.store
-        if isinstance(store, MemoryStore) and store.finished.get(manifest.name) != data:
+        if not isinstance(store, MemoryStore):
+            return
+        if (store.finished.get(manifest.name), store.modes.get(manifest.name)) != (data, manifest.mode):
             raise Violation("R10 done", f"{client.name} shows a file that is not the source's")
 
     def _check_verified(self, client: Client, file_id: FileId) -> None:

@@ -33,6 +33,8 @@ LIVENESS_NS = 3600 * SECOND_NS
 """Once all is well, every client must have every file within so much virtual time."""
 DISKS_LOST = 1 / 3
 """How many of the crashed servers come back without what they wrote down."""
+MODES = (0o644, 0o644, 0o600, 0o755)
+"""Of files, each as likely."""
 REMOVALS = 0.2
 """How many networks have a file taken out, and seeded anew."""
 SETTLING_NS = 60 * SECOND_NS
@@ -141,7 +143,9 @@ class Scenario:
 
     def _seed_file(self, name: str, size_bytes: int, client_count: int) -> None:
         access = replace(self._draw_access(), disk_rate=0)
-        seeding = Seeding(self.world, name, size_bytes, self._random.getrandbits(32), access, client_count, self._terms)
+        data_seed = self._random.getrandbits(32)
+        mode = Random(f"mode {data_seed}").choice(MODES)
+        seeding = Seeding(self.world, name, size_bytes, data_seed, access, client_count, self._terms, mode=mode)
         self._seedings.append(seeding)
         self._checks.seedings[seeding.manifest.file_id] = seeding
         seeding.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pspd.core.file_record import Phase
-from pspd.core.manifest import Manifest
+from pspd.core.manifest import USUAL_MODE, Manifest
 from pspd.core.parameters import MILLISECOND_NS
 from pspd.core.shared_file import SharedFile
 from pspd.core.terms import ONE_COPY, Terms, source_is_needed
@@ -36,11 +36,13 @@ class Seeding:
         client_count: int,
         terms: Terms = ONE_COPY,
         of: Seeding | None = None,
+        mode: int = USUAL_MODE,
     ) -> None:
         self.world = world
         self.data: bytes = of.data if of else world.content.bytes_of(size_bytes, data_seed)
         size_bytes = of.manifest.size_bytes if of else size_bytes
-        self.manifest: Manifest = Manifest.build(name, size_bytes, self._read_at, world.content.digest)
+        mode = of.manifest.mode if of else mode
+        self.manifest: Manifest = Manifest.build(name, size_bytes, self._read_at, world.content.digest, mode=mode)
         self.over = False
         self.client_count = client_count
         self.terms = terms
