@@ -9,6 +9,7 @@ is unpacked, and without looking at a disk.
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
@@ -330,9 +331,18 @@ def _entries_in(folder: Path) -> list[Entry]:
 
 def _names_in(folder: Path) -> Iterator[str]:
     for place, folders, files in walk(folder, fail):
-        if os.path.lexists(os.path.join(place, STORE_FOLDER, "instance")):
+        if _is_clients(place):
             raise BadArgument(f"cannot seed {place}: it is a client's folder: seed what it has got, one by one")
         for name in [*folders, *files]:
             path = os.path.relpath(os.path.join(place, name), folder)
             _require_short(path)
             yield path
+
+
+def _is_clients(folder: str) -> bool:
+    """Whether a folder is a client's; also of another user, who alone may look into its hidden folder."""
+    try:
+        os.lstat(os.path.join(folder, STORE_FOLDER, "instance"))
+    except OSError as error:
+        return error.errno == errno.EACCES
+    return True

@@ -165,6 +165,12 @@ class TestRefusals:
         with pytest.raises(BadArgument, match="its link 'stray' is absolute, leads out of it, or round in circles"):
             FolderArchive(folder)
 
+    def test_another_users_clients_folder(self, as_nobody: Path) -> None:
+        (as_nobody / "a.bin").touch()
+        (as_nobody / ".psp").mkdir(0o000)
+        with pytest.raises(BadArgument, match="it is a client's folder"):
+            FolderArchive(as_nobody)
+
     def test_a_clients_folder(self, folder: Path) -> None:
         (folder / "sub" / ".psp").mkdir()
         assert len(archived(folder)) > 0
