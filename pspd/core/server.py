@@ -8,7 +8,7 @@ out of :meth:`ServerMachine.poll`, and :meth:`ServerMachine.next_timeout` says w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from random import Random
 
@@ -36,6 +36,7 @@ from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.core.timers import Timers, earliest
 from pspd.core.wire import (
+    RESERVED_SESSIONS,
     SERVER_DATAGRAMS,
     DropReason,
     Frame,
@@ -82,7 +83,9 @@ class ServerMachine:
         parameters: the profile; clients learn it when they join.
         cache_chunks: the cache's size; None for one chunk per client, growing as clients join.
         digest: the digest that manifests are made with.
-        seed: of the jitter and of session numbers; the same seed gives the same effects.
+        seed: of the jitter and of the choice among holders; the same seed gives the same effects.
+        draw_session: gives a random 64-bit number for a new session. It is all that tells a member from a stranger, so
+            the driver draws it from a cryptographic source; a seeded generator here would give away every later number.
         reach_ns: how long a member counts as a holder without a sign that it can be asked.
         allocate: takes the memory for the cache.
     """
@@ -93,6 +96,7 @@ class ServerMachine:
         cache_chunks: int | None,
         digest: Digest,
         seed: int,
+        draw_session: Callable[[], int],
         reach_ns: int = REACH_NS,
         allocate: Allocate = allocate_at_once,
     ) -> None:
@@ -109,7 +113,7 @@ class ServerMachine:
         self._returning_until: int | None = None
         self._unanswered: dict[Interest, None] = {}
         self._effects: list[ServerEffect] = []
-        self._random = Random(seed)
+        self._draw_session = draw_session
         emit = self._effects.append
         self._fetching = Fetching(parameters, self.cache, digest, self.members, emit, Random(seed + 1))
         files: dict[FileId, SharedFile] = {}
@@ -215,7 +219,7 @@ class ServerMachine:
         return member
 
     def _new_session(self) -> int:
-        while (session := self._random.getrandbits(64)) == 0 or session in self._sessions:
+        while (session := self._draw_session()) in RESERVED_SESSIONS or session in self._sessions:
             pass
         return session
 

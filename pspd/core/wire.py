@@ -40,6 +40,8 @@ EVERY_HOLDER = 0
 """In place of a session: whoever holds the range is asked to send it."""
 OWNERS = 2**64 - 1
 """In place of a session: each owner of a share in the range is asked to send its part of that."""
+RESERVED_SESSIONS = (EVERY_HOLDER, OWNERS)
+"""No session has one of these numbers."""
 
 
 class Kind(IntEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Callable
 from random import Random
 
@@ -74,8 +75,7 @@ class MemberDaemon:
         self.is_ready = False
         self.client = MemberClient(None, route.server, blake3_digest)
         self._reports = Reports(name, self.client)
-        seed = Random(instance_id).getrandbits(64)
-        self.files = Keeper(name, seed, storage, self._reports, care, self._fail, faults)
+        self.files = Keeper(name, secrets.randbits(64), storage, self._reports, care, self._fail, faults)
         self._route = route
         self._instance_id = instance_id
         self._source = source

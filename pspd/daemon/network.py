@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from random import SystemRandom
+from functools import partial
 
 from pspd import __version__
 from pspd.core.effects import (
@@ -75,10 +76,12 @@ class NetworkDaemon:
     ) -> None:
         self.address = ""
         self.stopping = stopping
-        seed = SystemRandom().getrandbits(64)
         if cache_chunks is not None:
             validate_cache_size(cache_chunks)
-        self._machine = ServerMachine(parameters, cache_chunks, blake3_digest, seed, reach_ns, allocate)
+        draw_session = partial(secrets.randbits, 64)
+        self._machine = ServerMachine(
+            parameters, cache_chunks, blake3_digest, secrets.randbits(64), draw_session, reach_ns, allocate
+        )
         self._plane = ServerPlane(self._machine, self._on_effect, hosts, data_port, faults)
         self._launcher = Launcher()
         self._events: dict[int, asyncio.Queue[MemberEvent]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 from pspd.core.download import Stage
@@ -115,9 +116,9 @@ class World:
 
     def boot_server(self) -> None:
         """The server starts, and knows what it wrote down."""
-        self._server = ServerMachine(
-            self.parameters, self._cache_chunks, self.content.digest, self.random.getrandbits(32)
-        )
+        seed = self.random.getrandbits(32)
+        draw_session = partial(Random(seed).getrandbits, 64)
+        self._server = ServerMachine(self.parameters, self._cache_chunks, self.content.digest, seed, draw_session)
         self._server.restore(self._records.values(), self._noted_clients, self.now)
         self._server_wakes_at = None
         self._renew_leases(self.server_life)

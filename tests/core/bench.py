@@ -29,7 +29,7 @@ from pspd.core.wire import (
     encode_datagram,
 )
 from pspd.store.digests import blake3_digest
-from tests.core.ether import sample_bytes
+from tests.core.ether import sample_bytes, sessions
 
 E = TypeVar("E", bound=ServerEffect)
 
@@ -71,7 +71,7 @@ class Bench:
     """
 
     def __init__(self, parameters: Parameters = FAST, cache_chunks: int | None = 64, *, at_once: bool = True) -> None:
-        self.machine = ServerMachine(parameters, cache_chunks, blake3_digest, seed=3)
+        self.machine = ServerMachine(parameters, cache_chunks, blake3_digest, 3, sessions(3))
         served = ServedAtOnce(self.machine, self.machine._relay) if at_once else self.machine
         self.server = cast(ServerMachine, served)
         self.now = 1_000_000

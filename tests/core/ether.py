@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from random import Random
 
@@ -33,6 +34,11 @@ SERVER: Address = ("server", 1)
 
 Effect = ServerEffect | ClientEffect
 Action = Callable[[], object]
+
+
+def sessions(seed: int) -> Callable[[], int]:
+    """Session numbers for a server machine, the same for the same seed."""
+    return partial(Random(seed).getrandbits, 64)
 
 
 def sample_bytes(size_bytes: int, seed: int = 7) -> bytes:
@@ -94,7 +100,7 @@ class Ether:
         self.now = 0
         self.random = Random(seed)
         self.parameters = parameters
-        self.server = ServerMachine(parameters, cache_chunks, blake3_digest, seed)
+        self.server = ServerMachine(parameters, cache_chunks, blake3_digest, seed, sessions(seed))
         self.peers: dict[str, Peer] = {}
         self.loss, self.duplicate, self.delay_ns = loss, duplicate, delay_ns
         self.events: list[Effect] = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
-
 import pytest
 
 from pspd.core import catalogue, server
@@ -29,6 +27,8 @@ from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import LEASE_NS, REACH_NS, SILENT_AT_A_TIME, ServerMachine
 from pspd.core.wire import (
+    EVERY_HOLDER,
+    OWNERS,
     Hello,
     HelloAck,
     decode_datagram,
@@ -36,6 +36,7 @@ from pspd.core.wire import (
 from pspd.errors import BadArgument, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
 from pspd.store.digests import blake3_digest
 from tests.core.bench import Bench, address_of
+from tests.core.ether import sessions
 
 NOBODY = 0xDEAD
 
@@ -166,15 +167,14 @@ class TestMembership:
         assert decode_datagram(last.data) == HelloAck(bench.server.members["c"].session, 1, 18_000)
 
     def test_who_is_soon_out_of_reach_says_hello_more_often(self) -> None:
-        machine = ServerMachine(FAST, 64, blake3_digest, seed=3, reach_ns=4 * SECOND_NS)
+        machine = ServerMachine(FAST, 64, blake3_digest, 3, sessions(3), reach_ns=4 * SECOND_NS)
         assert (machine.hello_ns, machine.reach_ns) == (2 * SECOND_NS, 4 * SECOND_NS)
-        assert ServerMachine(FAST, 64, blake3_digest, seed=3).reach_ns == REACH_NS
+        assert ServerMachine(FAST, 64, blake3_digest, 3, sessions(3)).reach_ns == REACH_NS
 
-    def test_a_session_is_never_zero_and_never_one_in_use(self) -> None:
-        bench = Bench()
-        drawn = iter([5, 0, 5, 6])
-        bench.machine._random = type("Drawn", (Random,), {"getrandbits": lambda self, k: next(drawn)})()
-        assert [bench.join(name).session for name in "ab"] == [5, 6]
+    def test_a_session_is_drawn_anew_if_reserved_or_in_use(self) -> None:
+        drawn = iter([5, EVERY_HOLDER, OWNERS, 5, 6])
+        machine = ServerMachine(FAST, 64, blake3_digest, 3, lambda: next(drawn))
+        assert [machine.client_joined(name, bytes(16), 0).session for name in "ab"] == [5, 6]
 
     def test_members_have_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(server, "MEMBERS_MAX", 2)

@@ -14,6 +14,7 @@ from pspd.core.server import ServerMachine
 from pspd.core.wire import DropReason, Frame, Kind, encode_frame
 from pspd.net.server import ServerPlane
 from pspd.store.digests import blake3_digest
+from tests.core.ether import sessions
 from tests.net.links import Far
 from tests.support.loops import on_loop
 
@@ -25,7 +26,7 @@ NOBODYS = Frame(Kind.CONTRIBUTION, 1, bytes(32), 0, 1, 1024)
 @contextmanager
 def served(parameters: Parameters) -> Iterator[tuple[ServerMachine, Far]]:
     """A server, and a connection with it."""
-    machine = ServerMachine(parameters, 64, blake3_digest, seed=1)
+    machine = ServerMachine(parameters, 64, blake3_digest, 1, sessions(1))
     with (
         closing(ServerPlane(machine, lambda _: None, ["127.0.0.1"], 0)) as plane,
         socket.create_connection(("127.0.0.1", plane.port)) as stream,

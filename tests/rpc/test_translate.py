@@ -34,6 +34,7 @@ from pspd.rpc.translate import Declined, Report
 from pspd.store.digests import blake3_digest
 from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import network_pb2 as pb
+from tests.core.ether import sessions
 
 FAST = PROFILES["fast"]
 
@@ -209,7 +210,7 @@ class TestShown:
         assert message == pb.Cache(capacity_bytes=100 * 1024)
 
     def machine(self) -> ServerMachine:
-        machine = ServerMachine(FAST, 64, blake3_digest, 1)
+        machine = ServerMachine(FAST, 64, blake3_digest, 1, sessions(1))
         for name in ("bob", "amy"):
             machine.client_joined(name, name.encode().ljust(16), 0, source=False, delivery_port=0, held={})
         machine.client_joined("src", b"s" * 16, 0, source=True, delivery_port=0, held={})
