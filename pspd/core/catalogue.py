@@ -32,7 +32,7 @@ from pspd.core.ranges import Range, RangeSet
 from pspd.core.relay import Relay
 from pspd.core.shared_file import SharedFile
 from pspd.core.terms import ONE_COPY, Terms
-from pspd.errors import LimitReached, NameTaken, NotFound, WrongState
+from pspd.errors import LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
 
 FILES_MAX = 10_000
 REFUSAL_CHARACTERS_MAX = 300
@@ -339,8 +339,13 @@ class Catalogue:
 
         Raises:
             NotFound: there is no such file, or it was divided anew.
+            SessionUnknown: there is no such session, or it ends here, as the request number is impossible.
         """
         member, file = self._member_of(session), self._file_of(file_id, division)
+        fault = member.take_request_number(request_number)
+        if fault is not None:
+            self._end_session(member, fault, now)
+            raise SessionUnknown(f"session {session:016x} has ended: {fault}")
         interest = member.interest_in(file)
         interest.number = max(interest.number, request_number)
         if file.declined.pop(member.name, None) is not None:

@@ -59,6 +59,8 @@ SILENCE_NS = 30 * SECOND_NS
 HELLOS_PER_SILENCE = 2
 """After so long without a datagram from the server, and so many hellos, a client says in them that it hears nothing."""
 
+HELLO_NUMBER_MAX = 2**32 - 1
+
 ANSWERED_MAX = 1024
 """How many broadcasts are remembered, so that one that comes twice is not answered twice."""
 
@@ -158,7 +160,7 @@ class ClientMachine:
         if now - self._heard_at >= max(SILENCE_NS, HELLOS_PER_SILENCE * self._hello_interval_ns):
             self._hears = False
             self._tell_deaf(True)
-        self._hello_number += 1
+        self._hello_number = self._hello_number % HELLO_NUMBER_MAX + 1
         self._hello_sent_at = now
         srtt_us = min(max(1, self.rtt.srtt_ns // 1000), 2**32 - 1) if self._hears else 0
         self._told_hears = self._hears

@@ -12,7 +12,7 @@ from pspd.core.ranges import Range, RangeSet
 from pspd.core.rto import LINEAR_TIMEOUTS, RTO_MAX_NS, RttEstimator
 from pspd.core.storage import Held, Written
 from pspd.core.window import Window, frame_chunks_in
-from pspd.core.wire import Frame, Request
+from pspd.core.wire import REQUEST_NUMBER_MAX, REQUEST_RANGES_MAX, Frame, Request
 
 REQUESTS_PER_WINDOW = 8
 """A window is renewed in so many steps: losing a few requests in a row does not stop the flow. A narrow one is renewed
@@ -127,7 +127,8 @@ class Download:
 
     def request(self, session: int, now: int, *, repeated: bool = False, hears: bool = False) -> Request:
         """The next request: everything that may be named of what is wanted, most wanted first."""
-        self.request_number = next(self._request_numbers)
+        # The server ends a session before its numbers reach the largest; one that hears nothing stays there.
+        self.request_number = min(next(self._request_numbers), REQUEST_NUMBER_MAX)
         self._repeats += repeated
         self._unrequested_chunks = 0
         self._told_chunks = self.window.chunks
@@ -194,7 +195,7 @@ class Download:
         picked: list[Range] = []
         for low, high in wanted.cyclic_from(start):
             picked.append(Range(low, min(high, low + range_chunks)))
-            if len(picked) == parameters.request_ranges:
+            if len(picked) >= min(parameters.request_ranges, REQUEST_RANGES_MAX):
                 break
         self._named_stop = picked[-1].stop
         return picked

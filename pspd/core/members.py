@@ -13,6 +13,7 @@ from pspd.core.ranges import Range, RangeSet
 from pspd.core.rto import RttEstimator
 from pspd.core.storage import Held
 from pspd.core.window import Window, frame_chunks_in
+from pspd.core.wire import REQUEST_NUMBER_MAX
 from pspd.errors import BadArgument
 
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ def validate_client_name(name: str) -> str:
 
 ECHOES_MAX = 16
 """How many requests may be waiting for the delivery that measures their round trip."""
+
+REQUEST_JUMP_MAX = 2**20
+"""How far a request's number may be ahead of every earlier one of its session. A larger jump is none that lost datagrams
+explain, and would make the client's own requests stale."""
+REQUEST_NUMBER_LAST = REQUEST_NUMBER_MAX - REQUEST_JUMP_MAX
+"""A session whose request numbers pass this ends before they wrap: the client joins again and counts from 1."""
 
 GIVEN_UP_MAX = 16
 """How many deliveries that were given up for lost are remembered."""
@@ -192,6 +199,7 @@ class Member:
         asked_chunks: how many chunks those are.
         claimed_chunks: chunks in deliveries to it that have not left the cache yet.
         heard_at: when a contribution of it last began or ended, in nanoseconds.
+        request_number: the highest number of its requests so far.
     """
 
     def __init__(
@@ -220,6 +228,7 @@ class Member:
         self.asked_chunks = 0
         self.claimed_chunks = 0
         self.heard_at = 0
+        self.request_number = 0
         self.interests: dict[FileId, Interest] = {}
         self._kept_links = parameters.kept_links
 
@@ -243,6 +252,15 @@ class Member:
         self.srtt_us = srtt_us
         if srtt_us and not self.rtt.srtt_ns:
             self.rtt.sample(srtt_us * 1000)
+
+    def take_request_number(self, number: int) -> str | None:
+        """Takes note of a request's number. Returns why the session must end, or None if the number is plausible."""
+        if number > self.request_number + REQUEST_JUMP_MAX:
+            return f"request number {number} is more than {REQUEST_JUMP_MAX} ahead of {self.request_number}: join again"
+        if number > REQUEST_NUMBER_LAST:
+            return f"request number {number} is near the last of this session: join again"
+        self.request_number = max(self.request_number, number)
+        return None
 
     def ask(self, fetch: Fetch) -> None:
         """A fetch names the member to answer."""

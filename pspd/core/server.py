@@ -367,6 +367,11 @@ class ServerMachine:
             self._set_reach(member, True, now)
 
     def _receive_request(self, member: Member, request: Request, now: int) -> None:
+        fault = member.take_request_number(request.number)
+        if fault is not None:
+            self._drop(DropReason.BAD_NUMBER, member.name)
+            self._lose(member, fault, now)
+            return
         file = self.catalogue.files.get(request.file_id)
         if file is None or not file.is_divided or member.source:
             self._drop(DropReason.UNKNOWN_FILE, member.name)

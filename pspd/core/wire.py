@@ -42,6 +42,7 @@ OWNERS = 2**64 - 1
 """In place of a session: each owner of a share in the range is asked to send its part of that."""
 RESERVED_SESSIONS = (EVERY_HOLDER, OWNERS)
 """No session has one of these numbers."""
+REQUEST_NUMBER_MAX = 2**32 - 1
 
 
 class Kind(IntEnum):
@@ -77,6 +78,7 @@ class DropReason(StrEnum):
     UNKNOWN_SESSION = "unknown_session"
     UNKNOWN_FILE = "unknown_file"
     STALE = "stale"
+    BAD_NUMBER = "bad_number"
     NOT_ASKED = "not_asked"
     DUPLICATE = "duplicate"
     CORRUPT = "corrupt"

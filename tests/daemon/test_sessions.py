@@ -1,13 +1,18 @@
-"""Session numbers of a running server: nobody can compute one from others."""
+"""Sessions of a running server: none can be computed from others, and a forged number costs one rejoin."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+from pathlib import Path
 from random import Random
 
 from pspd.core.parameters import FAST
+from pspd.core.wire import REQUEST_NUMBER_MAX, Request, encode_datagram
 from pspd.daemon.network import NetworkDaemon
-from tests.support.loops import on_loop
+from tests.daemon.members import in_process
+from tests.support.files import random_file
+from tests.support.loops import on_loop, until
 
 WORDS = 624
 """The 32-bit outputs that determine the whole state of a Mersenne Twister."""
@@ -59,3 +64,19 @@ async def test_sessions_cannot_be_computed_from_others() -> None:
         assert len(set(known)) == len(known)
     finally:
         await network.close()
+
+
+@on_loop
+async def test_client_rejoins_after_a_forged_request_number(tmp_path: Path) -> None:
+    source = random_file(tmp_path / "file.bin", 300_000)
+    async with in_process(FAST) as network:
+        (client, _) = await network.join("a", "b")
+        await network.seed(source, client_count=2, hold_back=True)
+        first = client.daemon.session
+        forged = Request(first, network.file("file.bin").file_id, REQUEST_NUMBER_MAX, 0, 1, ())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(encode_datagram(forged), ("127.0.0.1", network.server.data_port))
+        await until("the client has another session", lambda: client.daemon.session not in (0, first))
+        network.server.release("file.bin")
+        await network.copies(source, "a", "b")
+        assert network.server.status("", with_file_clients=False).server.dropped_counts["bad_number"] == 1

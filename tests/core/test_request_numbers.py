@@ -1,0 +1,119 @@
+"""Request numbers: an impossible one ends the session, and none is beyond what the wire carries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from pspd.core.client import HELLO_NUMBER_MAX
+from pspd.core.effects import ClientLost, EndSession, InputDropped, Milestone
+from pspd.core.members import REQUEST_JUMP_MAX, REQUEST_NUMBER_LAST, Member
+from pspd.core.parameters import FAST
+from pspd.core.ranges import Range
+from pspd.core.rto import RTO_MAX_NS
+from pspd.core.shared_file import SharedFile
+from pspd.core.wire import REQUEST_NUMBER_MAX, REQUEST_RANGES_MAX, DropReason, Hello, Request
+from pspd.errors import SessionUnknown
+from tests.core.alone import Client, manifest_of
+from tests.core.bench import Bench
+
+
+def ask(bench: Bench, member: Member, file: SharedFile, number: int) -> None:
+    bench.send(member, Request(member.session, file.file_id, number, 0, 100, (Range(2, 4),)))
+
+
+def exchange() -> tuple[Bench, Member, SharedFile]:
+    bench = Bench()
+    member, _ = bench.join("a"), bench.join("b")
+    file = bench.exchange("f", 4)
+    return bench, member, file
+
+
+class TestServer:
+    def test_largest_plausible_jump_is_taken(self) -> None:
+        bench, member, file = exchange()
+        ask(bench, member, file, 1)
+        ask(bench, member, file, 1 + REQUEST_JUMP_MAX)
+        assert bench.server.drop_counts == {}
+        assert file.traffic.request_datagrams == 2
+
+    def test_larger_jump_ends_the_session(self) -> None:
+        bench, member, file = exchange()
+        ask(bench, member, file, 1)
+        ask(bench, member, file, 2 + REQUEST_JUMP_MAX)
+        effects = bench.server.poll()
+        (reason,) = [effect.reason for effect in effects if isinstance(effect, EndSession)]
+        assert reason == f"request number {2 + REQUEST_JUMP_MAX} is more than 1048576 ahead of 1: join again"
+        assert InputDropped(DropReason.BAD_NUMBER, "a") in effects
+        assert ClientLost("a", reason) in effects
+        assert bench.server.drop_counts == {DropReason.BAD_NUMBER: 1}
+        again = bench.join("a")
+        ask(bench, again, file, 1)
+        assert file.traffic.request_datagrams == 2, "its requests count from 1 again"
+
+    def test_jump_over_an_unknown_file_counts_too(self) -> None:
+        bench, member, _ = exchange()
+        bench.send(member, Request(member.session, bytes(32), REQUEST_NUMBER_MAX, 0, 1, ()))
+        assert list(bench.server.members) == ["b"]
+
+    def test_all_files_are_counted_in_one_row(self) -> None:
+        bench, member, file = exchange()
+        other = bench.exchange("g", 4)
+        ask(bench, member, file, REQUEST_JUMP_MAX)
+        ask(bench, member, other, 2 * REQUEST_JUMP_MAX)
+        ask(bench, member, file, REQUEST_JUMP_MAX + 1)
+        assert bench.server.drop_counts == {}
+
+    def test_session_ends_before_numbers_wrap(self) -> None:
+        bench, member, file = exchange()
+        member.request_number = REQUEST_NUMBER_LAST - 1
+        ask(bench, member, file, REQUEST_NUMBER_LAST)
+        assert "a" in bench.server.members
+        ask(bench, member, file, REQUEST_NUMBER_LAST + 1)
+        assert "a" not in bench.server.members
+
+    def test_jump_in_a_report_ends_the_session(self) -> None:
+        bench, member, file = exchange()
+        bench.server.poll()
+        with pytest.raises(SessionUnknown):
+            bench.server.catalogue.milestone_reached(
+                member.session, file.file_id, Milestone.COMPLETE, bench.now, request_number=REQUEST_NUMBER_MAX
+            )
+        assert len(bench.effects(EndSession)) == 1
+        assert "a" not in file.complete
+
+
+class TestClient:
+    def test_number_stops_at_the_largest(self) -> None:
+        client = Client()
+        client.machine._request_numbers = count(REQUEST_NUMBER_MAX)
+        client.assign(manifest_of(10), (0, 5))
+        client.pass_time(2 * RTO_MAX_NS)
+        assert {request.number for request in client.requests()} == {REQUEST_NUMBER_MAX}
+
+    def test_new_session_counts_from_one(self) -> None:
+        client = Client()
+        client.machine._request_numbers = count(REQUEST_NUMBER_MAX)
+        client.assign(manifest_of(10), (0, 5))
+        client.heard()
+        client.machine.joined(78, ("server", 1), FAST, client.now)
+        client.assign(manifest_of(10), (0, 5))
+        assert [request.number for request in client.requests()] == [1]
+
+    def test_hello_number_wraps_to_one(self) -> None:
+        client = Client()
+        client.machine._hello_number = HELLO_NUMBER_MAX - 1
+        client.heard()
+        client.pass_time(4 * RTO_MAX_NS)
+        numbers = [hello.number for hello in client.heard() if isinstance(hello, Hello)]
+        assert numbers[:3] == [HELLO_NUMBER_MAX, 1, 2]
+
+    @pytest.mark.parametrize(("told", "named"), [(0, 1), (1000, REQUEST_RANGES_MAX)])
+    def test_impossible_request_ranges_are_bounded(self, told: int, named: int) -> None:
+        client = Client(replace(FAST, request_ranges=told))
+        held = tuple((chunk, chunk + 1) for chunk in range(0, 400, 2))
+        client.assign(manifest_of(400), (0, 400), exchange=True, held=held)
+        (request,) = client.requests()
+        assert len(request.ranges) == named
