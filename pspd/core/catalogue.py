@@ -242,7 +242,13 @@ class Catalogue:
     def withdraw(self, file: SharedFile, source: str) -> None:
         """A file that this source announced, and nobody divided, is as if it had never been."""
         if file.phase is Phase.ANNOUNCED and file.source == source:
-            self.files.pop(file.file_id, None)
+            self._delete(file)
+
+    def _delete(self, file: SharedFile) -> None:
+        """Knows a file no longer. What members asked of it is of this division: it says nothing of another."""
+        self.files.pop(file.file_id, None)
+        for member in self._members.values():
+            member.interests.pop(file.file_id, None)
 
     def client_names(self) -> list[str]:
         """Names of the connected clients that are in reach, in the order in which they joined."""
@@ -338,10 +344,11 @@ class Catalogue:
             request_number: its newest request when it spoke. Those that this has overtaken say less, and are dropped.
 
         Raises:
-            NotFound: there is no such file, or it was divided anew.
+            NotFound: there is no such file, or it is not divided, or was divided anew.
+            WrongState: a source reports.
             SessionUnknown: there is no such session, or it ends here, as the request number is impossible.
         """
-        member, file = self._member_of(session), self._file_of(file_id, division)
+        member, file = self._reporter(session), self._file_of(file_id, division)
         fault = member.take_request_number(request_number)
         if fault is not None:
             self._end_session(member, fault, now)
@@ -397,9 +404,9 @@ class Catalogue:
             still_holds: the client goes on to send what it holds of the file.
 
         Raises:
-            NotFound: there is no such file, or it was divided anew; see :meth:`milestone_reached`.
+            NotFound, WrongState: see :meth:`milestone_reached`.
         """
-        member, file = self._member_of(session), self._file_of(file_id, division)
+        member, file = self._reporter(session), self._file_of(file_id, division)
         reason = "".join(char if char.isprintable() else " " for char in reason[:REFUSAL_CHARACTERS_MAX])
         file.declined[member.name] = reason
         if not still_holds:
@@ -412,10 +419,17 @@ class Catalogue:
         self.review(file, now)
         self._relay.serve_soon(now)
 
+    def _reporter(self, session: int) -> Member:
+        member = self._member_of(session)
+        if member.source:
+            raise WrongState(f"{member.name!r} is a source: only clients report what they reached with a file")
+        return member
+
     def _file_of(self, file_id: FileId, division: int | None) -> SharedFile:
+        """The file that a report is about. A report may cross a removal, and even the next announcement."""
         file = self.files.get(file_id)
-        if file is None or file.phase is Phase.REMOVED:
-            raise NotFound(f"file {file_id.hex()[:12]} is not in the network")
+        if file is None or not file.is_divided:
+            raise NotFound(f"file {file_id.hex()[:12]} is not divided among the clients")
         if division not in (None, file.division):
             raise NotFound(f"file {file_id.hex()[:12]} was removed and divided anew")
         return file
@@ -459,9 +473,7 @@ class Catalogue:
     def review(self, file: SharedFile, now: int) -> None:
         """Takes a file to the phase that its holdings allow, and tells what changed."""
         if file.phase is Phase.REMOVED and not self._relay.forget(file, now):
-            self.files.pop(file.file_id, None)
-            for member in self._members.values():
-                member.interests.pop(file.file_id, None)
+            self._delete(file)
         if not file.is_divided:
             return
         if file.phase is Phase.SEEDING and file.shares_are_held:

@@ -60,11 +60,17 @@ class Load:
 
 
 class Deliveries:
-    """Moves chunks from the cache to members. Effects go to ``emit``, in order."""
+    """Moves chunks from the cache to members. Effects go to ``emit``, in order; see ``Relay`` for ``failed``."""
 
     def __init__(
-        self, parameters: Parameters, cache: Cache, fetching: Fetching, emit: Callable[[ServerEffect], None]
+        self,
+        parameters: Parameters,
+        cache: Cache,
+        fetching: Fetching,
+        emit: Callable[[ServerEffect], None],
+        failed: Callable[[Member, Exception], None],
     ) -> None:
+        self._failed = failed
         self._parameters = parameters
         self._cache = cache
         self._fetching = fetching
@@ -147,7 +153,10 @@ class Deliveries:
                 loads.insert(Load(*frame))
         delivered_chunks = 0
         for interest in list(file.waiting):
-            delivered_chunks += self._load(interest, cached, loads, order if measured else 0)
+            try:
+                delivered_chunks += self._load(interest, cached, loads, order if measured else 0)
+            except Exception as error:  # the others that wait get theirs
+                self._failed(interest.member, error)
         delivery_count = 0
         for load in loads:
             delivery_count += len(load.departures)

@@ -112,6 +112,14 @@ class ClientLost:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberFailed:
+    """The machine raised while it served a member: log the error. The member's session ends, the others go on."""
+
+    name: str
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class ClientReach:
     """A member that is connected went out of reach, or came back: whether it can be asked for chunks now."""
 
@@ -241,7 +249,7 @@ FileEvent = (
 ServerEvent = ClientJoined | ClientLost | ClientReach | FileEvent
 """What the log tells, and whoever follows the network hears of."""
 
-ControlEffect = MemberEffect | SaveFile | InputDropped | ServerEvent
+ControlEffect = MemberEffect | SaveFile | InputDropped | MemberFailed | ServerEvent
 """Effects that are not of the data plane."""
 
 ServerEffect = SendDatagram | Deliver | CloseLink | ControlEffect

@@ -47,8 +47,8 @@ ECHOES_MAX = 16
 """How many requests may be waiting for the delivery that measures their round trip."""
 
 REQUEST_JUMP_MAX = 2**20
-"""How far a request's number may be ahead of every earlier one of its session. A larger jump is none that lost datagrams
-explain, and would make the client's own requests stale."""
+"""How far a request number may be ahead of every earlier one of its session. Lost datagrams do not explain a larger
+jump, which would make the client's own requests stale."""
 REQUEST_NUMBER_LAST = REQUEST_NUMBER_MAX - REQUEST_JUMP_MAX
 """A session whose request numbers pass this ends before they wrap: the client joins again and counts from 1."""
 

@@ -33,7 +33,10 @@ SHARES_TRIED_MAX = 8
 
 
 class Relay:
-    """Moves chunks between members and the cache. Effects go to ``emit``, in order."""
+    """Moves chunks between members and the cache. Effects go to ``emit``, in order.
+
+    ``failed`` is told of a member for whom something raised; the others are served all the same.
+    """
 
     def __init__(
         self,
@@ -42,10 +45,12 @@ class Relay:
         fetching: Fetching,
         files: dict[FileId, SharedFile],
         emit: Callable[[ServerEffect], None],
+        failed: Callable[[Member, Exception], None],
     ) -> None:
         self._cache = cache
         self._fetching = fetching
-        self._deliveries = Deliveries(parameters, cache, fetching, emit)
+        self._deliveries = Deliveries(parameters, cache, fetching, emit, failed)
+        self._failed = failed
         self._files = files
         self._hungry: dict[Interest, None] = {}
         self._blocked: dict[SharedFile, dict[Interest, None]] = {}
@@ -54,6 +59,11 @@ class Relay:
         self._held_back: Timers[FileId] = Timers()
         self._now = 0
         self._is_due = False
+
+    @property
+    def now(self) -> int:
+        """The time of the last input, in nanoseconds."""
+        return self._now
 
     @property
     def frame_chunks(self) -> int:
@@ -205,7 +215,7 @@ class Relay:
             hungry, self._hungry = self._hungry, {}
             for interest in hungry:
                 if interest.member.reachable and interest.open:
-                    self._hit_or_fetch(interest)
+                    self._serve_member(interest)
                 else:
                     self._unblock(interest)
         if self._blocked and not self._is_in_vain:
@@ -262,8 +272,17 @@ class Relay:
             following = next(islice(self._blocked.get(file, ()), passed, None), None)
             if following is None:
                 break
-            passed += self._hit_or_fetch(following)
+            passed += self._serve_member(following)
         return passed
+
+    def _serve_member(self, interest: Interest) -> bool:
+        """As :meth:`_hit_or_fetch`; what raises costs this member its session, and nobody else a turn."""
+        try:
+            return self._hit_or_fetch(interest)
+        except Exception as error:
+            self._unblock(interest)
+            self._failed(interest.member, error)
+            return False
 
     def _hit_or_fetch(self, interest: Interest) -> bool:
         """Delivers what is cached, and fetches what is not.

@@ -22,6 +22,7 @@ from pspd.core.effects import (
     CloseLink,
     EndSession,
     InputDropped,
+    MemberFailed,
     SendDatagram,
     ServerEffect,
     address_text,
@@ -38,6 +39,7 @@ from pspd.core.timers import Timers, earliest
 from pspd.core.wire import (
     RESERVED_SESSIONS,
     SERVER_DATAGRAMS,
+    Datagram,
     DropReason,
     Frame,
     Hello,
@@ -117,7 +119,8 @@ class ServerMachine:
         emit = self._effects.append
         self._fetching = Fetching(parameters, self.cache, digest, self.members, emit, Random(seed + 1))
         files: dict[FileId, SharedFile] = {}
-        self._relay = Relay(parameters, self.cache, self._fetching, files, emit)
+        self._failures: dict[Member, Exception] = {}
+        self._relay = Relay(parameters, self.cache, self._fetching, files, emit, self._note_failure)
         self.catalogue = Catalogue(files, self.members, self.member_of, self.cache, self._relay, emit, self._lose)
 
     # -- for the driver
@@ -125,11 +128,26 @@ class ServerMachine:
     def poll(self) -> list[ServerEffect]:
         """Everything to be done since the last call, in order."""
         self._relay.serve()
+        while self._failures:
+            self._end_failed()
+            self._relay.serve()
         if self._unanswered:
             self._answer_requests()
         effects = self._effects.copy()
         self._effects.clear()
         return effects
+
+    def _note_failure(self, member: Member, error: Exception) -> None:
+        self._failures.setdefault(member, error)
+
+    def _end_failed(self) -> None:
+        """Ends the sessions of members for whom something raised: they may join again, with a clean state."""
+        failures = list(self._failures.items())
+        self._failures.clear()
+        for member, error in failures:
+            if self._sessions.get(member.session) is member:
+                self._effects.append(MemberFailed(member.name, error))
+                self._lose(member, "the server met an internal error while it served it: see its log", self._relay.now)
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due, in nanoseconds; None if nothing waits for the time."""
@@ -346,6 +364,13 @@ class ServerMachine:
         if member is None:
             self._drop(DropReason.UNKNOWN_SESSION, address_text(source))
             return
+        try:
+            self._receive_from(member, datagram, source, now)
+        except Exception as error:
+            self._relay.serve_soon(now)
+            self._note_failure(member, error)
+
+    def _receive_from(self, member: Member, datagram: Datagram, source: Address, now: int) -> None:
         match datagram:
             case Hello(_, number, srtt_us):
                 member.measured(srtt_us)
@@ -444,13 +469,18 @@ class ServerMachine:
 
     def contribution_received(self, frame: Frame, now: int) -> None:
         """A contribution's payload is all where ``contribution_started`` said."""
-        file = self.catalogue.files[frame.file_id]
-        ended = self._fetching.contribution_received(self._sessions.get(frame.session), file, frame, now)
-        if isinstance(ended, DropReason):
-            self._drop(ended, self._name_of(frame.session))
-        else:
-            self._relay.received(ended, now)
-        self.catalogue.review(file, now)
+        member, file = self._sessions.get(frame.session), self.catalogue.files[frame.file_id]
+        try:
+            ended = self._fetching.contribution_received(member, file, frame, now)
+            if isinstance(ended, DropReason):
+                self._drop(ended, self._name_of(frame.session))
+            else:
+                self._relay.received(ended, now)
+            self.catalogue.review(file, now)
+        except Exception as error:
+            if member is None:
+                raise
+            self._note_failure(member, error)
         self._relay.serve_soon(now)
 
     def contribution_aborted(self, frame: Frame, now: int) -> None:
@@ -491,6 +521,10 @@ class ServerMachine:
     def frame_refused(self, reason: DropReason, origin: str) -> None:
         """What came in over TCP was no frame; its connection is closed."""
         self._drop(reason, origin)
+
+    def report_refused(self, session: int) -> None:
+        """A member reported on a file that is not divided, or no more: it may have been removed meanwhile."""
+        self._drop(DropReason.UNKNOWN_FILE, self._name_of(session))
 
     def _drop(self, reason: DropReason, origin: str) -> None:
         self.drop_counts[reason] += 1

@@ -20,6 +20,7 @@ from pspd.core.effects import (
     FileRemoved,
     FileSuspected,
     InputDropped,
+    MemberFailed,
     RemoveFile,
     ReportMilestone,
     SaveFile,
@@ -40,7 +41,7 @@ from pspd.daemon.launcher import Launcher
 from pspd.daemon.ledger import Ledger
 from pspd.daemon.memory import allocate, validate_cache_size
 from pspd.daemon.rates import DeliveryRates, seconds_left
-from pspd.errors import NotFound, SessionUnknown, WrongState
+from pspd.errors import NotFound, PspError, WrongState
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.server import ServerPlane
@@ -146,6 +147,8 @@ class NetworkDaemon:
             case EndSession(session):
                 if (queue := self._events.pop(session, None)) is not None:
                     queue.put_nowait(effect)
+            case MemberFailed(name, error):
+                log.error("%s: its session ends, as serving it raised an error", name, exc_info=error)
             case InputDropped(DropReason.CORRUPT, origin):
                 self._name_forger(origin)
             case InputDropped(reason, origin):
@@ -229,7 +232,7 @@ class NetworkDaemon:
         return self._machine.lease_ns // MILLISECOND_NS
 
     def report(self, session: int, reports: Sequence[Report]) -> None:
-        """What a member reached. What it says of a file that was removed meanwhile is passed over."""
+        """What a member reached. What it says of a file that was removed meanwhile is dropped and counted."""
         self._machine.member_of(session)
         catalogue = self._machine.catalogue
         for report in reports:
@@ -254,8 +257,9 @@ class NetworkDaemon:
                             division=division or None,
                             request_number=request_number,
                         )
-            except (NotFound, SessionUnknown) as error:
-                log.debug("a report was passed over: %s", error)
+            except PspError as error:
+                self._machine.report_refused(session)
+                log.debug("a report was refused: %s", error)
             except Exception:  # a fault with one file is not to cost the others theirs
                 log.exception("a report could not be noted")
         self._plane.pump()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from typing import Generic, TypeVar
 
 from pspd.addresses import address_of, sockaddr_of
-from pspd.core.effects import Address
+from pspd.core.effects import Address, address_text
 from pspd.core.wire import DATAGRAM_BYTES_MAX
 from pspd.net.faults import Faults, FaultyReceiver, Receive
 from pspd.net.turns import Turns
@@ -25,6 +26,8 @@ _IP_PKTINFO = 8
 _IPV6_RECVPKTINFO = 49
 _IPV6_PKTINFO = 50
 _CONTROL_BYTES = socket.CMSG_SPACE(20)
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -99,7 +102,10 @@ class DatagramSocket:
                 return
             except OSError:
                 continue  # an ICMP error of an earlier datagram
-            self._receive(data, source)
+            try:
+                self._receive(data, source)
+            except Exception:  # a fault with one datagram must not cost the next ones their turn
+                log.exception("a datagram from %s could not be taken in", address_text(source))
 
     def _take(self) -> tuple[bytes, Address]:
         if self._local is None:

@@ -10,6 +10,10 @@ from typing import Generic, Protocol, TypeVar
 
 E = TypeVar("E")
 
+FAULT_SECONDS = 1.0
+"""After an error in the machine itself the next alarm comes no sooner: one that is raised each time does not fill the
+log."""
+
 log = logging.getLogger(__name__)
 
 
@@ -29,7 +33,7 @@ def now_ns() -> int:
 class Driver(Generic[E]):
     """Carries out a machine's effects, and wakes it when its time has come.
 
-    Call :meth:`pump` after every input.
+    Call :meth:`pump` after every input. What the machine or an effect raises is logged, and the rest goes on.
     """
 
     def __init__(self, machine: Machine[E], carry_out: Callable[[E], None]) -> None:
@@ -46,13 +50,17 @@ class Driver(Generic[E]):
         if self._pumping or self._closed:
             return
         self._pumping = True
+        earliest_at = 0
         try:
             while effects := self._machine.poll():
                 for effect in effects:
                     self._carry_out_safely(effect)
+        except Exception:
+            log.exception("the machine raised an error: it goes on with the next input")
+            earliest_at = now_ns() + int(FAULT_SECONDS * 1e9)
         finally:
             self._pumping = False
-        self._set_alarm()
+        self._set_alarm(earliest_at)
 
     def _carry_out_safely(self, effect: E) -> None:
         try:
@@ -60,9 +68,11 @@ class Driver(Generic[E]):
         except Exception:  # a fault in one effect is not to cost the others; the protocol asks again
             log.exception("an effect could not be carried out: %s", type(effect).__name__)
 
-    def _set_alarm(self) -> None:
+    def _set_alarm(self, earliest_at: int) -> None:
         # An alarm that rings too early does no harm; so it is moved only when it would ring too late.
         deadline = self._machine.next_timeout()
+        if earliest_at:
+            deadline = max(deadline or 0, earliest_at)
         if deadline is None or (self._alarm_at is not None and self._alarm_at <= deadline):
             return
         if self._alarm is not None:
@@ -72,7 +82,10 @@ class Driver(Generic[E]):
 
     def _ring(self) -> None:
         self._alarm = self._alarm_at = None
-        self._machine.handle_timeout(now_ns())
+        try:
+            self._machine.handle_timeout(now_ns())
+        except Exception:  # what else is due is done at the next alarm
+            log.exception("the machine raised an error at a timeout: it goes on")
         self.pump()
 
     def close(self) -> None:

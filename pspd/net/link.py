@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections import deque
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pspd.addresses import family_of, sockaddr_of
-from pspd.core.effects import Address, unmapped
+from pspd.core.effects import Address, address_text, unmapped
 from pspd.core.storage import FileSlice
 from pspd.core.wire import FRAME_BYTES, DropReason, Frame, WireError, decode_frame, encode_frame
 from pspd.net.sockets import limit_silence, tune_kept
@@ -35,6 +36,8 @@ _MORE = getattr(socket, "MSG_MORE", 0)
 _DISCARD = getattr(socket, "MSG_TRUNC", 0) if os.uname().sysname == "Linux" else 0
 
 Payload = list[memoryview] | FileSlice
+
+log = logging.getLogger(__name__)
 
 
 class LinkHandler(Protocol):
@@ -303,6 +306,10 @@ class Link:
         except OSError:
             self.close(self._cut_short)
             return
+        except Exception:  # what follows on the stream would not be understood
+            log.exception("a frame from %s could not be taken in: its connection is closed", address_text(self.peer))
+            self.close()
+            return
         self._watch_readable()
         if self._bytes_are_due:
             self._expect_bytes()
@@ -411,10 +418,19 @@ class Link:
             self._silence.cancel()
         frame, self._frame = self._frame, None
         if frame is not None:
-            self._handler.frame_aborted(self, frame)
+            _tell(self._handler.frame_aborted, self, frame)
         unsent, self._outgoing = list(self._outgoing), deque()
-        self._handler.link_closed(self, error)  # first: what could not be sent is lost with the link, not refused by it
+        # First: what could not be sent is lost with the link, not refused by it.
+        _tell(self._handler.link_closed, self, error)
         for outgoing in unsent:
             outgoing.end()
             if outgoing.done:
-                outgoing.done(False)
+                _tell(outgoing.done, False)
+
+
+def _tell(heard: Callable[..., object], *arguments: object) -> None:
+    """Calls whoever is to hear of an end; what it raises is logged, so that the others hear of it too."""
+    try:
+        heard(*arguments)
+    except Exception:
+        log.exception("the end of a connection could not be told")

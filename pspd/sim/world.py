@@ -22,6 +22,7 @@ from pspd.core.effects import (
     FileSuspected,
     FinishFile,
     MemberEffect,
+    MemberFailed,
     RemoveFile,
     ReportMilestone,
     SaveFile,
@@ -409,6 +410,8 @@ class World:
                 | EndSession(session)
             ):
                 self._tell(session, effect)
+            case MemberFailed(_, error):
+                raise error
             case SaveFile(record):
                 self._records[record.file_id] = record
             case FileRemoved(file_id):

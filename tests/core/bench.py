@@ -7,7 +7,7 @@ from types import BuiltinMethodType, MethodType
 from typing import Any, TypeVar, cast
 
 from pspd.core.catalogue import Catalogue
-from pspd.core.effects import Address, Deliver, Milestone, SendDatagram, ServerEffect
+from pspd.core.effects import Address, Deliver, MemberFailed, Milestone, SendDatagram, ServerEffect
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.parameters import FAST, MILLISECOND_NS, SECOND_NS, Parameters
@@ -38,6 +38,14 @@ def address_of(name: str) -> Address:
     return name, 1
 
 
+def raised(effects: list[ServerEffect]) -> list[ServerEffect]:
+    """These effects; raises what the machine raised while it served a member."""
+    for effect in effects:
+        if isinstance(effect, MemberFailed):
+            raise effect.error
+    return effects
+
+
 class ServedAtOnce:
     """A server machine, or a part of it, that serves after every call, not when effects are polled.
 
@@ -49,8 +57,8 @@ class ServedAtOnce:
         self.part = part
         self.relay = relay
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.part, name)
+    def __getattr__(self, item: str) -> Any:
+        found = getattr(self.part, item)
         if isinstance(found, Catalogue):
             return ServedAtOnce(found, self.relay)
         if not isinstance(found, MethodType | BuiltinMethodType):
@@ -59,7 +67,7 @@ class ServedAtOnce:
         def call(*args: Any, **keywords: Any) -> Any:
             result = found(*args, **keywords)
             self.relay.serve()
-            return result
+            return raised(result) if item == "poll" else result
 
         return call
 
@@ -82,7 +90,7 @@ class Bench:
 
     def effects(self, kind: type[E]) -> list[E]:
         """The effects of one kind since the last look; the others are passed over."""
-        return [effect for effect in self.server.poll() if isinstance(effect, kind)]
+        return [effect for effect in raised(self.server.poll()) if isinstance(effect, kind)]
 
     def asked(self, name: str) -> list[Asked]:
         """What the broadcasts since the last look ask, as one member hears them."""

@@ -18,6 +18,7 @@ from pspd.core.effects import (
     Deliver,
     EndSession,
     FinishFile,
+    MemberFailed,
     ReportMilestone,
     SendDatagram,
     ServerEffect,
@@ -269,6 +270,8 @@ class Ether:
             case EndSession(session, _):
                 if peer := self._by_session(session):
                     peer.machine.left()
+            case MemberFailed(_, error):
+                raise error
             case CloseLink(session):
                 if (peer := self._by_session(session)) and self._member_of(peer):
                     self.cut_link(peer)

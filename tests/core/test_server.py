@@ -301,7 +301,10 @@ class TestFiles:
         file = bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
         bench.ask(member, file, (0, 3))
         bench.join("b")
-        bench.reach(member, file, Milestone.SHARE_HELD)
+        with pytest.raises(NotFound):
+            bench.reach(member, file, Milestone.SHARE_HELD)
+        with pytest.raises(NotFound):
+            bench.server.catalogue.file_declined(member.session, file.file_id, "no room", bench.now)
         assert {Assign, Deliver, FileSeeded}.isdisjoint(kinds(bench.server.poll()))
         assert file.phase is Phase.ANNOUNCED
 

@@ -62,6 +62,7 @@ async def test_a_report_of_a_file_that_is_not_there_does_not_hide_the_others(sou
         complete = ReportMilestone(file_id, Milestone.COMPLETE, 0)
         await client.daemon.client.report(client.daemon.session, [Declined(bytes(32), "removed"), complete])
         assert network.file("file.bin").complete_client_count == 1
+        assert network.server.status("", with_file_clients=False).server.dropped_counts["unknown_file"] == 1
 
 
 @EACH_PROFILE

@@ -163,3 +163,22 @@ def test_reply_paths_forget_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     for port, path in ((1, "a"), (2, "b"), (1, "c"), (3, "d")):
         paths.note(("10.0.0.1", port), path)
     assert [paths.of(("10.0.0.1", port)) for port in (1, 2, 3, 4)] == [None, "b", "d", None]
+
+
+@on_loop
+async def test_error_about_one_datagram_leaves_the_next_their_turn(
+    peer: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[bytes] = []
+
+    def receive(data: bytes, _: Address) -> None:
+        if data == b"bad":
+            raise RuntimeError("bad")
+        heard.append(data)
+
+    near = DatagramSocket(bind_datagrams("127.0.0.1", 0), receive)
+    for data in (b"bad", b"good"):
+        peer.sendto(data, ("127.0.0.1", near.port))
+    await until("the next is heard", lambda: heard == [b"good"])
+    assert "RuntimeError: bad" in caplog.text
+    near.close()

@@ -136,6 +136,60 @@ async def test_an_alarm_that_rang_too_early_is_set_again(monkeypatch: pytest.Mon
     driver.close()
 
 
+@dataclass
+class FaultyMachine(FakeMachine):
+    """Raises at its first poll, and at its first timeout."""
+
+    poll_faults: int = 1
+    timeout_faults: int = 1
+
+    def poll(self) -> list[str]:
+        if self.poll_faults:
+            self.poll_faults -= 1
+            raise RuntimeError("poll")
+        return super().poll()
+
+    def handle_timeout(self, now: int) -> None:
+        if self.timeout_faults:
+            self.timeout_faults -= 1
+            raise RuntimeError("timeout")
+        super().handle_timeout(now)
+
+
+@on_loop
+async def test_error_in_poll_does_not_stop_the_driver(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pspd.net.driver.FAULT_SECONDS", 0.01)
+    machine, done = FaultyMachine(deque([["a"]]), timeout_faults=0), list[str]()
+    driver = Driver(machine, done.append)
+    driver.pump()
+    assert done == []
+    await until("the next alarm carries out the rest", lambda: done == ["a"])
+    assert "RuntimeError: poll" in caplog.text
+    driver.close()
+
+
+@on_loop
+async def test_error_at_a_timeout_does_not_stop_the_driver(caplog: pytest.LogCaptureFixture) -> None:
+    machine, done = FaultyMachine(deque([[], ["a"]]), now_ns(), poll_faults=0), list[str]()
+    driver = Driver(machine, done.append)
+    driver.pump()
+    await until("the next timeout is handled", lambda: bool(machine.woken) and done == ["a"])
+    assert "RuntimeError: timeout" in caplog.text
+    driver.close()
+
+
+@on_loop
+async def test_repeated_errors_do_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    alarms, machine = Alarms(), FaultyMachine(deadline=now_ns(), poll_faults=1000)
+    alarms.watch(monkeypatch)
+    driver = Driver(machine, lambda _effect: None)
+    driver.pump()
+    assert alarms.delays == [pytest.approx(1.0, abs=0.1)]
+    driver.close()
+
+
 @on_loop
 async def test_a_closed_driver_does_nothing_more() -> None:
     machine, done = FakeMachine(deadline=now_ns()), list[str]()

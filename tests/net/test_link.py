@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -244,3 +245,33 @@ async def test_a_head_that_is_never_whole_is_silence(monkeypatch: pytest.MonkeyP
         await ends.far.send(encode_frame(NAMING)[:-1])
         await ends.told("closed")
         assert ends.recorder.events == ["closed"]
+
+
+def fail_when(word: str) -> Callable[[str, Link], None]:
+    """A reaction: raises when a link tells something."""
+
+    def react(what: str, link: Link) -> None:
+        if what == word:
+            raise RuntimeError(word)
+
+    return react
+
+
+@pytest.mark.parametrize("when", ["started", "received"])
+@on_loop
+async def test_error_in_the_handler_closes_that_link(when: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with Ends(Recorder(react=fail_when(when))) as ends:
+        await ends.far.send(encode_frame(delivery(3000)) + bytes_of(3000))
+        await ends.told("closed")
+        assert ends.link.closed
+        assert f"RuntimeError: {when}" in caplog.text
+
+
+@on_loop
+async def test_error_about_an_end_does_not_hide_it_from_others(caplog: pytest.LogCaptureFixture) -> None:
+    async with Ends(Recorder(react=fail_when("aborted"))) as ends:
+        await ends.far.send(encode_frame(delivery(3000)) + bytes_of(1000))
+        await ends.told("started")
+        ends.link.close()
+        assert ends.recorder.events[-2:] == ["aborted", "closed"]
+        assert "RuntimeError: aborted" in caplog.text

@@ -1,0 +1,115 @@
+"""One member's fault is that member's: the others are served, and no report or withdrawal leaves a trap behind."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from pspd.core.effects import (
+    ClientLost,
+    Deliver,
+    EndSession,
+    MemberFailed,
+    Milestone,
+    SendDatagram,
+    ServerEffect,
+)
+from pspd.core.members import Echo, Interest, Member
+from pspd.core.ranges import Range
+from pspd.core.shared_file import SharedFile
+from pspd.core.wire import DropReason, Hello, Request
+from pspd.errors import NotFound, WrongState
+from tests.core.bench import Bench
+
+
+def exchange() -> tuple[Bench, dict[str, Member], SharedFile]:
+    """A file of eight chunks, two with each of a, b, c and d."""
+    bench = Bench(at_once=False)
+    members = {name: bench.join(name) for name in "abcd"}
+    return bench, members, bench.exchange("f", 8)
+
+
+def outcome(effects: list[ServerEffect]) -> tuple[list[str], list[int]]:
+    """Who failed, and to which sessions something was delivered."""
+    failed = [effect.name for effect in effects if isinstance(effect, MemberFailed)]
+    return failed, [effect.session for effect in effects if isinstance(effect, Deliver)]
+
+
+class TestServing:
+    def test_faulty_request_does_not_cost_others_their_turn(self) -> None:
+        bench, members, file = exchange()
+        undivided = SharedFile(file.manifest, "s")
+        undivided.hold("d", [(0, 8)])
+        members["a"].interests[file.file_id] = Interest(members["a"], undivided)
+        for name in "abc":
+            bench.ask(members[name], file, (6, 8))
+        effects = bench.machine.poll()
+        assert outcome(effects) == (["a"], [])
+        assert [effect.name for effect in effects if isinstance(effect, ClientLost)] == ["a"]
+        assert list(bench.machine.members) == ["b", "c", "d"]
+        bench.contribute(bench.frame(members["d"], file, 6, 8))
+        assert outcome(bench.machine.poll()) == ([], [members["b"].session, members["c"].session])
+
+    def test_fault_in_handing_out_does_not_cost_other_waiters(self) -> None:
+        bench, members, file = exchange()
+        for name in "abc":
+            bench.ask(members[name], file, (6, 8))
+        bench.machine.poll()
+        members["a"].interest_in(file).echoes.extend(cast(list[Echo], ["no echo", "no echo"]))
+        bench.contribute(bench.frame(members["d"], file, 6, 8))
+        assert outcome(bench.machine.poll()) == (["a"], [members["b"].session, members["c"].session])
+        assert "a" not in bench.machine.members
+
+    def test_fault_in_a_datagram_ends_that_session_alone(self) -> None:
+        bench, members, file = exchange()
+        del file._arrived["a"]
+        bench.send(members["a"], Request(members["a"].session, file.file_id, 1, 0, 9, (Range(6, 8),)))
+        bench.send(members["b"], Hello(members["b"].session, 7, 1000))
+        effects = bench.machine.poll()
+        assert outcome(effects) == (["a"], [])
+        assert [effect.session for effect in effects if isinstance(effect, EndSession)] == [members["a"].session]
+        assert any(isinstance(effect, SendDatagram) and effect.address == ("b", 1) for effect in effects)
+        assert bench.join("a").session != members["a"].session, "it may come back"
+
+
+class TestReports:
+    def announced(self) -> tuple[Bench, Member, Member, SharedFile]:
+        bench = Bench()
+        member, _, source = bench.join("a"), bench.join("b"), bench.join("s", source=True)
+        return bench, member, source, bench.server.catalogue.announce(bench.manifest("f", 8), source.session)
+
+    @pytest.mark.parametrize("milestone", Milestone)
+    def test_report_on_an_announced_file_is_refused(self, milestone: Milestone) -> None:
+        bench, member, _, file = self.announced()
+        with pytest.raises(NotFound):
+            bench.server.catalogue.milestone_reached(member.session, file.file_id, milestone, bench.now)
+        assert member.interests == {}
+        assert file.complete == set()
+
+    def test_withdrawal_clears_what_members_asked(self) -> None:
+        bench, member, source, file = self.announced()
+        member.interest_in(file)
+        bench.server.catalogue.withdraw(file, "s")
+        assert member.interests == {}
+        bench.server.catalogue.announce(bench.manifest("f", 8), source.session)
+        again = bench.server.catalogue.divide(bench.manifest("f", 8, 2), source.session, bench.now)
+        bench.ask(member, again, (0, 4))
+        assert [asked[:2] for asked in bench.asked("s")] == [(0, 4)]
+
+    def test_source_may_not_report(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        file = bench.seed("f", 8)
+        source = bench.server.members["source of f"]
+        with pytest.raises(WrongState):
+            bench.reach(source, file, Milestone.COMPLETE)
+        with pytest.raises(WrongState):
+            bench.server.catalogue.file_declined(source.session, file.file_id, "no room", bench.now)
+        assert file.available.covers(0, 8)
+
+    def test_refused_report_is_counted(self) -> None:
+        bench = Bench()
+        member = bench.join("a")
+        bench.server.report_refused(member.session)
+        assert bench.server.drop_counts == {DropReason.UNKNOWN_FILE: 1}
