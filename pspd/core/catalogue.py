@@ -173,9 +173,12 @@ class Catalogue:
     def _take_in(self, file: SharedFile, member: Member) -> None:
         """Counts what a member said at joining that it holds of a file."""
         known = member.told.get(file.file_id)
-        file.hold(member.name, known.verified.within(0, file.manifest.chunk_count) if known else ())
+        chunk_count = file.manifest.chunk_count
+        if known is not None and known.stop > chunk_count:  # it cannot be this file that it means
+            known = None
+        file.hold(member.name, known.verified if known else ())
         file.recipients.is_here(member.name)
-        if known and known.complete:
+        if known and known.complete and known.verified.chunk_count == chunk_count:
             file.complete.add(member.name)
             file.recipients.served(member.name)
         if not member.in_reach:
@@ -200,9 +203,9 @@ class Catalogue:
 
         Raises:
             NameTaken: another file has the name.
-            WrongState: another source is seeding it right now.
+            WrongState: another source is seeding it right now, or it is no source that tells.
         """
-        source = self._member_of(session)
+        source = self._source_of(session)
         file = self.files.get(manifest.file_id)
         if file is None:
             for other in self.files.values():
@@ -228,6 +231,12 @@ class Catalogue:
             file.source = source.name
         file.terms = terms if file.phase is Phase.ANNOUNCED else replace(file.terms, stays=terms.stays)
         return file
+
+    def _source_of(self, session: int) -> Member:
+        member = self._member_of(session)
+        if not member.source:
+            raise WrongState(f"{member.name!r} joined as a client: join as a source to bring in a file")
+        return member
 
     def source_returned(self, file: SharedFile, session: int, now: int) -> None:
         """A source of a file that was divided already offers every chunk again: repair."""
@@ -266,9 +275,9 @@ class Catalogue:
 
         Raises:
             NotFound: it was not announced.
-            WrongState: it is divided already, or there are too few clients.
+            WrongState: it is divided already, or there are too few clients, or it is no source that divides.
         """
-        source = self._member_of(session)
+        source = self._source_of(session)
         file = self.files.get(manifest.file_id)
         if file is None:
             raise NotFound(f"file {manifest.file_id.hex()[:12]} was not announced")
@@ -288,6 +297,7 @@ class Catalogue:
         self._emit(FileDivided(file.file_id, manifest.name, shares, file.terms.replica_count))
         for member in list(self._members.values()):
             self._assign(member, file)
+        self.review(file, now)  # a file of no chunks is seeded at once
         return file
 
     def lost_without(self, names: Collection[str]) -> list[tuple[SharedFile, RangeSet]]:

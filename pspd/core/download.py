@@ -132,10 +132,8 @@ class Download:
         self._repeats += repeated
         self._unrequested_chunks = 0
         self._told_chunks = self.window.chunks
-        self._sent_at[self.request_number] = now
-        if len(self._sent_at) > SENT_REQUESTS_MAX:
-            del self._sent_at[next(iter(self._sent_at))]
         ranges = self._pick(self.wanted())
+        self._note_sent(now, asks=bool(ranges))
         self._awaited, self._patience_ns = RangeSet(ranges), 0
         # Where very many share a server's link, what one asks for is long in the queue: longer than any timeout.
         # Who was told to wait for the last will have to wait for the next, and asks but once if it hears so at once.
@@ -151,6 +149,15 @@ class Download:
             wants_answer,
             hears,
         )
+
+    def _note_sent(self, now: int, *, asks: bool) -> None:
+        """Remembers when a request was sent, for its round trip; one that asks for nothing ends all measurements."""
+        if not asks:
+            self._sent_at.clear()
+            return
+        self._sent_at[self.request_number] = now
+        if len(self._sent_at) > SENT_REQUESTS_MAX:
+            del self._sent_at[next(iter(self._sent_at))]
 
     def answered(self, number: int, patience_ns: int) -> bool:
         """The server says that a request is there, and how long to wait for each delivery.

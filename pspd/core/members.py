@@ -46,6 +46,8 @@ def validate_client_name(name: str) -> str:
 ECHOES_MAX = 16
 """How many requests may be waiting for the delivery that measures their round trip."""
 
+SRTT_US_MAX = 60_000_000
+"""The longest round trip, in microseconds, that the server takes from a hello: more is no measurement."""
 REQUEST_JUMP_MAX = 2**20
 """How far a request number may be ahead of every earlier one of its session. Lost datagrams do not explain a larger
 jump, which would make the client's own requests stale."""
@@ -248,7 +250,8 @@ class Member:
         return self.asked_chunks < self.window.chunks
 
     def measured(self, srtt_us: int) -> None:
-        """The member says how far away it is; 0 if it does not know."""
+        """The member says how far away it is; 0 if it does not know. More than a minute is taken for a minute."""
+        srtt_us = min(srtt_us, SRTT_US_MAX)
         self.srtt_us = srtt_us
         if srtt_us and not self.rtt.srtt_ns:
             self.rtt.sample(srtt_us * 1000)

@@ -96,8 +96,11 @@ class Relay:
         """A client's newest request replaces what it asked before, except what is on its way already."""
         interest.number = number
         interest.window_chunks = window_chunks
+        if not interest.open:  # what was asked before is on its way: its age says nothing of what comes from now on
+            interest.echoes.clear()
         interest.want(ranges)
-        interest.echoes.append(Echo(number, self._fetching.started_count))
+        if ranges:
+            interest.echoes.append(Echo(number, self._fetching.started_count))
         self._hungry[interest] = None
 
     def acknowledged(self, interest: Interest, number: int) -> None:

@@ -46,13 +46,18 @@ class Share:
         start, stop: the range.
         owner: the client's name; "" while everybody who is there was given the range already: nobody waits for a
             further replica then.
-        held: the owner has acknowledged it.
+        held: the owner has acknowledged it. An empty share is held from the beginning.
     """
 
     start: int
     stop: int
     owner: str
     held: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no chunks, as there are more shares than chunks."""
+        return self.start >= self.stop
 
 
 class SharedFile:
@@ -141,11 +146,12 @@ class SharedFile:
         self.seeding_at = now
         for index, owner in enumerate(owners):
             share = Share(*manifest.share(index % manifest.share_count), owner)
+            share.held = share.is_empty
             self.shares.append(share)
             self._given.setdefault(owner, []).append(share)
-            if share.start < share.stop and index < manifest.share_count:
+            if not share.is_empty and index < manifest.share_count:
                 self._owned.insert(share)
-        self._unheld_count = sum(bool(share.owner) for share in self.shares)
+        self._unheld_count = sum(bool(share.owner) and not share.held for share in self.shares)
         self.held = {name: manifest.whole_units_of(arrived) for name, arrived in self._arrived.items()}
         self._find_available()
 
@@ -344,8 +350,9 @@ class SharedFile:
         """The shares of a client do not count as held any more, nor do they bind it."""
         if self.phase is Phase.SEEDING:
             for share in self._given.get(name, ()):
-                self._unheld_count += share.held
-                share.held = False
+                if share.held and not share.is_empty:
+                    share.held = False
+                    self._unheld_count += 1
 
     def _find_available(self) -> None:
         self.available = RangeSet(span for name in self._in_reach() for span in self.held[name])

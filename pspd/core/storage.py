@@ -32,6 +32,11 @@ class Held:
     verified: RangeSet
     complete: bool
 
+    @property
+    def stop(self) -> int:
+        """One past the last verified chunk; 0 if there is none."""
+        return max((span.stop for span in self.verified), default=0)
+
 
 class Storage(Protocol):
     """One client's files. Every method may raise ``StorageError`` with a line for a person."""

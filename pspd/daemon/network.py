@@ -31,7 +31,7 @@ from pspd.core.file_record import Phase
 from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.parameters import MILLISECOND_NS, Parameters
-from pspd.core.server import REACH_NS, ServerMachine
+from pspd.core.server import MEMBERS_MAX, REACH_NS, ServerMachine
 from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.core.terms import Terms
@@ -41,7 +41,7 @@ from pspd.daemon.launcher import Launcher
 from pspd.daemon.ledger import Ledger
 from pspd.daemon.memory import allocate, validate_cache_size
 from pspd.daemon.rates import DeliveryRates, seconds_left
-from pspd.errors import NotFound, PspError, WrongState
+from pspd.errors import BadArgument, LimitReached, NotFound, PspError, WrongState
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.server import ServerPlane
@@ -312,7 +312,23 @@ class NetworkDaemon:
     async def announce(
         self, manifest: Manifest, session: int, client_count: int, terms: Terms
     ) -> tuple[SharedFile, int]:
-        """Waits for clients, then says into how many shares to divide; 0 for a file that is divided already."""
+        """Waits for clients, then says into how many shares to divide; 0 for a file that is divided already.
+
+        Raises:
+            BadArgument: there would be fewer clients than replicas.
+            LimitReached: it would wait for more clients than a network can have.
+        """
+        if client_count and terms.replica_count > client_count:
+            raise BadArgument(
+                f"{terms.replica_count} replicas need as many clients, and {client_count} are to be waited for:"
+                " name more with --clients"
+            )
+        wanted_count = max(client_count, terms.replica_count)
+        if wanted_count > MEMBERS_MAX:
+            raise LimitReached(
+                f"{wanted_count} clients are more than a network can have: name at most {MEMBERS_MAX} with --clients"
+                " and --replicas"
+            )
         file = self._machine.catalogue.announce(manifest, session, terms)
         if file.phase is not Phase.ANNOUNCED:
             self._machine.catalogue.source_returned(file, session, now_ns())
@@ -320,7 +336,7 @@ class NetworkDaemon:
             return file, 0
         source = file.source
         try:
-            while len(names := self._machine.catalogue.client_names()) < max(client_count, terms.replica_count):
+            while len(names := self._machine.catalogue.client_names()) < wanted_count:
                 self._machine.member_of(session)
                 await self.changed(1.0)
         except BaseException:

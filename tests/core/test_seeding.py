@@ -240,12 +240,28 @@ class TestSeeding:
         with pytest.raises(WrongState):
             bench.server.catalogue.release(bench.exchange("f", 2), bench.now)
 
-    def test_a_client_that_holds_more_than_the_file_has_is_not_believed_in_that(self) -> None:
+    @pytest.mark.parametrize("held", [[(2, 9)], [(0, 2**32 - 1)], [(0, 4), (5, 6)]])
+    def test_holding_beyond_the_end_counts_as_nothing(self, held: list[tuple[int, int]]) -> None:
         bench = Bench()
         bench.join("a")
         file = bench.exchange("f", 4)
-        bench.join("b", held={file.file_id: Held(RangeSet([(2, 9)]), complete=False)})
-        assert list(file.held["b"]) == [Range(2, 4)]
+        bench.join("b", held={file.file_id: Held(RangeSet(held), complete=True)})
+        assert list(file.held["b"]) == []
+        assert "b" not in file.complete
+
+    def test_holding_of_a_file_that_comes_later_is_judged_then(self) -> None:
+        bench = Bench()
+        manifest = bench.manifest("f", 4)
+        bench.join("a", held={manifest.file_id: Held(RangeSet([(0, 5)]), complete=True)})
+        file = bench.exchange("f", 4)
+        assert (list(file.held["a"]), file.complete) == ([Range(0, 4)], set()), "its share alone, which it reported"
+
+    def test_complete_without_all_chunks_is_not_believed(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        file = bench.exchange("f", 4)
+        bench.join("b", held={file.file_id: Held(RangeSet([(0, 3)]), complete=True)})
+        assert (list(file.held["b"]), file.complete) == ([Range(0, 3)], set())
 
     def test_what_a_client_holds_when_it_joins_counts(self) -> None:
         bench = Bench()

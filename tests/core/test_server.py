@@ -23,6 +23,7 @@ from pspd.core.effects import (
 )
 from pspd.core.file_record import Phase
 from pspd.core.manifest import Manifest
+from pspd.core.members import SRTT_US_MAX
 from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import LEASE_NS, REACH_NS, SILENT_AT_A_TIME, ServerMachine
@@ -316,11 +317,12 @@ class TestFiles:
         with pytest.raises(SessionUnknown):
             bench.server.catalogue.milestone_reached(NOBODY, bytes(32), Milestone.COMPLETE, bench.now)
 
-    def test_an_empty_file_is_seeded_and_completed_by_saying_so(self) -> None:
+    def test_empty_file_is_seeded_when_it_is_divided(self) -> None:
         bench = Bench()
         member = bench.join("a")
         file = bench.seed("f", 0)
-        bench.reach(member, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING
+        assert "source of f" not in bench.server.members
         bench.reach(member, file, Milestone.COMPLETE)
         events = kinds(bench.server.poll())
         assert events.index(FileSeeded) < events.index(StartExchange) < events.index(FileCompleted)
@@ -335,6 +337,46 @@ class TestFiles:
             bench.server.catalogue.announce(manifest, source.session)
             file = bench.server.catalogue.divide(manifest, source.session, bench.now)
             assert [len(file.shares_of(member.name)) for member in members] == expected
+
+    def test_empty_share_is_held_without_a_report(self) -> None:
+        bench = Bench()
+        owner, silent = bench.join("a"), bench.join("b")
+        source = bench.join("s", source=True)
+        manifest = bench.manifest("f", 1, 2)
+        bench.server.catalogue.announce(manifest, source.session)
+        file = bench.server.catalogue.divide(manifest, source.session, bench.now)
+        assert (file.shares_of("a"), file.shares_of("b")) == ((), (Range(0, 1),))
+        owner, silent = silent, owner
+        assert file.owners_without() == [owner.name]
+        bench.reach(owner, file, Milestone.SHARE_HELD)
+        assert file.seeded_at is not None, f"nobody waits for {silent.name}, which has nothing to get"
+
+    def test_empty_share_stays_held_when_its_owner_goes(self) -> None:
+        bench = Bench()
+        bench.join("a"), bench.join("b")
+        source = bench.join("s", source=True)
+        manifest = bench.manifest("f", 1, 2)
+        bench.server.catalogue.announce(manifest, source.session)
+        file = bench.server.catalogue.divide(manifest, source.session, bench.now)
+        bench.server.client_left(bench.server.members["a"].session, "gone", bench.now)
+        bench.reach(bench.server.members["b"], file, Milestone.SHARE_HELD)
+        assert file.seeded_at is not None
+
+    def test_client_session_may_not_bring_in_a_file(self) -> None:
+        bench = Bench()
+        client, source = bench.join("a"), bench.join("s", source=True)
+        with pytest.raises(WrongState, match="join as a source"):
+            bench.server.catalogue.announce(bench.manifest("f", 3), client.session)
+        bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
+        with pytest.raises(WrongState, match="join as a source"):
+            bench.server.catalogue.divide(bench.manifest("f", 3, 1), client.session, bench.now)
+
+    def test_impossible_round_trip_is_bounded(self) -> None:
+        bench = Bench()
+        member = bench.join("a", reachable=False)
+        bench.send(member, Hello(member.session, 1, 2**32 - 1))
+        assert member.srtt_us == SRTT_US_MAX
+        assert member.rtt.srtt_ns == SRTT_US_MAX * 1000
 
     def test_min_holder_count_is_that_of_the_rarest_chunk(self) -> None:
         bench = Bench()

@@ -45,7 +45,7 @@ async def test_all_are_ready_before_they_say_so_and_leave_when_told(
 
         await until("they are ready", ready)
         names = ["many-0", "many-1", "many-2"]
-        assert network.connected() == names
+        await until("all are heard", lambda: network.connected() == names)
         line = json.loads(said)
         assert (line["ready"], line["role"], line["names"]) == (True, "client", names)
         assert line["server"] == network.address

@@ -151,7 +151,7 @@ async def test_stopping_nothing_is_fine() -> None:
 async def test_real_clients_join_and_leave(tmp_path: Path) -> None:
     async with in_process(FAST) as network:
         names = await network.server.launch(2, str(tmp_path / "launched"))
-        assert network.connected() == sorted(names)
+        await until("both are heard", lambda: network.connected() == sorted(names))
         assert sorted(os.listdir(tmp_path / "launched")) == sorted(names)
         network.server.stop_clients([], everyone=True)
         await until("they have left", lambda: network.connected() == [])

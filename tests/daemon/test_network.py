@@ -10,9 +10,11 @@ import pytest
 
 from pspd.core.effects import FileSuspected, InputDropped, Milestone, ReportMilestone
 from pspd.core.parameters import CLASSIC, FAST, PROFILES, Parameters
+from pspd.core.terms import Terms
 from pspd.core.wire import DropReason
 from pspd.daemon import keeper as keeper_module
-from pspd.errors import BadArgument, NameTaken, NotFound, SessionUnknown, WrongState
+from pspd.daemon.source import seed
+from pspd.errors import BadArgument, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
 from pspd.rpc.translate import Declined
 from pspd.v1 import network_pb2
 from tests.daemon.members import in_process
@@ -51,6 +53,17 @@ async def test_the_smallest_files_arrive_too(tmp_path: Path, parameters: Paramet
         await network.join("a", "b", "c", "d")
         await network.seed(source, client_count=4)
         await network.copies(source, "a", "b", "c", "d")
+
+
+@on_loop
+async def test_impossible_counts_are_refused_at_once(source: Path) -> None:
+    async with in_process(FAST) as network:
+        await network.join("a")
+        with pytest.raises(LimitReached, match="20001 clients are more than a network can have"):
+            await network.seed(source, client_count=20_001)
+        with pytest.raises(BadArgument, match="3 replicas need as many clients"):
+            await seed(network.address, source, client_count=2, terms=Terms(3), on_progress=lambda _: None)
+        assert network.server.file_messages(with_clients=False) == []
 
 
 @on_loop
@@ -127,7 +140,7 @@ async def test_its_source_is_told_when_nobody_takes_a_file(source: Path, paramet
         with pytest.raises(WrongState) as refused:
             await network.seed(source, client_count=2)
         assert re.match("no client takes 'file.bin'; [ab] says: another file named 'file.bin'", str(refused.value))
-        assert network.connected() == ["a", "b"]
+        await until("both are still there", lambda: network.connected() == ["a", "b"])
 
 
 @EACH_PROFILE
@@ -137,9 +150,9 @@ async def test_a_client_joins_again_when_its_session_was_ended(source: Path, par
         first, _ = await network.join("a", "b")
         before = first.daemon.session
         network.server.leave(before)
-        assert network.connected() == ["b"]
+        assert "a" not in network.connected()
         await until("it is a member again", lambda: first.daemon.session != before)
-        assert network.connected() == ["a", "b"]
+        await until("both are heard", lambda: network.connected() == ["a", "b"])
         await network.seed(source, client_count=2)
         await network.copies(source, "a", "b")
 

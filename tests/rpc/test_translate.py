@@ -214,7 +214,16 @@ class TestShown:
         for name in ("bob", "amy"):
             machine.client_joined(name, name.encode().ljust(16), 0, source=False, delivery_port=0, held={})
         machine.client_joined("src", b"s" * 16, 0, source=True, delivery_port=0, held={})
+        for member in machine.members.values():
+            machine.receive_datagram(encode_datagram(Hello(member.session, 1, 0)), ("10.0.0.1", 4000), 0)
         return machine
+
+    def test_a_member_is_shown_as_lost_until_it_is_heard(self) -> None:
+        machine = ServerMachine(FAST, 64, blake3_digest, 1, sessions(1))
+        member = machine.client_joined("amy", b"a" * 16, 0)
+        assert [each.state for each in translate.clients_to_pb(machine)] == [pb.CLIENT_STATE_LOST]
+        machine.receive_datagram(encode_datagram(Hello(member.session, 1, 0)), ("10.0.0.1", 4000), 0)
+        assert [each.state for each in translate.clients_to_pb(machine)] == [pb.CLIENT_STATE_CONNECTED]
 
     def file(self, machine: ServerMachine, size_bytes: int = 5000) -> SharedFile:
         session = machine.members["src"].session
