@@ -185,6 +185,12 @@ class StorageError(PspError):
     reason = Reason.STORAGE
 
 
+class ContradictoryDigests(StorageError):
+    """A file whose digests are proved to contradict each other: no bytes satisfy them, so no retry helps."""
+
+    reason = Reason.INTEGRITY
+
+
 class StoreFailed(StorageError):
     """The store as a whole does not work: no file can be taken or given any more."""
 

@@ -124,6 +124,10 @@ class ClientMachine:
                 self._say_hello(now)
             else:
                 download = self.downloads[name]
+                if download.is_paused:  # nothing was lost
+                    download.is_paused = False
+                    self._request(download, now)
+                    continue
                 download.window.timed_out()
                 download.rtt.timed_out()
                 self._request(download, now, repeated=True)
@@ -302,7 +306,11 @@ class ClientMachine:
         time_to_ask = download.delivered(frame, written, now)
         if download.stage not in (Stage.SHARE, Stage.EXCHANGE):
             return
-        if time_to_ask:
+        pause_ns = download.refuted_pause_ns
+        download.is_paused = pause_ns > 0
+        if pause_ns:
+            self._timers.set(download.file_id, now + pause_ns)
+        elif time_to_ask:
             self._advance(download, now)
         else:
             self._timers.set(download.file_id, now + download.timeout_ns())

@@ -7,7 +7,7 @@ from enum import Enum
 from random import Random
 
 from pspd.core.manifest import FileId, Manifest
-from pspd.core.parameters import Order, Parameters
+from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Order, Parameters
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.rto import LINEAR_TIMEOUTS, RTO_MAX_NS, RttEstimator
 from pspd.core.storage import Held, Written
@@ -17,6 +17,9 @@ from pspd.core.wire import REQUEST_NUMBER_MAX, REQUEST_RANGES_MAX, Frame, Reques
 REQUESTS_PER_WINDOW = 8
 """A window is renewed in so many steps: losing a few requests in a row does not stop the flow. A narrow one is renewed
 by whole frames, or by halves, as every step costs the server a request and a delivery."""
+REFUTED_NS_MIN, REFUTED_NS_MAX = 100 * MILLISECOND_NS, 5 * SECOND_NS
+"""How long a client waits for its next request where deliveries are refuted in a row: not at all after the first, then
+doubled each time between these bounds, until a unit is verified. Wrong bytes are then not fetched at full rate."""
 SENT_REQUESTS_MAX = 64
 """How many requests are remembered to measure round trips."""
 
@@ -42,6 +45,7 @@ class Download:
         lacking: chunks that are not here.
         shares: the ranges that are the client's to get before the exchange (R1).
         division: names the division of the file that they are of.
+        is_paused: the next request waits, as what came was refuted again and again.
         request_number: its newest request's. All of a client's requests are numbered in one row: what was asked before
             a file was removed is not taken for newer than what is asked since it was seeded anew.
         window: how many chunks may be on their way.
@@ -69,6 +73,7 @@ class Download:
         self._parameters = parameters
         self._random = random
         self.division = 0
+        self.is_paused = False
         self.request_number = 0
         self._request_numbers = request_numbers
         self._acknowledged = 0
@@ -82,6 +87,8 @@ class Download:
         self._repeats = 0
         self._unrequested_chunks = 0
         self._sent_at: dict[int, int] = {}
+        self._refuted_in_a_row = 0
+        self._is_refuted = False  # something of the delivery that is under way
 
     @property
     def file_id(self) -> FileId:
@@ -235,11 +242,28 @@ class Download:
         for unit in written.corrupt:
             self.verified.discard(*unit)
             self.lacking.add(*unit)
+        self._note_refuted(written, is_whole=frame.number > 0)
         chunk_count = frame.stop - frame.start
         self.window.delivered(chunk_count, self.rtt.min_ns, now)
         self._unrequested_chunks += chunk_count
         is_whole = frame.number > 0
         return not self._awaited or (is_whole and self._unrequested_chunks >= self._step_chunks)
+
+    def _note_refuted(self, written: Written, *, is_whole: bool) -> None:
+        """Counts deliveries that brought wrong bytes and no right ones; one that comes in pieces counts once."""
+        if written.verified:
+            self._refuted_in_a_row, self._is_refuted = 0, False
+        elif written.corrupt:
+            self._is_refuted = True
+        if is_whole and self._is_refuted:
+            self._refuted_in_a_row, self._is_refuted = self._refuted_in_a_row + 1, False
+
+    @property
+    def refuted_pause_ns(self) -> int:
+        """How long to wait before the next request, as what came was refuted again and again; 0 if it was not."""
+        if self._refuted_in_a_row < 2:
+            return 0
+        return min(REFUTED_NS_MIN << min(self._refuted_in_a_row - 2, 16), REFUTED_NS_MAX)
 
     @property
     def _step_chunks(self) -> int:

@@ -48,7 +48,11 @@ class Storage(Protocol):
         """Makes ready to write a file, or takes up what is there of it; idempotent."""
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
-        """Writes the bytes of the chunks ``[start, stop)`` and verifies the units that are whole by it."""
+        """Writes the bytes of the chunks ``[start, stop)`` and verifies the units that are whole by it.
+
+        Raises:
+            ContradictoryDigests: every piece of a block has its digest, and the whole block has not.
+        """
 
     def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice | memoryview:
         """The bytes of verified chunks, for sending."""

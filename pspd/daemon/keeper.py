@@ -17,7 +17,7 @@ from pspd.core.ranges import Range
 from pspd.core.storage import Held, Storage
 from pspd.daemon.boundary import Boundary
 from pspd.daemon.reports import Reports
-from pspd.errors import IntegrityError, PspError, StorageError
+from pspd.errors import ContradictoryDigests, IntegrityError, PspError, StorageError
 from pspd.net.client import ClientPlane
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
@@ -56,14 +56,23 @@ NO_CARE = Care()
 class _Refused:
     """A file that is not taken: why, whether its exchange has started, and when it is tried again.
 
-    What somebody has removed is not brought back under their hands: it is tried again when it is there again.
+    What somebody has removed is not brought back under their hands: it is tried again when it is there again. A
+    manifest that contradicts itself is never tried again; the same file with other digests is.
     """
 
-    __slots__ = ("delay", "division", "manifest", "reason", "removed", "started", "try_at")
+    __slots__ = ("delay", "division", "is_final", "manifest", "reason", "removed", "started", "try_at")
 
     def __init__(
-        self, manifest: Manifest, division: int, reason: str, started: bool, removed: Path | None = None
+        self,
+        manifest: Manifest,
+        division: int,
+        reason: str,
+        started: bool,
+        removed: Path | None = None,
+        *,
+        is_final: bool = False,
     ) -> None:
+        self.is_final = is_final
         self.manifest = manifest
         self.division = division
         self.reason = reason
@@ -77,9 +86,13 @@ class _Refused:
         """Whether somebody has removed it, and not put it back."""
         return self.removed is not None and not os.path.lexists(self.removed)
 
+    def refuses(self, manifest: Manifest) -> bool:
+        """Whether the file is not even tried with this manifest."""
+        return self.is_gone or (self.is_final and self.manifest == manifest)
+
     def is_due(self, now: float) -> bool:
         """Whether to try again now; if so, the next time is later."""
-        if self.try_at > now or self.is_gone:
+        if self.try_at > now or self.refuses(self.manifest):
             return False
         self.wait_longer_than(self.delay)
         return True
@@ -136,7 +149,8 @@ class Keeper:
 
     def begin_session(self) -> None:
         """A new session tells of every file, and began with all that is held."""
-        self._refused = {file_id: refused for file_id, refused in self._refused.items() if refused.removed}
+        kept = {file_id: refused for file_id, refused in self._refused.items() if refused.removed or refused.is_final}
+        self._refused = kept
         self._reports.clear()
 
     def close(self) -> None:
@@ -152,8 +166,9 @@ class Keeper:
         refused = self._refused.pop(file_id, None)
         self._reports.forget(file_id)
         self._dropped.discard(file_id)
-        if refused is not None and refused.is_gone:
-            self._refuse(_Refused(manifest, division, refused.reason, started, refused.removed))
+        if refused is not None and refused.refuses(manifest):
+            again = _Refused(manifest, division, refused.reason, started, refused.removed, is_final=refused.is_final)
+            self._refuse(again)
             return
         try:
             self.plane.assign(manifest, shares, started, division)
@@ -356,12 +371,13 @@ class Keeper:
         if download is None:
             return
         started = download.stage in (Stage.EXCHANGE, Stage.FINISHING)
-        still_holds = isinstance(error, (OSError, PspError))
+        is_final = isinstance(error, ContradictoryDigests)
+        still_holds = isinstance(error, (OSError, PspError)) and not is_final
         if still_holds:
             self.machine.file_declined(file_id, now_ns())
         else:
             self.machine.file_dropped(file_id)
-        refused = _Refused(download.manifest, download.division, reason, started)
+        refused = _Refused(download.manifest, download.division, reason, started, is_final=is_final)
         refused.wait_longer_than(self._taken_after.get(file_id, 0.0))
         self._refuse(refused, still_holds=still_holds)
         self.plane.pump()

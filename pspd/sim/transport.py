@@ -162,7 +162,7 @@ class Transport:
             try:
                 written = client.store.write(frame.file_id, frame.start, frame.stop, memoryview(data))
             except StorageError as error:
-                self._world.stop_taking(client, frame.file_id, str(error))
+                self._world.stop_taking(client, frame.file_id, error)
                 return
             client.machine.delivery_stored(frame, written, self._world.now)
         self._world.touch(client)

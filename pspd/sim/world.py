@@ -34,7 +34,7 @@ from pspd.core.file_record import FileRecord
 from pspd.core.manifest import FileId
 from pspd.core.parameters import SECOND_NS, Parameters
 from pspd.core.server import ServerMachine
-from pspd.errors import IntegrityError, NotFound, PspError, SessionUnknown, StorageError
+from pspd.errors import ContradictoryDigests, IntegrityError, NotFound, PspError, SessionUnknown, StorageError
 from pspd.sim.clock import Clock
 from pspd.sim.content import Content
 from pspd.sim.hosts import Access, Client, Link
@@ -298,9 +298,17 @@ class World:
         if client.life == life and file_id in client.refused:
             self._take(client, replace(client.refused[file_id], shares=()))
 
-    def stop_taking(self, client: Client, file_id: FileId, reason: str) -> None:
-        """The client declines what it cannot store or finish, sends what it holds, and tries again later."""
-        download = client.machine.downloads[file_id]
+    def stop_taking(self, client: Client, file_id: FileId, error: PspError) -> None:
+        """The client declines what it cannot store or finish, sends what it holds, and tries again later.
+
+        It does neither if the file's digests contradict each other.
+        """
+        download, reason = client.machine.downloads[file_id], str(error)
+        if isinstance(error, ContradictoryDigests):
+            client.machine.file_dropped(file_id)
+            self.later(client, self._decline, client, client.life, file_id, reason, download.division, False)
+            self.touch(client)
+            return
         has_started = download.stage in (Stage.EXCHANGE, Stage.FINISHING)
         client.refused[file_id] = Assign(client.session, download.manifest, (), has_started, download.division)
         client.machine.file_declined(file_id, self.now)
@@ -441,7 +449,7 @@ class World:
         except IntegrityError:
             self.suspect(client, file_id)
         except PspError as error:
-            self.stop_taking(client, file_id, str(error))
+            self.stop_taking(client, file_id, error)
         else:
             client.machine.file_finished(file_id)
             self.touch(client)

@@ -15,7 +15,7 @@ from pspd.core.holdings import Holdings
 from pspd.core.manifest import CHUNK_BYTES, Digest, Manifest
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import Written
-from pspd.errors import InternalError
+from pspd.errors import ContradictoryDigests, InternalError
 
 
 class SavedBytes(Protocol):
@@ -57,6 +57,9 @@ class Intake:
         """Saves the bytes of the chunks ``[start, stop)`` and verifies every unit that is whole by it (R10).
 
         Chunks that are proven already are left alone: a later copy can only be the same or wrong.
+
+        Raises:
+            ContradictoryDigests: every piece of a block has its digest, and the whole block has not.
         """
         offset, length = self._byte_span(start, stop)
         data = data.cast("B")
@@ -66,7 +69,30 @@ class Intake:
         for gap in self._holdings.verified.gaps(start, stop):
             gap_offset, gap_length = self.manifest.byte_span(*gap)
             self._take_in(gap, data[gap_offset - offset :][:gap_length], written)
+        for block in written.corrupt:
+            self._refuse_contradiction(block)
         return written
+
+    def _refuse_contradiction(self, block: Range) -> None:
+        """Raises if what is saved of a refuted cut block proves that its digests contradict each other.
+
+        The pieces are verified again, in the same bytes as the block: the saved bytes may have changed since each was
+        verified, and only a proof may lead to declining a file.
+        """
+        if (block, self.manifest.block_at(block.start)[1]) not in self.manifest.cut_blocks_in(*block):
+            return
+        data = self._saved.read_at(*self.manifest.byte_span(*block))
+        if len(data) != self.manifest.byte_span(*block)[1]:
+            return
+        if self.manifest.wrong_units(*block, [memoryview(data)], self._digest) or self._is_block(block, data):
+            return
+        raise ContradictoryDigests(
+            f"the digests of chunks {block} of {self.manifest.name!r} contradict each other: every piece is right and"
+            " the whole block is wrong: take the file out with `pspctl rm` and seed the original anew"
+        )
+
+    def _is_block(self, block: Range, data: bytes | memoryview) -> bool:
+        return self._digest((data,)) == self.manifest.block_at(block.start)[1]
 
     def _take_in(self, chunks: Range, data: memoryview, written: Written) -> None:
         """Verifies the units that are whole by themselves, saves whatever is not wrong, and only then holds them."""
@@ -141,10 +167,10 @@ class Intake:
         """A run of units is saved, and each has its digest."""
         self._holdings.confirm(units)
         written.verified.add(*units)
-        for block, expected in self.manifest.cut_blocks_in(*units):
-            self._verify_cut(block, expected, written)
+        for block, _ in self.manifest.cut_blocks_in(*units):
+            self._verify_cut(block, written)
 
-    def _verify_cut(self, block: Range, expected: bytes, written: Written) -> None:
+    def _verify_cut(self, block: Range, written: Written) -> None:
         """Verifies a cut block as a whole once all its pieces are there.
 
         The file's id vouches for the digests of blocks alone: pieces that are right each by the digest that
@@ -152,7 +178,7 @@ class Intake:
         """
         if not self._holdings.verified.covers(*block):
             return
-        if self._digest((self._saved.read_at(*self.manifest.byte_span(*block)),)) == expected:
+        if self._is_block(block, self._saved.read_at(*self.manifest.byte_span(*block))):
             return
         self._holdings.refute(block)
         written.verified.discard(*block)

@@ -28,6 +28,8 @@ from pspd.core.shared_file import SharedFile
 from pspd.core.wire import DropReason, Frame
 from pspd.sim import scenario
 from pspd.sim.scenario import run_seed
+from pspd.store.intake import Intake
+from tests.sim.contradiction import Contradiction
 from tests.sim.test_found import who_is_in_line_is_not_looked_up_in_the_cache
 
 SEEDS = 1000
@@ -165,9 +167,48 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
 }
 
 
+def never_contradicting(self: Intake, block: Range) -> None:
+    """Takes no contradiction for proved."""
+
+
+def no_pause(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Intake, "_refuse_contradiction", never_contradicting)
+    patch.setattr(Download, "refuted_pause_ns", property(lambda self: 0))
+
+
+CONTRADICTION_MUTANTS: dict[str, tuple[Mutate, Callable[[Contradiction], None]]] = {
+    "contradictory digests are not declined": (
+        replaced(Intake, "_refuse_contradiction", never_contradicting),
+        Contradiction.run,
+    ),
+    "a client that declined asks again": (
+        replaced(ClientMachine, "file_dropped", lambda self, file_id: None),
+        Contradiction.run,
+    ),
+    "refuted units are asked for without a pause": (no_pause, Contradiction.require_few_requests),
+}
+"""Faults that take a source with contradictory digests to be seen: its run must fail."""
+
+
+def missed_contradiction_mutants() -> int:
+    """Tries each of those; returns how many no run found."""
+    missed = 0
+    for name, (mutate, run) in CONTRADICTION_MUTANTS.items():
+        with pytest.MonkeyPatch.context() as patch:
+            mutate(patch)
+            try:
+                run(Contradiction())
+            except Exception as error:
+                print(f"{name}: {type(error).__name__}: {str(error)[:80]}", flush=True)
+            else:
+                missed += 1
+                print(f"MISSED {name}", flush=True)
+    return missed
+
+
 def main() -> int:
     """Tries each mutant until a seed finds it."""
-    missed = 0
+    missed = missed_contradiction_mutants()
     scenario.LIVENESS_NS = 1800 * SECOND_NS
     for name, (mutate, rules) in MUTANTS.items():
         with pytest.MonkeyPatch.context() as patch:

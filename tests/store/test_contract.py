@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pspd.core.manifest import DIGEST_BYTES, Manifest
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.storage import Held, Storage, Written
-from pspd.errors import IntegrityError, InternalError, StorageError
+from pspd.errors import ContradictoryDigests, IntegrityError, InternalError, StorageError
+from pspd.store.digests import blake3_digest
 from tests.store.stores import MIB, SIZES, Bench, DiskBench, MemoryBench, Sample, in_steps
 
 BLOCKS_OF_TWO_BYTES = 2 * MIB + 3 * 1024
@@ -80,6 +82,16 @@ class TestWholeFiles:
         assert bench.payload(sample, 4, 5) == sample.data[4096:]
 
 
+def with_other_block_digest(manifest: Manifest, chunk: int) -> Manifest:
+    """The same division of another file: one whose digest of the block of a chunk is of other bytes."""
+    offset = chunk // manifest.block_chunks * DIGEST_BYTES
+    digests = bytearray(manifest.block_digests)
+    digests[offset : offset + DIGEST_BYTES] = blake3_digest((b"other bytes",))
+    return Manifest.parse(
+        manifest.name, manifest.size_bytes, bytes(digests), blake3_digest, manifest.share_count, manifest.cut_digests
+    )
+
+
 class TestUnits:
     def test_are_verified_when_they_are_whole(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
@@ -102,6 +114,36 @@ class TestUnits:
         for piece in pieces:
             assert bench.write(sample, *piece) == Written(verified=RangeSet([piece]))
             assert bench.payload(sample, *piece) == sample.chunks(*piece)
+
+    def test_whose_digests_contradict_each_other_are_refused(self, bench: Bench) -> None:
+        sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
+        first, second = sample.manifest.cut_pieces[:2]
+        sample.manifest = with_other_block_digest(sample.manifest, first.start)
+        bench.begin(sample)
+        assert bench.write(sample, *first) == Written(verified=RangeSet([first]))
+        with pytest.raises(ContradictoryDigests, match="contradict each other"):
+            bench.write(sample, *second)
+        assert not bench.store.known()[sample.file_id].verified, "neither piece is held: the file is never whole"
+
+    def test_that_are_wrong_are_no_contradiction(self, bench: Bench) -> None:
+        sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
+        first, second = sample.manifest.cut_pieces[:2]
+        sample.manifest = with_other_block_digest(sample.manifest, first.start)
+        bench.begin(sample)
+        bench.write(sample, *first)
+        spoilt = bytearray(sample.chunks(*second))
+        spoilt[0] ^= 1
+        for _ in range(20):
+            written = bench.store.write(sample.file_id, *second, memoryview(spoilt))
+            assert written == Written(corrupt=[second])
+
+    def test_that_somebody_changed_are_no_contradiction(self, bench: Bench) -> None:
+        sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
+        first, second = sample.manifest.cut_pieces[:2]
+        bench.begin(sample)
+        bench.write(sample, *first)
+        bench.alter(sample, first.start * 1024)
+        assert Range(first.start, second.stop) in bench.write(sample, *second).corrupt
 
     def test_that_are_corrupt_are_asked_for_again(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)

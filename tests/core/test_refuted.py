@@ -1,0 +1,84 @@
+"""Wrong bytes again and again: the client asks ever less often, until something is right."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from pspd.core.download import REFUTED_NS_MAX, REFUTED_NS_MIN
+from pspd.core.manifest import Manifest
+from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
+from tests.core.alone import Client, manifest_of
+
+
+def exchanging() -> tuple[Client, Manifest]:
+    """A client that lacks eight chunks, and has asked for them."""
+    client, manifest = Client(), manifest_of(8)
+    client.assign(manifest, exchange=True)
+    client.heard()
+    return client, manifest
+
+
+def pause_ns(client: Client, at_most_ns: int = 2 * REFUTED_NS_MAX) -> int:
+    """Lets the time pass until the next request. Returns how long that took."""
+    began = client.now
+    while not client.requests():
+        assert client.now - began <= at_most_ns, "no request"
+        client.pass_time(MILLISECOND_NS)
+    return client.now - began
+
+
+def test_first_refuted_delivery_is_asked_for_at_once() -> None:
+    client, manifest = exchanging()
+    client.deliver(manifest, 0, 8, number=1, good=False)
+    assert pause_ns(client) == 0
+
+
+def test_pauses_double_up_to_their_bound() -> None:
+    client, manifest = exchanging()
+    pauses = []
+    for number in range(1, 13):
+        client.deliver(manifest, 0, 8, number=number, good=False)
+        pauses.append(pause_ns(client))
+    assert pauses[:2] == [0, REFUTED_NS_MIN]
+    assert all(later == min(2 * earlier, REFUTED_NS_MAX) for earlier, later in pairwise(pauses[1:]))
+    assert pauses[-1] == REFUTED_NS_MAX
+
+
+def test_endless_refutations_cost_few_requests() -> None:
+    client, manifest = exchanging()
+    began, number, request_count = client.now, 0, 0
+    while client.now - began < 60 * SECOND_NS:
+        number += 1
+        client.deliver(manifest, 0, 8, number=number, good=False)
+        pause_ns(client)
+        request_count += 1
+    assert request_count < 25
+
+
+def test_a_verified_unit_ends_the_pauses() -> None:
+    client, manifest = exchanging()
+    for number in range(1, 6):
+        client.deliver(manifest, 0, 8, number=number, good=False)
+        pause_ns(client)
+    client.deliver(manifest, 0, 4, number=6)
+    client.deliver(manifest, 4, 8, number=7, good=False)
+    assert pause_ns(client) == 0
+
+
+def test_pause_is_no_timeout() -> None:
+    client, manifest = exchanging()
+    client.deliver(manifest, 0, 8, number=1, good=False)
+    client.heard()
+    client.deliver(manifest, 0, 8, number=2, good=False)
+    client.pass_time(REFUTED_NS_MIN)
+    (request,) = client.requests()
+    assert not request.repeated
+    assert client.machine.downloads[manifest.file_id].rtt.timeout_count == 0
+
+
+def test_delivery_in_pieces_counts_once() -> None:
+    client, manifest = exchanging()
+    for start in range(0, 7):
+        client.deliver(manifest, start, start + 1, number=0, good=False)
+    client.deliver(manifest, 7, 8, number=1, good=False)
+    assert pause_ns(client) == 0

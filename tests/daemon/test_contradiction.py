@@ -1,0 +1,55 @@
+"""A client that has proof that a file's digests contradict each other declines that file for good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pspd.core.manifest import FileId
+from pspd.core.parameters import FAST
+from pspd.core.storage import Written
+from pspd.daemon import keeper as keeper_module
+from pspd.errors import ContradictoryDigests
+from pspd.store.digests import blake3_digest
+from pspd.store.memory import MemoryStore
+from tests.daemon.members import in_process
+from tests.support.files import random_file
+from tests.support.loops import on_loop, until
+
+
+class Proving(MemoryStore):
+    """Takes every write for a proof."""
+
+    def __init__(self) -> None:
+        super().__init__(blake3_digest, b"a" * 16)
+        self.write_count = 0
+
+    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
+        self.write_count += 1
+        raise ContradictoryDigests("the digests contradict each other")
+
+
+@on_loop
+async def test_contradictory_file_is_never_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "REFUSED_SECONDS_MIN", 0.02)
+    source = random_file(tmp_path / "file.bin", 40_001)
+    async with in_process(FAST) as network:
+        (client, _) = await network.join("a", "b")
+        store = Proving()
+        client.store = client.daemon.files._storage = client.daemon.files.plane._storage = store
+
+        def refusal() -> str:
+            return next(each.refusal for each in network.file("file.bin").clients if each.name == "a")
+
+        await network.seed(source, client_count=2)
+        await until("it is declined", lambda: refusal() == "the digests contradict each other")
+        await network.copies(source, "b")
+        assert store.write_count == 1
+        before = client.daemon.session
+        network.server.leave(before)
+        await until("another session", lambda: client.daemon.session not in (0, before))
+        await until("it is declined again", lambda: refusal() == "the digests contradict each other")
+        refused = next(iter(client.daemon.files._refused.values()))
+        assert not refused.is_due(refused.try_at + 1e9)
+        assert store.write_count == 1
