@@ -145,7 +145,7 @@ class Checks(Observer):
         if server.cache.chunks_of(event.file_id) or event.cached_bytes:
             raise Violation("R2 the server forgets", f"{server.cache.chunks_of(event.file_id)} chunks are left in it")
         file = server.catalogue.files[event.file_id]
-        for share in filter(lambda share: share.owner, file.shares):
+        for share in filter(lambda share: share.owner and not share.is_empty, file.shares):
             owner = server.members.get(share.owner)
             if owner is None or not owner.in_reach:
                 raise Violation("R2 every share is held", f"{share.owner}, whose share is {share}, is gone")
