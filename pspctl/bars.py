@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pspctl.progress import Notes, SeedStep
 from pspctl.units import rate_text, size_text
-from pspctl.views import FileView, takers
+from pspctl.views import FileView, file_view, takers
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.text import plain_text
 
@@ -46,6 +46,8 @@ class Bars(Notes):
 
     def seeding(self, step: SeedStep) -> None:
         """Moves the bar of the phase."""
+        if step.file is not None:
+            self._tell_of_clients(file_view(step.file))
         match step.phase:
             case "hashing":
                 self._show("hashing", step.done, step.total)

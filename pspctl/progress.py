@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from pspctl.options import Settings
-from pspctl.tables import hold_text, missing_texts, refusal_texts
+from pspctl.tables import hold_text, idle_clients, missing_texts, refusal_texts
 from pspctl.views import FileView, file_view
 from pspd.text import plain_text
 from pspd.v1 import network_pb2
@@ -75,7 +75,7 @@ class Notes:
     def seeding(self, step: SeedStep) -> None:
         """Says how many clients are waited for: at once, and when their number has changed."""
         if step.file is not None:
-            self._tell_if_deserted(file_view(step.file))
+            self._tell_of_clients(file_view(step.file))
         if step.phase != "waiting" or step.done >= step.total or step.done == self._joined:
             return
         now = time.monotonic()
@@ -95,6 +95,14 @@ class Notes:
         if stalls and stalls != self._stalls:
             self.note(f"{plain_text(file['name'])} is stalled: {'; '.join(stalls)}")
         self._stalls = stalls
+
+    def _tell_of_clients(self, file: FileView) -> None:
+        """Says that nobody is there to take the file, or who holds up its seeding: of each client once."""
+        self._tell_if_deserted(file)
+        for client, text in idle_clients(file).items():
+            if f"idle {client}" not in self._told:
+                self._told.add(f"idle {client}")
+                self.note(f"{plain_text(file['name'])}: {text}")
 
     def _tell_if_deserted(self, file: FileView) -> None:
         """Says that nobody is there to take the file; again when that was otherwise meanwhile."""

@@ -16,6 +16,7 @@ from pspctl.tables import (
     economy_table,
     file_clients_table,
     files_table,
+    idle_texts,
     refusal_texts,
     safety_text,
     stall_lines,
@@ -114,7 +115,9 @@ def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOpt
     """One file: its clients that lack most of it first. What it cost is shown if there is room."""
     top: list[RenderableType] = ["", files_table([file]), *stall_lines(file)[:TEXT_LINES_MAX]]
     top += [Text(text) for text in [safety_text(file)] if text]
-    bottom: list[RenderableType] = [Text(text, style="yellow") for text in refusal_texts(file)[:TEXT_LINES_MAX]]
+    bottom: list[RenderableType] = [
+        Text(text, style="yellow") for text in [*refusal_texts(file), *idle_texts(file)][:TEXT_LINES_MAX]
+    ]
     economy: list[RenderableType] = ["", economy_table(file)]
     clients = sorted(file["clients"], key=lambda client: (client["complete"], client["held_chunk_count"]))
     room -= 2 + _height(console, options, [*top, *bottom])

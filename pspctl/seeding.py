@@ -11,7 +11,7 @@ from pspctl.absence import Absence
 from pspctl.deadline import Deadline
 from pspctl.follow import unfinished_text
 from pspctl.progress import Progress, SeedStep
-from pspctl.tables import missing_text
+from pspctl.tables import idle_texts, missing_text
 from pspctl.units import count_text, size_text
 from pspctl.views import file_view
 from pspd.core.terms import ONE_COPY, Terms
@@ -156,7 +156,8 @@ def _unfinished_text(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) 
             joined = f"{step.done} of {count_text(step.total, 'client')} had joined"
             so_far = f"{joined}: {_advice(plan, step.total)}"
         case _:
-            so_far = f"clients held {step.done} of {step.total} chunks: see `pspctl status`"
+            idle = idle_texts(file_view(step.file)) if step.file is not None else []
+            so_far = "; ".join([f"clients held {step.done} of {step.total} chunks", *idle]) + ": see `pspctl status`"
     return f"{plan.path.name} was not seeded after {deadline.text}: {so_far}"
 
 

@@ -28,6 +28,9 @@ SHORT_ID_DIGITS = 12
 NO_CLIENT = "no client has joined: start some with `pspctl launch N` or `pspd client`"
 NO_FILE = "no file: bring one in with `pspctl seed FILE`"
 MAX_MISSING_RANGES = 4
+IDLE_SECONDS = 5.0
+"""A client asks for what it lacks every few seconds at least: one that is silent for longer is named."""
+MAX_IDLE_CLIENTS = 4
 MAX_MISSING_CLIENTS = 20
 RATE_TOLERANCE = 0.1
 """How far what was delivered may be from what the clients lacked, for a rate to tell of the exchange."""
@@ -142,7 +145,7 @@ def file_table(status: StatusView) -> RenderableType:
             *[Text(text) for text in filter(None, [safety_text(file)])],
             "",
             file_clients_table(file, file["clients"]),
-            *[Text(text, style="yellow") for text in refusal_texts(file)],
+            *[Text(text, style="yellow") for text in [*refusal_texts(file), *idle_texts(file)]],
             "",
             economy_table(file),
         ]
@@ -270,6 +273,24 @@ def refusal_texts(file: FileView) -> list[str]:
         for client in file["clients"]
         if client["refusal"]
     ]
+
+
+def idle_clients(file: FileView) -> dict[str, str]:
+    """Which clients hold up the seeding, the longest silent first, and a line on each; slow ones are not named."""
+    idle = [
+        (client["share_idle_seconds"] or 0.0, client["name"]) for client in file["clients"] if not client["refusal"]
+    ]
+    return {
+        name: f"waiting for {plain_text(name)}: it lacks some of its share, and has asked for nothing for"
+        f" {duration_text(seconds)}"
+        for seconds, name in sorted(idle, reverse=True)
+        if seconds >= IDLE_SECONDS
+    }
+
+
+def idle_texts(file: FileView) -> list[str]:
+    """The lines of :func:`idle_clients`, at most a few."""
+    return list(idle_clients(file).values())[:MAX_IDLE_CLIENTS]
 
 
 def missing_text(file: FileView) -> str:

@@ -89,6 +89,8 @@ class FileClientView(TypedDict):
     share_chunk_count: int
     complete: bool
     refusal: str
+    share_held: bool
+    share_idle_seconds: float | None
 
 
 class SecondsView(TypedDict):
@@ -219,6 +221,8 @@ def file_client_view(client: network_pb2.FileClient) -> FileClientView:
         "share_chunk_count": client.share_chunk_count,
         "complete": client.complete,
         "refusal": client.refusal,
+        "share_held": client.share_held,
+        "share_idle_seconds": client.share_idle_seconds if client.HasField("share_idle_seconds") else None,
     }
 
 

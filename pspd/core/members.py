@@ -77,7 +77,7 @@ class Interest:
     it. The window bounds what is in flight. ``echoes`` is empty once the client has to stand in line, as
     waiting says nothing of the network. What was *given up* for lost may have been on its way all the same, and is
     known by its number if it is acknowledged after all. ``turn`` is the file's count of acknowledging requests at the
-    client's last one: how far it is behind the others.
+    client's last one: how far it is behind the others. ``requested_at`` is when its last request came, in nanoseconds.
     """
 
     __slots__ = (
@@ -91,6 +91,7 @@ class Interest:
         "member",
         "number",
         "open",
+        "requested_at",
         "turn",
         "window_chunks",
     )
@@ -99,6 +100,7 @@ class Interest:
         self.member = member
         self.file = file
         self.number = 0
+        self.requested_at = 0
         self.echoes: deque[Echo] = deque(maxlen=ECHOES_MAX)
         self.window_chunks = 0
         self.open = RangeSet()

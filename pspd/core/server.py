@@ -409,6 +409,7 @@ class ServerMachine:
         if request.number <= interest.number:
             self._drop(DropReason.STALE, member.name)
             return
+        interest.requested_at = now
         file.traffic.retransmit_count += request.repeated
         self._relay.acknowledged(interest, request.acknowledged)
         if not self.parameters.kept_links:  # no link tells by its end what was lost: who asks again has not got it

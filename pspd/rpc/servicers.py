@@ -352,4 +352,6 @@ def _ageless(file: network_pb2.File) -> network_pb2.File:
     ageless.seeding_seconds = ageless.exchange_seconds = 0
     for client in ageless.missing_clients:
         client.away_seconds = 0
+    for each in ageless.clients:
+        each.ClearField("share_idle_seconds")
     return ageless

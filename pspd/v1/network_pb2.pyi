@@ -184,20 +184,24 @@ class MissingRange(_message.Message):
     def __init__(self, range: _Optional[_Union[ChunkRange, _Mapping]] = ..., last_holder: _Optional[str] = ...) -> None: ...
 
 class FileClient(_message.Message):
-    __slots__ = ("name", "held_chunk_count", "complete", "share_chunk_count", "held_ranges", "refusal")
+    __slots__ = ("name", "held_chunk_count", "complete", "share_chunk_count", "held_ranges", "refusal", "share_held", "share_idle_seconds")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HELD_CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     SHARE_CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     HELD_RANGES_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    SHARE_HELD_FIELD_NUMBER: _ClassVar[int]
+    SHARE_IDLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     held_chunk_count: int
     complete: bool
     share_chunk_count: int
     held_ranges: _containers.RepeatedCompositeFieldContainer[ChunkRange]
     refusal: str
-    def __init__(self, name: _Optional[str] = ..., held_chunk_count: _Optional[int] = ..., complete: _Optional[bool] = ..., share_chunk_count: _Optional[int] = ..., held_ranges: _Optional[_Iterable[_Union[ChunkRange, _Mapping]]] = ..., refusal: _Optional[str] = ...) -> None: ...
+    share_held: bool
+    share_idle_seconds: float
+    def __init__(self, name: _Optional[str] = ..., held_chunk_count: _Optional[int] = ..., complete: _Optional[bool] = ..., share_chunk_count: _Optional[int] = ..., held_ranges: _Optional[_Iterable[_Union[ChunkRange, _Mapping]]] = ..., refusal: _Optional[str] = ..., share_held: _Optional[bool] = ..., share_idle_seconds: _Optional[float] = ...) -> None: ...
 
 class MissingClient(_message.Message):
     __slots__ = ("name", "away_seconds", "given_up")

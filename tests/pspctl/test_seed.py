@@ -230,6 +230,35 @@ def test_an_exchange_that_is_held_back_is_not_waited_for(
     assert source.asked == {}
 
 
+def seeding_with_idle_client() -> Any:
+    """A file whose share at client-1 is not held; nothing has come from that client for a while."""
+    found = file(held=(4, 1), state=network_pb2.FILE_STATE_SEEDING)
+    found.clients[0].share_held = True
+    found.clients[1].share_idle_seconds = 37.0
+    return found
+
+
+IDLE = "waiting for client-1: it lacks some of its share, and has asked for nothing for 37.0 s"
+
+
+def test_timeout_names_the_client_that_holds_up_the_seeding(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    source.steps, source.stays = [Step("seeding", 5, 8, seeding_with_idle_client())] * 2, True
+    result = pspctl("seed", original, "--timeout", "0.2")
+    assert result.exit_code == 6
+    assert result.stderr.splitlines() == [
+        f"pspctl: big.iso: {IDLE}",
+        f"pspctl: error: big.iso was not seeded after 0.2 s: clients held 5 of 8 chunks; {IDLE}: see `pspctl status`",
+    ]
+
+
+def test_status_names_the_client_that_holds_up_the_seeding(pspctl: Pspctl, source: FakeSource) -> None:
+    source.fake.files = [seeding_with_idle_client()]
+    assert IDLE in pspctl("status", "big.iso").stdout
+    (shown,) = json.loads(pspctl("status", "big.iso", "-o", "json").stdout)["files"]
+    states = [(each["share_held"], each["share_idle_seconds"]) for each in shown["clients"]]
+    assert states == [(True, None), (False, 37.0)]
+
+
 @pytest.mark.parametrize("option", ["--wait", "--delete-source"])
 def test_an_original_that_somebody_declined_stays(
     pspctl: Pspctl, source: FakeSource, original: Path, option: str

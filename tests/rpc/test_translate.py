@@ -27,7 +27,7 @@ from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import REACH_NS, ServerMachine
 from pspd.core.shared_file import SharedFile, Traffic
 from pspd.core.storage import Held
-from pspd.core.wire import Hello, encode_datagram
+from pspd.core.wire import Hello, Request, encode_datagram
 from pspd.errors import BadArgument, BadName, LimitReached
 from pspd.rpc import translate
 from pspd.rpc.translate import Declined, Report
@@ -285,6 +285,26 @@ class TestShown:
         }
         expected = pb.FILE_STATE_STALLED if stalled else states[phase]
         assert translate.file_to_pb(machine, file, SECOND_NS, with_clients=False).state == expected
+
+    def test_client_that_holds_up_a_seeding(self) -> None:
+        machine = self.machine()
+        file = self.file(machine)
+        amy, bob = (machine.members[name] for name in ("amy", "bob"))
+        machine.catalogue.milestone_reached(bob.session, file.file_id, Milestone.SHARE_HELD, 2 * SECOND_NS)
+        request = Request(amy.session, file.file_id, 1, 0, 100, tuple(file.shares_of("amy")))
+
+        def shown(now: int) -> dict[str, tuple[bool, float | None]]:
+            clients = translate.file_to_pb(machine, file, now, with_clients=True).clients
+            return {
+                each.name: (each.share_held, each.share_idle_seconds if each.HasField("share_idle_seconds") else None)
+                for each in clients
+            }
+
+        assert shown(8 * SECOND_NS) == {"bob": (True, None), "amy": (False, 7.0)}
+        machine.receive_datagram(encode_datagram(request), ("10.0.0.1", 4000), 9 * SECOND_NS)
+        assert shown(12 * SECOND_NS) == {"bob": (True, None), "amy": (False, 3.0)}
+        machine.catalogue.milestone_reached(amy.session, file.file_id, Milestone.SHARE_HELD, 13 * SECOND_NS)
+        assert shown(14 * SECOND_NS) == {"bob": (True, None), "amy": (True, None)}
 
     def test_a_file_and_its_clients(self) -> None:
         machine = self.machine()
