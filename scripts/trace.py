@@ -10,8 +10,10 @@ import heapq
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from google.protobuf.message import Message
@@ -25,6 +27,7 @@ from pspd.core.effects import (
     Deliver,
     EndSession,
     FinishFile,
+    MemberFailed,
     RemoveFile,
     ReportMilestone,
     SendDatagram,
@@ -80,7 +83,8 @@ class Run:
     def __init__(self) -> None:
         self.now = 0
         self.lines: list[str] = []
-        self.server = ServerMachine(FAST, FAST_CACHE_CHUNKS, blake3_digest, SEED)
+        draw_session = partial(Random(SEED).getrandbits, 64)
+        self.server = ServerMachine(FAST, FAST_CACHE_CHUNKS, blake3_digest, SEED, draw_session)
         self.peers = [
             Peer(name, number, ClientMachine(SEED + number), MemoryStore(blake3_digest, bytes([number]) * 16))
             for number, name in enumerate((*CLIENTS, SOURCE), 1)
@@ -278,6 +282,8 @@ class Run:
             case Deliver(session, number, frame, views):
                 self._deliver(self._peer_of(session), frame, b"".join(views))
                 self.server.delivery_sent(session, number, self.now)
+            case MemberFailed(_, error):
+                raise error
             case Assign(session) | StartExchange(session) | EndSession(session) | RemoveFile(session):
                 peer = self._peer_of(session)
                 peer.unheard.append(translate.attend_response(effect))
