@@ -1,0 +1,53 @@
+"""A client that was written from ``docs/protocol.md`` alone gets files from, and gives them to, the real ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemons import Network
+from tests.support.files import random_file
+
+ROOT = Path(__file__).resolve().parents[2]
+LARGEST_BYTES = {"fast": 3_000_000, "classic": 20_000}
+"""In fast, the borders of shares cut blocks; in classic each chunk takes a request, many of which are lost."""
+
+
+@contextmanager
+def other_client(network: Network, server: str, name: str, loss: float) -> Iterator[None]:
+    """Runs one until the end of the test."""
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "tests.support.minimal_client",
+        server,
+        network.folder / name,
+        name,
+        str(loss),
+    ]
+    with subprocess.Popen(command, cwd=ROOT, env=network.environment, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.2])
+@pytest.mark.parametrize("profile", ["fast", "classic"])
+def test_another_client_takes_part(network: Network, tmp_path: Path, profile: str, loss: float) -> None:
+    server = network.server("--profile", profile, "--faults", f"loss={loss}")
+    listen = server.ready["listen"]
+    with other_client(network, listen, "x", loss), other_client(network, listen, "y", loss):
+        network.client("p")
+        network.until("three clients", lambda: len(network.status()["clients"]) == 3)
+        for size in (0, 1, 1024, 1025, LARGEST_BYTES[profile]):
+            source = random_file(tmp_path / f"file-{size}", size)
+            network.ctl("seed", source, "--clients", 3, "--wait")
+            network.await_copies(source, ["x", "y", "p"])
+    dropped = network.status()["server"]["dropped_counts"]
+    assert dropped.keys() <= {"duplicate", "stale"}
