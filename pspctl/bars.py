@@ -16,6 +16,10 @@ from pspd.core.manifest import CHUNK_BYTES
 from pspd.text import plain_text
 
 MAX_CLIENT_BARS = 8
+INDENT = "  "
+"""Before the names of the clients, whose bars are parts of the one above."""
+RATE_SECONDS_MIN = 0.2
+"""What was done in a shorter time was done before it was looked at: that gives no rate."""
 
 
 class AmountColumn(bars.ProgressColumn):
@@ -29,11 +33,14 @@ class AmountColumn(bars.ProgressColumn):
 
 
 class RateColumn(bars.ProgressColumn):
-    """The rate of a bar that counts bytes."""
+    """The rate of a bar that counts bytes: the present one, and at its end that of all that moved while it was shown."""
 
     def render(self, task: bars.Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(rate_text(speed) if speed and task.fields["unit"] == "bytes" else "")
+        seconds = task.finished_time if task.finished else task.elapsed
+        if task.fields["unit"] != "bytes" or seconds is None or seconds < RATE_SECONDS_MIN:
+            return Text("")
+        speed = (task.completed - task.fields["done_before"]) / seconds if task.finished else task.speed
+        return Text(rate_text(speed) if speed else "")
 
 
 class Bars(Notes):
@@ -54,18 +61,33 @@ class Bars(Notes):
             case "waiting":
                 self._show("waiting", step.done, step.total, unit="clients")
             case "seeding":
+                self._finish("waiting")
                 self._show("seeding", step.done * CHUNK_BYTES, step.total * CHUNK_BYTES)
 
     def exchange(self, file: FileView) -> None:
         """Moves the bar of the whole exchange, and those of the clients."""
         if file["state"] == "seeding":
             return
-        super().exchange(file)
+        self.seeded(file)
         held = {client["name"]: client["held_chunk_count"] for client in takers(file)}
         self._show("exchange", sum(held.values()) * CHUNK_BYTES, file["chunk_count"] * len(held) * CHUNK_BYTES)
-        if len(held) <= MAX_CLIENT_BARS:
-            for name, chunk_count in held.items():
-                self._show(f"  {plain_text(name)}", chunk_count * CHUNK_BYTES, file["chunk_count"] * CHUNK_BYTES)
+        self._show_clients(held if len(held) <= MAX_CLIENT_BARS else {}, file["chunk_count"])
+        if file["state"] == "complete":
+            self._finish("exchange")
+
+    def seeded(self, file: FileView) -> None:
+        """Fills the bars of the seeding: what was looked at last was a moment before its end."""
+        super().seeded(file)
+        for label in ("waiting", "seeding"):
+            self._finish(label)
+
+    def _show_clients(self, held: dict[str, int], chunk_count: int) -> None:
+        """Moves the bars of the clients; takes away those of clients that are gone."""
+        labels = {f"{INDENT}{plain_text(name)}": count for name, count in held.items()}
+        for label in [label for label in self._tasks if label.startswith(INDENT) and label not in labels]:
+            self._progress.remove_task(self._tasks.pop(label))
+        for label, count in labels.items():
+            self._show(label, count * CHUNK_BYTES, chunk_count * CHUNK_BYTES)
 
     def simulation(self, part: float) -> None:
         """Moves the simulation's bar."""
@@ -77,8 +99,14 @@ class Bars(Notes):
 
     def _show(self, label: str, done: int, total: int, unit: str = "bytes") -> None:
         if label not in self._tasks:
-            self._tasks[label] = self._progress.add_task(label, total=total, unit=unit)
+            self._tasks[label] = self._progress.add_task(label, total=total, unit=unit, done_before=done)
         self._progress.update(self._tasks[label], completed=done, total=total)
+
+    def _finish(self, label: str) -> None:
+        """Fills a bar, if it is there."""
+        if label in self._tasks:
+            task = self._progress.tasks[self._progress.task_ids.index(self._tasks[label])]
+            self._progress.update(task.id, completed=task.total)
 
 
 @contextmanager

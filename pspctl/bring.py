@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from pspctl.absence import Absence
@@ -46,14 +47,15 @@ def bring(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_sour
             view = until_complete(api, file_id, deadline, progress, was_there=True, awaits_missing=divided_now)
         else:
             view = file_view(absence.through(api, lambda: api.status(file_id)).files[0])
-            progress.exchange(view)
+            progress.seeded(view)
         lost_count = 0 if file_id in known else _lost_count(plan, view)
         is_missed = divided_now and bool(view["missing_clients"])
         if delete_source and not (view["declined_client_count"] or lost_count or is_missed):
             _require_fresh_copies(plan, known.get(file_id))
             _delete(plan.path, state, view["min_holder_count"])
         cache = absence.through(api, api.cache)  # last: until it is there, much may have changed
-    printer(settings.output).show(seed_view(view, cache), seed_text)
+    # The times of a file that was divided before are not those of this run.
+    printer(settings.output).show(seed_view(view, cache), partial(seed_text, with_times=divided_now))
     _require_all_there(plan, view)
     if plan.terms.stays:
         require_all_took(view)

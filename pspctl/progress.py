@@ -39,6 +39,9 @@ class Progress(Protocol):
     def exchange(self, file: FileView) -> None:
         """The exchange of a file went on."""
 
+    def seeded(self, file: FileView) -> None:
+        """A file is seeded, and its exchange is not waited for."""
+
     def simulation(self, part: float) -> None:
         """So much of a simulation is done, of 1."""
 
@@ -53,6 +56,9 @@ class Silence:
         """Shows nothing."""
 
     def exchange(self, file: FileView) -> None:
+        """Shows nothing."""
+
+    def seeded(self, file: FileView) -> None:
         """Shows nothing."""
 
     def simulation(self, part: float) -> None:
@@ -84,6 +90,10 @@ class Notes:
             self.note(f"waiting for clients: {step.done} of {step.total} have joined")
 
     def exchange(self, file: FileView) -> None:
+        """Says what keeps the file from being complete everywhere."""
+        self.seeded(file)
+
+    def seeded(self, file: FileView) -> None:
         """Says what keeps the file from being complete everywhere: a hold, a refusal, chunks that are missing."""
         if file["state"] != "complete":
             for text in [hold_text(file), *refusal_texts(file)]:

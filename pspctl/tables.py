@@ -193,15 +193,20 @@ def cache_text(cache: CacheView) -> Text:
     )
 
 
-def seed_text(view: SeedView) -> Text:
-    """What seeding came to, in a sentence or two."""
+def seed_text(view: SeedView, *, with_times: bool = True) -> Text:
+    """What seeding came to, in a sentence or two.
+
+    Args:
+        view: the answer.
+        with_times: say how long seeding and exchange took.
+    """
     file, seconds = view["file"], view["seconds"]
     name, size = shown_name(file), size_text(file["size_bytes"])
     short_id = file["file_id"][:SHORT_ID_DIGITS]
     if not file["client_count"] and file["declined_client_count"]:
         return Text(f"{name} ({size}, {short_id}) is with no client{declined_text(file)}")
     if file["state"] != "complete":
-        took = f" in {duration_text(seconds['seeding'])}" if seconds["seeding"] else ""
+        took = f" in {duration_text(seconds['seeding'])}" if seconds["seeding"] and with_times else ""
         return Text(
             f"{name} ({size}, {short_id}) was seeded to {count_text(file['client_count'], 'client')}"
             f"{declined_text(file)}{took}; it is now {file_state_text(file)}"
@@ -210,7 +215,7 @@ def seed_text(view: SeedView) -> Text:
     rate = f" at {rate_text(bytes_per_second)}" if bytes_per_second else ""
     counts = f"{_complete_counts(file)}{declined_text(file)}"
     parts = [("seeded", seconds["seeding"], ""), ("exchanged", seconds["exchange"], rate)]
-    took = ", ".join(f"{what} in {duration_text(length)}{at}" for what, length, at in parts if length)
+    took = ", ".join(f"{what} in {duration_text(length)}{at}" for what, length, at in parts if length and with_times)
     return Text(f"{name} ({size}, {short_id}) is complete on {counts}{took and f': {took}'}")
 
 

@@ -242,6 +242,8 @@ class Catalogue:
         """A source of a file that was divided already offers every chunk again: repair."""
         source = self._member_of(session)
         if file.phase is Phase.SEEDING:
+            if file.source != source.name:
+                file.seeding_at = now  # another attempt: the time since the last one is no part of it
             file.source = source.name
         file.lend(source.name)
         self._relay.wake(file)

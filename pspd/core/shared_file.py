@@ -168,8 +168,7 @@ class SharedFile:
                 share.held = True
                 file._departed.setdefault(share.owner, RangeSet()).add(share.start, share.stop)
             file._unheld_count = 0
-        if file.phase is Phase.EXCHANGING:
-            file.exchanging_at = now
+        file.seeding_at = None  # how long the two phases took so far was not written down
         return file
 
     @property

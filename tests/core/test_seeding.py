@@ -19,6 +19,7 @@ from pspd.core.file_record import Phase
 from pspd.core.parameters import SECOND_NS
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.recipients import Recipients
+from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
 from pspd.core.wire import DropReason
 from pspd.errors import WrongState
@@ -334,3 +335,36 @@ class TestRecipients:
         recipients.is_here("a")
         recipients.is_away("unknown", 3)
         assert recipients.missing() == []
+
+
+class TestSeedingTime:
+    """The time of a seeding is that of the attempt that brought it to its end."""
+
+    def test_another_source_begins_a_new_attempt(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        file = bench.seed("f", 4)
+        bench.server.client_left(bench.server.members["source of f"].session, "killed", bench.now)
+        bench.now += 30 * SECOND_NS
+        again = bench.join("another source", source=True)
+        bench.server.catalogue.announce(file.manifest, again.session)
+        bench.server.catalogue.source_returned(file, again.session, bench.now)
+        assert file.seeding_at == bench.now
+
+    def test_a_source_that_joins_again_goes_on_with_its_attempt(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        file = bench.seed("f", 4)
+        began_at = file.seeding_at
+        bench.now += SECOND_NS
+        again = bench.join("source of f", source=True)
+        bench.server.catalogue.announce(file.manifest, again.session)
+        bench.server.catalogue.source_returned(file, again.session, bench.now)
+        assert file.seeding_at == began_at
+
+    def test_a_restart_makes_the_times_unknown(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        record = bench.exchange("f", 4).record
+        restored = SharedFile.restored(record, 1, bench.now)
+        assert (restored.seeding_at, restored.exchanging_at) == (None, None)
