@@ -33,7 +33,7 @@ class AmountColumn(bars.ProgressColumn):
 
 
 class RateColumn(bars.ProgressColumn):
-    """The rate of a bar that counts bytes: the present one, and at its end that of all that moved while it was shown."""
+    """The present rate of a bar that counts bytes; at its end that of all that moved while it was shown."""
 
     def render(self, task: bars.Task) -> Text:
         seconds = task.finished_time if task.finished else task.elapsed

@@ -21,7 +21,7 @@ from pspctl.progress import Progress, shown_progress
 from pspctl.run_folder import RunFolder
 from pspctl.seeding import SeedPlan, seed_file
 from pspctl.tables import run_text
-from pspctl.units import count_text
+from pspctl.units import size_text
 from pspctl.views import RunView, seed_view
 from pspd.arguments import Count, Existing, Folder, Seconds
 from pspd.core.manifest import CHUNK_BYTES
@@ -116,7 +116,7 @@ def _require_possible(client_count: int, cache: int | str | None) -> None:
             f" {CLIENTS_PER_PROCESS_MAX} for each core"
         )
     if isinstance(cache, int) and cache < CHUNK_BYTES:
-        raise BadArgument(f"a cache of {count_text(cache, 'byte')} holds no chunk: give --cache 1KiB or more")
+        raise BadArgument(f"a cache of {size_text(cache)} holds no chunk: give --cache 1KiB or more")
 
 
 def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:

@@ -17,6 +17,7 @@ from pspctl.tables import (
     file_clients_table,
     files_table,
     idle_texts,
+    ideals_text,
     refusal_texts,
     safety_text,
     stall_lines,
@@ -119,6 +120,7 @@ def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOpt
         Text(text, style="yellow") for text in [*refusal_texts(file), *idle_texts(file)][:TEXT_LINES_MAX]
     ]
     economy: list[RenderableType] = ["", economy_table(file)]
+    economy += [Text(text, style="dim") for text in [ideals_text(file)] if text]
     clients = sorted(file["clients"], key=lambda client: (client["complete"], client["held_chunk_count"]))
     room -= 2 + _height(console, options, [*top, *bottom])
     if min(len(clients), CLIENT_ROWS_MIN) + 1 + _height(console, options, economy) <= room:

@@ -35,7 +35,7 @@ from pspd.store.digests import blake3_digest
     show_default=True,
     help="On how many clients each share is before FILE counts as seeded.",
 )
-@click.option("--wait", is_flag=True, help="Return when every client has the file, not when it is seeded.")
+@click.option("--wait", is_flag=True, help="Return when every client has all of FILE.")
 @click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.option(
     "--delete-source", is_flag=True, help="Delete FILE once every client, and more than one, has it. Implies --wait."
@@ -55,9 +55,9 @@ def command(
 ) -> None:
     """Bring FILE, or a folder, into the network.
 
-    Divides FILE into one share per client, gives each client its share, and leaves: from then on the
-    clients get the rest through the server, which keeps nothing. With --wait it stays until each chunk is
-    on two clients, and sends what nobody else can.
+    Divides FILE into one share per client and gives each client its share. Then it returns, and clients
+    get the rest from each other through the server, which keeps nothing. With --wait it returns when
+    every client has all of FILE.
 
     A folder is brought with all that is in it: paths, modes, and links that stay inside.
 

@@ -148,35 +148,58 @@ def file_table(status: StatusView) -> RenderableType:
             *[Text(text, style="yellow") for text in [*refusal_texts(file), *idle_texts(file)]],
             "",
             economy_table(file),
+            *[Text(text, style="dim") for text in filter(None, [ideals_text(file)])],
         ]
     return Group(*parts)
 
 
 def economy_table(file: FileView) -> FittedTable:
     """What the exchange moved, each figure beside its ideal."""
-    traffic, client_count = file["traffic"], file["client_count"]
+    traffic = file["traffic"]
     contributed = traffic["contributed_bytes"] - traffic["seeding_contributed_bytes"]
     delivered = traffic["delivered_bytes"] - traffic["seeding_delivered_bytes"]
     datagrams = traffic["request_datagrams"] + traffic["broadcast_datagrams"]
-    exchanged_chunks = file["chunk_count"] * max(0, client_count - 1)
+    lacked_chunks = _lacked_chunks(file)
+    ideal = "1.0" if _is_usual(file) else "-"
     table = FittedTable(
         Column("EXCHANGE", is_name=True),
         Column("MOVED", is_number=True),
         Column("RATIO", is_number=True),
         Column("IDEAL"),
     )
-    table.add_row("contributed / file size", size_text(contributed), ratio_text(contributed, file["size_bytes"]), "1.0")
-    table.add_row(
-        "delivered / (n-1) file sizes",
-        size_text(delivered),
-        ratio_text(delivered, file["size_bytes"] * max(0, client_count - 1)),
-        "1.0",
-    )
+    table.add_row("contributed / file size", size_text(contributed), ratio_text(contributed, file["size_bytes"]), ideal)
+    lacked_bytes = file["size_bytes"] * lacked_chunks / max(1, file["chunk_count"])
+    table.add_row("delivered / what was lacking", size_text(delivered), ratio_text(delivered, lacked_bytes), ideal)
     duplicates = traffic["duplicate_bytes"]
     table.add_row("duplicates / file size", size_text(duplicates), ratio_text(duplicates, file["size_bytes"]), "0")
-    table.add_row("datagrams / chunk delivered", str(datagrams), ratio_text(datagrams, exchanged_chunks), "")
+    table.add_row("datagrams / chunk delivered", str(datagrams), ratio_text(datagrams, lacked_chunks), "")
     table.add_row("sent again", str(traffic["retransmit_count"]), "", "0")
     return table
+
+
+def _lacked_chunks(file: FileView) -> int:
+    """Chunks that the exchange has to bring to the clients that are here: all but the shares that they were given."""
+    clients = takers(file)
+    return file["chunk_count"] * len(clients) - sum(client["share_chunk_count"] for client in clients)
+
+
+def _came_late(file: FileView) -> bool:
+    """Whether some client came after the division: of a file that has enough chunks, only such a one has no share."""
+    clients = takers(file)
+    return file["chunk_count"] >= len(clients) and not all(client["share_chunk_count"] for client in clients)
+
+
+def _is_usual(file: FileView) -> bool:
+    """Whether the clients that are here are those that the file was divided among: the ideals are theirs."""
+    shares = sum(client["share_chunk_count"] for client in takers(file))
+    return not _came_late(file) and shares >= file["chunk_count"]
+
+
+def ideals_text(file: FileView) -> str | None:
+    """Why no ideal stands beside some ratios; None where all have theirs."""
+    if _is_usual(file) or not file["clients"]:
+        return None
+    return "no ideal where clients came after the file was divided, or have left: what they get is counted as well"
 
 
 def _complete_counts(file: FileView) -> str:
@@ -227,11 +250,7 @@ def _exchange_rate(file: FileView) -> float | None:
     """
     seconds, lacked = file["seconds"]["exchange"], file["size_bytes"] * max(0, file["client_count"] - 1)
     delivered = file["traffic"]["delivered_bytes"] - file["traffic"]["seeding_delivered_bytes"]
-    # Of the chunks of a file that has enough of them, only whoever came late has no share.
-    came_late = file["chunk_count"] >= file["client_count"] and not all(
-        client["share_chunk_count"] for client in takers(file)
-    )
-    as_usual = not came_late and abs(delivered - lacked) <= RATE_TOLERANCE * lacked
+    as_usual = not _came_late(file) and abs(delivered - lacked) <= RATE_TOLERANCE * lacked
     return lacked / seconds if seconds and lacked and as_usual else None
 
 
@@ -339,18 +358,19 @@ def missing_texts(file: FileView) -> list[str]:
     groups: dict[str, list[MissingRangeView]] = {}
     for missing in ranges[:MAX_MISSING_RANGES]:
         groups.setdefault(missing["last_holder"], []).append(missing)
-    declined = {client["name"] for client in file["clients"] if client["refusal"]}
-    texts = [_missing_text(holder, group, has_declined=holder in declined) for holder, group in groups.items()]
+    refusals = {client["name"]: client["refusal"] for client in file["clients"]}
+    texts = [_missing_text(holder, group, refusals.get(holder, "")) for holder, group in groups.items()]
     more = len(ranges) - MAX_MISSING_RANGES
     return [*texts, f"and {count_text(more, 'more range')}"] if more > 0 else texts
 
 
-def _missing_text(holder: str, ranges: list[MissingRangeView], *, has_declined: bool) -> str:
+def _missing_text(holder: str, ranges: list[MissingRangeView], refusal: str) -> str:
     listed = ", ".join(f"[{missing['start']}, {missing['stop']})" for missing in ranges)
     if not holder:
         last = "never held by a client: seed the file again"
-    elif has_declined:
-        last = f"last held by {plain_text(holder)}, which declined it: seed the file again"
+    elif refusal:
+        # What to do is in its reason; to seed again before that is in vain, as it would be declined again.
+        last = f"last held by {plain_text(holder)}, which declined it: {plain_text(refusal)}"
     else:
         last = f"last held by {plain_text(holder)}: bring it back"
     return f"chunks {listed} have no connected holder, {last}"

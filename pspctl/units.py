@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-_BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+from pspd.text import size_text
 
-
-def size_text(size_bytes: float) -> str:
-    """A size in the largest unit that leaves at least 1: ``1.5 MiB``."""
-    value, unit = float(size_bytes), 0
-    while value >= 1024 and unit < len(_BYTE_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {_BYTE_UNITS[unit]}"
+__all__ = ["count_text", "duration_text", "percent_text", "rate_text", "ratio_text", "size_text"]
 
 
 def rate_text(bytes_per_second: float) -> str:

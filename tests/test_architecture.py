@@ -21,7 +21,7 @@ GENERATED = ("pspd.v1", "pspd.reflection_v1")
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 600
 
-LOWER = ("pspd.core", "pspd.errors")
+LOWER = ("pspd.core", "pspd.errors", "pspd.text")
 ARROWS: dict[str, tuple[str, ...]] = {
     "pspd.errors": (),
     "pspd.core": LOWER,

@@ -17,6 +17,7 @@ from pspd.core.pins import Pins
 from pspd.core.ranges import Range, RangeMap, RangeSet
 from pspd.core.recency import Extent, Recency
 from pspd.errors import LimitReached
+from pspd.text import size_text
 
 Part = tuple[FileId, int, int]
 """Chunks ``[start, stop)`` of one file."""
@@ -56,7 +57,8 @@ class Arena:
             try:
                 memory = self._allocate(added * CHUNK_BYTES)
             except (MemoryError, OverflowError):
-                raise LimitReached(f"there is no memory for a cache of {slot_count} KiB: name a smaller size") from None
+                wanted = size_text(slot_count * CHUNK_BYTES)
+                raise LimitReached(f"there is no memory for a cache of {wanted}: name a smaller size") from None
             self._pieces.append((self.slot_count, memory))
             self.free.add(self.slot_count, slot_count)
             self.slot_count = slot_count

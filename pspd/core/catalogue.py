@@ -282,7 +282,7 @@ class Catalogue:
         source = self._source_of(session)
         file = self.files.get(manifest.file_id)
         if file is None:
-            raise NotFound(f"file {manifest.file_id.hex()[:12]} was not announced")
+            raise NotFound(f"{manifest.name!r} was not announced")
         names = self.client_names()
         if file.phase is not Phase.ANNOUNCED or not names or manifest.share_count == 0:
             raise WrongState(f"{manifest.name!r} cannot be divided now: {len(names)} clients, {file.phase.value}")
@@ -443,7 +443,7 @@ class Catalogue:
         if file is None or not file.is_divided:
             raise NotFound(f"file {file_id.hex()[:12]} is not divided among the clients")
         if division not in (None, file.division):
-            raise NotFound(f"file {file_id.hex()[:12]} was removed and divided anew")
+            raise NotFound(f"{file.manifest.name!r} was removed and divided anew")
         return file
 
     def release(self, file: SharedFile, now: int) -> None:

@@ -217,6 +217,11 @@ class ClientMachine:
             download.begin(Stage.EXCHANGE)
             self._advance(download, now)
 
+    def name_of(self, file_id: FileId) -> str | None:
+        """The name of a file that is wanted or held; None if it is not known."""
+        held = self._held.get(file_id)
+        return held[0].name if held is not None else None
+
     def file_dropped(self, file_id: FileId) -> None:
         """Until a file is assigned again nothing of it is held or wanted: it is verified anew, or was removed."""
         self.downloads.pop(file_id, None)

@@ -17,6 +17,7 @@ from pspd.core.effects import (
     ServerEvent,
     SharePassedOn,
 )
+from pspd.text import size_text
 
 
 def event_text(event: ServerEvent) -> str:
@@ -42,7 +43,7 @@ def _file_event_text(event: FileEvent) -> str:
         case FileSeeded(share_count=share_count, chunk_count=chunk_count, cached_bytes=cached_bytes):
             return (
                 f"seeded: {share_count} disjoint shares are held, {chunk_count} chunks together, "
-                f"{cached_bytes} bytes of the file are left in the server"
+                f"{size_text(cached_bytes)} of the file are left in the server"
             )
         case FileDeclined(client=client, reason=reason):
             return f"{client} cannot take it: {reason}"

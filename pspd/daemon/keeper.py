@@ -16,6 +16,7 @@ from pspd.core.manifest import FileId, Manifest
 from pspd.core.ranges import Range
 from pspd.core.storage import Held, Storage
 from pspd.daemon.boundary import Boundary
+from pspd.daemon.reception import ReceptionLog
 from pspd.daemon.reports import Reports
 from pspd.errors import ContradictoryDigests, IntegrityError, PspError, StorageError
 from pspd.net.client import ClientPlane
@@ -23,11 +24,15 @@ from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.rpc.translate import Declined
 from pspd.store.disk import Touched
+from pspd.text import plain_text
 
 REFUSED_SECONDS_MIN = 5.0
 REFUSED_SECONDS_MAX = 300.0
 """After so long a client tries again to take a file that it could not take, as somebody may have made room: later and
 later, for to look at a large file that is in the way takes time."""
+
+RECEPTION_SECONDS = 2.0
+"""How often a client looks how far its files are, to log it."""
 
 LOOK_SECONDS = 5.0
 """How often a client looks whether its finished files are still there, and still what they were. Some 10 us each."""
@@ -135,6 +140,7 @@ class Keeper:
         self._storage = storage
         self._reports = reports
         self._care = care
+        self._reception = ReceptionLog(name)
         self._refused: dict[FileId, _Refused] = {}
         self._taken_after: dict[FileId, float] = {}  # what was refused before: after which delay
         self._suspects: dict[FileId, None] = {}
@@ -198,12 +204,13 @@ class Keeper:
 
     def drop(self, file_id: FileId) -> None:
         """A file is no longer in the network. What is unfinished of it goes, and is no loss: others drop it too."""
+        title = self._title(file_id)
         self._refused.pop(file_id, None)
         self._taken_after.pop(file_id, None)
         self._forget(file_id)
         if file_id in self._unpacking:
             self._dropped.add(file_id)
-        log.info("%s: file %s was removed from the network", self._name, file_id.hex()[:12])
+        log.info("%s: %s was removed from the network%s", self._name, title, self._reception.ended(file_id))
 
     async def take_refused(self) -> None:
         """Tries again what could not be taken; the share of it that was declined is others' by now."""
@@ -243,18 +250,25 @@ class Keeper:
         for file_id in list(self._suspects):
             if file_id in removed:
                 self._give_up(file_id, removed[file_id])
+            title = self._title(file_id)
             self.machine.file_dropped(file_id)
             if file_id in self._storage.known():
-                log.warning("%s: verifying file %s", self._name, file_id.hex()[:12])
+                log.warning("%s: verifying %s", self._name, title)
                 try:
                     async with self._storage_is_free:
                         await asyncio.to_thread(self._storage.verify, file_id)
                 except Exception as error:
-                    reason = self._boundary.contain("verify", f"file {file_id.hex()[:12]}", error)
+                    reason = self._boundary.contain("verify", title, error)
                     failure = failure or StorageError(reason)
             del self._suspects[file_id]
         if failure is not None:
             raise failure
+
+    async def log_reception(self) -> None:
+        """Logs what is received, and how far it is."""
+        while True:
+            self._reception.look(list(self.machine.downloads.values()))
+            await asyncio.sleep(RECEPTION_SECONDS)
 
     async def look_after_finished(self) -> None:
         """Looks whether finished files are still what they were: others count on them."""
@@ -275,21 +289,28 @@ class Keeper:
         download = self.machine.downloads.get(file_id)
         if download is None:
             return
-        reason = f"{path} was removed: put it back, or start the client anew to have it fetched again"
+        reason = f"{path} was removed: put it back, or restart the client to have it fetched again, if others have it"
         log.warning("%s: %s", self._name, reason)
         self._forget(file_id)
         self._refuse(_Refused(download.manifest, download.division, reason, True, path))
 
+    def _title(self, file_id: FileId) -> str:
+        """What a log calls a file: its name, or the beginning of its id if that is all that is known."""
+        refused = self._refused.get(file_id)
+        name = self.machine.name_of(file_id) or (refused.manifest.name if refused is not None else None)
+        return plain_text(name) if name is not None else f"file {file_id.hex()[:12]}"
+
     def _forget(self, file_id: FileId) -> None:
+        title = self._title(file_id)
         self._reports.forget(file_id)
         self.machine.file_dropped(file_id)
-        self._discard(file_id)
+        self._discard(file_id, title)
 
-    def _discard(self, file_id: FileId) -> None:
+    def _discard(self, file_id: FileId, title: str) -> None:
         try:
             self._storage.discard(file_id)
         except Exception as error:
-            self._boundary.contain("remove", f"file {file_id.hex()[:12]}", error)
+            self._boundary.contain("remove", title, error)
 
     # -- what the machine wants done
 
@@ -333,7 +354,7 @@ class Keeper:
         now = self.machine.downloads.get(file_id)
         if file_id in self._dropped:
             self._dropped.discard(file_id)
-            self._discard(file_id)
+            self._discard(file_id, plain_text(download.manifest.name))
         elif now is None or now.stage is not Stage.FINISHING:
             pass  # it is verified just now, or fetched anew: what is unpacked is found when it is finished then
         elif now is not download:
@@ -355,7 +376,8 @@ class Keeper:
             self._stop_taking(file_id, error, "finish")
             return
         self._taken_after.pop(file_id, None)
-        log.info("%s: %s is complete", self._name, download.manifest.name)
+        title = plain_text(download.manifest.name)
+        log.info("%s: %s is complete%s", self._name, title, self._reception.ended(file_id))
         self._care.on_finished(file_id)
         self.machine.file_finished(file_id)
         self.plane.pump()
@@ -366,8 +388,8 @@ class Keeper:
         What is verified of it is still sent to others, unless the error says nothing about the disk.
         """
         download = self.machine.downloads.get(file_id)
-        what = download.manifest.name if download else f"file {file_id.hex()[:12]}"
-        reason = self._boundary.contain(action, what, error)
+        reason = self._boundary.contain(action, self._title(file_id), error)
+        self._reception.ended(file_id)
         if download is None:
             return
         started = download.stage in (Stage.EXCHANGE, Stage.FINISHING)

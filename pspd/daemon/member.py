@@ -197,6 +197,7 @@ class MemberDaemon:
                 self._reports.tell(session.session),
                 self.files.take_refused(),
                 self.files.look_after_finished(),
+                self.files.log_reception(),
                 self._end_on_suspicion(),
                 asyncio.shield(self._failure),
             )

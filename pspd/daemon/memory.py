@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.errors import LimitReached
+from pspd.text import size_text
 
 CACHE_MEMORY_PERCENT_MAX = 75
 """How much of the machine's memory the cache may have; beyond that the machine would swap, or end the server."""
@@ -48,7 +49,7 @@ def validate_cache_size(chunk_count: int) -> int:
     most_bytes = machine_bytes() * CACHE_MEMORY_PERCENT_MAX // 100
     if chunk_count * CHUNK_BYTES > most_bytes:
         raise LimitReached(
-            f"a cache of {chunk_count * CHUNK_BYTES >> 20} MiB is too large: this machine has memory for"
-            f" {most_bytes >> 20} MiB: name a smaller size"
+            f"a cache of {size_text(chunk_count * CHUNK_BYTES)} is too large: this machine has memory for"
+            f" {size_text(most_bytes)}: name a smaller size"
         )
     return chunk_count

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,7 +158,7 @@ class _Seeding:
         except StorageError as error:
             if not self._divided_here:
                 raise
-            file = self._manifest.file_id.hex()[:12]
+            file = shlex.quote(self._manifest.name)
             raise StorageError(f"{error}, after `pspctl rm --force {file}`: clients hold part of what it was") from None
 
     async def _run(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pspd.core.manifest import BLOCK_COUNT_MAX, DIGEST_BYTES, NAME_BYTES_MAX, SHARE_COUNT_MAX
 from pspd.core.members import CLIENT_NAME_CHARACTERS_MAX
 from pspd.errors import LimitReached
+from pspd.text import size_text
 
 INSTANCE_ID_BYTES = 16
 HELD_FILES_MAX, HELD_RANGES_MAX = 10_000, 100_000
@@ -89,4 +90,4 @@ def validate_request_size(method: str, size_bytes: int) -> None:
     most = REQUEST_BYTES_MAX.get(method, FIXED_BYTES_MAX)
     if size_bytes > most:
         name = method.rpartition("/")[2]
-        raise LimitReached(f"a {name} request of {size_bytes} bytes is too large: the most is {most} bytes")
+        raise LimitReached(f"a {name} request of {size_text(size_bytes)} is too large: the most is {size_text(most)}")

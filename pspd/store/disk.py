@@ -90,8 +90,6 @@ class DiskStore:
         self._folder = folder
         self._work = folder / STORE_FOLDER
         self._max_bytes = max_bytes
-        self._records = Records(self._work, digest)
-        self._folders = Folders(folder, self._records, digest)
         self._open_files = OpenFiles(open_files_max)
         self._files: dict[FileId, StoredFile] = {}
         self._begun: dict[FileId, None] = {}  # since the start: whether the rest is in any network is not known
@@ -101,6 +99,10 @@ class DiskStore:
             raise failed("use", self._work, error) from None
         make_private(self._work)  # it may be of a version that left this to the umask
         self._lock_fd = lock_folder(folder, self._work / "lock")
+        self._folder = folder = folder.absolute()  # what is said of it from now on is read on other machines
+        self._work = folder / STORE_FOLDER
+        self._records = Records(self._work, digest)
+        self._folders = Folders(folder, self._records, digest)
         try:
             self._work_state = os.stat(self._work)
             self.instance_id = instance_of(self._work / "instance")

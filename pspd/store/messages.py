@@ -7,6 +7,7 @@ from pathlib import Path
 from pspd.core.manifest import FileId, Manifest
 from pspd.core.ranges import RangeSet
 from pspd.errors import InternalError, StorageError
+from pspd.text import size_text
 
 
 def changed(path: Path) -> StorageError:
@@ -23,17 +24,17 @@ def over_quota(manifest: Manifest, needed_bytes: int, left_bytes: int, max_bytes
     """A file is more than the client may take."""
     advice = "raise it" if left_bytes == max_bytes else "raise it, or remove other files from the network"
     return (
-        f"{manifest.name!r} needs {needed_bytes} bytes, and of --max-bytes {max_bytes} only {max(0, left_bytes)}"
-        f" are left: {advice}"
+        f"{manifest.name!r} needs {size_text(needed_bytes)}, {size_text(needed_bytes - max(0, left_bytes))} more than"
+        f" are left of --max-bytes {size_text(max_bytes)}: {advice}"
     )
 
 
 def no_room(manifest: Manifest, more_bytes: int, free_bytes: int, promised_bytes: int, folder: Path) -> str:
     """A file is more than the disk can take, beside what is being received."""
-    beside = f" beside {promised_bytes} for other files that are being received" if promised_bytes else ""
+    beside = f" beside {size_text(promised_bytes)} for other files that are being received" if promised_bytes else ""
     return (
-        f"{manifest.name!r} needs {more_bytes} bytes, and {folder} has room for {free_bytes}{beside}:"
-        " free some space there"
+        f"{manifest.name!r} needs {size_text(more_bytes)}, {size_text(more_bytes - free_bytes)} more than there is room"
+        f" for in {folder}{beside}: free some space there"
     )
 
 

@@ -49,7 +49,7 @@ def test_a_container_has_the_memory_of_its_group(tmp_path: Path, monkeypatch: py
     limit.write_text("4194304\n")
     assert machine_bytes() == 4 << 20
     assert validate_cache_size(3 << 10) == 3 << 10
-    with pytest.raises(LimitReached, match="memory for 3 MiB"):
+    with pytest.raises(LimitReached, match=r"memory for 3\.0 MiB"):
         validate_cache_size((3 << 10) + 1)
 
 

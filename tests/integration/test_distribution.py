@@ -201,7 +201,7 @@ def test_a_client_takes_no_more_than_it_may(network: Network, tmp_path: Path) ->
     network.client("a"), network.client("b", "--max-bytes", "1MiB")
     small, large = random_file(tmp_path / "small", 800_000), random_file(tmp_path / "large", 400_000, seed=2)
     network.ctl("seed", small, "--clients", 2, "--wait")
-    assert "b declined it: 'large' needs 400000 bytes" in network.ctl("seed", large, "--wait", code=4).stderr
+    assert "b declined it: 'large' needs 390.6 KiB" in network.ctl("seed", large, "--wait", code=4).stderr
     network.await_copies(large, "a")
     network.ctl("rm", "small")
     network.await_copies(large, "ab")

@@ -142,7 +142,7 @@ def test_a_failed_run_leaves_no_folder_that_it_made(
     ("options", "text"),
     [
         (["--clients", "2001"], "2001 clients are too many for this machine: give --clients 1 to 2000"),
-        (["--clients", "1", "--cache", "0"], "a cache of 0 bytes holds no chunk: give --cache 1KiB or more"),
+        (["--clients", "1", "--cache", "0"], "a cache of 0 B holds no chunk: give --cache 1KiB or more"),
         (["--clients", "1", "--cache", "1.5GiB"], "write a whole number and B, KiB, MiB, GiB or TiB"),
     ],
 )

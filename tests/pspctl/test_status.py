@@ -132,12 +132,23 @@ def test_one_file_shows_its_clients_and_its_economy(pspctl: Pspctl, fake: FakeSe
         "client-0 8 8 4 100.0 % yes",
         "client-1 2 8 4 25.0 % no",
         "contributed / file size 16.0 KiB 2.00 1.0",
-        "delivered / (n-1) file sizes 8.0 KiB 1.00 1.0",
+        "delivered / what was lacking 8.0 KiB 1.00 1.0",
         "duplicates / file size 2.0 KiB 0.25 0",
         "datagrams / chunk delivered 12 1.50",
     ):
         assert line in lines
     assert not any("other" in line for line in lines)
+
+
+def test_no_ideal_stands_where_a_client_came_late(pspctl: Pspctl, fake: FakeServer) -> None:
+    traffic = network_pb2.Traffic(contributed_bytes=6 * 8192, delivered_bytes=2 * 8192)
+    late = file(held=(8, 8, 8), traffic=traffic)
+    late.clients[2].share_chunk_count = 0
+    fake.files = [late]
+    lines = [" ".join(line.split()) for line in pspctl("status", "big.iso").stdout.splitlines()]
+    assert "contributed / file size 48.0 KiB 6.00 -" in lines
+    assert "delivered / what was lacking 16.0 KiB 1.00 -" in lines
+    assert any(line.startswith("no ideal where clients came after") for line in lines)
 
 
 def test_a_file_may_be_named_by_the_beginning_of_its_id(pspctl: Pspctl, fake: FakeServer) -> None:

@@ -74,7 +74,7 @@ def test_chunks_that_are_missing_are_told_by_their_last_holder(pspctl: Pspctl, f
 def test_who_declined_what_it_had_need_not_be_brought_back(pspctl: Pspctl, fake: FakeServer) -> None:
     missing = network_pb2.MissingRange(range=network_pb2.ChunkRange(start=2, stop=3), last_holder="a-way")
     fake.files = [declined_file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=[missing])]
-    assert "last held by a-way, which declined it: seed the file again" in pspctl("status", "big.iso").stdout
+    assert "last held by a-way, which declined it: no space left" in pspctl("status", "big.iso").stdout
 
 
 def declined_file(**fields: Any) -> Any:

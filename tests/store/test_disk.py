@@ -420,7 +420,7 @@ class TestDiskErrors:
             store.begin(small.manifest)
             with pytest.raises(
                 StorageError,
-                match=r"'a.bin' needs 1572864 bytes, and .* has room for \d+ beside 1048576 for other files",
+                match=r"'a.bin' needs 1.5 MiB, .* more than there is room for in /.*/client beside 1.0 MiB for other",
             ):
                 store.begin(large.manifest)
             assert set(store.known()) == {small.file_id}
@@ -434,7 +434,7 @@ class TestDiskErrors:
             store.begin(left.manifest)
         with closing(DiskStore(small_disk / "client", blake3_digest)) as store:
             store.begin(new.manifest)
-            with pytest.raises(StorageError, match="needs 3145728 bytes"):
+            with pytest.raises(StorageError, match=r"needs 3\.0 MiB"):
                 store.begin(Sample(3 * MIB, name="c.bin").manifest)
 
     def test_what_is_there_of_a_file_needs_no_room(self, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -502,13 +502,22 @@ class TestOpenFiles:
             disk.payload(samples[0], 0, 3)
 
 
+def test_a_refusal_names_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "client").mkdir()
+    (tmp_path / "client" / "a.bin").write_bytes(b"another")
+    other = rf"another file named 'a.bin' is in {tmp_path}/client"
+    with closing(DiskStore(Path("client"), blake3_digest)) as store, pytest.raises(StorageError, match=other):
+        store.begin(Sample(3000).manifest)
+
+
 class TestQuota:
     def test_what_would_be_more_is_declined_and_what_fits_is_taken(self, tmp_path: Path) -> None:
         first, large, small = Sample(6000), Sample(5000, name="b.bin"), Sample(4000, name="c.bin")
         with closing(DiskStore(tmp_path, blake3_digest, max_bytes=10_000)) as store:
             store.begin(first.manifest)
             with pytest.raises(
-                StorageError, match=r"'b.bin' needs 5000 bytes, and of --max-bytes 10000 only 4000 are left"
+                StorageError, match=r"'b.bin' needs 4\.9 KiB, 1000 B more than are left of --max-bytes 9\.8 KiB"
             ):
                 store.begin(large.manifest)
             assert set(store.known()) == {first.file_id}

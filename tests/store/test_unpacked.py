@@ -19,6 +19,7 @@ from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
 from pspd.store.disk import DiskStore, Touched
 from pspd.store.unpacking import remove_tree
+from pspd.text import size_text
 from tests.store.stores import DiskBench, FolderSample, Sample, alter_byte, error_of, filled_folder, seen_in
 
 FOLDER = FolderSample()
@@ -281,7 +282,7 @@ def test_what_was_half_unpacked_is_removed(disk: DiskBench) -> None:
 def test_it_counts_twice_in_what_a_client_may_take(disk: DiskBench) -> None:
     disk.store.close()
     size = FOLDER.manifest.size_bytes
-    too_much = f"'folder' needs {2 * size} bytes, and of --max-bytes"
+    too_much = f"'folder' needs {size_text(2 * size)}, 1 B more than are left of --max-bytes"
     with (
         closing(DiskStore(disk.folder, blake3_digest, max_bytes=2 * size - 1)) as store,
         pytest.raises(StorageError, match=too_much),

@@ -1,0 +1,61 @@
+"""What a client logs of the files that it receives."""
+
+from __future__ import annotations
+
+import logging
+from random import Random
+
+import pytest
+
+from pspd.core.download import Download, Stage
+from pspd.core.parameters import FAST
+from pspd.core.ranges import RangeSet
+from pspd.core.storage import Held
+from pspd.daemon.reception import ReceptionLog
+from tests.core.bench import Bench
+
+CHUNKS = 1000
+
+
+def download_of(held_chunks: int = 0) -> Download:
+    held = Held(RangeSet([(0, held_chunks)] if held_chunks else []), complete=False)
+    return Download(Bench().manifest("talk.mp4", CHUNKS), held, FAST, Random(1), 0, iter(range(9)))
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, logger="pspd.daemon.reception")
+    return caplog
+
+
+def test_a_file_is_named_with_its_size_when_it_begins(lines: pytest.LogCaptureFixture) -> None:
+    ReceptionLog("anna").look([download_of(300)])
+    assert lines.messages == ["anna: receives talk.mp4 (999.9 KiB), has 300.0 KiB of it"]
+
+
+def test_each_step_is_logged_once_and_there_are_few(lines: pytest.LogCaptureFixture) -> None:
+    reception, download = ReceptionLog("anna"), download_of()
+    for chunk in range(CHUNKS):
+        reception.look([download])
+        download.verified.add(chunk, chunk + 1)
+    steps = [message for message in lines.messages if "%" in message]
+    assert len(steps) == 9
+    assert steps[3].startswith("anna: has 40 % of talk.mp4 (400.0 KiB of 999.9 KiB), ")
+    assert steps[3].endswith("/s")
+
+
+def test_files_that_are_complete_are_not_logged(lines: pytest.LogCaptureFixture) -> None:
+    reception, download = ReceptionLog("anna"), download_of(CHUNKS)
+    reception.look([download])
+    download = download_of()
+    download.stage = Stage.DECLINED
+    reception.look([download])
+    assert lines.messages == []
+    assert reception.ended(download.file_id) == ""
+
+
+def test_the_end_tells_how_long_it_took() -> None:
+    reception, download = ReceptionLog("anna"), download_of()
+    reception.look([download])
+    assert reception.ended(download.file_id).endswith(" s")
+    assert reception.ended(download.file_id) == ""
