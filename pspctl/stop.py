@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from functools import partial
 
@@ -15,8 +16,8 @@ from pspctl.follow import MAX_REFUSALS
 from pspctl.options import Command, Settings
 from pspctl.output import printer
 from pspctl.progress import Progress, shown_progress
-from pspctl.tables import refusal_texts
-from pspctl.views import SCHEMA_VERSION, file_view
+from pspctl.tables import hold_text, missing_text, refusal_texts
+from pspctl.views import SCHEMA_VERSION, FileView, file_view
 from pspd.arguments import Seconds
 from pspd.errors import NotFound, TimedOut, Unreachable, WrongState
 from pspd.text import plain_text
@@ -26,6 +27,8 @@ from pspd.v1 import network_pb2
 BARE = "\0"
 LOOK_SECONDS = 0.2
 """How often a drain looks whether the clients may go."""
+LOOKS_PER_STATUS = 10
+"""In how many of these looks it looks once whether that can still come to an end."""
 
 
 @click.command("stop", cls=Command)
@@ -100,38 +103,49 @@ def _drain(api: ServerApi, names: list[str], all_clients: bool, deadline: Deadli
     absence = Absence(api.address, deadline, progress)
     attempt = partial(api.stop_clients, names, all_clients=all_clients)
     has_waited = False
-    while True:
+    for look in itertools.count():
         try:
             return attempt()
         except WrongState as error:
             absence.end()
+            # All files with all clients are much to ask for each time.
+            files = absence.through(api, api.status).files if look % LOOKS_PER_STATUS == 0 else []
+            views = list(map(file_view, files))
+            for file in views:
+                _require_takers(file, names, all_clients=all_clients, deadline=deadline)
             if not has_waited:
                 progress.note(f"waiting: {error}")
+                for file in filter(hold_text, views):
+                    progress.note(f"{plain_text(file['name'])}: {hold_text(file)}")
                 # Whoever was named wrongly is told at once; who leaves from now on is no longer to be stopped.
                 has_waited, attempt = True, attempt if all_clients else partial(_stop_who_is_left, api, names)
             if deadline.passed:
                 raise TimedOut(f"still so after {deadline.text}: {error}") from error
-            if not all_clients:
-                absence.through(api, partial(_require_takers, api, names))
             time.sleep(LOOK_SECONDS)
         except (TimedOut, Unreachable) as error:
             absence.bear(api, error)
+    raise AssertionError("the loop ends with an answer or an error")
 
 
-def _require_takers(api: ServerApi, names: list[str]) -> None:
-    """Makes sure that somebody may still take what the clients to be stopped hold.
+def _require_takers(file: FileView, names: list[str], *, all_clients: bool, deadline: Deadline) -> None:
+    """Makes sure that somebody may still take what the clients to be stopped hold of a file.
 
     Raises:
-        WrongState: all others have declined a file.
+        WrongState: all others have declined it, or have been lost for a full lease and no deadline is given.
     """
-    for file in map(file_view, api.status().files):
-        here = [client for client in file["clients"] if client["name"] in names and not client["refusal"]]
-        others = [client for client in file["clients"] if client["name"] not in names]
-        if here and others and all(client["refusal"] for client in others):
-            raise WrongState(
-                f"nobody else takes {plain_text(file['name'])!r}: {'; '.join(refusal_texts(file)[:MAX_REFUSALS])}:"
-                " make room for it, or lose it with --force"
-            )
+    others = [client for client in file["clients"] if not (all_clients or client["name"] in names)]
+    if others and len(others) < len(file["clients"]) and all(client["refusal"] for client in others):
+        raise WrongState(
+            f"nobody else takes {plain_text(file['name'])!r}: {'; '.join(refusal_texts(file)[:MAX_REFUSALS])}:"
+            " make room for it, or lose it with --force"
+        )
+    missing = file["missing_clients"]
+    are_lost = missing and deadline.timeout_seconds is None and all(client["given_up"] for client in missing)
+    if file["state"] == "stalled" and not others and are_lost:
+        raise WrongState(
+            f"nobody is left to complete {plain_text(file['name'])!r}: lost are {missing_text(file)}: start them again,"
+            " or stop with --force"
+        )
 
 
 def _stop_who_is_left(api: ServerApi, names: list[str]) -> list[str]:

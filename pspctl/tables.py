@@ -160,16 +160,24 @@ def economy_table(file: FileView) -> FittedTable:
     delivered = traffic["delivered_bytes"] - traffic["seeding_delivered_bytes"]
     datagrams = traffic["request_datagrams"] + traffic["broadcast_datagrams"]
     lacked_chunks = _lacked_chunks(file)
-    ideal = "1.0" if _is_usual(file) else "-"
+    contributed_ideal = "1.0" if _is_usual(file) else "-"
+    delivered_ideal = "1.0" if _shares_are_here(file) else "-"
     table = FittedTable(
         Column("EXCHANGE", is_name=True),
         Column("MOVED", is_number=True),
         Column("RATIO", is_number=True),
         Column("IDEAL"),
     )
-    table.add_row("contributed / file size", size_text(contributed), ratio_text(contributed, file["size_bytes"]), ideal)
+    table.add_row(
+        "contributed / file size",
+        size_text(contributed),
+        ratio_text(contributed, file["size_bytes"]),
+        contributed_ideal,
+    )
     lacked_bytes = file["size_bytes"] * lacked_chunks / max(1, file["chunk_count"])
-    table.add_row("delivered / what was lacking", size_text(delivered), ratio_text(delivered, lacked_bytes), ideal)
+    table.add_row(
+        "delivered / what was lacking", size_text(delivered), ratio_text(delivered, lacked_bytes), delivered_ideal
+    )
     duplicates = traffic["duplicate_bytes"]
     table.add_row("duplicates / file size", size_text(duplicates), ratio_text(duplicates, file["size_bytes"]), "0")
     table.add_row("datagrams / chunk delivered", str(datagrams), ratio_text(datagrams, lacked_chunks), "")
@@ -191,15 +199,19 @@ def _came_late(file: FileView) -> bool:
 
 def _is_usual(file: FileView) -> bool:
     """Whether the clients that are here are those that the file was divided among: the ideals are theirs."""
-    shares = sum(client["share_chunk_count"] for client in takers(file))
-    return not _came_late(file) and shares >= file["chunk_count"]
+    return not _came_late(file) and _shares_are_here(file)
+
+
+def _shares_are_here(file: FileView) -> bool:
+    """Whether no client has left with its share: what it got is counted, while what it lacked is not known."""
+    return sum(client["share_chunk_count"] for client in takers(file)) >= file["chunk_count"]
 
 
 def ideals_text(file: FileView) -> str | None:
     """Why no ideal stands beside some ratios; None where all have theirs."""
     if _is_usual(file) or not file["clients"]:
         return None
-    return "no ideal where clients came after the file was divided, or have left: what they get is counted as well"
+    return "no ideal (-) where clients came after the file was divided, or left with their shares"
 
 
 def _complete_counts(file: FileView) -> str:
@@ -359,14 +371,20 @@ def missing_texts(file: FileView) -> list[str]:
     for missing in ranges[:MAX_MISSING_RANGES]:
         groups.setdefault(missing["last_holder"], []).append(missing)
     refusals = {client["name"]: client["refusal"] for client in file["clients"]}
-    texts = [_missing_text(holder, group, refusals.get(holder, "")) for holder, group in groups.items()]
+    any_refused = any(refusals.values())
+    texts = [
+        _missing_text(holder, group, refusals.get(holder, ""), any_refused=any_refused)
+        for holder, group in groups.items()
+    ]
     more = len(ranges) - MAX_MISSING_RANGES
     return [*texts, f"and {count_text(more, 'more range')}"] if more > 0 else texts
 
 
-def _missing_text(holder: str, ranges: list[MissingRangeView], refusal: str) -> str:
+def _missing_text(holder: str, ranges: list[MissingRangeView], refusal: str, *, any_refused: bool) -> str:
     listed = ", ".join(f"[{missing['start']}, {missing['stop']})" for missing in ranges)
-    if not holder:
+    if not holder and any_refused:
+        last = "and clients declined the file: see to their reasons, then seed it again if chunks are still missing"
+    elif not holder:
         last = "never held by a client: seed the file again"
     elif refusal:
         # What to do is in its reason; to seed again before that is in vain, as it would be declined again.

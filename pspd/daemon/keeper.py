@@ -182,6 +182,9 @@ class Keeper:
             reason = self._boundary.contain("take", manifest.name, error)
             self.machine.file_dropped(file_id)
             self._refuse(_Refused(manifest, division, reason, started))
+            return
+        if (download := self.machine.downloads.get(file_id)) is not None:
+            self._reception.look([download])
 
     def _refuse(self, refused: _Refused, *, still_holds: bool = False) -> None:
         self._refused[refused.manifest.file_id] = refused

@@ -75,6 +75,7 @@ class FakeServer:
         stream_stays: whether a watch then stays open, as with a server where nothing happens.
         stream_breaks: how many watches end as if their connection had broken.
         refusal: raised by every request, when it is set.
+        stop_refusal: raised when clients are to be stopped, and not by force.
         asked: the last request of each kind.
     """
 
@@ -89,6 +90,7 @@ class FakeServer:
     stream_stays: bool = False
     stream_breaks: int = 0
     refusal: PspError | None = None
+    stop_refusal: PspError | None = None
     asked: dict[str, Any] = field(default_factory=dict)
     watch_count: int = 0
 
@@ -187,6 +189,8 @@ class Servicer(
         return self.answer(context, request, lambda: client_service_pb2.LaunchClientsResponse(names=names))
 
     def StopClients(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if self.fake.stop_refusal and not request.force:
+            refused(context, self.fake.stop_refusal)
         names = [client.name for client in self.fake.clients] if request.all_clients else request.names
         return self.answer(context, request, lambda: client_service_pb2.StopClientsResponse(names=names))
 

@@ -147,8 +147,8 @@ def test_no_ideal_stands_where_a_client_came_late(pspctl: Pspctl, fake: FakeServ
     fake.files = [late]
     lines = [" ".join(line.split()) for line in pspctl("status", "big.iso").stdout.splitlines()]
     assert "contributed / file size 48.0 KiB 6.00 -" in lines
-    assert "delivered / what was lacking 16.0 KiB 1.00 -" in lines
-    assert any(line.startswith("no ideal where clients came after") for line in lines)
+    assert "delivered / what was lacking 16.0 KiB 1.00 1.0" in lines
+    assert any(line.startswith("no ideal (-) where clients came after") for line in lines)
 
 
 def test_a_file_may_be_named_by_the_beginning_of_its_id(pspctl: Pspctl, fake: FakeServer) -> None:

@@ -75,6 +75,10 @@ def test_who_declined_what_it_had_need_not_be_brought_back(pspctl: Pspctl, fake:
     missing = network_pb2.MissingRange(range=network_pb2.ChunkRange(start=2, stop=3), last_holder="a-way")
     fake.files = [declined_file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=[missing])]
     assert "last held by a-way, which declined it: no space left" in pspctl("status", "big.iso").stdout
+    fake.files[0].missing_ranges[0].last_holder = ""
+    text = pspctl("status", "big.iso").stdout
+    assert "clients declined the file: see to their reasons, then seed it again" in text
+    assert "never held" not in text
 
 
 def declined_file(**fields: Any) -> Any:
