@@ -73,8 +73,7 @@ def _shown_name(plan: SeedPlan) -> str:
 
 def _lost_count(plan: SeedPlan, view: FileView) -> int:
     """How many of the clients asked for were lost before the file was divided, and have no name for that."""
-    known_count = view["complete_client_count"] + view["declined_client_count"] + len(view["missing_clients"])
-    return max(0, plan.client_count - known_count) if plan.terms.stays else 0
+    return max(0, plan.client_count - view["recipient_count"]) if plan.terms.stays else 0
 
 
 def _require_all_there(plan: SeedPlan, view: FileView) -> None:

@@ -129,6 +129,7 @@ class FileView(TypedDict):
     rate_bytes_per_second: float | None
     eta_seconds: float | None
     missing_clients: list[MissingClientView]
+    recipient_count: int
     traffic: TrafficView
     clients: list[FileClientView]
 
@@ -253,6 +254,7 @@ def file_view(file: network_pb2.File) -> FileView:
             {"name": client.name, "away_seconds": round(client.away_seconds, 1), "given_up": client.given_up}
             for client in file.missing_clients
         ],
+        "recipient_count": file.recipient_count,
         "traffic": traffic_view(file.traffic),
         "clients": [file_client_view(client) for client in sorted(file.clients, key=lambda client: client.name)],
     }

@@ -110,8 +110,10 @@ class Catalogue:
             file = self.files[record.file_id] = SharedFile.restored(record, next(self._divisions), now)
             # Who was away already once a file was seeded may have had it.
             is_seeding = file.phase is Phase.SEEDING
-            owners = [name for name in record.owners if name and (is_seeding or name in self._awaited)]
-            file.recipients.expect(owners, now)
+            file.recipients.expect(filter(None, record.owners), now)
+            for name in record.owners:
+                if not (is_seeding or name in self._awaited):
+                    file.recipients.served(name)
             if file.phase is Phase.SEEDING:
                 self._idle_owners.watch(file, now)
 

@@ -6,19 +6,26 @@ from collections.abc import Iterable
 
 
 class Recipients:
-    """Keeps track of who has not had a file yet, and since when those who are away have been so."""
+    """Keeps track of who has not had a file yet, and since when those who are away have been so.
+
+    Attributes:
+        count: how many clients are to get the file, or have had it.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self._away_since: dict[str, int | None] = {}
 
     def expect(self, names: Iterable[str], away_since: int | None = None) -> None:
-        """Expects that these clients get the file.
+        """Expects that these clients get the file; to be called once for a file.
 
         Args:
             names: their names.
             away_since: since when they are away, in nanoseconds; None if they are here.
         """
-        self._away_since.update(dict.fromkeys(names, away_since))
+        expected = dict.fromkeys(names, away_since)
+        self.count += len(expected)
+        self._away_since.update(expected)
 
     def is_here(self, name: str) -> None:
         """Notes that a client has come, or is in reach again."""

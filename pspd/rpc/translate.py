@@ -312,6 +312,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
             )
             for name, since in file.recipients.missing()
         ],
+        recipient_count=file.recipients.count,
     )
     if with_clients:
         lacking = set(file.owners_without()) if file.phase is Phase.SEEDING else set()

@@ -214,7 +214,7 @@ class MissingClient(_message.Message):
     def __init__(self, name: _Optional[str] = ..., away_seconds: _Optional[float] = ..., given_up: _Optional[bool] = ...) -> None: ...
 
 class File(_message.Message):
-    __slots__ = ("file_id", "name", "size_bytes", "chunk_count", "state", "client_count", "complete_client_count", "min_holder_count", "missing_ranges", "traffic", "clients", "seeding_seconds", "exchange_seconds", "cached_bytes", "cached_bytes_when_seeded", "held_back", "seeded", "folder", "rate_bytes_per_second", "eta_seconds", "missing_clients")
+    __slots__ = ("file_id", "name", "size_bytes", "chunk_count", "state", "client_count", "complete_client_count", "min_holder_count", "missing_ranges", "traffic", "clients", "seeding_seconds", "exchange_seconds", "cached_bytes", "cached_bytes_when_seeded", "held_back", "seeded", "folder", "rate_bytes_per_second", "eta_seconds", "missing_clients", "recipient_count")
     FILE_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -236,6 +236,7 @@ class File(_message.Message):
     RATE_BYTES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     ETA_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MISSING_CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    RECIPIENT_COUNT_FIELD_NUMBER: _ClassVar[int]
     file_id: bytes
     name: str
     size_bytes: int
@@ -257,4 +258,5 @@ class File(_message.Message):
     rate_bytes_per_second: float
     eta_seconds: float
     missing_clients: _containers.RepeatedCompositeFieldContainer[MissingClient]
-    def __init__(self, file_id: _Optional[bytes] = ..., name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., chunk_count: _Optional[int] = ..., state: _Optional[_Union[FileState, str]] = ..., client_count: _Optional[int] = ..., complete_client_count: _Optional[int] = ..., min_holder_count: _Optional[int] = ..., missing_ranges: _Optional[_Iterable[_Union[MissingRange, _Mapping]]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., clients: _Optional[_Iterable[_Union[FileClient, _Mapping]]] = ..., seeding_seconds: _Optional[float] = ..., exchange_seconds: _Optional[float] = ..., cached_bytes: _Optional[int] = ..., cached_bytes_when_seeded: _Optional[int] = ..., held_back: _Optional[bool] = ..., seeded: _Optional[bool] = ..., folder: _Optional[bool] = ..., rate_bytes_per_second: _Optional[float] = ..., eta_seconds: _Optional[float] = ..., missing_clients: _Optional[_Iterable[_Union[MissingClient, _Mapping]]] = ...) -> None: ...
+    recipient_count: int
+    def __init__(self, file_id: _Optional[bytes] = ..., name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., chunk_count: _Optional[int] = ..., state: _Optional[_Union[FileState, str]] = ..., client_count: _Optional[int] = ..., complete_client_count: _Optional[int] = ..., min_holder_count: _Optional[int] = ..., missing_ranges: _Optional[_Iterable[_Union[MissingRange, _Mapping]]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., clients: _Optional[_Iterable[_Union[FileClient, _Mapping]]] = ..., seeding_seconds: _Optional[float] = ..., exchange_seconds: _Optional[float] = ..., cached_bytes: _Optional[int] = ..., cached_bytes_when_seeded: _Optional[int] = ..., held_back: _Optional[bool] = ..., seeded: _Optional[bool] = ..., folder: _Optional[bool] = ..., rate_bytes_per_second: _Optional[float] = ..., eta_seconds: _Optional[float] = ..., missing_clients: _Optional[_Iterable[_Union[MissingClient, _Mapping]]] = ..., recipient_count: _Optional[int] = ...) -> None: ...

@@ -316,7 +316,7 @@ class TestRecipients:
         file = bench.exchange("f", 4)
         bench.reach(b, file, Milestone.COMPLETE)
         bench.server.client_left(b.session, "gone", bench.now)
-        assert file.recipients.missing() == []
+        assert (file.recipients.missing(), file.recipients.count) == ([], 2)
 
     def test_who_came_after_the_division_is_not_missing(self) -> None:
         bench = Bench()

@@ -47,6 +47,7 @@ def file(name: str = "big.iso", held: tuple[int, ...] = (4, 2), chunk_count: int
         "client_count": len(clients),
         "complete_client_count": complete_count,
         "min_holder_count": max(1, complete_count),
+        "recipient_count": len(clients),
         "clients": clients,
         "seeding_seconds": 0.5,
         "exchange_seconds": 1.5,

@@ -358,10 +358,9 @@ def missing(*names: str, given_up: bool = True) -> list[Any]:
 def test_seed_waits_a_lease_for_lost_clients_and_names_them(
     pspctl: Pspctl, source: FakeSource, original: Path, options: tuple[str, ...]
 ) -> None:
-    source.file = file(held=(8, 8), missing_clients=missing("anna", "bert", given_up=False))
-    source.fake.changes = [
-        status_service_pb2.WatchStatusResponse(files=[file(held=(8, 8), missing_clients=missing("anna", "bert"))])
-    ]
+    source.file = file(held=(8, 8), missing_clients=missing("anna", "bert", given_up=False), recipient_count=4)
+    lost = file(held=(8, 8), missing_clients=missing("anna", "bert"), recipient_count=4)
+    source.fake.changes = [status_service_pb2.WatchStatusResponse(files=[lost])]
     result = pspctl("seed", original, "--clients", 4, "--wait", *options)
     assert result.exit_code == 4
     note = "pspctl: waiting for anna (lost 31.0 s ago), bert (lost 31.0 s ago)\n"
