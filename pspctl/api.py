@@ -12,6 +12,7 @@ import grpc
 from pspd import errors
 from pspd.addresses import grpc_target, resolve
 from pspd.config import parse_address
+from pspd.environment import require_threads
 from pspd.v1 import (
     cache_service_pb2,
     cache_service_pb2_grpc,
@@ -84,9 +85,11 @@ class _Api:
 
     Raises:
         Unreachable: the host is unknown.
+        LimitReached: the machine lets too few threads start.
     """
 
     def __init__(self, address: str, unreachable: str, option: str = "--server") -> None:
+        require_threads()
         self.address = address
         self._unreachable = unreachable
         self._option = option

@@ -51,7 +51,7 @@ def load() -> Contexts:
         return Contexts()
     except OSError as error:
         raise _failed("read", path, error) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(f"{path} does not hold contexts: mend it or remove it") from error
     return Contexts(current if isinstance(current, str) else None, addresses)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -131,6 +132,7 @@ def main() -> NoReturn:
     """
     ensure_utf8()
     streams.prepare()
+    _forget_empty_size()
     settings = Settings()
     logging.getLogger("pspd").addHandler(logging.NullHandler())  # what a daemon logs, a command says in its own words
 
@@ -144,6 +146,13 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
         signal.signal(signal.SIGHUP, end)
     cli.main(prog_name="pspctl", obj=settings)
+
+
+def _forget_empty_size() -> None:
+    """Takes a size of 0 for one that is not known, as terminals without a size have it: else nothing would be shown."""
+    for name in ("COLUMNS", "LINES"):
+        if not os.environ.get(name, "80").strip("0"):
+            del os.environ[name]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,8 @@ from pspd.errors import LimitReached, PspError, StorageError
 APPLICATION = "psp"
 DESCRIPTORS_MIN = 32
 """uvloop and gRPC take some twenty for themselves, and abort where they get none."""
+THREADS_MIN = 8
+"""gRPC has that many at work."""
 
 Kind = Literal["config", "data", "state"]
 _FOLDERS: dict[Kind, Callable[[str], str]] = {
@@ -24,6 +27,7 @@ _FOLDERS: dict[Kind, Callable[[str], str]] = {
     "state": platformdirs.user_state_dir,
 }
 
+_NO_THREADS = "no more threads can be started: end other processes, or raise the limits (ulimit -u, -v)"
 _BUGS = {
     *(errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTTY, errno.ESPIPE, errno.EAGAIN, errno.EINPROGRESS),
     *(errno.EALREADY, errno.ENOTSOCK, errno.EDESTADDRREQ, errno.EISCONN, errno.ENOTCONN, errno.EPIPE),
@@ -60,13 +64,34 @@ def require_descriptors() -> None:
         raise LimitReached(f"the limit on open files is {limit}: raise it to {DESCRIPTORS_MIN} or more (ulimit -n)")
 
 
+def require_threads() -> None:
+    """Makes sure that gRPC can start its threads: where it cannot, it aborts or hangs.
+
+    Raises:
+        LimitReached: the machine lets too few of them start.
+    """
+    are_started = threading.Event()
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(THREADS_MIN):
+            thread = threading.Thread(target=are_started.wait)
+            thread.start()
+            started.append(thread)
+    except RuntimeError as error:
+        raise LimitReached(_NO_THREADS) from error
+    finally:
+        are_started.set()
+        for thread in started:
+            thread.join()
+
+
 def environment_error(error: BaseException) -> PspError | None:
     """The error of ours that stands for one of the machine's; None if the program itself is at fault."""
     match error:
         case MemoryError():
             return LimitReached("there is no memory left: free some, or raise the limit (ulimit -v)")
         case RuntimeError() if "start new thread" in str(error):
-            return LimitReached("no more threads can be started: end other processes, or raise the limit (ulimit -u)")
+            return LimitReached(_NO_THREADS)
         case OSError(errno=errno.EMFILE | errno.ENFILE):
             return LimitReached("too many open files: raise the limit on open files (ulimit -n)")
         case OSError(errno=errno.ENOMEM):
@@ -79,8 +104,9 @@ def environment_error(error: BaseException) -> PspError | None:
 
 
 def _text(error: OSError) -> str:
-    what = f"cannot use {os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
-    return f"{what}{error.strerror}: see what this machine lacks"
+    if isinstance(error.filename, str | bytes):
+        return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}: put it right, or give another path"
+    return f"a call to the system failed: {error.strerror}: --debug, or PSPD_LOG=DEBUG for a daemon, shows which"
 
 
 def _current_folder_is_gone() -> bool:

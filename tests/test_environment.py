@@ -6,12 +6,13 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from pspd.environment import DESCRIPTORS_MIN, environment_error, user_folder
-from pspd.errors import Exit
+from pspd.environment import DESCRIPTORS_MIN, THREADS_MIN, environment_error, require_threads, user_folder
+from pspd.errors import Exit, LimitReached
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,22 @@ def test_a_relative_folder_is_not_used(monkeypatch: pytest.MonkeyPatch, variable
     monkeypatch.setenv("HOME", "/home/anna")
     monkeypatch.setenv(variable, "relative")
     assert user_folder("config") == Path("/home/anna/.config/psp")
+
+
+def test_too_few_threads_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_threads()
+    start, allowed = threading.Thread.start, iter(range(THREADS_MIN - 1))
+
+    def start_some(thread: threading.Thread) -> None:
+        if next(allowed, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    before = threading.active_count()
+    monkeypatch.setattr(threading.Thread, "start", start_some)
+    with pytest.raises(LimitReached, match="no more threads can be started"):
+        require_threads()
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("command", ["server", "client", "agent"])

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from pspd.daemon.descriptors import raise_limit
-from pspd.environment import environment_error, require_descriptors
+from pspd.environment import environment_error, require_descriptors, require_threads
 from pspd.errors import BadArgument, Exit, InternalError, PspError, StorageError
 from pspd.net.loop import loop_factory
 from pspd.streams import ReaderGone
@@ -39,6 +39,7 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
         _open_log(os.environ.get("PSPD_LOG", "INFO"))
         raise_limit()
         require_descriptors()
+        require_threads()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GARBAGE_OBJECTS)
@@ -95,7 +96,10 @@ async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, Non
             continue  # started by nohup: it outlives its terminal
         loop.add_signal_handler(number, on_signal, number)
     if os.environ.get(LEASH):
-        loop.add_reader(sys.stdin, _pull_leash, loop, stopping)
+        try:
+            loop.add_reader(sys.stdin, _pull_leash, loop, stopping)
+        except PermissionError:  # the kernel watches neither files nor /dev/null
+            raise BadArgument(f"{LEASH} is set, and standard input is no pipe: unset it, or give a pipe") from None
     await main(stopping)
 
 

@@ -112,3 +112,13 @@ def test_contexts_are_their_owners_alone(
         assert lone_pspctl("context", "add", "lab", "lab:7070").exit_code == 0
     assert mode_of(folder) == 0o700
     assert mode_of(folder / "contexts.json") == 0o600
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"contexts": [], "current": null}', "[" * 100_000, "\udcff"])
+def test_a_file_without_contexts_is_one_line(lone_pspctl: Pspctl, config_dir: Path, text: str) -> None:
+    config_dir.mkdir()
+    (config_dir / "contexts.json").write_text(text, errors="surrogateescape")
+    result = lone_pspctl("context", "ls")
+    assert result.exit_code == 1
+    expected = f"pspctl: error: {config_dir}/contexts.json does not hold contexts: mend it or remove it\n"
+    assert result.stderr == expected

@@ -78,3 +78,8 @@ def test_a_latin1_terminal_shows_escapes(fake: FakeServer) -> None:
     fake.clients = [client("日本-é")]
     done = shell(fake, "pspctl clients | iconv -f latin1 -t utf8", PYTHONIOENCODING="latin-1")
     assert "\\u65e5\\u672c-é" in done.stdout
+
+
+def test_a_terminal_size_of_zero_is_not_believed(fake: FakeServer) -> None:
+    done = shell(fake, "script -qec 'pspctl clients' /dev/null </dev/null", COLUMNS="0", LINES="0")
+    assert "client-0" in done.stdout
