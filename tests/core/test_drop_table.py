@@ -9,6 +9,7 @@ import pytest
 
 from pspd.core.effects import Address, InputDropped, Milestone
 from pspd.core.manifest import Manifest
+from pspd.core.members import REQUEST_JUMP_MAX
 from pspd.core.parameters import CLASSIC, FAST, Parameters
 from pspd.core.ranges import Range
 from pspd.core.wire import (
@@ -16,6 +17,7 @@ from pspd.core.wire import (
     DATAGRAM_BYTES_MAX,
     DATAGRAMS,
     EVERY_HOLDER,
+    REQUEST_NUMBER_MAX,
     SERVER_DATAGRAMS,
     Asked,
     Broadcast,
@@ -239,6 +241,15 @@ def overtaken(parameters: Parameters) -> list[Drops]:
     return [*drops, side.receive(request(side, side.file_id, (2, 3), number=9))]
 
 
+def far_ahead(parameters: Parameters) -> list[Drops]:
+    drops = []
+    for number in (REQUEST_JUMP_MAX + 1, REQUEST_NUMBER_MAX):
+        side = ServerSide(parameters)
+        drops.append(side.receive(request(side, side.file_id, (2, 3), number=number)))
+        assert side.session not in {member.session for member in side.bench.server.members.values()}
+    return drops
+
+
 def late_hello_ack(parameters: Parameters) -> list[Drops]:
     side = ClientSide(parameters)
     drops = [side.receive(encode_datagram(HelloAck(SESSION, 7, 5000)))]
@@ -271,6 +282,8 @@ TRIALS: dict[str, Trial] = {
     "REQUEST for a file that is not in the network, not divided yet, or removed": of_no_file,
     "REQUEST from a source": by_a_source,
     "REQUEST with a range beyond the file's end": beyond_the_end,
+    "REQUEST whose number is more than 2^20 above every earlier one of its session, or above 2^32 - 1 - 2^20; the"
+    " session ends": far_ahead,
     "REQUEST whose number is not higher than that of the latest request or report for the file": overtaken,
     "HELLO_ACK that does not answer the latest hello, or answers it again": late_hello_ack,
     "REQUEST_ACK for a file that was not assigned": answer_of_no_file,

@@ -53,7 +53,7 @@ def test_next_session_predicts_a_mersenne_twister() -> None:
 
 @on_loop
 async def test_sessions_cannot_be_computed_from_others() -> None:
-    network = NetworkDaemon(FAST, 64, "127.0.0.1", 0, asyncio.Event())
+    network = NetworkDaemon(FAST, 64, ["127.0.0.1"], 0, asyncio.Event())
     try:
         known = [
             network.join(f"c{index}", bytes(16), source=False, delivery_port=0, held={})[0].session

@@ -24,6 +24,7 @@ from pspd.net.server import ServerPlane
 from pspd.store.digests import blake3_digest
 from pspd.store.memory import MemoryStore
 from tests.core.bench import Bench
+from tests.core.ether import sessions
 from tests.net.links import SESSION, Far
 from tests.support.drop_table import Row, connection_rows
 from tests.support.loops import on_loop, until
@@ -87,13 +88,13 @@ class Scene:
 @asynccontextmanager
 async def server_scene(parameters: Parameters) -> AsyncIterator[Scene]:
     """A server that has asked "b" for two chunks that "a" wants."""
-    machine, told = ServerMachine(parameters, 64, blake3_digest, seed=1), list[str]()
+    machine, told = ServerMachine(parameters, 64, blake3_digest, 1, sessions(1)), list[str]()
 
     def control(effect: object) -> None:
         if isinstance(effect, InputDropped):
             told.append(str(effect.reason))
 
-    with closing(ServerPlane(machine, control, "127.0.0.1", 0)) as plane:
+    with closing(ServerPlane(machine, control, ["127.0.0.1"], 0)) as plane:
         a, b, source = (
             machine.client_joined(name, name.encode(), now_ns(), source=name == "s", delivery_port=1) for name in "abs"
         )

@@ -22,6 +22,7 @@ from pspd.net.faults import Faults
 from pspd.net.sockets import bind_datagrams, bind_listener, bind_pairs
 from pspd.store.digests import blake3_digest
 from pspd.store.memory import MemoryStore
+from tests.core.ether import sessions
 from tests.support.loops import on_loop, until
 
 HOST = "127.0.0.1"
@@ -34,7 +35,7 @@ class Server:
     """A server's data port that answers by UDP, by TCP, by both or by neither."""
 
     def __init__(self, stack: ExitStack, parameters: Parameters, *, udp: bool, tcp: bool) -> None:
-        self._machine = ServerMachine(parameters, 64, blake3_digest, seed=1)
+        self._machine = ServerMachine(parameters, 64, blake3_digest, 1, sessions(1))
         self.session = self._machine.client_joined("a", bytes(16), now_ns(), delivery_port=1).session
         ((listener, datagrams),) = bind_pairs([HOST], 0)
         self.address: Address = datagrams.getsockname()
