@@ -47,7 +47,9 @@ def test_another_client_takes_part(network: Network, tmp_path: Path, profile: st
         network.until("three clients", lambda: len(network.status()["clients"]) == 3)
         for size in (0, 1, 1024, 1025, LARGEST_BYTES[profile]):
             source = random_file(tmp_path / f"file-{size}", size)
+            source.chmod(0o600 if size == 1025 else 0o644)
             network.ctl("seed", source, "--clients", 3, "--wait")
             network.await_copies(source, ["x", "y", "p"])
+            assert len({network.copy(name, source.name).stat().st_mode for name in "xyp"}) == 1
     dropped = network.status()["server"]["dropped_counts"]
     assert dropped.keys() <= {"duplicate", "stale"}

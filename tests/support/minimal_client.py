@@ -39,8 +39,10 @@ class File:
     def __init__(self, manifest: Any) -> None:
         self.name, self.size = manifest.name, manifest.size_bytes
         name = self.name.encode()
-        head = struct.pack(">QH", self.size, len(name))
-        self.file_id = blake3(b"psp-manifest-1\0" + head + name + manifest.block_digests).digest()
+        self.mode = manifest.mode or 0o644
+        version = b"psp-manifest-2\0" + struct.pack(">H", manifest.mode) if manifest.mode else b"psp-manifest-1\0"
+        head = version + struct.pack(">QH", self.size, len(name))
+        self.file_id = blake3(head + name + manifest.block_digests).digest()
         self.chunks = -(-self.size // CHUNK)
         self.data = bytearray(self.size)
         self.here = [False] * self.chunks
@@ -194,6 +196,7 @@ class Client:
             if not file.complete:
                 part = self.folder / f".{file.name}"
                 part.write_bytes(file.data)
+                part.chmod(file.mode)
                 part.rename(self.folder / file.name)
             file.complete = True
             self._report(file, api.FILE_MILESTONE_COMPLETE)
