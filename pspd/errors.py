@@ -38,6 +38,7 @@ class Reason(StrEnum):
     NOT_FOUND = "NOT_FOUND"
     SESSION_UNKNOWN = "SESSION_UNKNOWN"
     NAME_TAKEN = "NAME_TAKEN"
+    DUPLICATE_INSTANCE = "DUPLICATE_INSTANCE"
     WRONG_STATE = "WRONG_STATE"
     PORT_TAKEN = "PORT_TAKEN"
     UNREACHABLE = "UNREACHABLE"
@@ -55,6 +56,7 @@ GRPC_STATUS: dict[Reason, str] = {
     Reason.NOT_FOUND: "NOT_FOUND",
     Reason.SESSION_UNKNOWN: "UNAUTHENTICATED",
     Reason.NAME_TAKEN: "ALREADY_EXISTS",
+    Reason.DUPLICATE_INSTANCE: "ALREADY_EXISTS",
     Reason.WRONG_STATE: "FAILED_PRECONDITION",
     Reason.PORT_TAKEN: "UNAVAILABLE",
     Reason.UNREACHABLE: "UNAVAILABLE",
@@ -72,6 +74,7 @@ EXIT_CODE: dict[Reason, Exit] = {
     Reason.NOT_FOUND: Exit.NOT_FOUND,
     Reason.SESSION_UNKNOWN: Exit.FAILED,
     Reason.NAME_TAKEN: Exit.CONFLICT,
+    Reason.DUPLICATE_INSTANCE: Exit.CONFLICT,
     Reason.WRONG_STATE: Exit.CONFLICT,
     Reason.PORT_TAKEN: Exit.CONFLICT,
     Reason.UNREACHABLE: Exit.UNREACHABLE,
@@ -135,6 +138,12 @@ class NameTaken(PspError):
     """The name belongs to something else already."""
 
     reason = Reason.NAME_TAKEN
+
+
+class DuplicateInstance(PspError):
+    """Two machines have one identity, as after a client's folder was copied; the other one is connected."""
+
+    reason = Reason.DUPLICATE_INSTANCE
 
 
 class WrongState(PspError):

@@ -10,6 +10,7 @@ from pspd.core.cache import Cache
 from pspd.core.effects import (
     Assign,
     ClientLost,
+    EndCause,
     FileCompleted,
     FileDeclined,
     FileDivided,
@@ -45,7 +46,7 @@ class Catalogue:
         files: where they are kept; empty at first.
         members: who is connected, by name.
         member_of: finds the member of a session, or raises ``SessionUnknown``.
-        end_session: ends a member's session, for a reason, at a time: a source's when it is no longer needed.
+        end_session: ends a member's session, for a reason and a cause, at a time: a source's when it is not needed.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Catalogue:
         cache: Cache,
         relay: Relay,
         emit: Callable[[ServerEffect], None],
-        end_session: Callable[[Member, str, int], None],
+        end_session: Callable[[Member, str, EndCause, int], None],
     ) -> None:
         self.files = files
         self._members = members
@@ -507,7 +508,8 @@ class Catalogue:
             self._emit(FileCompleted(file.file_id, file.manifest.name, len(takers)))
         file.is_complete = is_complete
         while is_complete and file.lenders:  # one that goes may take others with it
-            self._end_session(self._members[next(iter(file.lenders))], "every client has the file", now)
+            lender = self._members[next(iter(file.lenders))]
+            self._end_session(lender, "every client has the file", EndCause.SOURCE_DONE, now)
 
     def _try_to_forget(self, file: SharedFile, now: int) -> None:
         """The seeded moment (R2): every share is held, and no byte is left here."""
@@ -529,7 +531,7 @@ class Catalogue:
             )
         )
         if source is not None and source.source and not file.terms.stays:
-            self._end_session(source, "the file is seeded", now)
+            self._end_session(source, "the file is seeded", EndCause.SOURCE_DONE, now)
 
     def _review_coverage(self, file: SharedFile) -> None:
         lacks = file.available.chunk_count < file.manifest.chunk_count

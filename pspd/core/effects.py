@@ -88,12 +88,28 @@ class StartExchange:
     file_id: FileId
 
 
+class EndCause(Enum):
+    """Why a session ended, as a program reads it."""
+
+    REPLACED = 1
+    LEASE_EXPIRED = 2
+    LEFT = 3
+    CONNECTION_ENDED = 4
+    SOURCE_DONE = 5
+
+
 @dataclass(frozen=True, slots=True)
 class EndSession:
-    """Tell a client that its session is over."""
+    """Tell a client that its session is over.
+
+    Attributes:
+        reason: why, in words.
+        cause: why, as a program reads it; None where the server is of a version that does not say.
+    """
 
     session: int
     reason: str
+    cause: EndCause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +133,21 @@ class MemberFailed:
 
     name: str
     error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateRefused:
+    """A second machine with a client's identity was refused, as the first still speaks.
+
+    Attributes:
+        name: the client's name.
+        refused: control address of the machine that was refused.
+        present: control address of the machine that is connected.
+    """
+
+    name: str
+    refused: str
+    present: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +277,7 @@ FileEvent = (
     FileDivided | FileSeeded | FileDeclined | SharePassedOn | FileStalled | FileResumed | FileCompleted | FileRemoved
 )
 
-ServerEvent = ClientJoined | ClientLost | ClientReach | FileEvent
+ServerEvent = ClientJoined | ClientLost | DuplicateRefused | ClientReach | FileEvent
 """What the log tells, and whoever follows the network hears of."""
 
 ControlEffect = MemberEffect | SaveFile | InputDropped | MemberFailed | ServerEvent

@@ -204,6 +204,10 @@ class Member:
         claimed_chunks: chunks in deliveries to it that have not left the cache yet.
         heard_at: when a contribution of it last began or ended, in nanoseconds.
         request_number: the highest number of its requests so far.
+        peer: where its control calls come from, for messages; empty if that is not known.
+        spoke_at: when it last renewed its lease, in whatever way, in nanoseconds.
+        contested_at: when another session of its identity was last replaced by it, or refused for it; None for never.
+        refusal_told_at: when the log was last told of such a refusal, in nanoseconds; None for never.
     """
 
     def __init__(
@@ -215,6 +219,7 @@ class Member:
         delivery_port: int,
         parameters: Parameters,
         told: Mapping[FileId, Held] | None = None,
+        peer: str = "",
     ) -> None:
         self.session = session
         self.name = name
@@ -233,6 +238,10 @@ class Member:
         self.claimed_chunks = 0
         self.heard_at = 0
         self.request_number = 0
+        self.peer = peer
+        self.spoke_at = 0
+        self.contested_at: int | None = None
+        self.refusal_told_at: int | None = None
         self.interests: dict[FileId, Interest] = {}
         self._kept_links = parameters.kept_links
 

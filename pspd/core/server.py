@@ -20,6 +20,8 @@ from pspd.core.effects import (
     ClientLost,
     ClientReach,
     CloseLink,
+    DuplicateRefused,
+    EndCause,
     EndSession,
     InputDropped,
     MemberFailed,
@@ -51,13 +53,17 @@ from pspd.core.wire import (
     decode_datagram,
     encode_datagram,
 )
-from pspd.errors import BadArgument, LimitReached, NameTaken, SessionUnknown
+from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NameTaken, SessionUnknown
 
 LEASE_NS = 30 * SECOND_NS
 """A process that ends is missed at once, by its connection. A lease is for machines that fall silent; a full link or a
 busy disk may keep one from renewing it for seconds, and that is no reason to give its share to another."""
 LEASE_NS_PER_MEMBER = 12 * MILLISECOND_NS
 """A lease is long enough for the server to hear from all members within it, however many they are."""
+SPEAKS_PERCENT_OF_LEASE = 30
+"""A member that was heard within this part of a lease still speaks: it renews at every quarter."""
+REPLACEMENT_NS = 60 * SECOND_NS
+"""Within this time a member that still speaks is replaced once by another session of its identity, and not again."""
 LATE_NS = SECOND_NS
 """A server that looks so late whether a lease has run out has not read what would have renewed it."""
 SILENT_AT_A_TIME = 8
@@ -175,7 +181,7 @@ class ServerMachine:
     def handle_timeout(self, now: int) -> None:
         """Does what is due: retransmissions (R11), leases that ran out, members that are out of reach."""
         for session in self._silent(self._leases, now):
-            self._lose(self._sessions[session], "its lease ran out", now)
+            self._lose(self._sessions[session], "its lease ran out", EndCause.LEASE_EXPIRED, now)
         for session in self._silent(self._reach, now):
             self._set_reach(self._sessions[session], False, now)
         if self._returning_until is not None and self._returning_until <= now:
@@ -209,24 +215,32 @@ class ServerMachine:
         source: bool = False,
         delivery_port: int = 0,
         held: Mapping[FileId, Held] | None = None,
+        peer: str = "",
     ) -> Member:
         """Makes a member and gives it a session; one that comes back under its name replaces its old session.
 
+        Args:
+            peer: where the join came from, for messages.
+
         Raises:
-            BadArgument: the name cannot be used.
+            BadArgument: the name or the port cannot be used.
             NameTaken: another connected member has the name.
+            DuplicateInstance: another machine has the same identity and still speaks.
             LimitReached: there are too many members.
         """
         present = self.members.get(validate_client_name(name))
+        if not 0 <= delivery_port <= PORT_MAX:
+            raise BadArgument(f"delivery port {delivery_port} is none: name one from 0 to {PORT_MAX}")
         if present is not None:
             if present.instance_id != instance_id:
                 raise NameTaken(f"a client named {name!r} is connected already: choose another with --name")
-            self._lose(present, "it joined again", now)
+            self._refuse_duplicate(present, peer, now)
+            self._lose(present, f"it joined again from {peer}" if peer else "it joined again", EndCause.REPLACED, now)
         if len(self.members) >= MEMBERS_MAX:
             raise LimitReached(f"the network has its most members ({MEMBERS_MAX}) already")
-        if not 0 <= delivery_port <= PORT_MAX:
-            raise BadArgument(f"delivery port {delivery_port} is none: name one from 0 to {PORT_MAX}")
-        member = Member(self._new_session(), name, source, instance_id, delivery_port, self.parameters, held)
+        member = Member(self._new_session(), name, source, instance_id, delivery_port, self.parameters, held, peer)
+        member.spoke_at = now
+        member.contested_at = None if present is None else now
         self.members[name] = self._sessions[member.session] = member
         self.lost_clients.pop(name, None)
         self._leases.set(member.session, now + self.lease_ns)
@@ -235,6 +249,28 @@ class ServerMachine:
         self._effects.append(ClientJoined(name))
         self.catalogue.member_joined(member, now)
         return member
+
+    def _refuse_duplicate(self, present: Member, peer: str, now: int) -> None:
+        """Keeps two machines of one identity from replacing each other for ever.
+
+        A client that comes back replaces its old session, once. When that happens again soon, and the old session was
+        heard lately, two machines are at work: the newcomer is refused until the other is silent.
+
+        Raises:
+            DuplicateInstance: the member stays.
+        """
+        if present.contested_at is None or now - present.contested_at >= REPLACEMENT_NS:
+            return
+        if now - present.spoke_at >= self.lease_ns * SPEAKS_PERCENT_OF_LEASE // 100:
+            return
+        present.contested_at = now  # who keeps trying stays refused
+        if present.refusal_told_at is None or now - present.refusal_told_at >= REPLACEMENT_NS:
+            present.refusal_told_at = now
+            self._effects.append(DuplicateRefused(present.name, peer, present.peer))
+        raise DuplicateInstance(
+            f"{present.name!r} is connected from {present.peer or 'elsewhere'}, with the identity of this client at"
+            f" {peer or 'another address'}: if its folder was copied, give one of the two another --name"
+        )
 
     def _new_session(self) -> int:
         while (session := self._draw_session()) in RESERVED_SESSIONS or session in self._sessions:
@@ -261,7 +297,9 @@ class ServerMachine:
 
     def lease_renewed(self, session: int, now: int) -> None:
         """A member is alive."""
-        self._leases.postpone(self.member_of(session).session, now + self.lease_ns)
+        member = self.member_of(session)
+        member.spoke_at = now
+        self._leases.postpone(session, now + self.lease_ns)
 
     @property
     def lease_ns(self) -> int:
@@ -279,13 +317,13 @@ class ServerMachine:
         """How long a member counts as a holder without a sign that it can be asked, in nanoseconds."""
         return max(self._reach_ns, HELLOS_PER_REACH * self.hello_ns)
 
-    def client_left(self, session: int, reason: str, now: int) -> None:
+    def client_left(self, session: int, reason: str, now: int, cause: EndCause = EndCause.LEFT) -> None:
         """A session has ended; unknown ones are no matter."""
         member = self._sessions.get(session)
         if member is not None:
-            self._lose(member, reason, now)
+            self._lose(member, reason, cause, now)
 
-    def _lose(self, member: Member, reason: str, now: int) -> None:
+    def _lose(self, member: Member, reason: str, cause: EndCause, now: int) -> None:
         self._relay.member_lost(member)
         self._leases.cancel(member.session)
         self._reach.cancel(member.session)
@@ -295,7 +333,7 @@ class ServerMachine:
             if len(self.lost_clients) > LOST_CLIENTS_MAX:
                 del self.lost_clients[next(iter(self.lost_clients))]
         self._effects += [
-            EndSession(member.session, reason),
+            EndSession(member.session, reason, cause),
             CloseLink(member.session),
             ClientLost(member.name, reason),
         ]
@@ -383,6 +421,7 @@ class ServerMachine:
 
     def _heard_from(self, member: Member, source: Address, hears: bool, now: int) -> None:
         """A datagram of a member says where it is, and whether it hears the server."""
+        member.spoke_at = now
         self._leases.postpone(member.session, now + self.lease_ns)  # who is heard lives, however late renewals come
         was_reachable, member.address = member.reachable, source
         if member.reachable and not was_reachable:

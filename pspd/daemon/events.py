@@ -6,6 +6,7 @@ from pspd.core.effects import (
     ClientJoined,
     ClientLost,
     ClientReach,
+    DuplicateRefused,
     FileCompleted,
     FileDeclined,
     FileDivided,
@@ -27,6 +28,11 @@ def event_text(event: ServerEvent) -> str:
             return f"{name} joined"
         case ClientLost(name, reason):
             return f"{name} is gone: {reason}"
+        case DuplicateRefused(name, refused, present):
+            return (
+                f"{name}: refused a second client with its identity at {refused or 'an unknown address'}, as the one at"
+                f" {present or 'an unknown address'} is connected: if its folder was copied, give one another --name"
+            )
         case ClientReach(name, in_reach):
             if in_reach:
                 return f"{name} is in reach again"

@@ -10,19 +10,18 @@ from collections.abc import Callable
 from random import Random
 
 from pspd.addresses import family_of
-from pspd.core.effects import Assign, EndSession, FileSuspected, RemoveFile, StartExchange
+from pspd.core.effects import Assign, EndCause, EndSession, FileSuspected, RemoveFile, StartExchange
 from pspd.core.storage import Storage
+from pspd.daemon.backoff import REJOIN_SECONDS_MAX, REJOIN_SECONDS_MIN, Backoff
 from pspd.daemon.keeper import NO_CARE, Care, Keeper
 from pspd.daemon.process import first_of
 from pspd.daemon.reports import Reports
 from pspd.daemon.route import Route
-from pspd.errors import NoDataPath, PspError, StorageError, TimedOut, Unreachable
+from pspd.errors import DuplicateInstance, NoDataPath, PspError, StorageError, TimedOut, Unreachable
 from pspd.net.faults import Faults
 from pspd.rpc.client import MemberClient, Session
 from pspd.store.digests import blake3_digest
 
-REJOIN_SECONDS_MIN = 0.1
-REJOIN_SECONDS_MAX = 2.0
 LEAVE_SECONDS = 1.0
 RENEWALS_PER_LEASE = 4
 
@@ -30,7 +29,15 @@ log = logging.getLogger(__name__)
 
 
 class Ended(Exception):
-    """The server ended the session; its text says why."""
+    """The server ended the session; its text says why.
+
+    Attributes:
+        cause: why, as a program reads it; None if that is not known.
+    """
+
+    def __init__(self, reason: str, cause: EndCause | None = None) -> None:
+        super().__init__(reason)
+        self.cause = cause
 
 
 class Suspected(Ended):
@@ -96,8 +103,11 @@ class MemberDaemon:
             PspError: the server does not take this member, or the store failed.
         """
         self._on_ready = on_ready
+        clock = asyncio.get_running_loop().time
         session = await self._join_first(connect_seconds)
+        backoff = Backoff(Random())
         while True:
+            joined_at = clock()
             try:
                 await self.serve_session(session, None if self.is_ready else connect_seconds)
             except NoDataPath:
@@ -108,17 +118,19 @@ class MemberDaemon:
             except Ended as ended:
                 if self._leaving:
                     return
-                log.info("%s: the session ended: %s", self.name, ended)
+                level = logging.WARNING if ended.cause is EndCause.REPLACED else logging.INFO
+                log.log(level, "%s: the session ended: %s", self.name, ended)
             except PspError:
                 if self._failure.done():
                     raise
                 log.info("%s: lost the server: waiting for it to come back", self.name)
             if self._leaving:
                 return
+            backoff.session_lasted(clock() - joined_at)
             if self.is_ready:
-                session = await self._join_again()
+                session = await self._join_again(backoff)
             else:
-                await asyncio.sleep(REJOIN_SECONDS_MIN)
+                await asyncio.sleep(backoff.next_seconds())
                 session = await self._join_first(connect_seconds)
 
     async def _join_first(self, connect_seconds: float) -> Session:
@@ -127,25 +139,33 @@ class MemberDaemon:
         while True:
             try:
                 return await self.join()
-            except (Unreachable, TimedOut):
+            except (Unreachable, TimedOut, DuplicateInstance) as error:
                 if asyncio.get_running_loop().time() + delay > deadline:
                     raise
                 if delay == REJOIN_SECONDS_MIN:
-                    log.info("%s: waiting for the server at %s", self.name, self._route.server)
+                    self._tell_waiting(error)
             await asyncio.sleep(delay)
             delay = min(2 * delay, REJOIN_SECONDS_MAX)
 
-    async def _join_again(self) -> Session:
-        delay, dice = REJOIN_SECONDS_MIN, Random()
+    def _tell_waiting(self, error: PspError) -> None:
+        if isinstance(error, DuplicateInstance):
+            log.warning("%s: waiting for the other client to go: %s", self.name, error)
+        else:
+            log.info("%s: waiting for the server at %s", self.name, self._route.server)
+
+    async def _join_again(self, backoff: Backoff) -> Session:
+        told = False
         while True:
-            await asyncio.sleep(delay * (0.5 + dice.random()))
-            delay = min(2 * delay, REJOIN_SECONDS_MAX)
+            await asyncio.sleep(backoff.next_seconds())
             try:
                 session = await self.join()
             except StorageError:
                 raise
             except PspError as error:
                 log.debug("%s: cannot join: %s", self.name, error)
+                if isinstance(error, DuplicateInstance) and not told:
+                    self._tell_waiting(error)
+                    told = True
             else:
                 log.info("%s: joined again", self.name)
                 return session
@@ -225,8 +245,8 @@ class MemberDaemon:
                         self.files.suspect(file_id)
                     case RemoveFile(_, file_id):
                         self.files.drop(file_id)
-                    case EndSession(_, reason):
-                        raise Ended(reason)
+                    case EndSession(_, reason, cause):
+                        raise Ended(reason, cause)
                     case None:
                         raise Stopped
         raise Ended("the server closed it")

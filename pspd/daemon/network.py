@@ -16,6 +16,8 @@ from pspd.core.effects import (
     ClientJoined,
     ClientLost,
     ControlEffect,
+    DuplicateRefused,
+    EndCause,
     EndSession,
     FileRemoved,
     FileSuspected,
@@ -41,7 +43,7 @@ from pspd.daemon.launcher import Launcher
 from pspd.daemon.ledger import Ledger
 from pspd.daemon.memory import allocate, validate_cache_size
 from pspd.daemon.rates import DeliveryRates, seconds_left
-from pspd.errors import BadArgument, LimitReached, NotFound, PspError, WrongState
+from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NotFound, PspError, WrongState
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.server import ServerPlane
@@ -156,6 +158,8 @@ class NetworkDaemon:
             case SaveFile(record):
                 if self._ledger is not None:
                     self._ledger.save_file(record)
+            case DuplicateRefused():
+                log.warning("%s", event_text(effect))
             case _:
                 if self._ledger is not None:
                     self._note(effect, self._ledger)
@@ -201,12 +205,23 @@ class NetworkDaemon:
     # -- members
 
     def join(
-        self, name: str, instance_id: bytes, *, source: bool, delivery_port: int, held: dict[FileId, Held]
+        self,
+        name: str,
+        instance_id: bytes,
+        *,
+        source: bool,
+        delivery_port: int,
+        held: dict[FileId, Held],
+        peer: str = "",
     ) -> tuple[Member, Parameters, int, int]:
         """A new member: its session, the parameters, the data port and the lease in milliseconds."""
-        member = self._machine.client_joined(
-            name, instance_id, now_ns(), source=source, delivery_port=delivery_port, held=held
-        )
+        try:
+            member = self._machine.client_joined(
+                name, instance_id, now_ns(), source=source, delivery_port=delivery_port, held=held, peer=peer
+            )
+        except DuplicateInstance:
+            self._plane.pump()  # the log tells of it
+            raise
         self._events[member.session] = asyncio.Queue()
         self._plane.pump()
         return member, self._machine.parameters, self._plane.port, self._machine.lease_ns // MILLISECOND_NS
@@ -223,7 +238,7 @@ class NetworkDaemon:
                     return
         finally:
             self._events.pop(session, None)
-            self._machine.client_left(session, "its connection ended", now_ns())
+            self._machine.client_left(session, "its connection ended", now_ns(), EndCause.CONNECTION_ENDED)
             self._plane.pump()
 
     def renew(self, session: int) -> int:

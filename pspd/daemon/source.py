@@ -16,7 +16,7 @@ from pspd.core.terms import ONE_COPY, Terms, source_is_needed
 from pspd.daemon.member import Ended, MemberDaemon, Stopped, Suspected
 from pspd.daemon.process import first_of
 from pspd.daemon.route import Route
-from pspd.errors import PspError, SessionUnknown, StorageError, TimedOut, Unreachable, WrongState
+from pspd.errors import DuplicateInstance, PspError, SessionUnknown, StorageError, TimedOut, Unreachable, WrongState
 from pspd.rpc.client import Session
 from pspd.store.ahead import ReadAhead
 from pspd.store.digests import blake3_digest
@@ -183,7 +183,7 @@ class _Seeding:
             await asyncio.sleep(delay)
             try:
                 return await self._member.join()
-            except (Unreachable, TimedOut):
+            except (Unreachable, TimedOut, DuplicateInstance):
                 self._on_progress(SeedProgress("reconnecting"))
             delay = REJOIN_SECONDS
 

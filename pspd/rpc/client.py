@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from pspd.core.effects import Assign, EndSession, FileSuspected, RemoveFile, StartExchange
+from pspd.core.effects import Assign, FileSuspected, RemoveFile, StartExchange
 from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.core.parameters import Parameters
 from pspd.core.storage import Held
@@ -167,7 +167,7 @@ class MemberClient:
                     case "file_removed":
                         yield RemoveFile(session, message.file_removed.file_id)
                     case "session_ended":
-                        yield EndSession(session, message.session_ended.reason)
+                        yield translate.session_ended_from_pb(session, message.session_ended)
                     case "stop_asked":
                         yield None
         except grpc.aio.AioRpcError as error:

@@ -51,7 +51,14 @@ class Network(Protocol):
     @property
     def digest(self) -> Digest: ...
     def join(
-        self, name: str, instance_id: bytes, *, source: bool, delivery_port: int, held: dict[FileId, Held]
+        self,
+        name: str,
+        instance_id: bytes,
+        *,
+        source: bool,
+        delivery_port: int,
+        held: dict[FileId, Held],
+        peer: str,
     ) -> tuple[Member, Parameters, int, int]: ...
     def attend(self, session: int) -> AsyncIterator[MemberEvent]: ...
     def renew(self, session: int) -> int: ...
@@ -129,6 +136,7 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
             source=is_source,
             delivery_port=request.delivery_port,
             held=translate.holdings_from_pb(request.holdings),
+            peer=translate.peer_text(context.peer()),
         )
         return membership_service_pb2.JoinResponse(
             session_id=member.session,

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from pspd.core.effects import (
     Assign,
+    EndCause,
     EndSession,
     FileSuspected,
     MemberEffect,
@@ -47,6 +49,27 @@ _MILESTONES = {
     Milestone.COMPLETE: membership.FILE_MILESTONE_COMPLETE,
 }
 _MILESTONES_BACK: dict[int, Milestone] = {value: milestone for milestone, value in _MILESTONES.items()}
+
+
+_CAUSES = {
+    EndCause.REPLACED: membership.SESSION_END_CAUSE_REPLACED,
+    EndCause.LEASE_EXPIRED: membership.SESSION_END_CAUSE_LEASE_EXPIRED,
+    EndCause.LEFT: membership.SESSION_END_CAUSE_LEFT,
+    EndCause.CONNECTION_ENDED: membership.SESSION_END_CAUSE_CONNECTION_ENDED,
+    EndCause.SOURCE_DONE: membership.SESSION_END_CAUSE_SOURCE_DONE,
+}
+_CAUSES_BACK: dict[int, EndCause] = {value: cause for cause, value in _CAUSES.items()}
+
+
+def peer_text(peer: str) -> str:
+    """The address of a call's other end, as people write it, from the way gRPC does: ``ipv6:%5B::1%5D:50``."""
+    _, _, address = unquote(peer).partition(":")
+    return address
+
+
+def session_ended_from_pb(session: int, message: membership.SessionEnded) -> EndSession:
+    """The end of a session from a message; a cause of a later version is None."""
+    return EndSession(session, message.reason, _CAUSES_BACK.get(message.cause))
 
 
 def range_to_pb(span: Range) -> pb.ChunkRange:
@@ -244,8 +267,9 @@ def attend_response(effect: MemberEvent) -> membership.AttendResponse:
             return membership.AttendResponse(file_suspected=membership.FileSuspected(file_id=file_id))
         case RemoveFile(_, file_id):
             return membership.AttendResponse(file_removed=membership.FileRemoved(file_id=file_id))
-        case EndSession(_, reason):
-            return membership.AttendResponse(session_ended=membership.SessionEnded(reason=reason))
+        case EndSession(_, reason, cause):
+            code = membership.SESSION_END_CAUSE_UNSPECIFIED if cause is None else _CAUSES[cause]
+            return membership.AttendResponse(session_ended=membership.SessionEnded(reason=reason, cause=code))
         case None:
             return membership.AttendResponse(stop_asked=membership.StopAsked())
 

@@ -34,7 +34,15 @@ from pspd.core.file_record import FileRecord
 from pspd.core.manifest import FileId
 from pspd.core.parameters import SECOND_NS, Parameters
 from pspd.core.server import ServerMachine
-from pspd.errors import ContradictoryDigests, IntegrityError, NotFound, PspError, SessionUnknown, StorageError
+from pspd.errors import (
+    ContradictoryDigests,
+    DuplicateInstance,
+    IntegrityError,
+    NotFound,
+    PspError,
+    SessionUnknown,
+    StorageError,
+)
 from pspd.sim.clock import Clock
 from pspd.sim.content import Content
 from pspd.sim.hosts import Access, Client, Link
@@ -218,9 +226,13 @@ class World:
             return
         held = {} if client.source else client.store.known()
         port = 0 if self.parameters.kept_links else 1
-        member = self.server.client_joined(
-            client.name, client.instance_id, self.now, source=client.source, delivery_port=port, held=held
-        )
+        try:
+            member = self.server.client_joined(
+                client.name, client.instance_id, self.now, source=client.source, delivery_port=port, held=held
+            )
+        except DuplicateInstance:  # its last session, which nobody has missed yet
+            self.clock.after(self.soon(REJOIN_NS), self._join, client, life)
+            return
         # The client knows of its session a moment later; nothing that it does comes before.
         client.session = member.session
         self._by_session[member.session] = client

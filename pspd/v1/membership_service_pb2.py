@@ -25,17 +25,19 @@ _sym_db = _symbol_database.Default()
 from pspd.v1 import network_pb2 as pspd_dot_v1_dot_network__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pspd/v1/membership_service.proto\x12\x07pspd.v1\x1a\x15pspd/v1/network.proto\"\x16\n\x14GetParametersRequest\"@\n\x15GetParametersResponse\x12\'\n\nparameters\x18\x01 \x01(\x0b\x32\x13.pspd.v1.Parameters\"\x8e\x01\n\x0bJoinRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x04role\x18\x02 \x01(\x0e\x32\x13.pspd.v1.MemberRole\x12\x13\n\x0binstance_id\x18\x03 \x01(\x0c\x12\x15\n\rdelivery_port\x18\x04 \x01(\r\x12\"\n\x08holdings\x18\x05 \x03(\x0b\x32\x10.pspd.v1.Holding\"p\n\x0cJoinResponse\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12\x11\n\tdata_port\x18\x02 \x01(\r\x12\x10\n\x08lease_ms\x18\x03 \x01(\r\x12\'\n\nparameters\x18\x04 \x01(\x0b\x32\x13.pspd.v1.Parameters\"#\n\rAttendRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x06\"\xb9\x02\n\x0e\x41ttendResponse\x12.\n\rfile_assigned\x18\x01 \x01(\x0b\x32\x15.pspd.v1.FileAssignedH\x00\x12\x34\n\x10\x65xchange_started\x18\x02 \x01(\x0b\x32\x18.pspd.v1.ExchangeStartedH\x00\x12(\n\nstop_asked\x18\x03 \x01(\x0b\x32\x12.pspd.v1.StopAskedH\x00\x12.\n\rsession_ended\x18\x04 \x01(\x0b\x32\x15.pspd.v1.SessionEndedH\x00\x12\x30\n\x0e\x66ile_suspected\x18\x05 \x01(\x0b\x32\x16.pspd.v1.FileSuspectedH\x00\x12,\n\x0c\x66ile_removed\x18\x06 \x01(\x0b\x32\x14.pspd.v1.FileRemovedH\x00\x42\x07\n\x05\x65vent\"\x84\x01\n\x0c\x46ileAssigned\x12#\n\x08manifest\x18\x01 \x01(\x0b\x32\x11.pspd.v1.Manifest\x12#\n\x06shares\x18\x02 \x03(\x0b\x32\x13.pspd.v1.ChunkRange\x12\x18\n\x10\x65xchange_started\x18\x03 \x01(\x08\x12\x10\n\x08\x64ivision\x18\x04 \x01(\r\"\"\n\x0f\x45xchangeStarted\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x0c\"\x0b\n\tStopAsked\" \n\rFileSuspected\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x0c\"\x1e\n\x0b\x46ileRemoved\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x0c\"\x1e\n\x0cSessionEnded\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\'\n\x11RenewLeaseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x06\"&\n\x12RenewLeaseResponse\x12\x10\n\x08lease_ms\x18\x01 \x01(\r\"\xb2\x01\n\nFileReport\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x0c\x12)\n\tmilestone\x18\x02 \x01(\x0e\x32\x16.pspd.v1.FileMilestone\x12\x19\n\x11share_chunk_count\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08\x64ivision\x18\x05 \x01(\r\x12\x16\n\x0erequest_number\x18\x06 \x01(\r\x12\x13\n\x0bstill_holds\x18\x07 \x01(\x08\"N\n\x12ReportFilesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12$\n\x07reports\x18\x02 \x03(\x0b\x32\x13.pspd.v1.FileReport\"\x15\n\x13ReportFilesResponse\"\"\n\x0cLeaveRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x06\"\x0f\n\rLeaveResponse*Y\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_ROLE_CLIENT\x10\x01\x12\x16\n\x12MEMBER_ROLE_SOURCE\x10\x02*\x88\x01\n\rFileMilestone\x12\x1e\n\x1a\x46ILE_MILESTONE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46ILE_MILESTONE_SHARE_HELD\x10\x01\x12\x1b\n\x17\x46ILE_MILESTONE_COMPLETE\x10\x02\x12\x1b\n\x17\x46ILE_MILESTONE_DECLINED\x10\x03\x32\x9e\x03\n\x11MembershipService\x12N\n\rGetParameters\x12\x1d.pspd.v1.GetParametersRequest\x1a\x1e.pspd.v1.GetParametersResponse\x12\x33\n\x04Join\x12\x14.pspd.v1.JoinRequest\x1a\x15.pspd.v1.JoinResponse\x12;\n\x06\x41ttend\x12\x16.pspd.v1.AttendRequest\x1a\x17.pspd.v1.AttendResponse0\x01\x12\x45\n\nRenewLease\x12\x1a.pspd.v1.RenewLeaseRequest\x1a\x1b.pspd.v1.RenewLeaseResponse\x12H\n\x0bReportFiles\x12\x1b.pspd.v1.ReportFilesRequest\x1a\x1c.pspd.v1.ReportFilesResponse\x12\x36\n\x05Leave\x12\x15.pspd.v1.LeaveRequest\x1a\x16.pspd.v1.LeaveResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pspd/v1/membership_service.proto\x12\x07pspd.v1\x1a\x15pspd/v1/network.proto\"\x16\n\x14GetParametersRequest\"@\n\x15GetParametersResponse\x12\'\n\nparameters\x18\x01 \x01(\x0b\x32\x13.pspd.v1.Parameters\"\x8e\x01\n\x0bJoinRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x04role\x18\x02 \x01(\x0e\x32\x13.pspd.v1.MemberRole\x12\x13\n\x0binstance_id\x18\x03 \x01(\x0c\x12\x15\n\rdelivery_port\x18\x04 \x01(\r\x12\"\n\x08holdings\x18\x05 \x03(\x0b\x32\x10.pspd.v1.Holding\"p\n\x0cJoinResponse\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12\x11\n\tdata_port\x18\x02 \x01(\r\x12\x10\n\x08lease_ms\x18\x03 \x01(\r\x12\'\n\nparameters\x18\x04 \x01(\x0b\x32\x13.pspd.v1.Parameters\"#\n\rAttendRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x06\"\xb9\x02\n\x0e\x41ttendResponse\x12.\n\rfile_assigned\x18\x01 \x01(\x0b\x32\x15.pspd.v1.FileAssignedH\x00\x12\x34\n\x10\x65xchange_started\x18\x02 \x01(\x0b\x32\x18.pspd.v1.ExchangeStartedH\x00\x12(\n\nstop_asked\x18\x03 \x01(\x0b\x32\x12.pspd.v1.StopAskedH\x00\x12.\n\rsession_ended\x18\x04 \x01(\x0b\x32\x15.pspd.v1.SessionEndedH\x00\x12\x30\n\x0e\x66ile_suspected\x18\x05 \x01(\x0b\x32\x16.pspd.v1.FileSuspectedH\x00\x12,\n\x0c\x66ile_removed\x18\x06 \x01(\x0b\x32\x14.pspd.v1.FileRemovedH\x00\x42\x07\n\x05\x65vent\"\x84\x01\n\x0c\x46ileAssigned\x12#\n\x08manifest\x18\x01 \x01(\x0b\x32\x11.pspd.v1.Manifest\x12#\n\x06shares\x18\x02 \x03(\x0b\x32\x13.pspd.v1.ChunkRange\x12\x18\n\x10\x65xchange_started\x18\x03 \x01(\x08\x12\x10\n\x08\x64ivision\x18\x04 \x01(\r\"\"\n\x0f\x45xchangeStarted\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x0c\"\x0b\n\tStopAsked\" \n\rFileSuspected\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x0c\"\x1e\n\x0b\x46ileRemoved\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x0c\"G\n\x0cSessionEnded\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\'\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x18.pspd.v1.SessionEndCause\"\'\n\x11RenewLeaseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x06\"&\n\x12RenewLeaseResponse\x12\x10\n\x08lease_ms\x18\x01 \x01(\r\"\xb2\x01\n\nFileReport\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x0c\x12)\n\tmilestone\x18\x02 \x01(\x0e\x32\x16.pspd.v1.FileMilestone\x12\x19\n\x11share_chunk_count\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08\x64ivision\x18\x05 \x01(\r\x12\x16\n\x0erequest_number\x18\x06 \x01(\r\x12\x13\n\x0bstill_holds\x18\x07 \x01(\x08\"N\n\x12ReportFilesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12$\n\x07reports\x18\x02 \x03(\x0b\x32\x13.pspd.v1.FileReport\"\x15\n\x13ReportFilesResponse\"\"\n\x0cLeaveRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x06\"\x0f\n\rLeaveResponse*Y\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_ROLE_CLIENT\x10\x01\x12\x16\n\x12MEMBER_ROLE_SOURCE\x10\x02*\xe0\x01\n\x0fSessionEndCause\x12!\n\x1dSESSION_END_CAUSE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSESSION_END_CAUSE_REPLACED\x10\x01\x12#\n\x1fSESSION_END_CAUSE_LEASE_EXPIRED\x10\x02\x12\x1a\n\x16SESSION_END_CAUSE_LEFT\x10\x03\x12&\n\"SESSION_END_CAUSE_CONNECTION_ENDED\x10\x04\x12!\n\x1dSESSION_END_CAUSE_SOURCE_DONE\x10\x05*\x88\x01\n\rFileMilestone\x12\x1e\n\x1a\x46ILE_MILESTONE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46ILE_MILESTONE_SHARE_HELD\x10\x01\x12\x1b\n\x17\x46ILE_MILESTONE_COMPLETE\x10\x02\x12\x1b\n\x17\x46ILE_MILESTONE_DECLINED\x10\x03\x32\x9e\x03\n\x11MembershipService\x12N\n\rGetParameters\x12\x1d.pspd.v1.GetParametersRequest\x1a\x1e.pspd.v1.GetParametersResponse\x12\x33\n\x04Join\x12\x14.pspd.v1.JoinRequest\x1a\x15.pspd.v1.JoinResponse\x12;\n\x06\x41ttend\x12\x16.pspd.v1.AttendRequest\x1a\x17.pspd.v1.AttendResponse0\x01\x12\x45\n\nRenewLease\x12\x1a.pspd.v1.RenewLeaseRequest\x1a\x1b.pspd.v1.RenewLeaseResponse\x12H\n\x0bReportFiles\x12\x1b.pspd.v1.ReportFilesRequest\x1a\x1c.pspd.v1.ReportFilesResponse\x12\x36\n\x05Leave\x12\x15.pspd.v1.LeaveRequest\x1a\x16.pspd.v1.LeaveResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pspd.v1.membership_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMBERROLE']._serialized_start=1470
-  _globals['_MEMBERROLE']._serialized_end=1559
-  _globals['_FILEMILESTONE']._serialized_start=1562
-  _globals['_FILEMILESTONE']._serialized_end=1698
+  _globals['_MEMBERROLE']._serialized_start=1511
+  _globals['_MEMBERROLE']._serialized_end=1600
+  _globals['_SESSIONENDCAUSE']._serialized_start=1603
+  _globals['_SESSIONENDCAUSE']._serialized_end=1827
+  _globals['_FILEMILESTONE']._serialized_start=1830
+  _globals['_FILEMILESTONE']._serialized_end=1966
   _globals['_GETPARAMETERSREQUEST']._serialized_start=68
   _globals['_GETPARAMETERSREQUEST']._serialized_end=90
   _globals['_GETPARAMETERSRESPONSE']._serialized_start=92
@@ -59,21 +61,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILEREMOVED']._serialized_start=988
   _globals['_FILEREMOVED']._serialized_end=1018
   _globals['_SESSIONENDED']._serialized_start=1020
-  _globals['_SESSIONENDED']._serialized_end=1050
-  _globals['_RENEWLEASEREQUEST']._serialized_start=1052
-  _globals['_RENEWLEASEREQUEST']._serialized_end=1091
-  _globals['_RENEWLEASERESPONSE']._serialized_start=1093
-  _globals['_RENEWLEASERESPONSE']._serialized_end=1131
-  _globals['_FILEREPORT']._serialized_start=1134
-  _globals['_FILEREPORT']._serialized_end=1312
-  _globals['_REPORTFILESREQUEST']._serialized_start=1314
-  _globals['_REPORTFILESREQUEST']._serialized_end=1392
-  _globals['_REPORTFILESRESPONSE']._serialized_start=1394
-  _globals['_REPORTFILESRESPONSE']._serialized_end=1415
-  _globals['_LEAVEREQUEST']._serialized_start=1417
-  _globals['_LEAVEREQUEST']._serialized_end=1451
-  _globals['_LEAVERESPONSE']._serialized_start=1453
-  _globals['_LEAVERESPONSE']._serialized_end=1468
-  _globals['_MEMBERSHIPSERVICE']._serialized_start=1701
-  _globals['_MEMBERSHIPSERVICE']._serialized_end=2115
+  _globals['_SESSIONENDED']._serialized_end=1091
+  _globals['_RENEWLEASEREQUEST']._serialized_start=1093
+  _globals['_RENEWLEASEREQUEST']._serialized_end=1132
+  _globals['_RENEWLEASERESPONSE']._serialized_start=1134
+  _globals['_RENEWLEASERESPONSE']._serialized_end=1172
+  _globals['_FILEREPORT']._serialized_start=1175
+  _globals['_FILEREPORT']._serialized_end=1353
+  _globals['_REPORTFILESREQUEST']._serialized_start=1355
+  _globals['_REPORTFILESREQUEST']._serialized_end=1433
+  _globals['_REPORTFILESRESPONSE']._serialized_start=1435
+  _globals['_REPORTFILESRESPONSE']._serialized_end=1456
+  _globals['_LEAVEREQUEST']._serialized_start=1458
+  _globals['_LEAVEREQUEST']._serialized_end=1492
+  _globals['_LEAVERESPONSE']._serialized_start=1494
+  _globals['_LEAVERESPONSE']._serialized_end=1509
+  _globals['_MEMBERSHIPSERVICE']._serialized_start=1969
+  _globals['_MEMBERSHIPSERVICE']._serialized_end=2383
 # @@protoc_insertion_point(module_scope)

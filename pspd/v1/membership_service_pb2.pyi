@@ -14,6 +14,15 @@ class MemberRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MEMBER_ROLE_CLIENT: _ClassVar[MemberRole]
     MEMBER_ROLE_SOURCE: _ClassVar[MemberRole]
 
+class SessionEndCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SESSION_END_CAUSE_UNSPECIFIED: _ClassVar[SessionEndCause]
+    SESSION_END_CAUSE_REPLACED: _ClassVar[SessionEndCause]
+    SESSION_END_CAUSE_LEASE_EXPIRED: _ClassVar[SessionEndCause]
+    SESSION_END_CAUSE_LEFT: _ClassVar[SessionEndCause]
+    SESSION_END_CAUSE_CONNECTION_ENDED: _ClassVar[SessionEndCause]
+    SESSION_END_CAUSE_SOURCE_DONE: _ClassVar[SessionEndCause]
+
 class FileMilestone(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FILE_MILESTONE_UNSPECIFIED: _ClassVar[FileMilestone]
@@ -23,6 +32,12 @@ class FileMilestone(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 MEMBER_ROLE_UNSPECIFIED: MemberRole
 MEMBER_ROLE_CLIENT: MemberRole
 MEMBER_ROLE_SOURCE: MemberRole
+SESSION_END_CAUSE_UNSPECIFIED: SessionEndCause
+SESSION_END_CAUSE_REPLACED: SessionEndCause
+SESSION_END_CAUSE_LEASE_EXPIRED: SessionEndCause
+SESSION_END_CAUSE_LEFT: SessionEndCause
+SESSION_END_CAUSE_CONNECTION_ENDED: SessionEndCause
+SESSION_END_CAUSE_SOURCE_DONE: SessionEndCause
 FILE_MILESTONE_UNSPECIFIED: FileMilestone
 FILE_MILESTONE_SHARE_HELD: FileMilestone
 FILE_MILESTONE_COMPLETE: FileMilestone
@@ -121,10 +136,12 @@ class FileRemoved(_message.Message):
     def __init__(self, file_id: _Optional[bytes] = ...) -> None: ...
 
 class SessionEnded(_message.Message):
-    __slots__ = ("reason",)
+    __slots__ = ("reason", "cause")
     REASON_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
     reason: str
-    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+    cause: SessionEndCause
+    def __init__(self, reason: _Optional[str] = ..., cause: _Optional[_Union[SessionEndCause, str]] = ...) -> None: ...
 
 class RenewLeaseRequest(_message.Message):
     __slots__ = ("session_id",)

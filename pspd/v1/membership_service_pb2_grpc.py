@@ -80,6 +80,8 @@ class MembershipServiceServicer:
 
     def Join(self, request, context):
         """Makes the caller a member and gives it a session.
+        ALREADY_EXISTS: another client has the name (NAME_TAKEN), or another machine with this instance_id is connected and
+        still speaks (DUPLICATE_INSTANCE: try again later, it may go).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

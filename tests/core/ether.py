@@ -25,9 +25,11 @@ from pspd.core.effects import (
     StartExchange,
 )
 from pspd.core.manifest import CHUNK_BYTES, Manifest
+from pspd.core.members import Member
 from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.server import LEASE_NS, ServerMachine
 from pspd.core.wire import Frame
+from pspd.errors import DuplicateInstance
 from pspd.store.digests import blake3_digest
 from pspd.store.memory import MemoryStore
 
@@ -119,9 +121,11 @@ class Ether:
         peer = self.peers.get(name) or Peer(name, self.random.getrandbits(32))
         peer.alive = True
         self.peers[name] = peer
-        member = self.server.client_joined(
-            name, name.encode(), self.now, source=source, delivery_port=1, held=peer.store.known()
-        )
+        try:
+            member = self._joined_at_server(peer, source)
+        except DuplicateInstance:  # the server misses its old connection before it tries again
+            self.server.client_left(peer.session, "its connection ended", self.now)
+            member = self._joined_at_server(peer, source)
         peer.session = member.session
         self._sessions[peer.session] = peer
         peer.machine.joined(member.session, SERVER, self.parameters, self.now)
@@ -129,6 +133,11 @@ class Ether:
         self.open_link(peer)
         self.settle()
         return peer
+
+    def _joined_at_server(self, peer: Peer, source: bool) -> Member:
+        return self.server.client_joined(
+            peer.name, peer.name.encode(), self.now, source=source, delivery_port=1, held=peer.store.known()
+        )
 
     def crash(self, name: str, *, silently: bool = False) -> None:
         """The client is gone at once; its files stay. Silently: the server finds out when the lease ends."""

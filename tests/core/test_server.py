@@ -11,6 +11,8 @@ from pspd.core.effects import (
     ClientLost,
     CloseLink,
     Deliver,
+    DuplicateRefused,
+    EndCause,
     EndSession,
     FileCompleted,
     FileDeclined,
@@ -26,7 +28,7 @@ from pspd.core.manifest import Manifest
 from pspd.core.members import SRTT_US_MAX
 from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
 from pspd.core.ranges import Range, RangeSet
-from pspd.core.server import LEASE_NS, REACH_NS, SILENT_AT_A_TIME, ServerMachine
+from pspd.core.server import LEASE_NS, REACH_NS, REPLACEMENT_NS, SILENT_AT_A_TIME, ServerMachine
 from pspd.core.wire import (
     EVERY_HOLDER,
     OWNERS,
@@ -34,7 +36,7 @@ from pspd.core.wire import (
     HelloAck,
     decode_datagram,
 )
-from pspd.errors import BadArgument, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
+from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
 from pspd.store.digests import blake3_digest
 from tests.core.bench import Bench, address_of
 from tests.core.ether import sessions
@@ -55,7 +57,7 @@ class TestMembership:
         bench.server.poll()
         bench.server.client_left(member.session, "it left", bench.now)
         assert bench.server.poll() == [
-            EndSession(member.session, "it left"),
+            EndSession(member.session, "it left", EndCause.LEFT),
             CloseLink(member.session),
             ClientLost("a", "it left"),
         ]
@@ -93,6 +95,75 @@ class TestMembership:
         assert bench.server.lost_clients == {}
         with pytest.raises(SessionUnknown):
             bench.server.member_of(old.session)
+
+    def test_a_second_machine_is_refused_while_the_first_speaks(self) -> None:
+        bench = Bench()
+        bench.server.client_joined("a", b"a", bench.now, peer="10.0.0.1:1")
+        bench.pass_time(SECOND_NS)
+        second = bench.server.client_joined("a", b"a", bench.now, peer="10.0.0.2:2")
+        bench.pass_time(SECOND_NS)
+        with pytest.raises(DuplicateInstance, match=r"10\.0\.0\.2:2.*10\.0\.0\.1:3"):
+            bench.server.client_joined("a", b"a", bench.now, peer="10.0.0.1:3")
+        assert bench.server.members["a"] is second
+        assert bench.effects(DuplicateRefused) == [DuplicateRefused("a", "10.0.0.1:3", "10.0.0.2:2")]
+
+    def test_who_keeps_trying_stays_refused_and_is_logged_once_a_minute(self) -> None:
+        bench = Bench()
+        for peer in ("x", "y"):
+            bench.server.client_joined("a", b"a", bench.now, peer=peer)
+        for _ in range(300):
+            bench.live(SECOND_NS)
+            with pytest.raises(DuplicateInstance):
+                bench.server.client_joined("a", b"a", bench.now, peer="x")
+        assert 5 <= len(bench.effects(DuplicateRefused)) <= 6
+
+    def test_a_client_that_crashes_again_and_again_is_let_in(self) -> None:
+        bench = Bench()
+        for _ in range(20):
+            bench.server.client_joined("a", b"a", bench.now)
+            bench.live(SECOND_NS)
+            bench.pass_time(bench.server.lease_ns * 3 // 10)  # silent, and its lease still runs
+            assert "a" in bench.server.members
+
+    def test_a_silent_session_is_replaced_though_one_was_refused(self) -> None:
+        bench = Bench()
+        for _ in range(2):
+            bench.server.client_joined("a", b"a", bench.now)
+        second = bench.server.members["a"]
+        refused = 0
+        while bench.server.members["a"] is second:  # its machine is switched off
+            try:
+                bench.server.client_joined("a", b"a", bench.now)
+            except DuplicateInstance:
+                refused += 1
+                bench.pass_time(SECOND_NS)
+        assert refused == 9
+
+    def test_a_replacement_is_forgotten_after_a_minute(self) -> None:
+        bench = Bench()
+        for _ in range(5):
+            first = bench.server.members.get("a")
+            bench.server.client_joined("a", b"a", bench.now)
+            assert bench.server.members["a"] is not first
+            bench.live(REPLACEMENT_NS)
+
+    def test_a_bad_port_does_not_end_the_old_session(self) -> None:
+        bench = Bench()
+        first = bench.join("a")
+        with pytest.raises(BadArgument):
+            bench.server.client_joined("a", b"a", bench.now, delivery_port=65536)
+        assert bench.server.members["a"] is first
+
+    def test_a_session_ends_with_its_cause(self) -> None:
+        bench = Bench()
+        bench.join("a")
+        bench.join("a")
+        bench.server.client_left(bench.server.members["a"].session, "it left", bench.now)
+        bench.server.client_left(bench.join("b").session, "gone", bench.now, EndCause.CONNECTION_ENDED)
+        bench.join("c")
+        bench.pass_time(2 * bench.server.lease_ns)
+        causes = [ended.cause for ended in bench.effects(EndSession)]
+        assert causes == [EndCause.REPLACED, EndCause.LEFT, EndCause.CONNECTION_ENDED, EndCause.LEASE_EXPIRED]
 
     def test_a_lease_that_is_not_renewed_ends_the_session(self) -> None:
         bench = Bench()

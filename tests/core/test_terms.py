@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core.effects import Assign, EndSession, FileStalled, Milestone
+from pspd.core.effects import Assign, EndCause, EndSession, FileStalled, Milestone
 from pspd.core.fetching import BROADCAST_NS_PER_DATAGRAM
 from pspd.core.file_record import Phase
 from pspd.core.members import FETCH_RTO_MIN_NS
@@ -137,7 +137,8 @@ class TestStaying:
         bench.reach(a, file, Milestone.COMPLETE)
         assert not bench.effects(EndSession)
         bench.reach(b, file, Milestone.COMPLETE)
-        assert [ended.session for ended in bench.effects(EndSession)] == [source.session]
+        (ended,) = bench.effects(EndSession)
+        assert (ended.session, ended.cause) == (source.session, EndCause.SOURCE_DONE)
         assert file.is_complete
 
     def test_several_of_them_are_let_go_together(self) -> None:

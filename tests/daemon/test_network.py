@@ -15,9 +15,10 @@ from pspd.core.wire import DropReason
 from pspd.daemon import keeper as keeper_module
 from pspd.daemon.source import seed
 from pspd.errors import BadArgument, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
+from pspd.rpc.client import open_channel
 from pspd.rpc.translate import Declined
 from pspd.v1 import network_pb2
-from tests.daemon.members import in_process
+from tests.daemon.members import Client, in_process
 from tests.support.files import random_file
 from tests.support.loops import on_loop, until
 
@@ -321,3 +322,24 @@ async def test_a_reason_to_decline_is_one_short_line(source: Path, caplog: pytes
         assert len(told.refusal) < 1000
         (line,) = [record.getMessage() for record in caplog.records if "cannot take it" in record.getMessage()]
         assert line == f"file.bin: a cannot take it: {told.refusal}"
+
+
+@on_loop
+async def test_two_machines_of_one_identity_do_not_take_turns(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with in_process(FAST) as network, open_channel(network.address) as other_channel:
+        (first,) = await network.join("a")
+        second = Client(other_channel, network.address, "a")
+        try:
+            await second.ready()
+            await until("the first is refused", lambda: "waiting for the other client to go" in caplog.text)
+            joins = [record for record in caplog.records if record.getMessage() == "a joined"]
+            assert len(joins) == 2
+            for told in ("a: refused a second client", "a: waiting for the other client to go"):
+                (record,) = [record for record in caplog.records if record.getMessage().startswith(told)]
+                assert record.levelname == "WARNING"
+                assert len(re.findall(r"127\.0\.0\.1:\d+", record.getMessage())) == 2
+            assert network.server._machine.members["a"].session == second.daemon.session
+        finally:
+            await second.end()
+        await until("the first is back", lambda: first.daemon.session in network.server._machine._sessions)

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from pspd.core.effects import Assign, EndSession, FileSuspected, StartExchange
+from pspd.core.effects import Assign, EndCause, EndSession, FileSuspected, StartExchange
 from pspd.core.manifest import Manifest
 from pspd.core.ranges import Range
 from pspd.errors import WrongState
@@ -51,7 +51,7 @@ async def test_every_event_comes_through_as_it_was_told() -> None:
         StartExchange(SESSION, MANIFEST.file_id),
         FileSuspected(SESSION, MANIFEST.file_id),
         None,
-        EndSession(SESSION, "the file is seeded"),
+        EndSession(SESSION, "the file is seeded", EndCause.SOURCE_DONE),
     ]
     async with control(Telling(*events)) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
@@ -79,6 +79,14 @@ async def test_a_server_that_knows_no_modes_is_told() -> None:
         assert await member.announce(usual, SESSION, 3) == (3, pb.File(file_id=usual.file_id))
         with pytest.raises(WrongState, match=r"takes 'a\.bin' for another file, as it is of another version"):
             await member.announce(private, SESSION, 3)
+
+
+@pytest.mark.parametrize("cause", [*EndCause, None])
+@on_loop
+async def test_every_cause_of_an_end_comes_through(cause: EndCause | None) -> None:
+    async with control(Telling(EndSession(SESSION, "why", cause))) as (channel, address):
+        member = MemberClient(channel, address, blake3_digest)
+        assert [event async for event in member.attend(SESSION)] == [EndSession(SESSION, "why", cause)]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pspd.core.cache import Cache
 from pspd.core.effects import (
     Assign,
+    EndCause,
     EndSession,
     FileSuspected,
     Milestone,
@@ -196,8 +197,9 @@ class TestAttendance:
         assert suspect.file_suspected.file_id == manifest.file_id
         remove = translate.attend_response(RemoveFile(1, manifest.file_id))
         assert remove.file_removed.file_id == manifest.file_id
-        end = translate.attend_response(EndSession(1, "it left"))
+        end = translate.attend_response(EndSession(1, "it left", EndCause.LEFT))
         assert end.session_ended.reason == "it left"
+        assert end.session_ended.cause == membership.SESSION_END_CAUSE_LEFT
         stop = translate.attend_response(None)
         events = [message.WhichOneof("event") for message in (assign, start, suspect, remove, end, stop)]
         assert set(events) == {f.name for f in membership.AttendResponse.DESCRIPTOR.oneofs_by_name["event"].fields}
@@ -365,3 +367,11 @@ def test_a_client_says_no_more_of_what_it_holds_than_a_server_takes(monkeypatch:
 def test_what_has_no_id_of_a_file_is_refused() -> None:
     with pytest.raises(BadArgument, match="no id of 32 bytes"):
         translate.holdings_from_pb([pb.Holding(file_id=b"short", complete=True)])
+
+
+@pytest.mark.parametrize(
+    ("peer", "text"),
+    [("ipv4:10.0.0.1:4711", "10.0.0.1:4711"), ("ipv6:%5B::1%5D:50", "[::1]:50"), ("unix:/a", "/a"), ("", "")],
+)
+def test_the_other_end_of_a_call_is_written_as_people_do(peer: str, text: str) -> None:
+    assert translate.peer_text(peer) == text
