@@ -68,15 +68,15 @@ def padded(size_bytes: int) -> bytes:
 
 
 async def answer_of(channel: grpc.aio.Channel, path: str, data: bytes) -> PspError | None:
-    """The error with which a call ends; None if it gets an answer."""
+    """The error with which a call ends; None if it gets an answer. A busy machine may need longer to connect."""
     method = methods()[path]
     try:
         if method.client_streaming:
-            await channel.stream_stream(path)(iter([data])).read()
+            await channel.stream_stream(path)(iter([data]), wait_for_ready=True).read()
         elif method.server_streaming:
-            await channel.unary_stream(path)(data).read()
+            await channel.unary_stream(path)(data, wait_for_ready=True).read()
         else:
-            await channel.unary_unary(path)(data, timeout=30)
+            await channel.unary_unary(path)(data, timeout=60, wait_for_ready=True)
     except grpc.aio.AioRpcError as error:
         return error_of(error, "here")
     return None
