@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import rich.progress as bars
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
+from pspctl.plain import Plain
 from pspctl.progress import Notes, SeedStep
 from pspctl.units import rate_text, size_text
 from pspctl.views import FileView, file_view, takers
@@ -41,6 +42,14 @@ class RateColumn(bars.ProgressColumn):
             return Text("")
         speed = (task.completed - task.fields["done_before"]) / seconds if task.finished else task.speed
         return Text(rate_text(speed) if speed else "")
+
+
+class PlainProgress(bars.Progress):
+    """Bars whose labels come from other machines."""
+
+    def get_renderable(self) -> RenderableType:
+        """Overrides ``Progress``."""
+        return Plain(super().get_renderable())
 
 
 class Bars(Notes):
@@ -95,7 +104,7 @@ class Bars(Notes):
 
     def note(self, text: str) -> None:
         """Writes the line above the bars."""
-        self._progress.console.print(Text(f"pspctl: {text}"))
+        self._progress.console.print(Plain(Text(f"pspctl: {text}")))
 
     def _show(self, label: str, done: int, total: int, unit: str = "bytes") -> None:
         if label not in self._tasks:
@@ -120,5 +129,5 @@ def shown_bars() -> Iterator[Bars]:
         RateColumn(),
         bars.TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=Console(stderr=True)) as progress:
+    with PlainProgress(*columns, console=Console(stderr=True)) as progress:
         yield Bars(progress)

@@ -19,6 +19,7 @@ from pspd.encoding import ensure_utf8
 from pspd.environment import environment_error
 from pspd.errors import Exit, PspError
 from pspd.streams import ReaderGone
+from pspd.text import plain_lines, plain_text
 
 COMMANDS = (
     *("run", "seed", "status", "files", "clients", "cache", "launch", "stop", "wait", "release", "rm"),
@@ -48,7 +49,7 @@ class Root(Group):
             code = super().main(*arguments, **attributes) or Exit.OK
         except (Exception, click.exceptions.Abort) as error:
             if settings.debug:
-                traceback.print_exc()
+                click.echo(plain_lines(traceback.format_exc()), err=True, nl=False)
             code = report(error, settings.ended_by)
         sys.exit(code)
 
@@ -103,7 +104,7 @@ def report(error: BaseException, ended_by: signal.Signals | None = None) -> Exit
         case _:
             text = f"{type(error).__name__}: {error}: this is a bug; --debug shows where"
             code = Exit.FAILED
-    click.echo(f"pspctl: error: {' '.join(text.split())}", err=True)
+    click.echo(f"pspctl: error: {plain_text(' '.join(text.split()))}", err=True)
     return code
 
 

@@ -11,7 +11,9 @@ import click
 from rich.console import Console, RenderableType
 
 from pspctl.options import Settings
+from pspctl.plain import Plain
 from pspd import streams
+from pspd.text import plain_json, plain_text
 
 # Off a terminal nothing is folded: a line stays one line for whoever reads it.
 PIPE_WIDTH = 1_000
@@ -41,13 +43,13 @@ class TablePrinter:
         """Prints the document as people read it."""
         canvas = console()
         with canvas.capture() as drawn:
-            canvas.print(render(document), crop=False)  # the terminal folds what is too wide; nothing is lost
+            canvas.print(Plain(render(document)), crop=False)  # the terminal folds what is too wide; nothing is lost
         print_answer("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def json_text(document: Mapping[str, Any]) -> str:
     """A document as one line of JSON, with escapes only where stdout could not take the characters themselves."""
-    return json.dumps(document, ensure_ascii=not streams.writes_unicode())
+    return plain_json(json.dumps(document, ensure_ascii=not streams.writes_unicode()))
 
 
 def print_answer(text: str) -> None:
@@ -60,10 +62,15 @@ def print_answer(text: str) -> None:
     click.echo(text)
 
 
+def remark(text: str) -> None:
+    """Writes a line to stderr."""
+    click.echo(f"pspctl: {plain_text(text)}", err=True)
+
+
 def note(settings: Settings, text: str) -> None:
     """Writes a note to stderr, for people who want to hear."""
     if not settings.quiet and settings.output == "table":
-        click.echo(f"pspctl: {text}", err=True)
+        remark(text)
 
 
 def console() -> Console:

@@ -126,7 +126,7 @@ class Notes:
 
     def note(self, text: str) -> None:
         """Writes the line."""
-        print(f"pspctl: {text}", file=sys.stderr, flush=True)
+        print(f"pspctl: {plain_text(text)}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from pspctl.api import ServerApi
 from pspctl.options import Command, Settings, file_name
-from pspctl.output import printer
+from pspctl.output import printer, remark
 from pspctl.views import SCHEMA_VERSION, file_view
 from pspd.errors import PspError
 from pspd.text import plain_text
@@ -35,7 +35,7 @@ def command(settings: Settings, files: tuple[str, ...], force: bool) -> None:
                 views.append(file_view(api.remove_file(file, force=force)))
             except PspError:
                 for view in views:  # what was done before it failed is told all the same
-                    click.echo(f"pspctl: {plain_text(view['name'])} is removed", err=True)
+                    remark(f"{view['name']} is removed")
                 raise
     document = {"schema_version": SCHEMA_VERSION, "files": views}
     lines = [f"{plain_text(view['name'])} is removed" for view in views]

@@ -14,6 +14,7 @@ from pspctl.deadline import NEVER
 from pspctl.follow import pictures
 from pspctl.options import Command, Settings, file_name
 from pspctl.output import console, json_text, print_answer, printer
+from pspctl.plain import Plain
 from pspctl.progress import Progress, Silence, shown_progress
 from pspctl.screen import Screen
 from pspctl.tables import declined_text, file_state_text, file_table, missing_texts, progress_text, status_table
@@ -98,12 +99,12 @@ class _Watched(Silence):
     def show(self, view: StatusView) -> None:
         """Shows the network."""
         self._last = view
-        self._live.update(Screen(view, in_full=self._in_full), refresh=True)
+        self._live.update(Plain(Screen(view, in_full=self._in_full)), refresh=True)
 
     def note(self, text: str) -> None:
         """Shows the note above what was seen last."""
         if self._last is not None:
-            self._live.update(Screen(self._last, in_full=self._in_full, note=text), refresh=True)
+            self._live.update(Plain(Screen(self._last, in_full=self._in_full, note=text)), refresh=True)
 
 
 def _watch_in_place(api: ServerApi, file: str) -> None:

@@ -63,7 +63,8 @@ def status_header(status: StatusView) -> Text:
     """One line about the server and its cache."""
     server, cache = status["server"], status["cache"]
     return Text(
-        f"server {server['address']}  {server['version']}  profile {server['profile']}"
+        f"server {plain_text(server['address'])}  {plain_text(server['version'])}"
+        f"  profile {plain_text(server['profile'])}"
         f"  up {duration_text(server['uptime_seconds'])}  cache {_cache_text(cache)}"
     )
 
@@ -92,7 +93,9 @@ def clients_table(
     for client, state in rows:
         srtt = f"{client['srtt_ms']:.1f} ms" if client["srtt_ms"] else "-"
         done = [] if progress is None else [percent_text(*progress.get(client["name"], (0, 0)))]
-        table.add_row(Text(plain_text(client["name"])), Text(client["address"] or "-"), _state(state), *done, srtt)
+        table.add_row(
+            Text(plain_text(client["name"])), Text(plain_text(client["address"]) or "-"), _state(state), *done, srtt
+        )
     return table
 
 

@@ -12,6 +12,7 @@ from pspctl.options import Command, Settings
 from pspctl.output import printer
 from pspctl.views import SCHEMA_VERSION
 from pspd.errors import PspError
+from pspd.text import plain_text
 
 
 @click.command("version", cls=Command)
@@ -32,4 +33,4 @@ def command(settings: Settings) -> None:
     except PspError as error:
         server_version, seen = None, f"server unknown: {error}"
     document = {"schema_version": SCHEMA_VERSION, "pspctl": own_version, "server": server_version}
-    printer(settings.output).show(document, lambda _: Text(f"pspctl {own_version}\n{seen}"))
+    printer(settings.output).show(document, lambda _: Text(f"pspctl {own_version}\n{plain_text(seen)}"))

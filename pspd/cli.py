@@ -267,7 +267,8 @@ def _report_usage(error: click.ClickException) -> int:
         return error.exit_code
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "pspd"
-    print(f"{command}: error: {error.format_message().rstrip('.')}: try `{command} --help`", file=sys.stderr)
+    text = f"{command}: error: {error.format_message().rstrip('.')}: try `{command} --help`"
+    print(plain_text(text), file=sys.stderr)
     return error.exit_code
 
 
@@ -286,5 +287,5 @@ def main() -> int:
     except ReaderGone:
         return Exit.READER_GONE
     except PspError as error:  # of stdout, while click writes a help
-        print(f"pspd: error: {error}", file=sys.stderr)
+        print(plain_text(f"pspd: error: {error}"), file=sys.stderr)
         return error.exit_code
