@@ -38,7 +38,10 @@ from pspd.store.digests import blake3_digest
 @click.option("--wait", is_flag=True, help="Return when every client has all of FILE.")
 @click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.option(
-    "--delete-source", is_flag=True, help="Delete FILE once every client, and more than one, has it. Implies --wait."
+    "--delete-source",
+    is_flag=True,
+    help="Delete FILE once every client, and more than one, says that it has it: each is trusted with that. Implies"
+    " --wait.",
 )
 @click.option("--hold", is_flag=True, help="Hold the exchange back at the seeded moment, until `pspctl release`.")
 @click.pass_obj

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import grpc
 import pytest
 
@@ -80,3 +83,27 @@ class TestTables:
             "READER_GONE": 141,
             "TERMINATED": 143,
         }
+
+
+class TestTableForPrograms:
+    """The table of errors in ``docs/protocol.md`` agrees with the one in the code."""
+
+    ROW = re.compile(r"^\| [^|]+ \| `([A-Z_]+)`[^|]* \| `([A-Z_]+)` \|", re.MULTILINE)
+    NEVER_ON_THE_WIRE = frozenset({Reason.PORT_TAKEN, Reason.UNREACHABLE, Reason.TIMED_OUT})
+    """What a program tells its user of itself; and what ``LaunchClients`` passes on."""
+    OF_CLIENTS = frozenset({Reason.INTEGRITY, Reason.STORAGE})
+    """What only clients meet with their files."""
+
+    def rows(self) -> list[tuple[str, str]]:
+        page = Path(__file__).resolve().parent.parent / "docs" / "protocol.md"
+        section = page.read_text(encoding="utf-8").partition("## Errors and message sizes of the control API")[2]
+        return self.ROW.findall(section.partition("### Message sizes")[0])
+
+    def test_each_row_has_the_status_of_its_reason(self) -> None:
+        assert len(self.rows()) >= 12
+        for status, reason in self.rows():
+            assert GRPC_STATUS[Reason(reason)] == status
+
+    def test_each_reason_has_a_row(self) -> None:
+        told = {Reason(reason) for _, reason in self.rows()} | {Reason.INTERNAL}  # which shares its row
+        assert told | self.NEVER_ON_THE_WIRE | self.OF_CLIENTS == set(Reason)
