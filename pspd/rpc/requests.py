@@ -46,7 +46,7 @@ def _parser(method: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any
             validate_request_size(method, len(data))
             return parse(data)
         except LimitReached as error:
-            return error
+            return error.with_traceback(None)  # it would keep the request in memory
         except DecodeError:
             return UNREADABLE
 
@@ -62,7 +62,9 @@ async def _accept(request: Any, context: Any) -> None:
 def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
     async def answer(request: Any, context: Any) -> Any:
         await _accept(request, context)
-        return await method(request, context)
+        answered = method(request, context)
+        del request  # the traceback of an error would keep it in memory
+        return await answered
 
     return answer
 

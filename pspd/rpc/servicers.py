@@ -87,6 +87,7 @@ class Network(Protocol):
 
 async def refuse(context: Context, error: PspError) -> None:
     """Ends a call with an error: its status, its line, and its reason as a program reads it."""
+    error.with_traceback(None)  # its frames hold the request
     await context.abort(
         grpc.StatusCode[error.grpc_status], str(error), trailing_metadata=((REASON_KEY, error.reason.value),)
     )
@@ -101,9 +102,11 @@ def answering(method: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]
             return await method(self, request, context)
         except Exception as error:
             known = error if isinstance(error, PspError) else environment_error(error)
-            if known is not None:
-                await refuse(context, known)
-            raise
+            if known is None:
+                raise
+        del request  # it may be large, and an error that ends a call lives on for a while
+        await refuse(context, known)
+        raise known
 
     return wrapped
 

@@ -23,6 +23,7 @@ from pspd.reflection_v1 import reflection_pb2 as reflection_v1_pb2
 from pspd.rpc import limits, translate
 from pspd.rpc.client import MemberClient, error_of
 from pspd.rpc.limits import LARGEST_REQUEST_BYTES, REQUEST_BYTES_MAX
+from pspd.rpc.requests import _parser
 from pspd.rpc.translate import Declined, Report
 from pspd.store.digests import blake3_digest
 from pspd.v1 import (
@@ -236,3 +237,14 @@ async def test_reports_beyond_the_limit_go_with_the_next_call(monkeypatch: pytes
 async def test_a_long_reason_is_cut_by_the_client() -> None:
     told = translate.report_to_pb(Declined(FILE_ID, "x" * (limits.REPORT_REASON_CHARACTERS_MAX + 1)))
     assert told.reason == "x" * limits.REPORT_REASON_CHARACTERS_MAX
+
+
+@on_loop
+async def test_an_error_does_not_keep_the_request_in_memory() -> None:
+    too_large = _parser("/no/such", bytes)(bytes(limits.FIXED_BYTES_MAX + 1))
+    assert isinstance(too_large, LimitReached)
+    assert too_large.__traceback__ is None
+    refusal = WrongState("the network was asked")
+    async with control(Refusing(refusal)) as (channel, _):
+        assert isinstance(await answer_of(channel, "/pspd.v1.CacheService/GetCache", b""), WrongState)
+    assert refusal.__traceback__ is None
