@@ -278,7 +278,9 @@ class ClientServicer(client_service_pb2_grpc.ClientServiceServicer):
         if request.names and request.all_clients:
             raise BadArgument("names and all_clients contradict each other: send one of them")
         if len(request.names) > STOP_NAMES_MAX:
-            raise LimitReached(f"one call stops at most {STOP_NAMES_MAX} clients by name: send the rest with the next")
+            raise LimitReached(
+                f"{len(request.names)} clients are too many to stop by name: name {STOP_NAMES_MAX} at most"
+            )
         names = self._network.stop_clients(list(request.names), request.all_clients, request.force)
         return client_service_pb2.StopClientsResponse(names=names)
 
