@@ -89,7 +89,7 @@ class TestTableForPrograms:
     """The table of errors in ``docs/protocol.md`` agrees with the one in the code."""
 
     ROW = re.compile(r"^\| [^|]+ \| `([A-Z_]+)`[^|]* \| `([A-Z_]+)` \|", re.MULTILINE)
-    NEVER_ON_THE_WIRE = frozenset({Reason.PORT_TAKEN, Reason.UNREACHABLE, Reason.TIMED_OUT})
+    NEVER_ON_THE_WIRE = frozenset({Reason.PORT_TAKEN, Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.NO_DATA_PATH})
     """What a program tells its user of itself; and what ``LaunchClients`` passes on."""
     OF_CLIENTS = frozenset({Reason.INTEGRITY, Reason.STORAGE})
     """What only clients meet with their files."""

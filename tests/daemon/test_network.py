@@ -13,9 +13,9 @@ from pspd.core.parameters import CLASSIC, FAST, PROFILES, Parameters
 from pspd.core.terms import Terms
 from pspd.core.wire import DropReason
 from pspd.daemon import keeper as keeper_module
+from pspd.daemon.route import Route
 from pspd.daemon.source import seed
 from pspd.errors import BadArgument, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
-from pspd.rpc.client import open_channel
 from pspd.rpc.translate import Declined
 from pspd.v1 import network_pb2
 from tests.daemon.members import Client, in_process
@@ -327,9 +327,10 @@ async def test_a_reason_to_decline_is_one_short_line(source: Path, caplog: pytes
 @on_loop
 async def test_two_machines_of_one_identity_do_not_take_turns(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    async with in_process(FAST) as network, open_channel(network.address) as other_channel:
+    async with in_process(FAST) as network:
         (first,) = await network.join("a")
-        second = Client(other_channel, network.address, "a")
+        route = Route(network.address)
+        second = Client(route, "a")
         try:
             await second.ready()
             await until("the first is refused", lambda: "waiting for the other client to go" in caplog.text)
@@ -342,4 +343,5 @@ async def test_two_machines_of_one_identity_do_not_take_turns(caplog: pytest.Log
             assert network.server._machine.members["a"].session == second.daemon.session
         finally:
             await second.end()
+            await route.close()
         await until("the first is back", lambda: first.daemon.session in network.server._machine._sessions)
