@@ -366,7 +366,7 @@ class Catalogue:
         member, file = self._reporter(session), self._file_of(file_id, division)
         fault = member.take_request_number(request_number)
         if fault is not None:
-            self._end_session(member, fault, now)
+            self._end_session(member, fault, EndCause.PROTOCOL_ERROR, now)
             raise SessionUnknown(f"session {session:016x} has ended: {fault}")
         interest = member.interest_in(file)
         interest.number = max(interest.number, request_number)

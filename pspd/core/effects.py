@@ -96,6 +96,8 @@ class EndCause(Enum):
     LEFT = 3
     CONNECTION_ENDED = 4
     SOURCE_DONE = 5
+    PROTOCOL_ERROR = 6
+    SERVER_FAULT = 7
 
 
 @dataclass(frozen=True, slots=True)

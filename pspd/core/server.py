@@ -153,7 +153,8 @@ class ServerMachine:
         for member, error in failures:
             if self._sessions.get(member.session) is member:
                 self._effects.append(MemberFailed(member.name, error))
-                self._lose(member, "the server met an internal error while it served it: see its log", self._relay.now)
+                reason = "the server met an internal error while it served it: see its log"
+                self._lose(member, reason, EndCause.SERVER_FAULT, self._relay.now)
 
     def next_timeout(self) -> int | None:
         """When :meth:`handle_timeout` is due, in nanoseconds; None if nothing waits for the time."""
@@ -434,7 +435,7 @@ class ServerMachine:
         fault = member.take_request_number(request.number)
         if fault is not None:
             self._drop(DropReason.BAD_NUMBER, member.name)
-            self._lose(member, fault, now)
+            self._lose(member, fault, EndCause.PROTOCOL_ERROR, now)
             return
         file = self.catalogue.files.get(request.file_id)
         if file is None or not file.is_divided or member.source:

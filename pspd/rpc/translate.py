@@ -57,6 +57,8 @@ _CAUSES = {
     EndCause.LEFT: membership.SESSION_END_CAUSE_LEFT,
     EndCause.CONNECTION_ENDED: membership.SESSION_END_CAUSE_CONNECTION_ENDED,
     EndCause.SOURCE_DONE: membership.SESSION_END_CAUSE_SOURCE_DONE,
+    EndCause.PROTOCOL_ERROR: membership.SESSION_END_CAUSE_PROTOCOL_ERROR,
+    EndCause.SERVER_FAULT: membership.SESSION_END_CAUSE_SERVER_FAULT,
 }
 _CAUSES_BACK: dict[int, EndCause] = {value: cause for cause, value in _CAUSES.items()}
 

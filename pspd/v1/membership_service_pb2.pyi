@@ -22,6 +22,8 @@ class SessionEndCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SESSION_END_CAUSE_LEFT: _ClassVar[SessionEndCause]
     SESSION_END_CAUSE_CONNECTION_ENDED: _ClassVar[SessionEndCause]
     SESSION_END_CAUSE_SOURCE_DONE: _ClassVar[SessionEndCause]
+    SESSION_END_CAUSE_PROTOCOL_ERROR: _ClassVar[SessionEndCause]
+    SESSION_END_CAUSE_SERVER_FAULT: _ClassVar[SessionEndCause]
 
 class FileMilestone(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -38,6 +40,8 @@ SESSION_END_CAUSE_LEASE_EXPIRED: SessionEndCause
 SESSION_END_CAUSE_LEFT: SessionEndCause
 SESSION_END_CAUSE_CONNECTION_ENDED: SessionEndCause
 SESSION_END_CAUSE_SOURCE_DONE: SessionEndCause
+SESSION_END_CAUSE_PROTOCOL_ERROR: SessionEndCause
+SESSION_END_CAUSE_SERVER_FAULT: SessionEndCause
 FILE_MILESTONE_UNSPECIFIED: FileMilestone
 FILE_MILESTONE_SHARE_HELD: FileMilestone
 FILE_MILESTONE_COMPLETE: FileMilestone
