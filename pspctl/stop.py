@@ -112,7 +112,8 @@ def _drain(api: ServerApi, names: list[str], all_clients: bool, deadline: Deadli
             files = absence.through(api, api.status).files if look % LOOKS_PER_STATUS == 0 else []
             views = list(map(file_view, files))
             for file in views:
-                _require_takers(file, names, all_clients=all_clients, deadline=deadline)
+                if deadline.timeout_seconds is None:
+                    _require_takers(file, names, all_clients=all_clients)
             if not has_waited:
                 progress.note(f"waiting: {error}")
                 for file in filter(hold_text, views):
@@ -127,11 +128,11 @@ def _drain(api: ServerApi, names: list[str], all_clients: bool, deadline: Deadli
     raise AssertionError("the loop ends with an answer or an error")
 
 
-def _require_takers(file: FileView, names: list[str], *, all_clients: bool, deadline: Deadline) -> None:
+def _require_takers(file: FileView, names: list[str], *, all_clients: bool) -> None:
     """Makes sure that somebody may still take what the clients to be stopped hold of a file.
 
     Raises:
-        WrongState: all others have declined it, or have been lost for a full lease and no deadline is given.
+        WrongState: all others have declined it, or have been lost for a full lease.
     """
     others = [client for client in file["clients"] if not (all_clients or client["name"] in names)]
     if others and len(others) < len(file["clients"]) and all(client["refusal"] for client in others):
@@ -140,7 +141,7 @@ def _require_takers(file: FileView, names: list[str], *, all_clients: bool, dead
             " make room for it, or lose it with --force"
         )
     missing = file["missing_clients"]
-    are_lost = missing and deadline.timeout_seconds is None and all(client["given_up"] for client in missing)
+    are_lost = missing and all(client["given_up"] for client in missing)
     if file["state"] == "stalled" and not others and are_lost:
         raise WrongState(
             f"nobody is left to complete {plain_text(file['name'])!r}: lost are {missing_text(file)}: start them again,"
