@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 from collections.abc import Callable
@@ -194,18 +195,23 @@ class ClientPlane:
             self._suspected(frame.file_id)
             return
         views = [payload] if isinstance(payload, memoryview) else payload
+        unreadable = functools.partial(self._cannot_read, frame)
         if self._kept_links:
             if self._link is not None:
-                self._link.send(frame, views)
+                self._link.send(frame, views, unreadable=unreadable)
         elif len(self._connections) < CONNECTIONS_MAX:
             try:
                 connection = Link.dial(self._server, self, kept=False)
             except OSError:
                 return  # the server asks again
             self._connections.add(connection)
-            connection.send(frame, views)
+            connection.send(frame, views, unreadable=unreadable)
             connection.close_when_sent()
             connection.begin()
+
+    def _cannot_read(self, frame: Frame) -> None:
+        log.warning("cannot read chunks [%d, %d) any more: verifying their file", frame.start, frame.stop)
+        self._suspected(frame.file_id)
 
     # -- datagrams
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -34,6 +35,9 @@ SILENT_SECONDS_MAX = 15.0
 _SCRATCH = memoryview(bytearray(1024 * 1024))
 _MORE = getattr(socket, "MSG_MORE", 0)
 _DISCARD = getattr(socket, "MSG_TRUNC", 0) if os.uname().sysname == "Linux" else 0
+
+_READ_ERRORS = frozenset({errno.EIO, errno.EBADMSG, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EUCLEAN})
+"""What `sendfile` fails with where the file cannot be read; a connection fails with none of these."""
 
 Payload = list[memoryview] | FileSlice
 
@@ -62,13 +66,24 @@ class LinkHandler(Protocol):
         """The connection is gone; with an error if the other side broke the protocol."""
 
 
+class _UnreadableError(Exception):
+    """A payload cannot be read from its file; the connection is not to blame."""
+
+
 class _Outgoing:
-    """A frame on its way out: its head, its payload, and who is to hear of its end."""
+    """A frame on its way out: its head, its payload, and who hears of its end or that its file cannot be read."""
 
-    __slots__ = ("done", "file", "views")
+    __slots__ = ("done", "file", "unreadable", "views")
 
-    def __init__(self, head: bytes, payload: Payload, done: Callable[[bool], None] | None) -> None:
+    def __init__(
+        self,
+        head: bytes,
+        payload: Payload,
+        done: Callable[[bool], None] | None,
+        unreadable: Callable[[], None] | None,
+    ) -> None:
         self.done = done
+        self.unreadable = unreadable
         self.file: FileSlice | None = None
         self.views = [memoryview(head)]
         if isinstance(payload, FileSlice):
@@ -82,15 +97,22 @@ class _Outgoing:
 
         Raises:
             BlockingIOError: the kernel takes nothing more now.
+            OSError: the connection is broken.
+            _UnreadableError: the file is shorter than it was, or its disk fails.
         """
         flags = _MORE if self.file or end_follows else 0
         while self.views:
             sent = stream.sendmsg(self.views[:VIEWS_PER_CALL], (), flags)
             self._drop_sent(sent)
         while self.file is not None:
-            sent = os.sendfile(stream.fileno(), self.file.fd, self.file.offset, self.file.length)
+            try:
+                sent = os.sendfile(stream.fileno(), self.file.fd, self.file.offset, self.file.length)
+            except OSError as error:
+                if error.errno in _READ_ERRORS:
+                    raise _UnreadableError from error
+                raise
             if sent == 0:
-                raise ConnectionAbortedError("the file is shorter than it was")
+                raise _UnreadableError
             left = FileSlice(self.file.fd, self.file.offset + sent, self.file.length - sent)
             if left.length == 0:
                 self.end()
@@ -210,14 +232,28 @@ class Link:
 
     # -- sending
 
-    def send(self, frame: Frame, payload: Payload, done: Callable[[bool], None] | None = None) -> None:
-        """Sends a frame after those before it. ``done`` hears when its payload is no longer needed, and if it went."""
+    def send(
+        self,
+        frame: Frame,
+        payload: Payload,
+        done: Callable[[bool], None] | None = None,
+        unreadable: Callable[[], None] | None = None,
+    ) -> None:
+        """Sends a frame after those before it.
+
+        Args:
+            frame: the head.
+            payload: what follows it; memory stays the caller's.
+            done: is told when the payload is no longer needed, and whether it was sent.
+            unreadable: is told if the payload's file cannot be read any more. The link is closed then, as the rest of
+                the frame is missing.
+        """
         if self.closed or len(self._outgoing) >= OUTGOING_FRAMES_MAX:
             if done:
                 done(False)
             return
         try:
-            self._outgoing.append(_Outgoing(encode_frame(frame), payload, done))
+            self._outgoing.append(_Outgoing(encode_frame(frame), payload, done, unreadable))
         except OSError:  # no descriptor left: it is asked for again
             if done:
                 done(False)
@@ -238,6 +274,11 @@ class Link:
             self._watch_writable(False)
         except BlockingIOError:
             self._watch_writable(True)
+        except _UnreadableError:
+            tell = self._outgoing[0].unreadable
+            self.close()
+            if tell:
+                tell()
         except OSError:
             self.close()
         finally:  # whatever whoever is told of a frame's end may raise: the next frame is sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -162,6 +163,40 @@ async def test_a_file_that_became_shorter_breaks_the_link(sample: Path) -> None:
         assert outcomes.heard == [(1, False)]
         assert ends.link.closed
     assert open_files() == before
+
+
+@pytest.mark.parametrize("fault", ["truncated", "disk error"])
+@on_loop
+async def test_unreadable_payload_is_told_to_its_owner(
+    fault: str, sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    if fault == "truncated":
+        os.truncate(sample, 1000)
+    else:
+        monkeypatch.setattr(os, "sendfile", fail)
+    async with Ends() as ends:
+        with sample.open("rb") as file:
+            payload = FileSlice(file.fileno(), 0, SAMPLE_BYTES)
+            ends.link.send(delivery(SAMPLE_BYTES), payload, unreadable=lambda: told.append(ends.link.closed))
+        await until("the link is closed", lambda: ends.link.closed)
+    assert told == [True]
+
+
+@on_loop
+async def test_broken_connection_says_nothing_of_the_file(sample: Path) -> None:
+    outcomes, told = Outcomes(), []
+    async with Ends(small_buffers=True) as ends:
+        with sample.open("rb") as file:
+            payload = FileSlice(file.fileno(), 0, SAMPLE_BYTES)
+            ends.link.send(delivery(SAMPLE_BYTES), payload, outcomes.of(1), lambda: told.append(True))
+        ends.far.stream.close()
+        await until("the end is heard of", lambda: outcomes.heard == [(1, False)])
+    assert told == []
 
 
 @on_loop
