@@ -6,8 +6,11 @@ compares it with the source's bytes. It raises :class:`Violation` with the rule 
 
 from __future__ import annotations
 
+from collections import deque
+
 from pspd.core.effects import (
     ClientEffect,
+    ClientJoined,
     ClientLost,
     ClientReach,
     Contribute,
@@ -23,6 +26,7 @@ from pspd.core.effects import (
 )
 from pspd.core.file_record import Phase
 from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
+from pspd.core.parameters import SECOND_NS
 from pspd.core.ranges import RangeSet
 from pspd.core.server import ServerMachine
 from pspd.core.shared_file import SharedFile
@@ -36,6 +40,10 @@ from pspd.store.memory import MemoryStore
 
 LOOK_AROUND_EVERY = 64
 """What takes a look at everything is checked at every so many steps, and at the end."""
+
+
+JOINS_MAX, JOINS_NS = 30, 60 * SECOND_NS
+"""More joins under one name in so much time are two machines that replace each other."""
 
 
 class Violation(AssertionError):
@@ -70,6 +78,7 @@ class Checks(Observer):
         self._asked: dict[FileId, RangeSet] = {}
         self._cached: dict[FileId, RangeSet] = {}
         self._broadcast_number = 0
+        self._joins: dict[str, deque[int]] = {}
         self._server: ServerMachine | None = None
         self._steps = 0
 
@@ -91,6 +100,14 @@ class Checks(Observer):
                 self._members_changed = True
             case FileSeeded():
                 self._check_forgotten(effect)
+            case ClientJoined(name):
+                self._check_joins(name)
+
+    def _check_joins(self, name: str) -> None:
+        joins = self._joins.setdefault(name, deque(maxlen=JOINS_MAX))
+        joins.append(self._world.now)
+        if len(joins) == JOINS_MAX and joins[-1] - joins[0] < JOINS_NS:
+            raise Violation("R12 one identity", f"{name} joined {JOINS_MAX} times within a minute")
 
     def _check_division(self, divided: FileDivided) -> None:
         server = self._world.server
@@ -224,6 +241,7 @@ class Checks(Observer):
             return
         for file in server.catalogue.files.values():
             self._check_handed_out(server, file)
+            self._check_recipients(server, file)
             if file.phase is Phase.EXCHANGING:
                 self._check_no_silent_loss(server, file)
 
@@ -247,6 +265,15 @@ class Checks(Observer):
                 for start, stop in interest.open.minus(fresh):
                     if cached := server.cache.cached(file.file_id, start, stop):
                         raise Violation("R9 handed to who waits", f"{member.name} waits for {cached}, which are cached")
+
+    def _check_recipients(self, server: ServerMachine, file: SharedFile) -> None:
+        """A client is missing from a file's recipients only while it is away and has not shown the file."""
+        for name, _ in file.recipients.missing():
+            member = server.members.get(name)
+            if member is not None and member.in_reach:
+                raise Violation("R12 recipients", f"{name} is told to be missing, and is connected")
+            if name in file.complete:
+                raise Violation("R12 recipients", f"{name} is told to be missing, and has the file")
 
     def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:
         """Who is thought to be there and is not would be news to the server as well: then there is nothing to say."""

@@ -17,8 +17,8 @@ from random import Random
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
 from pspd.core.terms import Terms
-from pspd.core.wire import Frame, Kind
-from pspd.errors import WrongState
+from pspd.core.wire import Frame, Kind, Request, encode_datagram
+from pspd.errors import DuplicateInstance, WrongState
 from pspd.sim.checks import Checks, Violation
 from pspd.sim.content import RealContent
 from pspd.sim.hosts import Access, Client
@@ -37,6 +37,10 @@ MODES = (0o644, 0o644, 0o600, 0o755)
 """Of files, each as likely."""
 REMOVALS = 0.2
 """How many networks have a file taken out, and seeded anew."""
+HOSTILE = 0.15
+"""How many networks have a client's identity on a second machine; and how many, apart from that, a forged request."""
+CLONE_NS = SECOND_NS
+"""How often a second machine tries to join."""
 SETTLING_NS = 60 * SECOND_NS
 """How long the network is given to mend itself, before a source comes to repair."""
 REPAIRS_MAX = 3
@@ -140,6 +144,8 @@ class Scenario:
         if removal.random() < REMOVALS:
             when, duration_ns = removal.randrange(FAULTS_NS_MAX), removal.randrange(5 * SECOND_NS)
             self._after(when, "removed", self._remove, removal.choice(self._clients), duration_ns)
+        self._plan_hostile("cloned machine", self._clone)
+        self._plan_hostile("forged request", self._forge_request)
 
     def _seed_file(self, name: str, size_bytes: int, client_count: int) -> None:
         access = replace(self._draw_access(), disk_rate=0)
@@ -196,6 +202,12 @@ class Scenario:
         client = dice.choice([*self._clients, *(seeding.source for seeding in self._seedings)])
         when = dice.randrange(dice.choice([SECOND_NS // 5, 15 * SECOND_NS]))
         self._after(when, name, make, client, dice.randrange(30 * SECOND_NS))
+
+    def _plan_hostile(self, name: str, make: Callable[[Client, int], None]) -> None:
+        dice = Random(f"{name} {self.seed}")
+        if dice.random() < HOSTILE:
+            when, duration_ns = dice.randrange(FAULTS_NS_MAX), dice.randrange(30 * SECOND_NS)
+            self._after(when, name, make, dice.choice(self._clients), duration_ns)
 
     def _after(self, delay_ns: int, name: str, make: Callable[..., None], *arguments: object) -> None:
         def happen() -> None:
@@ -340,6 +352,31 @@ class Scenario:
                 server.catalogue.remove(file, self.world.now, force=True)
                 self._checks.calm = False
                 self.world.clock.after(duration_ns, self._repair, seeding)
+
+    def _clone(self, client: Client, duration_ns: int) -> None:
+        """A machine with a copy of a client's folder joins whenever it has no session, and does nothing with one."""
+        ends_at, session = self.world.now + duration_ns, 0
+
+        def join() -> None:
+            nonlocal session
+            server = self.world.server
+            if self._healed or self.world.now >= ends_at:
+                return
+            present = server.members.get(client.name) if server is not None else None
+            if server is not None and (present is None or present.session != session):
+                with suppress(DuplicateInstance):
+                    session = server.client_joined(client.name, client.instance_id, self.world.now).session
+            self.world.clock.after(CLONE_NS, join)
+
+        join()
+
+    def _forge_request(self, client: Client, duration_ns: int) -> None:
+        """Somebody who knows a client's session sends a request with a number far ahead of the client's own."""
+        server = self.world.server
+        file_id = next(iter(client.machine.downloads), None)
+        if server is not None and file_id is not None and client.session:
+            forged = Request(client.session, file_id, 2**31, 0, 1, ())
+            server.receive_datagram(encode_datagram(forged), client.address, self.world.now)
 
     # -- healing, and what must come of it
 

@@ -22,6 +22,7 @@ from pspd.core.holdings import Holdings
 from pspd.core.manifest import Manifest
 from pspd.core.parameters import SECOND_NS
 from pspd.core.ranges import Range, RangeSet
+from pspd.core.recipients import Recipients
 from pspd.core.relay import Relay
 from pspd.core.server import ServerMachine
 from pspd.core.shared_file import SharedFile
@@ -159,6 +160,18 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
     "what has come is gathered and not handed out": (
         replaced(Relay, "received", lambda self, fetch, now: None),
         {"R9 handed to who waits", "liveness"},
+    ),
+    "a request number may jump": (
+        lambda patch: patch.setattr("pspd.core.members.REQUEST_JUMP_MAX", 2**32),
+        {"liveness"},
+    ),
+    "two machines of one identity take turns": (
+        replaced(ServerMachine, "_refuse_duplicate", lambda self, present, peer, now: None),
+        {"R12 one identity"},
+    ),
+    "a client that returns is still told to be missing": (
+        replaced(Recipients, "is_here", lambda self, name: None),
+        {"R12 recipients"},
     ),
     "a broadcast that was gathered is not sent": (
         replaced(Fetching, "_ask_due", property(lambda self: 10**18)),
