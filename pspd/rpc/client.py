@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -112,14 +114,31 @@ class MemberClient:
         self._files = file_service_pb2_grpc.FileServiceStub(channel)
         self._status = status_service_pb2_grpc.StatusServiceStub(channel)
 
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raises what a call ends with as an error of ours.
+
+        Members of one process share a channel. One that joins again closes it once it is broken: gRPC then cancels the
+        calls of the others and refuses new ones. To them that is a server that does not answer.
+        """
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self._server) from None
+        except grpc.aio.UsageError:
+            raise no_answer(self._server) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # the caller is cancelled, and not the call alone
+                raise
+            raise no_answer(self._server) from None
+
     async def parameters(self) -> Parameters:
         """The parameters that a member will have to go by."""
-        try:
+        with self._errors():
             answer = await self._members.GetParameters(
                 membership_service_pb2.GetParametersRequest(), timeout=CALL_SECONDS
             )
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error, self._server) from None
         return translate.parameters_from_pb(answer.parameters)
 
     async def join(
@@ -134,10 +153,8 @@ class MemberClient:
             delivery_port=delivery_port,
             holdings=translate.holdings_to_pb(held),
         )
-        try:
+        with self._errors():
             answer = await self._members.Join(request, timeout=CALL_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error, self._server) from None
         return Session(
             answer.session_id,
             answer.data_port,
@@ -147,42 +164,39 @@ class MemberClient:
 
     async def attend(self, session: int) -> AsyncGenerator[translate.MemberEvent, None]:
         """What is to be done, as it comes up; None means to stop."""
-        call = self._members.Attend(membership_service_pb2.AttendRequest(session_id=session))
-        try:
-            async for message in call:
-                match message.WhichOneof("event"):
-                    case "file_assigned":
-                        told = message.file_assigned
-                        yield Assign(
-                            session,
-                            translate.manifest_from_pb(told.manifest, self._digest),
-                            translate.ranges_from_pb(told.shares),
-                            told.exchange_started,
-                            told.division,
-                        )
-                    case "exchange_started":
-                        yield StartExchange(session, message.exchange_started.file_id)
-                    case "file_suspected":
-                        yield FileSuspected(session, message.file_suspected.file_id)
-                    case "file_removed":
-                        yield RemoveFile(session, message.file_removed.file_id)
-                    case "session_ended":
-                        yield translate.session_ended_from_pb(session, message.session_ended)
-                    case "stop_asked":
-                        yield None
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error, self._server) from None
-        finally:
-            call.cancel()
+        with self._errors():
+            call = self._members.Attend(membership_service_pb2.AttendRequest(session_id=session))
+            try:
+                async for message in call:
+                    match message.WhichOneof("event"):
+                        case "file_assigned":
+                            told = message.file_assigned
+                            yield Assign(
+                                session,
+                                translate.manifest_from_pb(told.manifest, self._digest),
+                                translate.ranges_from_pb(told.shares),
+                                told.exchange_started,
+                                told.division,
+                            )
+                        case "exchange_started":
+                            yield StartExchange(session, message.exchange_started.file_id)
+                        case "file_suspected":
+                            yield FileSuspected(session, message.file_suspected.file_id)
+                        case "file_removed":
+                            yield RemoveFile(session, message.file_removed.file_id)
+                        case "session_ended":
+                            yield translate.session_ended_from_pb(session, message.session_ended)
+                        case "stop_asked":
+                            yield None
+            finally:
+                call.cancel()
 
     async def renew(self, session: int) -> None:
         """Keeps the session alive."""
-        try:
+        with self._errors():
             await self._members.RenewLease(
                 membership_service_pb2.RenewLeaseRequest(session_id=session), timeout=CALL_SECONDS
             )
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error, self._server) from None
 
     async def report(self, session: int, reports: Sequence[Report]) -> None:
         """Says what was reached with files, or that they cannot be taken, in this order."""
@@ -190,17 +204,13 @@ class MemberClient:
             request = membership_service_pb2.ReportFilesRequest(
                 session_id=session, reports=map(translate.report_to_pb, reports[first : first + REPORTS_MAX])
             )
-            try:
+            with self._errors():
                 await self._members.ReportFiles(request, timeout=REPORT_SECONDS)
-            except grpc.aio.AioRpcError as error:
-                raise error_of(error, self._server) from None
 
     async def leave(self, session: int, timeout_seconds: float) -> None:
         """Ends the session."""
-        try:
+        with self._errors():
             await self._members.Leave(membership_service_pb2.LeaveRequest(session_id=session), timeout=timeout_seconds)
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error, self._server) from None
 
     async def announce(
         self, manifest: Manifest, session: int, client_count: int, terms: Terms = ONE_COPY
@@ -218,10 +228,8 @@ class MemberClient:
             replica_count=terms.replica_count,
             stays=terms.stays,
         )
-        try:
+        with self._errors():
             answer = await self._files.AnnounceFile(request)
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error, self._server) from None
         if answer.file_id != manifest.file_id:
             raise WrongState(
                 f"the server at {self._server} takes {manifest.name!r} for another file, as it is of another version:"
@@ -234,15 +242,11 @@ class MemberClient:
         request = file_service_pb2.DivideFileRequest(
             session_id=session, manifest=translate.manifest_to_pb(manifest), hold_back=hold_back
         )
-        try:
+        with self._errors():
             await self._files.DivideFile(request)
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error, self._server) from None
 
     async def status(self, file: str, *, with_file_clients: bool) -> status_service_pb2.GetStatusResponse:
         """The network as it is now."""
         request = status_service_pb2.GetStatusRequest(file=file, with_file_clients=with_file_clients)
-        try:
+        with self._errors():
             return await self._status.GetStatus(request, timeout=CALL_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error, self._server) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,14 +13,14 @@ import pytest
 from pspd.core.effects import Assign, EndCause, EndSession, FileSuspected, StartExchange
 from pspd.core.manifest import Manifest
 from pspd.core.ranges import Range
-from pspd.errors import WrongState
+from pspd.errors import Unreachable, WrongState
 from pspd.rpc.client import CALL_SECONDS, MemberClient, open_channel
 from pspd.rpc.server import serve
 from pspd.rpc.translate import MemberEvent
 from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2 as pb
 from tests.support.control import HOST, control
-from tests.support.loops import on_loop
+from tests.support.loops import on_loop, until
 
 SESSION = 7
 DATA = bytes(5000)
@@ -142,3 +143,62 @@ class TestKeepalive:
         assert taken["grpc.http2.max_ping_strikes"] == 0  # no limit
         every_ms = options_of("insecure_channel")["grpc.keepalive_time_ms"]
         assert taken["grpc.http2.min_ping_interval_without_data_ms"] <= every_ms
+
+
+class Silent:
+    """A network in which nothing happens.
+
+    Attributes:
+        called: the calls that have begun.
+    """
+
+    digest = staticmethod(blake3_digest)
+
+    def __init__(self) -> None:
+        self.called: set[str] = set()
+
+    async def attend(self, session: int) -> AsyncIterator[MemberEvent]:
+        self.called.add("attend")
+        await asyncio.get_running_loop().create_future()
+        yield None
+
+    async def announce(self, *_: object) -> None:
+        self.called.add("announce")
+        await asyncio.get_running_loop().create_future()
+
+
+@on_loop
+async def test_a_closed_channel_counts_as_no_answer() -> None:
+    async with control(Silent()) as (channel, address):
+        member = MemberClient(channel, address, blake3_digest)
+        await channel.close()
+        with pytest.raises(Unreachable, match="no server answers"):
+            await member.leave(SESSION, CALL_SECONDS)
+        with pytest.raises(Unreachable, match="no server answers"):
+            await anext(member.attend(SESSION))
+
+
+@on_loop
+async def test_closing_the_channel_ends_calls_as_no_answer() -> None:
+    network = Silent()
+    async with control(network) as (channel, address):
+        member = MemberClient(channel, address, blake3_digest)
+        attending = asyncio.ensure_future(anext(member.attend(SESSION)))
+        announcing = asyncio.ensure_future(member.announce(MANIFEST, SESSION, 1))
+        await until("both calls have begun", lambda: network.called == {"attend", "announce"})
+        await channel.close()
+        for call in (attending, announcing):
+            with pytest.raises(Unreachable, match="no server answers"):
+                await call
+
+
+@on_loop
+async def test_a_cancelled_caller_stays_cancelled() -> None:
+    network = Silent()
+    async with control(network) as (channel, address):
+        member = MemberClient(channel, address, blake3_digest)
+        announcing = asyncio.ensure_future(member.announce(MANIFEST, SESSION, 1))
+        await until("the call has begun", lambda: "announce" in network.called)
+        announcing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await announcing
