@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -134,7 +135,7 @@ class MemberFailed:
     """The machine raised while it served a member: log the error. The member's session ends, the others go on."""
 
     name: str
-    error: Exception
+    error: builtins.Exception  # mypyc does not find the bare name of a field's type when it is an exception of Python's
 
 
 @dataclass(frozen=True, slots=True)
