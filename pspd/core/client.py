@@ -125,7 +125,6 @@ class ClientMachine:
             else:
                 download = self.downloads[name]
                 if download.is_paused:  # nothing was lost
-                    download.is_paused = False
                     self._request(download, now)
                     continue
                 download.window.timed_out()
@@ -311,10 +310,8 @@ class ClientMachine:
         time_to_ask = download.delivered(frame, written, now)
         if download.stage not in (Stage.SHARE, Stage.EXCHANGE):
             return
-        pause_ns = download.refuted_pause_ns
-        download.is_paused = pause_ns > 0
-        if pause_ns:
-            self._timers.set(download.file_id, now + pause_ns)
+        if download.is_paused:
+            self._timers.set(download.file_id, now + download.refuted_pause_ns)
         elif time_to_ask:
             self._advance(download, now)
         else:

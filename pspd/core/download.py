@@ -45,7 +45,7 @@ class Download:
         lacking: chunks that are not here.
         shares: the ranges that are the client's to get before the exchange (R1).
         division: names the division of the file that they are of.
-        is_paused: the next request waits, as what came was refuted again and again.
+        is_paused: the next request waits, as what came was refuted again and again. Any request ends the pause.
         request_number: its newest request's. All of a client's requests are numbered in one row: what was asked before
             a file was removed is not taken for newer than what is asked since it was seeded anew.
         window: how many chunks may be on their way.
@@ -136,6 +136,7 @@ class Download:
         """The next request: everything that may be named of what is wanted, most wanted first."""
         # The server ends a session before its numbers reach the largest; one that hears nothing stays there.
         self.request_number = min(next(self._request_numbers), REQUEST_NUMBER_MAX)
+        self.is_paused = False
         self._repeats += repeated
         self._unrequested_chunks = 0
         self._told_chunks = self.window.chunks
@@ -257,6 +258,7 @@ class Download:
             self._is_refuted = True
         if is_whole and self._is_refuted:
             self._refuted_in_a_row, self._is_refuted = self._refuted_in_a_row + 1, False
+        self.is_paused = self.refuted_pause_ns > 0
 
     @property
     def refuted_pause_ns(self) -> int:

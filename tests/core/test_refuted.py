@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from pspd.core.download import REFUTED_NS_MAX, REFUTED_NS_MIN
 from pspd.core.manifest import Manifest
-from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
-from tests.core.alone import Client, manifest_of
+from pspd.core.parameters import FAST, MILLISECOND_NS, SECOND_NS
+from tests.core.alone import SERVER, SESSION, Client, manifest_of
 
 
 def exchanging() -> tuple[Client, Manifest]:
@@ -82,3 +82,16 @@ def test_delivery_in_pieces_counts_once() -> None:
         client.deliver(manifest, start, start + 1, number=0, good=False)
     client.deliver(manifest, 7, 8, number=1, good=False)
     assert pause_ns(client) == 0
+
+
+def test_new_session_ends_the_pause() -> None:
+    client, manifest = exchanging()
+    for number in (1, 2):
+        client.deliver(manifest, 0, 8, number=number, good=False)
+    client.machine.left()
+    client.machine.joined(SESSION, SERVER, FAST, client.now)
+    client.assign(manifest, exchange=True)
+    client.heard()
+    client.pass_time(2 * SECOND_NS)
+    assert client.machine.downloads[manifest.file_id].rtt.timeout_count > 0, "the request was lost"
+    assert all(request.repeated for request in client.requests())
