@@ -13,7 +13,7 @@ from pspd.core.wire import DATAGRAM_BYTES_MAX
 from pspd.net.datagrams import DATAGRAMS_PER_WAKEUP, DatagramSocket, ReplyPaths
 from pspd.net.faults import Faults
 from pspd.net.sockets import UDP_BUFFER_BYTES, bind_datagrams
-from tests.support.loops import on_loop, until
+from tests.support.loops import faults_expected, on_loop, until
 
 pytestmark = pytest.mark.usefixtures("each_loop")
 
@@ -165,6 +165,7 @@ def test_reply_paths_forget_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [paths.of(("10.0.0.1", port)) for port in (1, 2, 3, 4)] == [None, "b", "d", None]
 
 
+@faults_expected()
 @on_loop
 async def test_error_about_one_datagram_leaves_the_next_their_turn(
     peer: socket.socket, caplog: pytest.LogCaptureFixture

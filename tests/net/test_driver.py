@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pspd.net.driver import Driver, now_ns
-from tests.support.loops import on_loop, until
+from tests.support.loops import faults_expected, on_loop, until
 
 pytestmark = pytest.mark.usefixtures("each_loop")
 
@@ -82,6 +82,7 @@ async def test_pumping_from_within_an_effect_keeps_the_order() -> None:
     assert done == ["a", "b", "c"]
 
 
+@faults_expected()
 @on_loop
 async def test_an_effect_that_fails_does_not_cost_the_others() -> None:
     machine, done = FakeMachine(deque([["bad"], ["good"]])), list[str]()
@@ -156,6 +157,7 @@ class FaultyMachine(FakeMachine):
         super().handle_timeout(now)
 
 
+@faults_expected()
 @on_loop
 async def test_error_in_poll_does_not_stop_the_driver(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -170,6 +172,7 @@ async def test_error_in_poll_does_not_stop_the_driver(
     driver.close()
 
 
+@faults_expected()
 @on_loop
 async def test_error_at_a_timeout_does_not_stop_the_driver(caplog: pytest.LogCaptureFixture) -> None:
     machine, done = FaultyMachine(deque([[], ["a"]]), now_ns(), poll_faults=0), list[str]()
@@ -180,6 +183,7 @@ async def test_error_at_a_timeout_does_not_stop_the_driver(caplog: pytest.LogCap
     driver.close()
 
 
+@faults_expected()
 @on_loop
 async def test_repeated_errors_do_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     alarms, machine = Alarms(), FaultyMachine(deadline=now_ns(), poll_faults=1000)

@@ -11,7 +11,7 @@ from pspd.core.wire import FRAME_BYTES, DropReason, Frame, Kind, encode_frame
 from pspd.net import link as link_module
 from pspd.net.link import READS_PER_WAKEUP, Link
 from tests.net.links import SESSION, Ends, Recorder, close_when, delivery
-from tests.support.loops import on_loop
+from tests.support.loops import faults_expected, on_loop
 
 pytestmark = pytest.mark.usefixtures("each_loop")
 
@@ -258,6 +258,7 @@ def fail_when(word: str) -> Callable[[str, Link], None]:
 
 
 @pytest.mark.parametrize("when", ["started", "received"])
+@faults_expected()
 @on_loop
 async def test_error_in_the_handler_closes_that_link(when: str, caplog: pytest.LogCaptureFixture) -> None:
     async with Ends(Recorder(react=fail_when(when))) as ends:
@@ -267,6 +268,7 @@ async def test_error_in_the_handler_closes_that_link(when: str, caplog: pytest.L
         assert f"RuntimeError: {when}" in caplog.text
 
 
+@faults_expected()
 @on_loop
 async def test_error_about_an_end_does_not_hide_it_from_others(caplog: pytest.LogCaptureFixture) -> None:
     async with Ends(Recorder(react=fail_when("aborted"))) as ends:

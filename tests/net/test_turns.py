@@ -15,7 +15,7 @@ from pspd.net.datagrams import DatagramSocket
 from pspd.net.link import Link
 from pspd.net.turns import Turns
 from tests.net.links import Recorder, clocked, delivery, say
-from tests.support.loops import on_loop, until
+from tests.support.loops import faults_expected, on_loop, until
 
 pytestmark = pytest.mark.usefixtures("each_loop")
 
@@ -66,6 +66,7 @@ async def test_who_is_put_off_comes_first_in_the_next_turn_and_in_order() -> Non
 
 
 @pytest.mark.usefixtures("no_time")
+@faults_expected()
 @on_loop
 async def test_a_fault_at_one_does_not_cost_the_others_their_turn(caplog: pytest.LogCaptureFixture) -> None:
     turns = Turns.of_running_loop()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
+import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, ParamSpec
 
 import uvloop
@@ -26,9 +28,40 @@ P = ParamSpec("P")
 
 
 class Chosen:
-    """The loop that the tests run on: that of the daemons unless a fixture says otherwise."""
+    """The loop that the tests run on: that of the daemons unless a fixture says otherwise.
+
+    Attributes:
+        expects_faults: whether the test provokes errors that the program catches and logs.
+    """
 
     factory: LoopFactory = uvloop.new_event_loop
+    expects_faults = False
+
+
+@contextlib.contextmanager
+def faults_expected() -> Iterator[None]:
+    """Lets the program catch and log errors that it does not know; elsewhere each of them fails the test."""
+    Chosen.expects_faults = True
+    try:
+        yield
+    finally:
+        Chosen.expects_faults = False
+
+
+class CaughtFaults(logging.Handler):
+    """Notes errors that the program logs with a traceback: catching them must not hide a fault from a test.
+
+    Args:
+        lost: takes them.
+    """
+
+    def __init__(self, lost: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._lost = lost
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and not Chosen.expects_faults:
+            self._lost.append(logging.Formatter().format(record))
 
 
 def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -46,9 +79,11 @@ def run_on_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
     Raises:
         TimeoutError: it is not over after :data:`SECONDS_MAX`.
-        AssertionError: a callback or a task failed where nobody waited for it.
+        AssertionError: a callback or a task failed where nobody waited for it, or the program caught an error that it
+            does not know.
     """
     lost: list[str] = []
+    caught, logger = CaughtFaults(lost), logging.getLogger("pspd")
 
     def note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if GRPC_STRAY not in context["message"]:
@@ -59,9 +94,13 @@ def run_on_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async with asyncio.timeout(SECONDS_MAX):
             await main()
 
-    with asyncio.Runner(loop_factory=Chosen.factory) as runner:
-        runner.run(watched())
-        gc.collect(1)  # a task that failed unheard says so when it goes; the old are none of this test's
+    logger.addHandler(caught)
+    try:
+        with asyncio.Runner(loop_factory=Chosen.factory) as runner:
+            runner.run(watched())
+            gc.collect(1)  # a task that failed unheard says so when it goes; the old are none of this test's
+    finally:
+        logger.removeHandler(caught)
     assert not lost, lost
 
 
