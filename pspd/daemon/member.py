@@ -148,13 +148,16 @@ class MemberDaemon:
             delay = min(2 * delay, REJOIN_SECONDS_MAX)
 
     def _tell_waiting(self, error: PspError) -> None:
-        if isinstance(error, DuplicateInstance):
-            log.warning("%s: waiting for the other client to go: %s", self.name, error)
-        else:
-            log.info("%s: waiting for the server at %s", self.name, self._route.server)
+        match error:
+            case DuplicateInstance():
+                log.warning("%s: waiting for the other client to go: %s", self.name, error)
+            case Unreachable() | TimedOut():
+                log.info("%s: waiting for the server at %s", self.name, self._route.server)
+            case _:
+                log.warning("%s: refused, and tries again: %s", self.name, error)
 
     async def _join_again(self, backoff: Backoff) -> Session:
-        told = False
+        told: type[PspError] | None = None
         while True:
             await asyncio.sleep(backoff.next_seconds())
             try:
@@ -163,9 +166,9 @@ class MemberDaemon:
                 raise
             except PspError as error:
                 log.debug("%s: cannot join: %s", self.name, error)
-                if isinstance(error, DuplicateInstance) and not told:
+                if type(error) is not told and not isinstance(error, Unreachable | TimedOut):
                     self._tell_waiting(error)
-                    told = True
+                    told = type(error)
             else:
                 log.info("%s: joined again", self.name)
                 return session

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from pathlib import Path
 from random import Random
+
+import pytest
 
 from pspd.core.parameters import FAST
 from pspd.core.wire import REQUEST_NUMBER_MAX, Request, encode_datagram
@@ -80,3 +83,20 @@ async def test_client_rejoins_after_a_forged_request_number(tmp_path: Path) -> N
         network.server.release("file.bin")
         await network.copies(source, "a", "b")
         assert network.server.status("", with_file_clients=False).server.dropped_counts["bad_number"] == 1
+
+
+@on_loop
+async def test_refused_rejoin_is_logged_once_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "pspd.daemon.member")
+
+    def count(text: str) -> int:
+        return sum(text in record.message for record in caplog.records)
+
+    async with in_process(FAST) as network:
+        (client,) = await network.join("a")
+        network.server.leave(client.daemon.session)
+        other, *_ = network.server.join("a", bytes(16), source=False, delivery_port=0, held={})
+        await until("the client was refused several times", lambda: count("cannot join") >= 3)
+        assert count("refused, and tries again: a client named 'a' is connected already") == 1
+        network.server.leave(other.session)
+        await until("the client is back", lambda: count("joined again") == 1)
