@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         for path in (folder / "pipe", folder / "folder" / "pipe"):
             os.mkfifo(path)
         made.ctl("context", "add", "lab", made.address)
+        made.client("emil").stop()
+        for copy in ("emil-2", "emil-3"):
+            shutil.copytree(folder / "emil", folder / copy)
+        made.client("emil")
+        made.client("emil-2", "--name", "emil")
         yield Scene(made, server)
 
 
