@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -130,12 +129,16 @@ class ClientLost:
     reason: str
 
 
+Fault = Exception
+"""An error that the machine does not know. mypyc looks for the type of a dataclass's field in its module alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class MemberFailed:
     """The machine raised while it served a member: log the error. The member's session ends, the others go on."""
 
     name: str
-    error: builtins.Exception  # mypyc does not find the bare name of a field's type when it is an exception of Python's
+    error: Fault
 
 
 @dataclass(frozen=True, slots=True)
