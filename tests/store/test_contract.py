@@ -416,19 +416,23 @@ class TestForgedDigestsOfPieces:
     def test_do_not_prove_a_block(self, bench: Bench, at_once: bool) -> None:
         liar, block = forged(Sample(BLOCKS_OF_TWO_BYTES, share_count=7))
         bench.begin(liar)
+        start = block.start
         if not at_once:
             piece = liar.manifest.unit_at(block.start)[0]
             assert bench.write(liar, *piece) == Written(verified=RangeSet([piece]))
-            assert bench.write(liar, piece.stop, block.stop) == Written(corrupt=[block])
-        else:
-            assert bench.write(liar, *block) == Written(corrupt=[block])
+            start = piece.stop
+        with pytest.raises(ContradictoryDigests):
+            bench.write(liar, start, block.stop)
         assert not bench.store.known()[liar.file_id].verified
         assert bench.store.missing(liar.file_id) == liar.all
 
     def test_never_show_the_file_as_finished(self, bench: Bench) -> None:
         liar, block = forged(Sample(BLOCKS_OF_TWO_BYTES, share_count=7))
         bench.begin(liar)
-        bench.write_all(liar)
+        bench.write(liar, 0, block.start)
+        with pytest.raises(ContradictoryDigests):
+            bench.write(liar, *block)
+        bench.write(liar, block.stop, liar.manifest.chunk_count)
         assert bench.store.missing(liar.file_id) == RangeSet([block])
         with pytest.raises(IntegrityError, match="cannot be finished"):
             bench.store.finish(liar.file_id)
