@@ -7,6 +7,7 @@ would be right.
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -246,6 +247,27 @@ def test_the_core_is_pure() -> None:
             elif found.module == "random" and found.name != "Random":
                 violations.append(f"{module.at(found.node)}: only the class Random may be taken from random, seeded")
     refuse(violations, "pspd.core is sans-I/O; let its caller do this and pass in the result:")
+
+
+def is_compiled(module: Module) -> bool:
+    """Whether mypyc compiles the module."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    compiled = build["targets"]["wheel"]["hooks"]["mypyc"]["include"]
+    return any(module.path.is_relative_to(ROOT / path) for path in compiled)
+
+
+def test_compiled_handlers_name_each_error_type_apart() -> None:
+    """In mypyc a name has one type in a function: a second handler's error would be taken for one of the first's."""
+    violations = []
+    for module in filter(is_compiled, modules()):
+        for function in functions_of(module):
+            types: dict[str, str] = {}
+            for node in ast.walk(function):
+                if isinstance(node, ast.ExceptHandler) and node.name and node.type:
+                    caught = ast.unparse(node.type)
+                    if types.setdefault(node.name, caught) != caught:
+                        violations.append(f"{module.at(node)}: {node.name} is a {types[node.name]} in this function")
+    refuse(violations, "mypyc would raise a TypeError in these handlers:")
 
 
 def test_the_core_calls_nothing_that_acts() -> None:

@@ -405,9 +405,9 @@ class ServerMachine:
             return
         try:
             self._receive_from(member, datagram, source, now)
-        except Exception as error:
+        except Exception as fault:  # another name: mypyc gives all errors of one name the type of the first
             self._relay.serve_soon(now)
-            self._note_failure(member, error)
+            self._note_failure(member, fault)
 
     def _receive_from(self, member: Member, datagram: Datagram, source: Address, now: int) -> None:
         match datagram:
