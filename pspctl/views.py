@@ -5,6 +5,7 @@ proto3's own JSON drops zeros and writes 64-bit integers as strings; programs th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TypedDict
 
@@ -160,13 +161,18 @@ class RunView(SeedView):
     verified_client_count: int
 
 
+def _finite(value: float) -> float:
+    """A number that can be shown, and that JSON has: infinity and NaN, which no sound server sends, become 0."""
+    return value if math.isfinite(value) else 0.0
+
+
 def server_view(server: network_pb2.Server) -> ServerView:
     """The server's view."""
     return {
         "address": server.address,
         "version": server.version,
         "profile": server.profile,
-        "uptime_seconds": round(server.uptime_seconds, 3),
+        "uptime_seconds": round(_finite(server.uptime_seconds), 3),
         "data_port": server.data_port,
         "dropped_counts": dict(sorted(server.dropped_counts.items())),
     }
@@ -192,7 +198,7 @@ def client_views(clients: Iterable[network_pb2.Client], *, source: bool = False)
             "name": client.name,
             "address": client.address,
             "state": CLIENT_STATES.get(client.state, "unknown"),
-            "srtt_ms": client.srtt_ms,
+            "srtt_ms": _finite(client.srtt_ms),
         }
         for client in clients
         if client.source == source
@@ -223,12 +229,14 @@ def file_client_view(client: network_pb2.FileClient) -> FileClientView:
         "complete": client.complete,
         "refusal": client.refusal,
         "share_held": client.share_held,
-        "share_idle_seconds": client.share_idle_seconds if client.HasField("share_idle_seconds") else None,
+        "share_idle_seconds": _finite(client.share_idle_seconds) if client.HasField("share_idle_seconds") else None,
     }
 
 
 def file_view(file: network_pb2.File) -> FileView:
     """A file's view."""
+    rate = file.rate_bytes_per_second if file.HasField("rate_bytes_per_second") else math.nan
+    eta = file.eta_seconds if file.HasField("eta_seconds") else math.nan
     return {
         "file_id": file.file_id.hex(),
         "name": file.name,
@@ -247,11 +255,11 @@ def file_view(file: network_pb2.File) -> FileView:
         ],
         "cached_bytes": file.cached_bytes,
         "cached_bytes_when_seeded": file.cached_bytes_when_seeded,
-        "seconds": {"seeding": file.seeding_seconds, "exchange": file.exchange_seconds},
-        "rate_bytes_per_second": round(file.rate_bytes_per_second) if file.HasField("rate_bytes_per_second") else None,
-        "eta_seconds": round(file.eta_seconds, 1) if file.HasField("eta_seconds") else None,
+        "seconds": {"seeding": _finite(file.seeding_seconds), "exchange": _finite(file.exchange_seconds)},
+        "rate_bytes_per_second": round(rate) if math.isfinite(rate) else None,
+        "eta_seconds": round(eta, 1) if math.isfinite(eta) else None,
         "missing_clients": [
-            {"name": client.name, "away_seconds": round(client.away_seconds, 1), "given_up": client.given_up}
+            {"name": client.name, "away_seconds": round(_finite(client.away_seconds), 1), "given_up": client.given_up}
             for client in file.missing_clients
         ],
         "recipient_count": file.recipient_count,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from typing import Any
 
 import pytest
@@ -160,3 +161,32 @@ def test_each_of_these_characters_is_escaped(char: str) -> None:
 @pytest.mark.parametrize("text", ["plain", "Übung €.bin", "日本語\u3042", "\U0001f600", "a\\x1b"])
 def test_what_is_printable_stays(text: str) -> None:
     assert plain_text(text) == plain_lines(text) == plain_json(text) == text
+
+
+def distort(message: Message, value: float) -> None:
+    """Sets every number with a fraction of a message, and of the messages in it."""
+    for field in message.DESCRIPTOR.fields:
+        if field.type == FieldDescriptor.TYPE_DOUBLE:
+            setattr(message, field.name, value)
+        elif field.type == FieldDescriptor.TYPE_MESSAGE and not field.message_type.GetOptions().map_entry:
+            part = getattr(message, field.name)
+            for each in part if field.is_repeated else [part]:
+                distort(each, value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300, -1.0])
+@pytest.mark.parametrize("command", [("status",), ("files",), ("clients",), ("status", "held"), ("rm", "held")])
+def test_numbers_without_sense_are_shown(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch, pspctl: Pspctl, command: tuple[str, ...], value: float
+) -> None:
+    held = fakes.file("held", state=network_pb2.FILE_STATE_SEEDING)
+    held.missing_clients.append(network_pb2.MissingClient(name="gone"))
+    fake.files = [held]
+    server = network_pb2.Server(address=fake.address)
+    for message in [server, held, *fake.clients]:
+        distort(message, value)
+    monkeypatch.setattr(FakeServer, "server", property(lambda _: server))
+    assert pspctl(*command).exit_code == 0
+    shown = pspctl(*command, "-o", "json")
+    assert shown.exit_code == 0
+    json.loads(shown.stdout, parse_constant=pytest.fail)
