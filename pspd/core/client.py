@@ -47,6 +47,8 @@ from pspd.core.wire import (
     encode_datagram,
 )
 
+PATIENCE_NS_MIN = 50 * MILLISECOND_NS
+"""However soon the server lets a client ask again, it waits as long as the shortest timeout."""
 PATIENCE_NS_MAX = 240 * SECOND_NS
 """However long the server wants a client to wait, after this it asks again."""
 HELLO_INTERVAL_NS_MIN = SECOND_NS
@@ -354,7 +356,7 @@ class ClientMachine:
     def _request_answered(self, answer: RequestAck, now: int) -> None:
         """The request is not lost: what it asks for is on its way, or has to wait for others."""
         download = self.downloads.get(answer.file_id)
-        patience_ns = min(answer.again_ms * MILLISECOND_NS, PATIENCE_NS_MAX)
+        patience_ns = max(PATIENCE_NS_MIN, min(answer.again_ms * MILLISECOND_NS, PATIENCE_NS_MAX))
         if download is None:
             self._drop(DropReason.UNKNOWN_FILE, "request")
         elif download.answered(answer.number, patience_ns):

@@ -19,7 +19,8 @@ from pspd.daemon.reports import Reports
 from pspd.daemon.route import Route
 from pspd.errors import DuplicateInstance, NoDataPath, PspError, StorageError, TimedOut, Unreachable
 from pspd.net.faults import Faults
-from pspd.rpc.client import MemberClient, Session
+from pspd.rpc.answers import Session
+from pspd.rpc.client import MemberClient
 from pspd.store.digests import blake3_digest
 
 LEAVE_SECONDS = 1.0

@@ -88,6 +88,7 @@ class NetworkDaemon:
         self._plane = ServerPlane(self._machine, self._on_effect, hosts, data_port, faults)
         self._launcher = Launcher()
         self._events: dict[int, asyncio.Queue[MemberEvent]] = {}
+        self._attended: set[int] = set()
         self._changed = asyncio.Event()
         self._ledger: Ledger | None = None
         self._forgers: dict[str, None] = {}  # who was named already
@@ -227,8 +228,16 @@ class NetworkDaemon:
         return member, self._machine.parameters, self._plane.port, self._machine.lease_ns // MILLISECOND_NS
 
     async def attend(self, session: int) -> AsyncIterator[MemberEvent]:
-        """What a member is to do, until its session ends; it is lost when it stops listening."""
-        self._machine.member_of(session)
+        """What a member is to do, until its session ends; it is lost when it stops listening.
+
+        Raises:
+            SessionUnknown: the session has ended or never was.
+            WrongState: somebody listens already.
+        """
+        member = self._machine.member_of(session)
+        if session in self._attended:
+            raise WrongState(f"{member.name!r} attends already: a session has one stream of events")
+        self._attended.add(session)
         queue = self._events[session]
         try:
             while True:
@@ -237,6 +246,7 @@ class NetworkDaemon:
                 if isinstance(event, EndSession):
                     return
         finally:
+            self._attended.discard(session)
             self._events.pop(session, None)
             self._machine.client_left(session, "its connection ended", now_ns(), EndCause.CONNECTION_ENDED)
             self._plane.pump()

@@ -16,8 +16,17 @@ from pspd.core.terms import ONE_COPY, Terms, source_is_needed
 from pspd.daemon.member import Ended, MemberDaemon, Stopped, Suspected
 from pspd.daemon.process import first_of
 from pspd.daemon.route import Route
-from pspd.errors import DuplicateInstance, PspError, SessionUnknown, StorageError, TimedOut, Unreachable, WrongState
-from pspd.rpc.client import Session
+from pspd.errors import (
+    DuplicateInstance,
+    NotFound,
+    PspError,
+    SessionUnknown,
+    StorageError,
+    TimedOut,
+    Unreachable,
+    WrongState,
+)
+from pspd.rpc.answers import Session
 from pspd.store.ahead import ReadAhead
 from pspd.store.digests import blake3_digest
 from pspd.store.original import OriginalStore, own_name
@@ -225,6 +234,8 @@ class _Seeding:
 
     async def _file(self) -> network_pb2.File:
         status = await self._member.client.status(self._manifest.file_id.hex(), with_file_clients=True)
+        if not status.files:
+            raise NotFound(f"the server no longer knows {self._manifest.name!r}: seed it again")
         return status.files[0]
 
     async def _tell_waiting(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import grpc
 
@@ -14,8 +14,19 @@ from pspd.core.manifest import Digest, FileId, Manifest
 from pspd.core.parameters import Parameters
 from pspd.core.storage import Held
 from pspd.core.terms import ONE_COPY, Terms
-from pspd.errors import LimitReached, PspError, Reason, TimedOut, Unreachable, WrongState, error_classes
+from pspd.errors import (
+    BadArgument,
+    BadName,
+    LimitReached,
+    PspError,
+    Reason,
+    TimedOut,
+    Unreachable,
+    WrongState,
+    error_classes,
+)
 from pspd.rpc import translate
+from pspd.rpc.answers import Session, assign_from_pb, session_from_pb, share_count_from_pb
 from pspd.rpc.conventions import REASON_KEY, channel_options
 from pspd.rpc.limits import REPORTS_MAX
 from pspd.rpc.translate import Report
@@ -35,6 +46,8 @@ REPORT_SECONDS = 60.0
 """How long a report may take. A busy server hears it in the end; to say it again only makes it busier, and that the
 server is gone is known by its connection."""
 
+log = logging.getLogger(__name__)
+
 _KEEPALIVE: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -45,16 +58,6 @@ _KEEPALIVE: list[tuple[str, int]] = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What the server granted to a member."""
-
-    session: int
-    data_port: int
-    lease_seconds: float
-    parameters: Parameters
 
 
 def open_channel(server: str) -> grpc.aio.Channel:
@@ -155,12 +158,7 @@ class MemberClient:
         )
         with self._errors():
             answer = await self._members.Join(request, timeout=CALL_SECONDS)
-        return Session(
-            answer.session_id,
-            answer.data_port,
-            answer.lease_ms / 1000,
-            translate.parameters_from_pb(answer.parameters),
-        )
+        return session_from_pb(answer, self._server)
 
     async def attend(self, session: int) -> AsyncGenerator[translate.MemberEvent, None]:
         """What is to be done, as it comes up; None means to stop."""
@@ -170,14 +168,8 @@ class MemberClient:
                 async for message in call:
                     match message.WhichOneof("event"):
                         case "file_assigned":
-                            told = message.file_assigned
-                            yield Assign(
-                                session,
-                                translate.manifest_from_pb(told.manifest, self._digest),
-                                translate.ranges_from_pb(told.shares),
-                                told.exchange_started,
-                                told.division,
-                            )
+                            if (told := self._assigned(session, message.file_assigned)) is not None:
+                                yield told
                         case "exchange_started":
                             yield StartExchange(session, message.exchange_started.file_id)
                         case "file_suspected":
@@ -190,6 +182,14 @@ class MemberClient:
                             yield None
             finally:
                 call.cancel()
+
+    def _assigned(self, session: int, message: membership_service_pb2.FileAssigned) -> Assign | None:
+        """A file to get; None if it is malformed: the client ignores it."""
+        try:
+            return assign_from_pb(session, message, self._digest)
+        except (BadArgument, BadName) as error:
+            log.warning("the server at %s assigned a file that cannot be: %s", self._server, error)
+            return None
 
     async def renew(self, session: int) -> None:
         """Keeps the session alive."""
@@ -235,7 +235,7 @@ class MemberClient:
                 f"the server at {self._server} takes {manifest.name!r} for another file, as it is of another version:"
                 " run the same version on both"
             )
-        return answer.share_count, answer.file
+        return share_count_from_pb(answer.share_count, self._server), answer.file
 
     async def divide(self, manifest: Manifest, session: int, hold_back: bool) -> None:
         """Has the shares given out."""

@@ -124,6 +124,18 @@ class TestAskingAgain:
         client.pass_time(client_module.PATIENCE_NS_MAX)
         assert client.requests()
 
+    def test_nor_does_it_ask_at_once_when_told_to(self) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, (0, 10))
+        client.heard()
+        client.requests()
+        client.hear(RequestAck(SESSION, manifest.file_id, 1, 0))
+        client.pass_time(client_module.PATIENCE_NS_MIN - 1)
+        assert client.requests() == []
+        client.pass_time(1)
+        assert client.requests()
+
     @pytest.mark.parametrize("number", [0, 2])
     def test_that_another_request_arrived_says_nothing(self, number: int) -> None:
         client = Client()

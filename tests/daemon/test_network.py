@@ -273,6 +273,16 @@ async def test_a_session_that_is_unknown_is_told_so() -> None:
             await anext(client.daemon.client.attend(12345))
 
 
+@on_loop
+async def test_a_session_is_attended_once() -> None:
+    async with in_process(FAST) as network:
+        (client,) = await network.join("a")
+        session = client.daemon.session
+        with pytest.raises(WrongState, match="'a' attends already"):
+            await anext(client.daemon.client.attend(session))
+        assert network.server.renew(session) > 0
+
+
 @pytest.mark.parametrize("wanted", ["no.such", "", "ab", "ffff"])
 @on_loop
 async def test_a_file_that_is_not_there_is_not_found(wanted: str) -> None:

@@ -59,6 +59,15 @@ async def test_every_event_comes_through_as_it_was_told() -> None:
         assert [event async for event in member.attend(SESSION)] == events
 
 
+@on_loop
+async def test_a_file_that_cannot_be_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    impossible = Assign(SESSION, MANIFEST, (Range(3, 2),), False, 5)
+    async with control(Telling(impossible, None)) as (channel, address):
+        member = MemberClient(channel, address, blake3_digest)
+        assert [event async for event in member.attend(SESSION)] == [None]
+        assert f"the server at {address} assigned a file that cannot be" in caplog.text
+
+
 class WithoutModes:
     """A network of a version whose manifests have no mode: it leaves out what it does not know."""
 
