@@ -27,7 +27,7 @@ from pspd.core.effects import (
 )
 from pspd.core.file_record import FileRecord, Phase
 from pspd.core.idle_owners import IdleOwners
-from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
+from pspd.core.manifest import CHUNK_BYTES, SHARE_COUNT_MAX, FileId, Manifest
 from pspd.core.members import Member
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.relay import Relay
@@ -281,6 +281,7 @@ class Catalogue:
         Raises:
             NotFound: it was not announced.
             WrongState: it is divided already, or there are too few clients, or it is no source that divides.
+            LimitReached: there would be too many shares with all replicas.
         """
         source = self._source_of(session)
         file = self.files.get(manifest.file_id)
@@ -291,6 +292,11 @@ class Catalogue:
             raise WrongState(f"{manifest.name!r} cannot be divided now: {len(names)} clients, {file.phase.value}")
         if len(names) < file.terms.replica_count:
             raise WrongState(f"{file.terms.replica_count} replicas of {manifest.name!r} need as many clients")
+        if file.terms.replica_count * manifest.share_count > SHARE_COUNT_MAX:
+            raise LimitReached(
+                f"{file.terms.replica_count} replicas of {manifest.share_count} shares are too many:"
+                f" {SHARE_COUNT_MAX} together at most: name fewer with --replicas"
+            )
         file.source, file.held_back = source.name, hold_back
         places = itertools.product(range(file.terms.replica_count), range(manifest.share_count))
         file.divide(manifest, [names[(replica + index) % len(names)] for replica, index in places], now)

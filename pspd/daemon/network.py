@@ -318,6 +318,7 @@ class NetworkDaemon:
                 f"nobody else holds {chunks.chunk_count} chunks of {file.manifest.name!r}{others}, and not every client"
                 " has it: wait until it is complete, or lose them with --force"
             )
+        names = list(dict.fromkeys(names))
         for name in names:
             if (queue := self._events.get(self._machine.members[name].session)) is not None:
                 queue.put_nowait(None)

@@ -90,4 +90,4 @@ def validate_request_size(method: str, size_bytes: int) -> None:
     most = REQUEST_BYTES_MAX.get(method, FIXED_BYTES_MAX)
     if size_bytes > most:
         name = method.rpartition("/")[2]
-        raise LimitReached(f"a {name} request of {size_text(size_bytes)} is too large: the most is {size_text(most)}")
+        raise LimitReached(f"this {name} request has {size_text(size_bytes)}, the most is {size_text(most)}")

@@ -7,10 +7,11 @@ import pytest
 from pspd.core.effects import Assign, EndCause, EndSession, FileStalled, Milestone
 from pspd.core.fetching import BROADCAST_NS_PER_DATAGRAM
 from pspd.core.file_record import Phase
+from pspd.core.manifest import SHARE_COUNT_MAX
 from pspd.core.members import FETCH_RTO_MIN_NS
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.terms import Terms
-from pspd.errors import WrongState
+from pspd.errors import LimitReached, WrongState
 from tests.core.bench import Bench
 
 TWO_COPIES = Terms(replica_count=2)
@@ -110,6 +111,17 @@ class TestReplicas:
         bench.join("a")
         with pytest.raises(WrongState, match="2 replicas of 'f' need as many clients"):
             bench.seed("f", 4, terms=TWO_COPIES)
+
+    def test_too_many_shares_with_all_replicas_are_refused(self) -> None:
+        bench = Bench()
+        for name in "ab":
+            bench.join(name)
+        source = bench.join("s", source=True)
+        manifest = bench.manifest("f", 0, SHARE_COUNT_MAX // 2 + 1)
+        file = bench.server.catalogue.announce(manifest, source.session, TWO_COPIES)
+        with pytest.raises(LimitReached, match="2 replicas of 50001 shares are too many: 100000 together"):
+            bench.server.catalogue.divide(manifest, source.session, bench.now)
+        assert file.shares == []
 
     def test_nobody_but_the_one_named_takes_itself_for_asked(self) -> None:
         bench = Bench(cache_chunks=1024)

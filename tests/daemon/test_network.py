@@ -216,7 +216,7 @@ async def test_a_second_file_of_the_same_name_is_refused(source: Path, tmp_path:
 async def test_clients_are_asked_to_stop_and_end_in_good_order() -> None:
     async with in_process(FAST) as network:
         first, second = await network.join("a", "b")
-        assert network.server.stop_clients(["a"], everyone=False) == ["a"]
+        assert network.server.stop_clients(["a", "a"], everyone=False) == ["a"]
         await until("it has ended", first.running.done)
         await first.running
         await until("the server knows", lambda: network.connected() == ["b"])
