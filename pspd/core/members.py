@@ -205,6 +205,7 @@ class Member:
         heard_at: when a contribution of it last began or ended, in nanoseconds.
         request_number: the highest number of its requests so far.
         peer: where its control calls come from, for messages; empty if that is not known.
+        joined_at: when its session began, in nanoseconds.
         spoke_at: when it last renewed its lease, in whatever way, in nanoseconds.
         contested_at: when another session of its identity was last replaced by it, or refused for it; None for never.
         refusal_told_at: when the log was last told of such a refusal, in nanoseconds; None for never.
@@ -239,6 +240,7 @@ class Member:
         self.heard_at = 0
         self.request_number = 0
         self.peer = peer
+        self.joined_at = 0
         self.spoke_at = 0
         self.contested_at: int | None = None
         self.refusal_told_at: int | None = None

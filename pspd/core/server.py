@@ -240,7 +240,7 @@ class ServerMachine:
         if len(self.members) >= MEMBERS_MAX:
             raise LimitReached(f"the network has its most members ({MEMBERS_MAX}) already")
         member = Member(self._new_session(), name, source, instance_id, delivery_port, self.parameters, held, peer)
-        member.spoke_at = now
+        member.joined_at = member.spoke_at = now
         member.contested_at = None if present is None else now
         self.members[name] = self._sessions[member.session] = member
         self.lost_clients.pop(name, None)

@@ -346,8 +346,9 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
             client = _file_client_to_pb(file, name)
             client.share_held = file.is_divided and name not in lacking
             if name in lacking:
-                interest = machine.members[name].interests.get(file.file_id)
-                since = max(file.seeding_at or 0, interest.requested_at if interest else 0)
+                member = machine.members[name]
+                interest = member.interests.get(file.file_id)
+                since = max(file.seeding_at or 0, member.joined_at, interest.requested_at if interest else 0)
                 client.share_idle_seconds = (now - since) / SECOND_NS
             message.clients.append(client)
     return message

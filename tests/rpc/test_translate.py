@@ -308,6 +308,17 @@ class TestShown:
         machine.catalogue.milestone_reached(amy.session, file.file_id, Milestone.SHARE_HELD, 13 * SECOND_NS)
         assert shown(14 * SECOND_NS) == {"bob": (True, None), "amy": (True, None)}
 
+    def test_idle_time_counts_from_the_join_after_a_restart(self) -> None:
+        before = self.machine()
+        file = self.file(before)
+        machine = ServerMachine(FAST, 64, blake3_digest, 1, sessions(1))
+        machine.restore([file.record], ["bob", "amy"], 100 * SECOND_NS)
+        amy = machine.client_joined("amy", b"amy".ljust(16), 101 * SECOND_NS)
+        machine.receive_datagram(encode_datagram(Hello(amy.session, 1, 0)), ("10.0.0.1", 4000), 101 * SECOND_NS)
+        restored = machine.catalogue.files[file.file_id]
+        shown = translate.file_to_pb(machine, restored, 103 * SECOND_NS, with_clients=True)
+        assert [(client.name, client.share_idle_seconds) for client in shown.clients] == [("amy", 2.0)]
+
     def test_a_file_and_its_clients(self) -> None:
         machine = self.machine()
         file = self.file(machine)
