@@ -62,7 +62,7 @@ class MemberDaemon:
 
     Attributes:
         session: its session; 0 for none.
-        is_ready: whether data could flow in one of its sessions.
+        ready: set once data could flow in one of its sessions.
         client: what it says to the server.
         files: what becomes of its files.
     """
@@ -80,7 +80,7 @@ class MemberDaemon:
     ) -> None:
         self.name = name
         self.session = 0
-        self.is_ready = False
+        self.ready = asyncio.Event()
         self.client = MemberClient(None, route.server, blake3_digest)
         self._reports = Reports(name, self.client)
         self.files = Keeper(name, secrets.randbits(64), storage, self._reports, care, self._fail, faults)
@@ -110,11 +110,12 @@ class MemberDaemon:
         while True:
             joined_at = clock()
             try:
-                await self.serve_session(session, None if self.is_ready else connect_seconds)
+                await self.serve_session(session, None if self.ready.is_set() else connect_seconds)
             except NoDataPath:
                 await self.leave()
                 raise
             except Stopped:
+                log.info("%s: stopping, as `pspctl stop` asked", self.name)
                 return
             except Ended as ended:
                 if self._leaving:
@@ -128,7 +129,7 @@ class MemberDaemon:
             if self._leaving:
                 return
             backoff.session_lasted(clock() - joined_at)
-            if self.is_ready:
+            if self.ready.is_set():
                 session = await self._join_again(backoff)
             else:
                 await asyncio.sleep(backoff.next_seconds())
@@ -232,8 +233,8 @@ class MemberDaemon:
         """Waits until data can flow, says so once, and never returns."""
         if path_seconds is not None:
             await self.files.plane.require_path(path_seconds)
-            if not self.is_ready:
-                self.is_ready = True
+            if not self.ready.is_set():
+                self.ready.set()
                 self._on_ready()
         await asyncio.get_running_loop().create_future()
 

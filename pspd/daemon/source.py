@@ -175,7 +175,7 @@ class _Seeding:
         while True:
             self._terms = replace(self._terms, stays=self._terms.stays and not session.parameters.all_holders_answer)
             try:
-                path_seconds = PATH_SECONDS_LATER if self._member.is_ready else PATH_SECONDS
+                path_seconds = PATH_SECONDS_LATER if self._member.ready.is_set() else PATH_SECONDS
                 await first_of(self._member.serve_session(session, path_seconds), self._work())
                 return
             except Stopped:
@@ -197,7 +197,11 @@ class _Seeding:
             delay = REJOIN_SECONDS
 
     async def _work(self) -> None:
-        """Announces, divides, and watches until the file no longer needs its source."""
+        """Announces, divides, and watches until the file no longer needs its source.
+
+        A source that cannot send anything announces nothing: the file would stay in the network, stalled.
+        """
+        await self._member.ready.wait()
         session = self._member.session
         share_count, file = await self._announce(session)
         if share_count:

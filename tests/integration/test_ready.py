@@ -29,6 +29,15 @@ def test_whoever_hears_nothing_says_so(network: Network, tmp_path: Path) -> None
     assert seeded.stderr.splitlines()[-1] == f"pspctl: error: {told(network, data_port)}"
 
 
+def test_source_that_cannot_send_announces_nothing(network: Network, tmp_path: Path) -> None:
+    """A file that was announced in vain would stay in the network, stalled."""
+    network.server("--faults", LOST)
+    network.launch_client("a", "--connect-timeout", 60)
+    network.until("it has joined", lambda: any(each["name"] == "a" for each in network.status()["clients"]))
+    network.ctl("seed", random_file(tmp_path / "f.bin", 5000), code=5)
+    assert network.status()["files"] == []
+
+
 def test_client_waits_for_a_server_that_is_restarted_at_its_start(network: Network) -> None:
     """Data does not pass at first; the next server lets it."""
     server = network.server("--faults", LOST)
