@@ -331,6 +331,7 @@ class NetworkDaemon:
 
     def stop(self) -> None:
         """Ends the server."""
+        log.info("stopping, as `pspctl stop --server` asked")
         self.stopping.set()
 
     # -- files
