@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from pspctl import contexts
+from pspd.arguments import NamedInErrors
 from pspd.config import DEFAULT_LISTEN, full_address, parse_size
 from pspd.errors import BadArgument
 
@@ -81,7 +82,7 @@ def shared_options() -> list[click.Parameter]:
     ]
 
 
-class _Shared(click.Command):
+class _Shared(NamedInErrors):
     """Adds the shared options, and lists them apart from the command's own."""
 
     def __init__(self, *arguments: Any, **attributes: Any) -> None:

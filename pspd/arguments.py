@@ -10,6 +10,18 @@ from typing import Any
 import click
 
 
+class NamedInErrors(click.Command):
+    """A command that is named in the advice of its usage errors, also where click does not say whose they are."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the command line; an error without a context gets this command's."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+
 class Count(click.IntRange):
     """A whole number within bounds."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from pspd import __version__, streams
-from pspd.arguments import Count, Folder, Seconds
+from pspd.arguments import Count, Folder, NamedInErrors, Seconds
 from pspd.config import AGENT_PORT, DEFAULT_LISTEN, full_address, parse_size
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters, default_cache_chunks
@@ -56,6 +56,8 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
 
 class Root(click.Group):
     """The group of all daemons: an error is told under the name of the one that was asked for."""
+
+    command_class = NamedInErrors
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the daemon that was chosen."""

@@ -253,6 +253,11 @@ class TestConfig:
         assert str(path) in said
 
 
+def test_option_without_its_value_names_the_command(pspd: Pspd, runs: Runs) -> None:
+    told = "pspd client: error: Option '--dir' requires an argument: try `pspd client --help`\n"
+    assert pspd("client", "--dir") == (2, told)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -37,6 +37,12 @@ def test_every_reason_becomes_its_exit_code(
     assert REASON_KEY == "psp-reason"
 
 
+def test_option_without_its_value_names_the_command(pspctl: Pspctl) -> None:
+    result = pspctl("status", "--server")
+    told = "pspctl: error: Option '--server' requires an argument: try `pspctl status --help`\n"
+    assert (result.exit_code, result.stderr) == (2, told)
+
+
 def test_no_server_fails_fast_and_says_what_to_do(lone_pspctl: Pspctl) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
