@@ -73,6 +73,8 @@ def add(settings: Settings, name: str, address: str) -> None:
     """
     if not name.strip():
         raise BadArgument("a context needs a name: give one, such as lab")
+    if not name.isprintable():
+        raise BadArgument(f"context name {name!r} holds control characters: give another")
     address = full_address(address)
     known = contexts.load()
     taken = known.addresses.get(name, address)

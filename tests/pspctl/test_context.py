@@ -65,6 +65,13 @@ def test_a_context_needs_a_name(lone_pspctl: Pspctl, config_dir: Path) -> None:
     assert not config_dir.exists()
 
 
+def test_context_name_with_control_characters_is_refused(lone_pspctl: Pspctl, config_dir: Path) -> None:
+    result = lone_pspctl("context", "add", "a\nb", "lab:7070")
+    assert result.exit_code == 2
+    assert result.stderr == "pspctl: error: context name 'a\\nb' holds control characters: give another\n"
+    assert not config_dir.exists()
+
+
 def test_an_address_must_be_one(lone_pspctl: Pspctl, config_dir: Path) -> None:
     assert lone_pspctl("context", "add", "lab", "lab:").exit_code == 2
     assert not config_dir.exists()
