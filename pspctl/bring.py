@@ -9,7 +9,7 @@ from pathlib import Path
 from pspctl.absence import Absence
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
-from pspctl.follow import require_all_took, require_nobody_lost, until_complete
+from pspctl.follow import require_a_taker, require_all_took, require_nobody_lost, until_complete
 from pspctl.options import Settings
 from pspctl.output import printer
 from pspctl.progress import Progress, shown_progress
@@ -62,6 +62,7 @@ def bring(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_sour
         kept = f"; {plan.path} was not deleted" if delete_source else ""
         if divided_now:
             require_nobody_lost(view, deadline, kept)
+        require_a_taker(view, deadline)
         if lost_count:
             lost = f"{lost_count} of {count_text(plan.client_count, 'client')} left"
             raise WrongState(f"{lost} before {_shown_name(plan)} was divided: see `pspctl clients`{kept}")

@@ -112,7 +112,8 @@ def until_complete(
 ) -> FileView:
     """Waits until every connected client has a file, also through a restart of the server; returns its last state.
 
-    It also ends when nobody can have it any more: every client declined it.
+    It also ends when nobody is left to take it: every client declined it, or all are lost and have been away for a full
+    lease. A client that is away for less may come back, as all do after a restart of the server.
 
     Args:
         api: the server.
@@ -148,7 +149,7 @@ def until_complete(
             progress.exchange(view)
             if not _is_settled(view, client_count):
                 continue
-            if not awaits_missing or _are_given_up(view, deadline):
+            if not (awaits_missing or _is_deserted(view)) or _are_given_up(view, deadline):
                 return view
             if not has_told:
                 progress.note(f"waiting for {missing_text(view)}")
@@ -164,11 +165,16 @@ def until_complete(
 
 
 def _is_settled(view: FileView, client_count: int) -> bool:
-    """Whether all clients in reach have a file or declined it, and so many at least; or nobody is left to take it."""
+    """Whether all clients in reach have a file or declined it, and so many at least; or nobody is here to take it."""
     settled_count = view["complete_client_count"] + view["declined_client_count"]
     if view["state"] == "complete":
         return settled_count >= client_count
-    return view["client_count"] == 0 and (view["declined_client_count"] > 0 or bool(view["missing_clients"]))
+    return _is_deserted(view) or (view["client_count"] == 0 and view["declined_client_count"] > 0)
+
+
+def _is_deserted(view: FileView) -> bool:
+    """Whether every client that is to get a file is away."""
+    return not (view["client_count"] or view["declined_client_count"]) and bool(view["missing_clients"])
 
 
 def _are_given_up(view: FileView, deadline: Deadline) -> bool:
@@ -197,6 +203,21 @@ def require_nobody_lost(file: FileView, deadline: Deadline, consequence: str = "
         f"{consequence}"
     )
     raise TimedOut(text) if deadline.passed else WrongState(text)
+
+
+def require_a_taker(file: FileView, deadline: Deadline) -> None:
+    """Makes sure that not every client that is to get a file is lost.
+
+    Args:
+        file: the file.
+        deadline: until when was waited for them.
+
+    Raises:
+        TimedOut: they are, and the deadline has passed.
+        WrongState: they are.
+    """
+    if _is_deserted(file):
+        require_nobody_lost(file, deadline)
 
 
 def require_all_took(file: FileView) -> None:

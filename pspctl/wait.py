@@ -6,7 +6,7 @@ import click
 
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
-from pspctl.follow import require_all_took, until_complete
+from pspctl.follow import require_a_taker, require_all_took, until_complete
 from pspctl.options import Command, Settings, file_name
 from pspctl.output import printer
 from pspctl.progress import shown_progress
@@ -22,15 +22,18 @@ from pspd.arguments import Seconds
 def command(settings: Settings, file: str, timeout: float | None) -> None:
     """Wait until every client has a file.
 
-    A file is named by its name, its id, or the beginning of its id. Clients that are lost are not waited for.
+    A file is named by its name, its id, or the beginning of its id. Clients that are lost are not waited for; if all
+    are, wait gives them a lease (30 s), or with --timeout that long, to come back.
 
     \b
     Example:
       pspctl wait big.iso --timeout 600
     """
+    deadline = Deadline(timeout)
     with ServerApi(settings.server) as api:
         with shown_progress(settings) as progress:
-            view = until_complete(api, file, Deadline(timeout), progress)
+            view = until_complete(api, file, deadline, progress)
         cache = api.cache()
     printer(settings.output).show(seed_view(view, cache), seed_text)
     require_all_took(view)
+    require_a_taker(view, deadline)

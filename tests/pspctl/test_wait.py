@@ -132,6 +132,39 @@ def test_wait_does_not_wait_for_lost_clients(pspctl: Pspctl, fake: FakeServer) -
     assert pspctl("wait", "big.iso").exit_code == 0
 
 
+def deserted_file(*, given_up: bool = False) -> Any:
+    """A file whose only client is away, as right after a restart of the server."""
+    lost = network_pb2.MissingClient(name="anna", away_seconds=2, given_up=given_up)
+    return file(held=(), state=network_pb2.FILE_STATE_SEEDING, missing_clients=[lost])
+
+
+def test_wait_lets_clients_come_back_after_a_restart(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [deserted_file()]
+    fake.changes = [status_service_pb2.WatchStatusResponse(files=[file(held=held)]) for held in ((8, 6), (8, 8))]
+    result = pspctl("wait", "big.iso")
+    assert result.exit_code == 0
+    assert "complete on 2 of 2 clients" in result.stdout
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "json"), ("-q",)], ids=["table", "json", "quiet"])
+def test_wait_fails_once_all_clients_are_given_up(pspctl: Pspctl, fake: FakeServer, options: tuple[str, ...]) -> None:
+    fake.files = [deserted_file()]
+    fake.changes = [status_service_pb2.WatchStatusResponse(files=[deserted_file(given_up=True)])]
+    result = pspctl("wait", "big.iso", *options)
+    assert result.exit_code == 4
+    assert result.stderr.splitlines()[-1] == (
+        "pspctl: error: big.iso did not reach anna (lost 2.0 s ago): start them again, and they get it"
+    )
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_wait_for_lost_clients_ends_at_its_timeout(pspctl: Pspctl, fake: FakeServer, given_up: bool) -> None:
+    fake.files, fake.stream_stays = [deserted_file(given_up=given_up)], True
+    result = pspctl("wait", "big.iso", "--timeout", "0.5")
+    assert result.exit_code == 6
+    assert "did not reach anna (lost 2.0 s ago) within 0.5 s" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("share_chunk_counts", "delivered_bytes", "has_rate"),
     [((4, 4), 8 << 20, True), ((8, 0), 8 << 20, False), ((4, 4), 2 << 20, False), ((4, 4), 17 << 20, False)],
