@@ -157,6 +157,8 @@ class Network:
         # pytest shows what a fixture prints here for failed tests alone.
         for daemon in self._daemons:
             print(f"--- {daemon.name}: pspd {' '.join(map(str, daemon.args))}\n{daemon.log_tail()}")
+        raised = [daemon.name for daemon in self._daemons if "Traceback" in daemon.log_text()]
+        assert error is not None or not raised, f"errors that no daemon knows were logged by {raised}"
 
     @property
     def environment(self) -> dict[str, str]:
