@@ -322,12 +322,14 @@ class DiskStore:
         try:
             is_in_place = os.path.samestat(os.stat(self._work), self._work_state)
             may_use = os.access(self._work, os.R_OK | os.W_OK | os.X_OK)
+            is_read_only = bool(os.statvfs(self._work).f_flag & os.ST_RDONLY)
         except OSError as error:
             raise StoreFailed(str(failed("use", self._work, error))) from None
         if not is_in_place:
             raise StoreFailed(f"{self._work} is another folder than at the start: start the client anew")
         if not may_use:
-            raise StoreFailed(str(failed("use", self._work, OSError(errno.EACCES, ""))))
+            number = errno.EROFS if is_read_only else errno.EACCES
+            raise StoreFailed(str(failed("use", self._work, OSError(number, ""))))
 
     def close(self) -> None:
         """Closes all files and gives the folder free; idempotent. Writes nothing: a crash loses no more."""

@@ -61,7 +61,7 @@ def _mounted() -> set[Path]:
         StorageError: the kernel does not tell.
     """
     try:
-        lines = os.fsdecode(_MOUNTS.read_bytes()).splitlines()
+        lines = os.fsdecode(_MOUNTS.read_bytes()).rstrip("\n").split("\n")
     except OSError as error:
         raise failed("read", _MOUNTS, error) from None
     found = set()

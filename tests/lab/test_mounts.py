@@ -67,3 +67,21 @@ def test_a_disk_that_is_gone_is_not_written_beside(
     assert told.startswith(f"pspd client: error: {disk} is on no mounted disk")
     assert again.returncode == 4
     assert not list(disk.iterdir())
+
+
+def test_a_client_on_a_disk_that_is_read_only_says_so(
+    network: Network, start: Callable[[str], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    client = start(f"mount -t tmpfs psp {disk}")
+    assert client.stdout is not None
+    assert '"ready": true' in client.stdout.readline()
+    entered = ["nsenter", "-t", str(client.pid), "-m"]
+    # A mount over the same folder: the client's own cannot become read-only while its lock is open.
+    subprocess.run([*entered, "mount", "--bind", disk, disk], check=True)
+    subprocess.run([*entered, "mount", "-o", "remount,bind,ro", disk], check=True)
+    _, told = client.communicate(timeout=END_SECONDS)
+    expected = f"pspd client: error: cannot use {disk}/.psp: Read-only file system: use a folder that can be written to"
+    assert told.splitlines()[-1] == expected
+    assert client.returncode == 1

@@ -20,6 +20,7 @@ def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"23 22 8:1 / {tmp_path}/disk rw,noatime - ext4 /dev/sda1 rw\n"
         f"24 22 8:1 /sub {tmp_path}/my\\040disk rw shared:7 master:2 - ext4 /dev/sda1 rw\n"
         f"25 22 0:9 / {tmp_path}/auto rw - autofs systemd-1 rw\n"
+        f"26 22 0:9 / {tmp_path}/odd\u2028\rname rw - tmpfs tmpfs rw\n"
     )
     monkeypatch.setattr(pspd.store.mounts, "_MOUNTS", told)
     for name in ("disk", "my disk", "auto", "plain"):
