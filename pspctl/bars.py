@@ -107,6 +107,8 @@ class Bars(Notes):
         self._progress.console.print(Plain(Text(f"pspctl: {text}")))
 
     def _show(self, label: str, done: int, total: int, unit: str = "bytes") -> None:
+        if not total:  # of an empty file: its bar would stay at 0 %
+            return
         if label not in self._tasks:
             self._tasks[label] = self._progress.add_task(label, total=total, unit=unit, done_before=done)
         self._progress.update(self._tasks[label], completed=done, total=total)

@@ -86,7 +86,9 @@ def _network_parts(
     else:
         parts += ["", NO_FILE]
     if clients or sources:
-        parts += ["", clients_table(clients[:client_rows], sources, progress=_progress_of(status["files"]))]
+        parts.append("")
+        if client_rows or sources:
+            parts.append(clients_table(clients[:client_rows], sources, progress=_progress_of(status["files"])))
         parts += _rest(clients[client_rows:], "client", lambda client: conditions[client["name"]])
     else:
         parts += ["", NO_CLIENT]
@@ -154,24 +156,26 @@ def _file_client_condition(client: FileClientView) -> str:
 
 
 def _conditions(status: StatusView) -> dict[str, str]:
-    """Each client by name: lost, behind, or complete with regard to all files that it takes."""
+    """Each client by name: lost, behind with a file, without one that it declined, or complete with regard to all."""
     conditions = {client["name"]: "complete" for client in status["clients"]}
     for file in status["files"]:
         for client in file["clients"]:
-            if _file_client_condition(client) == "behind":
-                conditions[client["name"]] = "behind"
+            condition = _file_client_condition(client)
+            if condition == "behind" or (condition == "declined" and conditions.get(client["name"]) == "complete"):
+                conditions[client["name"]] = condition
     conditions.update({client["name"]: "lost" for client in status["clients"] if client["state"] == "lost"})
     return conditions
 
 
 def _ranked_clients(status: StatusView, conditions: dict[str, str]) -> list[ClientView]:
-    """Clients that need attention first: a few that are lost, those that lack most, the rest of the lost."""
+    """Clients that need attention first: a few lost ones, those that lack most, those that declined, other lost ones."""
     progress = _progress_of(status["files"])
     lost = [client for client in status["clients"] if conditions[client["name"]] == "lost"]
     behind = [client for client in status["clients"] if conditions[client["name"]] == "behind"]
     behind.sort(key=lambda client: progress.get(client["name"], (0, 0)))
+    declined = [client for client in status["clients"] if conditions[client["name"]] == "declined"]
     others = [client for client in status["clients"] if conditions[client["name"]] == "complete"]
-    return [*lost[:LOST_ROWS_MAX], *behind, *lost[LOST_ROWS_MAX:], *others]
+    return [*lost[:LOST_ROWS_MAX], *behind, *declined, *lost[LOST_ROWS_MAX:], *others]
 
 
 def _progress_of(files: Sequence[FileView]) -> dict[str, tuple[int, int]]:

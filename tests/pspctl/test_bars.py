@@ -47,6 +47,15 @@ def test_every_bar_is_full_when_the_file_is_complete(shown: Shown) -> None:
     assert shown.percentages().keys() == {"hashing", "waiting", "seeding", "exchange", "client-0", "client-1"}
 
 
+def test_an_empty_file_leaves_no_bar_at_zero(shown: Shown) -> None:
+    empty = file(held=(0, 0), chunk_count=0)
+    shown.bars.seeding(Step("hashing", 0, 0))
+    shown.bars.seeding(Step("waiting", 2, 2))
+    shown.bars.seeding(Step("seeding", 0, 0, empty))
+    shown.bars.exchange(file_view(empty))
+    assert shown.percentages() == {"waiting": 100.0}
+
+
 def test_a_seed_that_does_not_wait_ends_with_full_bars(shown: Shown) -> None:
     shown.bars.seeding(Step("seeding", 7, 8, file(held=(4, 3))))
     shown.bars.seeded(file_view(file(held=(4, 4))))

@@ -69,6 +69,21 @@ def test_the_rest_is_counted_by_its_condition() -> None:
     assert lines[-1] == "and 23 more clients: 17 lost, 6 behind"
 
 
+def test_who_declined_a_file_is_not_counted_as_complete() -> None:
+    shared = file("done.iso", held=(8,) * CLIENT_COUNT)
+    shared.clients[29].held_chunk_count, shared.clients[29].complete = 0, False
+    shared.clients[29].refusal = "no room"
+    lines = lines_of(status(shared))
+    assert next(line for line in lines if line.startswith("client-")).split()[0] == "client-29"
+    assert lines_of(status(shared), 120, 7)[-1] == "and 30 more clients: 29 complete, 1 declined"
+
+
+def test_a_table_without_rows_has_no_headings() -> None:
+    lines = lines_of(status(file(held=(8,) * CLIENT_COUNT)), 120, 7)
+    assert not any(line.startswith("CLIENT") for line in lines)
+    assert lines[-1] == "and 30 more clients, all complete"
+
+
 def test_nothing_is_left_out_where_all_fits() -> None:
     lines = lines_of(status(running(), file("done", held=(8,) * CLIENT_COUNT)), height=40)
     assert sum(line.startswith("client-") for line in lines) == CLIENT_COUNT
