@@ -43,7 +43,7 @@ LOOKS_PER_STATUS = 10
     is_flag=False,
     flag_value=BARE,
     multiple=True,
-    metavar="[HOST:PORT]",
+    metavar="[HOST[:PORT]]",
     help="Stop the server. With an address and clients to stop: only the address, as in every command.",
 )
 @click.pass_obj
