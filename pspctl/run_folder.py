@@ -85,8 +85,9 @@ class RunFolder:
         """Removes what a killed run left, and notes how many clients this one has."""
         with contextlib.suppress(ValueError):
             left = client_folders(self._copies_dir, int(os.pread(self.lock, COUNT_BYTES_MAX, 0)))
-            for folder in left:
-                shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
+            for work in (folder / WORK_FOLDER for folder in left):
+                if not _is_in_use(work):
+                    shutil.rmtree(work, ignore_errors=True)
         for entry in os.scandir(self.path):
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry, ignore_errors=True)
@@ -102,3 +103,18 @@ class RunFolder:
         if self.lock >= 0:
             os.close(self.lock)
             self.lock = -1
+
+
+def _is_in_use(work: Path) -> bool:
+    """Whether a client runs with this hidden folder: one that somebody has started there since the run was killed."""
+    try:
+        lock = os.open(work / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False

@@ -1,0 +1,23 @@
+"""The hidden folder of ``pspctl run``, and what a killed run left in the clients' folders."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+from pspctl.run_folder import RunFolder
+
+
+def test_a_client_that_runs_keeps_its_hidden_folder(tmp_path: Path) -> None:
+    """After a run of two clients was killed, somebody starts a client in the folder of the first."""
+    (tmp_path / ".psp-run").mkdir()
+    (tmp_path / ".psp-run" / "lock").write_text("2")
+    used, left = (tmp_path / f"client-{index}" / ".psp" for index in range(2))
+    for work in (used, left):
+        work.mkdir(parents=True)
+        (work / "lock").touch()
+    with (used / "lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with RunFolder(tmp_path, 2):
+            assert (used / "lock").exists()
+            assert not left.exists()
