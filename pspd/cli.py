@@ -148,6 +148,7 @@ def server(
     folder = state_dir or user_folder("state")
     if folder is None:
         raise no_home("state", "--state-dir")
+    _require_current_folder(folder)
     _run(
         "server",
         lambda stopping: run_server(stopping, listen, data_port, folder, parameters, cache_chunks, spoiled, reach),
@@ -220,6 +221,7 @@ def client(
     if first_index and count is None:
         raise click.UsageError("--first-index is where --count begins: give both")
     server = full_address(server)
+    _require_current_folder(folder)
     plans = plan_clients(socket.gethostname() if name is None else name, folder, count, first_index)
     parsed = Faults.parse(faults) if faults else None
     keeping = Keeping(None if max_bytes is None else parse_size(max_bytes), verify)
@@ -255,6 +257,12 @@ def _parameters(profile: str, order: str | None, cache: str | None) -> tuple[Par
     if cache_chunks < 1:
         raise BadArgument(f"a cache of {cache!r} holds no chunk: give 1KiB or more")
     return parameters, cache_chunks
+
+
+def _require_current_folder(folder: Path) -> None:
+    """Raises OSError if a folder is in the current one, and that was deleted."""
+    if not folder.is_absolute():
+        os.getcwd()
 
 
 def _run(role: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
