@@ -168,7 +168,7 @@ def _conditions(status: StatusView) -> dict[str, str]:
 
 
 def _ranked_clients(status: StatusView, conditions: dict[str, str]) -> list[ClientView]:
-    """Clients that need attention first: a few lost ones, those that lack most, those that declined, other lost ones."""
+    """Clients that need attention first: a few lost ones, those that lack most or declined a file, other lost ones."""
     progress = _progress_of(status["files"])
     lost = [client for client in status["clients"] if conditions[client["name"]] == "lost"]
     behind = [client for client in status["clients"] if conditions[client["name"]] == "behind"]
