@@ -14,7 +14,7 @@ from pspctl.options import Settings
 from pspctl.output import printer
 from pspctl.progress import Progress, shown_progress
 from pspctl.seeding import PartlySeeded, SeedPlan, seed_file
-from pspctl.tables import seed_text
+from pspctl.tables import missing_texts, seed_text
 from pspctl.units import count_text
 from pspctl.views import FileView, file_view, seed_view
 from pspd.core.terms import SAFE_HOLDERS
@@ -81,8 +81,8 @@ def _require_all_there(plan: SeedPlan, view: FileView) -> None:
     """Who deletes the original when this command has ended well is not to lose what a client took away since."""
     if view["state"] == "stalled":
         raise WrongState(
-            f"{_shown_name(plan)} was seeded, but who held some of it has gone since: keep the original, and seed it"
-            " again if they do not come back"
+            f"{_shown_name(plan)} was seeded, but is stalled now: {'; '.join(missing_texts(view))}; keep the original,"
+            " and seed it again if they do not come back"
         )
 
 

@@ -113,7 +113,8 @@ def until_complete(
     """Waits until every connected client has a file, also through a restart of the server; returns its last state.
 
     It also ends when nobody is left to take it: every client declined it, or all are lost and have been away for a full
-    lease. A client that is away for less may come back, as all do after a restart of the server.
+    lease. A client that is away for less may come back, as all do after a restart of the server. And it ends, where
+    there is no deadline, when chunks went with clients that have been away for a full lease.
 
     Args:
         api: the server.
@@ -147,7 +148,7 @@ def until_complete(
                 raise NotFound(f"the network has no file {file!r}: see `pspctl files`")
             view = file_view(status.files[0])
             progress.exchange(view)
-            if not _is_settled(view, client_count):
+            if not (_is_settled(view, client_count) or _is_stranded(view, deadline)):
                 continue
             if not (awaits_missing or _is_deserted(view)) or _are_given_up(view, deadline):
                 return view
@@ -175,6 +176,11 @@ def _is_settled(view: FileView, client_count: int) -> bool:
 def _is_deserted(view: FileView) -> bool:
     """Whether every client that is to get a file is away."""
     return not (view["client_count"] or view["declined_client_count"]) and bool(view["missing_clients"])
+
+
+def _is_stranded(view: FileView, deadline: Deadline) -> bool:
+    """Whether chunks of a file went with clients that nobody is to wait for any longer."""
+    return view["state"] == "stalled" and bool(view["missing_clients"]) and _are_given_up(view, deadline)
 
 
 def _are_given_up(view: FileView, deadline: Deadline) -> bool:
@@ -231,6 +237,16 @@ def require_all_took(file: FileView) -> None:
         more = len(refusals) - MAX_REFUSALS
         rest = [f"and {more} more: see `pspctl status`"] if more > 0 else []
         raise WrongState("; ".join([*refusals[:MAX_REFUSALS], *rest]))
+
+
+def require_holders(file: FileView) -> None:
+    """Makes sure that every chunk of a file has a holder.
+
+    Raises:
+        WrongState: some have none; says which, and who held them last.
+    """
+    if file["state"] == "stalled":
+        raise WrongState(f"{plain_text(file['name'])} is stalled: {'; '.join(missing_texts(file))}")
 
 
 def unfinished_text(view: FileView, deadline: Deadline) -> str:

@@ -6,7 +6,7 @@ import click
 
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
-from pspctl.follow import require_a_taker, require_all_took, until_complete
+from pspctl.follow import require_a_taker, require_all_took, require_holders, until_complete
 from pspctl.options import Command, Settings, file_name
 from pspctl.output import printer
 from pspctl.progress import shown_progress
@@ -23,7 +23,8 @@ def command(settings: Settings, file: str, timeout: float | None) -> None:
     """Wait until every client has a file.
 
     A file is named by its name, its id, or the beginning of its id. Clients that are lost are not waited for; if all
-    are, wait gives them a lease (30 s), or with --timeout that long, to come back.
+    are, or chunks went with them that nobody else has, wait gives them a lease (30 s), or with --timeout that long,
+    to come back.
 
     \b
     Example:
@@ -37,3 +38,4 @@ def command(settings: Settings, file: str, timeout: float | None) -> None:
     printer(settings.output).show(seed_view(view, cache), seed_text)
     require_all_took(view)
     require_a_taker(view, deadline)
+    require_holders(view)

@@ -344,10 +344,12 @@ class TestWhatIsNotDeleted:
 def test_who_left_at_once_with_what_nobody_else_has_is_told_of(
     pspctl: Pspctl, source: FakeSource, original: Path
 ) -> None:
-    source.file = file(state=network_pb2.FILE_STATE_STALLED)
+    gone = network_pb2.MissingRange(range=network_pb2.ChunkRange(start=0, stop=4), last_holder="anna")
+    source.file = file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=[gone])
     result = pspctl("seed", original)
     assert result.exit_code == 4
-    assert "was seeded, but who held some of it has gone since: keep the original" in result.stderr
+    assert "was seeded, but is stalled now: chunks [0, 4) have no connected holder, last held by anna" in result.stderr
+    assert "keep the original, and seed it again if they do not come back" in result.stderr
 
 
 def missing(*names: str, given_up: bool = True) -> list[Any]:

@@ -107,6 +107,31 @@ def test_a_client_that_declined_is_told_of_after_the_answer(pspctl: Pspctl, fake
     assert all(line == line.rstrip() for line in lines)
 
 
+def stalled_file(*, given_up: bool) -> Any:
+    """A file of which anna alone holds a part, and is away."""
+    missing = network_pb2.MissingRange(range=network_pb2.ChunkRange(start=0, stop=4), last_holder="anna")
+    found = file(held=(4, 4), state=network_pb2.FILE_STATE_STALLED, missing_ranges=[missing])
+    found.missing_clients.add(name="anna", away_seconds=31 if given_up else 2, given_up=given_up)
+    return found
+
+
+def test_wait_ends_when_chunks_went_with_a_client_for_a_lease(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files, fake.stream_stays = [stalled_file(given_up=False)], True
+    fake.changes = [status_service_pb2.WatchStatusResponse(files=[stalled_file(given_up=True)])]
+    result = pspctl("wait", "big.iso", "-q")
+    assert result.exit_code == 4
+    assert result.stderr == (
+        "pspctl: error: big.iso is stalled: chunks [0, 4) have no connected holder, last held by anna: bring it back\n"
+    )
+
+
+def test_wait_with_a_deadline_waits_for_a_lost_holder(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files, fake.stream_stays = [stalled_file(given_up=True)], True
+    result = pspctl("wait", "big.iso", "--timeout", "1")
+    assert result.exit_code == 6
+    assert "was not complete after 1 s: stalled" in result.stderr
+
+
 def test_wait_ends_when_every_client_declined_the_file(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files, fake.stream_stays = [file(held=(), state=network_pb2.FILE_STATE_STALLED)], True
     fake.files[0].clients.add(name="anna", refusal="no space left")
