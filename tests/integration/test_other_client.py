@@ -52,4 +52,5 @@ def test_another_client_takes_part(network: Network, tmp_path: Path, profile: st
             network.await_copies(source, ["x", "y", "p"])
             assert len({network.copy(name, source.name).stat().st_mode for name in "xyp"}) == 1
     dropped = network.status()["server"]["dropped_counts"]
-    assert dropped.keys() <= {"duplicate", "stale"}
+    # A source may still be sending when its session ends.
+    assert dropped.keys() <= {"duplicate", "stale", "unknown_session"}
