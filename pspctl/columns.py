@@ -45,11 +45,6 @@ class FittedTable:
         self._columns = columns
         self._rows: list[list[Text]] = []
 
-    @property
-    def line_count(self) -> int:
-        """Lines that the table takes, its headings included."""
-        return 1 + len(self._rows)
-
     def add_row(self, *cells: str | Text) -> None:
         """Adds a row: one cell for each column."""
         self._rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
