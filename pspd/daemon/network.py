@@ -43,7 +43,7 @@ from pspd.daemon.launcher import Launcher
 from pspd.daemon.ledger import Ledger
 from pspd.daemon.memory import allocate, validate_cache_size
 from pspd.daemon.rates import DeliveryRates, seconds_left
-from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NotFound, PspError, WrongState
+from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NotFound, PspError, SessionUnknown, WrongState
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.server import ServerPlane
@@ -257,37 +257,43 @@ class NetworkDaemon:
         return self._machine.lease_ns // MILLISECOND_NS
 
     def report(self, session: int, reports: Sequence[Report]) -> None:
-        """What a member reached. What it says of a file that was removed meanwhile is dropped and counted."""
+        """What a member reached. What it says of a file that was removed meanwhile is dropped and counted.
+
+        Raises:
+            SessionUnknown: there is no such session, or it ends here, as a request number is impossible.
+        """
         self._machine.member_of(session)
+        try:
+            for report in reports:
+                self._note_report(session, report)
+        finally:
+            self._plane.pump()
+
+    def _note_report(self, session: int, report: Report) -> None:
         catalogue = self._machine.catalogue
-        for report in reports:
-            try:
-                match report:
-                    case Declined(file_id, reason, division, still_holds):
-                        catalogue.file_declined(
-                            session,
-                            file_id,
-                            reason,
-                            now_ns(),
-                            division=division or None,
-                            still_holds=still_holds,
-                        )
-                    case ReportMilestone(file_id, milestone, share_chunk_count, division, request_number):
-                        catalogue.milestone_reached(
-                            session,
-                            file_id,
-                            milestone,
-                            now_ns(),
-                            share_chunk_count,
-                            division=division or None,
-                            request_number=request_number,
-                        )
-            except PspError as error:
-                self._machine.report_refused(session)
-                log.debug("a report was refused: %s", error)
-            except Exception:  # a fault with one file is not to cost the others theirs
-                log.exception("a report could not be noted")
-        self._plane.pump()
+        try:
+            match report:
+                case Declined(file_id, reason, division, still_holds):
+                    catalogue.file_declined(
+                        session, file_id, reason, now_ns(), division=division or None, still_holds=still_holds
+                    )
+                case ReportMilestone(file_id, milestone, share_chunk_count, division, request_number):
+                    catalogue.milestone_reached(
+                        session,
+                        file_id,
+                        milestone,
+                        now_ns(),
+                        share_chunk_count,
+                        division=division or None,
+                        request_number=request_number,
+                    )
+        except SessionUnknown:
+            raise
+        except PspError as error:
+            self._machine.report_refused(session)
+            log.debug("a report was refused: %s", error)
+        except Exception:  # a fault with one file is not to cost the others theirs
+            log.exception("a report could not be noted")
 
     def leave(self, session: int) -> None:
         """A member goes."""

@@ -10,9 +10,11 @@ from random import Random
 
 import pytest
 
+from pspd.core.effects import Milestone, ReportMilestone
 from pspd.core.parameters import FAST
 from pspd.core.wire import REQUEST_NUMBER_MAX, Request, encode_datagram
 from pspd.daemon.network import NetworkDaemon
+from pspd.errors import SessionUnknown
 from tests.daemon.members import in_process
 from tests.support.files import random_file
 from tests.support.loops import on_loop, until
@@ -100,3 +102,15 @@ async def test_refused_rejoin_is_logged_once_until_it_succeeds(caplog: pytest.Lo
         assert count("refused, and tries again: a client named 'a' is connected already") == 1
         network.server.leave(other.session)
         await until("the client is back", lambda: count("joined again") == 1)
+
+
+@on_loop
+async def test_impossible_number_in_a_report_ends_its_call(tmp_path: Path) -> None:
+    async with in_process(FAST) as network:
+        (client,) = await network.join("a")
+        await network.seed(random_file(tmp_path / "file.bin", 5000), client_count=1, hold_back=True)
+        file_id = network.file("file.bin").file_id
+        report = ReportMilestone(file_id, Milestone.SHARE_HELD, 5, request_number=REQUEST_NUMBER_MAX)
+        with pytest.raises(SessionUnknown, match="request number"):
+            network.server.report(client.daemon.session, [report, report])
+        assert "unknown_file" not in network.server.status("", with_file_clients=False).server.dropped_counts
