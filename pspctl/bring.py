@@ -20,8 +20,6 @@ from pspctl.views import FileView, file_view, seed_view
 from pspd.core.terms import SAFE_HOLDERS
 from pspd.errors import StorageError, WrongState
 from pspd.store.ahead import FileState
-from pspd.store.original import own_name
-from pspd.text import plain_text
 
 
 def bring(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_source: bool) -> None:
@@ -37,7 +35,7 @@ def bring(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_sour
         try:
             file_id = seed_file(api.address, plan, deadline, progress)
         except PartlySeeded as interrupt:
-            left = f"{_shown_name(plan)} is partly seeded: run the same command again to finish"
+            left = f"{plan.shown_name} is partly seeded: run the same command again to finish"
             raise KeyboardInterrupt(left) from interrupt
         divided_now = known.get(file_id, "seeding") == "seeding"
         if file_id in known:
@@ -65,11 +63,7 @@ def bring(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_sour
         require_a_taker(view, deadline)
         if lost_count:
             lost = f"{lost_count} of {count_text(plan.client_count, 'client')} left"
-            raise WrongState(f"{lost} before {_shown_name(plan)} was divided: see `pspctl clients`{kept}")
-
-
-def _shown_name(plan: SeedPlan) -> str:
-    return plain_text(plan.name or own_name(plan.path))
+            raise WrongState(f"{lost} before {plan.shown_name} was divided: see `pspctl clients`{kept}")
 
 
 def _lost_count(plan: SeedPlan, view: FileView) -> int:
@@ -81,7 +75,7 @@ def _require_all_there(plan: SeedPlan, view: FileView) -> None:
     """Who deletes the original when this command has ended well is not to lose what a client took away since."""
     if view["state"] == "stalled":
         raise WrongState(
-            f"{_shown_name(plan)} was seeded, but is stalled now: {'; '.join(missing_texts(view))}; keep the original,"
+            f"{plan.shown_name} was seeded, but is stalled now: {'; '.join(missing_texts(view))}; keep the original,"
             " and seed it again if they do not come back"
         )
 
@@ -90,7 +84,7 @@ def _require_fresh_copies(plan: SeedPlan, known_state: str | None) -> None:
     """An original is deleted only if all got it just now: older copies may be gone or changed by now."""
     if known_state is not None and not _had_to_be_seeded(known_state):
         raise WrongState(
-            f"{plan.path} was not deleted: {_shown_name(plan)} was in the network before, and what clients have of it"
+            f"{plan.path} was not deleted: {plan.shown_name} was in the network before, and what clients have of it"
             " may have been changed or removed since"
         )
 
@@ -104,7 +98,7 @@ def _tell_known(plan: SeedPlan, state: str, progress: Progress) -> None:
     options = {"--clients": plan.client_count, "--replicas": plan.terms.replica_count > 1}
     given = " and ".join(option for option, is_given in options.items() if is_given)
     ignored = f"; {given} was ignored" if given else ""
-    progress.note(f"{_shown_name(plan)} is already in the network: {done}{ignored}")
+    progress.note(f"{plan.shown_name} is already in the network: {done}{ignored}")
 
 
 def _delete(path: Path, state: FileState, holder_count: int) -> None:

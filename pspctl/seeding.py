@@ -19,6 +19,8 @@ from pspd.environment import require_descriptors
 from pspd.errors import TimedOut, WrongState
 from pspd.net.loop import loop_factory
 from pspd.store.ahead import ReadAhead
+from pspd.store.original import own_name
+from pspd.text import plain_text
 
 CHECK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
@@ -34,6 +36,11 @@ class SeedPlan:
     hold_back: bool = False
     terms: Terms = ONE_COPY
     ahead: ReadAhead | None = None
+
+    @property
+    def shown_name(self) -> str:
+        """The name under which clients show it, as a terminal may print it."""
+        return plain_text(self.name or own_name(self.path))
 
 
 class PartlySeeded(KeyboardInterrupt):
@@ -139,8 +146,8 @@ def _require_clients(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) 
     missing = view["missing_clients"]
     if missing and not view["declined_client_count"] and all(client["given_up"] for client in missing):
         raise WrongState(
-            f"no client is left to take {plan.path.name}: lost are {missing_text(view)}: start them again, then run the"
-            " same command again"
+            f"no client is left to take {plan.shown_name}: lost are {missing_text(view)}: start them again, then run"
+            " the same command again"
         )
 
 
@@ -158,7 +165,7 @@ def _unfinished_text(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) 
         case _:
             idle = idle_texts(file_view(step.file)) if step.file is not None else []
             so_far = "; ".join([f"clients held {step.done} of {step.total} chunks", *idle]) + ": see `pspctl status`"
-    return f"{plan.path.name} was not seeded after {deadline.text}: {so_far}"
+    return f"{plan.shown_name} was not seeded after {deadline.text}: {so_far}"
 
 
 def _advice(plan: SeedPlan, wanted_count: int) -> str:

@@ -399,6 +399,20 @@ def test_seed_ends_when_all_clients_are_lost_for_good(pspctl: Pspctl, source: Fa
     assert "no client is left to take big.iso: lost are anna (lost 31.0 s ago), bert" in error
 
 
+@pytest.mark.parametrize("options", [("--name", "other.iso"), ()])
+def test_seed_names_the_file_as_clients_know_it(
+    pspctl: Pspctl, source: FakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    source.stays = True
+    result = pspctl("seed", ".", "--timeout", "0.2", *options)
+    assert result.exit_code == 6
+    name = "other.iso" if options else "models"
+    assert f"pspctl: error: {name} was not seeded after 0.2 s: " in result.stderr
+
+
 def test_an_original_stays_when_a_client_was_lost(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.file = file(held=(8, 8), missing_clients=missing("anna"))
     result = pspctl("seed", original, "--delete-source")
