@@ -193,6 +193,7 @@ class Member:
         instance_id: who it is, kept with its files.
         address: where its datagrams come from; None before the first.
         told: what it said at joining that it holds, by file; but nothing of what was removed since.
+        told_range_count: how many ranges that was, at joining.
         delivery_port: where it takes connections for deliveries; 0 if it takes none.
         linked: its TCP link is open.
         in_reach: datagrams pass both ways and its link stands, or it did not take too long to show that.
@@ -228,6 +229,7 @@ class Member:
         self.instance_id = instance_id
         self.address: Address | None = None
         self.told = dict(told or {})
+        self.told_range_count = 0
         self.delivery_port = delivery_port
         self.linked = False
         self.in_reach = True

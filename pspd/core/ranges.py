@@ -54,6 +54,11 @@ class RangeSet:
         """How many chunks the set holds."""
         return self._chunk_count
 
+    @property
+    def range_count(self) -> int:
+        """How many ranges the set is made of."""
+        return len(self._borders) // 2
+
     def add(self, start: int, stop: int) -> None:
         """Puts ``[start, stop)`` into the set; an empty range changes nothing."""
         if start >= stop:

@@ -80,6 +80,9 @@ HELLOS_PER_REACH = 2
 REACH_NS = 30 * SECOND_NS
 """How long a member counts as a holder without a sign that datagrams pass both ways and its link stands."""
 MEMBERS_MAX = 20_000
+TOLD_RANGES_MAX = 5_000_000
+"""Ranges that all members together may say at joining that they hold, a file counting as one at least: some 80 bytes of
+memory each."""
 LOST_CLIENTS_MAX = 1024
 PORT_MAX = 65535
 
@@ -113,6 +116,7 @@ class ServerMachine:
         self.members: dict[str, Member] = {}
         self.lost_clients: dict[str, Address | None] = {}
         self.drop_counts: Counter[DropReason] = Counter()
+        self._told_range_count = 0
         self._cache_follows_clients = cache_chunks is None
         self._sessions: dict[int, Member] = {}
         self._reach_ns = reach_ns
@@ -227,7 +231,7 @@ class ServerMachine:
             BadArgument: the name or the port cannot be used.
             NameTaken: another connected member has the name.
             DuplicateInstance: another machine has the same identity and still speaks.
-            LimitReached: there are too many members.
+            LimitReached: there are too many members, or they hold too many pieces.
         """
         present = self.members.get(validate_client_name(name))
         if not 0 <= delivery_port <= PORT_MAX:
@@ -239,7 +243,12 @@ class ServerMachine:
             self._lose(present, f"it joined again from {peer}" if peer else "it joined again", EndCause.REPLACED, now)
         if len(self.members) >= MEMBERS_MAX:
             raise LimitReached(f"the network has its most members ({MEMBERS_MAX}) already")
+        told_range_count = sum(max(1, known.verified.range_count) for known in held.values()) if held else 0
+        if self._told_range_count + told_range_count > TOLD_RANGES_MAX:
+            raise LimitReached(f"the clients of the network hold their files in more than {TOLD_RANGES_MAX} pieces")
         member = Member(self._new_session(), name, source, instance_id, delivery_port, self.parameters, held, peer)
+        member.told_range_count = told_range_count
+        self._told_range_count += told_range_count
         member.joined_at = member.spoke_at = now
         member.contested_at = None if present is None else now
         self.members[name] = self._sessions[member.session] = member
@@ -329,6 +338,7 @@ class ServerMachine:
         self._leases.cancel(member.session)
         self._reach.cancel(member.session)
         del self.members[member.name], self._sessions[member.session]
+        self._told_range_count -= member.told_range_count
         if not member.source:
             self.lost_clients[member.name] = member.address
             if len(self.lost_clients) > LOST_CLIENTS_MAX:

@@ -29,6 +29,7 @@ from pspd.core.members import SRTT_US_MAX
 from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.server import LEASE_NS, REACH_NS, REPLACEMENT_NS, SILENT_AT_A_TIME, ServerMachine
+from pspd.core.storage import Held
 from pspd.core.wire import (
     EVERY_HOLDER,
     OWNERS,
@@ -256,6 +257,20 @@ class TestMembership:
         with pytest.raises(LimitReached):
             bench.join("c")
         bench.join("b")  # back again: no one more
+
+    def test_what_members_hold_at_joining_has_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server, "TOLD_RANGES_MAX", 5)
+        bench = Bench()
+        pieces = {
+            bytes(32): Held(RangeSet([(0, 1), (2, 3), (4, 5)]), complete=False),
+            bytes(31) + b"x": Held(RangeSet(), complete=False),
+        }
+        bench.join("a", held=pieces)
+        with pytest.raises(LimitReached, match="more than 5 pieces"):
+            bench.join("b", held=pieces)
+        bench.join("a", held=pieces)  # back again: no more than before
+        bench.server.client_left(bench.server.members["a"].session, "gone", bench.now)
+        bench.join("b", held=pieces)
 
     def test_so_have_the_lost_clients_that_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(server, "LOST_CLIENTS_MAX", 2)
