@@ -36,6 +36,8 @@ from pspd.core.terms import ONE_COPY, Terms
 from pspd.errors import LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
 
 FILES_MAX = 10_000
+MANIFESTS_BYTES_MAX = 2 * 1024**3
+"""Digests in the manifests of all files together: what the server keeps of each file in memory."""
 REFUSAL_CHARACTERS_MAX = 300
 
 
@@ -205,6 +207,7 @@ class Catalogue:
         """A source tells of its file. A file that is known already is taken up where it stands.
 
         Raises:
+            LimitReached: the network has too many files, or their manifests are too large.
             NameTaken: another file has the name.
             WrongState: another source is seeding it right now, or it is no source that tells.
         """
@@ -216,6 +219,12 @@ class Catalogue:
                     raise NameTaken(_name_taken(manifest, other.manifest))
             if len(self.files) >= FILES_MAX:
                 raise LimitReached(f"the network has its most files ({FILES_MAX}) already")
+            manifests_bytes = sum(len(other.manifest.block_digests) for other in self.files.values())
+            if manifests_bytes + len(manifest.block_digests) > MANIFESTS_BYTES_MAX:
+                raise LimitReached(
+                    f"the manifest of {manifest.name!r} and those of the network's files would take more than"
+                    f" {MANIFESTS_BYTES_MAX} bytes: take files out with `pspctl rm`"
+                )
             file = self.files[manifest.file_id] = SharedFile(manifest, source.name, next(self._divisions))
             for member in self._members.values():
                 self._take_in(file, member)

@@ -192,7 +192,9 @@ class FileServicer(file_service_pb2_grpc.FileServiceServicer):
     ) -> file_service_pb2.AnnounceFileResponse:
         manifest = translate.manifest_from_pb(request.manifest, self._network.digest)
         terms = Terms(max(1, request.replica_count), request.stays)
-        file, share_count = await self._network.announce(manifest, request.session_id, request.client_count, terms)
+        session, client_count = request.session_id, request.client_count
+        request.Clear()  # gRPC keeps it for as long as the call lasts: its digests would be there twice
+        file, share_count = await self._network.announce(manifest, session, client_count, terms)
         return file_service_pb2.AnnounceFileResponse(
             file_id=file.file_id, share_count=share_count, file=self._network.file_message(file)
         )

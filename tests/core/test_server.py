@@ -339,6 +339,15 @@ class TestFiles:
         assert file.file_id not in bench.server.catalogue.files
         assert bench.server.catalogue.announce(file.manifest, second.session).source == "t"
 
+    def test_the_manifests_of_a_network_have_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(catalogue, "MANIFESTS_BYTES_MAX", 5 * 32)
+        bench = Bench()
+        session = bench.join("source", source=True).session
+        bench.server.catalogue.announce(bench.manifest("three", 3), session)
+        with pytest.raises(LimitReached, match="the manifest of 'four' and those of the network's files"):
+            bench.server.catalogue.announce(bench.manifest("four", 4), session)
+        bench.server.catalogue.announce(bench.manifest("two", 2), session)
+
     def test_files_have_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(catalogue, "FILES_MAX", 1)
         bench = Bench()
