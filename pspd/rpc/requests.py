@@ -62,7 +62,10 @@ async def _accept(request: Any, context: Any) -> None:
 def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
     async def answer(request: Any, context: Any) -> Any:
         await _accept(request, context)
-        answered = method(request, context)
+        try:
+            answered = method(request, context)
+        except NotImplementedError:  # by a library's service of a later version than its servicer
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server does not have this method")
         del request  # the traceback of an error would keep it in memory
         return await answered
 

@@ -34,6 +34,15 @@ async def test_health_answers_for_the_server_and_each_service() -> None:
 
 
 @on_loop
+async def test_a_health_method_without_servicer_is_unimplemented(caplog: pytest.LogCaptureFixture) -> None:
+    async with control(NOBODY) as (channel, _):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await health_pb2_grpc.HealthStub(channel).List(health_pb2.HealthListRequest())
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert "Traceback" not in caplog.text
+
+
+@on_loop
 async def test_health_can_be_watched() -> None:
     async with control(NOBODY) as (channel, _):
         async for answer in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=10):
