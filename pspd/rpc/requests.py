@@ -22,6 +22,26 @@ UNREADABLE = BadArgument("the request is no message of this API: is the other si
 Method = Callable[[Any, Any], Any]
 
 
+class _Parsed:
+    """A parsed request, to be taken once: gRPC keeps what its parser gave for as long as the call lasts.
+
+    Attributes:
+        request: the request, or why there is none; None once it was taken.
+    """
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: Any) -> None:
+        self.request = request
+
+    async def take(self, context: Any) -> Any:
+        """Gives the request; ends the call if there is an error in its place."""
+        request, self.request = self.request, None
+        if isinstance(request, PspError):
+            await refuse(context, request)
+        return request
+
+
 class CheckedRequests(grpc.aio.ServerInterceptor):
     """Refuses requests that are too large for their method, or cannot be parsed."""
 
@@ -41,27 +61,21 @@ class CheckedRequests(grpc.aio.ServerInterceptor):
 def _parser(method: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     """Parses a request; gives the error instead of one that is refused, as a parser cannot end the call itself."""
 
-    def parsed(data: bytes) -> Any:
+    def parsed(data: bytes) -> _Parsed:
         try:
             validate_request_size(method, len(data))
-            return parse(data)
+            return _Parsed(parse(data))
         except LimitReached as error:
-            return error.with_traceback(None)  # it would keep the request in memory
+            return _Parsed(error.with_traceback(None))  # it would keep the request in memory
         except DecodeError:
-            return UNREADABLE
+            return _Parsed(UNREADABLE)
 
     return parsed
 
 
-async def _accept(request: Any, context: Any) -> None:
-    """Ends the call if there is an error in place of the request."""
-    if isinstance(request, PspError):
-        await refuse(context, request)
-
-
 def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
-    async def answer(request: Any, context: Any) -> Any:
-        await _accept(request, context)
+    async def answer(parsed: _Parsed, context: Any) -> Any:
+        request = await parsed.take(context)
         try:
             answered = method(request, context)
         except NotImplementedError:  # by a library's service of a later version than its servicer
@@ -76,8 +90,8 @@ def _streaming(method: Method) -> Callable[[Any, Any], Any]:
     if not inspect.isasyncgenfunction(method):  # it writes its answers itself
         return _unary(method)
 
-    async def stream(request: Any, context: Any) -> AsyncGenerator[Any, None]:
-        await _accept(request, context)
+    async def stream(parsed: _Parsed, context: Any) -> AsyncGenerator[Any, None]:
+        request = await parsed.take(context)
         async with contextlib.aclosing(method(request, context)) as answers:
             async for answer in answers:
                 yield answer
@@ -86,12 +100,11 @@ def _streaming(method: Method) -> Callable[[Any, Any], Any]:
 
 
 def _conversing(method: Method) -> Callable[[Any, Any], AsyncGenerator[Any, None]]:
-    async def accepted(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        async for request in requests:
-            await _accept(request, context)
-            yield request
+    async def accepted(requests: AsyncIterator[_Parsed], context: Any) -> AsyncIterator[Any]:
+        async for parsed in requests:
+            yield await parsed.take(context)
 
-    async def stream(requests: AsyncIterator[Any], context: Any) -> AsyncGenerator[Any, None]:
+    async def stream(requests: AsyncIterator[_Parsed], context: Any) -> AsyncGenerator[Any, None]:
         async with contextlib.aclosing(method(accepted(requests, context), context)) as answers:
             async for answer in answers:
                 yield answer

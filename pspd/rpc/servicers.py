@@ -98,13 +98,14 @@ def answering(method: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]
 
     @functools.wraps(method)
     async def wrapped(self: object, request: object, context: Context) -> R:
+        answer = method(self, request, context)
+        del request  # it may be large, the call may last, and an error that ends it lives on for a while
         try:
-            return await method(self, request, context)
+            return await answer
         except Exception as error:
             known = error if isinstance(error, PspError) else environment_error(error)
             if known is None:
                 raise
-        del request  # it may be large, and an error that ends a call lives on for a while
         await refuse(context, known)
         raise known
 
@@ -193,7 +194,7 @@ class FileServicer(file_service_pb2_grpc.FileServiceServicer):
         manifest = translate.manifest_from_pb(request.manifest, self._network.digest)
         terms = Terms(max(1, request.replica_count), request.stays)
         session, client_count = request.session_id, request.client_count
-        request.Clear()  # gRPC keeps it for as long as the call lasts: its digests would be there twice
+        del request  # the call may last: its digests would be there twice
         file, share_count = await self._network.announce(manifest, session, client_count, terms)
         return file_service_pb2.AnnounceFileResponse(
             file_id=file.file_id, share_count=share_count, file=self._network.file_message(file)

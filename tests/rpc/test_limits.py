@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -241,10 +243,35 @@ async def test_a_long_reason_is_cut_by_the_client() -> None:
 
 @on_loop
 async def test_an_error_does_not_keep_the_request_in_memory() -> None:
-    too_large = _parser("/no/such", bytes)(bytes(limits.FIXED_BYTES_MAX + 1))
+    too_large = _parser("/no/such", bytes)(bytes(limits.FIXED_BYTES_MAX + 1)).request
     assert isinstance(too_large, LimitReached)
     assert too_large.__traceback__ is None
     refusal = WrongState("the network was asked")
     async with control(Refusing(refusal)) as (channel, _):
         assert isinstance(await answer_of(channel, "/pspd.v1.CacheService/GetCache", b""), WrongState)
     assert refusal.__traceback__ is None
+
+
+class Waiting:
+    """A network whose announcements last."""
+
+    digest = staticmethod(blake3_digest)
+
+    def __init__(self) -> None:
+        self.is_waiting = asyncio.Event()
+
+    async def announce(self, *_: object) -> None:
+        self.is_waiting.set()
+        await asyncio.get_running_loop().create_future()
+
+
+@on_loop
+async def test_a_call_that_lasts_does_not_keep_its_request() -> None:
+    network = Waiting()
+    request = file_service_pb2.AnnounceFileRequest(manifest=network_pb2.Manifest(name="a.bin")).SerializeToString()
+    async with control(network) as (channel, _):
+        announcing = asyncio.ensure_future(answer_of(channel, "/pspd.v1.FileService/AnnounceFile", request))
+        await network.is_waiting.wait()
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, file_service_pb2.AnnounceFileRequest)]
+        announcing.cancel()
