@@ -33,6 +33,7 @@ from pspd.core.timers import Timers
 from pspd.core.wire import (
     CLIENT_DATAGRAMS,
     EVERY_HOLDER,
+    FRAME_PAYLOAD_BYTES_MAX,
     OWNERS,
     Broadcast,
     Datagram,
@@ -379,9 +380,9 @@ class ClientMachine:
             self._drop(DropReason.DUPLICATE, "broadcast")
             return
         for start, stop in self._asked_of_me(broadcast, download):
-            if verified.covers(start, stop):
+            length = manifest.byte_span(start, stop)[1]
+            if verified.covers(start, stop) and length <= FRAME_PAYLOAD_BYTES_MAX:
                 self._answered[broadcast.number] = None
-                length = manifest.byte_span(start, stop)[1]
                 frame = Frame(
                     Kind.CONTRIBUTION, self._session, broadcast.file_id, start, stop, length, broadcast.number
                 )

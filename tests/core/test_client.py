@@ -17,7 +17,7 @@ from pspd.core.effects import (
     Milestone,
     ReportMilestone,
 )
-from pspd.core.manifest import Manifest
+from pspd.core.manifest import DIGEST_BYTES, Manifest, block_bytes_of
 from pspd.core.parameters import FAST, MILLISECOND_NS, SECOND_NS
 from pspd.core.ranges import Range, RangeSet
 from pspd.core.rto import RTO_INITIAL_NS
@@ -31,7 +31,9 @@ from pspd.core.wire import (
     Hello,
     HelloAck,
     Kind,
+    encode_frame,
 )
+from pspd.store.digests import blake3_digest
 from tests.core.alone import SERVER, SESSION, Client, manifest_of
 
 
@@ -362,6 +364,17 @@ class TestHolding:
             client.hear(Broadcast(SESSION, manifest.file_id, 6, (Asked(0, 1, EVERY_HOLDER),)))
         assert [type(effect) for effect in client.others()] == [Contribute, InputDropped]
         assert client.machine.drop_counts == {DropReason.DUPLICATE: 1}
+
+    @pytest.mark.parametrize(("stop", "answers"), [(16 * 1024, 1), (16 * 1024 + 1, 0), (5 * 2**20, 0)])
+    def test_no_more_is_sent_than_a_frame_carries(self, stop: int, answers: int) -> None:
+        size_bytes = 5 * 2**30
+        digests = bytes(size_bytes // block_bytes_of(size_bytes) * DIGEST_BYTES)
+        client = Client()
+        manifest = Manifest.parse("large", size_bytes, digests, blake3_digest)
+        client.machine.hold_whole(manifest)
+        client.hear(Broadcast(SESSION, manifest.file_id, 1, (Asked(0, stop, EVERY_HOLDER),)))
+        frames = [effect.frame for effect in client.others() if isinstance(effect, Contribute)]
+        assert [encode_frame(frame)[:2] for frame in frames] == [b"PS"] * answers
 
     def test_only_so_many_broadcasts_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(client_module, "ANSWERED_MAX", 2)
