@@ -55,6 +55,8 @@ from pspd.v1 import network_pb2, status_service_pb2
 ID_DIGITS_MIN = 4
 WANTED_CHARACTERS_MAX = 300
 FORGERS_MAX = 1000
+EVENTS_MAX = 100_000
+"""Events that wait for one member to read them: ten for each file that a network can have."""
 
 log = logging.getLogger(__name__)
 
@@ -169,8 +171,17 @@ class NetworkDaemon:
                 self._changed = asyncio.Event()
 
     def _tell(self, session: int, event: MemberEvent) -> None:
-        if (queue := self._events.get(session)) is not None:
-            queue.put_nowait(event)
+        if (queue := self._events.get(session)) is None:
+            return
+        queue.put_nowait(event)
+        if queue.qsize() == EVENTS_MAX:  # once the effects of now are carried out: this is one of them
+            asyncio.get_running_loop().call_soon(self._end_unread, session)
+
+    def _end_unread(self, session: int) -> None:
+        """Ends the session of a member that does not read its events."""
+        reason = f"it did not read {EVENTS_MAX} events"
+        self._machine.client_left(session, reason, now_ns(), EndCause.PROTOCOL_ERROR)
+        self._plane.pump()
 
     def _name_suspect(self, session: int, file_id: FileId) -> None:
         members, files = self._machine.members.values(), self._machine.catalogue.files
@@ -326,8 +337,7 @@ class NetworkDaemon:
             )
         names = list(dict.fromkeys(names))
         for name in names:
-            if (queue := self._events.get(self._machine.members[name].session)) is not None:
-                queue.put_nowait(None)
+            self._tell(self._machine.members[name].session, None)
         self._leaving = {self._machine.members[name].session for name in leaving.union(names)}
         return names
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # a client has no need of the server's machine
     from pspd.core.shared_file import SharedFile, Traffic
 
 HELD_RANGES_SHOWN_MAX = 256
+END_REASON_CHARACTERS_MAX = 1000
+"""Of why a session ended, for the log: a name and an address take 400."""
 
 _ORDERS = {
     Order.CURSOR: pb.REQUEST_ORDER_CURSOR,
@@ -70,8 +72,8 @@ def peer_text(peer: str) -> str:
 
 
 def session_ended_from_pb(session: int, message: membership.SessionEnded) -> EndSession:
-    """The end of a session from a message; a cause of a later version is None."""
-    return EndSession(session, message.reason, _CAUSES_BACK.get(message.cause))
+    """The end of a session from a message: its reason cut; a cause of a later version is None."""
+    return EndSession(session, message.reason[:END_REASON_CHARACTERS_MAX], _CAUSES_BACK.get(message.cause))
 
 
 def range_to_pb(span: Range) -> pb.ChunkRange:

@@ -274,6 +274,28 @@ async def test_a_session_that_is_unknown_is_told_so() -> None:
 
 
 @on_loop
+async def test_a_member_that_reads_no_events_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pspd.daemon.network.EVENTS_MAX", 3)
+    async with in_process(FAST) as network:
+        (reader,) = await network.join("reader")
+        member, *_ = network.server.join("a", bytes(16), source=False, delivery_port=0, held={})
+        for _ in range(2):
+            network.server.stop_clients(["a"], everyone=False, force=True)
+        network.server.renew(member.session)
+        network.server.stop_clients(["a"], everyone=False, force=True)
+
+        def has_ended() -> bool:
+            try:
+                network.server.renew(member.session)
+            except SessionUnknown:
+                return True
+            return False
+
+        await until("its session has ended", has_ended)
+        assert network.server.renew(reader.daemon.session) > 0
+
+
+@on_loop
 async def test_a_session_is_attended_once() -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")

@@ -16,7 +16,7 @@ from pspd.core.ranges import Range
 from pspd.errors import Unreachable, WrongState
 from pspd.rpc.client import CALL_SECONDS, MemberClient, open_channel
 from pspd.rpc.server import serve
-from pspd.rpc.translate import MemberEvent
+from pspd.rpc.translate import END_REASON_CHARACTERS_MAX, MemberEvent
 from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2 as pb
 from tests.support.control import HOST, control
@@ -97,6 +97,15 @@ async def test_every_cause_of_an_end_comes_through(cause: EndCause | None) -> No
     async with control(Telling(EndSession(SESSION, "why", cause))) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
         assert [event async for event in member.attend(SESSION)] == [EndSession(SESSION, "why", cause)]
+
+
+@on_loop
+async def test_a_long_reason_of_an_end_is_cut() -> None:
+    told = EndSession(SESSION, "x" * 1_000_000, EndCause.LEFT)
+    async with control(Telling(told)) as (channel, address):
+        member = MemberClient(channel, address, blake3_digest)
+        ended = [event async for event in member.attend(SESSION)]
+    assert ended == [EndSession(SESSION, "x" * END_REASON_CHARACTERS_MAX, EndCause.LEFT)]
 
 
 @pytest.fixture
