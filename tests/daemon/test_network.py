@@ -213,12 +213,14 @@ async def test_a_second_file_of_the_same_name_is_refused(source: Path, tmp_path:
 
 
 @on_loop
-async def test_clients_are_asked_to_stop_and_end_in_good_order() -> None:
+async def test_clients_are_asked_to_stop_and_end_in_good_order(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     async with in_process(FAST) as network:
         first, second = await network.join("a", "b")
         assert network.server.stop_clients(["a", "a"], everyone=False) == ["a"]
         await until("it has ended", first.running.done)
         await first.running
+        assert "a: stopping, as `pspctl stop` asked" in caplog.messages
         await until("the server knows", lambda: network.connected() == ["b"])
         with pytest.raises(NotFound, match="'a'"):
             network.server.stop_clients(["b", "a"], everyone=False)
@@ -322,9 +324,11 @@ async def test_the_cache_is_turned_and_shown() -> None:
 
 
 @on_loop
-async def test_stopping_only_sets_the_event() -> None:
+async def test_stopping_sets_the_event_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     async with in_process(FAST) as network:
         network.server.stop()
+        assert "stopping, as `pspctl stop --server` asked" in caplog.messages
         assert network.server.stopping.is_set()
 
 

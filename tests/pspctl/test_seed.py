@@ -413,6 +413,16 @@ def test_seed_names_the_file_as_clients_know_it(
     assert f"pspctl: error: {name} was not seeded after 0.2 s: " in result.stderr
 
 
+def test_seed_of_a_known_file_fails_when_all_clients_are_lost(
+    pspctl: Pspctl, source: FakeSource, original: Path
+) -> None:
+    source.file = file(held=(), state=network_pb2.FILE_STATE_DISTRIBUTING, missing_clients=missing("anna"))
+    source.fake.files = [source.file]
+    result = pspctl("seed", original, "--wait")
+    assert result.exit_code == 4
+    assert result.stderr.endswith("big.iso did not reach anna (lost 31.0 s ago): start them again, and they get it\n")
+
+
 def test_an_original_stays_when_a_client_was_lost(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.file = file(held=(8, 8), missing_clients=missing("anna"))
     result = pspctl("seed", original, "--delete-source")
