@@ -135,14 +135,14 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
     ),
     "a client is done too early": (
         replaced(Download, "is_whole", property(lambda self: self.verified.chunk_count > 0)),
-        {"liveness", "R10 done"},
+        {"liveness", "R10 done", "R12 one identity"},  # it verifies and joins again, each time
     ),
     "nobody is told that a file is stalled": (
         replaced(Catalogue, "_review_coverage", lambda self, file: None),
         {"no silent loss", "liveness"},
     ),
     "leases never run out": (
-        replaced(ServerMachine, "_lose", lambda self, member, reason, now: None),
+        replaced(ServerMachine, "_lose", lambda self, member, reason, cause, now: None),
         {"liveness", "NameTaken", "AssertionError", "KeyError", "no silent loss", "R2 every share is held"},
     ),
     "the cache grows": (
