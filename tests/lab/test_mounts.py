@@ -59,7 +59,8 @@ def test_a_disk_that_is_gone_is_not_written_beside(
     assert '"ready": true' in client.stdout.readline()
     network.ctl("seed", random_file(tmp_path / "first.bin", 100_000), "--wait")
     subprocess.run(["nsenter", "-t", str(client.pid), "-m", "umount", "-l", disk], check=True)
-    network.ctl("seed", random_file(tmp_path / "second.bin", 100_000), "--timeout", 2, code=6)
+    seeding = network.ctl("seed", random_file(tmp_path / "second.bin", 100_000), "--timeout", 2, code=None)
+    assert seeding.returncode in (4, 6), "the client declines it as it ends, or is gone before that"
     assert client.wait(END_SECONDS) == 1
     assert not list(disk.iterdir())
     again = start("true")
