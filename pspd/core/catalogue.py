@@ -9,6 +9,7 @@ from dataclasses import replace
 from pspd.core.cache import Cache
 from pspd.core.effects import (
     Assign,
+    ClientHeard,
     ClientLost,
     EndCause,
     FileCompleted,
@@ -69,6 +70,7 @@ class Catalogue:
         self._emit = emit
         self._end_session = end_session
         self._client_names: list[str] | None = None
+        self._heard_names: list[str] | None = None
         self._awaited: set[str] = set()
         self._divisions = itertools.count(1)
         self._idle_owners = IdleOwners(files, members, relay)
@@ -88,9 +90,10 @@ class Catalogue:
     def _pass_over(self, file: SharedFile, idle: list[str], now: int) -> None:
         """Gives what some do not take to those others that there are; nobody waits for them then."""
         takers = [name for name in self.takers_of(file) if name not in idle]
-        if not idle or not takers:
+        preferred = [name for name in self._heard_takers_of(file) if name not in idle]
+        if not idle or not preferred:
             return
-        given = file.reassign(takers, takers)
+        given = file.reassign(takers, preferred)
         self._emit(SaveFile(file.record))
         for name in idle:
             self._emit(SharePassedOn(file.file_id, file.manifest.name, name))
@@ -147,7 +150,7 @@ class Catalogue:
 
     def member_joined(self, member: Member, now: int) -> None:
         """Learns what a new member holds, and tells it of every file."""
-        self._client_names = None
+        self._forget_names()
         self._awaited.discard(member.name)
         # What it has already comes first: that is not to find its room promised to another.
         for file in sorted(self.files.values(), key=lambda file: file.file_id not in member.told):
@@ -158,9 +161,21 @@ class Catalogue:
             self._relay.wake(file)
         self._relay.serve_soon(now)
 
+    def member_heard(self, member: Member, now: int) -> None:
+        """Gives shares that wait for an owner to a client whose first datagram has come."""
+        self._forget_names()
+        if member.source:
+            return
+        self._emit(ClientHeard(member.name))
+        for file in list(self.files.values()):
+            if file.phase is Phase.SEEDING:
+                self._assign_again(file)
+                self.review(file, now)
+        self._relay.serve_soon(now)
+
     def reach_changed(self, member: Member, now: int) -> None:
         """What a member out of reach holds cannot be had, its share goes to another, and nobody waits for it (R12)."""
-        self._client_names = None
+        self._forget_names()
         for file in list(self.files.values()):
             if member.in_reach:
                 file.come_back(member.name)
@@ -191,7 +206,7 @@ class Catalogue:
 
     def member_left(self, member: Member, now: int) -> None:
         """What a member held is out of reach; a share that it had not got goes to another (R12)."""
-        self._client_names = None
+        self._forget_names()
         for file in list(self.files.values()):
             self.withdraw(file, member.name)
             file.depart(member.name)
@@ -279,6 +294,18 @@ class Catalogue:
             self._client_names = [m.name for m in self._members.values() if m.in_reach and not m.source]
         return self._client_names
 
+    def heard_names(self) -> list[str]:
+        """Names of those clients from which a datagram has come in this session: they alone are given shares."""
+        if self._heard_names is None:
+            self._heard_names = [name for name in self.client_names() if self._members[name].address is not None]
+        return self._heard_names
+
+    def _forget_names(self) -> None:
+        self._client_names = self._heard_names = None
+
+    def _heard_takers_of(self, file: SharedFile) -> list[str]:
+        return [name for name in self.heard_names() if name not in file.declined]
+
     def takers_of(self, file: SharedFile) -> list[str]:
         """Names of the connected clients that want or have a file: all that did not decline it."""
         names = self.client_names()
@@ -296,7 +323,7 @@ class Catalogue:
         file = self.files.get(manifest.file_id)
         if file is None:
             raise NotFound(f"{manifest.name!r} was not announced")
-        names = self.client_names()
+        names = self.heard_names()
         if file.phase is not Phase.ANNOUNCED or not names or manifest.share_count == 0:
             raise WrongState(f"{manifest.name!r} cannot be divided now: {len(names)} clients, {file.phase.value}")
         if len(names) < file.terms.replica_count:
@@ -340,7 +367,8 @@ class Catalogue:
         if file.phase is not Phase.SEEDING:
             return []
         takers = self.takers_of(file)
-        given = file.reassign({*takers, *self._awaited} if self._awaited else takers, takers)
+        preferred = self._heard_takers_of(file)
+        given = file.reassign({*takers, *self._awaited} if self._awaited else takers, preferred)
         if given:
             self._emit(SaveFile(file.record))
         return given

@@ -122,6 +122,13 @@ class ClientJoined:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientHeard:
+    """The first datagram of a client's session came: it can be given shares."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClientLost:
     """A client is a member no more."""
 
@@ -283,7 +290,7 @@ FileEvent = (
     FileDivided | FileSeeded | FileDeclined | SharePassedOn | FileStalled | FileResumed | FileCompleted | FileRemoved
 )
 
-ServerEvent = ClientJoined | ClientLost | DuplicateRefused | ClientReach | FileEvent
+ServerEvent = ClientJoined | ClientHeard | ClientLost | DuplicateRefused | ClientReach | FileEvent
 """What the log tells, and whoever follows the network hears of."""
 
 ControlEffect = MemberEffect | SaveFile | InputDropped | MemberFailed | ServerEvent

@@ -434,7 +434,10 @@ class ServerMachine:
         """A datagram of a member says where it is, and whether it hears the server."""
         member.spoke_at = now
         self._leases.postpone(member.session, now + self.lease_ns)  # who is heard lives, however late renewals come
+        is_first = member.address is None
         was_reachable, member.address = member.reachable, source
+        if is_first:
+            self.catalogue.member_heard(member, now)
         if member.reachable and not was_reachable:
             self._relay.reached(member)
             self._relay.serve_soon(now)

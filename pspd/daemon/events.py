@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pspd.core.effects import (
+    ClientHeard,
     ClientJoined,
     ClientLost,
     ClientReach,
@@ -26,6 +27,8 @@ def event_text(event: ServerEvent) -> str:
     match event:
         case ClientJoined(name):
             return f"{name} joined"
+        case ClientHeard(name):
+            return f"{name}: its first datagram came"
         case ClientLost(name, reason):
             return f"{name} is gone: {reason}"
         case DuplicateRefused(name, refused, present):

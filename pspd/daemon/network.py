@@ -379,7 +379,7 @@ class NetworkDaemon:
             return file, 0
         source = file.source
         try:
-            while len(names := self._machine.catalogue.client_names()) < wanted_count:
+            while len(names := self._machine.catalogue.heard_names()) < wanted_count:
                 self._machine.member_of(session)
                 await self.changed(1.0)
         except BaseException:

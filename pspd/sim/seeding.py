@@ -101,7 +101,7 @@ class Seeding:
                 catalogue.source_returned(file, session, self.world.now)
         here = self.file
         if here is not None and here.phase is Phase.ANNOUNCED and here.source == self.source.name:
-            count = len(catalogue.client_names())
+            count = len(catalogue.heard_names())
             if count >= max(1, self.client_count, self.terms.replica_count):
                 self.manifest = self.manifest.divided(
                     self.client_count or count, self._read_at, self.world.content.digest

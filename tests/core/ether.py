@@ -165,14 +165,15 @@ class Ether:
 
     def seed(self, name: str, data: bytes, share_count: int | None = None, *, hold_back: bool = False) -> Manifest:
         source = self.join(f"source of {name}", source=True)
-        assert self.run(lambda: self.server.members[source.name].address is not None, 60 * SECOND_NS)
+        members = self.server.members.values()
+        assert self.run(lambda: all(member.address is not None for member in members), 60 * SECOND_NS)
 
         def read_at(offset: int, length: int) -> bytes:
             return data[offset : offset + length]
 
         manifest = Manifest.build(name, len(data), read_at, blake3_digest)
         self.server.catalogue.announce(manifest, source.session)
-        manifest = manifest.divided(share_count or len(self.server.catalogue.client_names()), read_at, blake3_digest)
+        manifest = manifest.divided(share_count or len(self.server.catalogue.heard_names()), read_at, blake3_digest)
         source.original = data
         source.machine.hold_whole(manifest)
         self.server.catalogue.divide(manifest, source.session, self.now, hold_back=hold_back)

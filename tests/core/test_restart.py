@@ -57,6 +57,14 @@ class TestSeeding:
         assert assigned(bench, a) == [(Range(0, 3),)]
         assert file.phase is Phase.SEEDING
 
+    def test_owner_that_comes_back_keeps_its_share_until_heard(self) -> None:
+        bench, file = restarted(*self.begun(), "a", "b")
+        back(bench, file, "b")
+        silent = bench.join("a", reachable=False)
+        bench.join("c")
+        assert file.shares_of("a") == (Range(0, 3),)
+        assert assigned(bench, silent) == [(Range(0, 3),)]
+
     def test_what_was_held_before_is_held_when_its_owner_says_so(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         for name, share in (("a", (0, 3)), ("b", (3, 6))):

@@ -7,6 +7,7 @@ import pytest
 from pspd.core import shared_file
 from pspd.core.effects import (
     Assign,
+    ClientHeard,
     Deliver,
     FileResumed,
     FileSeeded,
@@ -21,7 +22,7 @@ from pspd.core.ranges import Range, RangeSet
 from pspd.core.recipients import Recipients
 from pspd.core.shared_file import SharedFile
 from pspd.core.storage import Held
-from pspd.core.wire import DropReason
+from pspd.core.wire import DropReason, Hello
 from pspd.errors import WrongState
 from tests.core.bench import Bench
 
@@ -283,6 +284,41 @@ class TestSeeding:
         for member in members[:2]:
             bench.server.client_left(member.session, "gone", bench.now)
         assert file.missing() == [(Range(0, 2), ""), (Range(2, 4), "b")]
+
+
+class TestSilentClients:
+    def test_silent_client_is_given_no_share(self) -> None:
+        bench = Bench()
+        heard, silent = bench.join("a"), bench.join("b", reachable=False)
+        file = bench.seed("f", 10)
+        assert [share.owner for share in file.shares] == [heard.name]
+        assert bench.server.catalogue.heard_names() == ["a"]
+        bench.reach(heard, file, Milestone.SHARE_HELD)
+        assert file.phase is Phase.EXCHANGING, "nobody waits for it"
+        bench.send(silent, Hello(silent.session, 1, 0))
+        assert ClientHeard("b") in bench.server.poll()
+
+    def test_file_is_not_divided_among_silent_clients(self) -> None:
+        bench = Bench()
+        bench.join("a", reachable=False)
+        source = bench.join("source", source=True)
+        manifest = bench.manifest("f", 10, 1)
+        bench.server.catalogue.announce(manifest, source.session)
+        with pytest.raises(WrongState, match="0 clients"):
+            bench.server.catalogue.divide(manifest, source.session, bench.now)
+
+    def test_client_that_is_heard_takes_a_share_without_owner(self) -> None:
+        bench = Bench()
+        lost = bench.join("a")
+        file = bench.seed("f", 10)
+        silent = bench.join("b", reachable=False)
+        bench.server.client_left(lost.session, "it left", bench.now)
+        assert file.shares_of("b") == ()
+        bench.server.poll()
+        bench.send(silent, Hello(silent.session, 1, 0))
+        assert file.shares_of("b") == (Range(0, 10),)
+        assigned = [effect for effect in bench.server.poll() if isinstance(effect, Assign)]
+        assert [(each.session, each.shares) for each in assigned] == [(silent.session, (Range(0, 10),))]
 
 
 def test_a_client_is_told_first_of_what_it_has_some_of() -> None:

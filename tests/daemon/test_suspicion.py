@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
 
 from pspd.core.effects import FileSuspected
 from pspd.core.parameters import FAST, PROFILES, Parameters
+from pspd.core.wire import Hello, encode_datagram
 from pspd.daemon import keeper as keeper_module
 from pspd.errors import StorageError
 from pspd.store.disk import Touched
@@ -232,12 +234,15 @@ async def test_the_share_of_who_removed_it_while_the_file_is_seeded_is_given_to_
         seeding = asyncio.ensure_future(network.seed(source, client_count=3))
         await until("it is announced", lambda: network.server.file_messages(with_clients=False))
         file_id = network.file("file.bin").file_id
-        silent = network.server.join("c", b"c", source=False, delivery_port=0, held={})[0]
+        idle = network.server.join("c", b"c", source=False, delivery_port=0, held={})[0]
+        hello = encode_datagram(Hello(idle.session, 1, 0))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:  # who says nothing is given no share
+            datagrams.sendto(hello, ("127.0.0.1", network.server.data_port))
         await until("one has it", lambda: network.file("file.bin").complete_client_count)
         client.touched = Touched({file_id: tmp_path / "there.bin"}, [])
         del client.store.finished["file.bin"]
         await until("it says so", lambda: "a" in refusals(network))
-        network.server.leave(silent.session)
+        network.server.leave(idle.session)
         await seeding
         await network.copies(source, "b")
         await until("the server hears of it", lambda: network.file("file.bin").state == pb.FILE_STATE_COMPLETE)
