@@ -85,6 +85,16 @@ def overlapping_shares(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Manifest, "share", wider)
 
 
+def clients_are_never_lost(patch: pytest.MonkeyPatch) -> None:
+    lose = ServerMachine._lose
+
+    def lose_sources(self: Any, member: Any, *why: Any) -> None:
+        if member.source:
+            lose(self, member, *why)
+
+    patch.setattr(ServerMachine, "_lose", lose_sources)
+
+
 MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
     "what was lost is not broadcast again": (
         replaced(Fetching, "_ask_otherwise", lambda self, fetch: []),
@@ -141,9 +151,17 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
         replaced(Catalogue, "_review_coverage", lambda self, file: None),
         {"no silent loss", "liveness"},
     ),
-    "leases never run out": (
-        replaced(ServerMachine, "_lose", lambda self, member, reason, cause, now: None),
-        {"liveness", "NameTaken", "AssertionError", "KeyError", "no silent loss", "R2 every share is held"},
+    "clients are never lost": (
+        clients_are_never_lost,
+        {
+            "liveness",
+            "NameTaken",
+            "AssertionError",
+            "KeyError",
+            "no silent loss",
+            "R2 every share is held",
+            "R12 recipients",
+        },
     ),
     "the cache grows": (
         replaced(Cache, "has_room", lambda self, count: True),
