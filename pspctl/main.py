@@ -15,6 +15,7 @@ import click
 
 from pspctl.options import Group, Settings
 from pspd import streams
+from pspd.arguments import usage_text
 from pspd.encoding import ensure_utf8
 from pspd.environment import environment_error
 from pspd.errors import Exit, PspError
@@ -89,7 +90,7 @@ def report(error: BaseException, ended_by: signal.Signals | None = None) -> Exit
             return Exit.USAGE
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "pspctl"
-            text, code = f"{error.format_message().rstrip('.')}: try `{command} --help`", Exit.USAGE
+            text, code = usage_text(error, command), Exit.USAGE
         case click.ClickException():
             text, code = error.format_message(), Exit.USAGE
         case click.exceptions.Abort():

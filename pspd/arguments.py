@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,17 @@ class NamedInErrors(click.Command):
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
+
+
+def usage_text(error: click.ClickException, command: str) -> str:
+    """Says in one line what is wrong with a command line, and where to read more.
+
+    Args:
+        error: what click found.
+        command: the command that was typed, such as ``pspctl seed``.
+    """
+    text = re.sub(r"\. Did you mean (.+)\?$", r" (did you mean \1?)", error.format_message())
+    return f"{text.rstrip('.')}: try `{command} --help`"
 
 
 class Count(click.IntRange):

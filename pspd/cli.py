@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from pspd import __version__, streams
-from pspd.arguments import Count, Folder, NamedInErrors, Seconds
+from pspd.arguments import Count, Folder, NamedInErrors, Seconds, usage_text
 from pspd.config import AGENT_PORT, DEFAULT_LISTEN, full_address, parse_size
 from pspd.core.manifest import CHUNK_BYTES
 from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters, default_cache_chunks
@@ -277,8 +277,7 @@ def _report_usage(error: click.ClickException) -> int:
         return error.exit_code
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "pspd"
-    text = f"{command}: error: {error.format_message().rstrip('.')}: try `{command} --help`"
-    print(plain_text(text), file=sys.stderr)
+    print(plain_text(f"{command}: error: {usage_text(error, command)}"), file=sys.stderr)
     return error.exit_code
 
 
