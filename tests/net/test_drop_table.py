@@ -17,7 +17,7 @@ from pspd.core.manifest import Manifest
 from pspd.core.parameters import CLASSIC, FAST, Parameters
 from pspd.core.ranges import Range
 from pspd.core.server import ServerMachine
-from pspd.core.wire import FRAME_BYTES, Frame, Kind, Request, encode_datagram, encode_frame
+from pspd.core.wire import FRAME_BYTES, Frame, Hello, Kind, Request, encode_datagram, encode_frame
 from pspd.net.client import ClientPlane
 from pspd.net.driver import now_ns
 from pspd.net.server import ServerPlane
@@ -30,6 +30,8 @@ from tests.support.drop_table import Row, connection_rows
 from tests.support.loops import on_loop, until
 
 CHUNKS = 4
+ELSEWHERE = ("127.0.0.1", 9)
+"""Where members are before their requests come from the test's socket."""
 LENGTH = CHUNKS * 1024 - 100
 PROFILES = {"classic": CLASSIC, "fast": FAST}
 Silence = Callable[[float], None]
@@ -98,6 +100,8 @@ async def server_scene(parameters: Parameters) -> AsyncIterator[Scene]:
         a, b, source = (
             machine.client_joined(name, name.encode(), now_ns(), source=name == "s", delivery_port=1) for name in "abs"
         )
+        for member in (a, b):  # who was never heard is given no share
+            machine.receive_datagram(encode_datagram(Hello(member.session, 1, 0)), ELSEWHERE, now_ns())
         manifest = Bench().manifest("f", CHUNKS, 2)
         machine.catalogue.announce(manifest, source.session)
         machine.catalogue.divide(manifest, source.session, now_ns())
@@ -125,7 +129,7 @@ async def ask(scene: Scene, machine: ServerMachine, datagrams: socket.socket, po
     request = Request(session, scene.manifest.file_id, 1, 0, 100, ranges)
     datagrams.sendto(encode_datagram(request), ("127.0.0.1", port))
     member = machine.member_of(session)
-    await until("the request", lambda: member.address is not None)
+    await until("the request", lambda: member.address != ELSEWHERE)
     if scene.is_kept:
         machine.link_opened(session, now_ns())
 
