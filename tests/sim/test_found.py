@@ -87,7 +87,7 @@ FOUND: list[Any] = [
     pytest.param(10, who_is_in_line_is_not_looked_up_in_the_cache, "AssertionError", id="gathered"),
     pytest.param(156, sources_count_as_holders, "liveness", id="two-sources"),
     pytest.param(23, who_is_back_is_not_served, "R9 handed to who waits", id="link-is-back"),
-    pytest.param(88, who_is_left_behind_is_not_waited_for, "liveness", id="left-behind"),
+    pytest.param(979, who_is_left_behind_is_not_waited_for, "liveness", id="left-behind"),
     pytest.param(99, one_round_trip_of_minutes_sets_the_timeout, "liveness", id="minutes"),
 ]
 
