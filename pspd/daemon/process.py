@@ -68,7 +68,14 @@ def _open_log(level: str) -> None:
         raise BadArgument(f"PSPD_LOG is {level!r}: set it to DEBUG, INFO, WARNING or ERROR")
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(_PlainLines("%(asctime)s %(message)s"))
+    lines.addFilter(_is_no_cancelled_call)
     logging.basicConfig(level=number, handlers=[lines])
+
+
+def _is_no_cancelled_call(record: logging.LogRecord) -> bool:
+    """Tells whether a record is worth a line: gRPC logs calls that a stop cancels as errors, with a traceback."""
+    is_cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not (is_cancelled and record.name.startswith("grpc."))
 
 
 class _PlainLines(logging.Formatter):

@@ -30,6 +30,25 @@ async def end_at_once(_stopping: asyncio.Event) -> None:
     """A daemon that has nothing to do."""
 
 
+@pytest.mark.parametrize(
+    ("logger", "error", "is_shown"),
+    [
+        ("grpc._cython.cygrpc", asyncio.CancelledError(), False),
+        ("grpc._cython.cygrpc", ValueError("a fault"), True),
+        ("pspd.daemon.network", asyncio.CancelledError(), True),
+    ],
+)
+def test_calls_that_a_stop_cancels_are_not_logged(
+    logger: str, error: BaseException, is_shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def log_error(_stopping: asyncio.Event) -> None:
+        logging.getLogger(logger).error("a call ended", exc_info=error)
+
+    logging.getLogger().handlers.clear()
+    assert run("pspd test", log_error) is Exit.OK
+    assert ("a call ended" in capsys.readouterr().err) is is_shown
+
+
 class TestRun:
     def test_a_daemon_that_ends_is_fine(self) -> None:
         assert run("pspd test", end_at_once) is Exit.OK
