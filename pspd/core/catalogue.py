@@ -35,10 +35,11 @@ from pspd.core.relay import Relay
 from pspd.core.shared_file import SharedFile
 from pspd.core.terms import ONE_COPY, Terms
 from pspd.errors import LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
+from pspd.text import size_text
 
 FILES_MAX = 10_000
 MANIFESTS_BYTES_MAX = 2 * 1024**3
-"""Digests in the manifests of all files together: what the server keeps of each file in memory."""
+"""The block digests of all files together, in bytes: the server keeps every manifest in memory."""
 REFUSAL_CHARACTERS_MAX = 300
 
 
@@ -114,7 +115,7 @@ class Catalogue:
         self._awaited = set(awaited)
         for record in records:
             file = self.files[record.file_id] = SharedFile.restored(record, next(self._divisions), now)
-            # Who was away already once a file was seeded may have had it.
+            # A client that was away before the restart may have completed a file that was seeded.
             is_seeding = file.phase is Phase.SEEDING
             file.recipients.expect(filter(None, record.owners), now)
             for name in record.owners:
@@ -162,7 +163,7 @@ class Catalogue:
         self._relay.serve_soon(now)
 
     def member_heard(self, member: Member, now: int) -> None:
-        """Gives shares that wait for an owner to a client whose first datagram has come."""
+        """Gives shares without an owner to a client whose first datagram arrived (R1)."""
         self._forget_names()
         if member.source:
             return
@@ -194,7 +195,7 @@ class Catalogue:
         """Counts what a member said at joining that it holds of a file."""
         known = member.told.get(file.file_id)
         chunk_count = file.manifest.chunk_count
-        if known is not None and known.stop > chunk_count:  # it cannot be this file that it means
+        if known is not None and known.stop > chunk_count:  # the holding is of some other file
             known = None
         file.hold(member.name, known.verified if known else ())
         file.recipients.is_here(member.name)
@@ -224,7 +225,7 @@ class Catalogue:
         Raises:
             LimitReached: the network has too many files, or their manifests are too large.
             NameTaken: another file has the name.
-            WrongState: another source is seeding it right now, or it is no source that tells.
+            WrongState: another source is seeding it right now, or the session is not a source's.
         """
         source = self._source_of(session)
         file = self.files.get(manifest.file_id)
@@ -238,7 +239,7 @@ class Catalogue:
             if manifests_bytes + len(manifest.block_digests) > MANIFESTS_BYTES_MAX:
                 raise LimitReached(
                     f"the manifest of {manifest.name!r} and those of the network's files would take more than"
-                    f" {MANIFESTS_BYTES_MAX} bytes: take files out with `pspctl rm`"
+                    f" {size_text(MANIFESTS_BYTES_MAX)}: take files out with `pspctl rm`"
                 )
             file = self.files[manifest.file_id] = SharedFile(manifest, source.name, next(self._divisions))
             for member in self._members.values():
@@ -283,7 +284,7 @@ class Catalogue:
             self._delete(file)
 
     def _delete(self, file: SharedFile) -> None:
-        """Knows a file no longer. What members asked of it is of this division: it says nothing of another."""
+        """Forgets a file and all requests for it, because requests belong to one division."""
         self.files.pop(file.file_id, None)
         for member in self._members.values():
             member.interests.pop(file.file_id, None)
@@ -295,7 +296,7 @@ class Catalogue:
         return self._client_names
 
     def heard_names(self) -> list[str]:
-        """Names of those clients from which a datagram has come in this session: they alone are given shares."""
+        """Returns the names of clients in reach that sent a datagram in this session: only these get shares."""
         if self._heard_names is None:
             self._heard_names = [name for name in self.client_names() if self._members[name].address is not None]
         return self._heard_names
@@ -316,7 +317,7 @@ class Catalogue:
 
         Raises:
             NotFound: it was not announced.
-            WrongState: it is divided already, or there are too few clients, or it is no source that divides.
+            WrongState: it is divided already, there are too few clients, or the session is not a source's.
             LimitReached: there would be too many shares with all replicas.
         """
         source = self._source_of(session)
@@ -588,7 +589,7 @@ class Catalogue:
 
 
 def _name_taken(manifest: Manifest, other: Manifest) -> str:
-    """What to say to a source whose file's name is another file's, or that of the same file with another mode."""
+    """Says why a file's name is taken: by other bytes, or by the same bytes with another mode."""
     if replace(manifest, mode=other.mode, file_id=other.file_id) == replace(other, share_count=0, cut_digests=b""):
         difference, advice = f"mode {other.mode:03o}, not {manifest.mode:03o}", "change it with chmod"
     else:
