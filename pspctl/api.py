@@ -10,9 +10,9 @@ from typing import Any, Self, cast
 import grpc
 
 from pspd import errors
-from pspd.addresses import grpc_target, resolve
-from pspd.config import parse_address
-from pspd.environment import require_threads
+from pspd.host.addresses import grpc_target, resolve
+from pspd.host.environment import require_threads
+from pspd.text.addresses import parse_address
 from pspd.v1 import (
     cache_service_pb2,
     cache_service_pb2_grpc,

@@ -6,20 +6,20 @@ import os
 from functools import partial
 from pathlib import Path
 
-from pspctl.absence import Absence
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
 from pspctl.follow import require_a_taker, require_all_took, require_nobody_lost, until_complete
 from pspctl.options import Settings
-from pspctl.output import printer
-from pspctl.progress import Progress, shown_progress
+from pspctl.outage import Absence
 from pspctl.seeding import PartlySeeded, SeedPlan, seed_file
-from pspctl.tables import missing_texts, seed_text
-from pspctl.units import count_text
-from pspctl.views import FileView, file_view, seed_view
-from pspd.core.terms import SAFE_HOLDERS
+from pspctl.ui.output import printer
+from pspctl.ui.progress import Progress, shown_progress
+from pspctl.ui.tables import missing_texts, seed_text
+from pspctl.ui.units import count_text
+from pspctl.ui.views import FileView, file_view, seed_view
+from pspd.core.model.terms import SAFE_HOLDERS
 from pspd.errors import StorageError, WrongState
-from pspd.store.ahead import FileState
+from pspd.store.source.parallel_hash import FileState
 
 
 def bring(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_source: bool) -> None:

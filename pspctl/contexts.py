@@ -8,8 +8,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pspd.environment import no_home, user_folder
 from pspd.errors import StorageError
+from pspd.host.environment import no_home, user_folder
 
 FOLDER_VARIABLE = "PSPCTL_CONFIG_DIR"
 

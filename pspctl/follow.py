@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from pspctl.absence import Absence
 from pspctl.api import ServerApi
 from pspctl.deadline import NEVER, Deadline
-from pspctl.progress import Progress
-from pspctl.tables import (
+from pspctl.outage import Absence
+from pspctl.ui.progress import Progress
+from pspctl.ui.tables import (
     declined_text,
     file_state_text,
     hold_text,
@@ -18,10 +18,10 @@ from pspctl.tables import (
     progress_text,
     refusal_texts,
 )
-from pspctl.units import count_text
-from pspctl.views import FileView, file_view
+from pspctl.ui.units import count_text
+from pspctl.ui.views import FileView, file_view
 from pspd.errors import NotFound, PspError, TimedOut, Unreachable, WrongState
-from pspd.text import plain_text
+from pspd.text.plain import plain_text
 from pspd.v1 import status_service_pb2
 
 TURN_SECONDS = 10.0

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import IO, Any, Self, cast
 
 from pspctl.deadline import Deadline
-from pspd.config import DAEMON_COMMAND
-from pspd.errors import InternalError, LimitReached, PspError, TimedOut, WrongState, told_error
-from pspd.text import plain_text
+from pspd.errors import InternalError, LimitReached, PspError, TimedOut, WrongState, parse_daemon_error
+from pspd.host.command import DAEMON_COMMAND
+from pspd.text.plain import plain_text
 
 CLIENTS_PER_PROCESS_MAX = 1000
 START_SECONDS = 60.0
@@ -86,7 +86,7 @@ class Daemon:
     def death(self) -> PspError:
         """How it ended: with an error of which it told, and with that error's exit code, or otherwise."""
         code, last_words = self._process.returncode, self._last_words()
-        told = told_error(code, last_words)
+        told = parse_daemon_error(code, last_words)
         if told is not None:
             return type(told)(f"the {self.title} ended: {told}")
         return InternalError(f"the {self.title} died with exit code {code}: {last_words}")

@@ -14,19 +14,19 @@ from typing import Any, NoReturn
 import click
 
 from pspctl.options import Group, Settings
-from pspd import streams
-from pspd.arguments import usage_text
-from pspd.encoding import ensure_utf8
-from pspd.environment import environment_error
+from pspd.cli.arguments import usage_text
 from pspd.errors import Exit, PspError
-from pspd.streams import ReaderGone
-from pspd.text import plain_lines, plain_text
+from pspd.host import streams
+from pspd.host.encoding import ensure_utf8
+from pspd.host.environment import environment_error
+from pspd.host.streams import ReaderGone
+from pspd.text.plain import plain_lines, plain_text
 
 COMMANDS = (
     *("run", "seed", "status", "files", "clients", "cache", "launch", "stop", "wait", "release", "rm"),
     *("context", "simulate", "version"),
 )
-"""The commands in the order in which people meet them; each is a module of this package."""
+"""The commands in the order in which people meet them; each is a module of :mod:`pspctl.commands`."""
 SIGNAL_ENDS = {
     signal.SIGINT: ("interrupted", Exit.INTERRUPTED),
     signal.SIGTERM: ("terminated", Exit.TERMINATED),
@@ -71,7 +71,7 @@ class Root(Group):
         """The command of a name; None if there is none."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"pspctl.{cmd_name}").command
+        command: click.Command = import_module(f"pspctl.commands.{cmd_name}").command
         return command
 
 

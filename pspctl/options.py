@@ -14,9 +14,10 @@ from typing import Any
 import click
 
 from pspctl import contexts
-from pspd.arguments import NamedInErrors
-from pspd.config import DEFAULT_LISTEN, full_address, parse_size
+from pspd.cli.arguments import NamedInErrors
 from pspd.errors import BadArgument
+from pspd.text.addresses import DEFAULT_LISTEN, full_address
+from pspd.text.sizes import parse_size
 
 SERVER_VARIABLE = "PSPCTL_SERVER"
 

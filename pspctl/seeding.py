@@ -7,20 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pspctl.absence import Absence
 from pspctl.deadline import Deadline
 from pspctl.follow import unfinished_text
-from pspctl.progress import Progress, SeedStep
-from pspctl.tables import idle_texts, missing_text
-from pspctl.units import count_text, size_text
-from pspctl.views import file_view
-from pspd.core.terms import ONE_COPY, Terms
-from pspd.environment import require_descriptors
+from pspctl.outage import Absence
+from pspctl.ui.progress import Progress, SeedStep
+from pspctl.ui.tables import idle_texts, missing_text
+from pspctl.ui.units import count_text, size_text
+from pspctl.ui.views import file_view
+from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.errors import TimedOut, WrongState
+from pspd.host.environment import require_descriptors
 from pspd.net.loop import loop_factory
-from pspd.store.ahead import ReadAhead
-from pspd.store.original import own_name
-from pspd.text import plain_text
+from pspd.store.source.parallel_hash import ReadAhead
+from pspd.store.source.source_store import own_name
+from pspd.text.plain import plain_text
 
 CHECK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0

@@ -2,6 +2,6 @@
 
 import sys
 
-from pspd.cli import main
+from pspd.cli.main import main
 
 sys.exit(main())

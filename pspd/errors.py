@@ -209,7 +209,7 @@ def error_classes() -> dict[Reason, type[PspError]]:
     return {cls.reason: cls for cls in PspError.__subclasses__()}
 
 
-def told_error(exit_code: int | None, last_line: str) -> PspError | None:
+def parse_daemon_error(exit_code: int | None, last_line: str) -> PspError | None:
     """The error with which a daemon ended; None if it ended otherwise.
 
     Args:

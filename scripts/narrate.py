@@ -13,8 +13,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from pspd import streams
 from pspd.errors import Exit, PspError
+from pspd.host import streams
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT_COUNT = 8

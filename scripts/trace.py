@@ -18,29 +18,20 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from pspd.core.client import ClientMachine
-from pspd.core.effects import (
-    Address,
-    Assign,
-    ClientEffect,
-    Contribute,
-    Deliver,
-    EndSession,
-    FinishFile,
-    MemberFailed,
-    RemoveFile,
-    ReportMilestone,
-    SendDatagram,
-    ServerEffect,
-    StartExchange,
-)
-from pspd.core.manifest import Manifest
-from pspd.core.parameters import FAST, FAST_CACHE_CHUNKS, MILLISECOND_NS
-from pspd.core.server import ServerMachine
-from pspd.core.wire import Broadcast, Frame, Kind, Request, decode_datagram, decode_frame, encode_frame
+from pspd.core.client.machine import ClientMachine
+from pspd.core.effects.client import ClientEffect, Contribute, FinishFile, ReportMilestone
+from pspd.core.effects.server import Assign, Deliver, EndSession, MemberFailed, RemoveFile, ServerEffect, StartExchange
+from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.parameters import FAST, FAST_CACHE_CHUNKS, MILLISECOND_NS
+from pspd.core.server.machine import ServerMachine
+from pspd.core.wire.datagrams import Broadcast, Request, decode_datagram
+from pspd.core.wire.frames import Frame, decode_frame, encode_frame
+from pspd.core.wire.header import Kind
 from pspd.rpc import translate
 from pspd.store.digests import blake3_digest
-from pspd.store.memory import MemoryStore
+from pspd.store.files.memory import MemoryStore
+from pspd.text.addresses import Address
 from pspd.v1 import file_service_pb2, membership_service_pb2
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "trace.md"

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from pspd.addresses import address_of, grpc_target, resolve, sockaddr_of
-from pspd.core.effects import address_text, unmapped
 from pspd.errors import Unreachable
+from pspd.host.addresses import address_of, grpc_target, resolve, sockaddr_of
+from pspd.text.addresses import address_text, unmapped
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "hub..lan", "x" * 300, "fe80::1%nowhere0", "\udcff"])

@@ -25,37 +25,23 @@ MODULE_LINES_MAX = 600
 LOWER = ("pspd.core", "pspd.errors", "pspd.text")
 ARROWS: dict[str, tuple[str, ...]] = {
     "pspd.errors": (),
+    "pspd.text": ("pspd.text", "pspd.errors"),
     "pspd.core": LOWER,
-    "pspd.addresses": ("pspd.addresses", *LOWER),
-    "pspd.config": ("pspd.config", *LOWER),
-    "pspd.arguments": (),
-    "pspd.text": (),
-    "pspd.streams": LOWER,
-    "pspd.environment": LOWER,
-    "pspd.encoding": (),
-    "pspd.net": ("pspd.net", "pspd.addresses", *LOWER),
+    "pspd.host": ("pspd.host", *LOWER),
+    "pspd.net": ("pspd.net", "pspd.host.addresses", *LOWER),
     "pspd.store": ("pspd.store", *LOWER),
-    "pspd.rpc": (
-        *("pspd.rpc", "pspd.v1", "pspd.reflection_v1", "pspd.config", "pspd.addresses", "pspd.environment"),
-        *LOWER,
-    ),
-    "pspd.daemon": (
-        *("pspd.daemon", "pspd.rpc", "pspd.net", "pspd.store", "pspd.config", "pspd.text", "pspd.v1"),
-        *("pspd.addresses", "pspd.streams", "pspd.environment", *LOWER),
-    ),
-    "pspd.sim": ("pspd.sim", "pspd.store.memory", "pspd.store.digests", *LOWER),
-    "pspd.cli": (
-        *("pspd.cli", "pspd.daemon", "pspd.net.faults", "pspd.config", "pspd.arguments", "pspd.text", "pspd.sim"),
-        *("pspd.streams", "pspd.environment", "pspd.encoding", *LOWER),
-    ),
+    "pspd.rpc": ("pspd.rpc", "pspd.v1", "pspd.reflection_v1", "pspd.host", *LOWER),
+    "pspd.daemon": ("pspd.daemon", "pspd.rpc", "pspd.net", "pspd.store", "pspd.v1", "pspd.host", *LOWER),
+    "pspd.sim": ("pspd.sim", "pspd.store.files.memory", "pspd.store.digests", *LOWER),
+    "pspd.cli": ("pspd.cli", "pspd.daemon", "pspd.net.faults", "pspd.sim", "pspd.host", *LOWER),
+    "pspd.cli.arguments": (),
     "pspd.__main__": ("pspd.cli",),
     "pspd": (),
     "pspctl": (
-        *("pspctl", "pspd.v1", "pspd.errors", "pspd.config", "pspd.arguments", "pspd.core", "pspd.daemon.source"),
-        *("pspd.text", "pspd.net.loop", "pspd.store.ahead", "pspd.store.original", "pspd.store.digests"),
-        *("pspd.addresses", "pspd.streams", "pspd.environment", "pspd.encoding"),
+        *("pspctl", "pspd.v1", "pspd.errors", "pspd.text", "pspd.cli.arguments", "pspd.core", "pspd.daemon.source"),
+        *("pspd.net.loop", "pspd.store.source", "pspd.store.digests", "pspd.host"),
     ),
-    "pspctl.simulate": ("pspctl", "pspd.sim", "pspd.config", "pspd.arguments", *LOWER),
+    "pspctl.commands.simulate": ("pspctl", "pspd.sim", "pspd.cli.arguments", *LOWER),
 }
 """What each layer may import of the project, besides the version in ``pspd``. A module's layer is the longest
 name that fits."""
@@ -74,7 +60,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "grpc": ("pspd.rpc", "pspd.daemon", "pspctl"),
     "grpc_health": ("pspd.rpc", "pspd.daemon", "pspctl"),
     "grpc_reflection": ("pspd.rpc", "pspd.daemon"),
-    "click": ("pspd.cli", "pspd.arguments", "pspctl"),
+    "click": ("pspd.cli", "pspctl"),
     "rich": ("pspctl",),
 }
 """Libraries that belong to certain layers and must not spread from there."""

@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner
 
 from pspd import __version__
-from pspd.cli import CONNECT_SECONDS, cli, main
-from pspd.core.parameters import FAST_CACHE_CHUNKS, PROFILES, Order
-from pspd.daemon.client import ClientPlan, Keeping
+from pspd.cli.main import CONNECT_SECONDS, cli, main
+from pspd.core.model.parameters import FAST_CACHE_CHUNKS, PROFILES, Order
+from pspd.daemon.client.daemon import ClientPlan, Keeping
 from pspd.net.faults import Faults
 
 COMMANDS = sorted(cli.commands)
@@ -44,8 +44,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     """No daemon runs; what each was to run with is kept."""
     runs = Runs()
     monkeypatch.setattr("pspd.daemon.process.run", runs.catch)
-    monkeypatch.setattr("pspd.daemon.server.run_server", runs.note)
-    monkeypatch.setattr("pspd.daemon.client.run_clients", runs.note)
+    monkeypatch.setattr("pspd.daemon.server.daemon.run_server", runs.note)
+    monkeypatch.setattr("pspd.daemon.client.daemon.run_clients", runs.note)
     monkeypatch.setattr("pspd.daemon.agent.run_agent", runs.note)
     return runs
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.config import AGENT_PORT, full_address, parse_address
 from pspd.errors import BadArgument
+from pspd.text.addresses import AGENT_PORT, full_address, parse_address
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 CODE = (
-    "from pspd.encoding import ensure_utf8; ensure_utf8(); import os, sys;"
+    "from pspd.host.encoding import ensure_utf8; ensure_utf8(); import os, sys;"
     "print(sys.getfilesystemencoding(), ascii(sys.argv[1:]), os.getpid(), sys.stdout.encoding)"
 )
 FOREIGN = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}

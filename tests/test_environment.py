@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pspd.environment import DESCRIPTORS_MIN, THREADS_MIN, environment_error, require_threads, user_folder
 from pspd.errors import Exit, LimitReached
+from pspd.host.environment import DESCRIPTORS_MIN, THREADS_MIN, environment_error, require_threads, user_folder
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_bug_stays_a_bug(error: Exception) -> None:
 
 def test_a_current_folder_that_is_gone_is_told(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pspd.environment import environment_error\n"
+        "import os, sys; from pspd.host.environment import environment_error\n"
         "os.rmdir(os.getcwd())\n"
         "try: os.getcwd()\n"
         "except OSError as error: print(environment_error(error))"

@@ -17,7 +17,7 @@ from pspd.errors import (
     PspError,
     Reason,
     error_classes,
-    told_error,
+    parse_daemon_error,
 )
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and PspError in value.__bases__]
@@ -44,7 +44,7 @@ class TestReason:
 class TestTold:
     @pytest.mark.parametrize("reason", list(Reason))
     def test_an_error_of_a_daemon_keeps_its_text_and_its_code(self, reason: Reason) -> None:
-        told = told_error(EXIT_CODE[reason], "pspd server: error: what happened: what to do")
+        told = parse_daemon_error(EXIT_CODE[reason], "pspd server: error: what happened: what to do")
         assert told is not None
         assert (str(told), told.exit_code) == ("what happened: what to do", EXIT_CODE[reason])
 
@@ -53,7 +53,7 @@ class TestTold:
         [(1, "the disk is on fire"), (-9, "pspd server: error: what happened"), (None, ""), (0, "x: error: y")],
     )
     def test_another_end_is_none(self, exit_code: int | None, line: str) -> None:
-        assert told_error(exit_code, line) is None
+        assert parse_daemon_error(exit_code, line) is None
 
 
 class TestTables:

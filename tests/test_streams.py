@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from pspd import streams
+from pspd.host import streams
 
-PREPARED = "import os, sys\nfrom pspd import streams\nstreams.prepare()\n"
+PREPARED = "import os, sys\nfrom pspd.host import streams\nstreams.prepare()\n"
 
 
 def program(code: str, redirected: str = "") -> subprocess.CompletedProcess[str]:

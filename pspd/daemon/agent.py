@@ -7,13 +7,12 @@ from typing import Any
 
 import grpc
 
-from pspd.config import AGENT_PORT, parse_address
-from pspd.core.effects import address_text
-from pspd.daemon.launcher import Launcher
 from pspd.daemon.process import say_ready
+from pspd.daemon.spawn import Launcher
 from pspd.net.sockets import listen_hosts
-from pspd.rpc.server import serve
-from pspd.rpc.servicers import answering
+from pspd.rpc.server.server import serve
+from pspd.rpc.server.servicers import answering
+from pspd.text.addresses import AGENT_PORT, address_text, parse_address
 from pspd.v1 import client_service_pb2, client_service_pb2_grpc
 
 STOP_GRACE_SECONDS = 0.5

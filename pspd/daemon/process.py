@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from pspd.daemon.descriptors import raise_limit
-from pspd.environment import environment_error, require_descriptors, require_threads
 from pspd.errors import BadArgument, Exit, InternalError, PspError, StorageError
+from pspd.host.environment import environment_error, require_descriptors, require_threads
+from pspd.host.streams import ReaderGone
 from pspd.net.loop import loop_factory
-from pspd.streams import ReaderGone
-from pspd.text import plain_text
+from pspd.text.plain import plain_text
 
-LEASH = "PSPD_LEASH"
+EXIT_WITH_PARENT = "PSPD_LEASH"
 """Set in the environment, a daemon stops when its standard input ends: with whoever started it, however that ends."""
 GARBAGE_OBJECTS = 20_000
 """So many objects are made before cycles among them are looked for: what moves data makes hardly any, and thousands of
@@ -102,11 +102,13 @@ async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, Non
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue  # started by nohup: it outlives its terminal
         loop.add_signal_handler(number, on_signal, number)
-    if os.environ.get(LEASH):
+    if os.environ.get(EXIT_WITH_PARENT):
         try:
             loop.add_reader(sys.stdin, _pull_leash, loop, stopping)
         except PermissionError:  # the kernel watches neither files nor /dev/null
-            raise BadArgument(f"{LEASH} is set, and standard input is no pipe: unset it, or give a pipe") from None
+            raise BadArgument(
+                f"{EXIT_WITH_PARENT} is set, and standard input is no pipe: unset it, or give a pipe"
+            ) from None
     await main(stopping)
 
 

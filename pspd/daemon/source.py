@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pspd.core.manifest import Manifest
-from pspd.core.terms import ONE_COPY, Terms, source_is_needed
-from pspd.daemon.member import Ended, MemberDaemon, Stopped, Suspected
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.terms import ONE_COPY, Terms, source_is_needed
+from pspd.daemon.member.member import Ended, MemberDaemon, Stopped, Suspected
+from pspd.daemon.member.route import Route
 from pspd.daemon.process import first_of
-from pspd.daemon.route import Route
 from pspd.errors import (
     DuplicateInstance,
     NotFound,
@@ -26,10 +26,10 @@ from pspd.errors import (
     Unreachable,
     WrongState,
 )
-from pspd.rpc.answers import Session
-from pspd.store.ahead import ReadAhead
+from pspd.rpc.client.answers import Session
 from pspd.store.digests import blake3_digest
-from pspd.store.original import OriginalStore, own_name
+from pspd.store.source.parallel_hash import ReadAhead
+from pspd.store.source.source_store import SourceStore, own_name
 from pspd.v1 import network_pb2
 
 PROGRESS_SECONDS = 0.2
@@ -89,7 +89,7 @@ async def seed(
     Raises:
         PspError: it cannot be read, reached, or is refused.
     """
-    store = OriginalStore(path, own_name(path) if name is None else name, blake3_digest)
+    store = SourceStore(path, own_name(path) if name is None else name, blake3_digest)
     route = Route(server)
     try:
         manifest = await _built(store, ahead, on_progress)
@@ -106,7 +106,7 @@ async def seed(
     return manifest.file_id
 
 
-async def _built(store: OriginalStore, ahead: ReadAhead | None, on_progress: OnProgress) -> Manifest:
+async def _built(store: SourceStore, ahead: ReadAhead | None, on_progress: OnProgress) -> Manifest:
     """Reads the file in a thread, which stops soon if this is cancelled."""
     stopping = False
 
@@ -129,7 +129,7 @@ def folder_digest(folder: Path) -> bytes:
     Raises:
         PspError: it cannot be read, or could not be seeded.
     """
-    with contextlib.closing(OriginalStore(folder, "folder", blake3_digest)) as store:
+    with contextlib.closing(SourceStore(folder, "folder", blake3_digest)) as store:
         return store.build().file_id
 
 
@@ -139,7 +139,7 @@ class _Seeding:
     def __init__(
         self,
         member: MemberDaemon,
-        store: OriginalStore,
+        store: SourceStore,
         manifest: Manifest,
         client_count: int,
         hold_back: bool,

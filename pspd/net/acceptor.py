@@ -7,8 +7,8 @@ import logging
 import socket
 from collections.abc import Callable
 
-from pspd.addresses import address_of
-from pspd.core.effects import Address
+from pspd.host.addresses import address_of
+from pspd.text.addresses import Address
 
 ACCEPT_PAUSE_SECONDS = 0.1
 

@@ -11,25 +11,17 @@ from collections.abc import Callable
 from random import Random
 from typing import assert_never
 
-from pspd.addresses import family_of
-from pspd.core.client import ClientMachine
-from pspd.core.effects import (
-    Address,
-    ClientEffect,
-    Contribute,
-    FinishFile,
-    InputDropped,
-    ReportMilestone,
-    SendDatagram,
-    ServerHeard,
-    address_text,
-)
-from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
-from pspd.core.parameters import Parameters
-from pspd.core.ranges import Range
-from pspd.core.storage import Storage
-from pspd.core.wire import DropReason, Frame, Kind, WireError
+from pspd.core.client.machine import ClientMachine
+from pspd.core.effects.client import ClientEffect, Contribute, DownlinkChanged, FinishFile, ReportMilestone
+from pspd.core.effects.shared import InputDropped, SendDatagram
+from pspd.core.model.manifest import CHUNK_BYTES, FileId, Manifest
+from pspd.core.model.parameters import Parameters
+from pspd.core.model.ranges import Range
+from pspd.core.model.storage import Storage
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import DropReason, Kind, WireError
 from pspd.errors import NoDataPath
+from pspd.host.addresses import family_of
 from pspd.net.acceptor import Acceptor
 from pspd.net.datagrams import DatagramSocket
 from pspd.net.dial import DialLog, PathWatch, connect_error
@@ -37,6 +29,7 @@ from pspd.net.driver import Driver, now_ns
 from pspd.net.faults import Faults
 from pspd.net.link import Link
 from pspd.net.sockets import bind_datagrams, bind_listener
+from pspd.text.addresses import Address, address_text
 
 DIAL_SECONDS_MIN = 0.05
 DIAL_SECONDS_MAX = 2.0
@@ -69,7 +62,7 @@ class ClientPlane:
         self,
         machine: ClientMachine,
         storage: Storage,
-        control: Callable[[FinishFile | ReportMilestone | ServerHeard | InputDropped], None],
+        control: Callable[[FinishFile | ReportMilestone | DownlinkChanged | InputDropped], None],
         suspected: Callable[[FileId], None],
         failed: Callable[[FileId, Exception], None],
         faults: Faults | None = None,
@@ -180,7 +173,7 @@ class ClientPlane:
                     self._datagrams.send(data, address)
             case Contribute(frame):
                 self._contribute(frame)
-            case FinishFile() | ReportMilestone() | ServerHeard() | InputDropped():
+            case FinishFile() | ReportMilestone() | DownlinkChanged() | InputDropped():
                 self._control(effect)
             case _:
                 assert_never(effect)

@@ -7,11 +7,11 @@ import logging
 import socket
 from typing import Generic, TypeVar
 
-from pspd.addresses import address_of, sockaddr_of
-from pspd.core.effects import Address, address_text
-from pspd.core.wire import DATAGRAM_BYTES_MAX
+from pspd.core.wire.datagrams import DATAGRAM_BYTES_MAX
+from pspd.host.addresses import address_of, sockaddr_of
 from pspd.net.faults import Faults, FaultyReceiver, Receive
-from pspd.net.turns import Turns
+from pspd.net.io_budget import IoBudget
+from pspd.text.addresses import Address, address_text
 
 DATAGRAMS_PER_WAKEUP = 64
 """How many datagrams are taken in a row before the loop sees to others."""
@@ -73,7 +73,7 @@ class DatagramSocket:
         self._socket = bound
         self._receive = FaultyReceiver(faults, receive) if faults else receive
         self._loop = asyncio.get_running_loop()
-        self._turns = Turns.of_running_loop()
+        self._turns = IoBudget.of_running_loop()
         self._loop.add_reader(bound, self._on_readable)
 
     @property
@@ -93,7 +93,7 @@ class DatagramSocket:
 
     def _on_readable(self) -> None:
         for _ in range(DATAGRAMS_PER_WAKEUP):
-            if self._socket.fileno() < 0 or not self._turns.has_time_for(self._on_readable):
+            if self._socket.fileno() < 0 or not self._turns.try_run(self._on_readable):
                 return
             try:
                 # One byte more than allowed: a longer datagram is then seen to be too long.

@@ -9,8 +9,8 @@ import os
 import socket
 from collections.abc import Sequence
 
-from pspd.addresses import family_of, sockaddr_of
-from pspd.core.effects import Address, address_text
+from pspd.host.addresses import family_of, sockaddr_of
+from pspd.text.addresses import Address, address_text
 
 ATTEMPT_DELAY_SECONDS = 0.25
 """The next address is tried so long after the one before it, if that has not failed sooner (RFC 8305, section 5)."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from random import Random
 
-from pspd.core.effects import Address
 from pspd.errors import BadArgument
+from pspd.text.addresses import Address
 
 Receive = Callable[[bytes, Address], None]
 

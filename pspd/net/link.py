@@ -16,12 +16,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from pspd.addresses import family_of, sockaddr_of
-from pspd.core.effects import Address, address_text, unmapped
-from pspd.core.storage import FileSlice
-from pspd.core.wire import FRAME_BYTES, DropReason, Frame, WireError, decode_frame, encode_frame
+from pspd.core.model.storage import FileSlice
+from pspd.core.wire.frames import FRAME_BYTES, Frame, decode_frame, encode_frame
+from pspd.core.wire.header import DropReason, WireError
+from pspd.host.addresses import family_of, sockaddr_of
+from pspd.net.io_budget import IoBudget
 from pspd.net.sockets import limit_silence, tune_kept
-from pspd.net.turns import Turns
+from pspd.text.addresses import Address, address_text, unmapped
 
 READS_PER_WAKEUP = 8
 """How many reads one link has in a row before the loop sees to others."""
@@ -158,7 +159,7 @@ class Link:
         self._stream = stream
         self._handler = handler
         self._loop = asyncio.get_running_loop()
-        self._turns = Turns.of_running_loop()
+        self._turns = IoBudget.of_running_loop()
         self._stands = stands
         self._kept = kept
         self._outgoing: deque[_Outgoing] = deque()
@@ -305,7 +306,7 @@ class Link:
                 self._loop.remove_writer(self._stream)
 
     def _on_writable(self) -> None:
-        if self.closed or not self._turns.has_time_for(self._on_writable):
+        if self.closed or not self._turns.try_run(self._on_writable):
             return
         if self._stands:
             self._flush()
@@ -329,7 +330,7 @@ class Link:
             return
         try:
             for _ in range(READS_PER_WAKEUP):
-                if not self._turns.has_time_for(self._on_readable):
+                if not self._turns.try_run(self._on_readable):
                     break
                 count = self._read()
                 if count == 0:

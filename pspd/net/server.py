@@ -6,10 +6,12 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 
-from pspd.addresses import ANY_HOSTS
-from pspd.core.effects import Address, CloseLink, ControlEffect, Deliver, SendDatagram, ServerEffect, address_text
-from pspd.core.server import ServerMachine
-from pspd.core.wire import DropReason, Frame, Kind, WireError
+from pspd.core.effects.server import CloseLink, ControlEffect, Deliver, ServerEffect
+from pspd.core.effects.shared import SendDatagram
+from pspd.core.server.machine import ServerMachine
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import DropReason, Kind, WireError
+from pspd.host.addresses import ANY_HOSTS
 from pspd.net.acceptor import Acceptor
 from pspd.net.datagrams import DatagramSocket, ReplyPaths
 from pspd.net.dial import DialLog
@@ -17,6 +19,7 @@ from pspd.net.driver import Driver, now_ns
 from pspd.net.faults import Faults
 from pspd.net.link import SILENT_SECONDS_MAX, Link
 from pspd.net.sockets import bind_pairs
+from pspd.text.addresses import Address, address_text
 
 ACCEPTS_PER_WAKEUP = 256
 NAMELESS_LINKS_MAX = 8192

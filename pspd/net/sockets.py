@@ -7,9 +7,9 @@ import errno
 import socket
 from collections.abc import Sequence
 
-from pspd.addresses import ANY_HOSTS, address_of, family_of, sockaddr_of
-from pspd.core.effects import address_text
 from pspd.errors import PortTaken
+from pspd.host.addresses import ANY_HOSTS, address_of, family_of, sockaddr_of
+from pspd.text.addresses import address_text
 
 UDP_BUFFER_BYTES = 4 * 1024 * 1024
 """The default (about 200 KiB) overflows at a window of a few hundred datagrams."""

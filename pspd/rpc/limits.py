@@ -6,10 +6,10 @@ list takes a few KiB, and one whose requests do takes what the limits of its fie
 
 from __future__ import annotations
 
-from pspd.core.manifest import BLOCK_COUNT_MAX, DIGEST_BYTES, NAME_BYTES_MAX, SHARE_COUNT_MAX
-from pspd.core.members import CLIENT_NAME_CHARACTERS_MAX
+from pspd.core.model.manifest import BLOCK_COUNT_MAX, DIGEST_BYTES, NAME_BYTES_MAX, SHARE_COUNT_MAX
+from pspd.core.server.members import CLIENT_NAME_CHARACTERS_MAX
 from pspd.errors import LimitReached
-from pspd.text import size_text
+from pspd.text.sizes import size_text
 
 INSTANCE_ID_BYTES = 16
 HELD_FILES_MAX, HELD_RANGES_MAX = 10_000, 100_000

@@ -8,33 +8,33 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from pspd.core.effects import (
+from pspd.core.effects.client import ReportMilestone
+from pspd.core.effects.server import (
     Assign,
     EndCause,
     EndSession,
-    FileSuspected,
     MemberEffect,
-    Milestone,
     RemoveFile,
-    ReportMilestone,
     StartExchange,
-    address_text,
+    VerifyFile,
 )
-from pspd.core.file_record import Phase
-from pspd.core.manifest import CHUNK_BYTES, DIGEST_BYTES, USUAL_MODE, Digest, FileId, Manifest
-from pspd.core.parameters import SECOND_NS, Order, Parameters
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.storage import Held
+from pspd.core.effects.shared import Milestone
+from pspd.core.model.manifest import CHUNK_BYTES, DIGEST_BYTES, USUAL_MODE, Digest, FileId, Manifest
+from pspd.core.model.parameters import SECOND_NS, Order, Parameters
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import Held
+from pspd.core.server.file_record import Phase
 from pspd.errors import BadArgument, LimitReached
 from pspd.rpc.limits import HELD_FILES_MAX, HELD_RANGES_MAX, REPORT_REASON_CHARACTERS_MAX, REPORTS_MAX
+from pspd.text.addresses import address_text
 from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import network_pb2 as pb
 
 if TYPE_CHECKING:  # a client has no need of the server's machine
-    from pspd.core.cache import Cache
-    from pspd.core.members import Member
-    from pspd.core.server import ServerMachine
-    from pspd.core.shared_file import SharedFile, Traffic
+    from pspd.core.cache.cache import Cache
+    from pspd.core.server.machine import ServerMachine
+    from pspd.core.server.members import Member
+    from pspd.core.server.shared_file import SharedFile, Traffic
 
 HELD_RANGES_SHOWN_MAX = 256
 END_REASON_CHARACTERS_MAX = 1000
@@ -267,7 +267,7 @@ def attend_response(effect: MemberEvent) -> membership.AttendResponse:
             )
         case StartExchange(_, file_id):
             return membership.AttendResponse(exchange_started=membership.ExchangeStarted(file_id=file_id))
-        case FileSuspected(_, file_id):
+        case VerifyFile(_, file_id):
             return membership.AttendResponse(file_suspected=membership.FileSuspected(file_id=file_id))
         case RemoveFile(_, file_id):
             return membership.AttendResponse(file_removed=membership.FileRemoved(file_id=file_id))

@@ -8,35 +8,32 @@ from __future__ import annotations
 
 from collections import deque
 
-from pspd.core.effects import (
-    ClientEffect,
+from pspd.core.effects.client import ClientEffect, Contribute, ReportMilestone
+from pspd.core.effects.server import (
     ClientJoined,
     ClientLost,
     ClientReach,
-    Contribute,
     Deliver,
     FileDeclined,
     FileDivided,
     FileSeeded,
-    Milestone,
-    ReportMilestone,
-    SendDatagram,
     ServerEffect,
-    SharePassedOn,
+    ShareReassigned,
 )
-from pspd.core.file_record import Phase
-from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
-from pspd.core.parameters import SECOND_NS
-from pspd.core.ranges import RangeSet
-from pspd.core.server import ServerMachine
-from pspd.core.shared_file import SharedFile
-from pspd.core.wire import DATAGRAM_BYTES_MAX, Broadcast, decode_datagram
+from pspd.core.effects.shared import Milestone, SendDatagram
+from pspd.core.model.manifest import CHUNK_BYTES, FileId, Manifest
+from pspd.core.model.parameters import SECOND_NS
+from pspd.core.model.ranges import RangeSet
+from pspd.core.server.file_record import Phase
+from pspd.core.server.machine import ServerMachine
+from pspd.core.server.shared_file import SharedFile
+from pspd.core.wire.datagrams import DATAGRAM_BYTES_MAX, Broadcast, decode_datagram
 from pspd.sim.hosts import Client
 from pspd.sim.observer import Observer
 from pspd.sim.seeding import Seeding
 from pspd.sim.transport import SERVER
 from pspd.sim.world import World
-from pspd.store.memory import MemoryStore
+from pspd.store.files.memory import MemoryStore
 
 LOOK_AROUND_EVERY = 64
 """What takes a look at everything is checked at every so many steps, and at the end."""
@@ -93,7 +90,7 @@ class Checks(Observer):
                 self._check_delivery(effect)
             case FileDivided():
                 self._check_division(effect)
-            case SharePassedOn() | FileDeclined():
+            case ShareReassigned() | FileDeclined():
                 self.calm = False
             case ClientReach() | ClientLost():
                 self.calm = False

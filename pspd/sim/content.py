@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from random import Random
 from typing import Protocol
 
-from pspd.core.manifest import Digest, FileId, Manifest
-from pspd.core.ranges import RangeSet
-from pspd.core.storage import Held, Storage, Written
+from pspd.core.model.manifest import Digest, FileId, Manifest
+from pspd.core.model.ranges import RangeSet
+from pspd.core.model.storage import Held, Storage, Written
 from pspd.store.digests import blake3_digest
-from pspd.store.memory import MemoryStore
+from pspd.store.files.memory import MemoryStore
 
 _ZEROS = memoryview(bytes(8 * 1024 * 1024))
 """As long as any frame of the fast profile."""
@@ -116,7 +116,7 @@ class _Book:
 
 
 class BlankStore:
-    """Implements ``pspd.core.storage.Storage`` for zeros: they are always right, so only ranges are kept."""
+    """Implements ``pspd.core.model.storage.Storage`` for zeros: they are always right, so only ranges are kept."""
 
     def __init__(self) -> None:
         self._books: dict[FileId, _Book] = {}

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from pspd.core.effects import ClientEffect, FileCompleted, Milestone, ReportMilestone, ServerEffect
-from pspd.core.parameters import SECOND_NS, Parameters
+from pspd.core.effects.client import ClientEffect, ReportMilestone
+from pspd.core.effects.server import FileCompleted, ServerEffect
+from pspd.core.effects.shared import Milestone
+from pspd.core.model.parameters import SECOND_NS, Parameters
 from pspd.errors import TimedOut
 from pspd.sim.content import BlankContent
 from pspd.sim.hosts import Access, Client

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from pspd.core.client import ClientMachine
-from pspd.core.effects import Address, Assign, Deliver, MemberEffect
-from pspd.core.manifest import FileId, Manifest
-from pspd.core.storage import Storage
-from pspd.core.wire import Frame
+from pspd.core.client.machine import ClientMachine
+from pspd.core.effects.server import Assign, Deliver, MemberEffect
+from pspd.core.model.manifest import FileId, Manifest
+from pspd.core.model.storage import Storage
+from pspd.core.wire.frames import Frame
 from pspd.sim.wires import Air, Pipe, Weather
+from pspd.text.addresses import Address
 
 Forge = Callable[[Frame, bytes], bytes | None]
 """What becomes of a payload that a holder sends; None breaks the connection before its end."""

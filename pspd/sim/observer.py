@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pspd.core.effects import ClientEffect, ServerEffect
+from pspd.core.effects.client import ClientEffect
+from pspd.core.effects.server import ServerEffect
 from pspd.sim.hosts import Client
 
 

@@ -14,10 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from pspd.core.manifest import CHUNK_BYTES
-from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
-from pspd.core.terms import Terms
-from pspd.core.wire import Frame, Kind, Request, encode_datagram
+from pspd.core.model.manifest import CHUNK_BYTES
+from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
+from pspd.core.model.terms import Terms
+from pspd.core.wire.datagrams import Request, encode_datagram
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import Kind
 from pspd.errors import DuplicateInstance, WrongState
 from pspd.sim.checks import Checks, Violation
 from pspd.sim.content import RealContent
@@ -26,7 +28,7 @@ from pspd.sim.seeding import Seeding
 from pspd.sim.trace import Trace
 from pspd.sim.wires import Weather
 from pspd.sim.world import World
-from pspd.store.memory import MemoryStore
+from pspd.store.files.memory import MemoryStore
 
 FAULTS_NS_MAX = 30 * SECOND_NS
 LIVENESS_NS = 3600 * SECOND_NS

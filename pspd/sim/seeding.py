@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pspd.core.file_record import Phase
-from pspd.core.manifest import USUAL_MODE, Manifest
-from pspd.core.parameters import MILLISECOND_NS
-from pspd.core.shared_file import SharedFile
-from pspd.core.terms import ONE_COPY, Terms, source_is_needed
+from pspd.core.model.manifest import USUAL_MODE, Manifest
+from pspd.core.model.parameters import MILLISECOND_NS
+from pspd.core.model.terms import ONE_COPY, Terms, source_is_needed
+from pspd.core.server.file_record import Phase
+from pspd.core.server.shared_file import SharedFile
 from pspd.errors import PspError
 from pspd.sim.hosts import Access, Client
 from pspd.sim.world import World

@@ -5,18 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 
-from pspd.core.effects import (
-    Assign,
-    ClientEffect,
-    Contribute,
-    Deliver,
-    InputDropped,
-    SaveFile,
-    SendDatagram,
-    ServerEffect,
-)
-from pspd.core.parameters import SECOND_NS
-from pspd.core.wire import Broadcast, Datagram, Request, WireError, decode_datagram
+from pspd.core.effects.client import ClientEffect, Contribute
+from pspd.core.effects.server import Assign, Deliver, SaveFile, ServerEffect
+from pspd.core.effects.shared import InputDropped, SendDatagram
+from pspd.core.model.parameters import SECOND_NS
+from pspd.core.wire.datagrams import Broadcast, Datagram, Request, decode_datagram
+from pspd.core.wire.header import WireError
 from pspd.sim.hosts import Client
 from pspd.sim.observer import Observer
 from pspd.sim.world import World

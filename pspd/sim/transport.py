@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pspd.core.effects import Address, Deliver
-from pspd.core.manifest import CHUNK_BYTES
-from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
-from pspd.core.wire import FRAME_BYTES, Frame
+from pspd.core.effects.server import Deliver
+from pspd.core.model.manifest import CHUNK_BYTES
+from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.wire.frames import FRAME_BYTES, Frame
 from pspd.errors import PspError, StorageError
 from pspd.sim.hosts import Client, Link
 from pspd.sim.wires import Pipe
+from pspd.text.addresses import Address
 
 if TYPE_CHECKING:
-    from pspd.core.server import ServerMachine
+    from pspd.core.server.machine import ServerMachine
     from pspd.sim.world import World
 
 SERVER: Address = ("server", 1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 
 BITS_PER_BYTE = 8
 REORDER_DELAYS = 3

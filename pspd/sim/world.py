@@ -8,32 +8,29 @@ from dataclasses import replace
 from functools import partial
 from random import Random
 
-from pspd.core.download import Stage
-from pspd.core.effects import (
+from pspd.core.client.download import Stage
+from pspd.core.effects.client import ClientEffect, Contribute, FinishFile, ReportMilestone
+from pspd.core.effects.server import (
     Assign,
-    ClientEffect,
     ClientJoined,
     ClientLost,
     CloseLink,
-    Contribute,
     Deliver,
     EndSession,
     FileRemoved,
-    FileSuspected,
-    FinishFile,
     MemberEffect,
     MemberFailed,
     RemoveFile,
-    ReportMilestone,
     SaveFile,
-    SendDatagram,
     ServerEffect,
     StartExchange,
+    VerifyFile,
 )
-from pspd.core.file_record import FileRecord
-from pspd.core.manifest import FileId
-from pspd.core.parameters import SECOND_NS, Parameters
-from pspd.core.server import ServerMachine
+from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.manifest import FileId
+from pspd.core.model.parameters import SECOND_NS, Parameters
+from pspd.core.server.file_record import FileRecord
+from pspd.core.server.machine import ServerMachine
 from pspd.errors import (
     ContradictoryDigests,
     DuplicateInstance,
@@ -281,7 +278,7 @@ class World:
                 if file_id in client.refused:
                     client.refused[file_id] = replace(client.refused[file_id], exchange_started=True)
                 client.machine.exchange_started(file_id, self.now)
-            case FileSuspected(_, file_id):
+            case VerifyFile(_, file_id):
                 self.suspect(client, file_id)
             case RemoveFile(_, file_id):
                 client.refused.pop(file_id, None)
@@ -425,7 +422,7 @@ class World:
             case (
                 Assign(session)
                 | StartExchange(session)
-                | FileSuspected(session)
+                | VerifyFile(session)
                 | RemoveFile(session)
                 | EndSession(session)
             ):

@@ -1,5 +1,5 @@
-"""Where the bytes of files are kept: three stores, one contract (``pspd.core.storage.Storage``).
+"""Where the bytes of files are kept: three stores, one contract (``pspd.core.model.storage.Storage``).
 
-:class:`pspd.store.disk.DiskStore` is a client's folder, :class:`pspd.store.memory.MemoryStore` its twin
-without a disk, and :class:`pspd.store.original.OriginalStore` the file that a source seeds.
+:class:`pspd.store.files.disk.DiskStore` is a client's folder, :class:`pspd.store.files.memory.MemoryStore` its twin
+without a disk, and :class:`pspd.store.source.source_store.SourceStore` the file that a source seeds.
 """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pspd.core.manifest import FileId, Manifest
-from pspd.core.ranges import RangeSet
+from pspd.core.model.manifest import FileId, Manifest
+from pspd.core.model.ranges import RangeSet
 from pspd.errors import InternalError, StorageError
-from pspd.text import size_text
+from pspd.text.sizes import size_text
 
 
 def changed(path: Path) -> StorageError:

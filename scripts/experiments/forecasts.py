@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pspd.core.manifest import CHUNK_BYTES
-from pspd.core.parameters import MILLISECOND_NS, PROFILES, default_cache_chunks
+from pspd.core.model.manifest import CHUNK_BYTES
+from pspd.core.model.parameters import MILLISECOND_NS, PROFILES, default_cache_chunks
 from pspd.sim.forecast import Forecast, Plan, forecast
 from pspd.sim.hosts import Access
 from pspd.sim.wires import Weather

@@ -12,24 +12,25 @@ from typing import Any
 
 import pytest
 
-from pspd.core.cache import Cache
-from pspd.core.catalogue import Catalogue
-from pspd.core.client import ClientMachine
-from pspd.core.deliveries import Deliveries
-from pspd.core.download import Download
-from pspd.core.fetching import Fetching
-from pspd.core.holdings import Holdings
-from pspd.core.manifest import Manifest
-from pspd.core.parameters import SECOND_NS
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.recipients import Recipients
-from pspd.core.relay import Relay
-from pspd.core.server import ServerMachine
-from pspd.core.shared_file import SharedFile
-from pspd.core.wire import DropReason, Frame
+from pspd.core.cache.cache import Cache
+from pspd.core.client.download import Download
+from pspd.core.client.machine import ClientMachine
+from pspd.core.model.holdings import Holdings
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.parameters import SECOND_NS
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.server.catalogue import Catalogue
+from pspd.core.server.deliveries import Deliveries
+from pspd.core.server.fetching import Fetching
+from pspd.core.server.forwarder import Relay
+from pspd.core.server.machine import ServerMachine
+from pspd.core.server.recipients import Recipients
+from pspd.core.server.shared_file import SharedFile
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import DropReason
 from pspd.sim import scenario
 from pspd.sim.scenario import run_seed
-from pspd.store.intake import Intake
+from pspd.store.files.verifier import BlockVerifier
 from tests.sim.contradiction import Contradiction
 from tests.sim.test_found import who_is_in_line_is_not_looked_up_in_the_cache
 
@@ -49,7 +50,7 @@ def cache_the_unasked(patch: pytest.MonkeyPatch) -> None:
 
     def accept(self: Any, member: Any, file: Any, frame: Frame, now: int) -> Any:
         taken = started(self, member, file, frame, now)
-        if taken is DropReason.NOT_ASKED and not file.fetches.overlapping(frame.start, frame.stop):
+        if taken is DropReason.UNSOLICITED and not file.fetches.overlapping(frame.start, frame.stop):
             if self._cache.cached(file.file_id, frame.start, frame.stop):
                 return taken
             if self._cache.reserve(file.file_id, frame.start, frame.stop):
@@ -180,7 +181,7 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
         {"R9 handed to who waits", "liveness"},
     ),
     "a request number may jump": (
-        lambda patch: patch.setattr("pspd.core.members.REQUEST_JUMP_MAX", 2**32),
+        lambda patch: patch.setattr("pspd.core.server.members.REQUEST_JUMP_MAX", 2**32),
         {"liveness"},
     ),
     "two machines of one identity take turns": (
@@ -198,18 +199,18 @@ MUTANTS: dict[str, tuple[Mutate, set[str]]] = {
 }
 
 
-def never_contradicting(self: Intake, block: Range) -> None:
+def never_contradicting(self: BlockVerifier, block: Range) -> None:
     """Takes no contradiction for proved."""
 
 
 def no_pause(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Intake, "_refuse_contradiction", never_contradicting)
+    patch.setattr(BlockVerifier, "_refuse_contradiction", never_contradicting)
     patch.setattr(Download, "refuted_pause_ns", property(lambda self: 0))
 
 
 CONTRADICTION_MUTANTS: dict[str, tuple[Mutate, Callable[[Contradiction], None]]] = {
     "contradictory digests are not declined": (
-        replaced(Intake, "_refuse_contradiction", never_contradicting),
+        replaced(BlockVerifier, "_refuse_contradiction", never_contradicting),
         Contradiction.run,
     ),
     "a client that declined asks again": (

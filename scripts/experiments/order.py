@@ -11,7 +11,7 @@ import argparse
 from dataclasses import dataclass, replace
 from random import Random
 
-from pspd.core.parameters import FAST, SECOND_NS, Order
+from pspd.core.model.parameters import FAST, SECOND_NS, Order
 from pspd.sim.content import BlankContent
 from pspd.sim.forecast import Finishes
 from pspd.sim.hosts import Access

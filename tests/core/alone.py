@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pspd.core.client import ClientMachine
-from pspd.core.effects import Address, ClientEffect, SendDatagram
-from pspd.core.manifest import Manifest
-from pspd.core.parameters import FAST, Parameters
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.storage import Held, Written
-from pspd.core.wire import Datagram, Frame, Kind, Request, decode_datagram, encode_datagram
+from pspd.core.client.machine import ClientMachine
+from pspd.core.effects.client import ClientEffect
+from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.parameters import FAST, Parameters
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import Held, Written
+from pspd.core.wire.datagrams import Datagram, Request, decode_datagram, encode_datagram
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import Kind
+from pspd.text.addresses import Address
 from tests.core.bench import Bench
 
 SERVER: Address = ("server", 1)

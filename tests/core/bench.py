@@ -6,29 +6,23 @@ from collections.abc import Collection, Mapping
 from types import BuiltinMethodType, MethodType
 from typing import Any, TypeVar, cast
 
-from pspd.core.catalogue import Catalogue
-from pspd.core.effects import Address, Deliver, MemberFailed, Milestone, SendDatagram, ServerEffect
-from pspd.core.manifest import CHUNK_BYTES, FileId, Manifest
-from pspd.core.members import Member
-from pspd.core.parameters import FAST, MILLISECOND_NS, SECOND_NS, Parameters
-from pspd.core.ranges import Range
-from pspd.core.relay import Relay
-from pspd.core.server import ServerMachine
-from pspd.core.shared_file import SharedFile
-from pspd.core.storage import Held
-from pspd.core.terms import ONE_COPY, Terms
-from pspd.core.wire import (
-    Asked,
-    Broadcast,
-    Datagram,
-    Frame,
-    Hello,
-    Kind,
-    Request,
-    decode_datagram,
-    encode_datagram,
-)
+from pspd.core.effects.server import Deliver, MemberFailed, ServerEffect
+from pspd.core.effects.shared import Milestone, SendDatagram
+from pspd.core.model.manifest import CHUNK_BYTES, FileId, Manifest
+from pspd.core.model.parameters import FAST, MILLISECOND_NS, SECOND_NS, Parameters
+from pspd.core.model.ranges import Range
+from pspd.core.model.storage import Held
+from pspd.core.model.terms import ONE_COPY, Terms
+from pspd.core.server.catalogue import Catalogue
+from pspd.core.server.forwarder import Relay
+from pspd.core.server.machine import ServerMachine
+from pspd.core.server.members import Member
+from pspd.core.server.shared_file import SharedFile
+from pspd.core.wire.datagrams import Asked, Broadcast, Datagram, Hello, Request, decode_datagram, encode_datagram
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import Kind
 from pspd.store.digests import blake3_digest
+from pspd.text.addresses import Address
 from tests.core.ether import sample_bytes, sessions
 
 E = TypeVar("E", bound=ServerEffect)

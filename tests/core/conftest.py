@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core import fetching
+from pspd.core.server import fetching
 
 
 @pytest.fixture

@@ -8,30 +8,19 @@ from functools import partial
 from itertools import count
 from random import Random
 
-from pspd.core.client import ClientMachine
-from pspd.core.effects import (
-    Address,
-    Assign,
-    ClientEffect,
-    CloseLink,
-    Contribute,
-    Deliver,
-    EndSession,
-    FinishFile,
-    MemberFailed,
-    ReportMilestone,
-    SendDatagram,
-    ServerEffect,
-    StartExchange,
-)
-from pspd.core.manifest import CHUNK_BYTES, Manifest
-from pspd.core.members import Member
-from pspd.core.parameters import MILLISECOND_NS, SECOND_NS, Parameters
-from pspd.core.server import LEASE_NS, ServerMachine
-from pspd.core.wire import Frame
+from pspd.core.client.machine import ClientMachine
+from pspd.core.effects.client import ClientEffect, Contribute, FinishFile, ReportMilestone
+from pspd.core.effects.server import Assign, CloseLink, Deliver, EndSession, MemberFailed, ServerEffect, StartExchange
+from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.manifest import CHUNK_BYTES, Manifest
+from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS, Parameters
+from pspd.core.server.machine import LEASE_NS, ServerMachine
+from pspd.core.server.members import Member
+from pspd.core.wire.frames import Frame
 from pspd.errors import DuplicateInstance
 from pspd.store.digests import blake3_digest
-from pspd.store.memory import MemoryStore
+from pspd.store.files.memory import MemoryStore
+from pspd.text.addresses import Address
 
 SERVER: Address = ("server", 1)
 

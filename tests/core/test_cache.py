@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pspd.core.cache import Cache
-from pspd.core.manifest import CHUNK_BYTES
-from pspd.core.ranges import Range
+from pspd.core.cache.cache import Cache
+from pspd.core.model.manifest import CHUNK_BYTES
+from pspd.core.model.ranges import Range
 from pspd.errors import LimitReached
 
 A, B = b"a" * 32, b"b" * 32

@@ -6,33 +6,20 @@ from itertools import count
 
 import pytest
 
-from pspd.core import client as client_module
-from pspd.core import download
-from pspd.core.client import HELLOS_WITHOUT_BACKOFF, ClientMachine
-from pspd.core.download import SENT_REQUESTS_MAX
-from pspd.core.effects import (
-    Contribute,
-    FinishFile,
-    InputDropped,
-    Milestone,
-    ReportMilestone,
-)
-from pspd.core.manifest import DIGEST_BYTES, Manifest, block_bytes_of
-from pspd.core.parameters import FAST, MILLISECOND_NS, SECOND_NS
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.rto import RTO_INITIAL_NS
-from pspd.core.storage import Held
-from pspd.core.wire import (
-    EVERY_HOLDER,
-    OWNERS,
-    Asked,
-    Broadcast,
-    DropReason,
-    Hello,
-    HelloAck,
-    Kind,
-    encode_frame,
-)
+from pspd.core.client import download
+from pspd.core.client import machine as client_module
+from pspd.core.client.download import SENT_REQUESTS_MAX
+from pspd.core.client.machine import HELLOS_WITHOUT_BACKOFF, ClientMachine
+from pspd.core.effects.client import Contribute, FinishFile, ReportMilestone
+from pspd.core.effects.shared import InputDropped, Milestone
+from pspd.core.model.manifest import DIGEST_BYTES, Manifest, block_bytes_of
+from pspd.core.model.parameters import FAST, MILLISECOND_NS, SECOND_NS
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import Held
+from pspd.core.timing.rtt import RTO_INITIAL_NS
+from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, Asked, Broadcast, Hello, HelloAck
+from pspd.core.wire.frames import encode_frame
+from pspd.core.wire.header import DropReason, Kind
 from pspd.store.digests import blake3_digest
 from tests.core.alone import SERVER, SESSION, Client, manifest_of
 

@@ -6,26 +6,27 @@ from dataclasses import replace
 
 import pytest
 
-from pspd.core import client as client_module
-from pspd.core.effects import ReportMilestone
-from pspd.core.manifest import Manifest
-from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.rto import LINEAR_TIMEOUTS, RTO_INITIAL_NS, RTO_MAX_NS
-from pspd.core.storage import Held
-from pspd.core.wire import Asked, Broadcast, DropReason, HelloAck, RequestAck
+from pspd.core.client import machine as client_module
+from pspd.core.effects.client import ReportMilestone
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import Held
+from pspd.core.timing.rtt import LINEAR_TIMEOUTS, RTO_INITIAL_NS, RTO_MAX_NS
+from pspd.core.wire.datagrams import Asked, Broadcast, HelloAck, RequestAck
+from pspd.core.wire.header import DropReason
 from tests.core.alone import SESSION, Client, manifest_of
 
 RANDOM = replace(CLASSIC, order=Order.RANDOM)
 
 
-def told_to_wait(again_ms: int) -> tuple[Client, Manifest]:
+def told_to_wait(retry_after_ms: int) -> tuple[Client, Manifest]:
     """A client whose first request, for all of a file, was answered: wait so long."""
     client = Client()
     manifest = manifest_of(10)
     client.assign(manifest, (0, 10))
     client.heard()
-    client.hear(RequestAck(SESSION, manifest.file_id, 1, again_ms))
+    client.hear(RequestAck(SESSION, manifest.file_id, 1, retry_after_ms))
     return client, manifest
 
 

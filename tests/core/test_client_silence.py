@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pspd.core.client import SILENCE_NS
-from pspd.core.effects import ServerHeard
-from pspd.core.parameters import FAST, MILLISECOND_NS, SECOND_NS
-from pspd.core.wire import Broadcast, Hello, HelloAck, Request, RequestAck
+from pspd.core.client.machine import SILENCE_NS
+from pspd.core.effects.client import DownlinkChanged
+from pspd.core.model.parameters import FAST, MILLISECOND_NS, SECOND_NS
+from pspd.core.wire.datagrams import Broadcast, Hello, HelloAck, Request, RequestAck
 from tests.core.alone import SERVER, SESSION, Client, manifest_of
 
 
@@ -56,7 +56,7 @@ class TestSilence:
         client = Client()
         silence(client)
         silence(client)
-        assert [effect for effect in client.others() if isinstance(effect, ServerHeard)] == [ServerHeard(False)]
+        assert [effect for effect in client.others() if isinstance(effect, DownlinkChanged)] == [DownlinkChanged(False)]
 
     def test_after_an_answer_no_round_trip_is_told_any_more(self) -> None:
         client = answered()
@@ -65,7 +65,7 @@ class TestSilence:
         client.pass_time(6 * SECOND_NS)
         told = told_us(client)
         assert told[-1] == 0
-        assert ServerHeard(False) in client.effects
+        assert DownlinkChanged(False) in client.effects
         assert sorted(told, reverse=True) == told
 
     def test_ends_with_any_datagram_of_the_server(self) -> None:
@@ -74,7 +74,7 @@ class TestSilence:
         client.heard()
         client.hear(Broadcast(SESSION, bytes(32), 1, ()))
         client.hear(Broadcast(SESSION, bytes(32), 2, ()))
-        assert client.others() == [ServerHeard(True)]
+        assert client.others() == [DownlinkChanged(True)]
         client.pass_time(3 * SECOND_NS)
         assert set(told_us(client)) == {20_000}
 
@@ -85,7 +85,7 @@ class TestSilence:
         client.hear(Broadcast(SESSION, bytes(32), 1, ()), source=("other", 1))
         client.hear(Broadcast(SESSION + 1, bytes(32), 1, ()))
         client.machine.receive_datagram(b"x", SERVER, client.now)
-        assert ServerHeard(True) not in client.others()
+        assert DownlinkChanged(True) not in client.others()
         client.pass_time(3 * SECOND_NS)
         assert set(told_us(client)) == {0}
 
@@ -95,7 +95,7 @@ class TestSilence:
             client.hear(Broadcast(SESSION, bytes(32), number, ()))
             client.pass_time(SECOND_NS)
         assert set(told_us(client)) == {20_000}
-        assert client.effects.count(ServerHeard(False)) == 0
+        assert client.effects.count(DownlinkChanged(False)) == 0
 
     def test_of_the_last_session_is_not_that_of_the_next(self) -> None:
         client = answered()
@@ -106,7 +106,7 @@ class TestSilence:
         client.hear(HelloAck(SESSION, 0, 5000))
         client.pass_time(SILENCE_NS - 3 * SECOND_NS)
         assert told_us(client)[0] == 20_000
-        assert ServerHeard(False) not in client.effects[:-1]
+        assert DownlinkChanged(False) not in client.effects[:-1]
 
     def test_stops_no_requests(self) -> None:
         client = answered()

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pspd.core.effects import Address, InputDropped, Milestone
-from pspd.core.manifest import Manifest
-from pspd.core.members import REQUEST_JUMP_MAX
-from pspd.core.parameters import CLASSIC, FAST, Parameters
-from pspd.core.ranges import Range
-from pspd.core.wire import (
+from pspd.core.effects.shared import InputDropped, Milestone
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.parameters import CLASSIC, FAST, Parameters
+from pspd.core.model.ranges import Range
+from pspd.core.server.members import REQUEST_JUMP_MAX
+from pspd.core.wire.datagrams import (
     CLIENT_DATAGRAMS,
     DATAGRAM_BYTES_MAX,
     DATAGRAMS,
@@ -24,11 +24,12 @@ from pspd.core.wire import (
     Datagram,
     Hello,
     HelloAck,
-    Kind,
     Request,
     RequestAck,
     encode_datagram,
 )
+from pspd.core.wire.header import Kind
+from pspd.text.addresses import Address
 from tests.core.alone import SERVER, SESSION, Client, manifest_of
 from tests.core.bench import Bench, address_of
 from tests.support.drop_table import Row, datagram_rows, sizes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pspd.core.members import Member
-from pspd.core.shared_file import SharedFile
+from pspd.core.server.members import Member
+from pspd.core.server.shared_file import SharedFile
 from tests.core.alone import Client, manifest_of
 from tests.core.bench import Bench
 

@@ -7,26 +7,17 @@ from random import Random
 
 import pytest
 
-from pspd.core import fetching, relay
-from pspd.core.effects import (
-    CloseLink,
-    Deliver,
-    Milestone,
-    SendDatagram,
-)
-from pspd.core.fetching import NAMED_TRIES
-from pspd.core.members import Member
-from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Parameters
-from pspd.core.ranges import RangeSet
-from pspd.core.storage import Held
-from pspd.core.terms import Terms
-from pspd.core.wire import (
-    EVERY_HOLDER,
-    OWNERS,
-    Asked,
-    Broadcast,
-    decode_datagram,
-)
+from pspd.core.effects.server import CloseLink, Deliver
+from pspd.core.effects.shared import Milestone, SendDatagram
+from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Parameters
+from pspd.core.model.ranges import RangeSet
+from pspd.core.model.storage import Held
+from pspd.core.model.terms import Terms
+from pspd.core.server import fetching
+from pspd.core.server import forwarder as relay
+from pspd.core.server.fetching import NAMED_TRIES
+from pspd.core.server.members import Member
+from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, Asked, Broadcast, decode_datagram
 from pspd.store.digests import blake3_digest
 from tests.core.bench import Bench
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.holdings import Holdings
-from pspd.core.manifest import CHUNK_BYTES, DIGEST_BYTES, Manifest, block_bytes_of
-from pspd.core.ranges import Range, RangeSet
+from pspd.core.model.holdings import Holdings
+from pspd.core.model.manifest import CHUNK_BYTES, DIGEST_BYTES, Manifest, block_bytes_of
+from pspd.core.model.ranges import Range, RangeSet
 
 MIB = 1024 * 1024
 

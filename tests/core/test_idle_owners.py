@@ -6,15 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
-from pspd.core.effects import Assign, Deliver, Milestone, SaveFile, SharePassedOn
-from pspd.core.file_record import Phase
-from pspd.core.idle_owners import SHARE_NS
-from pspd.core.members import Member
-from pspd.core.parameters import SECOND_NS
-from pspd.core.ranges import Range
-from pspd.core.shared_file import SharedFile
-from pspd.core.terms import ONE_COPY, Terms
-from pspd.core.wire import Hello
+from pspd.core.effects.server import Assign, Deliver, SaveFile, ShareReassigned
+from pspd.core.effects.shared import Milestone
+from pspd.core.model.parameters import SECOND_NS
+from pspd.core.model.ranges import Range
+from pspd.core.model.terms import ONE_COPY, Terms
+from pspd.core.server.file_record import Phase
+from pspd.core.server.members import Member
+from pspd.core.server.share_monitor import SHARE_NS
+from pspd.core.server.shared_file import SharedFile
+from pspd.core.wire.datagrams import Hello
 from tests.core.bench import Bench
 
 TWO_LOOKS_NS = 2 * SHARE_NS + 10 * SECOND_NS
@@ -48,7 +49,7 @@ def pass_time(bench: Bench, duration_ns: int, do: Callable[[], None] = lambda: N
 
 
 def passed_on(effects: list[object]) -> list[str]:
-    return [effect.client for effect in effects if isinstance(effect, SharePassedOn)]
+    return [effect.client for effect in effects if isinstance(effect, ShareReassigned)]
 
 
 def test_its_share_goes_to_another(bench: Bench) -> None:

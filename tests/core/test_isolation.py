@@ -6,19 +6,13 @@ from typing import cast
 
 import pytest
 
-from pspd.core.effects import (
-    ClientLost,
-    Deliver,
-    EndSession,
-    MemberFailed,
-    Milestone,
-    SendDatagram,
-    ServerEffect,
-)
-from pspd.core.members import Echo, Interest, Member
-from pspd.core.ranges import Range
-from pspd.core.shared_file import SharedFile
-from pspd.core.wire import DropReason, Hello, Request
+from pspd.core.effects.server import ClientLost, Deliver, EndSession, MemberFailed, ServerEffect
+from pspd.core.effects.shared import Milestone, SendDatagram
+from pspd.core.model.ranges import Range
+from pspd.core.server.members import Echo, Interest, Member
+from pspd.core.server.shared_file import SharedFile
+from pspd.core.wire.datagrams import Hello, Request
+from pspd.core.wire.header import DropReason
 from pspd.errors import NotFound, WrongState
 from tests.core.bench import Bench
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pspd.core.manifest import (
+from pspd.core.model.manifest import (
     CHUNK_BYTES,
     DIGEST_BYTES,
     FILE_CHUNKS_MAX,
@@ -21,7 +21,7 @@ from pspd.core.manifest import (
     chunk_count_of,
     validate_name,
 )
-from pspd.core.ranges import Range, RangeSet
+from pspd.core.model.ranges import Range, RangeSet
 from pspd.errors import BadArgument, BadName
 from pspd.store.digests import blake3_digest
 

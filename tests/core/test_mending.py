@@ -7,13 +7,13 @@ from random import Random
 
 import pytest
 
-from pspd.core import fetching
-from pspd.core.effects import FileSuspected
-from pspd.core.file_record import Phase
-from pspd.core.manifest import Manifest
-from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Parameters
-from pspd.core.shared_file import SharedFile
-from pspd.core.wire import Frame
+from pspd.core.effects.server import VerifyFile
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Parameters
+from pspd.core.server import fetching
+from pspd.core.server.file_record import Phase
+from pspd.core.server.shared_file import SharedFile
+from pspd.core.wire.frames import Frame
 from tests.core.ether import Effect, Ether, Peer, sample_bytes
 
 KIB = 1024
@@ -44,7 +44,7 @@ class TestSuspicion:
         told: list[int] = []
 
         def listen(name: str, effect: Effect) -> None:
-            if isinstance(effect, FileSuspected) and effect.session == peer.session and not told:
+            if isinstance(effect, VerifyFile) and effect.session == peer.session and not told:
                 told.append(effect.session)
                 ether.at(ether.now + SECOND_NS, mend)
 
@@ -80,7 +80,7 @@ class TestSuspicion:
         file = catalogue.files[manifest.file_id]
 
         def mend(name: str, effect: Effect) -> None:
-            if isinstance(effect, FileSuspected):
+            if isinstance(effect, VerifyFile):
                 assert effect.session == source.session
                 ether.at(ether.now + SECOND_NS, lambda: catalogue.source_returned(file, source.session, ether.now))
 

@@ -13,23 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.effects import (
-    Contribute,
-    Deliver,
-    FileCompleted,
-    FileDivided,
-    FileResumed,
-    FileSeeded,
-    FileStalled,
-    ReportMilestone,
-    SendDatagram,
-)
-from pspd.core.file_record import Phase
-from pspd.core.manifest import CHUNK_BYTES, Manifest
-from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
-from pspd.core.server import LEASE_NS
-from pspd.core.shared_file import SharedFile
-from pspd.core.wire import Broadcast, DropReason, Frame, decode_datagram
+from pspd.core.effects.client import Contribute, ReportMilestone
+from pspd.core.effects.server import Deliver, FileCompleted, FileDivided, FileResumed, FileSeeded, FileStalled
+from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.manifest import CHUNK_BYTES, Manifest
+from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
+from pspd.core.server.file_record import Phase
+from pspd.core.server.machine import LEASE_NS
+from pspd.core.server.shared_file import SharedFile
+from pspd.core.wire.datagrams import Broadcast, decode_datagram
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import DropReason
 from tests.core.ether import Effect, Ether, Peer, sample_bytes
 
 KIB = 1024

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core import fetching
-from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.server import fetching
 from tests.core.bench import Bench
 
 

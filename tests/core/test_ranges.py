@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.ranges import Range, RangeMap, RangeSet
+from pspd.core.model.ranges import Range, RangeMap, RangeSet
 
 CHUNKS_MAX = 40
 

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core.client import SILENCE_NS
-from pspd.core.effects import (
-    Assign,
-    ClientLost,
-    ClientReach,
-    FileCompleted,
-    FileResumed,
-    FileStalled,
-    Milestone,
-    ServerHeard,
-)
-from pspd.core.file_record import Phase
-from pspd.core.manifest import Manifest
-from pspd.core.members import Member
-from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, Parameters
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.server import LEASE_NS, REACH_NS
-from pspd.core.shared_file import SharedFile
-from pspd.core.storage import Held
-from pspd.core.wire import Hello
+from pspd.core.client.machine import SILENCE_NS
+from pspd.core.effects.client import DownlinkChanged
+from pspd.core.effects.server import Assign, ClientLost, ClientReach, FileCompleted, FileResumed, FileStalled
+from pspd.core.effects.shared import Milestone
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.parameters import CLASSIC, FAST, SECOND_NS, Parameters
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import Held
+from pspd.core.server.file_record import Phase
+from pspd.core.server.machine import LEASE_NS, REACH_NS
+from pspd.core.server.members import Member
+from pspd.core.server.shared_file import SharedFile
+from pspd.core.wire.datagrams import Hello
 from tests.core.bench import Bench
 from tests.core.ether import Effect, Ether, Peer, sample_bytes
 
@@ -415,12 +408,12 @@ class TestNetworks:
         assert {name for _, name in file.missing()} == {"deaf"}
         ether.pass_time(60 * SECOND_NS)
         assert_have(ether, data, "deaf")  # it asks, and deliveries are no datagrams
-        assert told(ether, ServerHeard) == [ServerHeard(False)]
+        assert told(ether, DownlinkChanged) == [DownlinkChanged(False)]
         assert told(ether, ClientReach) == [ClientReach("deaf", False)]
         ether.peers["deaf"].hears = True
         assert ether.run(lambda: file.is_complete, 30 * SECOND_NS)
         assert_have(ether, data, "a", "b", "deaf")
-        assert told(ether, ServerHeard) == [ServerHeard(False), ServerHeard(True)]
+        assert told(ether, DownlinkChanged) == [DownlinkChanged(False), DownlinkChanged(True)]
         assert told(ether, ClientReach) == [ClientReach("deaf", False), ClientReach("deaf", True)]
 
     def test_one_that_hears_no_more_says_so_after_a_silence_and_is_away_after_another(self) -> None:
@@ -428,7 +421,7 @@ class TestNetworks:
         ether.pass_time(60 * SECOND_NS)
         since = ether.now
         ether.peers["a"].hears = False
-        assert ether.run(lambda: bool(told(ether, ServerHeard)), SILENCE_NS + 3 * SECOND_NS)
+        assert ether.run(lambda: bool(told(ether, DownlinkChanged)), SILENCE_NS + 3 * SECOND_NS)
         assert ether.now - since >= SILENCE_NS - 6 * SECOND_NS
         assert ether.server.members["a"].in_reach
         assert ether.run(lambda: not ether.server.members["a"].in_reach, REACH_NS)
@@ -439,7 +432,7 @@ class TestNetworks:
         ether, file, data = self.lossy(parameters, 1, 0.33)
         assert file.is_complete
         assert_have(ether, data, "a", "b", "c")
-        assert told(ether, ClientReach, ServerHeard, FileStalled) == []
+        assert told(ether, ClientReach, DownlinkChanged, FileStalled) == []
 
     @pytest.mark.parametrize("seed", range(4))
     @PROFILES

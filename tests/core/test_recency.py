@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.recency import Extent, Recency
+from pspd.core.cache.lru import Extent, Recency
 
 
 def numbered(count: int) -> tuple[Recency, list[Extent]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from pspd.core.download import REFUTED_NS_MAX, REFUTED_NS_MIN
-from pspd.core.manifest import Manifest
-from pspd.core.parameters import FAST, MILLISECOND_NS, SECOND_NS
+from pspd.core.client.download import REFUTED_NS_MAX, REFUTED_NS_MIN
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.parameters import FAST, MILLISECOND_NS, SECOND_NS
 from tests.core.alone import SERVER, SESSION, Client, manifest_of
 
 

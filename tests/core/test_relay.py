@@ -7,24 +7,16 @@ from random import Random
 
 import pytest
 
-from pspd.core import deliveries, fetching
-from pspd.core.cache import Cache
-from pspd.core.effects import (
-    Deliver,
-    Milestone,
-    SendDatagram,
-)
-from pspd.core.members import GIVEN_UP_MAX, Member
-from pspd.core.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.server import HELLO_NS, PATIENCE_NS
-from pspd.core.shared_file import LEFT_BEHIND_ROUNDS, SharedFile
-from pspd.core.wire import (
-    Broadcast,
-    Hello,
-    RequestAck,
-    decode_datagram,
-)
+from pspd.core.cache.cache import Cache
+from pspd.core.effects.server import Deliver
+from pspd.core.effects.shared import Milestone, SendDatagram
+from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.server import deliveries, fetching
+from pspd.core.server.machine import HELLO_NS, PATIENCE_NS
+from pspd.core.server.members import GIVEN_UP_MAX, Member
+from pspd.core.server.shared_file import STRAGGLER_ROUNDS, SharedFile
+from pspd.core.wire.datagrams import Broadcast, Hello, RequestAck, decode_datagram
 from pspd.store.digests import blake3_digest
 from tests.core.bench import Bench
 
@@ -89,7 +81,7 @@ class TestLeftBehind:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
         bench.ask(a, file, (3, 6))
-        for _ in range(LEFT_BEHIND_ROUNDS * len(file.waiting)):
+        for _ in range(STRAGGLER_ROUNDS * len(file.waiting)):
             b.interest_in(file).take_turn()
         assert file.is_wanted(3, 6)
         b.interest_in(file).take_turn()
@@ -102,7 +94,7 @@ class TestLeftBehind:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
         a.interest_in(file)
-        for _ in range(10 * LEFT_BEHIND_ROUNDS):
+        for _ in range(10 * STRAGGLER_ROUNDS):
             b.interest_in(file).take_turn()
         bench.ask(a, file, (3, 6))
         assert file.is_wanted(3, 6)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core.effects import FileRemoved, Milestone, RemoveFile
-from pspd.core.members import Member
-from pspd.core.ranges import RangeSet
-from pspd.core.shared_file import SharedFile
-from pspd.core.storage import Held
-from pspd.core.wire import DropReason
+from pspd.core.effects.server import FileRemoved, RemoveFile
+from pspd.core.effects.shared import Milestone
+from pspd.core.model.ranges import RangeSet
+from pspd.core.model.storage import Held
+from pspd.core.server.members import Member
+from pspd.core.server.shared_file import SharedFile
+from pspd.core.wire.header import DropReason
 from pspd.errors import NotFound, WrongState
 from tests.core.bench import Bench
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from pspd.core.effects import (
-    Assign,
-    ClientLost,
-    FileCompleted,
-    FileSeeded,
-    FileStalled,
-    Milestone,
-    SaveFile,
-    StartExchange,
-)
-from pspd.core.file_record import FileRecord, Phase
-from pspd.core.members import Member
-from pspd.core.parameters import MILLISECOND_NS
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.server import REACH_NS
-from pspd.core.shared_file import SharedFile
-from pspd.core.storage import Held
+from pspd.core.effects.server import Assign, ClientLost, FileCompleted, FileSeeded, FileStalled, SaveFile, StartExchange
+from pspd.core.effects.shared import Milestone
+from pspd.core.model.parameters import MILLISECOND_NS
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import Held
+from pspd.core.server.file_record import FileRecord, Phase
+from pspd.core.server.machine import REACH_NS
+from pspd.core.server.members import Member
+from pspd.core.server.shared_file import SharedFile
 from tests.core.bench import Bench
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
-from pspd.core.rto import LINEAR_TIMEOUTS, RTO_INITIAL_NS, RTO_MAX_NS, RTO_MIN_NS, RttEstimator
+from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.timing.rtt import LINEAR_TIMEOUTS, RTO_INITIAL_NS, RTO_MAX_NS, RTO_MIN_NS, RttEstimator
 
 NO_JITTER = type("NoJitter", (Random,), {"random": lambda self: 0.0})()
 MOST_JITTER = type("MostJitter", (Random,), {"random": lambda self: 1.0})()

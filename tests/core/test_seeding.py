@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core import shared_file
-from pspd.core.effects import (
+from pspd.core.effects.server import (
     Assign,
     ClientHeard,
     Deliver,
     FileResumed,
     FileSeeded,
     FileStalled,
-    Milestone,
     ServerEffect,
     StartExchange,
 )
-from pspd.core.file_record import Phase
-from pspd.core.parameters import SECOND_NS
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.recipients import Recipients
-from pspd.core.shared_file import SharedFile
-from pspd.core.storage import Held
-from pspd.core.wire import DropReason, Hello
+from pspd.core.effects.shared import Milestone
+from pspd.core.model.parameters import SECOND_NS
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import Held
+from pspd.core.server import shared_file
+from pspd.core.server.file_record import Phase
+from pspd.core.server.recipients import Recipients
+from pspd.core.server.shared_file import SharedFile
+from pspd.core.wire.datagrams import Hello
+from pspd.core.wire.header import DropReason
 from pspd.errors import WrongState
 from tests.core.bench import Bench
 

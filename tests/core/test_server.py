@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core import catalogue, server
-from pspd.core.effects import (
+from pspd.core.effects.server import (
     Assign,
     ClientJoined,
     ClientLost,
@@ -17,28 +16,23 @@ from pspd.core.effects import (
     FileCompleted,
     FileDeclined,
     FileSeeded,
-    Milestone,
-    SendDatagram,
     ServerEffect,
     StartExchange,
-    address_text,
 )
-from pspd.core.file_record import Phase
-from pspd.core.manifest import Manifest
-from pspd.core.members import SRTT_US_MAX
-from pspd.core.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.server import LEASE_NS, REACH_NS, REPLACEMENT_NS, SILENT_AT_A_TIME, ServerMachine
-from pspd.core.storage import Held
-from pspd.core.wire import (
-    EVERY_HOLDER,
-    OWNERS,
-    Hello,
-    HelloAck,
-    decode_datagram,
-)
+from pspd.core.effects.shared import Milestone, SendDatagram
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import Held
+from pspd.core.server import catalogue
+from pspd.core.server import machine as server
+from pspd.core.server.file_record import Phase
+from pspd.core.server.machine import LEASE_NS, REACH_NS, REPLACEMENT_NS, SILENT_AT_A_TIME, ServerMachine
+from pspd.core.server.members import SRTT_US_MAX
+from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, Hello, HelloAck, decode_datagram
 from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
 from pspd.store.digests import blake3_digest
+from pspd.text.addresses import address_text
 from tests.core.bench import Bench, address_of
 from tests.core.ether import sessions
 

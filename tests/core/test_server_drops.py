@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from pspd.core.effects import (
-    FileResumed,
-    FileStalled,
-    FileSuspected,
-    InputDropped,
-    Milestone,
-)
-from pspd.core.members import FETCH_RTO_MIN_NS
-from pspd.core.parameters import SECOND_NS
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.storage import Held
-from pspd.core.wire import (
-    DropReason,
-    Frame,
-    Hello,
-    HelloAck,
-    Kind,
-    Request,
-    encode_datagram,
-)
+from pspd.core.effects.server import FileResumed, FileStalled, VerifyFile
+from pspd.core.effects.shared import InputDropped, Milestone
+from pspd.core.model.parameters import SECOND_NS
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import Held
+from pspd.core.server.members import FETCH_RTO_MIN_NS
+from pspd.core.wire.datagrams import Hello, HelloAck, Request, encode_datagram
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import DropReason, Kind
 from tests.core.bench import Bench
 
 NOBODY = 0xDEAD
@@ -116,8 +105,8 @@ class TestDrops:
             (DropReason.UNKNOWN_FILE, "b"),
             (DropReason.BAD_RANGE, "b"),
             (DropReason.BAD_RANGE, "b"),
-            (DropReason.NOT_ASKED, "b"),
-            (DropReason.NOT_ASKED, "b"),
+            (DropReason.UNSOLICITED, "b"),
+            (DropReason.UNSOLICITED, "b"),
         ]
         assert bench.server.cache.used_chunks == 0
         assert file.traffic.duplicate_bytes == 2 * good.length
@@ -195,7 +184,7 @@ class TestDrops:
         bench.server.poll()
         bench.contribute(bench.frame(b, file, 2, 4), good=False)
         bench.contribute(bench.frame(c, file, 4, 6))
-        assert bench.effects(FileSuspected) == [FileSuspected(b.session, file.file_id)]
+        assert bench.effects(VerifyFile) == [VerifyFile(b.session, file.file_id)]
 
     def test_who_joins_again_with_what_was_verified_anew_is_a_holder_of_that(self) -> None:
         bench = Bench()

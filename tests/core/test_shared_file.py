@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.effects import FileResumed, FileStalled, Milestone
-from pspd.core.manifest import Manifest
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.shared_file import SharedFile
-from pspd.core.storage import Held
+from pspd.core.effects.server import FileResumed, FileStalled
+from pspd.core.effects.shared import Milestone
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import Held
+from pspd.core.server.shared_file import SharedFile
 from tests.core.bench import Bench
 
 CHUNKS = 2101

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core.effects import Assign, EndCause, EndSession, FileStalled, Milestone
-from pspd.core.fetching import BROADCAST_NS_PER_DATAGRAM
-from pspd.core.file_record import Phase
-from pspd.core.manifest import SHARE_COUNT_MAX
-from pspd.core.members import FETCH_RTO_MIN_NS
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.terms import Terms
+from pspd.core.effects.server import Assign, EndCause, EndSession, FileStalled
+from pspd.core.effects.shared import Milestone
+from pspd.core.model.manifest import SHARE_COUNT_MAX
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.terms import Terms
+from pspd.core.server.fetching import BROADCAST_NS_PER_DATAGRAM
+from pspd.core.server.file_record import Phase
+from pspd.core.server.members import FETCH_RTO_MIN_NS
 from pspd.errors import LimitReached, WrongState
 from tests.core.bench import Bench
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.timers import Timers
+from pspd.core.timing.timers import Timers
 
 names = st.sampled_from("abcde")
 steps = st.lists(

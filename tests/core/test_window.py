@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.parameters import CLASSIC, MILLISECOND_NS, SECOND_NS
-from pspd.core.window import EPOCHS, QUEUE_TIME_NS, TIMEOUTS_BEFORE_SHRINKING, Window
+from pspd.core.model.parameters import CLASSIC, MILLISECOND_NS, SECOND_NS
+from pspd.core.timing.window import EPOCHS, QUEUE_TIME_NS, TIMEOUTS_BEFORE_SHRINKING, Window
 
 RTT_NS = 10 * MILLISECOND_NS
 STEP_NS = 20 * MILLISECOND_NS

@@ -8,33 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.ranges import Range
-from pspd.core.wire import (
+from pspd.core.model.ranges import Range
+from pspd.core.wire.datagrams import (
     BROADCAST_RANGES_MAX,
     DATAGRAM_BYTES_MAX,
     EVERY_HOLDER,
-    FRAME_BYTES,
-    FRAME_PAYLOAD_BYTES_MAX,
     REQUEST_RANGES_MAX,
-    VERSION,
     Asked,
     Broadcast,
     Datagram,
-    DropReason,
-    Frame,
     Hello,
     HelloAck,
-    Kind,
     Request,
     RequestAck,
-    WireError,
     decode_datagram,
-    decode_frame,
     encode_broadcast_body,
     encode_broadcast_head,
     encode_datagram,
-    encode_frame,
 )
+from pspd.core.wire.frames import FRAME_BYTES, FRAME_PAYLOAD_BYTES_MAX, Frame, decode_frame, encode_frame
+from pspd.core.wire.header import VERSION, DropReason, Kind, WireError
 
 HEADER_BYTES = 32
 FILE_ID = bytes(range(32))

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from pspd.core.parameters import Parameters
-from pspd.daemon.keeper import Care
-from pspd.daemon.member import MemberDaemon
-from pspd.daemon.network import NetworkDaemon
-from pspd.daemon.route import Route
+from pspd.core.model.parameters import Parameters
+from pspd.daemon.client.reconciler import Care
+from pspd.daemon.member.member import MemberDaemon
+from pspd.daemon.member.route import Route
+from pspd.daemon.server.network import NetworkDaemon
 from pspd.daemon.source import SeedProgress, seed
 from pspd.store.digests import blake3_digest
-from pspd.store.disk import Touched
-from pspd.store.memory import MemoryStore
+from pspd.store.files.disk import Touched
+from pspd.store.files.memory import MemoryStore
 from pspd.v1 import network_pb2
 from tests.support.control import running_network
 from tests.support.files import sha256

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from pspd.daemon.backoff import REJOIN_SECONDS_MAX, REJOIN_SECONDS_MIN, STEADY_SECONDS, Backoff
+from pspd.daemon.member.backoff import REJOIN_SECONDS_MAX, REJOIN_SECONDS_MIN, STEADY_SECONDS, Backoff
 
 
 def test_waits_grow_though_each_try_gives_a_short_session() -> None:

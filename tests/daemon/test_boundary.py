@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from pspd.core.download import Stage
-from pspd.core.wire import Frame, Kind
-from pspd.daemon import keeper as keeper_module
+from pspd.core.client.download import Stage
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import Kind
+from pspd.daemon.client import reconciler as keeper_module
 from pspd.errors import StoreFailed
 from pspd.rpc.translate import Declined
 from tests.daemon.test_keeper import SESSION, Kept, kept_in

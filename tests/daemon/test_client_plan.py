@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.parameters import FAST
-from pspd.daemon.client import ClientPlan, plan_clients, run_clients
+from pspd.core.model.parameters import FAST
+from pspd.daemon.client.daemon import ClientPlan, plan_clients, run_clients
 from pspd.errors import BadArgument, StorageError, Unreachable
 from tests.daemon.members import in_process
 from tests.support.loops import on_loop, until

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.manifest import FileId
-from pspd.core.parameters import FAST
-from pspd.core.storage import Written
-from pspd.daemon import keeper as keeper_module
+from pspd.core.model.manifest import FileId
+from pspd.core.model.parameters import FAST
+from pspd.core.model.storage import Written
+from pspd.daemon.client import reconciler as keeper_module
 from pspd.errors import ContradictoryDigests
 from pspd.store.digests import blake3_digest
-from pspd.store.memory import MemoryStore
+from pspd.store.files.memory import MemoryStore
 from tests.daemon.members import in_process
 from tests.support.files import random_file
 from tests.support.loops import on_loop, until

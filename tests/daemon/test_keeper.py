@@ -11,16 +11,17 @@ from typing import Any, cast
 
 import pytest
 
-from pspd.core.parameters import FAST
-from pspd.core.wire import Frame, Kind
-from pspd.daemon import keeper as keeper_module
-from pspd.daemon.keeper import Care, Keeper
-from pspd.daemon.reports import Reports
+from pspd.core.model.parameters import FAST
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import Kind
+from pspd.daemon.client import reconciler as keeper_module
+from pspd.daemon.client.reconciler import Care, Keeper
+from pspd.daemon.member.reports import Reports
 from pspd.errors import PspError, StorageError
-from pspd.rpc.client import MemberClient
+from pspd.rpc.client.client import MemberClient
 from pspd.rpc.translate import Declined, Report
 from pspd.store.digests import blake3_digest
-from pspd.store.disk import DiskStore
+from pspd.store.files.disk import DiskStore
 from tests.store.stores import FolderSample, Sample
 from tests.support.loops import on_loop, until
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pspd.config import DAEMON_COMMAND
-from pspd.core.parameters import FAST
-from pspd.daemon import launcher as launcher_module
-from pspd.daemon.launcher import LAUNCH_MAX, Launcher, default_folder
+from pspd.core.model.parameters import FAST
+from pspd.daemon import spawn as launcher_module
+from pspd.daemon.spawn import LAUNCH_MAX, Launcher, default_folder
 from pspd.errors import BadArgument, LimitReached, PspError, Unreachable
+from pspd.host.command import DAEMON_COMMAND
 from pspd.rpc.limits import ADDRESS_CHARACTERS_MAX, DIRECTORY_CHARACTERS_MAX
 from tests.daemon.members import in_process
 from tests.support.loops import on_loop, until

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.file_record import FileRecord, Phase
-from pspd.core.manifest import Manifest
-from pspd.daemon.ledger import Ledger, prepare_folder
+from pspd.core.model.manifest import Manifest
+from pspd.core.server.file_record import FileRecord, Phase
+from pspd.daemon.server.ledger import Ledger, prepare_folder
 from pspd.errors import StorageError
 from pspd.store.digests import blake3_digest
 from tests.store.stores import mode_of, umask_of

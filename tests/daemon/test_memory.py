@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.manifest import CHUNK_BYTES
-from pspd.core.parameters import FAST
-from pspd.daemon import memory
-from pspd.daemon.memory import LAZY_BYTES_MIN, allocate, machine_bytes, validate_cache_size
+from pspd.core.model.manifest import CHUNK_BYTES
+from pspd.core.model.parameters import FAST
+from pspd.daemon.server import memory
+from pspd.daemon.server.memory import LAZY_BYTES_MIN, allocate, machine_bytes, validate_cache_size
 from pspd.errors import LimitReached
 from tests.daemon.members import in_process
 from tests.support.loops import on_loop

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.effects import FileSuspected, InputDropped, Milestone, ReportMilestone
-from pspd.core.parameters import CLASSIC, FAST, PROFILES, Parameters
-from pspd.core.terms import Terms
-from pspd.core.wire import DropReason
-from pspd.daemon import keeper as keeper_module
-from pspd.daemon.route import Route
+from pspd.core.effects.client import ReportMilestone
+from pspd.core.effects.server import VerifyFile
+from pspd.core.effects.shared import InputDropped, Milestone
+from pspd.core.model.parameters import CLASSIC, FAST, PROFILES, Parameters
+from pspd.core.model.terms import Terms
+from pspd.core.wire.header import DropReason
+from pspd.daemon.client import reconciler as keeper_module
+from pspd.daemon.member.route import Route
 from pspd.daemon.source import seed
 from pspd.errors import BadArgument, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
 from pspd.rpc.translate import Declined
@@ -277,7 +279,7 @@ async def test_a_session_that_is_unknown_is_told_so() -> None:
 
 @on_loop
 async def test_a_member_that_reads_no_events_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pspd.daemon.network.EVENTS_MAX", 3)
+    monkeypatch.setattr("pspd.daemon.server.network.EVENTS_MAX", 3)
     async with in_process(FAST) as network:
         (reader,) = await network.join("reader")
         member, *_ = network.server.join("a", bytes(16), source=False, delivery_port=0, held={})
@@ -338,7 +340,7 @@ async def test_who_sends_wrong_bytes_is_named_once(source: Path, caplog: pytest.
         (client,) = await network.join("a")
         await network.seed(source)
         file = network.file("file.bin")
-        network.server._on_effect(FileSuspected(client.daemon.session, file.file_id))
+        network.server._on_effect(VerifyFile(client.daemon.session, file.file_id))
         assert "file.bin: a sent wrong bytes of it" in caplog.text
         for _ in range(3):
             network.server._on_effect(InputDropped(DropReason.CORRUPT, "mallory"))

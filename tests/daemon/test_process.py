@@ -35,7 +35,7 @@ async def end_at_once(_stopping: asyncio.Event) -> None:
     [
         ("grpc._cython.cygrpc", asyncio.CancelledError(), False),
         ("grpc._cython.cygrpc", ValueError("a fault"), True),
-        ("pspd.daemon.network", asyncio.CancelledError(), True),
+        ("pspd.daemon.server.network", asyncio.CancelledError(), True),
     ],
 )
 def test_calls_that_a_stop_cancels_are_not_logged(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pspd.core.file_record import Phase
-from pspd.core.parameters import SECOND_NS
-from pspd.core.shared_file import SharedFile
-from pspd.daemon.rates import SAMPLES_MAX, DeliveryRates, seconds_left
+from pspd.core.model.parameters import SECOND_NS
+from pspd.core.server.file_record import Phase
+from pspd.core.server.shared_file import SharedFile
+from pspd.daemon.server.rates import SAMPLES_MAX, DeliveryRates, seconds_left
 from tests.core.bench import Bench
 
 CHUNKS = 1000

@@ -7,11 +7,11 @@ from random import Random
 
 import pytest
 
-from pspd.core.download import Download, Stage
-from pspd.core.parameters import FAST
-from pspd.core.ranges import RangeSet
-from pspd.core.storage import Held
-from pspd.daemon.reception import ReceptionLog
+from pspd.core.client.download import Download, Stage
+from pspd.core.model.parameters import FAST
+from pspd.core.model.ranges import RangeSet
+from pspd.core.model.storage import Held
+from pspd.daemon.client.reception import ReceptionLog
 from tests.core.bench import Bench
 
 CHUNKS = 1000
@@ -24,7 +24,7 @@ def download_of(held_chunks: int = 0) -> Download:
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.INFO, logger="pspd.daemon.reception")
+    caplog.set_level(logging.INFO, logger="pspd.daemon.client.reception")
     return caplog
 
 

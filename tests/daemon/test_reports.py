@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from pspd.core.effects import Milestone, ReportMilestone
-from pspd.daemon import reports as reports_module
-from pspd.daemon.reports import Reports
+from pspd.core.effects.client import ReportMilestone
+from pspd.core.effects.shared import Milestone
+from pspd.daemon.member import reports as reports_module
+from pspd.daemon.member.reports import Reports
 from pspd.errors import BadArgument, PspError, SessionUnknown, TimedOut
-from pspd.rpc.client import MemberClient
+from pspd.rpc.client.client import MemberClient
 from pspd.rpc.translate import Declined, Report
 from tests.support.loops import on_loop, until
 

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager, closing
 
 import pytest
 
-from pspd.core.parameters import FAST, default_cache_chunks
-from pspd.daemon.network import NetworkDaemon
-from pspd.daemon.route import Route
+from pspd.core.model.parameters import FAST, default_cache_chunks
+from pspd.daemon.member.route import Route
+from pspd.daemon.server.network import NetworkDaemon
 from pspd.errors import Unreachable
 from pspd.net.sockets import bind_listener, listen_hosts
-from pspd.rpc.server import serve
+from pspd.rpc.server.server import serve
 from tests.daemon.members import Client
 from tests.support.control import control, register_all
 from tests.support.loops import on_loop

@@ -10,10 +10,11 @@ from random import Random
 
 import pytest
 
-from pspd.core.effects import Milestone, ReportMilestone
-from pspd.core.parameters import FAST
-from pspd.core.wire import REQUEST_NUMBER_MAX, Request, encode_datagram
-from pspd.daemon.network import NetworkDaemon
+from pspd.core.effects.client import ReportMilestone
+from pspd.core.effects.shared import Milestone
+from pspd.core.model.parameters import FAST
+from pspd.core.wire.datagrams import REQUEST_NUMBER_MAX, Request, encode_datagram
+from pspd.daemon.server.network import NetworkDaemon
 from pspd.errors import SessionUnknown
 from tests.daemon.members import in_process
 from tests.support.files import random_file
@@ -89,7 +90,7 @@ async def test_client_rejoins_after_a_forged_request_number(tmp_path: Path) -> N
 
 @on_loop
 async def test_refused_rejoin_is_logged_once_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "pspd.daemon.member")
+    caplog.set_level(logging.DEBUG, "pspd.daemon.member.member")
 
     def count(text: str) -> int:
         return sum(text in record.message for record in caplog.records)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from pspd.core.manifest import Manifest
-from pspd.core.parameters import FAST, PROFILES, Parameters
-from pspd.core.terms import ONE_COPY, Terms
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.parameters import FAST, PROFILES, Parameters
+from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.daemon.source import PROGRESS_SECONDS, _needs_no_source, _refuse_if_nobody_takes, pause_seconds
 from pspd.errors import StorageError, TimedOut, Unreachable, WrongState
-from pspd.rpc.answers import Session
-from pspd.rpc.client import MemberClient
+from pspd.rpc.client.answers import Session
+from pspd.rpc.client.client import MemberClient
 from pspd.v1 import network_pb2 as pb
 from tests.daemon.members import InProcess, in_process
 from tests.support.files import random_file

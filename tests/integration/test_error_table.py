@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pspctl.main import COMMANDS
-from pspd.cli import cli as pspd
+from pspd.cli.main import cli as pspd
 from tests.support.daemons import BIN, Daemon, Network
 from tests.support.files import random_file
 

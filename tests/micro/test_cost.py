@@ -9,24 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.cache import Cache
-from pspd.core.effects import Deliver
-from pspd.core.manifest import CHUNK_BYTES, Manifest
-from pspd.core.parameters import FAST, MILLISECOND_NS
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.wire import (
-    Asked,
-    Broadcast,
-    Frame,
-    Kind,
-    Request,
-    decode_datagram,
-    decode_frame,
-    encode_datagram,
-    encode_frame,
-)
+from pspd.core.cache.cache import Cache
+from pspd.core.effects.server import Deliver
+from pspd.core.model.manifest import CHUNK_BYTES, Manifest
+from pspd.core.model.parameters import FAST, MILLISECOND_NS
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.wire.datagrams import Asked, Broadcast, Request, decode_datagram, encode_datagram
+from pspd.core.wire.frames import Frame, decode_frame, encode_frame
+from pspd.core.wire.header import Kind
 from pspd.store.digests import blake3_digest
-from pspd.store.disk import DiskStore
+from pspd.store.files.disk import DiskStore
 from tests.core.alone import Client, manifest_of
 from tests.core.bench import Bench
 from tests.micro.conftest import Cost

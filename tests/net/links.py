@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pspd.core.wire import Frame, Kind, WireError
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import Kind, WireError
 from pspd.net.link import SILENT_SECONDS_MAX, Link
 from tests.support.loops import until
 

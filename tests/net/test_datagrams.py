@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pspd.core.effects import Address
-from pspd.core.wire import DATAGRAM_BYTES_MAX
+from pspd.core.wire.datagrams import DATAGRAM_BYTES_MAX
 from pspd.net.datagrams import DATAGRAMS_PER_WAKEUP, DatagramSocket, ReplyPaths
 from pspd.net.faults import Faults
 from pspd.net.sockets import UDP_BUFFER_BYTES, bind_datagrams
+from pspd.text.addresses import Address
 from tests.support.loops import faults_expected, on_loop, until
 
 pytestmark = pytest.mark.usefixtures("each_loop")

@@ -11,18 +11,20 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pspd.core.client import ClientMachine
-from pspd.core.effects import InputDropped, Milestone
-from pspd.core.manifest import Manifest
-from pspd.core.parameters import CLASSIC, FAST, Parameters
-from pspd.core.ranges import Range
-from pspd.core.server import ServerMachine
-from pspd.core.wire import FRAME_BYTES, Frame, Hello, Kind, Request, encode_datagram, encode_frame
+from pspd.core.client.machine import ClientMachine
+from pspd.core.effects.shared import InputDropped, Milestone
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.parameters import CLASSIC, FAST, Parameters
+from pspd.core.model.ranges import Range
+from pspd.core.server.machine import ServerMachine
+from pspd.core.wire.datagrams import Hello, Request, encode_datagram
+from pspd.core.wire.frames import FRAME_BYTES, Frame, encode_frame
+from pspd.core.wire.header import Kind
 from pspd.net.client import ClientPlane
 from pspd.net.driver import now_ns
 from pspd.net.server import ServerPlane
 from pspd.store.digests import blake3_digest
-from pspd.store.memory import MemoryStore
+from pspd.store.files.memory import MemoryStore
 from tests.core.bench import Bench
 from tests.core.ether import sessions
 from tests.net.links import SESSION, Far

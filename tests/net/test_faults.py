@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from pspd.core.effects import Address
 from pspd.errors import BadArgument
 from pspd.net.faults import Faults, FaultyReceiver
+from pspd.text.addresses import Address
 
 COUNT = 20_000
 FROM: Address = ("10.0.0.1", 7)

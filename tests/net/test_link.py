@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from pspd.core.wire import FRAME_BYTES, DropReason, Frame, Kind, encode_frame
+from pspd.core.wire.frames import FRAME_BYTES, Frame, encode_frame
+from pspd.core.wire.header import DropReason, Kind
 from pspd.net import link as link_module
 from pspd.net.link import READS_PER_WAKEUP, Link
 from tests.net.links import SESSION, Ends, Recorder, close_when, delivery

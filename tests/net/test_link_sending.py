@@ -12,8 +12,9 @@ from random import Random
 
 import pytest
 
-from pspd.core.storage import FileSlice
-from pspd.core.wire import FRAME_BYTES, Frame, Kind, decode_frame, encode_frame
+from pspd.core.model.storage import FileSlice
+from pspd.core.wire.frames import FRAME_BYTES, Frame, decode_frame, encode_frame
+from pspd.core.wire.header import Kind
 from pspd.net.link import OUTGOING_FRAMES_MAX, VIEWS_PER_CALL, Link
 from tests.net.links import Ends, Far, Recorder, close_when, delivery
 from tests.support.loops import on_loop, until

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core.wire import FRAME_BYTES, DropReason, Frame, Kind, encode_frame
+from pspd.core.wire.frames import FRAME_BYTES, Frame, encode_frame
+from pspd.core.wire.header import DropReason, Kind
 from tests.net.links import SESSION, Recorder, clocked, delivery, say
 from tests.support.loops import on_loop
 

@@ -9,10 +9,10 @@ from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
-from pspd.core.client import ClientMachine
-from pspd.core.effects import Address, SendDatagram
-from pspd.core.parameters import CLASSIC, FAST, Parameters
-from pspd.core.server import ServerMachine
+from pspd.core.client.machine import ClientMachine
+from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.parameters import CLASSIC, FAST, Parameters
+from pspd.core.server.machine import ServerMachine
 from pspd.errors import NoDataPath
 from pspd.net.client import ClientPlane
 from pspd.net.datagrams import DatagramSocket
@@ -21,7 +21,8 @@ from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.sockets import bind_datagrams, bind_listener, bind_pairs
 from pspd.store.digests import blake3_digest
-from pspd.store.memory import MemoryStore
+from pspd.store.files.memory import MemoryStore
+from pspd.text.addresses import Address
 from tests.core.ether import sessions
 from tests.support.loops import on_loop, until
 

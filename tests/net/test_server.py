@@ -9,9 +9,10 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from pspd.core.parameters import CLASSIC, FAST, Parameters
-from pspd.core.server import ServerMachine
-from pspd.core.wire import DropReason, Frame, Kind, encode_frame
+from pspd.core.model.parameters import CLASSIC, FAST, Parameters
+from pspd.core.server.machine import ServerMachine
+from pspd.core.wire.frames import Frame, encode_frame
+from pspd.core.wire.header import DropReason, Kind
 from pspd.net.server import ServerPlane
 from pspd.store.digests import blake3_digest
 from tests.core.ether import sessions

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from pspd.core.effects import address_text
 from pspd.errors import PortTaken
 from pspd.net.sockets import (
     DEAD_PEER_MS,
@@ -18,6 +17,7 @@ from pspd.net.sockets import (
     listen_hosts,
     tune_kept,
 )
+from pspd.text.addresses import address_text
 
 HOST = "127.0.0.1"
 

@@ -1,4 +1,4 @@
-"""Turns: busy sockets leave the event loop time for everything else, and each of them gets its own."""
+"""IoBudget: busy sockets leave the event loop time for everything else, and each of them gets its own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import weakref
 
 import pytest
 
-from pspd.core.wire import encode_frame
-from pspd.net import turns as turns_module
+from pspd.core.wire.frames import encode_frame
+from pspd.net import io_budget as turns_module
 from pspd.net.datagrams import DatagramSocket
+from pspd.net.io_budget import IoBudget
 from pspd.net.link import Link
-from pspd.net.turns import Turns
 from tests.net.links import Recorder, clocked, delivery, say
 from tests.support.loops import faults_expected, on_loop, until
 
@@ -28,12 +28,12 @@ def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @on_loop
 async def test_all_sockets_of_a_loop_share_its_turns() -> None:
-    assert Turns.of_running_loop() is Turns.of_running_loop()
+    assert IoBudget.of_running_loop() is IoBudget.of_running_loop()
 
 
 def test_a_loop_that_is_over_is_not_kept() -> None:
     async def use_turns() -> weakref.ref[asyncio.AbstractEventLoop]:
-        assert Turns.of_running_loop().has_time_for(lambda: None)
+        assert IoBudget.of_running_loop().try_run(lambda: None)
         return weakref.ref(asyncio.get_running_loop())
 
     loop = asyncio.run(use_turns())
@@ -44,7 +44,7 @@ def test_a_loop_that_is_over_is_not_kept() -> None:
 @pytest.mark.usefixtures("no_time")
 @on_loop
 async def test_who_is_put_off_comes_first_in_the_next_turn_and_in_order() -> None:
-    turns = Turns.of_running_loop()
+    turns = IoBudget.of_running_loop()
     served: list[str] = []
 
     def busy(name: str, times: int) -> None:
@@ -52,7 +52,7 @@ async def test_who_is_put_off_comes_first_in_the_next_turn_and_in_order() -> Non
 
         def wakeup() -> None:
             nonlocal left
-            while left and turns.has_time_for(wakeup):
+            while left and turns.try_run(wakeup):
                 left -= 1
                 served.append(name)
 
@@ -69,18 +69,18 @@ async def test_who_is_put_off_comes_first_in_the_next_turn_and_in_order() -> Non
 @faults_expected()
 @on_loop
 async def test_a_fault_at_one_does_not_cost_the_others_their_turn(caplog: pytest.LogCaptureFixture) -> None:
-    turns = Turns.of_running_loop()
+    turns = IoBudget.of_running_loop()
     served: list[str] = []
 
     def faulty() -> None:
-        if turns.has_time_for(faulty):
+        if turns.try_run(faulty):
             raise ValueError("oops")
 
     def sound() -> None:
-        if turns.has_time_for(sound):
+        if turns.try_run(sound):
             served.append("sound")
 
-    assert turns.has_time_for(sound)
+    assert turns.try_run(sound)
     faulty()
     sound()
     await until("the sound one has its turn", lambda: served == ["sound"])
@@ -132,9 +132,9 @@ async def test_who_is_closed_meanwhile_is_not_read() -> None:
     sender.close()
 
 
-def end_turn(turns: Turns) -> None:
+def end_turn(turns: IoBudget) -> None:
     """Whoever asks from now on, until the loop goes on, is put off."""
-    while turns.has_time_for(lambda: None):
+    while turns.try_run(lambda: None):
         pass
 
 
@@ -149,7 +149,7 @@ async def test_a_link_that_is_closed_while_it_is_put_off_is_left_alone(
             listener.close()
         recorder = Recorder()
         link = Link.dial(("127.0.0.1", 1) if far_end == "refuses it" else listener.getsockname(), recorder, kept=True)
-        end_turn(Turns.of_running_loop())
+        end_turn(IoBudget.of_running_loop())
         link._on_readable()
         link._on_writable()
         link.close()

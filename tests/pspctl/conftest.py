@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from pspctl import absence
+from pspctl import outage as absence
 from pspctl.main import cli
 from pspctl.options import SERVER_VARIABLE
 from pspd.v1 import client_service_pb2_grpc
 from tests.pspctl import fakes
 
-import_module("pspctl.run")  # before a test replaces the source that it imports
+import_module("pspctl.commands.run")  # before a test replaces the source that it imports
 
 Pspctl = Callable[..., Result]
 

@@ -8,8 +8,8 @@ import pytest
 import rich.progress
 from rich.console import Console
 
-from pspctl.bars import Bars, RateColumn
-from pspctl.views import file_view
+from pspctl.ui.bars import Bars, RateColumn
+from pspctl.ui.views import file_view
 from pspd.v1 import network_pb2
 from tests.pspctl.conftest import Step
 from tests.pspctl.fakes import file

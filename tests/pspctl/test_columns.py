@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from pspctl.columns import NAME_CELLS_MIN, Column, FittedTable, shortened
-from pspctl.tables import clients_table, contexts_table, file_clients_table, files_table
-from pspctl.views import client_views, file_view
+from pspctl.ui.columns import NAME_CELLS_MIN, Column, FittedTable, shortened
+from pspctl.ui.tables import clients_table, contexts_table, file_clients_table, files_table
+from pspctl.ui.views import client_views, file_view
 from tests.pspctl.fakes import client, file
 
 LONG_NAME = "very-long-name-of-a-distribution-image-for-arm64-v2.iso"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
 from pspctl.follow import until_complete
-from pspctl.progress import Silence
+from pspctl.ui.progress import Silence
 from pspd.v1 import status_service_pb2
 from tests.pspctl.fakes import FakeServer, file
 

@@ -13,14 +13,14 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.text import Text
 
-from pspctl import tables
-from pspctl.bars import shown_bars
-from pspctl.plain import Plain
-from pspctl.progress import Notes
-from pspctl.screen import Screen
-from pspctl.views import file_view, status_view
+from pspctl.ui import tables
+from pspctl.ui.bars import shown_bars
+from pspctl.ui.plain import Plain
+from pspctl.ui.progress import Notes
+from pspctl.ui.screen import Screen
+from pspctl.ui.views import file_view, status_view
 from pspd.errors import Reason, error_classes
-from pspd.text import plain_json, plain_lines, plain_text
+from pspd.text.plain import plain_json, plain_lines, plain_text
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl import fakes
 from tests.pspctl.conftest import Pspctl

@@ -179,7 +179,7 @@ def test_a_server_without_port_is_at_the_default_one(lone_pspctl: Pspctl) -> Non
 
 
 def test_a_bug_is_one_line_too_and_a_trace_with_debug(pspctl: Pspctl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pspctl.clients.ServerApi", None)
+    monkeypatch.setattr("pspctl.commands.clients.ServerApi", None)
     result = pspctl("clients")
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1

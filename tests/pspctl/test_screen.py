@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pspctl.screen import Screen
-from pspctl.views import StatusView, status_view
+from pspctl.ui.screen import Screen
+from pspctl.ui.views import StatusView, status_view
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.fakes import client, file
 

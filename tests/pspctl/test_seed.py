@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pspctl import absence
-from pspctl.progress import Silence
-from pspd.core.terms import ONE_COPY, Terms
+from pspctl import outage as absence
+from pspctl.ui.progress import Silence
+from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.errors import NameTaken
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import FakeSource, Pspctl, Step
@@ -53,7 +53,9 @@ def test_seed_returns_when_the_file_is_seeded(pspctl: Pspctl, source: FakeSource
 
 
 def test_nothing_that_starts_threads_is_loaded_before_others_are_forked_to_read() -> None:
-    loaded = "import sys, pspctl.seed; sys.exit(any(name in sys.modules for name in ('grpc', 'asyncio', 'rich')))"
+    loaded = (
+        "import sys, pspctl.commands.seed; sys.exit(any(name in sys.modules for name in ('grpc', 'asyncio', 'rich')))"
+    )
     assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from pspctl import absence, follow
-from pspd.text import plain_text
+from pspctl import follow
+from pspctl import outage as absence
+from pspd.text.plain import plain_text
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import Pspctl
 from tests.pspctl.fakes import FakeServer, client, file

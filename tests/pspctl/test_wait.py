@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pspctl import absence
+from pspctl import outage as absence
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
-from pspctl.progress import Silence
+from pspctl.ui.progress import Silence
 from pspd.errors import TimedOut, Unreachable
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import Pspctl

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from pspd.core.manifest import SHARE_COUNT_MAX, Manifest
-from pspd.core.parameters import FAST
-from pspd.core.ranges import Range
+from pspd.core.model.manifest import SHARE_COUNT_MAX, Manifest
+from pspd.core.model.parameters import FAST
+from pspd.core.model.ranges import Range
 from pspd.errors import BadArgument, BadName, PspError
-from pspd.rpc import answers, translate
+from pspd.rpc import translate
+from pspd.rpc.client import answers
 from pspd.store.digests import blake3_digest
 from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import network_pb2 as pb

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pspd.rpc.servicers import _changes
+from pspd.rpc.server.servicers import _changes
 from pspd.v1 import network_pb2, status_service_pb2
 
 

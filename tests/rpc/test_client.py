@@ -10,12 +10,12 @@ from typing import Any
 import grpc
 import pytest
 
-from pspd.core.effects import Assign, EndCause, EndSession, FileSuspected, StartExchange
-from pspd.core.manifest import Manifest
-from pspd.core.ranges import Range
+from pspd.core.effects.server import Assign, EndCause, EndSession, StartExchange, VerifyFile
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.ranges import Range
 from pspd.errors import Unreachable, WrongState
-from pspd.rpc.client import CALL_SECONDS, MemberClient, open_channel
-from pspd.rpc.server import serve
+from pspd.rpc.client.client import CALL_SECONDS, MemberClient, open_channel
+from pspd.rpc.server.server import serve
 from pspd.rpc.translate import END_REASON_CHARACTERS_MAX, MemberEvent
 from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2 as pb
@@ -50,7 +50,7 @@ async def test_every_event_comes_through_as_it_was_told() -> None:
     events: list[MemberEvent] = [
         Assign(SESSION, MANIFEST, (Range(0, 1), Range(3, 5)), True, 5),
         StartExchange(SESSION, MANIFEST.file_id),
-        FileSuspected(SESSION, MANIFEST.file_id),
+        VerifyFile(SESSION, MANIFEST.file_id),
         None,
         EndSession(SESSION, "the file is seeded", EndCause.SOURCE_DONE),
     ]

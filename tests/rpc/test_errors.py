@@ -10,11 +10,12 @@ import grpc
 import pytest
 
 from pspctl.api import error_from
-from pspd.core.effects import Milestone, ReportMilestone
-from pspd.core.manifest import DIGEST_BYTES, Manifest
+from pspd.core.effects.client import ReportMilestone
+from pspd.core.effects.shared import Milestone
+from pspd.core.model.manifest import DIGEST_BYTES, Manifest
 from pspd.errors import InternalError, PspError, Reason, TimedOut, Unreachable, error_classes
-from pspd.rpc import client as client_module
-from pspd.rpc.client import MemberClient, open_channel
+from pspd.rpc.client import client as client_module
+from pspd.rpc.client.client import MemberClient, open_channel
 from pspd.rpc.conventions import MESSAGE_BYTES_MAX
 from pspd.rpc.limits import LARGEST_REQUEST_BYTES
 from pspd.rpc.translate import Declined

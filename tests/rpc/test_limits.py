@@ -16,16 +16,16 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 import pspd.v1
-from pspd.core.effects import ReportMilestone
-from pspd.core.manifest import BLOCK_COUNT_MAX, DIGEST_BYTES, SHARE_COUNT_MAX
-from pspd.core.ranges import RangeSet
-from pspd.core.storage import Held
+from pspd.core.effects.client import ReportMilestone
+from pspd.core.model.manifest import BLOCK_COUNT_MAX, DIGEST_BYTES, SHARE_COUNT_MAX
+from pspd.core.model.ranges import RangeSet
+from pspd.core.model.storage import Held
 from pspd.errors import BadArgument, LimitReached, PspError, WrongState
 from pspd.reflection_v1 import reflection_pb2 as reflection_v1_pb2
 from pspd.rpc import limits, translate
-from pspd.rpc.client import MemberClient, error_of
+from pspd.rpc.client.client import MemberClient, error_of
 from pspd.rpc.limits import LARGEST_REQUEST_BYTES, REQUEST_BYTES_MAX
-from pspd.rpc.requests import _parser
+from pspd.rpc.server.requests import _parser
 from pspd.rpc.translate import Declined, Report
 from pspd.store.digests import blake3_digest
 from pspd.v1 import (
@@ -228,7 +228,7 @@ async def test_reports_beyond_the_limit_go_with_the_next_call(monkeypatch: pytes
             calls.append(reports)
 
     reports = [Declined(bytes([index]) * DIGEST_BYTES, "no room") for index in range(5)]
-    monkeypatch.setattr("pspd.rpc.client.REPORTS_MAX", 2)
+    monkeypatch.setattr("pspd.rpc.client.client.REPORTS_MAX", 2)
     async with control(Heard()) as (channel, address):
         await MemberClient(channel, address, blake3_digest).report(1, reports)
     assert calls == [reports[:2], reports[2:4], reports[4:]]

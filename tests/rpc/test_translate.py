@@ -10,25 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pspd.core.cache import Cache
-from pspd.core.effects import (
-    Assign,
-    EndCause,
-    EndSession,
-    FileSuspected,
-    Milestone,
-    RemoveFile,
-    ReportMilestone,
-    StartExchange,
-)
-from pspd.core.file_record import Phase
-from pspd.core.manifest import DIGEST_BYTES, Manifest
-from pspd.core.parameters import PROFILES, SECOND_NS, Order, Parameters
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.server import REACH_NS, ServerMachine
-from pspd.core.shared_file import SharedFile, Traffic
-from pspd.core.storage import Held
-from pspd.core.wire import Hello, Request, encode_datagram
+from pspd.core.cache.cache import Cache
+from pspd.core.effects.client import ReportMilestone
+from pspd.core.effects.server import Assign, EndCause, EndSession, RemoveFile, StartExchange, VerifyFile
+from pspd.core.effects.shared import Milestone
+from pspd.core.model.manifest import DIGEST_BYTES, Manifest
+from pspd.core.model.parameters import PROFILES, SECOND_NS, Order, Parameters
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import Held
+from pspd.core.server.file_record import Phase
+from pspd.core.server.machine import REACH_NS, ServerMachine
+from pspd.core.server.shared_file import SharedFile, Traffic
+from pspd.core.wire.datagrams import Hello, Request, encode_datagram
 from pspd.errors import BadArgument, BadName, LimitReached
 from pspd.rpc import translate
 from pspd.rpc.translate import Declined, Report
@@ -193,7 +186,7 @@ class TestAttendance:
         assert assign.file_assigned.exchange_started
         start = translate.attend_response(StartExchange(1, manifest.file_id))
         assert start.exchange_started.file_id == manifest.file_id
-        suspect = translate.attend_response(FileSuspected(1, manifest.file_id))
+        suspect = translate.attend_response(VerifyFile(1, manifest.file_id))
         assert suspect.file_suspected.file_id == manifest.file_id
         remove = translate.attend_response(RemoveFile(1, manifest.file_id))
         assert remove.file_removed.file_id == manifest.file_id

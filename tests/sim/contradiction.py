@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pspd.core.effects import ClientEffect, SendDatagram
-from pspd.core.manifest import DIGEST_BYTES, Manifest
-from pspd.core.parameters import FAST, SECOND_NS
-from pspd.core.terms import Terms
-from pspd.core.wire import Request, decode_datagram
+from pspd.core.effects.client import ClientEffect
+from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.manifest import DIGEST_BYTES, Manifest
+from pspd.core.model.parameters import FAST, SECOND_NS
+from pspd.core.model.terms import Terms
+from pspd.core.wire.datagrams import Request, decode_datagram
 from pspd.sim.content import RealContent
 from pspd.sim.hosts import Access, Client
 from pspd.sim.observer import Observer

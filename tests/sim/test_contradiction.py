@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pspd.core.manifest import FileId
-from pspd.core.ranges import Range
-from pspd.core.storage import Written
+from pspd.core.model.manifest import FileId
+from pspd.core.model.ranges import Range
+from pspd.core.model.storage import Written
 from pspd.errors import ContradictoryDigests
 from pspd.store.digests import blake3_digest
-from pspd.store.memory import MemoryStore
+from pspd.store.files.memory import MemoryStore
 from tests.sim.contradiction import Contradiction
 
 

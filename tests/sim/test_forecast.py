@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core.parameters import CLASSIC, FAST
+from pspd.core.model.parameters import CLASSIC, FAST
 from pspd.sim.forecast import Plan, forecast, ideal_seconds
 from pspd.sim.hosts import Access
 

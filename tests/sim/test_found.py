@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from pspd.core import deliveries, rto
-from pspd.core.deliveries import Deliveries
-from pspd.core.download import Download
-from pspd.core.members import Interest
-from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
-from pspd.core.pending import Fetch
-from pspd.core.relay import Relay
-from pspd.core.shared_file import SharedFile
-from pspd.core.storage import Written
-from pspd.core.wire import Frame
+from pspd.core.client.download import Download
+from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.model.storage import Written
+from pspd.core.server import deliveries
+from pspd.core.server.deliveries import Deliveries
+from pspd.core.server.forwarder import Relay
+from pspd.core.server.members import Interest
+from pspd.core.server.pending import Fetch
+from pspd.core.server.shared_file import SharedFile
+from pspd.core.timing import rtt as rto
+from pspd.core.wire.frames import Frame
 from pspd.sim import scenario
 from pspd.sim.scenario import run_seed
 

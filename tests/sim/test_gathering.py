@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core import deliveries, fetching
-from pspd.core.parameters import MILLISECOND_NS
+from pspd.core.model.parameters import MILLISECOND_NS
+from pspd.core.server import deliveries, fetching
 from pspd.sim.scenario import run_seed
 
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from pspd.core.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 from pspd.sim.wires import Air, Pipe, Weather
 
 

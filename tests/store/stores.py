@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from pspd.core.manifest import CHUNK_BYTES, USUAL_MODE, FileId, Manifest
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.storage import FileSlice, Held, Written
-from pspd.store.archive import FolderArchive
+from pspd.core.model.manifest import CHUNK_BYTES, USUAL_MODE, FileId, Manifest
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import FileSlice, Held, Written
 from pspd.store.digests import blake3_digest
-from pspd.store.disk import DiskStore
-from pspd.store.memory import MemoryStore
+from pspd.store.files.disk import DiskStore
+from pspd.store.files.memory import MemoryStore
+from pspd.store.tree.archive import FolderArchive
 
 MIB = 1024 * 1024
 SIZES = (0, 1, 1023, 1024, 1025, 5000, 2 * MIB + 3 * 1024 + 7)

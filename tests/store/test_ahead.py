@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.manifest import Manifest
-from pspd.store import ahead as ahead_module
-from pspd.store.ahead import ReadAhead
+from pspd.core.model.manifest import Manifest
 from pspd.store.digests import blake3_digest
-from pspd.store.original import OriginalStore
+from pspd.store.source import parallel_hash as ahead_module
+from pspd.store.source.parallel_hash import ReadAhead
+from pspd.store.source.source_store import SourceStore
 from tests.support.files import random_file
 
 BLOCK_BYTES = 64 * 1024
@@ -39,7 +39,7 @@ def processors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 def alone(path: Path) -> Manifest:
     """The manifest as one process makes it."""
-    with closing(OriginalStore(path, "a.bin", blake3_digest)) as store:
+    with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
         return store.build()
 
 
@@ -49,7 +49,7 @@ def test_the_manifest_is_the_same(tmp_path: Path, size_bytes: int) -> None:
     path, told = random_file(tmp_path / "a.bin", size_bytes), list[int]()
     ahead = ReadAhead.begin(path, blake3_digest)
     assert ahead is not None
-    with ahead, closing(OriginalStore(path, "a.bin", blake3_digest)) as store:
+    with ahead, closing(SourceStore(path, "a.bin", blake3_digest)) as store:
         assert store.build(told.append, ahead) == alone(path)
     assert told == sorted(told)
     assert told[-1] == size_bytes
@@ -60,7 +60,7 @@ def test_what_was_read_of_another_file_does_not_count(tmp_path: Path) -> None:
     with ReadAhead.begin(path, blake3_digest) as ahead:  # type: ignore[union-attr]
         path.unlink()
         random_file(path, MIB + 1)
-        with closing(OriginalStore(path, "a.bin", blake3_digest)) as store:
+        with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
             assert store.build(ahead=ahead) == alone(path)
 
 
@@ -72,7 +72,7 @@ def test_a_reader_that_dies_leaves_the_reading_to_the_store(tmp_path: Path) -> N
 
     with ReadAhead.begin(path, dying) as ahead:  # type: ignore[union-attr]
         assert ahead.block_digests(lambda _: None) is None
-    with ReadAhead.begin(path, dying) as ahead, closing(OriginalStore(path, "a.bin", blake3_digest)) as store:  # type: ignore[union-attr]
+    with ReadAhead.begin(path, dying) as ahead, closing(SourceStore(path, "a.bin", blake3_digest)) as store:  # type: ignore[union-attr]
         assert store.build(ahead=ahead) == alone(path)
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.ranges import RangeSet
-from pspd.core.storage import Held
+from pspd.core.model.ranges import RangeSet
+from pspd.core.model.storage import Held
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
-from pspd.store.disk import DiskStore, Touched
+from pspd.store.files.disk import DiskStore, Touched
 from tests.store.stores import DiskBench, Sample, alter_byte, error_of
 
 PUT_BACK = 0

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.manifest import Manifest
+from pspd.core.model.manifest import Manifest
 from pspd.errors import BadArgument, StorageError
-from pspd.store import archive
-from pspd.store.archive import FILE, FOLDER, LINK, Entry, Flaw, FolderArchive, entries_of, padded
 from pspd.store.digests import blake3_digest
-from pspd.store.original import OriginalStore
-from pspd.store.unpacking import flush_tree, is_folder_of, is_touched, remove_tree, unpack
+from pspd.store.source.source_store import SourceStore
+from pspd.store.tree import archive
+from pspd.store.tree.archive import FILE, FOLDER, LINK, ArchiveError, Entry, FolderArchive, entries_of, padded
+from pspd.store.tree.unpack import flush_tree, is_folder_of, is_touched, remove_tree, unpack
 from tests.store.stores import FolderSample, archived, error_of, filled_folder, seen_in
 
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def manifest_of(folder: Path) -> Manifest:
-    with closing(OriginalStore(folder, folder.name, blake3_digest)) as store:
+    with closing(SourceStore(folder, folder.name, blake3_digest)) as store:
         return store.build()
 
 
@@ -306,7 +306,7 @@ class TestUnpacking:
         whole[position] ^= data.draw(st.integers(1, 255))
         try:
             found = entries_of(lambda offset, length: bytes(whole[offset : offset + length]), len(whole))
-        except Flaw:
+        except ArchiveError:
             return
         assert all(".." not in entry.name.split("/") and not entry.name.startswith("/") for entry, _ in found)
 

@@ -1,4 +1,4 @@
-"""What ``pspd.core.storage.Storage`` promises, of both stores."""
+"""What ``pspd.core.model.storage.Storage`` promises, of both stores."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pspd.core.manifest import DIGEST_BYTES, Manifest
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.storage import Held, Storage, Written
+from pspd.core.model.manifest import DIGEST_BYTES, Manifest
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import Held, Storage, Written
 from pspd.errors import ContradictoryDigests, IntegrityError, InternalError, StorageError
 from pspd.store.digests import blake3_digest
 from tests.store.stores import MIB, SIZES, Bench, DiskBench, MemoryBench, Sample, in_steps

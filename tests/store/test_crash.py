@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import pspd.store.disk
-import pspd.store.open_files
-from pspd.core.ranges import RangeSet
-from pspd.core.storage import Held
+import pspd.store.files.descriptors
+import pspd.store.files.disk
+from pspd.core.model.ranges import RangeSet
+from pspd.core.model.storage import Held
 from tests.store.stores import MIB, DiskBench, Sample, error_of
 
 RECORD_BYTES = 12
@@ -146,7 +146,7 @@ class TestPowerLoss:
 
         def restart() -> None:
             boot = f"boot {next(boots)}"
-            monkeypatch.setattr(pspd.store.disk, "boot_id", lambda: boot)
+            monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: boot)
             disk.restart()
 
         return restart

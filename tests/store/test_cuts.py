@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-import pspd.store.disk
-import pspd.store.stored_files
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.storage import FileSlice, Held
+import pspd.store.files.disk
+import pspd.store.files.table
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import FileSlice, Held
 from pspd.errors import StorageError
 from tests.store.stores import MIB, DiskBench, FolderSample, Sample
 
@@ -171,7 +171,7 @@ LOSSES: dict[str, Callable[[int], bytes] | None] = {
 def test_wherever_its_life_is_cut_it_goes_on_with_what_is_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
 ) -> None:
-    monkeypatch.setattr(pspd.store.disk, "boot_id", lambda: "the first boot")
+    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the first boot")
     for steps in itertools.count():
         assert steps < STEPS_MAX
         folder = tmp_path / str(steps)
@@ -187,7 +187,7 @@ def test_wherever_its_life_is_cut_it_goes_on_with_what_is_right(
                 lose(folder, disk.unflushed, content)
             with monkeypatch.context() as patch:
                 if content is not None:
-                    patch.setattr(pspd.store.disk, "boot_id", lambda: "the second boot")
+                    patch.setattr(pspd.store.files.disk, "boot_id", lambda: "the second boot")
                 goes_on(folder, f"{loss} after {steps} steps", killed=content is None)
             shutil.rmtree(folder)
         if not was_cut:
@@ -233,12 +233,12 @@ def assert_visible_is_right(bench: DiskBench, when: str) -> None:
 
 
 def test_what_is_flushed_is_not_read_again_after_a_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pspd.store.disk, "boot_id", lambda: "the first boot")
+    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the first boot")
     bench = DiskBench(tmp_path / "client")
     bench.receive(SMALL)
     bench.store.flush_of(SMALL.file_id)()
     bench.store.flushed(SMALL.file_id)
-    monkeypatch.setattr(pspd.store.disk, "boot_id", lambda: "the second boot")
+    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the second boot")
     with monkeypatch.context() as patch:
         patch.setattr(os, "pread", None)
         bench.restart()
@@ -249,11 +249,11 @@ def test_what_is_flushed_is_not_read_again_after_a_power_loss(tmp_path: Path, mo
 @pytest.fixture
 def lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DiskBench]:
     """A file that was finished, and not flushed when the machine went down; its folder before the next start."""
-    monkeypatch.setattr(pspd.store.disk, "boot_id", lambda: "the first boot")
+    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the first boot")
     bench = DiskBench(tmp_path / "client")
     bench.receive(SMALL)
     bench.store.close()
-    monkeypatch.setattr(pspd.store.disk, "boot_id", lambda: "the second boot")
+    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the second boot")
     yield bench
     bench.store.close()
 
@@ -275,7 +275,7 @@ def test_what_somebody_put_there_since_is_theirs(
     lost: DiskBench, monkeypatch: pytest.MonkeyPatch, torn_mark: bool
 ) -> None:
     """However old it says that it is: who copies, moves or restores a file gives it a new time of change."""
-    monkeypatch.setattr(pspd.store.stored_files, "_MARKING_NS", -(10**15))  # in a test no time passes
+    monkeypatch.setattr(pspd.store.files.table, "_MARKING_NS", -(10**15))  # in a test no time passes
     path = lost.folder / "small.bin"
     path.write_bytes(b"mine")
     os.utime(path, ns=(0, 0))

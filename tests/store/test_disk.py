@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.ranges import Range, RangeSet
-from pspd.core.storage import Held, Written
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.storage import Held, Written
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
-from pspd.store.disk import DiskStore
+from pspd.store.files.disk import DiskStore
 from tests.store.stores import MIB, SIZES, DiskBench, Sample, error_of, mode_of, umask_of
 
 RECORD_BYTES = 12

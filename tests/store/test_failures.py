@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pspd.errors import StorageError, StoreFailed
-from pspd.store.failures import OF_ONE_FILE, OF_THE_STORE, failed
+from pspd.store.files.failures import OF_ONE_FILE, OF_THE_STORE, failed
 
 PATH = Path("/srv/files/.psp/x.part")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pspd.errors import StorageError, WrongState
-from pspd.store import folder
 from pspd.store.digests import blake3_digest
-from pspd.store.disk import DiskStore
+from pspd.store.files import atomic as folder
+from pspd.store.files.disk import DiskStore
 from tests.store.stores import DiskBench, error_of
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.ranges import Range, RangeSet
+from pspd.core.model.ranges import Range, RangeSet
 from pspd.errors import StorageError
-from pspd.store.journal import Journal, decode_ranges, encode_ranges
-from pspd.store.open_files import OpenFiles
+from pspd.store.files.descriptors import OpenFiles
+from pspd.store.files.journal import Journal, decode_ranges, encode_ranges
 
 CHUNKS = 2**32 - 1
 ranges = st.lists(

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.storage import Held
+from pspd.core.model.storage import Held
 from pspd.errors import StorageError
 from pspd.store.digests import blake3_digest
-from pspd.store.folder import publish_file
-from pspd.store.original import OriginalStore
+from pspd.store.files.atomic import publish_file
+from pspd.store.source.source_store import SourceStore
 from tests.store.stores import Bench, DiskBench, Sample, mode_of, umask_of
 
 MODES = [0o400, 0o444, 0o600, 0o640, 0o644, 0o664, 0o755, 0o777]
@@ -31,19 +31,19 @@ class TestSource:
         path.chmod(mode)
         if not os.access(path, os.R_OK):
             pytest.skip("only root may read it")
-        with closing(OriginalStore(path, "a.bin", blake3_digest)) as store:
+        with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
             assert store.build().mode == carried
 
     def test_of_a_folder_tells_none(self, tmp_path: Path) -> None:
         (tmp_path / "data").mkdir(0o700)
-        with closing(OriginalStore(tmp_path / "data", "data", blake3_digest)) as store:
+        with closing(SourceStore(tmp_path / "data", "data", blake3_digest)) as store:
             assert store.build().mode == 0o644
 
     def test_goes_on_when_only_the_mode_changes(self, tmp_path: Path) -> None:
         path = tmp_path / "a.bin"
         path.write_bytes(bytes(5000))
         path.chmod(0o755)
-        with closing(OriginalStore(path, "a.bin", blake3_digest)) as store:
+        with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
             manifest = store.build()
             path.chmod(0o600)
             assert store.divided(2).mode == manifest.mode == 0o755
@@ -66,7 +66,7 @@ class TestCopy:
             publish_file(path, visible)
             seen.append(mode_of(visible))
 
-        monkeypatch.setattr("pspd.store.disk.publish_file", publish)
+        monkeypatch.setattr("pspd.store.files.disk.publish_file", publish)
         disk.receive(Sample(5000, mode=mode))
         assert seen == [mode]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import pspd.store.mounts
+import pspd.store.files.mounts
 from pspd.errors import BadArgument, StorageError, WrongState
-from pspd.store.mounts import require_mount
+from pspd.store.files.mounts import require_mount
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"25 22 0:9 / {tmp_path}/auto rw - autofs systemd-1 rw\n"
         f"26 22 0:9 / {tmp_path}/odd\u2028\rname rw - tmpfs tmpfs rw\n"
     )
-    monkeypatch.setattr(pspd.store.mounts, "_MOUNTS", told)
+    monkeypatch.setattr(pspd.store.files.mounts, "_MOUNTS", told)
     for name in ("disk", "my disk", "auto", "plain"):
         (tmp_path / name).mkdir()
     (tmp_path / "link").symlink_to("disk/files")

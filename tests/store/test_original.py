@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.ranges import RangeSet
-from pspd.core.storage import FileSlice, Held, Storage
+from pspd.core.model.ranges import RangeSet
+from pspd.core.model.storage import FileSlice, Held, Storage
 from pspd.errors import BadArgument, BadName, InternalError, StorageError
-from pspd.store import original
 from pspd.store.digests import blake3_digest
-from pspd.store.original import OriginalStore
+from pspd.store.source import source_store as original
+from pspd.store.source.source_store import SourceStore
 from tests.store.stores import MIB, SIZES, Sample, alter_byte, error_of
 
 
@@ -24,13 +24,13 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened(path: Path) -> Iterator[Callable[[Sample], OriginalStore]]:
+def opened(path: Path) -> Iterator[Callable[[Sample], SourceStore]]:
     """Opens stores on samples, and closes them in the end."""
-    stores: list[OriginalStore] = []
+    stores: list[SourceStore] = []
 
-    def open_sample(sample: Sample) -> OriginalStore:
+    def open_sample(sample: Sample) -> SourceStore:
         path.write_bytes(sample.data)
-        stores.append(OriginalStore(path, "a.bin", blake3_digest))
+        stores.append(SourceStore(path, "a.bin", blake3_digest))
         return stores[-1]
 
     yield open_sample
@@ -38,7 +38,7 @@ def opened(path: Path) -> Iterator[Callable[[Sample], OriginalStore]]:
         store.close()
 
 
-Opened = Callable[[Sample], OriginalStore]
+Opened = Callable[[Sample], SourceStore]
 
 
 class TestServing:
@@ -208,22 +208,22 @@ class TestRefusals:
 
     def test_what_cannot_be_read(self, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=r"cannot read .*: No such file"):
-            OriginalStore(tmp_path / "nothing", "a.bin", blake3_digest)
+            SourceStore(tmp_path / "nothing", "a.bin", blake3_digest)
         with pytest.raises(BadArgument, match="not a plain file"):
-            OriginalStore(Path(os.devnull), "a.bin", blake3_digest)
+            SourceStore(Path(os.devnull), "a.bin", blake3_digest)
         os.mkfifo(tmp_path / "pipe")
         with pytest.raises(BadArgument, match="not a plain file"):
-            OriginalStore(tmp_path / "pipe", "a.bin", blake3_digest)
+            SourceStore(tmp_path / "pipe", "a.bin", blake3_digest)
 
     @pytest.mark.skipif(not os.path.exists("/proc/version"), reason="no such files here")
     def test_a_file_that_the_kernel_makes_as_it_is_read(self) -> None:
         with pytest.raises(BadArgument, match="its size is not known beforehand"):
-            OriginalStore(Path("/proc/version"), "a.bin", blake3_digest)
+            SourceStore(Path("/proc/version"), "a.bin", blake3_digest)
 
     def test_a_name_that_leads_elsewhere(self, path: Path) -> None:
         path.write_bytes(b"")
         with pytest.raises(BadName):
-            OriginalStore(path, "../a", blake3_digest)
+            SourceStore(path, "../a", blake3_digest)
 
     def test_a_disk_that_fails(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
         store = opened(Sample(5000))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pspd.store.digests import blake3_digest
-from pspd.store.disk import DiskStore
-from pspd.store.folder import make_folder, open_private
+from pspd.store.files.atomic import make_folder, open_private
+from pspd.store.files.disk import DiskStore
 from tests.store.stores import DiskBench, FolderSample, Sample, error_of, mode_of, umask_of
 
 FINISHED, FOLDER, UNFINISHED = Sample(5000), FolderSample(), Sample(5000, name="b.bin")

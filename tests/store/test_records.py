@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pspd.errors import PspError
 from pspd.store.digests import blake3_digest
-from pspd.store.records import Mark, decode_manifest, encode_manifest
+from pspd.store.files.records import Mark, decode_manifest, encode_manifest
 from tests.store.stores import MIB, SIZES, FolderSample, Sample
 
 

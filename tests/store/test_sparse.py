@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pspd.store.disk
-from pspd.core.manifest import CHUNK_BYTES, Manifest
-from pspd.core.ranges import Range, RangeSet
+import pspd.store.files.disk
+from pspd.core.model.manifest import CHUNK_BYTES, Manifest
+from pspd.core.model.ranges import Range, RangeSet
 from pspd.store.digests import blake3_digest
-from pspd.store.sparse import BLOCK_BYTES, write_sparse, zero_runs
+from pspd.store.files.sparse import BLOCK_BYTES, write_sparse, zero_runs
 from tests.store.stores import MIB, DiskBench, Sample, alter_byte, archived, error_of, in_steps
 
 SIZE_BYTES = 8 * MIB + 700
@@ -188,9 +188,9 @@ class TestStore:
 
     def test_what_is_kept_of_a_damaged_copy_is_sparse(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = SparseSample()
-        monkeypatch.setattr(pspd.store.disk, "boot_id", lambda: "the first boot")
+        monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the first boot")
         disk.receive(sample)
-        monkeypatch.setattr(pspd.store.disk, "boot_id", lambda: "the second boot")
+        monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the second boot")
         alter_byte(disk.folder / "sparse.bin", SIZE_BYTES // 2 + 500, later_ns=0)
         disk.restart()
         assert disk.store.known()[sample.file_id].verified.chunk_count > 0.9 * sample.manifest.chunk_count

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from pspd.errors import BadArgument, StorageError
-from pspd.store.archive import FolderArchive
 from pspd.store.digests import blake3_digest
-from pspd.store.disk import DiskStore
-from pspd.store.tree import fail, walk
-from pspd.store.unpacking import flush_tree, is_touched, remove_tree
+from pspd.store.files.disk import DiskStore
+from pspd.store.tree.archive import FolderArchive
+from pspd.store.tree.unpack import flush_tree, is_touched, remove_tree
+from pspd.store.tree.walk import fail, walk
 from tests.store.stores import DiskBench, FolderSample
 
 LEVELS = sys.getrecursionlimit() + 500

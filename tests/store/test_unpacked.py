@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-import pspd.store.disk
-import pspd.store.folders
-import pspd.store.stored_files
-from pspd.core.storage import Held
+import pspd.store.files.disk
+import pspd.store.files.table
+import pspd.store.tree.unpacked
+from pspd.core.model.storage import Held
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
-from pspd.store.disk import DiskStore, Touched
-from pspd.store.unpacking import remove_tree
-from pspd.text import size_text
+from pspd.store.files.disk import DiskStore, Touched
+from pspd.store.tree.unpack import remove_tree
+from pspd.text.sizes import size_text
 from tests.store.stores import DiskBench, FolderSample, Sample, alter_byte, error_of, filled_folder, seen_in
 
 FOLDER = FolderSample()
@@ -42,7 +42,7 @@ def test_is_unpacked_beforehand_and_only_once(disk: DiskBench, monkeypatch: pyte
     assert unpack is not None
     unpack()
     assert disk.store.unpacking_of(FOLDER.file_id) is None
-    monkeypatch.setattr(pspd.store.folders, "unpack", None)
+    monkeypatch.setattr(pspd.store.tree.unpacked, "unpack", None)
     disk.store.finish(FOLDER.file_id)
     assert disk.visible() == {"folder": FOLDER.data}
     assert disk.store.unpacking_of(FOLDER.file_id) is None
@@ -126,10 +126,10 @@ def test_a_folder_that_was_edited_is_left_alone_when_the_machine_went_down(
     disk: DiskBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk.receive(FOLDER)
-    monkeypatch.setattr(pspd.store.stored_files, "_MARKING_NS", 0)
+    monkeypatch.setattr(pspd.store.files.table, "_MARKING_NS", 0)
     (disk.folder / "folder" / "run.sh").write_bytes(b"mine now")
     before = seen_in(disk.folder / "folder")
-    monkeypatch.setattr(pspd.store.disk, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "another boot")
     disk.restart()
     assert disk.store.known() == {FOLDER.file_id: Held(FOLDER.all, complete=True)}
     assert seen_in(disk.folder / "folder") == before
@@ -141,7 +141,7 @@ def test_so_is_one_that_was_edited_before_it_was_suspected(disk: DiskBench, monk
     (disk.folder / "folder" / "run.sh").write_bytes(b"mine now")
     before = seen_in(disk.folder / "folder")
     disk.store.verify(FOLDER.file_id)
-    monkeypatch.setattr(pspd.store.disk, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "another boot")
     disk.restart()
     assert disk.store.known() == {FOLDER.file_id: Held(FOLDER.all, complete=True)}
     assert seen_in(disk.folder / "folder") == before
@@ -178,7 +178,7 @@ def test_what_is_discarded_while_it_is_unpacked_is_gone_when_that_is_said_again(
 ) -> None:
     disk.begin(FOLDER)
     disk.write_all(FOLDER)
-    unpack_really = pspd.store.folders.unpack
+    unpack_really = pspd.store.tree.unpacked.unpack
 
     def discard_meanwhile(part: Path, place: Path, require_going: Callable[[], None]) -> None:
         filled_folder(place)
@@ -188,7 +188,7 @@ def test_what_is_discarded_while_it_is_unpacked_is_gone_when_that_is_said_again(
             unpack_really(part, place, require_going)
         raise StorageError("there is nothing to unpack any more")
 
-    monkeypatch.setattr(pspd.store.folders, "unpack", discard_meanwhile)
+    monkeypatch.setattr(pspd.store.tree.unpacked, "unpack", discard_meanwhile)
     unpack = disk.store.unpacking_of(FOLDER.file_id)
     assert unpack is not None
     with pytest.raises(StorageError, match="nothing to unpack"):

@@ -9,14 +9,14 @@ from typing import Any
 
 import grpc
 
-from pspd.core.parameters import Parameters, default_cache_chunks
+from pspd.core.model.parameters import Parameters, default_cache_chunks
 from pspd.daemon.agent import AgentServicer
-from pspd.daemon.launcher import Launcher
-from pspd.daemon.network import NetworkDaemon
-from pspd.daemon.server import SERVICES
-from pspd.rpc import servicers
-from pspd.rpc.client import open_channel
-from pspd.rpc.server import serve
+from pspd.daemon.server.daemon import SERVICES
+from pspd.daemon.server.network import NetworkDaemon
+from pspd.daemon.spawn import Launcher
+from pspd.rpc.client.client import open_channel
+from pspd.rpc.server import servicers
+from pspd.rpc.server.server import serve
 from pspd.v1 import (
     cache_service_pb2_grpc,
     client_service_pb2_grpc,

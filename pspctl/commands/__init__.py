@@ -1,0 +1,1 @@
+"""The commands of `pspctl`, one module each."""

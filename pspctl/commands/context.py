@@ -1,0 +1,126 @@
+"""``pspctl context``: names for servers, and which of them commands talk to."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+import click
+from rich.console import RenderableType
+from rich.text import Text
+
+from pspctl import contexts
+from pspctl.options import SERVER_VARIABLE, Group, Settings
+from pspctl.ui.output import note, printer
+from pspctl.ui.tables import contexts_table
+from pspctl.ui.views import SCHEMA_VERSION
+from pspd.errors import BadArgument, NameTaken, NotFound
+from pspd.text.addresses import full_address
+
+
+@click.group("context", cls=Group)
+def command() -> None:
+    """Name servers, and choose one to talk to.
+
+    \b
+    Example:
+      pspctl context add lab lab0:7070
+      pspctl context use lab
+    """
+
+
+@command.command("ls")
+@click.pass_obj
+def list_contexts(settings: Settings) -> None:
+    """List the named servers; a star marks the one in use.
+
+    \b
+    Example:
+      pspctl context ls
+    """
+    _show(settings, contexts.load(), None)
+
+
+@command.command("use")
+@click.argument("name")
+@click.pass_obj
+def use(settings: Settings, name: str) -> None:
+    """Talk to the server called NAME from now on.
+
+    \b
+    Example:
+      pspctl context use lab
+    """
+    known = _with(name)
+    known.current = name
+    contexts.save(known)
+    _show(settings, known, f"commands now talk to {name}, {known.addresses[name]}")
+    override = os.environ.get(SERVER_VARIABLE)
+    if override:
+        note(settings, f"{SERVER_VARIABLE} comes first: commands talk to {override} until it is unset")
+
+
+@command.command("add")
+@click.argument("name")
+@click.argument("address", metavar="HOST[:PORT]")
+@click.pass_obj
+def add(settings: Settings, name: str, address: str) -> None:
+    """Call the server at HOST by NAME.
+
+    \b
+    Example:
+      pspctl context add lab lab0:7070
+    """
+    if not name.strip():
+        raise BadArgument("a context needs a name: give one, such as lab")
+    if not name.isprintable():
+        raise BadArgument(f"context name {name!r} holds control characters: give another")
+    address = full_address(address)
+    known = contexts.load()
+    taken = known.addresses.get(name, address)
+    if taken != address:
+        removal = f"pspctl context rm {shlex.quote(name)}"
+        raise NameTaken(f"{name} is the name of {taken} already: remove it first with `{removal}`")
+    known.addresses[name] = address
+    contexts.save(known)
+    _show(settings, known, f"{name} is {address}: use it with `pspctl context use {shlex.quote(name)}`")
+
+
+@command.command("rm")
+@click.argument("name")
+@click.pass_obj
+def remove(settings: Settings, name: str) -> None:
+    """Forget the server called NAME.
+
+    \b
+    Example:
+      pspctl context rm lab
+    """
+    known = _with(name)
+    del known.addresses[name]
+    if known.current == name:
+        known.current = None
+    contexts.save(known)
+    _show(settings, known, f"{name} is forgotten")
+
+
+def _with(name: str) -> contexts.Contexts:
+    """The contexts, which must have this one."""
+    known = contexts.load()
+    if name not in known.addresses:
+        raise NotFound(f"no context is called {name!r}: see `pspctl context ls`")
+    return known
+
+
+def _show(settings: Settings, known: contexts.Contexts, sentence: str | None) -> None:
+    """Prints the contexts as they are now; to people, after a change, a sentence alone."""
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "current": known.current,
+        "contexts": [{"name": name, "address": address} for name, address in sorted(known.addresses.items())],
+    }
+
+    def render(_: object) -> RenderableType:
+        return Text(sentence) if sentence else contexts_table(known.current, known.addresses)
+
+    printer(settings.output).show(document, render)

@@ -1,0 +1,189 @@
+"""``pspctl run``: a whole network on this machine, from its start to the proof that every copy is right."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from blake3 import blake3
+
+from pspctl.api import ServerApi
+from pspctl.deadline import Deadline
+from pspctl.follow import require_all_took, until_complete
+from pspctl.local import CLIENTS_PER_PROCESS_MAX, LocalNetwork, client_count_max, client_folders, require_free
+from pspctl.options import Command, Settings, size
+from pspctl.run_folder import RunFolder
+from pspctl.seeding import SeedPlan, seed_file
+from pspctl.ui.output import printer
+from pspctl.ui.progress import Progress, shown_progress
+from pspctl.ui.tables import run_text
+from pspctl.ui.units import size_text
+from pspctl.ui.views import RunView, seed_view
+from pspd.cli.arguments import Count, Existing, Folder, Seconds
+from pspd.core.model.manifest import CHUNK_BYTES
+from pspd.daemon.source import folder_digest
+from pspd.errors import BadArgument, IntegrityError, PspError, StorageError
+from pspd.store.source.source_store import own_name
+
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What to distribute, to how many, and where to."""
+
+    path: Path
+    client_count: int
+    folder: Path
+    server_arguments: list[str]
+
+    @property
+    def copies(self) -> list[Path]:
+        """Where each client's copy will be."""
+        return [folder / own_name(self.path) for folder in client_folders(self.folder, self.client_count)]
+
+
+@click.command("run", cls=Command)
+@click.argument("path", metavar="FILE", type=Existing())
+@click.option("--clients", "client_count", type=Count(1), metavar="N", required=True, help="How many clients.")
+@click.option(
+    "--to",
+    "folder",
+    type=Folder(file_okay=False, path_type=Path),
+    metavar="DIR",
+    required=True,
+    help="Each client gets a folder below it: DIR/client-0, DIR/client-1, ...",
+)
+@click.option("--profile", type=click.Choice(["fast", "classic"]), help="The protocol's parameters; else the server's.")
+@click.option(
+    "--cache",
+    type=size,
+    metavar="SIZE",
+    help="The server's cache: 64MiB, 100KiB, or auto for one KiB per client.",
+)
+@click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Give up after S seconds.")
+@click.pass_obj
+def command(
+    settings: Settings,
+    path: Path,
+    client_count: int,
+    folder: Path,
+    profile: str | None,
+    cache: int | str | None,
+    timeout: float | None,
+) -> None:
+    """Distribute FILE, or a folder, to N clients, all on this machine.
+
+    Starts a server and N clients, seeds FILE, waits until every client has it, compares every copy with
+    FILE, and stops everything. The copies stay.
+
+    \b
+    Example:
+      pspctl run big.iso --clients 5 --to /tmp/copies
+    """
+    server_arguments = ["--profile", profile] if profile else []
+    server_arguments += ["--cache", str(cache)] if cache is not None else []
+    _require_possible(client_count, cache)
+    plan = RunPlan(path, client_count, folder, server_arguments)
+    if _is_inside(folder, path):
+        raise BadArgument(f"{folder} is in {path}, and would be distributed with it: name another folder with --to")
+    with shown_progress(settings) as progress:
+        view = _run(plan, Deadline(timeout), progress)
+    printer(settings.output).show(view, run_text)
+    wrong = client_count - view["file"]["declined_client_count"] - view["verified_client_count"]
+    if wrong:
+        raise IntegrityError(
+            f"{wrong} of {client_count} copies in {folder} are missing or differ from {path}: do not use them"
+        )
+    require_all_took(view["file"])
+
+
+def _is_inside(folder: Path, path: Path) -> bool:
+    place = Path(os.path.realpath(folder))
+    return path.is_dir() and Path(os.path.realpath(path)) in (place, *place.parents)
+
+
+def _require_possible(client_count: int, cache: int | str | None) -> None:
+    """Refuses what the daemons would refuse, before they are started."""
+    most = client_count_max()
+    if client_count > most:
+        raise BadArgument(
+            f"{client_count} clients are too many for this machine: give --clients 1 to {most},"
+            f" {CLIENTS_PER_PROCESS_MAX} for each core"
+        )
+    if isinstance(cache, int) and cache < CHUNK_BYTES:
+        raise BadArgument(f"a cache of {size_text(cache)} holds no chunk: give --cache 1KiB or more")
+
+
+def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
+    """Runs the network, and stops it again whatever happens."""
+    is_new = not os.path.lexists(plan.folder)
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder {plan.folder}: {error.strerror}: name another with --to") from error
+    try:
+        with RunFolder(plan.folder, plan.client_count) as run_folder:
+            require_free(plan.folder, plan.client_count, own_name(plan.path))
+            run_folder.note_clients()
+            return _run_network(plan, run_folder, deadline, progress)
+    except BaseException:
+        if is_new:
+            _remove_empty(plan)
+        raise
+
+
+def _remove_empty(plan: RunPlan) -> None:
+    """Takes away the folders that a failed run made, as far as nothing is in them."""
+    for folder in [*client_folders(plan.folder, plan.client_count), plan.folder]:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _run_network(plan: RunPlan, run_folder: RunFolder, deadline: Deadline, progress: Progress) -> RunView:
+    with LocalNetwork(plan.folder, run_folder.path, run_folder.lock) as network:
+        try:
+            network.start(plan.client_count, plan.server_arguments, deadline)
+            return _distribute(network, plan, deadline, progress)
+        except PspError:
+            # A daemon's death explains what followed from it.
+            network.check()
+            raise
+
+
+def _distribute(network: LocalNetwork, plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
+    seed_plan = SeedPlan(plan.path, client_count=plan.client_count)
+    file_id = seed_file(network.server, seed_plan, deadline, progress, network.check)
+    with ServerApi(network.server) as api:
+        file = until_complete(api, file_id, deadline, progress, network.check, plan.client_count)
+        cache = api.cache()
+    return {**seed_view(file, cache), "verified_client_count": verified_count(plan.path, plan.copies)}
+
+
+def verified_count(original: Path, copies: list[Path]) -> int:
+    """How many copies have the original's digest; a missing one has not."""
+    with ThreadPoolExecutor() as threads:
+        digests = list(threads.map(_digest, [original, *copies]))
+    if digests[0] is None:
+        raise StorageError(f"{original} can no longer be read, and no copy be compared with it")
+    return digests.count(digests[0]) - 1
+
+
+def _digest(path: Path) -> bytes | None:
+    if path.is_dir():
+        try:
+            return folder_digest(path)
+        except PspError:
+            return None
+    try:
+        with path.open("rb", buffering=0) as file:
+            hasher, buffer = blake3(), memoryview(bytearray(READ_BYTES))
+            while length := file.readinto(buffer):
+                hasher.update(buffer[:length])
+            return hasher.digest()
+    except OSError:
+        return None

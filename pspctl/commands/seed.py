@@ -1,0 +1,93 @@
+"""``pspctl seed``: brings a file into the network."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import click
+
+from pspctl.deadline import Deadline
+from pspctl.options import Command, Settings
+from pspd.cli.arguments import Count, Existing, Seconds
+from pspd.core.model.manifest import SHARE_COUNT_MAX
+from pspd.core.model.terms import Terms
+from pspd.store.digests import blake3_digest
+from pspd.store.source.parallel_hash import ReadAhead
+
+
+@click.command("seed", cls=Command)
+@click.argument("path", metavar="FILE", type=Existing())
+@click.option("--name", help="The name under which clients show it; else the file's own.")
+@click.option(
+    "--clients",
+    "client_count",
+    type=Count(1, SHARE_COUNT_MAX),
+    metavar="N",
+    help="Wait for N clients, then divide.",
+)
+@click.option(
+    "--replicas",
+    "replica_count",
+    type=Count(1, SHARE_COUNT_MAX),
+    default=1,
+    metavar="R",
+    show_default=True,
+    help="On how many clients each share is before FILE counts as seeded.",
+)
+@click.option("--wait", is_flag=True, help="Return when every client has all of FILE.")
+@click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Give up after S seconds.")
+@click.option(
+    "--delete-source",
+    is_flag=True,
+    help="Delete FILE once every client, and more than one, says that it has it: each is trusted with that. Implies"
+    " --wait.",
+)
+@click.option("--hold", is_flag=True, help="Hold the exchange back at the seeded moment, until `pspctl release`.")
+@click.pass_obj
+def command(
+    settings: Settings,
+    path: Path,
+    name: str | None,
+    client_count: int | None,
+    replica_count: int,
+    wait: bool,
+    timeout: float | None,
+    delete_source: bool,
+    hold: bool,
+) -> None:
+    """Bring FILE, or a folder, into the network.
+
+    Divides FILE into one share per client and gives each client its share. Then it returns, and clients
+    get the rest from each other through the server, which keeps nothing. With --wait it returns when
+    every client has all of FILE.
+
+    A folder is brought with all that is in it: paths, modes, and links that stay inside.
+
+    \b
+    Examples:
+      pspctl seed big.iso --clients 3 --wait
+      pspctl seed big.iso --clients 30 --replicas 2
+      pspctl seed models/ --clients 3
+    """
+    if delete_source and path.is_dir():
+        raise click.UsageError(f"--delete-source deletes files, and {path} is a folder: delete it yourself")
+    if delete_source and path.is_symlink():
+        raise click.UsageError(f"--delete-source would delete the link {path} alone: name the file itself")
+    if delete_source and any((folder / ".psp").is_dir() for folder in path.resolve().parents):
+        raise click.UsageError(f"--delete-source would delete a client's own copy: {path} is in the folder of one")
+    if hold and (wait or delete_source):
+        option = "--wait" if wait else "--delete-source"
+        raise click.UsageError(
+            f"{option} with --hold would wait for ever: the exchange starts only at `pspctl release`"
+        )
+    if client_count is not None and replica_count > client_count:
+        raise click.UsageError(f"--replicas {replica_count} needs as many clients: --clients {client_count} is fewer")
+    terms = Terms(replica_count, stays=wait or delete_source)
+    with ReadAhead.begin(path, blake3_digest) or contextlib.nullcontext() as ahead:
+        # While others read the file already, this loads most of the program.
+        from pspctl.bring import bring
+        from pspctl.seeding import SeedPlan
+
+        plan = SeedPlan(path, name, client_count or 0, hold, terms, ahead)
+        bring(settings, plan, Deadline(timeout), delete_source=delete_source)

@@ -1,0 +1,36 @@
+"""``pspctl version``: what is installed here, and what runs there."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import click
+from rich.text import Text
+
+from pspctl.api import ServerApi
+from pspctl.options import Command, Settings
+from pspctl.ui.output import printer
+from pspctl.ui.views import SCHEMA_VERSION
+from pspd.errors import PspError
+from pspd.text.plain import plain_text
+
+
+@click.command("version", cls=Command)
+@click.pass_obj
+def command(settings: Settings) -> None:
+    """Show the versions of pspctl and of the server.
+
+    \b
+    Example:
+      pspctl version
+    """
+    own_version = metadata.version("psp-network")
+    address = settings.server
+    try:
+        with ServerApi(address) as api:
+            server_version = str(api.status(with_file_clients=False).server.version)
+        seen = f"server {server_version} at {address}"
+    except PspError as error:
+        server_version, seen = None, f"server unknown: {error}"
+    document = {"schema_version": SCHEMA_VERSION, "pspctl": own_version, "server": server_version}
+    printer(settings.output).show(document, lambda _: Text(f"pspctl {own_version}\n{plain_text(seen)}"))

@@ -1,0 +1,1 @@
+"""What `pspctl` shows: tables, progress, JSON."""

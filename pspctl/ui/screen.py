@@ -1,0 +1,189 @@
+"""The network on one screen of a terminal: what is active or in trouble first, the rest counted in a line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.text import Text
+
+from pspctl.ui.tables import (
+    NO_CLIENT,
+    NO_FILE,
+    clients_table,
+    economy_table,
+    file_clients_table,
+    files_table,
+    ideals_text,
+    idle_texts,
+    refusal_texts,
+    safety_text,
+    stall_lines,
+    status_header,
+)
+from pspctl.ui.units import count_text
+from pspctl.ui.views import ClientView, FileClientView, FileView, StatusView
+
+LOST_ROWS_MAX = 3
+"""Rows that lost clients take before those that are behind: hundreds may be lost for good."""
+SOURCE_ROWS_MAX = 2
+TEXT_LINES_MAX = 4
+CLIENT_ROWS_MIN = 3
+
+Row = TypeVar("Row")
+
+
+class Screen:
+    """A status that takes no more lines than the terminal has.
+
+    Args:
+        status: the network.
+        in_full: show its one file in full, instead of the whole network.
+        note: a line above all; empty for none.
+    """
+
+    def __init__(self, status: StatusView, *, in_full: bool, note: str = "") -> None:
+        self._status = status
+        self._in_full = in_full
+        self._note = note
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        head: list[RenderableType] = [Text(self._note, style="yellow")] if self._note else []
+        head.append(status_header(self._status))
+        # The last line stays free: there the terminal echoes ^C.
+        room = console.size.height - 1 - _height(console, options, head)
+        yield from head
+        if self._in_full:
+            for file in self._status["files"]:
+                yield from _file_parts(file, room, console, options)
+        else:
+            yield from _network_parts(self._status, room, console, options)
+
+
+def _height(console: Console, options: ConsoleOptions, parts: Sequence[RenderableType]) -> int:
+    return sum(len(console.render_lines(part, options.update(height=None), pad=False)) for part in parts)
+
+
+def _network_parts(
+    status: StatusView, room: int, console: Console, options: ConsoleOptions
+) -> Sequence[RenderableType]:
+    """Active files, clients that need attention, then the rest; each list ends with a line on what it leaves out."""
+    active = [file for file in status["files"] if file["state"] != "complete"]
+    files = [*active, *(file for file in status["files"] if file["state"] == "complete")]
+    stalls = [line for file in active for line in stall_lines(file)][:TEXT_LINES_MAX]
+    conditions = _conditions(status)
+    clients = _ranked_clients(status, conditions)
+    troubled = sum(conditions[client["name"]] != "complete" for client in clients)
+    sources = status["sources"][:SOURCE_ROWS_MAX]
+    # Both tables have a blank line and their headings.
+    room -= 2 * 2 + len(sources) + _height(console, options, stalls)
+    file_rows, client_rows = _row_counts(room, (len(active), len(files)), (troubled, len(clients)))
+    parts: list[RenderableType] = []
+    if files:
+        parts += ["", files_table(files[:file_rows]), *_rest(files[file_rows:], "file", _file_condition), *stalls]
+    else:
+        parts += ["", NO_FILE]
+    if clients or sources:
+        parts.append("")
+        if client_rows or sources:
+            parts.append(clients_table(clients[:client_rows], sources, progress=_progress_of(status["files"])))
+        parts += _rest(clients[client_rows:], "client", lambda client: conditions[client["name"]])
+    else:
+        parts += ["", NO_CLIENT]
+    return parts
+
+
+def _row_counts(room: int, files: tuple[int, int], clients: tuple[int, int]) -> tuple[int, int]:
+    """How many files and clients are shown.
+
+    Args:
+        room: lines for both, and for a line each on what is left out.
+        files: how many files are active, and how many there are.
+        clients: how many clients need attention, and how many there are.
+    """
+    (active, all_files), (troubled, all_clients) = files, clients
+    if all_files + all_clients <= room:
+        return all_files, all_clients
+    room -= 2
+    file_rows = max(min(1, all_files), min(active, room - min(troubled, CLIENT_ROWS_MIN)))
+    client_rows = max(0, min(troubled, room - file_rows))
+    file_rows = min(all_files, max(file_rows, room - client_rows))
+    spare = file_rows == all_files  # it needs no line on what is left out
+    return file_rows, min(all_clients, max(0, room - file_rows + spare))
+
+
+def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOptions) -> Sequence[RenderableType]:
+    """One file: its clients that lack most of it first. What it cost is shown if there is room."""
+    top: list[RenderableType] = ["", files_table([file]), *stall_lines(file)[:TEXT_LINES_MAX]]
+    top += [Text(text) for text in [safety_text(file)] if text]
+    bottom: list[RenderableType] = [
+        Text(text, style="yellow") for text in [*refusal_texts(file), *idle_texts(file)][:TEXT_LINES_MAX]
+    ]
+    economy: list[RenderableType] = ["", economy_table(file)]
+    economy += [Text(text, style="dim") for text in [ideals_text(file)] if text]
+    clients = sorted(file["clients"], key=lambda client: (client["complete"], client["held_chunk_count"]))
+    room -= 2 + _height(console, options, [*top, *bottom])
+    if min(len(clients), CLIENT_ROWS_MIN) + 1 + _height(console, options, economy) <= room:
+        bottom += economy
+        room -= _height(console, options, economy)
+    rows = len(clients) if len(clients) <= room else max(1, room - 1)
+    rest = _rest(clients[rows:], "client", _file_client_condition)
+    return [*top, "", file_clients_table(file, clients[:rows]), *rest, *bottom]
+
+
+def _rest(rows: Sequence[Row], what: str, condition_of: Callable[[Row], str]) -> list[RenderableType]:
+    """``and 22 more clients, all complete``; nothing if no row is left."""
+    if not rows:
+        return []
+    counts = Counter(map(condition_of, rows))
+    if len(counts) == 1:
+        kinds = f", all {next(iter(counts))}" if len(rows) > 1 else f", {next(iter(counts))}"
+    else:
+        kinds = ": " + ", ".join(f"{count} {condition}" for condition, count in counts.most_common())
+    return [Text(f"and {count_text(len(rows), f'more {what}')}{kinds}", style="dim")]
+
+
+def _file_condition(file: FileView) -> str:
+    return file["state"]
+
+
+def _file_client_condition(client: FileClientView) -> str:
+    if client["refusal"]:
+        return "declined"
+    return "complete" if client["complete"] else "behind"
+
+
+def _conditions(status: StatusView) -> dict[str, str]:
+    """Each client by name: lost, behind with a file, without one that it declined, or complete with regard to all."""
+    conditions = {client["name"]: "complete" for client in status["clients"]}
+    for file in status["files"]:
+        for client in file["clients"]:
+            condition = _file_client_condition(client)
+            if condition == "behind" or (condition == "declined" and conditions.get(client["name"]) == "complete"):
+                conditions[client["name"]] = condition
+    conditions.update({client["name"]: "lost" for client in status["clients"] if client["state"] == "lost"})
+    return conditions
+
+
+def _ranked_clients(status: StatusView, conditions: dict[str, str]) -> list[ClientView]:
+    """Clients that need attention first: a few lost ones, those that lack most or declined a file, other lost ones."""
+    progress = _progress_of(status["files"])
+    lost = [client for client in status["clients"] if conditions[client["name"]] == "lost"]
+    behind = [client for client in status["clients"] if conditions[client["name"]] == "behind"]
+    behind.sort(key=lambda client: progress.get(client["name"], (0, 0)))
+    declined = [client for client in status["clients"] if conditions[client["name"]] == "declined"]
+    others = [client for client in status["clients"] if conditions[client["name"]] == "complete"]
+    return [*lost[:LOST_ROWS_MAX], *behind, *declined, *lost[LOST_ROWS_MAX:], *others]
+
+
+def _progress_of(files: Sequence[FileView]) -> dict[str, tuple[int, int]]:
+    """The chunks that each client holds, and those of all files that it takes, by name."""
+    progress: dict[str, tuple[int, int]] = {}
+    for file in files:
+        for client in file["clients"]:
+            if not client["refusal"]:
+                held, whole = progress.get(client["name"], (0, 0))
+                progress[client["name"]] = held + client["held_chunk_count"], whole + file["chunk_count"]
+    return progress

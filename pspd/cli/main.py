@@ -1,0 +1,302 @@
+"""The command ``pspd``: the daemons, each in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pspd import __version__
+from pspd.cli.arguments import Count, Folder, NamedInErrors, Seconds, usage_text
+from pspd.core.model.manifest import CHUNK_BYTES
+from pspd.core.model.parameters import PROFILES, SECOND_NS, Order, Parameters, default_cache_chunks
+from pspd.core.server.machine import REACH_NS
+from pspd.errors import BadArgument, Exit, PspError
+from pspd.host import streams
+from pspd.host.encoding import ensure_utf8
+from pspd.host.environment import environment_error, no_home, user_folder
+from pspd.host.streams import ReaderGone
+from pspd.text.addresses import AGENT_PORT, DEFAULT_LISTEN, full_address
+from pspd.text.plain import plain_text
+from pspd.text.sizes import parse_size
+
+AGENT_LISTEN = f"127.0.0.1:{AGENT_PORT}"
+CONNECT_SECONDS = 10.0
+CLIENTS_PER_PROCESS_MAX = 1000
+
+REACH_SECONDS_MIN = 6
+"""Three hellos of a client at their fastest, and some time for them to arrive."""
+REACH_SECONDS_MAX = 24 * 3600
+FAULTS_HELP = "For tests and lessons: spoil datagrams that come in, e.g. loss=0.3,duplicate=0.1,reorder=0.1,seed=7."
+
+
+def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+    """Makes what a file says the options' defaults: what is typed on the command line wins."""
+    if path is None:
+        return
+    known = {option.name for option in context.command.params} - {parameter.name}
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadArgument(f"cannot read {path}: {error}: give a TOML file of options") from None
+    unknown = settings.keys() - known
+    odd = [name for name, value in settings.items() if type(value) not in (str, int, float)]
+    if unknown:
+        names = ", ".join(sorted(filter(None, known)))
+        raise BadArgument(f"{path}: {min(unknown)!r} is not an option: known are {names}")
+    if odd:
+        raise BadArgument(f"{path}: {odd[0]!r} is neither text nor a number: write it as on the command line")
+    context.default_map = {name: str(value) for name, value in settings.items()}
+
+
+class Root(click.Group):
+    """The group of all daemons: an error is told under the name of the one that was asked for."""
+
+    command_class = NamedInErrors
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the daemon that was chosen."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            known = error if isinstance(error, PspError) else environment_error(error)
+            if known is None:
+                raise
+            print(plain_text(f"pspd {ctx.invoked_subcommand}: error: {known}"), file=sys.stderr)
+            ctx.exit(known.exit_code)
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pspd")
+def cli() -> None:
+    """The daemons of a PSP network, each in the foreground.
+
+    One machine runs `pspd server`, every machine that wants the file `pspd client --server HOST:7070`;
+    then `pspctl seed FILE` anywhere. Logs go to stderr; one line of JSON on stdout says when a daemon is
+    ready and where it listens. SIGTERM stops it in good order, a second one at once.
+    """
+
+
+@cli.command()
+@click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST[:PORT]", help="Control address.")
+@click.option(
+    "--data-port",
+    type=Count(0, 65535),
+    default=None,
+    metavar="PORT",
+    help="UDP and TCP port for data.  [default: control + 1]",
+)
+@click.option(
+    "--state-dir",
+    type=Folder(path_type=Path, file_okay=False),
+    default=None,
+    help="What it knows of files and clients, for its next start; never file data.",
+)
+@click.option("--cache", default=None, metavar="SIZE", help="64MiB, 100KiB, or auto for 1 KiB per client.")
+@click.option(
+    "--profile",
+    type=click.Choice(sorted(PROFILES)),
+    default="fast",
+    show_default=True,
+    help="Parameters to start from.",
+)
+@click.option(
+    "--order", type=click.Choice([order.value for order in Order]), default=None, help="In which clients ask."
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    callback=_read_config,
+    is_eager=True,
+    expose_value=False,
+    help="TOML file of these options, with _ for -.",
+)
+@click.option(
+    "--reach",
+    type=Seconds(REACH_SECONDS_MIN, REACH_SECONDS_MAX),
+    default=REACH_NS / SECOND_NS,
+    show_default=True,
+    metavar="S",
+    help="How long a client counts as a holder without a sign that it can be asked.",
+)
+@click.option("--faults", default=None, metavar="SPEC", help=FAULTS_HELP)
+def server(
+    listen: str,
+    data_port: int | None,
+    state_dir: Path | None,
+    cache: str | None,
+    profile: str,
+    order: str | None,
+    reach: float,
+    faults: str | None,
+) -> None:
+    """Run the server: the mediator that keeps nothing but its cache.
+
+    Example: pspd server --listen 0.0.0.0:7070 --cache 64MiB
+    """
+    from pspd.daemon.server.daemon import run_server
+    from pspd.net.faults import Faults
+
+    parameters, cache_chunks = _parameters(profile, order, cache)
+    listen = full_address(listen)
+    spoiled = Faults.parse(faults) if faults else None
+    folder = state_dir or user_folder("state")
+    if folder is None:
+        raise no_home("state", "--state-dir")
+    _require_current_folder(folder)
+    _run(
+        "server",
+        lambda stopping: run_server(stopping, listen, data_port, folder, parameters, cache_chunks, spoiled, reach),
+    )
+
+
+@cli.command()
+@click.option(
+    "--server", default=DEFAULT_LISTEN, show_default=True, metavar="HOST[:PORT]", help="The server's address."
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=Folder(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Where files appear.  [default: .]",
+)
+@click.option("--name", default=None, help="Unique in the network.  [default: the host's name]")
+@click.option(
+    "--count",
+    type=Count(1, CLIENTS_PER_PROCESS_MAX),
+    default=None,
+    metavar="N",
+    help="So many clients, in DIR/NAME-i.",
+)
+@click.option(
+    "--max-bytes", default=None, metavar="SIZE", help="Decline files that would take more of DIR, all together."
+)
+@click.option("--verify", is_flag=True, help="Read all files of before at the start, and fetch what is damaged.")
+@click.option(
+    "--require-mount",
+    "mount_point",
+    is_flag=False,
+    flag_value="",
+    default=None,
+    metavar="[PATH]",
+    help="End at the start if no disk is mounted at PATH, or else at DIR or a folder above it (but /).",
+)
+@click.option("--first-index", type=Count(0), default=0, metavar="I", help="Where --count begins to number.")
+@click.option(
+    "--connect-timeout",
+    type=Seconds(0),
+    default=CONNECT_SECONDS,
+    show_default=True,
+    metavar="S",
+    help="How long to try for a server, and for data to pass, at the start.",
+)
+@click.option("--faults", default=None, metavar="SPEC", help=FAULTS_HELP)
+def client(
+    server: str,
+    folder: Path,
+    name: str | None,
+    count: int | None,
+    max_bytes: str | None,
+    verify: bool,
+    mount_point: str | None,
+    first_index: int,
+    connect_timeout: float,
+    faults: str | None,
+) -> None:
+    """Run a client: it gets every file of the network, and holds it for the others.
+
+    Example: pspd client --server server.example:7070 --dir /srv/files
+    """
+    import socket
+
+    from pspd.daemon.client.daemon import Keeping, plan_clients, require_mounts, run_clients
+    from pspd.net.faults import Faults
+
+    if first_index and count is None:
+        raise click.UsageError("--first-index is where --count begins: give both")
+    server = full_address(server)
+    _require_current_folder(folder)
+    plans = plan_clients(socket.gethostname() if name is None else name, folder, count, first_index)
+    parsed = Faults.parse(faults) if faults else None
+    keeping = Keeping(None if max_bytes is None else parse_size(max_bytes), verify)
+    if keeping.max_bytes == 0:
+        raise BadArgument("--max-bytes 0 takes no file at all: give more")
+    if mount_point is not None:
+        require_mounts(plans, Path(mount_point) if mount_point else None)
+    _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, parsed, keeping))
+
+
+@cli.command()
+@click.option("--listen", default=AGENT_LISTEN, show_default=True, metavar="HOST[:PORT]", help="Control address.")
+def agent(listen: str) -> None:
+    """Run an agent: it launches clients on this machine when `pspctl launch --on` asks.
+
+    Example: pspd agent --listen 0.0.0.0:7080
+    """
+    from pspd.daemon.agent import run_agent
+
+    listen = full_address(listen, AGENT_PORT)
+    _run("agent", lambda stopping: run_agent(stopping, listen))
+
+
+def _parameters(profile: str, order: str | None, cache: str | None) -> tuple[Parameters, int | None]:
+    parameters = PROFILES[profile]
+    if order is not None:
+        parameters = replace(parameters, order=Order(order))
+    if cache is None:
+        return parameters, default_cache_chunks(parameters)
+    if cache == "auto":
+        return parameters, None
+    cache_chunks = parse_size(cache) // CHUNK_BYTES
+    if cache_chunks < 1:
+        raise BadArgument(f"a cache of {cache!r} holds no chunk: give 1KiB or more")
+    return parameters, cache_chunks
+
+
+def _require_current_folder(folder: Path) -> None:
+    """Raises OSError if a folder is in the current one, and that was deleted."""
+    if not folder.is_absolute():
+        os.getcwd()
+
+
+def _run(role: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    from pspd.daemon.process import run
+
+    sys.exit(run(f"pspd {role}", main))
+
+
+def _report_usage(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command_path if context else "pspd"
+    print(plain_text(f"{command}: error: {usage_text(error, command)}"), file=sys.stderr)
+    return error.exit_code
+
+
+def main() -> int:
+    """The entry point; every error is one line, and its cause the exit code."""
+    ensure_utf8()
+    streams.prepare()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines on stderr are none of ours
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # launching clients must not wake its fork handlers
+    try:
+        return int(cli.main(prog_name="pspd", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        return _report_usage(error)
+    except click.Abort:
+        return Exit.INTERRUPTED
+    except ReaderGone:
+        return Exit.READER_GONE
+    except PspError as error:  # of stdout, while click writes a help
+        print(plain_text(f"pspd: error: {error}"), file=sys.stderr)
+        return error.exit_code

@@ -1,0 +1,1 @@
+"""The server's LRU cache of chunks, in one arena."""

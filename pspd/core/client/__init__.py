@@ -1,0 +1,1 @@
+"""A client's machine: requests what it lacks, sends what it holds."""

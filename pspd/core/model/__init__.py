@@ -1,0 +1,1 @@
+"""Plain data of the protocol: ranges, manifests, holdings, terms, parameters."""

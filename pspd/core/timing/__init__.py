@@ -1,0 +1,1 @@
+"""Deadlines, round-trip times and congestion windows."""

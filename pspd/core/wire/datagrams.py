@@ -1,0 +1,260 @@
+"""Datagrams (UDP) as bytes; docs/protocol.md has the tables."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from struct import Struct, pack, unpack_from
+from typing import NamedTuple
+
+from pspd.core.model.manifest import FileId
+from pspd.core.model.ranges import Range
+from pspd.core.wire.header import HEADER_BYTES, DropReason, Kind, WireError, encode_header, parse_header, unpack_exactly
+
+DATAGRAM_BYTES_MAX = 1200
+
+_FLAG_REPEATED = 1
+
+_FLAG_ANSWER = 2
+
+_FLAG_HEARS = 4
+
+_HELLO = Struct(">II")
+
+_REQUEST = Struct(">32sIQIH")
+
+_REQUEST_ACK = Struct(">32sII")
+
+_BROADCAST = Struct(">32sQH")
+
+_ASKED = Struct(">IIQ")
+
+REQUEST_RANGES_MAX = (DATAGRAM_BYTES_MAX - HEADER_BYTES - _REQUEST.size) // 8
+
+BROADCAST_RANGES_MAX = (DATAGRAM_BYTES_MAX - HEADER_BYTES - _BROADCAST.size) // _ASKED.size
+
+EVERY_HOLDER = 0
+"""In place of a session: whoever holds the range is asked to send it."""
+
+OWNERS = 2**64 - 1
+"""In place of a session: each owner of a share in the range is asked to send its part of that."""
+
+RESERVED_SESSIONS = (EVERY_HOLDER, OWNERS)
+"""No session has one of these numbers."""
+
+REQUEST_NUMBER_MAX = 2**32 - 1
+
+SERVER_DATAGRAMS = frozenset({Kind.HELLO, Kind.REQUEST})
+"""The kinds of datagram that a server takes."""
+
+CLIENT_DATAGRAMS = frozenset({Kind.HELLO_ACK, Kind.BROADCAST, Kind.REQUEST_ACK})
+"""The kinds of datagram that a client takes."""
+
+DATAGRAMS = SERVER_DATAGRAMS | CLIENT_DATAGRAMS
+
+
+class Hello(NamedTuple):
+    """Client to server: here I am. Tells the server the client's address, and keeps a NAT's door open.
+
+    Attributes:
+        session: the client's session.
+        number: counts the client's hellos; the answer repeats it.
+        srtt_us: the client's smoothed round-trip time, in microseconds; 0 if it has none yet, or hears nothing.
+    """
+
+    session: int
+    number: int
+    srtt_us: int
+
+
+class HelloAck(NamedTuple):
+    """Server to client: the answer to a hello.
+
+    Attributes:
+        session: the client's session.
+        number: of the hello that is answered.
+        retry_after_ms: when the server wants the next, in milliseconds from now.
+    """
+
+    session: int
+    number: int
+    retry_after_ms: int
+
+
+class Request(NamedTuple):
+    """Client to server: what I lack (R5).
+
+    Attributes:
+        session: the client's session.
+        file_id: the file.
+        number: counts the client's requests, of all files; an older one for this file says nothing new.
+        acknowledged: number of the last delivery that came over the link and is dealt with; all before it are too.
+        window_chunks: how many chunks may be on their way to the client at a time.
+        ranges: what to send, the most wanted first.
+        repeated: sent again because nothing came in time (R11).
+        wants_answer: the client wants to be told that it is here, as what it asks for will be long in coming.
+        hears: the client hears the server: the request is as good as a hello that says so.
+    """
+
+    session: int
+    file_id: FileId
+    number: int
+    acknowledged: int
+    window_chunks: int
+    ranges: tuple[Range, ...]
+    repeated: bool = False
+    wants_answer: bool = False
+    hears: bool = False
+
+
+class RequestAck(NamedTuple):
+    """Server to client: your request is here, and is being seen to; what you ask for is on its way, or will be.
+
+    Attributes:
+        session: the client's session.
+        file_id: the file.
+        number: of the request that is answered.
+        retry_after_ms: how long the client is to wait for a delivery before it asks again, in milliseconds.
+    """
+
+    session: int
+    file_id: FileId
+    number: int
+    retry_after_ms: int
+
+
+class Asked(NamedTuple):
+    """One range of a broadcast, and who is asked to send it: a session, :data:`EVERY_HOLDER` or :data:`OWNERS`."""
+
+    start: int
+    stop: int
+    responder: int
+
+
+class Broadcast(NamedTuple):
+    """Server to every client: who has this? (R7)"""
+
+    session: int
+    file_id: FileId
+    number: int
+    asked: tuple[Asked, ...]
+
+
+Datagram = Hello | HelloAck | Request | RequestAck | Broadcast
+
+
+def encode_datagram(datagram: Datagram) -> bytes:
+    """The bytes of a datagram; never more than :data:`DATAGRAM_BYTES_MAX`."""
+    match datagram:
+        case Hello(session, number, srtt_us):
+            return encode_header(Kind.HELLO, session) + _HELLO.pack(number, srtt_us)
+        case HelloAck(session, number, retry_after_ms):
+            return encode_header(Kind.HELLO_ACK, session) + _HELLO.pack(number, retry_after_ms)
+        case Request():
+            return _encode_request(datagram)
+        case RequestAck(session, file_id, number, retry_after_ms):
+            return encode_header(Kind.REQUEST_ACK, session) + _REQUEST_ACK.pack(file_id, number, retry_after_ms)
+    body = encode_broadcast_body(datagram.file_id, datagram.number, datagram.asked)
+    return encode_broadcast_head(datagram.session) + body
+
+
+def _encode_request(request: Request) -> bytes:
+    assert len(request.ranges) <= REQUEST_RANGES_MAX
+    flags = _FLAG_REPEATED * request.repeated | _FLAG_ANSWER * request.wants_answer | _FLAG_HEARS * request.hears
+    numbers = [number for span in request.ranges for number in span]
+    return b"".join(
+        (
+            encode_header(Kind.REQUEST, request.session, flags),
+            _REQUEST.pack(
+                request.file_id,
+                request.number,
+                request.acknowledged,
+                request.window_chunks,
+                len(request.ranges),
+            ),
+            pack(f">{len(numbers)}I", *numbers),
+        )
+    )
+
+
+def encode_broadcast_body(file_id: FileId, number: int, asked: tuple[Asked, ...]) -> bytes:
+    """What a broadcast says, which is the same for every client; see :func:`encode_broadcast_head`."""
+    assert len(asked) <= BROADCAST_RANGES_MAX
+    entries = [_ASKED.pack(entry.start, entry.stop, entry.responder) for entry in asked]
+    return b"".join((_BROADCAST.pack(file_id, number, len(asked)), *entries))
+
+
+def encode_broadcast_head(session: int) -> bytes:
+    """What a broadcast begins with for one client."""
+    return encode_header(Kind.BROADCAST, session)
+
+
+def decode_datagram(data: bytes | memoryview, kinds: frozenset[Kind] = DATAGRAMS) -> Datagram:
+    """The message in a datagram.
+
+    Args:
+        data: the datagram.
+        kinds: what the receiver takes.
+
+    Raises:
+        WireError: it holds none of these kinds.
+    """
+    if len(data) > DATAGRAM_BYTES_MAX:
+        raise WireError(DropReason.TOO_LONG)
+    kind, flags, session = parse_header(data)
+    if kind not in kinds:
+        raise WireError(DropReason.UNKNOWN_KIND)
+    body = data[HEADER_BYTES:]
+    match kind:
+        case Kind.HELLO:
+            return Hello(session, *unpack_exactly(_HELLO, body))
+        case Kind.HELLO_ACK:
+            return HelloAck(session, *unpack_exactly(_HELLO, body))
+        case Kind.REQUEST:
+            return _decode_request(session, flags, body)
+        case Kind.BROADCAST:
+            return _decode_broadcast(session, body)
+    file_id, number, retry_after_ms = unpack_exactly(_REQUEST_ACK, body)
+    return RequestAck(session, file_id, number, retry_after_ms)
+
+
+def _decode_request(session: int, flags: int, body: bytes | memoryview) -> Request:
+    if len(body) < _REQUEST.size:
+        raise WireError(DropReason.TOO_SHORT)
+    file_id, number, acknowledged, window_chunks, count = _REQUEST.unpack_from(body)
+    if len(body) != _REQUEST.size + 8 * count:
+        raise WireError(DropReason.BAD_LENGTH)
+    numbers = unpack_from(f">{2 * count}I", body, _REQUEST.size)
+    ranges = tuple(map(Range, numbers[::2], numbers[1::2]))
+    for start, stop in ranges:
+        if start >= stop:
+            raise WireError(DropReason.BAD_RANGE)
+    return Request(
+        session,
+        file_id,
+        number,
+        acknowledged,
+        window_chunks,
+        ranges,
+        repeated=flags & _FLAG_REPEATED != 0,
+        wants_answer=flags & _FLAG_ANSWER != 0,
+        hears=flags & _FLAG_HEARS != 0,
+    )
+
+
+def _decode_broadcast(session: int, body: bytes | memoryview) -> Broadcast:
+    return Broadcast(session, *_broadcast_body(bytes(body)))
+
+
+@lru_cache(maxsize=16)
+def _broadcast_body(body: bytes) -> tuple[FileId, int, tuple[Asked, ...]]:
+    """What a broadcast says; remembered, as all clients of a process hear the same."""
+    if len(body) < _BROADCAST.size:
+        raise WireError(DropReason.TOO_SHORT)
+    file_id, number, count = _BROADCAST.unpack_from(body)
+    entries = body[_BROADCAST.size :]
+    if len(entries) != count * _ASKED.size:
+        raise WireError(DropReason.BAD_LENGTH)
+    asked = tuple(Asked(*entry) for entry in _ASKED.iter_unpack(entries))
+    if any(entry.start >= entry.stop for entry in asked):
+        raise WireError(DropReason.BAD_RANGE)
+    return file_id, number, asked

@@ -1,0 +1,98 @@
+"""The 32-byte header that begins every datagram and frame, and the reasons to drop what cannot be parsed."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from struct import Struct
+from typing import Any
+
+VERSION = 1
+
+_MAGIC = b"PS"
+
+_TAG = bytes(16)
+
+_HEADER = Struct(">2sBBIQ16s")
+HEADER_BYTES = _HEADER.size
+
+
+class Kind(IntEnum):
+    """What a datagram (below 16) or a frame (from 16) is."""
+
+    HELLO = 1
+    HELLO_ACK = 2
+    REQUEST = 3
+    BROADCAST = 4
+    REQUEST_ACK = 5
+    LINK = 16
+    DELIVERY = 17
+    CONTRIBUTION = 18
+
+
+class DropReason(StrEnum):
+    """Why something that came in was dropped; each is counted."""
+
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    BAD_MAGIC = "bad_magic"
+    BAD_VERSION = "bad_version"
+    UNKNOWN_KIND = "unknown_kind"
+    BAD_LENGTH = "bad_length"
+    BAD_RANGE = "bad_range"
+    UNKNOWN_SESSION = "unknown_session"
+    UNKNOWN_FILE = "unknown_file"
+    STALE = "stale"
+    BAD_NUMBER = "bad_number"
+    UNSOLICITED = "not_asked"
+    DUPLICATE = "duplicate"
+    CORRUPT = "corrupt"
+    ABORTED = "aborted"
+    MISPLACED = "misplaced"
+    SILENT = "silent"
+    TOO_MANY = "too_many"
+
+
+class WireError(Exception):
+    """What came in is no message of this protocol.
+
+    Attributes:
+        reason: under what it is counted.
+    """
+
+    def __init__(self, reason: DropReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+def encode_header(kind: Kind, session: int, flags: int = 0) -> bytes:
+    """Encode the header of a datagram or frame."""
+    return _HEADER.pack(_MAGIC, VERSION, kind, flags, session, _TAG)
+
+
+def parse_header(data: bytes | memoryview) -> tuple[int, int, int]:
+    """Parse a header; return its kind, flags and session.
+
+    Raises:
+        WireError: the bytes are too short, or of another protocol or version.
+    """
+    if len(data) < _HEADER.size:
+        raise WireError(DropReason.TOO_SHORT)
+    magic, version, kind, flags, session, _tag = _HEADER.unpack_from(data)
+    if magic != _MAGIC:
+        raise WireError(DropReason.BAD_MAGIC)
+    if version != VERSION:
+        raise WireError(DropReason.BAD_VERSION)
+    return kind, flags, session
+
+
+def unpack_exactly(layout: Struct, body: bytes | memoryview) -> tuple[Any, ...]:
+    """Unpack a body that must have exactly the size of `layout`.
+
+    Raises:
+        WireError: the body is shorter or longer.
+    """
+    if len(body) < layout.size:
+        raise WireError(DropReason.TOO_SHORT)
+    if len(body) > layout.size:
+        raise WireError(DropReason.BAD_LENGTH)
+    return layout.unpack(body)

@@ -1,0 +1,74 @@
+"""What a client receives, in its log: each file when it begins, how far it is, and how fast it came."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+
+from pspd.core.client.download import Download, Stage
+from pspd.core.model.manifest import CHUNK_BYTES, FileId
+from pspd.text.plain import plain_text
+from pspd.text.sizes import size_text
+
+STEP_PERCENT = 10
+"""A line is logged each time that so much more of a file has come: at most 10 lines for a file."""
+
+log = logging.getLogger(__name__)
+
+
+class _Reception:
+    """One file on its way: since when, how much of it was there then, and which part of it was logged."""
+
+    def __init__(self, held_chunks: int, step: int) -> None:
+        self.began_at = time.monotonic()
+        self.chunks_before = held_chunks
+        self.step = step
+
+
+class ReceptionLog:
+    """Logs what one client receives.
+
+    Args:
+        name: the client's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._receptions: dict[FileId, _Reception] = {}
+
+    def look(self, downloads: Iterable[Download]) -> None:
+        """Logs the files that are new, and how far those are that have come a step further."""
+        for download in downloads:
+            manifest, held = download.manifest, download.verified.chunk_count
+            if download.stage in (Stage.COMPLETE, Stage.DECLINED) or held == manifest.chunk_count:
+                continue
+            step = 100 * held // manifest.chunk_count // STEP_PERCENT
+            reception = self._receptions.get(download.file_id)
+            if reception is None:
+                self._receptions[download.file_id] = _Reception(held, step)
+                rest = f", has {size_text(held * CHUNK_BYTES)} of it" if held else ""
+                size = size_text(manifest.size_bytes)
+                log.info("%s: receives %s (%s)%s", self._name, plain_text(manifest.name), size, rest)
+            elif step > reception.step:
+                reception.step = step
+                self._log_step(download, held, reception)
+
+    def ended(self, file_id: FileId) -> str:
+        """Forgets a file; returns the time since it began, such as `` after 3.2 s``; empty if that is not known."""
+        reception = self._receptions.pop(file_id, None)
+        return f" after {time.monotonic() - reception.began_at:.1f} s" if reception is not None else ""
+
+    def _log_step(self, download: Download, held: int, reception: _Reception) -> None:
+        seconds = time.monotonic() - reception.began_at
+        rate = size_text((held - reception.chunks_before) * CHUNK_BYTES / seconds) if seconds else "-"
+        manifest = download.manifest
+        log.info(
+            "%s: has %d %% of %s (%s of %s), %s/s",
+            self._name,
+            100 * held // manifest.chunk_count,
+            plain_text(manifest.name),
+            size_text(held * CHUNK_BYTES),
+            size_text(manifest.size_bytes),
+            rate,
+        )

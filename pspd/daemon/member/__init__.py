@@ -1,0 +1,1 @@
+"""What clients and sources share: one membership in a server's network."""

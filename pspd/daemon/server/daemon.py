@@ -1,0 +1,117 @@
+"""``pspd server``: the mediator."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import grpc
+
+from pspd.core.model.parameters import SECOND_NS, Parameters
+from pspd.daemon.process import say_ready
+from pspd.daemon.server.ledger import Ledger, prepare_folder
+from pspd.daemon.server.network import NetworkDaemon
+from pspd.errors import BadArgument, StorageError
+from pspd.net.faults import Faults
+from pspd.net.sockets import listen_hosts
+from pspd.rpc.server import servicers
+from pspd.rpc.server.server import serve
+from pspd.store.digests import blake3_digest
+from pspd.text.addresses import address_text, parse_address
+from pspd.v1 import (
+    cache_service_pb2_grpc,
+    client_service_pb2_grpc,
+    file_service_pb2_grpc,
+    membership_service_pb2_grpc,
+    status_service_pb2_grpc,
+)
+
+STOP_GRACE_SECONDS = 0.5
+PORT_MAX = 65535
+SERVICES = [f"pspd.v1.{name}Service" for name in ("Membership", "File", "Cache", "Client", "Status")]
+
+log = logging.getLogger(__name__)
+
+
+async def run_server(
+    stopping: asyncio.Event,
+    listen: str,
+    data_port: int | None,
+    state_dir: Path,
+    parameters: Parameters,
+    cache_chunks: int | None,
+    faults: Faults | None,
+    reach_seconds: float,
+) -> None:
+    """Runs the server until it is told to stop.
+
+    Args:
+        data_port: None for the control port + 1; 0 for any.
+        reach_seconds: how long a client counts as a holder without a sign that it can be asked.
+
+    Raises:
+        PortTaken: an address cannot be had.
+        StorageError: the state folder cannot be used.
+    """
+    host, port = parse_address(listen)
+    _prepare(state_dir)
+    if data_port is None:
+        data_port = port + 1 if port else 0
+    if port and data_port == port:
+        raise BadArgument(f"port {port} is the control port: choose another with --data-port")
+    if data_port > PORT_MAX:
+        raise BadArgument(f"there is no port after {port} for data: name one with --data-port")
+    hosts, control_port = listen_hosts(host, port)  # before all else: gRPC does not say why it cannot have an address
+    reach_ns = int(reach_seconds * SECOND_NS)
+    network = NetworkDaemon(parameters, cache_chunks, hosts, data_port, stopping, faults, reach_ns)
+    try:
+        if port:
+            network.keep(_ledger_of(state_dir, port))
+        server, bound = await serve(hosts, control_port, SERVICES, lambda server: _register(server, network))
+        network.address = address_text((host, bound))
+        try:
+            if not port:
+                network.keep(_new_ledger(state_dir, bound))
+            log.info(
+                "control on %s, data on port %d, profile %s",
+                network.address,
+                network.data_port,
+                parameters.profile,
+            )
+            say_ready(role="server", listen=network.address, data_port=network.data_port)
+            await stopping.wait()
+            network.close_ledger()
+        finally:
+            await server.stop(STOP_GRACE_SECONDS)
+    finally:
+        await network.close()
+
+
+def _prepare(state_dir: Path) -> None:
+    try:
+        prepare_folder(state_dir)
+    except OSError as error:
+        raise StorageError(
+            f"cannot use {state_dir} as state folder: {error.strerror}: name another with --state-dir"
+        ) from None
+
+
+def _ledger_of(state_dir: Path, port: int) -> Ledger:
+    """What a server on this control port wrote down: two servers may have one state folder."""
+    return Ledger(state_dir / f"server-{port}.db", blake3_digest)
+
+
+def _new_ledger(state_dir: Path, port: int) -> Ledger:
+    """For a server that took any port: what another wrote down that had this one before is not its own."""
+    ledger = _ledger_of(state_dir, port)
+    ledger.clear()
+    return ledger
+
+
+def _register(server: grpc.aio.Server, network: NetworkDaemon) -> None:
+    membership_service_pb2_grpc.add_MembershipServiceServicer_to_server(servicers.MembershipServicer(network), server)
+    file_service_pb2_grpc.add_FileServiceServicer_to_server(servicers.FileServicer(network), server)
+    cache_service_pb2_grpc.add_CacheServiceServicer_to_server(servicers.CacheServicer(network), server)
+    client_service_pb2_grpc.add_ClientServiceServicer_to_server(servicers.ClientServicer(network), server)
+    status_service_pb2_grpc.add_StatusServiceServicer_to_server(servicers.StatusServicer(network), server)

@@ -1,0 +1,69 @@
+"""What the log tells: each event of the network as a line for a person."""
+
+from __future__ import annotations
+
+from pspd.core.effects.server import (
+    ClientHeard,
+    ClientJoined,
+    ClientLost,
+    ClientReach,
+    DuplicateRefused,
+    FileCompleted,
+    FileDeclined,
+    FileDivided,
+    FileEvent,
+    FileRemoved,
+    FileResumed,
+    FileSeeded,
+    FileStalled,
+    ServerEvent,
+    ShareReassigned,
+)
+from pspd.text.sizes import size_text
+
+
+def event_text(event: ServerEvent) -> str:
+    """An event as a line for a person."""
+    match event:
+        case ClientJoined(name):
+            return f"{name} joined"
+        case ClientHeard(name):
+            return f"{name}: its first datagram came"
+        case ClientLost(name, reason):
+            return f"{name} is gone: {reason}"
+        case DuplicateRefused(name, refused, present):
+            return (
+                f"{name}: refused a second client with its identity at {refused or 'an unknown address'}, as the one at"
+                f" {present or 'an unknown address'} is connected: if its folder was copied, give one another --name"
+            )
+        case ClientReach(name, in_reach):
+            if in_reach:
+                return f"{name} is in reach again"
+            return f"{name} is out of reach: datagrams do not pass both ways, or its connection for data is down"
+        case _:
+            return f"{event.name}: {_file_event_text(event)}"
+
+
+def _file_event_text(event: FileEvent) -> str:
+    match event:
+        case FileDivided(shares=shares, replica_count=replica_count):
+            each = f", each for {replica_count} clients" if replica_count > 1 else ""
+            return f"divided into {len(shares) // replica_count} shares{each}"
+        case FileSeeded(share_count=share_count, chunk_count=chunk_count, cached_bytes=cached_bytes):
+            return (
+                f"seeded: {share_count} disjoint shares are held, {chunk_count} chunks together, "
+                f"{size_text(cached_bytes)} of the file are left in the server"
+            )
+        case FileDeclined(client=client, reason=reason):
+            return f"{client} cannot take it: {reason}"
+        case ShareReassigned(client=client):
+            return f"{client} takes nothing of its share: it is others' now"
+        case FileStalled(missing=missing):
+            ranges = ", ".join(f"{span} last held by {holder or 'nobody'}" for span, holder in missing[:8])
+            return f"stalled: no connected client holds {ranges}"
+        case FileResumed():
+            return "goes on: every chunk has a holder again"
+        case FileRemoved():
+            return "removed"
+        case FileCompleted(client_count=client_count):
+            return f"complete: {client_count} clients have it"

@@ -1,0 +1,176 @@
+"""What the server writes down, so that it may die at any moment: its files and clients, never a byte of a file (R2).
+
+One SQLite database in the state folder. Who holds what is not in it: clients say so when they come back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sqlite3
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from pspd.core.model.manifest import Digest, FileId
+from pspd.core.server.file_record import FileRecord, Phase
+from pspd.errors import PspError, StorageError
+from pspd.store.files.atomic import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, make_private
+from pspd.store.files.records import decode_manifest, encode_manifest
+
+VERSION = 1
+_TABLES = """
+    CREATE TABLE files (
+        position INTEGER PRIMARY KEY AUTOINCREMENT, file_id BLOB UNIQUE NOT NULL, manifest BLOB NOT NULL,
+        source TEXT NOT NULL, phase TEXT NOT NULL, held_back INTEGER NOT NULL, owners TEXT NOT NULL
+    );
+    CREATE TABLE clients (name TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+_SAVE_FILE = """
+    INSERT INTO files (file_id, manifest, source, phase, held_back, owners) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (file_id) DO UPDATE SET manifest = excluded.manifest, source = excluded.source,
+        phase = excluded.phase, held_back = excluded.held_back, owners = excluded.owners
+"""
+
+_OURS = re.compile(r"server-\d+\.db(-wal|-shm|-journal)?")
+_PRIVATE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+log = logging.getLogger(__name__)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Makes a state folder, and makes sure that it can be written to.
+
+    Only its owner may look into a folder that this makes. So it is with an older one, unless it holds other things
+    than ledgers or is shared by design (the sticky bit, as of ``/tmp``): then it is not the server's to close.
+
+    Raises:
+        OSError: it cannot be used.
+    """
+    folder.mkdir(PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
+    probe = folder / ".writable"
+    probe.touch()
+    probe.unlink()
+    is_shared = folder.stat().st_mode & stat.S_ISVTX
+    if not is_shared and all(map(_OURS.fullmatch, os.listdir(folder))):
+        make_private(folder)
+
+
+def _make_file_private(path: Path) -> None:
+    """Takes a ledger from everybody but its owner, before SQLite opens it: its log gets the same mode then.
+
+    What cannot be opened is left to SQLite, which says why.
+    """
+    for suffix, flags in (("", os.O_CREAT), ("-wal", 0), ("-journal", 0)):
+        with suppress(OSError):
+            fd = os.open(f"{path}{suffix}", _PRIVATE_FLAGS | flags, PRIVATE_FILE_MODE)
+            try:
+                if stat.S_ISREG(os.fstat(fd).st_mode):
+                    os.fchmod(fd, PRIVATE_FILE_MODE)
+            finally:
+                os.close(fd)
+
+
+class Ledger:
+    """One server's database; for that server alone, as long as it is open.
+
+    A file's record is on the disk when :meth:`save_file` returns, whatever happens to the machine. Which clients are
+    connected is worth no wait for the disk: a few may be wrong after a power loss, and then nobody waits for them.
+    A server whose disk fails goes on without, and says so.
+    """
+
+    def __init__(self, path: Path, digest: Digest) -> None:
+        """Opens or makes it.
+
+        Raises:
+            StorageError: it cannot be used, another server uses it, or it is not a ledger.
+        """
+        self._path = path
+        self._digest = digest
+        _make_file_private(path)
+        try:
+            self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
+        try:
+            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._database.execute("PRAGMA journal_mode = WAL")
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                self._database.executescript(f"BEGIN EXCLUSIVE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+            elif version != VERSION:
+                raise sqlite3.DatabaseError(f"it was made by another version of pspd ({version})")
+        except sqlite3.Error as error:
+            self._database.close()
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: sqlite3.Error) -> StorageError:
+        if "locked" in str(error):
+            return StorageError(f"{self._path} is locked: another server uses it: name another folder with --state-dir")
+        return StorageError(f"cannot use {self._path}: {error}: move it away, or name another folder with --state-dir")
+
+    def load(self) -> tuple[list[FileRecord], list[str]]:
+        """Every file, oldest first, and the names of the clients that were connected. A bad record is left out.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        try:
+            rows = self._database.execute(
+                "SELECT manifest, source, phase, held_back, owners FROM files ORDER BY position"
+            ).fetchall()
+            clients = [name for (name,) in self._database.execute("SELECT name FROM clients ORDER BY name")]
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
+        records = []
+        for manifest, source, phase, held_back, owners in rows:
+            try:
+                names = tuple(map(str, json.loads(owners)))
+                records.append(
+                    FileRecord(decode_manifest(manifest, self._digest), source, Phase(phase), bool(held_back), names)
+                )
+            except (ValueError, TypeError, PspError) as error:
+                log.error("a file in %s is left out: %s", self._path, error)
+        return records, clients
+
+    def save_file(self, record: FileRecord) -> None:
+        """Writes a file's record, in place of the one of before."""
+        manifest, owners = encode_manifest(record.manifest), json.dumps(record.owners)
+        values = (record.file_id, manifest, record.source, record.phase.value, record.held_back, owners)
+
+        def save() -> None:
+            self._database.execute(_SAVE_FILE, values)
+            # Into the database itself: what only its log holds is lost with the log.
+            self._database.execute("PRAGMA wal_checkpoint").fetchall()
+
+        self._change(save, durable=True)
+
+    def remove_file(self, file_id: FileId) -> None:
+        """Forgets a file."""
+        self._change(lambda: self._database.execute("DELETE FROM files WHERE file_id = ?", (file_id,)), durable=True)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._change(lambda: self._database.executescript("DELETE FROM files; DELETE FROM clients;"), durable=True)
+
+    def client_joined(self, name: str) -> None:
+        """A client is connected."""
+        self._change(lambda: self._database.execute("INSERT OR IGNORE INTO clients VALUES (?)", (name,)))
+
+    def client_left(self, name: str) -> None:
+        """A client is no longer connected: after a restart nobody waits for it."""
+        self._change(lambda: self._database.execute("DELETE FROM clients WHERE name = ?", (name,)))
+
+    def _change(self, change: Callable[[], object], *, durable: bool = False) -> None:
+        try:
+            self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            change()
+        except sqlite3.Error as error:
+            log.error("cannot write %s: %s: a restarted server will not know this", self._path, error)
+
+    def close(self) -> None:
+        """Gives it free for others."""
+        self._database.close()

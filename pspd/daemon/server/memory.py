@@ -1,0 +1,55 @@
+"""Memory for the server's cache: how much the machine allows, and taking it without a pause."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+from pspd.core.model.manifest import CHUNK_BYTES
+from pspd.errors import LimitReached
+from pspd.text.sizes import size_text
+
+CACHE_MEMORY_PERCENT_MAX = 75
+"""How much of the machine's memory the cache may have; beyond that the machine would swap, or end the server."""
+LAZY_BYTES_MIN = 1 << 20
+"""Smaller pieces come from the heap: a cache that grows with each client takes thousands of them."""
+_CONTROL_GROUP_MAX = Path("/sys/fs/cgroup/memory.max")
+
+
+def allocate(size_bytes: int) -> memoryview:
+    """Takes zero bytes that can be written, without touching them: the kernel gives each page at its first use.
+
+    Raises:
+        MemoryError, OverflowError: there is no such memory.
+    """
+    if size_bytes < LAZY_BYTES_MIN:
+        return memoryview(bytearray(size_bytes))
+    try:
+        return memoryview(mmap.mmap(-1, size_bytes))
+    except OSError:
+        raise MemoryError from None
+
+
+def machine_bytes() -> int:
+    """The memory of this machine, or of the container in which the server runs."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(installed, int(_CONTROL_GROUP_MAX.read_text()))
+    except (OSError, ValueError):  # no control group, or "max"
+        return installed
+
+
+def validate_cache_size(chunk_count: int) -> int:
+    """Returns the size of a cache, in chunks, if this machine can have it.
+
+    Raises:
+        LimitReached: it is more than ``CACHE_MEMORY_PERCENT_MAX`` of the machine's memory.
+    """
+    most_bytes = machine_bytes() * CACHE_MEMORY_PERCENT_MAX // 100
+    if chunk_count * CHUNK_BYTES > most_bytes:
+        raise LimitReached(
+            f"a cache of {size_text(chunk_count * CHUNK_BYTES)} is too large: this machine has memory for"
+            f" {size_text(most_bytes)}: name a smaller size"
+        )
+    return chunk_count

@@ -1,0 +1,120 @@
+"""What every request passes before its method: a limit of size, then the parser. Who fails is refused like any other.
+
+gRPC itself answers a request that it cannot parse with a stack trace in the log, and knows one limit for all methods.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from pspd.errors import BadArgument, LimitReached, PspError
+from pspd.rpc.limits import validate_request_size
+from pspd.rpc.server.servicers import refuse
+
+UNREADABLE = BadArgument("the request is no message of this API: is the other side of another version?")
+
+Method = Callable[[Any, Any], Any]
+
+
+class _Parsed:
+    """A parsed request, to be taken once: gRPC keeps what its parser gave for as long as the call lasts.
+
+    Attributes:
+        request: the request, or why there is none; None once it was taken.
+    """
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: Any) -> None:
+        self.request = request
+
+    async def take(self, context: Any) -> Any:
+        """Gives the request; ends the call if there is an error in its place."""
+        request, self.request = self.request, None
+        if isinstance(request, PspError):
+            await refuse(context, request)
+        return request
+
+
+class CheckedRequests(grpc.aio.ServerInterceptor):
+    """Refuses requests that are too large for their method, or cannot be parsed."""
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        """Implements ``ServerInterceptor``."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_deserializer is None:
+            return handler
+        parse = _parser(handler_call_details.method, handler.request_deserializer)
+        checked = handler._replace(request_deserializer=parse)
+        for kind, wrap in _WRAPPERS.items():
+            if (method := getattr(handler, kind)) is not None:
+                return checked._replace(**{kind: wrap(method)})
+        return handler
+
+
+def _parser(method: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Parses a request; gives the error instead of one that is refused, as a parser cannot end the call itself."""
+
+    def parsed(data: bytes) -> _Parsed:
+        try:
+            validate_request_size(method, len(data))
+            return _Parsed(parse(data))
+        except LimitReached as error:
+            return _Parsed(error.with_traceback(None))  # it would keep the request in memory
+        except DecodeError:
+            return _Parsed(UNREADABLE)
+
+    return parsed
+
+
+def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def answer(parsed: _Parsed, context: Any) -> Any:
+        request = await parsed.take(context)
+        try:
+            answered = method(request, context)
+        except NotImplementedError:  # by a library's service of a later version than its servicer
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server does not have this method")
+        del request  # the traceback of an error would keep it in memory
+        return await answered
+
+    return answer
+
+
+def _streaming(method: Method) -> Callable[[Any, Any], Any]:
+    if not inspect.isasyncgenfunction(method):  # it writes its answers itself
+        return _unary(method)
+
+    async def stream(parsed: _Parsed, context: Any) -> AsyncGenerator[Any, None]:
+        request = await parsed.take(context)
+        async with contextlib.aclosing(method(request, context)) as answers:
+            async for answer in answers:
+                yield answer
+
+    return stream
+
+
+def _conversing(method: Method) -> Callable[[Any, Any], AsyncGenerator[Any, None]]:
+    async def accepted(requests: AsyncIterator[_Parsed], context: Any) -> AsyncIterator[Any]:
+        async for parsed in requests:
+            yield await parsed.take(context)
+
+    async def stream(requests: AsyncIterator[_Parsed], context: Any) -> AsyncGenerator[Any, None]:
+        async with contextlib.aclosing(method(accepted(requests, context), context)) as answers:
+            async for answer in answers:
+                yield answer
+
+    return stream
+
+
+_WRAPPERS: dict[str, Callable[[Method], Any]] = {
+    "unary_unary": _unary,
+    "unary_stream": _streaming,
+    "stream_stream": _conversing,
+}
+"""By the kind of method; no service of ours has another."""

@@ -1,0 +1,80 @@
+"""A gRPC server with our services, health and reflection."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from pspd.errors import PortTaken
+from pspd.reflection_v1 import reflection_pb2 as reflection_v1_pb2
+from pspd.rpc.conventions import channel_options
+from pspd.rpc.limits import LARGEST_REQUEST_BYTES
+from pspd.rpc.server.requests import CheckedRequests
+from pspd.text.addresses import Address, address_text
+
+_REFLECTION_V1 = reflection_v1_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
+
+# On a link that is full of deliveries a ping, and what TCP sends again of it, may take seconds.
+_KEEPALIVE: list[tuple[str, int]] = [
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 3_000),
+    ("grpc.http2.max_ping_strikes", 0),
+]
+
+
+async def serve(
+    hosts: Sequence[str], port: int, services: list[str], register: Callable[[grpc.aio.Server], None]
+) -> tuple[grpc.aio.Server, int]:
+    """Starts a server. Returns it and the port it is bound to.
+
+    Args:
+        hosts: where to listen: literals.
+        port: on each of them; 0, for any, with one host alone.
+        services: the names of the services.
+        register: adds them.
+
+    Raises:
+        PortTaken: an address cannot be had.
+    """
+    server = grpc.aio.server(
+        interceptors=[CheckedRequests()], options=[*channel_options(LARGEST_REQUEST_BYTES), *_KEEPALIVE]
+    )
+    register(server)
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    _enable_reflection([*services, health.SERVICE_NAME], server)
+    bound = [_bind(server, (host, port)) for host in hosts]
+    await server.start()
+    for name in ["", *services]:
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return server, bound[0]
+
+
+def _enable_reflection(services: list[str], server: grpc.aio.Server) -> None:
+    """Serves reflection as v1, and as v1alpha for older tools.
+
+    Both have the same messages on the wire, so one servicer of the library answers both.
+    """
+    names = [*services, reflection.SERVICE_NAME, _REFLECTION_V1]
+    reflection.enable_server_reflection(names, server)
+    method = grpc.stream_stream_rpc_method_handler(
+        reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    handlers = {"ServerReflectionInfo": method}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_REFLECTION_V1, handlers),))
+
+
+def _bind(server: grpc.aio.Server, address: Address) -> int:
+    shown = address_text(address)
+    with contextlib.suppress(RuntimeError):
+        if bound := server.add_insecure_port(shown):
+            return bound
+    raise PortTaken(f"cannot listen on {shown}: it is taken or not an address of this machine: choose another")

@@ -1,0 +1,373 @@
+"""The control API's services. Each method translates, asks the daemon, translates back."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import grpc
+
+from pspd.core.model.manifest import CHUNK_BYTES, Digest, FileId, Manifest
+from pspd.core.model.parameters import Parameters
+from pspd.core.model.storage import Held
+from pspd.core.model.terms import Terms
+from pspd.core.server.members import Member
+from pspd.core.server.shared_file import SharedFile
+from pspd.errors import BadArgument, LimitReached, PspError
+from pspd.host.environment import environment_error
+from pspd.rpc import translate
+from pspd.rpc.conventions import REASON_KEY
+from pspd.rpc.limits import INSTANCE_ID_BYTES, STOP_NAMES_MAX, WATCH_INTERVAL_MS_MAX
+from pspd.rpc.translate import MemberEvent, Report
+from pspd.v1 import (
+    cache_service_pb2,
+    cache_service_pb2_grpc,
+    client_service_pb2,
+    client_service_pb2_grpc,
+    file_service_pb2,
+    file_service_pb2_grpc,
+    membership_service_pb2,
+    membership_service_pb2_grpc,
+    network_pb2,
+    status_service_pb2,
+    status_service_pb2_grpc,
+)
+
+WATCH_INTERVAL_MS_DEFAULT = 200
+WATCH_INTERVAL_MS_MIN = 20
+WATCH_PAUSE_FACTOR = 10
+"""For a watcher nothing is looked up for so many times as long as it took: with hundreds of clients that is long."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+R = TypeVar("R")
+
+
+class Network(Protocol):
+    """What the services ask of the server daemon."""
+
+    @property
+    def digest(self) -> Digest: ...
+    def join(
+        self,
+        name: str,
+        instance_id: bytes,
+        *,
+        source: bool,
+        delivery_port: int,
+        held: dict[FileId, Held],
+        peer: str,
+    ) -> tuple[Member, Parameters, int, int]: ...
+    def attend(self, session: int) -> AsyncIterator[MemberEvent]: ...
+    def renew(self, session: int) -> int: ...
+    def report(self, session: int, reports: Sequence[Report]) -> None: ...
+    @property
+    def parameters(self) -> Parameters: ...
+    def leave(self, session: int) -> None: ...
+    async def announce(
+        self, manifest: Manifest, session: int, client_count: int, terms: Terms
+    ) -> tuple[SharedFile, int]: ...
+    def divide(self, manifest: Manifest, session: int, hold_back: bool) -> SharedFile: ...
+    def release(self, file: str) -> SharedFile: ...
+    def remove(self, file: str, force: bool) -> network_pb2.File: ...
+    def file_message(self, file: SharedFile) -> network_pb2.File: ...
+    def file_messages(self, *, with_clients: bool) -> list[network_pb2.File]: ...
+    def cache_message(self) -> network_pb2.Cache: ...
+    def client_messages(self) -> list[network_pb2.Client]: ...
+    def status(self, file: str, *, with_file_clients: bool) -> status_service_pb2.GetStatusResponse: ...
+    async def changed(self, at_most_seconds: float) -> None: ...
+    def clear_cache(self) -> int: ...
+    def resize_cache(self, capacity_chunks: int) -> None: ...
+    async def launch(self, count: int, directory: str) -> list[str]: ...
+    def stop_clients(self, names: list[str], everyone: bool, force: bool) -> list[str]: ...
+    def stop(self) -> None: ...
+
+
+async def refuse(context: Context, error: PspError) -> None:
+    """Ends a call with an error: its status, its line, and its reason as a program reads it."""
+    error.with_traceback(None)  # its frames hold the request
+    await context.abort(
+        grpc.StatusCode[error.grpc_status], str(error), trailing_metadata=((REASON_KEY, error.reason.value),)
+    )
+
+
+def answering(method: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
+    """Lets a method raise ``PspError``, and makes one of an error of the machine's."""
+
+    @functools.wraps(method)
+    async def wrapped(self: object, request: object, context: Context) -> R:
+        answer = method(self, request, context)
+        del request  # it may be large, the call may last, and an error that ends it lives on for a while
+        try:
+            return await answer
+        except Exception as error:
+            known = error if isinstance(error, PspError) else environment_error(error)
+            if known is None:
+                raise
+        await refuse(context, known)
+        raise known
+
+    return wrapped
+
+
+class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
+    """How clients and sources come, stay and go."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    @answering
+    async def GetParameters(
+        self, request: membership_service_pb2.GetParametersRequest, context: Context
+    ) -> membership_service_pb2.GetParametersResponse:
+        parameters = translate.parameters_to_pb(self._network.parameters)
+        return membership_service_pb2.GetParametersResponse(parameters=parameters)
+
+    @answering
+    async def Join(
+        self, request: membership_service_pb2.JoinRequest, context: Context
+    ) -> membership_service_pb2.JoinResponse:
+        is_source = request.role == membership_service_pb2.MEMBER_ROLE_SOURCE
+        if not (is_source or request.role == membership_service_pb2.MEMBER_ROLE_CLIENT):
+            raise BadArgument("who joins says whether it is a client or a source")
+        if len(request.instance_id) != INSTANCE_ID_BYTES:
+            raise BadArgument(f"instance_id has {len(request.instance_id)} bytes: it must have {INSTANCE_ID_BYTES}")
+        member, parameters, data_port, lease_ms = self._network.join(
+            request.name,
+            request.instance_id,
+            source=is_source,
+            delivery_port=request.delivery_port,
+            held=translate.holdings_from_pb(request.holdings),
+            peer=translate.peer_text(context.peer()),
+        )
+        return membership_service_pb2.JoinResponse(
+            session_id=member.session,
+            data_port=data_port,
+            lease_ms=lease_ms,
+            parameters=translate.parameters_to_pb(parameters),
+        )
+
+    async def Attend(
+        self, request: membership_service_pb2.AttendRequest, context: Context
+    ) -> AsyncIterator[membership_service_pb2.AttendResponse]:
+        try:
+            events = self._network.attend(request.session_id)
+            yield membership_service_pb2.AttendResponse()
+            async for event in events:
+                yield translate.attend_response(event)
+        except PspError as error:
+            await refuse(context, error)
+
+    @answering
+    async def RenewLease(
+        self, request: membership_service_pb2.RenewLeaseRequest, context: Context
+    ) -> membership_service_pb2.RenewLeaseResponse:
+        return membership_service_pb2.RenewLeaseResponse(lease_ms=self._network.renew(request.session_id))
+
+    @answering
+    async def ReportFiles(
+        self, request: membership_service_pb2.ReportFilesRequest, context: Context
+    ) -> membership_service_pb2.ReportFilesResponse:
+        self._network.report(request.session_id, translate.reports_from_pb(request.reports))
+        return membership_service_pb2.ReportFilesResponse()
+
+    @answering
+    async def Leave(
+        self, request: membership_service_pb2.LeaveRequest, context: Context
+    ) -> membership_service_pb2.LeaveResponse:
+        self._network.leave(request.session_id)
+        return membership_service_pb2.LeaveResponse()
+
+
+class FileServicer(file_service_pb2_grpc.FileServiceServicer):
+    """How a file enters the network and what becomes of it."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    @answering
+    async def AnnounceFile(
+        self, request: file_service_pb2.AnnounceFileRequest, context: Context
+    ) -> file_service_pb2.AnnounceFileResponse:
+        manifest = translate.manifest_from_pb(request.manifest, self._network.digest)
+        terms = Terms(max(1, request.replica_count), request.stays)
+        session, client_count = request.session_id, request.client_count
+        del request  # the call may last: its digests would be there twice
+        file, share_count = await self._network.announce(manifest, session, client_count, terms)
+        return file_service_pb2.AnnounceFileResponse(
+            file_id=file.file_id, share_count=share_count, file=self._network.file_message(file)
+        )
+
+    @answering
+    async def DivideFile(
+        self, request: file_service_pb2.DivideFileRequest, context: Context
+    ) -> file_service_pb2.DivideFileResponse:
+        manifest = translate.manifest_from_pb(request.manifest, self._network.digest)
+        file = self._network.divide(manifest, request.session_id, request.hold_back)
+        return file_service_pb2.DivideFileResponse(file=self._network.file_message(file))
+
+    @answering
+    async def ReleaseFile(
+        self, request: file_service_pb2.ReleaseFileRequest, context: Context
+    ) -> file_service_pb2.ReleaseFileResponse:
+        file = self._network.release(request.file)
+        return file_service_pb2.ReleaseFileResponse(file=self._network.file_message(file))
+
+    @answering
+    async def RemoveFile(
+        self, request: file_service_pb2.RemoveFileRequest, context: Context
+    ) -> file_service_pb2.RemoveFileResponse:
+        return file_service_pb2.RemoveFileResponse(file=self._network.remove(request.file, request.force))
+
+    @answering
+    async def ListFiles(
+        self, request: file_service_pb2.ListFilesRequest, context: Context
+    ) -> file_service_pb2.ListFilesResponse:
+        return file_service_pb2.ListFilesResponse(files=self._network.file_messages(with_clients=True))
+
+
+class CacheServicer(cache_service_pb2_grpc.CacheServiceServicer):
+    """Shows and turns the server's cache (R4)."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    @answering
+    async def GetCache(
+        self, request: cache_service_pb2.GetCacheRequest, context: Context
+    ) -> cache_service_pb2.GetCacheResponse:
+        return cache_service_pb2.GetCacheResponse(cache=self._network.cache_message())
+
+    @answering
+    async def ClearCache(
+        self, request: cache_service_pb2.ClearCacheRequest, context: Context
+    ) -> cache_service_pb2.ClearCacheResponse:
+        dropped = self._network.clear_cache()
+        return cache_service_pb2.ClearCacheResponse(cache=self._network.cache_message(), dropped_chunk_count=dropped)
+
+    @answering
+    async def ResizeCache(
+        self, request: cache_service_pb2.ResizeCacheRequest, context: Context
+    ) -> cache_service_pb2.ResizeCacheResponse:
+        self._network.resize_cache(request.capacity_bytes // CHUNK_BYTES)
+        return cache_service_pb2.ResizeCacheResponse(cache=self._network.cache_message())
+
+
+class ClientServicer(client_service_pb2_grpc.ClientServiceServicer):
+    """The network's clients, seen from the server."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    @answering
+    async def ListClients(
+        self, request: client_service_pb2.ListClientsRequest, context: Context
+    ) -> client_service_pb2.ListClientsResponse:
+        return client_service_pb2.ListClientsResponse(clients=self._network.client_messages())
+
+    @answering
+    async def LaunchClients(
+        self, request: client_service_pb2.LaunchClientsRequest, context: Context
+    ) -> client_service_pb2.LaunchClientsResponse:
+        names = await self._network.launch(request.count, request.dir)
+        return client_service_pb2.LaunchClientsResponse(names=names)
+
+    @answering
+    async def StopClients(
+        self, request: client_service_pb2.StopClientsRequest, context: Context
+    ) -> client_service_pb2.StopClientsResponse:
+        if request.names and request.all_clients:
+            raise BadArgument("names and all_clients contradict each other: send one of them")
+        if len(request.names) > STOP_NAMES_MAX:
+            raise LimitReached(
+                f"{len(request.names)} clients are too many to stop by name: name {STOP_NAMES_MAX} at most"
+            )
+        names = self._network.stop_clients(list(request.names), request.all_clients, request.force)
+        return client_service_pb2.StopClientsResponse(names=names)
+
+
+class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
+    """The whole network at one moment, and its changes."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    @answering
+    async def GetStatus(
+        self, request: status_service_pb2.GetStatusRequest, context: Context
+    ) -> status_service_pb2.GetStatusResponse:
+        return self._network.status(request.file, with_file_clients=request.with_file_clients)
+
+    async def WatchStatus(
+        self, request: status_service_pb2.WatchStatusRequest, context: Context
+    ) -> AsyncIterator[status_service_pb2.WatchStatusResponse]:
+        interval_ms = max(WATCH_INTERVAL_MS_MIN, request.interval_ms or WATCH_INTERVAL_MS_DEFAULT)
+        seen: status_service_pb2.GetStatusResponse | None = None
+        try:
+            if interval_ms > WATCH_INTERVAL_MS_MAX:
+                raise BadArgument(f"interval_ms is {interval_ms}: the most is {WATCH_INTERVAL_MS_MAX}")
+            while True:
+                began = time.perf_counter()
+                status = self._network.status(request.file, with_file_clients=request.with_file_clients)
+                change = _changes(seen, status)
+                pause_seconds = WATCH_PAUSE_FACTOR * (time.perf_counter() - began)
+                if change is not None:
+                    yield change
+                seen = status
+                # Together: what changes during the pause is not to be waited for again.
+                await asyncio.gather(asyncio.sleep(pause_seconds), self._network.changed(interval_ms / 1000))
+        except PspError as error:
+            await refuse(context, error)
+
+    @answering
+    async def StopServer(
+        self, request: status_service_pb2.StopServerRequest, context: Context
+    ) -> status_service_pb2.StopServerResponse:
+        self._network.stop()
+        return status_service_pb2.StopServerResponse()
+
+
+def _changes(
+    seen: status_service_pb2.GetStatusResponse | None, status: status_service_pb2.GetStatusResponse
+) -> status_service_pb2.WatchStatusResponse | None:
+    """What is to be told to someone who has seen one status and gets another; None if nothing is."""
+    known_clients = {client.name: client for client in seen.clients} if seen else {}
+    known_files = {file.file_id: file for file in seen.files} if seen else {}
+    is_gone = known_clients.keys() - {client.name for client in status.clients} or known_files.keys() - {
+        file.file_id for file in status.files
+    }
+    if seen is None or is_gone:
+        return status_service_pb2.WatchStatusResponse(
+            snapshot=True,
+            server=status.server,
+            cache=status.cache,
+            clients=status.clients,
+            files=status.files,
+        )
+    clients = [client for client in status.clients if known_clients.get(client.name) != client]
+    files = [file for file in status.files if _differs(known_files.get(file.file_id), file)]
+    cache = status.cache if status.cache != seen.cache else None
+    if not (clients or files or cache):
+        return None
+    return status_service_pb2.WatchStatusResponse(server=status.server, cache=cache, clients=clients, files=files)
+
+
+def _differs(seen: network_pb2.File | None, file: network_pb2.File) -> bool:
+    """Whether a file changed otherwise than by growing older."""
+    if seen is None:
+        return True
+    return _ageless(seen) != _ageless(file)
+
+
+def _ageless(file: network_pb2.File) -> network_pb2.File:
+    """A file without what changes with time alone."""
+    ageless = network_pb2.File()
+    ageless.CopyFrom(file)
+    ageless.seeding_seconds = ageless.exchange_seconds = 0
+    for client in ageless.missing_clients:
+        client.away_seconds = 0
+    for each in ageless.clients:
+        each.ClearField("share_idle_seconds")
+    return ageless

@@ -1,0 +1,1 @@
+"""A client's files on disk, and their in-memory twin."""

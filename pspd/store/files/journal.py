@@ -1,0 +1,99 @@
+"""The journal of verified ranges: what a client may trust of an unfinished file after a restart.
+
+Records of 12 bytes, big-endian: start (u32), stop (u32), CRC-32 of these eight bytes (u32). Records are
+only ever appended; the first that is torn or bad ends the reading.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.errors import StorageError
+from pspd.store.files.atomic import replace_file
+from pspd.store.files.descriptors import OpenFiles
+from pspd.store.files.failures import failed
+
+_SPAN = struct.Struct(">II")
+_RECORD = struct.Struct(">III")
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+
+
+def encode_ranges(ranges: Iterable[tuple[int, int]]) -> bytes:
+    """Journal records for ranges."""
+    return b"".join(_RECORD.pack(start, stop, zlib.crc32(_SPAN.pack(start, stop))) for start, stop in ranges)
+
+
+def decode_ranges(data: bytes, chunk_count: int) -> tuple[RangeSet, bool]:
+    """The ranges of a journal, and whether every byte of it was a good record."""
+    ranges = RangeSet()
+    whole_bytes = len(data) - len(data) % _RECORD.size
+    for start, stop, checksum in _RECORD.iter_unpack(data[:whole_bytes]):
+        if checksum != zlib.crc32(_SPAN.pack(start, stop)) or not start < stop <= chunk_count:
+            return ranges, False
+        ranges.add(start, stop)
+    return ranges, whole_bytes == len(data)
+
+
+class Journal:
+    """One file's journal."""
+
+    __slots__ = ("_open_files", "path")
+
+    def __init__(self, path: Path, open_files: OpenFiles) -> None:
+        self.path = path
+        self._open_files = open_files
+
+    def read(self, chunk_count: int) -> tuple[RangeSet, bool]:
+        """What it says, and whether it says it without a flaw; nothing if there is none.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return RangeSet(), True
+        except OSError as error:
+            raise failed("read", self.path, error) from None
+        return decode_ranges(data, chunk_count)
+
+    @property
+    def mtime_ns(self) -> int:
+        """When it was last written to; 0 if there is none."""
+        try:
+            return self.path.stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def append(self, ranges: Iterable[Range]) -> None:
+        """Adds ranges whose bytes are saved and verified.
+
+        Raises:
+            StorageError: it cannot be written; the journal is as before.
+        """
+        records = encode_ranges(ranges)
+        fd = self._open_files.fd(self.path, _FLAGS)
+        try:
+            count = os.write(fd, records)
+        except OSError as error:
+            raise failed("write", self.path, error) from None
+        if count != len(records):
+            # Half a record would hide every later one: take it back.
+            with suppress(OSError):
+                os.ftruncate(fd, os.fstat(fd).st_size - count)
+            raise StorageError(f"cannot write {self.path}: No space left on device: free some space there")
+
+    def rewrite(self, ranges: RangeSet) -> None:
+        """Replaces it, in one atomic step, by one that says exactly this.
+
+        Raises:
+            StorageError: it cannot be written; the journal is as before.
+        """
+        self._open_files.close(self.path)
+        replace_file(self.path, encode_ranges(ranges))

@@ -1,0 +1,1 @@
+"""Folders as archives: packing, unpacking, walking."""
