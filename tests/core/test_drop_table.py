@@ -183,7 +183,7 @@ SENT: dict[str, Callable[[Side], Sent]] = {
     "a datagram with another version": other_version,
     "a datagram of a kind that this side does not receive": unreceived_kind,
     "a datagram shorter than the fixed part of its kind": no_fixed_part,
-    "a datagram longer than its kind has, or of another size than its range_count says": other_size,
+    "a datagram that is longer than its kind allows, or whose size does not match its range_count": other_size,
     "a datagram with a range whose start is not below its stop": turned_range,
     "a datagram of an unknown session; at a client, of any session but its own": other_session,
 }
@@ -288,7 +288,7 @@ TRIALS: dict[str, Trial] = {
     "REQUEST whose number is not higher than that of the latest request or report for the file": overtaken,
     "HELLO_ACK that does not answer the latest hello, or answers it again": late_hello_ack,
     "REQUEST_ACK for a file that was not assigned": answer_of_no_file,
-    "REQUEST_ACK that does not answer the latest request for the file, or comes when all that it named has arrived": (
+    "REQUEST_ACK that does not answer the latest request for the file, or arrives after all that this request named": (
         late_answer
     ),
     "BROADCAST that this client has answered": heard_twice,

@@ -324,10 +324,10 @@ TRIALS: dict[str, Trial] = {
         lambda head: head[:72] + b"\xff" * 4 + head[76:],
     ),
     "LINK with a payload; another frame whose start is not below its stop, or without a payload": bad_range_head,
-    "on a link, another frame than LINK first, or LINK again (fast); LINK on a connection of its own (classic)": (
+    "on a link, another frame than LINK first, or LINK again (fast); LINK on a connection per transfer (classic)": (
         misplaced
     ),
-    "LINK of an unknown session; another frame of any session but that of its link": of_nobody,
+    "LINK of an unknown session; another frame whose session is not that of its link": of_nobody,
     "a frame of a kind that this side does not receive": dropped(wrong_kinds),
     "CONTRIBUTION of an unknown session (classic); DELIVERY of any session but the client's own": dropped(
         other_sessions
@@ -335,15 +335,15 @@ TRIALS: dict[str, Trial] = {
     "CONTRIBUTION for a file that is not in the network, not divided yet, or removed; "
     "DELIVERY for one that was not assigned": dropped(of_no_file),
     "a frame beyond the file's end, or with a length that does not fit its chunks": dropped(beyond_the_end),
-    "CONTRIBUTION to a broadcast, of a range that is not fetched, or not any more, or is being received already": (
+    "CONTRIBUTION to a broadcast, of a range that is not or no longer being fetched, or is being received already": (
         dropped(not_awaited(1))
     ),
-    "CONTRIBUTION of such a range whose number is not that of any broadcast": dropped(
+    "CONTRIBUTION of such a range whose number is not that of any broadcast: an unsolicited one": dropped(
         not_awaited(0), not_awaited(1000), not_awaited(2**64 - 1)
     ),
     "CONTRIBUTION that was accepted, and whose connection closes, or is silent for 15 s, before the payload is "
     "complete": aborted,
-    "CONTRIBUTION with a unit that its digest refutes; at a client, each unit that is refuted": corrupt,
+    "CONTRIBUTION with a unit whose digest does not match; at a client, each such unit": corrupt,
 }
 """What a row says, brought about."""
 
