@@ -53,16 +53,16 @@ class Growth:
     def row(self) -> str:
         """The run as a row of a table."""
         return (
-            f"| {self.clients} | {self.mib} | {self.delivered_gib:.2f} | {self.exchange_seconds:.2f}"
-            f" | {self.exchange_seconds / self.delivered_gib:.2f} | {self.server_cpu_seconds / self.delivered_gib:.2f}"
-            f" | {self.client_cpu_seconds / self.delivered_gib:.2f} | {self.server_grown_mib:.0f}"
-            f" | {self.datagrams} | {self.contributed:.2f} |"
+            f"| {self.clients} | {self.mib} | {self.delivered_gib:.2f} | {self.contributed:.2f} | {self.datagrams}"
+            f" | {self.server_grown_mib:.0f} | {self.server_cpu_seconds / self.delivered_gib:.2f}"
+            f" | {self.client_cpu_seconds / self.delivered_gib:.2f} | {self.exchange_seconds:.2f}"
+            f" | {self.exchange_seconds / self.delivered_gib:.2f} |"
         )
 
 
 HEAD = """\
-| clients | MiB | GiB delivered | exchange, s | s per GiB | server CPU, s per GiB | client CPU, s per GiB | \
-server's memory grew by, MiB | datagrams | contributed / size |
+| clients | MiB | GiB delivered | contributed / size | datagrams | server's memory grew by, MiB | \
+server CPU, s per GiB | client CPU, s per GiB | exchange, s | s per GiB |
 |---|---|---|---|---|---|---|---|---|---|"""
 
 
