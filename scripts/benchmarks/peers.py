@@ -211,19 +211,25 @@ def _all_at_once(room: Room, command: Callable[[Host, Path], tuple[object, ...]]
 WAYS = (
     Way("PSP", psp_running, (), "`pspctl seed --wait`, profile fast; the server and all clients run already"),
     Way("PSP, cold", psp_cold, (), "the same, and the server and all clients are started first"),
-    Way("nginx + curl", nginx_curl, ("nginx", "curl"), "sendfile, a worker per core; all curls at once"),
+    Way("nginx + curl", nginx_curl, ("nginx", "curl"), "`sendfile`, a worker per core; all clients at once"),
     Way(
         "libtorrent",
         libtorrent,
         ("libtorrent", "opentracker"),
-        "tracker and local discovery, no limits, pieces of 1 MiB; all seed until the last is done",
+        "tracker and local discovery, no rate limits, pieces of 1 MiB; all seed until the last has the file",
     ),
     Way(
         "aria2",
         aria2,
         ("aria2c", "opentracker"),
-        "tracker and local discovery, no limits, pieces of 1 MiB; all seed until the last is done",
+        "tracker and local discovery, no rate limits, pieces of 1 MiB; all seed until the last has the file",
     ),
     Way("rsync", rsync, ("rsync",), "a daemon, `--whole-file --inplace`; all clients at once"),
-    Way("udpcast", udpcast, ("udp-sender",), "multicast, its usual settings; it starts when all have joined", False),
+    Way(
+        "udpcast",
+        udpcast,
+        ("udp-sender",),
+        "multicast with default settings; it starts when all clients have joined",
+        False,
+    ),
 )

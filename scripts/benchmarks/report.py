@@ -56,27 +56,33 @@ def table(runs: list[Run]) -> str:
     series = sorted(series_of(runs), key=lambda each: each.median)
     ours = {each.name: each.median for each in series if each.name in (f"{OURS}, exchange", OURS)}
     lines = [
-        "| way | median (least to most) | PSP's exchange, times this | `pspctl seed --wait`, times this |",
+        "| tool | median (minimum to maximum) | PSP's exchange / this tool | PSP / this tool |",
         "|---|---|---|---|",
     ]
     for each in series:
         ratios = [f"{took / each.median:.2f}" for took in ours.values()] or ["", ""]
         lines.append(f"| {each.name} | {each} | {' | '.join(ratios)} |")
     failed = [f"{run.way}: {run.error}" for run in runs if run.error]
-    return "\n".join(lines + [f"\nFailed, and not tried again: {failure}" for failure in failed])
+    return "\n".join(lines + [f"\nFailed and not repeated: {failure}" for failure in failed])
 
 
 def write_page(runs: list[Run], ways: list[Way]) -> None:
     """Makes docs/benchmarks.md, and a plot for each setting beside it."""
     parts = [
         "# Benchmarks",
-        "Made by `scripts/bench --write`: hosts are network namespaces on one bridge, all on one machine; each way "
-        "runs once in each round, in turn, and every copy is compared with the source. Times on such a machine drift; "
-        "what counts are the ratios within one run: below 1, PSP is faster.",
-        "Where cables are narrow it counts that PSP brings n-1 copies through the server's: 64 MiB to 8 through "
-        "200 Mbit/s take 18.8 s at the least. Swarms and multicast do not, and are faster there.",
-        f"Rounds: {max(Counter((run.setting, run.way) for run in runs).values())}.",
-        "\n".join(f"- **{way.name}**: {way.set_up}." for way in ways),
+        "How long it takes until every client has a file, with PSP and with other tools. "
+        "`scripts/bench --write` makes this page.",
+        "Each heading gives the file's size, the number of clients and the links: *unshaped* links are as fast as the "
+        "machine, a speed limits each host's link in both directions, and *loopback* means that all run on one host. "
+        "Hosts are network namespaces on one bridge, all on one machine. Every copy is compared with the source.",
+        f"Each tool runs once per round, in {max(Counter((run.setting, run.way) for run in runs).values())} rounds, "
+        "and each round begins with another tool. Times on such a machine drift, so compare the ratios within one "
+        "table: below 1, PSP is faster.",
+        "On slow links the server's link limits PSP, because it carries n-1 copies: 64 MiB to 8 clients over 200 "
+        "Mbit/s take at least 18.8 s. BitTorrent and multicast do not have this limit and are faster there.",
+        "The tools:",
+        f"- **{OURS}, exchange**: the part of the next one after seeding.\n"
+        + "\n".join(f"- **{way.name}**: {way.set_up}." for way in ways),
     ]
     for setting in dict.fromkeys(run.setting for run in runs):
         of_setting = [run for run in runs if run.setting == setting]
