@@ -47,7 +47,7 @@ class Case:
     loss: float = 0.0
 
     def __str__(self) -> str:
-        cache = f"{self.cache_bytes // KIB} KiB" if self.cache_bytes else "usual"
+        cache = f"{self.cache_bytes // KIB} KiB" if self.cache_bytes else "default"
         cells = (
             f"{self.clients}",
             f"{self.size_bytes / MIB:g} MiB",
