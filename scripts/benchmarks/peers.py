@@ -210,7 +210,7 @@ def _all_at_once(room: Room, command: Callable[[Host, Path], tuple[object, ...]]
 
 WAYS = (
     Way("PSP", psp_running, (), "`pspctl seed --wait`, profile fast; the server and all clients run already"),
-    Way("PSP, cold", psp_cold, (), "the same, and the server and all clients are started first"),
+    Way("PSP, cold", psp_cold, (), "the same, including the start of the server and all clients"),
     Way("nginx + curl", nginx_curl, ("nginx", "curl"), "`sendfile`, a worker per core; all clients at once"),
     Way(
         "libtorrent",

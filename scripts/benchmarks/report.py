@@ -81,7 +81,7 @@ def write_page(runs: list[Run], ways: list[Way]) -> None:
         "On slow links the server's link limits PSP, because it carries n-1 copies: 64 MiB to 8 clients over 200 "
         "Mbit/s take at least 18.8 s. BitTorrent and multicast do not have this limit and are faster there.",
         "The tools:",
-        f"- **{OURS}, exchange**: the part of the next one after seeding.\n"
+        f"- **{OURS}, exchange**: the part of PSP's time after seeding.\n"
         + "\n".join(f"- **{way.name}**: {way.set_up}." for way in ways),
     ]
     for setting in dict.fromkeys(run.setting for run in runs):
