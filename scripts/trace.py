@@ -1,7 +1,7 @@
-"""Writes the trace in ``docs/trace.md``; ``scripts/trace_protocol`` starts it.
+"""Write the trace in ``docs/trace.md``; ``scripts/trace_protocol`` runs this script.
 
-A server, three clients and a source distribute a file of one byte. They are the real machines of :mod:`pspd.core`.
-Virtual time and fixed seeds make every run the same, byte for byte.
+A server, three clients and a source distribute a file of one byte. They are the real state machines of
+:mod:`pspd.core`. Virtual time and fixed seeds make every run the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CLIENTS = ("anna", "bert", "carl")
 SOURCE = "source-1"
 SERVER: Address = ("10.0.0.1", 7071)
 DELAY_NS = MILLISECOND_NS // 2
-"""How long everything takes from one machine to another."""
+"""How long each message takes, one way."""
 END_NS = 100 * MILLISECOND_NS
 SEED = 1
 
@@ -51,25 +51,41 @@ Action = Callable[[], None]
 
 @dataclass(eq=False)
 class Peer:
-    """A client or the source: its machine, its files, and what the server has for it to hear."""
+    """A client or the source.
+
+    Attributes:
+        name: its name in the network.
+        number: its number among the peers, from 1; its address and its identity follow from it.
+        machine: its state machine.
+        store: its files.
+        session: its session; 0 before it has joined.
+        source_data: the bytes of the source's file; empty for a client.
+        attends: whether its stream of events is open.
+        queued_events: events for it that wait for the stream.
+    """
 
     name: str
     number: int
     machine: ClientMachine
     store: MemoryStore
     session: int = 0
-    original: bytes = b""
+    source_data: bytes = b""
     attends: bool = False
-    unheard: list[Message] = field(default_factory=list)
+    queued_events: list[Message] = field(default_factory=list)
 
     @property
     def address(self) -> Address:
-        """Where its datagrams come from."""
+        """Its datagram address."""
         return f"10.0.0.{self.number + 1}", 50_000 + self.number
 
 
 class Run:
-    """The network, its clock, and the lines that it has written."""
+    """The network, its virtual clock, and the lines of the trace.
+
+    Attributes:
+        now: the virtual time, in nanoseconds.
+        lines: the lines written so far.
+    """
 
     def __init__(self) -> None:
         self.now = 0
@@ -84,7 +100,7 @@ class Run:
         self._order = count()
 
     def run(self) -> str:
-        """Lets the file be distributed. Returns the trace."""
+        """Distribute the file and return the trace."""
         *clients, source = self.peers
         for index, client in enumerate(clients):
             self._at(10 * index * MILLISECOND_NS, self._joining(client))
@@ -103,12 +119,12 @@ class Run:
     def _at(self, when: int, action: Action) -> None:
         heapq.heappush(self._queue, (when, next(self._order), action))
 
-    def _later(self, action: Action) -> None:
-        """When something sent now has arrived."""
+    def _on_arrival(self, action: Action) -> None:
+        """Schedule an action for the arrival of a message sent now."""
         self._at(self.now + DELAY_NS, action)
 
     def _settle(self) -> None:
-        """Carries out what the machines want done, and sets the alarms for what comes later."""
+        """Carry out the effects of all machines, and schedule their next timeouts."""
         while effects := self.server.poll():
             for effect in effects:
                 self._server_effect(effect)
@@ -126,7 +142,15 @@ class Run:
     def _call(
         self, peer: Peer, method: str, request: Message, answer: Callable[[], Message | None], then: Action
     ) -> None:
-        """Has a peer call the server; ``then`` follows when the answer is there. An answer of None comes later."""
+        """Call the server for a peer.
+
+        Args:
+            peer: who calls.
+            method: the name of the call.
+            request: the request message.
+            answer: handles the request at the server and returns the response, or None if the call stays open.
+            then: runs when the response has arrived.
+        """
         self._write(peer.name, "server", f"{method} request", _fields(request))
 
         def serve() -> None:
@@ -134,11 +158,11 @@ class Run:
             if message is not None:
                 self._answer(peer, method, message, then)
 
-        self._later(serve)
+        self._on_arrival(serve)
 
     def _answer(self, peer: Peer, method: str, message: Message, then: Action) -> None:
         self._write("server", peer.name, f"{method} response", _fields(message))
-        self._later(then)
+        self._on_arrival(then)
 
     def _joining(self, peer: Peer, then: Action = lambda: None) -> Action:
         role = "SOURCE" if peer.name == SOURCE else "CLIENT"
@@ -171,14 +195,14 @@ class Run:
 
         def answer() -> None:
             peer.attends = True
-            peer.unheard.insert(0, membership_service_pb2.AttendResponse())
-            self._tell(peer)
+            peer.queued_events.insert(0, membership_service_pb2.AttendResponse())
+            self._send_events(peer)
 
         self._call(peer, "Attend", request, answer, lambda: None)
 
     def _announcing(self, source: Peer) -> Action:
         manifest = Manifest.build(NAME, len(DATA), _read, blake3_digest)
-        source.original = DATA
+        source.source_data = DATA
         request = file_service_pb2.AnnounceFileRequest(
             session_id=source.session, manifest=translate.manifest_to_pb(manifest), client_count=len(CLIENTS)
         )
@@ -239,28 +263,28 @@ class Run:
 
     # -- events
 
-    def _tell(self, peer: Peer) -> None:
-        """Sends a peer what there is for it to hear, once it attends."""
-        while peer.attends and peer.unheard:
-            message = peer.unheard.pop(0)
+    def _send_events(self, peer: Peer) -> None:
+        """Send a peer its queued events if its stream is open."""
+        while peer.attends and peer.queued_events:
+            message = peer.queued_events.pop(0)
             self._write("server", peer.name, "Attend event", _fields(message) or ["(empty)"])
-            self._later(self._hearing(peer, message))
+            self._on_arrival(self._receive_event(peer, message))
 
-    def _hearing(self, peer: Peer, message: Message) -> Action:
-        def hear() -> None:
+    def _receive_event(self, peer: Peer, message: Message) -> Action:
+        def receive() -> None:
             assert isinstance(message, membership_service_pb2.AttendResponse)
             match message.WhichOneof("event"):
                 case "file_assigned":
-                    told = message.file_assigned
-                    manifest = translate.manifest_from_pb(told.manifest, blake3_digest)
-                    shares, held = translate.ranges_from_pb(told.shares), peer.store.begin(manifest)
-                    peer.machine.file_assigned(manifest, shares, told.exchange_started, held, self.now, told.division)
+                    event = message.file_assigned
+                    manifest = translate.manifest_from_pb(event.manifest, blake3_digest)
+                    shares, held = translate.ranges_from_pb(event.shares), peer.store.begin(manifest)
+                    peer.machine.file_assigned(manifest, shares, event.exchange_started, held, self.now, event.division)
                 case "exchange_started":
                     peer.machine.exchange_started(message.exchange_started.file_id, self.now)
                 case "session_ended":
                     peer.machine.left()
 
-        return hear
+        return receive
 
     # -- effects
 
@@ -269,7 +293,7 @@ class Run:
             case SendDatagram(address, data):
                 peer = next(peer for peer in self.peers if peer.address == address)
                 self._write("server", peer.name, *_datagram(data))
-                self._later(lambda: peer.machine.receive_datagram(data, SERVER, self.now))
+                self._on_arrival(lambda: peer.machine.receive_datagram(data, SERVER, self.now))
             case Deliver(session, number, frame, views):
                 self._deliver(self._peer_of(session), frame, b"".join(views))
                 self.server.delivery_sent(session, number, self.now)
@@ -277,8 +301,8 @@ class Run:
                 raise error
             case Assign(session) | StartExchange(session) | EndSession(session) | RemoveFile(session):
                 peer = self._peer_of(session)
-                peer.unheard.append(translate.attend_response(effect))
-                self._tell(peer)
+                peer.queued_events.append(translate.attend_response(effect))
+                self._send_events(peer)
 
     def _peer_of(self, session: int) -> Peer:
         return next(peer for peer in self.peers if peer.session == session)
@@ -291,15 +315,15 @@ class Run:
                 written = peer.store.write(frame.file_id, frame.start, frame.stop, memoryview(payload))
                 peer.machine.delivery_stored(frame, written, self.now)
 
-        self._later(arrive)
+        self._on_arrival(arrive)
 
     def _client_effect(self, peer: Peer, effect: ClientEffect) -> None:
         match effect:
             case SendDatagram(_, data):
                 self._write(peer.name, "server", *_datagram(data))
-                self._later(lambda: self.server.receive_datagram(data, peer.address, self.now))
+                self._on_arrival(lambda: self.server.receive_datagram(data, peer.address, self.now))
             case Contribute(frame):
-                stored = peer.original or peer.store.payload(frame.file_id, frame.start, frame.stop)
+                stored = peer.source_data or peer.store.payload(frame.file_id, frame.start, frame.stop)
                 self._frame_up(peer, frame, bytes(stored))
             case FinishFile(file_id):
                 peer.store.finish(file_id)
@@ -318,13 +342,13 @@ class Run:
                 self.server.link_opened(frame.session, self.now)
                 return
             views = self.server.contribution_started(frame, peer.name, self.now)
-            left = payload
+            rest = payload
             for view in views or ():
-                view[:], left = left[: len(view)], left[len(view) :]
+                view[:], rest = rest[: len(view)], rest[len(view) :]
             if views is not None:
                 self.server.contribution_received(frame, self.now)
 
-        self._later(arrive)
+        self._on_arrival(arrive)
 
     # -- the page
 
@@ -339,7 +363,7 @@ def _read(offset: int, length: int) -> bytes:
 
 
 def _fields(message: Message) -> list[str]:
-    """A message's fields, one a line; bytes in hex."""
+    """Return a message's fields, one per line; bytes in hex."""
     return list(_field_lines(message, ""))
 
 
@@ -362,43 +386,44 @@ def _value(descriptor: Any, value: Any) -> str:
 
 
 def _datagram(data: bytes) -> tuple[str, list[str]]:
-    """A datagram: its kind, what it says, and its bytes."""
+    """Return a datagram's kind, and the lines with its fields and bytes."""
     datagram = decode_datagram(data)
-    said = {name: value for name, value in datagram._asdict().items() if name not in ("session", "file_id")}
+    fields = {name: value for name, value in datagram._asdict().items() if name not in ("session", "file_id")}
     if isinstance(datagram, Request):
-        said["ranges"] = [f"[{start}, {stop})" for start, stop in datagram.ranges]
-        flags = [name for name in ("repeated", "wants_answer", "hears") if said.pop(name)]
-        said["flags"] = " and ".join(flags) or "none"
+        fields["ranges"] = [f"[{start}, {stop})" for start, stop in datagram.ranges]
+        flags = [name for name in ("repeated", "wants_answer", "hears") if fields.pop(name)]
+        fields["flags"] = " and ".join(flags) or "none"
     if isinstance(datagram, Broadcast):
-        said["asked"] = [f"[{start}, {stop}) of {responder:016x}" for start, stop, responder in datagram.asked]
+        fields["asked"] = [f"[{start}, {stop}) of {responder:016x}" for start, stop, responder in datagram.asked]
     kind = Kind(data[3]).name
-    return f"UDP {kind}", [_sentence(said), *_hex(data)]
+    return f"UDP {kind}", [_field_line(fields), *_hex(data)]
 
 
 def _frame(frame: Frame, payload: bytes) -> tuple[str, list[str]]:
-    """A frame: its kind, what it says, its bytes and those of its payload."""
+    """Return a frame's kind, and the lines with its fields, its bytes and its payload."""
     head = encode_frame(frame)
-    said = {name: getattr(decode_frame(head), name) for name in ("start", "stop", "length", "number", "echo")}
-    lines = [_sentence(said), *_hex(head)]
+    fields = {name: getattr(decode_frame(head), name) for name in ("start", "stop", "length", "number", "echo")}
+    lines = [_field_line(fields), *_hex(head)]
     if payload:
         lines += [f"{payload.hex(' ')}  payload"]
     return f"TCP {frame.kind.name}", lines
 
 
-def _sentence(said: dict[str, Any]) -> str:
+def _field_line(fields: dict[str, Any]) -> str:
     parts = (
-        (name, ", ".join(value) or "none") if isinstance(value, list) else (name, value) for name, value in said.items()
+        (name, ", ".join(value) or "none") if isinstance(value, list) else (name, value)
+        for name, value in fields.items()
     )
     return "; ".join(f"{name} {value}" for name, value in parts)
 
 
 def _hex(data: bytes) -> list[str]:
-    """Bytes in lines of 32, in groups of four: the header is the first."""
+    """Return bytes in hex, 32 in a line, in groups of four; the first line is the header."""
     return [data[offset : offset + 32].hex(" ", -4) for offset in range(0, len(data), 32)]
 
 
 def main(arguments: list[str]) -> int:
-    """Writes the trace into its page, or with ``--check`` says whether it is there."""
+    """Write the trace into its page; with ``--check``, only check that the page is up to date."""
     if arguments not in ([], ["--check"]):
         print("usage: scripts/trace_protocol [--check]", file=sys.stderr)
         return 2
@@ -411,7 +436,7 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         PAGE.write_text(written)
     elif written != page:
-        print("docs/trace.md is not what the protocol does: run scripts/trace_protocol", file=sys.stderr)
+        print("docs/trace.md is out of date: run scripts/trace_protocol", file=sys.stderr)
         return 1
     return 0
 
