@@ -1,4 +1,4 @@
-"""The cache, against a naive model that keeps one entry per chunk and moves one chunk at a time."""
+"""The cache, compared with a simple model that has one entry per chunk."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def content_of(file_id: bytes, chunk: int) -> bytes:
 
 
 def free_memory_is_zero(cache: Cache) -> bool:
-    """Looks behind the curtain, as no caller can: what is free holds nothing."""
+    """Return whether all free slots hold zeros."""
     arena = cache._arena
     slots = [slot for start, stop in arena.free for slot in range(start, stop)]
     return all(arena.view(slot, 1) == bytes(CHUNK_BYTES) for slot in slots)
 
 
 def receive(cache: Cache, file_id: bytes, start: int, stop: int) -> None:
-    """Writes a reserved range's bytes where the cache says."""
+    """Write the content of a reserved range into its slots."""
     data = b"".join(content_of(file_id, chunk) for chunk in range(start, stop))
     offset = 0
     for view in cache.views(file_id, start, stop, len(data)):
@@ -59,7 +59,7 @@ def cached_chunks(cache: Cache, file_id: bytes) -> list[int]:
 
 
 class Model:
-    """LRU over single chunks: a list of those that are ready, read least recently first."""
+    """LRU over single chunks: a list of the ready ones, least recently read first."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -68,6 +68,7 @@ class Model:
         self.pins: dict[Chunk, int] = {}
         self.high_water = 0
         self.evictions = 0
+        self.misses = 0
 
     @property
     def used(self) -> int:
@@ -82,6 +83,7 @@ class Model:
             return False
         self.shrink_to(self.capacity - len(chunks))
         self.reserved.update(chunks)
+        self.misses += len(chunks)
         self.high_water = max(self.high_water, self.used)
         return True
 
@@ -109,13 +111,13 @@ class Model:
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Does the same to the cache and to the model, and looks for a difference."""
+    """Applies the same operations to the cache and to the model, and compares them."""
 
     @initialize(capacity=st.integers(1, 20))
     def begin(self, capacity: int) -> None:
         self.cache = Cache(capacity)
         self.model = Model(capacity)
-        self.coming: list[Span] = []
+        self.reservations: list[Span] = []
         self.pinned: list[tuple[Span, list[memoryview]]] = []
 
     @rule(file_id=files, start=starts, count=counts)
@@ -129,15 +131,15 @@ class CacheMachine(RuleBasedStateMachine):
         assert reserved == self.model.reserve(chunks)
         if reserved:
             receive(self.cache, file_id, start, stop)
-            self.coming.append((file_id, start, stop))
+            self.reservations.append((file_id, start, stop))
 
-    @precondition(lambda self: self.coming)
+    @precondition(lambda self: self.reservations)
     @rule(data=st.data(), good=st.booleans())
-    def end_a_reservation_or_a_part_of_one(self, data: st.DataObject, good: bool) -> None:
-        file_id, start, stop = self.coming.pop(data.draw(st.integers(0, len(self.coming) - 1)))
+    def commit_or_release_part_of_a_reservation(self, data: st.DataObject, good: bool) -> None:
+        file_id, start, stop = self.reservations.pop(data.draw(st.integers(0, len(self.reservations) - 1)))
         low = data.draw(st.integers(start, stop - 1))
         high = data.draw(st.integers(low + 1, stop))
-        self.coming += [(file_id, *rest) for rest in ((start, low), (high, stop)) if rest[0] < rest[1]]
+        self.reservations += [(file_id, *rest) for rest in ((start, low), (high, stop)) if rest[0] < rest[1]]
         (self.cache.commit if good else self.cache.release)(file_id, low, high)
         for chunk in range(low, high):
             self.model.reserved.remove((file_id, chunk))
@@ -189,14 +191,15 @@ class CacheMachine(RuleBasedStateMachine):
             assert free_memory_is_zero(self.cache)
 
     @invariant()
-    def tells_the_same(self) -> None:
+    def agrees_with_the_model(self) -> None:
         cache, model = self.cache, self.model
-        if model.high_water > model.capacity:  # the size was lowered below what could not go at once
+        if model.high_water > model.capacity:  # the size was lowered below what is pinned
             model.high_water = model.used
         assert cache.used_chunks == model.used
         assert cache.reservable_chunks == max(0, model.capacity - model.fixed)
         assert cache.high_water_chunks == model.high_water
-        assert cache.eviction_count == model.evictions
+        assert (cache.eviction_count, cache.miss_count) == (model.evictions, model.misses)
+        cache.check()
         assert cache.used_chunks <= max(model.capacity, model.high_water)
         for file_id in FILES:
             assert cached_chunks(cache, file_id) == sorted(chunk for f, chunk in model.ready if f == file_id)
@@ -204,13 +207,13 @@ class CacheMachine(RuleBasedStateMachine):
             assert cache.chunks_of(file_id) == len(in_use)
 
     @invariant()
-    def tells_neighbours_as_one(self) -> None:
+    def returns_maximal_ranges(self) -> None:
         for file_id in FILES:
             found = self.cache.cached(file_id, 0, LAST)
             assert all(left.stop < right.start for left, right in pairwise(found))
 
     @invariant()
-    def keeps_the_bytes(self) -> None:
+    def keeps_the_content(self) -> None:
         for file_id in FILES:
             for start, stop in self.cache.cached(file_id, 0, LAST):
                 views = self.cache.views(file_id, start, stop, (stop - start) * CHUNK_BYTES)
@@ -223,8 +226,8 @@ TestCacheAgainstModel = CacheMachine.TestCase
 TestCacheAgainstModel.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 
 
-class TestRecency:
-    def test_reading_saves_a_chunk_and_the_oldest_goes(self) -> None:
+class TestEvictionOrder:
+    def test_least_recently_read_chunks_are_evicted(self) -> None:
         cache = Cache(4)
         hold(cache, A, 0, 4)
         cache.pin(A, 0, 1)
@@ -232,7 +235,7 @@ class TestRecency:
         hold(cache, B, 0, 2)
         assert cached_chunks(cache, A) == [0, 3]
 
-    def test_looking_is_not_reading(self) -> None:
+    def test_lookups_do_not_change_the_order(self) -> None:
         cache = Cache(2)
         hold(cache, A, 0, 2)
         cache.cached(A, 0, 1)
@@ -240,14 +243,14 @@ class TestRecency:
         hold(cache, B, 0, 1)
         assert cached_chunks(cache, A) == [1]
 
-    def test_a_range_is_evicted_chunk_by_chunk_from_its_beginning(self) -> None:
+    def test_range_is_evicted_chunk_by_chunk_from_its_start(self) -> None:
         cache = Cache(8)
         hold(cache, A, 0, 8)
         hold(cache, B, 0, 3)
         assert cached_chunks(cache, A) == [3, 4, 5, 6, 7]
         assert cache.eviction_count == 3
 
-    def test_what_is_pinned_is_passed_over(self) -> None:
+    def test_pinned_chunks_are_not_evicted(self) -> None:
         cache = Cache(4)
         hold(cache, A, 0, 4)
         cache.pin(A, 0, 2)
@@ -258,8 +261,8 @@ class TestRecency:
         assert cache.reserve(B, 5, 8)
 
 
-class TestRoom:
-    def test_a_reservation_that_does_not_fit_changes_nothing(self) -> None:
+class TestSize:
+    def test_reservation_that_does_not_fit_changes_nothing(self) -> None:
         cache = Cache(4)
         hold(cache, A, 0, 2)
         assert cache.reserve(B, 0, 2)
@@ -267,7 +270,7 @@ class TestRoom:
         assert cached_chunks(cache, A) == [0, 1]
         assert (cache.used_chunks, cache.high_water_chunks, cache.eviction_count) == (4, 4, 0)
 
-    def test_a_range_may_lie_in_several_places(self) -> None:
+    def test_range_may_lie_in_several_runs_of_slots(self) -> None:
         cache = Cache(6)
         for chunk in range(6):
             hold(cache, A, chunk, chunk + 1)
@@ -280,7 +283,7 @@ class TestRoom:
         assert b"".join(views) == whole[: 2 * CHUNK_BYTES + 5]
         assert cache.cached(B, 0, 3) == [Range(0, 3)]
 
-    def test_growth_keeps_what_is_there_and_views_stay_good(self) -> None:
+    def test_growing_keeps_chunks_and_views(self) -> None:
         cache = Cache(2)
         hold(cache, A, 0, 2)
         before = cache.views(A, 0, 2, 2 * CHUNK_BYTES)
@@ -290,14 +293,14 @@ class TestRoom:
         assert b"".join(before) == content_of(A, 0) + content_of(A, 1)
         assert cache.high_water_chunks == 5
 
-    def test_a_run_across_grown_memory_is_cut_where_the_pieces_meet(self) -> None:
+    def test_run_across_segments_is_cut_at_their_border(self) -> None:
         cache = Cache(2)
         cache.resize(5)
         hold(cache, A, 0, 5)
         views = cache.views(A, 0, 5, 5 * CHUNK_BYTES)
         assert [len(view) for view in views] == [2 * CHUNK_BYTES, 3 * CHUNK_BYTES]
 
-    def test_more_memory_than_there_is_is_refused_and_the_size_stays(self) -> None:
+    def test_size_beyond_memory_is_refused(self) -> None:
         cache = Cache(2)
         hold(cache, A, 0, 2)
         with pytest.raises(LimitReached):
@@ -305,7 +308,7 @@ class TestRoom:
         assert cache.capacity_chunks == 2
         assert cached_chunks(cache, A) == [0, 1]
 
-    def test_smaller_than_what_is_pinned_the_rest_goes_as_pins_end(self) -> None:
+    def test_shrinking_evicts_pinned_chunks_when_their_pins_end(self) -> None:
         cache = Cache(4)
         hold(cache, A, 0, 4)
         cache.pin(A, 0, 3)
@@ -316,13 +319,13 @@ class TestRoom:
         assert cached_chunks(cache, A) == [2]
         assert cache.used_chunks == 1
 
-    def test_of_a_file_that_is_not_there_nothing_is_told(self) -> None:
+    def test_unknown_file_has_no_chunks(self) -> None:
         cache = Cache(4)
         assert cache.cached(A, 0, 10) == []
         assert cache.chunks_of(A) == 0
         assert cache.forget(A) == 0
 
-    def test_misuse_is_a_fault_of_ours_and_is_loud(self) -> None:
+    def test_misuse_raises(self) -> None:
         cache = Cache(4)
         assert cache.reserve(A, 0, 2)
         with pytest.raises(AssertionError):
@@ -330,12 +333,22 @@ class TestRoom:
         with pytest.raises(AssertionError):
             cache.commit(A, 0, 3)
         with pytest.raises(AssertionError):
-            cache._arena.take(3)
+            cache._arena.acquire(3)
+
+
+class TestCounters:
+    def test_hits_joins_and_misses_are_counted_in_chunks(self) -> None:
+        cache = Cache(4)
+        hold(cache, A, 0, 3)
+        cache.count_hits(2)
+        cache.count_joins(1)
+        assert not cache.reserve(B, 0, 5), "a fetch that cannot start is no miss"
+        assert (cache.hit_count, cache.join_count, cache.miss_count) == (2, 1, 3)
 
 
 class TestScrubbing:
     def spans(self) -> Iterator[tuple[Cache, list[memoryview]]]:
-        for size in (8, 600):  # more than one step of zeros too
+        for size in (8, 600):  # the second needs several writes of zeros
             cache = Cache(size)
             hold_all = [(start, min(start + 200, size)) for start in range(0, size, 200)]
             for start, stop in hold_all:
@@ -345,17 +358,17 @@ class TestScrubbing:
                 cache.commit(A, start, stop)
             yield cache, cache.views(A, 0, size, size * CHUNK_BYTES)
 
-    def test_to_forget_a_file_is_to_overwrite_it(self) -> None:
+    def test_forgotten_file_is_overwritten(self) -> None:
         for cache, memory in self.spans():
             assert cache.forget(A) == 0
             assert not any(map(any, memory))
 
-    def test_to_clear_is_to_overwrite(self) -> None:
+    def test_cleared_cache_is_overwritten(self) -> None:
         for cache, memory in self.spans():
             assert cache.clear() == cache.capacity_chunks
             assert not any(map(any, memory))
 
-    def test_what_is_pinned_survives_and_goes_the_next_time(self) -> None:
+    def test_pinned_chunks_survive_until_the_next_forget(self) -> None:
         cache = Cache(8)
         hold(cache, A, 0, 4)
         memory = cache.views(A, 0, 4, 4 * CHUNK_BYTES)
@@ -366,14 +379,14 @@ class TestScrubbing:
         assert cache.forget(A) == 0
         assert not any(map(any, memory))
 
-    def test_to_evict_is_to_overwrite(self) -> None:
+    def test_evicted_chunks_are_overwritten(self) -> None:
         cache = Cache(4)
         hold(cache, A, 0, 4)
         memory = cache.views(A, 0, 4, 4 * CHUNK_BYTES)
         assert cache.reserve(B, 0, 4)  # evicts
         assert not any(map(any, memory))
 
-    def test_to_shrink_is_to_overwrite_what_no_longer_fits(self) -> None:
+    def test_chunks_evicted_by_shrinking_are_overwritten(self) -> None:
         cache = Cache(4)
         hold(cache, A, 0, 4)
         memory = cache.views(A, 0, 4, 4 * CHUNK_BYTES)

@@ -1,4 +1,4 @@
-"""The order of reading, with extents that are passed over for a while. The cache's model looks at it as a whole."""
+"""The LRU list, with extents that are skipped for a while; ``test_cache`` compares it with a model of a cache."""
 
 from __future__ import annotations
 
@@ -7,73 +7,75 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pspd.core.cache.lru import Extent, Recency
+from pspd.core.cache.lru import Extent, LruList
 
 
-def numbered(count: int) -> tuple[Recency, list[Extent]]:
-    recency = Recency()
+def filled(count: int) -> tuple[LruList, list[Extent]]:
+    lru = LruList()
     extents = [Extent(b"a", 10 * number, 10 * number + 10, 0, True) for number in range(count)]
     for extent in extents:
-        recency.append(extent)
-    return recency, extents
+        lru.append(extent)
+    return lru, extents
 
 
-def test_what_is_set_aside_is_met_again_where_it_was_once_it_is_taken_back() -> None:
-    recency, (first, second, third, fourth) = numbered(4)
-    recency.set_aside(first)
-    recency.set_aside(third)
-    assert list(recency) == [second, fourth]
-    recency.take_back(third)
-    assert list(recency) == [second, third, fourth]
-    recency.take_back(first)
-    assert list(recency) == [first, second, third, fourth]
+def test_unskipped_extent_returns_to_its_position() -> None:
+    lru, (first, second, third, fourth) = filled(4)
+    lru.skip(first)
+    lru.skip(third)
+    assert list(lru) == [second, fourth]
+    lru.unskip(third)
+    assert list(lru) == [second, third, fourth]
+    lru.unskip(first)
+    assert list(lru) == [first, second, third, fourth]
 
 
-def test_what_was_never_set_aside_is_not_taken_back() -> None:
-    recency, extents = numbered(2)
-    recency.take_back(extents[1])
-    assert list(recency) == extents
+def test_unskip_of_a_linked_extent_changes_nothing() -> None:
+    lru, extents = filled(2)
+    lru.unskip(extents[1])
+    assert list(lru) == extents
 
 
-def test_what_is_read_while_it_is_on_its_way_back_is_the_most_recent() -> None:
-    recency, (first, second) = numbered(2)
-    recency.set_aside(first)
-    recency.take_back(first)
-    recency.remove(first)
-    recency.append(first)
-    assert list(recency) == [second, first]
+def test_returning_extent_that_is_read_becomes_the_newest() -> None:
+    lru, (first, second) = filled(2)
+    lru.skip(first)
+    lru.unskip(first)
+    lru.remove(first)
+    lru.append(first)
+    assert list(lru) == [second, first]
 
 
-@given(st.lists(st.sampled_from("rsatbx"), max_size=30), st.randoms(use_true_random=False))
-def test_parts_stay_in_the_order_of_reading_and_of_their_chunks(steps: list[str], dice: Random) -> None:
-    recency, extents = numbered(4)
-    aside: list[Extent] = []
+@given(
+    st.lists(st.sampled_from(["read", "split", "skip", "unskip", "unskip later", "remove"]), max_size=30),
+    st.randoms(use_true_random=False),
+)
+def test_order_is_that_of_reads_and_then_of_chunks(steps: list[str], dice: Random) -> None:
+    lru, extents = filled(4)
+    skipped: list[Extent] = []
     for step in steps:
         extent = dice.choice(extents)
         match step:
-            case "r":
-                recency.remove(extent)
-                recency.append(extent)
-                aside = [each for each in aside if each is not extent]
-            case "s" if extent.chunk_count > 1:
+            case "read":
+                lru.remove(extent)
+                lru.append(extent)
+                skipped = [each for each in skipped if each is not extent]
+            case "split" if extent.chunk_count > 1:
                 middle = (extent.start + extent.stop) // 2
                 upper = Extent(b"a", middle, extent.stop, 0, True)
                 extent.stop = middle
-                recency.split(extent, upper)
+                lru.split(extent, upper)
                 extents.append(upper)
-                aside += [upper] if extent in aside else []
-            case "a" if extent in list(recency):
-                recency.set_aside(extent)
-                aside.append(extent)
-            case "t" | "b":
-                recency.take_back(extent)
-                aside = [each for each in aside if each is not extent]
-            case "x" if len(extents) > 1:
-                recency.remove(extent)
+                skipped += [upper] if extent in skipped else []
+            case "skip" if extent in list(lru):
+                lru.skip(extent)
+                skipped.append(extent)
+            case "unskip" | "unskip later":
+                lru.unskip(extent)
+                skipped = [each for each in skipped if each is not extent]
+            case "remove" if len(extents) > 1:
+                lru.remove(extent)
                 extents.remove(extent)
-                aside = [each for each in aside if each is not extent]
-        expected = sorted(
-            (each for each in extents if each not in aside), key=lambda each: (each.read_number, each.start)
-        )
-        if step != "b":  # what comes back waits for who passes by: now and then for a while
-            assert list(recency) == expected
+                skipped = [each for each in skipped if each is not extent]
+        lru.check(extents)
+        expected = [each for each in extents if each not in skipped]
+        if step != "unskip later":  # an extent returns only when the list is iterated
+            assert list(lru) == sorted(expected, key=lambda each: (each.read_number, each.start))

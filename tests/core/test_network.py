@@ -73,7 +73,7 @@ class TestSeededMoment:
         assert [chunks.chunk_count for chunks in held] == [7, 8, 8, 8]
         assert all(not left.common(right) for left, right in combinations(held, 2))
         assert ether.server.cache.chunks_of(manifest.file_id) == 0
-        assert not any(any(piece) for _, piece in ether.server.cache._arena._pieces)
+        assert not any(any(piece) for _, piece in ether.server.cache._arena._segments)
         assert "source of f" not in ether.server.members
         assert [event for event in ether.events if isinstance(event, FileSeeded)] == [
             FileSeeded(manifest.file_id, "f", 4, 31, 0)

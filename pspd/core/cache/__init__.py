@@ -1,1 +1,1 @@
-"""The server's LRU cache of chunks, in one arena."""
+"""The server's cache of chunks: its memory, the order of eviction, and the pins."""

@@ -1,104 +1,23 @@
-"""The server's cache: LRU over chunks in one arena of fixed size (R4).
+"""The server's cache: LRU over chunks, in one arena of fixed size (R4).
 
-No file byte is ever anywhere else in the server: what is being received is *reserved* here first and
-received straight into its slots; what is being sent is *pinned* here and sent from them. Reserved and
-pinned chunks are not evicted. Recency is that of chunks; an extent is merely a run of chunks that were
-read at the same time, so that work is per range. Pins are kept apart from extents: what thousands of clients are
-sent begins and ends everywhere, and would cut the extents into crumbs.
+File bytes are nowhere else in the server. A fetch *reserves* chunks here and receives straight into their slots; a
+delivery *pins* chunks and sends from their slots. Reserved and pinned chunks are not evicted. Chunks are evicted one
+by one; an *extent* only groups chunks that were read at the same time, so that work is done per range. Pins are kept
+apart from extents: the ranges of thousands of deliveries begin and end anywhere, and would fragment the extents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
 
-from pspd.core.cache.lru import Extent, Recency
+from pspd.core.cache.arena import Allocate, Arena, allocate_on_heap
+from pspd.core.cache.lru import Extent, LruList
 from pspd.core.cache.pins import Pins
 from pspd.core.model.manifest import CHUNK_BYTES, FileId
 from pspd.core.model.ranges import Range, RangeMap, RangeSet
-from pspd.errors import LimitReached
-from pspd.text.sizes import size_text
 
-Part = tuple[FileId, int, int]
+FileRange = tuple[FileId, int, int]
 """Chunks ``[start, stop)`` of one file."""
-
-Allocate = Callable[[int], memoryview]
-"""Takes a number of bytes and gives so many zero bytes of memory, which can be written.
-
-It raises ``MemoryError`` or ``OverflowError`` where there is no such memory.
-"""
-
-_ZEROS = bytes(256 * 1024)
-
-
-def allocate_at_once(size_bytes: int) -> memoryview:
-    """Takes memory and writes zeros to all of it; that is slow for much of it."""
-    return memoryview(bytearray(size_bytes))
-
-
-class Arena:
-    """Slots of one chunk each, in memory that is taken once; it grows by further pieces, never shrinks."""
-
-    def __init__(self, slot_count: int, allocate: Allocate = allocate_at_once) -> None:
-        self._allocate = allocate
-        self._pieces: list[tuple[int, memoryview]] = []
-        self.free = RangeSet()
-        self.slot_count = 0
-        self.grow(slot_count)
-
-    def grow(self, slot_count: int) -> None:
-        """Adds slots until there are ``slot_count``.
-
-        Raises:
-            LimitReached: the machine has no memory for them.
-        """
-        added = slot_count - self.slot_count
-        if added > 0:
-            try:
-                memory = self._allocate(added * CHUNK_BYTES)
-            except (MemoryError, OverflowError):
-                wanted = size_text(slot_count * CHUNK_BYTES)
-                raise LimitReached(f"there is no memory for a cache of {wanted}: name a smaller size") from None
-            self._pieces.append((self.slot_count, memory))
-            self.free.add(self.slot_count, slot_count)
-            self.slot_count = slot_count
-
-    def take(self, chunk_count: int) -> list[Range]:
-        """Takes free slots, in one run if there is one, else in several."""
-        runs = next(([run] for run in self.free if run.chunk_count >= chunk_count), None) or list(self.free)
-        taken = []
-        for start, stop in runs:
-            for run in self._within_pieces(start, min(stop, start + chunk_count)):
-                taken.append(run)
-                chunk_count -= run.chunk_count
-            if chunk_count == 0:
-                break
-        assert chunk_count == 0, "more slots taken than were free"
-        self.free.difference_update(taken)
-        return taken
-
-    def give_back(self, start: int, stop: int) -> None:
-        """Makes slots free again and overwrites them: a free slot holds zeros, so nothing lingers (R2)."""
-        for run in self._within_pieces(start, stop):
-            view = self.view(run.start, run.chunk_count)
-            for offset in range(0, len(view), len(_ZEROS)):
-                part = view[offset : offset + len(_ZEROS)]
-                part[:] = _ZEROS[: len(part)]
-        self.free.add(start, stop)
-
-    def adjoins(self, stop: int, slot: int) -> bool:
-        """Whether the memory of slots up to ``stop`` goes on with ``slot``."""
-        return stop == slot and all(base != slot for base, _ in self._pieces)
-
-    def view(self, slot: int, chunk_count: int) -> memoryview:
-        """The memory of consecutive slots."""
-        base, piece = next((base, piece) for base, piece in reversed(self._pieces) if base <= slot)
-        return piece[(slot - base) * CHUNK_BYTES : (slot - base + chunk_count) * CHUNK_BYTES]
-
-    def _within_pieces(self, start: int, stop: int) -> list[Range]:
-        """The run cut where one piece of memory ends and the next begins."""
-        borders = [start, *(base for base, _ in self._pieces if start < base < stop), stop]
-        return [Range(low, high) for low, high in pairwise(borders)]
 
 
 class Cache:
@@ -106,18 +25,18 @@ class Cache:
 
     Args:
         capacity_chunks: the size.
-        allocate: takes the memory for it.
+        allocate: allocates its memory.
 
     Attributes:
         capacity_chunks: the size.
-        high_water_chunks: the most that were in use since the size was last lowered.
-        hit_count: chunks asked for and found.
-        miss_count: chunks asked for and not found.
-        join_count: chunks asked for while they were being fetched.
-        eviction_count: chunks dropped to make room.
+        high_water_chunks: the most chunks in use since the size was last lowered.
+        hit_count: requested chunks that were cached.
+        miss_count: requested chunks that had to be fetched.
+        join_count: requested chunks that were already being fetched for another client.
+        eviction_count: chunks evicted to make room.
     """
 
-    def __init__(self, capacity_chunks: int, allocate: Allocate = allocate_at_once) -> None:
+    def __init__(self, capacity_chunks: int, allocate: Allocate = allocate_on_heap) -> None:
         self.capacity_chunks = capacity_chunks
         self.high_water_chunks = 0
         self.hit_count = 0
@@ -130,67 +49,94 @@ class Cache:
         self._arena = Arena(capacity_chunks, allocate)
         self._files: dict[FileId, RangeMap[Extent]] = {}
         self._ready: dict[FileId, RangeSet] = {}
-        self._recency = Recency()  # of ready extents
+        self._lru = LruList()  # ready extents
 
     @property
     def used_chunks(self) -> int:
-        """Chunks in use: cached, being received, being sent."""
+        """Chunks in use, whether reserved or cached."""
         return self._used_chunks
 
     @property
     def reservable_chunks(self) -> int:
-        """How many chunks could be reserved at most: what is free or may be evicted."""
+        """The most chunks that can be reserved now: free chunks and those that may be evicted."""
         return max(0, self.capacity_chunks - self._reserved_chunks - self._pins.chunk_count)
 
     def has_room(self, count: int) -> bool:
-        """Whether ``count`` chunks can be reserved."""
-        surely_chunks = self.capacity_chunks - self._reserved_chunks - self._pins.bound_chunks
-        return count <= surely_chunks or count <= self.reservable_chunks
+        """Return whether ``count`` chunks can be reserved."""
+        lower_bound = self.capacity_chunks - self._reserved_chunks - self._pins.pinned_upper_bound
+        return count <= lower_bound or count <= self.reservable_chunks
 
     def chunks_of(self, file_id: FileId) -> int:
-        """Chunks of one file that are in use."""
+        """Return how many chunks of a file are in use."""
         return sum(extent.chunk_count for extent in self._files.get(file_id, ()))
 
-    def victims(self, count: int) -> list[Part]:
-        """What would be evicted to reserve ``count`` chunks, least recently read first; what is pinned is set aside."""
+    def victims(self, count: int) -> list[FileRange]:
+        """Return what must be evicted to reserve ``count`` chunks, least recently read first."""
         return list(self._oldest_unpinned(self._used_chunks + count - self.capacity_chunks))
 
+    # -- receiving
+
     def reserve(self, file_id: FileId, start: int, stop: int) -> bool:
-        """Makes room to receive a range that is not in the cache, evicting as needed.
+        """Reserve a range to fetch it, evict as needed, and count its chunks as misses.
+
+        Args:
+            file_id: the file.
+            start: the first chunk; none of the range may be in use.
+            stop: one past the last.
 
         Returns:
-            False if there is no room: too much is reserved or pinned. Nothing has changed then.
+            False, without any change, if too much is reserved or pinned.
         """
         count = stop - start
         if not self.has_room(count):
             return False
         self._evict(self._used_chunks + count - self.capacity_chunks)
         extents = self._files.setdefault(file_id, RangeMap())
-        for run in self._arena.take(count):
+        for run in self._arena.acquire(count):
             extents.insert(Extent(file_id, start, start + run.chunk_count, run.start))
             start += run.chunk_count
+        self.miss_count += count
         self._used_chunks += count
         self._reserved_chunks += count
         self.high_water_chunks = max(self.high_water_chunks, self._used_chunks)
         return True
 
     def commit(self, file_id: FileId, start: int, stop: int) -> None:
-        """A reserved range is received and good: it is cached, most recent."""
+        """Cache a reserved range that is received, as the most recently read.
+
+        Args:
+            file_id: the file.
+            start: the first chunk.
+            stop: one past the last.
+        """
         for extent in self._exactly(file_id, start, stop):
             extent.ready = True
             self._reserved_chunks -= extent.chunk_count
-            self._recency.append(extent)
+            self._lru.append(extent)
         self._ready.setdefault(file_id, RangeSet()).add(start, stop)
 
     def release(self, file_id: FileId, start: int, stop: int) -> None:
-        """A reserved range will not come, or was bad: its room is free again."""
+        """Free a reserved range that will not be received.
+
+        Args:
+            file_id: the file.
+            start: the first chunk.
+            stop: one past the last.
+        """
         for extent in self._exactly(file_id, start, stop):
             self._reserved_chunks -= extent.chunk_count
             self._drop(extent)
         self._lower_high_water()
 
     def views(self, file_id: FileId, start: int, stop: int, length: int) -> list[memoryview]:
-        """The memory of a range that is reserved or cached, ``length`` bytes in all, in order."""
+        """Return the memory of a range that is reserved or cached, in order.
+
+        Args:
+            file_id: the file.
+            start: the first chunk.
+            stop: one past the last.
+            length: the size in bytes; the last chunk of a file may be shorter than its slot.
+        """
         views = []
         for extent in self._files[file_id].overlapping(start, stop):
             low, high = max(start, extent.start), min(stop, extent.stop)
@@ -200,58 +146,99 @@ class Cache:
             views[-1] = views[-1][:-shortage]
         return views
 
+    # -- sending
+
     def cached(self, file_id: FileId, start: int, stop: int) -> list[Range]:
-        """The parts of a range that are cached, ascending."""
+        """Return the parts of a range that are cached, ascending.
+
+        Args:
+            file_id: the file.
+            start: the first chunk of the range.
+            stop: one past its last.
+        """
         ready = self._ready.get(file_id)
         return ready.within(start, stop) if ready else []
 
     def cached_among(self, file_id: FileId, chunks: RangeSet) -> RangeSet:
-        """Which of some chunks of a file are cached."""
+        """Return which chunks of a set are cached.
+
+        Args:
+            file_id: the file.
+            chunks: some of its chunks.
+        """
         ready = self._ready.get(file_id)
         return ready.common(chunks) if ready else RangeSet()
 
     def pin(self, file_id: FileId, start: int, stop: int) -> None:
-        """Reads a cached range: it becomes the most recent, and stays until it is unpinned."""
+        """Protect a cached range from eviction until it is unpinned, and make it the most recently read.
+
+        Args:
+            file_id: the file.
+            start: the first chunk.
+            stop: one past the last.
+        """
         extents = self._files[file_id]
         last: Extent | None = None
         for extent in self._exactly(file_id, start, stop):
-            assert extent.ready, "only what is received can be read"
-            self._recency.remove(extent)
-            if last is not None and self._arena.adjoins(last.slot + last.chunk_count, extent.slot):
+            assert extent.ready, "a reserved range cannot be read"
+            self._lru.remove(extent)
+            if last is not None and self._arena.is_contiguous(last.slot + last.chunk_count, extent.slot):
                 extents.remove(extent)
                 last.stop = extent.stop
             else:
-                self._recency.append(extent)
+                self._lru.append(extent)
                 last = extent
         self._pins.add(file_id, start, stop)
 
     def unpin(self, file_id: FileId, start: int, stop: int) -> None:
-        """Ends one pin of a range."""
+        """End one pin.
+
+        Args:
+            file_id: the file.
+            start: the first chunk of the range, exactly as it was pinned.
+            stop: one past its last.
+        """
         self._pins.remove(file_id, start, stop)
         for extent in self._files[file_id].overlapping(start, stop):
-            self._recency.take_back(extent)
+            self._lru.unskip(extent)
         self.trim()
 
+    def count_hits(self, count: int) -> None:
+        """Count chunks that a client requested and that were cached."""
+        self.hit_count += count
+
+    def count_joins(self, count: int) -> None:
+        """Count chunks that a client requested while they were being fetched for another."""
+        self.join_count += count
+
+    # -- dropping
+
     def clear(self) -> int:
-        """Drops whatever is not reserved or pinned, and overwrites it. Returns how many chunks that were."""
-        return self._drop_unpinned(self._recency)
+        """Drop all chunks that are neither reserved nor pinned. Return how many."""
+        return self._drop_unpinned(self._lru)
 
     def forget(self, file_id: FileId) -> int:
-        """Drops one file, as far as it is not reserved or pinned, and overwrites it (R2).
+        """Drop the chunks of a file that are neither reserved nor pinned (R2).
 
         Returns:
-            How many of its chunks are left.
+            How many of its chunks are still in use.
         """
         self._drop_unpinned([extent for extent in self._files.get(file_id, ()) if extent.ready])
         return self.chunks_of(file_id)
 
     def drop(self, file_id: FileId, start: int, stop: int) -> None:
-        """Drops what is cached of a range, as far as it is not reserved or pinned, and overwrites it."""
+        """Drop the chunks of a range that are neither reserved nor pinned.
+
+        Args:
+            file_id: the file.
+            start: the first chunk of the range.
+            stop: one past its last.
+        """
         for part in self.cached(file_id, start, stop):
             self._drop_unpinned(self._exactly(file_id, *part))
 
     def resize(self, capacity_chunks: int) -> None:
-        """Changes the size; what no longer fits goes, least recently read first, pins as they end."""
+        """Change the size. Evict what no longer fits, and what is pinned as soon as its pins end."""
         shrinks = capacity_chunks < self.capacity_chunks
         self._arena.grow(capacity_chunks)
         self.capacity_chunks = capacity_chunks
@@ -260,64 +247,81 @@ class Cache:
             self.high_water_chunks = self._used_chunks
 
     def trim(self) -> None:
-        """Evicts what is beyond the size, as far as it may be; only after the size was lowered is there any."""
+        """Evict chunks beyond the size. There are some only after the size was lowered."""
         self._evict(self._used_chunks - self.capacity_chunks)
+
+    def check(self) -> None:
+        """Assert that every record agrees with the others."""
+        extents = [extent for of_file in self._files.values() for extent in of_file]
+        assert self._used_chunks == sum(extent.chunk_count for extent in extents), "used chunks are miscounted"
+        reserved = sum(extent.chunk_count for extent in extents if not extent.ready)
+        assert self._reserved_chunks == reserved, "reserved chunks are miscounted"
+        for file_id, of_file in self._files.items():
+            ready = RangeSet((extent.start, extent.stop) for extent in of_file if extent.ready)
+            assert ready == self._ready.get(file_id, RangeSet()), "the ready chunks are not those of ready extents"
+        assert self._ready.keys() <= self._files.keys(), "a file without extents has ready chunks"
+        assert self._used_chunks <= max(self.capacity_chunks, self.high_water_chunks), "more is in use than fits"
+        self._arena.check([Range(extent.slot, extent.slot + extent.chunk_count) for extent in extents])
+        self._lru.check([extent for extent in extents if extent.ready])
+        self._pins.check()
+
+    # -- eviction
 
     def _drop_unpinned(self, extents: Iterable[Extent]) -> int:
         unpinned = [part for extent in extents for part in self._unpinned(extent)]
-        self._drop_parts(unpinned)
+        self._drop_ranges(unpinned)
         self._lower_high_water()
         return sum(stop - start for _, start, stop in unpinned)
 
     def _evict(self, count: int) -> None:
-        """Drops the ``count`` chunks read least recently; fewer if not so many may be dropped."""
+        """Evict the ``count`` least recently read chunks, or fewer if fewer may be evicted."""
         victims = list(self._oldest_unpinned(count))
         self.eviction_count += sum(stop - start for _, start, stop in victims)
-        self._drop_parts(victims)
+        self._drop_ranges(victims)
         self._lower_high_water()
 
-    def _oldest_unpinned(self, count: int) -> Iterator[Part]:
-        """The ``count`` chunks read least recently, of those that may be dropped."""
+    def _oldest_unpinned(self, count: int) -> Iterator[FileRange]:
+        """Iterate over the ``count`` least recently read chunks that may be evicted."""
         if count <= 0:
             return
-        for extent in self._recency:
+        for extent in self._lru:
             parts = self._unpinned(extent)
             if not parts:
-                self._recency.set_aside(extent)
+                self._lru.skip(extent)
             for file_id, start, stop in parts:
                 yield file_id, start, min(stop, start + count)
                 count -= stop - start
                 if count <= 0:
                     return
 
-    def _unpinned(self, extent: Extent) -> list[Part]:
+    def _unpinned(self, extent: Extent) -> list[FileRange]:
         unpinned = self._pins.unpinned(extent.file_id, extent.start, extent.stop)
         return [(extent.file_id, start, stop) for start, stop in unpinned]
 
-    def _drop_parts(self, parts: Iterable[Part]) -> None:
-        for part in parts:
-            for extent in self._exactly(*part):
+    def _drop_ranges(self, ranges: Iterable[FileRange]) -> None:
+        for each in ranges:
+            for extent in self._exactly(*each):
                 self._drop(extent)
 
     def _drop(self, extent: Extent) -> None:
         extents = self._files[extent.file_id]
         extents.remove(extent)
         if extent.ready:
-            self._recency.remove(extent)
+            self._lru.remove(extent)
             self._ready[extent.file_id].discard(extent.start, extent.stop)
-        self._arena.give_back(extent.slot, extent.slot + extent.chunk_count)
+        self._arena.release(extent.slot, extent.slot + extent.chunk_count)
         self._used_chunks -= extent.chunk_count
         if not extents:
             del self._files[extent.file_id]
             self._ready.pop(extent.file_id, None)
 
     def _lower_high_water(self) -> None:
-        """After the size was lowered, what is beyond it goes by and by, and the mark with it."""
+        """Lower the high-water mark while a cache that was made smaller still shrinks."""
         if self.high_water_chunks > self.capacity_chunks:
             self.high_water_chunks = self._used_chunks
 
     def _exactly(self, file_id: FileId, start: int, stop: int) -> list[Extent]:
-        """The extents that make up a range, split at its ends where need be."""
+        """Return the extents of a range, after splitting those that reach beyond its ends."""
         extents = self._files[file_id]
         for border in (start, stop):
             extent = extents.at(border)
@@ -328,7 +332,7 @@ class Cache:
         return found
 
     def _split(self, extent: Extent, border: int) -> None:
-        """Cuts an extent in two that are as recent as it was."""
+        """Cut an extent in two, both as recent as it was."""
         extents = self._files[extent.file_id]
         extents.remove(extent)
         upper = Extent(extent.file_id, border, extent.stop, extent.slot + border - extent.start, extent.ready)
@@ -336,4 +340,4 @@ class Cache:
         extents.insert(extent)
         extents.insert(upper)
         if extent.ready:
-            self._recency.split(extent, upper)
+            self._lru.split(extent, upper)

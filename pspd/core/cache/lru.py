@@ -1,4 +1,4 @@
-"""In what order the cache's chunks were read last, and how the oldest that may go is found at once."""
+"""The LRU list: extents of the cache in the order in which they were last read."""
 
 from __future__ import annotations
 
@@ -9,19 +9,31 @@ from heapq import heappop, heappush
 from pspd.core.model.manifest import FileId
 
 
-class Place(Enum):
-    """Where an extent stands."""
+class LruState(Enum):
+    """Where an extent is in an LRU list."""
 
-    NOWHERE = 0
-    RING = 1
-    ASIDE = 2
-    COMING_BACK = 3
+    UNLINKED = 0
+    LINKED = 1
+    SKIPPED = 2
+    RETURNING = 3
 
 
 class Extent:
-    """Consecutive chunks of one file in consecutive slots of the arena, equally recent."""
+    """Consecutive chunks of one file in consecutive slots of the arena. All were last read at the same time.
 
-    __slots__ = ("file_id", "newer", "older", "place", "read_number", "ready", "slot", "start", "stop")
+    Attributes:
+        file_id: the file.
+        start: the first chunk.
+        stop: one past the last.
+        slot: the slot of the first chunk.
+        ready: the chunks are received; otherwise their slots are reserved.
+        lru_state: where the extent is in the LRU list.
+        read_number: its position in the order of reads.
+        older: the next older extent in the list.
+        newer: the next newer extent in the list.
+    """
+
+    __slots__ = ("file_id", "lru_state", "newer", "older", "read_number", "ready", "slot", "start", "stop")
 
     older: Extent
     newer: Extent
@@ -32,71 +44,78 @@ class Extent:
         self.stop = stop
         self.slot = slot
         self.ready = ready
-        self.place = Place.NOWHERE
+        self.lru_state = LruState.UNLINKED
         self.read_number = 0
 
     @property
     def chunk_count(self) -> int:
-        """How many chunks the extent holds."""
+        """The number of chunks."""
         return self.stop - self.start
 
 
-class Recency:
-    """Extents, iterated in the order in which they were read last, the oldest first.
+class LruList:
+    """Extents, iterated from the least to the most recently read.
 
-    They are a doubly linked ring. What slow clients are being sent is the oldest soon, and may not go: whoever looks
-    for something that may would pass over all of it, each time. So it is set aside when it is met, and taken back when
-    less of it is pinned: the next who comes by its place in the ring puts it there again.
+    The list is a doubly linked ring. Extents that slow clients are being sent soon become the oldest, but are pinned:
+    each search for something to evict would pass over all of them. The search therefore marks them as skipped, which
+    unlinks them. When less of a skipped extent is pinned, it returns: the next iteration that comes past its position
+    links it there again.
     """
 
     def __init__(self) -> None:
         self._ends = Extent(b"", 0, 0, 0)
         self._ends.older = self._ends.newer = self._ends
         self._read_count = 0
-        self._coming_back: list[tuple[int, int, Extent]] = []  # a heap; parts of one extent in their order
+        self._returning: list[tuple[int, int, Extent]] = []  # a heap; parts of one extent in the order of their chunks
 
     def append(self, extent: Extent) -> None:
-        """Puts an extent at the recent end."""
+        """Add an extent as the most recently read."""
         self._read_count += 1
         extent.read_number = self._read_count
         self._link(self._ends, extent)
 
     def remove(self, extent: Extent) -> None:
-        """Takes an extent out, wherever it stands."""
-        if extent.place is Place.RING:
+        """Remove an extent, whatever its state."""
+        if extent.lru_state is LruState.LINKED:
             extent.older.newer = extent.newer
             extent.newer.older = extent.older
-        extent.place = Place.NOWHERE
+        extent.lru_state = LruState.UNLINKED
 
     def split(self, lower: Extent, upper: Extent) -> None:
-        """Takes in the upper part of an extent that is the lower part from now on."""
+        """Add the upper part of an extent that was cut in two, as recent as the lower part.
+
+        Args:
+            lower: the extent, already shortened to its lower part.
+            upper: the new extent.
+        """
         upper.read_number = lower.read_number
-        match lower.place:
-            case Place.RING:
+        match lower.lru_state:
+            case LruState.LINKED:
                 self._link(lower.newer, upper)
-            case Place.COMING_BACK:
-                self._call_back(upper)
+            case LruState.RETURNING:
+                self._return(upper)
             case _:
-                upper.place = lower.place
+                upper.lru_state = lower.lru_state
 
-    def set_aside(self, extent: Extent) -> None:
-        """Passes over an extent until it is taken back."""
+    def skip(self, extent: Extent) -> None:
+        """Leave an extent out of iterations until :meth:`unskip`."""
         self.remove(extent)
-        extent.place = Place.ASIDE
+        extent.lru_state = LruState.SKIPPED
 
-    def take_back(self, extent: Extent) -> None:
-        """An extent, if it was set aside, is no longer to be passed over."""
-        if extent.place is Place.ASIDE:
-            self._call_back(extent)
+    def unskip(self, extent: Extent) -> None:
+        """Include an extent in iterations again, if it was skipped."""
+        if extent.lru_state is LruState.SKIPPED:
+            self._return(extent)
 
     def __iter__(self) -> Iterator[Extent]:
+        """Iterate over the extents that are not skipped. The current one may be removed or skipped meanwhile."""
         extent = self._ends.newer
         while True:
-            while self._coming_back and (
-                extent is self._ends or self._coming_back[0][0:2] < (extent.read_number, extent.start)
+            while self._returning and (
+                extent is self._ends or self._returning[0][0:2] < (extent.read_number, extent.start)
             ):
-                read_number, _, back = heappop(self._coming_back)
-                if back.place is Place.COMING_BACK and back.read_number == read_number:
+                read_number, _, back = heappop(self._returning)
+                if back.lru_state is LruState.RETURNING and back.read_number == read_number:
                     self._link(extent, back)
                     extent = back
             if extent is self._ends:
@@ -105,13 +124,31 @@ class Recency:
             yield extent
             extent = following
 
-    def _call_back(self, extent: Extent) -> None:
-        extent.place = Place.COMING_BACK
-        heappush(self._coming_back, (extent.read_number, extent.start, extent))
+    def check(self, extents: list[Extent]) -> None:
+        """Assert that the list has exactly these extents, linked in the order of reads."""
+        linked = 0
+        extent = self._ends
+        while extent.newer is not self._ends:
+            older, extent = extent, extent.newer
+            assert extent.older is older, "the ring is broken"
+            assert extent.lru_state is LruState.LINKED, "an extent is linked that should not be"
+            assert (older.read_number, older.start) < (extent.read_number, extent.start), "the order is wrong"
+            linked += 1
+        returning = {(number, start) for number, start, _ in self._returning}
+        for extent in extents:
+            assert extent.lru_state is not LruState.UNLINKED, "an extent is not in the list"
+            assert extent.lru_state is not LruState.RETURNING or (extent.read_number, extent.start) in returning, (
+                "an extent is lost"
+            )
+        assert linked == sum(extent.lru_state is LruState.LINKED for extent in extents), "the list has other extents"
+
+    def _return(self, extent: Extent) -> None:
+        extent.lru_state = LruState.RETURNING
+        heappush(self._returning, (extent.read_number, extent.start, extent))
 
     def _link(self, newer: Extent, extent: Extent) -> None:
-        """Puts an extent into the ring, next to another, on its older side."""
-        extent.place = Place.RING
+        """Link an extent into the ring as the next older one of ``newer``."""
+        extent.lru_state = LruState.LINKED
         extent.older, extent.newer = newer.older, newer
         newer.older.newer = extent
         newer.older = extent

@@ -1,4 +1,4 @@
-"""What the cache is sending, and may not evict: ranges that are pinned, each as often as it is being sent."""
+"""The pins of the cache: ranges that are being sent and must not be evicted."""
 
 from __future__ import annotations
 
@@ -7,27 +7,39 @@ from pspd.core.model.ranges import Range, RangeSet
 
 
 class Pins:
-    """Ranges of files, pinned any number of times, and the chunks under at least one pin.
+    """Ranges of files, each pinned any number of times, and the union of all pinned chunks.
 
-    Ranges that are pinned at a time overlap in every way, with thousands of clients each chunk under hundreds of
-    pins. So nothing is counted per chunk: the union grows with each pin, and is made anew, when somebody must know
-    it exactly, after pins have ended. With room in the cache nobody must.
+    Pinned ranges overlap arbitrarily: with thousands of clients, each chunk is under hundreds of pins. Nothing is
+    therefore counted per chunk. The union grows with each pin, and is rebuilt only if pins have ended and someone
+    needs it exactly. While the cache has room, nobody does.
     """
 
     def __init__(self) -> None:
         self._counts: dict[tuple[FileId, int, int], int] = {}
         self._unions: dict[FileId, RangeSet] = {}
-        self._bound_chunks = 0
+        self._union_chunks = 0
         self._is_exact = True
 
     def add(self, file_id: FileId, start: int, stop: int) -> None:
-        """Pins a range once more."""
+        """Pin a range once more.
+
+        Args:
+            file_id: the file.
+            start: the first chunk.
+            stop: one past the last.
+        """
         pin = (file_id, start, stop)
         self._counts[pin] = self._counts.get(pin, 0) + 1
         self._unite(*pin)
 
     def remove(self, file_id: FileId, start: int, stop: int) -> None:
-        """Ends one pin of a range, which is pinned just so."""
+        """End one pin.
+
+        Args:
+            file_id: the file.
+            start: the first chunk of the range, exactly as it was pinned.
+            stop: one past its last.
+        """
         pin = (file_id, start, stop)
         assert pin in self._counts, "the range is not pinned"
         self._counts[pin] -= 1
@@ -36,21 +48,37 @@ class Pins:
             self._is_exact = False
 
     @property
-    def bound_chunks(self) -> int:
-        """At most so many chunks are pinned, which is quickly told."""
-        return self._bound_chunks
+    def pinned_upper_bound(self) -> int:
+        """An upper bound of the number of pinned chunks, which costs nothing to compute."""
+        return self._union_chunks
 
     @property
     def chunk_count(self) -> int:
-        """How many chunks are pinned."""
-        self._make_exact()
-        return self._bound_chunks
+        """The number of pinned chunks."""
+        self._rebuild()
+        return self._union_chunks
 
     def unpinned(self, file_id: FileId, start: int, stop: int) -> list[Range]:
-        """The parts of a range that are not pinned, ascending."""
-        self._make_exact()
+        """Return the parts of a range that are not pinned, ascending.
+
+        Args:
+            file_id: the file.
+            start: the first chunk of the range.
+            stop: one past its last.
+        """
+        self._rebuild()
         union = self._unions.get(file_id)
         return union.gaps(start, stop) if union else [Range(start, stop)]
+
+    def check(self) -> None:
+        """Assert that the union covers every pin, and has no more if it is exact."""
+        assert self._union_chunks == sum(union.chunk_count for union in self._unions.values()), "miscounted"
+        exact: dict[FileId, RangeSet] = {}
+        for (file_id, start, stop), count in self._counts.items():
+            assert count > 0, "a pin that has ended is left"
+            assert self._unions[file_id].covers(start, stop), "a pin is not in the union"
+            exact.setdefault(file_id, RangeSet()).add(start, stop)
+        assert not self._is_exact or exact == self._unions, "the union has more than the pins"
 
     def _unite(self, file_id: FileId, start: int, stop: int) -> None:
         union = self._unions.get(file_id)
@@ -58,12 +86,13 @@ class Pins:
             union = self._unions[file_id] = RangeSet()
         before_chunks = union.chunk_count
         union.add(start, stop)
-        self._bound_chunks += union.chunk_count - before_chunks
+        self._union_chunks += union.chunk_count - before_chunks
 
-    def _make_exact(self) -> None:
+    def _rebuild(self) -> None:
+        """Rebuild the union if pins have ended."""
         if not self._is_exact:
             self._is_exact = True
-            self._bound_chunks = 0
+            self._union_chunks = 0
             self._unions.clear()
-            for pin in sorted(self._counts):  # ascending sets are made quickly
+            for pin in sorted(self._counts):  # sets grow fastest in ascending order
                 self._unite(*pin)

@@ -116,7 +116,7 @@ class Deliveries:
             echo = interest.echoes[-1].number if interest.echoes else 0
             for departure in self._depart(interest, cached, echo, credit_chunks):
                 credit_chunks -= departure.span.chunk_count
-                self._cache.hit_count += departure.span.chunk_count
+                self._cache.count_hits(departure.span.chunk_count)
                 self._deliver(interest.file, Load(*departure.span, [departure]))
             if credit_chunks <= 0:
                 break
@@ -162,7 +162,7 @@ class Deliveries:
         for load in loads:
             delivery_count += len(load.departures)
             self._deliver(file, load)
-        self._cache.join_count += max(0, delivered_chunks - runs.chunk_count)
+        self._cache.count_joins(max(0, delivered_chunks - runs.chunk_count))
         self._cache.trim()
         return delivery_count
 

@@ -348,7 +348,6 @@ class Relay:
                 else:
                     self._fetching.start(file, span, holder)
                     file.cursor = start = span.stop
-                    self._cache.miss_count += span.chunk_count
                     fetched_chunks += span.chunk_count
         return fetched_chunks
 

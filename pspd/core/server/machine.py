@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from random import Random
 
-from pspd.core.cache.cache import Allocate, Cache, allocate_at_once
+from pspd.core.cache.arena import Allocate, allocate_on_heap
+from pspd.core.cache.cache import Cache
 from pspd.core.effects.server import (
     ClientJoined,
     ClientLost,
@@ -105,7 +106,7 @@ class ServerMachine:
         seed: int,
         draw_session: Callable[[], int],
         reach_ns: int = REACH_NS,
-        allocate: Allocate = allocate_at_once,
+        allocate: Allocate = allocate_on_heap,
     ) -> None:
         self.parameters = parameters
         self.cache = Cache(1 if cache_chunks is None else cache_chunks, allocate)

@@ -1,0 +1,122 @@
+"""The memory of the cache: slots of one chunk each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+from pspd.core.model.manifest import CHUNK_BYTES
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.errors import LimitReached
+from pspd.text.sizes import size_text
+
+Allocate = Callable[[int], memoryview]
+"""Takes a size in bytes and returns that much writable, zeroed memory.
+
+It raises ``MemoryError`` or ``OverflowError`` if there is not enough.
+"""
+
+_ZEROS = bytes(256 * 1024)
+
+
+def allocate_on_heap(size_bytes: int) -> memoryview:
+    """Return zeroed memory from the heap. All of it is written at once, which is slow for large sizes."""
+    return memoryview(bytearray(size_bytes))
+
+
+class Arena:
+    """Slots of one chunk each. The arena grows by whole segments of memory and never shrinks.
+
+    Free slots hold zeros, so that no byte of a removed file stays in memory (R2).
+
+    Args:
+        slot_count: the size at first.
+        allocate: allocates the memory of a segment.
+
+    Attributes:
+        free: the free slots.
+        slot_count: all slots.
+    """
+
+    def __init__(self, slot_count: int, allocate: Allocate = allocate_on_heap) -> None:
+        self._allocate = allocate
+        self._segments: list[tuple[int, memoryview]] = []  # first slot, memory
+        self.free = RangeSet()
+        self.slot_count = 0
+        self.grow(slot_count)
+
+    def grow(self, slot_count: int) -> None:
+        """Add slots until there are ``slot_count``.
+
+        Raises:
+            LimitReached: the machine has not enough memory.
+        """
+        added = slot_count - self.slot_count
+        if added > 0:
+            try:
+                memory = self._allocate(added * CHUNK_BYTES)
+            except (MemoryError, OverflowError):
+                wanted = size_text(slot_count * CHUNK_BYTES)
+                raise LimitReached(f"there is no memory for a cache of {wanted}: name a smaller size") from None
+            self._segments.append((self.slot_count, memory))
+            self.free.add(self.slot_count, slot_count)
+            self.slot_count = slot_count
+
+    def acquire(self, slot_count: int) -> list[Range]:
+        """Take free slots: one run if one is long enough, else several. Each run lies in one segment."""
+        runs = next(([run] for run in self.free if run.chunk_count >= slot_count), None) or list(self.free)
+        acquired = []
+        for start, stop in runs:
+            for run in self._split_at_segments(start, min(stop, start + slot_count)):
+                acquired.append(run)
+                slot_count -= run.chunk_count
+            if slot_count == 0:
+                break
+        assert slot_count == 0, "more slots acquired than are free"
+        self.free.difference_update(acquired)
+        return acquired
+
+    def release(self, start: int, stop: int) -> None:
+        """Overwrite slots with zeros and free them.
+
+        Args:
+            start: the first slot.
+            stop: one past the last.
+        """
+        for run in self._split_at_segments(start, stop):
+            view = self.view(run.start, run.chunk_count)
+            for offset in range(0, len(view), len(_ZEROS)):
+                part = view[offset : offset + len(_ZEROS)]
+                part[:] = _ZEROS[: len(part)]
+        self.free.add(start, stop)
+
+    def is_contiguous(self, stop: int, slot: int) -> bool:
+        """Return whether slots up to ``stop`` and slots from ``slot`` on are one piece of memory.
+
+        Args:
+            stop: one past the last slot of the first run.
+            slot: the first slot of the second run.
+        """
+        return stop == slot and all(base != slot for base, _ in self._segments)
+
+    def view(self, slot: int, slot_count: int) -> memoryview:
+        """Return the memory of consecutive slots in one segment.
+
+        Args:
+            slot: the first.
+            slot_count: how many.
+        """
+        base, memory = next((base, memory) for base, memory in reversed(self._segments) if base <= slot)
+        return memory[(slot - base) * CHUNK_BYTES : (slot - base + slot_count) * CHUNK_BYTES]
+
+    def check(self, used: list[Range]) -> None:
+        """Assert that each slot is either free or in one of the ``used`` ranges."""
+        slots = self.free.copy()
+        slots.update(used)
+        used_count = sum(run.chunk_count for run in used)
+        assert self.free.chunk_count + used_count == slots.chunk_count == self.slot_count, "slots leak or overlap"
+        assert slots.covers(0, self.slot_count), "a slot is beyond the arena"
+
+    def _split_at_segments(self, start: int, stop: int) -> list[Range]:
+        borders = [start, *(base for base, _ in self._segments if start < base < stop), stop]
+        return [Range(low, high) for low, high in pairwise(borders)]
