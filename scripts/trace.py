@@ -391,7 +391,7 @@ def _datagram(data: bytes) -> tuple[str, list[str]]:
     fields = {name: value for name, value in datagram._asdict().items() if name not in ("session", "file_id")}
     if isinstance(datagram, Request):
         fields["ranges"] = [f"[{start}, {stop})" for start, stop in datagram.ranges]
-        flags = [name for name in ("repeated", "wants_answer", "hears") if fields.pop(name)]
+        flags = [name for name in ("repeated", "wants_ack", "downlink_ok") if fields.pop(name)]
         fields["flags"] = " and ".join(flags) or "none"
     if isinstance(datagram, Broadcast):
         fields["asked"] = [f"[{start}, {stop}) of {responder:016x}" for start, stop, responder in datagram.asked]

@@ -157,8 +157,8 @@ class Bench:
         acknowledged: int = 0,
         window_chunks: int = 1000,
         repeated: bool = False,
-        wants_answer: bool = False,
-        hears: bool = False,
+        wants_ack: bool = False,
+        downlink_ok: bool = False,
     ) -> None:
         self.last_request += 1
         self.now += MILLISECOND_NS
@@ -171,8 +171,8 @@ class Bench:
             window_chunks,
             spans,
             repeated,
-            wants_answer,
-            hears,
+            wants_ack,
+            downlink_ok,
         )
         self.send(member, request)
 

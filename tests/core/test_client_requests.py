@@ -63,25 +63,25 @@ class TestAskingAgain:
         manifest = manifest_of(10)
         client.assign(manifest, (0, 10), held=((4, 5),))
         (request,) = client.requests()
-        assert not request.wants_answer
+        assert not request.wants_ack
         client.now += RTO_MAX_NS
         client.deliver(manifest, 0, 4, echo=request.number)
         (request,) = client.requests()
-        assert (request.wants_answer, request.repeated) == (True, False)
+        assert (request.wants_ack, request.repeated) == (True, False)
 
     def test_who_was_told_to_wait_wants_its_next_request_answered_as_well(self) -> None:
         client, manifest = told_to_wait(120_000)
         client.pass_time(SECOND_NS)
         client.deliver(manifest, 0, 4)
         client.pass_time(SECOND_NS)
-        assert client.requests()[0].wants_answer
+        assert client.requests()[0].wants_ack
 
     def test_until_a_delivery_comes_within_a_timeout(self) -> None:
         client, manifest = told_to_wait(120_000)
         client.now += MILLISECOND_NS
         client.deliver(manifest, 0, 4, echo=1)
         client.pass_time(SECOND_NS)
-        assert not client.requests()[0].wants_answer
+        assert not client.requests()[0].wants_ack
 
     def test_what_comes_after_an_answer_ends_the_long_wait(self) -> None:
         client, manifest = told_to_wait(120_000)
@@ -98,7 +98,7 @@ class TestAskingAgain:
         client.deliver(manifest, 0, 1, echo=request.number)
         client.pass_time(2 * RTO_MAX_NS)
         request = client.requests()[-1]
-        assert request.wants_answer
+        assert request.wants_ack
         client.hear(RequestAck(SESSION, manifest.file_id, request.number, 60_000))
         client.deliver(manifest, 1, 2, number=2)
         client.pass_time(60 * SECOND_NS - 1)
@@ -114,7 +114,7 @@ class TestAskingAgain:
         client.now += 4 * RTO_MAX_NS
         client.deliver(manifest, 0, 2, echo=request.number)
         (request,) = client.requests()
-        assert (request.ranges, request.wants_answer) == ((), False)
+        assert (request.ranges, request.wants_ack) == ((), False)
 
     def test_nor_waits_it_longer_than_is_sane(self) -> None:
         client = Client()

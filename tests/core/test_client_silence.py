@@ -36,7 +36,7 @@ class TestAnsweredRequests:
         client.assign(manifest, (0, 10))
         for _ in range(5):
             (request,) = (datagram for datagram in client.heard() if isinstance(datagram, Request))
-            assert request.hears
+            assert request.downlink_ok
             client.hear(RequestAck(SESSION, manifest.file_id, request.number, 4000))
             client.pass_time(4 * SECOND_NS)
         client.hear(RequestAck(SESSION, manifest.file_id, request.number + 1, 60_000))
@@ -48,7 +48,7 @@ class TestAnsweredRequests:
         client = Client()
         client.assign(manifest_of(10), (0, 10))
         (request,) = client.requests()
-        assert not request.hears
+        assert not request.downlink_ok
 
 
 class TestSilence:

@@ -70,7 +70,7 @@ class TestWhoIsInReach:
             bench.pass_time(REACH_NS // 2)
             for member in (a, b):
                 bench.server.lease_renewed(member.session, bench.now)
-            bench.ask(a, file, (3, 6), hears=True)
+            bench.ask(a, file, (3, 6), downlink_ok=True)
             bench.ask(b, file, (0, 3))
         assert (a.in_reach, b.in_reach) == (True, False)
 

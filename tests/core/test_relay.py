@@ -47,7 +47,7 @@ class TestPatience:
         bench.ask(a, bench.exchange("f", 6), (3, 6))
         assert self.answers(bench) == []
 
-    @pytest.mark.parametrize("flag", ["repeated", "wants_answer"])
+    @pytest.mark.parametrize("flag", ["repeated", "wants_ack"])
     def test_one_that_is_repeated_or_wants_an_answer_is_told_to_wait_for_the_fetch(self, flag: str) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")

@@ -89,7 +89,7 @@ GOLDEN: list[tuple[Datagram, str]] = [
         + "00000006 00000007 00000000 00000002",
     ),
     (
-        Request(SESSION, FILE_ID, 3, 4, 5, (), wants_answer=True),
+        Request(SESSION, FILE_ID, 3, 4, 5, (), wants_ack=True),
         "50530103 00000002 0102030405060708" + "00" * 16 + FILE_ID.hex() + "00000003 0000000000000004 00000005 0000",
     ),
     (

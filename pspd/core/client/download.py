@@ -133,7 +133,7 @@ class Download:
         """Someone fetches up to here: requests that begin here meet (the common cursor)."""
         self._cursor = stop
 
-    def request(self, session: int, now: int, *, repeated: bool = False, hears: bool = False) -> Request:
+    def request(self, session: int, now: int, *, repeated: bool = False, downlink_ok: bool = False) -> Request:
         """The next request: everything that may be named of what is wanted, most wanted first."""
         # The server ends a session before its numbers reach the largest; one that hears nothing stays there.
         self.request_number = min(next(self._request_numbers), REQUEST_NUMBER_MAX)
@@ -146,7 +146,7 @@ class Download:
         self._awaited, self._patience_ns = RangeSet(ranges), 0
         # Where very many share a server's link, what one asks for is long in the queue: longer than any timeout.
         # Who was told to wait for the last will have to wait for the next, and asks but once if it hears so at once.
-        wants_answer = bool(ranges) and (self._was_put_off or self.rtt.rto_ns >= RTO_MAX_NS)
+        wants_ack = bool(ranges) and (self._was_put_off or self.rtt.rto_ns >= RTO_MAX_NS)
         return Request(
             session,
             self.file_id,
@@ -155,8 +155,8 @@ class Download:
             self.window.chunks,
             tuple(ranges),
             repeated,
-            wants_answer,
-            hears,
+            wants_ack,
+            downlink_ok,
         )
 
     def _note_sent(self, now: int, *, asks: bool) -> None:

@@ -87,14 +87,14 @@ class ClientMachine:
         self._hello_sent_at: int | None = None
         self._hello_interval_ns = 0
         self._heard_at = 0
-        self._hears = False
-        self._told_hears = False
+        self._downlink_ok = False
+        self._told_downlink_ok = False
         self._said_deaf = False
 
     @property
-    def hears(self) -> bool:
+    def downlink_ok(self) -> bool:
         """Whether a datagram of the server has come lately: it sends none before it has got one of this session."""
-        return self._hears
+        return self._downlink_ok
 
     # -- for the driver
 
@@ -133,7 +133,7 @@ class ClientMachine:
             download.new_session(self._request_numbers)
             self._timers.cancel(download.file_id)
         self._hello_sent_at = None
-        self._heard_at, self._hears = now, False
+        self._heard_at, self._downlink_ok = now, False
         self._say_hello(now)
 
     def left(self) -> None:
@@ -152,12 +152,12 @@ class ClientMachine:
         if self._hello_sent_at is not None:
             self.rtt.timed_out()
         if now - self._heard_at >= max(SILENCE_NS, HELLOS_PER_SILENCE * self._hello_interval_ns):
-            self._hears = False
+            self._downlink_ok = False
             self._tell_deaf(True)
         self._hello_number = self._hello_number % HELLO_NUMBER_MAX + 1
         self._hello_sent_at = now
-        srtt_us = min(max(1, self.rtt.srtt_ns // 1000), 2**32 - 1) if self._hears else 0
-        self._told_hears = self._hears
+        srtt_us = min(max(1, self.rtt.srtt_ns // 1000), 2**32 - 1) if self._downlink_ok else 0
+        self._told_downlink_ok = self._downlink_ok
         hello = Hello(self._session, self._hello_number, srtt_us)
         self._effects.append(SendDatagram(self._server, encode_datagram(hello)))
         is_first = self.rtt.srtt_ns == 0 and self.rtt.timeout_count < HELLOS_WITHOUT_BACKOFF
@@ -263,11 +263,11 @@ class ClientMachine:
 
     def _acknowledge(self, download: Download, now: int) -> None:
         """An empty request: nothing is wanted now, and what was delivered has arrived."""
-        self._send(download.request(self._session, now, hears=self._hears))
+        self._send(download.request(self._session, now, downlink_ok=self._downlink_ok))
 
     def _request(self, download: Download, now: int, *, repeated: bool = False) -> None:
         if download.stage in (Stage.SHARE, Stage.EXCHANGE) and self._session:
-            self._send(download.request(self._session, now, repeated=repeated, hears=self._hears))
+            self._send(download.request(self._session, now, repeated=repeated, downlink_ok=self._downlink_ok))
             self._timers.set(download.file_id, now + download.timeout_ns())
 
     def _send(self, datagram: Datagram) -> None:
@@ -321,7 +321,7 @@ class ClientMachine:
         if self._session == 0 or datagram.session != self._session or source != self._server:
             self._drop(DropReason.UNKNOWN_SESSION, origin)
             return
-        self._heard_at, self._hears = now, True
+        self._heard_at, self._downlink_ok = now, True
         self._tell_deaf(False)
         match datagram:
             case HelloAck():
@@ -342,7 +342,7 @@ class ClientMachine:
         self._hello_interval_ns = max(
             HELLO_INTERVAL_NS_MIN, min(answer.retry_after_ms * MILLISECOND_NS, PATIENCE_NS_MAX)
         )
-        self._timers.set(_HELLO_TIMER, now + self._hello_interval_ns if self._told_hears else now)
+        self._timers.set(_HELLO_TIMER, now + self._hello_interval_ns if self._told_downlink_ok else now)
 
     def _request_answered(self, answer: RequestAck, now: int) -> None:
         """The request is not lost: what it asks for is on its way, or has to wait for others."""
@@ -352,7 +352,7 @@ class ClientMachine:
             self._drop(DropReason.UNKNOWN_FILE, "request")
         elif download.answered(answer.number, patience_ns):
             self._timers.set(answer.file_id, now + patience_ns)
-            if self._told_hears and self._hello_sent_at is None:  # both have shown what a hello would
+            if self._told_downlink_ok and self._hello_sent_at is None:  # both have shown what a hello would
                 self._timers.set(_HELLO_TIMER, now + self._hello_interval_ns)
         else:
             self._drop(DropReason.STALE, "request")

@@ -424,10 +424,10 @@ class ServerMachine:
                 answer = HelloAck(member.session, number, self.hello_ns // MILLISECOND_NS)
                 self._effects.append(SendDatagram(source, encode_datagram(answer)))
             case Request():
-                self._heard_from(member, source, datagram.hears, now)
+                self._heard_from(member, source, datagram.downlink_ok, now)
                 self._receive_request(member, datagram, now)
 
-    def _heard_from(self, member: Member, source: Address, hears: bool, now: int) -> None:
+    def _heard_from(self, member: Member, source: Address, downlink_ok: bool, now: int) -> None:
         """A datagram of a member says where it is, and whether it hears the server."""
         member.spoke_at = now
         self._leases.postpone(member.session, now + self.lease_ns)  # who is heard lives, however late renewals come
@@ -438,7 +438,7 @@ class ServerMachine:
         if member.reachable and not was_reachable:
             self._relay.reached(member)
             self._relay.serve_soon(now)
-        if member.reachable and hears:
+        if member.reachable and downlink_ok:
             self._set_reach(member, True, now)
 
     def _receive_request(self, member: Member, request: Request, now: int) -> None:
@@ -472,7 +472,7 @@ class ServerMachine:
         ranges = file.servable(member.name, request.ranges)
         self._relay.asked(interest, request.number, self._granted(request.window_chunks), ranges)
         self._relay.serve_soon(now)
-        if (request.repeated or request.wants_answer) and self.parameters.kept_links:
+        if (request.repeated or request.wants_ack) and self.parameters.kept_links:
             self._unanswered[interest] = None
 
     def _answer_requests(self) -> None:

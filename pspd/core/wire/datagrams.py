@@ -12,11 +12,11 @@ from pspd.core.wire.header import HEADER_BYTES, DropReason, Kind, WireError, enc
 
 DATAGRAM_BYTES_MAX = 1200
 
-_FLAG_REPEATED = 1
+_REPEATED = 1
 
-_FLAG_ANSWER = 2
+_WANTS_ACK = 2
 
-_FLAG_HEARS = 4
+_DOWNLINK_OK = 4
 
 _HELLO = Struct(">II")
 
@@ -58,7 +58,7 @@ class Hello(NamedTuple):
     Attributes:
         session: the client's session.
         number: counts the client's hellos; the answer repeats it.
-        srtt_us: the client's smoothed round-trip time, in microseconds; 0 if it has none yet, or hears nothing.
+        srtt_us: the client's smoothed round-trip time, in microseconds; 0 if the server's datagrams do not arrive.
     """
 
     session: int
@@ -91,8 +91,8 @@ class Request(NamedTuple):
         window_chunks: how many chunks may be on their way to the client at a time.
         ranges: what to send, the most wanted first.
         repeated: sent again because nothing came in time (R11).
-        wants_answer: the client wants to be told that it is here, as what it asks for will be long in coming.
-        hears: the client hears the server: the request is as good as a hello that says so.
+        wants_ack: the client asks for a REQUEST_ACK, because deliveries take longer than its timeout.
+        downlink_ok: the server's datagrams arrive at the client, as a hello with an ``srtt_us`` other than 0 says.
     """
 
     session: int
@@ -102,8 +102,8 @@ class Request(NamedTuple):
     window_chunks: int
     ranges: tuple[Range, ...]
     repeated: bool = False
-    wants_answer: bool = False
-    hears: bool = False
+    wants_ack: bool = False
+    downlink_ok: bool = False
 
 
 class RequestAck(NamedTuple):
@@ -159,7 +159,7 @@ def encode_datagram(datagram: Datagram) -> bytes:
 
 def _encode_request(request: Request) -> bytes:
     assert len(request.ranges) <= REQUEST_RANGES_MAX
-    flags = _FLAG_REPEATED * request.repeated | _FLAG_ANSWER * request.wants_answer | _FLAG_HEARS * request.hears
+    flags = _REPEATED * request.repeated | _WANTS_ACK * request.wants_ack | _DOWNLINK_OK * request.downlink_ok
     numbers = [number for span in request.ranges for number in span]
     return b"".join(
         (
@@ -235,9 +235,9 @@ def _decode_request(session: int, flags: int, body: bytes | memoryview) -> Reque
         acknowledged,
         window_chunks,
         ranges,
-        repeated=flags & _FLAG_REPEATED != 0,
-        wants_answer=flags & _FLAG_ANSWER != 0,
-        hears=flags & _FLAG_HEARS != 0,
+        repeated=flags & _REPEATED != 0,
+        wants_ack=flags & _WANTS_ACK != 0,
+        downlink_ok=flags & _DOWNLINK_OK != 0,
     )
 
 
