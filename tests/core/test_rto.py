@@ -1,4 +1,4 @@
-"""Retransmission timeouts: the numbers of RFC 6298, and what departs from them."""
+"""Retransmission timeouts: the numbers of RFC 6298, and the deviations from it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def estimator_of(*samples_ms: float) -> RttEstimator:
     return rtt
 
 
-class TestLongest:
-    def test_one_round_trip_of_minutes_does_not_make_every_loss_cost_minutes(self) -> None:
+class TestMaximum:
+    def test_one_long_round_trip_does_not_exceed_the_maximum(self) -> None:
         rtt = RttEstimator()
         rtt.sample(300 * SECOND_NS)
         assert rtt.srtt_ns == 300 * SECOND_NS
@@ -34,10 +34,10 @@ class TestLongest:
 
 
 class TestEstimate:
-    def test_before_any_sample_the_timeout_is_the_initial_one(self) -> None:
+    def test_without_samples_the_timeout_is_the_initial_one(self) -> None:
         assert RttEstimator().rto_ns == RTO_INITIAL_NS
 
-    def test_the_first_sample_sets_srtt_to_it_and_the_variation_to_half(self) -> None:
+    def test_first_sample_sets_srtt_and_half_the_variation(self) -> None:
         rtt = estimator_of(100)
         assert rtt.srtt_ns == 100 * MILLISECOND_NS
         assert rtt.rto_ns == (100 + 4 * 50) * MILLISECOND_NS  # section 2.2
@@ -48,28 +48,28 @@ class TestEstimate:
         assert rtt.srtt_ns == 112.5 * MILLISECOND_NS
         assert rtt.rto_ns == (112.5 + 4 * 62.5) * MILLISECOND_NS
 
-    def test_a_steady_path_is_left_the_clock_s_granularity(self) -> None:
+    def test_steady_path_leaves_the_clock_granularity(self) -> None:
         rtt = estimator_of(*[200] * 200)
         assert rtt.rto_ns == pytest.approx(201 * MILLISECOND_NS, abs=1000)
 
-    def test_never_goes_below_the_floor_that_its_owner_gives(self) -> None:
+    def test_timeout_is_at_least_the_given_minimum(self) -> None:
         assert estimator_of(0.1).rto_ns == RTO_MIN_NS
         slow = RttEstimator(300 * MILLISECOND_NS)
         slow.sample(1)
         assert slow.rto_ns == 300 * MILLISECOND_NS
 
-    def test_never_goes_beyond_the_ceiling(self) -> None:
+    def test_timeout_is_at_most_the_maximum(self) -> None:
         assert estimator_of(60_000).rto_ns == RTO_MAX_NS
 
-    def test_remembers_the_shortest_round_trip(self) -> None:
+    def test_shortest_round_trip_is_kept(self) -> None:
         assert estimator_of(7, 3, 9).min_ns == 3 * MILLISECOND_NS
 
-    def test_a_round_trip_of_no_time_is_a_sample_too(self) -> None:
+    def test_round_trip_of_zero_is_a_sample(self) -> None:
         rtt = estimator_of(0)
         assert (rtt.srtt_ns, rtt.rto_ns) == (1, RTO_MIN_NS)
 
     @given(st.lists(st.integers(0, 100 * SECOND_NS), min_size=1))
-    def test_stays_between_floor_and_ceiling_and_the_mean_among_the_samples(self, samples: list[int]) -> None:
+    def test_timeout_and_mean_stay_within_their_bounds(self, samples: list[int]) -> None:
         rtt = RttEstimator()
         for sample in samples:
             rtt.sample(sample)
@@ -79,7 +79,7 @@ class TestEstimate:
 
 
 class TestBackoff:
-    def test_the_first_timeouts_leave_the_timeout_and_each_later_one_doubles_it(self) -> None:
+    def test_timeout_doubles_after_the_first_timeouts(self) -> None:
         rtt = estimator_of(20)
         base_ns = rtt.rto_ns
         waits = []
@@ -88,20 +88,20 @@ class TestBackoff:
             rtt.timed_out()
         assert waits == [base_ns] * (LINEAR_TIMEOUTS + 1) + [2 * base_ns, 4 * base_ns, 8 * base_ns]
 
-    def test_ends_at_the_ceiling(self) -> None:
+    def test_backoff_ends_at_the_maximum(self) -> None:
         rtt = estimator_of(20)
         for _ in range(1000):
             rtt.timed_out()
         assert rtt.timeout_ns(NO_JITTER) == RTO_MAX_NS
 
-    def test_ends_with_an_answer(self) -> None:
+    def test_answer_ends_the_backoff(self) -> None:
         rtt = estimator_of(20)
         for _ in range(10):
             rtt.timed_out()
         rtt.answered()
         assert rtt.timeout_ns(NO_JITTER) == rtt.rto_ns
 
-    def test_counts_by_message_where_its_caller_does(self) -> None:
+    def test_timeouts_counted_by_the_caller_are_used(self) -> None:
         rtt = estimator_of(20)
         rtt.timed_out()
         waits = [rtt.timeout_ns(NO_JITTER, count) for count in (-1, 0, LINEAR_TIMEOUTS, LINEAR_TIMEOUTS + 1)]

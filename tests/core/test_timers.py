@@ -1,31 +1,90 @@
-"""Deadlines by name, against a plain dictionary."""
+"""Deadlines by name, compared with a plain dictionary."""
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pspd.core.timing.timers import Timers
+from pspd.core.timing.timers import Timers, earliest
 
-names = st.sampled_from("abcde")
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("set"), names, st.integers(0, 50)),
-        st.tuples(st.just("postpone"), names, st.integers(0, 50)),
-        st.tuples(st.just("cancel"), names, st.just(0)),
-        st.tuples(st.just("pass"), st.just(""), st.integers(0, 50)),
-    ),
-    max_size=200,
-)
+NAMES = "abcde"
+
+names = st.sampled_from(NAMES)
+delays = st.integers(0, 50)
+
+
+class TimersMachine(RuleBasedStateMachine):
+    """Applies the same operations to the timers and to a dictionary, ordered by the time of setting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers: Timers[str] = Timers()
+        self.model: dict[str, int] = {}
+        self.now = 0
+
+    @rule(name=names, delay=delays)
+    def set(self, name: str, delay: int) -> None:
+        self.timers.set(name, self.now + delay)
+        self.model_set(name, self.now + delay)
+
+    @rule(name=names, delay=delays)
+    def postpone(self, name: str, delay: int) -> None:
+        self.timers.postpone(name, self.now + delay)
+        if self.model.get(name, -1) < self.now + delay:
+            self.model_set(name, self.now + delay)
+
+    @rule(name=names, times=st.integers(60, 80))
+    def move_to_earlier_times(self, name: str, times: int) -> None:
+        """Leave so many stale entries that the heap is rebuilt."""
+        for delay in range(times, 0, -1):
+            self.timers.set(name, self.now + delay)
+        self.model_set(name, self.now + 1)
+
+    @rule(name=names)
+    def cancel(self, name: str) -> None:
+        self.timers.cancel(name)
+        self.model.pop(name, None)
+
+    @rule(duration=delays)
+    def pass_time(self, duration: int) -> None:
+        self.now += duration
+        due = sorted((name for name in self.model if self.model[name] <= self.now), key=self.model.__getitem__)
+        assert list(self.timers.expired(self.now)) == due
+        self.model = {name: deadline for name, deadline in self.model.items() if deadline > self.now}
+
+    @rule(name=names, delay=delays)
+    def set_while_others_expire(self, name: str, delay: int) -> None:
+        if not self.model:
+            return
+        self.now = max(self.now, min(self.model.values()))
+        for first in self.timers.expired(self.now):
+            del self.model[first]
+            self.set(name, delay)
+            break
+
+    def model_set(self, name: str, deadline: int) -> None:
+        self.model.pop(name, None)  # among equal deadlines it is now the last
+        self.model[name] = deadline
+
+    @invariant()
+    def agrees_with_the_model(self) -> None:
+        self.timers.check()
+        assert self.timers.next_deadline() == min(self.model.values(), default=None)
+        assert [name for name in NAMES if name in self.timers] == sorted(self.model)
+
+
+TestTimersAgainstModel = TimersMachine.TestCase
+TestTimersAgainstModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
 class TestTimers:
-    def test_begin_with_none(self) -> None:
+    def test_new_timers_have_no_deadline(self) -> None:
         timers: Timers[str] = Timers()
         assert timers.next_deadline() is None
         assert list(timers.expired(10**18)) == []
 
-    def test_expire_at_their_deadline_and_not_before(self) -> None:
+    def test_name_expires_at_its_deadline_and_not_before(self) -> None:
         timers: Timers[str] = Timers()
         timers.set("a", 10)
         assert list(timers.expired(9)) == []
@@ -33,13 +92,13 @@ class TestTimers:
         assert "a" not in timers
         assert list(timers.expired(10)) == []
 
-    def test_of_one_deadline_expire_in_the_order_in_which_they_were_set(self) -> None:
+    def test_equal_deadlines_expire_in_the_order_of_setting(self) -> None:
         timers: Timers[str] = Timers()
         for name in "dcab":
             timers.set(name, 5)
         assert list(timers.expired(5)) == ["d", "c", "a", "b"]
 
-    def test_set_while_others_expire_are_seen(self) -> None:
+    def test_names_set_while_others_expire_are_included(self) -> None:
         timers: Timers[str] = Timers()
         timers.set("a", 1)
         seen = []
@@ -51,7 +110,7 @@ class TestTimers:
         assert seen == ["a", "b"]
         assert timers.next_deadline() == 6
 
-    def test_moved_often_stay_few(self) -> None:
+    def test_stale_entries_are_removed_from_the_heap(self) -> None:
         timers: Timers[str] = Timers()
         timers.set("b", 5)
         for deadline in range(1000):
@@ -59,13 +118,13 @@ class TestTimers:
         assert len(timers._heap) < 100
         assert list(timers.expired(2000)) == ["a", "b"]
 
-    def test_set_anew_to_the_same_time_come_last_of_it(self) -> None:
+    def test_name_set_again_to_the_same_time_expires_last(self) -> None:
         timers: Timers[str] = Timers()
         for name in "aba":
             timers.set(name, 10)
         assert list(timers.expired(10)) == ["b", "a"]
 
-    def test_moved_on_and_back_come_once(self) -> None:
+    def test_name_moved_back_and_forth_expires_once(self) -> None:
         timers: Timers[str] = Timers()
         timers.set("a", 10)
         timers.set("a", 5)
@@ -76,28 +135,8 @@ class TestTimers:
         assert list(timers.expired(30)) == ["a"]
         assert timers.next_deadline() is None
 
-    @given(steps)
-    def test_against_a_dictionary(self, steps: list[tuple[str, str, int]]) -> None:
-        timers: Timers[str] = Timers()
-        model: dict[str, int] = {}
-        now = 0
-        for what, name, value in steps:
-            if what == "set":
-                timers.set(name, now + value)
-                model.pop(name, None)  # set anew: the last of its deadline
-                model[name] = now + value
-            elif what == "postpone":
-                timers.postpone(name, now + value)
-                if model.get(name, -1) < now + value:
-                    model.pop(name, None)
-                    model[name] = now + value
-            elif what == "cancel":
-                timers.cancel(name)
-                model.pop(name, None)
-            else:
-                now += value
-                due = sorted((n for n in model if model[n] <= now), key=model.__getitem__)
-                assert list(timers.expired(now)) == due
-                model = {n: deadline for n, deadline in model.items() if deadline > now}
-            assert timers.next_deadline() == min(model.values(), default=None)
-            assert [n for n in "abcde" if n in timers] == sorted(model)
+
+def test_earliest_ignores_missing_deadlines() -> None:
+    assert earliest(None, 3, 2, None, 5) == 2
+    assert earliest(None, None) is None
+    assert earliest() is None

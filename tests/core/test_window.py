@@ -1,4 +1,4 @@
-"""How many chunks may be on their way: the window follows the rate of the path."""
+"""The window follows the rate of the path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STEP_NS = 20 * MILLISECOND_NS
 
 
 def flow(window: Window, chunks_per_second: int, steps: int, now: int = 0) -> int:
-    """Chunks arrive at a rate; returns when the last did."""
+    """Let chunks arrive at a rate; return when the last did."""
     for _ in range(steps):
         window.delivered(chunks_per_second * STEP_NS // SECOND_NS, RTT_NS, now)
         now += STEP_NS
@@ -21,10 +21,10 @@ def flow(window: Window, chunks_per_second: int, steps: int, now: int = 0) -> in
 
 
 class TestWindow:
-    def test_begins_at_its_least(self) -> None:
+    def test_window_begins_at_its_minimum(self) -> None:
         assert Window(16, 4096).chunks == 16
 
-    def test_doubles_at_most_once_an_epoch_while_it_is_what_limits(self) -> None:
+    def test_window_at_most_doubles_in_an_epoch(self) -> None:
         window = Window(16, 4096)
         sizes = []
         for step in range(5):
@@ -32,12 +32,12 @@ class TestWindow:
             sizes.append(window.chunks)
         assert sizes == [16, 32, 64, 128, 256]
 
-    def test_settles_at_rate_times_round_trip_and_queue_time(self) -> None:
+    def test_window_settles_at_rate_times_delay(self) -> None:
         window = Window(16, 4096)
         flow(window, 10_000, 30)
         assert window.chunks == 10_000 * (RTT_NS + QUEUE_TIME_NS) // SECOND_NS
 
-    def test_a_stall_does_not_make_it_narrower_until_it_is_forgotten(self) -> None:
+    def test_stall_shrinks_the_window_only_after_all_epochs(self) -> None:
         window = Window(16, 4096)
         now = flow(window, 10_000, 30)
         full = window.chunks
@@ -46,24 +46,24 @@ class TestWindow:
         flow(window, 100, 3 * EPOCHS, now)
         assert window.chunks == 100 * (RTT_NS + QUEUE_TIME_NS) // SECOND_NS
 
-    def test_nothing_is_measured_within_a_round_trip(self) -> None:
+    def test_rate_is_not_measured_within_a_round_trip(self) -> None:
         window = Window(16, 4096)
         for now in range(0, 9 * MILLISECOND_NS, MILLISECOND_NS):
             window.delivered(1000, RTT_NS, now)
         assert window.chunks == 16
 
-    def test_never_leaves_its_bounds(self) -> None:
+    def test_window_grows_to_its_maximum(self) -> None:
         window = Window(16, 64)
         flow(window, 1_000_000, 30)
         assert window.chunks == 64
 
-    def test_a_window_of_one_chunk_stays_one(self) -> None:
+    def test_window_of_one_chunk_stays_one(self) -> None:
         window = Window(1, 1)
         flow(window, 1000, 30)
         window.timed_out()
         assert window.chunks == 1
 
-    def test_several_timeouts_in_a_row_halve_it(self) -> None:
+    def test_several_timeouts_in_a_row_halve_the_window(self) -> None:
         window = Window(16, 4096)
         flow(window, 10_000, 30)
         full = window.chunks
@@ -73,7 +73,7 @@ class TestWindow:
         window.timed_out()
         assert window.chunks == full // 2
 
-    def test_an_arrival_between_timeouts_begins_their_count_anew(self) -> None:
+    def test_arrival_resets_the_count_of_timeouts(self) -> None:
         window = Window(16, 4096)
         now = flow(window, 10_000, 30)
         full = window.chunks
@@ -83,7 +83,7 @@ class TestWindow:
             window.delivered(1, RTT_NS, now)
         assert window.chunks == full
 
-    def test_idle_time_is_no_measure_of_the_rate(self) -> None:
+    def test_idle_time_is_excluded_from_the_rate(self) -> None:
         window = Window(16, 4096)
         now = flow(window, 10_000, 30)
         full = window.chunks
@@ -101,7 +101,7 @@ class TestWindow:
             )
         )
     )
-    def test_whatever_happens_it_stays_in_its_bounds(self, steps: list[tuple[int, int, int] | None]) -> None:
+    def test_window_stays_in_its_bounds(self, steps: list[tuple[int, int, int] | None]) -> None:
         window, now = Window(8, 512), 0
         for step in steps:
             before = window.chunks
@@ -115,5 +115,5 @@ class TestWindow:
             assert before // 2 <= window.chunks <= before * 2
 
 
-def test_of_the_classic_profile_holds_one_chunk() -> None:
+def test_classic_profile_has_a_window_of_one_chunk() -> None:
     assert (CLASSIC.window_min_chunks, CLASSIC.window_max_chunks) == (1, 1)

@@ -1,1 +1,1 @@
-"""Deadlines, round-trip times and congestion windows."""
+"""Timers, round-trip times, windows and pacing."""

@@ -1,4 +1,4 @@
-"""Named deadlines, of which the earliest is known."""
+"""Deadlines by name, of which the earliest is known."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
+STALE_ENTRIES_MIN, ENTRIES_PER_TIMER = 64, 4
+"""The heap is rebuilt when it has more entries than this for its timers: most are stale then."""
+
 
 def earliest(*deadlines: int | None) -> int | None:
-    """The earliest of some deadlines; None if there is none."""
+    """Return the earliest of some deadlines; None if there is none."""
     found: int | None = None
     for deadline in deadlines:
         if deadline is not None and (found is None or deadline < found):
@@ -22,50 +25,51 @@ def earliest(*deadlines: int | None) -> int | None:
 class Timers(Generic[K]):
     """At most one deadline per name, in nanoseconds. Setting, moving and cancelling are cheap.
 
-    Most deadlines are moved on, again and again, before they come. So the heap is not told of that: what is in it for
-    a name is never later than the name's deadline, and is put right when it has come to the top.
+    Most deadlines are postponed again and again before they expire, so postponing does not touch the heap. The entry
+    of a name in the heap is never later than its deadline, and is corrected when it reaches the top.
     """
 
     __slots__ = ("_deadlines", "_heap", "_order", "_queued")
 
     def __init__(self) -> None:
-        self._deadlines: dict[K, tuple[int, int]] = {}  # when, and in which order they were set
-        self._queued: dict[K, int] = {}
+        self._deadlines: dict[K, tuple[int, int]] = {}  # time, order of setting
+        self._queued: dict[K, int] = {}  # time of the name's valid entry in the heap
         self._heap: list[tuple[int, int, K]] = []
         self._order = count()
 
     def set(self, name: K, deadline: int) -> None:
-        """Sets or moves the deadline of a name; of those of one time the one that was set first comes first."""
+        """Set or move the deadline of a name. Equal deadlines expire in the order in which they were set.
+
+        Args:
+            name: the name.
+            deadline: when it expires, in nanoseconds.
+        """
         order = next(self._order)
         self._deadlines[name] = (deadline, order)
         queued = self._queued.get(name)
         if queued is None or deadline < queued:
-            self._queue(name, deadline, order)
-            if len(self._heap) > 64 + 4 * len(self._deadlines):
+            self._queued[name] = deadline
+            heappush(self._heap, (deadline, order, name))
+            if len(self._heap) > STALE_ENTRIES_MIN + ENTRIES_PER_TIMER * len(self._deadlines):
                 self._rebuild()
 
     def postpone(self, name: K, deadline: int) -> None:
-        """Sets the deadline of a name, or moves it to a later time, never to an earlier one."""
+        """Set the deadline of a name, unless it already has a later one.
+
+        Args:
+            name: the name.
+            deadline: when it expires at the earliest, in nanoseconds.
+        """
         current = self._deadlines.get(name)
         if current is None or current[0] < deadline:
             self.set(name, deadline)
 
-    def _queue(self, name: K, deadline: int, order: int) -> None:
-        self._queued[name] = deadline
-        heappush(self._heap, (deadline, order, name))
-
-    def _rebuild(self) -> None:
-        """Leaves out what was cancelled or moved to an earlier time."""
-        self._queued = {name: deadline for name, (deadline, _) in self._deadlines.items()}
-        self._heap = [(deadline, order, name) for name, (deadline, order) in self._deadlines.items()]
-        heapify(self._heap)
-
     def cancel(self, name: K) -> None:
-        """Forgets the deadline of a name, if it has one."""
+        """Remove the deadline of a name, if it has one."""
         self._deadlines.pop(name, None)
 
     def next_deadline(self) -> int | None:
-        """The earliest deadline; None if there is none."""
+        """Return the earliest deadline; None if there is none."""
         heap = self._heap
         while heap:
             queued, order, name = heap[0]
@@ -83,12 +87,29 @@ class Timers(Generic[K]):
         return None
 
     def expired(self, now: int) -> Iterator[K]:
-        """Takes out every name whose deadline has come, earliest first; names set meanwhile included."""
+        """Remove and yield every name whose deadline has come, earliest first.
+
+        Names that are set meanwhile are included.
+        """
         while (deadline := self.next_deadline()) is not None and deadline <= now:
             name = heappop(self._heap)[2]
             del self._deadlines[name]
             self._queued.pop(name, None)
             yield name
 
+    def check(self) -> None:
+        """Assert that the heap finds every deadline."""
+        entries = {(queued, name) for queued, _, name in self._heap}
+        for name, (deadline, _) in self._deadlines.items():
+            assert self._queued[name] <= deadline, "a deadline expires too late"
+            assert (self._queued[name], name) in entries, "a deadline is not in the heap"
+
+    def _rebuild(self) -> None:
+        """Remove stale entries from the heap."""
+        self._queued = {name: deadline for name, (deadline, _) in self._deadlines.items()}
+        self._heap = [(deadline, order, name) for name, (deadline, order) in self._deadlines.items()]
+        heapify(self._heap)
+
     def __contains__(self, name: K) -> bool:
+        """Return whether a name has a deadline."""
         return name in self._deadlines

@@ -1,4 +1,4 @@
-"""How many chunks may be on their way to someone at a time."""
+"""Windows: how many chunks may be in flight to one peer at a time."""
 
 from __future__ import annotations
 
@@ -7,25 +7,32 @@ from collections import deque
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 
 QUEUE_TIME_NS = 200 * MILLISECOND_NS
-"""How long a chunk may wait in queues: a window holds what arrives in a round trip and this time."""
+"""How long a chunk may wait in queues: a window has the chunks that arrive in a round trip and this time."""
 EPOCHS = 8
-"""The path's rate is the best of so many epochs: a stall for a lost datagram does not make it narrower."""
+"""The rate of the path is the best of so many epochs, so that a short stall does not lower it."""
 TIMEOUTS_BEFORE_SHRINKING = 3
-"""Data comes by TCP, so one timeout tells of a lost datagram, not of a full path; several in a row may."""
+"""Timeouts in a row that halve the window. Data flows over TCP, so a single timeout means a lost datagram."""
 
 _EPOCH_NS_MIN = 10 * MILLISECOND_NS
 
 
 def frame_chunks_in(window_chunks: int) -> int:
-    """The most chunks of one frame in a window: while one is on its way the next is fetched."""
+    """Return the most chunks of one frame in a window: half of it, so that two frames are in flight."""
     return max(1, window_chunks // 2)
 
 
 class Window:
-    """A cap of rate times queue time, as in libtorrent's request queue.
+    """A window of the measured rate times the round trip and queue time, as in libtorrent's request queue.
 
-    While the window is what limits the rate, the cap lies above it and it doubles; once the path is
-    full, the rate stands still and so does the window.
+    While the window limits the rate, the product is larger than the window, which then doubles. Once the path is full,
+    the rate and the window stay constant.
+
+    Args:
+        min_chunks: the smallest window, also the first.
+        max_chunks: the largest.
+
+    Attributes:
+        chunks: the window.
     """
 
     __slots__ = (
@@ -48,7 +55,13 @@ class Window:
         self.chunks = min_chunks
 
     def delivered(self, chunk_count: int, min_rtt_ns: int, now: int) -> None:
-        """Chunks arrived; ``min_rtt_ns`` is the shortest round trip seen."""
+        """Record chunks that arrived.
+
+        Args:
+            chunk_count: how many.
+            min_rtt_ns: the shortest round trip measured, in nanoseconds.
+            now: when, in nanoseconds.
+        """
         self._timeouts = 0
         if self._epoch_start_ns is None:
             self._epoch_start_ns = now
@@ -58,13 +71,13 @@ class Window:
         if elapsed_ns < max(_EPOCH_NS_MIN, min_rtt_ns):
             return
         self._rates.append(self._delivered_chunks * SECOND_NS // elapsed_ns)
-        cap_chunks = max(self._rates) * (min_rtt_ns + QUEUE_TIME_NS) // SECOND_NS
-        self._resize(min(max(cap_chunks, self.chunks // 2), self.chunks * 2))
+        target_chunks = max(self._rates) * (min_rtt_ns + QUEUE_TIME_NS) // SECOND_NS
+        self._resize(min(max(target_chunks, self.chunks // 2), self.chunks * 2))
         self._epoch_start_ns = now
         self._delivered_chunks = 0
 
     def timed_out(self) -> None:
-        """Nothing arrived in time: the wait is no measure of the rate; several in a row halve the window."""
+        """Record a timeout. Several in a row halve the window."""
         self.idle()
         self._timeouts += 1
         if self._timeouts >= TIMEOUTS_BEFORE_SHRINKING:
@@ -73,7 +86,7 @@ class Window:
             self._resize(self.chunks // 2)
 
     def idle(self) -> None:
-        """Nothing is wanted for a while: the time until the next delivery says nothing of the rate."""
+        """Exclude the time until the next delivery from the rate: nothing is requested meanwhile."""
         self._epoch_start_ns = None
         self._delivered_chunks = 0
 
