@@ -7,7 +7,6 @@ from itertools import count
 
 import pytest
 
-from pspd.core.client.machine import HELLO_NUMBER_MAX
 from pspd.core.effects.server import ClientLost, EndSession
 from pspd.core.effects.shared import InputDropped, Milestone
 from pspd.core.model.parameters import FAST
@@ -15,7 +14,7 @@ from pspd.core.model.ranges import Range
 from pspd.core.server.members import REQUEST_JUMP_MAX, REQUEST_NUMBER_LAST, Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.timing.rtt import RTO_MAX_NS
-from pspd.core.wire.datagrams import REQUEST_NUMBER_MAX, REQUEST_RANGES_MAX, Hello, Request
+from pspd.core.wire.datagrams import HELLO_NUMBER_MAX, REQUEST_NUMBER_MAX, REQUEST_RANGES_MAX, Hello, Request
 from pspd.core.wire.header import DropReason
 from pspd.errors import SessionUnknown
 from tests.core.alone import Client, manifest_of

@@ -1,4 +1,4 @@
-"""The bytes on the wire: what goes out comes back, and nothing else is let in."""
+"""The wire format: what is encoded is decoded again, and anything else is refused."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def refusal(decode: Any, data: bytes) -> DropReason:
 
 class TestDatagrams:
     @given(datagrams)
-    def test_come_back_as_they_went_out_and_fit(self, datagram: Datagram) -> None:
+    def test_datagram_is_decoded_as_it_was_encoded(self, datagram: Datagram) -> None:
         data = encode_datagram(datagram)
         assert len(data) <= DATAGRAM_BYTES_MAX
         assert decode_datagram(data) == datagram
@@ -145,28 +145,28 @@ class TestDatagrams:
         assert type(decode_datagram(data)) is type(datagram)
 
     @pytest.mark.parametrize(("datagram", "golden"), GOLDEN)
-    def test_have_these_very_bytes(self, datagram: Datagram, golden: str) -> None:
+    def test_datagram_has_the_documented_bytes(self, datagram: Datagram, golden: str) -> None:
         assert encode_datagram(datagram).hex() == golden.replace(" ", "")
         assert decode_datagram(bytes.fromhex(golden)) == datagram
 
     @pytest.mark.parametrize("datagram", LARGEST)
-    def test_that_name_the_most_ranges_still_fit_and_one_more_would_not(self, datagram: Datagram) -> None:
+    def test_most_ranges_just_fit_into_a_datagram(self, datagram: Datagram) -> None:
         entry_bytes = 8 if isinstance(datagram, Request) else 16
         size_bytes = len(encode_datagram(datagram))
         assert size_bytes <= DATAGRAM_BYTES_MAX < size_bytes + entry_bytes
 
-    def test_with_too_many_ranges_are_never_made(self) -> None:
+    def test_too_many_ranges_are_not_encoded(self) -> None:
         with pytest.raises(AssertionError):
             encode_datagram(Request(1, FILE_ID, 1, 1, 1, (Range(0, 1),) * (REQUEST_RANGES_MAX + 1)))
         with pytest.raises(AssertionError):
             encode_broadcast_body(FILE_ID, 1, (Asked(0, 1, 0),) * (BROADCAST_RANGES_MAX + 1))
 
-    def test_a_broadcast_is_one_body_behind_a_head_for_each_client(self) -> None:
+    def test_broadcast_is_a_head_and_a_common_body(self) -> None:
         asked = (Asked(1, 2, 3),)
         whole = encode_datagram(Broadcast(SESSION, FILE_ID, 9, asked))
         assert encode_broadcast_head(SESSION) + encode_broadcast_body(FILE_ID, 9, asked) == whole
 
-    def test_an_authentication_tag_is_not_looked_at_yet(self) -> None:
+    def test_authentication_tag_is_ignored(self) -> None:
         data = bytearray(encode_datagram(Hello(1, 2, 3)))
         data[16:32] = b"t" * 16
         assert decode_datagram(data) == Hello(1, 2, 3)
@@ -174,7 +174,7 @@ class TestDatagrams:
 
 class TestRefusedDatagrams:
     @given(datagrams, st.data())
-    def test_cut_short_anywhere(self, datagram: Datagram, data: st.DataObject) -> None:
+    def test_truncated_datagram_is_refused(self, datagram: Datagram, data: st.DataObject) -> None:
         encoded = encode_datagram(datagram)
         cut = encoded[: data.draw(st.integers(0, len(encoded) - 1))]
         reason = refusal(decode_datagram, cut)
@@ -182,18 +182,17 @@ class TestRefusedDatagrams:
         assert (reason is DropReason.TOO_SHORT) or len(cut) >= HEADER_BYTES
 
     @given(datagrams, st.binary(min_size=1, max_size=20))
-    def test_with_something_behind(self, datagram: Datagram, tail: bytes) -> None:
+    def test_trailing_bytes_are_refused(self, datagram: Datagram, tail: bytes) -> None:
         reason = refusal(decode_datagram, encode_datagram(datagram) + tail)
         assert reason in (DropReason.BAD_LENGTH, DropReason.TOO_LONG)
 
     @given(st.binary(max_size=DATAGRAM_BYTES_MAX + 10))
-    def test_noise(self, noise: bytes) -> None:
+    def test_noise_is_refused_or_decoded_faithfully(self, noise: bytes) -> None:
         for data in (noise, header(len(noise) % 6) + noise):
             try:
                 datagram = decode_datagram(data)
             except WireError:
                 continue
-            # What is understood means nothing more than what was said.
             assert encode_datagram(datagram)[HEADER_BYTES : HEADER_BYTES + 4] == data[HEADER_BYTES:][:4]
 
     @pytest.mark.parametrize(
@@ -220,11 +219,11 @@ class TestRefusedDatagrams:
             (header(Kind.BROADCAST) + bytes(40) + b"\xff\xff", DropReason.BAD_LENGTH),
         ],
     )
-    def test_for_this_reason(self, data: bytes, reason: DropReason) -> None:
+    def test_invalid_datagram_is_refused_with_a_reason(self, data: bytes, reason: DropReason) -> None:
         assert refusal(decode_datagram, data) is reason
 
     @pytest.mark.parametrize("span", [Range(5, 5), Range(6, 5)])
-    def test_whose_ranges_are_empty_or_turned_round(self, span: Range) -> None:
+    def test_empty_or_reversed_range_is_refused(self, span: Range) -> None:
         request = encode_datagram(Request(1, FILE_ID, 1, 1, 1, (Range(0, 1), span)))
         broadcast = encode_datagram(Broadcast(1, FILE_ID, 1, (Asked(0, 1, 2), Asked(*span, 2))))
         assert refusal(decode_datagram, request) is DropReason.BAD_RANGE
@@ -233,24 +232,24 @@ class TestRefusedDatagrams:
 
 class TestFrames:
     @given(links | transfers)
-    def test_come_back_as_they_went_out(self, frame: Frame) -> None:
+    def test_frame_is_decoded_as_it_was_encoded(self, frame: Frame) -> None:
         data = encode_frame(frame)
         assert len(data) == FRAME_BYTES
         assert decode_frame(data) == frame
         assert decode_frame(memoryview(data)) == frame
 
     @pytest.mark.parametrize(("frame", "golden"), GOLDEN_FRAMES)
-    def test_have_these_very_bytes(self, frame: Frame, golden: str) -> None:
+    def test_frame_has_the_documented_bytes(self, frame: Frame, golden: str) -> None:
         assert encode_frame(frame).hex() == golden.replace(" ", "")
         assert decode_frame(bytes.fromhex(golden)) == frame
 
     @given(links | transfers, st.data())
-    def test_cut_short_are_refused(self, frame: Frame, data: st.DataObject) -> None:
+    def test_truncated_frame_is_refused(self, frame: Frame, data: st.DataObject) -> None:
         cut = encode_frame(frame)[: data.draw(st.integers(0, FRAME_BYTES - 1))]
         assert refusal(decode_frame, cut) is DropReason.TOO_SHORT
 
     @given(st.binary(min_size=FRAME_BYTES - HEADER_BYTES, max_size=FRAME_BYTES - HEADER_BYTES))
-    def test_noise_behind_a_header_is_understood_or_refused(self, body: bytes) -> None:
+    def test_noise_after_a_header_is_refused_or_decoded_faithfully(self, body: bytes) -> None:
         for kind in (Kind.LINK, Kind.DELIVERY, Kind.CONTRIBUTION):
             try:
                 frame = decode_frame(header(kind) + body)
@@ -268,7 +267,7 @@ class TestFrames:
             (header(Kind.DELIVERY) + bytes(61), DropReason.BAD_LENGTH),
         ],
     )
-    def test_of_the_wrong_form_are_refused(self, data: bytes, reason: DropReason) -> None:
+    def test_malformed_frame_is_refused(self, data: bytes, reason: DropReason) -> None:
         assert refusal(decode_frame, data) is reason
 
     @pytest.mark.parametrize(
@@ -282,5 +281,5 @@ class TestFrames:
             (Frame(Kind.CONTRIBUTION, 1, FILE_ID, 3, 4, 0), DropReason.BAD_RANGE),
         ],
     )
-    def test_that_make_no_sense_are_refused(self, frame: Frame, reason: DropReason) -> None:
+    def test_contradictory_frame_is_refused(self, frame: Frame, reason: DropReason) -> None:
         assert refusal(decode_frame, encode_frame(frame)) is reason

@@ -23,6 +23,7 @@ from pspd.core.timing.timers import Timers
 from pspd.core.wire.datagrams import (
     CLIENT_DATAGRAMS,
     EVERY_HOLDER,
+    HELLO_NUMBER_MAX,
     OWNERS,
     Broadcast,
     Datagram,
@@ -49,8 +50,6 @@ HELLOS_WITHOUT_BACKOFF = 20
 SILENCE_NS = 30 * SECOND_NS
 HELLOS_PER_SILENCE = 2
 """After so long without a datagram from the server, and so many hellos, a client says in them that it hears nothing."""
-
-HELLO_NUMBER_MAX = 2**32 - 1
 
 ANSWERED_MAX = 1024
 """How many broadcasts are remembered, so that one that comes twice is not answered twice."""

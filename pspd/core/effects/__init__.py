@@ -1,1 +1,1 @@
-"""Commands and events that the machines emit."""
+"""Effects of the machines: commands for the shell to carry out, and events to log."""

@@ -1,4 +1,4 @@
-"""Effects of a client's machine: commands to carry out (imperative), events to log (past tense)."""
+"""Effects of the client machine. Commands have imperative names, events names in the past tense."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ from pspd.core.wire.frames import Frame
 
 @dataclass(frozen=True, slots=True)
 class DownlinkChanged:
-    """The server's datagrams reach a client no more, or do again."""
+    """The server's datagrams have ceased to arrive, or arrive again.
 
-    heard: bool
+    Attributes:
+        downlink_ok: they arrive.
+    """
+
+    downlink_ok: bool
 
 
 class Contribute(NamedTuple):
-    """Send a range that is held to the server over TCP (R8), head first."""
+    """Send a range to the server over TCP (R8): the frame's head, then its payload from the store."""
 
     frame: Frame
 
 
 @dataclass(frozen=True, slots=True)
 class FinishFile:
-    """Every chunk is verified: make the file visible (R10), then say ``file_finished``."""
+    """Make a verified file visible (R10), then call ``file_finished``."""
 
     file_id: FileId
 
 
 @dataclass(frozen=True, slots=True)
 class ReportMilestone:
-    """Tell the server what was reached, and again until it has heard.
+    """Report a milestone to the server, until it confirms the report.
 
     Attributes:
-        share_chunk_count: chunks of the shares that the client knows of: a share that was given to it
-            meanwhile is not meant.
-        division: which division of the file is meant.
-        request_number: the client's newest request before it: what it overtakes is no news any more.
+        file_id: the file.
+        milestone: what the client has reached.
+        share_chunk_count: how many chunks its shares have. A share assigned meanwhile is not part of the report.
+        division: which division of the file the shares are from.
+        request_number: of the client's last request before the report. The report supersedes it and earlier ones.
     """
 
     file_id: FileId

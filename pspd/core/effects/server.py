@@ -1,4 +1,4 @@
-"""Effects of the server's machine: commands to carry out (imperative), events to log and publish (past tense)."""
+"""Effects of the server machine. Commands have imperative names, events names in the past tense."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from pspd.core.wire.frames import Frame
 
 
 class Deliver(NamedTuple):
-    """Send a range to a client over TCP (R6), the views after the head, without copying them.
+    """Send a range to a client over TCP (R6): the frame's head, then the views, without copying them.
 
-    Then say ``delivery_sent`` as soon as the views are no longer needed, or ``delivery_failed`` if they
-    could not be sent. That it has arrived its client tells in its next request.
+    Call ``delivery_sent`` as soon as the views are no longer needed, or ``delivery_failed`` if they could not be sent.
+    The client acknowledges the delivery in its next request.
+
+    Attributes:
+        session: the client's session.
+        number: of the delivery.
+        frame: the head.
+        views: the payload.
     """
 
     session: int
@@ -28,17 +34,21 @@ class Deliver(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CloseLink:
-    """Close the client's TCP link."""
+    """Close a client's TCP link."""
 
     session: int
 
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Tell a client of a file that it is to get, and of its share.
+    """Assign a file and shares of it to a client, in place of an earlier assignment.
 
     Attributes:
-        division: names this one division of the file; when it was removed and is seeded anew it has another.
+        session: the client's session.
+        manifest: the file.
+        shares: its shares, to get before the exchange.
+        exchange_started: the client may request the whole file.
+        division: identifies this division of the file; a file that is removed and seeded again has another.
     """
 
     session: int
@@ -50,14 +60,14 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class StartExchange:
-    """Tell a client that every share is held and that it may ask for the rest."""
+    """Tell a client that every share is held, so that it may request the whole file."""
 
     session: int
     file_id: FileId
 
 
 class EndCause(Enum):
-    """Why a session ended, as a program reads it."""
+    """Why a session ended."""
 
     REPLACED = 1
     LEASE_EXPIRED = 2
@@ -73,8 +83,9 @@ class EndSession:
     """Tell a client that its session is over.
 
     Attributes:
-        reason: why, in words.
-        cause: why, as a program reads it; None where the server is of a version that does not say.
+        session: the client's session.
+        reason: why, for people.
+        cause: why, for programs; None if the server is older than this field.
     """
 
     session: int
@@ -84,33 +95,43 @@ class EndSession:
 
 @dataclass(frozen=True, slots=True)
 class ClientJoined:
-    """A client became a member."""
+    """A client has joined."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClientHeard:
-    """The first datagram of a client's session came: it can be given shares."""
+    """The first datagram of a client's session has arrived. From now on the client can own shares."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLost:
-    """A client is a member no more."""
+    """A client's session has ended.
+
+    Attributes:
+        name: the client's name.
+        reason: why.
+    """
 
     name: str
     reason: str
 
 
 Fault = Exception
-"""An error that the machine does not know. mypyc looks for the type of a dataclass's field in its module alone."""
+"""Any error. mypyc looks up the type of a dataclass field in its own module only."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemberFailed:
-    """The machine raised while it served a member: log the error. The member's session ends, the others go on."""
+    """The machine raised an error while it served a member. It ends the member's session; log the error.
+
+    Attributes:
+        name: the member's name.
+        error: the error.
+    """
 
     name: str
     error: Fault
@@ -118,7 +139,7 @@ class MemberFailed:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateRefused:
-    """A second machine with a client's identity was refused, as the first still speaks.
+    """A second machine with a client's identity was refused, because the first is still active.
 
     Attributes:
         name: the client's name.
@@ -133,7 +154,12 @@ class DuplicateRefused:
 
 @dataclass(frozen=True, slots=True)
 class ClientReach:
-    """A member that is connected went out of reach, or came back: whether it can be asked for chunks now."""
+    """A connected member became unreachable, or reachable again.
+
+    Attributes:
+        name: the member's name.
+        in_reach: it can be asked for chunks.
+    """
 
     name: str
     in_reach: bool
@@ -141,14 +167,14 @@ class ClientReach:
 
 @dataclass(frozen=True, slots=True)
 class SaveFile:
-    """Write down what a restarted server is to know of a file, before anything that follows is carried out."""
+    """Save what a restarted server must know of a file, before carrying out the effects that follow."""
 
     record: FileRecord
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveFile:
-    """Tell a client that a file is no longer in the network: it drops what is unfinished of it."""
+    """Tell a client that a file was removed from the network: it deletes the unfinished file."""
 
     session: int
     file_id: FileId
@@ -156,7 +182,7 @@ class RemoveFile:
 
 @dataclass(frozen=True, slots=True)
 class FileRemoved:
-    """A file is no longer in the network; what was written down of it is to go."""
+    """A file was removed from the network: delete its saved record."""
 
     file_id: FileId
     name: str
@@ -164,7 +190,7 @@ class FileRemoved:
 
 @dataclass(frozen=True, slots=True)
 class VerifyFile:
-    """What a member sent of a file was wrong: it is to verify what it holds and to join again."""
+    """Tell a member that it sent wrong bytes of a file: it verifies what it holds, and joins again."""
 
     session: int
     file_id: FileId
@@ -172,7 +198,14 @@ class VerifyFile:
 
 @dataclass(frozen=True, slots=True)
 class FileDivided:
-    """A file was divided into shares (R1)."""
+    """A file was divided into shares (R1).
+
+    Attributes:
+        file_id: the file.
+        name: its name.
+        shares: the owner and the range of each.
+        replica_count: how many clients own each range.
+    """
 
     file_id: FileId
     name: str
@@ -182,7 +215,15 @@ class FileDivided:
 
 @dataclass(frozen=True, slots=True)
 class FileSeeded:
-    """Every share is held and acknowledged; the server holds no byte of the file (R2)."""
+    """Every share is held, and the server has no byte of the file (R2).
+
+    Attributes:
+        file_id: the file.
+        name: its name.
+        share_count: how many shares there are.
+        chunk_count: how many chunks the file has.
+        cached_bytes: how much of it the server has cached.
+    """
 
     file_id: FileId
     name: str
@@ -193,7 +234,14 @@ class FileSeeded:
 
 @dataclass(frozen=True, slots=True)
 class FileDeclined:
-    """A client cannot take a file."""
+    """A client cannot store a file.
+
+    Attributes:
+        file_id: the file.
+        name: its name.
+        client: the client's name.
+        reason: why.
+    """
 
     file_id: FileId
     name: str
@@ -203,7 +251,13 @@ class FileDeclined:
 
 @dataclass(frozen=True, slots=True)
 class ShareReassigned:
-    """A client takes nothing of its share: nobody waits for it any more."""
+    """A client made no progress on its share, so that the share was reassigned.
+
+    Attributes:
+        file_id: the file.
+        name: its name.
+        client: the client's name.
+    """
 
     file_id: FileId
     name: str
@@ -212,7 +266,13 @@ class ShareReassigned:
 
 @dataclass(frozen=True, slots=True)
 class FileStalled:
-    """Chunks of a file have no connected holder."""
+    """Chunks of a file have no connected holder.
+
+    Attributes:
+        file_id: the file.
+        name: its name.
+        missing: the chunks, and the name of their last holder.
+    """
 
     file_id: FileId
     name: str
@@ -229,7 +289,13 @@ class FileResumed:
 
 @dataclass(frozen=True, slots=True)
 class FileCompleted:
-    """Every connected client has the file (R10)."""
+    """Every connected client has the file (R10).
+
+    Attributes:
+        file_id: the file.
+        name: its name.
+        client_count: how many clients have it.
+    """
 
     file_id: FileId
     name: str
@@ -237,16 +303,16 @@ class FileCompleted:
 
 
 MemberEffect = Assign | StartExchange | RemoveFile | VerifyFile | EndSession
-"""What a member is to be told over the control plane."""
+"""Messages to a member over the control plane."""
 
 FileEvent = (
     FileDivided | FileSeeded | FileDeclined | ShareReassigned | FileStalled | FileResumed | FileCompleted | FileRemoved
 )
 
 ServerEvent = ClientJoined | ClientHeard | ClientLost | DuplicateRefused | ClientReach | FileEvent
-"""What the log tells, and whoever follows the network hears of."""
+"""Events for the log and for watchers of the network."""
 
 ControlEffect = MemberEffect | SaveFile | InputDropped | MemberFailed | ServerEvent
-"""Effects that are not of the data plane."""
+"""Effects outside the data plane."""
 
 ServerEffect = SendDatagram | Deliver | CloseLink | ControlEffect

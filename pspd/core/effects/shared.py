@@ -1,4 +1,4 @@
-"""Effects that both machines have."""
+"""Effects of both machines."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from pspd.text.addresses import Address
 
 
 class Milestone(Enum):
-    """What a client reached with a file."""
+    """What a client has reached with a file."""
 
     SHARE_HELD = 1
     COMPLETE = 2
 
 
 class SendDatagram(NamedTuple):
-    """Send this by UDP. It may be lost; whoever wanted it to arrive sends it again."""
+    """Send a datagram. The machine itself retransmits what is lost.
+
+    Attributes:
+        address: the destination.
+        data: the datagram.
+    """
 
     address: Address
     data: bytes
@@ -26,7 +31,12 @@ class SendDatagram(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InputDropped:
-    """Something that came in was dropped."""
+    """A datagram or frame was dropped.
+
+    Attributes:
+        reason: why.
+        origin: the sender, or what was dropped.
+    """
 
     reason: DropReason
     origin: str

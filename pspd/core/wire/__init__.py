@@ -1,1 +1,1 @@
-"""Datagrams and frames as bytes."""
+"""The wire format of datagrams and frames."""

@@ -1,4 +1,4 @@
-"""Datagrams (UDP) as bytes; docs/protocol.md has the tables."""
+"""Datagrams (UDP): messages to bytes and back. docs/protocol.md has their layout."""
 
 from __future__ import annotations
 
@@ -10,54 +10,43 @@ from pspd.core.model.manifest import FileId
 from pspd.core.model.ranges import Range
 from pspd.core.wire.header import HEADER_BYTES, DropReason, Kind, WireError, encode_header, parse_header, unpack_exactly
 
-DATAGRAM_BYTES_MAX = 1200
-
-_REPEATED = 1
-
-_WANTS_ACK = 2
-
-_DOWNLINK_OK = 4
+_REPEATED, _WANTS_ACK, _DOWNLINK_OK = 1, 2, 4
+"""Flags of a request."""
 
 _HELLO = Struct(">II")
-
 _REQUEST = Struct(">32sIQIH")
-
 _REQUEST_ACK = Struct(">32sII")
-
 _BROADCAST = Struct(">32sQH")
-
 _ASKED = Struct(">IIQ")
 
+DATAGRAM_BYTES_MAX = 1200
+"""Practically no path fragments a datagram of this size; QUIC starts with the same."""
 REQUEST_RANGES_MAX = (DATAGRAM_BYTES_MAX - HEADER_BYTES - _REQUEST.size) // 8
-
 BROADCAST_RANGES_MAX = (DATAGRAM_BYTES_MAX - HEADER_BYTES - _BROADCAST.size) // _ASKED.size
+HELLO_NUMBER_MAX = REQUEST_NUMBER_MAX = 2**32 - 1
 
 EVERY_HOLDER = 0
-"""In place of a session: whoever holds the range is asked to send it."""
-
+"""Responder that stands for every holder of the range."""
 OWNERS = 2**64 - 1
-"""In place of a session: each owner of a share in the range is asked to send its part of that."""
-
+"""Responder that stands for every owner of a share in the range; each sends its part."""
 RESERVED_SESSIONS = (EVERY_HOLDER, OWNERS)
-"""No session has one of these numbers."""
-
-REQUEST_NUMBER_MAX = 2**32 - 1
+"""Numbers that no session has."""
 
 SERVER_DATAGRAMS = frozenset({Kind.HELLO, Kind.REQUEST})
-"""The kinds of datagram that a server takes."""
+"""The kinds of datagram that a server accepts."""
 
 CLIENT_DATAGRAMS = frozenset({Kind.HELLO_ACK, Kind.BROADCAST, Kind.REQUEST_ACK})
-"""The kinds of datagram that a client takes."""
+"""The kinds of datagram that a client accepts."""
 
 DATAGRAMS = SERVER_DATAGRAMS | CLIENT_DATAGRAMS
 
 
 class Hello(NamedTuple):
-    """Client to server: here I am. Tells the server the client's address, and keeps a NAT's door open.
+    """Client to server: announces the client's address, and keeps the mapping of a NAT alive.
 
     Attributes:
         session: the client's session.
-        number: counts the client's hellos; the answer repeats it.
+        number: of this hello; the answer repeats it.
         srtt_us: the client's smoothed round-trip time, in microseconds; 0 if the server's datagrams do not arrive.
     """
 
@@ -71,8 +60,8 @@ class HelloAck(NamedTuple):
 
     Attributes:
         session: the client's session.
-        number: of the hello that is answered.
-        retry_after_ms: when the server wants the next, in milliseconds from now.
+        number: of the answered hello.
+        retry_after_ms: time until the next hello, in milliseconds.
     """
 
     session: int
@@ -81,16 +70,16 @@ class HelloAck(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Client to server: what I lack (R5).
+    """Client to server: the chunks that the client lacks (R5).
 
     Attributes:
         session: the client's session.
         file_id: the file.
-        number: counts the client's requests, of all files; an older one for this file says nothing new.
-        acknowledged: number of the last delivery that came over the link and is dealt with; all before it are too.
-        window_chunks: how many chunks may be on their way to the client at a time.
-        ranges: what to send, the most wanted first.
-        repeated: sent again because nothing came in time (R11).
+        number: of this request, among those for all files; an older request for the file is stale.
+        acknowledged: number of the last delivery processed; all before it are processed too.
+        window_chunks: how many chunks may be in flight to the client at a time.
+        ranges: the chunks to send, most urgent first.
+        repeated: sent again, because no delivery arrived in time (R11).
         wants_ack: the client asks for a REQUEST_ACK, because deliveries take longer than its timeout.
         downlink_ok: the server's datagrams arrive at the client, as a hello with an ``srtt_us`` other than 0 says.
     """
@@ -107,13 +96,13 @@ class Request(NamedTuple):
 
 
 class RequestAck(NamedTuple):
-    """Server to client: your request is here, and is being seen to; what you ask for is on its way, or will be.
+    """Server to client: the request has arrived; deliveries follow.
 
     Attributes:
         session: the client's session.
         file_id: the file.
-        number: of the request that is answered.
-        retry_after_ms: how long the client is to wait for a delivery before it asks again, in milliseconds.
+        number: of the answered request.
+        retry_after_ms: how long to wait for a delivery before requesting again, in milliseconds.
     """
 
     session: int
@@ -123,7 +112,13 @@ class RequestAck(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """One range of a broadcast, and who is asked to send it: a session, :data:`EVERY_HOLDER` or :data:`OWNERS`."""
+    """One range of a broadcast.
+
+    Attributes:
+        start: the first chunk.
+        stop: one past the last.
+        responder: who shall send it: a session, :data:`EVERY_HOLDER` or :data:`OWNERS`.
+    """
 
     start: int
     stop: int
@@ -131,7 +126,14 @@ class Asked(NamedTuple):
 
 
 class Broadcast(NamedTuple):
-    """Server to every client: who has this? (R7)"""
+    """Server to every client: asks holders for chunks (R7).
+
+    Attributes:
+        session: the client's session.
+        file_id: the file.
+        number: of this broadcast; contributions repeat it.
+        asked: the chunks, and who shall send them.
+    """
 
     session: int
     file_id: FileId
@@ -143,7 +145,7 @@ Datagram = Hello | HelloAck | Request | RequestAck | Broadcast
 
 
 def encode_datagram(datagram: Datagram) -> bytes:
-    """The bytes of a datagram; never more than :data:`DATAGRAM_BYTES_MAX`."""
+    """Encode a datagram. The result has at most :data:`DATAGRAM_BYTES_MAX` bytes."""
     match datagram:
         case Hello(session, number, srtt_us):
             return encode_header(Kind.HELLO, session) + _HELLO.pack(number, srtt_us)
@@ -177,26 +179,32 @@ def _encode_request(request: Request) -> bytes:
 
 
 def encode_broadcast_body(file_id: FileId, number: int, asked: tuple[Asked, ...]) -> bytes:
-    """What a broadcast says, which is the same for every client; see :func:`encode_broadcast_head`."""
+    """Encode the part of a broadcast that is the same for all clients; it follows :func:`encode_broadcast_head`.
+
+    Args:
+        file_id: the file.
+        number: of the broadcast.
+        asked: its ranges, at most :data:`BROADCAST_RANGES_MAX`.
+    """
     assert len(asked) <= BROADCAST_RANGES_MAX
     entries = [_ASKED.pack(entry.start, entry.stop, entry.responder) for entry in asked]
     return b"".join((_BROADCAST.pack(file_id, number, len(asked)), *entries))
 
 
 def encode_broadcast_head(session: int) -> bytes:
-    """What a broadcast begins with for one client."""
+    """Encode the part of a broadcast that differs between clients."""
     return encode_header(Kind.BROADCAST, session)
 
 
 def decode_datagram(data: bytes | memoryview, kinds: frozenset[Kind] = DATAGRAMS) -> Datagram:
-    """The message in a datagram.
+    """Decode a datagram.
 
     Args:
         data: the datagram.
-        kinds: what the receiver takes.
+        kinds: the kinds that the receiver accepts.
 
     Raises:
-        WireError: it holds none of these kinds.
+        WireError: it is not a valid message of these kinds.
     """
     if len(data) > DATAGRAM_BYTES_MAX:
         raise WireError(DropReason.TOO_LONG)
@@ -247,7 +255,7 @@ def _decode_broadcast(session: int, body: bytes | memoryview) -> Broadcast:
 
 @lru_cache(maxsize=16)
 def _broadcast_body(body: bytes) -> tuple[FileId, int, tuple[Asked, ...]]:
-    """What a broadcast says; remembered, as all clients of a process hear the same."""
+    """Decode a broadcast's body; cached, because all clients of a process receive the same."""
     if len(body) < _BROADCAST.size:
         raise WireError(DropReason.TOO_SHORT)
     file_id, number, count = _BROADCAST.unpack_from(body)

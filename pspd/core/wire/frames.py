@@ -1,4 +1,4 @@
-"""Frames (TCP) as bytes; docs/protocol.md has the tables."""
+"""Frames (TCP): heads to bytes and back. docs/protocol.md has their layout."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from typing import NamedTuple
 from pspd.core.model.manifest import FileId
 from pspd.core.wire.header import HEADER_BYTES, DropReason, Kind, WireError, encode_header, parse_header, unpack_exactly
 
-FRAME_PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
-
 _FRAME = Struct(">32sIIIQI")
 
 FRAME_BYTES = HEADER_BYTES + _FRAME.size
-"""Size of a frame's head; its payload follows."""
+"""Size of a frame's head; the payload follows."""
+FRAME_PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
 
 
 class Frame(NamedTuple):
-    """The head of a frame; ``length`` bytes of payload follow it.
+    """The head of a frame; ``length`` bytes of payload follow.
 
     Attributes:
-        kind: LINK (opens a link, names its session), DELIVERY or CONTRIBUTION.
-        session: the client at the far end from the server.
+        kind: LINK (the first on a link), DELIVERY or CONTRIBUTION.
+        session: the client's session.
         file_id: the file; zeros in LINK.
-        start: first chunk of the payload.
+        start: the first chunk of the payload.
         stop: one past its last.
-        length: payload size, in bytes.
-        number: of a delivery, its own; of a contribution, that of the broadcast it answers.
-        echo: of a delivery, the number of the newest request from its client; 0 if it is no measure of a round trip.
+        length: size of the payload, in bytes.
+        number: of the delivery, or of the broadcast that a contribution answers.
+        echo: in a delivery, the number of a request whose round trip it measures; 0 if it measures none.
     """
 
     kind: Kind
@@ -41,17 +40,17 @@ class Frame(NamedTuple):
 
 
 def encode_frame(frame: Frame) -> bytes:
-    """The bytes of a frame's head; the payload follows it on the wire."""
+    """Encode the head of a frame."""
     return encode_header(frame.kind, frame.session) + _FRAME.pack(
         frame.file_id, frame.start, frame.stop, frame.length, frame.number, frame.echo
     )
 
 
 def decode_frame(data: bytes | memoryview) -> Frame:
-    """The head of a frame from its first :data:`FRAME_BYTES` bytes.
+    """Decode the head of a frame from its :data:`FRAME_BYTES` bytes.
 
     Raises:
-        WireError: it is none; nothing that follows on the stream can be understood.
+        WireError: it is not valid, so that the rest of the stream cannot be parsed either.
     """
     kind, _flags, session = parse_header(data)
     if kind not in (Kind.LINK, Kind.DELIVERY, Kind.CONTRIBUTION):

@@ -1,4 +1,4 @@
-"""The 32-byte header that begins every datagram and frame, and the reasons to drop what cannot be parsed."""
+"""The header of every datagram and frame, and the reasons for dropping input."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 VERSION = 1
 
 _MAGIC = b"PS"
-
 _TAG = bytes(16)
-
+"""Reserved for authentication; ignored by receivers."""
 _HEADER = Struct(">2sBBIQ16s")
+
 HEADER_BYTES = _HEADER.size
 
 
 class Kind(IntEnum):
-    """What a datagram (below 16) or a frame (from 16) is."""
+    """Kinds of datagrams (below 16) and frames (from 16)."""
 
     HELLO = 1
     HELLO_ACK = 2
@@ -30,7 +30,7 @@ class Kind(IntEnum):
 
 
 class DropReason(StrEnum):
-    """Why something that came in was dropped; each is counted."""
+    """Why an input was dropped. Drops are counted by reason."""
 
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
@@ -53,10 +53,10 @@ class DropReason(StrEnum):
 
 
 class WireError(Exception):
-    """What came in is no message of this protocol.
+    """A datagram or frame that is not a valid message of this protocol.
 
     Attributes:
-        reason: under what it is counted.
+        reason: why.
     """
 
     def __init__(self, reason: DropReason) -> None:
@@ -65,7 +65,13 @@ class WireError(Exception):
 
 
 def encode_header(kind: Kind, session: int, flags: int = 0) -> bytes:
-    """Encode the header of a datagram or frame."""
+    """Encode a header.
+
+    Args:
+        kind: of the datagram or frame.
+        session: the client's session.
+        flags: of the kind.
+    """
     return _HEADER.pack(_MAGIC, VERSION, kind, flags, session, _TAG)
 
 
@@ -73,7 +79,7 @@ def parse_header(data: bytes | memoryview) -> tuple[int, int, int]:
     """Parse a header; return its kind, flags and session.
 
     Raises:
-        WireError: the bytes are too short, or of another protocol or version.
+        WireError: it is too short, or of another protocol or version.
     """
     if len(data) < _HEADER.size:
         raise WireError(DropReason.TOO_SHORT)
@@ -86,7 +92,11 @@ def parse_header(data: bytes | memoryview) -> tuple[int, int, int]:
 
 
 def unpack_exactly(layout: Struct, body: bytes | memoryview) -> tuple[Any, ...]:
-    """Unpack a body that must have exactly the size of `layout`.
+    """Unpack a body.
+
+    Args:
+        layout: its layout.
+        body: exactly so many bytes.
 
     Raises:
         WireError: the body is shorter or longer.
