@@ -114,11 +114,9 @@ def report(error: BaseException, ended_by: signal.Signals | None = None) -> Exit
 def cli() -> None:
     """Distribute a file to every machine of a group, through a server that keeps nothing.
 
-    \b
     Example, all on this machine:
       pspctl run big.iso --clients 5 --to /tmp/copies
 
-    \b
     Example, machine by machine:
       pspd server --listen ADDRESS:7070               # on one of them; ADDRESS is its own
       pspd client --server ADDRESS:7070 --dir DIR     # on each that wants the file

@@ -1,12 +1,13 @@
-"""The options every command shares, and the classes that give them to every command.
+"""The options that all commands share, and the classes that add them to each command.
 
-``pspctl --server X status`` and ``pspctl status --server X`` mean the same: each command and group has
-the same options, each writes what it was given into the one `Settings`, and the later one wins.
+``pspctl --server X status`` and ``pspctl status --server X`` mean the same: every command and group has these options,
+each stores its value in the one `Settings`, and the last one wins.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,15 @@ SERVER_VARIABLE = "PSPCTL_SERVER"
 
 @dataclass(slots=True)
 class Settings:
-    """What the shared options say, and which signal asked the command to end, besides SIGINT."""
+    """The values of the shared options.
+
+    Attributes:
+        server_option: the address given with ``--server``; None without it.
+        output: ``table`` or ``json``.
+        quiet: whether to show no progress and no notes.
+        debug: whether to show the stack trace of an error.
+        ended_by: the signal other than SIGINT that interrupted the command.
+    """
 
     server_option: str | None = None
     output: str = "table"
@@ -34,64 +43,84 @@ class Settings:
 
     @property
     def server(self) -> str:
-        """The server's address, with its port: the option's, else the environment's, the context's, the default.
+        """The server's address, as `address` finds it."""
+        return self.address()
+
+    def address(self, option: str | None = None) -> str:
+        """Return the server's address with port: from an option, the environment, the context, or the default.
+
+        Args:
+            option: takes precedence over `server_option`.
 
         Raises:
-            BadArgument: it is no address.
+            BadArgument: it is not an address.
         """
-        if self.server_option is not None:
-            return full_address(self.server_option)
+        option = self.server_option if option is None else option
+        if option is not None:
+            return full_address(option)
         address, origin = os.environ.get(SERVER_VARIABLE), SERVER_VARIABLE
         if not address:
             known = contexts.load()
             address, origin = known.current_address or DEFAULT_LISTEN, f"context {known.current}"
         try:
             return full_address(address)
-        except BadArgument as error:  # nobody has typed it just now: say where it is from
+        except BadArgument as error:  # it was not typed with this command: say where it is from
             raise BadArgument(f"{origin}: {error}") from None
 
 
 class SharedOption(click.Option):
-    """An option of every command; its value goes into `Settings`, not to the command."""
+    """An option that all commands share; its value is stored in `Settings`."""
 
     def __init__(self, *declarations: str, field: str, **attributes: Any) -> None:
-        def note(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        """Make the option.
+
+        Args:
+            declarations: its names, as for click.
+            field: the field of `Settings` that takes its value.
+            attributes: as for `click.Option`.
+        """
+
+        def store(ctx: click.Context, _: click.Parameter, value: Any) -> None:
             if value is not None:
                 setattr(ctx.obj, field, value)
 
-        super().__init__([*declarations], default=None, expose_value=False, callback=note, **attributes)
+        super().__init__([*declarations], default=None, expose_value=False, callback=store, **attributes)
 
 
 def shared_options() -> list[click.Parameter]:
-    """The shared options, made anew for each command."""
+    """Return the shared options, new for each command."""
     return [
         SharedOption(
             "--server",
             metavar="HOST[:PORT]",
             field="server_option",
-            help=f"The server; else {SERVER_VARIABLE}, the current context's, or {DEFAULT_LISTEN}.",
+            help=f"The server's address. Default: {SERVER_VARIABLE}, then the current context, then {DEFAULT_LISTEN}.",
         ),
         SharedOption(
             "-o",
             "--output",
             field="output",
             type=click.Choice(["table", "json"]),
-            help="How to print the answer.",
+            help="The format of the answer.",
         ),
-        SharedOption("-q", "--quiet", field="quiet", is_flag=True, help="No progress and no notes on stderr."),
+        SharedOption("-q", "--quiet", field="quiet", is_flag=True, help="Show no progress and no notes on stderr."),
         SharedOption("--debug", field="debug", is_flag=True, help="Show the stack trace of an error."),
     ]
 
 
 class _Shared(NamedInErrors):
-    """Adds the shared options, and lists them apart from the command's own."""
+    """Adds the shared options, lists them apart from the command's own, and keeps the lines of examples."""
 
     def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        """Make the command; the arguments are those of `click.Command`."""
         super().__init__(*arguments, **attributes)
+        # click folds the lines of a paragraph, unless a backspace stands before it.
+        self.help = self.help and re.sub(r"^( *)(?=Examples?\b.*:$)", "\\1\b\n\\1", self.help, flags=re.MULTILINE)
         own_options = {option for parameter in self.params for option in parameter.opts}
         self.params += [option for option in shared_options() if own_options.isdisjoint(option.opts)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command's own options, then the shared ones."""
         own: list[tuple[str, str]] = []
         shared: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
@@ -109,20 +138,21 @@ class Command(_Shared):
 
 
 class Group(_Shared, click.Group):
-    """A group with the shared options, and whose commands have them too."""
+    """A group with the shared options; its commands have them too."""
 
     command_class = Command
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, then the commands."""
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
 
 
 def file_name(text: str) -> str:
-    """Reads what names a file of the network: its name (a folder's may have a slash), its id, or the beginning of that.
+    """Parse a file's name, its id or the first digits of its id; a folder's name may end with a slash.
 
     Raises:
-        BadArgument: it is empty, which would stand for every file.
+        BadArgument: it is empty, which would mean every file.
     """
     if not text.strip("/"):
         raise BadArgument("the name of the file is empty: give one that `pspctl files` shows")
@@ -130,10 +160,10 @@ def file_name(text: str) -> str:
 
 
 def size(text: str) -> int | str:
-    """Reads a size such as ``64MiB``, in bytes; or ``auto``, one KiB for each client.
+    """Parse the size of a cache; return it in bytes, or ``auto`` as it is.
 
     Raises:
-        BadArgument: it is neither.
+        BadArgument: it is neither a size nor ``auto``.
     """
     try:
         return text if text == "auto" else parse_size(text)

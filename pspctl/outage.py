@@ -1,4 +1,4 @@
-"""What a waiting command does when its server is lost: the server may be back soon, and every file goes on then."""
+"""What a waiting command does while its server is unreachable: it retries, because a restarted server resumes."""
 
 from __future__ import annotations
 
@@ -11,87 +11,93 @@ from pspctl.deadline import Deadline
 from pspctl.ui.progress import Progress
 from pspd.errors import PspError, TimedOut, Unreachable
 
-RETURN_SECONDS = 60.0
-"""How long a server may be away: to start it again takes seconds, and a machine that is booted about a minute."""
-LOOK_SECONDS = 0.5
+OUTAGE_SECONDS_MAX = 60.0
+"""How long an outage may last: restarting a server takes seconds, booting its machine about a minute."""
+RETRY_SECONDS = 0.5
+"""The pause between two attempts to reach the server."""
 
 T = TypeVar("T")
 
 
-class Absence:
-    """A server that was there is away: that is borne for a while, as long as the deadline allows.
+class OutagePolicy:
+    """Decide how long to wait for a server that has become unreachable."""
 
-    Args:
-        address: the server's.
-        deadline: of all that is waited for.
-        progress: is told once for each absence.
-        was_there: whether it has answered before.
-    """
+    def __init__(self, address: str, deadline: Deadline, progress: Progress, *, was_reached: bool = False) -> None:
+        """Start with a server that is not known to be down.
 
-    def __init__(self, address: str, deadline: Deadline, progress: Progress, *, was_there: bool = False) -> None:
+        Args:
+            address: the server's address, for messages.
+            deadline: the deadline of the whole command.
+            progress: gets one note per outage.
+            was_reached: whether the server has answered before; if not, its first error is final.
+        """
         self._address = address
         self._deadline = deadline
         self._progress = progress
+        self._was_reached = was_reached
         self._limit: Deadline | None = None
-        self._was_there = was_there
 
     @property
-    def lasts(self) -> bool:
-        """Whether the server is away now."""
+    def is_down(self) -> bool:
+        """Whether the server is unreachable now."""
         return self._limit is not None
 
-    def begin(self) -> None:
-        """The server does not answer any more."""
+    def note_lost(self) -> None:
+        """Record that the server does not answer; the first call of an outage starts its time limit."""
         if self._limit is None:
-            self._limit = Deadline(RETURN_SECONDS)
+            self._limit = Deadline(OUTAGE_SECONDS_MAX)
             self._progress.note(f"lost the server at {self._address}: waiting for it to come back")
 
-    def end(self) -> None:
-        """The server has answered."""
-        self._was_there, self._limit = True, None
+    def note_answer(self) -> None:
+        """Record that the server has answered, which ends an outage."""
+        self._was_reached, self._limit = True, None
 
-    def require_bearable(self) -> None:
-        """Makes sure that the server need not be given up yet.
+    def check(self) -> None:
+        """Raise an error if the server is down and must not be waited for any longer.
 
         Raises:
-            TimedOut: it is away, and the deadline has passed.
-            Unreachable: it has been away for too long.
+            TimedOut: the command's deadline has passed.
+            Unreachable: the outage has lasted `OUTAGE_SECONDS_MAX`.
         """
         if self._limit is not None and self._deadline.passed:
             raise TimedOut(self._text(self._deadline))
         if self._limit is not None and self._limit.passed:
             raise Unreachable(self._text(self._limit))
 
-    def bear(self, api: ServerApi, error: PspError) -> None:
-        """Waits a moment before the server is tried again, over a new connection.
+    def wait(self, api: ServerApi, error: PspError) -> None:
+        """Pause, then reopen the connection for the next attempt.
 
         Args:
-            api: the server.
-            error: what the last try ended with.
+            api: the server's API.
+            error: how the last attempt failed.
 
         Raises:
-            PspError: that error, if the server never was there; or as `require_bearable`.
+            PspError: `error`, if the server has never answered; or as in `check`.
         """
-        if not self._was_there:
+        if not self._was_reached:
             raise error
-        self.begin()
-        self.require_bearable()
-        time.sleep(self._deadline.within(LOOK_SECONDS))
+        self.note_lost()
+        self.check()
+        time.sleep(self._deadline.within(RETRY_SECONDS))
         api.reopen()
 
-    def through(self, api: ServerApi, call: Callable[[], T]) -> T:
-        """The answer of a call, however often the server is lost before it comes.
+    def retry(self, api: ServerApi, call: Callable[[], T]) -> T:
+        """Return the result of a call, repeated until the server answers.
+
+        Args:
+            api: the server's API.
+            call: the call; may run several times.
 
         Raises:
-            PspError: as the call, and as `bear`.
+            PspError: as in the call and in `wait`.
         """
         while True:
             try:
                 answer = call()
             except (Unreachable, TimedOut) as error:
-                self.bear(api, error)
+                self.wait(api, error)
             else:
-                self.end()
+                self.note_answer()
                 return answer
 
     def _text(self, waited: Deadline) -> str:

@@ -1,4 +1,4 @@
-"""``pspctl cache``: shows and turns the server's cache (R4)."""
+"""``pspctl cache``: show, clear or resize the server's cache (R4)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from pspd.v1 import network_pb2
 def command(ctx: click.Context) -> None:
     """Show, clear or resize the server's cache.
 
-    The cache is the only place where the server holds file data. Without a command, show it.
+    The cache is the only place where the server holds file data. Without a subcommand, show it.
 
-    \b
     Examples:
       pspctl cache
       pspctl cache resize 64MiB
@@ -35,9 +34,8 @@ def command(ctx: click.Context) -> None:
 @command.command("show")
 @click.pass_obj
 def show(settings: Settings) -> None:
-    """Show the cache's size, use and counts.
+    """Show the cache's size, usage and counters.
 
-    \b
     Example:
       pspctl cache show -o json
     """
@@ -50,9 +48,8 @@ def show(settings: Settings) -> None:
 @command.command("clear")
 @click.pass_obj
 def clear(settings: Settings) -> None:
-    """Drop every chunk that is not just being moved.
+    """Drop every cached chunk that is not in use.
 
-    \b
     Example:
       pspctl cache clear
     """
@@ -70,12 +67,11 @@ def clear(settings: Settings) -> None:
 @click.argument("capacity", metavar="SIZE", type=size)
 @click.pass_obj
 def resize(settings: Settings, capacity: int | str) -> None:
-    """Give the cache another size.
+    """Change the cache's size.
 
-    SIZE is a number of bytes, or such as 100KiB and 64MiB, or auto: one KiB for each connected client.
-    What no longer fits is dropped, least recently read first.
+    SIZE is a size such as 64MiB, a number of bytes, or auto, which means one KiB per connected client.
+    Chunks that no longer fit are evicted, least recently used first.
 
-    \b
     Example:
       pspctl cache resize 64MiB
     """
@@ -89,7 +85,7 @@ def resize(settings: Settings, capacity: int | str) -> None:
 
 
 def _automatic_bytes(api: ServerApi) -> int:
-    """The seed's size: n KiB for n clients."""
+    """Return the size that ``auto`` means: one chunk per connected client."""
     connected = [
         client for client in api.clients() if client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source
     ]

@@ -1,4 +1,4 @@
-"""``pspctl clients``: the clients of the network."""
+"""``pspctl clients``: list the clients of the network."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from pspctl.ui.views import SCHEMA_VERSION, client_views
 def command(settings: Settings) -> None:
     """List the clients of the network, by name.
 
-    Sources, while they seed, come last.
+    Sources are listed last, while they seed.
 
-    \b
     Example:
       pspctl clients -o json
     """
     with ServerApi(settings.server) as api:
-        found = api.clients()
-    clients, sources = client_views(found), client_views(found, source=True)
+        listed = api.clients()
+    clients, sources = client_views(listed), client_views(listed, source=True)
     document = {"schema_version": SCHEMA_VERSION, "clients": clients, "sources": sources}
     printer(settings.output).show(document, lambda _: clients_table(clients, sources))

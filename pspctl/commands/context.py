@@ -1,4 +1,4 @@
-"""``pspctl context``: names for servers, and which of them commands talk to."""
+"""``pspctl context``: name servers, and choose the one that commands talk to."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from pspd.text.addresses import full_address
 
 @click.group("context", cls=Group)
 def command() -> None:
-    """Name servers, and choose one to talk to.
+    """Name servers, and choose the one that commands talk to.
 
-    \b
+    --server and PSPCTL_SERVER take precedence over the chosen one.
+
     Example:
       pspctl context add lab lab0:7070
       pspctl context use lab
@@ -32,9 +33,8 @@ def command() -> None:
 @command.command("ls")
 @click.pass_obj
 def list_contexts(settings: Settings) -> None:
-    """List the named servers; a star marks the one in use.
+    """List the named servers; a star marks the current one.
 
-    \b
     Example:
       pspctl context ls
     """
@@ -45,13 +45,12 @@ def list_contexts(settings: Settings) -> None:
 @click.argument("name")
 @click.pass_obj
 def use(settings: Settings, name: str) -> None:
-    """Talk to the server called NAME from now on.
+    """Make NAME the current context, for all later commands.
 
-    \b
     Example:
       pspctl context use lab
     """
-    known = _with(name)
+    known = _load_with(name)
     known.current = name
     contexts.save(known)
     _show(settings, known, f"commands now talk to {name}, {known.addresses[name]}")
@@ -65,9 +64,8 @@ def use(settings: Settings, name: str) -> None:
 @click.argument("address", metavar="HOST[:PORT]")
 @click.pass_obj
 def add(settings: Settings, name: str, address: str) -> None:
-    """Call the server at HOST by NAME.
+    """Store the server's address under NAME.
 
-    \b
     Example:
       pspctl context add lab lab0:7070
     """
@@ -90,13 +88,12 @@ def add(settings: Settings, name: str, address: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def remove(settings: Settings, name: str) -> None:
-    """Forget the server called NAME.
+    """Remove the context NAME.
 
-    \b
     Example:
       pspctl context rm lab
     """
-    known = _with(name)
+    known = _load_with(name)
     del known.addresses[name]
     if known.current == name:
         known.current = None
@@ -104,8 +101,8 @@ def remove(settings: Settings, name: str) -> None:
     _show(settings, known, f"{name} is forgotten")
 
 
-def _with(name: str) -> contexts.Contexts:
-    """The contexts, which must have this one."""
+def _load_with(name: str) -> contexts.Contexts:
+    """Load the contexts; raise NotFound if none has this name."""
     known = contexts.load()
     if name not in known.addresses:
         raise NotFound(f"no context is called {name!r}: see `pspctl context ls`")
@@ -113,7 +110,7 @@ def _with(name: str) -> contexts.Contexts:
 
 
 def _show(settings: Settings, known: contexts.Contexts, sentence: str | None) -> None:
-    """Prints the contexts as they are now; to people, after a change, a sentence alone."""
+    """Print the contexts, or in the table format, after a change, only a sentence."""
     document = {
         "schema_version": SCHEMA_VERSION,
         "current": known.current,

@@ -1,4 +1,4 @@
-"""``pspctl files``: the files of the network."""
+"""``pspctl files``: list the files of the network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pspctl.ui.views import SCHEMA_VERSION, file_view
 def command(settings: Settings) -> None:
     """List the files of the network, oldest first.
 
-    \b
     Example:
       pspctl files -o json
     """

@@ -1,4 +1,4 @@
-"""``pspctl launch``: starts clients on the server's machine, or where agents run."""
+"""``pspctl launch``: start clients on the server's machine, or through agents on others."""
 
 from __future__ import annotations
 
@@ -19,23 +19,34 @@ _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 @click.command("launch", cls=Command)
 @click.argument("count", metavar="N", type=Count(1))
-@click.option("--dir", "folder", default="", metavar="DIR", help="Each client gets a folder below it, on its machine.")
-@click.option("--on", "agents", multiple=True, metavar="HOST[:PORT]", help="Spread them over agents; may be repeated.")
+@click.option(
+    "--dir",
+    "folder",
+    default="",
+    metavar="DIR",
+    help="Each client gets a folder below DIR, on its machine. Default: clients in the user's data folder.",
+)
+@click.option(
+    "--on",
+    "agents",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Start them through this agent; may be repeated.",
+)
 @click.pass_obj
 def command(settings: Settings, count: int, folder: str, agents: tuple[str, ...]) -> None:
     """Start N clients.
 
-    They start on the server's machine, or spread over the agents named with --on. Agents have their
-    clients join the address of --server: it must be right as seen from there.
+    They start on the server's machine or, with --on, on the machines of the agents named. Clients of an agent
+    join the server at the address of --server, which must be reachable from there.
 
-    \b
     Examples:
       pspctl launch 3
       pspctl launch 10 --on lab1 --on lab2 --server lab0
     """
     if agents:
         agents = tuple(full_address(agent, AGENT_PORT) for agent in agents)
-        places = _launch_on(agents, count, folder, settings.server)
+        places = _launch_through(agents, count, folder, settings.server)
     else:
         with ServerApi(settings.server) as api:
             places = [(name, settings.server) for name in api.launch_clients(count, folder)]
@@ -49,10 +60,10 @@ def command(settings: Settings, count: int, folder: str, agents: tuple[str, ...]
     printer(settings.output).show(document, lambda _: Text("\n".join(lines)))
 
 
-def _launch_on(agents: tuple[str, ...], count: int, folder: str, server: str) -> list[tuple[str, str]]:
-    """Starts the clients; returns the name of each, and the address of its agent."""
+def _launch_through(agents: tuple[str, ...], count: int, folder: str, server: str) -> list[tuple[str, str]]:
+    """Start clients, spread evenly over agents; return each client's name and the address of its agent."""
     for agent in agents:
-        _require_common_sight(agent, server)
+        _require_reachable(agent, server)
     places: list[tuple[str, str]] = []
     for index, agent in enumerate(agents):
         part = count * (index + 1) // len(agents) - count * index // len(agents)
@@ -68,8 +79,8 @@ def _launch_on(agents: tuple[str, ...], count: int, folder: str, server: str) ->
     return places
 
 
-def _require_common_sight(agent: str, server: str) -> None:
-    """A loopback server is only there for agents of its own machine."""
+def _require_reachable(agent: str, server: str) -> None:
+    """Raise BadArgument if the server has a loopback address and the agent is on another machine."""
     (agent_host, _), (server_host, _) = parse_address(agent), parse_address(server)
     if server_host in _LOOPBACK_HOSTS and agent_host not in _LOOPBACK_HOSTS:
         raise BadArgument(f"clients at {agent} cannot join {server}: give the server's outside address with --server")

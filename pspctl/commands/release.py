@@ -1,4 +1,4 @@
-"""``pspctl release``: starts an exchange that was held back at the seeded moment."""
+"""``pspctl release``: start an exchange that was held back at the seeded moment."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from pspd.text.plain import plain_text
 def command(settings: Settings, file: str) -> None:
     """Start the exchange of a file seeded with --hold.
 
-    \b
     Example:
       pspctl seed big.iso --hold
-      pspctl status big.iso        # every client holds its share, and the server nothing
+      pspctl status big.iso        # every client holds its share, the server nothing
       pspctl release big.iso
     """
     with ServerApi(settings.server) as api:

@@ -1,4 +1,4 @@
-"""``pspctl rm``: takes files out of the network."""
+"""``pspctl rm``: remove files from the network."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from pspd.text.plain import plain_text
 
 @click.command("rm", cls=Command)
 @click.argument("files", metavar="FILE_ID|NAME...", type=file_name, nargs=-1, required=True)
-@click.option("--force", is_flag=True, help="Also if not every client has it.")
+@click.option("--force", is_flag=True, help="Remove a file even if some clients do not have it yet.")
 @click.pass_obj
 def command(settings: Settings, files: tuple[str, ...], force: bool) -> None:
-    """Take files out of the network.
+    """Remove files from the network.
 
-    Nobody gets them any more, and their names are free. Finished copies stay
-    where they are; what clients have of an unfinished file is deleted.
+    Clients no longer receive them, and their names are free. Finished copies stay; unfinished ones are deleted.
 
-    \b
     Examples:
       pspctl rm big.iso
       pspctl rm 3f9a --force
@@ -34,7 +32,7 @@ def command(settings: Settings, files: tuple[str, ...], force: bool) -> None:
             try:
                 views.append(file_view(api.remove_file(file, force=force)))
             except PspError:
-                for view in views:  # what was done before it failed is told all the same
+                for view in views:  # report the files that were removed before the error
                     remark(f"{view['name']} is removed")
                 raise
     document = {"schema_version": SCHEMA_VERSION, "files": views}

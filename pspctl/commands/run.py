@@ -1,4 +1,4 @@
-"""``pspctl run``: a whole network on this machine, from its start to the proof that every copy is right."""
+"""``pspctl run``: run a whole network on this machine, and verify every copy."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import click
 from blake3 import blake3
 
 from pspctl.api import ServerApi
+from pspctl.completion import Goal, wait_until_complete
 from pspctl.deadline import Deadline
-from pspctl.follow import require_all_took, until_complete
 from pspctl.local import CLIENTS_PER_PROCESS_MAX, LocalNetwork, client_count_max, client_folders, require_free
 from pspctl.options import Command, Settings, size
+from pspctl.outcome import require_none_declined
 from pspctl.run_folder import RunFolder
-from pspctl.seeding import SeedPlan, seed_file
-from pspctl.ui.output import printer
-from pspctl.ui.progress import Progress, shown_progress
-from pspctl.ui.tables import run_text
+from pspctl.source_runner import SeedPlan, run_source
+from pspctl.ui.output import printer, shown_progress
+from pspctl.ui.progress import Progress
+from pspctl.ui.seed_text import run_text
 from pspctl.ui.units import size_text
 from pspctl.ui.views import RunView, seed_view
 from pspd.cli.arguments import Count, Existing, Folder, Seconds
@@ -34,7 +35,14 @@ READ_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What to distribute, to how many, and where to."""
+    """What to distribute, and where to.
+
+    Attributes:
+        path: the file or folder.
+        client_count: how many clients to run.
+        folder: below it, each client gets a folder of its own.
+        server_arguments: more arguments for `pspd server`.
+    """
 
     path: Path
     client_count: int
@@ -43,27 +51,29 @@ class RunPlan:
 
     @property
     def copies(self) -> list[Path]:
-        """Where each client's copy will be."""
+        """The paths of the clients' copies."""
         return [folder / own_name(self.path) for folder in client_folders(self.folder, self.client_count)]
 
 
 @click.command("run", cls=Command)
 @click.argument("path", metavar="FILE", type=Existing())
-@click.option("--clients", "client_count", type=Count(1), metavar="N", required=True, help="How many clients.")
+@click.option("--clients", "client_count", type=Count(1), metavar="N", required=True, help="The number of clients.")
 @click.option(
     "--to",
     "folder",
     type=Folder(file_okay=False, path_type=Path),
     metavar="DIR",
     required=True,
-    help="Each client gets a folder below it: DIR/client-0, DIR/client-1, ...",
+    help="Each client gets a folder below DIR: DIR/client-0, DIR/client-1, ...",
 )
-@click.option("--profile", type=click.Choice(["fast", "classic"]), help="The protocol's parameters; else the server's.")
+@click.option(
+    "--profile", type=click.Choice(["fast", "classic"]), help="The set of protocol parameters. Default: fast."
+)
 @click.option(
     "--cache",
     type=size,
     metavar="SIZE",
-    help="The server's cache: 64MiB, 100KiB, or auto for one KiB per client.",
+    help="The size of the server's cache, such as 64MiB; auto means one KiB per client. Default: the profile's.",
 )
 @click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.pass_obj
@@ -78,10 +88,9 @@ def command(
 ) -> None:
     """Distribute FILE, or a folder, to N clients, all on this machine.
 
-    Starts a server and N clients, seeds FILE, waits until every client has it, compares every copy with
-    FILE, and stops everything. The copies stay.
+    Starts a server and N clients, seeds FILE, waits until every client has it, verifies every copy, and
+    stops everything. The copies stay.
 
-    \b
     Example:
       pspctl run big.iso --clients 5 --to /tmp/copies
     """
@@ -94,23 +103,22 @@ def command(
     with shown_progress(settings) as progress:
         view = _run(plan, Deadline(timeout), progress)
     printer(settings.output).show(view, run_text)
-    wrong = client_count - view["file"]["declined_client_count"] - view["verified_client_count"]
-    if wrong:
+    wrong_count = client_count - view["file"]["declined_client_count"] - view["verified_client_count"]
+    if wrong_count:
         raise IntegrityError(
-            f"{wrong} of {client_count} copies in {folder} are missing or differ from {path}: do not use them"
+            f"{wrong_count} of {client_count} copies in {folder} are missing or differ from {path}: do not use them"
         )
-    require_all_took(view["file"])
+    require_none_declined(view["file"])
 
 
 def _is_inside(folder: Path, path: Path) -> bool:
-    place = Path(os.path.realpath(folder))
-    return path.is_dir() and Path(os.path.realpath(path)) in (place, *place.parents)
+    resolved = Path(os.path.realpath(folder))
+    return path.is_dir() and Path(os.path.realpath(path)) in (resolved, *resolved.parents)
 
 
 def _require_possible(client_count: int, cache: int | str | None) -> None:
-    """Refuses what the daemons would refuse, before they are started."""
-    most = client_count_max()
-    if client_count > most:
+    """Raise BadArgument for what the daemons would refuse, before they are started."""
+    if client_count > (most := client_count_max()):
         raise BadArgument(
             f"{client_count} clients are too many for this machine: give --clients 1 to {most},"
             f" {CLIENTS_PER_PROCESS_MAX} for each core"
@@ -120,7 +128,7 @@ def _require_possible(client_count: int, cache: int | str | None) -> None:
 
 
 def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
-    """Runs the network, and stops it again whatever happens."""
+    """Create the folder, run the network in it, and clean up after an error."""
     is_new = not os.path.lexists(plan.folder)
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +146,7 @@ def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
 
 
 def _remove_empty(plan: RunPlan) -> None:
-    """Takes away the folders that a failed run made, as far as nothing is in them."""
+    """Remove the folders that a failed run created, if they are empty."""
     for folder in [*client_folders(plan.folder, plan.client_count), plan.folder]:
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -150,22 +158,29 @@ def _run_network(plan: RunPlan, run_folder: RunFolder, deadline: Deadline, progr
             network.start(plan.client_count, plan.server_arguments, deadline)
             return _distribute(network, plan, deadline, progress)
         except PspError:
-            # A daemon's death explains what followed from it.
-            network.check()
+            network.check()  # if a daemon died, that is the cause
             raise
 
 
 def _distribute(network: LocalNetwork, plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
     seed_plan = SeedPlan(plan.path, client_count=plan.client_count)
-    file_id = seed_file(network.server, seed_plan, deadline, progress, network.check)
+    file_id = run_source(network.server, seed_plan, deadline, progress, network.check)
     with ServerApi(network.server) as api:
-        file = until_complete(api, file_id, deadline, progress, network.check, plan.client_count)
+        file = wait_until_complete(api, file_id, Goal(deadline, plan.client_count), progress, network.check)
         cache = api.cache()
     return {**seed_view(file, cache), "verified_client_count": verified_count(plan.path, plan.copies)}
 
 
 def verified_count(original: Path, copies: list[Path]) -> int:
-    """How many copies have the original's digest; a missing one has not."""
+    """Return how many copies have the original's digest.
+
+    Args:
+        original: the file or folder that was distributed.
+        copies: the paths of the copies; missing ones do not count.
+
+    Raises:
+        StorageError: the original cannot be read any more.
+    """
     with ThreadPoolExecutor() as threads:
         digests = list(threads.map(_digest, [original, *copies]))
     if digests[0] is None:

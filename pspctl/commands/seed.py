@@ -1,4 +1,4 @@
-"""``pspctl seed``: brings a file into the network."""
+"""``pspctl seed``: bring a file into the network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pspd.store.source.parallel_hash import ReadAhead
 
 @click.command("seed", cls=Command)
 @click.argument("path", metavar="FILE", type=Existing())
-@click.option("--name", help="The name under which clients show it; else the file's own.")
+@click.option("--name", help="The file's name in the network. Default: its own name.")
 @click.option(
     "--clients",
     "client_count",
     type=Count(1, SHARE_COUNT_MAX),
     metavar="N",
-    help="Wait for N clients, then divide.",
+    help="Wait for N clients, then divide FILE among them. Default: those that are connected, at least one.",
 )
 @click.option(
     "--replicas",
@@ -33,17 +33,16 @@ from pspd.store.source.parallel_hash import ReadAhead
     default=1,
     metavar="R",
     show_default=True,
-    help="On how many clients each share is before FILE counts as seeded.",
+    help="Give each share to R clients: then any R-1 may be lost.",
 )
 @click.option("--wait", is_flag=True, help="Return when every client has all of FILE.")
 @click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.option(
     "--delete-source",
     is_flag=True,
-    help="Delete FILE once every client, and more than one, says that it has it: each is trusted with that. Implies"
-    " --wait.",
+    help="Delete FILE when every client, and at least two, report that they have it; they are trusted. Implies --wait.",
 )
-@click.option("--hold", is_flag=True, help="Hold the exchange back at the seeded moment, until `pspctl release`.")
+@click.option("--hold", is_flag=True, help="Hold the exchange back until `pspctl release`.")
 @click.pass_obj
 def command(
     settings: Settings,
@@ -58,24 +57,18 @@ def command(
 ) -> None:
     """Bring FILE, or a folder, into the network.
 
-    Divides FILE into one share per client and gives each client its share. Then it returns, and clients
-    get the rest from each other through the server, which keeps nothing. With --wait it returns when
-    every client has all of FILE.
+    Divides FILE into one share per client, gives each client its share, and returns. From then on the clients
+    get the rest from each other through the server, which keeps nothing. With --wait, returns when every
+    client has all of FILE.
 
-    A folder is brought with all that is in it: paths, modes, and links that stay inside.
+    A folder keeps its paths, its modes, and the symbolic links that stay inside it.
 
-    \b
     Examples:
       pspctl seed big.iso --clients 3 --wait
       pspctl seed big.iso --clients 30 --replicas 2
       pspctl seed models/ --clients 3
     """
-    if delete_source and path.is_dir():
-        raise click.UsageError(f"--delete-source deletes files, and {path} is a folder: delete it yourself")
-    if delete_source and path.is_symlink():
-        raise click.UsageError(f"--delete-source would delete the link {path} alone: name the file itself")
-    if delete_source and any((folder / ".psp").is_dir() for folder in path.resolve().parents):
-        raise click.UsageError(f"--delete-source would delete a client's own copy: {path} is in the folder of one")
+    _require_deletable(path, delete_source=delete_source)
     if hold and (wait or delete_source):
         option = "--wait" if wait else "--delete-source"
         raise click.UsageError(
@@ -85,9 +78,19 @@ def command(
         raise click.UsageError(f"--replicas {replica_count} needs as many clients: --clients {client_count} is fewer")
     terms = Terms(replica_count, stays=wait or delete_source)
     with ReadAhead.begin(path, blake3_digest) or contextlib.nullcontext() as ahead:
-        # While others read the file already, this loads most of the program.
-        from pspctl.bring import bring
-        from pspctl.seeding import SeedPlan
+        # Most of the program is imported here: other processes read the file meanwhile.
+        from pspctl.seed_flow import seed
+        from pspctl.source_runner import SeedPlan
 
         plan = SeedPlan(path, name, client_count or 0, hold, terms, ahead)
-        bring(settings, plan, Deadline(timeout), delete_source=delete_source)
+        seed(settings, plan, Deadline(timeout), delete_source=delete_source)
+
+
+def _require_deletable(path: Path, *, delete_source: bool) -> None:
+    """Raise a usage error if the original is not a file that ``--delete-source`` may delete."""
+    if delete_source and path.is_dir():
+        raise click.UsageError(f"--delete-source deletes files, and {path} is a folder: delete it yourself")
+    if delete_source and path.is_symlink():
+        raise click.UsageError(f"--delete-source would delete the link {path} alone: name the file itself")
+    if delete_source and any((folder / ".psp").is_dir() for folder in path.resolve().parents):
+        raise click.UsageError(f"--delete-source would delete a client's own copy: {path} is in the folder of one")

@@ -1,4 +1,4 @@
-"""``pspctl simulate``: what a network would do, before anybody builds it."""
+"""``pspctl simulate``: forecast what a network would do."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from rich.console import Group, RenderableType
 
 from pspctl.options import Command, Settings, size
 from pspctl.ui.columns import Column, FittedTable
-from pspctl.ui.output import printer
-from pspctl.ui.progress import shown_progress
+from pspctl.ui.output import printer, shown_progress
 from pspctl.ui.units import count_text, duration_text, percent_text, ratio_text, size_text
 from pspctl.ui.views import SCHEMA_VERSION
 from pspd.cli.arguments import Count
@@ -31,7 +30,7 @@ MBIT_MIN, MBIT_MAX = 0.01, 10_000_000
 
 
 class SimulationView(TypedDict):
-    """What was asked, what would happen, and how fast it could be at best."""
+    """The answer: the parameters, the forecast, and the shortest possible time."""
 
     schema_version: int
     clients: int
@@ -44,7 +43,7 @@ class SimulationView(TypedDict):
 
 
 def _within(least: float, most: float, *, or_zero: bool = False) -> Callable[..., float]:
-    """Has a number refused that is not between bounds; 0 may stand for none."""
+    """Return a callback that accepts numbers between bounds, and 0 if allowed."""
 
     def check(ctx: click.Context, parameter: click.Parameter, number: float) -> float:
         if least <= number <= most or (or_zero and number == 0):
@@ -62,7 +61,7 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
     return size_bytes
 
 
-def _rate_option(name: str, metavar: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _rate_option(name: str, metavar: str, link: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(
         name,
         type=float,
@@ -70,18 +69,40 @@ def _rate_option(name: str, metavar: str) -> Callable[[Callable[..., None]], Cal
         default=1000,
         metavar=metavar,
         show_default=True,
-        help="Each way; 0 for any.",
+        help=f"The speed of {link} in each direction, in Mbit/s; 0 for unlimited.",
     )
 
 
 @click.command("simulate", cls=Command)
-@click.option("--clients", type=Count(1, 100_000), metavar="N", required=True, help="How many clients.")
-@click.option("--size", "size_bytes", callback=_bytes, metavar="SIZE", required=True, help="The file, such as 64MiB.")
-@click.option("--cache", metavar="SIZE", help="The server's cache; else the profile's. auto: one KiB for each client.")
-@click.option("--profile", type=click.Choice(list(PROFILES)), default="fast", show_default=True)
-@click.option("--order", type=click.Choice([order.value for order in Order]), help="The order of requests.")
+@click.option("--clients", type=Count(1, 100_000), metavar="N", required=True, help="The number of clients.")
 @click.option(
-    "--loss", type=float, callback=_within(0, 0.9), default=0, metavar="P", help="Datagrams lost each way, of 1."
+    "--size", "size_bytes", callback=_bytes, metavar="SIZE", required=True, help="The size of the file, such as 64MiB."
+)
+@click.option(
+    "--cache",
+    metavar="SIZE",
+    help="The size of the server's cache; auto means one KiB per client. Default: the profile's.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(list(PROFILES)),
+    default="fast",
+    show_default=True,
+    help="The protocol parameters.",
+)
+@click.option(
+    "--order",
+    type=click.Choice([order.value for order in Order]),
+    help="The order in which clients request chunks. Default: the profile's.",
+)
+@click.option(
+    "--loss",
+    type=float,
+    callback=_within(0, 0.9),
+    default=0,
+    metavar="P",
+    show_default=True,
+    help="The fraction of datagrams lost in each direction, 0 to 0.9.",
 )
 @click.option(
     "--delay",
@@ -90,11 +111,18 @@ def _rate_option(name: str, metavar: str) -> Callable[[Callable[..., None]], Cal
     default=0.5,
     metavar="MS",
     show_default=True,
-    help="One way.",
+    help="The one-way delay of each client's link, in milliseconds.",
 )
-@_rate_option("--server-mbit", "X")
-@_rate_option("--client-mbit", "Y")
-@click.option("--seed", type=int, default=1, metavar="K", show_default=True, help="Of all that is left to chance.")
+@_rate_option("--server-mbit", "X", "the server's link")
+@_rate_option("--client-mbit", "Y", "each client's link, and the source's,")
+@click.option(
+    "--seed",
+    type=int,
+    default=1,
+    metavar="K",
+    show_default=True,
+    help="The random seed: the same seed gives the same forecast.",
+)
 @click.pass_obj
 def command(
     settings: Settings,
@@ -109,14 +137,12 @@ def command(
     client_mbit: float,
     seed: int,
 ) -> None:
-    """Tell what a network of many clients would do.
+    """Forecast what a network of many clients would do.
 
-    Runs the protocol itself, for each client and the server, in virtual time over links of the speed, delay
-    and loss given. No daemon is started and no byte is sent. A rate of 0 is one that never limits. The
-    processors' speed is not simulated: where links are faster than the machines, expect less. The one who seeds
-    has a link like a client's.
+    Runs the real protocol code of the server and of each client in virtual time, over links of the given speed,
+    delay and loss. It starts no daemon and sends no byte. It does not simulate the processors: expect less where
+    links are faster than the machines.
 
-    \b
     Examples:
       pspctl simulate --clients 1000 --size 64MiB --server-mbit 10000
       pspctl simulate --clients 50 --size 1GiB --client-mbit 100 --loss 0.02 --delay 20 -o json
@@ -124,10 +150,9 @@ def command(
     parameters = PROFILES[profile]
     if order is not None:
         parameters = replace(parameters, order=Order(order))
+    client_rate = int(client_mbit * BYTES_PER_MBIT)
     access = Access(
-        Weather(delay_ns=int(delay * MILLISECOND_NS), loss=loss),
-        up_rate=int(client_mbit * BYTES_PER_MBIT),
-        down_rate=int(client_mbit * BYTES_PER_MBIT),
+        Weather(delay_ns=int(delay * MILLISECOND_NS), loss=loss), up_rate=client_rate, down_rate=client_rate
     )
     plan = Plan(
         client_count=clients,
@@ -140,13 +165,14 @@ def command(
         seed=seed,
     )
     with shown_progress(settings) as progress:
-        told = forecast(plan, progress.simulation)
-    printer(settings.output).show(_view(plan, told), _rendered)
+        result = forecast(plan, progress.simulation)
+    printer(settings.output).show(_view(plan, result), _rendered)
 
 
-def _cache_chunks(cache: str | None, usual: int | None) -> int | None:
+def _cache_chunks(cache: str | None, default: int | None) -> int | None:
+    """Return the size of the cache in chunks; None for one chunk per client."""
     if cache is None:
-        return usual
+        return default
     wanted = size(cache)
     if isinstance(wanted, str):
         return None
@@ -155,7 +181,7 @@ def _cache_chunks(cache: str | None, usual: int | None) -> int | None:
     return wanted // CHUNK_BYTES
 
 
-def _view(plan: Plan, told: Forecast) -> SimulationView:
+def _view(plan: Plan, result: Forecast) -> SimulationView:
     return SimulationView(
         schema_version=SCHEMA_VERSION,
         clients=plan.client_count,
@@ -164,12 +190,12 @@ def _view(plan: Plan, told: Forecast) -> SimulationView:
         cache_bytes=(plan.cache_chunks or plan.client_count) * CHUNK_BYTES,
         order=plan.parameters.order.value,
         ideal_exchange_seconds=ideal_seconds(plan),
-        forecast=asdict(told),
+        forecast=asdict(result),
     )
 
 
 def _rendered(view: SimulationView) -> RenderableType:
-    told, size_bytes, count = view["forecast"], view["size_bytes"], view["clients"]
+    figures, size_bytes, count = view["forecast"], view["size_bytes"], view["clients"]
     table = FittedTable(
         Column("EXCHANGE", is_name=True),
         Column("FORECAST", is_number=True),
@@ -177,23 +203,23 @@ def _rendered(view: SimulationView) -> RenderableType:
         Column("IDEAL"),
     )
     ideal = view["ideal_exchange_seconds"]
-    exchange = told["exchange_seconds"]
+    exchange = figures["exchange_seconds"]
     table.add_row("time", duration_text(exchange), ratio_text(exchange, ideal), duration_text(ideal))
-    table.add_row("first client done", duration_text(told["first_client_seconds"]), "", "")
-    table.add_row("last client done", duration_text(told["last_client_seconds"]), "", "")
+    table.add_row("first client done", duration_text(figures["first_client_seconds"]), "", "")
+    table.add_row("last client done", duration_text(figures["last_client_seconds"]), "", "")
     for name, moved, whole in (
-        ("contributed", told["contributed_bytes"], size_bytes if count > 1 else 0),
-        ("delivered", told["delivered_bytes"], size_bytes * (count - 1)),
-        ("duplicates", told["duplicate_bytes"], 0),
+        ("contributed", figures["contributed_bytes"], size_bytes if count > 1 else 0),
+        ("delivered", figures["delivered_bytes"], size_bytes * (count - 1)),
+        ("duplicates", figures["duplicate_bytes"], 0),
     ):
         files = f"{moved / size_bytes:.2f} files" if size_bytes else "-"
         table.add_row(name, size_text(moved), files, size_text(whole))
-    table.add_row("datagrams", f"{told['request_datagrams'] + told['broadcast_datagrams']:.0f}", "", "")
-    asked = told["hit_count"] + told["join_count"] + told["miss_count"]
+    table.add_row("datagrams", f"{figures['request_datagrams'] + figures['broadcast_datagrams']:.0f}", "", "")
+    request_count = figures["hit_count"] + figures["join_count"] + figures["miss_count"]
     for name, field in (("hits", "hit_count"), ("joins", "join_count"), ("misses", "miss_count")):
-        table.add_row(f"{name}, chunks", f"{told[field]:.0f}", percent_text(told[field], asked), "")
+        table.add_row(f"{name}, chunks", f"{figures[field]:.0f}", percent_text(figures[field], request_count), "")
     head = (
         f"{count_text(count, 'client')}, {size_text(size_bytes)}, profile {view['profile']}, order {view['order']}, "
-        f"cache {size_text(view['cache_bytes'])}: seeded in {duration_text(told['seeding_seconds'])}"
+        f"cache {size_text(view['cache_bytes'])}: seeded in {duration_text(figures['seeding_seconds'])}"
     )
     return Group(head, "", table)

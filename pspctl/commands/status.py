@@ -1,4 +1,4 @@
-"""``pspctl status``: the network at a glance, once or as it changes."""
+"""``pspctl status``: show the network once, or as it changes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from rich.live import Live
 
 from pspctl.api import ServerApi
 from pspctl.deadline import NEVER
-from pspctl.follow import pictures
+from pspctl.follow import follow_status
 from pspctl.options import Command, Settings, file_name
-from pspctl.outage import Absence
-from pspctl.ui.output import console, json_text, print_answer, printer
+from pspctl.outage import OutagePolicy
+from pspctl.ui.file_text import declined_text, file_state_text, missing_texts, progress_text
+from pspctl.ui.output import console, json_text, print_answer, printer, shown_progress
 from pspctl.ui.plain import Plain
-from pspctl.ui.progress import Progress, Silence, shown_progress
+from pspctl.ui.progress import NullProgress, Progress
 from pspctl.ui.screen import Screen
-from pspctl.ui.tables import declined_text, file_state_text, file_table, missing_texts, progress_text, status_table
+from pspctl.ui.tables import file_table, status_table
 from pspctl.ui.units import count_text
 from pspctl.ui.views import StatusView, status_view
 from pspd.errors import Exit
@@ -27,16 +28,15 @@ from pspd.text.plain import plain_text
 
 @click.command("status", cls=Command)
 @click.argument("file", metavar="[FILE_ID|NAME]", type=file_name, required=False)
-@click.option("--watch", is_flag=True, help="Go on showing it as it changes, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show it again at every change, until Ctrl-C.")
 @click.pass_obj
 def command(settings: Settings, file: str | None, watch: bool) -> None:
-    """Show the network, or one file, at a glance.
+    """Show the network, or one file.
 
-    Shows the server, its cache, its clients and its files. With a file's name, its id or the beginning
-    of its id, shows that file in full: each client's part, and what the exchange cost beside the ideal.
-    With --watch it shows what fits the terminal: what is active or in trouble comes first.
+    Shows the server, its cache, its clients and its files. With a file's name, its id or the first digits
+    of its id, shows that file in full: how much each client has, and what the exchange moved beside the ideal.
+    With --watch, shows what fits the terminal: active files and clients with problems come first.
 
-    \b
     Examples:
       pspctl status
       pspctl status big.iso --watch
@@ -49,14 +49,13 @@ def command(settings: Settings, file: str | None, watch: bool) -> None:
         try:
             _watch(settings, api, file or "")
         except KeyboardInterrupt as interrupt:
-            # Ctrl-C is how one ends watching.
-            if settings.ended_by:
+            if settings.ended_by:  # Ctrl-C is the usual end of a watch; another signal is reported
                 raise
             raise click.exceptions.Exit(Exit.INTERRUPTED) from interrupt
 
 
 def _watch(settings: Settings, api: ServerApi, file: str) -> None:
-    """Shows the network until the end, also through a restart of the server."""
+    """Show the network until the user ends it, also through a restart of the server."""
     if settings.output == "table" and console().is_terminal:
         _watch_in_place(api, file)
         return
@@ -70,16 +69,16 @@ def _watch(settings: Settings, api: ServerApi, file: str) -> None:
 
 
 def _views(api: ServerApi, file: str, progress: Progress) -> Iterator[StatusView]:
-    """The network now, and again after each change; a server that is lost is waited for as `pspctl wait` does."""
-    absence = Absence(api.address, NEVER, progress)
-    for status in pictures(api, file, on_loss=lambda error: absence.bear(api, error)):
-        absence.end()
+    """Yield the status now and after each change; during an outage of the server, wait."""
+    outage = OutagePolicy(api.address, NEVER, progress)
+    for status in follow_status(api, file, on_loss=lambda error: outage.wait(api, error)):
+        outage.note_answer()
         streams.require_reader()
         yield status_view(status)
 
 
 def _changes(views: Iterator[StatusView]) -> Iterator[StatusView]:
-    """The network now, and again whenever something other than the time changed."""
+    """Yield the status now, and again when anything but the server's uptime and counters changed."""
     last: dict[str, object] = {}
     for view in views:
         timeless = {key: value for key, value in view.items() if key != "server"}
@@ -88,34 +87,40 @@ def _changes(views: Iterator[StatusView]) -> Iterator[StatusView]:
         last = timeless
 
 
-class _Watched(Silence):
-    """The last status on a screen that is updated in place; a note stands above it until the next status."""
+class _LiveScreen(NullProgress):
+    """A screen that is updated in place; a note stands above the last status until the next one."""
 
     def __init__(self, live: Live, *, in_full: bool) -> None:
+        """Start with nothing shown.
+
+        Args:
+            live: draws the screen.
+            in_full: show one file in full.
+        """
         self._live = live
         self._in_full = in_full
         self._last: StatusView | None = None
 
     def show(self, view: StatusView) -> None:
-        """Shows the network."""
+        """Show a status."""
         self._last = view
         self._live.update(Plain(Screen(view, in_full=self._in_full)), refresh=True)
 
     def note(self, text: str) -> None:
-        """Shows the note above what was seen last."""
+        """Show a note above the last status."""
         if self._last is not None:
             self._live.update(Plain(Screen(self._last, in_full=self._in_full, note=text)), refresh=True)
 
 
 def _watch_in_place(api: ServerApi, file: str) -> None:
     with Live(console=console(), auto_refresh=False) as live:
-        watched = _Watched(live, in_full=bool(file))
-        for view in _views(api, file, watched):
-            watched.show(view)
+        screen = _LiveScreen(live, in_full=bool(file))
+        for view in _views(api, file, screen):
+            screen.show(view)
 
 
 def _watch_lines(views: Iterator[StatusView]) -> None:
-    """One line for each thing that changed, for logs and pipes."""
+    """Print one line per change, for logs and pipes."""
     last: dict[Subject, str] = {}
     for view in views:
         states = states_of(view)
@@ -127,11 +132,11 @@ def _watch_lines(views: Iterator[StatusView]) -> None:
 
 
 Subject = tuple[str, str, str]
-"""What a line is about: its kind, what names it for good, and the name that people know it by."""
+"""A client or file that a line is about: its kind, its unique key, and its name."""
 
 
 def states_of(view: StatusView) -> dict[Subject, str]:
-    """The state of each client and each file, in words."""
+    """Return the state of each client and each file in words."""
     states: dict[Subject, str] = {}
     for client in [*view["clients"], *view["sources"]]:
         states["client", client["name"], client["name"]] = client["state"]

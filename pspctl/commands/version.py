@@ -1,4 +1,4 @@
-"""``pspctl version``: what is installed here, and what runs there."""
+"""``pspctl version``: show the versions of pspctl and of the server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from pspd.text.plain import plain_text
 def command(settings: Settings) -> None:
     """Show the versions of pspctl and of the server.
 
-    \b
     Example:
       pspctl version
     """

@@ -1,16 +1,16 @@
-"""``pspctl wait``: returns when every client has a file (R10)."""
+"""``pspctl wait``: wait until every client has a file (R10)."""
 
 from __future__ import annotations
 
 import click
 
 from pspctl.api import ServerApi
+from pspctl.completion import Goal, wait_until_complete
 from pspctl.deadline import Deadline
-from pspctl.follow import require_a_taker, require_all_took, require_holders, until_complete
 from pspctl.options import Command, Settings, file_name
-from pspctl.ui.output import printer
-from pspctl.ui.progress import shown_progress
-from pspctl.ui.tables import seed_text
+from pspctl.outcome import require_holders, require_none_declined, require_recipient
+from pspctl.ui.output import printer, shown_progress
+from pspctl.ui.seed_text import seed_text
 from pspctl.ui.views import seed_view
 from pspd.cli.arguments import Seconds
 
@@ -22,20 +22,19 @@ from pspd.cli.arguments import Seconds
 def command(settings: Settings, file: str, timeout: float | None) -> None:
     """Wait until every client has a file.
 
-    A file is named by its name, its id, or the beginning of its id. Clients that are lost are not waited for; if all
-    are, or chunks went with them that nobody else has, wait gives them a lease (30 s), or with --timeout that long,
-    to come back.
+    A file is named by its name, its id, or the first digits of its id. Lost clients are not waited for. If all
+    clients are lost, or lost clients hold chunks that no other client has, `wait` gives them one lease (30 s) to
+    return, or with --timeout until the timeout.
 
-    \b
     Example:
       pspctl wait big.iso --timeout 600
     """
     deadline = Deadline(timeout)
     with ServerApi(settings.server) as api:
         with shown_progress(settings) as progress:
-            view = until_complete(api, file, deadline, progress)
+            view = wait_until_complete(api, file, Goal(deadline), progress)
         cache = api.cache()
     printer(settings.output).show(seed_view(view, cache), seed_text)
-    require_all_took(view)
-    require_a_taker(view, deadline)
+    require_none_declined(view)
+    require_recipient(view, deadline)
     require_holders(view)

@@ -9,17 +9,14 @@ from typing import TypeVar
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
+from pspctl.ui.exchange_table import exchange_table, ideals_text
+from pspctl.ui.file_text import idle_texts, refusal_texts, safety_text
 from pspctl.ui.tables import (
     NO_CLIENT,
     NO_FILE,
     clients_table,
-    economy_table,
     file_clients_table,
     files_table,
-    ideals_text,
-    idle_texts,
-    refusal_texts,
-    safety_text,
     stall_lines,
     status_header,
 )
@@ -121,7 +118,7 @@ def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOpt
     bottom: list[RenderableType] = [
         Text(text, style="yellow") for text in [*refusal_texts(file), *idle_texts(file)][:TEXT_LINES_MAX]
     ]
-    economy: list[RenderableType] = ["", economy_table(file)]
+    economy: list[RenderableType] = ["", exchange_table(file)]
     economy += [Text(text, style="dim") for text in [ideals_text(file)] if text]
     clients = sorted(file["clients"], key=lambda client: (client["complete"], client["held_chunk_count"]))
     room -= 2 + _height(console, options, [*top, *bottom])

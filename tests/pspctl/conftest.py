@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from pspctl import outage as absence
+from pspctl import outage
 from pspctl.main import cli
 from pspctl.options import SERVER_VARIABLE
 from pspd.v1 import client_service_pb2_grpc
@@ -80,7 +80,7 @@ def pspctl(fake: fakes.FakeServer, lone_pspctl: Pspctl, monkeypatch: pytest.Monk
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands give up a server that is lost at once."""
-    monkeypatch.setattr(absence, "RETURN_SECONDS", 0.0)
+    monkeypatch.setattr(outage, "OUTAGE_SECONDS_MAX", 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 import rich.progress
 from rich.console import Console
 
-from pspctl.ui.bars import Bars, RateColumn
+from pspctl.ui.bars import BarProgress, RateColumn
 from pspctl.ui.views import file_view
 from pspd.v1 import network_pb2
 from tests.pspctl.conftest import Step
@@ -23,7 +23,7 @@ class Shown:
     def __init__(self) -> None:
         self.now = 100.0
         self.progress = rich.progress.Progress(console=Console(file=io.StringIO()), get_time=lambda: self.now)
-        self.bars = Bars(self.progress)
+        self.bars = BarProgress(self.progress)
 
     def percentages(self) -> dict[str, float]:
         return {task.description.strip(): task.percentage for task in self.progress.tasks}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pspctl.api import ServerApi
+from pspctl.completion import Goal, wait_until_complete
 from pspctl.deadline import Deadline
-from pspctl.follow import until_complete
-from pspctl.ui.progress import Silence
+from pspctl.ui.progress import NullProgress
 from pspd.v1 import status_service_pb2
 from tests.pspctl.fakes import FakeServer, file
 
@@ -14,6 +14,6 @@ def test_who_is_lost_for_a_moment_is_waited_for_where_all_are_named(fake: FakeSe
     fake.files = [file(held=(8,))]
     fake.changes = [status_service_pb2.WatchStatusResponse(files=[file(held=held)]) for held in ((8,), (8, 6), (8, 8))]
     with ServerApi(fake.address) as api:
-        view = until_complete(api, "big.iso", Deadline(10), Silence(), client_count=2)
+        view = wait_until_complete(api, "big.iso", Goal(Deadline(10), client_count=2), NullProgress())
         assert view["complete_client_count"] == 2
-        assert until_complete(api, "big.iso", Deadline(10), Silence())["complete_client_count"] == 1
+        assert wait_until_complete(api, "big.iso", Goal(Deadline(10)), NullProgress())["complete_client_count"] == 1

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from pspctl.ui import tables
 from pspctl.ui.bars import shown_bars
+from pspctl.ui.line_progress import LineProgress
 from pspctl.ui.plain import Plain
-from pspctl.ui.progress import Notes
 from pspctl.ui.screen import Screen
 from pspctl.ui.views import file_view, status_view
 from pspd.errors import Reason, error_classes
@@ -140,7 +140,7 @@ def test_on_a_terminal_only_our_own_sequences_remain(hostile: FakeServer) -> Non
 
 def test_progress_is_escaped(hostile: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     view = file_view(hostile.files[0])
-    Notes().exchange(view)
+    LineProgress().exchange(view)
     with shown_bars() as progress:
         progress.exchange(view)
         progress.note(EVIL)

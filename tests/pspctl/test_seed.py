@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pspctl import outage as absence
-from pspctl.ui.progress import Silence
+from pspctl import outage
+from pspctl.ui.progress import NullProgress
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.errors import NameTaken
 from pspd.v1 import network_pb2, status_service_pb2
@@ -135,10 +135,10 @@ def test_the_original_stays_when_not_every_client_has_it(pspctl: Pspctl, source:
 def test_an_original_that_changed_is_not_deleted(
     pspctl: Pspctl, source: FakeSource, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def change_the_original(progress: Silence, step: Step) -> None:
+    def change_the_original(progress: NullProgress, step: Step) -> None:
         original.write_bytes(b"something else")
 
-    monkeypatch.setattr(Silence, "seeding", change_the_original)
+    monkeypatch.setattr(NullProgress, "seeding", change_the_original)
     result = pspctl("seed", original, "--delete-source", "-q")
     assert result.exit_code == 4
     assert "has changed since it was seeded" in result.stderr
@@ -202,7 +202,7 @@ def test_a_server_that_was_lost_is_told_and_named_at_the_timeout(
 def test_a_server_that_does_not_come_back_is_not_waited_for_for_ever(
     pspctl: Pspctl, source: FakeSource, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(absence, "RETURN_SECONDS", 0.0)
+    monkeypatch.setattr(outage, "OUTAGE_SECONDS_MAX", 0.0)
     source.steps, source.stays = [Step("seeding", 2, 8), Step("reconnecting")], True
     result = pspctl("seed", original)
     assert result.exit_code == 5

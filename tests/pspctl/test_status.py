@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from pspctl import follow
-from pspctl import outage as absence
+from pspctl import follow, outage
 from pspd.text.plain import plain_text
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import Pspctl
@@ -224,7 +223,7 @@ def test_watch_in_json_prints_a_document_per_line(pspctl: Pspctl, fake: FakeServ
 def test_watch_waits_for_a_server_that_restarts(
     pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(absence, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(outage, "RETRY_SECONDS", 0.0)
     fake.restarts = [[file()], [file(held=(8, 8))], []]
     result = pspctl("status", "big.iso", "--watch")
     assert result.exit_code == 3  # the last start knows no file
@@ -245,7 +244,7 @@ def test_rate_and_time_left_are_shown_while_data_moves(pspctl: Pspctl, fake: Fak
 
 
 def test_a_quiet_network_is_looked_at_again(pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "TURN_SECONDS", 1.0)
+    monkeypatch.setattr(follow, "WATCH_SECONDS", 1.0)
     monkeypatch.setattr(fake, "chosen", lambda _: [file(held=(8, 8) if fake.watch_count == 2 else (8, 2))])
     fake.stream_stays = True
     assert pspctl("wait", "big.iso").exit_code == 0

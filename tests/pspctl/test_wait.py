@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pspctl import outage as absence
+from pspctl import outage
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
-from pspctl.ui.progress import Silence
+from pspctl.ui.progress import NullProgress
 from pspd.errors import TimedOut, Unreachable
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import Pspctl
@@ -240,10 +240,10 @@ def test_wait_ends_when_the_server_does_not_come_back(pspctl: Pspctl, fake: Fake
 
 def test_at_its_deadline_a_server_that_is_away_is_told_of(fake: FakeServer) -> None:
     with ServerApi(fake.address) as api:
-        away = absence.Absence(fake.address, Deadline(0.01), Silence(), was_there=True)
-        away.bear(api, Unreachable("gone"))
+        policy = outage.OutagePolicy(fake.address, Deadline(0.01), NullProgress(), was_reached=True)
+        policy.wait(api, Unreachable("gone"))
         with pytest.raises(TimedOut, match=r"was lost, and has not come back for 0.01 s: start it again"):
-            away.bear(api, Unreachable("gone"))
+            policy.wait(api, Unreachable("gone"))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -257,7 +257,7 @@ def test_wait_goes_on_when_its_connection_breaks(pspctl: Pspctl, fake: FakeServe
 def test_wait_goes_on_when_a_server_that_stopped_is_back(
     pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(absence, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(outage, "RETRY_SECONDS", 0.0)
     fake.restarts = [[file()], [file()], [file(held=(8, 8))]]
     result = pspctl("wait", "big.iso")
     assert result.exit_code == 0

@@ -1,4 +1,4 @@
-"""Brings a file into the network: runs the source until every share is held (R1, R2)."""
+"""Run a source in an event loop of its own until the file is seeded (R1, R2)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pspctl.deadline import Deadline
-from pspctl.follow import unfinished_text
-from pspctl.outage import Absence
+from pspctl.outage import OutagePolicy
+from pspctl.outcome import unfinished_text
+from pspctl.ui.file_text import idle_texts, missing_text
 from pspctl.ui.progress import Progress, SeedStep
-from pspctl.ui.tables import idle_texts, missing_text
 from pspctl.ui.units import count_text, size_text
 from pspctl.ui.views import file_view
 from pspd.core.model.terms import ONE_COPY, Terms
@@ -24,11 +24,21 @@ from pspd.text.plain import plain_text
 
 CHECK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
+"""How long a source that is cancelled may take to leave the network."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeedPlan:
-    """What to seed, and how."""
+    """What to seed, and how.
+
+    Attributes:
+        path: the file or folder.
+        name: its name in the network; None for its own.
+        client_count: how many clients to wait for and to divide the file among; 0 for those that are connected.
+        hold_back: hold the exchange back until `pspctl release`.
+        terms: how many copies of each share to give out, and whether the source stays in the exchange.
+        ahead: the digests that other processes take of the file meanwhile.
+    """
 
     path: Path
     name: str | None = None
@@ -39,30 +49,36 @@ class SeedPlan:
 
     @property
     def shown_name(self) -> str:
-        """The name under which clients show it, as a terminal may print it."""
+        """The name in the network, safe to print."""
         return plain_text(self.name or own_name(self.path))
 
 
 class PartlySeeded(KeyboardInterrupt):
-    """An interrupt that left a part of the shares with the clients."""
+    """An interrupt after which clients hold some of the shares."""
 
 
 class _Steps:
-    """What the source reports, on its way to the progress."""
+    """Pass the source's steps on to the progress, and remember the last one."""
 
-    def __init__(self, absence: Absence, progress: Progress) -> None:
+    def __init__(self, outage: OutagePolicy, progress: Progress) -> None:
+        """Start before the first step.
+
+        Args:
+            outage: is told when the source loses the server, and when it is back.
+            progress: shows the steps.
+        """
         self.last: SeedStep | None = None
-        self.has_given = False
-        self.absence = absence
+        self.gave_shares = False
+        self.outage = outage
         self._progress = progress
 
     def note(self, step: SeedStep) -> None:
-        """Passes a step on; says so when the server was lost."""
+        """Take the next step of the source."""
         if step.phase == "reconnecting":
-            self.absence.begin()
+            self.outage.note_lost()
         else:
-            self.absence.end()
-        self.has_given = step.phase == "seeding" or (self.has_given and step.phase != "staying")
+            self.outage.note_answer()
+        self.gave_shares = step.phase == "seeding" or (self.gave_shares and step.phase != "staying")
         self.last = step
         if step.phase == "staying" and step.file is not None:
             self._progress.exchange(file_view(step.file))
@@ -70,41 +86,41 @@ class _Steps:
             self._progress.seeding(step)
 
 
-def seed_file(
+def run_source(
     server: str,
     plan: SeedPlan,
     deadline: Deadline,
     progress: Progress,
     check: Callable[[], None] = lambda: None,
 ) -> str:
-    """Seeds a file; returns its id, in hex, once it is seeded and its source may go.
+    """Seed a file; return its id in hex once the source may leave.
 
     Args:
         server: the server's address.
         plan: what to seed.
-        deadline: until when.
-        progress: is shown every step.
-        check: called every half second; may raise to end the work.
+        deadline: when to give up.
+        progress: shows every step.
+        check: called every `CHECK_SECONDS`; may raise an error to end the work.
 
     Raises:
-        TimedOut: with what was being waited for.
+        TimedOut: the deadline passed; says what the source was waiting for.
         LimitReached: the limit on open files is too low.
-        PspError: as the source raises it.
+        PspError: as in the source.
         PartlySeeded: it was interrupted while the shares were being given out.
     """
     require_descriptors()
-    steps = _Steps(Absence(server, deadline, progress), progress)
+    steps = _Steps(OutagePolicy(server, deadline, progress), progress)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         try:
-            return runner.run(_seed(server, plan, deadline, steps, check)).hex()
+            return runner.run(_run(server, plan, deadline, steps, check)).hex()
         except KeyboardInterrupt as interrupt:
-            if steps.has_given:
+            if steps.gave_shares:
                 raise PartlySeeded() from interrupt
             raise
 
 
-async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, check: Callable[[], None]) -> bytes:
-    from pspd.daemon.source import seed  # brings the whole client with it: only for those who seed
+async def _run(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, check: Callable[[], None]) -> bytes:
+    from pspd.daemon.source import seed  # imports the whole client: only commands that seed pay for it
 
     work: asyncio.Future[bytes] = asyncio.ensure_future(
         seed(
@@ -120,26 +136,22 @@ async def _seed(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, 
     )
     try:
         while not (await asyncio.wait([work], timeout=deadline.within(CHECK_SECONDS)))[0]:
-            has_passed = deadline.passed  # before the other is asked, which tells more
-            steps.absence.require_bearable()
+            has_passed = deadline.passed  # read before the outage is checked, whose error says more
+            steps.outage.check()
             if has_passed:
-                raise TimedOut(_unfinished_text(plan, deadline, steps.last))
-            _require_clients(plan, deadline, steps.last)
+                raise TimedOut(_not_seeded_text(plan, deadline, steps.last))
+            _require_recipient(plan, deadline, steps.last)
             check()
         return work.result()
     finally:
         work.cancel()
         await asyncio.wait([work], timeout=LEAVE_SECONDS)
         if work.done() and not work.cancelled():
-            work.exception()  # looked at, asyncio does not complain of it on stderr
+            work.exception()  # mark it as retrieved, so that asyncio does not log it
 
 
-def _require_clients(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) -> None:
-    """Makes sure that there are clients to seed to, or that they may still come back.
-
-    Raises:
-        WrongState: all clients have been away for a full lease, and there is no deadline until which to wait for them.
-    """
+def _require_recipient(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) -> None:
+    """Raise WrongState if, without a deadline, all clients for the file have been lost for a full lease."""
     if deadline.timeout_seconds is not None or step is None or step.file is None or step.file.client_count:
         return
     view = file_view(step.file)
@@ -151,7 +163,8 @@ def _require_clients(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) 
         )
 
 
-def _unfinished_text(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) -> str:
+def _not_seeded_text(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) -> str:
+    """Return the message for a file that was not seeded at the deadline: how far it is, and what to do."""
     if step is not None and step.file is not None and step.phase == "staying":
         return unfinished_text(file_view(step.file), deadline)
     match step:
@@ -169,7 +182,7 @@ def _unfinished_text(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) 
 
 
 def _advice(plan: SeedPlan, wanted_count: int) -> str:
-    """What to do when clients did not join."""
+    """Return what to do when fewer clients than `wanted_count` joined."""
     if wanted_count <= 1:
         return "start one with `pspd client`"
     option = "--replicas" if wanted_count == plan.terms.replica_count > plan.client_count else "--clients"

@@ -1,0 +1,83 @@
+"""What an exchange moved, each figure beside its ideal."""
+
+from __future__ import annotations
+
+from pspctl.ui.columns import Column, FittedTable
+from pspctl.ui.units import ratio_text, size_text
+from pspctl.ui.views import FileView, takers
+
+RATE_TOLERANCE = 0.1
+"""By which part the bytes delivered may differ from the bytes lacked, for the exchange to have a rate."""
+
+
+def exchange_table(file: FileView) -> FittedTable:
+    """Return what the exchange of a file moved, each figure beside its ideal."""
+    traffic = file["traffic"]
+    contributed = traffic["contributed_bytes"] - traffic["seeding_contributed_bytes"]
+    delivered = traffic["delivered_bytes"] - traffic["seeding_delivered_bytes"]
+    datagrams = traffic["request_datagrams"] + traffic["broadcast_datagrams"]
+    lacked_chunks = _lacked_chunks(file)
+    contributed_ideal = "1.0" if _has_ideals(file) else "-"
+    delivered_ideal = "1.0" if _has_all_shares(file) else "-"
+    table = FittedTable(
+        Column("EXCHANGE", is_name=True),
+        Column("MOVED", is_number=True),
+        Column("RATIO", is_number=True),
+        Column("IDEAL"),
+    )
+    table.add_row(
+        "contributed / file size",
+        size_text(contributed),
+        ratio_text(contributed, file["size_bytes"]),
+        contributed_ideal,
+    )
+    lacked_bytes = file["size_bytes"] * lacked_chunks / max(1, file["chunk_count"])
+    table.add_row(
+        "delivered / what was lacking", size_text(delivered), ratio_text(delivered, lacked_bytes), delivered_ideal
+    )
+    duplicates = traffic["duplicate_bytes"]
+    table.add_row("duplicates / file size", size_text(duplicates), ratio_text(duplicates, file["size_bytes"]), "0")
+    table.add_row("datagrams / chunk delivered", str(datagrams), ratio_text(datagrams, lacked_chunks), "")
+    table.add_row("sent again", str(traffic["retransmit_count"]), "", "0")
+    return table
+
+
+def ideals_text(file: FileView) -> str | None:
+    """Return why some ratios have no ideal; None if all have one."""
+    if _has_ideals(file) or not file["clients"]:
+        return None
+    return "no ideal (-) where clients came after the file was divided, or left with their shares"
+
+
+def exchange_rate(file: FileView) -> float | None:
+    """Return what the clients lacked after seeding, per second of the exchange, in bytes.
+
+    None if another amount moved, because a client joined late or already had chunks: the time is that of the first
+    completion.
+    """
+    seconds, lacked = file["seconds"]["exchange"], file["size_bytes"] * max(0, file["client_count"] - 1)
+    delivered = file["traffic"]["delivered_bytes"] - file["traffic"]["seeding_delivered_bytes"]
+    is_comparable = not _has_late_client(file) and abs(delivered - lacked) <= RATE_TOLERANCE * lacked
+    return lacked / seconds if seconds and lacked and is_comparable else None
+
+
+def _lacked_chunks(file: FileView) -> int:
+    """Return how many chunks the exchange has to bring to the present clients: all except their shares."""
+    clients = takers(file)
+    return file["chunk_count"] * len(clients) - sum(client["share_chunk_count"] for client in clients)
+
+
+def _has_late_client(file: FileView) -> bool:
+    """Return whether a client joined after the division: with enough chunks, only such a client has no share."""
+    clients = takers(file)
+    return file["chunk_count"] >= len(clients) and not all(client["share_chunk_count"] for client in clients)
+
+
+def _has_ideals(file: FileView) -> bool:
+    """Return whether the present clients are those that the file was divided among, for whom the ideals hold."""
+    return not _has_late_client(file) and _has_all_shares(file)
+
+
+def _has_all_shares(file: FileView) -> bool:
+    """Return whether no client has left with its share; if one has, what it lacked is unknown."""
+    return sum(client["share_chunk_count"] for client in takers(file)) >= file["chunk_count"]

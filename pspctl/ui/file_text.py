@@ -1,0 +1,145 @@
+"""Sentences about a file: its state, and what prevents it from becoming complete."""
+
+from __future__ import annotations
+
+import shlex
+
+from pspctl.ui.units import count_text, duration_text, percent_text
+from pspctl.ui.views import FileView, MissingRangeView, takers
+from pspd.core.model.terms import SAFE_HOLDERS
+from pspd.text.plain import plain_text
+
+MISSING_RANGES_MAX = 4
+IDLE_SECONDS = 5.0
+"""A client requests chunks that it lacks every few seconds; one that is silent for longer is named."""
+IDLE_CLIENTS_MAX = 4
+MISSING_CLIENTS_MAX = 20
+
+
+SHORT_ID_DIGITS = 12
+
+
+def short_id(file: FileView) -> str:
+    """Return the first digits of a file's id."""
+    return file["file_id"][:SHORT_ID_DIGITS]
+
+
+def shown_name(file: FileView) -> str:
+    """Return a file's name, safe to print; a folder's ends with a slash."""
+    return plain_text(file["name"]) + ("/" if file["folder"] else "")
+
+
+def file_state_text(file: FileView) -> str:
+    """Return a file's state, with ``(held)`` if it is held back."""
+    return f"{file['state']} (held)" if file["held_back"] else file["state"]
+
+
+def progress_text(file: FileView) -> str:
+    """Return which part of all that the clients are to hold they hold."""
+    if file["state"] == "complete":
+        return "100.0 %"
+    clients = takers(file)
+    if not clients:
+        return percent_text(file["complete_client_count"], file["client_count"])
+    held_chunks = sum(client["held_chunk_count"] for client in clients)
+    return percent_text(held_chunks, file["chunk_count"] * len(clients))
+
+
+def declined_text(file: FileView) -> str:
+    """Return ``, 1 declined``, to follow a count of clients; empty if no client declined the file."""
+    return f", {file['declined_client_count']} declined" if file["declined_client_count"] else ""
+
+
+def refusal_texts(file: FileView) -> list[str]:
+    """Return one sentence for each client that declined a file: its name and reason."""
+    return [
+        f"{plain_text(client['name'])} declined it: {plain_text(client['refusal'])}"
+        for client in file["clients"]
+        if client["refusal"]
+    ]
+
+
+def idle_clients(file: FileView) -> dict[str, str]:
+    """Return a sentence for each client that delays the seeding, by name, the longest silent first.
+
+    A client that is slow but requests chunks is not named.
+    """
+    idle = [
+        (client["share_idle_seconds"] or 0.0, client["name"]) for client in file["clients"] if not client["refusal"]
+    ]
+    return {
+        name: f"waiting for {plain_text(name)}: it lacks some of its share, and has asked for nothing for"
+        f" {duration_text(seconds)}"
+        for seconds, name in sorted(idle, reverse=True)
+        if seconds >= IDLE_SECONDS
+    }
+
+
+def idle_texts(file: FileView) -> list[str]:
+    """Return the first sentences of `idle_clients`."""
+    return list(idle_clients(file).values())[:IDLE_CLIENTS_MAX]
+
+
+def missing_text(file: FileView) -> str:
+    """Return the clients lost before they had a file: ``anna (lost 35.2 s ago), bert (lost 2 min 3 s ago)``."""
+    missing = file["missing_clients"]
+    names = [
+        f"{plain_text(client['name'])} (lost {duration_text(client['away_seconds'])} ago)"
+        for client in missing[:MISSING_CLIENTS_MAX]
+    ]
+    more = len(missing) - MISSING_CLIENTS_MAX
+    return ", ".join([*names, *([f"and {count_text(more, 'more client')}"] if more > 0 else [])])
+
+
+def hold_text(file: FileView) -> str | None:
+    """Return how to start the exchange of a file; None if it is not held back."""
+    if not file["held_back"]:
+        return None
+    return f"held back: start it with `pspctl release {shlex.quote(plain_text(file['name']))}`"
+
+
+def safety_text(file: FileView) -> str | None:
+    """Return whether one client, or the original, may be lost without loss of data; None while the file is seeded."""
+    if file["state"] in ("seeding", "stalled"):
+        return None
+    if file["min_holder_count"] == 0:
+        return (
+            "not safe: there are chunks on no client that is here: keep the source, or wait for clients that are away"
+        )
+    if file["min_holder_count"] < SAFE_HOLDERS:
+        return "not safe: there are chunks on one client alone: keep that client, and the original"
+    return (
+        f"safe: each chunk is on {file['min_holder_count']} clients or more: one may be lost, and so may the original"
+    )
+
+
+def missing_texts(file: FileView) -> list[str]:
+    """Return which chunks of a stalled file are missing, and what to do; empty if the file is not stalled."""
+    if file["state"] != "stalled":
+        return []
+    ranges = file["missing_ranges"]
+    groups: dict[str, list[MissingRangeView]] = {}
+    for missing in ranges[:MISSING_RANGES_MAX]:
+        groups.setdefault(missing["last_holder"], []).append(missing)
+    refusals = {client["name"]: client["refusal"] for client in file["clients"]}
+    any_refused = any(refusals.values())
+    texts = [
+        _missing_text(holder, group, refusals.get(holder, ""), any_refused=any_refused)
+        for holder, group in groups.items()
+    ]
+    more = len(ranges) - MISSING_RANGES_MAX
+    return [*texts, f"and {count_text(more, 'more range')}"] if more > 0 else texts
+
+
+def _missing_text(holder: str, ranges: list[MissingRangeView], refusal: str, *, any_refused: bool) -> str:
+    listed = ", ".join(f"[{missing['start']}, {missing['stop']})" for missing in ranges)
+    if not holder and any_refused:
+        last = "and clients declined the file: see to their reasons, then seed it again if chunks are still missing"
+    elif not holder:
+        last = "never held by a client: seed the file again"
+    elif refusal:
+        # Its reason says what to do; if the file is seeded again before, the client declines it again.
+        last = f"last held by {plain_text(holder)}, which declined it: {plain_text(refusal)}"
+    else:
+        last = f"last held by {plain_text(holder)}: bring it back"
+    return f"chunks {listed} have no connected holder, {last}"
