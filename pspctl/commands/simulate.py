@@ -20,7 +20,7 @@ from pspd.core.model.parameters import MILLISECOND_NS, PROFILES, Order, default_
 from pspd.errors import BadArgument
 from pspd.sim.forecast import Forecast, Plan, forecast, ideal_seconds
 from pspd.sim.hosts import Access
-from pspd.sim.wires import Weather
+from pspd.sim.paths import Impairments
 from pspd.text.sizes import parse_size
 
 BYTES_PER_MBIT = 125_000
@@ -152,7 +152,7 @@ def command(
         parameters = replace(parameters, order=Order(order))
     client_rate = int(client_mbit * BYTES_PER_MBIT)
     access = Access(
-        Weather(delay_ns=int(delay * MILLISECOND_NS), loss=loss), up_rate=client_rate, down_rate=client_rate
+        Impairments(delay_ns=int(delay * MILLISECOND_NS), loss=loss), up_rate=client_rate, down_rate=client_rate
     )
     plan = Plan(
         client_count=clients,

@@ -1,6 +1,5 @@
-"""The simulated network: the machines of ``pspd.core`` on a virtual clock and a faulty virtual network.
+"""The virtual network: the machines of ``pspd.core`` on a virtual clock, with faulty paths between them.
 
-:class:`pspd.sim.world.World` is the network; whoever wants to know something builds one, lets virtual
-time pass, and looks. Nothing here sleeps, opens a socket or looks at a clock: the same seed gives the
-same run, always.
+Build a :class:`pspd.sim.network.VirtualNetwork`, let virtual time pass, and inspect it. Nothing here sleeps, opens a
+socket or reads a clock: the same seed always gives the same run.
 """

@@ -1,7 +1,7 @@
-"""What always holds, looked at after every step: each sentence of the rules as a check that names it.
+"""Checks of the rules that must always hold, after every step of a virtual network.
 
-A check looks at the world from outside, at what the machines say and at what lies in the stores, and
-compares it with the source's bytes. It raises :class:`Violation` with the rule that was broken.
+A check compares the machines' effects and the contents of stores with the source's bytes, and raises
+:class:`Violation` with the name of the broken rule.
 """
 
 from __future__ import annotations
@@ -29,25 +29,28 @@ from pspd.core.server.machine import ServerMachine
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import DATAGRAM_BYTES_MAX, Broadcast, decode_datagram
 from pspd.sim.hosts import Client
+from pspd.sim.network import VirtualNetwork
 from pspd.sim.observer import Observer
 from pspd.sim.seeding import Seeding
-from pspd.sim.transport import SERVER
-from pspd.sim.world import World
+from pspd.sim.state import SERVER
 from pspd.store.files.memory import MemoryStore
 
-LOOK_AROUND_EVERY = 64
-"""What takes a look at everything is checked at every so many steps, and at the end."""
-
+FULL_CHECK_STEPS = 64
+"""Steps between two runs of the checks that read the whole state."""
 
 JOINS_MAX, JOINS_NS = 30, 60 * SECOND_NS
-"""More joins under one name in so much time are two machines that replace each other."""
+"""More joins under one name than this within JOINS_NS mean that two machines replace each other."""
 
 
 class Violation(AssertionError):
-    """A rule does not hold.
+    """A rule is broken.
+
+    Args:
+        rule: its name.
+        what: what broke it.
 
     Attributes:
-        rule: its name.
+        rule: the rule's name.
     """
 
     def __init__(self, rule: str, what: str) -> None:
@@ -56,32 +59,32 @@ class Violation(AssertionError):
 
 
 class Checks(Observer):
-    """Watches over a world whose content is real.
+    """Checks a network whose content is real.
 
     Attributes:
-        seedings: every file that anyone seeds, by id; to be told before it starts.
-        pushed: somebody sends what nobody asked for: then it is looked at each step what enters the cache.
-        honest: no holder forges what it sends, and no store is altered.
-        calm: no client was ever lost, passed over, or declined a file: every share stayed where it was given first.
+        seedings: every file that is seeded, by id; add a seeding before it starts.
+        sees_unsolicited: whether members send unsolicited contributions; if so, every step checks the cache.
+        honest: whether all bytes are right: no holder sends wrong ones, and no store is altered.
+        undisturbed: whether every share has stayed with its first owner: no client was lost or declined a file.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, network: VirtualNetwork) -> None:
         self.seedings: dict[FileId, Seeding] = {}
-        self.pushed = False
+        self.sees_unsolicited = False
         self.honest = True
-        self.calm = True
+        self.undisturbed = True
         self._members_changed = False
-        self._world = world
-        self._asked: dict[FileId, RangeSet] = {}
+        self._network = network
+        self._solicited: dict[FileId, RangeSet] = {}
         self._cached: dict[FileId, RangeSet] = {}
         self._broadcast_number = 0
         self._joins: dict[str, deque[int]] = {}
         self._server: ServerMachine | None = None
         self._steps = 0
 
-    # -- what the server does
+    # -- the server
 
-    def server_did(self, effect: ServerEffect) -> None:
+    def on_server_effect(self, effect: ServerEffect) -> None:
         """See ``Observer``."""
         match effect:
             case SendDatagram(_, data):
@@ -91,31 +94,31 @@ class Checks(Observer):
             case FileDivided():
                 self._check_division(effect)
             case ShareReassigned() | FileDeclined():
-                self.calm = False
+                self.undisturbed = False
             case ClientReach() | ClientLost():
-                self.calm = False
+                self.undisturbed = False
                 self._members_changed = True
             case FileSeeded():
-                self._check_forgotten(effect)
+                self._check_server_forgets(effect)
             case ClientJoined(name):
                 self._check_joins(name)
 
     def _check_joins(self, name: str) -> None:
         joins = self._joins.setdefault(name, deque(maxlen=JOINS_MAX))
-        joins.append(self._world.now)
+        joins.append(self._network.now)
         if len(joins) == JOINS_MAX and joins[-1] - joins[0] < JOINS_NS:
             raise Violation("R12 one identity", f"{name} joined {JOINS_MAX} times within a minute")
 
     def _check_division(self, divided: FileDivided) -> None:
-        server = self._world.server
-        assert server is not None, "it has just told"
+        server = self._network.server
+        assert server is not None, "it has just emitted this"
         file = server.catalogue.files[divided.file_id]
         replica_count = file.terms.replica_count
         spans = [span for _, span in divided.shares[: file.manifest.share_count]]
         sizes = [span.chunk_count for span in spans]
         borders = [0, *(span.stop for span in spans)]
         exhaustive = [span.start for span in spans] == borders[:-1]
-        if not exhaustive or borders[-1] != self._truth(divided.file_id)[0].chunk_count:
+        if not exhaustive or borders[-1] != self._original(divided.file_id)[0].chunk_count:
             raise Violation("R1 division", f"the shares {spans} are not disjoint and exhaustive")
         if max(sizes) - min(sizes) > 1:
             raise Violation("R1 division", f"the shares {spans} differ by more than one chunk")
@@ -131,18 +134,18 @@ class Checks(Observer):
         datagram = decode_datagram(data)
         if not isinstance(datagram, Broadcast) or datagram.number <= self._broadcast_number:
             return
-        server = self._world.server
-        assert server is not None, "it has just sent this"
+        server = self._network.server
+        assert server is not None, "it has just emitted this"
         self._broadcast_number = datagram.number
-        asked = self._asked.setdefault(datagram.file_id, RangeSet())
+        solicited = self._solicited.setdefault(datagram.file_id, RangeSet())
         for entry in datagram.asked:
             if server.cache.cached(datagram.file_id, entry.start, entry.stop):
                 raise Violation("R7 miss", f"[{entry.start}, {entry.stop}) is broadcast while it is cached")
-            asked.add(entry.start, entry.stop)
+            solicited.add(entry.start, entry.stop)
 
     def _check_delivery(self, delivery: Deliver) -> None:
         frame = delivery.frame
-        manifest, data = self._truth(frame.file_id)
+        manifest, data = self._original(frame.file_id)
         payload = b"".join(delivery.views)
         if len(payload) != frame.length:
             raise Violation("R6 hit", f"{len(payload)} bytes are delivered as {frame.length}")
@@ -152,10 +155,10 @@ class Checks(Observer):
         if payload[offset : offset + len(expected)] != expected:
             raise Violation("R9 first good copy", f"wrong bytes are delivered within [{first}, {last})")
 
-    def _check_forgotten(self, event: FileSeeded) -> None:
-        server = self._world.server
-        assert server is not None, "it has just told"
-        manifest, _ = self._truth(event.file_id)
+    def _check_server_forgets(self, event: FileSeeded) -> None:
+        server = self._network.server
+        assert server is not None, "it has just emitted this"
+        manifest, _ = self._original(event.file_id)
         if server.cache.chunks_of(event.file_id) or event.cached_bytes:
             raise Violation("R2 the server forgets", f"{server.cache.chunks_of(event.file_id)} chunks are left in it")
         file = server.catalogue.files[event.file_id]
@@ -164,9 +167,9 @@ class Checks(Observer):
             if owner is None or not owner.in_reach:
                 raise Violation("R2 every share is held", f"{share.owner}, whose share is {share}, is gone")
         held = RangeSet()
-        for client in self._world.clients.values():
+        for client in self._network.clients.values():
             verified = self._verified(client, event.file_id)
-            if self.calm and file.terms.replica_count == 1 and held.common(verified):
+            if self.undisturbed and file.terms.replica_count == 1 and held.common(verified):
                 raise Violation("R2 the server forgets", f"{client.name} holds chunks that another holds")
             held.update(verified)
             for share in file.shares:
@@ -175,9 +178,9 @@ class Checks(Observer):
         if self.honest and held.chunk_count < manifest.chunk_count:
             raise Violation("R2 every share is held", "some chunk is nowhere")
 
-    # -- what clients do
+    # -- clients
 
-    def client_did(self, client: Client, effect: ClientEffect) -> None:
+    def on_client_effect(self, client: Client, effect: ClientEffect) -> None:
         """See ``Observer``."""
         match effect:
             case SendDatagram(address, data):
@@ -187,7 +190,7 @@ class Checks(Observer):
                     raise Violation("bounds", f"a datagram of {len(data)} bytes")
             case Contribute(frame):
                 verified = self._verified(client, frame.file_id)
-                if client.original is None and not verified.covers(frame.start, frame.stop):
+                if client.source_file is None and not verified.covers(frame.start, frame.stop):
                     raise Violation("R8 holders", f"{client.name} sends [{frame.start}, {frame.stop}) unverified")
             case ReportMilestone(file_id, milestone):
                 self._check_verified(client, file_id)
@@ -195,7 +198,7 @@ class Checks(Observer):
                     self._check_complete(client, file_id)
 
     def _check_complete(self, client: Client, file_id: FileId) -> None:
-        manifest, data = self._truth(file_id)
+        manifest, data = self._original(file_id)
         store = client.store
         if not isinstance(store, MemoryStore):
             return
@@ -203,7 +206,7 @@ class Checks(Observer):
             raise Violation("R10 done", f"{client.name} shows a file that is not the source's")
 
     def _check_verified(self, client: Client, file_id: FileId) -> None:
-        manifest, data = self._truth(file_id)
+        manifest, data = self._original(file_id)
         for start, stop in self._verified(client, file_id) if self.honest else ():
             offset, length = manifest.byte_span(start, stop)
             payload = client.store.payload(file_id, start, stop)
@@ -211,50 +214,50 @@ class Checks(Observer):
             if payload != data[offset : offset + length]:
                 raise Violation("R10 verified", f"{client.name} holds wrong bytes within [{start}, {stop})")
 
-    # -- after every step
+    # -- state
 
-    def settled(self) -> None:
+    def on_settled(self) -> None:
         """See ``Observer``."""
-        server = self._world.server
+        server = self._network.server
         if server is not self._server:
-            self.calm = self.calm and self._server is None
-            self._server, self._broadcast_number, self._asked, self._cached = server, 0, {}, {}
+            self.undisturbed = self.undisturbed and self._server is None
+            self._server, self._broadcast_number, self._solicited, self._cached = server, 0, {}, {}
         if server is None:
             return
         cache = server.cache
         if cache.used_chunks > cache.capacity_chunks or cache.high_water_chunks > cache.capacity_chunks:
             raise Violation("R4 cache", f"{cache.used_chunks} of {cache.capacity_chunks} chunks are in use")
-        if self.pushed:
-            self._check_asked(server)
+        if self.sees_unsolicited:
+            self._check_solicited(server)
         self._steps += 1
-        if self._members_changed or self._steps % LOOK_AROUND_EVERY == 0:
+        if self._members_changed or self._steps % FULL_CHECK_STEPS == 0:
             self._members_changed = False
-            self.look_around()
+            self.check_all()
 
-    def look_around(self) -> None:
-        """The checks that look at everything."""
-        server = self._world.server
+    def check_all(self) -> None:
+        """Run the checks that read the whole state."""
+        server = self._network.server
         if server is None:
             return
         for file in server.catalogue.files.values():
-            self._check_handed_out(server, file)
+            self._check_waiters(server, file)
             self._check_recipients(server, file)
             if file.phase is Phase.EXCHANGING:
                 self._check_no_silent_loss(server, file)
 
-    def _check_asked(self, server: ServerMachine) -> None:
-        """What is cached now and was not before must have been broadcast for; a broadcast is good for once."""
+    def _check_solicited(self, server: ServerMachine) -> None:
+        """Newly cached chunks must have been broadcast for, once each time."""
         for file in server.catalogue.files.values():
-            asked = self._asked.setdefault(file.file_id, RangeSet())
+            solicited = self._solicited.setdefault(file.file_id, RangeSet())
             cached = RangeSet(server.cache.cached(file.file_id, 0, file.manifest.chunk_count))
             new = cached.minus(self._cached.get(file.file_id, RangeSet()))
             for span in new:
-                if not asked.covers(*span):
+                if not solicited.covers(*span):
                     raise Violation("R9 only what was asked", f"{span} of {file.manifest.name} is cached")
-            asked.difference_update(new)
+            solicited.difference_update(new)
             self._cached[file.file_id] = cached
 
-    def _check_handed_out(self, server: ServerMachine, file: SharedFile) -> None:
+    def _check_waiters(self, server: ServerMachine, file: SharedFile) -> None:
         for interest in file.waiting:
             member = interest.member
             if member.reachable and interest.window_left_chunks > 0 and member.claimed_chunks == 0:
@@ -264,7 +267,7 @@ class Checks(Observer):
                         raise Violation("R9 handed to who waits", f"{member.name} waits for {cached}, which are cached")
 
     def _check_recipients(self, server: ServerMachine, file: SharedFile) -> None:
-        """A client is missing from a file's recipients only while it is away and has not shown the file."""
+        """A client is reported as missing only while it is unreachable and does not have the file."""
         for name, _ in file.recipients.missing():
             member = server.members.get(name)
             if member is not None and member.in_reach:
@@ -273,24 +276,24 @@ class Checks(Observer):
                 raise Violation("R12 recipients", f"{name} is told to be missing, and has the file")
 
     def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:
-        """Who is thought to be there and is not would be news to the server as well: then there is nothing to say."""
+        """Skip the check while the server and its members disagree about who is connected."""
         if file.stalled or not self.honest or server.catalogue.awaits_members:
             return
         held = RangeSet()
         for member in server.members.values():
-            client = self._world.clients[member.name]
+            client = self._network.clients[member.name]
             if not client.alive or client.session != member.session:
                 return
             held.update(self._verified(client, file.file_id))
-            if client.original is not None and client.original[0].file_id == file.file_id:
+            if client.source_file is not None and client.source_file[0].file_id == file.file_id:
                 held.add(0, file.manifest.chunk_count)
         if held.chunk_count < file.manifest.chunk_count:
             missing = held.gaps(0, file.manifest.chunk_count)
             raise Violation("no silent loss", f"{missing} of {file.manifest.name} are nowhere, and it is not stalled")
 
-    # -- the truth
+    # -- what is true
 
-    def _truth(self, file_id: FileId) -> tuple[Manifest, bytes]:
+    def _original(self, file_id: FileId) -> tuple[Manifest, bytes]:
         seeding = self.seedings[file_id]
         return seeding.manifest, seeding.data
 

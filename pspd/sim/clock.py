@@ -1,4 +1,4 @@
-"""Virtual time, and what is to happen in it."""
+"""Virtual time and the queue of scheduled actions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Clock:
-    """Runs actions in the order of their times; actions of the same time in the order in which they were set.
+    """Runs actions in the order of their times; actions of the same time in the order of scheduling.
 
     Attributes:
         now: the time, in nanoseconds.
@@ -24,16 +24,28 @@ class Clock:
         self._queue: list[tuple[int, int, Callable[..., object], tuple[Any, ...]]] = []
 
     def at(self, when: int, action: Callable[..., object], *arguments: Any) -> None:
-        """Has an action run at a time; at once, but not before this call returns, if that time is past."""
+        """Schedule an action.
+
+        Args:
+            when: its time, in nanoseconds; a past time means as soon as this call has returned.
+            action: the function to call.
+            *arguments: its arguments.
+        """
         self._order += 1
         heappush(self._queue, (max(when, self.now), self._order, action, arguments))
 
     def after(self, delay_ns: int, action: Callable[..., object], *arguments: Any) -> None:
-        """Has an action run when so much time has passed."""
+        """Schedule an action relative to now.
+
+        Args:
+            delay_ns: how long from now, in nanoseconds.
+            action: the function to call.
+            *arguments: its arguments.
+        """
         self.at(self.now + delay_ns, action, *arguments)
 
     def step(self, end: int) -> bool:
-        """Runs the next action. Returns False, the time being ``end``, if none is due until then."""
+        """Run the next action; return False, with the time set to ``end``, if none is due by then."""
         if not self._queue or self._queue[0][0] > end:
             self.now = max(self.now, end)
             return False

@@ -1,4 +1,4 @@
-"""The files that are distributed: real bytes where faults are to be found, none where only figures are wanted."""
+"""The contents of files: real bytes for finding faults, none for forecasts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pspd.store.digests import blake3_digest
 from pspd.store.files.memory import MemoryStore
 
 _ZEROS = memoryview(bytes(8 * 1024 * 1024))
-"""As long as any frame of the fast profile."""
+"""As long as the longest frame of the fast profile."""
 
 
 def _zeros(length: int) -> memoryview:
@@ -21,7 +21,11 @@ def _zeros(length: int) -> memoryview:
 
 
 class Content(Protocol):
-    """What bytes are in a world: how they are made, proved and kept."""
+    """How files' bytes are made, hashed and stored.
+
+    Attributes:
+        copied: whether deliveries and contributions copy bytes.
+    """
 
     copied: bool
 
@@ -30,17 +34,28 @@ class Content(Protocol):
         """The digest of manifests and blocks."""
 
     def bytes_of(self, size_bytes: int, seed: int) -> bytes:
-        """The bytes of a file; empty where bytes are not looked at."""
+        """Return the bytes of a file; empty for blank content.
+
+        Args:
+            size_bytes: their number.
+            seed: the same bytes for the same seed.
+        """
 
     def read(self, data: bytes, offset: int, length: int) -> bytes | memoryview:
-        """A part of them."""
+        """Return a part of a file.
+
+        Args:
+            data: the file's bytes.
+            offset: of the part, in bytes.
+            length: of the part, in bytes.
+        """
 
     def store(self, instance_id: bytes) -> Storage:
-        """An empty store of a client."""
+        """Return an empty store for a client."""
 
 
 class RealContent:
-    """Random bytes, BLAKE3, and stores in memory: whatever goes wrong with a byte is seen."""
+    """Random bytes, BLAKE3, and stores in memory: a wrong byte is detected."""
 
     copied = True
 
@@ -50,20 +65,20 @@ class RealContent:
         return blake3_digest
 
     def bytes_of(self, size_bytes: int, seed: int) -> bytes:
-        """Bytes of which no two chunks are alike."""
+        """See ``Content.bytes_of``; no two chunks are equal."""
         return Random(seed).randbytes(size_bytes)
 
     def read(self, data: bytes, offset: int, length: int) -> bytes:
-        """A part of a file."""
+        """See ``Content.read``."""
         return data[offset : offset + length]
 
     def store(self, instance_id: bytes) -> MemoryStore:
-        """A store that keeps the bytes."""
+        """See ``Content.store``; the store keeps the bytes."""
         return MemoryStore(blake3_digest, instance_id)
 
 
 class BlankContent:
-    """Zeros that are nowhere: only lengths count, so a world of many clients and large files fits into memory."""
+    """Zeros that are never stored, so that many clients and large files fit into memory."""
 
     copied = False
 
@@ -72,7 +87,7 @@ class BlankContent:
 
     @property
     def digest(self) -> Digest:
-        """BLAKE3 where it matters; that of zeros is looked up by their number."""
+        """BLAKE3; digests of zeros are cached by length."""
         return self._digest
 
     def _digest(self, parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
@@ -86,20 +101,20 @@ class BlankContent:
         return known
 
     def bytes_of(self, size_bytes: int, seed: int) -> bytes:
-        """Nothing."""
+        """See ``Content.bytes_of``; empty."""
         return b""
 
     def read(self, data: bytes, offset: int, length: int) -> memoryview:
-        """So many zeros."""
+        """See ``Content.read``."""
         return _zeros(length)
 
     def store(self, instance_id: bytes) -> BlankStore:
-        """A store that keeps the books, and no bytes."""
+        """See ``Content.store``; the store keeps ranges and no bytes."""
         return BlankStore()
 
 
-class _Book:
-    """What a blank store knows of one file."""
+class _Entry:
+    """The state of one file in a blank store."""
 
     __slots__ = ("arrived", "finished", "manifest", "verified")
 
@@ -110,65 +125,65 @@ class _Book:
         self.finished = False
 
     def divide(self, manifest: Manifest) -> None:
-        """The file goes on under another division: what is whole may change."""
+        """Continue with another division of the file, which changes the verified units."""
         self.manifest = manifest
         self.verified = manifest.whole_units_of(self.arrived)
 
 
 class BlankStore:
-    """Implements ``pspd.core.model.storage.Storage`` for zeros: they are always right, so only ranges are kept."""
+    """Implements ``pspd.core.model.storage.Storage`` for zeros: it keeps only ranges, as the bytes are always right."""
 
     def __init__(self) -> None:
-        self._books: dict[FileId, _Book] = {}
+        self._entries: dict[FileId, _Entry] = {}
 
     def known(self) -> dict[FileId, Held]:
         """See ``Storage.known``."""
-        return {file_id: self._held(file_id) for file_id in self._books}
+        return {file_id: self._held(file_id) for file_id in self._entries}
 
     def begin(self, manifest: Manifest) -> Held:
         """See ``Storage.begin``."""
-        book = self._books.get(manifest.file_id)
-        if book is None:
-            self._books[manifest.file_id] = _Book(manifest)
-        elif book.manifest != manifest:
-            book.divide(manifest)
+        entry = self._entries.get(manifest.file_id)
+        if entry is None:
+            self._entries[manifest.file_id] = _Entry(manifest)
+        elif entry.manifest != manifest:
+            entry.divide(manifest)
         return self._held(manifest.file_id)
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
         """See ``Storage.write``."""
-        book = self._books[file_id]
-        book.arrived.add(start, stop)
-        whole = book.manifest.whole_units(*book.arrived.around(start, stop))
-        verified = book.verified.gaps(*whole)
-        book.verified.add(*whole)
+        entry = self._entries[file_id]
+        entry.arrived.add(start, stop)
+        whole = entry.manifest.whole_units(*entry.arrived.around(start, stop))
+        verified = entry.verified.gaps(*whole)
+        entry.verified.add(*whole)
         return Written(RangeSet(verified))
 
     def payload(self, file_id: FileId, start: int, stop: int) -> memoryview:
         """See ``Storage.payload``."""
-        return _zeros(self._books[file_id].manifest.byte_span(start, stop)[1])
+        return _zeros(self._entries[file_id].manifest.byte_span(start, stop)[1])
 
     def missing(self, file_id: FileId) -> RangeSet:
         """See ``Storage.missing``."""
-        book = self._books[file_id]
-        return RangeSet(book.arrived.gaps(0, book.manifest.chunk_count))
+        entry = self._entries[file_id]
+        return RangeSet(entry.arrived.gaps(0, entry.manifest.chunk_count))
 
     def finish(self, file_id: FileId) -> None:
         """See ``Storage.finish``."""
-        self._books[file_id].finished = True
+        self._entries[file_id].finished = True
 
     def verify(self, file_id: FileId) -> None:
-        """See ``Storage.verify``: zeros do not change."""
+        """See ``Storage.verify``; zeros do not change."""
 
     def discard(self, file_id: FileId) -> None:
         """See ``Storage.discard``."""
-        self._books.pop(file_id, None)
+        self._entries.pop(file_id, None)
 
     def require_usable(self) -> None:
         """See ``Storage.require_usable``."""
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """See ``Storage.close``; nothing is open."""
 
     def _held(self, file_id: FileId) -> Held:
-        book = self._books[file_id]
-        return Held(book.verified.copy(), book.finished)
+        entry = self._entries[file_id]
+        return Held(entry.verified.copy(), entry.finished)

@@ -1,4 +1,4 @@
-"""The machines of a world: clients, sources among them, and what each has of memory, disk and connection."""
+"""The hosts of a virtual network: clients and sources, with their memory, disk and link to the server."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from pspd.core.effects.server import Assign, Deliver, MemberEffect
 from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.storage import Storage
 from pspd.core.wire.frames import Frame
-from pspd.sim.wires import Air, Pipe, Weather
+from pspd.sim.paths import DatagramPath, Impairments, Pipe
 from pspd.text.addresses import Address
 
-Forge = Callable[[Frame, bytes], bytes | None]
-"""What becomes of a payload that a holder sends; None breaks the connection before its end."""
+Tamper = Callable[[Frame, bytes], bytes | None]
+"""Returns the payload that a holder sends instead of the right one; None breaks the connection mid-frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How one machine is connected, and how fast its disk is.
+    """A host's link to the server, and the speed of its disk.
 
     Attributes:
-        weather: what becomes of its datagrams, and how far the server is.
-        up_rate: bytes per second that it can send; 0 for any.
-        down_rate: bytes per second that it can receive.
-        disk_rate: bytes per second that it can write.
+        impairments: delay of the path, and what happens to its datagrams.
+        up_rate: bytes per second that the host can send; 0 for unlimited.
+        down_rate: bytes per second that it can receive; 0 for unlimited.
+        disk_rate: bytes per second that it can write; 0 for unlimited.
     """
 
-    weather: Weather = field(default_factory=Weather)
+    impairments: Impairments = field(default_factory=Impairments)
     up_rate: int = 0
     down_rate: int = 0
     disk_rate: int = 0
@@ -40,15 +40,16 @@ class Link:
     """A client's TCP connection to the server.
 
     Attributes:
-        stands: whether it is open, on both sides.
-        queue: deliveries that the server's kernel has not taken yet.
-        buffered_bytes: bytes that it has taken and the client has not written yet.
+        is_open: whether it is established, on both sides.
+        queue: deliveries that wait for space in the kernels' buffers.
+        buffered_bytes: bytes in those buffers that the client has not stored yet.
+        receiving: the contribution that the server is receiving.
     """
 
-    __slots__ = ("buffered_bytes", "queue", "receiving", "stands")
+    __slots__ = ("buffered_bytes", "is_open", "queue", "receiving")
 
     def __init__(self) -> None:
-        self.stands = False
+        self.is_open = False
         self.queue: deque[Deliver] = deque()
         self.buffered_bytes = 0
         self.receiving: Frame | None = None
@@ -57,22 +58,30 @@ class Link:
 class Client:
     """A client or a source.
 
+    Args:
+        name: unique in the network.
+        access: its link and disk.
+        store: its files.
+        random: the network's source of randomness.
+        source: whether it is a source.
+
     Attributes:
-        access: how it is connected.
-        store: its files; they outlive a crash.
-        machine: the protocol, as long as the process lives.
-        life: counts its lives; what was begun in an earlier one is void.
-        session: its session as it knows it; 0 for none.
-        alive: its process runs.
-        cut_off: nothing passes between it and the server.
-        original: the bytes that it seeds, and their manifest, if it is a source.
-        events: what the server has told it and has not arrived, in order.
-        refused: files that it could not take, as they were assigned; their exchange may have started since.
-        forge: what becomes of what it sends.
-        deaf: the server's datagrams do not reach it.
-        takes_deliveries: whether it reads what is delivered.
-        stopped_until: its process stands still until then; its kernel takes what comes.
-        full_until: its disk has no room until then.
+        machine: the protocol's state; new after a restart of the process.
+        epoch: counts sessions and restarts; what was scheduled in an earlier epoch is ignored.
+        session: the session as the client knows it; 0 for none.
+        joining: whether a Join call is under way.
+        alive: whether its process runs.
+        partitioned: whether nothing passes between it and the server.
+        downlink_blocked: whether the server's datagrams are lost.
+        reads_deliveries: whether it reads from its link.
+        paused_until: when its stopped process resumes; its kernel goes on receiving.
+        disk_full_until: when its disk has space again.
+        source_file: manifest and bytes of what it seeds; None for a client.
+        tamper: changes the payloads that it sends; None for none.
+        wakes_at: when its machine's timer fires.
+        last_event_at: when the last event sent to it arrives; the control plane keeps the order.
+        events: what the server sent over the control plane and has not arrived.
+        declined_files: the assignments that it declined and retries.
     """
 
     def __init__(self, name: str, access: Access, store: Storage, random: Random, *, source: bool = False) -> None:
@@ -83,37 +92,38 @@ class Client:
         self.store = store
         self.source = source
         self.up, self.down, self.disk = Pipe(access.up_rate), Pipe(access.down_rate), Pipe(access.disk_rate)
-        self.air_up, self.air_down = Air(access.weather, random), Air(access.weather, random)
+        self.path_up = DatagramPath(access.impairments, random)
+        self.path_down = DatagramPath(access.impairments, random)
         self.machine = ClientMachine(random.getrandbits(32))
-        self.life = 0
+        self.epoch = 0
         self.session = 0
         self.joining = False
         self.alive = False
-        self.cut_off = False
-        self.deaf = False
-        self.takes_deliveries = True
-        self.stopped_until = 0
-        self.full_until = 0
+        self.partitioned = False
+        self.downlink_blocked = False
+        self.reads_deliveries = True
+        self.paused_until = 0
+        self.disk_full_until = 0
         self.link = Link()
-        self.original: tuple[Manifest, bytes] | None = None
-        self.forge: Forge | None = None
+        self.source_file: tuple[Manifest, bytes] | None = None
+        self.tamper: Tamper | None = None
         self.wakes_at: int | None = None
-        self.told_at = 0
+        self.last_event_at = 0
         self.events: deque[MemberEffect] = deque()
-        self.refused: dict[FileId, Assign] = {}
+        self.declined_files: dict[FileId, Assign] = {}
 
-    def reborn(self, random: Random) -> None:
-        """The process ends or starts: nothing that was only in memory is left."""
+    def reset_process(self, random: Random) -> None:
+        """Discard everything that is only in the process's memory."""
         self.machine = ClientMachine(random.getrandbits(32))
         self.wakes_at = None
-        self.stopped_until = 0
+        self.paused_until = 0
         self.end_session()
 
     def end_session(self) -> None:
-        """What was begun within the session is void."""
-        self.life += 1
+        """Discard the session's state, and begin a new epoch."""
+        self.epoch += 1
         self.session = 0
         self.joining = False
         self.events.clear()
-        self.refused.clear()
+        self.declined_files.clear()
         self.link = Link()

@@ -1,4 +1,4 @@
-"""What looks on in a simulated world."""
+"""Base class for observers of a virtual network."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pspd.sim.hosts import Client
 
 
 class Observer:
-    """Sees everything that happens in a world, as it happens. Does nothing by itself."""
+    """Sees every effect as it happens; does nothing unless overridden."""
 
-    def server_did(self, effect: ServerEffect) -> None:
-        """The server has an effect carried out, or tells of an event."""
+    def on_server_effect(self, effect: ServerEffect) -> None:
+        """Observe an effect of the server's machine, before it is carried out."""
 
-    def client_did(self, client: Client, effect: ClientEffect) -> None:
-        """A client does."""
+    def on_client_effect(self, client: Client, effect: ClientEffect) -> None:
+        """Observe an effect of a client's machine, before it is carried out."""
 
-    def settled(self) -> None:
-        """Everything that is due at this moment is done."""
+    def on_settled(self) -> None:
+        """Observe that no effect is left at this moment."""

@@ -1,4 +1,4 @@
-"""What ``pspctl seed`` does, in virtual time: announce a file, divide it, stay until it is seeded (R1, R2)."""
+"""A source: announces a file, divides it, and stays until it is seeded (R1, R2), as ``pspctl seed`` does."""
 
 from __future__ import annotations
 
@@ -9,79 +9,90 @@ from pspd.core.server.file_record import Phase
 from pspd.core.server.shared_file import SharedFile
 from pspd.errors import PspError
 from pspd.sim.hosts import Access, Client
-from pspd.sim.world import World
+from pspd.sim.network import VirtualNetwork
 
-LOOK_NS = 50 * MILLISECOND_NS
+POLL_NS = 50 * MILLISECOND_NS
 
 
 class Seeding:
-    """One file's source, from its start until it may go.
+    """One file and its source.
+
+    Args:
+        network: where the file is seeded.
+        name: the file's name.
+        data: the file's bytes, from ``network.content.bytes_of``; empty where content is blank.
+        size_bytes: the file's size.
+        access: the source's link.
+        client_count: how many clients to wait for and divide the file among; 0 for those that are connected.
+        terms: how many copies to seed, and whether the source stays.
+        mode: the file's permissions.
+        hold: whether the exchange waits for a release.
 
     Attributes:
-        source: the client that it is.
-        data: the file's bytes; empty where bytes are not looked at.
+        source: the source's host.
+        data: the file's bytes.
         manifest: the file's manifest, as last divided.
-        client_count: clients to wait for, and shares to divide into; 0 for those that are there.
-        terms: how it is to be seeded.
-        over: whether the source has gone.
+        client_count: may be lowered when clients leave.
+        terms: may be lowered when clients leave.
+        over: whether the source has left.
     """
 
     def __init__(
         self,
-        world: World,
+        network: VirtualNetwork,
         name: str,
+        data: bytes,
         size_bytes: int,
-        data_seed: int,
         access: Access,
         client_count: int,
         terms: Terms = ONE_COPY,
-        of: Seeding | None = None,
+        *,
         mode: int = USUAL_MODE,
+        hold: bool = False,
     ) -> None:
-        self.world = world
-        self.data: bytes = of.data if of else world.content.bytes_of(size_bytes, data_seed)
-        size_bytes = of.manifest.size_bytes if of else size_bytes
-        mode = of.manifest.mode if of else mode
-        self.manifest: Manifest = Manifest.build(name, size_bytes, self._read_at, world.content.digest, mode=mode)
-        self.over = False
+        self.data = data
         self.client_count = client_count
         self.terms = terms
+        self.over = False
+        self._network = network
+        self._hold = hold
         self._announced_in = 0
         self._divided_here = False
-        number = sum(client.source for client in world.clients.values())
-        self.source: Client = world.add_client(f"source-{number} of {name}", access, source=True)
+        self.manifest: Manifest = Manifest.build(name, size_bytes, self._read_at, network.content.digest, mode=mode)
+        number = sum(client.source for client in network.clients.values())
+        self.source: Client = network.add_client(f"source-{number} of {name}", access, source=True)
 
     def start(self) -> None:
-        """Starts the source's process."""
-        self.world.start(self.source)
-        self.world.clock.after(LOOK_NS, self._look)
+        """Start the source's process."""
+        self._network.start(self.source)
+        self._network.clock.after(POLL_NS, self._poll)
 
     @property
     def file(self) -> SharedFile | None:
-        """The file as the server knows it; None if it does not, or is down."""
-        server = self.world.server
+        """The server's record of the file; None if it has none, or is down."""
+        server = self._network.server
         return server.catalogue.files.get(self.manifest.file_id) if server is not None else None
 
     def _read_at(self, offset: int, length: int) -> bytes | memoryview:
-        return self.world.content.read(self.data, offset, length)
+        return self._network.content.read(self.data, offset, length)
 
-    def _look(self) -> None:
-        """Does the next step, as far as it can be done now, and looks again later."""
-        source, server = self.source, self.world.server
+    def _poll(self) -> None:
+        """Take the next possible step now, and poll again later."""
+        source, server = self.source, self._network.server
         file = self.file
-        # The server lets its source go when the file is seeded; until the source has noticed, it is a member.
-        if file is not None and file.seeded_at is not None and self._may_go(file):
+        # The server ends the source's session once the file is seeded; the source may learn of it later.
+        if file is not None and file.seeded_at is not None and self._may_leave(file):
             self.over = True
-            self.world.stop(source)
+            self._network.stop(source)
             return
-        if server is not None and source.session and not source.cut_off:
+        if server is not None and source.session and not source.partitioned:
             try:
                 self._step(source.session)
             except PspError:
-                self._announced_in = 0  # not now: the session is over, or others are at it
-        self.world.clock.after(LOOK_NS, self._look)
+                self._announced_in = 0  # the session ended, or another source is seeding: retry
+        self._network.clock.after(POLL_NS, self._poll)
 
-    def _may_go(self, file: SharedFile) -> bool:
+    def _may_leave(self, file: SharedFile) -> bool:
         return not source_is_needed(
             stays=self.terms.stays,
             divided_here=self._divided_here,
@@ -90,26 +101,25 @@ class Seeding:
         )
 
     def _step(self, session: int) -> None:
-        server = self.world.server
-        assert server is not None, "the caller has looked"
+        network, server = self._network, self._network.server
+        assert server is not None, "the caller has checked"
         catalogue = server.catalogue
         if self._announced_in != session:
-            file = catalogue.announce(self.manifest, session, self.terms)
+            announced = catalogue.announce(self.manifest, session, self.terms)
             self._announced_in, self._divided_here = session, False
-            if file.phase is not Phase.ANNOUNCED:
-                self._hold()
-                catalogue.source_returned(file, session, self.world.now)
-        here = self.file
-        if here is not None and here.phase is Phase.ANNOUNCED and here.source == self.source.name:
+            if announced.phase is not Phase.ANNOUNCED:
+                self._offer()
+                catalogue.source_returned(announced, session, network.now)
+        file = self.file
+        if file is not None and file.phase is Phase.ANNOUNCED and file.source == self.source.name:
             count = len(catalogue.heard_names())
             if count >= max(1, self.client_count, self.terms.replica_count):
-                self.manifest = self.manifest.divided(
-                    self.client_count or count, self._read_at, self.world.content.digest
-                )
-                self._hold()
-                catalogue.divide(self.manifest, session, self.world.now)
+                share_count = self.client_count or count
+                self.manifest = self.manifest.divided(share_count, self._read_at, network.content.digest)
+                self._offer()
+                catalogue.divide(self.manifest, session, network.now, hold_back=self._hold)
                 self._divided_here = True
 
-    def _hold(self) -> None:
-        self.source.original = self.manifest, self.data
+    def _offer(self) -> None:
+        self.source.source_file = self.manifest, self.data
         self.source.machine.hold_whole(self.manifest)

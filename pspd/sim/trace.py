@@ -1,4 +1,4 @@
-"""What happened in a world, a line each: the last of it to read, all of it as one digest to compare runs by."""
+"""A trace of a run, one line per effect: the last lines to read, and a digest of all lines to compare runs."""
 
 from __future__ import annotations
 
@@ -12,50 +12,55 @@ from pspd.core.model.parameters import SECOND_NS
 from pspd.core.wire.datagrams import Broadcast, Datagram, Request, decode_datagram
 from pspd.core.wire.header import WireError
 from pspd.sim.hosts import Client
+from pspd.sim.network import VirtualNetwork
 from pspd.sim.observer import Observer
-from pspd.sim.world import World
 
 LINES_KEPT = 60
 
 
 class Trace(Observer):
-    """Writes down every effect.
+    """Records every effect.
 
     Attributes:
-        lines: the last of what happened.
+        lines: the last lines.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, network: VirtualNetwork) -> None:
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
-        self._world = world
+        self._network = network
         self._hash = hashlib.blake2b(digest_size=16)
 
     @property
     def digest(self) -> str:
-        """Of everything so far; equal for equal runs."""
+        """The digest of all lines so far; equal for equal runs."""
         return self._hash.hexdigest()
 
-    def server_did(self, effect: ServerEffect) -> None:
+    def on_server_effect(self, effect: ServerEffect) -> None:
         """See ``Observer``."""
-        self.note("server", told(effect))
+        self.record("server", described(effect))
 
-    def client_did(self, client: Client, effect: ClientEffect) -> None:
+    def on_client_effect(self, client: Client, effect: ClientEffect) -> None:
         """See ``Observer``."""
-        self.note(client.name, told(effect))
+        self.record(client.name, described(effect))
 
-    def note(self, who: str, what: str) -> None:
-        """Writes down a line; besides effects, a fault that was made."""
-        line = f"{self._world.now / SECOND_NS:.6f} {who}: {what}"
+    def record(self, who: str, what: str) -> None:
+        """Record one line.
+
+        Args:
+            who: "server", a client's name, or "fault".
+            what: what happened.
+        """
+        line = f"{self._network.now / SECOND_NS:.6f} {who}: {what}"
         self._hash.update(line.encode())
         self.lines.append(line)
 
 
-def told(effect: ServerEffect | ClientEffect) -> str:
-    """An effect in a line."""
+def described(effect: ServerEffect | ClientEffect) -> str:
+    """Return an effect as one line."""
     match effect:
         case SendDatagram(address, data):
             try:
-                return f"datagram to {address[0]}: {_datagram_told(decode_datagram(data))}"
+                return f"datagram to {address[0]}: {_described_datagram(decode_datagram(data))}"
             except WireError as error:
                 return f"datagram to {address[0]}: {error}"
         case Deliver(_, number, frame, _):
@@ -73,13 +78,13 @@ def told(effect: ServerEffect | ClientEffect) -> str:
             return repr(effect)
 
 
-def _datagram_told(datagram: Datagram) -> str:
+def _described_datagram(datagram: Datagram) -> str:
     match datagram:
         case Request(_, _, number, acknowledged, window, ranges, repeated, wants_answer, hears):
             spans = ", ".join(map(str, ranges[:4])) + (", ..." if len(ranges) > 4 else "")
             flags = {" again": repeated, " wants an answer": wants_answer, " deaf": not hears}
-            told = "".join(flag for flag, is_set in flags.items() if is_set)
-            return f"request {number}{told}: {spans}, window {window}, got {acknowledged}"
+            flags_text = "".join(flag for flag, is_set in flags.items() if is_set)
+            return f"request {number}{flags_text}: {spans}, window {window}, got {acknowledged}"
         case Broadcast(_, _, number, asked):
             spans = ", ".join(f"[{entry.start}, {entry.stop}) of {entry.responder:x}" for entry in asked[:4])
             return f"broadcast {number}: {spans}"

@@ -23,7 +23,7 @@ from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.parameters import MILLISECOND_NS, PROFILES, default_cache_chunks
 from pspd.sim.forecast import Forecast, Plan, forecast
 from pspd.sim.hosts import Access
-from pspd.sim.wires import Weather
+from pspd.sim.paths import Impairments
 from tests.lab.network import Lab
 from tests.support.daemons import BIN, Network
 from tests.support.files import random_file
@@ -85,7 +85,7 @@ class Figures:
 def foretold(case: Case) -> Figures:
     """What the simulator says."""
     parameters = PROFILES[case.profile]
-    weather = Weather(delay_ns=MILLISECOND_NS // 20, loss=case.loss)
+    impairments = Impairments(delay_ns=MILLISECOND_NS // 20, loss=case.loss)
     rate = int(case.client_mbit * MBIT)
     told: Forecast = forecast(
         Plan(
@@ -93,9 +93,9 @@ def foretold(case: Case) -> Figures:
             size_bytes=case.size_bytes,
             parameters=parameters,
             cache_chunks=case.cache_bytes // CHUNK_BYTES or default_cache_chunks(parameters),
-            access=Access(weather, up_rate=rate, down_rate=rate),
+            access=Access(impairments, up_rate=rate, down_rate=rate),
             server_rate=int(case.server_mbit * MBIT),
-            source=Access(Weather(delay_ns=MILLISECOND_NS // 20), up_rate=rate, down_rate=rate),
+            source=Access(Impairments(delay_ns=MILLISECOND_NS // 20), up_rate=rate, down_rate=rate),
         )
     )
     return Figures(

@@ -1,4 +1,4 @@
-"""A network whose source seeds contradictory digests: each piece of a block is right, the whole block is wrong."""
+"""A network whose source seeds contradictory digests: each piece of a block matches, the whole block does not."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from pspd.core.model.terms import Terms
 from pspd.core.wire.datagrams import Request, decode_datagram
 from pspd.sim.content import RealContent
 from pspd.sim.hosts import Access, Client
+from pspd.sim.network import VirtualNetwork
 from pspd.sim.observer import Observer
 from pspd.sim.seeding import Seeding
-from pspd.sim.world import World
 from pspd.store.digests import blake3_digest
 
 SIZE_BYTES = 2049 * 1024
-"""Blocks of two chunks, of which the borders of three shares cut one."""
+"""Gives blocks of two chunks; the boundaries of three shares cut one of them."""
 CUT_BLOCK = 341
 LIMIT_NS = 120 * SECOND_NS
 REQUESTS_MAX = 300
-"""What three clients may ask in that time: after some pauses each of them asks once in five seconds."""
+"""For three clients in LIMIT_NS: after some backoff each of them sends one request in five seconds."""
 
 
 class RequestCount(Observer):
-    """Counts the requests of all clients, and of those since the last reset."""
+    """Counts the requests of all clients."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def client_did(self, client: Client, effect: ClientEffect) -> None:
+    def on_client_effect(self, client: Client, effect: ClientEffect) -> None:
         """See ``Observer``."""
         if isinstance(effect, SendDatagram) and isinstance(decode_datagram(effect.data), Request):
             self.count += 1
 
 
-def contradicting(manifest: Manifest) -> Manifest:
-    """The same file with another digest for one cut block."""
+def with_wrong_digest(manifest: Manifest) -> Manifest:
+    """Return a manifest with a wrong digest for one cut block."""
     offset = CUT_BLOCK * DIGEST_BYTES
     wrong = blake3_digest((b"other bytes",))
     digests = manifest.block_digests[:offset] + wrong + manifest.block_digests[offset + DIGEST_BYTES :]
@@ -44,58 +44,59 @@ def contradicting(manifest: Manifest) -> Manifest:
 
 
 class Contradiction:
-    """Three clients, the contradicting file, and a sound one."""
+    """Three clients, a file with contradictory digests, and a valid one."""
 
     def __init__(self) -> None:
-        self.world = World(FAST, 64, RealContent(), seed=5)
+        self.network = VirtualNetwork(FAST, 64, RealContent(), seed=5)
         self.requests = RequestCount()
-        self.world.observers.append(self.requests)
+        self.network.observers.append(self.requests)
         for index in range(3):
-            self.world.start(self.world.add_client(f"client-{index}", Access()))
-        # Its source stays, so that what was refuted can be fetched again and again.
-        self.wrong = Seeding(self.world, "wrong", SIZE_BYTES, 1, Access(), 3, Terms(stays=True))
-        self.wrong.manifest = contradicting(self.wrong.manifest)
-        self.sound = Seeding(self.world, "sound", SIZE_BYTES, 2, Access(), 3)
-        for seeding in (self.wrong, self.sound):
+            self.network.start(self.network.add_client(f"client-{index}", Access()))
+        # Its source stays, so that clients could fetch refuted units again and again.
+        data = [self.network.content.bytes_of(SIZE_BYTES, seed) for seed in (1, 2)]
+        self.contradictory = Seeding(self.network, "wrong", data[0], SIZE_BYTES, Access(), 3, Terms(stays=True))
+        self.contradictory.manifest = with_wrong_digest(self.contradictory.manifest)
+        self.valid = Seeding(self.network, "valid", data[1], SIZE_BYTES, Access(), 3)
+        for seeding in (self.contradictory, self.valid):
             seeding.start()
 
     def all_declined(self) -> bool:
-        """Whether every client has declined the contradicting file."""
-        return self.wrong.file is not None and len(self.wrong.file.declined) == 3
+        """Return whether every client has declined the contradictory file."""
+        return self.contradictory.file is not None and len(self.contradictory.file.declined) == 3
 
-    def sound_is_complete(self) -> bool:
-        """Whether every client has the other one."""
-        return self.sound.file is not None and self.sound.file.is_complete
+    def valid_is_complete(self) -> bool:
+        """Return whether every client has the valid file."""
+        return self.valid.file is not None and self.valid.file.is_complete
 
     def run(self) -> None:
-        """Runs until all is over.
+        """Run until one file is declined and the other complete.
 
         Raises:
-            AssertionError: it is not over in time, or clients go on to ask for what they declined.
+            AssertionError: this takes too long, or clients request a declined file.
         """
-        assert self.world.run(self.sound_is_complete, LIMIT_NS), "the sound file is not complete"
-        assert self.world.run(self.all_declined, LIMIT_NS), f"not declined after {self.requests.count} requests"
+        assert self.network.run(self.valid_is_complete, LIMIT_NS), "the valid file is not complete"
+        assert self.network.run(self.all_declined, LIMIT_NS), f"not declined after {self.requests.count} requests"
         before = self.requests.count
-        self.world.run(lambda: False, LIMIT_NS)
-        assert self.requests.count == before, "requests for a file that is declined"
+        self.network.run(lambda: False, LIMIT_NS)
+        assert self.requests.count == before, "clients request a declined file"
 
     def require_few_requests(self) -> None:
-        """Runs for a while, whether or not the contradiction is proved.
+        """Run for a while, whether or not the contradiction is proved.
 
         Raises:
-            AssertionError: clients ask again and again for what is refuted.
+            AssertionError: clients send too many requests for refuted units.
         """
-        self.world.run(lambda: self.requests.count > REQUESTS_MAX, LIMIT_NS)
-        assert self.requests.count <= REQUESTS_MAX, f"{self.requests.count} requests in {self.world.now / SECOND_NS} s"
+        self.network.run(lambda: self.requests.count > REQUESTS_MAX, LIMIT_NS)
+        assert self.requests.count <= REQUESTS_MAX, f"{self.requests.count} requests"
 
 
 def main() -> None:
-    """Prints what became of the two files."""
-    network = Contradiction()
-    network.world.run(lambda: network.all_declined() and network.sound_is_complete(), 20 * SECOND_NS)
-    file = network.wrong.file
-    seconds = network.world.now / SECOND_NS
-    print(f"{seconds:.1f} s: {network.requests.count} requests; declined: {file.declined if file else None}")
+    """Print the outcome for the two files."""
+    case = Contradiction()
+    case.network.run(lambda: case.all_declined() and case.valid_is_complete(), 20 * SECOND_NS)
+    file = case.contradictory.file
+    seconds = case.network.now / SECOND_NS
+    print(f"{seconds:.1f} s: {case.requests.count} requests; declined: {file.declined if file else None}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs of many seeds: what the script says, and that equal seeds give equal runs."""
+"""``scripts/sim``: its output, and that equal seeds give equal runs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ CAMPAIGN = Path(__file__).resolve().parents[2] / "scripts" / "campaign.py"
 
 
 def campaign(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The script's run, in a process of its own."""
+    """Run the script in a process of its own."""
     command = [sys.executable, str(CAMPAIGN), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=120)
 
 
-def test_the_same_seeds_give_the_same_traces_whatever_the_hash_seed_is() -> None:
+def test_traces_do_not_depend_on_the_hash_seed() -> None:
     first, second = (campaign("--seeds", "7..15", "--jobs", "1", "--trace", PYTHONHASHSEED=seed) for seed in "12")
     assert first.returncode == second.returncode == 0
     assert first.stdout.splitlines()[:8] == second.stdout.splitlines()[:8]
     assert len({line.split()[-1] for line in first.stdout.splitlines()[:8]}) == 8
 
 
-def test_many_seeds_run_without_fault() -> None:
+def test_many_seeds_are_ok() -> None:
     result = campaign("--seeds", "0..200")
     assert result.returncode == 0, result.stdout
     assert "200 seeds" in result.stdout
@@ -33,7 +33,7 @@ def test_many_seeds_run_without_fault() -> None:
 
 
 @pytest.mark.parametrize("wrong", [("--seeds", "9..3"), ("--seeds", "1.."), ("--seeds", "x"), ("--jobs", "0")])
-def test_what_makes_no_sense_is_refused(wrong: tuple[str, ...]) -> None:
+def test_invalid_arguments_are_rejected(wrong: tuple[str, ...]) -> None:
     result = campaign("--seeds", "0", *wrong)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr

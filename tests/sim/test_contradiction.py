@@ -1,4 +1,4 @@
-"""A file that no bytes satisfy is declined by proof, and costs the network no endless traffic."""
+"""Clients decline a file whose digests contradict each other, and do not request it for ever."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pspd.store.files.memory import MemoryStore
 from tests.sim.contradiction import Contradiction
 
 
-class Unproving(MemoryStore):
-    """Takes a contradiction for wrong bytes."""
+class CorruptionStore(MemoryStore):
+    """Reports a contradiction as corrupt bytes."""
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
         try:
@@ -21,19 +21,19 @@ class Unproving(MemoryStore):
             return Written(corrupt=[Range(682, 684)])
 
 
-def test_contradictory_digests_are_declined_by_all() -> None:
-    network = Contradiction()
-    network.run()
-    assert network.wrong.file is not None
-    reasons = set(network.wrong.file.declined.values())
+def test_contradictory_digests_are_declined() -> None:
+    case = Contradiction()
+    case.run()
+    assert case.contradictory.file is not None
+    reasons = set(case.contradictory.file.declined.values())
     assert len(reasons) == 1
     assert "[682, 684) of 'wrong' contradict each other" in reasons.pop()
 
 
-def test_without_a_proof_refuted_units_cost_few_requests() -> None:
-    network = Contradiction()
-    for client in network.world.clients.values():
-        client.store = Unproving(blake3_digest, client.name.encode())
-    network.require_few_requests()
-    assert network.wrong.file is not None
-    assert not network.wrong.file.declined, "refutations alone, however many, decline nothing"
+def test_refuted_units_cost_few_requests() -> None:
+    case = Contradiction()
+    for client in case.network.clients.values():
+        client.store = CorruptionStore(blake3_digest, client.name.encode())
+    case.require_few_requests()
+    assert case.contradictory.file is not None
+    assert not case.contradictory.file.declined, "refuted units alone decline no file"

@@ -1,0 +1,282 @@
+"""Faults of a virtual network: what can fail, when it fails, and how it recovers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from random import Random
+
+from pspd.core.model.parameters import SECOND_NS
+from pspd.core.wire.datagrams import Request, encode_datagram
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import Kind
+from pspd.errors import DuplicateInstance, WrongState
+from pspd.sim.checks import Checks
+from pspd.sim.goal import Goal
+from pspd.sim.hosts import Client
+from pspd.sim.network import VirtualNetwork
+from pspd.sim.trace import Trace
+from pspd.store.files.memory import MemoryStore
+
+FAULTS_NS_MAX = 30 * SECOND_NS
+"""Faults happen within this time."""
+DISK_LOSS_RATE = 1 / 3
+"""Fraction of the server's crashes that lose its disk."""
+REMOVAL_RATE = 0.2
+"""Fraction of networks in which a file is removed and seeded again."""
+ATTACK_RATE = 0.15
+"""Fraction of networks with a cloned client; and, independently, with a forged request."""
+CLONE_JOIN_NS = SECOND_NS
+"""How often a cloned machine tries to join."""
+
+Fault = Callable[[Client, int], None]
+"""Takes the affected client and the fault's duration in nanoseconds."""
+
+
+class Faults:
+    """Plans faults, causes them, and ends them.
+
+    Args:
+        network: the network.
+        checks: they are told what faults rule out.
+        goal: the clients and files.
+        trace: it records each fault.
+        seed: of the scenario.
+        random: of the scenario.
+
+    Attributes:
+        counts: how many faults of each kind happened.
+    """
+
+    def __init__(
+        self, network: VirtualNetwork, checks: Checks, goal: Goal, trace: Trace, seed: int, random: Random
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._network = network
+        self._checks = checks
+        self._goal = goal
+        self._trace = trace
+        self._seed = seed
+        self._random = random
+        self._healed = False
+
+    # -- planning
+
+    def plan(self) -> None:
+        """Plan one random fault."""
+        random = self._random
+        kinds: list[tuple[str, Fault]] = [
+            ("crash", self._crash),
+            ("crash", self._crash),
+            ("cut", self._partition),
+            ("broken link", self._break_link),
+            ("deaf", self._block_downlink),
+            ("slow reader", self._stop_reading),
+            ("stopped process", self._pause),
+            ("full disk", self._fill_disk),
+            ("altered store", self._alter_store),
+            ("corrupt holder", self._send_wrong_bytes),
+            ("broken transfers", self._break_transfers),
+            ("unasked contributions", self._send_unsolicited),
+            ("left for good", self._leave),
+            ("disk lost", self._lose_disk),
+            ("server crash", self._crash_server),
+            ("cache cleared", self._clear_cache),
+            ("seeded twice", self._seed_again),
+        ]
+        name, cause = random.choice(kinds)
+        self._checks.sees_unsolicited |= cause == self._send_unsolicited
+        client = random.choice([*self._goal.clients, *(seeding.source for seeding in self._goal.seedings)])
+        when = random.randrange(random.choice([SECOND_NS // 5, 15 * SECOND_NS]))
+        self._schedule(when, name, cause, client, random.randrange(30 * SECOND_NS))
+
+    def plan_late_start(self, client: Client) -> None:
+        """Plan that a client joins late."""
+        self._schedule(self._random.randrange(20 * SECOND_NS), "late joiner", self._start, client, 0)
+
+    def plan_special(self) -> None:
+        """Plan a removal, a cloned machine and a forged request, each in some networks only."""
+        self._plan_rarely("removal", REMOVAL_RATE, 5 * SECOND_NS, self._remove)
+        self._plan_rarely("cloned machine", ATTACK_RATE, 30 * SECOND_NS, self._clone)
+        self._plan_rarely("forged request", ATTACK_RATE, 30 * SECOND_NS, self._forge_request)
+
+    def _plan_rarely(self, name: str, rate: float, duration_ns_max: int, cause: Fault) -> None:
+        random = Random(f"{name} {self._seed}")
+        if random.random() < rate:
+            when, duration_ns = random.randrange(FAULTS_NS_MAX), random.randrange(duration_ns_max)
+            self._schedule(when, name, cause, random.choice(self._goal.clients), duration_ns)
+
+    def _schedule(self, delay_ns: int, name: str, cause: Fault, client: Client, duration_ns: int) -> None:
+        def happen() -> None:
+            if not self._healed:
+                self.counts[name] += 1
+                self._trace.record("fault", f"{name} at {client.name}")
+                cause(client, duration_ns)
+
+        self._network.clock.after(delay_ns, happen)
+
+    # -- healing
+
+    def heal(self) -> None:
+        """End all faults and prevent further ones."""
+        self._healed = True
+        self._trace.record("fault", "everything heals")
+        if self._network.server is None:
+            self._network.boot_server()
+        for client in self._network.clients.values():
+            self._end_faults(client)
+            self._network.heal(client)
+            client.disk_full_until = 0
+            self._free_disk(client)
+            self._restart(client)
+
+    def _end_faults(self, client: Client) -> None:
+        client.downlink_blocked, client.reads_deliveries, client.tamper = False, True, None
+
+    def _restart(self, client: Client) -> None:
+        if not client.alive and not self._goal.has_left(client):
+            self._network.start(client)
+            if client.source_file is not None:
+                client.machine.hold_whole(client.source_file[0])
+
+    # -- processes and links
+
+    def _start(self, client: Client, duration_ns: int) -> None:
+        if not client.alive:
+            self._network.start(client)
+
+    def _crash(self, client: Client, duration_ns: int) -> None:
+        if client.alive:
+            self._network.crash(client)
+            self._network.clock.after(duration_ns, self._restart, client)
+
+    def _pause(self, client: Client, duration_ns: int) -> None:
+        """Stop a process, which finds everything that arrived when it resumes."""
+        client.paused_until = max(client.paused_until, self._network.now + duration_ns)
+
+    def _partition(self, client: Client, duration_ns: int) -> None:
+        self._network.partition(client)
+        self._network.clock.after(duration_ns, self._network.heal, client)
+
+    def _break_link(self, client: Client, duration_ns: int) -> None:
+        self._network.links.break_link(client)
+
+    def _block_downlink(self, client: Client, duration_ns: int) -> None:
+        client.downlink_blocked = True
+        self._network.clock.after(2 * duration_ns, self._end_faults, client)
+
+    def _stop_reading(self, client: Client, duration_ns: int) -> None:
+        client.reads_deliveries = False
+        self._network.clock.after(duration_ns, self._end_faults, client)
+
+    def _leave(self, client: Client, duration_ns: int) -> None:
+        """Let a client leave for good."""
+        if client in self._goal.clients and len(self._goal.clients) > 1:
+            self._goal.leave(client)
+
+    # -- storage
+
+    def _fill_disk(self, client: Client, duration_ns: int) -> None:
+        """Fill a client's disk; the client declines files and retries later."""
+        if isinstance(client.store, MemoryStore):
+            client.store.full = True
+            client.disk_full_until = max(client.disk_full_until, self._network.now + duration_ns)
+            self._network.clock.after(duration_ns, self._free_disk, client)
+
+    def _free_disk(self, client: Client) -> None:
+        if client.disk_full_until <= self._network.now and isinstance(client.store, MemoryStore):
+            client.store.full = False
+
+    def _alter_store(self, client: Client, duration_ns: int) -> None:
+        """Change bytes of a file that a client has not finished."""
+        self._checks.honest = False
+        if isinstance(client.store, MemoryStore):
+            for seeding in self._goal.seedings:
+                client.store.alter(seeding.manifest.file_id, self._random.randrange(2**16))
+
+    def _lose_disk(self, client: Client, duration_ns: int) -> None:
+        """Crash a client, which comes back with an empty disk."""
+        self._checks.honest = False
+        if not client.source:
+            if client.alive:
+                self._network.crash(client)
+            client.store = self._network.content.store(client.instance_id)
+            self._network.clock.after(duration_ns, self._restart, client)
+
+    # -- contributions
+
+    def _send_wrong_bytes(self, client: Client, duration_ns: int) -> None:
+        self._checks.honest = False
+        client.tamper = lambda frame, payload: bytes(byte ^ 0x55 for byte in payload)
+        self._network.clock.after(duration_ns, self._end_faults, client)
+
+    def _break_transfers(self, client: Client, duration_ns: int) -> None:
+        """Break off most contributions before their end."""
+        client.tamper = lambda frame, payload: None if self._random.random() < 0.7 else payload
+        self._network.clock.after(duration_ns, self._end_faults, client)
+
+    def _send_unsolicited(self, client: Client, duration_ns: int) -> None:
+        """Send contributions that no broadcast asked for."""
+        for file_id, held in client.store.known().items():
+            for start, _ in held.verified if client.session else ():
+                manifest = self._checks.seedings[file_id].manifest
+                length = manifest.byte_span(start, start + 1)[1]
+                frame = Frame(Kind.CONTRIBUTION, client.session, file_id, start, start + 1, length, 0)
+                self._network.transport.contribute(client, frame)
+
+    # -- the server and its files
+
+    def _crash_server(self, client: Client, duration_ns: int) -> None:
+        if self._network.server is not None:
+            self._network.crash_server(disk_lost=self._random.random() < DISK_LOSS_RATE)
+            self._network.clock.after(duration_ns // 3, self._restart_server)
+
+    def _restart_server(self) -> None:
+        if self._network.server is None:
+            self._network.boot_server()
+
+    def _clear_cache(self, client: Client, duration_ns: int) -> None:
+        if self._network.server is not None:
+            self._network.server.clear_cache(self._network.now)
+
+    def _seed_again(self, client: Client, duration_ns: int) -> None:
+        """Start a second source for a file."""
+        self._goal.repair(self._random.choice(self._goal.seedings))
+
+    def _remove(self, client: Client, duration_ns: int) -> None:
+        """Remove a file from the network and seed it again."""
+        seeding = self._goal.seedings[0]
+        server, file = self._network.server, seeding.file
+        if server is not None and file is not None:
+            with suppress(WrongState):
+                server.catalogue.remove(file, self._network.now, force=True)
+                self._checks.undisturbed = False
+                self._network.clock.after(duration_ns, self._goal.repair, seeding)
+
+    # -- attacks
+
+    def _clone(self, client: Client, duration_ns: int) -> None:
+        """Let a second machine with a client's identity join whenever it has no session, and do nothing else."""
+        ends_at, session = self._network.now + duration_ns, 0
+
+        def join() -> None:
+            nonlocal session
+            server = self._network.server
+            if self._healed or self._network.now >= ends_at:
+                return
+            present = server.members.get(client.name) if server is not None else None
+            if server is not None and (present is None or present.session != session):
+                with suppress(DuplicateInstance):
+                    session = server.client_joined(client.name, client.instance_id, self._network.now).session
+            self._network.clock.after(CLONE_JOIN_NS, join)
+
+        join()
+
+    def _forge_request(self, client: Client, duration_ns: int) -> None:
+        """Send a request with a client's session and a number far ahead of the client's own."""
+        server = self._network.server
+        file_id = next(iter(client.machine.downloads), None)
+        if server is not None and file_id is not None and client.session:
+            forged = Request(client.session, file_id, 2**31, 0, 1, ())
+            server.receive_datagram(encode_datagram(forged), client.address, self._network.now)

@@ -1,0 +1,120 @@
+"""The state that a network must reach after all faults: every remaining client has every file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pspd.core.model.manifest import USUAL_MODE
+from pspd.core.model.terms import ONE_COPY, Terms
+from pspd.sim.checks import Checks
+from pspd.sim.hosts import Access, Client
+from pspd.sim.network import VirtualNetwork
+from pspd.sim.paths import Impairments
+from pspd.sim.seeding import Seeding
+
+
+class Goal:
+    """The clients that must get files, and the files.
+
+    Args:
+        network: the network.
+        checks: they are told of each seeding.
+        impairments: of the path of a source that repairs a file.
+
+    Attributes:
+        clients: clients that have not left for good.
+        seedings: every seeding so far.
+    """
+
+    def __init__(self, network: VirtualNetwork, checks: Checks, impairments: Impairments) -> None:
+        self.clients: list[Client] = []
+        self.seedings: list[Seeding] = []
+        self._network = network
+        self._checks = checks
+        self._impairments = impairments
+
+    def add_client(self, access: Access) -> None:
+        """Add a client that is not running yet."""
+        self.clients.append(self._network.add_client(f"client-{len(self._network.clients)}", access))
+
+    def seed(
+        self,
+        name: str,
+        data: bytes,
+        access: Access,
+        client_count: int,
+        terms: Terms = ONE_COPY,
+        mode: int = USUAL_MODE,
+    ) -> None:
+        """Start a source.
+
+        Args:
+            name: the file's name.
+            data: the file's bytes.
+            access: the source's link.
+            client_count: how many clients it waits for; 0 for those that are connected.
+            terms: how many copies to seed, and whether the source stays.
+            mode: the file's permissions.
+        """
+        seeding = Seeding(self._network, name, data, len(data), access, client_count, terms, mode=mode)
+        self.seedings.append(seeding)
+        self._checks.seedings[seeding.manifest.file_id] = seeding
+        seeding.start()
+
+    def repair(self, lost: Seeding) -> None:
+        """Seed a file again."""
+        manifest = lost.manifest
+        self.seed(manifest.name, lost.data, Access(self._impairments), 0, mode=manifest.mode)
+
+    def leave(self, client: Client) -> None:
+        """Let a client leave for good; sources no longer wait for it."""
+        self.clients.remove(client)
+        self._network.stop(client)
+        count = len(self.clients)
+        for seeding in self.seedings:
+            seeding.client_count = min(seeding.client_count, count)
+            seeding.terms = replace(seeding.terms, replica_count=min(seeding.terms.replica_count, count))
+
+    def has_left(self, client: Client) -> bool:
+        """Return whether a client or source has left for good."""
+        if client.source:
+            return any(seeding.over and seeding.source is client for seeding in self.seedings)
+        return client not in self.clients
+
+    def lost(self) -> list[Seeding]:
+        """Return the seedings of files that only a source can restore: lost with a disk or the server's memory."""
+        active = {seeding.manifest.file_id for seeding in self.seedings if not seeding.over}
+        return [
+            seeding
+            for seeding in self.seedings
+            if seeding.manifest.file_id not in active and (seeding.file is None or seeding.file.stalled)
+        ]
+
+    def is_reached(self) -> bool:
+        """Return whether every source is done and every client has every file."""
+        if not all(seeding.over for seeding in self.seedings):
+            return False
+        files = [seeding.file for seeding in self.seedings]
+        if not all(file is None or file.is_complete for file in files):
+            return False
+        return all(_has_file(client, seeding) for seeding in self.seedings for client in self.clients)
+
+    def missing(self) -> list[str]:
+        """Return a line for each client and source that is not done."""
+        found = []
+        for seeding in self.seedings:
+            file = seeding.file
+            state = "unknown" if file is None else f"{file.phase.value}{' stalled' if file.stalled else ''}"
+            if not seeding.over:
+                found.append(f"{seeding.source.name} has not left")
+            for client in self.clients:
+                if not _has_file(client, seeding):
+                    held = client.store.known().get(seeding.manifest.file_id)
+                    lacking = held.verified.gaps(0, seeding.manifest.chunk_count) if held else "all"
+                    found.append(f"{client.name} lacks {lacking} of {seeding.manifest.name} ({state})")
+        return found or ["the server does not report the files as complete"]
+
+
+def _has_file(client: Client, seeding: Seeding) -> bool:
+    held = client.store.known().get(seeding.manifest.file_id)
+    return held is not None and held.complete

@@ -1,0 +1,284 @@
+"""A whole network in virtual time: starts and stops its machines, and carries out their effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from random import Random
+
+from pspd.core.effects.client import ClientEffect, Contribute, FinishFile, ReportMilestone
+from pspd.core.effects.server import (
+    Assign,
+    ClientJoined,
+    ClientLost,
+    CloseLink,
+    Deliver,
+    EndSession,
+    FileRemoved,
+    MemberFailed,
+    RemoveFile,
+    SaveFile,
+    ServerEffect,
+    StartExchange,
+    VerifyFile,
+)
+from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.manifest import FileId
+from pspd.core.model.parameters import SECOND_NS, Parameters
+from pspd.core.server.file_record import FileRecord
+from pspd.core.server.machine import ServerMachine
+from pspd.sim.clock import Clock
+from pspd.sim.content import Content
+from pspd.sim.control import ControlPlane
+from pspd.sim.hosts import Access, Client, Link
+from pspd.sim.links import Links
+from pspd.sim.observer import Observer
+from pspd.sim.state import NetworkState
+from pspd.sim.transport import Transport
+
+CONNECTION_TIMEOUT_NS = 15 * SECOND_NS
+"""How long a connection outlives a partition."""
+
+
+class VirtualNetwork:
+    """A server, its clients and the paths between them.
+
+    Args:
+        parameters: the protocol's parameters.
+        cache_chunks: the server's cache; None for one chunk per client.
+        content: how files' bytes are made and stored.
+        seed: of all random draws.
+        server_rate: bytes per second that the server can send, and receive; 0 for unlimited.
+
+    Attributes:
+        parameters: the protocol's parameters.
+        content: how files' bytes are made and stored.
+        clock: virtual time.
+        clients: every client and source that was ever added, by name.
+        links: the clients' TCP links.
+        transport: the data plane.
+        observers: they see every effect.
+    """
+
+    def __init__(
+        self, parameters: Parameters, cache_chunks: int | None, content: Content, seed: int, server_rate: int = 0
+    ) -> None:
+        self._state = state = NetworkState(parameters, content, seed)
+        self.parameters = parameters
+        self.content = content
+        self.clock: Clock = state.clock
+        self.clients: dict[str, Client] = state.clients
+        self.links = Links(state)
+        self._control = ControlPlane(state, self.links)
+        self.transport = Transport(state, self._control, server_rate)
+        self.observers: list[Observer] = []
+        self._records: dict[FileId, FileRecord] = {}  # the server's state on disk, as are its clients' names
+        self._recorded_clients: dict[str, None] = {}
+        self._cache_chunks = cache_chunks
+        self._server_wakes_at: int | None = None
+        self.boot_server()
+
+    @property
+    def now(self) -> int:
+        """The time, in nanoseconds."""
+        return self.clock.now
+
+    @property
+    def server(self) -> ServerMachine | None:
+        """The server's machine, None while it is down; it is polled after each access."""
+        return self._state.server
+
+    def run(self, until: Callable[[], bool], limit_ns: int) -> bool:
+        """Let time pass until a condition holds.
+
+        Args:
+            until: the condition, evaluated after each action.
+            limit_ns: how long to wait at most, in virtual nanoseconds.
+
+        Returns:
+            Whether the condition holds.
+        """
+        end = self.now + limit_ns
+        self._settle()
+        while not until():
+            if not self.clock.step(end):
+                return until()
+            self._settle()
+        return True
+
+    # -- the server's process
+
+    def boot_server(self) -> None:
+        """Start the server with what is on its disk."""
+        state = self._state
+        seed = state.random.getrandbits(32)
+        draw_session = partial(Random(seed).getrandbits, 64)
+        server = ServerMachine(self.parameters, self._cache_chunks, self.content.digest, seed, draw_session)
+        state.server = server
+        server.restore(self._records.values(), self._recorded_clients, self.now)
+        self._server_wakes_at = None
+        self._control.renew_leases(state.server_epoch)
+
+    def crash_server(self, *, disk_lost: bool) -> None:
+        """Crash the server, and lose its disk if asked; clients notice that their connections close."""
+        state = self._state
+        state.server = None
+        state.server_epoch += 1
+        if disk_lost:
+            self._records.clear()
+            self._recorded_clients.clear()
+        state.sessions.clear()
+        for client in self.clients.values():
+            if client.alive and client.session:
+                self._control.lose_session(client)
+
+    # -- clients' processes
+
+    def add_client(self, name: str, access: Access, *, source: bool = False) -> Client:
+        """Add a host whose process is not running yet.
+
+        Args:
+            name: unique in the network.
+            access: its link and disk.
+            source: whether it is a source.
+        """
+        store = self.content.store(name.encode())
+        client = self.clients[name] = Client(name, access, store, self._state.random, source=source)
+        return client
+
+    def start(self, client: Client) -> None:
+        """Start the client's process, which joins."""
+        client.alive = True
+        self._control.join(client, client.epoch)
+        self._state.touch(client)
+
+    def crash(self, client: Client) -> None:
+        """Crash the client's process; its files stay. The server sees its connections close."""
+        state, session, link = self._state, client.session, client.link
+        client.alive = False
+        client.reset_process(state.random)
+        if session and not client.partitioned:
+            state.after_delay(client, self._control.connections_closed, state.server_epoch, session, link)
+
+    def stop(self, client: Client) -> None:
+        """Stop the client's process after it has left the network."""
+        self._control.leave(client)
+        client.alive = False
+        client.reset_process(self._state.random)
+
+    def partition(self, client: Client) -> None:
+        """Let nothing pass between the client and the server; connections time out."""
+        client.partitioned = True
+        self.clock.after(CONNECTION_TIMEOUT_NS, self._time_out, client, client.epoch, client.link)
+
+    def heal(self, client: Client) -> None:
+        """End a partition."""
+        client.partitioned = False
+        self._state.touch(client)
+
+    def _time_out(self, client: Client, epoch: int, link: Link) -> None:
+        if client.partitioned and client.epoch == epoch and client.alive and client.session:
+            session = client.session
+            self._control.lose_session(client)
+            self._control.connections_closed(self._state.server_epoch, session, link)
+
+    # -- effects
+
+    def _settle(self) -> None:
+        """Carry out effects until there are none, and set the alarms of the machines."""
+        state = self._state
+        while state.server_touched or state.touched:
+            if state.server_touched:
+                self._settle_server()
+            touched, state.touched = state.touched, {}
+            for client in touched:
+                self._settle_client(client)
+        for observer in self.observers:
+            observer.on_settled()
+
+    def _settle_server(self) -> None:
+        server = self._state.server
+        self._state.server_touched = False
+        if server is None:
+            return
+        for effect in server.poll():
+            for observer in self.observers:
+                observer.on_server_effect(effect)
+            self._carry_out(effect)
+        deadline = server.next_timeout()
+        if deadline is not None and (self._server_wakes_at is None or deadline < self._server_wakes_at):
+            self._server_wakes_at = deadline
+            self.clock.at(deadline, self._wake_server, deadline)
+
+    def _wake_server(self, when: int) -> None:
+        if self._server_wakes_at == when:
+            self._server_wakes_at = None
+            server = self._state.server
+            if server is not None:
+                server.handle_timeout(self.now)
+
+    def _settle_client(self, client: Client) -> None:
+        epoch = client.epoch
+        for effect in client.machine.poll():
+            if client.epoch != epoch:
+                break  # the rest belonged to a session that has ended
+            for observer in self.observers:
+                observer.on_client_effect(client, effect)
+            self._carry_out_for(client, effect)
+        deadline = client.machine.next_timeout() if client.alive else None
+        if deadline is not None and (client.wakes_at is None or deadline < client.wakes_at):
+            self._set_alarm(client, deadline)
+
+    def _wake(self, client: Client, when: int) -> None:
+        if client.wakes_at != when:
+            return
+        client.wakes_at = None
+        deadline = client.machine.next_timeout()
+        if deadline is not None and deadline > when:  # it was postponed
+            self._set_alarm(client, deadline)
+        else:
+            client.machine.handle_timeout(self.now)
+            self._state.touch(client)
+
+    def _set_alarm(self, client: Client, deadline: int) -> None:
+        client.wakes_at = deadline
+        self._state.at_client(client, deadline, self._wake, client, deadline)
+
+    def _carry_out(self, effect: ServerEffect) -> None:
+        match effect:
+            case SendDatagram(address, data):
+                self.transport.send_to_client(self.clients[address[0]], data)
+            case Deliver():
+                self.transport.deliver(effect)
+            case (
+                Assign(session)
+                | StartExchange(session)
+                | VerifyFile(session)
+                | RemoveFile(session)
+                | EndSession(session)
+            ):
+                self._control.send_event(session, effect)
+            case MemberFailed(_, error):
+                raise error
+            case SaveFile(record):
+                self._records[record.file_id] = record
+            case FileRemoved(file_id):
+                self._records.pop(file_id, None)
+            case ClientJoined(name) if not self.clients[name].source:
+                self._recorded_clients[name] = None
+            case ClientLost(name):
+                self._recorded_clients.pop(name, None)
+            case CloseLink(session):
+                if (client := self._state.client_of(session)) is not None:
+                    self.links.break_link(client)
+
+    def _carry_out_for(self, client: Client, effect: ClientEffect) -> None:
+        match effect:
+            case SendDatagram(_, data):
+                self.transport.send_to_server(client, data)
+            case Contribute(frame):
+                self.transport.contribute(client, frame)
+            case FinishFile(file_id):
+                self._control.finish(client, file_id)
+            case ReportMilestone():
+                self._control.report(client, effect)

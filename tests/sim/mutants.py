@@ -1,0 +1,356 @@
+"""Mutants: bugs put into the code one at a time. The simulator must find each, and name a rule that it breaks.
+
+``scripts/mutants`` runs all of them; ``test_mutants.py`` runs those that the first seeds find.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from pspd.core.cache.cache import Cache
+from pspd.core.client.download import Download
+from pspd.core.client.machine import ClientMachine
+from pspd.core.model.holdings import Holdings
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.parameters import SECOND_NS
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.server.catalogue import Catalogue
+from pspd.core.server.deliveries import Deliveries
+from pspd.core.server.fetching import Fetching
+from pspd.core.server.forwarder import Relay
+from pspd.core.server.machine import ServerMachine
+from pspd.core.server.recipients import Recipients
+from pspd.core.server.shared_file import SharedFile
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import DropReason
+from pspd.sim.scenario import Outcome, run_seed
+from pspd.store.files.verifier import BlockVerifier
+from tests.sim.contradiction import Contradiction
+from tests.sim.test_found import waiting_requests_skip_the_cache
+
+SEEDS = 1000
+"""How many seeds a mutant may survive."""
+LIVENESS_NS = 1800 * SECOND_NS
+
+Mutate = Callable[[pytest.MonkeyPatch], None]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One bug.
+
+    Attributes:
+        room: the module that it changes.
+        text: what goes wrong.
+        mutate: puts the bug into the code.
+        rules: the rules, or exceptions, that may find it.
+        is_quick: whether the first seeds find it.
+    """
+
+    room: str
+    text: str
+    mutate: Mutate
+    rules: frozenset[str]
+    is_quick: bool = True
+
+
+def replaced(owner: type, name: str, body: Any) -> Mutate:
+    """Return a mutation that replaces a method or property.
+
+    Args:
+        owner: its class.
+        name: its name.
+        body: what replaces it.
+    """
+    return lambda patch: patch.setattr(owner, name, body)
+
+
+def cache_unsolicited(patch: pytest.MonkeyPatch) -> None:
+    """Cache unsolicited contributions."""
+    started = Fetching.contribution_started
+
+    def accept(self: Any, member: Any, file: Any, frame: Frame, now: int) -> Any:
+        taken = started(self, member, file, frame, now)
+        if taken is DropReason.UNSOLICITED and not file.fetches.overlapping(frame.start, frame.stop):
+            if self._cache.cached(file.file_id, frame.start, frame.stop):
+                return taken
+            if self._cache.reserve(file.file_id, frame.start, frame.stop):
+                fetch = self.start(file, Range(frame.start, frame.stop), None)
+                del self._unasked[fetch]
+                fetch.tries, fetch.sender = 1, member.session
+                return self._cache.views(file.file_id, frame.start, frame.stop, frame.length)
+        return taken
+
+    patch.setattr(Fetching, "contribution_started", accept)
+
+
+def deliver_to_one_waiter(patch: pytest.MonkeyPatch) -> None:
+    """Deliver received chunks only to the first client that waits for them."""
+    hand_out = Deliveries.hand_out
+
+    def to_the_first(self: Any, file: Any) -> int:
+        waiting = file.waiting
+        file.waiting = dict.fromkeys(list(waiting)[:1])
+        delivery_count = hand_out(self, file)
+        file.waiting = waiting
+        return delivery_count
+
+    patch.setattr(Deliveries, "hand_out", to_the_first)
+
+
+def overlapping_shares(patch: pytest.MonkeyPatch) -> None:
+    """Extend each share by a chunk of the next."""
+    share = Manifest.share
+
+    def wider(self: Any, index: int) -> Range:
+        start, stop = share(self, index)
+        return Range(start, min(stop + 1, self.chunk_count))
+
+    patch.setattr(Manifest, "share", wider)
+
+
+def keep_lost_clients(patch: pytest.MonkeyPatch) -> None:
+    """Ignore the loss of clients."""
+    lose = ServerMachine._lose
+
+    def lose_sources(self: Any, member: Any, *why: Any) -> None:
+        if member.source:
+            lose(self, member, *why)
+
+    patch.setattr(ServerMachine, "_lose", lose_sources)
+
+
+MUTANTS = [
+    Mutant(room, text, mutate, frozenset(rules))
+    for room, text, mutate, rules in (
+        (
+            "fetching",
+            "a lost broadcast is not sent again",
+            replaced(Fetching, "_ask_otherwise", lambda self, fetch: []),
+            {"liveness"},
+        ),
+        (
+            "client",
+            "requests are not repeated",
+            replaced(ClientMachine, "handle_timeout", lambda self, now: list(self._timers.expired(now))),
+            {"liveness"},
+        ),
+        ("fetching", "unsolicited contributions are cached", cache_unsolicited, {"R9 only what was asked"}),
+        (
+            "deliveries",
+            "only the first waiting client gets a delivery",
+            deliver_to_one_waiter,
+            {"R9 handed to who waits"},
+        ),
+        (
+            "deliveries",
+            "cached chunks are fetched",
+            replaced(Deliveries, "hit", lambda self, interest: None),
+            {"R9 handed to who waits", "R7 miss", "AssertionError"},
+        ),
+        (
+            "shares",
+            "the share of a client that left counts as held",
+            replaced(SharedFile, "loosen_shares", lambda self, name: None),
+            {"no silent loss", "R2 every share is held", "liveness"},
+        ),
+        (
+            "shares",
+            "every share counts as held at once",
+            replaced(SharedFile, "shares_are_held", property(lambda self: True)),
+            {"R2 every share is held", "R2 the server forgets"},
+        ),
+        (
+            "forwarder",
+            "the server does not forget a seeded file",
+            replaced(Relay, "forget", lambda self, file, now: 0),
+            {"R2 the server forgets"},
+        ),
+        ("manifest", "shares overlap", overlapping_shares, {"R1 division", "AssertionError"}),
+        (
+            "fetching",
+            "the server verifies no digest",
+            replaced(Fetching, "_are_good", lambda self, file, frame: True),
+            {"R9 first good copy"},
+        ),
+        (
+            "client",
+            "clients verify no digest",
+            replaced(Holdings, "refute", Holdings.confirm),
+            {"R10 done", "R10 verified", "R9 first good copy", "IntegrityError"},
+        ),
+        (
+            "client",
+            "a client sends chunks that it does not hold",
+            replaced(RangeSet, "covers", lambda self, start, stop: True),
+            {
+                "R8 holders",
+                "R2 every share is held",
+                "R10 done",
+                "InternalError",
+                "AssertionError",
+                "IndexError",
+                "liveness",
+            },
+        ),
+        (
+            "client",
+            "a client counts a file as complete too early",
+            replaced(Download, "is_whole", property(lambda self: self.verified.chunk_count > 0)),
+            {"liveness", "R10 done", "R12 one identity"},  # it verifies and joins again, each time
+        ),
+        (
+            "catalogue",
+            "the server does not notice that a file is stalled",
+            replaced(Catalogue, "_review_coverage", lambda self, file: None),
+            {"no silent loss", "liveness"},
+        ),
+        (
+            "sessions",
+            "clients are never lost",
+            keep_lost_clients,
+            {
+                "liveness",
+                "NameTaken",
+                "AssertionError",
+                "KeyError",
+                "no silent loss",
+                "R2 every share is held",
+                "R12 recipients",
+            },
+        ),
+        (
+            "cache",
+            "the cache grows beyond its size",
+            replaced(Cache, "has_room", lambda self, count: True),
+            {"R4 cache", "AssertionError"},
+        ),
+        (
+            "shares",
+            "the share of a client that left is not reassigned",
+            replaced(SharedFile, "reassign", lambda self, names, preferred: []),
+            {"liveness"},
+        ),
+        (
+            "forwarder",
+            "chunks that wait to be delivered are fetched a second time",
+            waiting_requests_skip_the_cache,
+            {"AssertionError"},
+        ),
+        (
+            "forwarder",
+            "received chunks are not delivered",
+            replaced(Relay, "received", lambda self, fetch, now: None),
+            {"R9 handed to who waits", "liveness"},
+        ),
+        (
+            "sessions",
+            "a request number may jump",
+            lambda patch: patch.setattr("pspd.core.server.members.REQUEST_JUMP_MAX", 2**32),
+            {"liveness"},
+        ),
+        (
+            "sessions",
+            "two machines of one identity replace each other",
+            replaced(ServerMachine, "_refuse_duplicate", lambda self, present, peer, now: None),
+            {"R12 one identity"},
+        ),
+        (
+            "availability",
+            "a client that returns is still reported as missing",
+            replaced(Recipients, "is_here", lambda self, name: None),
+            {"R12 recipients"},
+        ),
+        (
+            "broadcasts",
+            "a broadcast that waits for its batch is not sent",
+            replaced(Fetching, "_ask_due", property(lambda self: 10**18)),
+            {"liveness"},
+        ),
+    )
+]
+
+
+def accept_contradictions(self: BlockVerifier, block: Range) -> None:
+    """Replace the check for contradictory digests."""
+
+
+def no_pause(patch: pytest.MonkeyPatch) -> None:
+    """Request refuted units again at once."""
+    patch.setattr(BlockVerifier, "_refuse_contradiction", accept_contradictions)
+    patch.setattr(Download, "refuted_pause_ns", property(lambda self: 0))
+
+
+CONTRADICTION_MUTANTS: dict[str, tuple[Mutate, Callable[[Contradiction], None]]] = {
+    "contradictory digests are not declined": (
+        replaced(BlockVerifier, "_refuse_contradiction", accept_contradictions),
+        Contradiction.run,
+    ),
+    "a client requests a file that it declined": (
+        replaced(ClientMachine, "file_dropped", lambda self, file_id: None),
+        Contradiction.run,
+    ),
+    "refuted units are requested without a pause": (no_pause, Contradiction.require_few_requests),
+}
+"""Mutants that show only with contradictory digests: that run must fail."""
+
+
+def first_failure(mutant: Mutant, seed_count: int) -> Outcome | None:
+    """Run a mutant until a seed fails.
+
+    Args:
+        mutant: the bug.
+        seed_count: how many seeds to try.
+
+    Returns:
+        The first outcome that is not ok; None if there is none.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        mutant.mutate(patch)
+        outcomes = (run_seed(seed, LIVENESS_NS) for seed in range(seed_count))
+        return next((outcome for outcome in outcomes if outcome.kind != "ok"), None)
+
+
+def contradiction_failure(name: str) -> Exception | None:
+    """Run a mutant with contradictory digests, and return what the run raised."""
+    mutate, run = CONTRADICTION_MUTANTS[name]
+    with pytest.MonkeyPatch.context() as patch:
+        mutate(patch)
+        try:
+            run(Contradiction())
+        except Exception as error:
+            return error
+    return None
+
+
+def main() -> int:
+    """Run every mutant, and print which seed and rule found it; return 1 if one was not found."""
+    parser = argparse.ArgumentParser(prog="scripts/mutants", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help="how many seeds a mutant may survive")
+    parser.add_argument("--only", default="", metavar="TEXT", help="run only mutants whose room or text contains TEXT")
+    arguments = parser.parse_args()
+    missed = 0
+    for mutant in MUTANTS:
+        if arguments.only not in f"{mutant.room}: {mutant.text}":
+            continue
+        outcome = first_failure(mutant, arguments.seeds)
+        found = outcome is not None and outcome.rule in mutant.rules
+        missed += not found
+        how = f"seed {outcome.seed}: {outcome.kind}: {outcome.rule}" if outcome else f"not in {arguments.seeds} seeds"
+        print(f"{'' if found else 'MISSED '}{mutant.room}: {mutant.text}: {how}", flush=True)
+    for name in CONTRADICTION_MUTANTS:
+        if arguments.only in name:
+            error = contradiction_failure(name)
+            missed += error is None
+            print(f"{name}: {type(error).__name__}: {str(error)[:80]}" if error else f"MISSED {name}", flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
