@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pspd.errors import StorageError
-from pspd.host.environment import no_home, user_folder
+from pspd.host.environment import no_home_error, user_folder
 
 FOLDER_VARIABLE = "PSPCTL_CONFIG_DIR"
 
@@ -64,7 +64,7 @@ def save(contexts: Contexts) -> None:
     """
     path = contexts_path()
     if path is None:
-        raise no_home("config", FOLDER_VARIABLE)
+        raise no_home_error("config", FOLDER_VARIABLE)
     text = json.dumps({"current": contexts.current, "contexts": contexts.addresses}, indent=2) + "\n"
     try:
         path.parent.mkdir(0o700, parents=True, exist_ok=True)

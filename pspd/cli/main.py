@@ -21,7 +21,7 @@ from pspd.core.server.machine import REACH_NS
 from pspd.errors import BadArgument, Exit, PspError
 from pspd.host import streams
 from pspd.host.encoding import ensure_utf8
-from pspd.host.environment import environment_error, no_home, user_folder
+from pspd.host.environment import environment_error, no_home_error, user_folder
 from pspd.host.streams import ReaderGone
 from pspd.text.addresses import AGENT_PORT, DEFAULT_LISTEN, full_address
 from pspd.text.plain import plain_text
@@ -149,7 +149,7 @@ def server(
     spoiled = Faults.parse(faults) if faults else None
     folder = state_dir or user_folder("state")
     if folder is None:
-        raise no_home("state", "--state-dir")
+        raise no_home_error("state", "--state-dir")
     _require_current_folder(folder)
     _run(
         "server",

@@ -13,7 +13,7 @@ from pathlib import Path
 from pspd.daemon.process import EXIT_WITH_PARENT
 from pspd.errors import BadArgument, LimitReached, PspError, parse_daemon_error
 from pspd.host.command import DAEMON_COMMAND
-from pspd.host.environment import no_home, user_folder
+from pspd.host.environment import no_home_error, user_folder
 from pspd.rpc.limits import ADDRESS_CHARACTERS_MAX, DIRECTORY_CHARACTERS_MAX
 from pspd.text.addresses import parse_address
 
@@ -33,7 +33,7 @@ def default_folder() -> Path:
     """
     folder = user_folder("data")
     if folder is None:
-        raise no_home("data", "--dir")
+        raise no_home_error("data", "--dir")
     return folder / "clients"
 
 

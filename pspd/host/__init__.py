@@ -1,1 +1,1 @@
-"""The machine below: its user's folders, limits, locale, standard streams and addresses."""
+"""The machine that a program runs on: its user's folders, limits, locale, standard streams and addresses."""

@@ -1,7 +1,7 @@
-"""Addresses: from host names, for sockets, and for gRPC.
+"""Addresses: resolved from host names, converted for sockets and for gRPC.
 
-Inside the program an address is a host literal and a port. A link-local host carries its interface, as in
-``fe80::1%eth0``: without it the kernel cannot tell on which link the host is.
+Inside the program an address is a host literal and a port. A link-local host includes its interface, as in
+``fe80::1%eth0``: without it the kernel does not know which link the host is on.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from pspd.errors import Unreachable
 from pspd.text.addresses import MAPPED_PREFIX, Address, address_text
 
 ANY_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""The unspecified hosts, and the host of this machine that each stands for as a destination."""
+"""The unspecified (wildcard) hosts, each with the loopback host that replaces it as a destination."""
 
 
 def resolve(host: str, port: int, option: str = "--server") -> list[Address]:
-    """Returns the addresses to which a host name leads, in the order in which to try them (RFC 6724).
+    """Return the addresses of a host name, in the order in which to try them (RFC 6724).
 
-    It blocks as long as the resolver does.
+    The call blocks until the resolver answers.
 
     Args:
-        host: a name or a literal; an unspecified host stands for this machine.
+        host: a name or a literal; an unspecified host means this machine.
         port: the port of all addresses.
-        option: where the user can name another host.
+        option: the command-line option that the error message names.
 
     Raises:
-        Unreachable: the name leads nowhere.
+        Unreachable: the name has no address.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -40,39 +40,39 @@ def resolve(host: str, port: int, option: str = "--server") -> list[Address]:
 
 
 def address_of(sockaddr: tuple[Any, ...]) -> Address:
-    """Returns the address that a socket names, with the interface of a link-local host."""
+    """Convert a socket address of Python's; keep the interface of a link-local host."""
     host, port = sockaddr[:2]
     scope = sockaddr[3] if len(sockaddr) > 3 else 0
     if not scope or "%" in host:
         return host, port
     try:
         return f"{host}%{socket.if_indextoname(scope)}", port
-    except OSError:  # the interface has just gone
+    except OSError:  # the interface was removed
         return f"{host}%{scope}", port
 
 
 def sockaddr_of(address: Address) -> tuple[Any, ...]:
-    """Returns an address as sockets take it.
+    """Convert an address into a socket address of Python's.
 
     Raises:
-        OSError: its interface does not exist.
+        OSError: the interface does not exist.
     """
     host, port = address
-    plain, mark, scope = host.partition("%")
-    if not mark:
+    plain, percent, scope = host.partition("%")
+    if not percent:
         return host, port
     return plain, port, 0, int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
 
 
 def family_of(address: Address) -> socket.AddressFamily:
-    """Returns the address family of a literal."""
+    """Return the address family of a host literal."""
     return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
 
 def grpc_target(addresses: Sequence[Address]) -> str:
-    """Returns the gRPC target that tries these addresses in their order.
+    """Return the gRPC target that tries the addresses in order.
 
-    A target has one scheme, so IPv4 addresses among IPv6 ones are written IPv4-mapped.
+    A target has one scheme, so a mixed list writes its IPv4 addresses as IPv4-mapped IPv6 ones.
     """
     if all(family_of(address) is socket.AF_INET for address in addresses):
         return "ipv4:" + ",".join(map(address_text, addresses))

@@ -5,4 +5,4 @@ from __future__ import annotations
 import sys
 
 DAEMON_COMMAND = (sys.executable, "-P", "-m", "pspd")
-"""The daemon of this very installation: -P, so that nothing of the same name in the current folder is taken for it."""
+"""Runs the daemon of this installation. ``-P`` keeps a ``pspd`` folder in the current folder from replacing it."""

@@ -8,11 +8,11 @@ import sys
 
 
 def ensure_utf8() -> None:
-    """Starts the process again in Python's UTF-8 mode if its locale has another encoding.
+    """Restart the process in Python's UTF-8 mode if its locale uses another encoding.
 
-    Names travel as UTF-8, and are the same bytes on every disk. In a latin-1 locale Python could not even open a file
-    with a Japanese name. The standard streams keep the locale's encoding. Call it before anything else: it replaces
-    the running program, with the same process number.
+    Call this first: it replaces the running program and keeps the process number. Names travel as UTF-8 and are the
+    same bytes on every disk; in a latin-1 locale Python cannot even open a file with a Japanese name. The standard
+    streams keep the encoding of the locale.
     """
     if sys.getfilesystemencoding() == "utf-8" or "utf8" in sys._xoptions or not sys.executable:
         return

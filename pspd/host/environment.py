@@ -1,4 +1,4 @@
-"""What a program finds around it: the user's folders, the machine's limits, and the errors that come of these."""
+"""The environment of a program: the user's folders, the machine's limits, and errors of the operating system."""
 
 from __future__ import annotations
 
@@ -16,45 +16,46 @@ from pspd.errors import LimitReached, PspError, StorageError
 
 APPLICATION = "psp"
 DESCRIPTORS_MIN = 32
-"""uvloop and gRPC take some twenty for themselves, and abort where they get none."""
+"""Open files that a program needs. uvloop and gRPC use about twenty, and abort if they get none."""
 THREADS_MIN = 8
-"""gRPC has that many at work."""
+"""Threads that gRPC runs."""
 
-Kind = Literal["config", "data", "state"]
-_FOLDERS: dict[Kind, Callable[[str], str]] = {
+FolderKind = Literal["config", "data", "state"]
+_FOLDERS: dict[FolderKind, Callable[[str], str]] = {
     "config": platformdirs.user_config_dir,
     "data": platformdirs.user_data_dir,
     "state": platformdirs.user_state_dir,
 }
 
-_NO_THREADS = "no more threads can be started: end other processes, or raise the limits (ulimit -u, -v)"
-_BUGS = {
+_NO_THREADS = "cannot start more threads: end other processes, or raise the limits (ulimit -u, -v)"
+_NO_MEMORY = "out of memory: free some, or raise the limit (ulimit -v)"
+_BUG_ERRNOS = {
     *(errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTTY, errno.ESPIPE, errno.EAGAIN, errno.EINPROGRESS),
     *(errno.EALREADY, errno.ENOTSOCK, errno.EDESTADDRREQ, errno.EISCONN, errno.ENOTCONN, errno.EPIPE),
 }
-"""Errors of the system that only a program of ours can cause."""
+"""Errors that only a bug in this program can cause."""
 
 
-def user_folder(kind: Kind) -> Path | None:
-    """Where the user keeps what is of a kind; None for a user without a home folder."""
+def user_folder(kind: FolderKind) -> Path | None:
+    """Return the user's folder of a kind; None for a user without a home folder."""
     try:
         return Path(_FOLDERS[kind](APPLICATION))
     except RuntimeError:
         return None
 
 
-def no_home(kind: Kind, setting: str) -> StorageError:
-    """The error for a user without a home folder.
+def no_home_error(kind: FolderKind, setting: str) -> StorageError:
+    """Return the error for a user without a home folder.
 
     Args:
-        kind: of the folder that would be there.
-        setting: what names another one: ``--state-dir``.
+        kind: the kind of folder that is needed.
+        setting: the option or variable that sets another folder: ``--state-dir``.
     """
     return StorageError(f"no {kind} folder: user {os.getuid()} has no home: set HOME, or name one with {setting}")
 
 
 def require_descriptors() -> None:
-    """Makes sure that a program which moves data can open what it needs.
+    """Check that the limit on open files suffices for a program that moves data.
 
     Raises:
         LimitReached: the limit on open files is too low.
@@ -65,10 +66,10 @@ def require_descriptors() -> None:
 
 
 def require_threads() -> None:
-    """Makes sure that gRPC can start its threads: where it cannot, it aborts or hangs.
+    """Check that gRPC can start its threads: if it cannot, it aborts or hangs.
 
     Raises:
-        LimitReached: the machine lets too few of them start.
+        LimitReached: the machine does not allow that many threads.
     """
     are_started = threading.Event()
     started: list[threading.Thread] = []
@@ -86,30 +87,30 @@ def require_threads() -> None:
 
 
 def environment_error(error: BaseException) -> PspError | None:
-    """The error of ours that stands for one of the machine's; None if the program itself is at fault."""
+    """Return the ``PspError`` for an error of the machine; None if the error is a bug in the program."""
     match error:
         case MemoryError():
-            return LimitReached("there is no memory left: free some, or raise the limit (ulimit -v)")
+            return LimitReached(_NO_MEMORY)
         case RuntimeError() if "start new thread" in str(error):
             return LimitReached(_NO_THREADS)
         case OSError(errno=errno.EMFILE | errno.ENFILE):
             return LimitReached("too many open files: raise the limit on open files (ulimit -n)")
         case OSError(errno=errno.ENOMEM):
-            return LimitReached("there is no memory left: free some, or raise the limit (ulimit -v)")
-        case FileNotFoundError(filename=None) if _current_folder_is_gone():
+            return LimitReached(_NO_MEMORY)
+        case FileNotFoundError(filename=None) if _is_current_folder_gone():
             return StorageError("the current folder no longer exists: change to another one")
-        case OSError(errno=int(number)) if number in errno.errorcode and number not in _BUGS:
+        case OSError(errno=int(number)) if number in errno.errorcode and number not in _BUG_ERRNOS:
             return StorageError(_text(error))
     return None
 
 
 def _text(error: OSError) -> str:
     if isinstance(error.filename, str | bytes):
-        return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}: put it right, or give another path"
-    return f"a call to the system failed: {error.strerror}: --debug, or PSPD_LOG=DEBUG for a daemon, shows which"
+        return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}: fix this, or use another path"
+    return f"a system call failed: {error.strerror}: --debug (for a daemon, PSPD_LOG=DEBUG) shows which one"
 
 
-def _current_folder_is_gone() -> bool:
+def _is_current_folder_gone() -> bool:
     try:
         os.getcwd()
     except FileNotFoundError:

@@ -1,6 +1,7 @@
-"""The standard streams of both programs: open from the start, and never a reason for a traceback.
+"""The standard streams of both programs: always open, and never the cause of a traceback.
 
-Python leaves ``sys.stdout`` at None where the descriptor is closed, and lets the next file or socket take its number.
+If a descriptor is closed at the start, Python sets ``sys.stdout`` to None, and the next file or socket reuses its
+number.
 """
 
 from __future__ import annotations
@@ -21,53 +22,54 @@ STDIN, STDOUT, STDERR = range(3)
 
 
 class ReaderGone(Exception):
-    """Whoever read stdout has closed it: a program ends then without a word."""
+    """The reader of stdout has closed it. A program ends then without a message."""
 
 
 def prepare() -> None:
-    """Makes all three streams usable; call it before anything opens a file or a socket.
+    """Make all three streams usable. Call this before anything opens a file or a socket.
 
-    A closed descriptor becomes ``/dev/null``. Characters that the terminal's encoding lacks are written as escapes.
-    Writing to stdout raises errors of our own; writing to stderr raises none. Streams that a test has replaced stay.
+    A closed descriptor is opened on ``/dev/null``. Characters that the terminal's encoding lacks are written as
+    escapes. Writing to stdout raises ``ReaderGone`` or ``StorageError``; writing to stderr raises nothing. Streams that
+    a test has replaced stay.
     """
     for descriptor in (STDIN, STDOUT, STDERR):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The system gives the lowest free number, and those below are taken.
+            # The system assigns the lowest free number, and all lower ones are in use.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(STDIN, closefd=False)))
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _text_stream(_Output(STDOUT, "w", closefd=False), sys.stdout)
+        sys.stdout = _text_stream(_Stdout(STDOUT, "w", closefd=False), sys.stdout)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _text_stream(_Remarks(STDERR, "w", closefd=False), sys.stderr, line_buffering=True)
+        sys.stderr = _text_stream(_Stderr(STDERR, "w", closefd=False), sys.stderr, line_buffering=True)
 
 
 def writes_unicode() -> bool:
-    """Whether stdout takes every character as it is."""
+    """Return whether stdout can write every character unescaped."""
     return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf8")
 
 
 def require_reader() -> None:
-    """Checks that somebody can still read stdout, for a program that may have nothing to write for long.
+    """Check that stdout still has a reader. Of use to a program that writes rarely.
 
     Raises:
         ReaderGone: stdout is a pipe or a socket, and its other end is closed.
     """
     poll = select.poll()
-    poll.register(STDOUT, 0)  # errors are always told
+    poll.register(STDOUT, 0)  # poll always reports errors
     if any(event & select.POLLERR for _, event in poll.poll(0)):
         raise ReaderGone
 
 
-class _Output(io.FileIO):
-    """stdout. It fails once: what is buffered by then would only fail again at the program's end."""
+class _Stdout(io.FileIO):
+    """stdout. It fails once: otherwise the remaining buffer would fail again at the program's end."""
 
     _failed = False
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Writes some bytes; returns how many."""
+        """Write bytes; return their number."""
         if self._failed:
             return memoryview(data).nbytes
         try:
@@ -76,24 +78,24 @@ class _Output(io.FileIO):
             self._failed = True
             if error.errno == errno.EPIPE:
                 raise ReaderGone from error
-            raise StorageError(f"cannot write the answer: {error.strerror}") from error
+            raise StorageError(f"cannot write to stdout: {error.strerror}") from error
 
 
-class _Remarks(io.FileIO):
-    """stderr. What cannot be written is dropped: nobody is left to be told."""
+class _Stderr(io.FileIO):
+    """stderr. It drops what cannot be written, as there is no other place to report to."""
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Writes some bytes; returns how many."""
+        """Write bytes; return their number."""
         try:
             return super().write(data)
         except OSError:
             return memoryview(data).nbytes
 
 
-def _text_stream(raw: io.FileIO, before: io.TextIOBase | None, *, line_buffering: bool = False) -> io.TextIOWrapper:
+def _text_stream(raw: io.FileIO, replaced: io.TextIOBase | None, *, line_buffering: bool = False) -> io.TextIOWrapper:
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
-        encoding=getattr(before, "encoding", None),
+        encoding=getattr(replaced, "encoding", None),
         errors="backslashreplace",
         line_buffering=line_buffering or raw.isatty(),
     )

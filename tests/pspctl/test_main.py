@@ -236,7 +236,7 @@ def test_an_answer_that_cannot_be_written_is_an_error(fake: FakeServer, argument
     with open("/dev/full", "wb") as full:
         process = subprocess.run([PSPCTL, *arguments], stdout=full, stderr=subprocess.PIPE, env=environment(fake))
     assert process.returncode == 1
-    assert process.stderr == b"pspctl: error: cannot write the answer: No space left on device\n"
+    assert process.stderr == b"pspctl: error: cannot write to stdout: No space left on device\n"
 
 
 def test_a_reader_that_leaves_is_no_error_to_talk_of(fake: FakeServer) -> None:

@@ -14,7 +14,7 @@ from tests.pspctl.fakes import FakeServer, client
 
 BIN = Path(sys.executable).parent
 COMMANDS = ["status", "status -o json", "files", "clients", "cache", "version", "context ls", "--help", "seed --help"]
-NO_SPACE = "pspctl: error: cannot write the answer: No space left on device\n"
+NO_SPACE = "pspctl: error: cannot write to stdout: No space left on device\n"
 
 
 def shell(fake: FakeServer, line: str, **variables: str) -> subprocess.CompletedProcess[str]:

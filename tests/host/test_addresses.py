@@ -1,4 +1,4 @@
-"""Addresses: from names, for sockets, for gRPC."""
+"""Addresses: resolved from names, converted for sockets and for gRPC."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def test_unknown_host_is_unreachable_and_named(host: str) -> None:
     assert str(unknown.value).endswith("): name another with --server")
 
 
-@pytest.mark.parametrize(("host", "reached"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("127.0.0.1", "127.0.0.1")])
-def test_unspecified_host_leads_to_this_machine(host: str, reached: str) -> None:
-    assert resolve(host, 7) == [(reached, 7)]
+@pytest.mark.parametrize(("host", "destination"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("127.0.0.1", "127.0.0.1")])
+def test_unspecified_host_resolves_to_this_machine(host: str, destination: str) -> None:
+    assert resolve(host, 7) == [(destination, 7)]
 
 
-def test_resolve_keeps_the_order_and_drops_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_keeps_order_and_drops_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [("fd00::1", 7, 0, 0), ("10.0.0.1", 7), ("fd00::1", 7, 0, 0)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", each) for each in found])
     assert resolve("hub", 7) == [("fd00::1", 7), ("10.0.0.1", 7)]
@@ -41,10 +41,10 @@ def test_link_local_address_keeps_its_interface() -> None:
     assert address_of(("10.0.0.1", 7)) == sockaddr_of(("10.0.0.1", 7)) == ("10.0.0.1", 7)
 
 
-def test_interface_that_is_gone_is_shown_by_its_number() -> None:
-    gone = 2**31 - 1
-    assert address_of(("fe80::1", 7, 0, gone)) == (f"fe80::1%{gone}", 7)
-    assert sockaddr_of((f"fe80::1%{gone}", 7)) == ("fe80::1", 7, 0, gone)
+def test_removed_interface_is_written_as_number() -> None:
+    removed = 2**31 - 1
+    assert address_of(("fe80::1", 7, 0, removed)) == (f"fe80::1%{removed}", 7)
+    assert sockaddr_of((f"fe80::1%{removed}", 7)) == ("fe80::1", 7, 0, removed)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,11 @@ def test_interface_that_is_gone_is_shown_by_its_number() -> None:
         ([("fe80::1%eth0", 7)], "ipv6:[fe80::1%25eth0]:7"),
     ],
 )
-def test_grpc_target_tries_addresses_in_their_order(addresses: list[tuple[str, int]], target: str) -> None:
+def test_grpc_target_keeps_address_order(addresses: list[tuple[str, int]], target: str) -> None:
     assert grpc_target(addresses) == target
 
 
-def test_ipv4_mapped_host_is_shown_as_ipv4() -> None:
+def test_ipv4_mapped_host_is_written_as_ipv4() -> None:
     assert unmapped("::ffff:10.0.0.1") == "10.0.0.1"
     assert unmapped("::ffff:a00:1") == "::ffff:a00:1"
     assert address_text(("::ffff:10.0.0.1", 7)) == "10.0.0.1:7"

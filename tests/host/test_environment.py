@@ -1,4 +1,4 @@
-"""Which errors are the machine's, and which are bugs; and folders of users without a home."""
+"""Errors of the machine versus bugs, the machine's limits, and the user's folders."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from pspd.host.environment import DESCRIPTORS_MIN, THREADS_MIN, environment_erro
         (errno.ENOMEM, Exit.LIMIT),
     ],
 )
-def test_a_failure_of_the_machine_is_told(number: int, code: Exit) -> None:
+def test_machine_error_has_exit_code_and_one_line(number: int, code: Exit) -> None:
     error = environment_error(OSError(number, os.strerror(number), "/srv/file"))
     assert error is not None
     assert error.exit_code is code
     assert "\n" not in str(error)
 
 
-def test_a_failing_path_is_named() -> None:
+def test_failing_path_is_named() -> None:
     error = environment_error(OSError(errno.EROFS, os.strerror(errno.EROFS), b"/srv/file"))
     assert str(error).startswith("cannot use /srv/file: Read-only file system")
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")], ids=repr)
-def test_no_memory_and_no_threads_are_limits(error: Exception) -> None:
+def test_lack_of_memory_or_threads_is_a_limit(error: Exception) -> None:
     known = environment_error(error)
     assert known is not None
     assert known.exit_code is Exit.LIMIT
@@ -59,11 +59,11 @@ def test_no_memory_and_no_threads_are_limits(error: Exception) -> None:
     ],
     ids=repr,
 )
-def test_a_bug_stays_a_bug(error: Exception) -> None:
+def test_bug_is_no_machine_error(error: Exception) -> None:
     assert environment_error(error) is None
 
 
-def test_a_current_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_removed_current_folder_is_reported(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pspd.host.environment import environment_error\n"
         "os.rmdir(os.getcwd())\n"
@@ -74,7 +74,7 @@ def test_a_current_folder_that_is_gone_is_told(tmp_path: Path) -> None:
     assert done.stdout == "the current folder no longer exists: change to another one\n"
 
 
-def test_a_folder_of_the_user_is_below_their_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_folder_is_below_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/anna")
     for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -84,13 +84,13 @@ def test_a_folder_of_the_user_is_below_their_home(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("variable", ["XDG_CONFIG_HOME"])
-def test_a_relative_folder_is_not_used(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_relative_folder_is_ignored(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv("HOME", "/home/anna")
     monkeypatch.setenv(variable, "relative")
     assert user_folder("config") == Path("/home/anna/.config/psp")
 
 
-def test_too_few_threads_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_threads_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     require_threads()
     start, allowed = threading.Thread.start, iter(range(THREADS_MIN - 1))
 
@@ -101,13 +101,13 @@ def test_too_few_threads_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     before = threading.active_count()
     monkeypatch.setattr(threading.Thread, "start", start_some)
-    with pytest.raises(LimitReached, match="no more threads can be started"):
+    with pytest.raises(LimitReached, match="cannot start more threads"):
         require_threads()
     assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("command", ["server", "client", "agent"])
-def test_a_daemon_with_few_descriptors_says_so(command: str) -> None:
+def test_daemon_with_few_descriptors_reports_limit(command: str) -> None:
     line = f"ulimit -n {DESCRIPTORS_MIN - 1} && exec {sys.executable} -m pspd {command}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
     assert done.returncode == Exit.LIMIT

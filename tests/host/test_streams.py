@@ -1,4 +1,4 @@
-"""The standard streams of a program, whatever they are."""
+"""The standard streams of a program: closed, full, broken or replaced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PREPARED = "import os, sys\nfrom pspd.host import streams\nstreams.prepare()\n"
 
 
 def program(code: str, redirected: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs Python code with prepared streams, redirected as bash does it."""
+    """Run Python code with prepared streams, under a redirection of bash."""
     return subprocess.run(
         ["bash", "-c", f'exec "$0" -c "$1" {redirected}', sys.executable, PREPARED + code],
         capture_output=True,
@@ -23,28 +23,28 @@ def program(code: str, redirected: str = "") -> subprocess.CompletedProcess[str]
     )
 
 
-def test_closed_descriptors_are_taken_before_anything_opens() -> None:
+def test_closed_descriptors_are_opened_first() -> None:
     done = program("fd = os.open('/', os.O_RDONLY); print(fd, file=open('/dev/fd/9', 'w'))", "9>&1 <&- >&- 2>&-")
     assert int(done.stdout) > 2
     assert done.returncode == 0
 
 
-def test_closed_streams_can_be_used() -> None:
+def test_closed_streams_are_usable() -> None:
     code = "print('x', flush=True); print('y', file=sys.stderr); sys.exit(len(sys.stdin.read()) + 7)"
     assert program(code, "<&- >&- 2>&-").returncode == 7
 
 
-def test_a_child_inherits_the_opened_streams() -> None:
+def test_child_inherits_opened_streams() -> None:
     code = "import subprocess; sys.exit(subprocess.run(['sh', '-c', 'echo x && echo y >&2']).returncode)"
     assert program(code, ">&- 2>&-").returncode == 0
 
 
-def test_stderr_that_fails_is_no_error() -> None:
+def test_failing_stderr_is_no_error() -> None:
     done = program("print('x' * 100_000, file=sys.stderr); print('done')", "2>/dev/full")
     assert (done.returncode, done.stdout) == (0, "done\n")
 
 
-def test_stdout_fails_once() -> None:
+def test_failing_stdout_raises_once() -> None:
     code = (
         "from pspd.errors import StorageError\n"
         "try: print('x', flush=True)\n"
@@ -52,10 +52,10 @@ def test_stdout_fails_once() -> None:
         "print('y')"
     )
     done = program(code, ">/dev/full")
-    assert (done.returncode, done.stderr) == (0, "cannot write the answer: No space left on device\n")
+    assert (done.returncode, done.stderr) == (0, "cannot write to stdout: No space left on device\n")
 
 
-def test_streams_that_were_replaced_stay(capsys: pytest.CaptureFixture[str]) -> None:
+def test_replaced_streams_stay(capsys: pytest.CaptureFixture[str]) -> None:
     before = sys.stdout, sys.stderr
     streams.prepare()
     assert (sys.stdout, sys.stderr) == before
@@ -63,7 +63,7 @@ def test_streams_that_were_replaced_stay(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == "captured\n"
 
 
-def test_a_reader_is_required_of_pipes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_is_required_of_pipes_only(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     monkeypatch.setattr(streams, "STDOUT", writing)
     try:
@@ -73,6 +73,6 @@ def test_a_reader_is_required_of_pipes_alone(monkeypatch: pytest.MonkeyPatch) ->
             streams.require_reader()
     finally:
         os.close(writing)
-    with open(os.devnull, "w") as nowhere:
-        monkeypatch.setattr(streams, "STDOUT", nowhere.fileno())
+    with open(os.devnull, "w") as device:
+        monkeypatch.setattr(streams, "STDOUT", device.fileno())
         streams.require_reader()

@@ -1,4 +1,4 @@
-"""How addresses are written."""
+"""How addresses are parsed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from pspd.text.addresses import AGENT_PORT, full_address, parse_address
         ("[fe80::1%eth0]:7", "fe80::1%eth0", 7),
     ],
 )
-def test_address_is_read_with_or_without_port(text: str, host: str, port: int) -> None:
+def test_address_is_parsed_with_or_without_port(text: str, host: str, port: int) -> None:
     assert parse_address(text) == (host, port)
     assert parse_address(full_address(text)) == (host, port)
 
 
-def test_default_port_is_that_of_the_daemon_meant() -> None:
+def test_default_port_depends_on_daemon() -> None:
     assert full_address("lab", AGENT_PORT) == "lab:7080"
     assert full_address("::1", AGENT_PORT) == "[::1]:7080"
 
@@ -40,17 +40,17 @@ def test_default_port_is_that_of_the_daemon_meant() -> None:
         *("[hub]:1", "[::1", "::1]", "[]:1", "fe80::1%", "[::1]7070", "[::1]:"),
     ],
 )
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_malformed_address_is_refused(text: str) -> None:
     with pytest.raises(BadArgument, match="is no address"):
         parse_address(text)
 
 
-def test_port_beyond_the_last_is_refused() -> None:
+def test_port_above_maximum_is_refused() -> None:
     with pytest.raises(BadArgument, match="has no such port"):
         parse_address("hub:65536")
 
 
 @pytest.mark.parametrize("text", ["fe80::1", "[fe80::1]:7070", "febf::1"])
-def test_link_local_address_needs_its_interface(text: str) -> None:
+def test_link_local_address_needs_interface(text: str) -> None:
     with pytest.raises(BadArgument, match="name its interface"):
         parse_address(text)

@@ -1,0 +1,1 @@
+"""The machine below the program: addresses, streams, folders, limits and locale."""
