@@ -1,7 +1,6 @@
-"""Holds the house to its plan: which module may import which, and how large and how named things are.
+"""Checks of the architecture: which module may import which, and sizes, names and docstrings.
 
-Nothing is imported here: the sources are parsed. A message names the file, the line, the rule and what
-would be right.
+The sources are parsed, not imported. A failure names the file, the line, the rule and what would be right.
 """
 
 from __future__ import annotations
@@ -43,17 +42,35 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "pspctl.commands.simulate": ("pspctl", "pspd.sim", "pspd.cli.arguments", *LOWER),
 }
-"""What each layer may import of the project, besides the version in ``pspd``. A module's layer is the longest
-name that fits."""
+"""What each layer may import from the project, besides the version in ``pspd``. A module's layer is the longest
+matching name."""
+
+FILE_CIRCLES: tuple[frozenset[str], ...] = (
+    frozenset({"pspd.core.server.members", "pspd.core.server.pending", "pspd.core.server.shared_file"}),
+)
+"""Modules that import each other, directly or not. This list only shrinks."""
+
+ROOM_CIRCLES: tuple[frozenset[str], ...] = (
+    frozenset({"pspd.core.effects", "pspd.core.server"}),
+    frozenset({"pspd.daemon", "pspd.daemon.client", "pspd.daemon.member", "pspd.daemon.server"}),
+    frozenset({"pspd.store.files", "pspd.store.tree"}),
+    frozenset({"pspctl", "pspctl.ui"}),
+)
+"""Packages whose modules import each other's modules. This list only shrinks."""
+
+WITHOUT_ARGS: tuple[str, ...] = (
+    *("pspd.core", "pspd.net", "pspd.store", "pspd.rpc", "pspd.daemon", "pspd.cli", "pspctl"),
+)
+"""Packages with public functions whose docstrings lack ``Args:``. This list only shrinks."""
 
 CORE_LIBRARY = {
     *("__future__", "abc", "bisect", "collections", "collections.abc", "contextlib", "dataclasses", "enum"),
     *("functools", "heapq", "itertools", "math", "operator", "random", "struct", "typing"),
 }
-"""The standard modules that neither block, nor look at a clock, a disk or a network."""
+"""Standard modules that neither block nor read a clock, a disk or a network."""
 
 CORE_FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval", "id", "breakpoint", "__import__"}
-"""Builtins that do I/O, or whose answer differs from run to run."""
+"""Builtins that do I/O, or whose result differs from run to run."""
 
 OWNERS: dict[str, tuple[str, ...]] = {
     "asyncio": ("pspd.net", "pspd.rpc", "pspd.daemon", "pspd.cli", "pspctl"),
@@ -63,16 +80,16 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "click": ("pspd.cli", "pspctl"),
     "rich": ("pspctl",),
 }
-"""Libraries that belong to certain layers and must not spread from there."""
+"""Libraries, and the only layers that may import them."""
 
 SOCKET_MAKERS = {
     *("socket", "socketpair", "fromfd", "create_connection", "create_server", "create_unix_server"),
     *("create_datagram_endpoint", "open_connection", "start_server"),
 }
-"""Functions of ``socket`` and methods of ``asyncio`` that open sockets."""
+"""Functions of ``socket`` and ``asyncio`` that open sockets."""
 
-NAMELESS = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base"}
-"""Module names that say nothing of what is inside."""
+VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base"}
+"""Module names that do not say what is inside."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +103,17 @@ class Module:
 
     @property
     def layer(self) -> str:
-        """The longest key of ARROWS that this module lies in; empty if there is none."""
+        """The longest key of ARROWS that contains this module; empty if there is none."""
         return max((layer for layer in ARROWS if within(self.name, layer)), key=len, default="")
 
+    @property
+    def room(self) -> str:
+        """The package that contains this module; the module itself at the top of ``pspd``."""
+        package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
+        return self.name if package == "pspd" else package
+
     def at(self, node: ast.AST) -> str:
-        """Where a node stands, as editors like it."""
+        """Return the file and line of a node."""
         return f"{self.path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
 
 
@@ -104,52 +127,52 @@ class Import:
 
     @property
     def target(self) -> str:
-        """The project module or library that is meant: a name may itself be a module."""
+        """The imported module: a name imported from a package may be a module itself."""
         full = f"{self.module}.{self.name}"
         return full if self.name and full in project_names() else self.module
 
 
 def within(name: str, package: str) -> bool:
-    """Whether a dotted name is a package or lies inside it; the bare ``pspd`` holds only itself."""
+    """Return whether a dotted name is a package or lies in it; the bare ``pspd`` contains only itself."""
     if package == "pspd":
         return name == "pspd"
     return name == package or name.startswith(package + ".")
 
 
 def dotted(path: Path) -> str:
-    """The name under which Python imports a file."""
+    """Return the name under which Python imports a file."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def parsed(path: Path) -> Module:
-    """The module that a file holds."""
+    """Return the parsed module of a file."""
     text = path.read_text(encoding="utf-8")
     return Module(dotted(path), path, text.count("\n"), ast.parse(text, str(path)))
 
 
 @cache
 def modules() -> tuple[Module, ...]:
-    """Every module of the project that people wrote."""
+    """Return every module of the project that is not generated."""
     found = (parsed(path) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
     return tuple(module for module in found if not any(within(module.name, package) for package in GENERATED))
 
 
 @cache
 def everything() -> tuple[Module, ...]:
-    """The project's modules, the tests' and the scripts'."""
+    """Return the modules of the project, the tests and the scripts."""
     others = [path for folder in ("tests", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
     return modules() + tuple(parsed(path) for path in others)
 
 
 @cache
 def project_names() -> frozenset[str]:
-    """The dotted name of every module and package of the project, generated ones included."""
+    """Return the dotted name of every module and package of the project, generated ones included."""
     return frozenset(dotted(path) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
 def imports_of(module: Module) -> Iterator[Import]:
-    """Everything that a module imports, at its top or anywhere inside."""
+    """Return everything that a module imports, at its top or inside functions."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -166,24 +189,24 @@ def imports_of(module: Module) -> Iterator[Import]:
 
 
 def functions_of(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Every function and method of a module, inner ones included."""
+    """Return every function and method of a module, nested ones included."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
 
 def refuse(violations: list[str], rule: str) -> None:
-    """Fails with every violation on a line of its own."""
+    """Fail if there are violations, with one line for each."""
     if violations:
         pytest.fail(rule + "\n  " + "\n  ".join(violations), pytrace=False)
 
 
 def layer_of_library(name: str) -> str:
-    """The library that an import comes from: its first name."""
+    """Return the first part of a dotted name."""
     return name.partition(".")[0]
 
 
-def test_arrows_point_one_way() -> None:
+def test_imports_follow_the_arrows() -> None:
     """``cli -> daemon -> {rpc, net, store} -> core -> errors``, and so on: see ARROWS."""
     violations = []
     for module in modules():
@@ -196,19 +219,19 @@ def test_arrows_point_one_way() -> None:
                     f"{module.at(found.node)}: {module.layer or module.name} may not import {found.target}; "
                     f"it may import {', '.join(allowed) or 'nothing of the project'}"
                 )
-    refuse(violations, "An import points against the arrows (see CONTRIBUTING.md, The house):")
+    refuse(violations, "Imports against the arrows (see CONTRIBUTING.md):")
 
 
 def test_every_layer_is_known() -> None:
-    """A new top-level package must be given its place in ARROWS before it is used."""
+    """A new top-level package needs a place in ARROWS."""
     violations = [
-        f"{module.path.relative_to(ROOT)}: {module.name} lies in no layer" for module in modules() if not module.layer
+        f"{module.path.relative_to(ROOT)}: {module.name} has no layer" for module in modules() if not module.layer
     ]
-    refuse(violations, "Modules outside the plan; add their layer to ARROWS and to CONTRIBUTING.md:")
+    refuse(violations, "Modules without a layer; add it to ARROWS and to CONTRIBUTING.md:")
 
 
-def test_the_command_takes_only_types_from_the_core() -> None:
-    """``pspctl`` may name the core's classes and constants, but runs none of its functions."""
+def test_command_imports_only_types_from_the_core() -> None:
+    """``pspctl`` may use the core's classes and constants, but none of its functions."""
     violations = [
         f"{module.at(found.node)}: imports {found.name or 'the module'} from {found.module}"
         for module in modules()
@@ -216,11 +239,11 @@ def test_the_command_takes_only_types_from_the_core() -> None:
         for found in imports_of(module)
         if within(found.module, "pspd.core") and not found.name[:1].isupper()
     ]
-    refuse(violations, "pspctl may import only classes and constants (Names with a capital) from pspd.core:")
+    refuse(violations, "pspctl may import only classes and constants (capitalized names) from pspd.core:")
 
 
-def test_the_core_is_pure() -> None:
-    """No socket, no clock, no asyncio, no randomness of its own: only what CORE_LIBRARY names."""
+def test_core_imports_are_pure() -> None:
+    """The core uses no socket, no clock, no asyncio and no randomness of its own."""
     violations = []
     for module in modules():
         if module.layer != "pspd.core":
@@ -232,18 +255,18 @@ def test_the_core_is_pure() -> None:
                 violations.append(f"{module.at(found.node)}: imports {found.module}, which is not in CORE_LIBRARY")
             elif found.module == "random" and found.name != "Random":
                 violations.append(f"{module.at(found.node)}: only the class Random may be taken from random, seeded")
-    refuse(violations, "pspd.core is sans-I/O; let its caller do this and pass in the result:")
+    refuse(violations, "pspd.core is sans-I/O; its caller must do this and pass in the result:")
 
 
 def is_compiled(module: Module) -> bool:
-    """Whether mypyc compiles the module."""
+    """Return whether mypyc compiles the module."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     compiled = build["targets"]["wheel"]["hooks"]["mypyc"]["include"]
     return any(module.path.is_relative_to(ROOT / path) for path in compiled)
 
 
-def test_compiled_handlers_name_each_error_type_apart() -> None:
-    """In mypyc a name has one type in a function: a second handler's error would be taken for one of the first's."""
+def test_compiled_handlers_use_one_name_per_error_type() -> None:
+    """In mypyc a name has one type in a function, so a second handler's error would have the first one's type."""
     violations = []
     for module in filter(is_compiled, modules()):
         for function in functions_of(module):
@@ -256,8 +279,8 @@ def test_compiled_handlers_name_each_error_type_apart() -> None:
     refuse(violations, "mypyc would raise a TypeError in these handlers:")
 
 
-def test_the_core_calls_nothing_that_acts() -> None:
-    """No file is opened, nothing is printed, and no unseeded ``Random()`` is made in the core."""
+def test_core_calls_no_io() -> None:
+    """The core opens no file, prints nothing, and creates no unseeded ``Random()``."""
     violations = []
     for module in modules():
         if module.layer != "pspd.core":
@@ -269,11 +292,11 @@ def test_the_core_calls_nothing_that_acts() -> None:
                 violations.append(f"{module.at(node)}: calls {node.func.id}()")
             elif node.func.id == "Random" and not node.args:
                 violations.append(f"{module.at(node)}: Random() without a seed; take one as an argument")
-    refuse(violations, "pspd.core must give the same outputs for the same inputs, and do nothing else:")
+    refuse(violations, "pspd.core must give the same outputs for the same inputs, and do no I/O:")
 
 
-def test_libraries_stay_where_they_belong() -> None:
-    """gRPC stays behind ``rpc``, the terminal in the commands, the event loop out of the core."""
+def test_libraries_stay_in_their_layers() -> None:
+    """Only the layers in OWNERS may import a library."""
     violations = []
     for module in modules():
         for found in imports_of(module):
@@ -281,11 +304,11 @@ def test_libraries_stay_where_they_belong() -> None:
             if owners and not any(within(module.name, owner) for owner in owners):
                 library = layer_of_library(found.module)
                 violations.append(f"{module.at(found.node)}: {library} is for {', '.join(owners)}")
-    refuse(violations, "A library has left its layer:")
+    refuse(violations, "Libraries outside their layers:")
 
 
 def test_only_net_opens_sockets() -> None:
-    """Names and families of addresses may be spoken of elsewhere; sockets are made in ``net`` alone."""
+    """Other layers may handle addresses; only ``net`` opens sockets."""
     violations = [
         f"{module.at(node)}: calls {ast.unparse(node.func)}()"
         for module in modules()
@@ -295,11 +318,11 @@ def test_only_net_opens_sockets() -> None:
         and isinstance(node.func, ast.Name | ast.Attribute)
         and (node.func.id if isinstance(node.func, ast.Name) else node.func.attr) in SOCKET_MAKERS
     ]
-    refuse(violations, "Sockets belong into pspd.net:")
+    refuse(violations, "Only pspd.net may open sockets:")
 
 
 def test_functions_are_short() -> None:
-    """No function passes 70 lines, docstring included; the aim is 40."""
+    """No function is longer than 70 lines, docstring included; the aim is 40."""
     violations = []
     for module in everything():
         for function in functions_of(module):
@@ -310,7 +333,7 @@ def test_functions_are_short() -> None:
 
 
 def test_modules_are_short() -> None:
-    """No module passes 600 lines; the aim is 400."""
+    """No module is longer than 600 lines; the aim is 400."""
     violations = [
         f"{module.path.relative_to(ROOT)}: {module.lines} lines"
         for module in everything()
@@ -319,28 +342,90 @@ def test_modules_are_short() -> None:
     refuse(violations, f"Modules of more than {MODULE_LINES_MAX} lines; split them by idea:")
 
 
-def test_names_say_something() -> None:
-    """No module is called ``utils`` or the like, and no function of ours begins with ``get_``."""
+def test_names_are_meaningful() -> None:
+    """No module is called ``utils`` or similar, and no function name begins with ``get_``."""
     violations = []
     for module in everything():
-        if set(module.name.rpartition(".")[2].split("_")) & NAMELESS:
+        if set(module.name.rpartition(".")[2].split("_")) & VAGUE_NAMES:
             violations.append(f"{module.path.relative_to(ROOT)}: name it after the one idea it holds")
     for module in modules():
         for node in module.tree.body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("get_"):
-                violations.append(f"{module.at(node)}: {node.name}: say what it gives, without get_")
-    refuse(violations, "Names that say nothing:")
+                violations.append(f"{module.at(node)}: {node.name}: name what it returns, without get_")
+    refuse(violations, "Vague names:")
 
 
-def test_what_is_public_is_documented() -> None:
-    """Modules, and the public classes and functions at their top level, say what they mean."""
-    violations = []
+def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Return the groups of nodes that all reach each other (strongly connected components of two or more)."""
+
+    def reachable(start: str) -> set[str]:
+        found: set[str] = set()
+        pending = [start]
+        while pending:
+            new = graph.get(pending.pop(), set()) - found
+            found |= new
+            pending += new
+        return found
+
+    reach = {node: reachable(node) for node in graph}
+    groups = {frozenset(other for other in reach[node] if node in reach.get(other, ())) | {node} for node in graph}
+    return {group for group in groups if len(group) > 1}
+
+
+def unlisted(found: set[frozenset[str]], listed: tuple[frozenset[str], ...]) -> list[str]:
+    """Return a line for each circle that no listed one contains."""
+    return [" <-> ".join(sorted(circle)) for circle in found if not any(circle <= each for each in listed)]
+
+
+def test_no_import_circle_among_files() -> None:
+    """No module imports itself through others, not even for type checking or inside functions."""
+    graph = {
+        module.name: {found.target for found in imports_of(module)} & project_names() - {module.name}
+        for module in modules()
+    }
+    refuse(unlisted(circles(graph), FILE_CIRCLES), "Modules that import each other:")
+
+
+def test_no_import_circle_among_packages() -> None:
+    """No package's modules import modules that import theirs."""
+    rooms = {module.name: module.room for module in modules()}
+    graph: dict[str, set[str]] = {room: set() for room in rooms.values()}
     for module in modules():
-        if module.tree.body and not ast.get_docstring(module.tree):
-            violations.append(f"{module.at(module.tree)}: the module has no docstring")
-        for node in module.tree.body:
-            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                continue
-            if not node.name.startswith("_") and not ast.get_docstring(node):
-                violations.append(f"{module.at(node)}: {node.name} has no docstring")
-    refuse(violations, "Public things without a docstring:")
+        targets = {rooms[found.target] for found in imports_of(module) if found.target in rooms}
+        graph[module.room] |= targets - {module.room}
+    refuse(unlisted(circles(graph), ROOM_CIRCLES), "Packages that import each other:")
+
+
+def public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Return the public functions of a module, and the public methods of its public classes."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_functions(node.body)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            yield node
+
+
+def lacks_args(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Return whether a function needs an ``Args:`` section and has none.
+
+    One that implements a protocol refers to it instead ("See ``Storage.write``"); the parameters of a command are
+    documented by its options.
+    """
+    arguments = function.args
+    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    count = len(names) - (names[:1] in (["self"], ["cls"]))
+    text = ast.get_docstring(function) or ""
+    is_exempt = any(ast.unparse(each).startswith(("click.", "overload")) for each in function.decorator_list)
+    return count >= 2 and "Args:" not in text and not text.startswith("See ``") and not is_exempt
+
+
+def test_public_functions_document_their_arguments() -> None:
+    """Public functions and methods with two or more parameters have an ``Args:`` section."""
+    violations = [
+        f"{module.at(function)}: {function.name}"
+        for module in modules()
+        if not any(within(module.name, package) for package in WITHOUT_ARGS)
+        for function in public_functions(module.tree.body)
+        if lacks_args(function)
+    ]
+    refuse(violations, "Public functions without Args:")

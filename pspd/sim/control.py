@@ -40,7 +40,12 @@ class ControlPlane:
     # -- sessions
 
     def join(self, client: Client, epoch: int) -> None:
-        """Join the client to the network; retry until it has a session or the epoch is over."""
+        """Join the client to the network; retry until it has a session or the epoch is over.
+
+        Args:
+            client: the client.
+            epoch: the client's epoch that the attempt belongs to.
+        """
         state = self._state
         if client.epoch != epoch or not client.alive or client.session or client.joining:
             return
@@ -137,7 +142,12 @@ class ControlPlane:
     # -- events
 
     def send_event(self, session: int, event: MemberEffect) -> None:
-        """Send an event to a client; events arrive in order."""
+        """Send an event to a client; events arrive in order.
+
+        Args:
+            session: the client's session.
+            event: what to send.
+        """
         state = self._state
         client = state.client_of(session)
         if client is not None:
@@ -240,7 +250,12 @@ class ControlPlane:
                 )
 
     def finish(self, client: Client, file_id: FileId) -> None:
-        """Make a complete file visible; verify or decline it if that fails."""
+        """Make a complete file visible; verify or decline it if that fails.
+
+        Args:
+            client: whose file it is.
+            file_id: the file.
+        """
         try:
             client.store.finish(file_id)
         except IntegrityError:
@@ -252,7 +267,12 @@ class ControlPlane:
             self._state.touch(client)
 
     def reverify(self, client: Client, file_id: FileId) -> None:
-        """Verify a client's stored file between two sessions, as the daemon does."""
+        """Verify a client's stored file between two sessions, as the daemon does.
+
+        Args:
+            client: whose file it is.
+            file_id: the file.
+        """
         session, link = client.session, client.link
         client.machine.file_dropped(file_id)
         if file_id in client.store.known():
@@ -264,7 +284,12 @@ class ControlPlane:
     # -- reports
 
     def report(self, client: Client, effect: ReportMilestone) -> None:
-        """Send a client's report to the server."""
+        """Send a client's report to the server.
+
+        Args:
+            client: the client.
+            effect: what it reports.
+        """
         self._state.after_delay(client, self._report_arrived, client, client.epoch, effect)
 
     def _report_arrived(self, client: Client, epoch: int, effect: ReportMilestone) -> None:

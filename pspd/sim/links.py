@@ -17,7 +17,12 @@ class Links:
         self._state = state
 
     def dial(self, client: Client, epoch: int) -> None:
-        """Open the client's link; retry until it is open or the epoch is over."""
+        """Open the client's link; retry until it is open or the epoch is over.
+
+        Args:
+            client: the client.
+            epoch: the client's epoch that the attempt belongs to.
+        """
         state = self._state
         if client.epoch != epoch or client.link.is_open:
             return

@@ -14,7 +14,12 @@ class Observer:
         """Observe an effect of the server's machine, before it is carried out."""
 
     def on_client_effect(self, client: Client, effect: ClientEffect) -> None:
-        """Observe an effect of a client's machine, before it is carried out."""
+        """Observe an effect of a client's machine, before it is carried out.
+
+        Args:
+            client: the client.
+            effect: what its machine wants done or reports.
+        """
 
     def on_settled(self) -> None:
         """Observe that no effect is left at this moment."""

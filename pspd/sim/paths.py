@@ -49,7 +49,12 @@ class Pipe:
         return begins, max(self.free_at, finish)
 
     def transmit_datagram(self, byte_count: int, now: int) -> None:
-        """Transmit a datagram ahead of queued bytes, which it delays by its own duration."""
+        """Transmit a datagram ahead of queued bytes, which it delays by its own duration.
+
+        Args:
+            byte_count: its length, headers included.
+            now: the time, in nanoseconds.
+        """
         self.free_at = max(now, self.free_at) + self.duration_ns(byte_count)
         self.byte_count += byte_count
 

@@ -135,7 +135,12 @@ class Transport:
     # -- contributions
 
     def contribute(self, client: Client, frame: Frame) -> None:
-        """Send a contribution over the client's link, or over a connection of its own (classic)."""
+        """Send a contribution over the client's link, or over a connection of its own (classic).
+
+        Args:
+            client: the holder.
+            frame: what to send.
+        """
         state = self._state
         if state.parameters.kept_links:
             if client.link.is_open:
@@ -220,7 +225,12 @@ class Transport:
     # -- datagrams
 
     def send_to_client(self, client: Client, data: bytes) -> None:
-        """Send a datagram from the server."""
+        """Send a datagram from the server.
+
+        Args:
+            client: the receiver.
+            data: the datagram.
+        """
         state = self._state
         self.up.transmit_datagram(len(data) + DATAGRAM_HEAD_BYTES, state.now)
         for delay in client.path_down.delays():
@@ -233,7 +243,12 @@ class Transport:
             self._state.touch(client)
 
     def send_to_server(self, client: Client, data: bytes) -> None:
-        """Send a datagram from a client."""
+        """Send a datagram from a client.
+
+        Args:
+            client: the sender.
+            data: the datagram.
+        """
         state = self._state
         client.up.transmit_datagram(len(data) + DATAGRAM_HEAD_BYTES, state.now)
         for delay in client.path_up.delays():

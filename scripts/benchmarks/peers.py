@@ -95,7 +95,7 @@ def _seed(room: Room, network: Network) -> Seconds:
 
 
 def nginx_curl(room: Room) -> Seconds:
-    """nginx with sendfile; curl at each client."""
+    """Serve with nginx and sendfile; fetch with curl at each client."""
     config = room.folder / "nginx.conf"
     config.write_text(
         f"""daemon off; user root; worker_processes auto; pid {room.folder}/nginx.pid; error_log stderr;

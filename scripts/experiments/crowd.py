@@ -54,6 +54,7 @@ class Memory:
 
 
 def main() -> None:
+    """Run the network, and print how the server's memory grew."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--files", type=int, default=50)
