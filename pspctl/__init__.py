@@ -1,6 +1,6 @@
-"""The command ``pspctl``: talks gRPC with a PSP server, prints the answer, exits with a code by cause."""
+"""The command ``pspctl``: sends requests to a PSP server through gRPC, and prints the answers."""
 
 import os
 
-# gRPC's core logs to stderr, where our lines are the only ones. It looks here once, when it is imported.
+# Keep the log of gRPC's core off stderr; gRPC reads this once, when it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -1,4 +1,4 @@
-"""Named servers, kept in one small JSON file of the user's."""
+"""Named servers, stored in a JSON file of the user."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ FOLDER_VARIABLE = "PSPCTL_CONFIG_DIR"
 
 @dataclass(slots=True)
 class Contexts:
-    """Server addresses by name, and the name that commands use when they are told no address."""
+    """Server addresses by name, and the name that commands use by default."""
 
     current: str | None = None
     addresses: dict[str, str] = field(default_factory=dict)
 
     @property
     def current_address(self) -> str | None:
-        """The current context's server; None when no context is current."""
+        """The address of the current context; None if there is none."""
         return None if self.current is None else self.addresses.get(self.current)
 
 
 def contexts_path() -> Path | None:
-    """Where the contexts are kept; None for a user without a home folder."""
+    """Return the path of the file of contexts; None for a user without a home folder."""
     given = os.environ.get(FOLDER_VARIABLE)
     folder = Path(given) if given else user_folder("config")
     return folder and folder / "contexts.json"
 
 
 def load() -> Contexts:
-    """Reads the contexts; there are none when there is no file, and no place for one.
+    """Load the contexts; there are none without a file.
 
     Raises:
-        StorageError: the file cannot be read, or holds something else.
+        StorageError: the file cannot be read, or does not hold contexts.
     """
     path = contexts_path()
     if path is None:
@@ -52,15 +52,15 @@ def load() -> Contexts:
     except OSError as error:
         raise _failed("read", path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise StorageError(f"{path} does not hold contexts: mend it or remove it") from error
+        raise StorageError(f"{path} does not hold contexts: repair or remove it") from error
     return Contexts(current if isinstance(current, str) else None, addresses)
 
 
 def save(contexts: Contexts) -> None:
-    """Writes the contexts in one atomic step: a reader finds the old file or the new one, never a part.
+    """Write the contexts in one atomic step, so that a reader never finds a part of the file.
 
     Raises:
-        StorageError: the folder does not let itself be written.
+        StorageError: the folder cannot be written.
     """
     path = contexts_path()
     if path is None:
@@ -69,7 +69,7 @@ def save(contexts: Contexts) -> None:
     try:
         path.parent.mkdir(0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".contexts-", delete=False) as file:
-            os.fchmod(file.fileno(), 0o600)  # whatever the umask
+            os.fchmod(file.fileno(), 0o600)  # the umask does not matter
             file.write(text)
         os.replace(file.name, path)
     except OSError as error:

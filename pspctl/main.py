@@ -1,4 +1,4 @@
-"""The command ``pspctl``: its subcommands, and the one place where an error becomes an exit code."""
+"""The entry point of ``pspctl``: it finds the command, runs it, and turns its error into an exit code."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ COMMANDS = (
     *("run", "seed", "status", "files", "clients", "cache", "launch", "stop", "wait", "release", "rm"),
     *("context", "simulate", "version"),
 )
-"""The commands in the order in which people meet them; each is a module of :mod:`pspctl.commands`."""
-SIGNAL_ENDS = {
+"""The commands in the order of the help text; each is a module of `pspctl.commands`."""
+SIGNAL_OUTCOMES = {
     signal.SIGINT: ("interrupted", Exit.INTERRUPTED),
     signal.SIGTERM: ("terminated", Exit.TERMINATED),
     signal.SIGHUP: ("hung up", Exit.HUNG_UP),
 }
-"""What a command that a signal ended says, and its exit code."""
+"""The message and exit code of a command that a signal ended."""
 
 
 class Root(Group):
-    """The group of all commands. It ends every one of them with an exit code of `pspd.errors.Exit`.
+    """The group of all commands; each ends with an exit code of `pspd.errors.Exit`.
 
-    A command's module is imported when the command is asked for: what one of them needs costs no other one time.
+    A command's module is imported when the command is used, so that no command waits for another one's imports.
     """
 
     def main(self, *arguments: Any, **attributes: Any) -> NoReturn:
-        """Runs a command line and exits."""
+        """Run a command line and exit; the arguments are those of `click.Command.main`."""
         settings: Settings = attributes.setdefault("obj", Settings())
         attributes["standalone_mode"] = False
         try:
@@ -55,20 +55,20 @@ class Root(Group):
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command that was chosen."""
+        """Run the chosen command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             if sys.stderr.isatty():
-                click.echo(err=True)  # closes the terminal's ^C
+                click.echo(err=True)  # ends the line with the terminal's ^C
             raise click.exceptions.Abort(*interrupt.args) from interrupt
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order in which people meet them."""
+        """Return the names of the commands in the order of the help text."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a name; None if there is none."""
+        """Import and return the command of this name; None if there is none."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"pspctl.commands.{cmd_name}").command
@@ -76,11 +76,11 @@ class Root(Group):
 
 
 def report(error: BaseException, ended_by: signal.Signals | None = None) -> Exit:
-    """Tells of an error in one line on stderr; returns the exit code that goes with it.
+    """Write an error to stderr in one line; return its exit code.
 
     Args:
-        error: what ended the command.
-        ended_by: the signal that did, if it was another than SIGINT.
+        error: the error that ended the command.
+        ended_by: the signal that interrupted the command, if it was not SIGINT.
     """
     match error:
         case ReaderGone():
@@ -94,12 +94,12 @@ def report(error: BaseException, ended_by: signal.Signals | None = None) -> Exit
         case click.ClickException():
             text, code = error.format_message(), Exit.USAGE
         case click.exceptions.Abort():
-            how, code = SIGNAL_ENDS[ended_by or signal.SIGINT]
-            text = "; ".join([how, *map(str, error.args)])
+            event, code = SIGNAL_OUTCOMES[ended_by or signal.SIGINT]
+            text = "; ".join([event, *map(str, error.args)])
         case PspError():
             text, code = str(error), error.exit_code
-        case UnicodeEncodeError():  # gRPC carries nothing else
-            text, code = f"{error.object!r} is not valid Unicode: no name in the network is so", Exit.USAGE
+        case UnicodeEncodeError():  # gRPC transmits only valid Unicode
+            text, code = f"{error.object!r} is not valid Unicode, as all names in the network are", Exit.USAGE
         case _ if known := environment_error(error):
             text, code = str(known), known.exit_code
         case _:
@@ -114,42 +114,44 @@ def report(error: BaseException, ended_by: signal.Signals | None = None) -> Exit
 def cli() -> None:
     """Distribute a file to every machine of a group, through a server that keeps nothing.
 
-    Example, all on this machine:
+    Example on this machine alone:
       pspctl run big.iso --clients 5 --to /tmp/copies
 
-    Example, machine by machine:
-      pspd server --listen ADDRESS:7070               # on one of them; ADDRESS is its own
-      pspd client --server ADDRESS:7070 --dir DIR     # on each that wants the file
+    Example with several machines:
+      pspd server --listen ADDRESS:7070               # on one machine, whose address is ADDRESS
+      pspd client --server ADDRESS:7070 --dir DIR     # on each machine that is to get the file
       pspctl seed big.iso --server ADDRESS:7070 --wait
       pspctl status --server ADDRESS:7070 --watch
     """
 
 
 def main() -> NoReturn:
-    """The entry point of ``pspctl``.
+    """Run ``pspctl``.
 
-    SIGTERM and SIGHUP take the way of Ctrl-C, so that whatever was begun is cleaned up; only the code differs.
+    SIGTERM and SIGHUP are handled like Ctrl-C, so that the command cleans up; only the exit code differs.
     """
     ensure_utf8()
     streams.prepare()
-    _forget_empty_size()
+    _ignore_zero_size()
     settings = Settings()
-    logging.getLogger("pspd").addHandler(logging.NullHandler())  # what a daemon logs, a command says in its own words
+    logging.getLogger("pspd").addHandler(
+        logging.NullHandler()
+    )  # a source logs, and a command prints messages of its own
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         settings.ended_by = signal.Signals(number)
-        interrupt = signal.getsignal(signal.SIGINT)
-        # A shell without job control has its background commands ignore SIGINT.
-        (interrupt if callable(interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
+        handler = signal.getsignal(signal.SIGINT)
+        # A shell without job control makes its background commands ignore SIGINT.
+        (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
-    signal.signal(signal.SIGTERM, end)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-        signal.signal(signal.SIGHUP, end)
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        signal.signal(signal.SIGHUP, interrupt)
     cli.main(prog_name="pspctl", obj=settings)
 
 
-def _forget_empty_size() -> None:
-    """Takes a size of 0 for one that is not known, as terminals without a size have it: else nothing would be shown."""
+def _ignore_zero_size() -> None:
+    """Remove a terminal size of 0 from the environment: it means unknown, and nothing would be shown."""
     for name in ("COLUMNS", "LINES"):
         if not os.environ.get(name, "80").strip("0"):
             del os.environ[name]

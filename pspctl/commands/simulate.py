@@ -147,13 +147,9 @@ def command(
       pspctl simulate --clients 1000 --size 64MiB --server-mbit 10000
       pspctl simulate --clients 50 --size 1GiB --client-mbit 100 --loss 0.02 --delay 20 -o json
     """
-    parameters = PROFILES[profile]
-    if order is not None:
-        parameters = replace(parameters, order=Order(order))
-    client_rate = int(client_mbit * BYTES_PER_MBIT)
-    access = Access(
-        Impairments(delay_ns=int(delay * MILLISECOND_NS), loss=loss), up_rate=client_rate, down_rate=client_rate
-    )
+    parameters = PROFILES[profile] if order is None else replace(PROFILES[profile], order=Order(order))
+    rate = int(client_mbit * BYTES_PER_MBIT)
+    access = Access(Impairments(delay_ns=int(delay * MILLISECOND_NS), loss=loss), up_rate=rate, down_rate=rate)
     plan = Plan(
         client_count=clients,
         size_bytes=size_bytes,

@@ -1,4 +1,4 @@
-"""Tables that fit the terminal: the name column is shortened in the middle, nothing else is ever cut."""
+"""Tables that fit the terminal: only the name column is shortened, no other cell is ever cut."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
-NAME_CELLS_USUAL_MIN = 16
-"""Where names would become narrower than this, optional columns are left out first."""
+NAME_CELLS_COMFORTABLE = 16
+"""Optional columns are dropped before names become narrower than this."""
 NAME_CELLS_MIN = 8
-"""Names become no narrower than this: a table that is still too wide is folded by the terminal."""
+"""Names never become narrower than this; the terminal folds a table that is still too wide."""
 GAP_CELLS = 2
 ELLIPSIS = "…"
 
@@ -23,9 +23,9 @@ class Column:
 
     Attributes:
         heading: its heading.
-        is_number: whether it is aligned to the right.
-        is_name: whether it gives way when the table is too wide.
-        drop_order: optional columns are left out in this order, lowest first; 0 for a column that always stays.
+        is_number: whether its cells are aligned to the right.
+        is_name: whether its cells may be shortened; exactly one column of a table is so.
+        drop_order: optional columns are dropped in this order, lowest first; 0 for a column that always stays.
     """
 
     heading: str
@@ -35,25 +35,28 @@ class Column:
 
 
 class FittedTable:
-    """A table without lines that fits its width.
+    """A table that fits its width, without lines between the cells.
 
-    When it is too wide, the name column is shortened first. Below `NAME_CELLS_USUAL_MIN` cells, optional columns are
-    left out one by one. Every other cell is shown in full: a truncated number would be a wrong number.
+    When it is too wide, the name column is shortened first. Below `NAME_CELLS_COMFORTABLE` cells, optional columns are
+    dropped one by one. Every other cell is shown in full: a truncated number would be a wrong number.
     """
 
     def __init__(self, *columns: Column) -> None:
+        """Make a table without rows."""
         self._columns = columns
         self._rows: list[list[Text]] = []
 
     def add_row(self, *cells: str | Text) -> None:
-        """Adds a row: one cell for each column."""
+        """Add a row: one cell per column."""
         self._rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Return the width that rich is to give the table."""
         width = self._width(list(range(len(self._columns))))
         return Measurement(min(width, options.max_width), width)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the lines of the table."""
         kept = self._kept(options.max_width)
         name_cells = self._name_cells(kept, options.max_width)
         headings = [Text(column.heading, style="bold") for column in self._columns]
@@ -74,12 +77,12 @@ class FittedTable:
         return line
 
     def _kept(self, max_width: int) -> list[int]:
-        """The columns that are shown at this width."""
+        """Return the indexes of the columns that are shown at this width."""
         kept = list(range(len(self._columns)))
         optional = sorted((column.drop_order, index) for index, column in enumerate(self._columns) if column.drop_order)
-        least = min(self._natural_name_cells, NAME_CELLS_USUAL_MIN)
+        comfortable = min(self._natural_name_cells, NAME_CELLS_COMFORTABLE)
         for _, index in optional:
-            if self._room_for_name(kept, max_width) >= least:
+            if self._room_for_name(kept, max_width) >= comfortable:
                 break
             kept.remove(index)
         return kept
@@ -101,30 +104,30 @@ class FittedTable:
         return sum(map(self._cells, kept)) + GAP_CELLS * (len(kept) - 1)
 
     def _cells(self, index: int) -> int:
-        """The cells that a column takes when nothing is cut."""
+        """Return the width of a column whose cells are shown in full."""
         return max(cell_len(self._columns[index].heading), *(row[index].cell_len for row in self._rows), 0)
 
 
 def shortened(text: str, cells: int) -> str:
-    """A text in at most so many cells of a terminal, its middle left out: ``very-long-na…v2.iso``.
+    """Return a text shortened in the middle, such as ``very-long-na…v2.iso``.
 
     Wide characters take two cells. A combining character stays with the one that it modifies.
 
     Args:
-        text: what to shorten; printable characters.
-        cells: how many cells it may take, at least 1.
+        text: printable characters.
+        cells: the most cells of a terminal that the result may take, at least 1.
     """
     if cell_len(text) <= cells:
         return text
     clusters = _clusters(text)
     tail_cells = (cells - cell_len(ELLIPSIS)) * 2 // 5
-    tail = _taken(clusters[::-1], tail_cells)[::-1]
+    tail = _prefix(clusters[::-1], tail_cells)[::-1]
     rest = cells - cell_len(ELLIPSIS) - sum(map(cell_len, tail))
-    return "".join([*_taken(clusters, rest), ELLIPSIS, *tail])
+    return "".join([*_prefix(clusters, rest), ELLIPSIS, *tail])
 
 
-def _taken(clusters: list[str], cells: int) -> list[str]:
-    """As many clusters from the beginning as fit."""
+def _prefix(clusters: list[str], cells: int) -> list[str]:
+    """Return as many of the first clusters as fit."""
     taken: list[str] = []
     for cluster in clusters:
         cells -= cell_len(cluster)
@@ -135,7 +138,7 @@ def _taken(clusters: list[str], cells: int) -> list[str]:
 
 
 def _clusters(text: str) -> list[str]:
-    """The characters of a text, each with the combining ones that follow it."""
+    """Return the characters of a text, each with the combining ones that follow it."""
     clusters: list[str] = []
     for char in text:
         if clusters and cell_len(char) == 0:

@@ -1,4 +1,4 @@
-"""The last step before a terminal: what servers and clients named is shown, and never obeyed."""
+"""The last step before a terminal: control characters in names from other machines become escapes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from pspd.text.plain import plain_lines
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """Anything that can be drawn; its colours stay, and each character that is not printable becomes an escape."""
+    """Wraps anything that rich can draw: colours stay, and unprintable characters become escapes."""
 
     content: RenderableType
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the content's segments with safe text."""
         for segment in console.render(self.content, options):
             yield segment if segment.control else Segment(plain_lines(segment.text), segment.style)

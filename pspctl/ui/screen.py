@@ -1,4 +1,4 @@
-"""The network on one screen of a terminal: what is active or in trouble first, the rest counted in a line."""
+"""The network on one screen of a terminal: active files and clients with problems first, then a count of the rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pspctl.ui.units import count_text
 from pspctl.ui.views import ClientView, FileClientView, FileView, StatusView
 
 LOST_ROWS_MAX = 3
-"""Rows that lost clients take before those that are behind: hundreds may be lost for good."""
+"""How many lost clients are listed before those that are behind: hundreds may be lost for good."""
 SOURCE_ROWS_MAX = 2
 TEXT_LINES_MAX = 4
 CLIENT_ROWS_MIN = 3
@@ -33,23 +33,25 @@ Row = TypeVar("Row")
 
 
 class Screen:
-    """A status that takes no more lines than the terminal has.
-
-    Args:
-        status: the network.
-        in_full: show its one file in full, instead of the whole network.
-        note: a line above all; empty for none.
-    """
+    """A status that takes no more lines than the terminal has."""
 
     def __init__(self, status: StatusView, *, in_full: bool, note: str = "") -> None:
+        """Prepare a screen.
+
+        Args:
+            status: the network.
+            in_full: show its one file in full, instead of the whole network.
+            note: a line above everything else; empty for none.
+        """
         self._status = status
         self._in_full = in_full
         self._note = note
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the parts of the screen from top to bottom."""
         head: list[RenderableType] = [Text(self._note, style="yellow")] if self._note else []
         head.append(status_header(self._status))
-        # The last line stays free: there the terminal echoes ^C.
+        # The last line stays free: the terminal echoes ^C there.
         room = console.size.height - 1 - _height(console, options, head)
         yield from head
         if self._in_full:
@@ -66,17 +68,17 @@ def _height(console: Console, options: ConsoleOptions, parts: Sequence[Renderabl
 def _network_parts(
     status: StatusView, room: int, console: Console, options: ConsoleOptions
 ) -> Sequence[RenderableType]:
-    """Active files, clients that need attention, then the rest; each list ends with a line on what it leaves out."""
+    """Return a table of files and a table of clients; a line under each counts the rows that are left out."""
     active = [file for file in status["files"] if file["state"] != "complete"]
     files = [*active, *(file for file in status["files"] if file["state"] == "complete")]
     stalls = [line for file in active for line in stall_lines(file)][:TEXT_LINES_MAX]
     conditions = _conditions(status)
     clients = _ranked_clients(status, conditions)
-    troubled = sum(conditions[client["name"]] != "complete" for client in clients)
+    problem_count = sum(conditions[client["name"]] != "complete" for client in clients)
     sources = status["sources"][:SOURCE_ROWS_MAX]
-    # Both tables have a blank line and their headings.
+    # Each table has a blank line and its headings.
     room -= 2 * 2 + len(sources) + _height(console, options, stalls)
-    file_rows, client_rows = _row_counts(room, (len(active), len(files)), (troubled, len(clients)))
+    file_rows, client_rows = _row_counts(room, (len(active), len(files)), (problem_count, len(clients)))
     parts: list[RenderableType] = []
     if files:
         parts += ["", files_table(files[:file_rows]), *_rest(files[file_rows:], "file", _file_condition), *stalls]
@@ -93,45 +95,51 @@ def _network_parts(
 
 
 def _row_counts(room: int, files: tuple[int, int], clients: tuple[int, int]) -> tuple[int, int]:
-    """How many files and clients are shown.
+    """Return how many files and how many clients are shown.
 
     Args:
-        room: lines for both, and for a line each on what is left out.
+        room: how many lines there are for both, with the line under each that counts the rest.
         files: how many files are active, and how many there are.
-        clients: how many clients need attention, and how many there are.
+        clients: how many clients have a problem, and how many there are.
     """
-    (active, all_files), (troubled, all_clients) = files, clients
+    (active, all_files), (problem_count, all_clients) = files, clients
     if all_files + all_clients <= room:
         return all_files, all_clients
     room -= 2
-    file_rows = max(min(1, all_files), min(active, room - min(troubled, CLIENT_ROWS_MIN)))
-    client_rows = max(0, min(troubled, room - file_rows))
+    file_rows = max(min(1, all_files), min(active, room - min(problem_count, CLIENT_ROWS_MIN)))
+    client_rows = max(0, min(problem_count, room - file_rows))
     file_rows = min(all_files, max(file_rows, room - client_rows))
-    spare = file_rows == all_files  # it needs no line on what is left out
+    spare = file_rows == all_files  # then no line counts the rest
     return file_rows, min(all_clients, max(0, room - file_rows + spare))
 
 
 def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOptions) -> Sequence[RenderableType]:
-    """One file: its clients that lack most of it first. What it cost is shown if there is room."""
+    """Return one file, with the clients that lack most of it first, and its exchange if there is room."""
     top: list[RenderableType] = ["", files_table([file]), *stall_lines(file)[:TEXT_LINES_MAX]]
     top += [Text(text) for text in [safety_text(file)] if text]
     bottom: list[RenderableType] = [
         Text(text, style="yellow") for text in [*refusal_texts(file), *idle_texts(file)][:TEXT_LINES_MAX]
     ]
-    economy: list[RenderableType] = ["", exchange_table(file)]
-    economy += [Text(text, style="dim") for text in [ideals_text(file)] if text]
+    exchange: list[RenderableType] = ["", exchange_table(file)]
+    exchange += [Text(text, style="dim") for text in [ideals_text(file)] if text]
     clients = sorted(file["clients"], key=lambda client: (client["complete"], client["held_chunk_count"]))
     room -= 2 + _height(console, options, [*top, *bottom])
-    if min(len(clients), CLIENT_ROWS_MIN) + 1 + _height(console, options, economy) <= room:
-        bottom += economy
-        room -= _height(console, options, economy)
+    if min(len(clients), CLIENT_ROWS_MIN) + 1 + _height(console, options, exchange) <= room:
+        bottom += exchange
+        room -= _height(console, options, exchange)
     rows = len(clients) if len(clients) <= room else max(1, room - 1)
     rest = _rest(clients[rows:], "client", _file_client_condition)
     return [*top, "", file_clients_table(file, clients[:rows]), *rest, *bottom]
 
 
 def _rest(rows: Sequence[Row], what: str, condition_of: Callable[[Row], str]) -> list[RenderableType]:
-    """``and 22 more clients, all complete``; nothing if no row is left."""
+    """Return a line such as ``and 22 more clients, all complete``; none if no row is left out.
+
+    Args:
+        rows: the rows that are left out.
+        what: the noun for one of them.
+        condition_of: returns the condition of a row in a word.
+    """
     if not rows:
         return []
     counts = Counter(map(condition_of, rows))
@@ -153,7 +161,7 @@ def _file_client_condition(client: FileClientView) -> str:
 
 
 def _conditions(status: StatusView) -> dict[str, str]:
-    """Each client by name: lost, behind with a file, without one that it declined, or complete with regard to all."""
+    """Return each client's condition by name: lost, behind with a file, declined (a file), or complete with all."""
     conditions = {client["name"]: "complete" for client in status["clients"]}
     for file in status["files"]:
         for client in file["clients"]:
@@ -165,7 +173,7 @@ def _conditions(status: StatusView) -> dict[str, str]:
 
 
 def _ranked_clients(status: StatusView, conditions: dict[str, str]) -> list[ClientView]:
-    """Clients that need attention first: a few lost ones, those that lack most or declined a file, other lost ones."""
+    """Return the clients in order: a few lost ones, those behind, those that declined, other lost ones, the rest."""
     progress = _progress_of(status["files"])
     lost = [client for client in status["clients"] if conditions[client["name"]] == "lost"]
     behind = [client for client in status["clients"] if conditions[client["name"]] == "behind"]
@@ -176,7 +184,7 @@ def _ranked_clients(status: StatusView, conditions: dict[str, str]) -> list[Clie
 
 
 def _progress_of(files: Sequence[FileView]) -> dict[str, tuple[int, int]]:
-    """The chunks that each client holds, and those of all files that it takes, by name."""
+    """Return by client how many chunks it holds, and how many the files have that it accepts."""
     progress: dict[str, tuple[int, int]] = {}
     for file in files:
         for client in file["clients"]:

@@ -1,4 +1,4 @@
-"""Numbers as people read them: KiB and MiB, minutes and seconds, and names that cannot move the cursor."""
+"""Numbers with units for people: sizes, rates, durations, counts and ratios."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ __all__ = ["count_text", "duration_text", "percent_text", "rate_text", "ratio_te
 
 
 def rate_text(bytes_per_second: float) -> str:
-    """A rate, in MiB/s, so that two of them compare at a glance; in KiB/s where that would be next to nothing."""
+    """Return a rate in MiB/s, so that rates are easy to compare; below 0.1 MiB/s in KiB/s."""
     mib_per_second = bytes_per_second / (1 << 20)
     return f"{mib_per_second:.1f} MiB/s" if mib_per_second >= 0.1 else f"{bytes_per_second / 1024:.1f} KiB/s"
 
 
 def duration_text(seconds: float) -> str:
-    """A length of time: ``30 ms``, ``0.4 s``, ``5 min 3 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    """Return a duration: ``30 ms``, ``0.4 s``, ``5 min 3 s``, ``2 h 10 min``, ``3 d 4 h``."""
     if seconds < 0.1:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 60:
@@ -27,15 +27,21 @@ def duration_text(seconds: float) -> str:
 
 
 def count_text(count: int, one: str, many: str | None = None) -> str:
-    """A number of things: ``1 hit``, ``2 hits``."""
+    """Return a count with its noun: ``1 hit``, ``2 hits``.
+
+    Args:
+        count: the number.
+        one: the singular.
+        many: the plural; by default the singular with an s.
+    """
     return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
 def percent_text(part: float, whole: float) -> str:
-    """A share of a whole, cut and never rounded up: 100 % means all of it. ``-`` for a share of nothing."""
+    """Return a part as a percentage of the whole, rounded down so that 100 % means all; ``-`` without a whole."""
     return f"{int(1000 * part / whole) / 10:.1f} %" if whole else "-"
 
 
 def ratio_text(part: float, whole: float) -> str:
-    """How many times the whole goes into a part; ``-`` when there is no whole."""
+    """Return a part divided by the whole; ``-`` without a whole."""
     return f"{part / whole:.2f}" if whole else "-"

@@ -1,6 +1,6 @@
-"""The JSON that commands print, made from protocol messages: every field present, integers as numbers.
+"""The JSON documents that commands print, made from protocol messages.
 
-proto3's own JSON drops zeros and writes 64-bit integers as strings; programs that read ours rely on neither.
+Every field is present and integers are numbers; proto3's own JSON drops zeros and writes 64-bit integers as strings.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FILE_STATES = {
 
 
 class ServerView(TypedDict):
-    """The server itself."""
+    """The server."""
 
     address: str
     version: str
@@ -61,7 +61,7 @@ class ClientView(TypedDict):
 
 
 class MissingRangeView(TypedDict):
-    """Chunks ``[start, stop)`` that no connected client holds; ``last_holder`` is empty if none ever did."""
+    """Chunks ``[start, stop)`` that no connected client holds; ``last_holder`` is empty if no client ever did."""
 
     start: int
     stop: int
@@ -69,7 +69,7 @@ class MissingRangeView(TypedDict):
 
 
 class TrafficView(TypedDict):
-    """What moved for one file."""
+    """What was moved for one file."""
 
     request_datagrams: int
     broadcast_datagrams: int
@@ -83,7 +83,7 @@ class TrafficView(TypedDict):
 
 
 class FileClientView(TypedDict):
-    """How far one client is with one file."""
+    """One client's state for one file; ``refusal`` is its reason if it declined the file, else empty."""
 
     name: str
     held_chunk_count: int
@@ -95,14 +95,14 @@ class FileClientView(TypedDict):
 
 
 class SecondsView(TypedDict):
-    """How long the two phases took; so far, while they go on."""
+    """How long the two phases took, or have taken so far."""
 
     seeding: float
     exchange: float
 
 
 class MissingClientView(TypedDict):
-    """A client that went before it had a file; ``given_up`` once it has been away for a full lease."""
+    """A client that was lost before it had a file; ``given_up`` after it was lost for a full lease."""
 
     name: str
     away_seconds: float
@@ -162,12 +162,12 @@ class RunView(SeedView):
 
 
 def _finite(value: float) -> float:
-    """A number that can be shown, and that JSON has: infinity and NaN, which no sound server sends, become 0."""
+    """Return a number that JSON can express: infinity and NaN, which no correct server sends, become 0."""
     return value if math.isfinite(value) else 0.0
 
 
 def server_view(server: network_pb2.Server) -> ServerView:
-    """The server's view."""
+    """Return the view of a server."""
     return {
         "address": server.address,
         "version": server.version,
@@ -179,7 +179,7 @@ def server_view(server: network_pb2.Server) -> ServerView:
 
 
 def cache_view(cache: network_pb2.Cache) -> CacheView:
-    """The cache's view."""
+    """Return the view of a cache."""
     return {
         "capacity_bytes": cache.capacity_bytes,
         "used_bytes": cache.used_bytes,
@@ -192,7 +192,7 @@ def cache_view(cache: network_pb2.Cache) -> CacheView:
 
 
 def client_views(clients: Iterable[network_pb2.Client], *, source: bool = False) -> list[ClientView]:
-    """The views of all clients, or of all sources."""
+    """Return the views of all clients, or of all sources."""
     return [
         {
             "name": client.name,
@@ -206,7 +206,7 @@ def client_views(clients: Iterable[network_pb2.Client], *, source: bool = False)
 
 
 def traffic_view(traffic: network_pb2.Traffic) -> TrafficView:
-    """The view of a file's traffic."""
+    """Return the view of a file's traffic."""
     return {
         "request_datagrams": traffic.request_datagrams,
         "broadcast_datagrams": traffic.broadcast_datagrams,
@@ -221,7 +221,7 @@ def traffic_view(traffic: network_pb2.Traffic) -> TrafficView:
 
 
 def file_client_view(client: network_pb2.FileClient) -> FileClientView:
-    """The view of one client's part in a file."""
+    """Return the view of one client's state for a file."""
     return {
         "name": client.name,
         "held_chunk_count": client.held_chunk_count,
@@ -234,7 +234,7 @@ def file_client_view(client: network_pb2.FileClient) -> FileClientView:
 
 
 def file_view(file: network_pb2.File) -> FileView:
-    """A file's view."""
+    """Return the view of a file."""
     rate = file.rate_bytes_per_second if file.HasField("rate_bytes_per_second") else math.nan
     eta = file.eta_seconds if file.HasField("eta_seconds") else math.nan
     return {
@@ -269,12 +269,12 @@ def file_view(file: network_pb2.File) -> FileView:
 
 
 def takers(file: FileView) -> list[FileClientView]:
-    """The clients that take a file: all but those that declined it."""
+    """Return the clients of a file, except those that declined it."""
     return [client for client in file["clients"] if not client["refusal"]]
 
 
 def status_view(status: status_service_pb2.GetStatusResponse) -> StatusView:
-    """The whole network's view."""
+    """Return the view of the whole network."""
     return {
         "schema_version": SCHEMA_VERSION,
         "server": server_view(status.server),
@@ -286,7 +286,7 @@ def status_view(status: status_service_pb2.GetStatusResponse) -> StatusView:
 
 
 def seed_view(file: FileView, cache: network_pb2.Cache) -> SeedView:
-    """The view of a file that was seeded."""
+    """Return the view of a file that was seeded, with the server's cache."""
     return {
         "schema_version": SCHEMA_VERSION,
         "file": file,

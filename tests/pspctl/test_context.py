@@ -94,7 +94,7 @@ def test_a_broken_file_is_an_error_of_one_line_and_needs_no_reading_with_an_opti
         (config_dir / "contexts.json").write_text(text, encoding="latin-1")
         result = lone_pspctl("clients")
         assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
-        assert "mend it or remove it" in result.stderr
+        assert "repair or remove it" in result.stderr
     assert lone_pspctl("clients", "--server", fake.address).exit_code == 0
 
 
@@ -127,5 +127,5 @@ def test_a_file_without_contexts_is_one_line(lone_pspctl: Pspctl, config_dir: Pa
     (config_dir / "contexts.json").write_text(text, errors="surrogateescape")
     result = lone_pspctl("context", "ls")
     assert result.exit_code == 1
-    expected = f"pspctl: error: {config_dir}/contexts.json does not hold contexts: mend it or remove it\n"
+    expected = f"pspctl: error: {config_dir}/contexts.json does not hold contexts: repair or remove it\n"
     assert result.stderr == expected
