@@ -62,7 +62,7 @@ class Drain:
                     self._check_files(error, is_first=refusal_count == 0)
                 refusal_count += 1
                 if self._deadline.passed:
-                    raise TimedOut(f"still so after {self._deadline.text}: {error}") from error
+                    raise TimedOut(f"not drained after {self._deadline.text}: {error}") from error
                 time.sleep(RETRY_SECONDS)
             except (TimedOut, Unreachable) as error:
                 self._outage.wait(self._api, error)
@@ -94,14 +94,15 @@ class Drain:
         """Raise WrongState if all other clients declined the file, or have been lost for a full lease."""
         others = [client for client in file["clients"] if not (self._all_clients or client["name"] in self._names)]
         if others and len(others) < len(file["clients"]) and all(client["refusal"] for client in others):
+            reasons = "; ".join(refusal_texts(file)[:REFUSALS_MAX])
             raise WrongState(
-                f"nobody else takes {plain_text(file['name'])!r}: {'; '.join(refusal_texts(file)[:REFUSALS_MAX])}:"
-                " make room for it, or lose it with --force"
+                f"no other client accepts {plain_text(file['name'])!r}: {reasons}: resolve this, or stop with --force"
+                " and lose the chunks"
             )
         missing = file["missing_clients"]
         are_lost = missing and all(client["given_up"] for client in missing)
         if file["state"] == "stalled" and not others and are_lost:
             raise WrongState(
-                f"nobody is left to complete {plain_text(file['name'])!r}: lost are {missing_text(file)}: start them"
+                f"no client is left to complete {plain_text(file['name'])!r}: lost: {missing_text(file)}: start them"
                 " again, or stop with --force"
             )

@@ -81,7 +81,7 @@ class Daemon:
         try:
             return cast("dict[str, Any]", json.loads(line))
         except ValueError as error:
-            raise InternalError(f"the {self.title} said {line!r} where it should say that it is ready") from error
+            raise InternalError(f"the {self.title} wrote {line!r} instead of its ready line") from error
 
     def death(self) -> PspError:
         """How it ended: with an error of which it told, and with that error's exit code, or otherwise."""
@@ -219,7 +219,7 @@ def require_free(clients_dir: Path, client_count: int, name: str) -> None:
     for folder in client_folders(clients_dir, client_count):
         for path in (folder / name, folder / WORK_FOLDER):
             if os.path.lexists(path):
-                raise WrongState(f"{path} is there already: remove it, or name another folder with --to")
+                raise WrongState(f"{path} already exists: remove it, or name another folder with --to")
 
 
 def client_count_max() -> int:

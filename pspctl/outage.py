@@ -101,5 +101,5 @@ class OutagePolicy:
                 return answer
 
     def _text(self, waited: Deadline) -> str:
-        lost = f"the server at {self._address} was lost, and has not come back for {waited.text}"
+        lost = f"the server at {self._address} was lost and has not come back for {waited.text}"
         return f"{lost}: start it again with `pspd server`"

@@ -106,7 +106,7 @@ def _seed(api: ServerApi, plan: SeedPlan, deadline: Deadline, progress: Progress
 
 def _known_text(plan: SeedPlan, state_before: str) -> str:
     """Return the note about a file that the network already had, in this state."""
-    done = "what it lacked was seeded" if _lacked_chunks(state_before) else "nothing had to be seeded"
+    done = "its missing chunks were seeded" if _lacked_chunks(state_before) else "nothing had to be seeded"
     options = {"--clients": plan.client_count, "--replicas": plan.terms.replica_count > 1}
     given = " and ".join(option for option, is_given in options.items() if is_given)
     ignored = f"; {given} was ignored" if given else ""
@@ -122,7 +122,7 @@ def _require_all_chunks(plan: SeedPlan, view: FileView) -> None:
     if view["state"] == "stalled":
         raise WrongState(
             f"{plan.shown_name} was seeded, but is stalled now: {'; '.join(missing_texts(view))}; keep the original,"
-            " and seed it again if they do not come back"
+            " and seed it again if these clients do not come back"
         )
 
 
@@ -141,8 +141,8 @@ def _require_fresh_copies(plan: SeedPlan, state_before: str | None) -> None:
     """Raise WrongState if clients had the file before: they may have changed or removed their copies since."""
     if state_before is not None and not _lacked_chunks(state_before):
         raise WrongState(
-            f"{plan.path} was not deleted: {plan.shown_name} was in the network before, and what clients have of it"
-            " may have been changed or removed since"
+            f"{plan.path} was not deleted: {plan.shown_name} was in the network before, and clients may"
+            " have changed or removed their copies since"
         )
 
 
@@ -154,7 +154,7 @@ def _delete(path: Path, state: FileState, holder_count: int) -> None:
         )
     try:
         if FileState.of(path.stat()) != state:
-            raise WrongState(f"{path} has changed since it was seeded and was not deleted: see what is in it")
+            raise WrongState(f"{path} has changed since it was seeded and was not deleted: check its content")
         os.unlink(path)
     except OSError as error:
         raise StorageError(f"every client has {path}, but it cannot be deleted: {error.strerror}") from error

@@ -158,7 +158,7 @@ def _require_recipient(plan: SeedPlan, deadline: Deadline, step: SeedStep | None
     missing = view["missing_clients"]
     if missing and not view["declined_client_count"] and all(client["given_up"] for client in missing):
         raise WrongState(
-            f"no client is left to take {plan.shown_name}: lost are {missing_text(view)}: start them again, then run"
+            f"no client is left to receive {plan.shown_name}: lost: {missing_text(view)}: start them again, then run"
             " the same command again"
         )
 
@@ -169,7 +169,7 @@ def _not_seeded_text(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) 
         return unfinished_text(file_view(step.file), deadline)
     match step:
         case None:
-            so_far = "it had not begun"
+            so_far = "seeding had not begun"
         case _ if step.phase == "hashing":
             so_far = f"{size_text(step.done)} of {size_text(step.total)} were hashed"
         case _ if step.phase == "waiting":

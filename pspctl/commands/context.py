@@ -78,7 +78,7 @@ def add(settings: Settings, name: str, address: str) -> None:
     taken = known.addresses.get(name, address)
     if taken != address:
         removal = f"pspctl context rm {shlex.quote(name)}"
-        raise NameTaken(f"{name} is the name of {taken} already: remove it first with `{removal}`")
+        raise NameTaken(f"{name} already names {taken}: remove it first with `{removal}`")
     known.addresses[name] = address
     contexts.save(known)
     _show(settings, known, f"{name} is {address}: use it with `pspctl context use {shlex.quote(name)}`")
@@ -98,7 +98,7 @@ def remove(settings: Settings, name: str) -> None:
     if known.current == name:
         known.current = None
     contexts.save(known)
-    _show(settings, known, f"{name} is forgotten")
+    _show(settings, known, f"removed {name}")
 
 
 def _load_with(name: str) -> contexts.Contexts:

@@ -124,7 +124,7 @@ def _require_possible(client_count: int, cache: int | str | None) -> None:
             f" {CLIENTS_PER_PROCESS_MAX} for each core"
         )
     if isinstance(cache, int) and cache < CHUNK_BYTES:
-        raise BadArgument(f"a cache of {size_text(cache)} holds no chunk: give --cache 1KiB or more")
+        raise BadArgument(f"a cache of {size_text(cache)} is smaller than a chunk: give --cache 1KiB or more")
 
 
 def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
@@ -133,7 +133,9 @@ def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"cannot make the folder {plan.folder}: {error.strerror}: name another with --to") from error
+        raise StorageError(
+            f"cannot create the folder {plan.folder}: {error.strerror}: name another with --to"
+        ) from error
     try:
         with RunFolder(plan.folder, plan.client_count) as run_folder:
             require_free(plan.folder, plan.client_count, own_name(plan.path))
@@ -184,7 +186,7 @@ def verified_count(original: Path, copies: list[Path]) -> int:
     with ThreadPoolExecutor() as threads:
         digests = list(threads.map(_digest, [original, *copies]))
     if digests[0] is None:
-        raise StorageError(f"{original} can no longer be read, and no copy be compared with it")
+        raise StorageError(f"cannot read {original} any more: no copy was verified")
     return digests.count(digests[0]) - 1
 
 

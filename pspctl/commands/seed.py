@@ -71,9 +71,7 @@ def command(
     _require_deletable(path, delete_source=delete_source)
     if hold and (wait or delete_source):
         option = "--wait" if wait else "--delete-source"
-        raise click.UsageError(
-            f"{option} with --hold would wait for ever: the exchange starts only at `pspctl release`"
-        )
+        raise click.UsageError(f"{option} with --hold would wait forever: the exchange starts only at `pspctl release`")
     if client_count is not None and replica_count > client_count:
         raise click.UsageError(f"--replicas {replica_count} needs as many clients: --clients {client_count} is fewer")
     terms = Terms(replica_count, stays=wait or delete_source)
@@ -91,6 +89,6 @@ def _require_deletable(path: Path, *, delete_source: bool) -> None:
     if delete_source and path.is_dir():
         raise click.UsageError(f"--delete-source deletes files, and {path} is a folder: delete it yourself")
     if delete_source and path.is_symlink():
-        raise click.UsageError(f"--delete-source would delete the link {path} alone: name the file itself")
+        raise click.UsageError(f"--delete-source would delete only the link {path}: name the file itself")
     if delete_source and any((folder / ".psp").is_dir() for folder in path.resolve().parents):
         raise click.UsageError(f"--delete-source would delete a client's own copy: {path} is in the folder of one")

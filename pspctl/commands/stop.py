@@ -73,7 +73,9 @@ def command(
     document = {"schema_version": SCHEMA_VERSION, "names": stopped, "server_stopped": stop_server}
     lines = [f"{plain_text(name)} is stopping" for name in stopped]
     lines += [f"the server at {address} is stopping"] if stop_server else []
-    printer(settings.output).show(document, lambda _: Text("\n".join(lines) or "no client was there to stop"))
+    printer(settings.output).show(
+        document, lambda _: Text("\n".join(lines) or "no client is connected: nothing was stopped")
+    )
 
 
 def _require_consistent(stop_clients: bool, stop_server: bool, *, drain: bool, force: bool, has_timeout: bool) -> None:
@@ -81,8 +83,8 @@ def _require_consistent(stop_clients: bool, stop_server: bool, *, drain: bool, f
     if not stop_clients and not stop_server:
         raise click.UsageError("nothing to stop: name clients, or give --all-clients or --server")
     if has_timeout and not drain:
-        raise click.UsageError("--timeout is how long --drain waits: give both")
+        raise click.UsageError("--timeout limits how long --drain waits: give both")
     if (drain or force) and not stop_clients:
         raise click.UsageError("--drain and --force are for clients: name some, or give --all-clients")
     if drain and force:
-        raise click.UsageError("--drain waits for what --force does not care about: give one of them")
+        raise click.UsageError("--drain avoids the loss that --force accepts: give one of them")

@@ -16,7 +16,7 @@ def exchange_table(file: FileView) -> FittedTable:
     contributed = traffic["contributed_bytes"] - traffic["seeding_contributed_bytes"]
     delivered = traffic["delivered_bytes"] - traffic["seeding_delivered_bytes"]
     datagrams = traffic["request_datagrams"] + traffic["broadcast_datagrams"]
-    lacked_chunks = _lacked_chunks(file)
+    needed_chunks = _needed_chunks(file)
     contributed_ideal = "1.0" if _has_ideals(file) else "-"
     delivered_ideal = "1.0" if _has_all_shares(file) else "-"
     table = FittedTable(
@@ -31,14 +31,12 @@ def exchange_table(file: FileView) -> FittedTable:
         ratio_text(contributed, file["size_bytes"]),
         contributed_ideal,
     )
-    lacked_bytes = file["size_bytes"] * lacked_chunks / max(1, file["chunk_count"])
-    table.add_row(
-        "delivered / what was lacking", size_text(delivered), ratio_text(delivered, lacked_bytes), delivered_ideal
-    )
+    needed_bytes = file["size_bytes"] * needed_chunks / max(1, file["chunk_count"])
+    table.add_row("delivered / needed", size_text(delivered), ratio_text(delivered, needed_bytes), delivered_ideal)
     duplicates = traffic["duplicate_bytes"]
     table.add_row("duplicates / file size", size_text(duplicates), ratio_text(duplicates, file["size_bytes"]), "0")
-    table.add_row("datagrams / chunk delivered", str(datagrams), ratio_text(datagrams, lacked_chunks), "")
-    table.add_row("sent again", str(traffic["retransmit_count"]), "", "0")
+    table.add_row("datagrams / chunk delivered", str(datagrams), ratio_text(datagrams, needed_chunks), "")
+    table.add_row("retransmissions", str(traffic["retransmit_count"]), "", "0")
     return table
 
 
@@ -46,7 +44,7 @@ def ideals_text(file: FileView) -> str | None:
     """Return why some ratios have no ideal; None if all have one."""
     if _has_ideals(file) or not file["clients"]:
         return None
-    return "no ideal (-) where clients came after the file was divided, or left with their shares"
+    return "no ideal (-): clients joined after the division, or left with their shares"
 
 
 def exchange_rate(file: FileView) -> float | None:
@@ -61,7 +59,7 @@ def exchange_rate(file: FileView) -> float | None:
     return lacked / seconds if seconds and lacked and is_comparable else None
 
 
-def _lacked_chunks(file: FileView) -> int:
+def _needed_chunks(file: FileView) -> int:
     """Return how many chunks the exchange has to bring to the present clients: all except their shares."""
     clients = takers(file)
     return file["chunk_count"] * len(clients) - sum(client["share_chunk_count"] for client in clients)

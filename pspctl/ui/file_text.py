@@ -68,7 +68,7 @@ def idle_clients(file: FileView) -> dict[str, str]:
         (client["share_idle_seconds"] or 0.0, client["name"]) for client in file["clients"] if not client["refusal"]
     ]
     return {
-        name: f"waiting for {plain_text(name)}: it lacks some of its share, and has asked for nothing for"
+        name: f"waiting for {plain_text(name)}: it lacks part of its share and has requested nothing for"
         f" {duration_text(seconds)}"
         for seconds, name in sorted(idle, reverse=True)
         if seconds >= IDLE_SECONDS
@@ -103,13 +103,11 @@ def safety_text(file: FileView) -> str | None:
     if file["state"] in ("seeding", "stalled"):
         return None
     if file["min_holder_count"] == 0:
-        return (
-            "not safe: there are chunks on no client that is here: keep the source, or wait for clients that are away"
-        )
+        return "not safe: some chunks are on no connected client: keep the original, or start lost clients again"
     if file["min_holder_count"] < SAFE_HOLDERS:
-        return "not safe: there are chunks on one client alone: keep that client, and the original"
+        return "not safe: some chunks are on only one client: keep that client and the original"
     return (
-        f"safe: each chunk is on {file['min_holder_count']} clients or more: one may be lost, and so may the original"
+        f"safe: each chunk is on at least {file['min_holder_count']} clients: one of them and the original may be lost"
     )
 
 
@@ -134,12 +132,12 @@ def missing_texts(file: FileView) -> list[str]:
 def _missing_text(holder: str, ranges: list[MissingRangeView], refusal: str, *, any_refused: bool) -> str:
     listed = ", ".join(f"[{missing['start']}, {missing['stop']})" for missing in ranges)
     if not holder and any_refused:
-        last = "and clients declined the file: see to their reasons, then seed it again if chunks are still missing"
+        last = "and clients declined the file: resolve their reasons, then seed it again if chunks are still missing"
     elif not holder:
         last = "never held by a client: seed the file again"
     elif refusal:
         # Its reason says what to do; if the file is seeded again before, the client declines it again.
         last = f"last held by {plain_text(holder)}, which declined it: {plain_text(refusal)}"
     else:
-        last = f"last held by {plain_text(holder)}: bring it back"
+        last = f"last held by {plain_text(holder)}: start it again"
     return f"chunks {listed} have no connected holder, {last}"

@@ -72,5 +72,5 @@ class LineProgress:
         """Write that no client is connected, each time that this becomes so."""
         has_no_client = not (file["client_count"] or file["declined_client_count"])
         if has_no_client and not self._has_no_client:
-            self.note(f"{plain_text(file['name'])}: no client is here to take it: waiting for one")
+            self.note(f"{plain_text(file['name'])}: no client is connected: waiting for one")
         self._has_no_client = has_no_client

@@ -20,7 +20,7 @@ def seed_text(view: SeedView, *, with_times: bool = True) -> Text:
     file, seconds = view["file"], view["seconds"]
     name = f"{shown_name(file)} ({size_text(file['size_bytes'])}, {short_id(file)})"
     if not file["client_count"] and (file["declined_client_count"] or file["missing_clients"]):
-        return Text(f"{name} is with no client{declined_text(file)}")
+        return Text(f"{name} is on no client{declined_text(file)}")
     if file["state"] != "complete":
         took = f" in {duration_text(seconds['seeding'])}" if seconds["seeding"] and with_times else ""
         return Text(

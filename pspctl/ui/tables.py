@@ -25,7 +25,7 @@ from pspctl.ui.views import CacheView, ClientView, FileClientView, FileView, Sta
 from pspd.text.plain import plain_text
 
 NO_CLIENT = "no client has joined: start some with `pspctl launch N` or `pspd client`"
-NO_FILE = "no file: bring one in with `pspctl seed FILE`"
+NO_FILE = "no file: seed one with `pspctl seed FILE`"
 
 _STATE_STYLES = {
     "complete": "green",

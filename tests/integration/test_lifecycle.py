@@ -138,7 +138,7 @@ def test_a_drain_ends_when_all_others_declined(network: Network, tmp_path: Path)
     (network.folder / "c1" / "file.bin").write_text("another")
     network.ctl("seed", random_file(tmp_path / "file.bin", 3000))
     done = network.ctl("stop", "c0", "--drain", code=4)
-    assert "nobody else takes 'file.bin': c1 declined it: " in done.stderr
+    assert "no other client accepts 'file.bin': c1 declined it: " in done.stderr
 
 
 def test_an_agent_launches_clients(network: Network, tmp_path: Path) -> None:

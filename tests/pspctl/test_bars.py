@@ -94,4 +94,4 @@ def test_bars_say_that_nobody_is_there(shown: Shown) -> None:
     shown.bars.seeding(Step("seeding", 0, 8, file(held=(), state=network_pb2.FILE_STATE_SEEDING)))
     canvas = shown.progress.console.file
     assert isinstance(canvas, io.StringIO)
-    assert "no client is here to take it" in canvas.getvalue()
+    assert "no client is connected" in canvas.getvalue()

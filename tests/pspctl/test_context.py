@@ -52,7 +52,7 @@ def test_a_name_is_not_given_away_twice(lone_pspctl: Pspctl) -> None:
     assert lone_pspctl("context", "add", "lab", "lab:1").exit_code == 0
     result = lone_pspctl("context", "add", "lab", "lab:2")
     assert result.exit_code == 4
-    assert "lab is the name of lab:1 already" in result.stderr
+    assert "lab already names lab:1" in result.stderr
 
 
 def test_a_context_that_is_not_there_is_not_found(lone_pspctl: Pspctl) -> None:

@@ -28,7 +28,7 @@ def test_a_drain_ends_when_all_others_declined(pspctl: Pspctl, fake: FakeServer)
     fake.files[0].clients.add(name="bert", refusal="no space left")
     result = pspctl("stop", "client-0", "--drain")
     assert result.exit_code == 4
-    assert "nobody else takes 'big.iso': bert declined it: no space left: make room for it" in result.stderr
+    assert "no other client accepts 'big.iso': bert declined it: no space left: resolve this" in result.stderr
 
 
 @pytest.mark.parametrize("which", ["client-0", "--all-clients"])
@@ -36,7 +36,7 @@ def test_a_drain_ends_when_all_others_are_lost(pspctl: Pspctl, fake: FakeServer,
     fake.files = [stalled("bert")]
     result = pspctl("stop", which, "--drain")
     assert result.exit_code == 4
-    assert "nobody is left to complete 'big.iso': lost are bert (lost 40.0 s ago)" in result.stderr
+    assert "no client is left to complete 'big.iso': lost: bert (lost 40.0 s ago)" in result.stderr
 
 
 def test_a_drain_waits_for_clients_that_may_come_back(pspctl: Pspctl, fake: FakeServer) -> None:

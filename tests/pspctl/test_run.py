@@ -142,7 +142,7 @@ def test_a_failed_run_leaves_no_folder_that_it_made(
     ("options", "text"),
     [
         (["--clients", "2001"], "2001 clients are too many for this machine: give --clients 1 to 2000"),
-        (["--clients", "1", "--cache", "0"], "a cache of 0 B holds no chunk: give --cache 1KiB or more"),
+        (["--clients", "1", "--cache", "0"], "a cache of 0 B is smaller than a chunk: give --cache 1KiB or more"),
         (["--clients", "1", "--cache", "1.5GiB"], "write a whole number and B, KiB, MiB, GiB or TiB"),
     ],
 )
@@ -167,7 +167,7 @@ def test_what_is_there_already_is_left_alone(lone_pspctl: Pspctl, original: Path
     (target / "client-2" / found).write_text("precious")
     result = lone_pspctl("run", original, "--clients", CLIENT_COUNT, "--to", target)
     assert result.exit_code == 4
-    assert f"{target}/client-2/{found} is there already" in result.stderr
+    assert f"{target}/client-2/{found} already exists" in result.stderr
     assert (target / "client-2" / found).read_text() == "precious"
 
 

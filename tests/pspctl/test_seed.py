@@ -148,7 +148,7 @@ def test_an_original_that_changed_is_not_deleted(
 @pytest.mark.parametrize(
     ("steps", "so_far"),
     [
-        ([], "it had not begun"),
+        ([], "seeding had not begun"),
         ([Step("hashing", 1024, 8192)], "1.0 KiB of 8.0 KiB were hashed"),
         ([Step("waiting", 1, 3)], "1 of 3 clients had joined: start more, or name fewer with --clients"),
         ([Step("seeding", 5, 8)], "clients held 5 of 8 chunks: see `pspctl status`"),
@@ -196,7 +196,7 @@ def test_a_server_that_was_lost_is_told_and_named_at_the_timeout(
     assert result.exit_code == 6
     note, error = result.stderr.splitlines()
     assert note == f"pspctl: lost the server at {source.fake.address}: waiting for it to come back"
-    assert f"the server at {source.fake.address} was lost, and has not come back" in error
+    assert f"the server at {source.fake.address} was lost and has not come back" in error
 
 
 def test_a_server_that_does_not_come_back_is_not_waited_for_for_ever(
@@ -206,7 +206,7 @@ def test_a_server_that_does_not_come_back_is_not_waited_for_for_ever(
     source.steps, source.stays = [Step("seeding", 2, 8), Step("reconnecting")], True
     result = pspctl("seed", original)
     assert result.exit_code == 5
-    assert "was lost, and has not come back for 0 s" in result.stderr
+    assert "was lost and has not come back for 0 s" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_an_exchange_that_is_held_back_is_not_waited_for(
 ) -> None:
     result = pspctl("seed", original, "--hold", option)
     assert result.exit_code == 2
-    assert f"{option} with --hold would wait for ever" in result.stderr
+    assert f"{option} with --hold would wait forever" in result.stderr
     assert source.asked == {}
 
 
@@ -240,7 +240,7 @@ def seeding_with_idle_client() -> Any:
     return found
 
 
-IDLE = "waiting for client-1: it lacks some of its share, and has asked for nothing for 37.0 s"
+IDLE = "waiting for client-1: it lacks part of its share and has requested nothing for 37.0 s"
 
 
 def test_timeout_names_the_client_that_holds_up_the_seeding(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
@@ -351,7 +351,7 @@ def test_who_left_at_once_with_what_nobody_else_has_is_told_of(
     result = pspctl("seed", original)
     assert result.exit_code == 4
     assert "was seeded, but is stalled now: chunks [0, 4) have no connected holder, last held by anna" in result.stderr
-    assert "keep the original, and seed it again if they do not come back" in result.stderr
+    assert "keep the original, and seed it again if these clients do not come back" in result.stderr
 
 
 def missing(*names: str, given_up: bool = True) -> list[Any]:
@@ -397,8 +397,8 @@ def test_seed_ends_when_all_clients_are_lost_for_good(pspctl: Pspctl, source: Fa
     result = pspctl("seed", original)
     assert result.exit_code == 4
     note, error = result.stderr.splitlines()
-    assert note == "pspctl: big.iso: no client is here to take it: waiting for one"
-    assert "no client is left to take big.iso: lost are anna (lost 31.0 s ago), bert" in error
+    assert note == "pspctl: big.iso: no client is connected: waiting for one"
+    assert "no client is left to receive big.iso: lost: anna (lost 31.0 s ago), bert" in error
 
 
 @pytest.mark.parametrize("options", [("--name", "other.iso"), ()])

@@ -132,7 +132,7 @@ def test_one_file_shows_its_clients_and_its_economy(pspctl: Pspctl, fake: FakeSe
         "client-0 8 8 4 100.0 % yes",
         "client-1 2 8 4 25.0 % no",
         "contributed / file size 16.0 KiB 2.00 1.0",
-        "delivered / what was lacking 8.0 KiB 1.00 1.0",
+        "delivered / needed 8.0 KiB 1.00 1.0",
         "duplicates / file size 2.0 KiB 0.25 0",
         "datagrams / chunk delivered 12 1.50",
     ):
@@ -147,8 +147,8 @@ def test_no_ideal_stands_where_a_client_came_late(pspctl: Pspctl, fake: FakeServ
     fake.files = [late]
     lines = [" ".join(line.split()) for line in pspctl("status", "big.iso").stdout.splitlines()]
     assert "contributed / file size 48.0 KiB 6.00 -" in lines
-    assert "delivered / what was lacking 16.0 KiB 1.00 1.0" in lines
-    assert any(line.startswith("no ideal (-) where clients came after") for line in lines)
+    assert "delivered / needed 16.0 KiB 1.00 1.0" in lines
+    assert any(line.startswith("no ideal (-): clients joined after") for line in lines)
 
 
 def test_a_file_may_be_named_by_the_beginning_of_its_id(pspctl: Pspctl, fake: FakeServer) -> None:
@@ -198,13 +198,13 @@ def test_watch_prints_a_line_per_change(pspctl: Pspctl, fake: FakeServer) -> Non
         "big.iso: distributing, 37.5 %, 0 of 2 clients complete",
         "client-1: lost",
         "big.iso: stalled, 37.5 %, 0 of 2 clients complete;"
-        " chunks [2, 6) have no connected holder, last held by client-9: bring it back",
+        " chunks [2, 6) have no connected holder, last held by client-9: start it again",
         "big.iso: complete, 100.0 %, 2 of 2 clients complete",
         "client-1: gone",
         "big.iso: gone",
     ]
     assert result.exit_code == 5
-    assert "was lost, and has not come back for 0 s" in result.stderr
+    assert "was lost and has not come back for 0 s" in result.stderr
 
 
 @pytest.mark.usefixtures("impatient")

@@ -67,7 +67,7 @@ def test_chunks_that_are_missing_are_told_by_their_last_holder(pspctl: Pspctl, f
     assert pspctl("wait", "big.iso").stderr.splitlines()[0] == (
         "pspctl: big.iso is stalled: chunks [0, 1), [4, 5), [6, 7) have no connected holder,"
         " never held by a client: seed the file again;"
-        " chunks [2, 3) have no connected holder, last held by anna: bring it back; and 1 more range"
+        " chunks [2, 3) have no connected holder, last held by anna: start it again; and 1 more range"
     )
 
 
@@ -77,7 +77,7 @@ def test_who_declined_what_it_had_need_not_be_brought_back(pspctl: Pspctl, fake:
     assert "last held by a-way, which declined it: no space left" in pspctl("status", "big.iso").stdout
     fake.files[0].missing_ranges[0].last_holder = ""
     text = pspctl("status", "big.iso").stdout
-    assert "clients declined the file: see to their reasons, then seed it again" in text
+    assert "clients declined the file: resolve their reasons, then seed it again" in text
     assert "never held" not in text
 
 
@@ -121,7 +121,7 @@ def test_wait_ends_when_chunks_went_with_a_client_for_a_lease(pspctl: Pspctl, fa
     result = pspctl("wait", "big.iso", "-q")
     assert result.exit_code == 4
     assert result.stderr == (
-        "pspctl: error: big.iso is stalled: chunks [0, 4) have no connected holder, last held by anna: bring it back\n"
+        "pspctl: error: big.iso is stalled: chunks [0, 4) have no connected holder, last held by anna: start it again\n"
     )
 
 
@@ -138,7 +138,7 @@ def test_wait_ends_when_every_client_declined_the_file(pspctl: Pspctl, fake: Fak
     fake.files[0].clients.add(name="bert", refusal="another file is in the way")
     result = pspctl("wait", "big.iso")
     assert result.exit_code == 4
-    assert "is with no client, 2 declined" in result.stdout
+    assert "is on no client, 2 declined" in result.stdout
     assert result.stderr.endswith(
         "pspctl: error: anna declined it: no space left; bert declined it: another file is in the way\n"
     )
@@ -148,7 +148,7 @@ def test_wait_says_that_no_client_is_there(pspctl: Pspctl, fake: FakeServer) -> 
     fake.files, fake.stream_stays = [file(held=(), state=network_pb2.FILE_STATE_DISTRIBUTING)], True
     result = pspctl("wait", "big.iso", "--timeout", "0.5")
     assert result.exit_code == 6
-    assert result.stderr.startswith("pspctl: big.iso: no client is here to take it: waiting for one\n")
+    assert result.stderr.startswith("pspctl: big.iso: no client is connected: waiting for one\n")
 
 
 def test_wait_does_not_wait_for_lost_clients(pspctl: Pspctl, fake: FakeServer) -> None:
@@ -233,7 +233,7 @@ def test_wait_ends_when_the_server_does_not_come_back(pspctl: Pspctl, fake: Fake
     assert result.exit_code == 5
     assert result.stderr.splitlines() == [
         f"pspctl: lost the server at {fake.address}: waiting for it to come back",
-        f"pspctl: error: the server at {fake.address} was lost, and has not come back for 0 s:"
+        f"pspctl: error: the server at {fake.address} was lost and has not come back for 0 s:"
         " start it again with `pspd server`",
     ]
 
@@ -242,7 +242,7 @@ def test_at_its_deadline_a_server_that_is_away_is_told_of(fake: FakeServer) -> N
     with ServerApi(fake.address) as api:
         policy = outage.OutagePolicy(fake.address, Deadline(0.01), NullProgress(), was_reached=True)
         policy.wait(api, Unreachable("gone"))
-        with pytest.raises(TimedOut, match=r"was lost, and has not come back for 0.01 s: start it again"):
+        with pytest.raises(TimedOut, match=r"was lost and has not come back for 0.01 s: start it again"):
             policy.wait(api, Unreachable("gone"))
 
 
