@@ -18,8 +18,8 @@ from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.errors import TimedOut, WrongState
 from pspd.host.environment import require_descriptors
 from pspd.net.loop import loop_factory
-from pspd.store.source.parallel_hash import ReadAhead
-from pspd.store.source.source_store import own_name
+from pspd.store.source.parallel_hash import ParallelHash
+from pspd.store.source.source_store import name_of
 from pspd.text.plain import plain_text
 
 CHECK_SECONDS = 0.5
@@ -45,12 +45,12 @@ class SeedPlan:
     client_count: int = 0
     hold_back: bool = False
     terms: Terms = ONE_COPY
-    ahead: ReadAhead | None = None
+    ahead: ParallelHash | None = None
 
     @property
     def shown_name(self) -> str:
         """The name in the network, safe to print."""
-        return plain_text(self.name or own_name(self.path))
+        return plain_text(self.name or name_of(self.path))
 
 
 class PartlySeeded(KeyboardInterrupt):

@@ -158,10 +158,10 @@ class TestDefaults:
             (
                 ("--dir", "/psp/files"),
                 4,
-                "/psp/files is on no mounted disk: neither it nor a folder above it, but /, is",
+                "/psp/files is not on a mounted disk: neither it nor a parent folder other than / is",
             ),
-            (("/psp", "--dir", "/psp/files"), 4, "/psp is no mount point: mount the disk first"),
-            (("/proc", "--dir", "/psp/files"), 2, "/psp/files is not in /proc: name a mount point above it with"),
+            (("/psp", "--dir", "/psp/files"), 4, "/psp is not a mount point: mount the disk first"),
+            (("/proc", "--dir", "/psp/files"), 2, "/psp/files is not below /proc: name a mount point above it with"),
         ],
     )
     def test_a_client_without_its_disk_does_not_start(

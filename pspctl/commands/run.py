@@ -28,7 +28,7 @@ from pspd.cli.arguments import Count, Existing, Folder, Seconds
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.daemon.source import folder_digest
 from pspd.errors import BadArgument, IntegrityError, PspError, StorageError
-from pspd.store.source.source_store import own_name
+from pspd.store.source.source_store import name_of
 
 READ_BYTES = 1 << 20
 
@@ -52,7 +52,7 @@ class RunPlan:
     @property
     def copies(self) -> list[Path]:
         """The paths of the clients' copies."""
-        return [folder / own_name(self.path) for folder in client_folders(self.folder, self.client_count)]
+        return [folder / name_of(self.path) for folder in client_folders(self.folder, self.client_count)]
 
 
 @click.command("run", cls=Command)
@@ -138,7 +138,7 @@ def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
         ) from error
     try:
         with RunFolder(plan.folder, plan.client_count) as run_folder:
-            require_free(plan.folder, plan.client_count, own_name(plan.path))
+            require_free(plan.folder, plan.client_count, name_of(plan.path))
             run_folder.note_clients()
             return _run_network(plan, run_folder, deadline, progress)
     except BaseException:

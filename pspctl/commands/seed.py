@@ -13,7 +13,7 @@ from pspd.cli.arguments import Count, Existing, Seconds
 from pspd.core.model.manifest import SHARE_COUNT_MAX
 from pspd.core.model.terms import Terms
 from pspd.store.digests import blake3_digest
-from pspd.store.source.parallel_hash import ReadAhead
+from pspd.store.source.parallel_hash import ParallelHash
 
 
 @click.command("seed", cls=Command)
@@ -75,7 +75,7 @@ def command(
     if client_count is not None and replica_count > client_count:
         raise click.UsageError(f"--replicas {replica_count} needs as many clients: --clients {client_count} is fewer")
     terms = Terms(replica_count, stays=wait or delete_source)
-    with ReadAhead.begin(path, blake3_digest) or contextlib.nullcontext() as ahead:
+    with ParallelHash.begin(path, blake3_digest) or contextlib.nullcontext() as ahead:
         # Most of the program is imported here: other processes read the file meanwhile.
         from pspctl.seed_flow import seed
         from pspctl.source_runner import SeedPlan

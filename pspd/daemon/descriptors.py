@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 
-from pspd.store.files.descriptors import OPEN_FILES_MAX
+from pspd.store.filesystem.descriptors import OPEN_FILES_MAX
 
 FILES_FRACTION = 2
 """At most this fraction of the descriptors is for stored files: the rest is for sockets, and for what is being sent."""

@@ -28,8 +28,8 @@ from pspd.errors import (
 )
 from pspd.rpc.client.answers import Session
 from pspd.store.digests import blake3_digest
-from pspd.store.source.parallel_hash import ReadAhead
-from pspd.store.source.source_store import SourceStore, own_name
+from pspd.store.source.parallel_hash import ParallelHash
+from pspd.store.source.source_store import SourceStore, name_of
 from pspd.v1 import network_pb2
 
 PROGRESS_SECONDS = 0.2
@@ -71,7 +71,7 @@ async def seed(
     client_count: int = 0,
     hold_back: bool = False,
     terms: Terms = ONE_COPY,
-    ahead: ReadAhead | None = None,
+    ahead: ParallelHash | None = None,
     on_progress: OnProgress,
 ) -> bytes:
     """Brings a file into the network and stays until every share is held (R1, R2), or longer. Returns its id.
@@ -89,7 +89,7 @@ async def seed(
     Raises:
         PspError: it cannot be read, reached, or is refused.
     """
-    store = SourceStore(path, own_name(path) if name is None else name, blake3_digest)
+    store = SourceStore(path, name_of(path) if name is None else name, blake3_digest)
     route = Route(server)
     try:
         manifest = await _built(store, ahead, on_progress)
@@ -106,7 +106,7 @@ async def seed(
     return manifest.file_id
 
 
-async def _built(store: SourceStore, ahead: ReadAhead | None, on_progress: OnProgress) -> Manifest:
+async def _built(store: SourceStore, ahead: ParallelHash | None, on_progress: OnProgress) -> Manifest:
     """Reads the file in a thread, which stops soon if this is cancelled."""
     stopping = False
 

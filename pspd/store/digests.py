@@ -8,9 +8,9 @@ from blake3 import blake3
 
 
 def blake3_digest(parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
-    """The BLAKE3 digest (32 bytes) of the concatenated parts; a ``pspd.core.model.manifest.Digest``."""
+    """Return the BLAKE3 digest (32 bytes) of the concatenated parts; a ``pspd.core.model.manifest.Digest``."""
     if isinstance(parts, tuple) and len(parts) == 1:
-        # Nearly every call is one block: no second call into the library for it.
+        # Nearly every call is for one block: this saves a second call into the library.
         return blake3(parts[0]).digest()
     digester = blake3()
     for part in parts:

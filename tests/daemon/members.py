@@ -16,7 +16,7 @@ from pspd.daemon.member.route import Route
 from pspd.daemon.server.network import NetworkDaemon
 from pspd.daemon.source import SeedProgress, seed
 from pspd.store.digests import blake3_digest
-from pspd.store.files.disk import Touched
+from pspd.store.files.disk import ExternalChanges
 from pspd.store.files.memory import MemoryStore
 from pspd.v1 import network_pb2
 from tests.support.control import running_network
@@ -37,7 +37,7 @@ class Client:
     def __init__(self, route: Route, name: str) -> None:
         self.name = name
         self.store = MemoryStore(blake3_digest, name.encode().ljust(16, b"."))
-        self.touched = Touched({}, [])
+        self.touched = ExternalChanges({}, [])
         self.look = lambda: self.touched
         care = Care(touched=lambda: self.look())
         self.daemon = MemberDaemon(route, name, self.store.instance_id, self.store, care=care)

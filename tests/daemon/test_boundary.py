@@ -103,7 +103,7 @@ async def test_a_journal_that_cannot_be_written_loses_nothing(tmp_path: Path, mo
         work.cancel()
 
 
-@pytest.mark.parametrize("operation", ["begin", "write", "finish", "unpacking_of"])
+@pytest.mark.parametrize("operation", ["begin", "write", "finish", "unpack_job"])
 @on_loop
 async def test_any_error_at_a_file_declines_that_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, caplog: pytest.LogCaptureFixture

@@ -54,12 +54,12 @@ class Kept:
         self.said = Said()
         self.failures: list[PspError] = []
         self.gate = threading.Event()
-        care = Care(self._unpacking_of, lambda _: None, self.store.touched)
+        care = Care(self._unpacking_of, lambda _: None, self.store.external_changes)
         self.keeper = Keeper("amy", 1, self.store, self.said, care, self.failures.append, None)
         self.keeper.machine.joined(SESSION, ("127.0.0.1", 9), FAST, 1)
 
     def _unpacking_of(self, file_id: bytes) -> Callable[[], None] | None:
-        unpack = self.store.unpacking_of(file_id)
+        unpack = self.store.unpack_job(file_id)
 
         def wait_and_unpack() -> None:
             assert unpack is not None

@@ -13,7 +13,7 @@ from pspd.core.model.parameters import FAST, PROFILES, Parameters
 from pspd.core.wire.datagrams import Hello, encode_datagram
 from pspd.daemon.client import reconciler as keeper_module
 from pspd.errors import StorageError
-from pspd.store.files.disk import Touched
+from pspd.store.files.disk import ExternalChanges
 from pspd.v1 import network_pb2 as pb
 from tests.daemon.members import Client, InProcess, in_process
 from tests.support.files import random_file
@@ -124,7 +124,7 @@ async def test_a_client_that_cannot_verify_a_file_says_so_and_stays(
 def remove_copy(network: InProcess, client: Client, copy: Path) -> None:
     """Somebody removes a client's finished copy, which lay there."""
     del client.store.finished["file.bin"]
-    client.touched = Touched({network.file("file.bin").file_id: copy}, [])
+    client.touched = ExternalChanges({network.file("file.bin").file_id: copy}, [])
 
 
 def refusals(network: InProcess) -> dict[str, str]:
@@ -152,7 +152,7 @@ async def test_a_finished_file_that_was_removed_counts_no_more_and_is_not_fetche
         await until("all is done", lambda: network.file("file.bin").state == pb.FILE_STATE_COMPLETE)
         remove_copy(network, client, copy)
         await until("one holds it", lambda: network.file("file.bin").min_holder_count == 1)
-        client.touched = Touched({}, [])
+        client.touched = ExternalChanges({}, [])
         assert refusals(network)["a"].startswith(f"{copy} was removed")
         told = next(each for each in network.file("file.bin").clients if each.name == "a")
         assert (told.complete, told.held_chunk_count) == (False, 0)
@@ -178,7 +178,7 @@ async def test_a_finished_file_that_was_removed_is_taken_again_when_it_is_put_ba
         saved = client.store.finished["file.bin"]
         remove_copy(network, client, copy)
         await until("it says so", lambda: bool(refusals(network)))
-        client.touched = Touched({}, [])
+        client.touched = ExternalChanges({}, [])
         client.store.finished["file.bin"] = saved
         copy.touch()
         await until("it has it", lambda: network.file("file.bin").state == pb.FILE_STATE_COMPLETE)
@@ -210,10 +210,10 @@ async def test_a_copy_that_is_missed_once_is_not_taken_for_removed(source: Path,
         removed = {network.file("file.bin").file_id: tmp_path / "there.bin"}
         looks = 0
 
-        def look() -> Touched:
+        def look() -> ExternalChanges:
             nonlocal looks
             looks += 1
-            return Touched(removed if looks % 2 else {}, [])
+            return ExternalChanges(removed if looks % 2 else {}, [])
 
         client.look = look
         await until("it has looked often", lambda: looks > 6)
@@ -239,7 +239,7 @@ async def test_the_share_of_who_removed_it_while_the_file_is_seeded_is_given_to_
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:  # who says nothing is given no share
             datagrams.sendto(hello, ("127.0.0.1", network.server.data_port))
         await until("one has it", lambda: network.file("file.bin").complete_client_count)
-        client.touched = Touched({file_id: tmp_path / "there.bin"}, [])
+        client.touched = ExternalChanges({file_id: tmp_path / "there.bin"}, [])
         del client.store.finished["file.bin"]
         await until("it says so", lambda: "a" in refusals(network))
         network.server.leave(idle.session)
@@ -259,7 +259,7 @@ async def test_a_file_that_was_removed_here_and_from_the_network_is_taken_when_i
         await network.copies(source, "a")
         remove_copy(network, client, tmp_path / "there.bin")
         await until("it says so", lambda: bool(refusals(network)))
-        client.touched = Touched({}, [])
+        client.touched = ExternalChanges({}, [])
         network.server.remove("file.bin", force=True)
         await until("it is gone", lambda: not network.server.status("", with_file_clients=False).files)
         await network.seed(source)
@@ -278,10 +278,10 @@ async def test_a_finished_file_that_was_touched_is_verified(source: Path, monkey
 
         def verify(file_id: bytes) -> None:
             verified.append(file_id)
-            client.touched = Touched({}, [])
+            client.touched = ExternalChanges({}, [])
 
         monkeypatch.setattr(client.store, "verify", verify)
-        client.touched = Touched({}, [file_id])
+        client.touched = ExternalChanges({}, [file_id])
         await until("it has joined again", lambda: client.daemon.session not in (0, session))
         assert verified == [file_id]
         await until("it has it", lambda: network.file("file.bin").state == pb.FILE_STATE_COMPLETE)

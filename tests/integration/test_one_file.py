@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pspd.store.tree.unpack import remove_tree
+from pspd.store.tree.traverse import remove_tree
 from tests.store.test_tree import deepen
 from tests.support.daemons import Network
 from tests.support.files import random_file

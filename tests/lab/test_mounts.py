@@ -65,7 +65,7 @@ def test_a_disk_that_is_gone_is_not_written_beside(
     assert not list(disk.iterdir())
     again = start("true")
     _, told = again.communicate(timeout=END_SECONDS)
-    assert told.startswith(f"pspd client: error: {disk} is on no mounted disk")
+    assert told.startswith(f"pspd client: error: {disk} is not on a mounted disk")
     assert again.returncode == 4
     assert not list(disk.iterdir())
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pspd.errors import PspError, StoreFailed
-from pspd.store.files.failures import failed
+from pspd.store.filesystem.failures import storage_error
 from pspd.text.plain import plain_text
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Boundary:
             The reason to decline the file, in one line.
         """
         if isinstance(error, OSError):
-            error = failed(action, Path(str(error.filename or what)), error)
+            error = storage_error(action, Path(str(error.filename or what)), error)
         reason = _reason(error)
         if reason != known_reason:
             log.error("%s: cannot %s %s: %s", self._name, action, what, reason)

@@ -19,7 +19,7 @@ from pspd.daemon.process import first_of, say_ready
 from pspd.net.faults import Faults
 from pspd.store.digests import blake3_digest
 from pspd.store.files.disk import DiskStore
-from pspd.store.files.mounts import require_mount
+from pspd.store.filesystem.mounts import require_mount
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def _open(
         store.instance_id,
         store,
         faults=faults,
-        care=Care(store.unpacking_of, _flusher(store, plan.name), store.touched),
+        care=Care(store.unpack_job, _flusher(store, plan.name), store.external_changes),
     )
 
 
@@ -137,8 +137,8 @@ def _flusher(store: DiskStore, name: str) -> Callable[[FileId], None]:
 
     async def flush(file_id: FileId) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(_FLUSHING, store.flush_of(file_id))
-            store.flushed(file_id)
+            await asyncio.get_running_loop().run_in_executor(_FLUSHING, store.flush_job(file_id))
+            store.record_flushed(file_id)
         except Exception as error:  # whatever it is, it is this file's
             log.debug("%s: cannot flush a file: where:", name, exc_info=error)
             log.warning("%s: %s: it is verified after the next start of the machine", name, error)

@@ -24,7 +24,7 @@ from pspd.net.client import ClientPlane
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.rpc.translate import Declined
-from pspd.store.files.disk import Touched
+from pspd.store.files.disk import ExternalChanges
 from pspd.text.plain import plain_text
 
 REFUSED_SECONDS_MIN = 5.0
@@ -53,7 +53,7 @@ class Care:
 
     unpacking_of: Callable[[FileId], Callable[[], None] | None] = lambda _: None
     on_finished: Callable[[FileId], None] = lambda _: None
-    touched: Callable[[], Touched] = lambda: Touched({}, [])
+    touched: Callable[[], ExternalChanges] = lambda: ExternalChanges({}, [])
 
 
 NO_CARE = Care()

@@ -18,8 +18,8 @@ from pathlib import Path
 from pspd.core.model.manifest import Digest, FileId
 from pspd.core.server.file_record import FileRecord, Phase
 from pspd.errors import PspError, StorageError
-from pspd.store.files.atomic import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, make_private
-from pspd.store.files.records import decode_manifest, encode_manifest
+from pspd.store.filesystem.private import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, make_private
+from pspd.store.manifest_codec import decode_manifest, encode_manifest
 
 VERSION = 1
 _TABLES = """

@@ -1,1 +1,1 @@
-"""A client's files on disk, and their in-memory twin."""
+"""A client's files: on disk, and in memory for tests and the simulator."""

@@ -1,7 +1,7 @@
-"""The journal of verified ranges: what a client may trust of an unfinished file after a restart.
+"""The journal of verified ranges: which chunks of an unfinished file a client can trust after a restart.
 
-Records of 12 bytes, big-endian: start (u32), stop (u32), CRC-32 of these eight bytes (u32). Records are
-only ever appended; the first that is torn or bad ends the reading.
+Records of 12 bytes, big-endian: start (u32), stop (u32), CRC-32 of these eight bytes (u32). Records are only appended.
+Reading stops at the first torn or bad record.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.errors import StorageError
-from pspd.store.files.atomic import replace_file
-from pspd.store.files.descriptors import OpenFiles
-from pspd.store.files.failures import failed
+from pspd.store.filesystem.atomic import replace_file
+from pspd.store.filesystem.descriptors import OpenFiles
+from pspd.store.filesystem.failures import storage_error
 
 _SPAN = struct.Struct(">II")
 _RECORD = struct.Struct(">III")
@@ -25,12 +25,17 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 
 def encode_ranges(ranges: Iterable[tuple[int, int]]) -> bytes:
-    """Journal records for ranges."""
+    """Return the journal records for ranges."""
     return b"".join(_RECORD.pack(start, stop, zlib.crc32(_SPAN.pack(start, stop))) for start, stop in ranges)
 
 
 def decode_ranges(data: bytes, chunk_count: int) -> tuple[RangeSet, bool]:
-    """The ranges of a journal, and whether every byte of it was a good record."""
+    """Return the ranges in a journal, and whether all of it was good records.
+
+    Args:
+        data: the journal.
+        chunk_count: the number of chunks in the file.
+    """
     ranges = RangeSet()
     whole_bytes = len(data) - len(data) % _RECORD.size
     for start, stop, checksum in _RECORD.iter_unpack(data[:whole_bytes]):
@@ -41,7 +46,12 @@ def decode_ranges(data: bytes, chunk_count: int) -> tuple[RangeSet, bool]:
 
 
 class Journal:
-    """One file's journal."""
+    """One file's journal.
+
+    Args:
+        path: the journal.
+        open_files: where its descriptor is kept.
+    """
 
     __slots__ = ("_open_files", "path")
 
@@ -50,50 +60,50 @@ class Journal:
         self._open_files = open_files
 
     def read(self, chunk_count: int) -> tuple[RangeSet, bool]:
-        """What it says, and whether it says it without a flaw; nothing if there is none.
+        """Return the journal's ranges, and whether it is free of errors, as a missing journal is.
 
         Raises:
-            StorageError: it cannot be read.
+            StorageError: the journal cannot be read.
         """
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return RangeSet(), True
         except OSError as error:
-            raise failed("read", self.path, error) from None
+            raise storage_error("read", self.path, error) from None
         return decode_ranges(data, chunk_count)
 
     @property
     def mtime_ns(self) -> int:
-        """When it was last written to; 0 if there is none."""
+        """When the journal was last written to; 0 if there is none."""
         try:
             return self.path.stat().st_mtime_ns
         except OSError:
             return 0
 
     def append(self, ranges: Iterable[Range]) -> None:
-        """Adds ranges whose bytes are saved and verified.
+        """Add ranges whose bytes are saved and verified.
 
         Raises:
-            StorageError: it cannot be written; the journal is as before.
+            StorageError: the ranges cannot be written; the journal is unchanged.
         """
         records = encode_ranges(ranges)
         fd = self._open_files.fd(self.path, _FLAGS)
         try:
             count = os.write(fd, records)
         except OSError as error:
-            raise failed("write", self.path, error) from None
+            raise storage_error("write", self.path, error) from None
         if count != len(records):
-            # Half a record would hide every later one: take it back.
+            # A torn record would hide all later ones: remove it.
             with suppress(OSError):
                 os.ftruncate(fd, os.fstat(fd).st_size - count)
             raise StorageError(f"cannot write {self.path}: No space left on device: free some space there")
 
     def rewrite(self, ranges: RangeSet) -> None:
-        """Replaces it, in one atomic step, by one that says exactly this.
+        """Replace the journal atomically by one with exactly these ranges.
 
         Raises:
-            StorageError: it cannot be written; the journal is as before.
+            StorageError: it cannot be written; the journal is unchanged.
         """
         self._open_files.close(self.path)
         replace_file(self.path, encode_ranges(ranges))

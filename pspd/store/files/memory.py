@@ -1,4 +1,4 @@
-"""A client's files in memory: the twin of :class:`pspd.store.files.disk.DiskStore`, for tests and the simulator."""
+"""A client's store in memory, for tests and the simulator: :class:`pspd.store.files.disk.DiskStore` without a disk."""
 
 from __future__ import annotations
 
@@ -11,33 +11,66 @@ from pspd.store.messages import name_conflict, not_begun, not_verified
 
 
 class Buffer:
-    """The bytes of one file."""
+    """The bytes of one file; a ``pspd.store.files.verifier.SavedBytes``.
 
-    __slots__ = ("altered", "saved")
+    Attributes:
+        saved: the bytes; immutable once the file is finished.
+        is_changed: whether another program has changed the bytes.
+    """
+
+    __slots__ = ("is_changed", "saved")
 
     def __init__(self, saved: bytearray | bytes) -> None:
         self.saved = saved
-        self.altered = False
+        self.is_changed = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the file is finished."""
+        return isinstance(self.saved, bytes)
 
     def write_at(self, offset: int, data: memoryview) -> None:
+        """See ``SavedBytes.write_at``."""
         assert isinstance(self.saved, bytearray), "a finished file is not written to"
         self.saved[offset : offset + len(data)] = data
 
     def read_at(self, offset: int, length: int) -> memoryview:
+        """See ``SavedBytes.read_at``."""
         return memoryview(self.saved)[offset : offset + length]
+
+    def finish(self) -> bytes:
+        """Make the bytes immutable and return them."""
+        self.saved = bytes(self.saved)
+        return self.saved
+
+    def flip_byte(self, offset: int) -> None:
+        """Change one byte of an unfinished file as another program would; the offset counts modulo the size."""
+        if isinstance(self.saved, bytearray) and self.saved:
+            self.saved[offset % len(self.saved)] ^= 0xFF
+            self.is_changed = True
+
+    def accept_changes(self) -> None:
+        """Take the bytes as they are now."""
+        self.is_changed = False
 
 
 class MemoryStore:
     """Implements ``pspd.core.model.storage.Storage`` without a disk.
 
     Attributes:
-        finished: the bytes of each visible file, by name.
-        modes: the permission bits of each visible file that this store made so, by name.
-        instance_id: 16 bytes that name this store.
-        full: nothing more can be written to it.
+        finished: the bytes of each finished file, by name.
+        modes: the permission bits of each file that this store finished, by name.
+        instance_id: 16 bytes that identify this store.
+        full: whether the store refuses to write.
     """
 
     def __init__(self, digest: Digest, instance_id: bytes = bytes(16)) -> None:
+        """Create an empty store.
+
+        Args:
+            digest: the digest function of manifests.
+            instance_id: 16 bytes that identify the store.
+        """
         self.finished: dict[str, bytes] = {}
         self.modes: dict[str, int] = {}
         self.instance_id = instance_id
@@ -46,107 +79,105 @@ class MemoryStore:
         self._files: dict[FileId, tuple[BlockVerifier, Buffer]] = {}
 
     def known(self) -> dict[FileId, Held]:
-        """What was begun, by file."""
+        """See ``Storage.known``."""
         return {file_id: self._held(file_id) for file_id in self._files}
 
     def manifest(self, file_id: FileId) -> Manifest:
-        """The manifest that a file was last begun with."""
-        return self._intake(file_id).manifest
+        """Return the manifest that a file was last begun with."""
+        return self._file(file_id)[0].manifest
 
     def begin(self, manifest: Manifest) -> Held:
-        """See ``Storage.begin``; adopts a file of the same name if its bytes are the same."""
+        """See ``Storage.begin``. A file of the same name and bytes is adopted."""
         known = self._files.get(manifest.file_id)
         if known is not None and known[0].manifest != manifest:
             known[0].redivide(manifest)
-        if not self._is_visible(manifest.file_id):
+        if known is None or not known[1].is_finished:
             if manifest.name in self.finished:
                 self._adopt(manifest)
             elif known is None:
-                self._refuse_if_full()
+                self._require_room()
                 self._start(manifest, bytearray(manifest.size_bytes))
         return self._held(manifest.file_id)
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
         """See ``Storage.write``."""
-        self._refuse_if_full()
-        return self._intake(file_id).write(start, stop, data)
+        self._require_room()
+        return self._file(file_id)[0].write(start, stop, data)
 
     def payload(self, file_id: FileId, start: int, stop: int) -> memoryview:
         """See ``Storage.payload``; a view of the store's own memory."""
-        intake, buffer = self._file(file_id)
-        if buffer.altered:
-            raise StorageError(f"{intake.manifest.name!r} was changed by somebody")
-        return buffer.read_at(*intake.payload_span(start, stop)).toreadonly()
+        verifier, buffer = self._file(file_id)
+        if buffer.is_changed:
+            raise StorageError(f"{verifier.manifest.name!r} was changed by another program")
+        return buffer.read_at(*verifier.payload_span(start, stop)).toreadonly()
 
     def missing(self, file_id: FileId) -> RangeSet:
         """See ``Storage.missing``."""
-        return self._intake(file_id).missing()
+        return self._file(file_id)[0].missing()
 
     def finish(self, file_id: FileId) -> None:
         """See ``Storage.finish``."""
-        intake, buffer = self._file(file_id)
-        manifest = intake.manifest
-        if self._is_visible(file_id):
+        verifier, buffer = self._file(file_id)
+        manifest = verifier.manifest
+        if buffer.is_finished:
             return
-        if buffer.altered:
-            raise IntegrityError(f"{manifest.name!r} was changed by somebody: verify it")
-        if not intake.complete:
-            raise IntegrityError(not_verified(manifest, intake.verified))
+        if buffer.is_changed:
+            raise IntegrityError(f"{manifest.name!r} was changed by another program: verify it")
+        if not verifier.complete:
+            raise IntegrityError(not_verified(manifest, verifier.verified))
         if manifest.name in self.finished:
             raise StorageError(name_conflict(manifest.name, "memory"))
-        buffer.saved = self.finished[manifest.name] = bytes(buffer.saved)
+        self.finished[manifest.name] = buffer.finish()
         self.modes[manifest.name] = manifest.mode
 
     def alter(self, file_id: FileId, offset: int) -> None:
-        """Somebody changes a byte of an unfinished file behind the store's back; which one, modulo its size."""
+        """Change one byte of an unfinished file as another program would; other files stay.
+
+        Args:
+            file_id: the file, which need not be known.
+            offset: which byte, modulo the file's size.
+        """
         known = self._files.get(file_id)
-        if known is not None and isinstance(known[1].saved, bytearray) and known[1].saved:
-            known[1].saved[offset % len(known[1].saved)] ^= 0xFF
-            known[1].altered = True
+        if known is not None:
+            known[1].flip_byte(offset)
 
     def verify(self, file_id: FileId) -> None:
         """See ``Storage.verify``."""
-        intake, buffer = self._file(file_id)
-        buffer.altered = False
-        intake.verify_all()
+        verifier, buffer = self._file(file_id)
+        buffer.accept_changes()
+        verifier.verify_all()
 
     def discard(self, file_id: FileId) -> None:
         """See ``Storage.discard``."""
         self._files.pop(file_id, None)
 
     def require_usable(self) -> None:
-        """See ``Storage.require_usable``. Memory is."""
+        """See ``Storage.require_usable``: memory always is."""
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: a store in memory has nothing open."""
 
-    def _refuse_if_full(self) -> None:
+    def _require_room(self) -> None:
         if self.full:
             raise StorageError("there is no room")
 
     def _start(self, manifest: Manifest, saved: bytearray | bytes) -> BlockVerifier:
         buffer = Buffer(saved)
-        intake = BlockVerifier(manifest, buffer, self._digest)
-        self._files[manifest.file_id] = intake, buffer
-        return intake
+        verifier = BlockVerifier(manifest, buffer, self._digest)
+        self._files[manifest.file_id] = verifier, buffer
+        return verifier
 
     def _adopt(self, manifest: Manifest) -> None:
         saved = self.finished[manifest.name]
-        intake = BlockVerifier(manifest, Buffer(saved), self._digest)
-        intake.verify_all()
-        if len(saved) != manifest.size_bytes or not intake.complete:
+        verifier = BlockVerifier(manifest, Buffer(saved), self._digest)
+        verifier.verify_all()
+        if len(saved) != manifest.size_bytes or not verifier.complete:
             raise StorageError(name_conflict(manifest.name, "memory"))
-        self._start(manifest, saved).take_up(intake.verified, ())
-
-    def _is_visible(self, file_id: FileId) -> bool:
-        known = self._files.get(file_id)
-        return known is not None and isinstance(known[1].saved, bytes)
+        self._start(manifest, saved).resume(verifier.verified, ())
 
     def _held(self, file_id: FileId) -> Held:
-        return Held(self._intake(file_id).verified.copy(), self._is_visible(file_id))
-
-    def _intake(self, file_id: FileId) -> BlockVerifier:
-        return self._file(file_id)[0]
+        verifier, buffer = self._file(file_id)
+        return Held(verifier.verified.copy(), buffer.is_finished)
 
     def _file(self, file_id: FileId) -> tuple[BlockVerifier, Buffer]:
         try:

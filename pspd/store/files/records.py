@@ -1,87 +1,38 @@
-"""What a store writes down about a file: its manifest, and that it was finished.
-
-A manifest's record is, big-endian: magic (8 bytes, another for a folder's, and for one with a mode), size in bytes
-(u64), share count (u32), the lengths (u32 each) of what follows, the mode (u16) if it is not the usual one, then name,
-block digests and cut digests, and the CRC-32 (u32) of it all.
-A mark is one JSON object.
-"""
+"""A store's records about its files: their manifests, and that they were finished."""
 
 from __future__ import annotations
 
 import json
 import logging
-import struct
-import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pspd.core.model.manifest import USUAL_MODE, Digest, FileId, Manifest
+from pspd.core.model.manifest import Digest, FileId, Manifest
 from pspd.errors import StorageError
-from pspd.store.files.atomic import remove_file, replace_file
+from pspd.store.filesystem.atomic import remove_file, replace_file
+from pspd.store.layout import BOOT, COMPLETION, MANIFEST
+from pspd.store.manifest_codec import decode_manifest, encode_manifest
 
 ON_DISK = ""
-"""Stands for the boot in a mark once the bytes are known to be on the disk, whatever happens to the machine."""
+"""Replaces the boot in a completion record when the file is flushed: it survives any crash of the machine."""
 UNVERIFIED = "unverified"
-"""Stands for the boot in a mark while nothing is known of the bytes: they are verified when next read."""
+"""Replaces the boot in a completion record when the file must be verified before it is used."""
 TORN = "torn"
-"""Stands for the boot in a mark that cannot be read."""
+"""Replaces the boot in a completion record that is torn, or whose file the disk has damaged."""
 
 _LOG = logging.getLogger(__name__)
 
-_MAGIC = b"pspmani1"
-_MODE_MAGIC = b"pspmani2"
-_FOLDER_MAGIC = b"pspfold1"
-_HEADER = struct.Struct(">8sQIIII")
-_MODE = struct.Struct(">H")
-_CHECKSUM = struct.Struct(">I")
-
-
-def encode_manifest(manifest: Manifest) -> bytes:
-    """The record of a manifest."""
-    name = manifest.name.encode("utf-8")
-    blocks, cuts = manifest.block_digests, manifest.cut_digests
-    sizes = len(name), len(blocks), len(cuts)
-    has_mode = manifest.mode != USUAL_MODE
-    magic = _FOLDER_MAGIC if manifest.is_folder else _MODE_MAGIC if has_mode else _MAGIC
-    header = _HEADER.pack(magic, manifest.size_bytes, manifest.share_count, *sizes)
-    mode = _MODE.pack(manifest.mode) if has_mode else b""
-    record = b"".join((header, mode, name, blocks, cuts))
-    return record + _CHECKSUM.pack(zlib.crc32(record))
-
-
-def decode_manifest(record: bytes, digest: Digest) -> Manifest:
-    """The manifest of a record.
-
-    Raises:
-        ValueError: it is not one that :func:`encode_manifest` made.
-        PspError: its parts do not fit together.
-    """
-    body, checksum = record[: -_CHECKSUM.size], record[-_CHECKSUM.size :]
-    if len(body) < _HEADER.size or checksum != _CHECKSUM.pack(zlib.crc32(body)):
-        raise ValueError("a torn or foreign record")
-    magic, size_bytes, share_count, name_bytes, blocks_bytes, cuts_bytes = _HEADER.unpack_from(body)
-    name_start = _HEADER.size + (_MODE.size if magic == _MODE_MAGIC else 0)
-    blocks_start = name_start + name_bytes
-    cuts_start = blocks_start + blocks_bytes
-    if magic not in (_MAGIC, _MODE_MAGIC, _FOLDER_MAGIC) or cuts_start + cuts_bytes != len(body):
-        raise ValueError("a foreign record")
-    name = body[name_start:blocks_start].decode("utf-8")
-    blocks, cuts = body[blocks_start:cuts_start], body[cuts_start:]
-    mode = _MODE.unpack_from(body, _HEADER.size)[0] if magic == _MODE_MAGIC else USUAL_MODE
-    is_folder = magic == _FOLDER_MAGIC
-    return Manifest.parse(name, size_bytes, blocks, digest, share_count, cuts, is_folder=is_folder, mode=mode)
-
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """That a file was finished, and by what to know it again without reading it.
+class CompletionRecord:
+    """That a file was finished, and how to recognize it without reading it.
 
     Attributes:
         name: the file's name in the client's folder.
         size_bytes: its size.
-        mtime_ns: when it was last changed.
-        boot_id: the boot within which it was written, or ``ON_DISK``, or ``UNVERIFIED``.
+        mtime_ns: its modification time.
+        boot_id: the boot in which it was finished, or ``ON_DISK``, ``UNVERIFIED`` or ``TORN``.
     """
 
     name: str
@@ -90,15 +41,15 @@ class Mark:
     boot_id: str
 
     def encode(self) -> bytes:
-        """The mark's record."""
+        """Return the record as JSON."""
         return json.dumps(asdict(self)).encode()
 
     @staticmethod
-    def decode(record: bytes) -> Mark:
-        """The mark of a record.
+    def decode(record: bytes) -> CompletionRecord:
+        """Return the record in JSON that :meth:`encode` made.
 
         Raises:
-            ValueError: it is not one that :meth:`encode` made.
+            ValueError: it has another format.
         """
         match json.loads(record):
             case {
@@ -107,92 +58,112 @@ class Mark:
                 "mtime_ns": int(mtime_ns),
                 "boot_id": str(boot_id),
             }:
-                return Mark(name, size_bytes, mtime_ns, boot_id)
-        raise ValueError("a foreign record")
+                return CompletionRecord(name, size_bytes, mtime_ns, boot_id)
+        raise ValueError("the record has another format")
+
+    def may_be_lost(self, boot: str) -> bool:
+        """Return whether the machine may have crashed before the file was on the disk; ``boot`` is the present one."""
+        return self.boot_id not in (ON_DISK, UNVERIFIED, boot)
 
 
 class Records:
-    """The records of a store's files, in its hidden folder."""
+    """The records in a client's hidden folder.
+
+    Args:
+        work: the hidden folder.
+        digest: the digest function of manifests.
+    """
 
     def __init__(self, work: Path, digest: Digest) -> None:
         self._work = work
         self._digest = digest
 
     def path(self, file_id: FileId, suffix: str) -> Path:
-        """Where something of a file is kept: its ``manifest``, ``part``, ``held``, ``done``, or what a folder needs."""
+        """Return where the hidden folder keeps something of a file.
+
+        Args:
+            file_id: the file.
+            suffix: one of those in ``pspd.store.layout``.
+        """
         return self._work / f"{file_id.hex()}.{suffix}"
 
     def manifests(self) -> Iterator[Manifest]:
-        """Every saved manifest; what cannot be read is left out, with a warning."""
-        for path in sorted(self._work.glob("*.manifest")):
+        """Yield every saved manifest; log a warning for each that cannot be read."""
+        for path in sorted(self._work.glob(f"*.{MANIFEST}")):
             try:
                 manifest = decode_manifest(path.read_bytes(), self._digest)
                 if manifest.file_id.hex() != path.stem:
-                    raise ValueError("the record of another file")
-            except Exception as error:  # whatever it is, it is this file's
-                _LOG.warning("%s is ignored: %s", path, error)
+                    raise ValueError("the manifest of another file")
+            except Exception as error:  # any error concerns this file alone
+                _LOG.warning("ignoring %s: %s", path, error)
             else:
                 yield manifest
 
     def save_manifest(self, manifest: Manifest) -> None:
-        """Saves a manifest, in place of the one of before.
+        """Save a manifest; replace an earlier one of the same file.
 
         Raises:
             StorageError: it cannot be saved.
         """
-        replace_file(self.path(manifest.file_id, "manifest"), encode_manifest(manifest))
+        replace_file(self.path(manifest.file_id, MANIFEST), encode_manifest(manifest))
 
-    def mark(self, file_id: FileId) -> Mark | None:
-        """The mark of a finished file; None if there is none. One that is torn says only that the file was finished."""
-        path = self.path(file_id, "done")
+    def completion(self, file_id: FileId) -> CompletionRecord | None:
+        """Return the completion record of a file, or None. A torn record still says that the file was finished."""
+        path = self.path(file_id, COMPLETION)
         try:
-            return Mark.decode(path.read_bytes())
+            return CompletionRecord.decode(path.read_bytes())
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError) as error:
             _LOG.warning("%s is torn: %s", path, error)
-            return Mark("", size_bytes=0, mtime_ns=0, boot_id=TORN)
+            return CompletionRecord("", size_bytes=0, mtime_ns=0, boot_id=TORN)
         except OSError as error:
-            _LOG.warning("%s is ignored: %s", path, error)
+            _LOG.warning("ignoring %s: %s", path, error)
             return None
 
-    def marked_at(self, file_id: FileId) -> int:
-        """When a file's mark was written, in nanoseconds as files tell it; 0 if there is none."""
+    def completed_at(self, file_id: FileId) -> int:
+        """Return when a completion record was written, in nanoseconds of file time; 0 if there is none."""
         try:
-            return self.path(file_id, "done").stat().st_mtime_ns
+            return self.path(file_id, COMPLETION).stat().st_mtime_ns
         except OSError:
             return 0
 
-    def save_mark(self, file_id: FileId, mark: Mark) -> None:
-        """Marks a file as finished, in place of its mark of before.
-
-        Raises:
-            StorageError: the mark cannot be saved.
-        """
-        replace_file(self.path(file_id, "done"), mark.encode())
-
-    def distrust(self, manifest: Manifest, boot_id: str) -> Mark:
-        """Notes that nothing is known of a finished file's bytes; the next start reads them. Returns the mark.
-
-        To be called before anything is done about such a file that can fail.
+    def save_completion(self, file_id: FileId, record: CompletionRecord) -> None:
+        """Save a completion record; replace an earlier one.
 
         Args:
-            manifest: the file's.
-            boot_id: ``UNVERIFIED``, or ``TORN`` where what is wrong with the bytes is the disk's doing.
+            file_id: the file.
+            record: its record.
 
         Raises:
-            StorageError: the mark cannot be saved. It is removed then: without one, a file counts as somebody else's.
+            StorageError: it cannot be saved.
         """
-        mark = Mark(manifest.name, size_bytes=0, mtime_ns=0, boot_id=boot_id)
+        replace_file(self.path(file_id, COMPLETION), record.encode())
+
+    def distrust(self, manifest: Manifest, boot_id: str) -> CompletionRecord:
+        """Record that a finished file must be verified, and return the record. Call this before anything can fail.
+
+        Args:
+            manifest: the file's manifest.
+            boot_id: ``UNVERIFIED``, or ``TORN`` if the disk has damaged the file.
+
+        Raises:
+            StorageError: the record cannot be saved. It is then removed, and the file counts as the user's.
+        """
+        record = CompletionRecord(manifest.name, size_bytes=0, mtime_ns=0, boot_id=boot_id)
         try:
-            self.save_mark(manifest.file_id, mark)
+            self.save_completion(manifest.file_id, record)
         except StorageError:
-            self.remove(manifest.file_id, "done")
+            self.remove(manifest.file_id, COMPLETION)
             raise
-        return mark
+        return record
 
     def remove(self, file_id: FileId, *suffixes: str) -> None:
-        """Removes what is kept of a file under these suffixes, as far as it is there.
+        """Remove what the hidden folder keeps of a file under some suffixes.
+
+        Args:
+            file_id: the file.
+            suffixes: of ``pspd.store.layout``.
 
         Raises:
             StorageError: something cannot be removed.
@@ -201,7 +172,11 @@ class Records:
             remove_file(self.path(file_id, suffix))
 
     def remove_strays(self, suffix: str, file_ids: Collection[FileId]) -> None:
-        """Removes what is kept under a suffix of any other file than these.
+        """Remove everything with a suffix, except that of some files.
+
+        Args:
+            suffix: one of those in ``pspd.store.layout``.
+            file_ids: the files to keep.
 
         Raises:
             StorageError: something cannot be removed.
@@ -212,16 +187,16 @@ class Records:
                 remove_file(path)
 
     def boot(self) -> str:
-        """The boot within which all that is recorded of saved bytes is true; empty if that is not known."""
+        """Return the boot within which the journals can be trusted; empty if unknown."""
         try:
-            return (self._work / "boot").read_text("ascii")
+            return (self._work / BOOT).read_text("ascii")
         except (OSError, ValueError):
             return ""
 
     def save_boot(self, boot: str) -> None:
-        """Notes that all that is recorded of saved bytes is true within this boot.
+        """Record the boot within which the journals can be trusted.
 
         Raises:
             StorageError: it cannot be saved.
         """
-        replace_file(self._work / "boot", boot.encode())
+        replace_file(self._work / BOOT, boot.encode())

@@ -1,9 +1,8 @@
-"""How bytes of one file are taken in: verified, saved, held. What every store has in common.
+"""Verify and save the bytes of one file. All stores use this class, so that none can get the order wrong.
 
-Where the bytes lie is the business of :class:`SavedBytes`; which are proven is that of
-:class:`pspd.core.model.holdings.Holdings`. Here the two meet, so that no store can get the order wrong.
-Nothing is held before it is saved. A unit that comes whole is verified where it was received, and what
-is wrong is never saved; one that comes in pieces is verified from what was saved, once it is whole.
+:class:`SavedBytes` is where the bytes are, :class:`pspd.core.model.holdings.Holdings` is what is verified. No chunk is
+counted before it is saved. A unit that arrives whole is verified in memory, and wrong bytes are never saved. A unit
+that arrives in pieces is verified from the saved bytes once it is whole.
 """
 
 from __future__ import annotations
@@ -19,17 +18,23 @@ from pspd.errors import ContradictoryDigests, InternalError
 
 
 class SavedBytes(Protocol):
-    """The bytes of one file, wherever they lie."""
+    """The bytes of one file, on disk or in memory."""
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        """Saves all of ``data`` at a byte offset; raises ``StorageError`` if that fails."""
+        """Save all of ``data`` at a byte offset; raise ``StorageError`` if that fails."""
 
     def read_at(self, offset: int, length: int) -> bytes | memoryview:
-        """The saved bytes; shorter than ``length`` where nothing was ever saved."""
+        """Return the saved bytes; fewer than ``length`` beyond the end of what was saved."""
 
 
 class BlockVerifier:
-    """One file on its way in: its manifest, its saved bytes, and the books on them."""
+    """One file: its manifest, its saved bytes, and which of them are verified.
+
+    Args:
+        manifest: the file's manifest.
+        saved: its bytes.
+        digest: the digest function of manifests.
+    """
 
     __slots__ = ("_digest", "_holdings", "_saved", "manifest")
 
@@ -41,25 +46,30 @@ class BlockVerifier:
 
     @property
     def verified(self) -> RangeSet:
-        """Chunks that are proven; a live view, not to be changed."""
+        """The verified chunks; a live view that the caller must not change."""
         return self._holdings.verified
 
     @property
     def complete(self) -> bool:
-        """Whether every chunk of the file is proven."""
+        """Whether every chunk of the file is verified."""
         return self._holdings.complete
 
     def missing(self) -> RangeSet:
-        """Chunks to ask for (R5): neither proven nor waiting for the rest of their unit."""
+        """Return the chunks to request (R5): neither verified nor saved while the rest of their unit is missing."""
         return self._holdings.missing()
 
     def write(self, start: int, stop: int, data: memoryview) -> Written:
-        """Saves the bytes of the chunks ``[start, stop)`` and verifies every unit that is whole by it (R10).
+        """Save chunks and verify every unit that they complete (R10).
 
-        Chunks that are proven already are left alone: a later copy can only be the same or wrong.
+        Verified chunks are not written again: another copy is either the same or wrong.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last chunk.
+            data: their bytes.
 
         Raises:
-            ContradictoryDigests: every piece of a block has its digest, and the whole block has not.
+            ContradictoryDigests: every piece of a block matches its digest, and the whole block does not.
         """
         offset, length = self._byte_span(start, stop)
         data = data.cast("B")
@@ -68,16 +78,16 @@ class BlockVerifier:
         written = Written()
         for gap in self._holdings.verified.gaps(start, stop):
             gap_offset, gap_length = self.manifest.byte_span(*gap)
-            self._take_in(gap, data[gap_offset - offset :][:gap_length], written)
+            self._write_gap(gap, data[gap_offset - offset :][:gap_length], written)
         for block in written.corrupt:
             self._refuse_contradiction(block)
         return written
 
     def _refuse_contradiction(self, block: Range) -> None:
-        """Raises if what is saved of a refuted cut block proves that its digests contradict each other.
+        """Raise if the saved bytes of a refuted cut block prove that its digests contradict each other.
 
-        The pieces are verified again, in the same bytes as the block: the saved bytes may have changed since each was
-        verified, and only a proof may lead to declining a file.
+        The pieces are verified again in the same bytes as the block, because the saved bytes may have changed since.
+        Only a proof may decline a file.
         """
         if (block, self.manifest.block_at(block.start)[1]) not in self.manifest.cut_blocks_in(*block):
             return
@@ -88,14 +98,14 @@ class BlockVerifier:
             return
         raise ContradictoryDigests(
             f"the digests of chunks {block} of {self.manifest.name!r} contradict each other: every piece is right and"
-            " the whole block is wrong: take the file out with `pspctl rm` and seed the original anew"
+            " the whole block is wrong: remove the file with `pspctl rm` and seed the original again"
         )
 
     def _is_block(self, block: Range, data: bytes | memoryview) -> bool:
         return self._digest((data,)) == self.manifest.block_at(block.start)[1]
 
-    def _take_in(self, chunks: Range, data: memoryview, written: Written) -> None:
-        """Verifies the units that are whole by themselves, saves whatever is not wrong, and only then holds them."""
+    def _write_gap(self, chunks: Range, data: memoryview, written: Written) -> None:
+        """Verify the units that arrived whole, save everything that is not wrong, then count what is verified."""
         manifest, offset = self.manifest, chunks.start * CHUNK_BYTES
         whole = manifest.whole_units(*chunks)
         inside = data[whole.start * CHUNK_BYTES - offset :][: manifest.byte_span(*whole)[1]]
@@ -107,35 +117,37 @@ class BlockVerifier:
             self._holdings.refute(unit)
         written.corrupt.extend(corrupt)
         for run in _without(corrupt, whole):
-            self._hold(run, written)
-        self._settle(Range(chunks.start, whole.start), written)
-        self._settle(Range(whole.stop, chunks.stop), written)
+            self._confirm(run, written)
+        self._verify_saved(Range(chunks.start, whole.start), written)
+        self._verify_saved(Range(whole.stop, chunks.stop), written)
 
-    def take_up(self, proven: RangeSet, saved: Iterable[Range]) -> None:
-        """Starts from bytes of before: ``proven`` are trusted, ``saved`` are verified where units are whole.
+    def resume(self, trusted: RangeSet, saved: Iterable[Range]) -> None:
+        """Start again from bytes that were saved earlier.
 
-        Proven chunks whose unit is not whole without others are kept, like any that came early.
+        Args:
+            trusted: chunks that count as verified. Those whose unit is incomplete are only kept.
+            saved: further chunks; their units are verified where they are whole.
         """
-        self._holdings = Holdings(self.manifest, proven)
-        self._take_up_saved(proven)
-        self._take_up_saved(saved)
+        self._holdings = Holdings(self.manifest, trusted)
+        self._resume_saved(trusted)
+        self._resume_saved(saved)
 
     def redivide(self, manifest: Manifest) -> None:
-        """Goes on under another division of the same file: other cuts make other units (R1)."""
+        """Continue with another division of the same file: other cuts make other units (R1)."""
         verified = self._holdings.verified
         saved = self._holdings.missing().gaps(0, manifest.chunk_count)
         self.manifest = manifest
-        self.take_up(verified, saved)
+        self.resume(verified, saved)
 
     def verify_all(self) -> None:
-        """Takes every unit's digest anew from the saved bytes."""
-        self.take_up(RangeSet(), [Range(0, self.manifest.chunk_count)])
+        """Compute every unit's digest again from the saved bytes."""
+        self.resume(RangeSet(), [Range(0, self.manifest.chunk_count)])
 
     def payload_span(self, start: int, stop: int) -> tuple[int, int]:
-        """Offset and length in bytes of chunks that may be sent (R8).
+        """Return offset and length in bytes of chunks ``[start, stop)`` that are to be sent (R8).
 
         Raises:
-            InternalError: they are not all proven.
+            InternalError: not all of them are verified.
         """
         span = self._byte_span(start, stop)
         if not self._holdings.verified.covers(start, stop):
@@ -147,34 +159,34 @@ class BlockVerifier:
             raise InternalError(f"no chunks [{start}, {stop}) in a file of {self.manifest.chunk_count} chunks")
         return self.manifest.byte_span(start, stop)
 
-    def _take_up_saved(self, saved: Iterable[Range]) -> None:
+    def _resume_saved(self, saved: Iterable[Range]) -> None:
         for span in saved:
             for gap in self._holdings.verified.gaps(*span):
-                self._settle(gap, Written())
+                self._verify_saved(gap, Written())
 
-    def _settle(self, chunks: Range, written: Written) -> None:
-        """Verifies the units that are whole now that ``chunks`` are saved, from what was saved."""
+    def _verify_saved(self, chunks: Range, written: Written) -> None:
+        """Verify from the saved bytes the units that are whole now that ``chunks`` are saved."""
         if chunks.start == chunks.stop:
             return
         for unit, expected in self._holdings.keep(*chunks):
             if self._digest((self._saved.read_at(*self.manifest.byte_span(*unit)),)) == expected:
-                self._hold(unit, written)
+                self._confirm(unit, written)
             else:
                 self._holdings.refute(unit)
                 written.corrupt.append(unit)
 
-    def _hold(self, units: Range, written: Written) -> None:
-        """A run of units is saved, and each has its digest."""
+    def _confirm(self, units: Range, written: Written) -> None:
+        """Count a run of units as verified: they are saved and match their digests."""
         self._holdings.confirm(units)
         written.verified.add(*units)
         for block, _ in self.manifest.cut_blocks_in(*units):
             self._verify_cut(block, written)
 
     def _verify_cut(self, block: Range, written: Written) -> None:
-        """Verifies a cut block as a whole once all its pieces are there.
+        """Verify a cut block as a whole once all its pieces are verified.
 
-        The file's id vouches for the digests of blocks alone: pieces that are right each by the digest that
-        came with the division, but not together, are none of this file.
+        The file's id covers the digests of whole blocks only. Pieces that match the division's digests, but not
+        together the block's, do not belong to this file.
         """
         if not self._holdings.verified.covers(*block):
             return
@@ -186,7 +198,7 @@ class BlockVerifier:
 
 
 def _without(corrupt: list[Range], chunks: Range) -> Iterable[Range]:
-    """What is left of a range; nearly always all of it."""
+    """Return a range without its corrupt units; nearly always all of it."""
     if corrupt:
         return RangeSet([chunks]).minus(RangeSet(corrupt))
     return [chunks] if chunks.start < chunks.stop else []

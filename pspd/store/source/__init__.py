@@ -1,1 +1,1 @@
-"""The file that a source seeds."""
+"""The file or folder that a source seeds."""

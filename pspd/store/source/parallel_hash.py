@@ -1,8 +1,7 @@
-"""Reads a file ahead: other processes take its blocks' digests while this one still loads what it needs to seed it.
+"""Hash a file's blocks in child processes, while this process still loads the modules that it needs for seeding.
 
-They are forked, so they run within a millisecond, one on each processor: threads gain nothing on blocks of 64 KiB, as
-handing over the interpreter costs as much as the hashing. What they say of a file counts only if whoever asks has
-the same file open, unchanged since.
+Forked processes start within a millisecond. Threads gain nothing here: for blocks of 64 KiB, passing the interpreter
+lock costs as much as hashing. The digests count only if the caller has the same file open, unchanged since.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from typing import NamedTuple, Self
 
 from pspd.core.model.manifest import DIGEST_BYTES, Digest, block_bytes_of
 
-AHEAD_BYTES_MIN = 32 * 1024 * 1024
-"""Smaller files are read sooner than it pays."""
-READERS_MAX = 8
+PARALLEL_BYTES_MIN = 32 * 1024 * 1024
+"""For smaller files the processes do not pay."""
+PROCESSES_MAX = 8
 STRIPE_BLOCKS = 128
-"""Each process reads so many blocks in a row, and then those after what the others read: what it has to say of several
-stripes has room in a pipe while another is listened to."""
+"""How many blocks a process hashes in a row; the next stripe is another process's. The digests of several stripes fit
+into a pipe's buffer, so no process waits while another one's pipe is read."""
 
 
 class FileState(NamedTuple):
-    """What changes when somebody writes to a file or puts another one in its place."""
+    """Identifies a file and its content: a write or a replacement changes it."""
 
     device: int
     inode: int
@@ -37,34 +36,47 @@ class FileState(NamedTuple):
 
     @classmethod
     def of(cls, found: os.stat_result) -> Self:
-        """The state that ``stat`` tells of."""
+        """Return the state in a result of ``stat``."""
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-class ReadAhead:
-    """A file that other processes read. Ends them when it is closed.
+class ParallelHash:
+    """A file that child processes hash. Closing ends the processes.
 
     Attributes:
-        state: the file's, when it was opened.
+        state: the file's state at the start.
     """
 
     def __init__(self, fd: int, digest: Digest) -> None:
-        """Begins to read; the descriptor stays the caller's."""
+        """Start the processes.
+
+        Args:
+            fd: the open file; the caller keeps it and may close it.
+            digest: the digest function of manifests.
+        """
         self.state = FileState.of(os.fstat(fd))
         self._pipes: list[int] = []
         self._pids: list[int] = []
-        readers = min(len(os.sched_getaffinity(0)), READERS_MAX, len(list(self._stripes())))
+        process_count = min(len(os.sched_getaffinity(0)), PROCESSES_MAX, len(list(self._stripes())))
         try:
-            for index in range(readers):
-                self._fork(partial(self._read, fd, index, readers, digest))
+            for index in range(process_count):
+                self._fork(partial(self._hash_stripes, fd, index, process_count, digest))
         except OSError:
             self.close()
             raise
 
     @classmethod
     def begin(cls, path: Path, digest: Digest) -> Self | None:
-        """Begins to read a file; None where that is not worth while, or cannot be: who seeds it will find out why."""
-        if threading.active_count() > 1:  # a fork leaves the other threads, and the locks that they hold, behind
+        """Start hashing a file.
+
+        Args:
+            path: the file.
+            digest: the digest function of manifests.
+
+        Returns:
+            None if it is too small, or cannot be read; the error is then left to the seeding itself.
+        """
+        if threading.active_count() > 1:  # a fork does not copy the other threads, but the locks that they hold
             return None
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -72,56 +84,58 @@ class ReadAhead:
             return None
         try:
             found = os.fstat(fd)
-            worth_while = stat.S_ISREG(found.st_mode) and found.st_size >= AHEAD_BYTES_MIN
-            return cls(fd, digest) if worth_while else None
+            is_large = stat.S_ISREG(found.st_mode) and found.st_size >= PARALLEL_BYTES_MIN
+            return cls(fd, digest) if is_large else None
         except OSError:
             return None
         finally:
             os.close(fd)
 
     def __enter__(self) -> Self:
+        """Return this object."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End the processes."""
         self.close()
 
     def block_digests(self, progress: Callable[[int], None]) -> bytes | None:
-        """The digests of all blocks, in order; None if they cannot be had. May be called once, and closes.
+        """Return the digests of all blocks in order, or None on failure. Callable once: it ends with :meth:`close`.
 
         Args:
-            progress: is told how many bytes are read so far; what it raises ends the reading.
+            progress: called with the number of bytes hashed so far; what it raises ends the hashing.
         """
         try:
-            return self._listen(progress)
+            return self._collect(progress)
         finally:
             self.close()
 
-    def _listen(self, progress: Callable[[int], None]) -> bytes | None:
+    def _collect(self, progress: Callable[[int], None]) -> bytes | None:
         found: list[bytes] = []
         for index, (first, stop) in enumerate(self._stripes()):
             wanted_bytes = (stop - first) * DIGEST_BYTES
             with contextlib.suppress(OSError):
-                while wanted_bytes and (answer := os.read(self._pipes[index % len(self._pipes)], wanted_bytes)):
-                    found.append(answer)
-                    wanted_bytes -= len(answer)
+                while wanted_bytes and (part := os.read(self._pipes[index % len(self._pipes)], wanted_bytes)):
+                    found.append(part)
+                    wanted_bytes -= len(part)
             if wanted_bytes:
                 return None
             progress(min(stop * block_bytes_of(self.state.size_bytes), self.state.size_bytes))
         return b"".join(found)
 
     def stop(self) -> None:
-        """Ends those who still read, so that whoever listens to them in another thread hears the end at once."""
+        """Kill the processes, so that :meth:`block_digests` returns at once in the thread that waits for it."""
         for pid in list(self._pids):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Ends those who still read; idempotent."""
+        """End the processes and wait for them; idempotent."""
         while self._pipes:
             os.close(self._pipes.pop())
         while self._pids:
             pid = self._pids.pop()
-            with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored they are gone when they end
+            with contextlib.suppress(ChildProcessError):  # if SIGCHLD is ignored, ended processes are gone
                 if os.waitpid(pid, os.WNOHANG) == (0, 0):
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
@@ -131,34 +145,34 @@ class ReadAhead:
         for first in range(0, block_count, STRIPE_BLOCKS):
             yield first, min(first + STRIPE_BLOCKS, block_count)
 
-    def _fork(self, read: Callable[[int], None]) -> None:
-        pipe, answers = os.pipe()
-        self._pipes.append(pipe)
+    def _fork(self, hash_to: Callable[[int], None]) -> None:
+        reading_end, writing_end = os.pipe()
+        self._pipes.append(reading_end)
         try:
             pid = os.fork()
             if pid == 0:
-                self._be_reader(lambda: read(answers))
+                self._run_child(lambda: hash_to(writing_end))
         finally:
-            os.close(answers)
+            os.close(writing_end)
         self._pids.append(pid)
 
-    def _be_reader(self, read: Callable[[], None]) -> None:
-        """What a forked process does, and nothing after it; it ends when there is nobody to hear it any more."""
+    def _run_child(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in the forked process, then exit. A closed pipe ends it too."""
         try:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the one who listens, who ends this one
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             for pipe in self._pipes:
                 os.close(pipe)
-            read()
+            work()
         finally:
             os._exit(0)
 
-    def _read(self, fd: int, index: int, readers: int, digest: Digest, answers: int) -> None:
+    def _hash_stripes(self, fd: int, index: int, process_count: int, digest: Digest, pipe: int) -> None:
         step = block_bytes_of(self.state.size_bytes)
         for number, (first, stop) in enumerate(self._stripes()):
-            for block in range(first, stop) if number % readers == index else ():
+            for block in range(first, stop) if number % process_count == index else ():
                 length = min(step, self.state.size_bytes - block * step)
                 data = os.pread(fd, length, block * step)
                 if len(data) < length:
-                    return  # somebody has cut it short
-                os.write(answers, digest((data,)))
+                    return  # truncated by another program
+                os.write(pipe, digest((data,)))

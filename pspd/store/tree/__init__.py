@@ -1,1 +1,1 @@
-"""Folders as archives: packing, unpacking, walking."""
+"""Folders as files: the archive of a folder, and how to unpack it."""

@@ -1,0 +1,91 @@
+"""Errors of the operating system: their scope (one file, or the whole store), and what the user can do.
+
+This module alone decides the scope. An error of one file declines that file; the client continues with the others. An
+error of the store ends the client, because every other file would meet it too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from pspd.errors import StorageError, StoreFailed
+
+FILE_ERRORS: dict[int, str] = {
+    # The file does not fit. Others may, and there may be room later.
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there, or raise the quota",
+    errno.EFBIG: "use a file system that takes files of this size, or raise the limit (ulimit -f)",
+    errno.ENOMEM: "free some memory",
+    # Something else has the file's path, or its name cannot be used there.
+    errno.EEXIST: "move away what is there",
+    errno.ENOTEMPTY: "move away what is there",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "name a folder",
+    errno.ELOOP: "move away the link that is there",
+    errno.ENOENT: "put it back, or name another path",
+    errno.ENAMETOOLONG: "use shorter names",
+    errno.EINVAL: "use a folder whose file system takes this name and size",
+    errno.EILSEQ: "seed it again under a name that this file system takes (--name)",
+    # This user may not access it, or a program is using it.
+    errno.EACCES: "grant this user access, or use another folder",
+    errno.EPERM: "grant this user access, or use another folder",
+    errno.EBUSY: "close the program that uses it",
+    errno.ETXTBSY: "close the program that uses it",
+    # A limit of this process or of the machine, which may be temporary.
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "raise the machine's limit on open files (fs.file-max)",
+    errno.EMLINK: "use another file system",
+    errno.EXDEV: "use a folder that is one file system",
+}
+"""Errors that decline a file. So does an error in neither table: if it concerns every file, every file is declined."""
+
+STORE_ERRORS: dict[int, str] = {
+    # A write that fails like this may have lost earlier writes too: no data on this disk is certain any more.
+    errno.EIO: "check the disk",
+    errno.EUCLEAN: "check the file system (fsck)",
+    errno.EBADMSG: "check the file system (fsck)",
+    # The file system is read-only, gone, or does not answer.
+    errno.EROFS: "use a folder that can be written to",
+    errno.ENODEV: "check the disk",
+    errno.ENXIO: "check the disk",
+    errno.ENOMEDIUM: "check the disk",
+    errno.ESTALE: "mount the folder again",
+    errno.ENOTCONN: "mount the folder again",
+    errno.ESHUTDOWN: "mount the folder again",
+    errno.ETIMEDOUT: "check the file server",
+    errno.EHOSTDOWN: "check the file server",
+    errno.EREMOTEIO: "check the disk",
+    # An encrypted folder is locked.
+    errno.ENOKEY: "unlock the folder",
+    errno.EKEYEXPIRED: "unlock the folder",
+    errno.EKEYREVOKED: "unlock the folder",
+}
+"""Errors that end the client."""
+
+_BAD_SECTORS = {errno.EIO, errno.EBADMSG}
+_READING = "read"
+
+
+def storage_error(action: str, path: Path, error: OSError) -> StorageError:
+    """Return an operating system error as one line: what failed, on which path, why, and what to do.
+
+    Args:
+        action: the verb for what was tried, such as "write"; "read" stands for every action that changes nothing.
+        path: the file or folder.
+        error: the error.
+
+    Returns:
+        A ``StoreFailed`` if the store as a whole is affected.
+    """
+    number = error.errno or 0
+    why = os.strerror(number) if number else str(error)
+    advice = STORE_ERRORS.get(number) or FILE_ERRORS.get(number, "check the folder and its disk")
+    kind = StoreFailed if _concerns_store(action, number) else StorageError
+    return kind(f"cannot {action} {path}: {why}: {advice}")
+
+
+def _concerns_store(action: str, number: int) -> bool:
+    """Return whether an error concerns every file. A failed read most likely means bad sectors in one file only."""
+    return number in STORE_ERRORS and not (action == _READING and number in _BAD_SECTORS)

@@ -1,0 +1,25 @@
+"""The names in a client's hidden folder, ``.psp``: three of the client, and ``<id>.<suffix>`` for each file."""
+
+from __future__ import annotations
+
+LOCK = "lock"
+"""Locked by the process that uses the folder; contains its process id."""
+INSTANCE = "instance"
+"""The 16 random bytes that identify the folder's client."""
+BOOT = "boot"
+"""The boot id within which the journals can be trusted."""
+
+MANIFEST = "manifest"
+"""Suffix of a file's manifest."""
+PARTIAL = "part"
+"""Suffix of an unfinished file's bytes; sparse."""
+JOURNAL = "held"
+"""Suffix of the journal of an unfinished file's verified ranges."""
+COMPLETION = "done"
+"""Suffix of the record that a file was finished."""
+ARCHIVE = "tar"
+"""Suffix of a finished folder's archive, which is what other clients are sent."""
+UNPACKED = "unpacked"
+"""Suffix of an unpacked folder that does not have its name yet."""
+UNPACKING = "unpacking"
+"""Suffix of a folder that is being unpacked, with a random part added."""

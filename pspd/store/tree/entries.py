@@ -1,0 +1,167 @@
+"""The entries of a folder's archive, and which of them are valid.
+
+A valid archive stays within its folder: every entry lies in a folder of the archive, and no symbolic link leads out of
+it, through any number of other links. This is decided from the entries alone, without looking at a disk.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pspd.errors import BadArgument
+
+ENTRIES_MAX = 1_000_000
+DEPTH_MAX = 200
+PATH_CHARACTERS_MAX = 4096
+LINKS_FOLLOWED_MAX = 40
+"""How many symbolic links Linux follows on one path."""
+LINK_STEPS_MAX = 5_000_000
+"""How many path components may be visited to resolve all links of one archive."""
+
+FILE, FOLDER, LINK = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE
+TOP = "."
+
+_LINK_MODE = 0o777
+
+
+class ArchiveError(Exception):
+    """Why a folder cannot be distributed, or an archive not be unpacked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file, folder or symbolic link of an archive.
+
+    Attributes:
+        name: its path in the folder; ``TOP`` for the folder itself.
+        kind: ``FILE``, ``FOLDER`` or ``LINK``.
+        mode: its permission bits.
+        size_bytes: a file's size.
+        mtime_ns: a file's modification time, where the entry was read from a disk; archives do not contain it.
+        target: where a link leads.
+    """
+
+    name: str
+    kind: bytes
+    mode: int
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    target: str = ""
+
+    @staticmethod
+    def of_path(folder: Path, name: str) -> Entry:
+        """Return the entry for a path in a folder. Its mode lets the owner of each copy read it.
+
+        Args:
+            folder: the folder.
+            name: the path in it.
+
+        Raises:
+            BadArgument: it is not a file, folder or symbolic link.
+            OSError: it cannot be read.
+        """
+        path = folder / name
+        state = os.stat(path) if name == TOP else os.lstat(path)  # the user may name the folder through a link
+        mode = stat.S_IMODE(state.st_mode) & 0o777
+        match stat.S_IFMT(state.st_mode):
+            case stat.S_IFREG:
+                return Entry(name, FILE, mode | stat.S_IRUSR, state.st_size, state.st_mtime_ns)
+            case stat.S_IFDIR if name == TOP:
+                return Entry(name, FOLDER, mode | stat.S_IRWXU)  # a copy must be writable to be renamed
+            case stat.S_IFDIR:
+                return Entry(name, FOLDER, mode | stat.S_IRUSR | stat.S_IXUSR)
+            case stat.S_IFLNK:
+                return Entry(name, LINK, _LINK_MODE, target=os.readlink(path))
+        raise BadArgument(f"cannot seed {path}: it is not a file, folder or symbolic link: remove it from the folder")
+
+    def header(self) -> bytes:
+        """Return the entry's header in the archive, which its bytes follow."""
+        info = tarfile.TarInfo(self.name)
+        info.type, info.mode, info.size, info.linkname = self.kind, self.mode, self.size_bytes, self.target
+        return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def validate_entries(entries: list[Entry]) -> None:
+    """Check that every entry lies in a folder of the archive, under one path, and that no link leads out.
+
+    Raises:
+        ArchiveError: an entry is invalid.
+    """
+    if not entries or (entries[0].name, entries[0].kind) != (TOP, FOLDER):
+        raise ArchiveError("its first entry is not the folder itself")
+    if len(entries) > ENTRIES_MAX:
+        raise ArchiveError(f"it has more than {ENTRIES_MAX} entries")
+    for entry in entries:
+        _validate_entry(entry)
+    by_name: dict[str, Entry] = {TOP: entries[0]}
+    previous = ""
+    for entry in entries[1:]:
+        parent = by_name.get(posixpath.dirname(entry.name) or TOP)
+        is_path = entry.name == posixpath.normpath(entry.name) != TOP and entry.name.split("/")[0] != ".."
+        if not is_path or previous >= entry.name or parent is None or parent.kind != FOLDER:
+            raise ArchiveError(f"{entry.name!r} is not in one of its folders, or out of order")
+        previous = entry.name
+        by_name[entry.name] = entry
+    steps = iter(range(LINK_STEPS_MAX))
+    for entry in entries:
+        if entry.kind == LINK and _leads_out(entry, by_name, steps):
+            raise ArchiveError(f"its link {entry.name!r} is absolute, leads out of it, or loops")
+
+
+def validate_path_length(name: str, target: str = "") -> None:
+    """Check that a path is short enough.
+
+    Args:
+        name: the path of an entry.
+        target: where it leads, if it is a link.
+
+    Raises:
+        ArchiveError: one of them is too long or too deep.
+    """
+    if max(len(name), len(target)) > PATH_CHARACTERS_MAX or name.count("/") >= DEPTH_MAX:
+        limits = f"{PATH_CHARACTERS_MAX} characters or {DEPTH_MAX} levels"
+        raise ArchiveError(f"the path {name[:40]!r}... has more than {limits}")
+
+
+def _validate_entry(entry: Entry) -> None:
+    """Check that a folder can contain such an entry, and that the owner of a copy may read it."""
+    needed = {FILE: stat.S_IRUSR, FOLDER: stat.S_IRUSR | stat.S_IXUSR, LINK: _LINK_MODE}[entry.kind]
+    needed |= stat.S_IRWXU if entry.name == TOP else 0
+    if entry.mode & needed != needed or bool(entry.target) != (entry.kind == LINK) or "\0" in entry.name + entry.target:
+        raise ArchiveError(f"{entry.name[:40]!r} has an invalid name, mode or link target")
+    validate_path_length(entry.name, entry.target)
+
+
+def _leads_out(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]) -> bool:
+    """Return whether a link leads out of the folder or never ends, with all other links followed."""
+    components = [*reversed(link.name.split("/"))]
+    place: list[str] = []
+    followed = 0
+    while components:
+        if next(steps, None) is None:
+            raise ArchiveError("its links are too many or too long")
+        component = components.pop()
+        if component in ("", "."):
+            continue
+        if component == "..":
+            if not place:
+                return True
+            place.pop()
+            continue
+        if len(place) == DEPTH_MAX:
+            return True
+        place.append(component)
+        there = by_name.get("/".join(place))
+        if there is not None and there.kind == LINK:
+            followed += 1
+            if there.target.startswith("/") or not there.target or followed > LINKS_FOLLOWED_MAX:
+                return True
+            place.pop()
+            components.extend(reversed(there.target.split("/")))
+    return False

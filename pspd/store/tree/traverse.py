@@ -1,0 +1,118 @@
+"""Operations on a whole folder: walk, compare times, remove, flush. None is limited by the folder's depth."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from pspd.store.filesystem.failures import storage_error
+
+# A flush must not wait: opening a named pipe may block for ever.
+_FLUSH_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def walk(
+    place: str | Path, onerror: Callable[[OSError], None] = lambda _: None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield a folder and every folder below it, parents first. Unlike ``os.walk`` of Python 3.11, any depth works.
+
+    Args:
+        place: the folder.
+        onerror: called for each folder that cannot be read, which is then skipped.
+
+    Yields:
+        A folder's path, the names of the folders in it, and the names of everything else, links to folders included.
+    """
+    ahead = [os.fspath(place)]
+    while ahead:
+        folder = ahead.pop()
+        folders: list[str] = []
+        others: list[str] = []
+        try:
+            with os.scandir(folder) as found:
+                for entry in found:
+                    (folders if entry.is_dir(follow_symlinks=False) else others).append(entry.name)
+        except OSError as error:
+            onerror(error)
+            continue
+        yield folder, folders, others
+        ahead.extend(os.path.join(folder, name) for name in folders)
+
+
+def raise_error(error: OSError) -> None:
+    """Raise the error; an ``onerror`` for :func:`walk` that ends it."""
+    raise error
+
+
+def is_real_folder(path: Path) -> bool:
+    """Return whether a path is a folder and not a symbolic link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def is_changed_since(place: Path, time_ns: int) -> bool:
+    """Return whether anything in a folder has changed after a time; also True if that cannot be determined.
+
+    Args:
+        place: the folder.
+        time_ns: the time, as file systems record it.
+    """
+    try:
+        for folder, _, names in walk(place, raise_error):
+            if any(os.lstat(os.path.join(folder, name)).st_ctime_ns > time_ns for name in [*names, ""]):
+                return True
+    except OSError:
+        return True
+    return False
+
+
+def remove_tree(place: Path) -> None:
+    """Remove whatever is at a path: nothing, a file, or a folder with its content, also read-only.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    try:
+        if is_real_folder(place):
+            os.chmod(place, stat.S_IRWXU)  # nothing can be removed from a read-only folder
+            emptied: list[str] = []
+            for folder, folders, others in walk(place, raise_error):
+                emptied.append(folder)
+                for name in folders:
+                    os.chmod(os.path.join(folder, name), stat.S_IRWXU)
+                for name in others:
+                    os.unlink(os.path.join(folder, name))
+            for folder in reversed(emptied):
+                os.rmdir(folder)
+        elif os.path.lexists(place):
+            place.unlink()
+    except OSError as error:
+        raise storage_error("remove", place, error) from None
+
+
+def flush_tree(place: Path) -> None:
+    """Flush a folder, its name and its content to the disk. Files that the user removes meanwhile are skipped.
+
+    Raises:
+        StorageError: the disk fails.
+    """
+    try:
+        for folder, _, names in walk(place):
+            for path in [*(os.path.join(folder, name) for name in names), folder]:
+                _flush(path)
+        _flush(place.parent)
+    except OSError as error:
+        raise storage_error("flush", place, error) from None
+
+
+def _flush(path: str | Path) -> None:
+    with suppress(FileNotFoundError, PermissionError):
+        if stat.S_IFMT(os.lstat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            return
+        fd = os.open(path, _FLUSH_FLAGS)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,49 @@
+"""Errors of the operating system: which decline a file, and which end the client."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from pspd.errors import StorageError, StoreFailed
+from pspd.store.filesystem.failures import FILE_ERRORS, STORE_ERRORS, storage_error
+
+PATH = Path("/srv/files/.psp/x.part")
+
+
+@pytest.mark.parametrize("number", errno.errorcode)
+@pytest.mark.parametrize("action", ["write", "read", "open", "finish", "remove", "flush"])
+def test_failed_ends_the_client_for_store_errors_only(action: str, number: int) -> None:
+    error = storage_error(action, PATH, OSError(number, "whatever"))
+    is_bad_sector = action == "read" and number in (errno.EIO, errno.EBADMSG)
+    assert isinstance(error, StoreFailed) == (number in STORE_ERRORS and not is_bad_sector)
+    assert str(error).startswith(f"cannot {action} {PATH}: {os.strerror(number)}: ")
+
+
+def test_no_errno_is_in_both_tables() -> None:
+    assert not FILE_ERRORS.keys() & STORE_ERRORS.keys()
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+        *(errno.ELOOP, errno.EINVAL, errno.EILSEQ, errno.ENOENT, errno.EACCES, errno.EMFILE),
+    ],
+)
+def test_errors_of_one_file_have_their_own_advice(number: int) -> None:
+    assert FILE_ERRORS[number]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.EUCLEAN, errno.ENOTCONN])
+def test_errors_of_the_store_have_their_own_advice(number: int) -> None:
+    assert STORE_ERRORS[number]
+
+
+def test_an_error_without_a_number_is_told_by_its_text() -> None:
+    error = storage_error("read", PATH, OSError("odd"))
+    assert str(error) == f"cannot read {PATH}: odd: check the folder and its disk"
+    assert type(error) is StorageError

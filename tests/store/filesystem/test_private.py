@@ -1,0 +1,110 @@
+"""What a client keeps in its hidden folder is nobody else's business, whatever the umask."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from pspd.store.digests import blake3_digest
+from pspd.store.files.disk import DiskStore
+from pspd.store.filesystem.private import make_private_folder, open_private
+from tests.store.stores import DiskBench, FolderSample, Sample, error_of, mode_of, umask_of
+
+FINISHED, FOLDER, UNFINISHED = Sample(5000), FolderSample(), Sample(5000, name="b.bin")
+
+
+def open_to_others(work: Path) -> dict[str, int]:
+    """What is in a hidden folder, that folder itself included, with another mode than its owner's alone."""
+    modes = {path.name: mode_of(path) for path in (work, *work.iterdir())}
+    return {name: mode for name, mode in modes.items() if mode != (0o700 if name == work.name else 0o600)}
+
+
+def fill(bench: DiskBench) -> None:
+    """Two finished files, one of them a folder, and an unfinished one."""
+    bench.receive(FINISHED)
+    bench.receive(FOLDER)
+    bench.begin(UNFINISHED)
+    bench.write(UNFINISHED, 0, 2)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_the_hidden_folder_is_its_owners_alone(tmp_path: Path, umask: int) -> None:
+    with umask_of(umask):
+        bench = DiskBench(tmp_path / "client")
+        fill(bench)
+    try:
+        assert open_to_others(bench.work) == {}
+        assert bench.path(FOLDER, "tar").exists()
+        assert bench.path(UNFINISHED, "part").exists()
+    finally:
+        bench.store.close()
+
+
+def test_a_hidden_folder_of_before_is_closed_to_others(tmp_path: Path) -> None:
+    bench = DiskBench(tmp_path / "client")
+    fill(bench)
+    bench.store.close()
+    for path in (bench.work, *bench.work.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    bench.restart()
+    assert open_to_others(bench.work) == {}
+    known = bench.store.known()
+    assert [known[sample.file_id].complete for sample in (FINISHED, FOLDER, UNFINISHED)] == [True, True, False]
+    bench.store.close()
+
+
+def test_a_finished_file_with_two_names_keeps_its_mode(tmp_path: Path) -> None:
+    """Killed after the file got its name, and before the part lost its own."""
+    bench = DiskBench(tmp_path / "client")
+    sample = Sample(5000)
+    bench.receive(sample)
+    os.link(bench.folder / "a.bin", bench.path(sample, "part"))
+    bench.restart()
+    assert mode_of(bench.folder / "a.bin") == 0o644
+    bench.store.close()
+
+
+def test_a_folder_that_is_somebody_elses_is_used_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".psp").mkdir(0o755)
+    (tmp_path / ".psp").chmod(0o755)
+    monkeypatch.setattr(os, "chmod", error_of(1))
+    with caplog.at_level(logging.WARNING):
+        DiskStore(tmp_path, blake3_digest).close()
+    assert f"other users may be able to read {tmp_path / '.psp'}: cannot change its mode" in caplog.text
+
+
+def test_a_file_system_without_modes_takes_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = DiskBench(tmp_path)
+    monkeypatch.setattr(os, "fchmod", error_of(1))
+    with caplog.at_level(logging.WARNING):
+        bench.receive(Sample(5000))
+    assert bench.visible() == {"a.bin": Sample(5000).data}
+    assert f"cannot set mode 644 on {tmp_path / 'a.bin'}" in caplog.text
+    bench.store.close()
+
+
+def test_a_umask_of_the_owners_own_bits_is_no_hindrance(as_nobody: Path) -> None:
+    bench = DiskBench(as_nobody)
+    with umask_of(0o777):
+        fill(bench)
+        bench.restart()
+    assert open_to_others(bench.work) == {}
+    bench.store.close()
+    with umask_of(0o777):
+        make_private_folder(as_nobody / "made")
+    assert mode_of(as_nobody / "made") == 0o700
+
+
+def test_a_private_file_that_lost_its_mode_is_opened(as_nobody: Path) -> None:
+    path = as_nobody / "part"
+    path.touch()
+    path.chmod(0o400)
+    os.close(open_private(path, os.O_RDWR | os.O_CREAT))
+    assert mode_of(path) == 0o600

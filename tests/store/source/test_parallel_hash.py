@@ -1,0 +1,142 @@
+"""Other processes read a file ahead: what they say is the same, or nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pspd.core.model.manifest import Manifest
+from pspd.store.digests import blake3_digest
+from pspd.store.source import parallel_hash
+from pspd.store.source.parallel_hash import ParallelHash
+from pspd.store.source.source_store import SourceStore
+from tests.support.files import random_file
+
+BLOCK_BYTES = 64 * 1024
+MIB = 1024 * 1024
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files are read ahead too, by whoever runs the tests with threads of its own."""
+    monkeypatch.setattr(parallel_hash, "PARALLEL_BYTES_MIN", 1)
+    monkeypatch.setattr(parallel_hash.threading, "active_count", lambda: 1)
+
+
+@pytest.fixture(params=[1, 2, 3], ids="{} processors".format)
+def processors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(request.param)))
+    return request.param
+
+
+def alone(path: Path) -> Manifest:
+    """The manifest as one process makes it."""
+    with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
+        return store.build()
+
+
+@pytest.mark.usefixtures("processors")
+@pytest.mark.parametrize("size_bytes", [1, 1023, 3 * 1024, 3 * MIB + 5, 129 * BLOCK_BYTES, 200 * MIB + 1])
+def test_the_manifest_is_the_same(tmp_path: Path, size_bytes: int) -> None:
+    path, told = random_file(tmp_path / "a.bin", size_bytes), list[int]()
+    ahead = ParallelHash.begin(path, blake3_digest)
+    assert ahead is not None
+    with ahead, closing(SourceStore(path, "a.bin", blake3_digest)) as store:
+        assert store.build(told.append, ahead) == alone(path)
+    assert told == sorted(told)
+    assert told[-1] == size_bytes
+
+
+def test_what_was_read_of_another_file_does_not_count(tmp_path: Path) -> None:
+    path = random_file(tmp_path / "a.bin", MIB)
+    with ParallelHash.begin(path, blake3_digest) as ahead:  # type: ignore[union-attr]
+        path.unlink()
+        random_file(path, MIB + 1)
+        with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
+            assert store.build(hashing=ahead) == alone(path)
+
+
+def test_a_reader_that_dies_leaves_the_reading_to_the_store(tmp_path: Path) -> None:
+    path = random_file(tmp_path / "a.bin", 3 * MIB)
+
+    def dying(parts: object) -> bytes:
+        os._exit(1)
+
+    with ParallelHash.begin(path, dying) as ahead:  # type: ignore[union-attr]
+        assert ahead.block_digests(lambda _: None) is None
+    with ParallelHash.begin(path, dying) as ahead, closing(SourceStore(path, "a.bin", blake3_digest)) as store:  # type: ignore[union-attr]
+        assert store.build(hashing=ahead) == alone(path)
+
+
+def test_closing_ends_the_readers_in_the_middle(tmp_path: Path) -> None:
+    path = random_file(tmp_path / "a.bin", 3 * MIB)
+    hangs = threading.Event()
+    ahead = ParallelHash.begin(path, lambda _: bytes(32 * hangs.wait()))
+    assert ahead is not None
+    pids = list(ahead._pids)
+    ahead.close()
+    ahead.close()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_who_is_told_how_far_it_is_may_end_it(tmp_path: Path) -> None:
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with ParallelHash.begin(random_file(tmp_path / "a.bin", 20 * MIB), blake3_digest) as ahead:  # type: ignore[union-attr]
+        with pytest.raises(KeyboardInterrupt):
+            ahead.block_digests(stop)
+        assert ahead._pids == []
+
+
+def test_who_listens_hears_of_it_when_it_is_stopped(tmp_path: Path) -> None:
+    hangs = threading.Event()
+    path = random_file(tmp_path / "a.bin", 3 * MIB)
+    with ParallelHash.begin(path, lambda _: bytes(32 * hangs.wait())) as ahead:  # type: ignore[union-attr]
+        heard: list[bytes | None] = []
+        listener = threading.Thread(target=lambda: heard.append(ahead.block_digests(lambda _: None)))
+        listener.start()
+        ahead.stop()
+        listener.join(10)
+        assert heard == [None]
+
+
+@pytest.mark.parametrize("ends_by_itself", [True, False])
+def test_it_is_no_matter_that_children_are_not_waited_for(tmp_path: Path, ends_by_itself: bool) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with ParallelHash.begin(random_file(tmp_path / "a.bin", MIB), blake3_digest) as ahead:  # type: ignore[union-attr]
+            if ends_by_itself:
+                assert ahead.block_digests(lambda _: None) is not None
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_there_are_no_more_readers_than_there_is_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    for size_bytes, count in ((128 * 1024, 1), (200 * MIB, parallel_hash.PROCESSES_MAX)):
+        with ParallelHash.begin(random_file(tmp_path / "a.bin", size_bytes), blake3_digest) as ahead:  # type: ignore[union-attr]
+            assert len(ahead._pids) == count
+
+
+def test_nothing_is_read_ahead_where_it_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = random_file(tmp_path / "a.bin", MIB)
+    assert ParallelHash.begin(tmp_path, blake3_digest) is None
+    assert ParallelHash.begin(tmp_path / "nothing", blake3_digest) is None
+    monkeypatch.setattr(parallel_hash, "PARALLEL_BYTES_MIN", MIB + 1)
+    assert ParallelHash.begin(path, blake3_digest) is None
+
+
+def test_nothing_is_read_ahead_beside_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel_hash.threading, "active_count", lambda: 2)
+    assert ParallelHash.begin(random_file(tmp_path / "a.bin", MIB), blake3_digest) is None
