@@ -150,7 +150,9 @@ async def test_what_was_given_out_of_a_file_that_changes_is_told_how_to_be_rid_o
     monkeypatch.setattr(MemberClient, "divide", divide_and_change)
     async with in_process(FAST) as network:
         await network.join("a")
-        with pytest.raises(StorageError, match=r"seed it again when it is at rest, after `pspctl rm --force file.bin`"):
+        with pytest.raises(
+            StorageError, match=r"seed it again when nothing writes to it, after `pspctl rm --force file.bin`"
+        ):
             await network.seed(path)
         file = network.file("file.bin")
         network.server.remove(file.file_id.hex(), force=True)
