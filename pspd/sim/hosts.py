@@ -72,6 +72,7 @@ class Client:
         joining: whether a Join call is under way.
         alive: whether its process runs.
         partitioned: whether nothing passes between it and the server.
+        link_blocked: whether its attempts to open a link fail.
         downlink_blocked: whether the server's datagrams are lost.
         reads_deliveries: whether it reads from its link.
         paused_until: when its stopped process resumes; its kernel goes on receiving.
@@ -101,6 +102,7 @@ class Client:
         self.alive = False
         self.partitioned = False
         self.downlink_blocked = False
+        self.link_blocked = False
         self.reads_deliveries = True
         self.paused_until = 0
         self.disk_full_until = 0
@@ -111,6 +113,11 @@ class Client:
         self.last_event_at = 0
         self.events: deque[MemberEffect] = deque()
         self.declined_files: dict[FileId, Assign] = {}
+
+    @property
+    def links_fail(self) -> bool:
+        """Whether no link to the server can be opened."""
+        return self.partitioned or self.link_blocked
 
     def reset_process(self, random: Random) -> None:
         """Discard everything that is only in the process's memory."""

@@ -26,7 +26,7 @@ class Links:
         state = self._state
         if client.epoch != epoch or client.link.is_open:
             return
-        if state.server is None or client.partitioned:
+        if state.server is None or client.links_fail:
             self._redial(client)
             return
         link = client.link = Link()
@@ -41,7 +41,7 @@ class Links:
         if client.epoch != epoch or client.link is not link:
             return
         server = state.server
-        if server is None or client.partitioned or not server.link_opened(client.session, state.now):
+        if server is None or client.links_fail or not server.link_opened(client.session, state.now):
             self._redial(client)
             return
         link.is_open = True

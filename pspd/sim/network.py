@@ -56,6 +56,7 @@ class VirtualNetwork:
         clock: virtual time.
         clients: every client and source that was ever added, by name.
         links: the clients' TCP links.
+        control: the control plane.
         transport: the data plane.
         observers: they see every effect.
     """
@@ -69,8 +70,8 @@ class VirtualNetwork:
         self.clock: Clock = state.clock
         self.clients: dict[str, Client] = state.clients
         self.links = Links(state)
-        self._control = ControlPlane(state, self.links)
-        self.transport = Transport(state, self._control, server_rate)
+        self.control = ControlPlane(state, self.links)
+        self.transport = Transport(state, self.control, server_rate)
         self.observers: list[Observer] = []
         self._records: dict[FileId, FileRecord] = {}  # the server's state on disk, as are its clients' names
         self._recorded_clients: dict[str, None] = {}
@@ -117,7 +118,7 @@ class VirtualNetwork:
         state.server = server
         server.restore(self._records.values(), self._recorded_clients, self.now)
         self._server_wakes_at = None
-        self._control.renew_leases(state.server_epoch)
+        self.control.renew_leases(state.server_epoch)
 
     def crash_server(self, *, disk_lost: bool) -> None:
         """Crash the server, and lose its disk if asked; clients notice that their connections close."""
@@ -130,7 +131,7 @@ class VirtualNetwork:
         state.sessions.clear()
         for client in self.clients.values():
             if client.alive and client.session:
-                self._control.lose_session(client)
+                self.control.lose_session(client)
 
     # -- clients' processes
 
@@ -149,7 +150,7 @@ class VirtualNetwork:
     def start(self, client: Client) -> None:
         """Start the client's process, which joins."""
         client.alive = True
-        self._control.join(client, client.epoch)
+        self.control.join(client, client.epoch)
         self._state.touch(client)
 
     def crash(self, client: Client) -> None:
@@ -158,11 +159,11 @@ class VirtualNetwork:
         client.alive = False
         client.reset_process(state.random)
         if session and not client.partitioned:
-            state.after_delay(client, self._control.connections_closed, state.server_epoch, session, link)
+            state.after_delay(client, self.control.connections_closed, state.server_epoch, session, link)
 
     def stop(self, client: Client) -> None:
         """Stop the client's process after it has left the network."""
-        self._control.leave(client)
+        self.control.leave(client)
         client.alive = False
         client.reset_process(self._state.random)
 
@@ -179,8 +180,8 @@ class VirtualNetwork:
     def _time_out(self, client: Client, epoch: int, link: Link) -> None:
         if client.partitioned and client.epoch == epoch and client.alive and client.session:
             session = client.session
-            self._control.lose_session(client)
-            self._control.connections_closed(self._state.server_epoch, session, link)
+            self.control.lose_session(client)
+            self.control.connections_closed(self._state.server_epoch, session, link)
 
     # -- effects
 
@@ -257,7 +258,7 @@ class VirtualNetwork:
                 | RemoveFile(session)
                 | EndSession(session)
             ):
-                self._control.send_event(session, effect)
+                self.control.send_event(session, effect)
             case MemberFailed(_, error):
                 raise error
             case SaveFile(record):
@@ -279,6 +280,6 @@ class VirtualNetwork:
             case Contribute(frame):
                 self.transport.contribute(client, frame)
             case FinishFile(file_id):
-                self._control.finish(client, file_id)
+                self.control.finish(client, file_id)
             case ReportMilestone():
-                self._control.report(client, effect)
+                self.control.report(client, effect)

@@ -27,6 +27,7 @@ class Seeding:
         terms: how many copies to seed, and whether the source stays.
         mode: the file's permissions.
         hold: whether the exchange waits for a release.
+        share_count: how many shares to divide the file into; 0 for as many as clients.
 
     Attributes:
         source: the source's host.
@@ -49,6 +50,7 @@ class Seeding:
         *,
         mode: int = USUAL_MODE,
         hold: bool = False,
+        share_count: int = 0,
     ) -> None:
         self.data = data
         self.client_count = client_count
@@ -56,6 +58,7 @@ class Seeding:
         self.over = False
         self._network = network
         self._hold = hold
+        self._share_count = share_count
         self._announced_in = 0
         self._divided_here = False
         self.manifest: Manifest = Manifest.build(name, size_bytes, self._read_at, network.content.digest, mode=mode)
@@ -114,7 +117,7 @@ class Seeding:
         if file is not None and file.phase is Phase.ANNOUNCED and file.source == self.source.name:
             count = len(catalogue.heard_names())
             if count >= max(1, self.client_count, self.terms.replica_count):
-                share_count = self.client_count or count
+                share_count = self._share_count or self.client_count or count
                 self.manifest = self.manifest.divided(share_count, self._read_at, network.content.digest)
                 self._offer()
                 catalogue.divide(self.manifest, session, network.now, hold_back=self._hold)

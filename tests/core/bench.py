@@ -23,7 +23,7 @@ from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import Kind
 from pspd.store.digests import blake3_digest
 from pspd.text.addresses import Address
-from tests.core.ether import sample_bytes, sessions
+from tests.core.samples import sample_bytes, sessions
 
 E = TypeVar("E", bound=ServerEffect)
 

@@ -18,7 +18,8 @@ from pspd.core.server.members import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Hello
 from tests.core.bench import Bench
-from tests.core.ether import Effect, Ether, Peer, sample_bytes
+from tests.core.network import CoreNetwork, Effect
+from tests.core.samples import sample_bytes
 
 KIB = 1024
 LIMIT_NS = 600 * SECOND_NS
@@ -27,31 +28,30 @@ NOTICED_NS = REACH_NS + 6 * SECOND_NS
 PROFILES = pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic", "fast"])
 
 
-def network(parameters: Parameters, *names: str, deaf: str = "", cache_chunks: int = 8) -> Ether:
-    ether = Ether(parameters, cache_chunks)
-    for seed, name in enumerate(names):
-        ether.peers[name] = Peer(name, seed)
-        ether.peers[name].hears = name != deaf
-        ether.join(name)
-    return ether
+def network_of(parameters: Parameters, *names: str, deaf: str = "", cache_chunks: int = 8) -> CoreNetwork:
+    network = CoreNetwork(parameters, cache_chunks)
+    for name in names:
+        network.add(name).downlink_blocked = name == deaf
+        network.join(name)
+    return network
 
 
-def file_of(ether: Ether, manifest: Manifest) -> SharedFile:
-    return ether.server.catalogue.files[manifest.file_id]
+def file_of(network: CoreNetwork, manifest: Manifest) -> SharedFile:
+    return network.server.catalogue.files[manifest.file_id]
 
 
-def exchanging(ether: Ether, manifest: Manifest) -> SharedFile:
-    file = file_of(ether, manifest)
-    assert ether.run(lambda: file.phase is Phase.EXCHANGING, LIMIT_NS)
+def exchanging(network: CoreNetwork, manifest: Manifest) -> SharedFile:
+    file = file_of(network, manifest)
+    assert network.run(lambda: file.phase is Phase.EXCHANGING, LIMIT_NS)
     return file
 
 
-def told(ether: Ether, *kinds: type[Effect]) -> list[Effect]:
-    return [event for event in ether.events if isinstance(event, kinds)]
+def told(network: CoreNetwork, *kinds: type[Effect]) -> list[Effect]:
+    return [event for event in network.events if isinstance(event, kinds)]
 
 
-def assert_have(ether: Ether, data: bytes, *names: str) -> None:
-    assert [ether.peers[name].store.finished.get("f") == data for name in names] == [True] * len(names)
+def assert_have(network: CoreNetwork, data: bytes, *names: str) -> None:
+    assert [network.clients[name].store.finished.get("f") == data for name in names] == [True] * len(names)
 
 
 class TestWhoIsInReach:
@@ -325,132 +325,132 @@ class TestCompleteWithoutThem:
 class TestNetworks:
     def test_a_holder_whose_link_is_down_for_good_stalls_the_file_until_it_is_back(self) -> None:
         data = sample_bytes(60 * KIB)
-        ether = network(FAST, "a", "b", "c")
-        manifest = ether.seed("f", data)
-        file = exchanging(ether, manifest)
-        ether.cut_link(ether.peers["b"])
-        assert ether.run(lambda: file.stalled, NOTICED_NS)
+        network = network_of(FAST, "a", "b", "c")
+        manifest = network.seed("f", data)
+        file = exchanging(network, manifest)
+        network.block_link(network.clients["b"])
+        assert network.run(lambda: file.stalled, NOTICED_NS)
         assert {name for _, name in file.missing()} == {"b"}
         missing = RangeSet(span for span, _ in file.missing())
-        ether.pass_time(60 * SECOND_NS)
-        assert "b" in ether.server.members
+        network.pass_time(60 * SECOND_NS)
+        assert "b" in network.server.members
         for name in "ac":
-            assert ether.peers[name].store.missing(manifest.file_id) == missing
-        ether.open_link(ether.peers["b"])
-        assert ether.run(lambda: file.is_complete, 30 * SECOND_NS)
-        assert_have(ether, data, "a", "b", "c")
-        events = told(ether, ClientReach, FileStalled, FileResumed)
+            assert network.clients[name].store.missing(manifest.file_id) == missing
+        network.unblock_link(network.clients["b"])
+        assert network.run(lambda: file.is_complete, 30 * SECOND_NS)
+        assert_have(network, data, "a", "b", "c")
+        events = told(network, ClientReach, FileStalled, FileResumed)
         assert [type(event) for event in events] == [ClientReach, FileStalled, ClientReach, FileResumed]
 
     def test_nobody_waits_longer_for_one_whose_link_is_down_than_it_takes_to_notice(self) -> None:
         data = sample_bytes(40 * KIB)
-        ether = network(FAST, "a", "b", "idle")
-        manifest = ether.seed("f", data, 2)
-        file = exchanging(ether, manifest)
-        ether.cut_link(ether.peers["idle"])
-        assert ether.run(lambda: file.is_complete, NOTICED_NS)
-        assert_have(ether, data, "a", "b")
-        ether.open_link(ether.peers["idle"])
-        assert ether.run(lambda: "f" in ether.peers["idle"].store.finished, 30 * SECOND_NS)
-        ether.pass_time(SECOND_NS)
-        assert told(ether, FileCompleted)[-1] == FileCompleted(manifest.file_id, "f", 3)
+        network = network_of(FAST, "a", "b", "idle")
+        manifest = network.seed("f", data, share_count=2)
+        file = exchanging(network, manifest)
+        network.block_link(network.clients["idle"])
+        assert network.run(lambda: file.is_complete, NOTICED_NS)
+        assert_have(network, data, "a", "b")
+        network.unblock_link(network.clients["idle"])
+        assert network.run(lambda: "f" in network.clients["idle"].store.finished, 30 * SECOND_NS)
+        network.pass_time(SECOND_NS)
+        assert told(network, FileCompleted)[-1] == FileCompleted(manifest.file_id, "f", 3)
 
     def test_the_share_of_one_whose_link_is_down_is_given_away_while_seeding(self) -> None:
         data = sample_bytes(60 * KIB)
-        ether = network(FAST, "a", "b", "c")
-        ether.cut_link(ether.peers["b"])
-        manifest = ether.seed("f", data)
-        file = file_of(ether, manifest)
+        network = network_of(FAST, "a", "b", "c")
+        network.block_link(network.clients["b"])
+        manifest = network.seed("f", data)
+        file = file_of(network, manifest)
         assert {share.owner for share in file.shares} == {"a", "b", "c"}
-        assert ether.run(lambda: file.is_complete, NOTICED_NS)
+        assert network.run(lambda: file.is_complete, NOTICED_NS)
         assert "b" not in {share.owner for share in file.shares}
-        assert told(ether, FileStalled) == []
-        ether.open_link(ether.peers["b"])
-        assert ether.run(lambda: "f" in ether.peers["b"].store.finished, 30 * SECOND_NS)
-        assert_have(ether, data, "a", "b", "c")
+        assert told(network, FileStalled) == []
+        network.unblock_link(network.clients["b"])
+        assert network.run(lambda: "f" in network.clients["b"].store.finished, 30 * SECOND_NS)
+        assert_have(network, data, "a", "b", "c")
 
     def test_a_source_whose_link_is_down_seeds_on_when_it_is_back(self) -> None:
         data = sample_bytes(60 * KIB)
-        ether = network(FAST, "a", "b")
-        manifest = ether.seed("f", data)
-        source = ether.peers["source of f"]
-        ether.cut_link(source)
-        file = file_of(ether, manifest)
-        assert ether.run(lambda: file.stalled, NOTICED_NS)
+        network = network_of(FAST, "a", "b")
+        manifest = network.seed("f", data)
+        source = network.clients["source-0 of f"]
+        network.block_link(source)
+        file = file_of(network, manifest)
+        assert network.run(lambda: file.stalled, NOTICED_NS)
         assert {name for _, name in file.missing()} == {source.name}
-        ether.pass_time(60 * SECOND_NS)
+        network.pass_time(60 * SECOND_NS)
         assert file.phase is Phase.SEEDING
-        ether.open_link(source)
-        assert ether.run(lambda: file.is_complete, 30 * SECOND_NS)
-        assert_have(ether, data, "a", "b")
+        network.unblock_link(source)
+        assert network.run(lambda: file.is_complete, 30 * SECOND_NS)
+        assert_have(network, data, "a", "b")
 
     def test_a_file_that_is_seeded_while_a_client_is_away_reaches_it_when_it_is_back(self) -> None:
         data = sample_bytes(40 * KIB)
-        ether = network(FAST, "a", "b")
-        away = ether.peers["b"]
-        ether.cut_link(away)
-        ether.pass_time(NOTICED_NS)
-        file = file_of(ether, ether.seed("f", data))
-        assert ether.run(lambda: file.is_complete, 10 * SECOND_NS)
+        network = network_of(FAST, "a", "b")
+        away = network.clients["b"]
+        network.block_link(away)
+        network.pass_time(NOTICED_NS)
+        file = file_of(network, network.seed("f", data))
+        assert network.run(lambda: file.is_complete, 10 * SECOND_NS)
         assert {share.owner for share in file.shares} == {"a"}
-        ether.open_link(away)
-        assert ether.run(lambda: "f" in away.store.finished, 30 * SECOND_NS)
-        assert_have(ether, data, "a", "b")
+        network.unblock_link(away)
+        assert network.run(lambda: "f" in away.store.finished, 30 * SECOND_NS)
+        assert_have(network, data, "a", "b")
 
     @PROFILES
     def test_one_that_never_hears_the_server_is_no_holder_until_it_does(self, parameters: Parameters) -> None:
         data = sample_bytes(30 * KIB)
-        ether = network(parameters, "a", "b", "deaf", deaf="deaf")
-        manifest = ether.seed("f", data)
-        file = exchanging(ether, manifest)  # within that time it counts, and takes what is delivered to it
+        network = network_of(parameters, "a", "b", "deaf", deaf="deaf")
+        manifest = network.seed("f", data)
+        file = exchanging(network, manifest)  # within that time it counts, and takes what is delivered to it
         assert file.shares_of("deaf")
-        assert ether.run(lambda: file.stalled, NOTICED_NS)
+        assert network.run(lambda: file.stalled, NOTICED_NS)
         assert {name for _, name in file.missing()} == {"deaf"}
-        ether.pass_time(60 * SECOND_NS)
-        assert_have(ether, data, "deaf")  # it asks, and deliveries are no datagrams
-        assert told(ether, DownlinkChanged) == [DownlinkChanged(False)]
-        assert told(ether, ClientReach) == [ClientReach("deaf", False)]
-        ether.peers["deaf"].hears = True
-        assert ether.run(lambda: file.is_complete, 30 * SECOND_NS)
-        assert_have(ether, data, "a", "b", "deaf")
-        assert told(ether, DownlinkChanged) == [DownlinkChanged(False), DownlinkChanged(True)]
-        assert told(ether, ClientReach) == [ClientReach("deaf", False), ClientReach("deaf", True)]
+        network.pass_time(60 * SECOND_NS)
+        assert_have(network, data, "deaf")  # it asks, and deliveries are no datagrams
+        assert told(network, DownlinkChanged) == [DownlinkChanged(False)]
+        assert told(network, ClientReach) == [ClientReach("deaf", False)]
+        network.clients["deaf"].downlink_blocked = False
+        assert network.run(lambda: file.is_complete, 30 * SECOND_NS)
+        assert_have(network, data, "a", "b", "deaf")
+        assert told(network, DownlinkChanged) == [DownlinkChanged(False), DownlinkChanged(True)]
+        assert told(network, ClientReach) == [ClientReach("deaf", False), ClientReach("deaf", True)]
 
     def test_one_that_hears_no_more_says_so_after_a_silence_and_is_away_after_another(self) -> None:
-        ether = network(FAST, "a")
-        ether.pass_time(60 * SECOND_NS)
-        since = ether.now
-        ether.peers["a"].hears = False
-        assert ether.run(lambda: bool(told(ether, DownlinkChanged)), SILENCE_NS + 3 * SECOND_NS)
-        assert ether.now - since >= SILENCE_NS - 6 * SECOND_NS
-        assert ether.server.members["a"].in_reach
-        assert ether.run(lambda: not ether.server.members["a"].in_reach, REACH_NS)
-        assert told(ether, ClientReach) == [ClientReach("a", False)]
+        network = network_of(FAST, "a")
+        network.pass_time(60 * SECOND_NS)
+        since = network.now
+        network.clients["a"].downlink_blocked = True
+        assert network.run(lambda: bool(told(network, DownlinkChanged)), SILENCE_NS + 3 * SECOND_NS)
+        assert network.now - since >= SILENCE_NS - 6 * SECOND_NS
+        assert network.server.members["a"].in_reach
+        assert network.run(lambda: not network.server.members["a"].in_reach, REACH_NS)
+        assert told(network, ClientReach) == [ClientReach("a", False)]
 
     @PROFILES
     def test_a_third_of_all_datagrams_lost_for_a_minute_puts_nobody_out_of_reach(self, parameters: Parameters) -> None:
-        ether, file, data = self.lossy(parameters, 1, 0.33)
+        network, file, data = self.lossy(parameters, 1, 0.33)
         assert file.is_complete
-        assert_have(ether, data, "a", "b", "c")
-        assert told(ether, ClientReach, DownlinkChanged, FileStalled) == []
+        assert_have(network, data, "a", "b", "c")
+        assert told(network, ClientReach, DownlinkChanged, FileStalled) == []
 
     @pytest.mark.parametrize("seed", range(4))
     @PROFILES
     def test_one_that_loses_half_of_all_datagrams_for_a_minute_stays_a_member_and_finishes(
         self, parameters: Parameters, seed: int
     ) -> None:
-        ether, file, data = self.lossy(parameters, seed, 0.5)
-        members = ether.server.members
+        network, file, data = self.lossy(parameters, seed, 0.5)
+        members = network.server.members
         assert set(members) == {"a", "b", "c"}
-        assert ether.run(lambda: file.is_complete and all(m.in_reach for m in members.values()), NOTICED_NS)
-        assert_have(ether, data, "a", "b", "c")
+        assert network.run(lambda: file.is_complete and all(m.in_reach for m in members.values()), NOTICED_NS)
+        assert_have(network, data, "a", "b", "c")
 
-    def lossy(self, parameters: Parameters, seed: int, loss: float) -> tuple[Ether, SharedFile, bytes]:
+    def lossy(self, parameters: Parameters, seed: int, loss: float) -> tuple[CoreNetwork, SharedFile, bytes]:
         """A network after a minute in which this part of all datagrams was lost, each way."""
         data = sample_bytes(40 * KIB)
-        ether = Ether(parameters, 16, seed=seed, loss=loss)
+        network = CoreNetwork(parameters, 16, seed=seed, loss=loss)
         for name in "abc":
-            ether.join(name)
-        file = file_of(ether, ether.seed("f", data))
-        ether.pass_time(60 * SECOND_NS)
-        return ether, file, data
+            network.join(name)
+        file = file_of(network, network.seed("f", data))
+        network.pass_time(60 * SECOND_NS)
+        return network, file, data

@@ -34,7 +34,7 @@ from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NameTaken,
 from pspd.store.digests import blake3_digest
 from pspd.text.addresses import address_text
 from tests.core.bench import Bench, address_of
-from tests.core.ether import sessions
+from tests.core.samples import sessions
 
 NOBODY = 0xDEAD
 

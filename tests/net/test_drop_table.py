@@ -26,7 +26,7 @@ from pspd.net.server import ServerPlane
 from pspd.store.digests import blake3_digest
 from pspd.store.files.memory import MemoryStore
 from tests.core.bench import Bench
-from tests.core.ether import sessions
+from tests.core.samples import sessions
 from tests.net.links import SESSION, Far
 from tests.support.drop_table import Row, connection_rows
 from tests.support.loops import on_loop, until

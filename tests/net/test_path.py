@@ -23,7 +23,7 @@ from pspd.net.sockets import bind_datagrams, bind_listener, bind_pairs
 from pspd.store.digests import blake3_digest
 from pspd.store.files.memory import MemoryStore
 from pspd.text.addresses import Address
-from tests.core.ether import sessions
+from tests.core.samples import sessions
 from tests.support.loops import on_loop, until
 
 HOST = "127.0.0.1"

@@ -15,7 +15,7 @@ from pspd.core.wire.frames import Frame, encode_frame
 from pspd.core.wire.header import DropReason, Kind
 from pspd.net.server import ServerPlane
 from pspd.store.digests import blake3_digest
-from tests.core.ether import sessions
+from tests.core.samples import sessions
 from tests.net.links import Far
 from tests.support.loops import on_loop
 

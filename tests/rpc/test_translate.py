@@ -28,7 +28,7 @@ from pspd.rpc.translate import Declined, Report
 from pspd.store.digests import blake3_digest
 from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import network_pb2 as pb
-from tests.core.ether import sessions
+from tests.core.samples import sessions
 
 FAST = PROFILES["fast"]
 
