@@ -210,7 +210,7 @@ class ClientPlane:
 
     def _on_datagram(self, data: bytes, source: Address) -> None:
         self._machine.receive_datagram(data, source, now_ns())
-        if self._machine.downlink_ok:
+        if self._machine.hellos.downlink_ok:
             self._path.note_datagram()
         self.pump()
 

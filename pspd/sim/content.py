@@ -138,14 +138,12 @@ class BlankStore:
 
     def known(self) -> dict[FileId, Held]:
         """See ``Storage.known``."""
-        return {file_id: self._held(file_id) for file_id in self._entries}
+        return {file_id: self._held(file_id).copy() for file_id in self._entries}
 
     def begin(self, manifest: Manifest) -> Held:
         """See ``Storage.begin``."""
-        entry = self._entries.get(manifest.file_id)
-        if entry is None:
-            self._entries[manifest.file_id] = _Entry(manifest)
-        elif entry.manifest != manifest:
+        entry = self._entries.setdefault(manifest.file_id, _Entry(manifest))
+        if entry.manifest != manifest:
             entry.divide(manifest)
         return self._held(manifest.file_id)
 
@@ -186,4 +184,4 @@ class BlankStore:
 
     def _held(self, file_id: FileId) -> Held:
         entry = self._entries[file_id]
-        return Held(entry.verified.copy(), entry.finished)
+        return Held(entry.verified, entry.finished)

@@ -1,14 +1,15 @@
-"""A client machine alone, with a server that says exactly what a test says."""
+"""A client machine alone. The test plays its server and its store."""
 
 from __future__ import annotations
 
 from pspd.core.client.machine import ClientMachine
 from pspd.core.effects.client import ClientEffect
 from pspd.core.effects.shared import SendDatagram
-from pspd.core.model.manifest import Manifest
+from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.parameters import FAST, Parameters
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held, Written
+from pspd.core.model.tuning import CLIENT_TUNING, ClientTuning
 from pspd.core.wire.datagrams import Datagram, Request, decode_datagram, encode_datagram
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import Kind
@@ -24,12 +25,13 @@ def manifest_of(chunk_count: int, name: str = "f", share_count: int = 2) -> Mani
 
 
 class Client:
-    """The machine, the time, and what a test's server would hear."""
+    """The machine, the time, and the datagrams that its server would receive."""
 
-    def __init__(self, parameters: Parameters = FAST) -> None:
-        self.machine = ClientMachine(seed=5)
+    def __init__(self, parameters: Parameters = FAST, tuning: ClientTuning = CLIENT_TUNING) -> None:
+        self.machine = ClientMachine(seed=5, tuning=tuning)
         self.now = 1_000_000
         self.effects: list[ClientEffect] = []
+        self.verified: dict[FileId, RangeSet] = {}  # by file, as a store has it
         self.machine.joined(SESSION, SERVER, parameters, self.now)
 
     def heard(self) -> list[Datagram]:
@@ -49,17 +51,23 @@ class Client:
 
     def hear(self, datagram: Datagram, source: Address = SERVER) -> None:
         self.machine.receive_datagram(encode_datagram(datagram), source, self.now)
+        self.machine.check()
 
     def assign(
         self,
         manifest: Manifest,
         *shares: tuple[int, int],
         exchange: bool = False,
-        held: tuple[tuple[int, int], ...] = (),
+        held: tuple[tuple[int, int], ...] | None = None,
         complete: bool = False,
     ) -> None:
+        """Assign a file; ``held`` replaces what the store has of it."""
         spans = tuple(Range(*share) for share in shares)
-        self.machine.file_assigned(manifest, spans, exchange, Held(RangeSet(held), complete), self.now)
+        if held is not None or manifest.file_id not in self.verified:
+            self.verified[manifest.file_id] = RangeSet(held or ())
+        verified = self.verified[manifest.file_id]
+        self.machine.file_assigned(manifest, spans, exchange, Held(verified, complete), self.now)
+        self.machine.check()
 
     def frame(self, manifest: Manifest, start: int, stop: int, number: int = 1, echo: int = 0) -> Frame:
         length = manifest.byte_span(start, stop)[1]
@@ -71,11 +79,15 @@ class Client:
         frame, span = self.frame(manifest, start, stop, number, echo), [Range(start, stop)]
         assert self.machine.delivery_started(frame, "server")
         written = Written(verified=RangeSet(span)) if good else Written(corrupt=span)
+        self.verified[manifest.file_id].difference_update(written.corrupt)
+        self.verified[manifest.file_id].update(written.verified)
         self.machine.delivery_stored(frame, written, self.now)
+        self.machine.check()
 
     def pass_time(self, duration_ns: int) -> None:
         end = self.now + duration_ns
         while (deadline := self.machine.next_timeout()) is not None and deadline <= end:
             self.now = deadline
             self.machine.handle_timeout(deadline)
+            self.machine.check()
         self.now = end

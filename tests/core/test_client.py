@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import count
+from dataclasses import replace
+from random import Random
 
 import pytest
 
 from pspd.core.client import download
-from pspd.core.client import machine as client_module
-from pspd.core.client.download import SENT_REQUESTS_MAX
-from pspd.core.client.machine import HELLOS_WITHOUT_BACKOFF, ClientMachine
 from pspd.core.effects.client import Contribute, FinishFile, ReportMilestone
 from pspd.core.effects.shared import InputDropped, Milestone
 from pspd.core.model.manifest import DIGEST_BYTES, Manifest, block_bytes_of
 from pspd.core.model.parameters import FAST, MILLISECOND_NS, SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import Written
+from pspd.core.model.tuning import CLIENT_TUNING
 from pspd.core.timing.rtt import RTO_INITIAL_NS
 from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, Asked, Broadcast, Hello, HelloAck
 from pspd.core.wire.frames import encode_frame
@@ -33,14 +32,14 @@ class TestHellos:
         client.now += 20 * MILLISECOND_NS - (client.now - 1_000_000) % MILLISECOND_NS
         client.hear(HelloAck(SESSION, 2, 5000))
         client.pass_time(0)
-        assert client.heard() == [Hello(SESSION, 3, client.machine.rtt.srtt_ns // 1000)]
+        assert client.heard() == [Hello(SESSION, 3, client.machine.hellos.rtt.srtt_ns // 1000)]
         client.hear(HelloAck(SESSION, 3, 5000))
         client.pass_time(5 * SECOND_NS - 1)
         assert client.heard() == []
         client.pass_time(1)
         (hello,) = client.heard()
         assert isinstance(hello, Hello)
-        assert (hello.number, hello.srtt_us) == (4, client.machine.rtt.srtt_ns // 1000)
+        assert (hello.number, hello.srtt_us) == (4, client.machine.hellos.rtt.srtt_ns // 1000)
 
     def test_an_answer_to_an_earlier_one_or_a_second_answer_is_stale(self) -> None:
         client = Client()
@@ -253,6 +252,19 @@ class TestAsking:
         assert [(r.session, r.number, r.acknowledged, r.ranges) for r in requests] == [(SESSION + 1, 1, 0, ())]
         assert ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, 1) in client.effects
 
+    def test_new_session_requests_unverified_chunks_again(self) -> None:
+        """The next server does not know that they were delivered."""
+        client = Client()
+        manifest = manifest_of(4)
+        client.assign(manifest, exchange=True)
+        client.machine.delivery_stored(client.frame(manifest, 0, 2), Written(), client.now)
+        assert client.requests()[-1].ranges == (Range(0, 4),)
+        client.machine.link_opened(client.now)
+        assert client.requests()[-1].ranges == (Range(2, 4),)
+        client.machine.joined(SESSION, SERVER, FAST, client.now)
+        client.assign(manifest, exchange=True)
+        assert client.requests()[-1].ranges == (Range(0, 4),)
+
     def test_an_exchange_of_a_file_that_it_was_not_told_of_is_no_matter(self) -> None:
         client = Client()
         client.machine.exchange_started(bytes(32), client.now)
@@ -262,13 +274,13 @@ class TestAsking:
         client = Client()
         manifest = manifest_of(4)
         client.assign(manifest, exchange=True)
-        for _ in range(SENT_REQUESTS_MAX + 5):
+        for _ in range(CLIENT_TUNING.measured_requests_max + 5):
             client.machine.link_opened(client.now)
         found = client.machine.downloads[manifest.file_id]
         client.now += 30 * MILLISECOND_NS
         client.deliver(manifest, 0, 1, echo=1)  # forgotten
         assert found.rtt.srtt_ns == 0
-        client.deliver(manifest, 1, 2, number=2, echo=SENT_REQUESTS_MAX)
+        client.deliver(manifest, 1, 2, number=2, echo=CLIENT_TUNING.measured_requests_max)
         assert found.rtt.srtt_ns == 30 * MILLISECOND_NS
 
 
@@ -363,9 +375,8 @@ class TestHolding:
         frames = [effect.frame for effect in client.others() if isinstance(effect, Contribute)]
         assert [encode_frame(frame)[:2] for frame in frames] == [b"PS"] * answers
 
-    def test_only_so_many_broadcasts_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(client_module, "ANSWERED_MAX", 2)
-        client = Client()
+    def test_number_of_remembered_broadcasts_is_bounded(self) -> None:
+        client = Client(tuning=replace(CLIENT_TUNING, answered_broadcasts_max=2))
         manifest = manifest_of(4)
         client.assign(manifest, exchange=True, held=((0, 1),))
         client.heard()
@@ -483,9 +494,8 @@ class TestDrops:
 
 
 def test_a_download_that_is_done_wants_nothing() -> None:
-    held = Held(RangeSet([(0, 4)]), complete=True)
-    found = download.Download(manifest_of(4), held, FAST, ClientMachine(1)._random, 0, count(1))
-    found.stage = download.Stage.COMPLETE
+    found = download.Download(manifest_of(4), RangeSet(), FAST, CLIENT_TUNING, Random(1), 0)
+    found.finish()
     assert not found.wanted()
 
 
@@ -493,12 +503,12 @@ def test_first_hellos_are_repeated_without_backoff() -> None:
     client = Client()
     client.heard()
     pauses = []
-    for _ in range(HELLOS_WITHOUT_BACKOFF + 4):
+    for _ in range(CLIENT_TUNING.hellos_without_backoff + 4):
         due = client.machine.next_timeout()
         assert due is not None
         pauses.append((due - client.now) / RTO_INITIAL_NS)
         client.now = due
         client.machine.handle_timeout(due)
         assert [type(datagram) for datagram in client.heard()] == [Hello]
-    assert all(1 <= pause <= 1.25 for pause in pauses[:HELLOS_WITHOUT_BACKOFF])
+    assert all(1 <= pause <= 1.25 for pause in pauses[: CLIENT_TUNING.hellos_without_backoff])
     assert pauses[-1] >= 4

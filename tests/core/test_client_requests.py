@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from pspd.core.client import machine as client_module
 from pspd.core.effects.client import ReportMilestone
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import Held, Written
+from pspd.core.model.tuning import CLIENT_TUNING
 from pspd.core.timing.rtt import LINEAR_TIMEOUTS, RTO_INITIAL_NS, RTO_MAX_NS
 from pspd.core.wire.datagrams import Asked, Broadcast, HelloAck, RequestAck
 from pspd.core.wire.header import DropReason
@@ -122,7 +122,7 @@ class TestAskingAgain:
         client.assign(manifest, (0, 10))
         client.heard()
         client.hear(RequestAck(SESSION, manifest.file_id, 1, 2**32 - 1))
-        client.pass_time(client_module.PATIENCE_NS_MAX)
+        client.pass_time(CLIENT_TUNING.retry_after_ns_max)
         assert client.requests()
 
     def test_nor_does_it_ask_at_once_when_told_to(self) -> None:
@@ -132,7 +132,7 @@ class TestAskingAgain:
         client.heard()
         client.requests()
         client.hear(RequestAck(SESSION, manifest.file_id, 1, 0))
-        client.pass_time(client_module.PATIENCE_NS_MIN - 1)
+        client.pass_time(CLIENT_TUNING.retry_after_ns_min - 1)
         assert client.requests() == []
         client.pass_time(1)
         assert client.requests()
@@ -265,8 +265,10 @@ def test_all_requests_of_a_client_are_numbered_in_one_row() -> None:
 def test_a_report_tells_of_which_division_it_is_and_what_it_has_overtaken() -> None:
     client = Client()
     manifest = manifest_of(4)
-    client.machine.file_assigned(manifest, (Range(0, 2),), False, Held(RangeSet(), False), client.now, 9)
+    verified = RangeSet()
+    client.machine.file_assigned(manifest, (Range(0, 2),), False, Held(verified, False), client.now, 9)
     (request,) = client.requests()
-    client.deliver(manifest, 0, 2)
+    verified.add(0, 2)
+    client.machine.delivery_stored(client.frame(manifest, 0, 2), Written(verified), client.now)
     (report,) = [effect for effect in client.others() if isinstance(effect, ReportMilestone)]
     assert (report.division, report.request_number) == (9, request.number)

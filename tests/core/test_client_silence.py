@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pspd.core.client.machine import SILENCE_NS
 from pspd.core.effects.client import DownlinkChanged
 from pspd.core.model.parameters import FAST, MILLISECOND_NS, SECOND_NS
+from pspd.core.model.tuning import CLIENT_TUNING
 from pspd.core.wire.datagrams import Broadcast, Hello, HelloAck, Request, RequestAck
 from tests.core.alone import SERVER, SESSION, Client, manifest_of
 
@@ -25,7 +25,7 @@ def told_us(client: Client) -> list[int]:
 
 def silence(client: Client) -> None:
     """Lets so much time pass that a client takes note of the silence, with a hello to say so."""
-    client.pass_time(SILENCE_NS + 3 * SECOND_NS)
+    client.pass_time(CLIENT_TUNING.downlink_timeout_ns + 3 * SECOND_NS)
 
 
 class TestAnsweredRequests:
@@ -60,7 +60,7 @@ class TestSilence:
 
     def test_after_an_answer_no_round_trip_is_told_any_more(self) -> None:
         client = answered()
-        client.pass_time(SILENCE_NS - 3 * SECOND_NS)
+        client.pass_time(CLIENT_TUNING.downlink_timeout_ns - 3 * SECOND_NS)
         assert set(told_us(client)) == {20_000}
         client.pass_time(6 * SECOND_NS)
         told = told_us(client)
@@ -91,7 +91,7 @@ class TestSilence:
 
     def test_does_not_begin_while_broadcasts_come_though_hellos_are_not_answered(self) -> None:
         client = answered()
-        for number in range(3 * SILENCE_NS // SECOND_NS):
+        for number in range(3 * CLIENT_TUNING.downlink_timeout_ns // SECOND_NS):
             client.hear(Broadcast(SESSION, bytes(32), number, ()))
             client.pass_time(SECOND_NS)
         assert set(told_us(client)) == {20_000}
@@ -104,7 +104,7 @@ class TestSilence:
         client.machine.joined(SESSION, SERVER, FAST, client.now)
         assert told_us(client) == [0]
         client.hear(HelloAck(SESSION, 0, 5000))
-        client.pass_time(SILENCE_NS - 3 * SECOND_NS)
+        client.pass_time(CLIENT_TUNING.downlink_timeout_ns - 3 * SECOND_NS)
         assert told_us(client)[0] == 20_000
         assert DownlinkChanged(False) not in client.effects[:-1]
 

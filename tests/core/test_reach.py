@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core.client.machine import SILENCE_NS
 from pspd.core.effects.client import DownlinkChanged
 from pspd.core.effects.server import Assign, ClientLost, ClientReach, FileCompleted, FileResumed, FileStalled
 from pspd.core.effects.shared import Milestone
@@ -12,6 +11,7 @@ from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, SECOND_NS, Parameters
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
+from pspd.core.model.tuning import CLIENT_TUNING
 from pspd.core.server.file_record import Phase
 from pspd.core.server.machine import LEASE_NS, REACH_NS
 from pspd.core.server.members import Member
@@ -421,8 +421,10 @@ class TestNetworks:
         network.pass_time(60 * SECOND_NS)
         since = network.now
         network.clients["a"].downlink_blocked = True
-        assert network.run(lambda: bool(told(network, DownlinkChanged)), SILENCE_NS + 3 * SECOND_NS)
-        assert network.now - since >= SILENCE_NS - 6 * SECOND_NS
+        assert network.run(
+            lambda: bool(told(network, DownlinkChanged)), CLIENT_TUNING.downlink_timeout_ns + 3 * SECOND_NS
+        )
+        assert network.now - since >= CLIENT_TUNING.downlink_timeout_ns - 6 * SECOND_NS
         assert network.server.members["a"].in_reach
         assert network.run(lambda: not network.server.members["a"].in_reach, REACH_NS)
         assert told(network, ClientReach) == [ClientReach("a", False)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from pspd.core.client.download import REFUTED_NS_MAX, REFUTED_NS_MIN
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import FAST, MILLISECOND_NS, SECOND_NS
+from pspd.core.model.tuning import CLIENT_TUNING
 from tests.core.alone import SERVER, SESSION, Client, manifest_of
 
 
@@ -18,7 +18,7 @@ def exchanging() -> tuple[Client, Manifest]:
     return client, manifest
 
 
-def pause_ns(client: Client, at_most_ns: int = 2 * REFUTED_NS_MAX) -> int:
+def pause_ns(client: Client, at_most_ns: int = 2 * CLIENT_TUNING.corrupt_pause_ns_max) -> int:
     """Lets the time pass until the next request. Returns how long that took."""
     began = client.now
     while not client.requests():
@@ -39,9 +39,9 @@ def test_pauses_double_up_to_their_bound() -> None:
     for number in range(1, 13):
         client.deliver(manifest, 0, 8, number=number, good=False)
         pauses.append(pause_ns(client))
-    assert pauses[:2] == [0, REFUTED_NS_MIN]
-    assert all(later == min(2 * earlier, REFUTED_NS_MAX) for earlier, later in pairwise(pauses[1:]))
-    assert pauses[-1] == REFUTED_NS_MAX
+    assert pauses[:2] == [0, CLIENT_TUNING.corrupt_pause_ns_min]
+    assert all(later == min(2 * earlier, CLIENT_TUNING.corrupt_pause_ns_max) for earlier, later in pairwise(pauses[1:]))
+    assert pauses[-1] == CLIENT_TUNING.corrupt_pause_ns_max
 
 
 def test_endless_refutations_cost_few_requests() -> None:
@@ -70,7 +70,7 @@ def test_pause_is_no_timeout() -> None:
     client.deliver(manifest, 0, 8, number=1, good=False)
     client.heard()
     client.deliver(manifest, 0, 8, number=2, good=False)
-    client.pass_time(REFUTED_NS_MIN)
+    client.pass_time(CLIENT_TUNING.corrupt_pause_ns_min)
     (request,) = client.requests()
     assert not request.repeated
     assert client.machine.downloads[manifest.file_id].rtt.timeout_count == 0

@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 
-from pspd.core.client.download import Download, Stage
+from pspd.core.client.download import Download
 from pspd.core.model.parameters import FAST
 from pspd.core.model.ranges import RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.tuning import CLIENT_TUNING
 from pspd.daemon.client.reception import ReceptionLog
 from tests.core.bench import Bench
 
@@ -18,8 +18,8 @@ CHUNKS = 1000
 
 
 def download_of(held_chunks: int = 0) -> Download:
-    held = Held(RangeSet([(0, held_chunks)] if held_chunks else []), complete=False)
-    return Download(Bench().manifest("talk.mp4", CHUNKS), held, FAST, Random(1), 0, iter(range(9)))
+    verified = RangeSet([(0, held_chunks)])
+    return Download(Bench().manifest("talk.mp4", CHUNKS), verified, FAST, CLIENT_TUNING, Random(1), 0)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_files_that_are_complete_are_not_logged(lines: pytest.LogCaptureFixture)
     reception, download = ReceptionLog("anna"), download_of(CHUNKS)
     reception.look([download])
     download = download_of()
-    download.stage = Stage.DECLINED
+    download.decline()
     reception.look([download])
     assert lines.messages == []
     assert reception.ended(download.file_id) == ""

@@ -64,15 +64,15 @@ def returning_members_are_not_served(patch: pytest.MonkeyPatch) -> None:
 
 def late_answers_postpone_requests(patch: pytest.MonkeyPatch) -> None:
     """Tell a client to wait for chunks that it has just received; it waits for minutes."""
-    delivered, answered = Download.delivered, Download.answered
+    note_delivery, note_ack = Download.note_delivery, Download.note_ack
 
     def never_all(self: Download, frame: Frame, written: Written, now: int) -> bool:
-        self._awaited.add(self.manifest.chunk_count, self.manifest.chunk_count + 1)
-        return delivered(self, frame, written, now) or not self.wanted()
+        self._outstanding.add(self.manifest.chunk_count, self.manifest.chunk_count + 1)
+        return note_delivery(self, frame, written, now) or not self.wanted()
 
-    patch.setattr(Download, "answered", lambda self, number, _: answered(self, number, 120 * SECOND_NS))
-    patch.setattr(Download, "delivered", never_all)
-    patch.setattr(Download, "timeout_ns", lambda self: self._patience_ns or self.rtt.timeout_ns(self._random))
+    patch.setattr(Download, "note_ack", lambda self, number, _: note_ack(self, number, 120 * SECOND_NS))
+    patch.setattr(Download, "note_delivery", never_all)
+    patch.setattr(Download, "timeout_ns", lambda self: self._retry_after_ns or self.rtt.timeout_ns(self._random))
 
 
 def timeout_is_unbounded(patch: pytest.MonkeyPatch) -> None:

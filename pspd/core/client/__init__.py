@@ -1,1 +1,1 @@
-"""A client's machine: requests what it lacks, sends what it holds."""
+"""The client machine: hellos, downloads, and contributions to other clients."""

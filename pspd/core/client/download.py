@@ -1,32 +1,23 @@
-"""One file on its way to one client: what to ask for next, and when to ask again (R5, R10, R11)."""
+"""One file on its way to one client: what to request next, and when to request again (R5, R10, R11)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import Enum
 from random import Random
 
 from pspd.core.model.manifest import FileId, Manifest
-from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS, Order, Parameters
+from pspd.core.model.parameters import Order, Parameters
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held, Written
+from pspd.core.model.storage import Written
+from pspd.core.model.tuning import ClientTuning
 from pspd.core.timing.rtt import LINEAR_TIMEOUTS, RTO_MAX_NS, RttEstimator
 from pspd.core.timing.window import Window, frame_chunks_in
-from pspd.core.wire.datagrams import REQUEST_NUMBER_MAX, REQUEST_RANGES_MAX, Request
+from pspd.core.wire.datagrams import REQUEST_RANGES_MAX, Request
 from pspd.core.wire.frames import Frame
-
-REQUESTS_PER_WINDOW = 8
-"""A window is renewed in so many steps: losing a few requests in a row does not stop the flow. A narrow one is renewed
-by whole frames, or by halves, as every step costs the server a request and a delivery."""
-REFUTED_NS_MIN, REFUTED_NS_MAX = 100 * MILLISECOND_NS, 5 * SECOND_NS
-"""How long a client waits for its next request where deliveries are refuted in a row: not at all after the first, then
-doubled each time between these bounds, until a unit is verified. Wrong bytes are then not fetched at full rate."""
-SENT_REQUESTS_MAX = 64
-"""How many requests are remembered to measure round trips."""
 
 
 class Stage(Enum):
-    """What a client is doing about a file."""
+    """How far a client is with a file."""
 
     SHARE = "share"
     WAITING = "waiting"
@@ -37,59 +28,66 @@ class Stage(Enum):
 
 
 class Download:
-    """What a client holds and lacks of a file, and its conversation with the server about it.
+    """What a client has and lacks of one file, and its conversation with the server about it.
+
+    Args:
+        manifest: the file.
+        verified: its verified chunks, as a live view of the store's record.
+        parameters: the profile.
+        tuning: the client's tunables.
+        random: for jitter, and for the random order of requests.
+        srtt_ns: the round trip of hellos, in nanoseconds; 0 if unknown.
 
     Attributes:
         manifest: the file.
-        stage: what is being done about it.
-        verified: chunks that may be served.
-        lacking: chunks that are not here.
-        shares: the ranges that are the client's to get before the exchange (R1).
-        division: names the division of the file that they are of.
-        is_paused: the next request waits, as what came was refuted again and again. Any request ends the pause.
-        request_number: its newest request's. All of a client's requests are numbered in one row: what was asked before
-            a file was removed is not taken for newer than what is asked since it was seeded anew.
-        window: how many chunks may be on their way.
-        rtt: round trips from a request to the first delivery it led to, fetching included.
+        stage: how far the client is with it.
+        verified: chunks that may be contributed. The store alone changes this set.
+        missing: chunks to request: neither verified nor delivered in this session.
+        shares: the ranges to get before the exchange (R1).
+        division: identifies the division of the file that the shares are from.
+        is_paused: the next request waits, because several deliveries in a row were corrupt.
+        request_number: of the last request for this file.
+        window: how many chunks may be in flight.
+        rtt: round trips from a request to its first delivery. They include the server's fetch.
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        held: Held,
+        verified: RangeSet,
         parameters: Parameters,
+        tuning: ClientTuning,
         random: Random,
         srtt_ns: int,
-        request_numbers: Iterator[int],
     ) -> None:
         self.manifest = manifest
         self.stage = Stage.SHARE
-        self.verified = held.verified.copy()
-        self.lacking = RangeSet(self.verified.gaps(0, manifest.chunk_count))
+        self.verified = verified
+        self.missing = RangeSet(verified.gaps(0, manifest.chunk_count))
+        self.shares: tuple[Range, ...] = ()
+        self.division = 0
+        self.is_paused = False
+        self.request_number = 0
         self.window = Window(parameters.window_min_chunks, parameters.window_max_chunks)
         self.rtt = RttEstimator()
         if srtt_ns:
             self.rtt.sample(srtt_ns)
-        self.shares: tuple[Range, ...] = ()
         self._parameters = parameters
+        self._tuning = tuning
         self._random = random
-        self.division = 0
-        self.is_paused = False
-        self.request_number = 0
-        self._request_numbers = request_numbers
-        self._acknowledged = 0
-        self._awaited = RangeSet()
-        self._patience_ns = 0
-        self._was_put_off = False
-        self._cursor = 0
-        self._named_stop = 0
-        self._told_chunks = self.window.chunks
-        self._sequence_start = 0
+        self._acknowledged = 0  # number of the last delivery
+        self._outstanding = RangeSet()  # named by the last request and not delivered since
+        self._retry_after_ns = 0  # what the server answered to the last request
+        self._expects_wait = False  # deliveries take longer than a timeout
+        self._cursor = 0  # where the last broadcast ended
+        self._sequence_start = 0  # where the sequential order starts
+        self._requested_stop = 0  # where the last request ended
+        self._advertised_chunks = self.window.chunks  # the window in the last request
         self._repeats = 0
-        self._unrequested_chunks = 0
-        self._sent_at: dict[int, int] = {}
-        self._refuted_in_a_row = 0
-        self._is_refuted = False  # something of the delivery that is under way
+        self._chunks_since_request = 0
+        self._sent_at: dict[int, int] = {}  # by request number
+        self._corrupt_deliveries = 0  # in a row
+        self._is_corrupt = False  # a unit of the current delivery was corrupt
 
     @property
     def file_id(self) -> FileId:
@@ -98,59 +96,112 @@ class Download:
 
     @property
     def share_chunk_count(self) -> int:
-        """How many chunks those ranges hold."""
+        """The number of chunks in the shares."""
         return sum(share.chunk_count for share in self.shares)
 
     @property
-    def share_is_held(self) -> bool:
-        """Whether every chunk of the share is here and verified."""
-        return all(self.verified.covers(*share) for share in self.shares)
-
-    @property
     def is_whole(self) -> bool:
-        """Whether every chunk of the file is here and verified."""
+        """Whether every chunk of the file is verified."""
         return self.verified.chunk_count == self.manifest.chunk_count
 
-    def begin(self, stage: Stage) -> None:
-        """Begins with the share, or with the exchange: what was asked in vain before says nothing of it.
+    @property
+    def is_requesting(self) -> bool:
+        """Whether chunks are requested in this stage."""
+        return self.stage in (Stage.SHARE, Stage.EXCHANGE)
 
-        In order of the chunks everybody is to start at the first, so that they meet.
+    # -- stages
+
+    def assign(self, shares: tuple[Range, ...], division: int, verified: RangeSet) -> None:
+        """Record an assignment by the server.
+
+        Args:
+            shares: the client's shares, in place of earlier ones.
+            division: the division that they are from.
+            verified: the verified chunks, as a live view of the store's record.
+        """
+        self.shares, self.division, self.verified = shares, division, verified
+
+    def begin(self, stage: Stage) -> None:
+        """Begin with the share or with the exchange.
+
+        With the sequential order all clients begin at the first chunk, so that they request the same chunks together.
         """
         self.stage = stage
         self._sequence_start = self._repeats = 0
 
+    def advance(self) -> bool:
+        """Go on to the next stage if this one is done. Return whether it was."""
+        if self.stage is Stage.SHARE and all(self.verified.covers(*share) for share in self.shares):
+            self.stage = Stage.WAITING
+            return True
+        if self.stage is Stage.EXCHANGE and self.is_whole:
+            self.stage = Stage.FINISHING
+            return True
+        return False
+
+    def finish(self) -> None:
+        """Record that the file is visible under its own name (R10)."""
+        self.stage = Stage.COMPLETE
+
+    def decline(self) -> None:
+        """Record that the store cannot take more of the file."""
+        self.stage = Stage.DECLINED
+
+    def end_session(self) -> None:
+        """Forget the conversation with the server, until the file is assigned in the next session.
+
+        Chunks that were delivered but not verified are requested again: the next session's server does not know them.
+        """
+        self.stage = Stage.WAITING
+        self.shares = ()
+        self.missing = RangeSet(self.verified.gaps(0, self.manifest.chunk_count))
+        self.request_number = 0
+        self._acknowledged = 0
+        self._outstanding.clear()
+        self._retry_after_ns = 0
+        self._chunks_since_request = 0
+        self._sent_at.clear()
+        self.window.idle()
+
+    # -- requests
+
     def wanted(self) -> RangeSet:
-        """What is to be asked for now: of the share, or of everything that lacks."""
+        """Return the chunks to request in this stage."""
         match self.stage:
             case Stage.SHARE:
-                return RangeSet(part for share in self.shares for part in self.lacking.within(*share))
+                return RangeSet(part for share in self.shares for part in self.missing.within(*share))
             case Stage.EXCHANGE:
-                return self.lacking
+                return self.missing
             case _:
                 return RangeSet()
 
-    def hear_broadcast(self, stop: int) -> None:
-        """Someone fetches up to here: requests that begin here meet (the common cursor)."""
-        self._cursor = stop
+    def request(
+        self, session: int, number: int, now: int, *, repeated: bool = False, downlink_ok: bool = False
+    ) -> Request:
+        """Return the next request, which names as many of the wanted chunks as fit. It ends a pause.
 
-    def request(self, session: int, now: int, *, repeated: bool = False, downlink_ok: bool = False) -> Request:
-        """The next request: everything that may be named of what is wanted, most wanted first."""
-        # The server ends a session before its numbers reach the largest; one that hears nothing stays there.
-        self.request_number = min(next(self._request_numbers), REQUEST_NUMBER_MAX)
+        Args:
+            session: the client's session.
+            number: of the request, among those of the session.
+            now: the time, in nanoseconds.
+            repeated: no delivery arrived in time after the last request.
+            downlink_ok: the server's datagrams arrive.
+        """
+        self.request_number = number
         self.is_paused = False
         self._repeats += repeated
-        self._unrequested_chunks = 0
-        self._told_chunks = self.window.chunks
+        self._chunks_since_request = 0
+        self._advertised_chunks = self.window.chunks
         ranges = self._pick(self.wanted())
-        self._note_sent(now, asks=bool(ranges))
-        self._awaited, self._patience_ns = RangeSet(ranges), 0
-        # Where very many share a server's link, what one asks for is long in the queue: longer than any timeout.
-        # Who was told to wait for the last will have to wait for the next, and asks but once if it hears so at once.
-        wants_ack = bool(ranges) and (self._was_put_off or self.rtt.rto_ns >= RTO_MAX_NS)
+        self._note_sent(now, is_empty=not ranges)
+        self._outstanding, self._retry_after_ns = RangeSet(ranges), 0
+        # Behind a busy server's link, deliveries take longer than any timeout. With an answer to its request the client
+        # waits and does not repeat it.
+        wants_ack = bool(ranges) and (self._expects_wait or self.rtt.rto_ns >= RTO_MAX_NS)
         return Request(
             session,
             self.file_id,
-            self.request_number,
+            number,
             self._acknowledged,
             self.window.chunks,
             tuple(ranges),
@@ -159,61 +210,75 @@ class Download:
             downlink_ok,
         )
 
-    def _note_sent(self, now: int, *, asks: bool) -> None:
-        """Remembers when a request was sent, for its round trip; one that asks for nothing ends all measurements."""
-        if not asks:
-            self._sent_at.clear()
-            return
-        self._sent_at[self.request_number] = now
-        if len(self._sent_at) > SENT_REQUESTS_MAX:
-            del self._sent_at[next(iter(self._sent_at))]
+    def note_broadcast(self, stop: int) -> None:
+        """Move the cursor behind a range that is being fetched, so that the requests of all clients meet there."""
+        self._cursor = stop
 
-    def answered(self, number: int, patience_ns: int) -> bool:
-        """The server says that a request is there, and how long to wait for each delivery.
+    def note_ack(self, number: int, retry_after_ns: int) -> bool:
+        """Record that the server has received a request.
+
+        Args:
+            number: of the request.
+            retry_after_ns: how long to wait for each delivery, in nanoseconds.
 
         Returns:
-            Whether it is the last request, and something that it named has not come.
+            False if it is not the last request, or everything that it named has arrived.
         """
-        if number != self.request_number or not self._awaited:
+        if number != self.request_number or not self._outstanding:
             return False
-        self._patience_ns = patience_ns
-        self._was_put_off = True
+        self._retry_after_ns = retry_after_ns
+        self._expects_wait = True
         self.rtt.answered()
         return True
 
-    def timeout_ns(self) -> int:
-        """How long to wait for the next delivery before asking again, in nanoseconds.
+    def timed_out(self) -> None:
+        """Record that no delivery arrived in time."""
+        self.window.timed_out()
+        self.rtt.timed_out()
 
-        That the server said to wait long counts after a delivery only where deliveries are known to take as long.
+    def timeout_ns(self) -> int:
+        """Return how long to wait for the next delivery before repeating the request, in nanoseconds.
+
+        After a delivery, the server's answer to the last request still counts only if deliveries are known to be slow.
         """
-        if self._patience_ns and self.rtt.rto_ns >= RTO_MAX_NS:
-            return self._patience_ns
+        if self._retry_after_ns and self.rtt.rto_ns >= RTO_MAX_NS:
+            return self._retry_after_ns
         return self.rtt.timeout_ns(self._random)
 
+    def _note_sent(self, now: int, *, is_empty: bool) -> None:
+        """Record when a request was sent, to measure its round trip. An empty one ends all measurements."""
+        if is_empty:
+            self._sent_at.clear()
+            return
+        self._sent_at[self.request_number] = now
+        if len(self._sent_at) > self._tuning.measured_requests_max:
+            del self._sent_at[next(iter(self._sent_at))]
+
     def _pick(self, wanted: RangeSet) -> list[Range]:
+        """Return the ranges to request, in the profile's order."""
         parameters = self._parameters
         if not wanted:
             return []
-        # What was named again and again in vain may have no holder: those after it have their turn first.
-        in_vain = self._repeats > LINEAR_TIMEOUTS
+        # After several repeats the first chunks may have no holder, so the request starts behind them.
+        skips = self._repeats > LINEAR_TIMEOUTS
         if parameters.order is Order.SEQUENTIAL:
-            if in_vain:
-                self._sequence_start = self._named_stop
+            if skips:
+                self._sequence_start = self._requested_stop
             start = self._sequence_start
-        elif in_vain:
-            start = self._named_stop
+        elif skips:
+            start = self._requested_stop
         elif parameters.order is Order.CURSOR:
             start = self._cursor
         else:
             start = self._random_chunk(wanted)
-        # Where one chunk is asked at a time a range is one chunk; where many are, all that lack are named.
+        # With a window of one chunk a range is one chunk; otherwise a request names everything that is missing.
         range_chunks = 1 if parameters.window_max_chunks == 1 else self.manifest.chunk_count
         picked: list[Range] = []
         for low, high in wanted.cyclic_from(start):
             picked.append(Range(low, min(high, low + range_chunks)))
             if len(picked) >= min(parameters.request_ranges, REQUEST_RANGES_MAX):
                 break
-        self._named_stop = picked[-1].stop
+        self._requested_stop = picked[-1].stop
         return picked
 
     def _random_chunk(self, wanted: RangeSet) -> int:
@@ -223,69 +288,73 @@ class Download:
             index -= span.chunk_count
         return span.start + index
 
-    def delivered(self, frame: Frame, written: Written, now: int) -> bool:
-        """A delivery, or with number 0 a piece of one that goes on, is stored, as far as it was good.
+    # -- deliveries
+
+    def note_delivery(self, frame: Frame, written: Written, now: int) -> bool:
+        """Record that a delivery, or with number 0 the first part of one, is stored.
+
+        Args:
+            frame: its head.
+            written: what the store made of it.
+            now: the time, in nanoseconds.
 
         Returns:
-            Whether it is time for the next request. Unless nothing is awaited any more, that is not before the delivery
-            is whole, so that it can be acknowledged.
+            Whether to send the next request: nothing is outstanding, or the delivery is complete and enough of the
+            window is used. Only a complete delivery can be acknowledged.
         """
         sent_at = self._sent_at.pop(frame.echo, None)
         if sent_at is not None:
-            self._was_put_off = now - sent_at > self.rtt.rto_ns
+            self._expects_wait = now - sent_at > self.rtt.rto_ns
             self.rtt.sample(now - sent_at)
         self.rtt.answered()
         self._repeats = 0
-        self._awaited.discard(frame.start, frame.stop)
+        self._outstanding.discard(frame.start, frame.stop)
         self._acknowledged = max(self._acknowledged, frame.number)
-        self.lacking.discard(frame.start, frame.stop)
-        for unit in written.verified:
-            self.verified.add(*unit)
-        for unit in written.corrupt:
-            self.verified.discard(*unit)
-            self.lacking.add(*unit)
-        self._note_refuted(written, is_whole=frame.number > 0)
+        self.missing.discard(frame.start, frame.stop)
+        self.missing.update(written.corrupt)
+        is_complete = frame.number > 0
+        self._count_corrupt(written, is_complete=is_complete)
         chunk_count = frame.stop - frame.start
         self.window.delivered(chunk_count, self.rtt.min_ns, now)
-        self._unrequested_chunks += chunk_count
-        is_whole = frame.number > 0
-        return not self._awaited or (is_whole and self._unrequested_chunks >= self._step_chunks)
+        self._chunks_since_request += chunk_count
+        return not self._outstanding or (is_complete and self._chunks_since_request >= self._step_chunks)
 
-    def _note_refuted(self, written: Written, *, is_whole: bool) -> None:
-        """Counts deliveries that brought wrong bytes and no right ones; one that comes in pieces counts once."""
-        if written.verified:
-            self._refuted_in_a_row, self._is_refuted = 0, False
-        elif written.corrupt:
-            self._is_refuted = True
-        if is_whole and self._is_refuted:
-            self._refuted_in_a_row, self._is_refuted = self._refuted_in_a_row + 1, False
-        self.is_paused = self.refuted_pause_ns > 0
+    def idle(self) -> None:
+        """Record that nothing is requested for a while."""
+        self.window.idle()
 
     @property
-    def refuted_pause_ns(self) -> int:
-        """How long to wait before the next request, as what came was refuted again and again; 0 if it was not."""
-        if self._refuted_in_a_row < 2:
+    def corrupt_pause_ns(self) -> int:
+        """How long to wait before the next request, after corrupt deliveries; 0 after at most one."""
+        if self._corrupt_deliveries < 2:
             return 0
-        return min(REFUTED_NS_MIN << min(self._refuted_in_a_row - 2, 16), REFUTED_NS_MAX)
+        doubled_ns = self._tuning.corrupt_pause_ns_min << min(self._corrupt_deliveries - 2, 16)
+        return min(doubled_ns, self._tuning.corrupt_pause_ns_max)
+
+    def _count_corrupt(self, written: Written, *, is_complete: bool) -> None:
+        """Count deliveries in a row that had corrupt units and no good ones. All parts of one delivery count once."""
+        if written.verified:
+            self._corrupt_deliveries, self._is_corrupt = 0, False
+        elif written.corrupt:
+            self._is_corrupt = True
+        if is_complete and self._is_corrupt:
+            self._corrupt_deliveries, self._is_corrupt = self._corrupt_deliveries + 1, False
+        self.is_paused = self.corrupt_pause_ns > 0
 
     @property
     def _step_chunks(self) -> int:
-        """How many chunks are delivered from one request to the next.
+        """How many chunks are delivered between two requests.
 
-        A part of the window that the server knows: it sends no more, however much wider the window has become since.
+        It depends on the window that the server knows: the server sends no more, even if the window has grown since.
         """
-        frame_chunks = min(self._parameters.frame_chunks, frame_chunks_in(self._told_chunks))
-        return max(self._told_chunks // REQUESTS_PER_WINDOW, frame_chunks)
+        frame_chunks = min(self._parameters.frame_chunks, frame_chunks_in(self._advertised_chunks))
+        return max(self._advertised_chunks // self._tuning.requests_per_window, frame_chunks)
 
-    def new_session(self, request_numbers: Iterator[int]) -> None:
-        """The server has forgotten the conversation: begin it anew, when the file is assigned again."""
-        self.stage = Stage.WAITING
-        self._request_numbers = request_numbers
-        self.request_number = 0
-        self._acknowledged = 0
-        self._awaited.clear()
-        self._patience_ns = 0
-        self._unrequested_chunks = 0
-        self._sent_at.clear()
-        self.shares = ()
-        self.window.idle()
+    def check(self) -> None:
+        """Assert that the records agree with each other."""
+        for chunks in (self.missing, self.verified):
+            assert RangeSet(chunks.within(0, self.manifest.chunk_count)) == chunks, "chunks are beyond the end"
+        assert not self._outstanding.minus(self.missing), "delivered chunks are outstanding"
+        assert self.stage is not Stage.FINISHING or self.is_whole, "a file is finished that is not whole"
+        assert len(self._sent_at) <= self._tuning.measured_requests_max, "too many requests are measured"
+        assert all(number <= self.request_number for number in self._sent_at), "a request is measured that was not sent"

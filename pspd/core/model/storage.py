@@ -37,6 +37,10 @@ class Held:
         """One past the last verified chunk; 0 if there is none."""
         return max((span.stop for span in self.verified), default=0)
 
+    def copy(self) -> Held:
+        """Return a snapshot, if ``verified`` is a live view."""
+        return Held(self.verified.copy(), self.complete)
+
 
 class Storage(Protocol):
     """One client's files. Every method may raise ``StorageError`` with a line for a person."""
@@ -45,7 +49,10 @@ class Storage(Protocol):
         """What is there from before, by file."""
 
     def begin(self, manifest: Manifest) -> Held:
-        """Makes ready to write a file, or takes up what is there of it; idempotent."""
+        """Prepare to write a file, or resume it; idempotent.
+
+        The result's verified chunks are a live view of the store's record.
+        """
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
         """Writes the bytes of the chunks ``[start, stop)`` and verifies the units that are whole by it.

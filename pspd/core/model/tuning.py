@@ -115,3 +115,39 @@ class ServerTuning:
 
 SERVER_TUNING = ServerTuning()
 """The values that a server uses unless it is told others."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTuning:
+    """Tunables of the client's machine. Times are in nanoseconds."""
+
+    # Hellos and the downlink
+    hello_interval_ns_min: int = SECOND_NS
+    """A client sends hellos as often as the server wants, but not more often than this."""
+    hellos_without_backoff: int = 20
+    """Hellos before the first answer ever: about 10 s in which to find out whether data can flow despite losses."""
+    downlink_timeout_ns: int = 30 * SECOND_NS
+    hellos_per_downlink_timeout: int = 2
+    """The downlink is lost after this time without a datagram, and at least so many hello intervals."""
+
+    # Requests
+    retry_after_ns_min: int = 50 * MILLISECOND_NS
+    retry_after_ns_max: int = 240 * SECOND_NS
+    """Bounds of the time that the server may make a client wait before it repeats a request or a hello."""
+    requests_per_window: int = 8
+    """A window is renewed in so many steps, so that a few lost requests do not stop the flow. Small windows are renewed
+    by whole frames, because each step costs the server a request and a delivery."""
+    measured_requests_max: int = 64
+    """Requests whose time of sending is remembered, to measure round trips."""
+    corrupt_pause_ns_min: int = 100 * MILLISECOND_NS
+    corrupt_pause_ns_max: int = 5 * SECOND_NS
+    """Pauses before the next request while deliveries are corrupt: none after the first, then doubling between these
+    bounds. Otherwise wrong bytes would be fetched at full rate."""
+
+    # Contributions
+    answered_broadcasts_max: int = 1024
+    """Answered broadcasts that are remembered, so that a duplicated one is not answered twice."""
+
+
+CLIENT_TUNING = ClientTuning()
+"""The values that a client uses unless it is told others."""

@@ -118,7 +118,7 @@ class DiskStore:
 
         A finished file that another program has changed holds its intact units only. A removed one is forgotten.
         """
-        return {file_id: file.held for file_id, file in self._files.items()}
+        return {file_id: file.held.copy() for file_id, file in self._files.items()}
 
     def manifest(self, file_id: FileId) -> Manifest:
         """Return the manifest that a file was last begun with."""

@@ -80,7 +80,7 @@ class MemoryStore:
 
     def known(self) -> dict[FileId, Held]:
         """See ``Storage.known``."""
-        return {file_id: self._held(file_id) for file_id in self._files}
+        return {file_id: self._held(file_id).copy() for file_id in self._files}
 
     def manifest(self, file_id: FileId) -> Manifest:
         """Return the manifest that a file was last begun with."""
@@ -177,7 +177,7 @@ class MemoryStore:
 
     def _held(self, file_id: FileId) -> Held:
         verifier, buffer = self._file(file_id)
-        return Held(verifier.verified.copy(), buffer.is_finished)
+        return Held(verifier.verified, buffer.is_finished)
 
     def _file(self, file_id: FileId) -> tuple[BlockVerifier, Buffer]:
         try:

@@ -38,8 +38,8 @@ class StoredFile:
 
     @property
     def held(self) -> Held:
-        """A snapshot of what the file holds."""
-        return Held(self.verifier.verified.copy(), self.status is FileStatus.FINISHED)
+        """What the file holds; its verified chunks are a live view."""
+        return Held(self.verifier.verified, self.status is FileStatus.FINISHED)
 
     def mark_finished(self, saved: FileBytes) -> None:
         """Note that the file has its own name; ``saved`` are its bytes there."""

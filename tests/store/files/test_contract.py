@@ -450,14 +450,19 @@ class TestForgedDigestsOfPieces:
         assert bench.visible() == {"a.bin": sample.data}
 
 
-class TestHeldIsASnapshot:
-    def test_does_not_change_with_later_writes(self, bench: Bench) -> None:
+class TestHeld:
+    def test_known_is_a_snapshot(self, bench: Bench) -> None:
         sample = Sample(5000)
-        held = bench.begin(sample)
+        bench.begin(sample)
         known = bench.store.known()[sample.file_id]
         bench.write(sample, 0, 2)
-        assert not held.verified
         assert not known.verified
+
+    def test_begin_returns_a_live_view(self, bench: Bench) -> None:
+        sample = Sample(5000)
+        verified = bench.begin(sample).verified
+        bench.write(sample, 0, 2)
+        assert verified == RangeSet([(0, 2)])
 
 
 SMALL = Sample(40 * 1024 + 1, share_count=3)

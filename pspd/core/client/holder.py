@@ -1,0 +1,89 @@
+"""The holder: answers broadcasts with contributions (R8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pspd.core.model.manifest import FileId, Manifest
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.model.tuning import ClientTuning
+from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, Broadcast
+from pspd.core.wire.frames import FRAME_PAYLOAD_BYTES_MAX, Frame
+from pspd.core.wire.header import Kind
+
+
+class Holder:
+    """What a client can contribute, and which broadcasts it has answered.
+
+    Args:
+        tuning: the client's tunables.
+    """
+
+    def __init__(self, tuning: ClientTuning) -> None:
+        self._tuning = tuning
+        self._files: dict[FileId, tuple[Manifest, RangeSet]] = {}
+        self._answered: dict[int, None] = {}  # numbers of broadcasts, oldest first
+
+    def add(self, manifest: Manifest, verified: RangeSet) -> None:
+        """Contribute a file, in place of what was added for it before.
+
+        Args:
+            manifest: the file.
+            verified: its verified chunks, as a live view.
+        """
+        self._files[manifest.file_id] = (manifest, verified)
+
+    def remove(self, file_id: FileId) -> None:
+        """Contribute a file no longer."""
+        self._files.pop(file_id, None)
+
+    def name_of(self, file_id: FileId) -> str | None:
+        """Return the name of a file; None if it is unknown."""
+        file = self._files.get(file_id)
+        return file[0].name if file is not None else None
+
+    def start_session(self) -> None:
+        """Forget the broadcasts of the last session."""
+        self._answered.clear()
+
+    def answer(self, broadcast: Broadcast, shares: tuple[Range, ...]) -> list[Frame] | None:
+        """Return the contributions that a broadcast asks this client for, as far as it holds the chunks.
+
+        Args:
+            broadcast: the broadcast.
+            shares: the client's shares of the file.
+
+        Returns:
+            The heads of the contributions; None if the broadcast was answered before.
+        """
+        file = self._files.get(broadcast.file_id)
+        if file is None:
+            return []
+        if broadcast.number in self._answered:
+            return None
+        manifest, verified = file
+        frames = []
+        for start, stop in _asked_of(broadcast, shares):
+            length = manifest.byte_span(start, stop)[1]
+            if verified.covers(start, stop) and length <= FRAME_PAYLOAD_BYTES_MAX:
+                frames.append(
+                    Frame(
+                        Kind.CONTRIBUTION, broadcast.session, broadcast.file_id, start, stop, length, broadcast.number
+                    )
+                )
+        if frames:
+            self._answered[broadcast.number] = None
+            if len(self._answered) > self._tuning.answered_broadcasts_max:
+                del self._answered[next(iter(self._answered))]
+        return frames
+
+
+def _asked_of(broadcast: Broadcast, shares: tuple[Range, ...]) -> Iterator[tuple[int, int]]:
+    """Iterate over the ranges that a broadcast asks of its recipient, who owns these shares."""
+    for entry in broadcast.asked:
+        if entry.responder in (EVERY_HOLDER, broadcast.session):
+            yield entry.start, entry.stop
+        elif entry.responder == OWNERS:
+            for start, stop in shares:
+                if start < entry.stop and entry.start < stop:
+                    yield max(start, entry.start), min(stop, entry.stop)
