@@ -56,7 +56,7 @@ class Mutant:
     room: str
     text: str
     mutate: Mutate
-    rules: frozenset[str]
+    rules: set[str]
     is_quick: bool = True
 
 
@@ -127,153 +127,156 @@ def keep_lost_clients(patch: pytest.MonkeyPatch) -> None:
 
 
 MUTANTS = [
-    Mutant(room, text, mutate, frozenset(rules))
-    for room, text, mutate, rules in (
-        (
-            "fetching",
-            "a lost broadcast is not sent again",
-            replaced(Fetching, "_ask_otherwise", lambda self, fetch: []),
-            {"liveness"},
-        ),
-        (
-            "client",
-            "requests are not repeated",
-            replaced(ClientMachine, "handle_timeout", lambda self, now: list(self._timers.expired(now))),
-            {"liveness"},
-        ),
-        ("fetching", "unsolicited contributions are cached", cache_unsolicited, {"R9 only what was asked"}),
-        (
-            "deliveries",
-            "only the first waiting client gets a delivery",
-            deliver_to_one_waiter,
-            {"R9 handed to who waits"},
-        ),
-        (
-            "deliveries",
-            "cached chunks are fetched",
-            replaced(Deliveries, "hit", lambda self, interest: None),
-            {"R9 handed to who waits", "R7 miss", "AssertionError"},
-        ),
-        (
-            "shares",
-            "the share of a client that left counts as held",
-            replaced(SharedFile, "loosen_shares", lambda self, name: None),
-            {"no silent loss", "R2 every share is held", "liveness"},
-        ),
-        (
-            "shares",
-            "every share counts as held at once",
-            replaced(SharedFile, "shares_are_held", property(lambda self: True)),
-            {"R2 every share is held", "R2 the server forgets"},
-        ),
-        (
-            "forwarder",
-            "the server does not forget a seeded file",
-            replaced(Relay, "forget", lambda self, file, now: 0),
-            {"R2 the server forgets"},
-        ),
-        ("manifest", "shares overlap", overlapping_shares, {"R1 division", "AssertionError"}),
-        (
-            "fetching",
-            "the server verifies no digest",
-            replaced(Fetching, "_are_good", lambda self, file, frame: True),
-            {"R9 first good copy"},
-        ),
-        (
-            "client",
-            "clients verify no digest",
-            replaced(Holdings, "refute", Holdings.confirm),
-            {"R10 done", "R10 verified", "R9 first good copy", "IntegrityError"},
-        ),
-        (
-            "client",
-            "a client sends chunks that it does not hold",
-            replaced(RangeSet, "covers", lambda self, start, stop: True),
-            {
-                "R8 holders",
-                "R2 every share is held",
-                "R10 done",
-                "InternalError",
-                "AssertionError",
-                "IndexError",
-                "liveness",
-            },
-        ),
-        (
-            "client",
-            "a client counts a file as complete too early",
-            replaced(Download, "is_whole", property(lambda self: self.verified.chunk_count > 0)),
-            {"liveness", "R10 done", "R12 one identity"},  # it verifies and joins again, each time
-        ),
-        (
-            "catalogue",
-            "the server does not notice that a file is stalled",
-            replaced(Catalogue, "_review_coverage", lambda self, file: None),
-            {"no silent loss", "liveness"},
-        ),
-        (
-            "sessions",
-            "clients are never lost",
-            keep_lost_clients,
-            {
-                "liveness",
-                "NameTaken",
-                "AssertionError",
-                "KeyError",
-                "no silent loss",
-                "R2 every share is held",
-                "R12 recipients",
-            },
-        ),
-        (
-            "cache",
-            "the cache grows beyond its size",
-            replaced(Cache, "has_room", lambda self, count: True),
-            {"R4 cache", "AssertionError"},
-        ),
-        (
-            "shares",
-            "the share of a client that left is not reassigned",
-            replaced(SharedFile, "reassign", lambda self, names, preferred: []),
-            {"liveness"},
-        ),
-        (
-            "forwarder",
-            "chunks that wait to be delivered are fetched a second time",
-            waiting_requests_skip_the_cache,
-            {"AssertionError"},
-        ),
-        (
-            "forwarder",
-            "received chunks are not delivered",
-            replaced(Relay, "received", lambda self, fetch, now: None),
-            {"R9 handed to who waits", "liveness"},
-        ),
-        (
-            "sessions",
-            "a request number may jump",
-            lambda patch: patch.setattr("pspd.core.server.members.REQUEST_JUMP_MAX", 2**32),
-            {"liveness"},
-        ),
-        (
-            "sessions",
-            "two machines of one identity replace each other",
-            replaced(ServerMachine, "_refuse_duplicate", lambda self, present, peer, now: None),
-            {"R12 one identity"},
-        ),
-        (
-            "availability",
-            "a client that returns is still reported as missing",
-            replaced(Recipients, "is_here", lambda self, name: None),
-            {"R12 recipients"},
-        ),
-        (
-            "broadcasts",
-            "a broadcast that waits for its batch is not sent",
-            replaced(Fetching, "_ask_due", property(lambda self: 10**18)),
-            {"liveness"},
-        ),
-    )
+    Mutant(
+        "fetching",
+        "a lost broadcast is not sent again",
+        replaced(Fetching, "_ask_otherwise", lambda self, fetch: []),
+        {"liveness"},
+    ),
+    Mutant(
+        "client",
+        "requests are not repeated",
+        replaced(ClientMachine, "handle_timeout", lambda self, now: list(self._timers.expired(now))),
+        {"liveness"},
+    ),
+    Mutant(
+        "fetching",
+        "unsolicited contributions are cached",
+        cache_unsolicited,
+        {"R9 only what was asked"},
+        is_quick=False,
+    ),
+    Mutant(
+        "deliveries", "only the first waiting client gets a delivery", deliver_to_one_waiter, {"R9 handed to who waits"}
+    ),
+    Mutant(
+        "deliveries",
+        "cached chunks are fetched",
+        replaced(Deliveries, "hit", lambda self, interest: None),
+        {"R9 handed to who waits", "R7 miss", "AssertionError"},
+    ),
+    Mutant(
+        "shares",
+        "the share of a client that left counts as held",
+        replaced(SharedFile, "loosen_shares", lambda self, name: None),
+        {"no silent loss", "R2 every share is held", "liveness"},
+        is_quick=False,
+    ),
+    Mutant(
+        "shares",
+        "every share counts as held at once",
+        replaced(SharedFile, "shares_are_held", property(lambda self: True)),
+        {"R2 every share is held", "R2 the server forgets"},
+    ),
+    Mutant(
+        "forwarder",
+        "the server does not forget a seeded file",
+        replaced(Relay, "forget", lambda self, file, now: 0),
+        {"R2 the server forgets"},
+    ),
+    Mutant("manifest", "shares overlap", overlapping_shares, {"R1 division", "AssertionError"}),
+    Mutant(
+        "fetching",
+        "the server verifies no digest",
+        replaced(Fetching, "_are_good", lambda self, file, frame: True),
+        {"R9 first good copy"},
+    ),
+    Mutant(
+        "client",
+        "clients verify no digest",
+        replaced(Holdings, "refute", Holdings.confirm),
+        {"R10 done", "R10 verified", "R9 first good copy", "IntegrityError"},
+    ),
+    Mutant(
+        "client",
+        "a client sends chunks that it does not hold",
+        replaced(RangeSet, "covers", lambda self, start, stop: True),
+        {
+            "R8 holders",
+            "R2 every share is held",
+            "R10 done",
+            "InternalError",
+            "AssertionError",
+            "IndexError",
+            "liveness",
+        },
+    ),
+    Mutant(
+        "client",
+        "a client counts a file as complete too early",
+        replaced(Download, "is_whole", property(lambda self: self.verified.chunk_count > 0)),
+        {"liveness", "R10 done", "R12 one identity"},
+    ),
+    Mutant(
+        "catalogue",
+        "the server does not notice that a file is stalled",
+        replaced(Catalogue, "_review_coverage", lambda self, file: None),
+        {"no silent loss", "liveness"},
+        is_quick=False,
+    ),
+    Mutant(
+        "sessions",
+        "clients are never lost",
+        keep_lost_clients,
+        {
+            "liveness",
+            "NameTaken",
+            "AssertionError",
+            "KeyError",
+            "no silent loss",
+            "R2 every share is held",
+            "R12 recipients",
+        },
+    ),
+    Mutant(
+        "cache",
+        "the cache grows beyond its size",
+        replaced(Cache, "has_room", lambda self, count: True),
+        {"R4 cache", "AssertionError"},
+    ),
+    Mutant(
+        "shares",
+        "the share of a client that left is not reassigned",
+        replaced(SharedFile, "reassign", lambda self, names, preferred: []),
+        {"liveness"},
+    ),
+    Mutant(
+        "forwarder",
+        "chunks that wait to be delivered are fetched a second time",
+        waiting_requests_skip_the_cache,
+        {"AssertionError"},
+    ),
+    Mutant(
+        "forwarder",
+        "received chunks are not delivered",
+        replaced(Relay, "received", lambda self, fetch, now: None),
+        {"R9 handed to who waits", "liveness"},
+    ),
+    Mutant(
+        "sessions",
+        "a request number may jump",
+        lambda patch: patch.setattr("pspd.core.server.members.REQUEST_JUMP_MAX", 2**32),
+        {"liveness"},
+    ),
+    Mutant(
+        "sessions",
+        "two machines of one identity replace each other",
+        replaced(ServerMachine, "_refuse_duplicate", lambda self, present, peer, now: None),
+        {"R12 one identity"},
+        is_quick=False,
+    ),
+    Mutant(
+        "availability",
+        "a client that returns is still reported as missing",
+        replaced(Recipients, "is_here", lambda self, name: None),
+        {"R12 recipients"},
+    ),
+    Mutant(
+        "broadcasts",
+        "a broadcast that waits for its batch is not sent",
+        replaced(Fetching, "_ask_due", property(lambda self: 10**18)),
+        {"liveness"},
+    ),
 ]
 
 
