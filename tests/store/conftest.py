@@ -14,7 +14,7 @@ NOBODY = 65534
 
 @pytest.fixture(params=["disk", "memory"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    """Each of the two stores in turn."""
+    """Each of the two client stores."""
     made: Bench = DiskBench(tmp_path / "client") if request.param == "disk" else MemoryBench()
     yield made
     made.store.close()
@@ -22,7 +22,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[DiskBench]:
-    """The store on disk."""
+    """A client's store on disk."""
     made = DiskBench(tmp_path / "client")
     yield made
     made.store.close()
@@ -30,7 +30,7 @@ def disk(tmp_path: Path) -> Iterator[DiskBench]:
 
 @pytest.fixture
 def as_nobody() -> Iterator[Path]:
-    """A folder of a user to whom modes matter: nobody, if the tests run as root."""
+    """A folder of a user who is subject to modes: nobody, if the tests run as root."""
     with tempfile.TemporaryDirectory() as folder:
         if os.geteuid():
             yield Path(folder)

@@ -1,4 +1,4 @@
-"""Both stores behind one face, and files to put into them."""
+"""Both client stores behind one interface, and sample files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pspd.store.tree.archive import FolderArchive
 
 MIB = 1024 * 1024
 SIZES = (0, 1, 1023, 1024, 1025, 5000, 2 * MIB + 3 * 1024 + 7)
-"""No chunk, one, exact multiples, several blocks, and blocks of two chunks (which shares can cut)."""
+"""No chunk, one chunk, exact multiples, several blocks, and blocks of two chunks (which shares can cut)."""
 
 
 class Sample:
-    """A file: its bytes and its manifest."""
+    """A file's bytes and manifest."""
 
     def __init__(
         self, size_bytes: int, share_count: int = 0, name: str = "a.bin", seed: int = 0, mode: int = USUAL_MODE
@@ -54,7 +54,7 @@ class Sample:
 
 
 class FolderSample(Sample):
-    """A folder: its archive, and the manifest of that."""
+    """A folder's archive and its manifest."""
 
     def __init__(self, name: str = "folder", share_count: int = 0) -> None:
         with tempfile.TemporaryDirectory() as place:
@@ -65,37 +65,37 @@ class FolderSample(Sample):
 
 
 def archived(folder: Path) -> bytes:
-    """All of a folder's archive."""
+    """Return a folder's archive."""
     with closing(FolderArchive(folder)) as found:
         return found.read_at(0, found.size_bytes)
 
 
 def in_steps(sample: Sample, step_chunks: int) -> list[Range]:
-    """The whole file in runs of a few chunks."""
+    """Return the whole file as ranges of ``step_chunks`` chunks."""
     last = sample.manifest.chunk_count
     return [Range(start, min(start + step_chunks, last)) for start in range(0, last, step_chunks)]
 
 
 class Bench(ABC):
-    """A store under test, and a view of its visible files from outside."""
+    """A store under test, and its finished files as the user sees them."""
 
     store: DiskStore | MemoryStore
 
     @abstractmethod
     def put(self, name: str, data: bytes) -> None:
-        """Puts a file where finished files are, as a user would."""
+        """Put a file where finished files are, as a user would."""
 
     @abstractmethod
     def visible(self) -> dict[str, bytes]:
-        """Every finished file, and the archive of every finished folder."""
+        """Return every finished file, and the archive of every finished folder, by name."""
 
     @abstractmethod
     def mode(self, name: str) -> int:
-        """A finished file's permission bits."""
+        """Return a finished file's permission bits."""
 
     @abstractmethod
     def alter(self, sample: Sample, offset: int) -> None:
-        """Changes one byte of an unfinished file behind the store's back."""
+        """Change one byte of an unfinished file as another program would."""
 
     def begin(self, sample: Sample) -> Held:
         return self.store.begin(sample.manifest)
@@ -112,7 +112,7 @@ class Bench(ABC):
             self.write(sample, start, stop)
 
     def receive(self, sample: Sample) -> None:
-        """Begins, writes and finishes a file."""
+        """Begin, write and finish a file."""
         self.begin(sample)
         self.write_all(sample)
         self.store.finish(sample.file_id)
@@ -155,7 +155,7 @@ class DiskBench(Bench):
         return self.work / f"{sample.file_id.hex()}.{suffix}"
 
     def restart(self) -> None:
-        """A new store on the folder. As closing writes nothing, the old one might have been killed."""
+        """Open a new store on the folder. Closing writes nothing, so this is like a kill."""
         self.store.close()
         self.store = DiskStore(self.folder, blake3_digest)
 
@@ -174,7 +174,7 @@ class DiskBench(Bench):
 
 
 def alter_byte(path: Path, offset: int, later_ns: int = 1_000_000_000) -> None:
-    """Changes one byte of a file, and the time at which it was last changed by so much; 0 puts that back."""
+    """Change one byte of a file, and move its modification time by ``later_ns``; 0 keeps the time."""
     state = path.stat()
     with path.open("r+b") as file:
         file.seek(offset)
@@ -185,7 +185,7 @@ def alter_byte(path: Path, offset: int, later_ns: int = 1_000_000_000) -> None:
 
 
 def error_of(code: int) -> Callable[..., int]:
-    """A system call that fails."""
+    """Return a system call that fails with an error number."""
 
     def fail(*_: object, **__: object) -> int:
         raise OSError(code, os.strerror(code))
@@ -194,7 +194,7 @@ def error_of(code: int) -> Callable[..., int]:
 
 
 def filled_folder(folder: Path) -> Path:
-    """A folder with some of everything that can be in one."""
+    """Create a folder with every kind of content."""
     (folder / "sub" / "deep").mkdir(parents=True)
     (folder / "empty").mkdir(mode=0o555)
     (folder / "sub" / "a.bin").write_bytes(random.Random(7).randbytes(200_000))
@@ -207,7 +207,7 @@ def filled_folder(folder: Path) -> Path:
 
 
 def seen_in(folder: Path) -> dict[str, tuple[int, bytes | str]]:
-    """All that is in a folder, by path: its mode, and its bytes or where it leads; a folder has neither."""
+    """Return a folder's content by path: mode, and a file's bytes or a link's target."""
     found: dict[str, tuple[int, bytes | str]] = {}
     for path in folder.rglob("*"):
         content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else ""
@@ -216,13 +216,13 @@ def seen_in(folder: Path) -> dict[str, tuple[int, bytes | str]]:
 
 
 def mode_of(path: Path) -> int:
-    """A file's or folder's permission bits."""
+    """Return a file's or folder's permission bits."""
     return stat.S_IMODE(path.lstat().st_mode)
 
 
 @contextmanager
 def umask_of(bits: int) -> Iterator[None]:
-    """What is made meanwhile is made under this umask."""
+    """Set the umask while the block runs."""
     before = os.umask(bits)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What ``pspd.core.model.storage.Storage`` promises, of both stores."""
+"""The contract of ``pspd.core.model.storage.Storage``, for both stores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pairs() -> Sample:
     return Sample(BLOCKS_OF_TWO_BYTES)
 
 
-def test_is_a_storage(bench: Bench) -> None:
+def test_new_store_is_an_empty_storage(bench: Bench) -> None:
     store: Storage = bench.store
     assert store.known() == {}
 
@@ -35,7 +35,7 @@ def test_is_a_storage(bench: Bench) -> None:
 class TestWholeFiles:
     @pytest.mark.parametrize("share_count", [0, 7])
     @pytest.mark.parametrize("size_bytes", SIZES)
-    def test_arrive_byte_for_byte(self, bench: Bench, size_bytes: int, share_count: int) -> None:
+    def test_file_arrives_byte_for_byte(self, bench: Bench, size_bytes: int, share_count: int) -> None:
         sample = Sample(size_bytes, share_count)
         assert bench.begin(sample) == Held(RangeSet(), complete=False)
         assert bench.store.missing(sample.file_id) == sample.all
@@ -51,7 +51,7 @@ class TestWholeFiles:
             assert bench.payload(sample, 0, sample.manifest.chunk_count) == sample.data
 
     @pytest.mark.parametrize("size_bytes", [5000, 700 * 1024 + 1])
-    def test_arrive_chunk_by_chunk_in_any_order(self, bench: Bench, size_bytes: int) -> None:
+    def test_chunks_arrive_in_any_order(self, bench: Bench, size_bytes: int) -> None:
         sample = Sample(size_bytes, share_count=3)
         bench.begin(sample)
         spans = in_steps(sample, 1)
@@ -60,7 +60,7 @@ class TestWholeFiles:
         bench.store.finish(sample.file_id)
         assert bench.visible() == {"a.bin": sample.data}
 
-    def test_share_a_store(self, bench: Bench) -> None:
+    def test_several_files_share_a_store(self, bench: Bench) -> None:
         samples = [Sample(5000 + index, name=f"f{index}") for index in range(5)]
         for sample in samples:
             bench.begin(sample)
@@ -70,20 +70,20 @@ class TestWholeFiles:
             bench.store.finish(sample.file_id)
         assert bench.visible() == {sample.manifest.name: sample.data for sample in samples}
 
-    def test_finish_twice(self, bench: Bench) -> None:
+    def test_finish_twice_is_harmless(self, bench: Bench) -> None:
         sample = Sample(5000)
         bench.receive(sample)
         bench.store.finish(sample.file_id)
         assert bench.visible() == {"a.bin": sample.data}
 
-    def test_go_on_being_served_when_finished(self, bench: Bench) -> None:
+    def test_finished_file_is_still_served(self, bench: Bench) -> None:
         sample = Sample(5000)
         bench.receive(sample)
         assert bench.payload(sample, 4, 5) == sample.data[4096:]
 
 
 def with_other_block_digest(manifest: Manifest, chunk: int) -> Manifest:
-    """The same division of another file: one whose digest of the block of a chunk is of other bytes."""
+    """Return the same division of another file, in which the digest of a chunk's block is wrong."""
     offset = chunk // manifest.block_chunks * DIGEST_BYTES
     digests = bytearray(manifest.block_digests)
     digests[offset : offset + DIGEST_BYTES] = blake3_digest((b"other bytes",))
@@ -93,20 +93,20 @@ def with_other_block_digest(manifest: Manifest, chunk: int) -> Manifest:
 
 
 class TestUnits:
-    def test_are_verified_when_they_are_whole(self, bench: Bench, pairs: Sample) -> None:
+    def test_unit_is_verified_when_whole(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
         assert bench.write(pairs, 1, 3) == Written()
         assert bench.write(pairs, 0, 1) == Written(verified=RangeSet([Range(0, 2)]))
         assert bench.write(pairs, 3, 8) == Written(verified=RangeSet([Range(2, 4), Range(4, 6), Range(6, 8)]))
         assert bench.store.known()[pairs.file_id] == Held(RangeSet([(0, 8)]), complete=False)
 
-    def test_wait_without_being_asked_for_again(self, bench: Bench, pairs: Sample) -> None:
+    def test_incomplete_unit_is_not_requested_again(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
         bench.write(pairs, 1, 2)
         assert bench.store.missing(pairs.file_id).within(0, 4) == [Range(0, 1), Range(2, 4)]
         assert not bench.begin(pairs).verified
 
-    def test_of_a_cut_block_are_verified_by_themselves(self, bench: Bench) -> None:
+    def test_pieces_of_a_cut_block_are_verified_separately(self, bench: Bench) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
         pieces = sample.manifest.cut_pieces
         assert pieces
@@ -115,7 +115,7 @@ class TestUnits:
             assert bench.write(sample, *piece) == Written(verified=RangeSet([piece]))
             assert bench.payload(sample, *piece) == sample.chunks(*piece)
 
-    def test_whose_digests_contradict_each_other_are_refused(self, bench: Bench) -> None:
+    def test_contradictory_digests_are_refused(self, bench: Bench) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
         first, second = sample.manifest.cut_pieces[:2]
         sample.manifest = with_other_block_digest(sample.manifest, first.start)
@@ -125,7 +125,7 @@ class TestUnits:
             bench.write(sample, *second)
         assert not bench.store.known()[sample.file_id].verified, "neither piece is held: the file is never whole"
 
-    def test_that_are_wrong_are_no_contradiction(self, bench: Bench) -> None:
+    def test_wrong_bytes_are_no_contradiction(self, bench: Bench) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
         first, second = sample.manifest.cut_pieces[:2]
         sample.manifest = with_other_block_digest(sample.manifest, first.start)
@@ -137,7 +137,7 @@ class TestUnits:
             written = bench.store.write(sample.file_id, *second, memoryview(spoilt))
             assert written == Written(corrupt=[second])
 
-    def test_that_somebody_changed_are_no_contradiction(self, bench: Bench) -> None:
+    def test_changed_bytes_are_no_contradiction(self, bench: Bench) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
         first, second = sample.manifest.cut_pieces[:2]
         bench.begin(sample)
@@ -145,7 +145,7 @@ class TestUnits:
         bench.alter(sample, first.start * 1024)
         assert Range(first.start, second.stop) in bench.write(sample, *second).corrupt
 
-    def test_that_are_corrupt_are_asked_for_again(self, bench: Bench, pairs: Sample) -> None:
+    def test_corrupt_unit_is_requested_again(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
         spoilt = bytearray(pairs.chunks(0, 6))
         spoilt[2 * 1024] ^= 1
@@ -156,7 +156,7 @@ class TestUnits:
             bench.payload(pairs, 2, 4)
         assert bench.write(pairs, 2, 4) == Written(verified=RangeSet([Range(2, 4)]))
 
-    def test_that_are_verified_are_never_written_over(self, bench: Bench, pairs: Sample) -> None:
+    def test_verified_unit_is_never_overwritten(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
         bench.write(pairs, 2, 4)
         spoilt = bytearray(pairs.chunks(0, 6))
@@ -165,7 +165,7 @@ class TestUnits:
         assert written == Written(verified=RangeSet([Range(0, 2), Range(4, 6)]))
         assert bench.payload(pairs, 0, 6) == pairs.chunks(0, 6)
 
-    def test_of_a_finished_file_are_left_alone(self, bench: Bench) -> None:
+    def test_write_leaves_a_finished_file_alone(self, bench: Bench) -> None:
         sample = Sample(5000)
         bench.receive(sample)
         assert bench.store.write(sample.file_id, 0, 1, memoryview(bytes(1024))) == Written()
@@ -173,7 +173,7 @@ class TestUnits:
 
 
 class TestDivision:
-    def test_may_change_before_anything_came(self, bench: Bench) -> None:
+    def test_division_may_change_before_any_write(self, bench: Bench) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES)
         bench.begin(sample)
         sample.manifest = sample.divided(7)
@@ -183,7 +183,7 @@ class TestDivision:
         assert bench.write(sample, *piece).verified == RangeSet([piece])
 
     @pytest.mark.parametrize(("before", "after"), [(7, 0), (0, 7), (7, 5)])
-    def test_may_change_without_losing_a_chunk(self, bench: Bench, before: int, after: int) -> None:
+    def test_division_may_change_without_losing_chunks(self, bench: Bench, before: int, after: int) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, before)
         bench.begin(sample)
         border = sample.manifest.share(3).start if before else sample.divided(7).share(3).start
@@ -192,13 +192,13 @@ class TestDivision:
         sample.manifest = sample.divided(after)
         held = bench.begin(sample)
         assert bench.store.missing(sample.file_id) == RangeSet([(border, sample.manifest.chunk_count)])
-        # Under (7, 0) and (7, 5) the last chunk now waits for its neighbour, under (0, 7) it is proven by it.
+        # Under (7, 0) and (7, 5) the last chunk now waits for the rest of its unit, under (0, 7) its unit is verified.
         assert held.verified == RangeSet([(0, border if after == 7 else border - 1)])
         bench.write_all(sample)
         bench.store.finish(sample.file_id)
         assert bench.visible() == {"a.bin": sample.data}
 
-    def test_of_a_finished_file_may_change(self, bench: Bench) -> None:
+    def test_division_of_a_finished_file_may_change(self, bench: Bench) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, 7)
         bench.receive(sample)
         sample.manifest = sample.divided(5)
@@ -207,7 +207,7 @@ class TestDivision:
 
 
 class TestRefusals:
-    def test_to_finish_what_is_not_all_there(self, bench: Bench) -> None:
+    def test_finish_refuses_an_incomplete_file(self, bench: Bench) -> None:
         sample = Sample(5000)
         bench.begin(sample)
         bench.write(sample, 0, 4)
@@ -216,7 +216,7 @@ class TestRefusals:
         assert bench.visible() == {}
 
     @pytest.mark.parametrize(("start", "stop"), [(0, 0), (3, 2), (-1, 1), (0, 6), (5, 6)])
-    def test_ranges_that_are_not_in_the_file(self, bench: Bench, start: int, stop: int) -> None:
+    def test_ranges_outside_the_file_are_refused(self, bench: Bench, start: int, stop: int) -> None:
         sample = Sample(5000)
         bench.begin(sample)
         with pytest.raises(InternalError):
@@ -225,20 +225,20 @@ class TestRefusals:
             bench.store.payload(sample.file_id, start, stop)
 
     @pytest.mark.parametrize("length", [0, 903, 905, 1024])
-    def test_bytes_that_are_not_as_many_as_the_chunks_have(self, bench: Bench, length: int) -> None:
+    def test_write_refuses_a_wrong_number_of_bytes(self, bench: Bench, length: int) -> None:
         sample = Sample(5000)
         bench.begin(sample)
         with pytest.raises(InternalError, match="904 bytes"):
             bench.store.write(sample.file_id, 4, 5, memoryview(bytes(length)))
 
-    def test_chunks_that_are_not_verified(self, bench: Bench, pairs: Sample) -> None:
+    def test_payload_refuses_unverified_chunks(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
         bench.write(pairs, 0, 3)
         assert bench.payload(pairs, 0, 2) == pairs.chunks(0, 2)
         with pytest.raises(InternalError, match="not verified"):
             bench.payload(pairs, 0, 3)
 
-    def test_files_that_were_not_begun(self, bench: Bench) -> None:
+    def test_unknown_files_are_refused(self, bench: Bench) -> None:
         unknown = bytes(32)
         for ask in (bench.store.missing, bench.store.finish, bench.store.manifest, bench.store.verify):
             with pytest.raises(InternalError, match="not begun"):
@@ -251,7 +251,7 @@ class TestRefusals:
 
 class TestNames:
     @pytest.mark.parametrize("size_bytes", SIZES)
-    def test_the_same_file_is_adopted(self, bench: Bench, size_bytes: int) -> None:
+    def test_equal_file_is_adopted(self, bench: Bench, size_bytes: int) -> None:
         sample = Sample(size_bytes, share_count=7)
         bench.put("a.bin", sample.data)
         assert bench.begin(sample) == Held(sample.all, complete=True)
@@ -259,7 +259,7 @@ class TestNames:
         bench.store.finish(sample.file_id)
 
     @pytest.mark.parametrize("change", [b"", b"x", b"longer"])
-    def test_another_file_is_never_touched(self, bench: Bench, change: bytes) -> None:
+    def test_other_file_is_never_overwritten(self, bench: Bench, change: bytes) -> None:
         sample = Sample(5000)
         other = sample.data[: -len(b"x")] + change
         bench.put("a.bin", other)
@@ -268,7 +268,7 @@ class TestNames:
         assert bench.visible() == {"a.bin": other}
         assert bench.store.known() == {}
 
-    def test_another_file_that_comes_meanwhile_is_never_touched(self, bench: Bench) -> None:
+    def test_other_file_that_appears_later_is_not_overwritten(self, bench: Bench) -> None:
         sample = Sample(5000)
         bench.begin(sample)
         bench.write_all(sample)
@@ -280,7 +280,7 @@ class TestNames:
         assert bench.visible() == {"a.bin": b"other"}
         assert bench.store.known() == {sample.file_id: Held(sample.all, complete=False)}
 
-    def test_the_same_file_that_comes_meanwhile_is_adopted(self, bench: Bench) -> None:
+    def test_equal_file_that_appears_later_is_adopted(self, bench: Bench) -> None:
         sample = Sample(5000)
         bench.begin(sample)
         bench.write(sample, 0, 2)
@@ -288,7 +288,7 @@ class TestNames:
         assert bench.begin(sample) == Held(sample.all, complete=True)
         assert bench.payload(sample, 0, 5) == sample.data
 
-    def test_of_two_files_of_one_name_the_first_finished_has_it(self, bench: Bench) -> None:
+    def test_name_goes_to_the_file_that_finishes_first(self, bench: Bench) -> None:
         one, other = Sample(5000), Sample(5000, seed=1)
         for sample in (one, other):
             bench.begin(sample)
@@ -299,8 +299,8 @@ class TestNames:
         assert bench.visible() == {"a.bin": one.data}
 
 
-class TestVerifyingAnew:
-    def test_holds_altered_bytes_no_longer(self, bench: Bench, pairs: Sample) -> None:
+class TestVerify:
+    def test_verify_drops_changed_bytes(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
         bench.write(pairs, 0, 8)
         bench.alter(pairs, 3 * 1024)
@@ -311,7 +311,7 @@ class TestVerifyingAnew:
         with pytest.raises(InternalError, match="not verified"):
             bench.payload(pairs, 2, 4)
 
-    def test_asks_again_for_nothing_but_the_altered_bytes(self, bench: Bench, pairs: Sample) -> None:
+    def test_verify_requests_only_the_changed_bytes(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
         bench.write_all(pairs)
         bench.alter(pairs, 0)
@@ -321,7 +321,7 @@ class TestVerifyingAnew:
         bench.store.finish(pairs.file_id)
         assert bench.visible() == {"a.bin": pairs.data}
 
-    def test_holds_what_is_right_as_before(self, bench: Bench) -> None:
+    def test_verify_keeps_intact_chunks(self, bench: Bench) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
         piece = sample.manifest.cut_pieces[0]
         bench.begin(sample)
@@ -331,13 +331,13 @@ class TestVerifyingAnew:
         assert bench.store.known() == before
         assert bench.payload(sample, *piece) == sample.chunks(*piece)
 
-    def test_asks_again_for_chunks_that_waited_for_their_unit(self, bench: Bench, pairs: Sample) -> None:
+    def test_verify_requests_chunks_of_incomplete_units(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
         bench.write(pairs, 0, 3)
         bench.store.verify(pairs.file_id)
         assert bench.store.missing(pairs.file_id).within(0, 4) == [Range(2, 4)]
 
-    def test_leaves_a_finished_file_complete(self, bench: Bench) -> None:
+    def test_verify_leaves_an_intact_finished_file_complete(self, bench: Bench) -> None:
         sample = Sample(5000)
         bench.receive(sample)
         bench.store.verify(sample.file_id)
@@ -346,8 +346,8 @@ class TestVerifyingAnew:
         assert bench.visible() == {"a.bin": sample.data}
 
 
-class TestDiscarding:
-    def test_what_is_unfinished_goes_and_what_is_finished_stays(self, bench: Bench) -> None:
+class TestDiscard:
+    def test_discard_removes_unfinished_files_only(self, bench: Bench) -> None:
         whole, part = Sample(5000), Sample(6000, name="b.bin")
         bench.receive(whole)
         bench.begin(part)
@@ -360,8 +360,8 @@ class TestDiscarding:
         assert bench.begin(whole).complete
 
 
-class TestAlteredFiles:
-    def test_are_not_sent_until_they_are_verified_anew(self, bench: Bench, pairs: Sample) -> None:
+class TestChangedFiles:
+    def test_changed_file_is_not_sent_until_verified(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
         bench.write(pairs, 0, 8)
         bench.alter(pairs, 3 * 1024)
@@ -371,7 +371,7 @@ class TestAlteredFiles:
         bench.store.verify(pairs.file_id)
         assert bench.payload(pairs, 0, 2) == pairs.chunks(0, 2)
 
-    def test_are_known_as_such_after_further_writes(self, bench: Bench, pairs: Sample) -> None:
+    def test_change_is_still_known_after_further_writes(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
         bench.write(pairs, 0, 8)
         bench.alter(pairs, 3 * 1024)
@@ -379,7 +379,7 @@ class TestAlteredFiles:
         with pytest.raises(StorageError, match="was changed by another program"):
             bench.payload(pairs, 2, 4)
 
-    def test_are_not_shown_as_finished(self, bench: Bench) -> None:
+    def test_changed_file_is_not_finished(self, bench: Bench) -> None:
         sample = Sample(5000)
         bench.begin(sample)
         bench.write_all(sample)
@@ -413,7 +413,7 @@ def forged(sample: Sample) -> tuple[Sample, Range]:
 
 class TestForgedDigestsOfPieces:
     @pytest.mark.parametrize("at_once", [True, False], ids=["at-once", "piece-by-piece"])
-    def test_do_not_prove_a_block(self, bench: Bench, at_once: bool) -> None:
+    def test_forged_pieces_do_not_verify_a_block(self, bench: Bench, at_once: bool) -> None:
         liar, block = forged(Sample(BLOCKS_OF_TWO_BYTES, share_count=7))
         bench.begin(liar)
         start = block.start
@@ -426,7 +426,7 @@ class TestForgedDigestsOfPieces:
         assert not bench.store.known()[liar.file_id].verified
         assert bench.store.missing(liar.file_id) == liar.all
 
-    def test_never_show_the_file_as_finished(self, bench: Bench) -> None:
+    def test_forged_file_is_never_finished(self, bench: Bench) -> None:
         liar, block = forged(Sample(BLOCKS_OF_TWO_BYTES, share_count=7))
         bench.begin(liar)
         bench.write(liar, 0, block.start)
@@ -438,7 +438,7 @@ class TestForgedDigestsOfPieces:
             bench.store.finish(liar.file_id)
         assert bench.visible() == {}
 
-    def test_are_forgotten_with_a_division_that_is_right(self, bench: Bench) -> None:
+    def test_forged_pieces_are_dropped_with_a_correct_division(self, bench: Bench) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
         liar, block = forged(sample)
         bench.begin(liar)
@@ -472,7 +472,7 @@ CUT_START = CUT.manifest.share(1).start - 20
 
 @st.composite
 def write_steps(draw: st.DrawFn) -> list[tuple[int, int, bool]]:
-    """Ranges of 41 chunks in any order, overlapping as they like, some with a wrong byte."""
+    """Generate ranges of 41 chunks in any order, perhaps overlapping, some with a wrong byte."""
     spans = st.tuples(st.integers(0, 40), st.integers(1, 12), st.booleans())
     return [(start, min(start + count, 41), good) for start, count, good in draw(st.lists(spans, max_size=25))]
 
@@ -480,7 +480,7 @@ def write_steps(draw: st.DrawFn) -> list[tuple[int, int, bool]]:
 @settings(deadline=None, max_examples=40)
 @given(steps=write_steps(), sample_and_start=st.sampled_from([(SMALL, 0), (CUT, CUT_START)]))
 @pytest.mark.parametrize("kind", ["disk", "memory"])
-def test_any_writes_end_with_the_same_bytes(
+def test_any_order_of_writes_gives_the_same_file(
     kind: str, steps: list[tuple[int, int, bool]], sample_and_start: tuple[Sample, int]
 ) -> None:
     sample, first = sample_and_start
@@ -494,7 +494,7 @@ def test_any_writes_end_with_the_same_bytes(
                 written = bench.store.write(sample.file_id, first + start, first + stop, memoryview(data))
                 for unit in written.verified:
                     assert bench.payload(sample, *unit) == sample.chunks(*unit)
-            # Chunks that a wrong byte left waiting show when their unit is whole: at most one more round.
+            # A wrong byte in an incomplete unit is found when the unit is whole: at most one more round.
             while missing := bench.store.missing(sample.file_id):
                 bench.write_parts(sample, missing)
             bench.store.finish(sample.file_id)

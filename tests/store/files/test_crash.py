@@ -1,4 +1,4 @@
-"""A client that is killed, or a machine that is, at any moment: nothing wrong is ever trusted."""
+"""A killed client, and a crashed machine: wrong bytes are never trusted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECORD_BYTES = 12
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
-    """Every file below a folder: inode, time of change, bytes."""
+    """Return inode, change time and bytes of every file below a folder."""
     return {
         str(path): (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes())
         for path in folder.rglob("*")
@@ -31,7 +31,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 
 
 class TestCrash:
-    def test_closing_writes_nothing(self, disk: DiskBench) -> None:
+    def test_close_writes_nothing(self, disk: DiskBench) -> None:
         disk.receive(Sample(5000))
         other = Sample(2 * MIB + 1024, name="b.bin")
         disk.begin(other)
@@ -41,7 +41,7 @@ class TestCrash:
         disk.store.close()
         assert snapshot(disk.folder) == before
 
-    def test_a_killed_client_keeps_what_it_had(self, tmp_path: Path) -> None:
+    def test_killed_client_keeps_its_chunks(self, tmp_path: Path) -> None:
         program = (
             "import os, signal, sys\n"
             "from pathlib import Path\n"
@@ -57,7 +57,7 @@ class TestCrash:
         assert bench.store.known() == {sample.file_id: Held(RangeSet([(1, 3)]), complete=False)}
         bench.store.close()
 
-    def test_a_journal_torn_at_any_byte_costs_only_what_it_no_longer_says(self, disk: DiskBench) -> None:
+    def test_torn_journal_loses_only_the_missing_records(self, disk: DiskBench) -> None:
         sample = Sample(7 * 1024)
         disk.begin(sample)
         order = [3, 0, 6, 1, 5, 2, 4]
@@ -76,7 +76,7 @@ class TestCrash:
         assert disk.visible() == {"a.bin": sample.data}
 
     @pytest.mark.parametrize("position", range(RECORD_BYTES))
-    def test_a_bad_record_ends_the_reading(self, disk: DiskBench, position: int) -> None:
+    def test_bad_record_ends_the_reading(self, disk: DiskBench, position: int) -> None:
         sample = Sample(7 * 1024)
         disk.begin(sample)
         disk.write_parts(sample, [(0, 1), (2, 3), (4, 5)])
@@ -86,7 +86,7 @@ class TestCrash:
         disk.restart()
         assert disk.store.known()[sample.file_id].verified == RangeSet([(0, 1)])
 
-    def test_a_part_that_is_shorter_than_its_journal_is_verified(self, disk: DiskBench) -> None:
+    def test_partial_file_shorter_than_its_journal_is_verified(self, disk: DiskBench) -> None:
         sample = Sample(7 * 1024)
         disk.begin(sample)
         disk.write_all(sample)
@@ -96,7 +96,7 @@ class TestCrash:
         disk.restart()
         assert disk.store.known()[sample.file_id].verified == RangeSet([(0, 2)])
 
-    def test_a_part_that_is_gone_begins_anew(self, disk: DiskBench) -> None:
+    def test_missing_partial_file_starts_over(self, disk: DiskBench) -> None:
         sample = Sample(7 * 1024)
         disk.begin(sample)
         disk.write(sample, 0, 3)
@@ -104,7 +104,7 @@ class TestCrash:
         disk.restart()
         assert disk.store.known() == {sample.file_id: Held(RangeSet(), complete=False)}
 
-    def test_between_the_name_and_the_mark(self, disk: DiskBench) -> None:
+    def test_crash_between_name_and_completion_record(self, disk: DiskBench) -> None:
         sample = Sample(5000)
         disk.begin(sample)
         disk.write_all(sample)
@@ -117,7 +117,7 @@ class TestCrash:
         disk.restart()
         assert disk.store.known()[sample.file_id].complete
 
-    def test_between_the_mark_and_the_end_of_the_part(self, disk: DiskBench) -> None:
+    def test_crash_before_the_partial_file_is_removed(self, disk: DiskBench) -> None:
         sample = Sample(5000)
         disk.receive(sample)
         os.link(disk.folder / "a.bin", disk.path(sample, "part"))
@@ -127,7 +127,7 @@ class TestCrash:
         assert not disk.path(sample, "part").exists()
         assert not disk.path(sample, "held").exists()
 
-    def test_before_the_mark_where_there_are_no_links(self, disk: DiskBench) -> None:
+    def test_crash_before_completion_record_without_links(self, disk: DiskBench) -> None:
         sample = Sample(5000)
         disk.begin(sample)
         disk.write_all(sample)
@@ -138,7 +138,7 @@ class TestCrash:
 
 
 class TestPowerLoss:
-    """After the machine itself was down, journals and marks may tell of bytes that never reached the disk."""
+    """After a crash of the machine, journals and completion records may describe bytes that never reached the disk."""
 
     @pytest.fixture
     def reboot(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
@@ -151,7 +151,7 @@ class TestPowerLoss:
 
         return restart
 
-    def test_lost_bytes_of_an_unfinished_file_are_noticed(self, disk: DiskBench, reboot: Callable[[], None]) -> None:
+    def test_lost_bytes_of_unfinished_file_are_noticed(self, disk: DiskBench, reboot: Callable[[], None]) -> None:
         sample = Sample(7 * 1024)
         disk.begin(sample)
         disk.write(sample, 0, 6)
@@ -164,7 +164,7 @@ class TestPowerLoss:
         disk.restart()
         assert disk.store.known()[sample.file_id].verified == left
 
-    def test_lost_bytes_of_a_finished_file_are_noticed(self, disk: DiskBench, reboot: Callable[[], None]) -> None:
+    def test_lost_bytes_of_finished_file_are_noticed(self, disk: DiskBench, reboot: Callable[[], None]) -> None:
         sample = Sample(7 * 1024)
         disk.receive(sample)
         state = (disk.folder / "a.bin").stat()
@@ -173,7 +173,7 @@ class TestPowerLoss:
         reboot()
         assert disk.store.known() == {sample.file_id: Held(RangeSet([(0, 2), (3, 7)]), complete=False)}
 
-    def test_a_finished_file_is_read_once_after_the_first_boot(
+    def test_finished_file_is_read_once_after_a_reboot(
         self, disk: DiskBench, reboot: Callable[[], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sample = Sample(7 * 1024)
@@ -185,7 +185,7 @@ class TestPowerLoss:
             reboot()
             assert disk.store.known()[sample.file_id].complete
 
-    def test_what_could_not_be_verified_is_verified_the_next_time(
+    def test_failed_verification_is_repeated_at_the_next_start(
         self, disk: DiskBench, reboot: Callable[[], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sample = Sample(7 * 1024)

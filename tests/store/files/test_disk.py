@@ -1,4 +1,4 @@
-"""What a client's folder goes through: restarts, other people's files, failing disks."""
+"""A client's folder through restarts, conflicts with the user's files, and failing disks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RECORD_BYTES = 12
 class TestRestart:
     @pytest.mark.parametrize("share_count", [0, 7])
     @pytest.mark.parametrize("size_bytes", SIZES)
-    def test_a_finished_file_is_known_without_reading_it(
+    def test_finished_file_is_known_without_reading(
         self, disk: DiskBench, size_bytes: int, share_count: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sample = Sample(size_bytes, share_count)
@@ -35,7 +35,7 @@ class TestRestart:
         assert disk.store.known() == {sample.file_id: Held(sample.all, complete=True)}
         assert disk.store.manifest(sample.file_id) == sample.manifest
 
-    def test_an_unfinished_file_goes_on_where_it_was(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unfinished_file_resumes(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = Sample(2 * MIB + 1024, share_count=7)
         disk.begin(sample)
         disk.write_parts(sample, [(0, 100), (300, 301), (1000, 2000)])
@@ -53,7 +53,7 @@ class TestRestart:
         assert disk.visible() == {"a.bin": sample.data}
         assert disk.store.known()[sample.file_id].complete
 
-    def test_a_complete_but_unfinished_file_can_be_finished(self, disk: DiskBench) -> None:
+    def test_complete_file_can_be_finished_after_restart(self, disk: DiskBench) -> None:
         sample = Sample(5000)
         disk.begin(sample)
         disk.write_all(sample)
@@ -61,7 +61,7 @@ class TestRestart:
         disk.store.finish(sample.file_id)
         assert disk.visible() == {"a.bin": sample.data}
 
-    def test_the_empty_file_too(self, disk: DiskBench) -> None:
+    def test_empty_file_can_be_finished_after_restart(self, disk: DiskBench) -> None:
         sample = Sample(0)
         disk.begin(sample)
         disk.restart()
@@ -69,7 +69,7 @@ class TestRestart:
         disk.store.finish(sample.file_id)
         assert disk.visible() == {"a.bin": b""}
 
-    def test_the_division_is_remembered(self, disk: DiskBench) -> None:
+    def test_division_survives_a_restart(self, disk: DiskBench) -> None:
         sample = Sample(2 * MIB + 1024)
         disk.begin(sample)
         sample.manifest = sample.divided(7)
@@ -80,7 +80,7 @@ class TestRestart:
         assert disk.store.manifest(sample.file_id) == sample.manifest
         assert disk.store.known()[sample.file_id].verified == RangeSet([piece])
 
-    def test_chunks_that_a_new_division_only_keeps_are_not_trusted_later(self, disk: DiskBench) -> None:
+    def test_chunks_unverified_by_a_new_division_are_not_trusted(self, disk: DiskBench) -> None:
         sample = Sample(2 * MIB + 1024, share_count=7)
         cut, whole = sample.manifest, sample.divided(0)
         piece = cut.cut_pieces[0]
@@ -93,7 +93,7 @@ class TestRestart:
         disk.restart()
         assert not disk.begin(sample).verified
 
-    def test_the_instance_stays_the_same(self, disk: DiskBench, tmp_path: Path) -> None:
+    def test_instance_id_survives_a_restart(self, disk: DiskBench, tmp_path: Path) -> None:
         instance_id = disk.store.instance_id
         assert len(instance_id) == 16
         disk.restart()
@@ -102,15 +102,15 @@ class TestRestart:
         assert other.instance_id != instance_id
         other.close()
 
-    def test_a_torn_instance_is_replaced(self, disk: DiskBench) -> None:
+    def test_torn_instance_id_is_replaced(self, disk: DiskBench) -> None:
         (disk.work / "instance").write_bytes(b"short")
         disk.restart()
         assert len(disk.store.instance_id) == 16
         assert (disk.work / "instance").read_bytes() == disk.store.instance_id
 
 
-class TestFilesChangedByOthers:
-    def test_a_removed_file_is_forgotten_and_can_be_had_again(self, disk: DiskBench) -> None:
+class TestExternalChanges:
+    def test_removed_file_is_forgotten_and_can_return(self, disk: DiskBench) -> None:
         sample = Sample(5000)
         disk.receive(sample)
         (disk.folder / "a.bin").unlink()
@@ -121,7 +121,9 @@ class TestFilesChangedByOthers:
         disk.receive(sample)
         assert disk.visible() == {"a.bin": sample.data}
 
-    def test_a_touched_file_is_read_again_and_complete(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_file_with_a_new_time_is_verified_and_complete(
+        self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         sample = Sample(5000)
         disk.receive(sample)
         os.utime(disk.folder / "a.bin", ns=(0, 0))
@@ -141,7 +143,7 @@ class TestFilesChangedByOthers:
         ],
         ids=["spoilt", "cut", "longer", "emptied"],
     )
-    def test_a_changed_file_is_held_as_far_as_it_is_right(
+    def test_changed_file_holds_its_intact_units(
         self, disk: DiskBench, change: Callable[[bytes], bytes], left: list[tuple[int, int]]
     ) -> None:
         sample = Sample(5000)
@@ -164,7 +166,7 @@ class TestFilesChangedByOthers:
         disk.receive(sample)
         assert disk.visible() == {"a.bin": sample.data, "moved away": changed}
 
-    def test_a_changed_file_that_is_put_right_again(self, disk: DiskBench) -> None:
+    def test_changed_file_that_is_restored_is_complete(self, disk: DiskBench) -> None:
         sample = Sample(5000)
         disk.receive(sample)
         disk.put("a.bin", b"other")
@@ -172,7 +174,7 @@ class TestFilesChangedByOthers:
         disk.put("a.bin", sample.data)
         assert disk.begin(sample) == Held(sample.all, complete=True)
 
-    def test_a_link_or_a_folder_of_that_name_is_another_file(self, disk: DiskBench, tmp_path: Path) -> None:
+    def test_link_or_folder_of_the_name_is_a_conflict(self, disk: DiskBench, tmp_path: Path) -> None:
         sample, elsewhere = Sample(5000), tmp_path / "elsewhere"
         elsewhere.write_bytes(sample.data)
         (disk.folder / "a.bin").symlink_to(elsewhere)
@@ -189,7 +191,7 @@ class TestFilesChangedByOthers:
         with pytest.raises(StorageError, match="another file"):
             disk.store.finish(sample.file_id)
 
-    def test_rubbish_in_the_hidden_folder_is_left_out(self, disk: DiskBench, caplog: pytest.LogCaptureFixture) -> None:
+    def test_garbage_in_the_hidden_folder_is_ignored(self, disk: DiskBench, caplog: pytest.LogCaptureFixture) -> None:
         sample, other = Sample(5000), Sample(6000, name="b.bin")
         disk.receive(sample)
         disk.begin(other)
@@ -207,7 +209,7 @@ class TestFilesChangedByOthers:
         disk.receive(other)
         assert disk.visible() == {"a.bin": sample.data, "b.bin": other.data}
 
-    def test_a_file_that_cannot_be_taken_up_leaves_the_others_alone(
+    def test_file_that_cannot_be_loaded_leaves_others_alone(
         self, disk: DiskBench, caplog: pytest.LogCaptureFixture
     ) -> None:
         sample, other = Sample(5000), Sample(6000, name="b.bin")
@@ -225,19 +227,19 @@ class TestFilesChangedByOthers:
 
 class TestFinish:
     @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
-    def test_gives_the_usual_mode_whatever_the_umask(self, disk: DiskBench, umask: int) -> None:
+    def test_finish_sets_the_default_mode_under_any_umask(self, disk: DiskBench, umask: int) -> None:
         with umask_of(umask):
             disk.receive(Sample(5000))
         assert mode_of(disk.folder / "a.bin") == 0o644
 
-    def test_leaves_nothing_behind(self, disk: DiskBench) -> None:
+    def test_finish_leaves_only_records(self, disk: DiskBench) -> None:
         sample = Sample(5000)
         disk.receive(sample)
         names = {path.name for path in disk.work.iterdir()}
         identity = sample.file_id.hex()
         assert names == {"lock", "instance", "boot", f"{identity}.manifest", f"{identity}.done"}
 
-    def test_goes_on_serving_from_the_same_descriptor(self, disk: DiskBench) -> None:
+    def test_finished_file_keeps_its_descriptor(self, disk: DiskBench) -> None:
         sample = Sample(5000)
         disk.begin(sample)
         disk.write_all(sample)
@@ -246,7 +248,9 @@ class TestFinish:
         assert disk.store.payload(sample.file_id, 0, 5) == before
 
     @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP])
-    def test_moves_where_there_are_no_links(self, disk: DiskBench, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_finish_renames_where_links_are_unsupported(
+        self, disk: DiskBench, code: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(os, "link", error_of(code))
         sample = Sample(5000)
         disk.begin(sample)
@@ -260,7 +264,7 @@ class TestFinish:
         disk.restart()
         assert disk.store.known()[sample.file_id].complete
 
-    def test_that_fails_can_be_tried_again(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failed_finish_can_be_repeated(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = Sample(5000)
         disk.begin(sample)
         disk.write_all(sample)
@@ -273,7 +277,7 @@ class TestFinish:
 
 
 class TestJournal:
-    def test_one_record_for_each_run_of_units(self, disk: DiskBench) -> None:
+    def test_journal_has_one_record_per_run_of_units(self, disk: DiskBench) -> None:
         sample = Sample(100 * 1024)
         disk.begin(sample)
         disk.write(sample, 0, 50)
@@ -283,7 +287,7 @@ class TestJournal:
         disk.store.write(sample.file_id, 50, 100, memoryview(spoilt))
         assert disk.path(sample, "held").stat().st_size == 3 * RECORD_BYTES
 
-    def test_comes_after_the_bytes(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_journal_is_written_after_the_bytes(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = Sample(5000)
         disk.begin(sample)
         monkeypatch.setattr(os, "write", error_of(errno.ENOSPC))
@@ -294,7 +298,7 @@ class TestJournal:
         disk.restart()
         assert not disk.store.known()[sample.file_id].verified
 
-    def test_half_a_record_is_taken_back(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_torn_record_is_removed(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = Sample(5000)
         disk.begin(sample)
         disk.write(sample, 0, 1)
@@ -307,7 +311,7 @@ class TestJournal:
         disk.restart()
         assert disk.store.known()[sample.file_id].verified == RangeSet([(0, 1), (2, 3)])
 
-    def test_a_part_that_was_cut_short_is_not_shown_as_complete(self, disk: DiskBench) -> None:
+    def test_truncated_partial_file_is_not_finished(self, disk: DiskBench) -> None:
         sample = Sample(2 * MIB + 1024)
         disk.begin(sample)
         disk.write_all(sample)
@@ -324,9 +328,7 @@ class TestJournal:
 
 
 class TestDiskErrors:
-    def test_a_unit_that_comes_in_pieces_is_verified_as_it_was_saved(
-        self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_unit_in_pieces_is_verified_from_the_disk(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = Sample(2 * MIB + 1024)  # its units have two chunks
         disk.begin(sample)
         whole_write = os.pwrite
@@ -334,7 +336,7 @@ class TestDiskErrors:
         assert disk.write(sample, 0, 1) == Written()
         assert disk.write(sample, 1, 2) == Written(corrupt=[Range(0, 2)])
 
-    def test_a_unit_that_comes_whole_and_is_wrong_is_never_saved(self, disk: DiskBench) -> None:
+    def test_wrong_whole_unit_is_never_saved(self, disk: DiskBench) -> None:
         sample = Sample(5000)
         disk.begin(sample)
         data = bytearray(sample.chunks(0, 3))
@@ -344,7 +346,7 @@ class TestDiskErrors:
         saved = disk.path(sample, "part").read_bytes()
         assert saved == b"".join((sample.chunks(0, 1), bytes(1024), sample.chunks(2, 3)))
 
-    def test_short_writes_go_on(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_short_writes_continue(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         whole_write = os.pwrite
         monkeypatch.setattr(os, "pwrite", lambda fd, data, at: whole_write(fd, data[:700], at))
         sample = Sample(5000)
@@ -360,7 +362,7 @@ class TestDiskErrors:
             (errno.EBADF, "check the folder"),
         ],
     )
-    def test_a_failing_write_is_told_and_can_be_tried_again(
+    def test_failed_write_raises_and_can_be_repeated(
         self, disk: DiskBench, code: int, said: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sample = Sample(5000)
@@ -374,7 +376,7 @@ class TestDiskErrors:
         assert disk.store.missing(sample.file_id) == sample.all
         disk.receive(sample)
 
-    def test_a_failing_read_is_told(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failed_read_raises(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = Sample(2 * MIB + 1024)
         disk.begin(sample)
         disk.write(sample, 0, 1)
@@ -382,7 +384,7 @@ class TestDiskErrors:
         with pytest.raises(StorageError, match="cannot read"):
             disk.write(sample, 1, 2)
 
-    def test_a_division_that_cannot_be_saved_is_tried_again(
+    def test_division_that_cannot_be_saved_can_be_repeated(
         self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sample = Sample(2 * MIB + 1024)
@@ -397,7 +399,7 @@ class TestDiskErrors:
         disk.restart()
         assert disk.store.manifest(sample.file_id) == sample.manifest
 
-    def test_a_full_disk(self, small_disk: Path) -> None:
+    def test_full_disk_raises_and_loses_nothing(self, small_disk: Path) -> None:
         ballast = small_disk / "ballast"
         ballast.unlink()
         bench, sample = DiskBench(small_disk / "client"), Sample(3 * MIB)
@@ -414,7 +416,7 @@ class TestDiskErrors:
         finally:
             bench.store.close()
 
-    def test_what_has_no_room_on_the_disk_is_declined_before_it_takes_any(self, small_disk: Path) -> None:
+    def test_file_without_room_is_refused_before_it_takes_any(self, small_disk: Path) -> None:
         large, small = Sample(MIB + MIB // 2), Sample(MIB, name="b.bin")
         with closing(DiskStore(small_disk / "client", blake3_digest)) as store:
             store.begin(small.manifest)
@@ -427,7 +429,7 @@ class TestDiskErrors:
             (small_disk / "ballast").unlink()
             store.begin(large.manifest)
 
-    def test_what_is_left_of_other_networks_keeps_no_room(self, small_disk: Path) -> None:
+    def test_files_of_other_networks_reserve_no_room(self, small_disk: Path) -> None:
         left, new = Sample(3 * MIB), Sample(MIB, name="b.bin")
         (small_disk / "ballast").unlink()
         with closing(DiskStore(small_disk / "client", blake3_digest)) as store:
@@ -437,7 +439,7 @@ class TestDiskErrors:
             with pytest.raises(StorageError, match=r"needs 3\.0 MiB"):
                 store.begin(Sample(3 * MIB, name="c.bin").manifest)
 
-    def test_what_is_there_of_a_file_needs_no_room(self, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_saved_part_of_a_file_needs_no_room(self, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (small_disk / "ballast").unlink()
         bench, sample = DiskBench(small_disk / "client"), Sample(3 * MIB)
         try:
@@ -452,7 +454,7 @@ class TestDiskErrors:
         finally:
             bench.store.close()
 
-    def test_a_file_system_that_tells_no_size_is_tried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_file_system_without_a_size_is_tried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         nothing = os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255))
         with closing(DiskStore(tmp_path, blake3_digest)) as store:
             monkeypatch.setattr(os, "statvfs", lambda _: nothing)
@@ -460,7 +462,7 @@ class TestDiskErrors:
 
     @pytest.fixture
     def small_disk(self, tmp_path: Path) -> Iterator[Path]:
-        """A file system of 4 MiB, 2 of them taken by ``ballast``."""
+        """A file system of 4 MiB, 2 MiB of them filled by ``ballast``."""
         folder = tmp_path / "small"
         folder.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
@@ -474,7 +476,7 @@ class TestDiskErrors:
 
 
 class TestOpenFiles:
-    def test_are_bounded_and_opened_again_when_needed(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_open_files_are_bounded_and_reopened(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(disk.store._open_files, "_count_max", 4)
         before = len(os.listdir("/proc/self/fd"))
         samples = [Sample(3000 + index, name=f"f{index}") for index in range(10)]
@@ -492,7 +494,7 @@ class TestOpenFiles:
         disk.store.close()
         assert len(os.listdir("/proc/self/fd")) == before - 1
 
-    def test_a_finished_file_that_is_gone_is_told(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_finished_file_raises(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(disk.store._open_files, "_count_max", 2)
         samples = [Sample(3000, name=f"f{index}", seed=index) for index in range(3)]
         for sample in samples:
@@ -502,7 +504,7 @@ class TestOpenFiles:
             disk.payload(samples[0], 0, 3)
 
 
-def test_a_refusal_names_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_name_the_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "client").mkdir()
     (tmp_path / "client" / "a.bin").write_bytes(b"another")
@@ -512,7 +514,7 @@ def test_a_refusal_names_the_whole_path(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 class TestQuota:
-    def test_what_would_be_more_is_declined_and_what_fits_is_taken(self, tmp_path: Path) -> None:
+    def test_file_over_the_quota_is_refused(self, tmp_path: Path) -> None:
         first, large, small = Sample(6000), Sample(5000, name="b.bin"), Sample(4000, name="c.bin")
         with closing(DiskStore(tmp_path, blake3_digest, max_bytes=10_000)) as store:
             store.begin(first.manifest)
@@ -524,21 +526,21 @@ class TestQuota:
             store.begin(small.manifest)
             store.begin(first.manifest)
 
-    def test_what_is_left_of_other_networks_does_not_count(self, tmp_path: Path) -> None:
+    def test_files_of_other_networks_do_not_count(self, tmp_path: Path) -> None:
         left, new = Sample(9000), Sample(5000, name="b.bin")
         with closing(DiskStore(tmp_path, blake3_digest)) as store:
             store.begin(left.manifest)
         with closing(DiskStore(tmp_path, blake3_digest, max_bytes=10_000)) as store:
             store.begin(new.manifest)
 
-    def test_a_file_that_was_removed_makes_room(self, tmp_path: Path) -> None:
+    def test_removed_file_frees_quota(self, tmp_path: Path) -> None:
         first, second = Sample(6000), Sample(5000, name="b.bin")
         with closing(DiskStore(tmp_path, blake3_digest, max_bytes=10_000)) as store:
             store.begin(first.manifest)
             store.discard(first.file_id)
             store.begin(second.manifest)
 
-    def test_what_is_there_already_takes_no_more(self, tmp_path: Path) -> None:
+    def test_existing_file_takes_no_more_quota(self, tmp_path: Path) -> None:
         sample = Sample(6000)
         with closing(DiskStore(tmp_path, blake3_digest)) as store:
             store.begin(sample.manifest)

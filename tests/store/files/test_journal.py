@@ -1,4 +1,4 @@
-"""Records of the journal of verified ranges."""
+"""The journal of verified ranges."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ ranges = st.lists(
 
 
 @given(ranges)
-def test_are_read_as_they_were_written(written: list[Range]) -> None:
+def test_records_round_trip(written: list[Range]) -> None:
     assert decode_ranges(encode_ranges(written), CHUNKS) == (RangeSet(written), True)
 
 
 @given(ranges, st.integers(0, 240))
-def test_that_are_torn_say_what_they_said_before(written: list[Range], size: int) -> None:
+def test_torn_journal_keeps_the_whole_records(written: list[Range], size: int) -> None:
     torn = encode_ranges(written)[:size]
     assert decode_ranges(torn, CHUNKS) == (RangeSet(written[: len(torn) // 12]), len(torn) % 12 == 0)
 
 
 @given(st.binary(max_size=60))
-def test_never_fail_to_be_read(rubbish: bytes) -> None:
+def test_garbage_never_raises(rubbish: bytes) -> None:
     found, _ = decode_ranges(rubbish, 100)
     assert found.chunk_count <= 100
 
 
 @pytest.mark.parametrize("span", [(0, 101), (5, 5), (6, 5)])
-def test_of_chunks_that_are_not_in_the_file_are_bad(span: tuple[int, int]) -> None:
+def test_ranges_outside_the_file_are_bad(span: tuple[int, int]) -> None:
     assert decode_ranges(encode_ranges([(0, 2), span, (3, 4)]), 100) == (RangeSet([(0, 2)]), False)
 
 
-def test_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+def test_unreadable_journal_raises(tmp_path: Path) -> None:
     journal = Journal(tmp_path, OpenFiles())
     with pytest.raises(StorageError, match="cannot read"):
         journal.read(100)

@@ -1,4 +1,4 @@
-"""A file's permission bits: from its source, by its manifest, to every copy."""
+"""A file's permission bits, from its source through its manifest to every copy."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class TestSource:
         ("mode", "carried"),
         [*zip(MODES, MODES, strict=True), (0o000, 0o400), (0o200, 0o600), (0o011, 0o411), (0o6755, 0o755)],
     )
-    def test_tells_the_permission_bits(self, tmp_path: Path, mode: int, carried: int) -> None:
-        """Whoever owns a copy may read it, and no copy runs as somebody else."""
+    def test_source_reports_permission_bits(self, tmp_path: Path, mode: int, carried: int) -> None:
+        """The owner of a copy may read it, and no copy has a set-user-id bit."""
         path = tmp_path / "a.bin"
         path.write_bytes(b"bytes")
         path.chmod(mode)
@@ -34,12 +34,12 @@ class TestSource:
         with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
             assert store.build().mode == carried
 
-    def test_of_a_folder_tells_none(self, tmp_path: Path) -> None:
+    def test_source_of_a_folder_reports_the_default_mode(self, tmp_path: Path) -> None:
         (tmp_path / "data").mkdir(0o700)
         with closing(SourceStore(tmp_path / "data", "data", blake3_digest)) as store:
             assert store.build().mode == 0o644
 
-    def test_goes_on_when_only_the_mode_changes(self, tmp_path: Path) -> None:
+    def test_source_ignores_a_change_of_mode(self, tmp_path: Path) -> None:
         path = tmp_path / "a.bin"
         path.write_bytes(bytes(5000))
         path.chmod(0o755)
@@ -51,13 +51,13 @@ class TestSource:
 
 class TestCopy:
     @pytest.mark.parametrize("mode", MODES)
-    def test_gets_the_mode(self, bench: Bench, mode: int) -> None:
+    def test_copy_gets_the_mode(self, bench: Bench, mode: int) -> None:
         with umask_of(0o027):
             bench.receive(Sample(5000, mode=mode))
         assert bench.mode("a.bin") == mode
 
     @pytest.mark.parametrize("mode", MODES)
-    def test_has_the_mode_when_it_gets_its_name(
+    def test_copy_has_the_mode_before_its_name(
         self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch, mode: int
     ) -> None:
         seen = []
@@ -70,7 +70,7 @@ class TestCopy:
         disk.receive(Sample(5000, mode=mode))
         assert seen == [mode]
 
-    def test_is_known_again(self, disk: DiskBench) -> None:
+    def test_copy_with_a_mode_is_known_after_restart(self, disk: DiskBench) -> None:
         sample = Sample(5000, mode=0o400)
         disk.receive(sample)
         disk.restart()
@@ -79,8 +79,8 @@ class TestCopy:
         assert disk.begin(sample).complete
 
     @pytest.mark.parametrize("mode", [0o600, 0o755])
-    def test_keeps_a_mode_that_its_user_gives_it(self, disk: DiskBench, mode: int) -> None:
-        """That changes no byte: it counts as before, also where all is read."""
+    def test_copy_keeps_the_mode_its_user_sets(self, disk: DiskBench, mode: int) -> None:
+        """A mode is no byte of the file: the copy counts as before, even after a full verification."""
         sample = Sample(5000, mode=0o640)
         disk.receive(sample)
         (disk.folder / "a.bin").chmod(mode)
@@ -90,7 +90,7 @@ class TestCopy:
         assert disk.store.known()[sample.file_id].complete
         assert disk.mode("a.bin") == mode
 
-    def test_that_was_there_keeps_its_mode(self, disk: DiskBench, caplog: pytest.LogCaptureFixture) -> None:
+    def test_adopted_file_keeps_its_mode(self, disk: DiskBench, caplog: pytest.LogCaptureFixture) -> None:
         sample = Sample(5000, mode=0o755)
         disk.put("a.bin", sample.data)
         (disk.folder / "a.bin").chmod(0o600)
@@ -99,7 +99,7 @@ class TestCopy:
         assert disk.mode("a.bin") == 0o600
         assert f"{disk.folder / 'a.bin'} keeps its mode 600; its source has 755" in caplog.text
 
-    def test_of_another_mode_is_another_file(self, bench: Bench) -> None:
+    def test_file_id_depends_on_the_mode(self, bench: Bench) -> None:
         one, other = Sample(5000, mode=0o600), Sample(5000, mode=0o644)
         assert one.file_id != other.file_id
         bench.receive(one)
@@ -107,9 +107,9 @@ class TestCopy:
 
 
 class TestReadOnlyCopy:
-    """Modes stop no root: these run as a user."""
+    """Modes do not restrict root, so these run as a user."""
 
-    def test_is_contributed(self, as_nobody: Path) -> None:
+    def test_read_only_copy_is_served(self, as_nobody: Path) -> None:
         sample = Sample(5000, mode=0o400)
         disk = DiskBench(as_nobody)
         disk.receive(sample)
@@ -120,8 +120,8 @@ class TestReadOnlyCopy:
         assert disk.store.known()[sample.file_id].complete
         disk.store.close()
 
-    def test_without_its_name_is_finished_after_all(self, as_nobody: Path) -> None:
-        """Its part had the mode already when another file took the name; and the store was closed."""
+    def test_read_only_copy_finishes_once_its_name_is_free(self, as_nobody: Path) -> None:
+        """The partial file already had the mode when another file took the name and the store was closed."""
         sample = Sample(5000, mode=0o400)
         disk = DiskBench(as_nobody)
         disk.begin(sample)
@@ -137,7 +137,7 @@ class TestReadOnlyCopy:
         assert disk.mode("a.bin") == 0o400
         disk.store.close()
 
-    def test_that_was_killed_between_name_and_mark_is_finished(self, as_nobody: Path) -> None:
+    def test_read_only_copy_finishes_after_a_crash(self, as_nobody: Path) -> None:
         sample = Sample(5000, mode=0o400)
         disk = DiskBench(as_nobody)
         disk.begin(sample)

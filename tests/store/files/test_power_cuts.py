@@ -1,8 +1,8 @@
-"""The store's life, cut at every step that changes the disk: killed there, or with the machine losing power there.
+"""A store that is interrupted at every step that changes the disk, by a kill or a power loss, and then recovers.
 
-What a step is: a file made, a write (the cut leaves half of it), a name given, moved or removed, a length set. After
-a kill the disk is as it was left. After a power loss, what was not flushed may be gone: here it is all gone, once as
-zeros, once as nothing; the names are there, as a journalling file system keeps them in their order.
+A step creates a file, writes (an interrupted write leaves half of it), links, renames or removes a name, or sets a
+length. A kill leaves the disk as it is. A power loss may lose everything that was not flushed. Here it loses all of it:
+once the bytes become zeros, once the files become empty. Names survive, as in a journalling file system.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ STEPS_MAX = 1000
 
 
 class Cut(BaseException):
-    """The process is no more."""
+    """Ends the store at a step."""
 
 
 class Disk:
-    """Lets a number of steps be done, and cuts the one after. Knows what was not flushed by then."""
+    """Allows a number of steps and interrupts the next one. Tracks the inodes of files that are not flushed."""
 
     def __init__(self, steps: int) -> None:
         self.unflushed: set[int] = set()
@@ -43,7 +43,7 @@ class Disk:
         return self._steps_left < 0
 
     def changes(self, change: Callable[..., Any]) -> Callable[..., Any]:
-        """A call that is done, or not done."""
+        """Wrap a call that an interruption prevents."""
 
         def done(*arguments: Any, **more: Any) -> Any:
             if self._step():
@@ -53,7 +53,7 @@ class Disk:
         return done
 
     def writes(self, write: Callable[..., int]) -> Callable[..., int]:
-        """A write of a descriptor, which may be half done."""
+        """Wrap a write, of which an interruption leaves half."""
 
         def written(fd: int, data: bytes, *offset: int) -> int:
             self.unflushed.add(os.fstat(fd).st_ino)
@@ -65,7 +65,7 @@ class Disk:
         return written
 
     def opens(self, open_file: Callable[..., int]) -> Callable[..., int]:
-        """An opening, which may make the file."""
+        """Wrap an opening, which is a step if it creates the file."""
 
         def opened(path: Path, flags: int, *mode: int, **more: Any) -> int:
             if flags & os.O_CREAT and not os.path.lexists(path) and self._step():
@@ -115,7 +115,7 @@ SAMPLES = (SMALL, LARGE, EMPTY, DROPPED, FOLDER)
 
 
 def live(folder: Path) -> None:
-    """Receives files, in pieces and with wrong bytes among them, divided anew midway; flushes one, and drops others."""
+    """Receive files, with wrong bytes and a new division in between; flush one, discard others."""
     bench = DiskBench(folder)
     try:
         bench.begin(SMALL)
@@ -151,7 +151,7 @@ def live(folder: Path) -> None:
 
 
 def lose(folder: Path, unflushed: set[int], content: Callable[[int], bytes]) -> None:
-    """What was written and not flushed is not there."""
+    """Replace the content of files that were not flushed."""
     for path in folder.rglob("*"):
         if path.is_file() and path.stat().st_ino in unflushed:
             size = path.stat().st_size
@@ -168,9 +168,7 @@ LOSSES: dict[str, Callable[[int], bytes] | None] = {
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_wherever_its_life_is_cut_it_goes_on_with_what_is_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
-) -> None:
+def test_store_recovers_from_a_cut_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str) -> None:
     monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the first boot")
     for steps in itertools.count():
         assert steps < STEPS_MAX
@@ -188,15 +186,15 @@ def test_wherever_its_life_is_cut_it_goes_on_with_what_is_right(
             with monkeypatch.context() as patch:
                 if content is not None:
                     patch.setattr(pspd.store.files.disk, "boot_id", lambda: "the second boot")
-                goes_on(folder, f"{loss} after {steps} steps", killed=content is None)
+                assert_recovers(folder, f"{loss} after {steps} steps", killed=content is None)
             shutil.rmtree(folder)
         if not was_cut:
             break
     assert steps > 50
 
 
-def goes_on(folder: Path, when: str, *, killed: bool) -> None:
-    """A new store on what is left: what it says that it holds is right, and it gets the rest."""
+def assert_recovers(folder: Path, when: str, *, killed: bool) -> None:
+    """Check that a new store holds only right bytes, and can receive the rest."""
     bench = DiskBench(folder)
     try:
         truth = {sample.file_id: sample for sample in SAMPLES}
@@ -232,7 +230,7 @@ def assert_visible_is_right(bench: DiskBench, when: str) -> None:
             assert data == truth[name].data, f"{name}: {when}"
 
 
-def test_what_is_flushed_is_not_read_again_after_a_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flushed_file_is_not_read_after_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the first boot")
     bench = DiskBench(tmp_path / "client")
     bench.receive(SMALL)
@@ -248,7 +246,7 @@ def test_what_is_flushed_is_not_read_again_after_a_power_loss(tmp_path: Path, mo
 
 @pytest.fixture
 def lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DiskBench]:
-    """A file that was finished, and not flushed when the machine went down; its folder before the next start."""
+    """A client with a finished file, when the machine crashed before the flush; not started again yet."""
     monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the first boot")
     bench = DiskBench(tmp_path / "client")
     bench.receive(SMALL)
@@ -258,7 +256,7 @@ def lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DiskBench]
     bench.store.close()
 
 
-def test_what_did_not_reach_the_disk_is_set_aside_and_what_is_right_of_it_kept(lost: DiskBench) -> None:
+def test_damaged_file_is_set_aside_and_intact_units_kept(lost: DiskBench) -> None:
     damaged = SMALL.data[:2048] + bytes(1024) + SMALL.data[3072:]
     (lost.folder / "small.bin").write_bytes(damaged)
     lost.restart()
@@ -270,24 +268,26 @@ def test_what_did_not_reach_the_disk_is_set_aside_and_what_is_right_of_it_kept(l
     assert lost.visible() == {"small.bin.damaged-1": damaged, "small.bin": SMALL.data}
 
 
-@pytest.mark.parametrize("torn_mark", [False, True])
-def test_what_somebody_put_there_since_is_theirs(
-    lost: DiskBench, monkeypatch: pytest.MonkeyPatch, torn_mark: bool
+@pytest.mark.parametrize("torn_record", [False, True])
+def test_file_replaced_after_power_loss_is_left_alone(
+    lost: DiskBench, monkeypatch: pytest.MonkeyPatch, torn_record: bool
 ) -> None:
-    """However old it says that it is: who copies, moves or restores a file gives it a new time of change."""
-    monkeypatch.setattr(pspd.store.files.recovery, "_FINISHING_NS", -(10**15))  # in a test no time passes
+    """An old modification time does not matter: copying, moving or restoring a file sets a new change time."""
+    monkeypatch.setattr(
+        pspd.store.files.recovery, "_FINISHING_NS", -(10**15)
+    )  # in a test no time passes between the steps
     path = lost.folder / "small.bin"
     path.write_bytes(b"mine")
     os.utime(path, ns=(0, 0))
-    if torn_mark:
+    if torn_record:
         lost.path(SMALL, "done").write_bytes(bytes(100))
     lost.restart()
     assert lost.visible() == {"small.bin": b"mine"}
     assert not lost.store.known()[SMALL.file_id].complete
 
 
-def test_a_second_kill_while_it_is_copied_costs_nothing(lost: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The manifest was lost as well, so that it is found out late, when journals are trusted again."""
+def test_salvage_survives_a_second_crash(lost: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest was lost too, so the damage is found only by ``begin``, when journals are trusted again."""
     damaged = bytes(1024) + SMALL.data[1024:]
     (lost.folder / "small.bin").write_bytes(damaged)
     manifest = lost.path(SMALL, "manifest")
@@ -312,7 +312,7 @@ def test_a_second_kill_while_it_is_copied_costs_nothing(lost: DiskBench, monkeyp
     assert steps > 5
 
 
-def test_what_is_flushed_is_noted_only_if_it_is_as_it_was(lost: DiskBench) -> None:
+def test_changed_file_is_not_recorded_as_flushed(lost: DiskBench) -> None:
     lost.restart()
     flush = lost.store.flush_job(SMALL.file_id)
     flush()
@@ -324,7 +324,7 @@ def test_what_is_flushed_is_noted_only_if_it_is_as_it_was(lost: DiskBench) -> No
     assert lost.visible() == {"small.bin": b"mine"}
 
 
-def test_a_flush_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_flush_raises_and_closes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = DiskBench(tmp_path / "client")
     bench.receive(SMALL)
     flush = bench.store.flush_job(SMALL.file_id)

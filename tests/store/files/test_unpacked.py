@@ -1,4 +1,4 @@
-"""Folders in a client's folder: unpacked from an archive, and kept as that for others."""
+"""Distributed folders at a client: unpacked for the user, and kept as an archive for other clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.store.stores import DiskBench, FolderSample, Sample, alter_byte, erro
 FOLDER = FolderSample()
 
 
-def test_is_visible_when_it_is_whole_and_served_from_its_archive(disk: DiskBench) -> None:
+def test_finished_folder_is_visible_and_served_from_archive(disk: DiskBench) -> None:
     disk.begin(FOLDER)
     disk.write_all(FOLDER)
     assert disk.visible() == {}
@@ -35,7 +35,7 @@ def test_is_visible_when_it_is_whole_and_served_from_its_archive(disk: DiskBench
     assert disk.payload(FOLDER, 0, 200) == FOLDER.chunks(0, 200)
 
 
-def test_is_unpacked_beforehand_and_only_once(disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_is_unpacked_once_before_finish(disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
     disk.begin(FOLDER)
     disk.write_all(FOLDER)
     unpack = disk.store.unpack_job(FOLDER.file_id)
@@ -48,14 +48,14 @@ def test_is_unpacked_beforehand_and_only_once(disk: DiskBench, monkeypatch: pyte
     assert disk.store.unpack_job(FOLDER.file_id) is None
 
 
-def test_a_file_needs_no_unpacking(disk: DiskBench) -> None:
+def test_file_has_no_unpack_job(disk: DiskBench) -> None:
     sample = Sample(5000)
     disk.begin(sample)
     disk.write_all(sample)
     assert disk.store.unpack_job(sample.file_id) is None
 
 
-def test_what_is_done_to_it_later_is_its_users_business(disk: DiskBench) -> None:
+def test_user_may_change_a_finished_folder(disk: DiskBench) -> None:
     disk.receive(FOLDER)
     (disk.folder / "folder" / "run.sh").unlink()
     (disk.folder / "folder" / "new").touch()
@@ -67,14 +67,14 @@ def test_what_is_done_to_it_later_is_its_users_business(disk: DiskBench) -> None
     assert seen_in(disk.folder / "folder") == before
 
 
-def test_what_is_done_to_it_is_not_seen_as_meddling(disk: DiskBench) -> None:
+def test_changes_in_a_folder_are_not_reported(disk: DiskBench) -> None:
     disk.receive(FOLDER)
     (disk.folder / "folder" / "run.sh").unlink()
     (disk.folder / "folder").touch()
     assert disk.store.external_changes() == ExternalChanges({}, [])
 
 
-def test_that_somebody_removed_it_or_put_something_in_its_place_is_seen(disk: DiskBench) -> None:
+def test_removed_or_replaced_folder_is_reported(disk: DiskBench) -> None:
     disk.receive(FOLDER)
     shutil.rmtree(disk.folder / "folder")
     assert disk.store.external_changes() == ExternalChanges({FOLDER.file_id: disk.folder / "folder"}, [])
@@ -82,7 +82,7 @@ def test_that_somebody_removed_it_or_put_something_in_its_place_is_seen(disk: Di
     assert disk.store.external_changes() == ExternalChanges({}, [FOLDER.file_id])
 
 
-def test_that_its_archive_was_altered_is_seen(disk: DiskBench) -> None:
+def test_changed_archive_is_reported(disk: DiskBench) -> None:
     disk.receive(FOLDER)
     alter_byte(disk.path(FOLDER, "tar"), 5000)
     assert disk.store.external_changes() == ExternalChanges({}, [FOLDER.file_id])
@@ -91,7 +91,7 @@ def test_that_its_archive_was_altered_is_seen(disk: DiskBench) -> None:
     assert disk.store.external_changes() == ExternalChanges({}, [])
 
 
-def test_a_file_in_its_place_is_left_alone(disk: DiskBench) -> None:
+def test_file_in_place_of_a_folder_is_left_alone(disk: DiskBench) -> None:
     disk.receive(FOLDER)
     shutil.rmtree(disk.folder / "folder")
     disk.put("folder", b"mine")
@@ -107,7 +107,7 @@ def test_a_file_in_its_place_is_left_alone(disk: DiskBench) -> None:
     assert disk.visible() == {"folder": FOLDER.data}
 
 
-def test_one_that_was_removed_is_forgotten_with_its_archive(disk: DiskBench) -> None:
+def test_removed_folder_is_forgotten_with_its_archive(disk: DiskBench) -> None:
     disk.receive(FOLDER)
     shutil.rmtree(disk.folder / "folder")
     disk.restart()
@@ -115,16 +115,14 @@ def test_one_that_was_removed_is_forgotten_with_its_archive(disk: DiskBench) -> 
     assert not disk.path(FOLDER, "tar").exists()
 
 
-def test_one_that_is_removed_from_the_network_stays_without_its_archive(disk: DiskBench) -> None:
+def test_discarded_folder_stays_without_its_archive(disk: DiskBench) -> None:
     disk.receive(FOLDER)
     disk.store.discard(FOLDER.file_id)
     assert disk.visible() == {"folder": FOLDER.data}
     assert {path.name for path in disk.work.iterdir()} == {"lock", "instance", "boot"}
 
 
-def test_a_folder_that_was_edited_is_left_alone_when_the_machine_went_down(
-    disk: DiskBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_edited_folder_is_left_alone_after_a_crash(disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
     disk.receive(FOLDER)
     monkeypatch.setattr(pspd.store.files.recovery, "_FINISHING_NS", 0)
     (disk.folder / "folder" / "run.sh").write_bytes(b"mine now")
@@ -136,7 +134,7 @@ def test_a_folder_that_was_edited_is_left_alone_when_the_machine_went_down(
     assert [path.name for path in disk.folder.iterdir() if path != disk.work] == ["folder"]
 
 
-def test_so_is_one_that_was_edited_before_it_was_suspected(disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edited_folder_is_left_alone_after_verify(disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
     disk.receive(FOLDER)
     (disk.folder / "folder" / "run.sh").write_bytes(b"mine now")
     before = seen_in(disk.folder / "folder")
@@ -147,7 +145,7 @@ def test_so_is_one_that_was_edited_before_it_was_suspected(disk: DiskBench, monk
     assert seen_in(disk.folder / "folder") == before
 
 
-def test_what_was_unpacked_of_wrong_bytes_is_not_published(disk: DiskBench) -> None:
+def test_folder_unpacked_from_wrong_bytes_is_not_published(disk: DiskBench) -> None:
     disk.begin(FOLDER)
     disk.write_all(FOLDER)
     disk.alter(FOLDER, 100_000)  # in the bytes of a file
@@ -162,7 +160,7 @@ def test_what_was_unpacked_of_wrong_bytes_is_not_published(disk: DiskBench) -> N
     assert disk.visible() == {"folder": FOLDER.data}
 
 
-def test_an_archive_that_changes_while_it_is_unpacked_is_not_taken(disk: DiskBench) -> None:
+def test_archive_that_changes_during_unpacking_is_refused(disk: DiskBench) -> None:
     disk.begin(FOLDER)
     disk.write_all(FOLDER)
     unpack = disk.store.unpack_job(FOLDER.file_id)
@@ -173,9 +171,7 @@ def test_an_archive_that_changes_while_it_is_unpacked_is_not_taken(disk: DiskBen
     assert not list(disk.work.glob("*.unpack*"))
 
 
-def test_what_is_discarded_while_it_is_unpacked_is_gone_when_that_is_said_again(
-    disk: DiskBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_discard_removes_a_folder_being_unpacked(disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
     disk.begin(FOLDER)
     disk.write_all(FOLDER)
     unpack_really = pspd.store.files.unpacked.unpack
@@ -197,7 +193,7 @@ def test_what_is_discarded_while_it_is_unpacked_is_gone_when_that_is_said_again(
     assert {path.name for path in disk.work.iterdir()} == {"lock", "instance", "boot"}
 
 
-def test_a_store_that_is_closed_unpacks_no_more(disk: DiskBench) -> None:
+def test_close_ends_the_unpacking(disk: DiskBench) -> None:
     disk.begin(FOLDER)
     disk.write_all(FOLDER)
     unpack = disk.store.unpack_job(FOLDER.file_id)
@@ -208,7 +204,7 @@ def test_a_store_that_is_closed_unpacks_no_more(disk: DiskBench) -> None:
     assert not list(disk.work.glob("*.unpack*"))
 
 
-def test_an_archive_that_was_changed_is_fetched_again_and_the_folder_kept(disk: DiskBench) -> None:
+def test_changed_archive_is_fetched_again(disk: DiskBench) -> None:
     disk.receive(FOLDER)
     alter_byte(disk.path(FOLDER, "tar"), 100_000)
     disk.restart()
@@ -221,7 +217,7 @@ def test_an_archive_that_was_changed_is_fetched_again_and_the_folder_kept(disk: 
     assert disk.visible() == {"folder": FOLDER.data}
 
 
-def test_the_very_same_folder_need_not_be_fetched(disk: DiskBench) -> None:
+def test_equal_folder_is_adopted(disk: DiskBench) -> None:
     filled_folder(disk.folder / "folder")
     assert disk.begin(FOLDER) == Held(FOLDER.all, complete=False)
     disk.store.finish(FOLDER.file_id)
@@ -229,7 +225,7 @@ def test_the_very_same_folder_need_not_be_fetched(disk: DiskBench) -> None:
     assert disk.payload(FOLDER, 0, 200) == FOLDER.chunks(0, 200)
 
 
-def test_another_folder_or_file_of_that_name_is_left_alone(disk: DiskBench) -> None:
+def test_other_folder_or_file_of_the_name_is_left_alone(disk: DiskBench) -> None:
     filled_folder(disk.folder / "folder")
     (disk.folder / "folder" / "mine").touch()
     with pytest.raises(StorageError, match=r"another file named 'folder' is in .*: move it away"):
@@ -241,7 +237,7 @@ def test_another_folder_or_file_of_that_name_is_left_alone(disk: DiskBench) -> N
     assert disk.visible() == {"folder": b"mine"}
 
 
-def test_so_is_one_that_came_meanwhile(disk: DiskBench) -> None:
+def test_folder_that_appears_later_is_left_alone(disk: DiskBench) -> None:
     disk.begin(FOLDER)
     disk.write_all(FOLDER)
     (disk.folder / "folder").mkdir()
@@ -252,9 +248,7 @@ def test_so_is_one_that_came_meanwhile(disk: DiskBench) -> None:
     assert disk.visible() == {"folder": FOLDER.data}
 
 
-def test_a_disk_that_is_full_when_it_is_unpacked_costs_nothing(
-    disk: DiskBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_during_unpacking_loses_nothing(disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
     disk.begin(FOLDER)
     disk.write_all(FOLDER)
     with monkeypatch.context() as patch:
@@ -268,7 +262,7 @@ def test_a_disk_that_is_full_when_it_is_unpacked_costs_nothing(
     assert disk.visible() == {"folder": FOLDER.data}
 
 
-def test_what_was_half_unpacked_is_removed(disk: DiskBench) -> None:
+def test_half_unpacked_folder_is_removed_at_start(disk: DiskBench) -> None:
     disk.begin(FOLDER)
     filled_folder(disk.path(FOLDER, "unpacking"))
     filled_folder(disk.work / f"{bytes(32).hex()}.unpacked")
@@ -279,7 +273,7 @@ def test_what_was_half_unpacked_is_removed(disk: DiskBench) -> None:
     assert not list(disk.work.glob("*.unpack*"))
 
 
-def test_it_counts_twice_in_what_a_client_may_take(disk: DiskBench) -> None:
+def test_folder_counts_twice_in_the_quota(disk: DiskBench) -> None:
     disk.store.close()
     size = FOLDER.manifest.size_bytes
     too_much = f"'folder' needs {size_text(2 * size)}, 1 B more than are left of --max-bytes"
@@ -293,7 +287,7 @@ def test_it_counts_twice_in_what_a_client_may_take(disk: DiskBench) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
-def test_a_folder_that_is_read_only_can_be_unpacked_and_removed(disk: DiskBench) -> None:
+def test_read_only_folder_can_be_unpacked_and_removed(disk: DiskBench) -> None:
     disk.receive(FOLDER)
     remove_tree(disk.folder / "folder")
     assert disk.visible() == {}

@@ -16,7 +16,7 @@ PATH = Path("/srv/files/.psp/x.part")
 
 @pytest.mark.parametrize("number", errno.errorcode)
 @pytest.mark.parametrize("action", ["write", "read", "open", "finish", "remove", "flush"])
-def test_failed_ends_the_client_for_store_errors_only(action: str, number: int) -> None:
+def test_only_store_errors_end_the_client(action: str, number: int) -> None:
     error = storage_error(action, PATH, OSError(number, "whatever"))
     is_bad_sector = action == "read" and number in (errno.EIO, errno.EBADMSG)
     assert isinstance(error, StoreFailed) == (number in STORE_ERRORS and not is_bad_sector)
@@ -34,16 +34,16 @@ def test_no_errno_is_in_both_tables() -> None:
         *(errno.ELOOP, errno.EINVAL, errno.EILSEQ, errno.ENOENT, errno.EACCES, errno.EMFILE),
     ],
 )
-def test_errors_of_one_file_have_their_own_advice(number: int) -> None:
+def test_file_errors_have_advice(number: int) -> None:
     assert FILE_ERRORS[number]
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.EUCLEAN, errno.ENOTCONN])
-def test_errors_of_the_store_have_their_own_advice(number: int) -> None:
+def test_store_errors_have_advice(number: int) -> None:
     assert STORE_ERRORS[number]
 
 
-def test_an_error_without_a_number_is_told_by_its_text() -> None:
+def test_error_without_a_number_shows_its_text() -> None:
     error = storage_error("read", PATH, OSError("odd"))
     assert str(error) == f"cannot read {PATH}: odd: check the folder and its disk"
     assert type(error) is StorageError

@@ -1,4 +1,4 @@
-"""Whether a disk is mounted where a client is to write."""
+"""The check that a client's disk is mounted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pspd.store.filesystem.mounts import require_mount
 
 @pytest.fixture
 def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which the kernel says that disks are mounted: at ``disk``, and at ``my disk``; and an automounter."""
+    """A folder with mount points ``disk`` and ``my disk``, and an automounter, in a fake list of mounts."""
     told = tmp_path / "mountinfo"
     told.write_text(
         "22 1 0:2 / / rw shared:1 - overlay overlay rw\n"
@@ -31,18 +31,18 @@ def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["disk", "disk/files", "disk/a/b/c", "my disk/files", "link", "plain/../disk"])
-def test_a_folder_on_a_disk_is_taken(mounted: Path, name: str) -> None:
+def test_folder_on_a_disk_is_accepted(mounted: Path, name: str) -> None:
     require_mount(mounted / name)
     assert not (mounted / "disk" / "files").exists()
 
 
 @pytest.mark.parametrize("name", ["plain", "plain/files", "auto/files", "diskette", "disk/out/files", "disk/.."])
-def test_a_folder_on_no_disk_is_refused(mounted: Path, name: str) -> None:
+def test_folder_on_no_disk_is_refused(mounted: Path, name: str) -> None:
     with pytest.raises(WrongState, match=rf"{name} is not on a mounted disk: .* other than / is a mount point: mount"):
         require_mount(mounted / name)
 
 
-def test_a_folder_is_taken_on_the_disk_that_is_named(mounted: Path) -> None:
+def test_folder_on_the_named_disk_is_accepted(mounted: Path) -> None:
     for name in ("disk", "disk/files", "link"):
         require_mount(mounted / name, mounted / "disk")
     with pytest.raises(WrongState, match=r"disk/files is not a mount point: mount the disk first"):
@@ -51,7 +51,7 @@ def test_a_folder_is_taken_on_the_disk_that_is_named(mounted: Path) -> None:
         require_mount(mounted / "plain", mounted / "disk")
 
 
-def test_a_relative_folder_is_in_the_current_one(mounted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_folder_is_below_the_current_one(mounted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mounted / "disk")
     require_mount(Path("files"), Path())
     monkeypatch.chdir(mounted / "plain")
@@ -59,13 +59,13 @@ def test_a_relative_folder_is_in_the_current_one(mounted: Path, monkeypatch: pyt
         require_mount(Path("files"))
 
 
-def test_a_kernel_that_does_not_tell_is_told(mounted: Path) -> None:
+def test_unreadable_mount_list_raises(mounted: Path) -> None:
     (mounted / "mountinfo").unlink()
     with pytest.raises(StorageError, match=r"cannot read .*mountinfo"):
         require_mount(mounted / "disk")
 
 
-def test_of_this_machine_proc_is_mounted() -> None:
+def test_proc_is_a_mount_point() -> None:
     require_mount(Path("/proc/self/fd"))
     require_mount(Path("/proc/self/fd"), Path("/proc"))
     with pytest.raises(WrongState):

@@ -1,4 +1,4 @@
-"""What a client keeps in its hidden folder is nobody else's business, whatever the umask."""
+"""A client's hidden folder is private under any umask."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.store.stores import DiskBench, FolderSample, Sample, error_of, mode_o
 FINISHED, FOLDER, UNFINISHED = Sample(5000), FolderSample(), Sample(5000, name="b.bin")
 
 
-def open_to_others(work: Path) -> dict[str, int]:
-    """What is in a hidden folder, that folder itself included, with another mode than its owner's alone."""
+def not_private(work: Path) -> dict[str, int]:
+    """Return the modes of the hidden folder and its files that are not private."""
     modes = {path.name: mode_of(path) for path in (work, *work.iterdir())}
     return {name: mode for name, mode in modes.items() if mode != (0o700 if name == work.name else 0o600)}
 
 
 def fill(bench: DiskBench) -> None:
-    """Two finished files, one of them a folder, and an unfinished one."""
+    """Receive a file and a folder, and part of another file."""
     bench.receive(FINISHED)
     bench.receive(FOLDER)
     bench.begin(UNFINISHED)
@@ -31,33 +31,33 @@ def fill(bench: DiskBench) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_the_hidden_folder_is_its_owners_alone(tmp_path: Path, umask: int) -> None:
+def test_hidden_folder_is_private_under_any_umask(tmp_path: Path, umask: int) -> None:
     with umask_of(umask):
         bench = DiskBench(tmp_path / "client")
         fill(bench)
     try:
-        assert open_to_others(bench.work) == {}
+        assert not_private(bench.work) == {}
         assert bench.path(FOLDER, "tar").exists()
         assert bench.path(UNFINISHED, "part").exists()
     finally:
         bench.store.close()
 
 
-def test_a_hidden_folder_of_before_is_closed_to_others(tmp_path: Path) -> None:
+def test_old_hidden_folder_is_made_private(tmp_path: Path) -> None:
     bench = DiskBench(tmp_path / "client")
     fill(bench)
     bench.store.close()
     for path in (bench.work, *bench.work.iterdir()):
         path.chmod(0o755 if path.is_dir() else 0o644)
     bench.restart()
-    assert open_to_others(bench.work) == {}
+    assert not_private(bench.work) == {}
     known = bench.store.known()
     assert [known[sample.file_id].complete for sample in (FINISHED, FOLDER, UNFINISHED)] == [True, True, False]
     bench.store.close()
 
 
-def test_a_finished_file_with_two_names_keeps_its_mode(tmp_path: Path) -> None:
-    """Killed after the file got its name, and before the part lost its own."""
+def test_finished_file_with_two_names_keeps_its_mode(tmp_path: Path) -> None:
+    """The client was killed after the file got its name, before the partial file was removed."""
     bench = DiskBench(tmp_path / "client")
     sample = Sample(5000)
     bench.receive(sample)
@@ -67,7 +67,7 @@ def test_a_finished_file_with_two_names_keeps_its_mode(tmp_path: Path) -> None:
     bench.store.close()
 
 
-def test_a_folder_that_is_somebody_elses_is_used_with_a_warning(
+def test_folder_of_another_user_is_used_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / ".psp").mkdir(0o755)
@@ -78,7 +78,7 @@ def test_a_folder_that_is_somebody_elses_is_used_with_a_warning(
     assert f"other users may be able to read {tmp_path / '.psp'}: cannot change its mode" in caplog.text
 
 
-def test_a_file_system_without_modes_takes_files(
+def test_file_system_without_modes_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = DiskBench(tmp_path)
@@ -90,19 +90,19 @@ def test_a_file_system_without_modes_takes_files(
     bench.store.close()
 
 
-def test_a_umask_of_the_owners_own_bits_is_no_hindrance(as_nobody: Path) -> None:
+def test_umask_of_the_owners_bits_is_harmless(as_nobody: Path) -> None:
     bench = DiskBench(as_nobody)
     with umask_of(0o777):
         fill(bench)
         bench.restart()
-    assert open_to_others(bench.work) == {}
+    assert not_private(bench.work) == {}
     bench.store.close()
     with umask_of(0o777):
         make_private_folder(as_nobody / "made")
     assert mode_of(as_nobody / "made") == 0o700
 
 
-def test_a_private_file_that_lost_its_mode_is_opened(as_nobody: Path) -> None:
+def test_private_file_without_its_mode_is_opened(as_nobody: Path) -> None:
     path = as_nobody / "part"
     path.touch()
     path.chmod(0o400)

@@ -1,4 +1,4 @@
-"""Runs of zeros take no room on the disk, and bytes are the same as if they did."""
+"""Runs of zeros take no disk space, and the content stays the same."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.store.stores import MIB, DiskBench, Sample, alter_byte, archived, err
 
 SIZE_BYTES = 8 * MIB + 700
 DATA_BYTES_MAX = 128 * 1024
-"""What a file of ``SIZE_BYTES`` with 4 KiB of data may take of a disk: some file systems allocate 64 KiB at a time."""
+"""How much a file of ``SIZE_BYTES`` with 4 KiB of data may take: some file systems allocate 64 KiB at a time."""
 
 
 class SparseSample(Sample):
-    """A file of zeros, but for 4 KiB in its middle that no block of the disk is aligned to."""
+    """A file of zeros with 4 KiB of unaligned data in its middle."""
 
     def __init__(self, name: str = "sparse.bin", share_count: int = 0) -> None:
         middle = SIZE_BYTES // 2 + 100
@@ -38,13 +38,13 @@ class SparseSample(Sample):
 
 
 def taken_bytes(path: Path) -> int:
-    """How much of the disk a file takes."""
+    """Return how much disk space a file takes."""
     return path.stat().st_blocks * 512
 
 
 @pytest.fixture(autouse=True, scope="module")
 def holes(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skips where the file system knows no holes."""
+    """Skip the tests where the file system has no holes."""
     path = tmp_path_factory.mktemp("holes") / "hole"
     with path.open("wb") as file:
         file.truncate(MIB)
@@ -72,7 +72,7 @@ def joined(parts: list[tuple[bytes, int]]) -> bytes:
 class TestZeroRuns:
     @settings(deadline=None)
     @given(offsets, pieces)
-    def test_are_the_blocks_that_are_all_zeros(self, offset: int, parts: list[tuple[bytes, int]]) -> None:
+    def test_zero_runs_are_the_blocks_of_zeros(self, offset: int, parts: list[tuple[bytes, int]]) -> None:
         data = joined(parts)
         borders = [0, *range(-offset % BLOCK_BYTES or BLOCK_BYTES, len(data), BLOCK_BYTES), len(data)]
         zeros = RangeSet(
@@ -83,14 +83,14 @@ class TestZeroRuns:
 
     @pytest.mark.parametrize("offset", [0, 1024])
     @pytest.mark.parametrize("size_bytes", [0, 1, 1024, MIB, 3 * MIB])
-    def test_of_zeros_are_all_of_them(self, offset: int, size_bytes: int) -> None:
+    def test_zero_runs_of_zeros_are_everything(self, offset: int, size_bytes: int) -> None:
         assert zero_runs(offset, memoryview(bytes(size_bytes))) == ([(0, size_bytes)] if size_bytes else [])
 
 
 class TestWriteSparse:
     @settings(deadline=None, max_examples=60)
     @given(st.lists(st.tuples(offsets, pieces), max_size=6), st.booleans())
-    def test_leaves_the_bytes_that_a_plain_write_leaves(
+    def test_result_equals_a_plain_write(
         self, writes: list[tuple[int, list[tuple[bytes, int]]]], tells_holes: bool
     ) -> None:
         expected = b""
@@ -105,17 +105,17 @@ class TestWriteSparse:
                     expected = expected[:offset] + data + expected[offset + len(data) :]
             assert os.pread(file.fileno(), len(expected) + 1, 0) == expected
 
-    def test_makes_holes_and_the_length(self, file: int, tmp_path: Path) -> None:
+    def test_zeros_become_holes_and_set_the_length(self, file: int, tmp_path: Path) -> None:
         write_sparse(file, 1024, memoryview(bytes(4 * MIB)))
         assert (tmp_path / "file").stat().st_size == 1024 + 4 * MIB
         assert taken_bytes(tmp_path / "file") <= DATA_BYTES_MAX
 
-    def test_overwrites_what_was_no_hole(self, file: int) -> None:
+    def test_zeros_overwrite_data(self, file: int) -> None:
         os.pwrite(file, b"wrong", 300_000)
         write_sparse(file, 0, memoryview(bytes(MIB)))
         assert os.pread(file, 2 * MIB, 0) == bytes(MIB)
 
-    def test_writes_what_has_no_zeros_in_one_call(self, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_data_without_zeros_is_one_write(self, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
         calls: list[int] = []
         pwrite: Callable[..., int] = os.pwrite
 
@@ -131,8 +131,8 @@ class TestWriteSparse:
 
 class TestStore:
     @pytest.mark.parametrize("step_chunks", [1, 7, 1024])
-    def test_a_sparse_file_is_sparse_at_the_client(self, disk: DiskBench, step_chunks: int) -> None:
-        """However it comes: in the classic profile each chunk by itself, and in any order."""
+    def test_sparse_file_stays_sparse(self, disk: DiskBench, step_chunks: int) -> None:
+        """Chunks may arrive in any order, one by one in the classic profile."""
         sample = SparseSample(share_count=3)
         disk.begin(sample)
         spans = in_steps(sample, step_chunks)
@@ -148,7 +148,7 @@ class TestStore:
         disk.store.verify(sample.file_id)
         assert disk.store.known()[sample.file_id].complete
 
-    def test_an_unfinished_sparse_file_goes_on(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unfinished_sparse_file_resumes(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = SparseSample()
         disk.begin(sample)
         disk.write(sample, 0, 2000)
@@ -161,7 +161,7 @@ class TestStore:
         disk.store.finish(sample.file_id)
         assert (disk.folder / "sparse.bin").read_bytes() == sample.data
 
-    def test_wrong_bytes_of_before_do_not_stay(self, disk: DiskBench) -> None:
+    def test_zeros_replace_wrong_bytes(self, disk: DiskBench) -> None:
         sample = SparseSample()
         disk.begin(sample)
         disk.write(sample, 0, 2000)
@@ -186,7 +186,7 @@ class TestStore:
         assert taken_bytes(unpacked) <= DATA_BYTES_MAX
         assert taken_bytes(disk.path(sample, "tar")) <= DATA_BYTES_MAX
 
-    def test_what_is_kept_of_a_damaged_copy_is_sparse(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_salvaged_file_is_sparse(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = SparseSample()
         monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the first boot")
         disk.receive(sample)

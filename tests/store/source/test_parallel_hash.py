@@ -1,4 +1,4 @@
-"""Other processes read a file ahead: what they say is the same, or nothing."""
+"""Hashing in several processes gives the same digests, or none."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:Deprecati
 
 @pytest.fixture(autouse=True)
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small files are read ahead too, by whoever runs the tests with threads of its own."""
+    """Hash small files too, and ignore the test runner's own threads."""
     monkeypatch.setattr(parallel_hash, "PARALLEL_BYTES_MIN", 1)
     monkeypatch.setattr(parallel_hash.threading, "active_count", lambda: 1)
 
@@ -38,98 +38,98 @@ def processors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def alone(path: Path) -> Manifest:
-    """The manifest as one process makes it."""
+    """The manifest that one process builds."""
     with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
         return store.build()
 
 
 @pytest.mark.usefixtures("processors")
 @pytest.mark.parametrize("size_bytes", [1, 1023, 3 * 1024, 3 * MIB + 5, 129 * BLOCK_BYTES, 200 * MIB + 1])
-def test_the_manifest_is_the_same(tmp_path: Path, size_bytes: int) -> None:
+def test_manifest_equals_that_of_one_process(tmp_path: Path, size_bytes: int) -> None:
     path, told = random_file(tmp_path / "a.bin", size_bytes), list[int]()
-    ahead = ParallelHash.begin(path, blake3_digest)
-    assert ahead is not None
-    with ahead, closing(SourceStore(path, "a.bin", blake3_digest)) as store:
-        assert store.build(told.append, ahead) == alone(path)
+    hashing = ParallelHash.begin(path, blake3_digest)
+    assert hashing is not None
+    with hashing, closing(SourceStore(path, "a.bin", blake3_digest)) as store:
+        assert store.build(told.append, hashing) == alone(path)
     assert told == sorted(told)
     assert told[-1] == size_bytes
 
 
-def test_what_was_read_of_another_file_does_not_count(tmp_path: Path) -> None:
+def test_digests_of_another_file_are_ignored(tmp_path: Path) -> None:
     path = random_file(tmp_path / "a.bin", MIB)
-    with ParallelHash.begin(path, blake3_digest) as ahead:  # type: ignore[union-attr]
+    with ParallelHash.begin(path, blake3_digest) as hashing:  # type: ignore[union-attr]
         path.unlink()
         random_file(path, MIB + 1)
         with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
-            assert store.build(hashing=ahead) == alone(path)
+            assert store.build(hashing=hashing) == alone(path)
 
 
-def test_a_reader_that_dies_leaves_the_reading_to_the_store(tmp_path: Path) -> None:
+def test_store_reads_if_a_process_dies(tmp_path: Path) -> None:
     path = random_file(tmp_path / "a.bin", 3 * MIB)
 
     def dying(parts: object) -> bytes:
         os._exit(1)
 
-    with ParallelHash.begin(path, dying) as ahead:  # type: ignore[union-attr]
-        assert ahead.block_digests(lambda _: None) is None
-    with ParallelHash.begin(path, dying) as ahead, closing(SourceStore(path, "a.bin", blake3_digest)) as store:  # type: ignore[union-attr]
-        assert store.build(hashing=ahead) == alone(path)
+    with ParallelHash.begin(path, dying) as hashing:  # type: ignore[union-attr]
+        assert hashing.block_digests(lambda _: None) is None
+    with ParallelHash.begin(path, dying) as hashing, closing(SourceStore(path, "a.bin", blake3_digest)) as store:  # type: ignore[union-attr]
+        assert store.build(hashing=hashing) == alone(path)
 
 
-def test_closing_ends_the_readers_in_the_middle(tmp_path: Path) -> None:
+def test_close_ends_the_processes(tmp_path: Path) -> None:
     path = random_file(tmp_path / "a.bin", 3 * MIB)
     hangs = threading.Event()
-    ahead = ParallelHash.begin(path, lambda _: bytes(32 * hangs.wait()))
-    assert ahead is not None
-    pids = list(ahead._pids)
-    ahead.close()
-    ahead.close()
+    hashing = ParallelHash.begin(path, lambda _: bytes(32 * hangs.wait()))
+    assert hashing is not None
+    pids = list(hashing._pids)
+    hashing.close()
+    hashing.close()
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
 
-def test_who_is_told_how_far_it_is_may_end_it(tmp_path: Path) -> None:
+def test_exception_in_progress_ends_the_hashing(tmp_path: Path) -> None:
     def stop(_: int) -> None:
         raise KeyboardInterrupt
 
-    with ParallelHash.begin(random_file(tmp_path / "a.bin", 20 * MIB), blake3_digest) as ahead:  # type: ignore[union-attr]
+    with ParallelHash.begin(random_file(tmp_path / "a.bin", 20 * MIB), blake3_digest) as hashing:  # type: ignore[union-attr]
         with pytest.raises(KeyboardInterrupt):
-            ahead.block_digests(stop)
-        assert ahead._pids == []
+            hashing.block_digests(stop)
+        assert hashing._pids == []
 
 
-def test_who_listens_hears_of_it_when_it_is_stopped(tmp_path: Path) -> None:
+def test_stop_ends_block_digests_in_another_thread(tmp_path: Path) -> None:
     hangs = threading.Event()
     path = random_file(tmp_path / "a.bin", 3 * MIB)
-    with ParallelHash.begin(path, lambda _: bytes(32 * hangs.wait())) as ahead:  # type: ignore[union-attr]
+    with ParallelHash.begin(path, lambda _: bytes(32 * hangs.wait())) as hashing:  # type: ignore[union-attr]
         heard: list[bytes | None] = []
-        listener = threading.Thread(target=lambda: heard.append(ahead.block_digests(lambda _: None)))
+        listener = threading.Thread(target=lambda: heard.append(hashing.block_digests(lambda _: None)))
         listener.start()
-        ahead.stop()
+        hashing.stop()
         listener.join(10)
         assert heard == [None]
 
 
 @pytest.mark.parametrize("ends_by_itself", [True, False])
-def test_it_is_no_matter_that_children_are_not_waited_for(tmp_path: Path, ends_by_itself: bool) -> None:
+def test_ignored_sigchld_is_harmless(tmp_path: Path, ends_by_itself: bool) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        with ParallelHash.begin(random_file(tmp_path / "a.bin", MIB), blake3_digest) as ahead:  # type: ignore[union-attr]
+        with ParallelHash.begin(random_file(tmp_path / "a.bin", MIB), blake3_digest) as hashing:  # type: ignore[union-attr]
             if ends_by_itself:
-                assert ahead.block_digests(lambda _: None) is not None
+                assert hashing.block_digests(lambda _: None) is not None
     finally:
         signal.signal(signal.SIGCHLD, before)
 
 
-def test_there_are_no_more_readers_than_there_is_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_processes_than_stripes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     for size_bytes, count in ((128 * 1024, 1), (200 * MIB, parallel_hash.PROCESSES_MAX)):
-        with ParallelHash.begin(random_file(tmp_path / "a.bin", size_bytes), blake3_digest) as ahead:  # type: ignore[union-attr]
-            assert len(ahead._pids) == count
+        with ParallelHash.begin(random_file(tmp_path / "a.bin", size_bytes), blake3_digest) as hashing:  # type: ignore[union-attr]
+            assert len(hashing._pids) == count
 
 
-def test_nothing_is_read_ahead_where_it_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_begin_returns_none_where_it_cannot_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = random_file(tmp_path / "a.bin", MIB)
     assert ParallelHash.begin(tmp_path, blake3_digest) is None
     assert ParallelHash.begin(tmp_path / "nothing", blake3_digest) is None
@@ -137,6 +137,6 @@ def test_nothing_is_read_ahead_where_it_cannot_be(tmp_path: Path, monkeypatch: p
     assert ParallelHash.begin(path, blake3_digest) is None
 
 
-def test_nothing_is_read_ahead_beside_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_begin_returns_none_beside_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel_hash.threading, "active_count", lambda: 2)
     assert ParallelHash.begin(random_file(tmp_path / "a.bin", MIB), blake3_digest) is None

@@ -1,4 +1,4 @@
-"""The file that a source seeds, read and never written."""
+"""The file that a source seeds: read, never written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def opened(path: Path) -> Iterator[Callable[[Sample], SourceStore]]:
-    """Opens stores on samples, and closes them in the end."""
+    """Open stores on samples; close them at the end."""
     stores: list[SourceStore] = []
 
     def open_sample(sample: Sample) -> SourceStore:
@@ -43,7 +43,7 @@ Opened = Callable[[Sample], SourceStore]
 
 class TestServing:
     @pytest.mark.parametrize("size_bytes", SIZES)
-    def test_builds_divides_and_serves(self, opened: Opened, size_bytes: int) -> None:
+    def test_store_builds_divides_and_serves(self, opened: Opened, size_bytes: int) -> None:
         sample = Sample(size_bytes)
         store = opened(sample)
         as_storage: Storage = store
@@ -62,18 +62,18 @@ class TestServing:
             assert isinstance(part, FileSlice)
             assert os.pread(part.fd, part.length, part.offset) == sample.chunks(start, start + 1)
 
-    def test_tells_its_progress(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_build_reports_progress(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(source_store, "_PROGRESS_STEP_BYTES", 3 * MIB)
         told: list[int] = []
         opened(Sample(8 * MIB)).build(told.append)
         assert told == [3 * MIB, 6 * MIB, 8 * MIB]
 
-    def test_tells_the_end_of_an_empty_file(self, opened: Opened) -> None:
+    def test_build_reports_progress_of_an_empty_file(self, opened: Opened) -> None:
         told: list[int] = []
         opened(Sample(0)).build(told.append)
         assert told == [0]
 
-    def test_goes_on_when_the_file_is_replaced_after_it_was_read(self, opened: Opened, path: Path) -> None:
+    def test_replaced_file_is_still_served(self, opened: Opened, path: Path) -> None:
         sample = Sample(5000)
         store = opened(sample)
         store.build()
@@ -81,7 +81,7 @@ class TestServing:
         part = store.payload(sample.file_id, 0, 5)
         assert os.pread(part.fd, part.length, part.offset) == sample.data
 
-    def test_closes_twice(self, opened: Opened) -> None:
+    def test_close_twice_is_harmless(self, opened: Opened) -> None:
         store = opened(Sample(1))
         store.close()
         store.close()
@@ -103,7 +103,7 @@ def replace(path: Path) -> None:
 
 class TestChanges:
     @pytest.mark.parametrize("change", [spoil, lengthen, replace, Path.unlink, lambda path: os.truncate(path, 100)])
-    def test_while_it_is_read_are_refused(
+    def test_change_during_build_is_refused(
         self, opened: Opened, path: Path, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         store, whole_read, read_count = opened(Sample(5000)), os.pread, 0
@@ -120,7 +120,7 @@ class TestChanges:
             store.build()
         assert store.known() == {}
 
-    def test_after_it_was_read_are_refused(self, opened: Opened, path: Path) -> None:
+    def test_change_after_build_is_refused(self, opened: Opened, path: Path) -> None:
         sample = Sample(5000)
         store = opened(sample)
         store.build()
@@ -131,12 +131,10 @@ class TestChanges:
             store.divided(7)
 
 
-class TestVerifying:
+class TestVerify:
     @pytest.mark.parametrize("share_count", [0, 7])
     @pytest.mark.parametrize("size_bytes", SIZES)
-    def test_a_file_that_is_as_it_was_is_held_as_before(
-        self, opened: Opened, size_bytes: int, share_count: int
-    ) -> None:
+    def test_unchanged_file_stays_held(self, opened: Opened, size_bytes: int, share_count: int) -> None:
         sample = Sample(size_bytes)
         store = opened(sample)
         store.build()
@@ -146,9 +144,7 @@ class TestVerifying:
         assert store.known() == {sample.file_id: Held(sample.all, complete=True)}
 
     @pytest.mark.parametrize("change", [spoil, lengthen, lambda path: os.truncate(path, 100)])
-    def test_a_file_that_was_changed_is_refused(
-        self, opened: Opened, path: Path, change: Callable[[Path], None]
-    ) -> None:
+    def test_changed_file_is_refused(self, opened: Opened, path: Path, change: Callable[[Path], None]) -> None:
         sample = Sample(5000)
         store = opened(sample)
         store.build()
@@ -156,7 +152,7 @@ class TestVerifying:
         with pytest.raises(StorageError, match="was changed while it was read: seed it again"):
             store.verify(sample.file_id)
 
-    def test_a_file_whose_time_of_change_was_put_back_is_refused(self, opened: Opened, path: Path) -> None:
+    def test_changed_file_with_restored_time_is_refused(self, opened: Opened, path: Path) -> None:
         sample = Sample(5000)
         store = opened(sample)
         store.build()
@@ -165,13 +161,13 @@ class TestVerifying:
         with pytest.raises(StorageError, match="was changed"):
             store.verify(sample.file_id)
 
-    def test_another_file_is_refused(self, opened: Opened) -> None:
+    def test_unknown_file_is_refused(self, opened: Opened) -> None:
         store = opened(Sample(5000))
         store.build()
         with pytest.raises(InternalError, match="not begun"):
             store.verify(bytes(32))
 
-    def test_a_disk_that_fails_is_told(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failed_read_in_verify_raises(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = Sample(5000)
         store = opened(sample)
         store.build()
@@ -181,14 +177,14 @@ class TestVerifying:
 
 
 class TestRefusals:
-    def test_to_be_written_to(self, opened: Opened) -> None:
+    def test_write_is_refused(self, opened: Opened) -> None:
         sample = Sample(5000)
         store = opened(sample)
         store.build()
         with pytest.raises(InternalError, match="requests none"):
             store.write(sample.file_id, 0, 1, sample.chunks(0, 1))
 
-    def test_before_it_is_built(self, opened: Opened) -> None:
+    def test_use_before_build_is_refused(self, opened: Opened) -> None:
         sample = Sample(5000)
         store = opened(sample)
         with pytest.raises(InternalError, match="not built"):
@@ -196,7 +192,7 @@ class TestRefusals:
         with pytest.raises(InternalError, match="not built"):
             store.missing(sample.file_id)
 
-    def test_other_files_and_ranges(self, opened: Opened) -> None:
+    def test_other_files_and_ranges_are_refused(self, opened: Opened) -> None:
         sample = Sample(5000)
         store = opened(sample)
         store.build()
@@ -206,7 +202,7 @@ class TestRefusals:
             with pytest.raises(InternalError, match="no chunks"):
                 store.payload(sample.file_id, start, stop)
 
-    def test_what_cannot_be_read(self, tmp_path: Path) -> None:
+    def test_unreadable_paths_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=r"cannot read .*: No such file"):
             SourceStore(tmp_path / "nothing", "a.bin", blake3_digest)
         with pytest.raises(BadArgument, match="not a regular file"):
@@ -216,16 +212,16 @@ class TestRefusals:
             SourceStore(tmp_path / "pipe", "a.bin", blake3_digest)
 
     @pytest.mark.skipif(not os.path.exists("/proc/version"), reason="no such files here")
-    def test_a_file_that_the_kernel_makes_as_it_is_read(self) -> None:
+    def test_generated_file_is_refused(self) -> None:
         with pytest.raises(BadArgument, match="its size is unknown until it is read"):
             SourceStore(Path("/proc/version"), "a.bin", blake3_digest)
 
-    def test_a_name_that_leads_elsewhere(self, path: Path) -> None:
+    def test_name_with_a_path_is_refused(self, path: Path) -> None:
         path.write_bytes(b"")
         with pytest.raises(BadName):
             SourceStore(path, "../a", blake3_digest)
 
-    def test_a_disk_that_fails(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failed_read_in_build_raises(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
         store = opened(Sample(5000))
         monkeypatch.setattr(os, "pread", error_of(errno.EIO))
         with pytest.raises(StorageError, match=r"cannot read .*: Input/output error: check the disk"):

@@ -1,4 +1,4 @@
-"""A folder as one file: its archive, and what is unpacked of one."""
+"""The archive of a folder: read, parsed, unpacked."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TOP = Entry(".", FOLDER, 0o755)
 
 
 def packed(path: Path, *things: tuple[Entry, bytes] | bytes) -> Path:
-    """An archive of entries with their bytes, and of whatever else; written as it should be, but for what it says."""
+    """Write an archive of entries with their content, and of raw bytes; the entries need not be valid."""
     pieces = []
     for thing in things:
         if isinstance(thing, bytes):
@@ -68,7 +68,7 @@ def link(name: str, target: str) -> tuple[Entry, bytes]:
 
 
 def foreign(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, **more: Any) -> bytes:
-    """A header that no source writes."""
+    """Return a header that no source writes."""
     info = tarfile.TarInfo(name)
     info.type, info.size, info.mode = kind, size, 0o644
     for key, value in more.items():
@@ -76,18 +76,18 @@ def foreign(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, **more: Any
     return info.tobuf(tarfile.GNU_FORMAT if size < 0 else tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-def going() -> None:
-    """Nothing ends the unpacking."""
+def never_stopped() -> None:
+    """Never stop the unpacking."""
 
 
-class TestReading:
-    def test_gives_a_tar_that_others_read(self, folder: Path, tmp_path: Path) -> None:
+class TestFolderArchive:
+    def test_archive_is_a_tar(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "data.tar").write_bytes(archived(folder))
         with tarfile.open(tmp_path / "data.tar") as tar:
             tar.extractall(tmp_path / "out", filter="tar")
         assert seen_in(tmp_path / "out") == seen_in(folder)
 
-    def test_gives_the_same_piece_by_piece(self, folder: Path) -> None:
+    def test_reading_in_pieces_gives_the_same_bytes(self, folder: Path) -> None:
         whole, draw = archived(folder), random.Random(1)
         with closing(FolderArchive(folder)) as found:
             for _ in range(300):
@@ -95,14 +95,14 @@ class TestReading:
                 length = min(draw.choice([1, 511, 512, 513, 5000]), len(whole) - start)
                 assert found.read_at(start, length) == whole[start : start + length]
 
-    def test_is_the_same_for_the_same_folder_elsewhere_and_later(self, folder: Path, tmp_path: Path) -> None:
+    def test_archives_of_equal_folders_are_equal(self, folder: Path, tmp_path: Path) -> None:
         other = filled_folder(tmp_path / "other")
         os.utime(other / "sub" / "a.bin", ns=(1, 1))
         assert archived(other) == archived(folder)
         (other / "sub" / "a.bin").chmod(0o600)
         assert archived(other) != archived(folder)
 
-    def test_a_folder_is_no_file_with_the_same_bytes(self, folder: Path, tmp_path: Path) -> None:
+    def test_folder_and_file_of_equal_bytes_differ(self, folder: Path, tmp_path: Path) -> None:
         plain = tmp_path / "plain" / "data"
         plain.parent.mkdir()
         plain.write_bytes(archived(folder))
@@ -111,45 +111,45 @@ class TestReading:
         assert manifest_of(plain).block_digests == manifest_of(folder).block_digests
         assert manifest_of(plain).file_id != manifest_of(folder).file_id
 
-    def test_an_empty_folder_has_an_archive_too(self, tmp_path: Path) -> None:
+    def test_empty_folder_has_an_archive(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
-        unpack(packed_of(tmp_path / "empty", tmp_path), tmp_path / "out", going)
+        unpack(packed_of(tmp_path / "empty", tmp_path), tmp_path / "out", never_stopped)
         assert seen_in(tmp_path / "out") == seen_in(tmp_path / "empty")
 
     @pytest.mark.parametrize("name", ["long " * 30 + "/" + "name " * 30, "ünï", "new\nline", "tr\udce9s"])
-    def test_names_are_kept_whatever_they_are(self, tmp_path: Path, name: str) -> None:
+    def test_unusual_names_are_kept(self, tmp_path: Path, name: str) -> None:
         path = tmp_path / "data" / name
         path.parent.mkdir(parents=True)
         path.write_bytes(b"x")
-        unpack(packed_of(tmp_path / "data", tmp_path), tmp_path / "out", going)
+        unpack(packed_of(tmp_path / "data", tmp_path), tmp_path / "out", never_stopped)
         assert seen_in(tmp_path / "out") == seen_in(tmp_path / "data")
 
     @pytest.mark.parametrize(
         "change", [lambda path: path.write_bytes(b"other"), lambda path: os.utime(path, ns=(1, 1))]
     )
-    def test_a_file_that_was_changed_is_refused(self, folder: Path, change: Callable[[Path], object]) -> None:
+    def test_changed_file_is_refused(self, folder: Path, change: Callable[[Path], object]) -> None:
         with closing(FolderArchive(folder)) as found:
             change(folder / "sub" / "a.bin")
             with pytest.raises(StorageError, match="was changed while it was read: seed it again"):
                 found.read_at(0, found.size_bytes)
 
-    def test_so_is_one_that_is_gone(self, folder: Path) -> None:
+    def test_missing_file_is_refused(self, folder: Path) -> None:
         with closing(FolderArchive(folder)) as found:
             (folder / "sub" / "a.bin").unlink()
             with pytest.raises(StorageError, match="was changed while it was read"):
                 found.read_at(0, found.size_bytes)
 
-    def test_a_link_to_a_folder_is_followed(self, folder: Path, tmp_path: Path) -> None:
+    def test_link_to_the_folder_is_followed(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(folder)
         assert archived(tmp_path / "link") == archived(folder)
 
-    def test_so_is_one_that_came_meanwhile(self, folder: Path) -> None:
+    def test_added_file_is_refused(self, folder: Path) -> None:
         with closing(FolderArchive(folder)) as found:
             (folder / "late").touch()
             with pytest.raises(StorageError, match="was changed while it was read"):
                 found.require_unchanged()
 
-    def test_a_failing_disk_is_told(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failed_read_raises(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with closing(FolderArchive(folder)) as found:
             monkeypatch.setattr(os, "pread", error_of(errno.EIO))
             with pytest.raises(StorageError, match=r"cannot read .*run\.sh: Input/output error"):
@@ -157,24 +157,24 @@ class TestReading:
 
 
 class TestRefusals:
-    def test_what_is_neither_file_nor_folder_nor_link(self, folder: Path) -> None:
+    def test_pipe_is_refused(self, folder: Path) -> None:
         os.mkfifo(folder / "pipe")
         with pytest.raises(BadArgument, match=r"data/pipe: it is not a file, folder or symbolic link: remove it"):
             FolderArchive(folder)
 
     @pytest.mark.parametrize("target", ["/etc/passwd", "../..", "sub/../../x", "../data", "stray"])
-    def test_links_that_lead_out(self, folder: Path, target: str) -> None:
+    def test_links_that_lead_out_are_refused(self, folder: Path, target: str) -> None:
         (folder / "stray").symlink_to(target)
         with pytest.raises(BadArgument, match="its link 'stray' is absolute, leads out of it, or loops"):
             FolderArchive(folder)
 
-    def test_another_users_clients_folder(self, as_nobody: Path) -> None:
+    def test_client_folder_of_another_user_is_refused(self, as_nobody: Path) -> None:
         (as_nobody / "a.bin").touch()
         (as_nobody / ".psp").mkdir(0o000)
         with pytest.raises(BadArgument, match="it is a client's folder"):
             FolderArchive(as_nobody)
 
-    def test_a_clients_folder(self, folder: Path) -> None:
+    def test_client_folder_is_refused(self, folder: Path) -> None:
         (folder / "sub" / ".psp").mkdir()
         assert len(archived(folder)) > 0
         (folder / "sub" / ".psp" / "instance").touch()
@@ -182,7 +182,7 @@ class TestRefusals:
             FolderArchive(folder)
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
-    def test_what_cannot_be_read(self, folder: Path) -> None:
+    def test_unreadable_folder_is_refused(self, folder: Path) -> None:
         (folder / "sub").chmod(0)
         with pytest.raises(StorageError, match="cannot read"):
             FolderArchive(folder)
@@ -194,13 +194,13 @@ def packed_of(folder: Path, place: Path) -> Path:
     return path
 
 
-class TestUnpacking:
-    def test_gives_the_folder_back(self, folder: Path, tmp_path: Path) -> None:
+class TestUnpack:
+    def test_unpack_restores_the_folder(self, folder: Path, tmp_path: Path) -> None:
         path = packed_of(folder, tmp_path)
-        unpack(path, tmp_path / "out", going)
+        unpack(path, tmp_path / "out", never_stopped)
         assert seen_in(tmp_path / "out") == seen_in(folder)
         assert is_folder_of(manifest_of(folder), tmp_path / "out", blake3_digest)
-        unpack(path, tmp_path / "out", going)  # what is there is removed
+        unpack(path, tmp_path / "out", never_stopped)  # an existing folder is removed
         assert seen_in(tmp_path / "out") == seen_in(folder)
         flush_tree(tmp_path / "out")
         now_ns = (tmp_path / "out").stat().st_ctime_ns
@@ -208,11 +208,11 @@ class TestUnpacking:
         assert is_changed_since(tmp_path / "out", now_ns - 60_000_000_000)
         assert is_changed_since(tmp_path / "nothing", now_ns)
         os.mkfifo(tmp_path / "out" / "pipe")
-        flush_tree(tmp_path / "out")  # and waits for nobody
+        flush_tree(tmp_path / "out")  # does not wait for the pipe
         remove_tree(tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
-    def test_knows_a_folder_that_is_another(self, folder: Path, tmp_path: Path) -> None:
+    def test_is_folder_of_notices_differences(self, folder: Path, tmp_path: Path) -> None:
         manifest = manifest_of(folder)
         (folder / "sub" / "a.bin").write_bytes(b"other")
         assert not is_folder_of(manifest, folder, blake3_digest)
@@ -264,17 +264,19 @@ class TestUnpacking:
             [(TOP, b""), b"x" * 512],
         ],
     )
-    def test_of_a_hostile_one_nothing_is_left(self, tmp_path: Path, things: list[tuple[Entry, bytes] | bytes]) -> None:
+    def test_hostile_archive_is_refused_and_leaves_nothing(
+        self, tmp_path: Path, things: list[tuple[Entry, bytes] | bytes]
+    ) -> None:
         inner = tmp_path / "inner"
         inner.mkdir()
         path = packed(inner / "hostile.tar", *things)
         before = sorted(tmp_path.rglob("*"))
         with pytest.raises(StorageError, match=r"cannot unpack the folder's archive: .*: do not trust its source"):
-            unpack(path, inner / "out", going)
+            unpack(path, inner / "out", never_stopped)
         assert sorted(tmp_path.rglob("*")) == before
 
-    def test_links_are_judged_however_deep_they_lead(self, tmp_path: Path) -> None:
-        """What a look at the disk takes for no link, as its path is too long, is judged like any other."""
+    def test_deep_links_are_resolved(self, tmp_path: Path) -> None:
+        """A link whose path is too long for the operating system is resolved like any other."""
         deep, path = [], ""
         for _ in range(16):
             path = f"{path}/{'d' * 240}".lstrip("/")
@@ -285,25 +287,25 @@ class TestUnpacking:
             tmp_path / "hostile.tar", (TOP, b""), *sorted([*deep, *hostile], key=lambda each: each[0].name)
         )
         with pytest.raises(StorageError, match="its link 'out' is absolute, leads out of it"):
-            unpack(archive_path, tmp_path / "out", going)
+            unpack(archive_path, tmp_path / "out", never_stopped)
 
-    def test_it_takes_no_longer_than_it_may(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_link_resolution_is_bounded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(entries, "LINK_STEPS_MAX", 50)
         links = [link(f"l{number:02}", "x/" * 20) for number in range(10)]
         path = packed(tmp_path / "a.tar", (TOP, b""), *links)
         with pytest.raises(StorageError, match="its links are too many or too long"):
-            unpack(path, tmp_path / "out", going)
+            unpack(path, tmp_path / "out", never_stopped)
         path = packed(tmp_path / "b.tar", (TOP, b""), link("l", "x" * 5000))
         with pytest.raises(StorageError, match=r"the path 'l'\.\.\. has more than"):
-            unpack(path, tmp_path / "out", going)
+            unpack(path, tmp_path / "out", never_stopped)
 
-    def test_a_link_below_a_link_is_nowhere(self, tmp_path: Path) -> None:
+    def test_entry_below_a_link_is_refused(self, tmp_path: Path) -> None:
         path = packed(tmp_path / "a.tar", (TOP, b""), folder_named("d"), link("l", "d"), file("l/x"))
         with pytest.raises(StorageError, match="'l/x' is not in one of its folders"):
-            unpack(path, tmp_path / "out", going)
+            unpack(path, tmp_path / "out", never_stopped)
 
     @given(st.data())
-    def test_an_archive_with_a_wrong_byte_is_refused_or_harmless(self, data: st.DataObject) -> None:
+    def test_archive_with_a_wrong_byte_is_refused_or_harmless(self, data: st.DataObject) -> None:
         whole = bytearray(SAMPLE.data)
         position = data.draw(st.integers(0, len(whole) - 1))
         whole[position] ^= data.draw(st.integers(1, 255))
@@ -313,7 +315,7 @@ class TestUnpacking:
             return
         assert all(".." not in entry.name.split("/") and not entry.name.startswith("/") for entry, _ in found)
 
-    def test_ends_when_it_is_told(self, folder: Path, tmp_path: Path) -> None:
+    def test_unpack_ends_when_stopped(self, folder: Path, tmp_path: Path) -> None:
         path = packed_of(folder, tmp_path)
         calls = iter(range(3))
 
@@ -325,16 +327,16 @@ class TestUnpacking:
             unpack(path, tmp_path / "out", stop)
         assert not (tmp_path / "out").exists()
 
-    def test_what_is_no_archive_is_refused(self, tmp_path: Path) -> None:
+    def test_garbage_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "bad.tar").write_bytes(b"x" * 5000)
         with pytest.raises(StorageError, match="cannot unpack"):
-            unpack(tmp_path / "bad.tar", tmp_path / "out", going)
+            unpack(tmp_path / "bad.tar", tmp_path / "out", never_stopped)
 
-    def test_a_full_disk_is_told_and_leaves_nothing(
+    def test_full_disk_raises_and_leaves_nothing(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = packed_of(folder, tmp_path)
         monkeypatch.setattr(os, "pwrite", error_of(errno.ENOSPC))
         with pytest.raises(StorageError, match="No space left on device: free some space there"):
-            unpack(path, tmp_path / "out", going)
+            unpack(path, tmp_path / "out", never_stopped)
         assert not (tmp_path / "out").exists()

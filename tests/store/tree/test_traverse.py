@@ -1,4 +1,4 @@
-"""Folders deeper than Python's recursion limit and than the longest path."""
+"""Folders deeper than Python's recursion limit and the longest path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEVELS = sys.getrecursionlimit() + 500
 
 
 def deepen(folder: Path, levels: int = LEVELS) -> Path:
-    """Puts a folder into a folder, and so on, and a file into the last."""
+    """Nest folders, and put a file into the innermost."""
     before = os.open(".", os.O_RDONLY)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,10 +39,10 @@ def deepen(folder: Path, levels: int = LEVELS) -> Path:
 @pytest.fixture
 def deep(tmp_path: Path) -> Iterator[Path]:
     yield deepen(tmp_path / "deep")
-    remove_tree(tmp_path / "deep")  # pytest's own way would fail
+    remove_tree(tmp_path / "deep")  # pytest's own removal would fail
 
 
-def test_walk_goes_to_the_bottom(deep: Path) -> None:
+def test_walk_reaches_the_bottom(deep: Path) -> None:
     found = list(walk(deep, raise_error))
     assert len(found) == LEVELS + 1
     assert found[0] == (str(deep), ["d"], [])
@@ -57,7 +57,7 @@ def test_walk_does_not_follow_links(tmp_path: Path) -> None:
     assert found == {".": (["to"], []), "to": (["in"], ["link", "up"]), "to/in": ([], [])}
 
 
-def test_walk_tells_what_cannot_be_read(tmp_path: Path) -> None:
+def test_walk_reports_unreadable_folders(tmp_path: Path) -> None:
     errors: list[OSError] = []
     assert not list(walk(tmp_path / "none", errors.append))
     assert isinstance(errors[0], FileNotFoundError)
@@ -73,8 +73,8 @@ def test_remove_tree_removes_a_deep_folder(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_remove_tree_tells_of_what_it_cannot_remove(tmp_path: Path) -> None:
-    deep = deepen(tmp_path / "deep", 3000)  # its path is longer than any may be
+def test_remove_tree_raises_if_it_fails(tmp_path: Path) -> None:
+    deep = deepen(tmp_path / "deep", 3000)  # longer than any path may be
     with pytest.raises(StorageError, match=r"cannot remove .*: File name too long"):
         remove_tree(deep)
     before = os.open(".", os.O_RDONLY)
@@ -89,19 +89,19 @@ def test_remove_tree_tells_of_what_it_cannot_remove(tmp_path: Path) -> None:
     remove_tree(deep)
 
 
-def test_a_deep_folder_is_flushed_and_looked_at(deep: Path) -> None:
+def test_deep_folder_is_flushed_and_compared(deep: Path) -> None:
     flush_tree(deep)
     assert is_changed_since(deep, 0)
     assert not is_changed_since(deep, 2**62)
 
 
-def test_a_deep_folder_is_refused_in_one_line(deep: Path) -> None:
+def test_deep_folder_is_refused_in_one_line(deep: Path) -> None:
     with pytest.raises(BadArgument, match=r"cannot seed .*/deep: the path 'd/d.*'....* 200 levels") as told:
         FolderArchive(deep)
     assert "\n" not in str(told.value)
 
 
-def test_a_deep_folder_of_the_same_name_is_a_conflict(tmp_path: Path) -> None:
+def test_deep_folder_of_the_same_name_is_a_conflict(tmp_path: Path) -> None:
     sample = FolderSample()
     in_the_way = deepen(tmp_path / "client" / "folder")
     with closing(DiskStore(tmp_path / "client", blake3_digest)) as store:
@@ -111,7 +111,7 @@ def test_a_deep_folder_of_the_same_name_is_a_conflict(tmp_path: Path) -> None:
         store.begin(sample.manifest)
 
 
-def test_a_finished_folder_made_deep_by_its_user_is_taken_up(tmp_path: Path) -> None:
+def test_finished_folder_made_deep_by_its_user_is_loaded(tmp_path: Path) -> None:
     sample = FolderSample()
     bench = DiskBench(tmp_path / "client")
     try:
