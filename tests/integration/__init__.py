@@ -1,1 +1,1 @@
-"""Real daemons and the real command on loopback."""
+"""Tests with real daemons and the real command on loopback."""

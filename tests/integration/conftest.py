@@ -1,4 +1,4 @@
-"""Fixtures of the tests that run real daemons on loopback."""
+"""Fixtures for tests with real daemons on loopback."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tests.support.daemons import Network
 
 @pytest.fixture
 def network(tmp_path: Path) -> Iterator[Network]:
-    """An empty network; the test starts its server and clients, and they end with it."""
+    """Return an empty network; daemons that the test starts in it end with the test."""
     with Network(tmp_path / "network") as made:
         yield made

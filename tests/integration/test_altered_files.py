@@ -1,4 +1,4 @@
-"""Files that somebody changes in a client's folder while it runs: nothing wrong is ever shown as finished."""
+"""Files that the user changes in a running client's folder: no wrong byte is distributed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SIZE_BYTES = 1_000_000
 
 
 def part_of(network: Network, client: str) -> Path:
-    """The bytes of the one file that a client has begun and not finished."""
+    """Return the path of the one unfinished file of a client."""
     (part,) = (network.folder / client / ".psp").glob("*.part")
     return part
 
 
 def garble(path: Path, offset: int) -> None:
-    """Changes a byte of a file; its size stays as it was."""
+    """Change one byte of a file."""
     with path.open("r+b") as file:
         file.seek(offset)
         (byte,) = file.read(1)
@@ -31,20 +31,20 @@ def garble(path: Path, offset: int) -> None:
 
 
 def garble_unseen(path: Path, offset: int) -> None:
-    """Changes a byte of a file, and not the time at which it was last changed."""
+    """Change one byte of a file, but not its modification time."""
     state = path.stat()
     garble(path, offset)
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 def refusal(network: Network, client: str) -> str:
-    """Why a client does not take the file; empty if it does."""
+    """Return why a client declined the file; empty if it did not."""
     clients: list[Json] = network.file("file.bin")["clients"]
     return next((each["refusal"] for each in clients if each["name"] == client), "")
 
 
-def lacks(network: Network) -> tuple[int, int, set[str]]:
-    """The first chunk that nobody holds, the one after the last, and who had them."""
+def missing_chunks(network: Network) -> tuple[int, int, set[str]]:
+    """Return the first missing chunk, the one after the last, and their last holders."""
     missing: list[Json] = network.file("file.bin")["missing_ranges"]
     starts, stops = [each["start"] for each in missing], [each["stop"] for each in missing]
     return min(starts, default=0), max(stops, default=0), {each["last_holder"] for each in missing}
@@ -52,25 +52,25 @@ def lacks(network: Network) -> tuple[int, int, set[str]]:
 
 @pytest.fixture
 def clients(network: Network) -> dict[str, Daemon]:
-    """A server's clients, by name."""
+    """Start a server and clients; return the clients by name."""
     network.server()
     return {name: network.client(name) for name in "ab"}
 
 
 @pytest.fixture
 def held_back(network: Network, clients: dict[str, Daemon], tmp_path: Path) -> Path:
-    """A file whose shares ``a`` and ``b`` hold, its exchange held back: each chunk has one holder."""
+    """Seed a file to ``a`` and ``b`` with --hold, so that each chunk has one holder; return the original."""
     source = random_file(tmp_path / "file.bin", SIZE_BYTES)
     network.ctl("seed", source, "--clients", 2, "--hold")
     return source
 
 
 def release_and_repair(network: Network, source: Path, expected: tuple[int, int, set[str]]) -> None:
-    """Releases the file, which must stall for want of these chunks, and seeds it again."""
+    """Release the file, expect it to stall because these chunks are missing, and seed it again."""
     network.ctl("release", source.name)
     network.until(
-        f"nobody holds {expected}",
-        lambda: network.file(source.name)["state"] == "stalled" and lacks(network) == expected,
+        f"{expected} are missing",
+        lambda: network.file(source.name)["state"] == "stalled" and missing_chunks(network) == expected,
     )
     assert not any(network.copy(name, source.name).exists() for name in "ab")
     network.ctl("seed", source, "--wait")
@@ -78,12 +78,12 @@ def release_and_repair(network: Network, source: Path, expected: tuple[int, int,
     network.until("the file is complete", lambda: network.file(source.name)["state"] == "complete")
 
 
-def test_a_garbled_part_is_missed_and_seeding_again_mends_it(network: Network, held_back: Path) -> None:
+def test_garbled_part_is_repaired_by_seeding_again(network: Network, held_back: Path) -> None:
     garble(part_of(network, "a"), 100 * CHUNK_BYTES + 1)
     release_and_repair(network, held_back, (100, 101, {"a"}))
 
 
-def test_a_part_that_was_emptied_is_missed_and_seeding_again_mends_it(network: Network, held_back: Path) -> None:
+def test_emptied_part_is_repaired_by_seeding_again(network: Network, held_back: Path) -> None:
     os.truncate(part_of(network, "a"), 0)
     chunk_count = -(-SIZE_BYTES // CHUNK_BYTES)
     release_and_repair(network, held_back, (0, chunk_count // 2, {"a"}))
@@ -91,7 +91,7 @@ def test_a_part_that_was_emptied_is_missed_and_seeding_again_mends_it(network: N
 
 @pytest.fixture
 def distributed(network: Network, clients: dict[str, Daemon], tmp_path: Path) -> Path:
-    """A file that ``a`` and ``b`` have, each of whom was given half of it by its source; nothing of it is cached."""
+    """Distribute a file to ``a`` and ``b``, and clear the cache; return the original."""
     source = random_file(tmp_path / "file.bin", SIZE_BYTES)
     network.ctl("seed", source, "--clients", 2, "--wait")
     network.await_copies(source, "ab")
@@ -100,8 +100,8 @@ def distributed(network: Network, clients: dict[str, Daemon], tmp_path: Path) ->
     return source
 
 
-@pytest.mark.parametrize("change", [garble, garble_unseen], ids=["seen-by-its-time", "seen-by-its-digest"])
-def test_a_finished_file_that_was_garbled_is_had_from_others(
+@pytest.mark.parametrize("change", [garble, garble_unseen], ids=["found by its time", "found by its digest"])
+def test_late_joiner_gets_garbled_file_from_others(
     network: Network, distributed: Path, change: Callable[[Path, int], None]
 ) -> None:
     altered = network.copy("a", distributed.name)
@@ -109,12 +109,12 @@ def test_a_finished_file_that_was_garbled_is_had_from_others(
     garbled = sha256(altered)
     network.client("late")
     network.await_copies(distributed, ["b", "late"])
-    network.until("it is known that one refuses it", lambda: bool(refusal(network, "a")))
+    network.until("one declines it", lambda: bool(refusal(network, "a")))
     assert "another file named 'file.bin'" in refusal(network, "a")
     assert sha256(altered) == garbled
 
 
-def test_the_last_holder_of_what_was_garbled_is_mended_by_seeding_again(
+def test_file_garbled_at_last_holder_is_repaired_by_seeding(
     network: Network, clients: dict[str, Daemon], distributed: Path
 ) -> None:
     assert clients["b"].stop() == 0
@@ -122,21 +122,19 @@ def test_the_last_holder_of_what_was_garbled_is_mended_by_seeding_again(
     network.client("late")
     network.until("the file is stalled", lambda: network.file(distributed.name)["state"] == "stalled")
     assert not network.copy("late", distributed.name).exists()
-    # What the other one's user has there now is not overwritten: it is not a copy, and the command says so.
+    # The garbled file is not overwritten, so its client declines, and the command reports that.
     network.ctl("seed", distributed, "--wait", code=4)
     network.await_copies(distributed, ["late"])
 
 
-def test_a_copy_that_is_changed_or_removed_while_its_client_runs_counts_no_more(
-    network: Network, distributed: Path
-) -> None:
+def test_changed_or_removed_copy_no_longer_counts(network: Network, distributed: Path) -> None:
     assert "safe: " in network.ctl("status", distributed.name).stdout
     altered, removed = (network.copy(name, distributed.name) for name in "ab")
     garble(altered, 100 * CHUNK_BYTES)
-    network.until("one refuses it", lambda: "another file named" in refusal(network, "a"))
+    network.until("one declines it", lambda: "another file named" in refusal(network, "a"))
     removed.unlink()
-    network.until("the other has removed it", lambda: f"{removed} was removed" in refusal(network, "b"))
-    network.until("nobody has all of it", lambda: network.file(distributed.name)["state"] == "stalled")
+    network.until("the other reports that it was removed", lambda: f"{removed} was removed" in refusal(network, "b"))
+    network.until("the file is stalled", lambda: network.file(distributed.name)["state"] == "stalled")
     assert not removed.exists()
     network.client("late")
     network.ctl("seed", distributed, "--wait", code=4)

@@ -1,4 +1,4 @@
-"""Files in a network whose clients come late, die, come back, and share it with other files."""
+"""Files in a network whose clients join late, crash, return, and share the network with other files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests.support.daemons import Daemon, Network
 from tests.support.files import random_file, sha256
 
 BIG_BYTES = 40_000_000
-"""Enough that something can happen while it is on its way."""
+"""Large enough for events during its distribution."""
 
 
-def test_the_server_forgets(network: Network, tmp_path: Path) -> None:
+def test_server_keeps_nothing_after_seeding(network: Network, tmp_path: Path) -> None:
     """R2: at the seeded moment the shares are disjoint and exhaustive, and the server holds nothing."""
     network.server()
     names = network.clients(3)
@@ -36,7 +36,7 @@ def test_the_server_forgets(network: Network, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("profile", ["fast", "classic"])
-def test_who_joins_late_gets_the_file(network: Network, tmp_path: Path, profile: str) -> None:
+def test_late_joiner_gets_the_file(network: Network, tmp_path: Path, profile: str) -> None:
     network.server("--profile", profile)
     names = network.clients(2)
     source = random_file(tmp_path / "file.bin", 3_000_000 if profile == "fast" else 100_000)
@@ -46,7 +46,7 @@ def test_who_joins_late_gets_the_file(network: Network, tmp_path: Path, profile:
     network.await_copies(source, ["late"])
 
 
-def test_a_killed_client_takes_up_where_it_was(network: Network, tmp_path: Path) -> None:
+def test_killed_client_resumes(network: Network, tmp_path: Path) -> None:
     network.server()
     network.client("a")
     killed = network.client("b")
@@ -57,7 +57,7 @@ def test_a_killed_client_takes_up_where_it_was(network: Network, tmp_path: Path)
     network.await_copies(source, "ab")
 
 
-def test_a_lost_share_stalls_the_file_until_it_comes_back(network: Network, tmp_path: Path) -> None:
+def test_lost_share_stalls_file_until_client_returns(network: Network, tmp_path: Path) -> None:
     network.server()
     network.client("a")
     holder = network.client("b")
@@ -78,7 +78,7 @@ def test_a_lost_share_stalls_the_file_until_it_comes_back(network: Network, tmp_
     network.until("the file is complete", lambda: network.file("file.bin")["state"] == "complete")
 
 
-def test_a_server_that_is_killed_while_a_file_is_seeded_goes_on_by_itself(network: Network, tmp_path: Path) -> None:
+def test_seeding_continues_after_server_is_killed(network: Network, tmp_path: Path) -> None:
     before = network.server()
     names = network.clients(3)
     source = random_file(tmp_path / "file.bin", BIG_BYTES)
@@ -90,7 +90,7 @@ def test_a_server_that_is_killed_while_a_file_is_seeded_goes_on_by_itself(networ
     network.await_copies(source, names)
 
 
-def test_one_that_is_killed_when_the_source_has_gone_does_so_too(network: Network, tmp_path: Path) -> None:
+def test_exchange_continues_after_server_is_killed(network: Network, tmp_path: Path) -> None:
     before = network.server()
     names = network.clients(3)
     source = random_file(tmp_path / "file.bin", BIG_BYTES)
@@ -103,7 +103,7 @@ def test_one_that_is_killed_when_the_source_has_gone_does_so_too(network: Networ
     network.until("the file is complete", lambda: network.file("file.bin")["state"] == "complete")
 
 
-def test_with_two_replicas_any_one_client_may_be_lost_for_good(network: Network, tmp_path: Path) -> None:
+def test_two_replicas_survive_loss_of_a_client(network: Network, tmp_path: Path) -> None:
     network.server()
     clients = {name: network.client(name) for name in "abc"}
     source = random_file(tmp_path / "file.bin", 1_000_000)
@@ -118,8 +118,8 @@ def test_with_two_replicas_any_one_client_may_be_lost_for_good(network: Network,
     network.ctl("wait", "file.bin")
 
 
-def test_who_waits_stays_as_the_holder_of_last_resort(network: Network, tmp_path: Path) -> None:
-    """A client that is lost before any other has its share keeps nobody from the file while the source is there."""
+def test_waiting_source_replaces_lost_holder(network: Network, tmp_path: Path) -> None:
+    """A source that waits serves the share of a client that was lost before any other had it."""
     network.server()
     clients = {name: network.client(name) for name in "ab"}
     slow = network.client("c", "--faults", "loss=0.9")
@@ -134,7 +134,7 @@ def test_who_waits_stays_as_the_holder_of_last_resort(network: Network, tmp_path
 
 
 @pytest.mark.parametrize("restart", [Daemon.kill, Daemon.stop], ids=["killed", "stopped"])
-def test_who_waits_waits_through_a_restart(
+def test_wait_and_drain_survive_server_restart(
     network: Network, tmp_path: Path, restart: Callable[[Daemon], object]
 ) -> None:
     before = network.server()
@@ -144,17 +144,17 @@ def test_who_waits_waits_through_a_restart(
     with network.start_ctl("wait", "file.bin") as wait, network.start_ctl("stop", names[0], "--drain") as drain:
         for command in (wait, drain):
             assert command.stderr is not None
-            assert command.stderr.readline(), "it has said why it waits"
+            assert command.stderr.readline(), "it says why it waits"
         restart(before)
         network.restarted_server(before)
         network.ctl("release", "file.bin")
         assert wait.wait(60) == 0
         assert drain.wait(60) == 0
-    network.await_copies(source, names[1:])  # the other may go as soon as nothing is lost without it
+    network.await_copies(source, names[1:])  # the other stops as soon as that loses nothing
 
 
-def test_one_whose_state_is_lost_is_told_of_the_file_again(network: Network, tmp_path: Path) -> None:
-    """Who holds what is with the clients: seeding again goes on from there."""
+def test_server_that_lost_its_state_learns_file_by_seeding(network: Network, tmp_path: Path) -> None:
+    """The clients report their chunks, so seeding again continues from there."""
     before = network.server()
     names = network.clients(3)
     source = random_file(tmp_path / "file.bin", BIG_BYTES)
@@ -168,7 +168,7 @@ def test_one_whose_state_is_lost_is_told_of_the_file_again(network: Network, tmp
     network.await_copies(source, names)
 
 
-def test_nobody_who_was_connected_is_taken_for_lost_by_a_server_that_is_back(network: Network, tmp_path: Path) -> None:
+def test_restarted_server_counts_clients_as_holders(network: Network, tmp_path: Path) -> None:
     before = network.server("--reach", 6)
     clients = {name: network.client(name) for name in "abc"}
     source = random_file(tmp_path / "file.bin", 300_000)
@@ -177,14 +177,17 @@ def test_nobody_who_was_connected_is_taken_for_lost_by_a_server_that_is_back(net
     clients["c"].kill()
     network.restarted_server(before, "--reach", 6)
     network.ctl("release", "file.bin")
-    network.until("it is noticed who does not come back", lambda: network.file("file.bin")["state"] == "stalled")
+    network.until(
+        "the file is stalled without the client that does not return",
+        lambda: network.file("file.bin")["state"] == "stalled",
+    )
     [missing] = network.file("file.bin")["missing_ranges"]
     assert missing["last_holder"] == "c"
     network.client("c")
     network.await_copies(source, "abc")
 
 
-def test_who_could_not_take_a_file_takes_it_when_it_can(network: Network, tmp_path: Path) -> None:
+def test_client_retries_declined_file(network: Network, tmp_path: Path) -> None:
     network.server()
     names = network.clients(2)
     in_the_way = network.copy("c0", "file.bin")
@@ -198,7 +201,7 @@ def test_who_could_not_take_a_file_takes_it_when_it_can(network: Network, tmp_pa
     assert network.copy("c0", "mine").read_bytes() == b"another file"
 
 
-def test_a_client_takes_no_more_than_it_may(network: Network, tmp_path: Path) -> None:
+def test_client_respects_max_bytes(network: Network, tmp_path: Path) -> None:
     network.server()
     network.client("a"), network.client("b", "--max-bytes", "1MiB")
     small, large = random_file(tmp_path / "small", 800_000), random_file(tmp_path / "large", 400_000, seed=2)
@@ -209,7 +212,7 @@ def test_a_client_takes_no_more_than_it_may(network: Network, tmp_path: Path) ->
     network.await_copies(large, "ab")
 
 
-def test_a_file_is_removed(network: Network, tmp_path: Path) -> None:
+def test_rm_removes_file(network: Network, tmp_path: Path) -> None:
     before = network.server()
     names = network.clients(3)
     gone, held, kept = (
@@ -244,7 +247,7 @@ def test_two_files_at_once(network: Network, tmp_path: Path) -> None:
         network.await_copies(source, names)
 
 
-def test_the_same_file_twice_is_no_harm(network: Network, tmp_path: Path) -> None:
+def test_seeding_same_file_twice_is_harmless(network: Network, tmp_path: Path) -> None:
     network.server()
     names = network.clients(2)
     source = random_file(tmp_path / "file.bin", 200_000)
@@ -255,7 +258,7 @@ def test_the_same_file_twice_is_no_harm(network: Network, tmp_path: Path) -> Non
     network.await_copies(source, names)
 
 
-def test_a_name_stands_for_one_file(network: Network, tmp_path: Path) -> None:
+def test_name_belongs_to_one_file(network: Network, tmp_path: Path) -> None:
     network.server()
     names = network.clients(2)
     source = random_file(tmp_path / "file.bin", 200_000)
@@ -269,8 +272,8 @@ def test_a_name_stands_for_one_file(network: Network, tmp_path: Path) -> None:
     network.await_copies(other, names, name="other.bin")
 
 
-def test_a_users_own_file_is_not_overwritten(network: Network, tmp_path: Path) -> None:
-    """A client whose folder has a file of that name says so; it gets this one when that is moved away."""
+def test_users_own_file_is_not_overwritten(network: Network, tmp_path: Path) -> None:
+    """A client whose folder has another file of that name declines; it retries when that file is moved away."""
     network.server()
     network.client("a")
     source = random_file(tmp_path / "file.bin", 100_000)
@@ -285,7 +288,7 @@ def test_a_users_own_file_is_not_overwritten(network: Network, tmp_path: Path) -
     network.await_copies(source, ["late"])
 
 
-def test_the_source_may_be_deleted_when_all_have_it(network: Network, tmp_path: Path) -> None:
+def test_delete_source_deletes_original(network: Network, tmp_path: Path) -> None:
     network.server()
     names = network.clients(2)
     source = random_file(tmp_path / "file.bin", 500_000)

@@ -1,4 +1,4 @@
-"""The table of errors in ``docs/cli.md`` is right: each of its commands is run, and must end as it says."""
+"""The table of errors in ``docs/cli.md``: each of its commands is run and must end as documented."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ ROW_COUNT_MIN = 40
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
         command: as it is typed.
-        message: what stands on stderr behind the program's name; ``...`` for what differs from case to case.
+        message: the error message without the program's name; ``...`` stands for any text.
         code: the exit code.
     """
 
@@ -40,25 +40,25 @@ class Row:
 
     @property
     def words(self) -> list[str]:
-        """The command's words from the program's name on."""
+        """The words of the command, starting with the program's name."""
         words = self.command.split()
         return words[next(index for index, word in enumerate(words) if word in ("pspd", "pspctl")) :]
 
     @property
     def program(self) -> str:
-        """What stands before the message: ``pspd`` with the daemon's name, but ``pspctl`` alone."""
+        """The name before the message: ``pspctl``, or ``pspd`` and the daemon's name."""
         return " ".join(self.words[:2]) if self.words[0] == "pspd" else self.words[0]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """The network of which the page tells above its table."""
+    """The network that the page describes above its table."""
 
     network: Network
     server: Daemon
 
     def real(self, text: str) -> str:
-        """A text of the page with the addresses of this network in place of the page's."""
+        """Return a text of the page with the addresses of this network."""
         for on_page, real in (
             ("10.0.0.1:7070", self.server.ready["listen"]),
             ("7071", str(self.server.ready["data_port"])),
@@ -69,19 +69,19 @@ class Scene:
 
 
 def rows() -> list[Row]:
-    """The rows of the one table below the heading."""
+    """Return the rows of the table below the heading."""
     section = PAGE.read_text(encoding="utf-8").partition(HEADING)[2].partition("\n## ")[0]
     found = [
         Row(match["command"].strip(), match["message"].strip(), int(match["code"])) for match in ROW.finditer(section)
     ]
     lines = [line for line in section.splitlines() if line.startswith("|")]
-    assert len(found) == len(lines) - 2, "a line of the table that is no row"  # besides its head
+    assert len(found) == len(lines) - 2, "a line of the table is not a valid row"  # two lines are its head
     return found
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """The network, and the files in the current folder."""
+    """Start the network that the page describes, and create its files."""
     with Network(tmp_path_factory.mktemp("errors") / "network") as made:
         folder = made.folder
         server = made.server()
@@ -111,21 +111,21 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.command)
-def test_a_command_ends_as_the_page_says(scene: Scene, row: Row) -> None:
+def test_command_ends_as_documented(scene: Scene, row: Row) -> None:
     network = scene.network
     environment = network.environment | {"PATH": f"{BIN}:{os.environ['PATH']}"}
     done = network.host.run(
         ["sh", "-c", scene.real(row.command)], timeout=RUN_SECONDS, cwd=network.folder, env=environment
     )
-    told = done.stderr.splitlines()
+    lines = done.stderr.splitlines()
     expected = re.escape(f"{row.program}: error: {scene.real(row.message)}").replace(r"\.\.\.", ".*")
-    assert told, f"nothing on stderr; exit code {done.returncode}"
-    assert re.fullmatch(expected, told[-1]), done.stderr
+    assert lines, f"nothing on stderr; exit code {done.returncode}"
+    assert re.fullmatch(expected, lines[-1]), done.stderr
     assert done.returncode == row.code
     assert "Traceback" not in done.stderr
 
 
-def test_the_table_has_something_of_every_command() -> None:
+def test_table_covers_every_command() -> None:
     programs = {("pspctl", command) for command in COMMANDS} | {("pspd", command) for command in pspd.commands}
     assert programs <= {(program, command) for program, command, *_ in (row.words for row in rows())}
     assert len(rows()) == len({row.command for row in rows()}) >= ROW_COUNT_MIN

@@ -1,4 +1,4 @@
-"""``pspctl`` ends with a code by cause, and tells the cause in one line."""
+"""The exit codes of ``pspctl``, each with an error of one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOWHERE = "127.0.0.1:1"
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """A network with one client that has one file; the tests here only ask for what they cannot have."""
+    """Start a network with one client that has one file; the tests do not change it."""
     folder = tmp_path_factory.mktemp("exit-codes")
     with Network(folder / "network") as made:
         made.server()
@@ -47,7 +47,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
 )
-def test_the_code_tells_the_cause(network: Network, code: int, args: tuple[str, ...]) -> None:
+def test_exit_code_tells_the_cause(network: Network, code: int, args: tuple[str, ...]) -> None:
     done = network.ctl(*args, code=code)
     if code not in (0, 2):
         assert done.stdout == ""
@@ -64,7 +64,7 @@ def test_the_code_tells_the_cause(network: Network, code: int, args: tuple[str, 
         (6, "new.bin", ("--clients", "5", "--timeout", "1")),
     ],
 )
-def test_seed_ends_with_the_code_of_its_cause(
+def test_seed_exit_code_tells_the_cause(
     network: Network, tmp_path: Path, code: int, name: str, args: tuple[str, ...]
 ) -> None:
     source = random_file(tmp_path / name, 9000, seed=1)
@@ -72,6 +72,6 @@ def test_seed_ends_with_the_code_of_its_cause(
     assert done.stdout == ""
 
 
-def test_an_error_in_json_mode_leaves_stdout_empty(network: Network) -> None:
+def test_error_in_json_mode_leaves_stdout_empty(network: Network) -> None:
     done = network.ctl("status", "no-such-file", "-o", "json", code=3)
     assert done.stdout == ""

@@ -1,4 +1,4 @@
-"""Datagrams that the daemons themselves lose, double and reorder, where no laboratory is to be had (R11)."""
+"""Distribution with datagrams lost, duplicated and reordered by the daemons themselves (R11)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ FAULTS = "loss=0.3,duplicate=0.1,reorder=0.1,seed={}"
 
 
 @pytest.mark.parametrize(("profile", "size_bytes"), [("fast", 2_000_000), ("classic", 30_000)])
-def test_every_client_gets_the_file_all_the_same(
-    network: Network, tmp_path: Path, profile: str, size_bytes: int
-) -> None:
+def test_every_client_gets_file_despite_faults(network: Network, tmp_path: Path, profile: str, size_bytes: int) -> None:
     network.server("--profile", profile, "--faults", FAULTS.format(7))
     names = network.clients(3, "--faults", FAULTS.format(8))
     source = random_file(tmp_path / "file.bin", size_bytes)

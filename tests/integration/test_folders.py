@@ -1,4 +1,4 @@
-"""Folders, from a source to every client, and through what can happen on the way."""
+"""Folders, from a source to every client."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def await_folders(network: Network, source: Path, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("profile", ["fast", "classic"])
-def test_every_client_gets_the_folder_also_one_that_is_late(network: Network, tmp_path: Path, profile: str) -> None:
+def test_every_client_gets_folder_even_late_joiner(network: Network, tmp_path: Path, profile: str) -> None:
     folder = filled_folder(tmp_path / "data")
     network.server("--profile", profile)
     names = network.clients(2)
@@ -41,7 +41,7 @@ def test_every_client_gets_the_folder_also_one_that_is_late(network: Network, tm
     await_folders(network, folder, [*names, "late"])
 
 
-def test_who_is_killed_on_the_way_goes_on(network: Network, source: Path) -> None:
+def test_killed_client_resumes_folder(network: Network, source: Path) -> None:
     before = network.server()
     network.client("a")
     killed = network.client("b")
@@ -54,7 +54,7 @@ def test_who_is_killed_on_the_way_goes_on(network: Network, source: Path) -> Non
     await_folders(network, source, ["a", "b"])
 
 
-def test_the_archive_of_who_has_it_serves_others_after_a_restart(network: Network, source: Path) -> None:
+def test_archive_serves_others_after_restart(network: Network, source: Path) -> None:
     network.server()
     client = network.client("a")
     network.ctl("seed", source, "--clients", 1, "--wait")
@@ -66,7 +66,7 @@ def test_the_archive_of_who_has_it_serves_others_after_a_restart(network: Networ
     await_folders(network, source, ["b"])
 
 
-def test_who_has_another_folder_of_that_name_declines_and_keeps_it(network: Network, source: Path) -> None:
+def test_client_with_another_folder_of_that_name_declines(network: Network, source: Path) -> None:
     network.server()
     mine = network.folder / "a" / "data" / "mine"
     mine.parent.mkdir(parents=True)
@@ -80,7 +80,7 @@ def test_who_has_another_folder_of_that_name_declines_and_keeps_it(network: Netw
     await_folders(network, source, ["b"])
 
 
-def test_one_that_is_removed_while_it_is_unpacked_leaves_nothing(network: Network, tmp_path: Path) -> None:
+def test_folder_removed_while_unpacked_leaves_nothing(network: Network, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     for index in range(5000):
         (folder / str(index % 50)).mkdir(parents=True, exist_ok=True)
@@ -97,14 +97,14 @@ def test_one_that_is_removed_while_it_is_unpacked_leaves_nothing(network: Networ
     )
 
 
-def test_run_brings_and_compares_folders(network: Network, source: Path, tmp_path: Path) -> None:
+def test_run_distributes_and_verifies_folders(network: Network, source: Path, tmp_path: Path) -> None:
     answer = network.json("run", source, "--clients", 3, "--to", tmp_path / "to")
     assert answer["verified_client_count"] == 3
     for index in range(3):
         assert seen_in(tmp_path / "to" / f"client-{index}" / "data") == seen_in(source)
 
 
-def test_a_folder_that_changes_while_it_is_seeded_is_refused_whole(network: Network, source: Path) -> None:
+def test_folder_that_changes_while_seeded_is_refused(network: Network, source: Path) -> None:
     network.server()
     with network.start_ctl("seed", source, "--clients", 1) as seed:
         network.until("it waits for a client", lambda: bool(network.status()["files"]))

@@ -1,4 +1,4 @@
-"""Two machines with one identity: the second takes over once, then the first waits until the second has gone."""
+"""Two clients with the same identity: the second takes over, then the first waits until it leaves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.support.daemons import Network
 
 
-def test_cloned_client_is_refused_until_the_other_goes(tmp_path: Path) -> None:
+def test_cloned_client_is_refused_until_the_other_leaves(tmp_path: Path) -> None:
     with Network(tmp_path / "network") as network:
         server = network.server()
         original = network.client("a")

@@ -1,4 +1,4 @@
-"""How daemons start, are asked to end, and end."""
+"""How daemons start, refuse to start, and stop."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from tests.support.daemons import Network
 from tests.support.files import random_file
 
-POLITE_SECONDS = 5
-AT_ONCE_SECONDS = 2
+STOP_SECONDS = 5
+IMMEDIATE_STOP_SECONDS = 2
 
 
-def test_the_ready_lines_say_where_to_go(network: Network) -> None:
+def test_ready_lines_tell_addresses(network: Network) -> None:
     server = network.server()
     assert server.ready["role"] == "server"
     host, _, port = server.ready["listen"].rpartition(":")
@@ -35,31 +35,31 @@ def test_several_clients_in_one_process(network: Network, tmp_path: Path) -> Non
     network.await_copies(source, [f"many/many-{index}" for index in range(4)])
 
 
-def test_a_signal_ends_them_cleanly(network: Network, tmp_path: Path) -> None:
+def test_signal_ends_daemons_cleanly(network: Network, tmp_path: Path) -> None:
     server = network.server()
     first, second = network.client("a"), network.client("b")
     network.ctl("seed", random_file(tmp_path / "file.bin", 100_000), "--clients", 2, "--wait")
     first.signal(signal.SIGTERM)
-    assert first.wait(POLITE_SECONDS) == 0
+    assert first.wait(STOP_SECONDS) == 0
     second.signal(signal.SIGINT)
-    assert second.wait(POLITE_SECONDS) in (0, 130)
+    assert second.wait(STOP_SECONDS) in (0, 130)
     assert not [client for client in network.status()["clients"] if client["state"] == "connected"]
-    assert server.stop(POLITE_SECONDS) == 0
+    assert server.stop(STOP_SECONDS) == 0
     for daemon in (server, first, second):
         assert "Traceback" not in daemon.log_text()
 
 
-def test_they_end_in_the_middle_of_a_transfer(network: Network, tmp_path: Path) -> None:
+def test_daemons_end_during_a_transfer(network: Network, tmp_path: Path) -> None:
     server = network.server()
     client = network.client("a")
     network.client("b")
     network.ctl("seed", random_file(tmp_path / "file.bin", 40_000_000), "--clients", 2)
-    assert client.stop(POLITE_SECONDS) == 0
-    assert server.stop(POLITE_SECONDS) == 0
+    assert client.stop(STOP_SECONDS) == 0
+    assert server.stop(STOP_SECONDS) == 0
 
 
-def test_a_second_signal_ends_them_at_once(network: Network) -> None:
-    """A client that wants to say good-bye to a server that hears nothing need not be waited for."""
+def test_second_signal_ends_client_at_once(network: Network) -> None:
+    """A client that cannot leave its session because the server hangs ends at the second signal."""
     server = network.server()
     client = network.client("a")
     server.signal(signal.SIGSTOP)
@@ -69,7 +69,7 @@ def test_a_second_signal_ends_them_at_once(network: Network) -> None:
         return not client.alive
 
     try:
-        network.until("the client has ended", ended, AT_ONCE_SECONDS)
+        network.until("the client has ended", ended, IMMEDIATE_STOP_SECONDS)
     finally:
         server.signal(signal.SIGCONT)
 
@@ -104,10 +104,10 @@ def test_clients_are_launched_and_stopped(network: Network, tmp_path: Path) -> N
     network.ctl("stop", "--all-clients")
     network.until("all have left", lambda: connected(network) == [])
     network.ctl("stop", "--server")
-    assert server.wait(POLITE_SECONDS) == 0
+    assert server.wait(STOP_SECONDS) == 0
 
 
-def test_who_alone_holds_what_others_lack_is_not_stopped(network: Network, tmp_path: Path) -> None:
+def test_sole_holder_is_not_stopped(network: Network, tmp_path: Path) -> None:
     network.server()
     names = network.clients(3)
     source = random_file(tmp_path / "file.bin", 300_000)
@@ -121,7 +121,7 @@ def test_who_alone_holds_what_others_lack_is_not_stopped(network: Network, tmp_p
     network.until("its share is missed", lambda: network.file("file.bin")["state"] == "stalled")
 
 
-def test_it_is_drained_first(network: Network, tmp_path: Path) -> None:
+def test_drain_waits_until_share_is_distributed(network: Network, tmp_path: Path) -> None:
     network.server()
     names = network.clients(3)
     source = random_file(tmp_path / "file.bin", 300_000)
@@ -132,7 +132,7 @@ def test_it_is_drained_first(network: Network, tmp_path: Path) -> None:
     network.await_copies(source, names)
 
 
-def test_a_drain_ends_when_all_others_declined(network: Network, tmp_path: Path) -> None:
+def test_drain_ends_when_all_others_declined(network: Network, tmp_path: Path) -> None:
     network.server()
     network.clients(2)
     (network.folder / "c1" / "file.bin").write_text("another")
@@ -141,16 +141,16 @@ def test_a_drain_ends_when_all_others_declined(network: Network, tmp_path: Path)
     assert "no other client accepts 'file.bin': c1 declined it: " in done.stderr
 
 
-def test_an_agent_launches_clients(network: Network, tmp_path: Path) -> None:
+def test_agent_launches_clients(network: Network, tmp_path: Path) -> None:
     network.server()
     agent = network.agent()
     names = network.json("launch", 2, "--dir", tmp_path / "launched", "--on", agent.ready["listen"])["names"]
     network.until("both have joined", lambda: connected(network) == sorted(names))
-    assert agent.stop(POLITE_SECONDS) == 0
+    assert agent.stop(STOP_SECONDS) == 0
 
 
 def connected(network: Network) -> list[str]:
-    """The names of the clients that can be reached."""
+    """Return the names of the connected clients."""
     return sorted(client["name"] for client in network.status()["clients"] if client["state"] == "connected")
 
 
@@ -176,7 +176,7 @@ def test_bad_arguments_end_with_2(network: Network, args: tuple[str, ...]) -> No
     assert refused.stderr.strip()
 
 
-def test_a_bad_name_ends_with_2(network: Network) -> None:
+def test_bad_name_ends_with_2(network: Network) -> None:
     network.server()
     refused = network.pspd(
         "client", "--server", network.address, "--dir", network.folder / "a", "--name", "a/b", code=2
@@ -184,7 +184,7 @@ def test_a_bad_name_ends_with_2(network: Network) -> None:
     assert "a/b" in refused.stderr
 
 
-def test_a_port_that_is_taken_ends_with_4(network: Network) -> None:
+def test_port_in_use_ends_with_4(network: Network) -> None:
     server = network.server()
     port, data_port = server.ready["listen"].rpartition(":")[2], server.ready["data_port"]
     state = ("--state-dir", network.folder / "other")
@@ -194,7 +194,7 @@ def test_a_port_that_is_taken_ends_with_4(network: Network) -> None:
     assert str(data_port) in refused.stderr
 
 
-def test_a_server_that_is_not_there_ends_with_5(network: Network) -> None:
+def test_missing_server_ends_with_5(network: Network) -> None:
     where = ("--server", "127.0.0.1:1", "--dir", network.folder / "a", "--connect-timeout", 0.5)
     refused = network.pspd("client", *where, code=5)
     assert "127.0.0.1:1" in refused.stderr
@@ -209,8 +209,8 @@ def test_two_clients_do_not_share_a_folder(network: Network) -> None:
     assert str(folder) in refused.stderr
 
 
-def test_ready_or_dead_but_never_silent(network: Network, tmp_path: Path) -> None:
-    """A folder that cannot be written to is told of before the client says that it is ready."""
+def test_unwritable_folder_is_reported_before_ready(network: Network, tmp_path: Path) -> None:
+    """A client with an unwritable folder ends before its ready line."""
     network.server()
     blocked = tmp_path / "file-not-folder"
     blocked.write_text("")

@@ -1,4 +1,4 @@
-"""Permission bits, from a source to every client, over the wire and over restarts."""
+"""Permission bits, from a source to every client, and across restarts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def file_of(path: Path, mode: int) -> Path:
 
 
 @pytest.mark.parametrize("profile", ["fast", "classic"])
-def test_every_copy_has_its_sources_mode(network: Network, tmp_path: Path, profile: str) -> None:
+def test_every_copy_has_mode_of_original(network: Network, tmp_path: Path, profile: str) -> None:
     modes = {"run.sh": 0o755, "key": 0o600, "shared": 0o664, "usual": 0o644}
     server = network.server("--profile", profile)
     names = network.clients(2)
@@ -34,7 +34,7 @@ def test_every_copy_has_its_sources_mode(network: Network, tmp_path: Path, profi
         assert [mode_of(copy) for copy in copies] == [mode] * 3
 
 
-def test_the_same_file_with_another_mode_is_told(network: Network, tmp_path: Path) -> None:
+def test_same_file_with_another_mode_is_refused(network: Network, tmp_path: Path) -> None:
     network.server()
     network.client("a")
     path = file_of(tmp_path / "run.sh", 0o644)

@@ -1,4 +1,4 @@
-"""Whatever strangers send to the ports of a network does it no harm."""
+"""Random bytes on the ports of a network do no harm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONNECTION_COUNT = 20
 
 
 def noise_datagrams(port: int, seed: int) -> None:
-    """Sends datagrams of random bytes and lengths, the empty one too."""
+    """Send datagrams of random bytes and lengths, including an empty one."""
     random = Random(seed)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for length in (0, *(random.randrange(1, 1400) for _ in range(DATAGRAM_COUNT))):
@@ -23,11 +23,11 @@ def noise_datagrams(port: int, seed: int) -> None:
 
 
 def noise_connections(port: int, seed: int) -> Iterator[socket.socket]:
-    """Opens connections that say random bytes, much or nothing, and then nothing more."""
+    """Open connections that send random bytes, or nothing, and then stay open."""
     random = Random(seed)
     for length in (0, *(random.randrange(1, 70_000) for _ in range(CONNECTION_COUNT))):
         stranger = socket.create_connection(("127.0.0.1", port), 5)
-        # The other side may hang up while it is being talked to: that is its good right.
+        # The other side may close the connection at any time.
         try:
             stranger.sendall(random.randbytes(length))
         except OSError:
@@ -36,7 +36,7 @@ def noise_connections(port: int, seed: int) -> Iterator[socket.socket]:
             yield stranger
 
 
-def test_noise_on_every_port_is_borne(network: Network, tmp_path: Path) -> None:
+def test_network_works_despite_noise_on_every_port(network: Network, tmp_path: Path) -> None:
     server = network.server()
     names = network.clients(2)
     api_port = int(server.ready["listen"].rpartition(":")[2])
@@ -45,7 +45,7 @@ def test_noise_on_every_port_is_borne(network: Network, tmp_path: Path) -> None:
 
     for number, port in enumerate((data_port, *client_ports)):
         noise_datagrams(port, number)
-    # Left open: strangers that neither speak nor leave must not keep others out.
+    # The connections stay open: idle strangers must not keep others out.
     strangers = [link for port in (data_port, api_port) for link in noise_connections(port, port)]
     try:
         source = random_file(tmp_path / "file.bin", 1_000_000)
@@ -55,12 +55,12 @@ def test_noise_on_every_port_is_borne(network: Network, tmp_path: Path) -> None:
         for stranger in strangers:
             stranger.close()
     dropped = network.status()["server"]["dropped_counts"]
-    assert dropped["bad_magic"] > 0, "it is counted, by reason"
+    assert dropped["bad_magic"] > 0, "drops are counted by reason"
     assert server.stop() == 0
 
 
-def test_noise_on_the_ports_of_a_classic_client_is_borne(network: Network, tmp_path: Path) -> None:
-    """In the classic profile clients listen for the server's connections."""
+def test_classic_client_works_despite_noise(network: Network, tmp_path: Path) -> None:
+    """In the classic profile, clients listen for connections of the server."""
     network.server("--profile", "classic")
     client = network.client("a")
     network.client("b")
@@ -76,7 +76,7 @@ def test_noise_on_the_ports_of_a_classic_client_is_borne(network: Network, tmp_p
 
 
 def listening_ports(pid: int) -> list[int]:
-    """The TCP ports on which a process listens."""
+    """Return the TCP ports on which a process listens."""
     process = Path(f"/proc/{pid}")
     inodes = set()
     for descriptor in (process / "fd").iterdir():

@@ -1,4 +1,4 @@
-"""One file's trouble is that file's: the client goes on with all others."""
+"""A problem with one file does not affect the client's other files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.files import random_file
 LIMIT_BYTES = 2048 * 1024
 
 
-def test_a_file_too_large_for_one_client_is_declined(network: Network, tmp_path: Path) -> None:
+def test_client_declines_file_that_is_too_large(network: Network, tmp_path: Path) -> None:
     network.server()
     limited = network.client("a")
     network.client("b")
@@ -33,7 +33,7 @@ def test_a_file_too_large_for_one_client_is_declined(network: Network, tmp_path:
     network.await_copies(large, "ab")
 
 
-def test_a_part_that_only_a_declining_client_has_reaches_others(network: Network, tmp_path: Path) -> None:
+def test_declining_client_still_serves_its_chunks(network: Network, tmp_path: Path) -> None:
     network.server()
     limited = network.client("a")
     network.client("b")
@@ -47,9 +47,7 @@ def test_a_part_that_only_a_declining_client_has_reaches_others(network: Network
     assert limited.alive
 
 
-def test_a_japanese_name_arrives_in_any_locale(
-    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_japanese_name_arrives_in_any_locale(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}.items():
         monkeypatch.setenv(name, value)
     network.server()
@@ -64,7 +62,7 @@ def test_a_japanese_name_arrives_in_any_locale(
     assert (network.copy("a", "フォルダ") / "ファイル").read_text() == "x"
 
 
-def test_an_own_deep_folder_declines_that_name_only(network: Network, tmp_path: Path) -> None:
+def test_users_deep_folder_makes_client_decline_that_name(network: Network, tmp_path: Path) -> None:
     network.server()
     mine = deepen(network.folder / "a" / "data")
     try:
@@ -79,7 +77,7 @@ def test_an_own_deep_folder_declines_that_name_only(network: Network, tmp_path: 
         remove_tree(mine)
 
 
-def test_a_folder_that_is_gone_ends_its_client(network: Network, tmp_path: Path) -> None:
+def test_client_ends_when_its_folder_is_removed(network: Network, tmp_path: Path) -> None:
     network.server()
     client = network.client("a")
     client.may_end()

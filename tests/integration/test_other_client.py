@@ -1,4 +1,4 @@
-"""A client that was written from ``docs/protocol.md`` alone gets files from, and gives them to, the real ones."""
+"""A client written from ``docs/protocol.md`` alone interoperates with the real ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.support.files import random_file
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGEST_BYTES = {"fast": 3_000_000, "classic": 20_000}
-"""In fast, the borders of shares cut blocks; in classic each chunk takes a request, many of which are lost."""
+"""In fast, share boundaries cut blocks of this file; in classic each chunk takes a request, so it is small."""
 
 
 @contextmanager
-def other_client(network: Network, server: str, name: str, loss: float) -> Iterator[None]:
-    """Runs one until the end of the test."""
+def independent_client(network: Network, server: str, name: str, loss: float) -> Iterator[None]:
+    """Run an independent client inside the ``with`` block."""
     command: list[str | Path] = [
         sys.executable,
         "-m",
@@ -39,10 +39,10 @@ def other_client(network: Network, server: str, name: str, loss: float) -> Itera
 
 @pytest.mark.parametrize("loss", [0.0, 0.2])
 @pytest.mark.parametrize("profile", ["fast", "classic"])
-def test_another_client_takes_part(network: Network, tmp_path: Path, profile: str, loss: float) -> None:
+def test_independent_client_interoperates(network: Network, tmp_path: Path, profile: str, loss: float) -> None:
     server = network.server("--profile", profile, "--faults", f"loss={loss}")
     listen = server.ready["listen"]
-    with other_client(network, listen, "x", loss), other_client(network, listen, "y", loss):
+    with independent_client(network, listen, "x", loss), independent_client(network, listen, "y", loss):
         network.client("p")
         network.until("three clients", lambda: len(network.status()["clients"]) == 3)
         for size in (0, 1, 1024, 1025, LARGEST_BYTES[profile]):

@@ -1,4 +1,4 @@
-"""Ready means that data can flow: clients, launched ones and sources end with what does not pass."""
+"""A member is ready only when data can flow; otherwise it ends and names the blocked port."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from tests.support.files import random_file
 LOST = "loss=1"
 
 
-def told(network: Network, data_port: int) -> str:
+def blocked_text(network: Network, data_port: int) -> str:
     return f"no datagram from {network.host.address}:{data_port} passes: is UDP port {data_port} open?"
 
 
-def test_whoever_hears_nothing_says_so(network: Network, tmp_path: Path) -> None:
-    """A server that hears no datagram, while its control API works."""
+def test_member_that_receives_nothing_reports_it(network: Network, tmp_path: Path) -> None:
+    """The server receives no datagram, but its control API works."""
     data_port = network.server("--faults", LOST).ready["data_port"]
     client = network.launch_client("a", "--connect-timeout", 1)
     assert client.wait(30) == 5
     assert not client.read_ready()
-    assert client.log_text().splitlines()[-1] == f"pspd client: error: {told(network, data_port)}"
+    assert client.log_text().splitlines()[-1] == f"pspd client: error: {blocked_text(network, data_port)}"
 
     launched = network.ctl("launch", 1, "--dir", tmp_path / "launched", code=5)
-    assert f"the clients did not start: {told(network, data_port)}" in launched.stderr
+    assert f"the clients did not start: {blocked_text(network, data_port)}" in launched.stderr
 
     seeded = network.ctl("seed", random_file(tmp_path / "f.bin", 5000), code=5)
-    assert seeded.stderr.splitlines()[-1] == f"pspctl: error: {told(network, data_port)}"
+    assert seeded.stderr.splitlines()[-1] == f"pspctl: error: {blocked_text(network, data_port)}"
 
 
 def test_source_that_cannot_send_announces_nothing(network: Network, tmp_path: Path) -> None:
-    """A file that was announced in vain would stay in the network, stalled."""
+    """If it announced the file, that would stay in the network, stalled."""
     network.server("--faults", LOST)
     network.launch_client("a", "--connect-timeout", 60)
     network.until("it has joined", lambda: any(each["name"] == "a" for each in network.status()["clients"]))
@@ -38,8 +38,8 @@ def test_source_that_cannot_send_announces_nothing(network: Network, tmp_path: P
     assert network.status()["files"] == []
 
 
-def test_client_waits_for_a_server_that_is_restarted_at_its_start(network: Network) -> None:
-    """Data does not pass at first; the next server lets it."""
+def test_starting_client_waits_for_restarted_server(network: Network) -> None:
+    """The first server receives no datagrams; the restarted one does."""
     server = network.server("--faults", LOST)
     client = network.launch_client("a", "--connect-timeout", 20)
     network.until("it has joined", lambda: any(each["name"] == "a" for each in network.status()["clients"]))

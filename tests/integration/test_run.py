@@ -1,4 +1,4 @@
-"""``pspctl run``: whole networks of every awkward size, in both profiles."""
+"""``pspctl run`` with files of every special size, in both profiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.daemons import Network
 from tests.support.files import random_file, sha256, visible_files
 
 SIZES = [
-    # Nothing, less than a chunk, chunk borders, fewer chunks than clients, block borders, several blocks.
+    # Empty, less than a chunk, chunk boundaries, fewer chunks than clients, block boundaries, several blocks.
     (0, 2, "fast"),
     (0, 2, "classic"),
     (1, 3, "classic"),
@@ -26,7 +26,7 @@ SIZES = [
 
 
 @pytest.mark.parametrize(("size_bytes", "client_count", "profile"), SIZES)
-def test_every_client_gets_the_file(
+def test_run_delivers_file_to_every_client(
     network: Network, tmp_path: Path, size_bytes: int, client_count: int, profile: str
 ) -> None:
     source = random_file(tmp_path / "source" / "file.bin", size_bytes)
@@ -47,7 +47,7 @@ def test_every_client_gets_the_file(
         assert cache["capacity_bytes"] == client_count * 1024
 
 
-def test_a_small_cache_is_enough(network: Network, tmp_path: Path) -> None:
+def test_small_cache_is_enough(network: Network, tmp_path: Path) -> None:
     source = random_file(tmp_path / "file.bin", 2_000_000)
     answer = network.json("run", source, "--clients", 5, "--to", tmp_path / "to", "--cache", "100KiB")
     assert answer["verified_client_count"] == 5
@@ -56,7 +56,7 @@ def test_a_small_cache_is_enough(network: Network, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["-a name with blanks.txt", "ein Umlaut ä"])
-def test_names_and_bytes_are_kept(network: Network, tmp_path: Path, name: str) -> None:
+def test_names_and_bytes_are_preserved(network: Network, tmp_path: Path, name: str) -> None:
     source = tmp_path / name
     source.write_bytes(b"\r\n\0END\nACK\n" * 500)
     network.json("run", source, "--clients", 2, "--to", tmp_path / "to")

@@ -1,4 +1,4 @@
-"""``pspctl run`` that a signal ends: what it leaves, and what the next run makes of it."""
+"""``pspctl run`` that a signal ends, and the run after it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.support.daemons import BIN, Network
 from tests.support.files import random_file, visible_files
 
 LARGE_BYTES = 2 << 30
-"""More than is distributed before the signal comes; sparse."""
+"""A sparse file, too large to be distributed before the signal."""
 
 
 class Run:
-    """A run of a large file, as far as its clients have begun to store it."""
+    """A run of a large file whose clients have started."""
 
     def __init__(self, network: Network, folder: Path, **options: object) -> None:
         self.network = network
@@ -28,10 +28,10 @@ class Run:
         os.truncate(self.source, LARGE_BYTES)
         command = [BIN / "pspctl", "run", self.source, "--clients", 2, "--to", self.to]
         self.process = network.host.popen(command, env=network.environment, **options)
-        network.until("both clients have begun", lambda: len(list(self.to.glob("client-*/.psp/instance"))) == 2)
+        network.until("both clients have started", lambda: len(list(self.to.glob("client-*/.psp/instance"))) == 2)
 
     def daemons(self) -> list[str]:
-        """The command lines of the daemons that work in the run's folder."""
+        """Return the command lines of the run's daemons."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -44,28 +44,28 @@ class Run:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"),
+    ("number", "code", "message"),
     [
         (signal.SIGHUP, 129, b"pspctl: error: hung up"),
         (signal.SIGINT, 130, b"pspctl: error: interrupted"),
         (signal.SIGTERM, 143, b"pspctl: error: terminated"),
     ],
 )
-def test_a_signal_leaves_nothing(
-    network: Network, tmp_path: Path, number: signal.Signals, code: int, said: bytes
+def test_signal_leaves_nothing(
+    network: Network, tmp_path: Path, number: signal.Signals, code: int, message: bytes
 ) -> None:
     run = Run(network, tmp_path, stderr=subprocess.PIPE)
     assert len(run.daemons()) >= 2
     run.process.send_signal(number)
-    _, told = run.process.communicate(timeout=30)
+    _, errors = run.process.communicate(timeout=30)
     assert run.process.returncode == code
-    assert told.startswith(said)
-    assert told.count(b"\n") == 1
+    assert errors.startswith(message)
+    assert errors.count(b"\n") == 1
     assert not run.to.exists()
     assert not run.daemons()
 
 
-def test_a_second_interrupt_leaves_no_daemon(network: Network, tmp_path: Path) -> None:
+def test_second_interrupt_leaves_no_daemon(network: Network, tmp_path: Path) -> None:
     run = Run(network, tmp_path, stderr=subprocess.DEVNULL)
     run.process.send_signal(signal.SIGINT)
     run.process.send_signal(signal.SIGINT)
@@ -73,19 +73,19 @@ def test_a_second_interrupt_leaves_no_daemon(network: Network, tmp_path: Path) -
     network.until("no daemon is left", lambda: not run.daemons())
 
 
-def test_a_terminal_that_closes_ends_the_run(network: Network, tmp_path: Path) -> None:
+def test_closed_terminal_ends_run(network: Network, tmp_path: Path) -> None:
     screen, terminal = pty.openpty()
     streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
     run = Run(network, tmp_path, **streams)
     os.close(terminal)
     os.close(screen)
-    run.process.send_signal(signal.SIGHUP)  # as the kernel does for the processes of a terminal
+    run.process.send_signal(signal.SIGHUP)  # as the kernel does when a terminal closes
     assert run.process.wait(30) == 129
     assert not run.to.exists()
     assert not run.daemons()
 
 
-def test_a_killed_run_does_not_stop_the_next(network: Network, tmp_path: Path) -> None:
+def test_killed_run_does_not_block_the_next(network: Network, tmp_path: Path) -> None:
     killed = Run(network, tmp_path)
     killed.process.kill()
     killed.process.wait(10)
@@ -97,7 +97,7 @@ def test_a_killed_run_does_not_stop_the_next(network: Network, tmp_path: Path) -
     assert not killed.daemons()
 
 
-def test_a_run_keeps_its_folder_for_itself(network: Network, tmp_path: Path) -> None:
+def test_folder_is_used_by_one_run_at_a_time(network: Network, tmp_path: Path) -> None:
     run = Run(network, tmp_path)
     done = network.ctl("run", __file__, "--clients", 2, "--to", run.to, code=4)
     assert done.stderr == (f"pspctl: error: another run still uses {run.to}: wait for it, or name another with --to\n")

@@ -1,4 +1,4 @@
-"""Daemons and commands where the surroundings lack something: streams, a home, a terminal, descriptors."""
+"""Daemons and commands without standard streams, a home folder or a terminal."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from tests.support.daemons import BIN, Network
 
 NOBODY = 54321
-"""A user of whom the machine's user database knows nothing."""
+"""A user id without an entry in the user database."""
 AS_NOBODY = (
     *("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"),
-    # The interpreter and the checkout may be in a folder that only root may read.
+    # The interpreter and the checkout may be in a folder that only root can read.
     *("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"),
     *("env", "-i", f"PATH={BIN}:/usr/bin:/bin"),
 )
@@ -24,7 +24,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become ano
 
 
 def started(network: Network, line: str) -> subprocess.Popen[bytes]:
-    """Starts a line of bash in the background, in the network's folder; what it says is in ``stderr``."""
+    """Start a line of bash in the network's folder; its stderr goes to the file ``stderr`` there."""
     with open(network.folder / "stderr", "wb") as errors:
         return network.host.popen(
             ["bash", "-c", line],
@@ -37,7 +37,7 @@ def started(network: Network, line: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full"])
-def test_a_server_runs_without_its_streams(network: Network, streams: str) -> None:
+def test_server_runs_without_its_streams(network: Network, streams: str) -> None:
     process = started(network, f"exec pspd server --listen 127.0.0.1:0 --data-port 0 --state-dir state {streams}")
     network.until("the server runs", lambda: any((network.folder / "state").glob("server-*.db")))
     assert process.poll() is None
@@ -46,20 +46,20 @@ def test_a_server_runs_without_its_streams(network: Network, streams: str) -> No
     assert b"Traceback" not in (network.folder / "stderr").read_bytes()
 
 
-def test_a_server_outlives_the_reader_of_its_log(network: Network) -> None:
+def test_server_outlives_reader_of_its_log(network: Network) -> None:
     server = "pspd server --listen 127.0.0.1:0 --data-port 0 --state-dir state 2>&1"
     reader = "{ head -1 >first; exec <&-; echo left >left; }"
     process = started(network, f"({server} & echo $! >pid; wait $!; echo $? >code) | {reader}")
     network.until("the reader has left", (network.folder / "left").exists)
     pid = int((network.folder / "pid").read_text())
-    os.kill(pid, signal.SIGTERM)  # it logs that it stops
+    os.kill(pid, signal.SIGTERM)  # the server logs that it stops
     network.until("the server has ended", (network.folder / "code").exists)
     assert (network.folder / "code").read_text() == "0\n"
     process.wait(10)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_a_daemon_stops_in_good_order_at(network: Network, number: signal.Signals) -> None:
+def test_daemon_stops_cleanly_at(network: Network, number: signal.Signals) -> None:
     server = network.server()
     client = network.client("a")
     for daemon in (client, server):
@@ -68,7 +68,7 @@ def test_a_daemon_stops_in_good_order_at(network: Network, number: signal.Signal
         assert f"stopping ({number.name})" in daemon.log_text()
 
 
-def test_a_daemon_under_nohup_ignores_a_hangup(network: Network) -> None:
+def test_daemon_under_nohup_ignores_hangup(network: Network) -> None:
     process = started(network, "exec nohup pspd server --listen 127.0.0.1:0 --data-port 0 --state-dir state")
     network.until("the server runs", lambda: any((network.folder / "state").glob("server-*.db")))
     process.send_signal(signal.SIGHUP)
@@ -94,13 +94,13 @@ def test_a_daemon_under_nohup_ignores_a_hangup(network: Network) -> None:
     ],
 )
 @pytest.mark.parametrize("home", ["", "HOME=", "HOME=relative"])
-def test_a_user_without_a_home_is_told_what_to_name(network: Network, command: str, message: str, home: str) -> None:
+def test_user_without_home_is_told_what_to_name(network: Network, command: str, message: str, home: str) -> None:
     done = network.host.run([*AS_NOBODY, *home.split(), *command.split()], cwd=network.folder)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", message.format(NOBODY) + "\n")
 
 
 @as_root
-def test_commands_do_without_a_home(network: Network) -> None:
+def test_commands_work_without_a_home(network: Network) -> None:
     server = network.server()
     network.folder.chmod(0o755)
     for command in ("status", "context ls", "version", "files -o json"):
@@ -110,8 +110,8 @@ def test_commands_do_without_a_home(network: Network) -> None:
 
 
 @as_root
-def test_a_launch_without_a_home_says_what_to_name(network: Network) -> None:
-    with tempfile.TemporaryDirectory() as state:  # pytest's folders are for one user alone
+def test_launch_without_home_says_what_to_name(network: Network) -> None:
+    with tempfile.TemporaryDirectory() as state:  # other users cannot read pytest's folders
         os.chown(state, NOBODY, NOBODY)
         line = ["pspd", "server", "--listen", "127.0.0.1:0", "--data-port", "0", "--state-dir", state]
         with network.host.popen([*AS_NOBODY, *line], stdout=subprocess.PIPE, cwd="/") as process:

@@ -1,4 +1,4 @@
-"""A fake server on a real port, and ``pspctl`` pointed at it."""
+"""A fake server on a real port, and ``pspctl`` that talks to it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pspctl.options import SERVER_VARIABLE
 from pspd.v1 import client_service_pb2_grpc
 from tests.pspctl import fakes
 
-import_module("pspctl.commands.run")  # before a test replaces the source that it imports
+import_module("pspctl.commands.run")  # before a test replaces the source
 
 Pspctl = Callable[..., Result]
 
 
 @pytest.fixture
 def fake() -> Iterator[fakes.FakeServer]:
-    """A server that is up."""
+    """Start a fake server."""
     fake = fakes.FakeServer()
     server, fake.address = fakes.started(fakes.register_all(fake))
     yield fake
@@ -35,7 +35,7 @@ def fake() -> Iterator[fakes.FakeServer]:
 
 @pytest.fixture
 def start_agent() -> Iterator[Callable[[], tuple[fakes.AgentServicer, str]]]:
-    """Starts agents; gives each with its address."""
+    """Return a function that starts a fake agent and returns it with its address."""
     servers = []
 
     def start() -> tuple[fakes.AgentServicer, str]:
@@ -53,7 +53,7 @@ def start_agent() -> Iterator[Callable[[], tuple[fakes.AgentServicer, str]]]:
 
 @pytest.fixture(autouse=True)
 def config_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No context of whoever runs the tests has a say."""
+    """Hide the contexts and the server of the user who runs the tests."""
     folder = tmp_path / "config"
     monkeypatch.setenv("PSPCTL_CONFIG_DIR", str(folder))
     monkeypatch.delenv(SERVER_VARIABLE, raising=False)
@@ -62,7 +62,7 @@ def config_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def lone_pspctl() -> Pspctl:
-    """Runs ``pspctl`` with nothing said about a server."""
+    """Return a function that runs ``pspctl`` without a server address."""
 
     def run(*arguments: object) -> Result:
         return CliRunner().invoke(cli, [str(argument) for argument in arguments])
@@ -72,20 +72,20 @@ def lone_pspctl() -> Pspctl:
 
 @pytest.fixture
 def pspctl(fake: fakes.FakeServer, lone_pspctl: Pspctl, monkeypatch: pytest.MonkeyPatch) -> Pspctl:
-    """Runs ``pspctl`` against the fake server."""
+    """Return a function that runs ``pspctl`` against the fake server."""
     monkeypatch.setenv(SERVER_VARIABLE, fake.address)
     return lone_pspctl
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands give up a server that is lost at once."""
+def no_outage_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands fail at once when the server is lost."""
     monkeypatch.setattr(outage, "OUTAGE_SECONDS_MAX", 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a source reports."""
+    """A step that a source reports."""
 
     phase: str
     done: int = 0
@@ -95,7 +95,7 @@ class Step:
 
 @dataclass
 class FakeSource:
-    """Stands for `pspd.daemon.source`: the file is in the network as soon as it is seeded."""
+    """A fake of `pspd.daemon.source`: it adds its file to the fake server."""
 
     fake: fakes.FakeServer
     file: Any = field(default_factory=fakes.file)
@@ -126,7 +126,7 @@ class FakeSource:
 
 @pytest.fixture
 def source(fake: fakes.FakeServer, monkeypatch: pytest.MonkeyPatch) -> FakeSource:
-    """The source that ``seed`` and ``run`` find."""
+    """Replace the source that ``seed`` and ``run`` import."""
     source = FakeSource(fake)
     module = ModuleType("pspd.daemon.source")
     module.seed = source.seed  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""Stands for ``pspd`` in the tests of ``pspctl run``: says that it is ready, then waits for its end.
+"""A fake ``pspd`` for the tests of ``pspctl run``: writes its ready line, then waits for its end.
 
-FAKE_LISTEN is where the fake server of the test listens. FAKE_CONTENT is a file that each client finds in
-its folder at once, and FAKE_FAULT what goes wrong: ``server-dies``, ``client-dies``, ``mute`` or ``corrupt``.
+FAKE_LISTEN is the address of the test's fake server, and FAKE_CONTENT a file that each client copies to its folder.
+FAKE_FAULT is the fault: ``server-dies``, ``client-dies``, ``mute`` or ``corrupt``.
 """
 
 from __future__ import annotations

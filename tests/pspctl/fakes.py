@@ -1,4 +1,4 @@
-"""A server without a network: real gRPC on a real port, answers from a few lists that a test fills."""
+"""A fake server: real gRPC on a real port, with answers from lists that a test fills."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ MANY_THREADS = 8
 
 
 def file(name: str = "big.iso", held: tuple[int, ...] = (4, 2), chunk_count: int = 8, **fields: Any) -> Any:
-    """A file with one client for each number of chunks held."""
+    """Return a file.
+
+    Args:
+        name: its name.
+        held: how many chunks each of its clients holds.
+        chunk_count: how many chunks the file has.
+        fields: other fields of the message.
+    """
     clients = [
         network_pb2.FileClient(
             name=f"client-{index}", held_chunk_count=count, share_chunk_count=4, complete=count == chunk_count
@@ -56,7 +63,7 @@ def file(name: str = "big.iso", held: tuple[int, ...] = (4, 2), chunk_count: int
 
 
 def client(name: str, **fields: Any) -> Any:
-    """A connected client."""
+    """Return a connected client; `fields` override its fields."""
     given: dict[str, Any] = {
         "name": name,
         "address": "10.0.0.1:4000",
@@ -68,15 +75,15 @@ def client(name: str, **fields: Any) -> Any:
 
 @dataclass
 class FakeServer:
-    """What the servicers answer from, and what they were asked.
+    """The state that the servicers answer from, and the requests that they received.
 
     Attributes:
-        restarts: the files of each next watch, the server having been started again before it.
+        restarts: the files of each next watch, as after a restart of the server.
         changes: what a watch sends after its snapshot, in order.
-        stream_stays: whether a watch then stays open, as with a server where nothing happens.
+        stream_stays: whether a watch then stays open, as in an idle network.
         stream_breaks: how many watches end as if their connection had broken.
-        refusal: raised by every request, when it is set.
-        stop_refusal: raised when clients are to be stopped, and not by force.
+        refusal: the error of every request, if set.
+        stop_refusal: the error of a request to stop clients without force, if set.
         asked: the last request of each kind.
     """
 
@@ -102,7 +109,7 @@ class FakeServer:
         )
 
     def chosen(self, name: str) -> list[Any]:
-        """The files a request names."""
+        """Return the files that a request names."""
         found = [file for file in self.files if name in ("", file.name) or file.file_id.hex().startswith(name)]
         if name and not found:
             raise NotFound(f"the network has no file {name!r}: see `pspctl files`")
@@ -110,7 +117,7 @@ class FakeServer:
 
 
 def refused(context: grpc.ServicerContext, error: PspError) -> None:
-    """Ends a call as the real servicers do."""
+    """End a call with an error as the real servicers do."""
     context.set_trailing_metadata((("psp-reason", str(error.reason)),))
     context.abort(getattr(grpc.StatusCode, error.grpc_status), str(error))
 
@@ -121,7 +128,7 @@ class Servicer(
     client_service_pb2_grpc.ClientServiceServicer,
     cache_service_pb2_grpc.CacheServiceServicer,
 ):
-    """Every service of a server that ``pspctl`` calls."""
+    """All services that ``pspctl`` calls."""
 
     def __init__(self, fake: FakeServer) -> None:
         self.fake = fake
@@ -211,7 +218,7 @@ class Servicer(
 
 
 class AgentServicer(client_service_pb2_grpc.AgentServiceServicer):
-    """An agent that notes what it is asked."""
+    """A fake agent that records its requests."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
@@ -223,7 +230,7 @@ class AgentServicer(client_service_pb2_grpc.AgentServiceServicer):
 
 
 def started(register: Callable[[grpc.Server], None]) -> tuple[grpc.Server, str]:
-    """A gRPC server on a free port of the loopback, and its address."""
+    """Start a gRPC server on a free port of loopback; return it and its address."""
     server = grpc.server(ThreadPoolExecutor(MANY_THREADS))
     register(server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -232,7 +239,7 @@ def started(register: Callable[[grpc.Server], None]) -> tuple[grpc.Server, str]:
 
 
 def register_all(fake: FakeServer) -> Callable[[grpc.Server], None]:
-    """Registers every service of a server."""
+    """Return a function that registers all services of a fake server."""
     servicer = Servicer(fake)
 
     def register(server: grpc.Server) -> None:

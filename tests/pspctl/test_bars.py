@@ -1,4 +1,4 @@
-"""Bars: they end full, and the rates beside them are of what moved while they were shown."""
+"""The progress bars: they end full, and show the rate of what was moved while they were visible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 
 class Shown:
-    """Bars on a canvas, and a clock that a test sets."""
+    """Bars in memory, with a clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -38,7 +38,7 @@ def shown() -> Shown:
     return Shown()
 
 
-def test_every_bar_is_full_when_the_file_is_complete(shown: Shown) -> None:
+def test_bars_are_full_when_file_is_complete(shown: Shown) -> None:
     for step in (Step("hashing", 8192, 8192), Step("waiting", 1, 2), Step("seeding", 6, 8, file(held=(3, 3)))):
         shown.bars.seeding(step)
     shown.bars.exchange(file_view(file(held=(4, 4))))
@@ -47,7 +47,7 @@ def test_every_bar_is_full_when_the_file_is_complete(shown: Shown) -> None:
     assert shown.percentages().keys() == {"hashing", "waiting", "seeding", "exchange", "client-0", "client-1"}
 
 
-def test_an_empty_file_leaves_no_bar_at_zero(shown: Shown) -> None:
+def test_empty_file_has_no_bar(shown: Shown) -> None:
     empty = file(held=(0, 0), chunk_count=0)
     shown.bars.seeding(Step("hashing", 0, 0))
     shown.bars.seeding(Step("waiting", 2, 2))
@@ -56,33 +56,33 @@ def test_an_empty_file_leaves_no_bar_at_zero(shown: Shown) -> None:
     assert shown.percentages() == {"waiting": 100.0}
 
 
-def test_a_seed_that_does_not_wait_ends_with_full_bars(shown: Shown) -> None:
+def test_bars_are_full_after_seed_without_wait(shown: Shown) -> None:
     shown.bars.seeding(Step("seeding", 7, 8, file(held=(4, 3))))
     shown.bars.seeded(file_view(file(held=(4, 4))))
     assert shown.percentages() == {"seeding": 100.0}
 
 
-def test_a_client_that_is_lost_takes_its_bar_along(shown: Shown) -> None:
+def test_bar_of_lost_client_is_removed(shown: Shown) -> None:
     shown.bars.exchange(file_view(file(held=(4, 4))))
     shown.bars.exchange(file_view(file(held=(8,))))
     assert shown.percentages() == {"exchange": 100.0, "client-0": 100.0}
 
 
-def test_what_was_hashed_before_has_no_rate(shown: Shown) -> None:
+def test_bar_without_duration_has_no_rate(shown: Shown) -> None:
     for done in (MIB, 512 * MIB, 1024 * MIB):
         shown.now += 0.001
         shown.bars.seeding(Step("hashing", done, 1024 * MIB))
     assert shown.rate("hashing") == ""
 
 
-def test_the_rate_of_a_finished_bar_is_of_what_moved_meanwhile(shown: Shown) -> None:
+def test_finished_bar_shows_average_rate_while_shown(shown: Shown) -> None:
     for done in (64 * MIB, 80 * MIB, 104 * MIB):
         shown.bars.seeding(Step("hashing", done, 104 * MIB))
         shown.now += 2.0
     assert shown.rate("hashing") == "10.0 MiB/s"
 
 
-def test_a_running_bar_shows_the_present_rate(shown: Shown) -> None:
+def test_running_bar_shows_current_rate(shown: Shown) -> None:
     shown.bars.seeding(Step("hashing", 0, 100 * MIB))
     for done in (10, 20):
         shown.now += 1.0
@@ -90,7 +90,7 @@ def test_a_running_bar_shows_the_present_rate(shown: Shown) -> None:
     assert shown.rate("hashing") == "10.0 MiB/s"
 
 
-def test_bars_say_that_nobody_is_there(shown: Shown) -> None:
+def test_bars_note_that_no_client_is_connected(shown: Shown) -> None:
     shown.bars.seeding(Step("seeding", 0, 8, file(held=(), state=network_pb2.FILE_STATE_SEEDING)))
     canvas = shown.progress.console.file
     assert isinstance(canvas, io.StringIO)

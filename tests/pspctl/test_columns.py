@@ -1,4 +1,4 @@
-"""Tables that fit: names give way, in the middle, and nothing else is ever cut."""
+"""Tables that fit the terminal: only names are shortened."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def drawn(renderable: RenderableType, width: int) -> list[str]:
 @pytest.mark.parametrize("name", [LONG_NAME, "とても長い名前のファイル" * 5, "e\u0301" * 60, "👍🏽" * 40, "short"])
 @pytest.mark.parametrize("width", [70, 80, 100, 120])
 @pytest.mark.parametrize("fields", [{}, RUNNING], ids=["still", "running"])
-def test_state_and_progress_are_whole_at_every_width(name: str, width: int, fields: dict[str, float]) -> None:
+def test_state_and_progress_are_never_cut(name: str, width: int, fields: dict[str, float]) -> None:
     lines = drawn(files_table([file_view(file(name, **fields))]), width)
     assert all(cell_len(line) <= width for line in lines)
     heading, row = lines
@@ -39,7 +39,7 @@ def test_state_and_progress_are_whole_at_every_width(name: str, width: int, fiel
     assert ("559.0 MiB/s" in row and "59 min 59 s" in row) == bool(fields)
 
 
-def test_a_long_name_is_cut_in_its_middle_alone() -> None:
+def test_long_name_is_shortened_in_the_middle() -> None:
     row = drawn(files_table([file_view(file(LONG_NAME))]), 100)[1]
     name, rest = row.split(maxsplit=1)
     assert name.startswith("very-long-n")
@@ -57,21 +57,21 @@ def test_a_long_name_is_cut_in_its_middle_alone() -> None:
     ],
     ids=["clients", "file clients", "contexts"],
 )
-def test_only_names_are_shortened_in_other_tables(table: FittedTable) -> None:
+def test_other_tables_shorten_only_names(table: FittedTable) -> None:
     wide, narrow = drawn(table, 1000), drawn(table, 60)
     for wide_row, narrow_row in zip(wide[1:], narrow[1:], strict=True):
         assert [word for word in narrow_row.split() if "…" not in word and word not in wide_row.split()] == []
         assert narrow_row.count("…") <= 1
 
 
-def test_a_terminal_that_is_too_narrow_gets_whole_cells() -> None:
+def test_narrow_terminal_gets_whole_cells() -> None:
     heading, row = drawn(files_table([file_view(file(LONG_NAME))]), 30)
     assert row.split()[1:] == ["distributing", "37.5", "%", "0/2"]
     assert cell_len(row.split()[0]) == NAME_CELLS_MIN
     assert heading.split() == ["FILE", "STATE", "PROGRESS", "CLIENTS"]
 
 
-def test_optional_columns_go_before_names_become_too_short() -> None:
+def test_optional_columns_are_dropped_before_names_get_short() -> None:
     table = FittedTable(Column("N", is_name=True), Column("A", drop_order=2), Column("B", drop_order=1), Column("C"))
     table.add_row("n" * 20, "a" * 10, "b" * 10, "c")
     assert drawn(table, 60)[0].split() == ["N", "A", "B", "C"]
@@ -80,7 +80,7 @@ def test_optional_columns_go_before_names_become_too_short() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=("C", "Z"))), st.integers(1, 40))
-def test_a_shortened_text_fits_and_begins_as_the_whole(text: str, cells: int) -> None:
+def test_shortened_text_fits_and_keeps_its_start(text: str, cells: int) -> None:
     short = shortened(text, cells)
     assert cell_len(short) <= cells
     begin, ellipsis, end = short.partition("…") if short != text else (text, "", "")

@@ -1,4 +1,4 @@
-"""``pspctl context``: named servers."""
+"""``pspctl context``."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tests.pspctl.fakes import FakeServer
 from tests.store.stores import mode_of, umask_of
 
 
-def test_the_current_context_names_the_server(lone_pspctl: Pspctl, fake: FakeServer) -> None:
+def test_current_context_names_the_server(lone_pspctl: Pspctl, fake: FakeServer) -> None:
     assert lone_pspctl("context", "add", "lab", fake.address).exit_code == 0
     assert lone_pspctl("context", "use", "lab").stdout == f"commands now talk to lab, {fake.address}\n"
     assert lone_pspctl("clients").exit_code == 0
 
 
-def test_the_environment_wins_over_the_context(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_environment_takes_precedence_over_context(pspctl: Pspctl, fake: FakeServer) -> None:
     pspctl("context", "add", "lab", "127.0.0.1:1")
     assert f"PSPCTL_SERVER comes first: commands talk to {fake.address}" in pspctl("context", "use", "lab").stderr
     assert pspctl("clients").exit_code == 0
 
 
-def test_ls_lists_them_by_name_and_marks_the_current_one(lone_pspctl: Pspctl) -> None:
+def test_ls_sorts_by_name_and_marks_current(lone_pspctl: Pspctl) -> None:
     for name in ("b", "a"):
         lone_pspctl("context", "add", name, f"{name}:7070")
     lone_pspctl("context", "use", "b")
@@ -40,14 +40,14 @@ def test_ls_lists_them_by_name_and_marks_the_current_one(lone_pspctl: Pspctl) ->
     }
 
 
-def test_a_removed_context_is_no_longer_current(lone_pspctl: Pspctl) -> None:
+def test_removed_context_is_no_longer_current(lone_pspctl: Pspctl) -> None:
     lone_pspctl("context", "add", "lab", "lab:1")
     lone_pspctl("context", "use", "lab")
     document = json.loads(lone_pspctl("context", "rm", "lab", "-o", "json").stdout)
     assert (document["current"], document["contexts"]) == (None, [])
 
 
-def test_a_name_is_not_given_away_twice(lone_pspctl: Pspctl) -> None:
+def test_add_refuses_name_in_use(lone_pspctl: Pspctl) -> None:
     lone_pspctl("context", "add", "lab", "lab:1")
     assert lone_pspctl("context", "add", "lab", "lab:1").exit_code == 0
     result = lone_pspctl("context", "add", "lab", "lab:2")
@@ -55,24 +55,24 @@ def test_a_name_is_not_given_away_twice(lone_pspctl: Pspctl) -> None:
     assert "lab already names lab:1" in result.stderr
 
 
-def test_a_context_that_is_not_there_is_not_found(lone_pspctl: Pspctl) -> None:
+def test_unknown_context_is_not_found(lone_pspctl: Pspctl) -> None:
     for command in ("use", "rm"):
         assert lone_pspctl("context", command, "lab").exit_code == 3
 
 
-def test_a_context_needs_a_name(lone_pspctl: Pspctl, config_dir: Path) -> None:
+def test_add_refuses_empty_name(lone_pspctl: Pspctl, config_dir: Path) -> None:
     assert lone_pspctl("context", "add", "", "lab:7070").exit_code == 2
     assert not config_dir.exists()
 
 
-def test_context_name_with_control_characters_is_refused(lone_pspctl: Pspctl, config_dir: Path) -> None:
+def test_add_refuses_control_characters_in_name(lone_pspctl: Pspctl, config_dir: Path) -> None:
     result = lone_pspctl("context", "add", "a\nb", "lab:7070")
     assert result.exit_code == 2
     assert result.stderr == "pspctl: error: context name 'a\\nb' holds control characters: give another\n"
     assert not config_dir.exists()
 
 
-def test_an_address_must_be_one(lone_pspctl: Pspctl, config_dir: Path) -> None:
+def test_add_refuses_invalid_address(lone_pspctl: Pspctl, config_dir: Path) -> None:
     assert lone_pspctl("context", "add", "lab", "lab:").exit_code == 2
     assert not config_dir.exists()
 
@@ -80,13 +80,13 @@ def test_an_address_must_be_one(lone_pspctl: Pspctl, config_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "kept"), [("lab", "lab:7070"), ("10.0.0.1", "10.0.0.1:7070"), ("::1", "[::1]:7070"), ("a:1", "a:1")]
 )
-def test_context_keeps_an_address_with_its_port(lone_pspctl: Pspctl, given: str, kept: str) -> None:
+def test_add_stores_address_with_port(lone_pspctl: Pspctl, given: str, kept: str) -> None:
     assert lone_pspctl("context", "add", "lab", given).exit_code == 0
     listed = json.loads(lone_pspctl("context", "ls", "-o", "json").stdout)
     assert listed["contexts"] == [{"name": "lab", "address": kept}]
 
 
-def test_a_broken_file_is_an_error_of_one_line_and_needs_no_reading_with_an_option(
+def test_broken_file_is_an_error_unless_server_is_given(
     lone_pspctl: Pspctl, config_dir: Path, fake: FakeServer
 ) -> None:
     config_dir.mkdir()
@@ -98,19 +98,19 @@ def test_a_broken_file_is_an_error_of_one_line_and_needs_no_reading_with_an_opti
     assert lone_pspctl("clients", "--server", fake.address).exit_code == 0
 
 
-def test_nothing_but_the_contexts_is_left_in_the_folder(lone_pspctl: Pspctl, config_dir: Path) -> None:
+def test_save_leaves_only_the_contexts_file(lone_pspctl: Pspctl, config_dir: Path) -> None:
     lone_pspctl("context", "add", "lab", "lab:1")
     assert [path.name for path in config_dir.iterdir()] == ["contexts.json"]
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_of_one_line(lone_pspctl: Pspctl, config_dir: Path) -> None:
+def test_unwritable_folder_is_an_error(lone_pspctl: Pspctl, config_dir: Path) -> None:
     config_dir.write_text("a file where the folder should be")
     result = lone_pspctl("context", "add", "lab", "lab:1")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_contexts_are_their_owners_alone(
+def test_contexts_are_readable_by_owner_only(
     lone_pspctl: Pspctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int
 ) -> None:
     folder = tmp_path / "own"
@@ -122,7 +122,7 @@ def test_contexts_are_their_owners_alone(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"contexts": [], "current": null}', "[" * 100_000, "\udcff"])
-def test_a_file_without_contexts_is_one_line(lone_pspctl: Pspctl, config_dir: Path, text: str) -> None:
+def test_file_without_contexts_is_an_error(lone_pspctl: Pspctl, config_dir: Path, text: str) -> None:
     config_dir.mkdir()
     (config_dir / "contexts.json").write_text(text, errors="surrogateescape")
     result = lone_pspctl("context", "ls")

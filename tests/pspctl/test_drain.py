@@ -1,4 +1,4 @@
-"""``pspctl stop --drain``: it ends when what it waits for can no longer come."""
+"""``pspctl stop --drain``: it ends when no other client can take the chunks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.pspctl.fakes import FakeServer, file
 
 @pytest.fixture(autouse=True)
 def refusing(fake: FakeServer) -> None:
-    """The clients hold what nobody else does."""
+    """Let the server refuse to stop clients, because they hold chunks that no other client has."""
     fake.stop_refusal = WrongState("nobody else holds 4 chunks of 'big.iso'")
 
 
@@ -23,7 +23,7 @@ def stalled(*missing: str, given_up: bool = True) -> Any:
     return file(held=(4,), state=network_pb2.FILE_STATE_STALLED, missing_clients=lost)
 
 
-def test_a_drain_ends_when_all_others_declined(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_drain_ends_when_all_others_declined(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file(held=(8,))]
     fake.files[0].clients.add(name="bert", refusal="no space left")
     result = pspctl("stop", "client-0", "--drain")
@@ -32,19 +32,19 @@ def test_a_drain_ends_when_all_others_declined(pspctl: Pspctl, fake: FakeServer)
 
 
 @pytest.mark.parametrize("which", ["client-0", "--all-clients"])
-def test_a_drain_ends_when_all_others_are_lost(pspctl: Pspctl, fake: FakeServer, which: str) -> None:
+def test_drain_ends_when_all_others_are_lost(pspctl: Pspctl, fake: FakeServer, which: str) -> None:
     fake.files = [stalled("bert")]
     result = pspctl("stop", which, "--drain")
     assert result.exit_code == 4
     assert "no client is left to complete 'big.iso': lost: bert (lost 40.0 s ago)" in result.stderr
 
 
-def test_a_drain_waits_for_clients_that_may_come_back(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_drain_waits_for_clients_that_may_return(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [stalled("bert", given_up=False)]
     assert pspctl("stop", "client-0", "--drain", "--timeout", "0.1").exit_code == 6
 
 
-def test_a_drain_says_that_a_file_is_held_back(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_drain_notes_held_file(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file(state=network_pb2.FILE_STATE_SEEDED, held_back=True)]
     result = pspctl("stop", "client-0", "--drain", "--timeout", "0.1")
     assert result.exit_code == 6

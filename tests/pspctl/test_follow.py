@@ -1,4 +1,4 @@
-"""Following a file until it is where it is to be."""
+"""Waiting until a file is complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pspd.v1 import status_service_pb2
 from tests.pspctl.fakes import FakeServer, file
 
 
-def test_who_is_lost_for_a_moment_is_waited_for_where_all_are_named(fake: FakeServer) -> None:
+def test_wait_for_a_client_count_waits_for_reconnecting_client(fake: FakeServer) -> None:
     fake.files = [file(held=(8,))]
     fake.changes = [status_service_pb2.WatchStatusResponse(files=[file(held=held)]) for held in ((8,), (8, 6), (8, 8))]
     with ServerApi(fake.address) as api:

@@ -1,4 +1,4 @@
-"""A server that puts terminal escapes into every text it sends: nothing of them reaches the terminal."""
+"""A server with control characters in every text that it sends: none reaches the terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVIL = f"\x1b]0;owned\x07\x1b[2J\r\n\x00\x7f{C1}{BIDI}\u2028"
 
 
 def poison(message: Message) -> None:
-    """Puts the escapes into every text of a message that exists, however deep it lies."""
+    """Append the control characters to every text of a message and of the messages in it."""
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
         if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
@@ -48,7 +48,7 @@ def is_plain(text: str) -> bool:
 
 @pytest.fixture
 def hostile(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
-    """The fake server, with escapes in all that it tells."""
+    """Put control characters into all texts of the fake server."""
     missing = [network_pb2.MissingRange(range=network_pb2.ChunkRange(start=0, stop=3), last_holder="gone")]
     stalled = fakes.file("stalled", state=network_pb2.FILE_STATE_STALLED, missing_ranges=missing)
     declined = fakes.file("declined")
@@ -90,7 +90,7 @@ def test_no_command_prints_an_escape(
 
 @pytest.mark.parametrize("output", ["table", "json"])
 @pytest.mark.parametrize("command", FILE_COMMANDS)
-def test_no_command_for_a_file_prints_an_escape(hostile: FakeServer, pspctl: Pspctl, command: str, output: str) -> None:
+def test_no_file_command_prints_an_escape(hostile: FakeServer, pspctl: Pspctl, command: str, output: str) -> None:
     file_id = hostile.files[1].file_id.hex()
     result = pspctl(command, file_id, "-o", output)
     assert "owned" in result.stdout + result.stderr
@@ -99,7 +99,7 @@ def test_no_command_for_a_file_prints_an_escape(hostile: FakeServer, pspctl: Psp
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_an_error_detail_is_escaped(fake: FakeServer, pspctl: Pspctl, reason: Reason) -> None:
+def test_error_detail_is_escaped(fake: FakeServer, pspctl: Pspctl, reason: Reason) -> None:
     fake.refusal = error_classes()[reason](f"no: {EVIL}")
     result = pspctl("files")
     assert "owned" in result.stderr
@@ -107,20 +107,20 @@ def test_an_error_detail_is_escaped(fake: FakeServer, pspctl: Pspctl, reason: Re
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_traceback_is_escaped(fake: FakeServer, pspctl: Pspctl) -> None:
+def test_traceback_is_escaped(fake: FakeServer, pspctl: Pspctl) -> None:
     fake.refusal = error_classes()[Reason.WRONG_STATE](f"no: {EVIL}")
     result = pspctl("--debug", "files")
     assert "Traceback" in result.stderr
     assert is_plain(result.stderr)
 
 
-def test_json_means_the_same(hostile: FakeServer, pspctl: Pspctl) -> None:
+def test_json_has_the_original_names(hostile: FakeServer, pspctl: Pspctl) -> None:
     document = json.loads(pspctl("status", "-o", "json").stdout)
     assert document["server"]["version"] == "9.9.9" + EVIL
     assert document["server"]["dropped_counts"] == {EVIL: 1}
 
 
-def test_on_a_terminal_only_our_own_sequences_remain(hostile: FakeServer) -> None:
+def test_terminal_gets_only_our_own_sequences(hostile: FakeServer) -> None:
     status = status_view(
         status_service_pb2.GetStatusResponse(
             server=hostile.server, cache=hostile.cache, clients=hostile.clients, files=hostile.files
@@ -150,7 +150,7 @@ def test_progress_is_escaped(hostile: FakeServer, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("char", EVIL)
-def test_each_of_these_characters_is_escaped(char: str) -> None:
+def test_unprintable_character_is_escaped(char: str) -> None:
     assert plain_text(char).isprintable()
     assert plain_lines(f"a{char}\nb").endswith("\nb")
     written: Any = plain_json(json.dumps({char: char}, ensure_ascii=False))
@@ -159,12 +159,12 @@ def test_each_of_these_characters_is_escaped(char: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["plain", "Übung €.bin", "日本語\u3042", "\U0001f600", "a\\x1b"])
-def test_what_is_printable_stays(text: str) -> None:
+def test_printable_text_is_unchanged(text: str) -> None:
     assert plain_text(text) == plain_lines(text) == plain_json(text) == text
 
 
 def distort(message: Message, value: float) -> None:
-    """Sets every number with a fraction of a message, and of the messages in it."""
+    """Set every floating-point number of a message and of the messages in it."""
     for field in message.DESCRIPTOR.fields:
         if field.type == FieldDescriptor.TYPE_DOUBLE:
             setattr(message, field.name, value)
@@ -176,7 +176,7 @@ def distort(message: Message, value: float) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300, -1.0])
 @pytest.mark.parametrize("command", [("status",), ("files",), ("clients",), ("status", "held"), ("rm", "held")])
-def test_numbers_without_sense_are_shown(
+def test_nonsensical_numbers_are_shown(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch, pspctl: Pspctl, command: tuple[str, ...], value: float
 ) -> None:
     held = fakes.file("held", state=network_pb2.FILE_STATE_SEEDING)

@@ -27,9 +27,7 @@ PSPCTL = Path(sys.executable).with_name("pspctl")
 
 
 @pytest.mark.parametrize("error_class", errors.error_classes().values(), ids=lambda cls: cls.reason)
-def test_every_reason_becomes_its_exit_code(
-    pspctl: Pspctl, fake: FakeServer, error_class: type[errors.PspError]
-) -> None:
+def test_every_reason_has_its_exit_code(pspctl: Pspctl, fake: FakeServer, error_class: type[errors.PspError]) -> None:
     fake.refusal = error_class("what happened:\n  what to do")
     result = pspctl("status")
     assert (result.exit_code, result.stdout) == (fake.refusal.exit_code, "")
@@ -43,7 +41,7 @@ def test_option_without_its_value_names_the_command(pspctl: Pspctl) -> None:
     assert (result.exit_code, result.stderr) == (2, told)
 
 
-def test_no_server_fails_fast_and_says_what_to_do(lone_pspctl: Pspctl) -> None:
+def test_missing_server_fails_fast(lone_pspctl: Pspctl) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -54,7 +52,7 @@ def test_no_server_fails_fast_and_says_what_to_do(lone_pspctl: Pspctl) -> None:
     )
 
 
-def test_somebody_who_says_nothing_is_no_server(lone_pspctl: Pspctl) -> None:
+def test_silent_listener_is_unreachable(lone_pspctl: Pspctl) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         began = time.monotonic()
         result = lone_pspctl("status", "--server", f"127.0.0.1:{mute.getsockname()[1]}")
@@ -62,13 +60,15 @@ def test_somebody_who_says_nothing_is_no_server(lone_pspctl: Pspctl) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_somebody_else_is_no_server(lone_pspctl: Pspctl, start_agent: Callable[[], tuple[AgentServicer, str]]) -> None:
+def test_other_service_is_unreachable(
+    lone_pspctl: Pspctl, start_agent: Callable[[], tuple[AgentServicer, str]]
+) -> None:
     result = lone_pspctl("status", "--server", start_agent()[1])
     assert result.exit_code == 5
     assert "does not know this request" in result.stderr
 
 
-def test_shared_options_stand_before_or_after_the_command(lone_pspctl: Pspctl, fake: FakeServer) -> None:
+def test_shared_option_before_or_after_command(lone_pspctl: Pspctl, fake: FakeServer) -> None:
     options = ["--server", fake.address, "-o", "json", "-q"]
     for arguments in (
         [*options, "status"],
@@ -83,13 +83,13 @@ def test_shared_options_stand_before_or_after_the_command(lone_pspctl: Pspctl, f
         assert json.loads(result.stdout)["cache"]["hit_count"] == 3
 
 
-def test_the_later_option_wins(lone_pspctl: Pspctl, fake: FakeServer) -> None:
+def test_last_option_wins(lone_pspctl: Pspctl, fake: FakeServer) -> None:
     result = lone_pspctl("--server", "127.0.0.1:1", "-o", "json", "clients", "--server", fake.address, "-o", "table")
     assert result.exit_code == 0
     assert result.stdout.startswith("CLIENT")
 
 
-def test_an_option_wins_over_the_environment(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_option_takes_precedence_over_environment(pspctl: Pspctl, fake: FakeServer) -> None:
     assert pspctl("clients").exit_code == 0
     assert pspctl("--server", "127.0.0.1:1", "clients").exit_code == 5
 
@@ -122,20 +122,20 @@ def test_an_option_wins_over_the_environment(pspctl: Pspctl, fake: FakeServer) -
     ],
     ids=" ".join,
 )
-def test_bad_usage_is_one_line_and_code_2(lone_pspctl: Pspctl, arguments: list[str]) -> None:
+def test_usage_error_is_one_line_with_code_2(lone_pspctl: Pspctl, arguments: list[str]) -> None:
     result = lone_pspctl(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("pspctl: error: ")
     assert result.stderr.count("\n") == 1
 
 
-def test_a_size_that_nothing_has_is_a_limit(lone_pspctl: Pspctl) -> None:
+def test_excessive_size_is_a_limit_error(lone_pspctl: Pspctl) -> None:
     result = lone_pspctl("cache", "resize", "9999999TiB")
     assert result.exit_code == 8
     assert result.stderr == "pspctl: error: 9999999TiB is more than there can be: give less than 8388608TiB\n"
 
 
-def test_an_address_that_was_not_typed_is_told_with_its_origin(
+def test_invalid_address_error_names_its_origin(
     lone_pspctl: Pspctl, config_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config_dir.mkdir()
@@ -153,9 +153,7 @@ def test_an_address_that_was_not_typed_is_told_with_its_origin(
     ],
     ids=" ".join,
 )
-def test_an_unknown_host_is_told_as_one(
-    lone_pspctl: Pspctl, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
-) -> None:
+def test_unknown_host_is_reported(lone_pspctl: Pspctl, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     monkeypatch.setenv("PSPCTL_SERVER", "nowhere.invalid")
     result = lone_pspctl(*arguments)
     assert (result.exit_code, result.stdout) == (5, "")
@@ -164,7 +162,7 @@ def test_an_unknown_host_is_told_as_one(
     )
 
 
-def test_an_unknown_agent_is_told_as_one(pspctl: Pspctl) -> None:
+def test_unknown_agent_host_is_reported(pspctl: Pspctl) -> None:
     result = pspctl("launch", "1", "--on", "nowhere.invalid", "--server", "10.0.0.1")
     assert result.exit_code == 5
     assert re.fullmatch(
@@ -172,13 +170,13 @@ def test_an_unknown_agent_is_told_as_one(pspctl: Pspctl) -> None:
     )
 
 
-def test_a_server_without_port_is_at_the_default_one(lone_pspctl: Pspctl) -> None:
+def test_server_without_port_uses_default_port(lone_pspctl: Pspctl) -> None:
     result = lone_pspctl("status", "--server", "127.9.9.9")
     assert result.exit_code == 5
     assert "no server answers at 127.9.9.9:7070" in result.stderr
 
 
-def test_a_bug_is_one_line_too_and_a_trace_with_debug(pspctl: Pspctl, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_is_one_line_and_a_trace_with_debug(pspctl: Pspctl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pspctl.commands.clients.ServerApi", None)
     result = pspctl("clients")
     assert result.exit_code == 1
@@ -215,7 +213,7 @@ def environment(fake: FakeServer) -> dict[str, str]:
     ],
     ids=["interrupt", "terminate", "hang-up"],
 )
-def test_a_signal_ends_a_watch_with_its_code(fake: FakeServer, number: signal.Signals, code: int, error: bytes) -> None:
+def test_signal_ends_watch_with_its_code(fake: FakeServer, number: signal.Signals, code: int, error: bytes) -> None:
     fake.stream_stays = True
     with subprocess.Popen(
         [PSPCTL, "status", "--watch"],
@@ -232,14 +230,14 @@ def test_a_signal_ends_a_watch_with_its_code(fake: FakeServer, number: signal.Si
 
 
 @pytest.mark.parametrize("arguments", [["files"], ["status", "-o", "json"], ["status", "--watch"]], ids=" ".join)
-def test_an_answer_that_cannot_be_written_is_an_error(fake: FakeServer, arguments: list[str]) -> None:
+def test_unwritable_answer_is_an_error(fake: FakeServer, arguments: list[str]) -> None:
     with open("/dev/full", "wb") as full:
         process = subprocess.run([PSPCTL, *arguments], stdout=full, stderr=subprocess.PIPE, env=environment(fake))
     assert process.returncode == 1
     assert process.stderr == b"pspctl: error: cannot write to stdout: No space left on device\n"
 
 
-def test_a_reader_that_leaves_is_no_error_to_talk_of(fake: FakeServer) -> None:
+def test_closed_pipe_is_silent(fake: FakeServer) -> None:
     fake.files = [file(f"file-{index}") for index in range(20)]
     for output in ("table", "json"):
         reading, writing = os.pipe()
@@ -251,7 +249,7 @@ def test_a_reader_that_leaves_is_no_error_to_talk_of(fake: FakeServer) -> None:
         assert process.stderr == b""
 
 
-def test_progress_goes_to_the_terminal_and_the_answer_to_stdout(fake: FakeServer) -> None:
+def test_progress_to_terminal_and_answer_to_stdout(fake: FakeServer) -> None:
     fake.files = [file(held=(8, 8))]
     screen, terminal = pty.openpty()
     with open(screen, "rb", buffering=0) as shown:

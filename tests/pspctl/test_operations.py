@@ -37,12 +37,12 @@ def test_cache_resize(pspctl: Pspctl, fake: FakeServer, text: str, size_bytes: i
     assert fake.asked["ResizeCacheRequest"].capacity_bytes == size_bytes
 
 
-def test_cache_cannot_be_sized_by_clients_that_are_not_there(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_cache_resize_auto_needs_a_client(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.clients = []
     assert pspctl("cache", "resize", "auto").exit_code == 4
 
 
-def test_launch_on_the_servers_machine(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_launch_on_server_machine(pspctl: Pspctl, fake: FakeServer) -> None:
     assert pspctl("launch", 2, "--dir", "/data").stdout == (
         f"launched-0 started by {fake.address}, below /data\nlaunched-1 started by {fake.address}, below /data\n"
     )
@@ -62,14 +62,14 @@ def test_launch_spreads_clients_over_agents(pspctl: Pspctl, fake: FakeServer, st
     assert {request.server for agent in (first, second) for request in agent.requests} == {fake.address}
 
 
-def test_launch_asks_no_more_agents_than_there_are_clients(pspctl: Pspctl, start_agent: StartAgent) -> None:
+def test_launch_uses_no_more_agents_than_clients(pspctl: Pspctl, start_agent: StartAgent) -> None:
     agents = [start_agent() for _ in range(3)]
     options = [option for _, address in agents for option in ("--on", address)]
     assert len(pspctl("launch", 1, *options).stdout.splitlines()) == 1
     assert sum(len(agent.requests) for agent, _ in agents) == 1
 
 
-def test_launch_tells_what_was_started_before_an_agent_was_missing(pspctl: Pspctl, start_agent: StartAgent) -> None:
+def test_launch_error_names_clients_started_before(pspctl: Pspctl, start_agent: StartAgent) -> None:
     _, address = start_agent()
     result = pspctl("launch", 2, "--on", address, "--on", "127.0.0.1:1")
     assert (result.exit_code, result.stdout) == (5, "")
@@ -77,7 +77,7 @@ def test_launch_tells_what_was_started_before_an_agent_was_missing(pspctl: Pspct
     assert "started before: agent-client-1-0" in result.stderr
 
 
-def test_launch_elsewhere_needs_an_address_that_is_right_there(pspctl: Pspctl) -> None:
+def test_launch_through_agent_refuses_loopback_server(pspctl: Pspctl) -> None:
     result = pspctl("launch", 2, "--on", "elsewhere:7072")
     assert result.exit_code == 2
     assert "give the server's outside address with --server" in result.stderr
@@ -89,14 +89,14 @@ def test_stop_clients(pspctl: Pspctl, fake: FakeServer) -> None:
     assert "StopServerRequest" not in fake.asked
 
 
-def test_stop_clients_of_a_server_that_is_named(lone_pspctl: Pspctl, fake: FakeServer) -> None:
+def test_stop_clients_of_named_server(lone_pspctl: Pspctl, fake: FakeServer) -> None:
     for arguments in (["client-1", "--server", fake.address], ["--server", fake.address, "client-1"]):
         document = json.loads(lone_pspctl("stop", *arguments, "-o", "json").stdout)
         assert (document["names"], document["server_stopped"]) == (["client-1"], False)
     assert "StopServerRequest" not in fake.asked
 
 
-def test_stop_the_server(lone_pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_server(lone_pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments in (
         ["--server", fake.address, "stop", "--server"],
         ["stop", "--server", fake.address],
@@ -118,7 +118,7 @@ def test_version(pspctl: Pspctl) -> None:
     }
 
 
-def test_version_may_be_asked_for_as_an_option(lone_pspctl: Pspctl) -> None:
+def test_version_as_option(lone_pspctl: Pspctl) -> None:
     assert lone_pspctl("--version").stdout == f"pspctl {metadata.version('psp-network')}\n"
 
 

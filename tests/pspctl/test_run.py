@@ -1,4 +1,4 @@
-"""``pspctl run``, with daemons that only pretend."""
+"""``pspctl run`` with fake daemons."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLIENT_COUNT = 3
 
 @pytest.fixture
 def original(tmp_path: Path, fake: FakeServer, source: FakeSource, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file to run with, daemons that pretend, and a network where all goes well."""
+    """Return a file to distribute, with fake daemons and a network without faults."""
     path = tmp_path / "big.iso"
     path.write_bytes(bytes(range(256)) * 32)
     pretender = Path(__file__).with_name("fake_pspd.py")
@@ -39,7 +39,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def ends(tmp_path: Path) -> list[str]:
-    """How each daemon ended that was asked to, in order."""
+    """Return a line for each daemon that was stopped, in order."""
     return (tmp_path / "ends").read_text().splitlines()
 
 
@@ -62,13 +62,13 @@ def test_run_distributes_verifies_and_stops(
     assert set(ends(tmp_path)[:-1]) == {"client None None"}
 
 
-def test_run_tells_people_what_it_came_to(lone_pspctl: Pspctl, original: Path, target: Path) -> None:
+def test_run_prints_result_as_text(lone_pspctl: Pspctl, original: Path, target: Path) -> None:
     result = lone_pspctl("run", original, "--clients", CLIENT_COUNT, "--to", target)
     assert "complete on 3 of 3 clients" in result.stdout
     assert "verified 3 of 3 copies" in result.stdout
 
 
-def test_a_copy_that_differs_is_an_integrity_error(
+def test_differing_copy_is_an_integrity_error(
     lone_pspctl: Pspctl, original: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_FAULT", "corrupt")
@@ -79,7 +79,7 @@ def test_a_copy_that_differs_is_an_integrity_error(
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
-def test_a_daemon_that_dies_is_quoted(
+def test_error_quotes_daemon_that_died(
     lone_pspctl: Pspctl, original: Path, target: Path, monkeypatch: pytest.MonkeyPatch, role: str
 ) -> None:
     monkeypatch.setenv("FAKE_FAULT", f"{role}-dies")
@@ -89,7 +89,7 @@ def test_a_daemon_that_dies_is_quoted(
     assert "died with exit code 1: the disk is on fire" in result.stderr
 
 
-def test_a_daemon_that_is_never_ready_is_not_waited_for_for_ever(
+def test_daemon_that_never_gets_ready_times_out(
     lone_pspctl: Pspctl, original: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_FAULT", "mute")
@@ -99,7 +99,7 @@ def test_a_daemon_that_is_never_ready_is_not_waited_for_for_ever(
     assert "the server was not ready after 0.2 s: it logged nothing" in result.stderr
 
 
-def test_a_timeout_leaves_no_hidden_folders(
+def test_timeout_leaves_no_hidden_folders(
     lone_pspctl: Pspctl, source: FakeSource, original: Path, target: Path
 ) -> None:
     source.stays = True
@@ -111,7 +111,7 @@ def test_a_timeout_leaves_no_hidden_folders(
 @pytest.mark.parametrize(
     ("error", "code"), [(KeyboardInterrupt(), 130), (NameTaken("not that name"), 4), (OSError("a bug"), 1)]
 )
-def test_whatever_goes_wrong_everything_is_stopped(
+def test_every_failure_stops_all_daemons(
     lone_pspctl: Pspctl,
     source: FakeSource,
     original: Path,
@@ -127,7 +127,7 @@ def test_whatever_goes_wrong_everything_is_stopped(
     assert not list(target.rglob(".psp"))
 
 
-def test_a_failed_run_leaves_no_folder_that_it_made(
+def test_failed_run_removes_folders_it_created(
     lone_pspctl: Pspctl, original: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_FAULT", "server-dies")
@@ -146,7 +146,7 @@ def test_a_failed_run_leaves_no_folder_that_it_made(
         (["--clients", "1", "--cache", "1.5GiB"], "write a whole number and B, KiB, MiB, GiB or TiB"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_starts(
+def test_invalid_arguments_are_refused_before_start(
     lone_pspctl: Pspctl,
     original: Path,
     target: Path,
@@ -162,7 +162,7 @@ def test_what_cannot_be_is_refused_before_anything_starts(
 
 
 @pytest.mark.parametrize("found", ["big.iso", ".psp"])
-def test_what_is_there_already_is_left_alone(lone_pspctl: Pspctl, original: Path, target: Path, found: str) -> None:
+def test_existing_files_are_left_alone(lone_pspctl: Pspctl, original: Path, target: Path, found: str) -> None:
     (target / "client-2").mkdir(parents=True)
     (target / "client-2" / found).write_text("precious")
     result = lone_pspctl("run", original, "--clients", CLIENT_COUNT, "--to", target)

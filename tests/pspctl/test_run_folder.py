@@ -1,4 +1,4 @@
-"""The hidden folder of ``pspctl run``, and what a killed run left in the clients' folders."""
+"""The hidden folder of ``pspctl run``, and the leftovers of a killed run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from pspctl.run_folder import RunFolder
 
 
-def test_a_client_that_runs_keeps_its_hidden_folder(tmp_path: Path) -> None:
-    """After a run of two clients was killed, somebody starts a client in the folder of the first."""
+def test_running_client_keeps_its_hidden_folder(tmp_path: Path) -> None:
+    """After a run of two clients was killed, the user starts a client in the folder of the first."""
     (tmp_path / ".psp-run").mkdir()
     (tmp_path / ".psp-run" / "lock").write_text("2")
     used, left = (tmp_path / f"client-{index}" / ".psp" for index in range(2))

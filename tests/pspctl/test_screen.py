@@ -1,4 +1,4 @@
-"""``status --watch`` in place: one screen, what is active or in trouble first, the rest counted."""
+"""``status --watch`` on a terminal: active files and clients with problems first, the rest counted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLIENT_COUNT = 30
 
 
 def status(*files: Any, clients: list[Any] | None = None) -> StatusView:
-    """A network of many clients."""
+    """Return the view of a network with many clients."""
     server = network_pb2.Server(address="10.0.0.1:7070", version="9", profile="fast", uptime_seconds=9)
     given = [client(f"client-{index}") for index in range(CLIENT_COUNT)] if clients is None else clients
     return status_view(status_service_pb2.GetStatusResponse(server=server, clients=given, files=files))
@@ -39,7 +39,7 @@ def running(name: str = "running.iso", held: tuple[int, ...] = (1,) * CLIENT_COU
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (80, 12), (200, 100)])
-def test_a_running_file_is_visible_among_many(width: int, height: int) -> None:
+def test_active_file_is_visible_among_many(width: int, height: int) -> None:
     done = [file(f"done-{index}.iso", held=(8,) * CLIENT_COUNT) for index in range(40)]
     text = "\n".join(lines_of(status(*done, running()), width, height))
     row = next(line for line in text.splitlines() if line.startswith("running.iso"))
@@ -48,11 +48,11 @@ def test_a_running_file_is_visible_among_many(width: int, height: int) -> None:
     assert "12.0 s" in row
 
 
-def test_clients_that_are_left_out_are_counted() -> None:
+def test_omitted_clients_are_counted() -> None:
     assert lines_of(status(file(held=(8,) * CLIENT_COUNT)))[-1] == "and 15 more clients, all complete"
 
 
-def test_who_is_behind_or_lost_comes_before_who_has_all() -> None:
+def test_clients_behind_or_lost_come_first() -> None:
     clients = [client(f"client-{index}") for index in range(CLIENT_COUNT)]
     clients[28].state = network_pb2.CLIENT_STATE_LOST
     lines = lines_of(status(running(held=(8,) * 27 + (4, 0, 2)), clients=clients))
@@ -61,7 +61,7 @@ def test_who_is_behind_or_lost_comes_before_who_has_all() -> None:
     assert lines[-1].endswith("more clients, all complete")
 
 
-def test_the_rest_is_counted_by_its_condition() -> None:
+def test_omitted_clients_are_counted_by_condition() -> None:
     clients = [client(f"client-{index}") for index in range(CLIENT_COUNT)]
     for lost in clients[:20]:
         lost.state = network_pb2.CLIENT_STATE_LOST
@@ -69,7 +69,7 @@ def test_the_rest_is_counted_by_its_condition() -> None:
     assert lines[-1] == "and 23 more clients: 17 lost, 6 behind"
 
 
-def test_who_declined_a_file_is_not_counted_as_complete() -> None:
+def test_client_that_declined_is_not_complete() -> None:
     shared = file("done.iso", held=(8,) * CLIENT_COUNT)
     shared.clients[29].held_chunk_count, shared.clients[29].complete = 0, False
     shared.clients[29].refusal = "no room"
@@ -78,19 +78,19 @@ def test_who_declined_a_file_is_not_counted_as_complete() -> None:
     assert lines_of(status(shared), 120, 7)[-1] == "and 30 more clients: 29 complete, 1 declined"
 
 
-def test_a_table_without_rows_has_no_headings() -> None:
+def test_table_without_rows_has_no_headings() -> None:
     lines = lines_of(status(file(held=(8,) * CLIENT_COUNT)), 120, 7)
     assert not any(line.startswith("CLIENT") for line in lines)
     assert lines[-1] == "and 30 more clients, all complete"
 
 
-def test_nothing_is_left_out_where_all_fits() -> None:
+def test_nothing_is_omitted_if_all_fits() -> None:
     lines = lines_of(status(running(), file("done", held=(8,) * CLIENT_COUNT)), height=40)
     assert sum(line.startswith("client-") for line in lines) == CLIENT_COUNT
     assert not any("more" in line for line in lines)
 
 
-def test_one_file_in_full_fits_with_its_stragglers_first() -> None:
+def test_file_in_full_fits_with_stragglers_first() -> None:
     view = status(running(held=(8,) * 29 + (3,)))
     lines = lines_of(view, in_full=True)
     assert next(line for line in lines if line.startswith("client-")).split()[0] == "client-29"
@@ -101,11 +101,11 @@ def test_one_file_in_full_fits_with_its_stragglers_first() -> None:
     assert any(line.startswith("client-29") for line in low)
 
 
-def test_an_empty_network_says_what_to_do() -> None:
+def test_empty_network_says_what_to_do() -> None:
     text = "\n".join(lines_of(status(clients=[])))
     assert "pspctl seed FILE" in text
     assert "pspctl launch N" in text
 
 
-def test_a_note_stands_above_the_status() -> None:
+def test_note_stands_above_status() -> None:
     assert lines_of(status(), note="lost the server")[0] == "lost the server"

@@ -1,4 +1,4 @@
-"""``pspctl seed``, with a source that has no network behind it."""
+"""``pspctl seed`` with a fake source."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def original(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def completing(fake: FakeServer) -> None:
-    """Every client gets the file as soon as one looks."""
+    """Let every client have the file at the first change."""
     fake.changes = [status_service_pb2.WatchStatusResponse(files=[file(held=(8, 8))])]
 
 
-def test_seed_returns_when_the_file_is_seeded(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_seed_returns_when_file_is_seeded(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.file = file(state=network_pb2.FILE_STATE_SEEDED)
     result = pspctl("seed", original)
     assert result.exit_code == 0
@@ -52,14 +52,14 @@ def test_seed_returns_when_the_file_is_seeded(pspctl: Pspctl, source: FakeSource
     }
 
 
-def test_nothing_that_starts_threads_is_loaded_before_others_are_forked_to_read() -> None:
+def test_grpc_is_imported_after_readers_are_forked() -> None:
     loaded = (
         "import sys, pspctl.commands.seed; sys.exit(any(name in sys.modules for name in ('grpc', 'asyncio', 'rich')))"
     )
     assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0
 
 
-def test_seed_passes_on_what_it_is_told(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_seed_passes_options_to_source(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     assert pspctl("seed", original, "--name", "x", "--clients", 3, "--hold").exit_code == 0
     assert (source.asked["name"], source.asked["client_count"], source.asked["hold_back"]) == ("x", 3, True)
 
@@ -73,7 +73,7 @@ def test_seed_passes_on_what_it_is_told(pspctl: Pspctl, source: FakeSource, orig
         (["--clients", "2", "--replicas", "2", "--wait"], Terms(2, stays=True)),
     ],
 )
-def test_seed_passes_on_its_terms(
+def test_seed_passes_terms_to_source(
     pspctl: Pspctl, source: FakeSource, original: Path, options: list[str], terms: Terms
 ) -> None:
     assert pspctl("seed", original, *options).exit_code == 0
@@ -88,9 +88,7 @@ def test_replicas_need_as_many_clients(pspctl: Pspctl, source: FakeSource, origi
 
 
 @pytest.mark.usefixtures("completing")
-def test_who_waits_is_shown_the_exchange_while_the_source_stays(
-    pspctl: Pspctl, source: FakeSource, original: Path
-) -> None:
+def test_seed_wait_shows_exchange_while_source_stays(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     stalled = [network_pb2.MissingRange(range=network_pb2.ChunkRange(start=0, stop=1), last_holder="anna")]
     source.steps += [Step("staying", file=file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=stalled))]
     result = pspctl("seed", original, "--wait")
@@ -98,7 +96,7 @@ def test_who_waits_is_shown_the_exchange_while_the_source_stays(
     assert "last held by anna" in result.stderr
 
 
-def test_the_original_stays_when_one_client_alone_has_it(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_original_is_kept_if_one_client_has_it(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.file = file(held=(8,), state=network_pb2.FILE_STATE_COMPLETE)
     result = pspctl("seed", original, "--delete-source")
     assert result.exit_code == 4
@@ -109,7 +107,7 @@ def test_the_original_stays_when_one_client_alone_has_it(pspctl: Pspctl, source:
 
 
 @pytest.mark.usefixtures("completing")
-def test_seed_with_wait_returns_when_every_client_has_it(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_seed_wait_returns_when_every_client_has_file(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     document = json.loads(pspctl("seed", original, "--wait", "-o", "json").stdout)
     assert document.keys() >= {"schema_version", "file", "seconds", "cache"}
     assert document["file"]["state"] == "complete"
@@ -118,21 +116,21 @@ def test_seed_with_wait_returns_when_every_client_has_it(pspctl: Pspctl, source:
 
 
 @pytest.mark.usefixtures("completing")
-def test_the_original_is_deleted_once_every_client_has_it(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_original_is_deleted_when_every_client_has_it(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     result = pspctl("seed", original, "--delete-source")
     assert result.exit_code == 0
     assert "complete on 2 of 2 clients" in result.stdout
     assert not original.exists()
 
 
-def test_the_original_stays_when_not_every_client_has_it(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_original_is_kept_if_a_client_lacks_it(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.fake.stream_stays = True
     assert pspctl("seed", original, "--delete-source", "--timeout", "0.5").exit_code == 6
     assert original.exists()
 
 
 @pytest.mark.usefixtures("completing")
-def test_an_original_that_changed_is_not_deleted(
+def test_changed_original_is_kept(
     pspctl: Pspctl, source: FakeSource, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def change_the_original(progress: NullProgress, step: Step) -> None:
@@ -155,7 +153,7 @@ def test_an_original_that_changed_is_not_deleted(
     ],
     ids=["not begun", "hashing", "waiting", "seeding"],
 )
-def test_a_timeout_says_what_was_waited_for(
+def test_timeout_error_says_how_far_seeding_was(
     pspctl: Pspctl, source: FakeSource, original: Path, steps: list[Step], so_far: str
 ) -> None:
     source.steps, source.stays = steps, True
@@ -175,22 +173,20 @@ def test_a_timeout_says_what_was_waited_for(
     ],
     ids=str,
 )
-def test_who_did_not_join_is_told_with_what_was_asked(
+def test_timeout_error_advises_on_missing_clients(
     pspctl: Pspctl, source: FakeSource, original: Path, options: tuple[object, ...], wanted: int, advice: str
 ) -> None:
     source.steps, source.stays = [Step("waiting", 0, wanted)], True
     assert pspctl("seed", original, "--timeout", "0.2", *options).stderr.endswith(f" had joined: {advice}\n")
 
 
-def test_waiting_for_clients_is_told(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_waiting_for_clients_is_noted(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.steps = [Step("waiting", done, 3) for done in (0, 0, 1, 3)]
     assert pspctl("seed", original).stderr == "pspctl: waiting for clients: 0 of 3 have joined\n"
     assert pspctl("seed", original, "-q").stderr == ""
 
 
-def test_a_server_that_was_lost_is_told_and_named_at_the_timeout(
-    pspctl: Pspctl, source: FakeSource, original: Path
-) -> None:
+def test_lost_server_is_noted_and_named_at_timeout(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.steps, source.stays = [Step("seeding", 2, 8), *[Step("reconnecting", 0, 0)] * 2], True
     result = pspctl("seed", original, "--timeout", "0.2")
     assert result.exit_code == 6
@@ -199,7 +195,7 @@ def test_a_server_that_was_lost_is_told_and_named_at_the_timeout(
     assert f"the server at {source.fake.address} was lost and has not come back" in error
 
 
-def test_a_server_that_does_not_come_back_is_not_waited_for_for_ever(
+def test_seed_ends_if_server_does_not_return(
     pspctl: Pspctl, source: FakeSource, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outage, "OUTAGE_SECONDS_MAX", 0.0)
@@ -213,7 +209,7 @@ def test_a_server_that_does_not_come_back_is_not_waited_for_for_ever(
     ("phase", "left"),
     [("hashing", ""), ("seeding", "; big.iso is partly seeded: run the same command again to finish")],
 )
-def test_an_interrupt_says_what_it_leaves(
+def test_interrupt_says_that_file_is_partly_seeded(
     pspctl: Pspctl, source: FakeSource, original: Path, phase: str, left: str
 ) -> None:
     source.steps, source.refusal = [Step(phase, 2, 8)], KeyboardInterrupt()
@@ -223,9 +219,7 @@ def test_an_interrupt_says_what_it_leaves(
 
 
 @pytest.mark.parametrize("option", ["--wait", "--delete-source"])
-def test_an_exchange_that_is_held_back_is_not_waited_for(
-    pspctl: Pspctl, source: FakeSource, original: Path, option: str
-) -> None:
+def test_hold_excludes_wait(pspctl: Pspctl, source: FakeSource, original: Path, option: str) -> None:
     result = pspctl("seed", original, "--hold", option)
     assert result.exit_code == 2
     assert f"{option} with --hold would wait forever" in result.stderr
@@ -233,7 +227,7 @@ def test_an_exchange_that_is_held_back_is_not_waited_for(
 
 
 def seeding_with_idle_client() -> Any:
-    """A file whose share at client-1 is not held; nothing has come from that client for a while."""
+    """Return a file that is being seeded, with client-1 idle before it holds its share."""
     found = file(held=(4, 1), state=network_pb2.FILE_STATE_SEEDING)
     found.clients[0].share_held = True
     found.clients[1].share_idle_seconds = 37.0
@@ -243,7 +237,7 @@ def seeding_with_idle_client() -> Any:
 IDLE = "waiting for client-1: it lacks part of its share and has requested nothing for 37.0 s"
 
 
-def test_timeout_names_the_client_that_holds_up_the_seeding(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_timeout_error_names_client_that_delays_seeding(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.steps, source.stays = [Step("seeding", 5, 8, seeding_with_idle_client())] * 2, True
     result = pspctl("seed", original, "--timeout", "0.2")
     assert result.exit_code == 6
@@ -253,7 +247,7 @@ def test_timeout_names_the_client_that_holds_up_the_seeding(pspctl: Pspctl, sour
     ]
 
 
-def test_status_names_the_client_that_holds_up_the_seeding(pspctl: Pspctl, source: FakeSource) -> None:
+def test_status_names_client_that_delays_seeding(pspctl: Pspctl, source: FakeSource) -> None:
     source.fake.files = [seeding_with_idle_client()]
     assert IDLE in pspctl("status", "big.iso").stdout
     (shown,) = json.loads(pspctl("status", "big.iso", "-o", "json").stdout)["files"]
@@ -262,9 +256,7 @@ def test_status_names_the_client_that_holds_up_the_seeding(pspctl: Pspctl, sourc
 
 
 @pytest.mark.parametrize("option", ["--wait", "--delete-source"])
-def test_an_original_that_somebody_declined_stays(
-    pspctl: Pspctl, source: FakeSource, original: Path, option: str
-) -> None:
+def test_original_is_kept_if_a_client_declined(pspctl: Pspctl, source: FakeSource, original: Path, option: str) -> None:
     source.file = file(held=(8, 8))
     source.file.clients.add(name="way2", refusal="no space left")
     result = pspctl("seed", original, option)
@@ -274,23 +266,23 @@ def test_an_original_that_somebody_declined_stays(
     assert original.exists()
 
 
-def test_a_file_that_is_there_already_is_said_to_be(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_seed_notes_that_file_is_in_the_network(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.fake.files = [source.file]
     result = pspctl("seed", original)
     assert result.exit_code == 0
     assert result.stderr == "pspctl: big.iso is already in the network: nothing had to be seeded\n"
-    assert " in 0.5 s" not in result.stdout  # what it took then is no figure of this run
+    assert " in 0.5 s" not in result.stdout  # the time of the earlier run
     assert pspctl("seed", original, "--clients", 2).stderr.endswith("; --clients was ignored\n")
 
 
-def test_a_name_that_is_taken_is_a_conflict(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_name_in_use_is_a_conflict(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.refusal = NameTaken("big.iso is another file of the network: give it another --name")
     result = pspctl("seed", original)
     assert result.exit_code == 4
     assert result.stderr == f"pspctl: error: {source.refusal}\n"
 
 
-def test_a_file_that_is_not_there_is_a_bad_argument(pspctl: Pspctl, tmp_path: Path) -> None:
+def test_missing_file_is_a_usage_error(pspctl: Pspctl, tmp_path: Path) -> None:
     for command in (
         ["seed", tmp_path / "nope"],
         ["run", tmp_path / "nope", "--clients", 1, "--to", tmp_path],
@@ -301,17 +293,19 @@ def test_a_file_that_is_not_there_is_a_bad_argument(pspctl: Pspctl, tmp_path: Pa
         assert result.stderr.count("\n") == 1
 
 
-def test_no_server_is_told_before_the_file_is_read(lone_pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_missing_server_is_reported_before_file_is_read(
+    lone_pspctl: Pspctl, source: FakeSource, original: Path
+) -> None:
     result = lone_pspctl("seed", original, "--server", "127.0.0.1:1")
     assert result.exit_code == 5
     assert source.asked == {}
 
 
-class TestWhatIsNotDeleted:
-    """An original is deleted only if all copies are fresh and none of them is the original itself."""
+class TestKeptOriginal:
+    """`--delete-source` keeps the original if it is not sure that all clients have a copy."""
 
     @pytest.mark.usefixtures("completing")
-    def test_if_the_network_had_the_file_before(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    def test_file_was_in_the_network_before(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
         source.file = file(held=(8, 8))
         source.fake.files = [source.file]
         result = pspctl("seed", original, "--delete-source")
@@ -319,7 +313,7 @@ class TestWhatIsNotDeleted:
         assert "big.iso was in the network before" in result.stderr
         assert original.exists()
 
-    def test_if_a_client_was_lost_on_the_way(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    def test_client_was_lost_on_the_way(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
         source.file = file(held=(8, 8))
         result = pspctl("seed", original, "--clients", 3, "--delete-source")
         assert result.exit_code == 4
@@ -327,14 +321,14 @@ class TestWhatIsNotDeleted:
         assert f"; {original} was not deleted\n" in result.stderr
         assert original.exists()
 
-    def test_a_link(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    def test_link(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
         link = original.with_name("link")
         link.symlink_to(original)
         assert pspctl("seed", link, "--delete-source").exit_code == 2
         assert link.is_symlink()
         assert source.asked == {}
 
-    def test_a_client_s_own_copy(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    def test_copy_of_a_client(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
         (original.parent / ".psp").mkdir()
         result = pspctl("seed", original, "--delete-source")
         assert result.exit_code == 2
@@ -343,9 +337,7 @@ class TestWhatIsNotDeleted:
         assert source.asked == {}
 
 
-def test_who_left_at_once_with_what_nobody_else_has_is_told_of(
-    pspctl: Pspctl, source: FakeSource, original: Path
-) -> None:
+def test_seed_reports_stall_after_sole_holder_left(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     gone = network_pb2.MissingRange(range=network_pb2.ChunkRange(start=0, stop=4), last_holder="anna")
     source.file = file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=[gone])
     result = pspctl("seed", original)
@@ -359,7 +351,7 @@ def missing(*names: str, given_up: bool = True) -> list[Any]:
 
 
 @pytest.mark.parametrize("options", [(), ("-q",), ("-o", "json")], ids=str)
-def test_seed_waits_a_lease_for_lost_clients_and_names_them(
+def test_seed_wait_names_clients_lost_for_a_lease(
     pspctl: Pspctl, source: FakeSource, original: Path, options: tuple[str, ...]
 ) -> None:
     source.file = file(held=(8, 8), missing_clients=missing("anna", "bert", given_up=False), recipient_count=4)
@@ -376,7 +368,7 @@ def test_seed_waits_a_lease_for_lost_clients_and_names_them(
         assert [client["name"] for client in json.loads(result.stdout)["file"]["missing_clients"]] == ["anna", "bert"]
 
 
-def test_seed_waits_for_lost_clients_until_its_deadline(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_seed_waits_for_lost_clients_until_timeout(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.file, source.fake.stream_stays = file(held=(8, 8), missing_clients=missing("anna")), True
     result = pspctl("seed", original, "--wait", "--timeout", "0.5", "-o", "json")
     assert result.exit_code == 6
@@ -384,7 +376,7 @@ def test_seed_waits_for_lost_clients_until_its_deadline(pspctl: Pspctl, source: 
     assert json.loads(result.stdout)["file"]["missing_clients"][0]["name"] == "anna"
 
 
-def test_seed_ends_well_when_lost_clients_are_back(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_seed_succeeds_when_lost_clients_return(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.file = file(held=(8, 8), missing_clients=missing("anna", given_up=False))
     source.fake.changes = [status_service_pb2.WatchStatusResponse(files=[file(held=(8, 8, 8))])]
     result = pspctl("seed", original, "--wait")
@@ -402,7 +394,7 @@ def test_seed_ends_when_all_clients_are_lost_for_good(pspctl: Pspctl, source: Fa
 
 
 @pytest.mark.parametrize("options", [("--name", "other.iso"), ()])
-def test_seed_names_the_file_as_clients_know_it(
+def test_seed_messages_use_name_in_the_network(
     pspctl: Pspctl, source: FakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
     folder = tmp_path / "models"
@@ -415,9 +407,7 @@ def test_seed_names_the_file_as_clients_know_it(
     assert f"pspctl: error: {name} was not seeded after 0.2 s: " in result.stderr
 
 
-def test_seed_of_a_known_file_fails_when_all_clients_are_lost(
-    pspctl: Pspctl, source: FakeSource, original: Path
-) -> None:
+def test_seed_of_known_file_fails_if_all_clients_are_lost(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.file = file(held=(), state=network_pb2.FILE_STATE_DISTRIBUTING, missing_clients=missing("anna"))
     source.fake.files = [source.file]
     result = pspctl("seed", original, "--wait")
@@ -425,7 +415,7 @@ def test_seed_of_a_known_file_fails_when_all_clients_are_lost(
     assert result.stderr.endswith("big.iso did not reach anna (lost 31.0 s ago): start them again, and they get it\n")
 
 
-def test_an_original_stays_when_a_client_was_lost(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_original_is_kept_if_a_client_was_lost(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.file = file(held=(8, 8), missing_clients=missing("anna"))
     result = pspctl("seed", original, "--delete-source")
     assert result.exit_code == 4
@@ -433,7 +423,7 @@ def test_an_original_stays_when_a_client_was_lost(pspctl: Pspctl, source: FakeSo
     assert original.exists()
 
 
-def test_what_may_not_be_looked_at_is_told_so(
+def test_inaccessible_file_is_reported(
     pspctl: Pspctl, source: FakeSource, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stat = os.stat

@@ -9,14 +9,14 @@ import pytest
 from tests.pspctl.conftest import Pspctl
 
 
-def test_says_what_would_happen_beside_what_is_ideal(pspctl: Pspctl) -> None:
+def test_table_shows_forecast_beside_ideal(pspctl: Pspctl) -> None:
     result = pspctl("simulate", "--clients", "4", "--size", "1MiB", "--server-mbit", "100")
     assert result.exit_code == 0
     assert "4 clients, 1.0 MiB, profile fast" in result.stdout
     assert [line.split()[0] for line in result.stdout.splitlines()[2:6]] == ["EXCHANGE", "time", "first", "last"]
 
 
-def test_says_it_to_programs_too(pspctl: Pspctl) -> None:
+def test_json_has_forecast(pspctl: Pspctl) -> None:
     arguments = ("--clients", "3", "--size", "100KiB", "--profile", "classic", "--cache", "auto", "--loss", "0.1")
     result = pspctl("simulate", *arguments, "--order", "random", "-o", "json")
     view = json.loads(result.stdout)
@@ -25,7 +25,7 @@ def test_says_it_to_programs_too(pspctl: Pspctl) -> None:
     assert view["forecast"]["delivered_bytes"] == 2 * 102_400
 
 
-def test_one_client_has_nothing_to_exchange(pspctl: Pspctl) -> None:
+def test_single_client_exchanges_nothing(pspctl: Pspctl) -> None:
     result = pspctl("simulate", "--clients", "1", "--size", "1MiB", "--server-mbit", "0", "-o", "json")
     view = json.loads(result.stdout)
     assert (view["ideal_exchange_seconds"], view["forecast"]["contributed_bytes"]) == (0, 0)
@@ -44,7 +44,7 @@ def test_one_client_has_nothing_to_exchange(pspctl: Pspctl) -> None:
         ("--size", "1", "--client-mbit", "-1"),
     ],
 )
-def test_refuses_what_makes_no_sense(pspctl: Pspctl, wrong: tuple[str, ...]) -> None:
+def test_invalid_arguments_are_refused(pspctl: Pspctl, wrong: tuple[str, ...]) -> None:
     result = pspctl("simulate", "--clients", "3", *wrong)
     assert result.exit_code == 2
     assert result.stderr.startswith("pspctl: error: ")

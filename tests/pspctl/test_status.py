@@ -1,4 +1,4 @@
-"""``pspctl status``, and the lists: what programs get, and what people read."""
+"""``pspctl status`` and the lists, as JSON and as tables."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def change(**fields: Any) -> Any:
     return status_service_pb2.WatchStatusResponse(**fields)
 
 
-def test_json_has_every_field_of_the_contract(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_json_has_every_documented_field(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [network_pb2.File(clients=[network_pb2.FileClient()])]
     fake.clients = [network_pb2.Client()]
     document = json.loads(pspctl("status", "-o", "json").stdout)
@@ -89,7 +89,7 @@ def test_missing_ranges(pspctl: Pspctl, fake: FakeServer) -> None:
     assert "chunks [2, 6) have no connected holder, last held by client-9" in pspctl("status").stdout
 
 
-def test_table_tells_the_whole_network(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_table_shows_the_whole_network(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file()]
     result = pspctl("status")
     assert result.exit_code == 0
@@ -109,14 +109,14 @@ def test_table_tells_the_whole_network(pspctl: Pspctl, fake: FakeServer) -> None
     ]
 
 
-def test_an_empty_network_says_what_to_do(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_empty_network_says_what_to_do(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.clients = []
     text = pspctl("status").stdout
     assert "pspd client" in text
     assert "pspctl seed" in text
 
 
-def test_one_file_shows_its_clients_and_its_economy(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_one_file_shows_clients_and_exchange(pspctl: Pspctl, fake: FakeServer) -> None:
     traffic = network_pb2.Traffic(
         contributed_bytes=3 * 8192,
         seeding_contributed_bytes=8192,
@@ -140,7 +140,7 @@ def test_one_file_shows_its_clients_and_its_economy(pspctl: Pspctl, fake: FakeSe
     assert not any("other" in line for line in lines)
 
 
-def test_no_ideal_stands_where_a_client_came_late(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_late_joiner_leaves_no_ideal(pspctl: Pspctl, fake: FakeServer) -> None:
     traffic = network_pb2.Traffic(contributed_bytes=6 * 8192, delivered_bytes=2 * 8192)
     late = file(held=(8, 8, 8), traffic=traffic)
     late.clients[2].share_chunk_count = 0
@@ -151,13 +151,13 @@ def test_no_ideal_stands_where_a_client_came_late(pspctl: Pspctl, fake: FakeServ
     assert any(line.startswith("no ideal (-): clients joined after") for line in lines)
 
 
-def test_a_file_may_be_named_by_the_beginning_of_its_id(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_file_is_found_by_start_of_its_id(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file("a"), file("b")]
     document = json.loads(pspctl("status", fake.files[1].file_id.hex()[:8], "-o", "json").stdout)
     assert [found["name"] for found in document["files"]] == ["b"]
 
 
-def test_an_unknown_file_is_not_found(pspctl: Pspctl) -> None:
+def test_unknown_file_is_not_found(pspctl: Pspctl) -> None:
     for arguments in (
         ["status", "nope"],
         ["status", "nope", "--watch"],
@@ -169,19 +169,19 @@ def test_an_unknown_file_is_not_found(pspctl: Pspctl) -> None:
         assert result.stderr == "pspctl: error: the network has no file 'nope': see `pspctl files`\n"
 
 
-def test_names_cannot_move_the_cursor(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_control_characters_in_names_are_escaped(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file("[red]\x1b[2J")]
     assert "[red]\\x1b[2J" in pspctl("files").stdout
     assert plain_text("ü\n\x07") == "ü\\n\\x07"
 
 
-def test_an_empty_file_has_no_progress_of_its_own(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_progress_of_empty_file(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file("empty", held=(0, 0), chunk_count=0)]
     assert "100.0 %" in pspctl("status").stdout
     assert pspctl("status", "empty").exit_code == 0
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("no_outage_allowed")
 def test_watch_prints_a_line_per_change(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file()]
     fake.changes = [
@@ -207,8 +207,8 @@ def test_watch_prints_a_line_per_change(pspctl: Pspctl, fake: FakeServer) -> Non
     assert "was lost and has not come back for 0 s" in result.stderr
 
 
-@pytest.mark.usefixtures("impatient")
-def test_watch_in_json_prints_a_document_per_line(pspctl: Pspctl, fake: FakeServer) -> None:
+@pytest.mark.usefixtures("no_outage_allowed")
+def test_watch_in_json_prints_one_document_per_line(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file("a")]
     fake.changes = [change(files=[file("b")]), change(files=[file("a", held=(8, 8))])]
     documents = [json.loads(line) for line in pspctl("status", "--watch", "-o", "json").stdout.splitlines()]
@@ -220,13 +220,11 @@ def test_watch_in_json_prints_a_document_per_line(pspctl: Pspctl, fake: FakeServ
     assert all(each["server"]["version"] == "9.9.9" for each in documents)
 
 
-def test_watch_waits_for_a_server_that_restarts(
-    pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_watch_waits_for_restarting_server(pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "RETRY_SECONDS", 0.0)
     fake.restarts = [[file()], [file(held=(8, 8))], []]
     result = pspctl("status", "big.iso", "--watch")
-    assert result.exit_code == 3  # the last start knows no file
+    assert result.exit_code == 3  # the last server has no file
     assert result.stdout.splitlines()[-1] == "big.iso: complete, 100.0 %, 2 of 2 clients complete"
     assert result.stderr.startswith(f"pspctl: lost the server at {fake.address}: waiting for it to come back\n")
 
@@ -243,7 +241,7 @@ def test_rate_and_time_left_are_shown_while_data_moves(pspctl: Pspctl, fake: Fak
     assert "RATE" not in pspctl("files").stdout
 
 
-def test_a_quiet_network_is_looked_at_again(pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_of_idle_network_is_renewed(pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "WATCH_SECONDS", 1.0)
     monkeypatch.setattr(fake, "chosen", lambda _: [file(held=(8, 8) if fake.watch_count == 2 else (8, 2))])
     fake.stream_stays = True

@@ -17,7 +17,7 @@ from tests.pspctl.conftest import Pspctl
 from tests.pspctl.fakes import FakeServer, file
 
 
-def test_wait_returns_when_every_client_has_the_file(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_wait_returns_when_every_client_has_file(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file()]
     fake.changes = [status_service_pb2.WatchStatusResponse(files=[file(held=held)]) for held in ((8, 6), (8, 8))]
     result = pspctl("wait", "big.iso")
@@ -34,7 +34,7 @@ def test_wait_answers_in_json(pspctl: Pspctl, fake: FakeServer) -> None:
     assert document["seconds"] == {"seeding": 0.5, "exchange": 1.5}
 
 
-def test_wait_times_out_and_says_how_far_it_is(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_wait_timeout_says_how_far_file_is(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files, fake.stream_stays = [file(held=(8, 2))], True
     result = pspctl("wait", "big.iso", "--timeout", "1")
     assert (result.exit_code, result.stdout) == (6, "")
@@ -43,7 +43,7 @@ def test_wait_times_out_and_says_how_far_it_is(pspctl: Pspctl, fake: FakeServer)
     )
 
 
-def test_wait_says_what_a_stalled_file_lacks_until_it_goes_on(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_wait_notes_missing_chunks_of_stalled_file(pspctl: Pspctl, fake: FakeServer) -> None:
     missing = [network_pb2.MissingRange(range=network_pb2.ChunkRange(start=0, stop=8))]
     fake.files = [file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=missing)]
     fake.changes = [status_service_pb2.WatchStatusResponse(files=[file(held=(8, 8))])]
@@ -57,8 +57,8 @@ def test_wait_says_what_a_stalled_file_lacks_until_it_goes_on(pspctl: Pspctl, fa
         assert pspctl("wait", "big.iso", *option).stderr == ""
 
 
-@pytest.mark.usefixtures("impatient")
-def test_chunks_that_are_missing_are_told_by_their_last_holder(pspctl: Pspctl, fake: FakeServer) -> None:
+@pytest.mark.usefixtures("no_outage_allowed")
+def test_missing_chunks_are_grouped_by_last_holder(pspctl: Pspctl, fake: FakeServer) -> None:
     missing = [
         network_pb2.MissingRange(range=network_pb2.ChunkRange(start=start, stop=start + 1), last_holder=holder)
         for start, holder in ((0, ""), (2, "anna"), (4, ""), (6, ""), (7, "anna"))
@@ -71,7 +71,7 @@ def test_chunks_that_are_missing_are_told_by_their_last_holder(pspctl: Pspctl, f
     )
 
 
-def test_who_declined_what_it_had_need_not_be_brought_back(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_last_holder_that_declined_is_named_with_reason(pspctl: Pspctl, fake: FakeServer) -> None:
     missing = network_pb2.MissingRange(range=network_pb2.ChunkRange(start=2, stop=3), last_holder="a-way")
     fake.files = [declined_file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=[missing])]
     assert "last held by a-way, which declined it: no space left" in pspctl("status", "big.iso").stdout
@@ -82,13 +82,13 @@ def test_who_declined_what_it_had_need_not_be_brought_back(pspctl: Pspctl, fake:
 
 
 def declined_file(**fields: Any) -> Any:
-    """A file that two clients have and one does not want."""
+    """Return a file that two clients have and one declined."""
     found = file(held=(8, 8), **fields)
     found.clients.add(name="a-way", refusal="no space left")
     return found
 
 
-def test_a_client_that_declined_is_told_of_after_the_answer(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_declining_client_is_reported_after_answer(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [declined_file()]
     result = pspctl("wait", "big.iso")
     assert result.exit_code == 4
@@ -108,14 +108,14 @@ def test_a_client_that_declined_is_told_of_after_the_answer(pspctl: Pspctl, fake
 
 
 def stalled_file(*, given_up: bool) -> Any:
-    """A file of which anna alone holds a part, and is away."""
+    """Return a file whose chunks are missing because anna is lost."""
     missing = network_pb2.MissingRange(range=network_pb2.ChunkRange(start=0, stop=4), last_holder="anna")
     found = file(held=(4, 4), state=network_pb2.FILE_STATE_STALLED, missing_ranges=[missing])
     found.missing_clients.add(name="anna", away_seconds=31 if given_up else 2, given_up=given_up)
     return found
 
 
-def test_wait_ends_when_chunks_went_with_a_client_for_a_lease(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_wait_ends_if_last_holder_is_lost_for_a_lease(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files, fake.stream_stays = [stalled_file(given_up=False)], True
     fake.changes = [status_service_pb2.WatchStatusResponse(files=[stalled_file(given_up=True)])]
     result = pspctl("wait", "big.iso", "-q")
@@ -125,14 +125,14 @@ def test_wait_ends_when_chunks_went_with_a_client_for_a_lease(pspctl: Pspctl, fa
     )
 
 
-def test_wait_with_a_deadline_waits_for_a_lost_holder(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_wait_with_timeout_waits_for_lost_holder(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files, fake.stream_stays = [stalled_file(given_up=True)], True
     result = pspctl("wait", "big.iso", "--timeout", "1")
     assert result.exit_code == 6
     assert "was not complete after 1 s: stalled" in result.stderr
 
 
-def test_wait_ends_when_every_client_declined_the_file(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_wait_ends_if_every_client_declined(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files, fake.stream_stays = [file(held=(), state=network_pb2.FILE_STATE_STALLED)], True
     fake.files[0].clients.add(name="anna", refusal="no space left")
     fake.files[0].clients.add(name="bert", refusal="another file is in the way")
@@ -144,7 +144,7 @@ def test_wait_ends_when_every_client_declined_the_file(pspctl: Pspctl, fake: Fak
     )
 
 
-def test_wait_says_that_no_client_is_there(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_wait_notes_that_no_client_is_connected(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files, fake.stream_stays = [file(held=(), state=network_pb2.FILE_STATE_DISTRIBUTING)], True
     result = pspctl("wait", "big.iso", "--timeout", "0.5")
     assert result.exit_code == 6
@@ -157,14 +157,14 @@ def test_wait_does_not_wait_for_lost_clients(pspctl: Pspctl, fake: FakeServer) -
     assert pspctl("wait", "big.iso").exit_code == 0
 
 
-def deserted_file(*, given_up: bool = False) -> Any:
-    """A file whose only client is away, as right after a restart of the server."""
+def file_without_clients(*, given_up: bool = False) -> Any:
+    """Return a file whose only client is lost, as right after a restart of the server."""
     lost = network_pb2.MissingClient(name="anna", away_seconds=2, given_up=given_up)
     return file(held=(), state=network_pb2.FILE_STATE_SEEDING, missing_clients=[lost])
 
 
-def test_wait_lets_clients_come_back_after_a_restart(pspctl: Pspctl, fake: FakeServer) -> None:
-    fake.files = [deserted_file()]
+def test_wait_lets_clients_return_after_restart(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [file_without_clients()]
     fake.changes = [status_service_pb2.WatchStatusResponse(files=[file(held=held)]) for held in ((8, 6), (8, 8))]
     result = pspctl("wait", "big.iso")
     assert result.exit_code == 0
@@ -172,9 +172,11 @@ def test_wait_lets_clients_come_back_after_a_restart(pspctl: Pspctl, fake: FakeS
 
 
 @pytest.mark.parametrize("options", [(), ("-o", "json"), ("-q",)], ids=["table", "json", "quiet"])
-def test_wait_fails_once_all_clients_are_given_up(pspctl: Pspctl, fake: FakeServer, options: tuple[str, ...]) -> None:
-    fake.files = [deserted_file()]
-    fake.changes = [status_service_pb2.WatchStatusResponse(files=[deserted_file(given_up=True)])]
+def test_wait_fails_if_all_clients_are_lost_for_a_lease(
+    pspctl: Pspctl, fake: FakeServer, options: tuple[str, ...]
+) -> None:
+    fake.files = [file_without_clients()]
+    fake.changes = [status_service_pb2.WatchStatusResponse(files=[file_without_clients(given_up=True)])]
     result = pspctl("wait", "big.iso", *options)
     assert result.exit_code == 4
     assert result.stderr.splitlines()[-1] == (
@@ -183,8 +185,8 @@ def test_wait_fails_once_all_clients_are_given_up(pspctl: Pspctl, fake: FakeServ
 
 
 @pytest.mark.parametrize("given_up", [False, True])
-def test_wait_for_lost_clients_ends_at_its_timeout(pspctl: Pspctl, fake: FakeServer, given_up: bool) -> None:
-    fake.files, fake.stream_stays = [deserted_file(given_up=given_up)], True
+def test_wait_for_lost_clients_ends_at_timeout(pspctl: Pspctl, fake: FakeServer, given_up: bool) -> None:
+    fake.files, fake.stream_stays = [file_without_clients(given_up=given_up)], True
     result = pspctl("wait", "big.iso", "--timeout", "0.5")
     assert result.exit_code == 6
     assert "did not reach anna (lost 2.0 s ago) within 0.5 s" in result.stderr
@@ -195,7 +197,7 @@ def test_wait_for_lost_clients_ends_at_its_timeout(pspctl: Pspctl, fake: FakeSer
     [((4, 4), 8 << 20, True), ((8, 0), 8 << 20, False), ((4, 4), 2 << 20, False), ((4, 4), 17 << 20, False)],
     ids=["usual", "late joiner", "brought along", "much more"],
 )
-def test_a_rate_is_shown_where_it_tells_of_the_exchange(
+def test_rate_is_shown_only_for_comparable_exchange(
     pspctl: Pspctl, fake: FakeServer, share_chunk_counts: tuple[int, ...], delivered_bytes: int, has_rate: bool
 ) -> None:
     found = file(held=(8, 8), size_bytes=8 << 20, exchange_seconds=0.05)
@@ -208,7 +210,7 @@ def test_a_rate_is_shown_where_it_tells_of_the_exchange(
     assert ("at 160.0 MiB/s" in text) == has_rate
 
 
-def test_what_a_restart_has_made_unknown_is_left_out(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_times_lost_by_a_restart_are_omitted(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file(held=(8, 8), exchange_seconds=0.05)]
     fake.files[0].seeding_seconds = 0.0
     assert "complete on 2 of 2 clients: exchanged in 50 ms" in pspctl("wait", "big.iso").stdout
@@ -216,7 +218,7 @@ def test_what_a_restart_has_made_unknown_is_left_out(pspctl: Pspctl, fake: FakeS
     assert pspctl("wait", "big.iso").stdout.endswith("complete on 2 of 2 clients\n")
 
 
-def test_wait_says_at_once_that_a_file_is_held_back(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_wait_notes_held_file_at_once(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files, fake.stream_stays = [file(name="my file", state=network_pb2.FILE_STATE_SEEDED, held_back=True)], True
     note, error = pspctl("wait", "my file", "--timeout", "0.50").stderr.splitlines()
     held = "held back: start it with `pspctl release 'my file'`"
@@ -226,8 +228,8 @@ def test_wait_says_at_once_that_a_file_is_held_back(pspctl: Pspctl, fake: FakeSe
     )
 
 
-@pytest.mark.usefixtures("impatient")
-def test_wait_ends_when_the_server_does_not_come_back(pspctl: Pspctl, fake: FakeServer) -> None:
+@pytest.mark.usefixtures("no_outage_allowed")
+def test_wait_ends_if_server_does_not_return(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file()]
     result = pspctl("wait", "big.iso")
     assert result.exit_code == 5
@@ -238,7 +240,7 @@ def test_wait_ends_when_the_server_does_not_come_back(pspctl: Pspctl, fake: Fake
     ]
 
 
-def test_at_its_deadline_a_server_that_is_away_is_told_of(fake: FakeServer) -> None:
+def test_outage_at_deadline_is_a_timeout(fake: FakeServer) -> None:
     with ServerApi(fake.address) as api:
         policy = outage.OutagePolicy(fake.address, Deadline(0.01), NullProgress(), was_reached=True)
         policy.wait(api, Unreachable("gone"))
@@ -246,17 +248,15 @@ def test_at_its_deadline_a_server_that_is_away_is_told_of(fake: FakeServer) -> N
             policy.wait(api, Unreachable("gone"))
 
 
-@pytest.mark.usefixtures("impatient")
-def test_wait_goes_on_when_its_connection_breaks(pspctl: Pspctl, fake: FakeServer) -> None:
+@pytest.mark.usefixtures("no_outage_allowed")
+def test_wait_continues_after_broken_connection(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files, fake.stream_breaks = [file()], 2
     result = pspctl("wait", "big.iso")
     assert fake.watch_count == 3
     assert f"pspctl: error: the server at {fake.address} was lost" in result.stderr
 
 
-def test_wait_goes_on_when_a_server_that_stopped_is_back(
-    pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wait_continues_after_server_restart(pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "RETRY_SECONDS", 0.0)
     fake.restarts = [[file()], [file()], [file(held=(8, 8))]]
     result = pspctl("wait", "big.iso")
@@ -280,7 +280,7 @@ def test_rm(pspctl: Pspctl, fake: FakeServer) -> None:
     assert fake.asked["RemoveFileRequest"].force
 
 
-def test_rm_tells_what_is_removed_though_it_fails_at_the_next(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_rm_error_reports_files_removed_before(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file()]
     result = pspctl("rm", "big.iso", "big.iso", "nope")
     assert result.exit_code == 3

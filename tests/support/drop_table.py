@@ -1,4 +1,4 @@
-"""The tables of ``docs/protocol.md`` that say what is dropped, and under which reason it is counted."""
+"""The tables of ``docs/protocol.md`` about what is dropped, and the reason under which it is counted."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _SIZE = re.compile(r"^### (.+): (\d+)(?: \+ (\d+)r)? bytes$", re.MULTILINE)
 
 
 class Row(NamedTuple):
-    """A line of a table.
+    """A row of a table.
 
     Attributes:
-        reason: under which it is counted.
+        reason: the reason under which it is counted.
         what: what is dropped.
         side: "server" or "client".
-        then: what becomes of the connection; empty for datagrams.
+        then: what happens to the connection; empty for datagrams.
     """
 
     reason: str
@@ -30,16 +30,16 @@ class Row(NamedTuple):
 
 
 class Size(NamedTuple):
-    """How long a datagram is: so many bytes, and so many more for each range."""
+    """The length of a datagram in bytes: a fixed part, and one per range."""
 
     fixed: int
     per_range: int
 
 
 def rows() -> list[Row]:
-    """Every line of both tables, once for each side that it is about."""
+    """Return the rows of both tables, once for each side that they concern."""
     section = _SECTION.search(PAGE.read_text())
-    assert section, "the page has no such section"
+    assert section, "the page has no section on what is dropped"
     return [
         Row(reason, what, side, then)
         for reason, what, sides, then in _ROW.findall(section[1])
@@ -48,16 +48,16 @@ def rows() -> list[Row]:
 
 
 def datagram_rows() -> list[Row]:
-    """Those about datagrams."""
+    """Return the rows about datagrams."""
     return [row for row in rows() if not row.then]
 
 
 def connection_rows() -> list[Row]:
-    """Those about connections and frames."""
+    """Return the rows about connections and frames."""
     return [row for row in rows() if row.then]
 
 
 def sizes() -> dict[str, Size]:
-    """How long each kind of datagram is, by name, as the headings say."""
+    """Return the lengths of datagrams by name, from the headings."""
     found = _SIZE.findall(PAGE.read_text())
     return {name: Size(int(fixed), int(each or 0)) for names, fixed, each in found for name in names.split(" and ")}

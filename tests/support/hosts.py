@@ -1,4 +1,4 @@
-"""Where a program runs: on this machine as it is, or in a network namespace that plays another machine."""
+"""Where a program runs: on this machine, or in a network namespace that stands for another machine."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# The kernel ends a program when the test process is killed. setpriv sets this and becomes the program: a
-# preexec_fn would do the same, but is not safe in a process with threads, and pytest has some.
-_DIES_WITH_US: tuple[str, ...] = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
+# Has the kernel kill a program when the test process is killed. A preexec_fn is not safe in a process with threads.
+_EXIT_WITH_PARENT: tuple[str, ...] = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
 
 
 @dataclass(frozen=True)
 class Host:
-    """A machine, real or played.
+    """A machine, real or simulated by a network namespace.
 
     Attributes:
-        name: what messages call it.
-        address: the IPv4 address at which the others reach it.
-        enter: the words before a command that make it run there.
+        name: its name in messages.
+        address: its IPv4 address.
+        enter: the words before a command that run it there.
     """
 
     name: str
@@ -31,19 +30,27 @@ class Host:
     enter: tuple[str, ...] = ()
 
     def popen(self, args: Sequence[object], **options: Any) -> subprocess.Popen[Any]:
-        """Starts a program there, in a process group of its own that is named by its pid.
+        """Start a program in its own process group; the returned process has the program's pid.
 
-        Call it from the main thread: where the kernel sees to it, a program ends with the thread that
-        started it. The program's pid is that of the process returned, whatever the host.
+        Call it from the main thread: the kernel kills the program when the thread that started it ends.
+
+        Args:
+            args: the command.
+            options: as for `subprocess.Popen`.
         """
-        command = [*self.enter, *_DIES_WITH_US, *map(str, args)]
+        command = [*self.enter, *_EXIT_WITH_PARENT, *map(str, args)]
         return subprocess.Popen(command, start_new_session=True, **options)
 
     def run(self, args: Sequence[object], timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Runs a program there to its end and returns what it said; nothing of it is left afterwards.
+        """Run a program to its end and kill what is left of its process group; return its output.
+
+        Args:
+            args: the command.
+            timeout: how many seconds it may take.
+            options: as for `subprocess.Popen`.
 
         Raises:
-            subprocess.TimeoutExpired: it had not ended after ``timeout`` seconds, and was killed.
+            subprocess.TimeoutExpired: it took longer and was killed.
         """
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
         with self.popen(args, stdin=subprocess.DEVNULL, **options) as process:
@@ -58,8 +65,8 @@ LOCAL = Host("local", "127.0.0.1")
 
 
 def kill_group(process: subprocess.Popen[Any]) -> None:
-    """Kills a program that :meth:`Host.popen` started, and what it started in its group; waits for it."""
-    # The group may outlive its leader; once the leader is waited for, an empty group is simply not there.
+    """Kill the process group of a program that `Host.popen` started, and wait for the program."""
+    # The group may outlive its leader, or be empty already.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""Tests that are coroutines: each runs in an event loop of its own, to a deadline, and no error in it is lost."""
+"""Coroutines as tests: each runs in its own event loop with a time limit, and no error in it is lost."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import uvloop
 SECONDS_MAX = 20.0
 POLL_SECONDS = 0.002
 EAGER_POLLS = 50
-"""So often the loop is only let go round once: most conditions need no more."""
+"""How often to poll without a pause: most conditions become true after a few rounds of the loop."""
 
 GRPC_STRAY = "PollerCompletionQueue._handle_events"
-"""gRPC has one queue for all loops, and may find a late event of a loop that is closed: no fault of ours."""
+"""gRPC has one queue for all loops and may find a late event of a closed loop; that is no error of the program."""
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 LOOPS: dict[str, LoopFactory] = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
@@ -28,10 +28,10 @@ P = ParamSpec("P")
 
 
 class Chosen:
-    """The loop that the tests run on: that of the daemons unless a fixture says otherwise.
+    """The event loop that the tests run on: by default that of the daemons.
 
     Attributes:
-        expects_faults: whether the test provokes errors that the program catches and logs.
+        expects_faults: whether the test provokes unknown errors that the program catches and logs.
     """
 
     factory: LoopFactory = uvloop.new_event_loop
@@ -40,7 +40,7 @@ class Chosen:
 
 @contextlib.contextmanager
 def faults_expected() -> Iterator[None]:
-    """Lets the program catch and log errors that it does not know; elsewhere each of them fails the test."""
+    """Allow the program to catch and log unknown errors; otherwise each of them fails the test."""
     Chosen.expects_faults = True
     try:
         yield
@@ -49,13 +49,10 @@ def faults_expected() -> Iterator[None]:
 
 
 class CaughtFaults(logging.Handler):
-    """Notes errors that the program logs with a traceback: catching them must not hide a fault from a test.
-
-    Args:
-        lost: takes them.
-    """
+    """Records errors that the program logs with a traceback, so that they fail the test."""
 
     def __init__(self, lost: list[str]) -> None:
+        """Append the errors to `lost`."""
         super().__init__(logging.ERROR)
         self._lost = lost
 
@@ -65,7 +62,7 @@ class CaughtFaults(logging.Handler):
 
 
 def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Makes a test of a coroutine function."""
+    """Turn a coroutine function into a test."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -75,12 +72,11 @@ def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
 
 def run_on_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Runs a coroutine to its end.
+    """Run a coroutine to its end.
 
     Raises:
-        TimeoutError: it is not over after :data:`SECONDS_MAX`.
-        AssertionError: a callback or a task failed where nobody waited for it, or the program caught an error that it
-            does not know.
+        TimeoutError: it takes longer than `SECONDS_MAX`.
+        AssertionError: a callback or a task failed without a waiter, or the program caught an unknown error.
     """
     lost: list[str] = []
     caught, logger = CaughtFaults(lost), logging.getLogger("pspd")
@@ -98,17 +94,22 @@ def run_on_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
         with asyncio.Runner(loop_factory=Chosen.factory) as runner:
             runner.run(watched())
-            gc.collect(1)  # a task that failed unheard says so when it goes; the old are none of this test's
+            gc.collect(1)  # a failed task reports itself when it is collected; older objects are of other tests
     finally:
         logger.removeHandler(caught)
     assert not lost, lost
 
 
 async def until(what: str, condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Lets the loop work until something is so.
+    """Run the loop until a condition is true.
+
+    Args:
+        what: the condition in words, for the message.
+        condition: returns whether it is true.
+        seconds: how long to wait.
 
     Raises:
-        AssertionError: it is not so after ``seconds``.
+        AssertionError: it is not true after `seconds`.
     """
     deadline, eager = time.monotonic() + seconds, EAGER_POLLS
     while not condition():

@@ -1,7 +1,7 @@
-"""A client that knows nothing of PSP but ``docs/protocol.md`` and the control API: it carries out the checklist.
+"""A client written from ``docs/protocol.md`` and the control API alone: it follows the page's checklist.
 
-It uses none of the code that it talks to. ``python -m tests.support.minimal_client SERVER FOLDER NAME LOSS`` runs it
-until it is stopped. LOSS is the fraction of its datagrams that it drops, each way.
+It shares no code with the daemons. ``python -m tests.support.minimal_client SERVER FOLDER NAME LOSS`` runs it
+until it is killed. LOSS is the fraction of its datagrams that it drops in each direction.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pspd.v1 import membership_service_pb2_grpc as services
 CHUNK = 1024
 HELLO, HELLO_ACK, REQUEST, BROADCAST = 1, 2, 3, 4
 LINK, DELIVERY, CONTRIBUTION = 16, 17, 18
-REPEATED, HEARS = 1, 4
+REPEATED, DOWNLINK_OK = 1, 4
 OWNERS = 2**64 - 1
 HELLO_SECONDS, REQUEST_SECONDS = 1.0, 0.5
 
 
 class File:
-    """One file: what of it is here, and what it takes to verify it."""
+    """One file: which chunks are stored, and the digests that verify them."""
 
     def __init__(self, manifest: Any) -> None:
         self.name, self.size = manifest.name, manifest.size_bytes
@@ -45,13 +45,13 @@ class File:
         self.file_id = blake3(head + name + manifest.block_digests).digest()
         self.chunks = -(-self.size // CHUNK)
         self.data = bytearray(self.size)
-        self.here = [False] * self.chunks
+        self.stored = [False] * self.chunks
         self.held = [False] * self.chunks
         self.units = list(self._units(manifest))
         self.shares: list[tuple[int, int]] = []
         self.division = self.acknowledged = self.number = 0
-        self.exchanging = self.complete = self.told_share = False
-        self.heard_at = 0.0
+        self.exchanging = self.complete = self.share_reported = False
+        self.requested_at = 0.0
 
     def _units(self, manifest: Any) -> Iterator[tuple[int, int, bytes]]:
         step, count = self._block_bytes() // CHUNK, manifest.share_count
@@ -77,24 +77,24 @@ class File:
         return max(min(smallest(2048), 65536), smallest(1048576))
 
     def store(self, start: int, stop: int, payload: bytes) -> None:
-        """Takes in a delivery, and verifies what became whole."""
+        """Store a delivery, and verify the units that it completes."""
         self.data[start * CHUNK : start * CHUNK + len(payload)] = payload
-        self.here[start:stop] = [True] * (stop - start)
+        self.stored[start:stop] = [True] * (stop - start)
         for low, high, digest in self.units:
-            if low < stop and start < high and all(self.here[low:high]) and not all(self.held[low:high]):
+            if low < stop and start < high and all(self.stored[low:high]) and not all(self.held[low:high]):
                 good = blake3(bytes(self.data[low * CHUNK : high * CHUNK])).digest() == digest
-                self.here[low:high] = self.held[low:high] = [good] * (high - low)
+                self.stored[low:high] = self.held[low:high] = [good] * (high - low)
 
     def covers(self, start: int, stop: int) -> bool:
-        """Whether a range is held."""
+        """Return whether a range is held."""
         return stop <= self.chunks and all(self.held[start:stop])
 
     def wanted(self) -> list[tuple[int, int]]:
-        """What to request, in runs."""
+        """Return the ranges to request."""
         spans = [(0, self.chunks)] if self.exchanging else self.shares
-        lacking = [chunk for start, stop in spans for chunk in range(start, stop) if not self.here[chunk]]
+        missing = [chunk for start, stop in spans for chunk in range(start, stop) if not self.stored[chunk]]
         runs: list[tuple[int, int]] = []
-        for chunk in lacking:
+        for chunk in missing:
             if runs and runs[-1][1] == chunk:
                 runs[-1] = (runs[-1][0], chunk + 1)
             else:
@@ -126,46 +126,46 @@ class Client:
         self.streams: dict[socket.socket, bytearray] = {}
         self.answered: set[int] = set()
         self.requests = self.hellos = 0
-        self.hears = False
+        self.downlink_ok = False
         self.hello_at = self.renewed_at = 0.0
         self.datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.events: queue.Queue[Any] = queue.Queue()
-        threading.Thread(target=self._attend, daemon=True).start()
+        threading.Thread(target=self._receive_events, daemon=True).start()
         if self.parameters.kept_links:
             self.link = socket.create_connection(self.server)
             self.link.sendall(self._header(LINK) + bytes(56))
             self.streams[self.link] = bytearray()
 
-    def _attend(self) -> None:
+    def _receive_events(self) -> None:
         for event in self.stub.Attend(api.AttendRequest(session_id=self.session)):
             self.events.put(event)
 
     def run(self) -> None:
-        """Does what there is to do, for ever."""
+        """Handle datagrams, connections, events and timers forever."""
         print("ready", flush=True)
         while True:
             readable, _, _ = select.select([self.datagrams, self.listener, *self.streams], [], [], 0.01)
             for each in readable:
                 if each is self.datagrams:
-                    self._hear()
+                    self._receive_datagram()
                 elif each is self.listener:
                     self.streams[self.listener.accept()[0]] = bytearray()
                 else:
-                    self._read(each)
+                    self._receive_frames(each)
             while not self.events.empty():
-                self._event(self.events.get())
-            self._keep_time(time.monotonic())
+                self._handle_event(self.events.get())
+            self._run_timers(time.monotonic())
 
-    def _keep_time(self, now: float) -> None:
+    def _run_timers(self, now: float) -> None:
         if now >= self.hello_at:
             self.hellos += 1
-            self._send(self._header(HELLO) + struct.pack(">II", self.hellos, 1000 if self.hears else 0))
+            self._send(self._header(HELLO) + struct.pack(">II", self.hellos, 1000 if self.downlink_ok else 0))
             self.hello_at = now + HELLO_SECONDS
         if now > self.renewed_at + self.lease / 4:
             self.renewed_at = now
             self.stub.RenewLease(api.RenewLeaseRequest(session_id=self.session))
         for file in self.files.values():
-            if not file.complete and file.wanted() and now > file.heard_at + REQUEST_SECONDS:
+            if not file.complete and file.wanted() and now > file.requested_at + REQUEST_SECONDS:
                 self._request(file, REPEATED)
 
     def _header(self, kind: int, flags: int = 0) -> bytes:
@@ -175,10 +175,8 @@ class Client:
         if random.random() >= self.loss:
             self.datagrams.sendto(data, self.server)
 
-    # -- what is wanted
-
     def _request(self, file: File, flags: int = 0) -> None:
-        file.heard_at = time.monotonic()
+        file.requested_at = time.monotonic()
         self.requests += 1
         file.number = self.requests
         narrow = self.parameters.window_max_chunks == 1
@@ -187,10 +185,10 @@ class Client:
         window = self.parameters.window_min_chunks
         body = struct.pack(">32sIQIH", file.file_id, file.number, file.acknowledged, window, len(ranges))
         spans = b"".join(struct.pack(">II", *span) for span in ranges)
-        self._send(self._header(REQUEST, flags | (HEARS if self.hears else 0)) + body + spans)
+        self._send(self._header(REQUEST, flags | (DOWNLINK_OK if self.downlink_ok else 0)) + body + spans)
 
-    def _go_on(self, file: File) -> None:
-        """Reports what was reached, and asks for the rest."""
+    def _advance(self, file: File) -> None:
+        """Request more of a file, and report a milestone that it has reached."""
         self._request(file)
         if file.exchanging and all(file.held):
             if not file.complete:
@@ -200,8 +198,8 @@ class Client:
                 part.rename(self.folder / file.name)
             file.complete = True
             self._report(file, api.FILE_MILESTONE_COMPLETE)
-        elif not file.exchanging and not file.told_share and all(file.covers(*share) for share in file.shares):
-            file.told_share = True
+        elif not file.exchanging and not file.share_reported and all(file.covers(*share) for share in file.shares):
+            file.share_reported = True
             self._report(file, api.FILE_MILESTONE_SHARE_HELD)
 
     def _report(self, file: File, milestone: Any) -> None:
@@ -214,28 +212,30 @@ class Client:
         )
         self.stub.ReportFiles(api.ReportFilesRequest(session_id=self.session, reports=[report]))
 
-    def _event(self, event: Any) -> None:
+    def _handle_event(self, event: Any) -> None:
         match event.WhichOneof("event"):
             case "file_assigned":
-                told, new = event.file_assigned, File(event.file_assigned.manifest)
+                assigned, new = event.file_assigned, File(event.file_assigned.manifest)
                 file = self.files.setdefault(new.file_id, new)
-                file.shares = [(share.start, share.stop) for share in told.shares]
-                file.division, file.exchanging, file.told_share = told.division, told.exchange_started, False
-                self._go_on(file)
+                file.shares = [(share.start, share.stop) for share in assigned.shares]
+                file.division, file.exchanging, file.share_reported = (
+                    assigned.division,
+                    assigned.exchange_started,
+                    False,
+                )
+                self._advance(file)
             case "exchange_started":
                 file = self.files[event.exchange_started.file_id]
                 file.exchanging = True
-                self._go_on(file)
+                self._advance(file)
 
-    # -- what comes
-
-    def _hear(self) -> None:
+    def _receive_datagram(self) -> None:
         data, source = self.datagrams.recvfrom(2048)
         if random.random() < self.loss or source != self.server or data[8:16] != self._header(0)[8:16]:
             return
-        if data[3] == HELLO_ACK and not self.hears:
+        if data[3] == HELLO_ACK and not self.downlink_ok:
             self.hello_at = 0.0
-        self.hears = True
+        self.downlink_ok = True
         if data[3] == BROADCAST and (file := self.files.get(data[32:64])) is not None:
             number, count = struct.unpack_from(">QH", data, 64)
             if number not in self.answered:
@@ -258,7 +258,7 @@ class Client:
                     with socket.create_connection(self.server) as own:
                         own.sendall(frame)
 
-    def _read(self, stream: socket.socket) -> None:
+    def _receive_frames(self, stream: socket.socket) -> None:
         data = stream.recv(1 << 16)
         buffer = self.streams[stream]
         buffer += data
@@ -272,7 +272,7 @@ class Client:
             if file is not None:
                 file.store(start, stop, payload)
                 file.acknowledged = max(file.acknowledged, number)
-                self._go_on(file)
+                self._advance(file)
         if not data:
             del self.streams[stream]
             stream.close()
