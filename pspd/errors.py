@@ -1,8 +1,7 @@
-"""Everything that can go wrong and be told to a person: one tree, one reason code each.
+"""All errors that are shown to people: one tree of classes, each with its own reason code.
 
-Two tables live here and nowhere else: from a reason to the gRPC status that carries it, and from a
-reason to the exit code with which a command ends. Status names are plain strings, so that the core
-may import this module without importing gRPC.
+Two tables map reasons to gRPC statuses and to exit codes of commands. Status names are plain strings, so that the core
+can import this module without gRPC.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Exit(IntEnum):
 
 
 class Reason(StrEnum):
-    """Why something was refused or failed; travels with every gRPC error."""
+    """Why something was refused or failed. Every gRPC error carries its reason."""
 
     INTERNAL = "INTERNAL"
     BAD_ARGUMENT = "BAD_ARGUMENT"
@@ -87,17 +86,17 @@ EXIT_CODE: dict[Reason, Exit] = {
 
 
 class PspError(Exception):
-    """Base of all; its text is one line: what happened, the value, what to do.
+    """The base of all errors. The text is one line: what happened, with which value, and what to do.
 
     Attributes:
-        reason: why, as a program reads it.
+        reason: why, for programs.
     """
 
     reason: ClassVar[Reason] = Reason.INTERNAL
 
     @property
     def exit_code(self) -> Exit:
-        """The code with which a command ends that meets this error."""
+        """The exit code of a command that fails with this error."""
         return EXIT_CODE[self.reason]
 
     @property
@@ -107,117 +106,117 @@ class PspError(Exception):
 
 
 class InternalError(PspError):
-    """We broke it."""
+    """A bug in this program."""
 
 
 class BadArgument(PspError):
-    """A value that nothing can be done with."""
+    """An invalid value."""
 
     reason = Reason.BAD_ARGUMENT
 
 
 class BadName(PspError):
-    """A file name that would not stay inside a client's folder."""
+    """A file name that is not allowed in a client's folder."""
 
     reason = Reason.BAD_NAME
 
 
 class NotFound(PspError):
-    """No such file, client or context."""
+    """There is no such file, client or context."""
 
     reason = Reason.NOT_FOUND
 
 
 class SessionUnknown(PspError):
-    """The session has ended or never was: join again."""
+    """The session has ended or never existed: join again."""
 
     reason = Reason.SESSION_UNKNOWN
 
 
 class NameTaken(PspError):
-    """The name belongs to something else already."""
+    """The name is in use."""
 
     reason = Reason.NAME_TAKEN
 
 
 class DuplicateInstance(PspError):
-    """Two machines have one identity, as after a client's folder was copied; the other one is connected."""
+    """Another machine with the same identity is connected: a client's folder was copied."""
 
     reason = Reason.DUPLICATE_INSTANCE
 
 
 class WrongState(PspError):
-    """Not now: the file or the client is not in a state for it."""
+    """The file or the client is not in a state for this operation."""
 
     reason = Reason.WRONG_STATE
 
 
 class PortTaken(PspError):
-    """An address to listen on that cannot be had."""
+    """The address to listen on is not available."""
 
     reason = Reason.PORT_TAKEN
 
 
 class Unreachable(PspError):
-    """Nobody answers there."""
+    """Nothing answers at an address."""
 
     reason = Reason.UNREACHABLE
 
 
 class NoDataPath(PspError):
-    """The control API answers, but datagrams or connections for data do not pass."""
+    """The control API answers, but datagrams or data connections do not arrive."""
 
     reason = Reason.NO_DATA_PATH
 
 
 class TimedOut(PspError):
-    """It did not happen in the time allowed."""
+    """Something did not happen in time."""
 
     reason = Reason.TIMED_OUT
 
 
 class IntegrityError(PspError):
-    """Bytes that are not what their digest says."""
+    """Bytes do not match their digest."""
 
     reason = Reason.INTEGRITY
 
 
 class LimitReached(PspError):
-    """A named maximum is reached."""
+    """A maximum is reached."""
 
     reason = Reason.LIMIT_REACHED
 
 
 class StorageError(PspError):
-    """A disk or a folder that does not do what is asked; of one file, unless it is a :class:`StoreFailed`."""
+    """A disk or a folder failed for one file, or for all if it is a :class:`StoreFailed`."""
 
     reason = Reason.STORAGE
 
 
 class ContradictoryDigests(StorageError):
-    """A file whose digests are proved to contradict each other: no bytes satisfy them, so no retry helps."""
+    """The digests of a file contradict each other: no bytes match all of them, so no retry helps."""
 
     reason = Reason.INTEGRITY
 
 
 class StoreFailed(StorageError):
-    """The store as a whole does not work: no file can be taken or given any more."""
+    """The store as a whole does not work: no file can be stored or contributed any more."""
 
 
 def error_classes() -> dict[Reason, type[PspError]]:
-    """Every error class by its reason."""
+    """Return every error class by its reason."""
     return {cls.reason: cls for cls in PspError.__subclasses__()}
 
 
 def parse_daemon_error(exit_code: int | None, last_line: str) -> PspError | None:
-    """The error with which a daemon ended; None if it ended otherwise.
+    """Return the error with which a daemon has ended; None if it has ended otherwise.
 
     Args:
-        exit_code: what it ended with; several reasons may share one, and the first stands for them.
-        last_line: of its log: ``pspd server: error: what happened``.
+        exit_code: its exit code. Several reasons may share one; the first stands for all.
+        last_line: the last line of its log, ``pspd server: error: what happened``.
     """
-    _, mark, text = last_line.partition(": error: ")
+    _, separator, text = last_line.partition(": error: ")
     for reason, cls in error_classes().items():
-        if mark and EXIT_CODE[reason] == exit_code:
+        if separator and EXIT_CODE[reason] == exit_code:
             return cls(text)
     return None

@@ -25,15 +25,15 @@ CLASSES = [value for value in vars(errors).values() if isinstance(value, type) a
 
 @pytest.mark.parametrize("reason", list(Reason))
 class TestReason:
-    def test_is_in_both_tables_and_has_a_class(self, reason: Reason) -> None:
+    def test_reason_is_in_both_tables_and_has_a_class(self, reason: Reason) -> None:
         assert GRPC_STATUS[reason] in grpc.StatusCode.__members__
         assert EXIT_CODE[reason] is Exit(EXIT_CODE[reason])
         assert error_classes()[reason].reason is reason
 
-    def test_reads_on_the_wire_as_it_is_named(self, reason: Reason) -> None:
+    def test_reason_has_its_name_as_value(self, reason: Reason) -> None:
         assert reason.value == reason.name
 
-    def test_ends_a_command_with_failure_and_is_never_ok_on_the_wire(self, reason: Reason) -> None:
+    def test_error_is_a_failure_for_commands_and_grpc(self, reason: Reason) -> None:
         error = error_classes()[reason]("what happened")
         assert str(error) == "what happened"
         assert error.exit_code is EXIT_CODE[reason]
@@ -41,33 +41,33 @@ class TestReason:
         assert error.grpc_status == GRPC_STATUS[reason] != "OK"
 
 
-class TestTold:
+class TestDaemonError:
     @pytest.mark.parametrize("reason", list(Reason))
-    def test_an_error_of_a_daemon_keeps_its_text_and_its_code(self, reason: Reason) -> None:
-        told = parse_daemon_error(EXIT_CODE[reason], "pspd server: error: what happened: what to do")
-        assert told is not None
-        assert (str(told), told.exit_code) == ("what happened: what to do", EXIT_CODE[reason])
+    def test_error_keeps_its_text_and_exit_code(self, reason: Reason) -> None:
+        error = parse_daemon_error(EXIT_CODE[reason], "pspd server: error: what happened: what to do")
+        assert error is not None
+        assert (str(error), error.exit_code) == ("what happened: what to do", EXIT_CODE[reason])
 
     @pytest.mark.parametrize(
         ("exit_code", "line"),
         [(1, "the disk is on fire"), (-9, "pspd server: error: what happened"), (None, ""), (0, "x: error: y")],
     )
-    def test_another_end_is_none(self, exit_code: int | None, line: str) -> None:
+    def test_other_end_is_none(self, exit_code: int | None, line: str) -> None:
         assert parse_daemon_error(exit_code, line) is None
 
 
 class TestTables:
-    def test_hold_nothing_but_reasons(self) -> None:
+    def test_tables_have_exactly_the_reasons(self) -> None:
         assert list(GRPC_STATUS) == list(EXIT_CODE) == list(Reason)
 
-    def test_no_two_classes_share_a_reason(self) -> None:
+    def test_each_reason_has_one_class(self) -> None:
         assert sorted(cls.reason for cls in CLASSES) == sorted(Reason)
         assert error_classes() == {cls.reason: cls for cls in CLASSES}
 
-    def test_an_error_without_a_class_of_its_own_is_internal(self) -> None:
+    def test_base_class_is_internal(self) -> None:
         assert PspError.reason is InternalError.reason is Reason.INTERNAL
 
-    def test_exit_codes_are_these(self) -> None:
+    def test_exit_codes_are_the_documented_ones(self) -> None:
         assert {code.name: int(code) for code in Exit} == {
             "OK": 0,
             "FAILED": 1,
@@ -85,14 +85,14 @@ class TestTables:
         }
 
 
-class TestTableForPrograms:
+class TestProtocolPage:
     """The table of errors in ``docs/protocol.md`` agrees with the one in the code."""
 
     ROW = re.compile(r"^\| [^|]+ \| `([A-Z_]+)`[^|]* \| `([A-Z_]+)` \|", re.MULTILINE)
     NEVER_ON_THE_WIRE = frozenset({Reason.PORT_TAKEN, Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.NO_DATA_PATH})
-    """What a program tells its user of itself; and what ``LaunchClients`` passes on."""
+    """Errors that a program reports about itself, and those that ``LaunchClients`` passes on."""
     OF_CLIENTS = frozenset({Reason.INTEGRITY, Reason.STORAGE})
-    """What only clients meet with their files."""
+    """Errors that only clients have, with their files."""
 
     def rows(self) -> list[tuple[str, str]]:
         page = Path(__file__).resolve().parent.parent / "docs" / "protocol.md"
@@ -105,5 +105,5 @@ class TestTableForPrograms:
             assert GRPC_STATUS[Reason(reason)] == status
 
     def test_each_reason_has_a_row(self) -> None:
-        told = {Reason(reason) for _, reason in self.rows()} | {Reason.INTERNAL}  # which shares its row
-        assert told | self.NEVER_ON_THE_WIRE | self.OF_CLIENTS == set(Reason)
+        documented = {Reason(reason) for _, reason in self.rows()} | {Reason.INTERNAL}  # in the row of another
+        assert documented | self.NEVER_ON_THE_WIRE | self.OF_CLIENTS == set(Reason)

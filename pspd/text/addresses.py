@@ -1,4 +1,4 @@
-"""Addresses as people write and read them."""
+"""Addresses as text."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from ipaddress import IPv6Address
 from pspd.errors import BadArgument
 
 Address = tuple[str, int]
-"""Host literal and port. A link-local host carries its interface: ``fe80::1%eth0``."""
+"""Host and port. A link-local host includes its interface: ``fe80::1%eth0``."""
 
 MAPPED_PREFIX = "::ffff:"
-"""Begins an IPv4 host as a dual-stack socket names it (RFC 4291, section 2.5.5.2)."""
+"""The prefix of IPv4 hosts on a dual-stack socket (RFC 4291, section 2.5.5.2)."""
 
 
 def unmapped(host: str) -> str:
-    """Returns the IPv4 host behind an IPv4-mapped IPv6 host; any other host as it is."""
+    """Return the IPv4 host of an IPv4-mapped IPv6 host, and any other host unchanged."""
     return host[len(MAPPED_PREFIX) :] if host.startswith(MAPPED_PREFIX) and "." in host else host
 
 
 def address_text(address: Address | None) -> str:
-    """Returns an address as people write it, ``host:port`` or ``[host]:port``; empty for none."""
+    """Return an address as ``host:port`` or ``[host]:port``; an empty text for None."""
     if address is None:
         return ""
     host, port = unmapped(address[0]), address[1]
@@ -40,24 +40,24 @@ DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
 _ADDRESS = re.compile(
     r"(?:\[(?P<bracketed>[^\[\]\s]+)\]|(?P<name>(?!\d+\Z)[^:/\[\]\s]+))(?::(?P<port>\d{1,9}))?", re.ASCII
 )
-"""A number alone is a port without its host."""
+"""A number alone is not a host, but a port without one."""
 
 
 def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
-    """Reads ``host:port`` or ``host``; an IPv6 host has brackets where a port follows.
+    """Parse ``host:port`` or ``host``. An IPv6 host with a port is in brackets.
 
     Args:
         text: such as ``10.0.0.1``, ``hub:7070``, ``::1``, ``[::1]:7070`` or ``[fe80::1%eth0]:7070``.
-        default_port: the port where none is given. Port 0 stands for any free one.
+        default_port: the port if the text has none. Port 0 stands for any free one.
 
     Raises:
-        BadArgument: the text is no address.
+        BadArgument: the text is not an address.
     """
     match = _ADDRESS.fullmatch(text)
     bare = text if _is_ipv6(text) else None
     host = bare or (match and (match["bracketed"] or match["name"]))
     if not host or (match and match["bracketed"] and not bare and not _is_ipv6(host)):
-        raise BadArgument(f"{text!r} is no address: write HOST:PORT, such as {DEFAULT_LISTEN}")
+        raise BadArgument(f"{text!r} is not an address: write HOST:PORT, such as {DEFAULT_LISTEN}")
     port = default_port if bare or match is None or match["port"] is None else int(match["port"])
     if port > PORT_MAX:
         raise BadArgument(f"{text!r} has no such port: name one from 0 to {PORT_MAX}")
@@ -68,14 +68,14 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int
 
 
 def full_address(text: str, default_port: int = DEFAULT_PORT) -> str:
-    """Returns an address with its port, and with brackets where it needs them.
+    """Return an address with its port, and with brackets if it needs them.
 
     Args:
-        text: as ``parse_address`` reads it.
-        default_port: the port where none is given.
+        text: an address that :func:`parse_address` accepts.
+        default_port: the port if the text has none.
 
     Raises:
-        BadArgument: the text is no address.
+        BadArgument: the text is not an address.
     """
     return address_text(parse_address(text, default_port))
 

@@ -1,8 +1,7 @@
-"""Text from strangers, made safe to print.
+"""Text from other machines, made safe to print.
 
-A terminal obeys control characters: ESC and C1 (0x80-0x9f) begin sequences, others move the cursor, and bidirectional
-controls (U+202A to U+202E, U+2066 to U+2069) show text in another order. None of them is printable, and neither is any
-other character without a shape of its own.
+Terminals interpret control characters: ESC and C1 (0x80-0x9f) begin sequences, others move the cursor, and
+bidirectional controls (U+202A to U+202E, U+2066 to U+2069) change the order of the text. None of them is printable.
 """
 
 from __future__ import annotations
@@ -11,19 +10,19 @@ import json
 
 
 def plain_text(text: str) -> str:
-    """A text as one line that a terminal shows and does not obey: what is not printable is written as an escape."""
+    """Return a text as one line, with every character that is not printable escaped."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def plain_lines(text: str) -> str:
-    """As :func:`plain_text`, but lines stay lines."""
+    """Return a text with every character escaped that is not printable, except for line ends."""
     return "\n".join(map(plain_text, text.split("\n")))
 
 
 def plain_json(document: str) -> str:
-    """A JSON document that means the same: what is not printable is written as JSON's own escape."""
+    """Return an equivalent JSON document, with every character escaped that is not printable."""
     if document.isprintable():
         return document
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in document)

@@ -1,4 +1,4 @@
-"""Sizes in bytes as people write and read them."""
+"""Sizes in bytes as text."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 
 _SIZE = re.compile(r"(\d{1,20})\s*([A-Za-z]*)", re.ASCII)
 
 SIZE_BYTES_MAX = (1 << 63) - 1
-"""What fits into every field of the control API; no cache and no file is as large."""
+"""The largest number in the control API."""
 
 
 def parse_size(text: str) -> int:
-    """Reads a number of bytes, such as ``1024``, ``100KiB`` or ``64MiB``.
+    """Parse a size such as ``1024``, ``100KiB`` or ``64MiB``; return it in bytes.
 
     Raises:
-        BadArgument: the text is no size.
-        LimitReached: it is a size that nothing has.
+        BadArgument: the text is not a size.
+        LimitReached: the size is too large.
     """
     match = _SIZE.fullmatch(text.strip())
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:
-        raise BadArgument(f"{text!r} is no size: write a whole number and B, KiB, MiB, GiB or TiB, such as 64MiB")
+        raise BadArgument(f"{text!r} is not a size: write a whole number and B, KiB, MiB, GiB or TiB, such as 64MiB")
     size_bytes = int(match[1]) * unit
     if size_bytes > SIZE_BYTES_MAX:
-        raise LimitReached(f"{text} is more than there can be: give less than {(SIZE_BYTES_MAX + 1) >> 40}TiB")
+        raise LimitReached(f"{text} is too large: give less than {(SIZE_BYTES_MAX + 1) >> 40}TiB")
     return size_bytes
 
 
@@ -35,7 +35,7 @@ _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def size_text(size_bytes: float) -> str:
-    """A size in the largest unit that leaves at least 1: ``1.5 MiB``."""
+    """Return a size in the largest unit in which it is at least 1, such as ``1.5 MiB``."""
     value, unit = float(size_bytes), 0
     while value >= 1024 and unit < len(_BYTE_UNITS) - 1:
         value, unit = value / 1024, unit + 1

@@ -1,4 +1,4 @@
-"""What is held: verified, kept and missing chunks."""
+"""What a client holds: verified, unverified and missing chunks."""
 
 from __future__ import annotations
 
@@ -22,62 +22,62 @@ LAST = PAIRS.chunk_count
 
 
 class TestHoldings:
-    def test_begin_with_nothing(self) -> None:
+    def test_new_holdings_are_empty(self) -> None:
         holdings = Holdings(PAIRS)
         assert not holdings.complete
         assert holdings.missing() == RangeSet([(0, LAST)])
 
-    def test_an_empty_file_is_complete(self) -> None:
+    def test_empty_file_is_complete(self) -> None:
         holdings = Holdings(manifest_of(0))
         assert holdings.complete
         assert not holdings.missing()
 
-    def test_trusts_whole_units_only(self) -> None:
+    def test_only_whole_units_are_trusted(self) -> None:
         holdings = Holdings(PAIRS, RangeSet([(1, 5), (LAST - 1, LAST)]))
         assert holdings.verified == RangeSet([(2, 4), (LAST - 1, LAST)])
 
-    def test_half_a_unit_is_kept_but_not_verified(self) -> None:
+    def test_half_a_unit_is_saved_but_not_verified(self) -> None:
         holdings = Holdings(PAIRS)
-        assert holdings.keep(1, 2) == []
+        assert holdings.add_saved(1, 2) == []
         assert not holdings.verified
         assert holdings.missing() == RangeSet([(0, 1), (2, LAST)])
-        assert [unit for unit, _ in holdings.keep(0, 1)] == [Range(0, 2)]
+        assert [unit for unit, _ in holdings.add_saved(0, 1)] == [Range(0, 2)]
 
-    def test_a_refuted_unit_is_missing_again(self) -> None:
+    def test_corrupt_unit_is_missing_again(self) -> None:
         holdings = Holdings(PAIRS)
-        holdings.keep(0, 4)
-        holdings.confirm(Range(0, 2))
-        holdings.refute(Range(2, 4))
+        holdings.add_saved(0, 4)
+        holdings.mark_verified(Range(0, 2))
+        holdings.mark_corrupt(Range(2, 4))
         assert holdings.verified == RangeSet([(0, 2)])
         assert holdings.missing() == RangeSet([(2, LAST)])
-        assert [unit for unit, _ in holdings.keep(3, 4)] == []
-        assert [unit for unit, _ in holdings.keep(2, 3)] == [Range(2, 4)]
+        assert [unit for unit, _ in holdings.add_saved(3, 4)] == []
+        assert [unit for unit, _ in holdings.add_saved(2, 3)] == [Range(2, 4)]
 
-    def test_what_is_verified_is_neither_kept_nor_verified_again(self) -> None:
+    def test_verified_unit_is_not_verified_again(self) -> None:
         holdings = Holdings(PAIRS)
-        holdings.keep(0, 2)
-        holdings.confirm(Range(0, 2))
-        assert [unit for unit, _ in holdings.keep(0, 4)] == [Range(2, 4)]
-        # Refuting what was verified must not leave it behind as kept.
-        holdings.refute(Range(0, 2))
+        holdings.add_saved(0, 2)
+        holdings.mark_verified(Range(0, 2))
+        assert [unit for unit, _ in holdings.add_saved(0, 4)] == [Range(2, 4)]
+        holdings.mark_corrupt(Range(0, 2))
         assert holdings.missing() == RangeSet([(0, 2), (4, LAST)])
 
     @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 8), st.booleans()), max_size=40))
-    def test_every_chunk_is_verified_kept_or_missing(self, writes: list[tuple[int, int, bool]]) -> None:
+    def test_every_chunk_is_verified_unverified_or_missing(self, writes: list[tuple[int, int, bool]]) -> None:
         holdings = Holdings(PAIRS)
-        verified, kept = set[int](), set[int]()
+        verified, unverified = set[int](), set[int]()
         for start, count, good in writes:
-            kept |= set(range(start, start + count)) - verified
-            for unit, _ in holdings.keep(start, start + count):
+            unverified |= set(range(start, start + count)) - verified
+            for unit, _ in holdings.add_saved(start, start + count):
                 chunks = set(range(*unit))
-                assert chunks <= kept
-                kept -= chunks
+                assert chunks <= unverified
+                unverified -= chunks
                 if good:
-                    holdings.confirm(unit)
+                    holdings.mark_verified(unit)
                     verified |= chunks
                 else:
-                    holdings.refute(unit)
+                    holdings.mark_corrupt(unit)
+            holdings.check()
             assert holdings.verified == RangeSet((chunk, chunk + 1) for chunk in verified)
             missing = {chunk for span in holdings.missing().within(0, 40) for chunk in range(*span)}
-            assert missing == set(range(40)) - verified - kept
+            assert missing == set(range(40)) - verified - unverified
         assert not holdings.complete

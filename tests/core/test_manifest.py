@@ -89,7 +89,7 @@ class TestGeometry:
         assert block_bytes_of(size_bytes) == block_bytes
 
     @given(sizes)
-    def test_blocks_are_a_power_of_two_of_chunks_and_not_too_many(self, size_bytes: int) -> None:
+    def test_block_size_is_a_power_of_two_within_bounds(self, size_bytes: int) -> None:
         block_bytes = block_bytes_of(size_bytes)
         assert block_bytes % CHUNK_BYTES == 0
         assert block_bytes & (block_bytes - 1) == 0
@@ -113,7 +113,7 @@ class TestGeometry:
 
 class TestNames:
     @pytest.mark.parametrize("name", ["a", "a b.tar.gz", "ä" * 127, "..a", ".pspx", "-", "日本"])
-    def test_good(self, name: str) -> None:
+    def test_valid_name_is_accepted(self, name: str) -> None:
         assert validate_name(name) == name
 
     @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ class TestNames:
             ("\ud800", "Unicode"),
         ],
     )
-    def test_bad(self, name: str, why: str) -> None:
+    def test_invalid_name_is_refused(self, name: str, why: str) -> None:
         with pytest.raises(BadName, match=why) as caught:
             validate_name(name)
         assert "\n" not in str(caught.value)
@@ -142,7 +142,7 @@ class TestNames:
 
 class TestParse:
     @given(st.integers(0, 3000), st.integers(0, 9))
-    def test_takes_what_was_built(self, size_bytes: int, share_count: int) -> None:
+    def test_parse_accepts_a_built_manifest(self, size_bytes: int, share_count: int) -> None:
         manifest, _ = small(size_bytes, share_count)
         parts = manifest.name, size_bytes, manifest.block_digests, sha256, share_count, manifest.cut_digests
         assert Manifest.parse(*parts) == manifest
@@ -160,16 +160,16 @@ class TestParse:
             (9 * MIB, 4608, 7, 0),
         ],
     )
-    def test_refuses_parts_that_do_not_fit(self, size_bytes: int, blocks: int, share_count: int, cuts: int) -> None:
+    def test_parse_refuses_inconsistent_parts(self, size_bytes: int, blocks: int, share_count: int, cuts: int) -> None:
         digests, cut_digests = bytes(blocks * DIGEST_BYTES), bytes(cuts * DIGEST_BYTES)
         with pytest.raises(BadArgument):
             Manifest.parse("a.bin", size_bytes, digests, sha256, share_count, cut_digests)
 
-    def test_refuses_a_bad_name(self) -> None:
+    def test_parse_refuses_an_invalid_name(self) -> None:
         with pytest.raises(BadName):
             Manifest.parse("..", 0, b"", sha256)
 
-    def test_the_id_depends_on_name_size_and_content_but_not_on_the_division(self) -> None:
+    def test_id_depends_on_name_size_and_content_only(self) -> None:
         digest = bytes(DIGEST_BYTES)
         manifest = Manifest.parse("a", 1000, digest, sha256)
         assert Manifest.parse("a", 1000, digest, sha256, share_count=3).file_id == manifest.file_id
@@ -185,12 +185,12 @@ class TestModes:
             ("a.txt", A_TXT, "89fc73a65d20020e5f0dfe95ab8189b3fc1c8e2dc59b05c9de8a9bb2c67414b8"),
         ],
     )
-    def test_ids_of_files_with_0644_are_as_before(self, name: str, data: bytes, file_id: str) -> None:
+    def test_id_of_a_file_with_0644_ignores_the_mode(self, name: str, data: bytes, file_id: str) -> None:
         """Recorded before a manifest had a mode."""
         assert built(name, data).file_id.hex() == file_id
         assert built(name, data, mode=0o644).file_id.hex() == file_id
 
-    def test_another_mode_is_part_of_the_id(self) -> None:
+    def test_other_mode_is_part_of_the_id(self) -> None:
         manifest = built("a.txt", A_TXT, mode=0o750)
         digested = b"psp-manifest-2\0" + bytes([0x01, 0xE8]) + (5000).to_bytes(8, "big") + b"\0\5a.txt"
         assert manifest.file_id == blake3_digest((digested, manifest.block_digests))
@@ -202,11 +202,11 @@ class TestModes:
         assert manifest.divided(2, lambda offset, length: A_TXT[offset : offset + length], blake3_digest).mode == 0o750
 
     @pytest.mark.parametrize("mode", [-1, 0, 0o200, 0o377, 0o1644, 0o2755, 0o4755, 0o100644, 2**32 - 1])
-    def test_modes_that_no_source_says_are_refused(self, mode: int) -> None:
+    def test_impossible_mode_is_refused(self, mode: int) -> None:
         with pytest.raises(BadArgument, match="of 'a' is out of range"):
             Manifest.parse("a", 0, b"", sha256, mode=mode)
 
-    def test_a_folder_has_no_mode_of_its_own(self) -> None:
+    def test_folder_has_no_mode(self) -> None:
         with pytest.raises(BadArgument, match="in its archive"):
             Manifest.parse("a", 0, b"", sha256, is_folder=True, mode=0o755)
 
@@ -217,7 +217,7 @@ class TestUnits:
     @example(17 * MIB, 40_000)  # more shares than chunks: borders that coincide
     @example(4 * KIB, 100)
     @given(st.integers(0, 300 * KIB) | st.integers(2 * MIB, 5 * MIB), st.integers(0, 20_000))
-    def test_tile_the_file_and_end_at_every_border(self, size_bytes: int, share_count: int) -> None:
+    def test_units_tile_the_file_and_end_at_share_borders(self, size_bytes: int, share_count: int) -> None:
         manifest = hollow(size_bytes, share_count)
         units = [unit for unit, _ in manifest.units(0, manifest.chunk_count)]
         assert [unit.start for unit in units] == [0, *(unit.stop for unit in units)][: len(units)]
@@ -232,9 +232,7 @@ class TestUnits:
     @example(17 * MIB, 15_000)
     @example(17 * MIB, 40_000)
     @given(st.integers(1, 40 * MIB), st.integers(1, 20_000))
-    def test_the_pieces_are_exactly_the_units_that_are_not_whole_blocks(
-        self, size_bytes: int, share_count: int
-    ) -> None:
+    def test_pieces_are_the_units_that_are_not_blocks(self, size_bytes: int, share_count: int) -> None:
         manifest = hollow(size_bytes, share_count)
         step, last = manifest.block_chunks, manifest.chunk_count
         pieces = manifest.cut_pieces
@@ -242,7 +240,7 @@ class TestUnits:
         tiles = [Range(*pair) for pair in pairwise(sorted(borders))]
         assert pieces == [t for t in tiles if t.start % step or (t.stop % step and t.stop != last)]
 
-    def test_carry_the_digest_of_their_bytes(self) -> None:
+    def test_unit_has_the_digest_of_its_bytes(self) -> None:
         size_bytes = 2 * MIB + 5 * KIB + 1
         manifest, data = small(size_bytes, 7)
         assert manifest.cut_digests
@@ -250,7 +248,7 @@ class TestUnits:
             offset, length = manifest.byte_span(*unit)
             assert expected == sha256([data[offset : offset + length]])
 
-    def test_units_of_a_range_start_with_the_unit_that_holds_its_first_chunk(self) -> None:
+    def test_units_of_a_range_include_cut_ends(self) -> None:
         manifest = hollow(3 * MIB)
         assert [unit for unit, _ in manifest.units(3, 5)] == [Range(2, 4), Range(4, 6)]
         assert list(manifest.units(3, 3)) == []
@@ -259,7 +257,7 @@ class TestUnits:
 class TestWholeUnits:
     @settings(deadline=None, max_examples=60)
     @given(st.integers(1, 20 * MIB), st.integers(0, 20), st.data())
-    def test_is_what_remains_without_cut_ends(self, size_bytes: int, share_count: int, data) -> None:
+    def test_whole_units_exclude_cut_ends(self, size_bytes: int, share_count: int, data) -> None:
         manifest = hollow(size_bytes, share_count)
         start = data.draw(st.integers(0, manifest.chunk_count))
         stop = data.draw(st.integers(start, min(manifest.chunk_count, start + 50)))
@@ -267,14 +265,14 @@ class TestWholeUnits:
         found = manifest.whole_units(start, stop)
         assert found == (Range(inside[0].start, inside[-1].stop) if inside else Range(start, start))
 
-    def test_of_a_set(self) -> None:
+    def test_whole_units_of_a_set(self) -> None:
         manifest = hollow(3 * MIB)
         assert manifest.whole_units_of(RangeSet([(1, 5), (7, 8), (10, 12)])) == RangeSet([(2, 4), (10, 12)])
 
 
 class TestFrames:
     @given(st.integers(1, 9 * MIB), st.integers(0, 20), st.integers(1, 64), st.data())
-    def test_cut_a_range_without_loss(self, size_bytes: int, share_count: int, frame_chunks: int, data) -> None:
+    def test_frames_tile_a_range(self, size_bytes: int, share_count: int, frame_chunks: int, data) -> None:
         manifest = hollow(size_bytes, share_count)
         start = data.draw(st.integers(0, manifest.chunk_count))
         stop = min(manifest.chunk_count, start + data.draw(st.integers(0, 200)))
@@ -285,7 +283,7 @@ class TestFrames:
             assert frame.stop <= stop
             start = frame.stop
 
-    def test_end_with_a_unit_where_one_fits(self) -> None:
+    def test_frame_ends_with_a_unit_if_possible(self) -> None:
         manifest = hollow(16 * MIB)
         assert manifest.block_chunks == 8
         assert manifest.frame_from(0, 100, 20) == Range(0, 16)

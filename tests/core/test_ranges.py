@@ -39,14 +39,14 @@ def chunks_in(parts: list[Range]) -> list[int]:
 
 
 class TestRange:
-    def test_counts_and_shows_its_chunks(self) -> None:
+    def test_range_has_a_count_and_a_text(self) -> None:
         assert Range(3, 8).chunk_count == 5
         assert str(Range(3, 8)) == "[3, 8)"
 
 
 class TestRangeSetAgainstPlainSet:
     @given(steps)
-    def test_has_the_same_members_and_no_range_touches_another(self, changes) -> None:
+    def test_ranges_have_the_members_and_do_not_touch(self, changes) -> None:
         ranges, model = built(changes)
         assert chunks_in(list(ranges)) == sorted(model)
         assert ranges.chunk_count == len(model)
@@ -65,7 +65,7 @@ class TestRangeSetAgainstPlainSet:
         assert ranges.overlaps(*span) == bool(chunks_of(span) & model)
 
     @given(steps, spans)
-    def test_around_is_the_whole_run_that_covers_a_range(self, changes, span) -> None:
+    def test_around_returns_the_range_that_covers_another(self, changes, span) -> None:
         ranges, _ = built(changes)
         if span[0] >= span[1]:
             assert ranges.around(*span) == Range(span[0], span[0])
@@ -87,7 +87,7 @@ class TestRangeSetAgainstPlainSet:
             assert combined.chunk_count == len(expected)
 
     @given(steps, st.integers(0, CHUNKS_MAX))
-    def test_cyclic_from_goes_once_round(self, changes, chunk) -> None:
+    def test_cyclic_from_visits_each_range_once(self, changes, chunk) -> None:
         ranges, model = built(changes)
         expected = sorted(model, key=lambda member: (member < chunk, member))
         assert chunks_in(list(ranges.cyclic_from(chunk))) == expected
@@ -105,7 +105,7 @@ class TestRangeSetAgainstPlainSet:
         assert left.chunk_count == len(model - other_model)
 
     @given(steps)
-    def test_equal_sets_are_equal_however_they_came_about(self, changes) -> None:
+    def test_sets_with_the_same_chunks_are_equal(self, changes) -> None:
         ranges, model = built(changes)
         assert ranges == RangeSet((chunk, chunk + 1) for chunk in model)
 
@@ -118,18 +118,18 @@ class TestRangeSet:
         assert list(ranges) == [Range(0, 4)]
         assert list(twin) == [Range(0, 4), Range(6, 8)]
 
-    def test_clear_takes_everything_out(self) -> None:
+    def test_clear_removes_everything(self) -> None:
         ranges = RangeSet([(0, 4), (6, 8)])
         ranges.clear()
         assert not ranges
         assert ranges.chunk_count == 0
 
-    def test_is_not_equal_to_other_things_and_has_no_hash(self) -> None:
+    def test_set_differs_from_other_types_and_has_no_hash(self) -> None:
         assert RangeSet([(0, 1)]) != [Range(0, 1)]
         with pytest.raises(TypeError):
             hash(RangeSet())
 
-    def test_shows_its_ranges(self) -> None:
+    def test_text_has_the_ranges(self) -> None:
         assert repr(RangeSet([(0, 4), (6, 8)])) == "RangeSet([0, 4), [6, 8))"
 
 
@@ -139,13 +139,13 @@ class Span:
     stop: int
 
 
-def test_within_an_empty_range_there_is_nothing() -> None:
+def test_empty_range_contains_nothing() -> None:
     assert RangeSet([(0, 10)]).within(5, 5) == []
 
 
 class TestRangeMap:
     @given(st.lists(st.tuples(spans, st.booleans()), max_size=20), spans)
-    def test_against_a_plain_list(self, attempts, asked) -> None:
+    def test_map_agrees_with_a_list(self, attempts, asked) -> None:
         spans_in: list[Span] = []
         ranges: RangeMap[Span] = RangeMap()
         for (start, stop), removing in attempts:
@@ -163,13 +163,13 @@ class TestRangeMap:
         assert ranges.overlapping(*asked) == [s for s in spans_in if wanted & chunks_of((s.start, s.stop))]
 
     @pytest.mark.parametrize("span", [Span(0, 5), Span(7, 9), Span(4, 6), Span(5, 6)])
-    def test_refuses_an_overlap(self, span: Span) -> None:
+    def test_overlapping_object_is_refused(self, span: Span) -> None:
         ranges: RangeMap[Span] = RangeMap()
         ranges.insert(Span(4, 8))
         with pytest.raises(AssertionError, match="overlap"):
             ranges.insert(span)
 
-    def test_refuses_to_remove_what_is_not_in(self) -> None:
+    def test_removing_an_unknown_object_is_refused(self) -> None:
         ranges: RangeMap[Span] = RangeMap()
         ranges.insert(Span(4, 8))
         with pytest.raises(AssertionError, match="not in the map"):

@@ -132,7 +132,7 @@ def test_usage_error_is_one_line_with_code_2(lone_pspctl: Pspctl, arguments: lis
 def test_excessive_size_is_a_limit_error(lone_pspctl: Pspctl) -> None:
     result = lone_pspctl("cache", "resize", "9999999TiB")
     assert result.exit_code == 8
-    assert result.stderr == "pspctl: error: 9999999TiB is more than there can be: give less than 8388608TiB\n"
+    assert result.stderr == "pspctl: error: 9999999TiB is too large: give less than 8388608TiB\n"
 
 
 def test_invalid_address_error_names_its_origin(
@@ -140,9 +140,9 @@ def test_invalid_address_error_names_its_origin(
 ) -> None:
     config_dir.mkdir()
     (config_dir / "contexts.json").write_text('{"current": "lab", "contexts": {"lab": "lab:"}}')
-    assert "error: context lab: 'lab:' is no address" in lone_pspctl("status").stderr
+    assert "error: context lab: 'lab:' is not an address" in lone_pspctl("status").stderr
     monkeypatch.setenv("PSPCTL_SERVER", ":7070")
-    assert "error: PSPCTL_SERVER: ':7070' is no address" in lone_pspctl("status").stderr
+    assert "error: PSPCTL_SERVER: ':7070' is not an address" in lone_pspctl("status").stderr
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ MUTANTS = [
     Mutant(
         "client",
         "clients verify no digest",
-        replaced(Holdings, "refute", Holdings.confirm),
+        replaced(Holdings, "mark_corrupt", Holdings.mark_verified),
         {"R10 done", "R10 verified", "R9 first good copy", "IntegrityError"},
     ),
     Mutant(
@@ -287,7 +287,7 @@ def accept_contradictions(self: BlockVerifier, block: Range) -> None:
 def no_pause(patch: pytest.MonkeyPatch) -> None:
     """Request refuted units again at once."""
     patch.setattr(BlockVerifier, "_refuse_contradiction", accept_contradictions)
-    patch.setattr(Download, "refuted_pause_ns", property(lambda self: 0))
+    patch.setattr(Download, "corrupt_pause_ns", property(lambda self: 0))
 
 
 CONTRADICTION_MUTANTS: dict[str, tuple[Mutate, Callable[[Contradiction], None]]] = {

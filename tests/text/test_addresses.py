@@ -41,7 +41,7 @@ def test_default_port_depends_on_daemon() -> None:
     ],
 )
 def test_malformed_address_is_refused(text: str) -> None:
-    with pytest.raises(BadArgument, match="is no address"):
+    with pytest.raises(BadArgument, match="is not an address"):
         parse_address(text)
 
 

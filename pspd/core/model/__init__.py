@@ -1,1 +1,1 @@
-"""Plain data of the protocol: ranges, manifests, holdings, terms, parameters."""
+"""Data types of the protocol: ranges, manifests, holdings, terms, parameters and tunables."""

@@ -7,22 +7,26 @@ from pspd.core.model.ranges import Range, RangeSet
 
 
 class Holdings:
-    """Keeps the books of one file; whoever keeps its bytes asks here what must be verified.
+    """The record of what a store has of one file. It tells the store which units to verify.
 
-    Only verified chunks are served and counted. A chunk that came before its unit is whole is *kept*:
-    it need not be asked for again, but nobody may rely on it yet.
+    Only verified chunks are contributed and counted. Chunks that are saved while the rest of their unit is missing are
+    *unverified*: they are not requested again, but not trusted either.
+
+    Args:
+        manifest: the file.
+        verified: chunks that are verified already; those of incomplete units are ignored.
     """
 
-    __slots__ = ("_kept", "_manifest", "_verified")
+    __slots__ = ("_manifest", "_unverified", "_verified")
 
     def __init__(self, manifest: Manifest, verified: RangeSet | None = None) -> None:
         self._manifest = manifest
         self._verified = manifest.whole_units_of(verified) if verified else RangeSet()
-        self._kept = RangeSet()
+        self._unverified = RangeSet()
 
     @property
     def verified(self) -> RangeSet:
-        """Chunks whose units are verified; a live view, not to be changed."""
+        """The chunks of verified units; a live view that the caller must not change."""
         return self._verified
 
     @property
@@ -31,29 +35,40 @@ class Holdings:
         return self._verified.chunk_count == self._manifest.chunk_count
 
     def missing(self) -> RangeSet:
-        """Chunks that are neither verified nor kept: those to ask for (R5)."""
-        return RangeSet(self._verified.gaps(0, self._manifest.chunk_count)).minus(self._kept)
+        """Return the chunks that are not saved: those to request (R5)."""
+        return RangeSet(self._verified.gaps(0, self._manifest.chunk_count)).minus(self._unverified)
 
-    def keep(self, start: int, stop: int) -> list[tuple[Range, bytes]]:
-        """Notes that the bytes of ``[start, stop)`` are there.
+    def add_saved(self, start: int, stop: int) -> list[tuple[Range, bytes]]:
+        """Record that chunks are saved.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
 
         Returns:
-            The units that are whole now and not yet verified, each with the digest that its bytes must
-            have. The caller compares, and calls :meth:`confirm` or :meth:`refute` for each.
+            The units that are now saved as a whole and not yet verified, each with its digest. The caller compares the
+            digest with the saved bytes, and calls :meth:`mark_verified` or :meth:`mark_corrupt` for each unit.
         """
-        self._kept.update(self._verified.gaps(start, stop))
+        self._unverified.update(self._verified.gaps(start, stop))
         return [
             (unit, expected)
             for unit, expected in self._manifest.units(start, stop)
-            if unit.start not in self._verified and self._kept.covers(*unit)
+            if unit.start not in self._verified and self._unverified.covers(*unit)
         ]
 
-    def confirm(self, unit: Range) -> None:
-        """The unit's bytes have their digest: from now on it is held."""
-        self._kept.discard(*unit)
-        self._verified.add(*unit)
+    def mark_verified(self, units: Range) -> None:
+        """Record that the saved bytes of whole units match their digests."""
+        self._unverified.discard(*units)
+        self._verified.add(*units)
 
-    def refute(self, unit: Range) -> None:
-        """The unit's bytes are not what their digest says: as if they had never come."""
-        self._kept.discard(*unit)
-        self._verified.discard(*unit)
+    def mark_corrupt(self, units: Range) -> None:
+        """Record that the bytes of whole units do not match their digests: the chunks are missing again."""
+        self._unverified.discard(*units)
+        self._verified.discard(*units)
+
+    def check(self) -> None:
+        """Assert that whole units alone are verified, and that no chunk counts twice."""
+        assert self._manifest.whole_units_of(self._verified) == self._verified, "part of a unit is verified"
+        assert not self._verified.common(self._unverified), "verified chunks are unverified"
+        count = self._verified.chunk_count + self._unverified.chunk_count + self.missing().chunk_count
+        assert count == self._manifest.chunk_count, "chunks are beyond the end"

@@ -1,9 +1,9 @@
-"""What a file is: its name, its size, and the digests that prove every byte of it.
+"""Manifests: the name and size of a file, and the digests that verify its bytes.
 
-A *block* is an aligned run of chunks under one digest. Shares end at chunk borders that blocks do not
-know of (R1), so a block that a share's border cuts has, besides its own digest, one for each *piece*.
-A *unit* is what is verified in one go: a whole block, or a piece of a cut one. Everything a client holds
-is made of verified units; so each share can be proved by itself.
+A *block* is an aligned run of chunks with one digest. Shares end at chunk borders (R1), which need not be block
+borders. A block that the border of a share cuts has its own digest, and one more for each of its *pieces*. A *unit* is
+verified as a whole: it is a block, or a piece of a cut block. Whatever a client holds consists of verified units, so
+each share can be verified without the others.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ BLOCK_COUNT_MAX = 2**20
 NAME_BYTES_MAX = 254
 SHARE_COUNT_MAX = 100_000
 USUAL_MODE = 0o644
-"""The permission bits of a file of whose mode its manifest says nothing."""
+"""The permission bits of a file whose manifest does not name any."""
 MODE_BITS = 0o777
 OWNER_READS = 0o400
 STORE_FOLDER = ".psp"
-"""The hidden folder in a client's folder that keeps unfinished work; no file may bear its name."""
+"""The hidden folder for unfinished files in a client's folder. No file may have this name."""
 
 _BLOCK_BYTES_MIN = CHUNK_BYTES
 _BLOCK_BYTES_USUAL_MAX = 64 * 1024
@@ -35,21 +35,21 @@ _BLOCK_COUNT_USUAL_MAX = 2048
 
 FileId = bytes
 Digest = Callable[[Iterable[bytes | bytearray | memoryview]], bytes]
-"""Takes the parts of a run of bytes, in order, and gives their digest (32 bytes)."""
+"""Takes consecutive parts of some bytes and returns their common digest, 32 bytes."""
 ReadAt = Callable[[int, int], "bytes | memoryview"]
-"""Takes an offset and a length in bytes and gives exactly those bytes of a file."""
+"""Takes an offset and a length in bytes and returns exactly those bytes of a file."""
 
 
 def chunk_count_of(size_bytes: int) -> int:
-    """How many chunks a file of this size has (R3)."""
+    """Return how many chunks a file of this size has (R3)."""
     return -(-size_bytes // CHUNK_BYTES)
 
 
 def block_bytes_of(size_bytes: int) -> int:
-    """The block size of a file, in bytes: a power of two that depends on its size alone.
+    """Return the block size of a file, in bytes: a power of two that depends only on the size of the file.
 
-    Small blocks keep small files fine-grained; 64 KiB is where BLAKE3 reaches its full speed; beyond
-    64 GiB blocks grow so that no manifest passes 32 MiB.
+    Small files have small blocks, so that they still have many. From 64 KiB on BLAKE3 reaches its full speed. Beyond
+    64 GiB blocks grow, so that no manifest exceeds 32 MiB.
     """
 
     def smallest(block_count_max: int) -> int:
@@ -60,10 +60,10 @@ def block_bytes_of(size_bytes: int) -> int:
 
 
 def validate_name(name: str) -> str:
-    """Returns the name if it is one that stays inside a client's folder.
+    """Return the name if it is a valid file name in a client's folder.
 
     Raises:
-        BadName: it is empty, too long, a folder, a path, or holds control characters.
+        BadName: it is empty or too long, means a folder or a path, or has control characters.
     """
     shown = repr(name if len(name) <= 60 else name[:57] + "...")
     try:
@@ -84,10 +84,10 @@ def validate_name(name: str) -> str:
 
 
 def _validate_mode(name: str, mode: int, *, is_folder: bool) -> None:
-    """Refuses what no source says: other bits than permissions, or a file that its owner may not read.
+    """Check the mode of a file.
 
     Raises:
-        BadArgument: the mode is not one that a client may give a file.
+        BadArgument: it has bits other than permissions, its owner may not read the file, or a folder has one.
     """
     if mode & ~MODE_BITS or not mode & OWNER_READS:
         raise BadArgument(f"mode {mode:#o} of {name!r} is out of range: from 0o400 to 0o777, and its owner may read it")
@@ -96,7 +96,7 @@ def _validate_mode(name: str, mode: int, *, is_folder: bool) -> None:
 
 
 def _version_of(mode: int, *, is_folder: bool) -> bytes:
-    """What a ``file_id`` begins with: a file of the usual mode has the id that it had before there were modes."""
+    """Return the prefix of the bytes that the id is the digest of; that of the usual mode is from the first version."""
     if is_folder:
         return b"psp-folder-1\0"
     if mode == USUAL_MODE:
@@ -106,22 +106,21 @@ def _version_of(mode: int, *, is_folder: bool) -> bytes:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A file's name, size and digests; immutable, and its own proof.
+    """The name, size and digests of a file. Immutable.
 
     Attributes:
-        name: one path component.
-        size_bytes: the file's size.
+        name: the file's name, one path component.
+        size_bytes: its size.
         block_digests: 32 bytes for each block, concatenated.
-        share_count: shares that the file is divided into; 0 before the division.
-        cut_digests: 32 bytes for each piece of a cut block, in file order, concatenated.
-        is_folder: the file is a folder's archive, to be unpacked where it arrives.
-        mode: the permission bits with which the file becomes visible; ``USUAL_MODE`` for a folder, whose archive has
-            its modes.
-        file_id: the digest of name, size and block digests, of the mode where it is not the usual one, and of whether
-            it is a folder. The division does not change it.
+        file_id: the digest of name, size and block digests, of the mode if it is not the usual one, and of whether the
+            file is a folder. It does not depend on the division.
+        share_count: how many shares the file is divided into; 0 before the division.
+        cut_digests: 32 bytes for each piece of a cut block, in the order of the file, concatenated.
+        is_folder: the file is the archive of a folder, which clients unpack.
+        mode: the permission bits of the visible file; ``USUAL_MODE`` for a folder, whose archive has the modes.
         chunk_count: how many chunks the file has.
-        block_chunks: how many chunks a block has; the last may be shorter.
-        cut_pieces: the pieces of every block that a share's border cuts, in file order.
+        block_chunks: how many chunks a block has; the last may have fewer.
+        cut_pieces: the pieces of all cut blocks, in the order of the file.
     """
 
     name: str
@@ -138,11 +137,12 @@ class Manifest:
     _cut_starts: list[int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        known = partial(object.__setattr__, self)  # the class is frozen
-        known("chunk_count", chunk_count_of(self.size_bytes))
-        known("block_chunks", block_bytes_of(self.size_bytes) // CHUNK_BYTES)
-        known("cut_pieces", self._find_cut_pieces())
-        known("_cut_starts", [piece.start for piece in self.cut_pieces])
+        """Derive the fields that depend on the others."""
+        derive = partial(object.__setattr__, self)  # the class is frozen
+        derive("chunk_count", chunk_count_of(self.size_bytes))
+        derive("block_chunks", block_bytes_of(self.size_bytes) // CHUNK_BYTES)
+        derive("cut_pieces", self._find_cut_pieces())
+        derive("_cut_starts", [piece.start for piece in self.cut_pieces])
 
     @staticmethod
     def parse(
@@ -156,10 +156,20 @@ class Manifest:
         is_folder: bool = False,
         mode: int = USUAL_MODE,
     ) -> Manifest:
-        """A manifest from parts that came from elsewhere.
+        """Return a manifest of untrusted parts, once they are checked.
+
+        Args:
+            name: the file's name.
+            size_bytes: its size.
+            block_digests: 32 bytes for each block.
+            digest: the digest function.
+            share_count: how many shares there are.
+            cut_digests: 32 bytes for each piece of a cut block.
+            is_folder: the file is the archive of a folder.
+            mode: its permission bits.
 
         Raises:
-            BadName: the name may not be used.
+            BadName: the name is not allowed.
             BadArgument: the parts do not fit together.
         """
         validate_name(name)
@@ -196,7 +206,16 @@ class Manifest:
         is_folder: bool = False,
         mode: int = USUAL_MODE,
     ) -> Manifest:
-        """The manifest of a file that can be read; not yet divided."""
+        """Return the manifest of a readable file, not yet divided.
+
+        Args:
+            name: the file's name.
+            size_bytes: its size.
+            read_at: reads the file.
+            digest: the digest function.
+            is_folder: the file is the archive of a folder.
+            mode: its permission bits.
+        """
         step = block_bytes_of(size_bytes)
         digests = b"".join(
             digest((read_at(offset, min(step, size_bytes - offset)),)) for offset in range(0, size_bytes, step)
@@ -204,25 +223,42 @@ class Manifest:
         return Manifest.parse(name, size_bytes, digests, digest, is_folder=is_folder, mode=mode)
 
     def divided(self, share_count: int, read_at: ReadAt, digest: Digest) -> Manifest:
-        """The same file divided into ``share_count`` shares (R1)."""
+        """Return the manifest of the same file, divided into shares (R1).
+
+        Args:
+            share_count: how many.
+            read_at: reads the file.
+            digest: the digest function.
+        """
         bare = replace(self, share_count=share_count, cut_digests=b"")
         cuts = b"".join(digest((read_at(*self.byte_span(*piece)),)) for piece in bare.cut_pieces)
         return replace(bare, cut_digests=cuts)
 
     def share(self, index: int) -> Range:
-        """The ``index``-th share: disjoint, exhaustive, sizes differ by at most one chunk (R1)."""
+        """Return a share. All shares are disjoint and exhaustive, and differ by at most one chunk (R1)."""
         return Range(
             index * self.chunk_count // self.share_count,
             (index + 1) * self.chunk_count // self.share_count,
         )
 
     def byte_span(self, start: int, stop: int) -> tuple[int, int]:
-        """Offset and length in bytes of the chunks ``[start, stop)``."""
+        """Return the offset and length of a range, in bytes.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+        """
         offset = start * CHUNK_BYTES
         return offset, min(stop * CHUNK_BYTES, self.size_bytes) - offset
 
     def has_range(self, start: int, stop: int, length: int) -> bool:
-        """Whether the file has the chunks ``[start, stop)``, and they are so many bytes."""
+        """Return whether the file has a range of chunks with this length.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+            length: in bytes.
+        """
         return stop <= self.chunk_count and length == self.byte_span(start, stop)[1]
 
     def _find_cut_pieces(self) -> list[Range]:
@@ -244,52 +280,79 @@ class Manifest:
         return pieces
 
     def unit_at(self, chunk: int) -> tuple[Range, bytes]:
-        """The unit that holds a chunk, and its digest."""
+        """Return the unit of a chunk, and its digest."""
         index = bisect_right(self._cut_starts, chunk) - 1
         if index >= 0 and chunk < self.cut_pieces[index].stop:
             return self.cut_pieces[index], self.cut_digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
         return self.block_at(chunk)
 
     def block_at(self, chunk: int) -> tuple[Range, bytes]:
-        """The block that holds a chunk, cut or not, and its digest."""
+        """Return the block of a chunk, cut or not, and its digest."""
         block, step = chunk // self.block_chunks, self.block_chunks
         span = Range(block * step, min((block + 1) * step, self.chunk_count))
         return span, self.block_digests[block * DIGEST_BYTES : (block + 1) * DIGEST_BYTES]
 
     def cut_pieces_in(self, start: int, stop: int) -> list[Range]:
-        """Every piece of a cut block with a chunk in ``[start, stop)``."""
+        """Return the pieces of cut blocks that have a chunk in a range.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+        """
         first = max(0, bisect_right(self._cut_starts, start) - 1)
-        behind = bisect_left(self._cut_starts, stop)
-        return [piece for piece in self.cut_pieces[first:behind] if piece.stop > start]
+        last = bisect_left(self._cut_starts, stop)
+        return [piece for piece in self.cut_pieces[first:last] if piece.stop > start]
 
     def cut_blocks_in(self, start: int, stop: int) -> list[tuple[Range, bytes]]:
-        """Every cut block with a chunk in ``[start, stop)``, and its digest."""
+        """Return the cut blocks that have a chunk in a range, with their digests.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+        """
         firsts = dict.fromkeys(piece.start // self.block_chunks for piece in self.cut_pieces_in(start, stop))
         return [self.block_at(first * self.block_chunks) for first in firsts]
 
     def wrong_units(self, start: int, stop: int, views: list[memoryview], digest: Digest) -> list[Range]:
-        """Those units of ``[start, stop)``, a run of whole ones, of which the bytes in ``views`` have other digests."""
-        if len(views) == 1 and not self.cut_pieces_in(start, stop):  # nearly always; and then nearly always all right
+        """Return the units in a range whose bytes do not match their digests.
+
+        Args:
+            start: the first chunk of the first unit.
+            stop: one past the last chunk of the last unit.
+            views: the bytes of the range.
+            digest: the digest function.
+        """
+        if len(views) == 1 and not self.cut_pieces_in(start, stop):  # the usual case, and usually nothing is wrong
             view, step = views[0], self.block_chunks * CHUNK_BYTES
             found = b"".join([digest((view[offset : offset + step],)) for offset in range(0, len(view), step)])
             if self.block_digests.startswith(found, start // self.block_chunks * DIGEST_BYTES):
                 return []
         wrong = []
-        parts = _Parts(views)
+        parts = _Reader(views)
         for unit, expected in self.units(start, stop):
             if digest(parts.take(self.byte_span(*unit)[1])) != expected:
                 wrong.append(unit)
         return wrong
 
     def units(self, start: int, stop: int) -> Iterator[tuple[Range, bytes]]:
-        """Every unit with a chunk in ``[start, stop)``, with its digest."""
+        """Iterate over the units that have a chunk in a range, with their digests.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+        """
         while start < stop:
             unit, expected = self.unit_at(start)
             yield unit, expected
             start = unit.stop
 
     def whole_units(self, start: int, stop: int) -> Range:
-        """The largest run of whole units inside ``[start, stop)``; empty at ``start`` if there is none."""
+        """Return the largest run of whole units inside a range; an empty range at ``start`` if there is none.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+        """
         if start >= stop:
             return Range(start, start)
         first = self.unit_at(start)[0]
@@ -299,20 +362,26 @@ class Manifest:
         return Range(low, high) if low < high else Range(start, start)
 
     def whole_units_of(self, chunks: RangeSet) -> RangeSet:
-        """The part of a set that is made of whole units."""
+        """Return the part of a set that consists of whole units."""
         return RangeSet(self.whole_units(*span) for span in chunks)
 
     def frame_from(self, start: int, stop: int, frame_chunks: int) -> Range:
-        """The first at most ``frame_chunks`` chunks of ``[start, stop)``, cut where a unit ends in the further half."""
+        """Return the beginning of a range as one frame. It ends with a unit if one ends in the frame's second half.
+
+        Args:
+            start: the first chunk of the range.
+            stop: one past its last.
+            frame_chunks: the most chunks of the frame.
+        """
         if stop - start <= frame_chunks:
             return Range(start, stop)
         unit = self.unit_at(start + frame_chunks)[0]
-        is_far = unit.start - start >= max(1, frame_chunks // 2)
-        return Range(start, unit.start if is_far else start + frame_chunks)
+        is_in_second_half = unit.start - start >= max(1, frame_chunks // 2)
+        return Range(start, unit.start if is_in_second_half else start + frame_chunks)
 
 
-class _Parts:
-    """Bytes that lie in several pieces of memory, taken from the front without copying any."""
+class _Reader:
+    """Reads bytes that are in several pieces of memory one after another, without copying them."""
 
     def __init__(self, views: list[memoryview]) -> None:
         self._views = views
@@ -320,7 +389,7 @@ class _Parts:
         self._offset = 0
 
     def take(self, length: int) -> tuple[memoryview, ...]:
-        """The next ``length`` bytes, in one view or several."""
+        """Return the next ``length`` bytes, in one view or several."""
         taken = []
         while length:
             view = self._views[self._index]

@@ -1,4 +1,4 @@
-"""The protocol's parameters, and the two profiles that are nothing but parameters."""
+"""The protocol's parameters, and the two profiles: named sets of parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MILLISECOND_NS = 1_000_000
 
 
 class Order(StrEnum):
-    """In which order a client names the chunks that it lacks."""
+    """The order in which a client requests missing chunks."""
 
     CURSOR = "cursor"
     SEQUENTIAL = "sequential"
@@ -19,19 +19,19 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What the server decides and every client learns when it joins.
+    """Parameters that the server decides and tells each client that joins.
 
     Attributes:
-        profile: name of the profile these started from.
-        frame_chunks: the most chunks that one broadcast range, contribution or delivery carries.
-        window_min_chunks: the least a window shrinks to. A frame takes half of a window at most: while one is on its
-            way the next is fetched.
-        window_max_chunks: the most it grows to.
-        request_ranges: the most ranges that one request names.
-        kept_links: one TCP link per client, dialled by the client and kept; otherwise one TCP
-            connection per transfer, the server dialling for deliveries, holders for contributions.
-        all_holders_answer: every holder answers a broadcast; otherwise the one it names, and all of
-            them only when that failed.
+        profile: the name of the profile.
+        frame_chunks: the most chunks in one range of a broadcast, contribution or delivery.
+        window_min_chunks: the smallest window. A frame takes at most half of a window, so that the next frame is
+            fetched while one is in flight.
+        window_max_chunks: the largest window.
+        request_ranges: the most ranges in one request.
+        kept_links: the client opens one TCP link and keeps it. Otherwise each transfer has its own TCP connection,
+            opened by the server for a delivery and by the holder for a contribution.
+        all_holders_answer: every holder answers a broadcast. Otherwise only the one that is named, and all of them
+            if it fails.
         order: the order of a client's requests.
     """
 
@@ -46,7 +46,7 @@ class Parameters:
 
     @property
     def gathers(self) -> bool:
-        """Whether several chunks can be put together, so that it pays to wait a moment for the next."""
+        """Whether a frame can have several chunks, so that it is worth collecting some."""
         return self.frame_chunks > 1
 
 
@@ -60,7 +60,7 @@ CLASSIC = Parameters(
     all_holders_answer=True,
     order=Order.SEQUENTIAL,
 )
-"""The seed to the letter: one chunk asked, one TCP connection per transfer, every holder answers."""
+"""The protocol in its simplest form: one chunk at a time, one connection per transfer, every holder answers."""
 
 FAST = Parameters(
     profile="fast",
@@ -72,13 +72,13 @@ FAST = Parameters(
     all_holders_answer=False,
     order=Order.CURSOR,
 )
-"""The default: ranges, kept links, an adaptive window, one holder asked at a time."""
+"""The default: ranges of chunks, kept links, an adaptive window, one holder asked at a time."""
 
 PROFILES = {profile.profile: profile for profile in (CLASSIC, FAST)}
 FAST_CACHE_CHUNKS = 64 * 1024
-"""The fast profile's cache unless the operator names another: 64 MiB. The classic one has n KiB."""
+"""The default cache of the fast profile: 64 MiB. That of the classic profile is 1 KiB per client."""
 
 
 def default_cache_chunks(parameters: Parameters) -> int | None:
-    """The cache of a profile when the operator names none: a fixed size, or None for one chunk per client (R4)."""
+    """Return the default cache of a profile: a fixed size, or None for one chunk per client (R4)."""
     return None if parameters.profile == CLASSIC.profile else FAST_CACHE_CHUNKS

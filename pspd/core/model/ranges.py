@@ -1,6 +1,6 @@
-"""Sets of chunks, and maps from chunks, as sorted disjoint ranges.
+"""Sets of chunks, and maps from chunks, as sorted disjoint ranges ``[start, stop)``.
 
-Everything in PSP speaks of ranges ``[start, stop)``; nothing costs work per chunk where a range will do.
+Their cost depends on the number of ranges, not on the number of chunks.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ class Range(NamedTuple):
 
     @property
     def chunk_count(self) -> int:
-        """How many chunks the range holds."""
+        """The number of chunks."""
         return self.stop - self.start
 
     def __str__(self) -> str:
+        """Return the range in interval notation."""
         return f"[{self.start}, {self.stop})"
 
 
 _range_of = partial(tuple.__new__, Range)
-"""``Range(*pair)``, but quickly: sets are taken apart millions of times."""
+"""A faster ``Range(*pair)``: sets are iterated millions of times."""
 
 
 def _ranges_between(borders: list[int]) -> list[Range]:
@@ -35,10 +36,13 @@ def _ranges_between(borders: list[int]) -> list[Range]:
 
 
 class RangeSet:
-    """A set of chunks, kept as ascending, disjoint, never touching ranges.
+    """A set of chunks, stored as ascending ranges that neither overlap nor touch.
 
-    The borders lie in one flat list ``[start, stop, start, stop, ...]``: a chunk is a member exactly when
-    an odd number of borders is at or below it.
+    The borders are in one flat list ``[start, stop, start, stop, ...]``: a chunk is in the set exactly when an odd
+    number of borders is at or below it.
+
+    Args:
+        ranges: the initial chunks.
     """
 
     __slots__ = ("_borders", "_chunk_count")
@@ -51,20 +55,25 @@ class RangeSet:
 
     @property
     def chunk_count(self) -> int:
-        """How many chunks the set holds."""
+        """The number of chunks."""
         return self._chunk_count
 
     @property
     def range_count(self) -> int:
-        """How many ranges the set is made of."""
+        """The number of ranges."""
         return len(self._borders) // 2
 
     def add(self, start: int, stop: int) -> None:
-        """Puts ``[start, stop)`` into the set; an empty range changes nothing."""
+        """Add a range. An empty range changes nothing.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+        """
         if start >= stop:
             return
         borders = self._borders
-        if not borders or borders[-1] <= start:  # most often: sets are made in ascending order
+        if not borders or borders[-1] <= start:  # the usual case: sets grow in ascending order
             if borders and borders[-1] == start:
                 borders[-1] = stop
             else:
@@ -80,7 +89,12 @@ class RangeSet:
         self._replace(left, right, replacement)
 
     def discard(self, start: int, stop: int) -> None:
-        """Takes ``[start, stop)`` out of the set, as far as it is in."""
+        """Remove the chunks of a range that are in the set.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+        """
         if start >= stop:
             return
         borders = self._borders
@@ -94,7 +108,7 @@ class RangeSet:
 
     def _replace(self, left: int, right: int, replacement: list[int]) -> None:
         borders = self._borders
-        # Each stop counts for, each start against: the sum over any even run of borders is its chunks.
+        # The number of chunks is the sum of all stops minus the sum of all starts.
         sign = -1 if left % 2 == 0 else 1
         for border in borders[left:right]:
             self._chunk_count -= sign * border
@@ -106,21 +120,36 @@ class RangeSet:
         borders[left:right] = replacement
 
     def covers(self, start: int, stop: int) -> bool:
-        """Whether every chunk of ``[start, stop)`` is in the set; true for an empty range."""
+        """Return whether every chunk of a range is in the set; True for an empty range.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+        """
         if start >= stop:
             return True
         index = bisect_right(self._borders, start)
         return index % 2 == 1 and self._borders[index] >= stop
 
     def overlaps(self, start: int, stop: int) -> bool:
-        """Whether any chunk of ``[start, stop)`` is in the set."""
+        """Return whether any chunk of a range is in the set.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+        """
         if start >= stop:
             return False
         index = bisect_right(self._borders, start)
         return index % 2 == 1 or (index < len(self._borders) and self._borders[index] < stop)
 
     def around(self, start: int, stop: int) -> Range:
-        """The whole run that covers ``[start, stop)``, which is in the set; an empty range is its own run."""
+        """Return the set's range that covers a range, which must be in the set. An empty range covers itself.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+        """
         if start >= stop:
             return Range(start, start)
         index = bisect_right(self._borders, start)
@@ -128,15 +157,25 @@ class RangeSet:
         return Range(self._borders[index - 1], self._borders[index])
 
     def within(self, start: int, stop: int) -> list[Range]:
-        """The parts of the set inside ``[start, stop)``, ascending."""
+        """Return the parts of the set inside a range, ascending.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+        """
         return _ranges_between(self._cut(start, stop, inside=True))
 
     def gaps(self, start: int, stop: int) -> list[Range]:
-        """The parts of ``[start, stop)`` that are not in the set, ascending."""
+        """Return the parts of a range that are not in the set, ascending.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+        """
         return _ranges_between(self._cut(start, stop, inside=False))
 
     def _cut(self, start: int, stop: int, *, inside: bool) -> list[int]:
-        """The borders of what lies in ``[start, stop)`` and in the set, or not in the set."""
+        """Return the borders of the parts of a range that are in the set, or not in the set."""
         if start >= stop:
             return []
         borders = self._borders
@@ -149,12 +188,12 @@ class RangeSet:
         return cut
 
     def common(self, other: RangeSet) -> RangeSet:
-        """The chunks that are in both sets."""
+        """Return the chunks that are in both sets."""
         few, many = (self, other) if len(self._borders) <= len(other._borders) else (other, self)
         return few._combined(many, inside=True)
 
     def minus(self, other: RangeSet) -> RangeSet:
-        """The chunks that are in this set and not in the other."""
+        """Return the chunks that are in this set and not in the other."""
         if len(self._borders) <= len(other._borders):
             return self._combined(other, inside=False)
         rest = self.copy()
@@ -170,9 +209,9 @@ class RangeSet:
         return combined
 
     def cyclic_from(self, chunk: int) -> Iterator[Range]:
-        """Every part of the set once, from ``chunk`` to the end and then from the beginning.
+        """Iterate over the set once, from ``chunk`` to the end and then from the beginning.
 
-        The set must not change while this goes on.
+        The set must not change meanwhile.
         """
         borders = self._borders
         first = bisect_right(borders, chunk)
@@ -187,61 +226,69 @@ class RangeSet:
                 yield Range(start, stop)
 
     def update(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Adds every range."""
+        """Add every range."""
         for start, stop in ranges:
             self.add(start, stop)
 
     def difference_update(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Discards every range."""
+        """Remove every range."""
         for start, stop in ranges:
             self.discard(start, stop)
 
     def copy(self) -> RangeSet:
-        """A set of its own with the same chunks."""
+        """Return an independent set with the same chunks."""
         twin = RangeSet()
         twin._borders = self._borders.copy()
         twin._chunk_count = self._chunk_count
         return twin
 
     def clear(self) -> None:
-        """Takes everything out."""
+        """Remove everything."""
         self._borders.clear()
         self._chunk_count = 0
 
     def __contains__(self, chunk: int) -> bool:
+        """Return whether a chunk is in the set."""
         return bisect_right(self._borders, chunk) % 2 == 1
 
     def __iter__(self) -> Iterator[Range]:
+        """Iterate over the ranges, ascending."""
         return iter(_ranges_between(self._borders))
 
     def __bool__(self) -> bool:
+        """Return whether there is any chunk."""
         return bool(self._borders)
 
     def __eq__(self, other: object) -> bool:
+        """Return whether another set has the same chunks."""
         return isinstance(other, RangeSet) and self._borders == other._borders
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
+        """Return the ranges as text."""
         return f"RangeSet({', '.join(map(str, self))})"
 
 
 class Spanned(Protocol):
-    """Something that stands for the chunks ``[start, stop)``."""
+    """An object that stands for the chunks ``[start, stop)``."""
 
     @property
-    def start(self) -> int: ...
+    def start(self) -> int:
+        """The first chunk."""
+
     @property
-    def stop(self) -> int: ...
+    def stop(self) -> int:
+        """One past the last chunk."""
 
 
 T = TypeVar("T", bound=Spanned)
 
 
 class RangeMap(Generic[T]):
-    """Disjoint spanned things in the order of their chunks.
+    """Disjoint objects in the order of their chunks.
 
-    While a thing is in, its start must not change; its stop may, as long as it stays disjoint from the next.
+    While an object is in the map, its start must not change. Its stop may, as long as the objects stay disjoint.
     """
 
     __slots__ = ("_spans", "_starts")
@@ -251,7 +298,7 @@ class RangeMap(Generic[T]):
         self._spans: list[T] = []
 
     def insert(self, span: T) -> None:
-        """Puts a thing in; its chunks must be free."""
+        """Add an object that overlaps no other."""
         index = bisect_left(self._starts, span.start)
         assert index == len(self._starts) or span.stop <= self._starts[index], "spans overlap"
         assert index == 0 or self._spans[index - 1].stop <= span.start, "spans overlap"
@@ -259,21 +306,26 @@ class RangeMap(Generic[T]):
         self._spans.insert(index, span)
 
     def remove(self, span: T) -> None:
-        """Takes a thing out that is in."""
+        """Remove an object that is in the map."""
         index = bisect_left(self._starts, span.start)
         assert self._spans[index] is span, "not in the map"
         del self._starts[index]
         del self._spans[index]
 
     def at(self, chunk: int) -> T | None:
-        """What stands for a chunk."""
+        """Return the object that stands for a chunk; None if there is none."""
         index = bisect_right(self._starts, chunk) - 1
         if index >= 0 and chunk < self._spans[index].stop:
             return self._spans[index]
         return None
 
     def overlapping(self, start: int, stop: int) -> list[T]:
-        """Everything that has a chunk in ``[start, stop)``, ascending."""
+        """Return the objects that have a chunk in a range, ascending.
+
+        Args:
+            start: the first chunk.
+            stop: one past the last.
+        """
         if start >= stop:
             return []
         low = bisect_right(self._starts, start) - 1
@@ -282,7 +334,9 @@ class RangeMap(Generic[T]):
         return self._spans[low : bisect_left(self._starts, stop, low)]
 
     def __iter__(self) -> Iterator[T]:
+        """Iterate over the objects in the order of their chunks."""
         return iter(self._spans)
 
     def __len__(self) -> int:
+        """Return the number of objects."""
         return len(self._spans)

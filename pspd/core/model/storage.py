@@ -1,4 +1,4 @@
-"""What the protocol asks of whoever keeps a client's bytes. Implemented by :mod:`pspd.store`."""
+"""The protocol's requirements on the store of a client. :mod:`pspd.store` implements them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from pspd.core.model.ranges import Range, RangeSet
 
 
 class FileSlice(NamedTuple):
-    """Bytes of an open file, to be sent by the kernel without passing through Python."""
+    """Bytes of an open file, which the kernel sends without copying them to Python.
+
+    Attributes:
+        fd: the file's descriptor.
+        offset: of the first byte.
+        length: how many bytes.
+    """
 
     fd: int
     offset: int
@@ -19,7 +25,12 @@ class FileSlice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of bytes that were written: the units verified by it, and those refuted by it."""
+    """The result of a write.
+
+    Attributes:
+        verified: the chunks of units that it completed and that match their digests.
+        corrupt: the units that do not.
+    """
 
     verified: RangeSet = field(default_factory=RangeSet)
     corrupt: list[Range] = field(default_factory=list)
@@ -27,7 +38,12 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a store holds of one file: verified chunks, and whether the file is finished and visible."""
+    """What a store has of one file.
+
+    Attributes:
+        verified: the verified chunks.
+        complete: the file is finished and visible.
+    """
 
     verified: RangeSet
     complete: bool
@@ -43,10 +59,10 @@ class Held:
 
 
 class Storage(Protocol):
-    """One client's files. Every method may raise ``StorageError`` with a line for a person."""
+    """The files of one client. Every method may raise ``StorageError`` with a message for people."""
 
     def known(self) -> dict[FileId, Held]:
-        """What is there from before, by file."""
+        """Return a snapshot of the files that are there, by id."""
 
     def begin(self, manifest: Manifest) -> Held:
         """Prepare to write a file, or resume it; idempotent.
@@ -55,29 +71,41 @@ class Storage(Protocol):
         """
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
-        """Writes the bytes of the chunks ``[start, stop)`` and verifies the units that are whole by it.
+        """Write chunks, and verify the units that they complete.
+
+        Args:
+            file_id: the file.
+            start: the first chunk.
+            stop: one past the last.
+            data: their bytes.
 
         Raises:
-            ContradictoryDigests: every piece of a block has its digest, and the whole block has not.
+            ContradictoryDigests: every piece of a block matches its digest, and the whole block does not.
         """
 
     def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice | memoryview:
-        """The bytes of verified chunks, for sending."""
+        """Return the bytes of verified chunks, for sending.
+
+        Args:
+            file_id: the file.
+            start: the first chunk.
+            stop: one past the last.
+        """
 
     def missing(self, file_id: FileId) -> RangeSet:
-        """Chunks that are not there yet, whether or not they are verified."""
+        """Return the chunks that are not saved, verified or not."""
 
     def finish(self, file_id: FileId) -> None:
-        """Makes the verified file visible under its own name in one atomic step (R10); idempotent."""
+        """Make the verified file visible under its own name in one atomic step (R10); idempotent."""
 
     def verify(self, file_id: FileId) -> None:
-        """Takes every digest of a file anew from what is saved; what is wrong is held no longer."""
+        """Verify all saved bytes of a file again. Chunks that are wrong are missing from then on."""
 
     def discard(self, file_id: FileId) -> None:
-        """Knows a file no longer, and drops what is unfinished of it; a finished file stays. Idempotent."""
+        """Forget a file and delete its unfinished data; a finished file stays. Idempotent."""
 
     def require_usable(self) -> None:
-        """Raises ``StoreFailed`` if no file can be taken or given any more."""
+        """Raise ``StoreFailed`` if the store as a whole does not work any more."""
 
     def close(self) -> None:
-        """Lets go of everything that is open."""
+        """Close everything."""

@@ -1,20 +1,20 @@
-"""On what terms a file is seeded: how many clients hold each share, and how long its source stays."""
+"""The terms of a seeding: how many clients hold each share, and how long the source stays."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 SAFE_HOLDERS = 2
-"""On so many clients each chunk is safe: one of them may be lost, and so may the original."""
+"""With so many holders a chunk is safe: it survives the loss of a client and of the original."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a source asks for when it announces a file.
+    """What a source requires when it announces a file.
 
     Attributes:
-        replica_count: on how many clients each share is to be before the file counts as seeded; R1 has one.
-        stays: the source stays in the exchange, as the holder of last resort, until each chunk is safe.
+        replica_count: how many clients must hold each share before the file is seeded; R1 requires one.
+        stays: the source stays as the holder of last resort until each chunk has :data:`SAFE_HOLDERS`.
     """
 
     replica_count: int = 1
@@ -22,14 +22,20 @@ class Terms:
 
 
 ONE_COPY = Terms()
-"""Those of R1 and R2."""
+"""The terms of R1 and R2."""
 
 
 def source_is_needed(*, stays: bool, divided_here: bool, is_complete: bool, min_holder_count: int) -> bool:
-    """Whether the source of a file that is seeded is still to stay.
+    """Return whether the source of a seeded file is still needed.
 
-    Who divided the file has given every share away, and stays only on those terms. Who came with a file that was there
-    already stays until its clients have every chunk without it.
+    A source that has divided the file has given every share away, and stays only if its terms say so. A source of a
+    file that was already in the network stays until the clients hold every chunk without it.
+
+    Args:
+        stays: the terms say that the source stays.
+        divided_here: the file was divided for this source.
+        is_complete: every client has the file.
+        min_holder_count: how many clients hold the rarest chunk.
     """
     if stays:
         return not is_complete and min_holder_count < SAFE_HOLDERS

@@ -114,7 +114,7 @@ class BlockVerifier:
             span_offset, span_length = manifest.byte_span(*span)
             self._saved.write_at(span_offset, data[span_offset - offset :][:span_length])
         for unit in corrupt:
-            self._holdings.refute(unit)
+            self._holdings.mark_corrupt(unit)
         written.corrupt.extend(corrupt)
         for run in _without(corrupt, whole):
             self._confirm(run, written)
@@ -168,16 +168,16 @@ class BlockVerifier:
         """Verify from the saved bytes the units that are whole now that ``chunks`` are saved."""
         if chunks.start == chunks.stop:
             return
-        for unit, expected in self._holdings.keep(*chunks):
+        for unit, expected in self._holdings.add_saved(*chunks):
             if self._digest((self._saved.read_at(*self.manifest.byte_span(*unit)),)) == expected:
                 self._confirm(unit, written)
             else:
-                self._holdings.refute(unit)
+                self._holdings.mark_corrupt(unit)
                 written.corrupt.append(unit)
 
     def _confirm(self, units: Range, written: Written) -> None:
         """Count a run of units as verified: they are saved and match their digests."""
-        self._holdings.confirm(units)
+        self._holdings.mark_verified(units)
         written.verified.add(*units)
         for block, _ in self.manifest.cut_blocks_in(*units):
             self._verify_cut(block, written)
@@ -192,7 +192,7 @@ class BlockVerifier:
             return
         if self._is_block(block, self._saved.read_at(*self.manifest.byte_span(*block))):
             return
-        self._holdings.refute(block)
+        self._holdings.mark_corrupt(block)
         written.verified.discard(*block)
         written.corrupt.append(block)
 
