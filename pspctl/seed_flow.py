@@ -22,6 +22,7 @@ from pspctl.ui.units import count_text
 from pspctl.ui.views import FileView, file_view, seed_view
 from pspd.core.model.terms import SAFE_HOLDERS
 from pspd.errors import StorageError, WrongState
+from pspd.net.loop import loop_factory
 from pspd.store.source.parallel_hash import FileState
 
 DIVIDING = (None, "seeding")
@@ -68,7 +69,7 @@ def seed(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_sourc
         KeyboardInterrupt: the user interrupted it; says so if the file is partly seeded.
     """
     original = FileState.of(plan.path.stat())
-    with ServerApi(settings.server) as api, shown_progress(settings) as progress:
+    with ServerApi(settings.server, loop_factory()) as api, shown_progress(settings) as progress:
         outage = OutagePolicy(api.address, deadline, progress, was_reached=True)
         result = _seed(api, plan, deadline, progress, outage)
         if delete_source and result.reached_all:
@@ -86,7 +87,7 @@ def _seed(api: ServerApi, plan: SeedPlan, deadline: Deadline, progress: Progress
     """Run the source, then wait for the clients if the plan says so."""
     states = {view["file_id"]: view["state"] for view in map(file_view, api.files())}
     try:
-        file_id = run_source(api.address, plan, deadline, progress)
+        file_id = run_source(api, plan, deadline, progress)
     except PartlySeeded as interrupt:
         text = f"{plan.shown_name} is partly seeded: run the same command again to finish"
         raise KeyboardInterrupt(text) from interrupt

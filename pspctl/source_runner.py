@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
 from pspctl.outage import OutagePolicy
 from pspctl.outcome import unfinished_text
@@ -17,7 +18,6 @@ from pspctl.ui.views import file_view
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.errors import TimedOut, WrongState
 from pspd.host.environment import require_descriptors
-from pspd.net.loop import loop_factory
 from pspd.store.source.parallel_hash import ParallelHash
 from pspd.store.source.source_store import name_of
 from pspd.text.plain import plain_text
@@ -87,7 +87,7 @@ class _Steps:
 
 
 def run_source(
-    server: str,
+    api: ServerApi,
     plan: SeedPlan,
     deadline: Deadline,
     progress: Progress,
@@ -96,7 +96,7 @@ def run_source(
     """Seed a file; return its id in hex once the source may leave.
 
     Args:
-        server: the server's address.
+        api: the server; the source runs on its loop.
         plan: what to seed.
         deadline: when to give up.
         progress: shows every step.
@@ -109,14 +109,13 @@ def run_source(
         PartlySeeded: it was interrupted while the shares were being given out.
     """
     require_descriptors()
-    steps = _Steps(OutagePolicy(server, deadline, progress), progress)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        try:
-            return runner.run(_run(server, plan, deadline, steps, check)).hex()
-        except KeyboardInterrupt as interrupt:
-            if steps.gave_shares:
-                raise PartlySeeded() from interrupt
-            raise
+    steps = _Steps(OutagePolicy(api.address, deadline, progress), progress)
+    try:
+        return api.run(_run(api.address, plan, deadline, steps, check)).hex()
+    except KeyboardInterrupt as interrupt:
+        if steps.gave_shares:
+            raise PartlySeeded() from interrupt
+        raise
 
 
 async def _run(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, check: Callable[[], None]) -> bytes:

@@ -38,7 +38,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pspd": (),
     "pspctl": (
         *("pspctl", "pspd.v1", "pspd.errors", "pspd.text", "pspd.cli.arguments", "pspd.core", "pspd.daemon.source"),
-        *("pspd.net.loop", "pspd.store.source", "pspd.store.digests", "pspd.host"),
+        *("pspd.rpc.client", "pspd.net.loop", "pspd.store.source", "pspd.store.digests", "pspd.host"),
     ),
     "pspctl.commands.simulate": ("pspctl", "pspd.sim", "pspd.cli.arguments", *LOWER),
 }
@@ -74,8 +74,8 @@ CORE_FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval", "id", "breakpo
 
 OWNERS: dict[str, tuple[str, ...]] = {
     "asyncio": ("pspd.net", "pspd.rpc", "pspd.daemon", "pspd.cli", "pspctl"),
-    "grpc": ("pspd.rpc", "pspd.daemon", "pspctl"),
-    "grpc_health": ("pspd.rpc", "pspd.daemon", "pspctl"),
+    "grpc": ("pspd.rpc", "pspd.daemon"),
+    "grpc_health": ("pspd.rpc", "pspd.daemon"),
     "grpc_reflection": ("pspd.rpc", "pspd.daemon"),
     "click": ("pspd.cli", "pspctl"),
     "rich": ("pspctl",),

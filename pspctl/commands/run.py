@@ -28,6 +28,7 @@ from pspd.cli.arguments import Count, Existing, Folder, Seconds
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.daemon.source import folder_digest
 from pspd.errors import BadArgument, IntegrityError, PspError, StorageError
+from pspd.net.loop import loop_factory
 from pspd.store.source.source_store import name_of
 
 READ_BYTES = 1 << 20
@@ -166,8 +167,8 @@ def _run_network(plan: RunPlan, run_folder: RunFolder, deadline: Deadline, progr
 
 def _distribute(network: LocalNetwork, plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
     seed_plan = SeedPlan(plan.path, client_count=plan.client_count)
-    file_id = run_source(network.server, seed_plan, deadline, progress, network.check)
-    with ServerApi(network.server) as api:
+    with ServerApi(network.server, loop_factory()) as api:
+        file_id = run_source(api, seed_plan, deadline, progress, network.check)
         file = wait_until_complete(api, file_id, Goal(deadline, plan.client_count), progress, network.check)
         cache = api.cache()
     return {**seed_view(file, cache), "verified_client_count": verified_count(plan.path, plan.copies)}

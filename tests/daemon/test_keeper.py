@@ -18,7 +18,7 @@ from pspd.daemon.client import reconciler as keeper_module
 from pspd.daemon.client.reconciler import Care, Keeper
 from pspd.daemon.member.reports import Reports
 from pspd.errors import PspError, StorageError
-from pspd.rpc.client.client import MemberClient
+from pspd.rpc.client.member import MemberClient
 from pspd.rpc.translate import Declined, Report
 from pspd.store.digests import blake3_digest
 from pspd.store.files.disk import DiskStore

@@ -13,7 +13,7 @@ from pspd.core.effects.shared import Milestone
 from pspd.daemon.member import reports as reports_module
 from pspd.daemon.member.reports import Reports
 from pspd.errors import BadArgument, PspError, SessionUnknown, TimedOut
-from pspd.rpc.client.client import MemberClient
+from pspd.rpc.client.member import MemberClient
 from pspd.rpc.translate import Declined, Report
 from tests.support.loops import on_loop, until
 

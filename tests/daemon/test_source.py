@@ -14,7 +14,7 @@ from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.daemon.source import PROGRESS_SECONDS, _needs_no_source, _refuse_if_nobody_takes, pause_seconds
 from pspd.errors import StorageError, TimedOut, Unreachable, WrongState
 from pspd.rpc.client.answers import Session
-from pspd.rpc.client.client import MemberClient
+from pspd.rpc.client.member import MemberClient
 from pspd.v1 import network_pb2 as pb
 from tests.daemon.members import InProcess, in_process
 from tests.support.files import random_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -101,7 +102,8 @@ class FakeSource:
     file: Any = field(default_factory=fakes.file)
     steps: list[Step] = field(default_factory=lambda: [Step("hashing", 8192, 8192), Step("seeding", 8, 8)])
     stays: bool = False
-    refusal: BaseException | None = None
+    is_interrupted: bool = False
+    refusal: Exception | None = None
     asked: dict[str, Any] = field(default_factory=dict)
     left: bool = False
 
@@ -112,7 +114,9 @@ class FakeSource:
         for step in self.steps:
             on_progress(step)
         try:
-            if self.stays:
+            if self.is_interrupted:
+                signal.raise_signal(signal.SIGINT)
+            if self.stays or self.is_interrupted:
                 await asyncio.Event().wait()
         finally:
             self.left = True
@@ -125,7 +129,15 @@ class FakeSource:
 
 
 @pytest.fixture
-def source(fake: fakes.FakeServer, monkeypatch: pytest.MonkeyPatch) -> FakeSource:
+def default_interrupt() -> Iterator[None]:
+    """Install Python's own handler for SIGINT, which a daemon that ran in this process may have replaced."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def source(default_interrupt: None, fake: fakes.FakeServer, monkeypatch: pytest.MonkeyPatch) -> FakeSource:
     """Replace the source that ``seed`` and ``run`` import."""
     source = FakeSource(fake)
     module = ModuleType("pspd.daemon.source")

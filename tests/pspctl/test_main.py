@@ -17,9 +17,9 @@ from pathlib import Path
 import click
 import pytest
 
-from pspctl.api import REASON_KEY
 from pspctl.main import cli
 from pspd import errors
+from pspd.rpc.conventions import REASON_KEY
 from tests.pspctl.conftest import Pspctl
 from tests.pspctl.fakes import AgentServicer, FakeServer, file
 

@@ -108,19 +108,17 @@ def test_timeout_leaves_no_hidden_folders(
     assert not list(target.rglob(".psp"))
 
 
-@pytest.mark.parametrize(
-    ("error", "code"), [(KeyboardInterrupt(), 130), (NameTaken("not that name"), 4), (OSError("a bug"), 1)]
-)
+@pytest.mark.parametrize(("error", "code"), [(None, 130), (NameTaken("not that name"), 4), (OSError("a bug"), 1)])
 def test_every_failure_stops_all_daemons(
     lone_pspctl: Pspctl,
     source: FakeSource,
     original: Path,
     target: Path,
     tmp_path: Path,
-    error: BaseException,
+    error: Exception | None,
     code: int,
 ) -> None:
-    source.refusal = error
+    source.refusal, source.is_interrupted = error, error is None
     result = lone_pspctl("run", original, "--clients", CLIENT_COUNT, "--to", target)
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (code, "", 1)
     assert len(ends(tmp_path)) == 1 + local.process_count(CLIENT_COUNT)

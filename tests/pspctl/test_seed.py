@@ -212,7 +212,7 @@ def test_seed_ends_if_server_does_not_return(
 def test_interrupt_says_that_file_is_partly_seeded(
     pspctl: Pspctl, source: FakeSource, original: Path, phase: str, left: str
 ) -> None:
-    source.steps, source.refusal = [Step(phase, 2, 8)], KeyboardInterrupt()
+    source.steps, source.is_interrupted = [Step(phase, 2, 8)], True
     result = pspctl("seed", original)
     assert result.exit_code == 130
     assert result.stderr == f"pspctl: error: interrupted{left}\n"

@@ -14,7 +14,8 @@ from pspd.core.effects.server import Assign, EndCause, EndSession, StartExchange
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.ranges import Range
 from pspd.errors import Unreachable, WrongState
-from pspd.rpc.client.client import CALL_SECONDS, MemberClient, open_channel
+from pspd.rpc.client.connection import CALL_SECONDS, open_channel
+from pspd.rpc.client.member import MemberClient
 from pspd.rpc.server.server import serve
 from pspd.rpc.translate import END_REASON_CHARACTERS_MAX, MemberEvent
 from pspd.store.digests import blake3_digest
@@ -60,12 +61,12 @@ async def test_every_event_comes_through_as_it_was_told() -> None:
 
 
 @on_loop
-async def test_a_file_that_cannot_be_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_invalid_file_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     impossible = Assign(SESSION, MANIFEST, (Range(3, 2),), False, 5)
     async with control(Telling(impossible, None)) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
         assert [event async for event in member.attend(SESSION)] == [None]
-        assert f"the server at {address} assigned a file that cannot be" in caplog.text
+        assert f"the server at {address} assigned an invalid file" in caplog.text
 
 
 class WithoutModes:
@@ -150,7 +151,13 @@ class TestKeepalive:
     async def test_a_server_that_is_back_is_found_soon(self, options_of: Callable[[str], dict[str, int]]) -> None:
         await open_channel("127.0.0.1:1").close()
         channel = options_of("insecure_channel")
-        assert channel["grpc.min_reconnect_backoff_ms"] <= channel["grpc.max_reconnect_backoff_ms"] <= 2000
+        assert channel["grpc.initial_reconnect_backoff_ms"] <= channel["grpc.max_reconnect_backoff_ms"] <= 2000
+
+    @on_loop
+    async def test_connecting_has_time_for_a_slow_link(self, options_of: Callable[[str], dict[str, int]]) -> None:
+        """gRPC takes the minimum backoff as the timeout of connecting: two round trips, and three SYN packets."""
+        await open_channel("127.0.0.1:1").close()
+        assert options_of("insecure_channel")["grpc.min_reconnect_backoff_ms"] > 3000
 
     @on_loop
     async def test_the_server_takes_no_offence_at_the_pings(self, options_of: Callable[[str], dict[str, int]]) -> None:

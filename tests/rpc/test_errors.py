@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import pytest
 
-from pspctl.api import error_from
 from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.shared import Milestone
 from pspd.core.model.manifest import DIGEST_BYTES, Manifest
 from pspd.errors import InternalError, PspError, Reason, TimedOut, Unreachable, error_classes
-from pspd.rpc.client import client as client_module
-from pspd.rpc.client.client import MemberClient, open_channel
+from pspd.rpc.client.connection import Peer, error_of, open_channel
+from pspd.rpc.client.member import MemberClient
 from pspd.rpc.conventions import MESSAGE_BYTES_MAX
 from pspd.rpc.limits import LARGEST_REQUEST_BYTES
 from pspd.rpc.translate import Declined
@@ -115,20 +114,21 @@ async def test_watching_is_refused_like_the_rest(reason: Reason) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.WatchStatus(status_service_pb2.WatchStatusRequest()).read()
         assert refused.value.code() is grpc.StatusCode[error.grpc_status]
-        told = client_module.error_of(refused.value, address)
+        told = error_of(refused.value, Peer(address))
         assert (type(told), str(told)) == (type(error), LINE)
 
 
 @pytest.mark.parametrize("status", ["UNAVAILABLE", "CANCELLED"])
-def test_a_server_that_ends_while_it_is_asked_is_unreachable_to_members_and_commands(status: str) -> None:
+def test_peer_that_ends_during_a_call_is_unreachable(status: str) -> None:
     class Ended(grpc.aio.AioRpcError):
         def trailing_metadata(self) -> Any:
             return ()
 
     error = Ended(grpc.StatusCode[status], grpc.aio.Metadata(), grpc.aio.Metadata(), "the server stops")
-    assert isinstance(client_module.error_of(error, "x:1"), Unreachable)
-    told = error_from(cast("grpc.RpcError", error), "nobody answers", "x:1")
-    assert (type(told), str(told)) == (Unreachable, "nobody answers")
+    for peer, text in ((Peer("x:1"), "no server answers at x:1"), (Peer.agent("x:1"), "no agent answers at x:1")):
+        told = error_of(error, peer)
+        assert type(told) is Unreachable
+        assert str(told).startswith(text)
 
 
 @on_loop
@@ -143,13 +143,12 @@ async def test_nobody_there_is_unreachable() -> None:
 
 
 @on_loop
-async def test_a_server_that_does_not_answer_is_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "CALL_SECONDS", 0.05)
+async def test_a_server_that_does_not_answer_is_timed_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"127.0.0.1:{mute.getsockname()[1]}"
         async with open_channel(address) as channel:
             with pytest.raises(TimedOut, match=address):
-                await MemberClient(channel, address, blake3_digest).renew(1)
+                await MemberClient(channel, address, blake3_digest).leave(1, 0.05)
 
 
 @on_loop

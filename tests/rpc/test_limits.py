@@ -23,7 +23,8 @@ from pspd.core.model.storage import Held
 from pspd.errors import BadArgument, LimitReached, PspError, WrongState
 from pspd.reflection_v1 import reflection_pb2 as reflection_v1_pb2
 from pspd.rpc import limits, translate
-from pspd.rpc.client.client import MemberClient, error_of
+from pspd.rpc.client.connection import Peer, error_of
+from pspd.rpc.client.member import MemberClient
 from pspd.rpc.limits import LARGEST_REQUEST_BYTES, REQUEST_BYTES_MAX
 from pspd.rpc.server.requests import _parser
 from pspd.rpc.translate import Declined, Report
@@ -81,7 +82,7 @@ async def answer_of(channel: grpc.aio.Channel, path: str, data: bytes) -> PspErr
         else:
             await channel.unary_unary(path)(data, timeout=60, wait_for_ready=True)
     except grpc.aio.AioRpcError as error:
-        return error_of(error, "here")
+        return error_of(error, Peer("here"))
     return None
 
 
@@ -228,7 +229,7 @@ async def test_reports_beyond_the_limit_go_with_the_next_call(monkeypatch: pytes
             calls.append(reports)
 
     reports = [Declined(bytes([index]) * DIGEST_BYTES, "no room") for index in range(5)]
-    monkeypatch.setattr("pspd.rpc.client.client.REPORTS_MAX", 2)
+    monkeypatch.setattr("pspd.rpc.client.member.REPORTS_MAX", 2)
     async with control(Heard()) as (channel, address):
         await MemberClient(channel, address, blake3_digest).report(1, reports)
     assert calls == [reports[:2], reports[2:4], reports[4:]]

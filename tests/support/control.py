@@ -14,7 +14,7 @@ from pspd.daemon.agent import AgentServicer
 from pspd.daemon.server.daemon import SERVICES
 from pspd.daemon.server.network import NetworkDaemon
 from pspd.daemon.spawn import Launcher
-from pspd.rpc.client.client import open_channel
+from pspd.rpc.client.connection import open_channel
 from pspd.rpc.server import servicers
 from pspd.rpc.server.server import serve
 from pspd.v1 import (

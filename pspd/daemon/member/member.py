@@ -20,7 +20,7 @@ from pspd.errors import DuplicateInstance, NoDataPath, PspError, StorageError, T
 from pspd.host.addresses import family_of
 from pspd.net.faults import Faults
 from pspd.rpc.client.answers import Session
-from pspd.rpc.client.client import MemberClient
+from pspd.rpc.client.member import MemberClient
 from pspd.store.digests import blake3_digest
 
 LEAVE_SECONDS = 1.0

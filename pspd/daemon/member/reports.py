@@ -7,7 +7,7 @@ import logging
 
 from pspd.core.model.manifest import FileId
 from pspd.errors import BadArgument, PspError, SessionUnknown
-from pspd.rpc.client.client import MemberClient
+from pspd.rpc.client.member import MemberClient
 from pspd.rpc.translate import Report
 
 AGAIN_SECONDS_MIN = 0.1

@@ -10,7 +10,8 @@ import grpc
 from pspd.errors import PspError, TimedOut, Unreachable
 from pspd.host.addresses import grpc_target, resolve
 from pspd.net.dial import first_answering
-from pspd.rpc.client.client import MemberClient, no_answer, open_channel
+from pspd.rpc.client.connection import Peer, open_channel
+from pspd.rpc.client.member import MemberClient
 from pspd.store.digests import blake3_digest
 from pspd.text.addresses import Address, parse_address
 
@@ -58,7 +59,7 @@ class Route:
 
     async def _choose(self) -> None:
         left = await asyncio.to_thread(resolve, self._host, self._port)
-        failure: PspError = no_answer(self.server)
+        failure: PspError = Peer(self.server).no_answer()
         while (address := await first_answering(left, DIAL_SECONDS)) is not None:
             left.remove(address)
             channel = open_channel(grpc_target([address]))

@@ -1,0 +1,169 @@
+"""A connection to one daemon's control API, and the one map from gRPC's errors to the project's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from pspd.errors import InternalError, LimitReached, PspError, Reason, TimedOut, Unreachable, error_classes
+from pspd.rpc.conventions import REASON_KEY, channel_options
+
+CALL_SECONDS = 10.0
+"""How long an ordinary call may take."""
+CONNECT_TIMEOUT_MS = 4_000
+"""How long gRPC tries to connect: time for three SYN packets (after 0, 1 and 3 s) on a link that loses some.
+A refused connection fails at once. gRPC calls this timeout its minimum reconnect backoff; the default is 20 s."""
+
+_CONNECT_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+_KEEPALIVE_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The daemon at the other end, as error messages name it.
+
+    Attributes:
+        address: the address as the user wrote it.
+        role: "server" or "agent".
+        option: the option with which the user names another one.
+        start_hint: how to start one.
+    """
+
+    address: str
+    role: str = "server"
+    option: str = "--server"
+    start_hint: str = "start one with `pspd server` or name another with --server"
+
+    @classmethod
+    def agent(cls, address: str) -> Peer:
+        """Return the peer for an agent at `address`."""
+        return cls(address, "agent", "--on", "start one there with `pspd agent`")
+
+    def no_answer(self) -> Unreachable:
+        """Return the error for a peer that does not answer."""
+        return Unreachable(f"no {self.role} answers at {self.address}: {self.start_hint}")
+
+
+def open_channel(target: str, *, keepalive: bool = True) -> grpc.aio.Channel:
+    """Open a channel to a control API; it connects with the first call.
+
+    It shares no connection, and no backoff after a failure, with earlier channels to the same address.
+
+    Args:
+        target: the address, or the addresses to try in order as a gRPC target.
+        keepalive: whether to ping the peer, so that a call without a deadline notices a dead connection.
+    """
+    keepalive_options = _KEEPALIVE_OPTIONS if keepalive else []
+    return grpc.aio.insecure_channel(target, options=[*channel_options(), *_CONNECT_OPTIONS, *keepalive_options])
+
+
+def error_of(error: grpc.aio.AioRpcError, peer: Peer) -> PspError:
+    """Return the error that a failed call stands for.
+
+    Args:
+        error: what gRPC raised.
+        peer: the daemon that was called.
+    """
+    metadata = error.trailing_metadata()
+    reason = dict(metadata).get(REASON_KEY) if metadata else None
+    details = error.details() or ""
+    if isinstance(reason, str) and reason in Reason.__members__:
+        return error_classes()[Reason(reason)](details)
+    match error.code():
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:  # the latter from a server that stops
+            return peer.no_answer()
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return TimedOut(
+                f"the {peer.role} at {peer.address} did not answer in time: check whether its process is stopped or"
+                " overloaded"
+            )
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return Unreachable(
+                f"{peer.address} does not know this request: another program, or another version, runs there: name"
+                f" another {peer.role} with {peer.option}"
+            )
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own limit on the size of a message
+            return LimitReached(f"the {peer.role} at {peer.address} answered: {details}")
+        case code:
+            return InternalError(
+                f"the {peer.role} at {peer.address} answered {code.name}: {details or 'without a reason'}"
+            )
+
+
+class DaemonClient:
+    """Calls the control API of one daemon. Every call raises only ``PspError``.
+
+    Args:
+        peer: the daemon.
+        channel: the channel to it; None if `use` sets one before the first call.
+    """
+
+    def __init__(self, peer: Peer, channel: grpc.aio.Channel | None = None) -> None:
+        self.peer = peer
+        if channel is not None:
+            self.use(channel)
+
+    def use(self, channel: grpc.aio.Channel) -> None:
+        """Send all further calls over `channel`."""
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raise gRPC's errors as ``PspError``.
+
+        The members of one process share a channel. A member that joins again closes a broken channel: gRPC then
+        cancels the calls of the other members and refuses new ones. They see a server that does not answer.
+        """
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error, self.peer) from None
+        except grpc.aio.UsageError:
+            raise self.peer.no_answer() from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # the caller was cancelled, not only the call
+                raise
+            raise self.peer.no_answer() from None
+
+    async def _call(self, method: Any, request: Any, timeout_seconds: float | None = CALL_SECONDS) -> Any:
+        """Return the response of one call.
+
+        Args:
+            method: the stub's method.
+            request: its request.
+            timeout_seconds: how long it may take; None for any time.
+        """
+        with self._errors():
+            return await method(request, timeout=timeout_seconds)
+
+    async def _stream(self, method: Any, request: Any, timeout_seconds: float | None) -> AsyncGenerator[Any, None]:
+        """Yield the responses of one streaming call, which ends with this generator.
+
+        Args:
+            method: the stub's method.
+            request: its request.
+            timeout_seconds: how long the whole stream may take; None for any time.
+        """
+        with self._errors():
+            call = method(request, timeout=timeout_seconds)
+            try:
+                async for response in call:
+                    yield response
+            finally:
+                call.cancel()

@@ -1,0 +1,177 @@
+"""What a member says to its server: membership, reports, and a source's file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+import grpc
+
+from pspd.core.effects.server import Assign, RemoveFile, StartExchange, VerifyFile
+from pspd.core.model.manifest import Digest, FileId, Manifest
+from pspd.core.model.parameters import Parameters
+from pspd.core.model.storage import Held
+from pspd.core.model.terms import ONE_COPY, Terms
+from pspd.errors import BadArgument, BadName, WrongState
+from pspd.rpc import translate
+from pspd.rpc.client.answers import Session, assign_from_pb, session_from_pb, share_count_from_pb
+from pspd.rpc.client.connection import Peer
+from pspd.rpc.client.server import ServerClient
+from pspd.rpc.limits import REPORTS_MAX
+from pspd.rpc.translate import Report
+from pspd.v1 import file_service_pb2, membership_service_pb2, membership_service_pb2_grpc, network_pb2
+
+REPORT_SECONDS = 60.0
+"""How long a report may take. A busy server answers late, and a repeated report only adds load; a dead connection is
+noticed by its keepalive."""
+
+log = logging.getLogger(__name__)
+
+
+class MemberClient(ServerClient):
+    """Calls a server as one of its members. Every method raises ``PspError``.
+
+    Args:
+        channel: the channel to the server; None if `use` sets one before the first call.
+        server: the server's address, for messages.
+        digest: the digest of manifests.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel | None, server: str, digest: Digest) -> None:
+        self._server = server
+        self._digest = digest
+        super().__init__(Peer(server), channel)
+
+    def use(self, channel: grpc.aio.Channel) -> None:
+        """Send all further calls over `channel`."""
+        super().use(channel)
+        self._members = membership_service_pb2_grpc.MembershipServiceStub(channel)
+
+    async def parameters(self) -> Parameters:
+        """Return the parameters that the server prescribes to its members."""
+        answer = await self._call(self._members.GetParameters, membership_service_pb2.GetParametersRequest())
+        return translate.parameters_from_pb(answer.parameters)
+
+    async def join(
+        self, name: str, instance_id: bytes, *, source: bool, delivery_port: int, held: Mapping[FileId, Held]
+    ) -> Session:
+        """Join the network; return the session.
+
+        Args:
+            name: the member's name.
+            instance_id: the identity by which the server recognizes it when it comes back.
+            source: whether it is a source.
+            delivery_port: the TCP port for deliveries, where each transfer has a connection of its own; else 0.
+            held: what it holds, by file.
+        """
+        role = membership_service_pb2.MEMBER_ROLE_SOURCE if source else membership_service_pb2.MEMBER_ROLE_CLIENT
+        request = membership_service_pb2.JoinRequest(
+            name=name,
+            role=role,
+            instance_id=instance_id,
+            delivery_port=delivery_port,
+            holdings=translate.holdings_to_pb(held),
+        )
+        return session_from_pb(await self._call(self._members.Join, request), self._server)
+
+    async def attend(self, session: int) -> AsyncGenerator[translate.MemberEvent, None]:
+        """Yield the server's instructions as they come; None asks the member to stop."""
+        request = membership_service_pb2.AttendRequest(session_id=session)
+        async with contextlib.aclosing(self._stream(self._members.Attend, request, None)) as messages:
+            async for message in messages:
+                match message.WhichOneof("event"):
+                    case "file_assigned":
+                        if (assign := self._assigned(session, message.file_assigned)) is not None:
+                            yield assign
+                    case "exchange_started":
+                        yield StartExchange(session, message.exchange_started.file_id)
+                    case "file_suspected":
+                        yield VerifyFile(session, message.file_suspected.file_id)
+                    case "file_removed":
+                        yield RemoveFile(session, message.file_removed.file_id)
+                    case "session_ended":
+                        yield translate.session_ended_from_pb(session, message.session_ended)
+                    case "stop_asked":
+                        yield None
+
+    def _assigned(self, session: int, message: membership_service_pb2.FileAssigned) -> Assign | None:
+        """Return the assignment; None if it is malformed, as the client ignores it then."""
+        try:
+            return assign_from_pb(session, message, self._digest)
+        except (BadArgument, BadName) as error:
+            log.warning("the server at %s assigned an invalid file: %s", self._server, error)
+            return None
+
+    async def renew(self, session: int) -> None:
+        """Renew the session's lease."""
+        await self._call(self._members.RenewLease, membership_service_pb2.RenewLeaseRequest(session_id=session))
+
+    async def report(self, session: int, reports: Sequence[Report]) -> None:
+        """Report milestones and declined files, in this order.
+
+        Args:
+            session: the session's id.
+            reports: the reports; more than a call may have are sent in several calls.
+        """
+        for first in range(0, len(reports), REPORTS_MAX):
+            request = membership_service_pb2.ReportFilesRequest(
+                session_id=session, reports=map(translate.report_to_pb, reports[first : first + REPORTS_MAX])
+            )
+            await self._call(self._members.ReportFiles, request, REPORT_SECONDS)
+
+    async def leave(self, session: int, timeout_seconds: float) -> None:
+        """End the session.
+
+        Args:
+            session: the session's id.
+            timeout_seconds: how long to wait for the server.
+        """
+        request = membership_service_pb2.LeaveRequest(session_id=session)
+        await self._call(self._members.Leave, request, timeout_seconds)
+
+    async def announce(
+        self, manifest: Manifest, session: int, client_count: int, terms: Terms = ONE_COPY
+    ) -> tuple[int, network_pb2.File]:
+        """Announce a file, and wait until enough clients have joined.
+
+        Args:
+            manifest: the file's manifest.
+            session: the source's session.
+            client_count: how many clients to wait for; 0 for those that are connected.
+            terms: the terms on which it is seeded.
+
+        Returns:
+            The number of shares (0 if the file is divided already) and the file.
+
+        Raises:
+            WrongState: the server does not understand all of the manifest: it knows the file by another id.
+            PspError: the server cannot be reached, or refuses.
+        """
+        request = file_service_pb2.AnnounceFileRequest(
+            session_id=session,
+            manifest=translate.manifest_to_pb(manifest),
+            client_count=client_count,
+            replica_count=terms.replica_count,
+            stays=terms.stays,
+        )
+        answer = await self._call(self._files.AnnounceFile, request, None)
+        if answer.file_id != manifest.file_id:
+            raise WrongState(
+                f"the server at {self._server} takes {manifest.name!r} for another file, as it is of another version:"
+                " run the same version on both"
+            )
+        return share_count_from_pb(answer.share_count, self._server), answer.file
+
+    async def divide(self, manifest: Manifest, session: int, hold_back: bool) -> None:
+        """Have the server assign the shares.
+
+        Args:
+            manifest: the manifest, divided into shares.
+            session: the source's session.
+            hold_back: whether the exchange waits for `pspctl release`.
+        """
+        request = file_service_pb2.DivideFileRequest(
+            session_id=session, manifest=translate.manifest_to_pb(manifest), hold_back=hold_back
+        )
+        await self._call(self._files.DivideFile, request, None)

@@ -1,0 +1,146 @@
+"""What an operator can ask of a server, and of an agent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import grpc
+
+from pspd.rpc.client.connection import DaemonClient
+from pspd.v1 import (
+    cache_service_pb2,
+    cache_service_pb2_grpc,
+    client_service_pb2,
+    client_service_pb2_grpc,
+    file_service_pb2,
+    file_service_pb2_grpc,
+    network_pb2,
+    status_service_pb2,
+    status_service_pb2_grpc,
+)
+
+LAUNCH_SECONDS = 120.0
+"""How long the launch of clients may take: they join before the call returns."""
+
+
+class ServerClient(DaemonClient):
+    """Calls a server. Every method raises ``PspError``."""
+
+    def use(self, channel: grpc.aio.Channel) -> None:
+        """Send all further calls over `channel`."""
+        self._status = status_service_pb2_grpc.StatusServiceStub(channel)
+        self._files = file_service_pb2_grpc.FileServiceStub(channel)
+        self._clients = client_service_pb2_grpc.ClientServiceStub(channel)
+        self._cache = cache_service_pb2_grpc.CacheServiceStub(channel)
+
+    async def status(self, file: str = "", *, with_file_clients: bool = True) -> status_service_pb2.GetStatusResponse:
+        """Return the state of the network.
+
+        Args:
+            file: the id or name of the only file to include; empty for all files.
+            with_file_clients: whether each file lists its clients.
+        """
+        request = status_service_pb2.GetStatusRequest(file=file, with_file_clients=with_file_clients)
+        response: status_service_pb2.GetStatusResponse = await self._call(self._status.GetStatus, request)
+        return response
+
+    def changes(
+        self, file: str, timeout_seconds: float | None
+    ) -> AsyncGenerator[status_service_pb2.WatchStatusResponse, None]:
+        """Yield a snapshot of the network, then its changes, until the server ends the stream.
+
+        Args:
+            file: the id or name of the only file to include; empty for all files.
+            timeout_seconds: after this time the stream raises `TimedOut`; None for never.
+        """
+        request = status_service_pb2.WatchStatusRequest(file=file, with_file_clients=True)
+        return self._stream(self._status.WatchStatus, request, timeout_seconds)
+
+    async def stop_server(self) -> None:
+        """Stop the server."""
+        await self._call(self._status.StopServer, status_service_pb2.StopServerRequest())
+
+    async def files(self) -> list[network_pb2.File]:
+        """Return every file, oldest first."""
+        return list((await self._call(self._files.ListFiles, file_service_pb2.ListFilesRequest())).files)
+
+    async def release_file(self, file: str) -> network_pb2.File:
+        """Start the exchange of a file that was seeded with --hold; return the file."""
+        request = file_service_pb2.ReleaseFileRequest(file=file)
+        response: file_service_pb2.ReleaseFileResponse = await self._call(self._files.ReleaseFile, request)
+        return response.file
+
+    async def remove_file(self, file: str, *, force: bool = False) -> network_pb2.File:
+        """Remove a file from the network; return its last state.
+
+        Args:
+            file: its id or name.
+            force: remove it even if not every client has it.
+        """
+        request = file_service_pb2.RemoveFileRequest(file=file, force=force)
+        response: file_service_pb2.RemoveFileResponse = await self._call(self._files.RemoveFile, request)
+        return response.file
+
+    async def clients(self) -> list[network_pb2.Client]:
+        """Return every client by name, sources included."""
+        return list((await self._call(self._clients.ListClients, client_service_pb2.ListClientsRequest())).clients)
+
+    async def launch_clients(self, count: int, folder: str) -> list[str]:
+        """Start clients on the server's machine; return their names.
+
+        Args:
+            count: how many.
+            folder: the folder below which each has its own; empty for the default.
+        """
+        request = client_service_pb2.LaunchClientsRequest(count=count, dir=folder)
+        return list((await self._call(self._clients.LaunchClients, request, LAUNCH_SECONDS)).names)
+
+    async def stop_clients(self, names: list[str], *, all_clients: bool = False, force: bool = False) -> list[str]:
+        """Ask clients to stop; return the names of those that were asked.
+
+        Args:
+            names: which ones.
+            all_clients: ask every client.
+            force: ask even if others still need what they hold.
+        """
+        request = client_service_pb2.StopClientsRequest(names=names, all_clients=all_clients, force=force)
+        return list((await self._call(self._clients.StopClients, request)).names)
+
+    async def cache(self) -> network_pb2.Cache:
+        """Return the state of the cache."""
+        response: cache_service_pb2.GetCacheResponse = await self._call(
+            self._cache.GetCache, cache_service_pb2.GetCacheRequest()
+        )
+        return response.cache
+
+    async def clear_cache(self) -> cache_service_pb2.ClearCacheResponse:
+        """Drop every cached chunk that is not in use."""
+        response: cache_service_pb2.ClearCacheResponse = await self._call(
+            self._cache.ClearCache, cache_service_pb2.ClearCacheRequest()
+        )
+        return response
+
+    async def resize_cache(self, capacity_bytes: int) -> network_pb2.Cache:
+        """Set the capacity of the cache; return its new state."""
+        request = cache_service_pb2.ResizeCacheRequest(capacity_bytes=capacity_bytes)
+        response: cache_service_pb2.ResizeCacheResponse = await self._call(self._cache.ResizeCache, request)
+        return response.cache
+
+
+class AgentClient(DaemonClient):
+    """Calls an agent. Every method raises ``PspError``."""
+
+    def use(self, channel: grpc.aio.Channel) -> None:
+        """Send all further calls over `channel`."""
+        self._agent = client_service_pb2_grpc.AgentServiceStub(channel)
+
+    async def launch_clients(self, count: int, folder: str, server: str) -> list[str]:
+        """Start clients on the agent's machine; return their names.
+
+        Args:
+            count: how many.
+            folder: the folder below which each has its own; empty for the default.
+            server: the address of the server that they join.
+        """
+        request = client_service_pb2.AgentServiceLaunchClientsRequest(count=count, dir=folder, server=server)
+        return list((await self._call(self._agent.LaunchClients, request, LAUNCH_SECONDS)).names)
