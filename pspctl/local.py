@@ -1,4 +1,4 @@
-"""A network on this machine alone: the daemons of ``pspctl run``, from their start to their end."""
+"""A network on this machine alone: the daemons of ``pspctl run``."""
 
 from __future__ import annotations
 
@@ -122,15 +122,20 @@ class Daemon:
 
 
 class LocalNetwork:
-    """A server and clients. Leaving the ``with`` block stops them all and takes away the hidden folders.
+    """A server and clients. Leaving the ``with`` block stops them and removes the clients' hidden folders.
 
-    Args:
-        clients_dir: below it, each client gets a folder of its own, ``client-<i>``.
-        scratch_dir: for the server's state and for logs.
-        lock: a descriptor that every daemon inherits.
+    Attributes:
+        server: the server's address, once it is ready.
     """
 
     def __init__(self, clients_dir: Path, scratch_dir: Path, lock: int) -> None:
+        """Prepare a network without daemons.
+
+        Args:
+            clients_dir: each client gets a folder below it, ``client-<i>``.
+            scratch_dir: the folder for the server's state and the logs.
+            lock: a descriptor that every daemon inherits.
+        """
         self.server = ""
         self._lock = lock
         self._clients_dir = clients_dir
@@ -140,20 +145,27 @@ class LocalNetwork:
         self._client_count = 0
 
     def __enter__(self) -> Self:
+        """Return the network."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop all daemons."""
         self.stop()
 
     def start(self, client_count: int, server_arguments: list[str], deadline: Deadline) -> None:
-        """Starts the server, then the clients; returns when all are ready.
+        """Start the server, then the clients; return when all are ready.
+
+        Args:
+            client_count: how many clients to start.
+            server_arguments: more arguments for `pspd server`.
+            deadline: when to give up; at most `START_SECONDS` from now.
 
         Raises:
             PspError: a daemon died.
-            TimedOut: a daemon was not ready by the deadline, or after `START_SECONDS`.
-            LimitReached: this machine lets no more processes start.
+            TimedOut: a daemon was not ready in time.
+            LimitReached: the machine cannot start more processes.
         """
         deadline = deadline.at_most(START_SECONDS)
         arguments = ["server", "--listen", "127.0.0.1:0", "--data-port", "0"]
@@ -177,13 +189,13 @@ class LocalNetwork:
             daemon.ready(deadline)
 
     def check(self) -> None:
-        """Raises PspError if a daemon died, with the last line of its log."""
+        """Raise PspError with the last line of its log if a daemon died."""
         for daemon in self._daemons:
             if daemon.has_ended:
                 raise daemon.death()
 
     def stop(self) -> None:
-        """Stops the clients, then the server; kills what has not gone after `STOP_SECONDS`."""
+        """Stop the clients, then the server; kill daemons that have not ended after `STOP_SECONDS`."""
         deadline = Deadline(STOP_SECONDS)
         try:
             for group in (self._client_daemons, [self._server_daemon] if self._server_daemon else []):
@@ -206,15 +218,20 @@ class LocalNetwork:
 
 
 def client_folders(clients_dir: Path, client_count: int) -> list[Path]:
-    """The folders of the clients."""
+    """Return the folders of the clients."""
     return [clients_dir / f"{CLIENT_NAME}-{index}" for index in range(client_count)]
 
 
 def require_free(clients_dir: Path, client_count: int, name: str) -> None:
-    """Makes sure that nothing of anybody else's is in the clients' way.
+    """Make sure that the clients' folders can be used.
+
+    Args:
+        clients_dir: the folder above them.
+        client_count: how many clients there are.
+        name: the name of the file that they are to get.
 
     Raises:
-        WrongState: a folder has something under the file's name, or belongs to a client already.
+        WrongState: a folder contains this name, or belongs to another client.
     """
     for folder in client_folders(clients_dir, client_count):
         for path in (folder / name, folder / WORK_FOLDER):
@@ -223,21 +240,26 @@ def require_free(clients_dir: Path, client_count: int, name: str) -> None:
 
 
 def client_count_max() -> int:
-    """The most clients that a network on this machine may have."""
+    """Return the most clients that a network on this machine may have."""
     return CLIENTS_PER_PROCESS_MAX * core_count()
 
 
 def core_count() -> int:
-    """The cores that we may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def process_count(client_count: int) -> int:
-    """Over how many processes to spread clients: one per core that we may use will do."""
+    """Return over how many processes to spread clients: at most one per core."""
     return min(client_count, core_count())
 
 
 def client_groups(client_count: int, group_count: int) -> list[tuple[int, int]]:
-    """Spreads clients as evenly as can be: the first index and the count of each group that is not empty."""
-    borders = [client_count * index // group_count for index in range(group_count + 1)]
-    return [(start, stop - start) for start, stop in pairwise(borders) if start < stop]
+    """Divide clients evenly; return the first index and the size of each group that is not empty.
+
+    Args:
+        client_count: how many clients there are.
+        group_count: into how many groups to divide them.
+    """
+    bounds = [client_count * index // group_count for index in range(group_count + 1)]
+    return [(start, stop - start) for start, stop in pairwise(bounds) if start < stop]

@@ -68,8 +68,7 @@ def idle_clients(file: FileView) -> dict[str, str]:
         (client["share_idle_seconds"] or 0.0, client["name"]) for client in file["clients"] if not client["refusal"]
     ]
     return {
-        name: f"waiting for {plain_text(name)}: it lacks part of its share and has requested nothing for"
-        f" {duration_text(seconds)}"
+        name: f"waiting for {plain_text(name)}: share incomplete, no request for {duration_text(seconds)}"
         for seconds, name in sorted(idle, reverse=True)
         if seconds >= IDLE_SECONDS
     }
@@ -106,9 +105,7 @@ def safety_text(file: FileView) -> str | None:
         return "not safe: some chunks are on no connected client: keep the original, or start lost clients again"
     if file["min_holder_count"] < SAFE_HOLDERS:
         return "not safe: some chunks are on only one client: keep that client and the original"
-    return (
-        f"safe: each chunk is on at least {file['min_holder_count']} clients: one of them and the original may be lost"
-    )
+    return f"safe: each chunk is on at least {file['min_holder_count']} clients: one and the original may be lost"
 
 
 def missing_texts(file: FileView) -> list[str]:

@@ -234,7 +234,7 @@ def seeding_with_idle_client() -> Any:
     return found
 
 
-IDLE = "waiting for client-1: it lacks part of its share and has requested nothing for 37.0 s"
+IDLE = "waiting for client-1: share incomplete, no request for 37.0 s"
 
 
 def test_timeout_error_names_client_that_delays_seeding(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
