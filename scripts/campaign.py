@@ -1,8 +1,7 @@
-"""Runs simulated networks, one for each seed, and tells of every rule that was broken; ``scripts/sim`` starts it.
+"""Runs simulated networks, one per seed, and prints every broken rule; ``scripts/sim`` starts it.
 
-Each seed draws a network, files, faults and how they heal; a seed always gives the same run. Ends with
-0 if all went well, 3 if a rule of safety was broken, 4 if something did not end (liveness), 5 if the
-code failed; if several, with the gravest: 5, then 3, then 4.
+A seed draws a network, files, faults and their end, and always gives the same run. Exit codes: 0 if all runs are ok, 3
+if a safety rule is broken, 4 for liveness, 5 if the code raises; of several the gravest: 5, then 3, then 4.
 """
 
 from __future__ import annotations
@@ -26,31 +25,31 @@ INTERRUPTED = 130
 
 
 def seeds_of(text: str) -> range:
-    """The seeds that ``A..B`` names, B not among them; or the one that ``A`` names."""
+    """Parse ``A..B``, without B, or ``A``."""
     first, dots, stop = text.partition("..")
     try:
         seeds = range(int(first), int(stop) if dots else int(first) + 1)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no seed and no range of seeds: write A..B, or A") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a seed nor a range of seeds: write A..B, or A") from None
     if not seeds:
-        raise argparse.ArgumentTypeError(f"{text} names no seed: A must be less than B")
+        raise argparse.ArgumentTypeError(f"{text} is empty: A must be less than B")
     return seeds
 
 
 def jobs_of(text: str) -> int:
-    """How many processes a text asks for."""
+    """Parse a number of processes."""
     if not text.isdecimal() or not 1 <= int(text) <= JOBS_MAX:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {JOBS_MAX}")
     return int(text)
 
 
-def leave_interrupts_to_the_first() -> None:
-    """Ctrl-C reaches every process of a terminal; the first one ends the others."""
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C in a worker; the first process ends all workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def show(outcome: Outcome) -> None:
-    """Tells of a run that went wrong: the rule, what came before, and how to see it again."""
+    """Print a failed run: the rule, the end of the trace, and how to repeat it."""
     print(f"\nseed {outcome.seed}: {outcome.kind}: {outcome.text}")
     print(f"faults: {dict(outcome.faults) or 'none'}; {outcome.seconds:.3f} s of virtual time")
     print("\n".join(f"  {line}" for line in outcome.lines))
@@ -58,21 +57,21 @@ def show(outcome: Outcome) -> None:
 
 
 def main() -> int:
-    """Runs the seeds that the command line names."""
+    """Run the seeds of the command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/sim", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--seeds", type=seeds_of, required=True, metavar="A..B", help="run the seeds A to B-1; or just A"
     )
-    parser.add_argument("--jobs", type=jobs_of, default=os.cpu_count(), metavar="N", help="run so many at a time")
+    parser.add_argument("--jobs", type=jobs_of, default=os.cpu_count(), metavar="N", help="number of processes")
     parser.add_argument("--trace", action="store_true", help="print the digest of each run's trace")
     arguments = parser.parse_args()
 
     kinds: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     virtual_seconds, began = 0.0, time.monotonic()
-    with multiprocessing.Pool(arguments.jobs, leave_interrupts_to_the_first) as pool:
+    with multiprocessing.Pool(arguments.jobs, ignore_interrupts) as pool:
         for outcome in pool.imap(run_seed, arguments.seeds, chunksize=4):
             kinds[outcome.kind] += 1
             faults.update(outcome.faults)
@@ -94,5 +93,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or its flush at the end would fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the final flush would fail otherwise
         sys.exit(1)

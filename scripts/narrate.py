@@ -1,4 +1,4 @@
-"""Runs a whole PSP network on this machine and tells what it did; ``scripts/demo`` starts it."""
+"""Runs a whole PSP network on this machine and explains what it did; ``scripts/demo`` starts it."""
 
 from __future__ import annotations
 
@@ -18,57 +18,57 @@ from pspd.host import streams
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT_COUNT = 8
-DEFAULT_FILE = ROOT / "pspd" / "core" / "manifest.py"
+DEFAULT_FILE = ROOT / "pspd" / "core" / "model" / "manifest.py"
 Json = dict[str, Any]
 
-TALE = (
+STEPS = (
     (
         "Divided",
-        "The server divided the file's {chunks} of 1024 bytes among {clients}: disjoint and exhaustive "
-        "shares of {share} each, one for every client, nothing in common. That took {seeding}.",
+        "The server divided the file's {chunks} of 1024 bytes among {clients}: disjoint shares of {share} each that "
+        "cover the file, one for every client. Seeding took {seeding}.",
     ),
     (
         "Forgotten",
-        "When every share was held, the server forgot the file: {left} of it were left there. From this "
-        "moment it existed only in pieces, one with each client.",
+        "When every client held its share, the server forgot the file: {left} of it remained there. From then on "
+        "the file existed only in parts, one at each client.",
     ),
     (
-        "Asked",
-        "Each client found what it lacked and asked the server for it by UDP: {requests}. {again} had to be "
-        "sent again, because no answer came in time.",
+        "Requested",
+        "Each client requested the missing chunks from the server by UDP: {requests}. {again} had to be sent again, "
+        "because no answer came in time.",
     ),
     (
         "Hit",
-        "{hits} asked for lay in the server's cache of {capacity}, least recently read out first. They went "
-        "straight to the client over TCP. {joins} more were on their way already, for somebody else: those "
-        "requests waited for the same copy.",
+        "{hits} were in the server's cache of {capacity}, which evicts the least recently used chunks. The server "
+        "delivered them over TCP. {joins} more were already being fetched for another client: those requests waited "
+        "for the same copy.",
     ),
     (
         "Missed",
-        "{misses} did not lie there, the first way of each share included. For these the server sent "
-        "broadcasts to the clients, {broadcasts} in all. A client that held what was wanted sent it to the "
-        "server over TCP; one that did not kept silent.",
+        "{misses} were not in the cache, those of the seeding included. For these the server sent broadcasts, "
+        "{broadcasts} in all. A client that held the chunks sent them to the server over TCP; the others did not "
+        "answer.",
     ),
     (
-        "Passed on",
-        "{contributed} came from clients this way, and {duplicates} that came twice were dropped. The server "
-        "cached what came and sent it to all who waited: {delivered} delivered. Its cache never held more "
-        "than {high_water}, and dropped {evictions} to make room.",
+        "Forwarded",
+        "{contributed} came from clients this way, and {duplicates} that came twice were dropped. The server cached "
+        "what it received and delivered it to every client that waited: {delivered} in all. Its cache never held "
+        "more than {high_water}, and evicted {evictions}.",
     ),
     (
         "Done",
-        "{complete} put the whole file together and verified it, {exchange} after the server forgot it.",
+        "{complete} completed and verified the file, {exchange} after the server forgot it.",
     ),
 )
-"""What happens in a PSP network, step by step: titles and paragraphs that take their figures from a run."""
+"""What happens in a PSP network: titles, and paragraphs with placeholders for the results of a run."""
 
 
 class DemoFailed(Exception):
-    """What went wrong, in one line."""
+    """The demonstration failed; the message is one line."""
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the demonstration; the answer is the exit code."""
+    """Run the demonstration, and return the exit code."""
     streams.prepare()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -99,38 +99,55 @@ def main(arguments: list[str]) -> int:
 
 
 def end(number: int, _frame: object) -> None:
-    """Ends the demonstration as Ctrl-C does."""
+    """End the demonstration as Ctrl-C does.
+
+    Args:
+        number: the signal.
+        _frame: unused.
+    """
     raise KeyboardInterrupt(number)
 
 
 def demonstrate(source: Path, folder: Path) -> None:
-    """Distributes ``source`` into ``folder`` and tells of it.
+    """Distribute a file and explain what happened.
+
+    Args:
+        source: the file.
+        folder: for the copies.
 
     Raises:
-        DemoFailed: the network did not finish, the server kept something, or a copy is not the original.
+        DemoFailed: the network did not finish, the server kept a part, or a copy differs.
     """
-    say("", "A PSP network: one server, which keeps nothing, and eight clients.")
+    say("", "A PSP network: one server, which stores nothing, and eight clients.")
     say("", f"The file: {source.name}, {plural(source.stat().st_size, 'byte')}.")
     answer = run(source, folder)
-    told = figures(answer)
-    for number, (title, body) in enumerate(TALE, 1):
+    results = figures(answer)
+    for number, (title, body) in enumerate(STEPS, 1):
         print(f"\n {number}  {title}")
-        say("    ", body.format_map(told))
+        say("    ", body.format_map(results))
     if answer["file"]["cached_bytes_when_seeded"]:
-        raise DemoFailed("the server still held a part of the file when every share was held")
+        raise DemoFailed("the server still held a part of the seeded file")
     print("\n =  The proof")
     compare(source, folder)
 
 
 def run(source: Path, folder: Path) -> Json:
-    """Has ``pspctl`` start a network, seed the file, wait until all have it, and stop it again."""
+    """Have ``pspctl`` start a network, seed a file, wait for all copies, and stop the network.
+
+    Args:
+        source: the file.
+        folder: for the copies.
+
+    Returns:
+        The JSON output of ``pspctl run``.
+    """
     pspctl = Path(sysconfig.get_path("scripts")) / "pspctl"
     command = [pspctl, "run", source, "--clients", str(CLIENT_COUNT), "--to", folder, "-o", "json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             output, _ = process.communicate()
         except BaseException:
-            process.terminate()  # it stops its daemons, and is waited for
+            process.terminate()  # it stops its daemons before it exits
             raise
     if process.returncode != 0:
         raise DemoFailed(f"pspctl run ended with {process.returncode}: its message is above")
@@ -139,7 +156,7 @@ def run(source: Path, folder: Path) -> Json:
 
 
 def figures(answer: Json) -> dict[str, str]:
-    """The figures of a run, as the tale speaks of them."""
+    """Return the results of a run as text for STEPS."""
     file, cache, seconds = answer["file"], answer["cache"], answer["seconds"]
     traffic = file["traffic"]
     least, rest = divmod(file["chunk_count"], file["client_count"])
@@ -169,7 +186,11 @@ def figures(answer: Json) -> dict[str, str]:
 
 
 def compare(source: Path, folder: Path) -> None:
-    """Prints the digest of the original and of every copy.
+    """Print the digest of the original and of every copy.
+
+    Args:
+        source: the original.
+        folder: where the copies are.
 
     Raises:
         DemoFailed: a copy is missing or differs.
@@ -192,18 +213,28 @@ def compare(source: Path, folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 digest of a file: another one than PSP itself relies on, so that it proves something."""
+    """Return the SHA-256 digest of a file, which PSP itself does not use."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def plural(count: int, noun: str) -> str:
-    """A count with its noun: ``1 chunk``, ``12,345 chunks``."""
+    """Return a count with its noun, such as ``1 chunk`` or ``12,345 chunks``.
+
+    Args:
+        count: the number.
+        noun: in the singular.
+    """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def say(indent: str, text: str) -> None:
-    """Prints a paragraph."""
+    """Print a paragraph.
+
+    Args:
+        indent: of each line.
+        text: the paragraph.
+    """
     print(fill(text, 88, initial_indent=indent, subsequent_indent=indent), flush=True)
 
 

@@ -1,7 +1,7 @@
-"""How cost grows: time, CPU, memory and datagrams against the number of clients, and against the size of the file.
+"""Measures how time, CPU, memory and datagrams grow with the number of clients and with the size of the file.
 
-``python -m scripts.benchmarks.growth`` runs a server and real clients on loopback, several clients to a process; prints
-a table, and with ``--json FILE`` writes every figure. What theory says: whatever is delivered costs the same per byte.
+``python -m scripts.benchmarks.growth`` runs a server and real clients on loopback, several clients per process, and
+prints a table; ``--json FILE`` also writes all results. In theory, the cost per delivered byte is constant.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CLIENTS_PER_PROCESS = 25
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 TICKS = os.sysconf("SC_CLK_TCK")
-USUAL = "8x64 25x64 50x64 100x64 200x64 8x1 8x16 8x256 8x1024 3x4096"
+DEFAULT = "8x64 25x64 50x64 100x64 200x64 8x1 8x16 8x256 8x1024 3x4096"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,13 @@ class Growth:
     """One run.
 
     Attributes:
-        clients, mib: the setting.
-        exchange_seconds: how long the exchange took.
-        delivered_gib: what clients were sent, the shares included.
-        server_cpu_seconds, client_cpu_seconds: from before the seeding to the end, of all clients together.
-        server_grown_mib: by how much the server's resident memory was larger at its peak than before.
+        clients: how many.
+        mib: the file's size.
+        exchange_seconds: duration of the exchange.
+        delivered_gib: sent to clients, shares included.
+        server_cpu_seconds: from before seeding to the end.
+        client_cpu_seconds: likewise, of all clients together.
+        server_grown_mib: growth of the server's resident memory, at its peak.
         datagrams: requests and broadcasts.
         contributed: how often holders sent the file in the exchange.
     """
@@ -51,7 +53,7 @@ class Growth:
     contributed: float
 
     def row(self) -> str:
-        """The run as a row of a table."""
+        """Return the run as a row of the table."""
         return (
             f"| {self.clients} | {self.mib} | {self.delivered_gib:.2f} | {self.contributed:.2f} | {self.datagrams}"
             f" | {self.server_grown_mib:.0f} | {self.server_cpu_seconds / self.delivered_gib:.2f}"
@@ -67,43 +69,53 @@ server CPU, s per GiB | client CPU, s per GiB | exchange, s | s per GiB |
 
 
 def cpu_seconds(daemon: Daemon) -> float:
-    """What a process has used, in user and in system mode."""
+    """Return the CPU time of a process, in user and system mode."""
     fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def memory_mib(daemon: Daemon, name: str) -> float:
-    """A field of a process's status: ``VmRSS`` is what is resident, ``VmHWM`` its peak."""
+    """Return a field of a process's status in MiB.
+
+    Args:
+        daemon: the process.
+        name: ``VmRSS`` for resident memory, ``VmHWM`` for its peak.
+    """
     lines = Path(f"/proc/{daemon.pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
 
 
 def measured(clients: int, mib: int, folder: Path) -> Growth:
-    """Runs one network, and compares every copy.
+    """Run one network, and compare every copy.
+
+    Args:
+        clients: how many.
+        mib: the file's size.
+        folder: for everything.
 
     Raises:
-        RuntimeError: a copy is not right.
+        RuntimeError: a copy is wrong.
     """
     file = random_file(folder / "file.bin", mib * MIB)
     with contextlib.redirect_stdout(io.StringIO()), Network(folder / "network") as network:
         server = network.server()
         counts = [min(CLIENTS_PER_PROCESS, clients - first) for first in range(0, clients, CLIENTS_PER_PROCESS)]
         processes = [network.client(f"p{index}", "--count", count) for index, count in enumerate(counts)]
-        Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # its peak is counted from now on
+        Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # resets its peak
         before = cpu_seconds(server), sum(map(cpu_seconds, processes)), memory_mib(server, "VmRSS")
-        told = network.json("seed", file, "--clients", clients, "--wait", timeout=1200)
+        result = network.json("seed", file, "--clients", clients, "--wait", timeout=1200)
         server_cpu = cpu_seconds(server) - before[0]
         client_cpu = sum(map(cpu_seconds, processes)) - before[1]
         grown_mib = memory_mib(server, "VmHWM") - before[2]
         copies = [path for process in processes for path in visible_files(network.folder / process.name)]
         wrong = {sha256(path) for path in copies if path.name == file.name} != {sha256(file)}
         if wrong or len(copies) != clients:
-            raise RuntimeError(f"{clients} clients, {mib} MiB: not every copy is right")
-    traffic = told["file"]["traffic"]
+            raise RuntimeError(f"{clients} clients, {mib} MiB: a copy is wrong")
+    traffic = result["file"]["traffic"]
     return Growth(
         clients,
         mib,
-        told["seconds"]["exchange"],
+        result["seconds"]["exchange"],
         traffic["delivered_bytes"] / GIB,
         server_cpu,
         client_cpu,
@@ -114,10 +126,10 @@ def measured(clients: int, mib: int, folder: Path) -> Growth:
 
 
 def main() -> int:
-    """Runs every setting that the command line names."""
+    """Measure the settings of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*", default=USUAL.split(), metavar="CLIENTSxMIB", help=USUAL)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.add_argument("settings", nargs="*", default=DEFAULT.split(), metavar="CLIENTSxMIB", help=DEFAULT)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results there")
     arguments = parser.parse_args()
     print(HEAD, flush=True)
     runs = []

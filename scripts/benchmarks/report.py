@@ -1,4 +1,4 @@
-"""Tables and plots of what was measured."""
+"""Tables and plots of benchmark results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.benchmarks.peers import Seconds, Way
+from scripts.benchmarks.tools import Seconds, Tool
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 OURS = "PSP"
@@ -16,24 +16,24 @@ OURS = "PSP"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One way, gone once: seconds by name, or what went wrong."""
+    """One run of a tool: seconds by name, or an error."""
 
     setting: str
-    way: str
+    tool: str
     seconds: Seconds
     error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What one way took in one setting, in all rounds, in seconds."""
+    """The times of one tool in one setting, in seconds."""
 
     name: str
     values: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The median."""
         return statistics.median(self.values)
 
     def __str__(self) -> str:
@@ -41,18 +41,18 @@ class Series:
 
 
 def series_of(runs: Iterable[Run]) -> list[Series]:
-    """The series of one setting: PSP's exchange by itself, and each way as a whole, in the order in which they ran."""
+    """Return the times of each tool in one setting, and of PSP's exchange alone, in the order in which they ran."""
     found: dict[str, list[float]] = {}
     for run in runs:
-        if run.way == OURS and run.seconds:
+        if run.tool == OURS and run.seconds:
             found.setdefault(f"{OURS}, exchange", []).append(run.seconds["exchange"])
         if run.seconds:
-            found.setdefault(run.way, []).append(run.seconds["whole"])
+            found.setdefault(run.tool, []).append(run.seconds["whole"])
     return [Series(name, tuple(values)) for name, values in found.items()]
 
 
 def table(runs: list[Run]) -> str:
-    """Medians with their spread, and how PSP's exchange and PSP as a whole compare."""
+    """Return a table of medians, spread, and ratios to PSP and to PSP's exchange."""
     series = sorted(series_of(runs), key=lambda each: each.median)
     ours = {each.name: each.median for each in series if each.name in (f"{OURS}, exchange", OURS)}
     lines = [
@@ -62,12 +62,17 @@ def table(runs: list[Run]) -> str:
     for each in series:
         ratios = [f"{took / each.median:.2f}" for took in ours.values()] or ["", ""]
         lines.append(f"| {each.name} | {each} | {' | '.join(ratios)} |")
-    failed = [f"{run.way}: {run.error}" for run in runs if run.error]
+    failed = [f"{run.tool}: {run.error}" for run in runs if run.error]
     return "\n".join(lines + [f"\nFailed and not repeated: {failure}" for failure in failed])
 
 
-def write_page(runs: list[Run], ways: list[Way]) -> None:
-    """Makes docs/benchmarks.md, and a plot for each setting beside it."""
+def write_page(runs: list[Run], tools: list[Tool]) -> None:
+    """Write docs/benchmarks.md, and a plot for each setting.
+
+    Args:
+        runs: all results.
+        tools: the tools that ran.
+    """
     parts = [
         "# Benchmarks",
         "How long it takes until every client has a file, with PSP and with other tools. "
@@ -75,14 +80,14 @@ def write_page(runs: list[Run], ways: list[Way]) -> None:
         "Each heading gives the file's size, the number of clients and the links: *unshaped* links are as fast as the "
         "machine, a speed limits each host's link in both directions, and *loopback* means that all run on one host. "
         "Hosts are network namespaces on one bridge, all on one machine. Every copy is compared with the source.",
-        f"Each tool runs once per round, in {max(Counter((run.setting, run.way) for run in runs).values())} rounds, "
+        f"Each tool runs once per round, in {max(Counter((run.setting, run.tool) for run in runs).values())} rounds, "
         "and each round begins with another tool. Times on such a machine drift, so compare the ratios within one "
         "table: below 1, PSP is faster.",
         "On slow links the server's link limits PSP, because it carries n-1 copies: 64 MiB to 8 clients over 200 "
         "Mbit/s take at least 18.8 s. BitTorrent and multicast do not have this limit and are faster there.",
         "The tools:",
         f"- **{OURS}, exchange**: the part of PSP's time after seeding.\n"
-        + "\n".join(f"- **{way.name}**: {way.set_up}." for way in ways),
+        + "\n".join(f"- **{tool.name}**: {tool.set_up}." for tool in tools),
     ]
     for setting in dict.fromkeys(run.setting for run in runs):
         of_setting = [run for run in runs if run.setting == setting]
@@ -93,7 +98,13 @@ def write_page(runs: list[Run], ways: list[Way]) -> None:
 
 
 def plot(series: list[Series], title: str, image: Path) -> None:
-    """Draws a bar for each way, with a dot for each run."""
+    """Draw a bar for each tool, with a dot for each run.
+
+    Args:
+        series: the times of each tool.
+        title: the setting.
+        image: the file to write.
+    """
     import matplotlib
 
     matplotlib.use("svg")

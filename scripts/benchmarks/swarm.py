@@ -1,6 +1,6 @@
-"""One libtorrent client, set up for speed: swarm.py TORRENT FOLDER ADDRESS PORT [--seed].
+"""A libtorrent client, configured for speed: swarm.py TORRENT FOLDER ADDRESS PORT [--seed].
 
-Touches ``<copy>.done`` when it has the file, and goes on seeding until it is ended.
+Touches ``<copy>.done`` when it has the file, and seeds until it is killed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ SETTINGS = {
     "enable_lsd": True,
     "enable_upnp": False,
     "enable_natpmp": False,
-    # TCP alone: uTP yields to whatever else is on the cable.
+    # TCP only: uTP yields to other traffic.
     "enable_outgoing_utp": False,
     "enable_incoming_utp": False,
-    "out_enc_policy": 2,  # nothing is encrypted
+    "out_enc_policy": 2,  # no encryption
     "in_enc_policy": 2,
     "allow_multiple_connections_per_ip": True,
     "connection_speed": 500,
@@ -36,7 +36,7 @@ SETTINGS = {
 
 
 def main() -> None:
-    """Downloads or seeds."""
+    """Download or seed."""
     torrent, folder, address, port, *rest = sys.argv[1:]
     session = libtorrent.session({**SETTINGS, "listen_interfaces": f"{address}:{port}"})
     added = libtorrent.add_torrent_params()

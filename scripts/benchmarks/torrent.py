@@ -1,4 +1,4 @@
-"""Makes the torrent of one file, as BEP 3 has it."""
+"""Creates the torrent of one file (BEP 3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PIECE_BYTES = 1024 * 1024
 
 
 def bencoded(value: object) -> bytes:
-    """A value in bencoding: numbers, byte strings, texts, lists, and dictionaries in the order of their keys."""
+    """Encode a value: an integer, a byte string, text, a list, or a dictionary."""
     match value:
         case int():
             return b"i%de" % value
@@ -25,7 +25,12 @@ def bencoded(value: object) -> bytes:
 
 
 def torrent_of(file: Path, tracker: str) -> tuple[bytes, str]:
-    """The torrent of a file whose peers meet at a tracker, and its info hash in hexadecimal digits."""
+    """Return the torrent of a file, and its info hash in hexadecimal digits.
+
+    Args:
+        file: the file.
+        tracker: the tracker's URL.
+    """
     with file.open("rb") as data:
         pieces = [
             hashlib.sha1(piece, usedforsecurity=False).digest() for piece in iter(lambda: data.read(PIECE_BYTES), b"")

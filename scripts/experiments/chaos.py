@@ -1,10 +1,10 @@
-"""Chaos: a server and clients as real processes on hosts of their own, while things go wrong.
+"""Chaos: real processes in network namespaces, with faults.
 
-In each round a fresh network distributes files of random sizes, and folders. Meanwhile clients and the server are
-killed, stopped and started again, hosts are unplugged, datagrams and segments are lost, disks fill up, bytes change
-behind a client's back, clients stop reading or read slowly, come late, or leave for good. Then everything heals, except
-that who left stays away; and every file must be whole and right at every client that is there, within a limit. What
-only those had who left is seeded again, as a user would. The seed decides what is done; when, the machine does.
+In each round a new network distributes files of random sizes, and folders. Meanwhile clients and the server are killed,
+stopped and restarted, hosts are unplugged, datagrams and segments are lost, disks fill up, stored bytes change, and
+clients read slowly, join late or leave for good. Then all faults end, and every file must arrive complete and correct
+at every remaining client within a time limit. Files of which chunks left with a client are seeded again. The seed
+determines the faults, but not the timing of the processes.
 """
 
 from __future__ import annotations
@@ -34,52 +34,52 @@ from tests.support.hosts import Host, kill_group
 KIB, MIB = 1024, 1024 * 1024
 SIZES = (0, 1, 1024, 100 * KIB, 3 * MIB + 17, 20 * MIB, 60 * MIB)
 DISK_MIB = 500
-FOLDERS = 0.3
-"""How many of what is seeded are folders, with a file of that size and some of everything else."""
+FOLDER_RATE = 0.3
+"""Fraction of seedings that are folders, with a file of that size and other entries."""
 MBITS = (10_000, 20, 50, 100)
-"""How fast the hosts' cables are; the first is as fast as the machine. Slow ones leave time for things to go wrong."""
+"""Link speeds of the hosts; the first is unlimited in effect. Slow links leave time for faults."""
 SLOW_MBIT = 1
 CLASSIC_BYTES_MAX = 200 * KIB
-"""The classic profile moves a chunk per round trip: large files are not for a round of it."""
+"""The classic profile moves one chunk per round trip, too slow for large files."""
 FAULTS_SECONDS = 25.0
 HEALING_SECONDS = 240.0
-"""How long everything may take once all is well: leases and timeouts of half a minute among it."""
+"""How long recovery may take, leases and timeouts of half a minute included."""
 
 
 class Failed(Exception):
-    """Something did not hold."""
+    """A round failed."""
 
 
 class Round:
     """One network, its files and its faults."""
 
-    def __init__(self, lab: Lab, network: Network, dice: Random, faults: Counter[str]) -> None:
+    def __init__(self, lab: Lab, network: Network, random: Random, faults: Counter[str]) -> None:
         self._lab = lab
         self._network = network
-        self._dice = dice
+        self._random = random
         self._faults = faults
-        self._profile = "classic" if dice.random() < 0.15 else "fast"
-        self._cache = dice.choice(["100KiB", "1MiB", "64MiB"])
-        self._mbit = dice.choice(MBITS)
+        self._profile = "classic" if random.random() < 0.15 else "fast"
+        self._cache = random.choice(["100KiB", "1MiB", "64MiB"])
+        self._mbit = random.choice(MBITS)
         self._hosts: dict[str, Host] = {}
         self._clients: dict[str, Daemon] = {}
         self._sources: list[Path] = []
         self._slow: set[str] = set()
-        self._bereft: dict[str, None] = {}
+        self._without_copy: dict[str, None] = {}
         self._seeds: list[subprocess.Popen[bytes]] = []
         self._undo: list[tuple[float, Callable[[], None]]] = []
         self._server: Daemon
         self.delivered_bytes = 0
 
     def run(self) -> None:
-        """Faults, healing, checks.
+        """Cause faults, end them, and check the result.
 
         Raises:
-            Failed: with what is wrong.
+            Failed: the result is wrong.
         """
         self._start()
         try:
-            self._break_things()
+            self._cause_faults()
             self._heal()
             self._check()
         finally:
@@ -96,19 +96,19 @@ class Round:
         for index, host in enumerate(hosts):
             name = f"c{index}"
             self._hosts[name] = host
-            if index < len(hosts) - 1:  # the last comes late, or never
+            if index < len(hosts) - 1:  # the last one joins late, or never
                 self._clients[name] = self._network.client(name, host=host)
                 self._clients[name].may_end()
         sizes = [size for size in SIZES if self._profile == "fast" or size <= CLASSIC_BYTES_MAX]
-        for index in range(self._dice.randint(1, 3)):
-            size = self._dice.choice(sizes)
+        for index in range(self._random.randint(1, 3)):
+            size = self._random.choice(sizes)
             source = self._new_source(index, size)
             self._sources.append(source)
             self._seed(source)
 
     def _new_source(self, index: int, size_bytes: int) -> Path:
-        place, seed = self._network.folder, self._dice.randrange(2**30)
-        if self._dice.random() >= FOLDERS:
+        place, seed = self._network.folder, self._random.randrange(2**30)
+        if self._random.random() >= FOLDER_RATE:
             return random_file(place / f"f{index}.bin", size_bytes, seed)
         self._faults["(folders)"] += 1
         folder = filled_folder(place / f"d{index}")
@@ -123,24 +123,24 @@ class Round:
             )
         )
 
-    def _server_is_back(self) -> None:
+    def _restart_server(self) -> None:
         if not self._server.alive:
             self._server = self._network.restarted_server(
                 self._server, "--profile", self._profile, "--cache", self._cache
             )
 
-    def _is_back(self, name: str) -> None:
+    def _restart_client(self, name: str) -> None:
         if name in self._clients and not self._clients[name].alive:
             self._launch(name)
 
     def _launch(self, name: str) -> None:
-        """Starts a client. It may end by itself: without a server."""
+        """Start a client; it may exit by itself when there is no server."""
         client = self._clients[name] = self._network.launch_client(name, host=self._hosts[name])
         client.may_end()
 
-    # -- what goes wrong
+    # -- faults
 
-    def _break_things(self) -> None:
+    def _cause_faults(self) -> None:
         kinds: list[Callable[[str], None]] = [
             self._kill_client,
             self._kill_client,
@@ -156,13 +156,13 @@ class Round:
             self._remove_copy,
             self._change_copy,
             self._seed_again,
-            self._come_late,
+            self._join_late,
             self._leave_for_good,
         ]
         end = time.monotonic() + FAULTS_SECONDS
         while time.monotonic() < end:
-            self._dice.choice(kinds)(self._dice.choice(list(self._clients)))
-            pause = time.monotonic() + self._dice.uniform(0.0, 2.0)
+            self._random.choice(kinds)(self._random.choice(list(self._clients)))
+            pause = time.monotonic() + self._random.uniform(0.0, 2.0)
             while time.monotonic() < pause:
                 self._undo_due()
                 time.sleep(0.02)
@@ -175,16 +175,16 @@ class Round:
 
     def _for_a_while(self, kind: str, at_most_seconds: float, undo: Callable[[], None]) -> None:
         self._faults[kind] += 1
-        self._undo.append((time.monotonic() + self._dice.uniform(0.1, at_most_seconds), undo))
+        self._undo.append((time.monotonic() + self._random.uniform(0.1, at_most_seconds), undo))
 
     def _kill_client(self, name: str) -> None:
         self._clients[name].kill()
-        self._for_a_while("client killed", 3.0, lambda: self._is_back(name))
+        self._for_a_while("client killed", 3.0, lambda: self._restart_client(name))
 
     def _stop_client(self, name: str) -> None:
         if self._clients[name].alive:
             self._clients[name].signal(signal.SIGTERM)
-            self._for_a_while("client stopped", 3.0, lambda: self._is_back(name))
+            self._for_a_while("client stopped", 3.0, lambda: self._restart_client(name))
 
     def _pause_client(self, name: str) -> None:
         client = self._clients[name]
@@ -204,19 +204,19 @@ class Round:
 
     def _kill_server(self, _: str) -> None:
         self._server.kill()
-        self._for_a_while("server killed", 3.0, self._server_is_back)
+        self._for_a_while("server killed", 3.0, self._restart_server)
 
     def _unplug(self, name: str) -> None:
         self._lab.partition(self._hosts[name])
-        at_most_seconds = 40.0 if self._dice.random() < 0.2 else 8.0
+        at_most_seconds = 40.0 if self._random.random() < 0.2 else 8.0
         self._for_a_while("host unplugged", at_most_seconds, lambda: self._lab.heal(self._hosts[name]))
 
     def _lose_datagrams(self, name: str) -> None:
-        self._lab.loss(self._hosts[name], self._dice.choice([5, 30, 100]))
+        self._lab.loss(self._hosts[name], self._random.choice([5, 30, 100]))
         self._for_a_while("datagrams lost", 6.0, lambda: self._lab.loss(self._hosts[name], 0))
 
     def _lose_segments(self, name: str) -> None:
-        self._lab.loss(self._hosts[name], self._dice.choice([2, 10]), protocol="tcp")
+        self._lab.loss(self._hosts[name], self._random.choice([2, 10]), protocol="tcp")
         self._for_a_while("segments lost", 6.0, lambda: self._lab.loss(self._hosts[name], 0, protocol="tcp"))
 
     def _fill_disk(self, name: str) -> None:
@@ -224,37 +224,37 @@ class Round:
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(MIB))
-        self._for_a_while("disk full", 4.0, lambda: self._disk_has_room(name))
+        self._for_a_while("disk full", 4.0, lambda: self._free_disk(name))
 
-    def _disk_has_room(self, name: str) -> None:
+    def _free_disk(self, name: str) -> None:
         (self._network.folder / name / ".ballast").unlink(missing_ok=True)
 
     def _change_bytes(self, name: str) -> None:
         parts = [path for path in (self._network.folder / name / ".psp").glob("*.part") if path.stat().st_size]
         if parts:
-            part = self._dice.choice(parts)
+            part = self._random.choice(parts)
             with contextlib.suppress(OSError), part.open("r+b") as file:
-                file.seek(self._dice.randrange(part.stat().st_size))
+                file.seek(self._random.randrange(part.stat().st_size))
                 file.write(b"\x55")
                 self._faults["bytes changed"] += 1
 
     def _remove_copy(self, name: str) -> None:
-        """The client's user removes a finished copy; at the end it is started anew, to have the file again."""
+        """Remove a finished copy; the client is restarted at the end, and gets the file again."""
         copies = self._copies(name)
         if copies:
-            remove(self._dice.choice(copies))
-            self._bereft[name] = None
+            remove(self._random.choice(copies))
+            self._without_copy[name] = None
             self._faults["copy removed"] += 1
 
     def _change_copy(self, name: str) -> None:
-        """The client's user changes a finished copy, and takes it out of the way later."""
+        """Change a finished copy, and remove it later."""
         copies = [copy for copy in self._copies(name) if copy.is_file() and copy.stat().st_size]
         if copies:
-            copy = self._dice.choice(copies)
+            copy = self._random.choice(copies)
             with contextlib.suppress(OSError), copy.open("r+b") as file:
-                file.seek(self._dice.randrange(copy.stat().st_size))
+                file.seek(self._random.randrange(copy.stat().st_size))
                 file.write(b"\x55")
-            self._bereft[name] = None
+            self._without_copy[name] = None
             self._for_a_while("copy changed", 8.0, lambda: remove(copy))
 
     def _copies(self, name: str) -> list[Path]:
@@ -262,39 +262,39 @@ class Round:
         return [copy for copy in copies if copy.exists()]
 
     def _seed_again(self, _: str) -> None:
-        self._seed(self._dice.choice(self._sources))
+        self._seed(self._random.choice(self._sources))
         self._faults["seeded again"] += 1
 
-    def _come_late(self, _: str) -> None:
+    def _join_late(self, _: str) -> None:
         late = [name for name in self._hosts if name not in self._clients]
         if late and len(self._clients) == len(self._hosts) - 1:
             self._launch(late[0])
             self._faults["client came late"] += 1
 
     def _leave_for_good(self, name: str) -> None:
-        if len(self._clients) == len(self._hosts) and self._dice.random() < 0.3:
+        if len(self._clients) == len(self._hosts) and self._random.random() < 0.3:
             client = self._clients.pop(name)
             if client.alive:
                 client.go_on()
                 client.signal(signal.SIGTERM)
             self._faults["client left for good"] += 1
 
-    # -- and then
+    # -- recovery
 
     def _heal(self) -> None:
         self._undo_due(everything=True)
-        self._server_is_back()
-        for name in self._bereft:
+        self._restart_server()
+        for name in self._without_copy:
             if name in self._clients:
                 self._clients[name].kill()
         for name in self._clients:
-            self._is_back(name)
+            self._restart_client(name)
 
     def _check(self) -> None:
         deadline = time.monotonic() + HEALING_SECONDS
-        while undone := self._undone():
+        while not_done := self._not_done():
             if time.monotonic() > deadline:
-                raise Failed(f"not within {HEALING_SECONDS:.0f} s: {'; '.join(undone)}")
+                raise Failed(f"not within {HEALING_SECONDS:.0f} s: {'; '.join(not_done)}")
             self._repair()
             time.sleep(0.5)
         for source in self._sources:
@@ -305,15 +305,15 @@ class Round:
         for log in self._network.folder.glob("*.log"):
             text = log.read_text(errors="replace")
             if "Traceback" in text or "this is a bug" in text:
-                raise Failed(f"{log.name} tells of a bug")
+                raise Failed(f"{log.name} has a stack trace")
 
-    def _undone(self) -> list[str]:
-        """What is not yet as it must be. Clients that ended meanwhile, as there was no server, are started again."""
-        self._server_is_back()
+    def _not_done(self) -> list[str]:
+        """Return what is not done; restart clients that exited because there was no server."""
+        self._restart_server()
         found = []
         for name, client in self._clients.items():
             if not client.alive:
-                self._is_back(name)
+                self._restart_client(name)
                 found.append(f"{name} has ended")
         status = self._network.status()
         files = {file["name"]: file for file in status["files"]}
@@ -327,7 +327,7 @@ class Round:
         return found
 
     def _repair(self) -> None:
-        """Seeds again what cannot be had any more, as a user would who is told that it is stalled, or of nothing."""
+        """Seed files again that are stalled or unknown."""
         if any(seed.poll() is None for seed in self._seeds):
             return
         files = {file["name"]: file["state"] for file in self._network.status()["files"]}
@@ -338,7 +338,7 @@ class Round:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder, if it is there."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -346,13 +346,18 @@ def remove(path: Path) -> None:
 
 
 def content_of(path: Path) -> object:
-    """What is the same for equal files, or equal folders, alone."""
+    """Return a value that is equal for equal files, or equal folders, only."""
     return seen_in(path) if path.is_dir() else sha256(path)
 
 
 @contextmanager
 def disks(folder: Path, names: list[str]) -> Iterator[None]:
-    """A small disk for each client, so that it can fill up."""
+    """Mount a small disk for each client, so that it can fill up.
+
+    Args:
+        folder: where.
+        names: of the clients.
+    """
     with ExitStack() as stack:
         for name in names:
             path = folder / name
@@ -362,30 +367,34 @@ def disks(folder: Path, names: list[str]) -> Iterator[None]:
         yield
 
 
-def play(seed: int, faults: Counter[str]) -> int:
-    """One round; returns how many bytes were delivered in it.
+def run_round(seed: int, faults: Counter[str]) -> int:
+    """Run one round; return how many bytes were delivered.
+
+    Args:
+        seed: of the round.
+        faults: counts the faults by kind.
 
     Raises:
-        Failed: what did not hold, and the ends of all logs.
+        Failed: the result is wrong; with the ends of all logs.
     """
-    dice = Random(seed)
-    host_count = dice.randint(4, 7)
-    said = io.StringIO()
+    random = Random(seed)
+    host_count = random.randint(4, 7)
+    output = io.StringIO()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "network"
         names = [f"c{index}" for index in range(host_count - 1)]
         with disks(folder, names), Lab(host_count) as lab:
             try:
-                with contextlib.redirect_stdout(said), Network(folder, lab.hosts[0]) as network:
-                    round_ = Round(lab, network, dice, faults)
+                with contextlib.redirect_stdout(output), Network(folder, lab.hosts[0]) as network:
+                    round_ = Round(lab, network, random, faults)
                     round_.run()
             except (Failed, AssertionError, subprocess.SubprocessError) as error:
-                raise Failed(f"{error}\n{said.getvalue()}") from error
+                raise Failed(f"{error}\n{output.getvalue()}") from error
     return round_.delivered_bytes
 
 
 def main() -> int:
-    """Plays rounds until the time is over."""
+    """Run rounds until the time is over."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=5.0, help="how long  [default: 5]")
     parser.add_argument("--seed", type=int, default=1, help="of the first round; the others follow  [default: 1]")
@@ -399,7 +408,7 @@ def main() -> int:
     while time.monotonic() - begun < arguments.minutes * 60:
         started = time.monotonic()
         try:
-            delivered_bytes += play(seed, faults)
+            delivered_bytes += run_round(seed, faults)
             result = "ok"
         except Failed as error:
             failed.append(seed)

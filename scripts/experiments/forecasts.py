@@ -1,9 +1,8 @@
-"""How good forecasts are: the same networks foretold and built, of hosts with shaped cables, and compared.
+"""Compares forecasts with real networks.
 
-Each network is a server, a source and clients, every one a network namespace with a cable of a speed of its own.
-Prints what ``pspctl simulate`` would say, what happened (medians), and the ratio of the two, as rows of the
-table in docs/simulation.md. Needs root; run it from the repository's folder with
-``.venv/bin/python -m scripts.experiments.forecasts``.
+Each network is a server, a source and clients, each in a network namespace with its own link speed. Prints the forecast
+of ``pspctl simulate``, the measured medians, and their ratio, as the table in docs/simulation.md. Needs root; run it
+with ``.venv/bin/python -m scripts.experiments.forecasts``.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What is compared: seconds of the exchange, bytes, datagrams; all of the exchange, but what the server sent."""
+    """What is compared: seconds, bytes and datagrams of the exchange; what the server sent includes the seeding."""
 
     exchange_seconds: float
     contributed_bytes: float
@@ -82,12 +81,12 @@ class Figures:
     datagrams: float
 
 
-def foretold(case: Case) -> Figures:
-    """What the simulator says."""
+def forecast_of(case: Case) -> Figures:
+    """Return the forecast of a network."""
     parameters = PROFILES[case.profile]
     impairments = Impairments(delay_ns=MILLISECOND_NS // 20, loss=case.loss)
     rate = int(case.client_mbit * MBIT)
-    told: Forecast = forecast(
+    found: Forecast = forecast(
         Plan(
             client_count=case.clients,
             size_bytes=case.size_bytes,
@@ -99,16 +98,16 @@ def foretold(case: Case) -> Figures:
         )
     )
     return Figures(
-        told.exchange_seconds,
-        told.contributed_bytes,
-        told.delivered_bytes,
-        told.server_sent_bytes,
-        told.request_datagrams + told.broadcast_datagrams,
+        found.exchange_seconds,
+        found.contributed_bytes,
+        found.delivered_bytes,
+        found.server_sent_bytes,
+        found.request_datagrams + found.broadcast_datagrams,
     )
 
 
-def built(case: Case) -> Figures:
-    """What really happens."""
+def measured(case: Case) -> Figures:
+    """Build a network, and measure it."""
     with tempfile.TemporaryDirectory() as name, Lab(2 + case.clients) as lab:
         folder = Path(name)
         server, source, *clients = lab.hosts
@@ -139,7 +138,14 @@ def built(case: Case) -> Figures:
 
 
 def seed(network: Network, source: Host, file: Path, count: int) -> dict[str, Any]:
-    """Seeds a file from a host of its own, and waits until all have it."""
+    """Seed a file, and wait until all clients have it.
+
+    Args:
+        network: the network.
+        source: the source's host.
+        file: the file.
+        count: how many clients.
+    """
     command = [BIN / "pspctl", "seed", file, "--clients", count, "--wait", "-o", "json"]
     done = source.run(command, timeout=600, env=network.environment)
     assert done.returncode == 0, done.stderr
@@ -151,33 +157,38 @@ def _sent_bytes(host: Host) -> int:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, metavar="N", help="build each network so often")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="how often to build each network")
     arguments = parser.parse_args()
     titles = ("clients", "file", "Mbit/s, server / client", "cache", "loss", *COMPARED)
     print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
     for case in CASES:
-        told = foretold(case)
-        real = [quietly(built, case) for _ in range(arguments.runs)]
+        found = forecast_of(case)
+        real = [quietly(measured, case) for _ in range(arguments.runs)]
         cells = [
-            _cell(told.exchange_seconds, [each.exchange_seconds for each in real], 1),
-            _cell(told.server_sent_bytes, [each.server_sent_bytes for each in real], MIB),
-            _cell(told.contributed_bytes, [each.contributed_bytes for each in real], case.size_bytes),
-            _cell(told.datagrams, [each.datagrams for each in real], 1),
+            _cell(found.exchange_seconds, [each.exchange_seconds for each in real], 1),
+            _cell(found.server_sent_bytes, [each.server_sent_bytes for each in real], MIB),
+            _cell(found.contributed_bytes, [each.contributed_bytes for each in real], case.size_bytes),
+            _cell(found.datagrams, [each.datagrams for each in real], 1),
         ]
         print(f"| {case} | {' | '.join(cells)} |", flush=True)
 
 
 def quietly(build: Callable[[Case], Figures], case: Case) -> Figures:
-    """Builds a network without showing what its daemons logged."""
+    """Run a function without the output of daemons.
+
+    Args:
+        build: the function.
+        case: its argument.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         return build(case)
 
 
-def _cell(told: float, real: list[float], unit: float) -> str:
+def _cell(expected: float, real: list[float], unit: float) -> str:
     middle = statistics.median(real)
-    return f"{told / unit:.4g} : {middle / unit:.4g} = {told / middle:.2f}"
+    return f"{expected / unit:.4g} : {middle / unit:.4g} = {expected / middle:.2f}"
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""A laboratory of several hosts on one machine, and tests of PSP in it. Needs root."""
+"""Tests of PSP on several hosts: network namespaces of one machine. Needs root."""

@@ -1,7 +1,7 @@
-"""A network of hosts on one machine: a bridge, and network namespaces that are plugged into it.
+"""A lab: several hosts on one machine, as network namespaces connected by a bridge.
 
-Everything lives in namespaces of its own, the bridge too, so nothing shows in the machine's own network.
-Loss is real: the kernel drops packets, and neither the sender nor the receiver is told.
+The bridge also has a namespace, so the machine's own network does not change. The kernel drops lost packets, without an
+error at the sender or the receiver.
 """
 
 from __future__ import annotations
@@ -32,23 +32,30 @@ _labs = itertools.count()
 
 
 def obstacle() -> str | None:
-    """Why no laboratory can be made here; None if one can."""
+    """Return why no lab can be built here; None if one can."""
     if os.geteuid() != 0:
-        return "the laboratory needs root, for network namespaces"
+        return "the lab needs root, for network namespaces"
     for program, package in (("ip", "iproute2"), ("tc", "iproute2"), ("iptables-restore", "iptables")):
         if not shutil.which(program):
-            return f"the laboratory needs {program} (package {package})"
+            return f"the lab needs {program} (package {package})"
     probe = f"{_PREFIX}-{os.getpid()}-probe"
     done = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        return f"network namespaces cannot be made here: {done.stderr.strip()}"
+        return f"network namespaces cannot be created here: {done.stderr.strip()}"
     _tool("ip", "netns", "del", probe)
     return None
 
 
 @dataclass(frozen=True)
 class _Loss:
-    """Packets that a host does not get: those of a protocol, from one source or from all, to or from a port or all."""
+    """Packets that a host loses.
+
+    Attributes:
+        percent: how many.
+        protocol: "udp" or "tcp".
+        source: the sender's address; None for all.
+        port: the other side's port; None for all.
+    """
 
     percent: float
     protocol: str
@@ -57,16 +64,16 @@ class _Loss:
 
     @property
     def rule(self) -> str:
-        """The rule as iptables-restore reads it."""
+        """The rule for iptables-restore."""
         source = f"-s {self.source} " if self.source else ""
-        # Of a lossy host's own packets it is the other side's port, wherever they are dropped.
+        # Packets from the lossy host have the other side's port as destination, packets to it as source.
         port = "" if self.port is None else f"--{'dport' if self.source else 'sport'} {self.port} "
         chance = f"-m statistic --mode random --probability {self.percent / 100:.4f}"
         return f"-A INPUT -i {_PORT} {source}-p {self.protocol} {port}{chance} -j DROP"
 
 
 class Lab:
-    """Hosts on one bridge; leaving it ends every program in it and takes everything down.
+    """Hosts on one bridge. Leaving the ``with`` block kills all programs and removes everything.
 
     >>> with Lab(3) as lab:
     ...     lab.loss(lab.hosts[1], 30)
@@ -108,12 +115,16 @@ class Lab:
         protocol: str = "udp",
         port: int | None = None,
     ) -> None:
-        """Drops this share of what goes to a host, comes from it, or both; 0 ends it.
+        """Drop packets of a host.
 
-        With a port it is only what the host exchanges with that port of the others.
+        Outgoing packets are dropped at the receiver, because the sender's own kernel would report an error (EPERM).
 
-        A packet on its way out is dropped where it arrives: dropped by its own host, its sender would be
-        told (EPERM), as no sender on a real network is.
+        Args:
+            host: the lossy host.
+            percent: how many packets to drop; 0 ends the loss.
+            direction: packets to the host, from it, or both.
+            protocol: "udp" or "tcp".
+            port: only packets to or from this port of other hosts.
         """
         assert 0 <= percent <= 100, percent
         for one in ("in", "out") if direction == "both" else (direction,):
@@ -121,16 +132,22 @@ class Lab:
         self._apply_losses()
 
     def shape(self, host: Host, mbit: float, up_mbit: float | None = None) -> None:
-        """Gives a cable a speed, towards its host and from it, in Mbit/s; what waits for more than 50 ms is dropped."""
+        """Limit the speed of a host's link; packets that wait for more than 50 ms are dropped.
+
+        Args:
+            host: the host.
+            mbit: the speed towards the host, in Mbit/s.
+            up_mbit: the speed from it, if it differs.
+        """
         _tool("tc", "-n", _space(host), "qdisc", "replace", "dev", _PORT, "root", *_limits(up_mbit or mbit))
         _tool("tc", "-n", self._switch, "qdisc", "replace", "dev", host.name, "root", *_limits(mbit))
 
     def partition(self, host: Host) -> None:
-        """Pulls a host's plug. It is not told: its interface stays up, as behind a switch that fails."""
+        """Disconnect a host. Its interface stays up, as behind a switch that fails."""
         _tool("ip", "-n", self._switch, "link", "set", host.name, "nomaster")
 
     def heal(self, host: Host) -> None:
-        """Plugs a host in again."""
+        """Connect a host again."""
         _tool("ip", "-n", self._switch, "link", "set", host.name, "master", _BRIDGE)
 
     def _build(self) -> None:
@@ -146,8 +163,8 @@ class Lab:
         ]
         _batch("ip", [f"link add {_BRIDGE} type bridge", f"link set {_BRIDGE} up", *ports], self._switch)
         for host in self.hosts:
-            plug = [f"addr add {host.address}/24 dev {_PORT}", f"link set {_PORT} up", "link set lo up"]
-            _batch("ip", plug, _space(host))
+            lines = [f"addr add {host.address}/24 dev {_PORT}", f"link set {_PORT} up", "link set lo up"]
+            _batch("ip", lines, _space(host))
 
     def _apply_losses(self) -> None:
         for host in self.hosts:
@@ -171,18 +188,18 @@ def _limits(mbit: float) -> list[str]:
 
 
 def _space(host: Host) -> str:
-    """The namespace that a host of a laboratory is."""
+    """Return the name of a host's namespace."""
     return host.enter[-1]
 
 
 def _spaces(prefix: str) -> list[str]:
-    """The namespaces that are there whose name begins so."""
+    """Return the existing namespaces with a prefix."""
     lines = _tool("ip", "netns", "list").splitlines()
     return [name for line in lines if (name := line.partition(" ")[0]).startswith(f"{prefix}-")]
 
 
 def _sweep() -> None:
-    """Takes down what a test process left that was killed before it could."""
+    """Remove the namespaces of test processes that were killed."""
     for space in _spaces(_PREFIX):
         owner = re.match(rf"{_PREFIX}-(\d+)-", space)
         if owner and not Path(f"/proc/{owner[1]}").exists():
@@ -190,11 +207,11 @@ def _sweep() -> None:
 
 
 def _end(space: str) -> None:
-    """Kills every program in a namespace, waits until they are gone, and removes it with its links."""
+    """Kill every program in a namespace, wait for their end, and remove it with its links."""
     deadline = time.monotonic() + _END_SECONDS
     while pids := _tool("ip", "netns", "pids", space).split():
         for pid in pids:
-            # It may have ended by itself since it was listed.
+            # It may have exited since it was listed.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
         if time.monotonic() > deadline:
@@ -204,15 +221,15 @@ def _end(space: str) -> None:
 
 
 def _batch(program: str, lines: list[str], space: str | None = None) -> None:
-    """Carries out many lines in one process."""
+    """Run many lines in one process."""
     _tool(program, *(("-n", space) if space else ()), "-batch", "-", text="\n".join(lines) + "\n")
 
 
 def _tool(*command: str, text: str | None = None) -> str:
-    """Runs a tool of the system and returns its output.
+    """Run a system tool, and return its output.
 
     Raises:
-        RuntimeError: it failed; with what it said.
+        RuntimeError: it failed; with its error message.
     """
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -22,13 +22,13 @@ EACH_PROFILE = pytest.mark.parametrize("profile", ["fast", "classic"])
 
 
 def interface(host: Host) -> dict[str, object]:
-    """A host's one cable, as ``ip`` shows it."""
+    """Return a host's only interface, as ``ip`` shows it."""
     shown = json.loads(host.run(["ip", "-json", "addr", "show", "up"]).stdout)
     return next(each for each in shown if each["ifname"] != "lo")
 
 
 def link_local(host: Host, seen_from: Host) -> str:
-    """A host's link-local address, with the interface by which another one reaches it."""
+    """Return a host's link-local address, with the interface of another host that reaches it."""
     addresses = interface(host)["addr_info"]
     assert isinstance(addresses, list)
     local = next(each["local"] for each in addresses if each["scope"] == "link" and each["family"] == "inet6")
@@ -37,7 +37,7 @@ def link_local(host: Host, seen_from: Host) -> str:
 
 @pytest.fixture
 def hub(here: Lab) -> Iterator[str]:
-    """A name of the first host that every host resolves to an IPv6 and an IPv4 address, in this order."""
+    """Provide a name that every host resolves to an IPv6 and an IPv4 address of the first, in this order."""
     folders = []
     for index, host in enumerate(here.hosts, 1):
         host.run(["ip", "addr", "add", f"fd77::{index}/64", "dev", str(interface(host)["ifname"]), "nodad"])
@@ -52,7 +52,7 @@ def hub(here: Lab) -> Iterator[str]:
 
 
 def distribute(network: Network, host: Host, server: str, folder: Path) -> str:
-    """Brings a file to a client on a host that knows the server so; returns the client's address."""
+    """Distribute a file to a client on ``host`` that uses the address ``server``; return the client's address."""
     network.address = server
     network.client("c1", host=host)
     source = random_file(folder / "file.bin", 300_000)
@@ -71,14 +71,16 @@ def distribute(network: Network, host: Host, server: str, folder: Path) -> str:
     ("listen", "reached"),
     [("10.77.0.1", "10.77."), ("0.0.0.0", "[fd77::"), ("::", "[fd77::"), ("hub", "[fd77::"), ("[fd77::1]", "[fd77::")],
 )
-def test_name_leads_to_an_address_that_takes_data(
+def test_name_resolves_to_an_address_that_accepts_data(
     here: Lab, network: Network, hub: str, tmp_path: Path, profile: str, listen: str, reached: str
 ) -> None:
     network.server("--profile", profile, listen=f"{listen}:{PORT}" if listen != "::" else f"[::]:{PORT}")
     assert distribute(network, here.hosts[1], f"{hub}:{PORT}", tmp_path).startswith(reached)
 
 
-def test_localhost_leads_to_an_address_that_takes_data(here: Lab, network: Network, hub: str, tmp_path: Path) -> None:
+def test_localhost_resolves_to_an_address_that_accepts_data(
+    here: Lab, network: Network, hub: str, tmp_path: Path
+) -> None:
     network.server(listen=f"localhost:{PORT}")
     assert distribute(network, here.hosts[0], f"localhost:{PORT}", tmp_path).startswith("[::1]")
 
@@ -94,7 +96,7 @@ def test_link_local_address_carries_data(here: Lab, network: Network, tmp_path: 
 
 
 def test_server_answers_from_the_address_written_to(here: Lab, network: Network, tmp_path: Path) -> None:
-    """A server on every address has two in the same network: the kernel would answer from the first."""
+    """The server has two addresses in one network, and the kernel prefers the first for answers."""
     server, client = here.hosts
     server.run(["ip", "addr", "add", "10.77.0.99/24", "dev", str(interface(server)["ifname"])])
     network.server(listen=f"0.0.0.0:{PORT}")

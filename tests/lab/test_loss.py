@@ -1,4 +1,4 @@
-"""Loss, partition and slow links between real hosts: every copy is equal in the end (R11, R12)."""
+"""Despite loss, partitions and slow links between hosts, every client gets the file (R11, R12)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLIENTS = ("c1", "c2", "c3")
 
 
 def start(here: Lab, network: Network, *args: object) -> None:
-    """Starts the server, and one client on each other host."""
+    """Start the server, and one client on each other host."""
     network.server(*args)
     for name, host in zip(CLIENTS, here.hosts[1:], strict=True):
         network.client(name, host=host)
@@ -41,21 +41,21 @@ def test_loss_only_takes_time_in_the_classic_profile(here: Lab, network: Network
     network.await_copies(source, CLIENTS)
 
 
-def test_who_was_cut_off_gets_the_file_too(here: Lab, network: Network, tmp_path: Path) -> None:
+def test_partitioned_client_gets_the_file_after_healing(here: Lab, network: Network, tmp_path: Path) -> None:
     start(here, network)
     source = random_file(tmp_path / "file.bin", 3_000_000)
     network.ctl("seed", source, "--clients", len(CLIENTS), "--hold")
     cut_off = here.hosts[1]
     here.partition(cut_off)
     network.ctl("release", source.name)
-    network.until("the server misses the share", lambda: network.file(source.name)["state"] == "stalled", 60)
+    network.until("the file is stalled", lambda: network.file(source.name)["state"] == "stalled", 60)
     missing = network.file(source.name)["missing_ranges"]
     assert {each["last_holder"] for each in missing} == {CLIENTS[0]}
     here.heal(cut_off)
     network.await_copies(source, CLIENTS)
 
 
-def test_a_slow_client_holds_nobody_up(here: Lab, network: Network, tmp_path: Path) -> None:
+def test_slow_client_delays_nobody(here: Lab, network: Network, tmp_path: Path) -> None:
     start(here, network)
     slow, *fast = CLIENTS
     here.shape(here.hosts[1], 20)

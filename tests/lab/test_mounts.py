@@ -1,4 +1,4 @@
-"""A client whose disk goes away, and is not there when the client starts again."""
+"""A client whose disk is unmounted, and not mounted when the client starts again."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ pytestmark = pytest.mark.lab
 
 END_SECONDS = 20
 UNSHARED = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
-"""Runs a shell that sees mounts of its own."""
+"""Runs a shell in a mount namespace of its own."""
 
 
 @pytest.fixture
 def network(laboratory: None, tmp_path: Path) -> Iterator[Network]:
-    """An empty network of this machine alone."""
-    with Network(tmp_path / "network") as made:
-        yield made
+    """Provide an empty network on this machine."""
+    with Network(tmp_path / "network") as network:
+        yield network
 
 
 @pytest.fixture
 def start(network: Network, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Starts a client in ``disk`` with mounts of its own, after a shell has done something; ends it with the test."""
+    """Provide a function that starts a client in a mount namespace of its own, after a shell command."""
     started: list[subprocess.Popen[str]] = []
     client = f"exec {BIN}/pspd client --name a --server {network.server().ready['listen']} --require-mount --dir"
 
@@ -47,20 +47,20 @@ def start(network: Network, tmp_path: Path) -> Iterator[Callable[[str], subproce
         process.communicate()
 
 
-def test_a_disk_that_is_gone_is_not_written_beside(
+def test_client_does_not_write_beside_an_unmounted_disk(
     network: Network, start: Callable[[str], subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if any(folder.is_mount() for folder in disk.parents if folder != Path("/")):
-        pytest.skip("the tests' folder is on a mounted disk itself")
+        pytest.skip("the tests' folder is itself on a mounted disk")
     client = start(f"mount -t tmpfs psp {disk}")
     assert client.stdout is not None
     assert '"ready": true' in client.stdout.readline()
     network.ctl("seed", random_file(tmp_path / "first.bin", 100_000), "--wait")
     subprocess.run(["nsenter", "-t", str(client.pid), "-m", "umount", "-l", disk], check=True)
     seeding = network.ctl("seed", random_file(tmp_path / "second.bin", 100_000), "--timeout", 2, code=None)
-    assert seeding.returncode in (4, 6), "the client declines it as it ends, or is gone before that"
+    assert seeding.returncode in (4, 6), "the client declines the file before it exits, or exits first"
     assert client.wait(END_SECONDS) == 1
     assert not list(disk.iterdir())
     again = start("true")
@@ -70,7 +70,7 @@ def test_a_disk_that_is_gone_is_not_written_beside(
     assert not list(disk.iterdir())
 
 
-def test_a_client_on_a_disk_that_is_read_only_says_so(
+def test_read_only_disk_is_reported(
     network: Network, start: Callable[[str], subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
@@ -79,7 +79,7 @@ def test_a_client_on_a_disk_that_is_read_only_says_so(
     assert client.stdout is not None
     assert '"ready": true' in client.stdout.readline()
     entered = ["nsenter", "-t", str(client.pid), "-m"]
-    # A mount over the same folder: the client's own cannot become read-only while its lock is open.
+    # A second mount over the folder: the first cannot become read-only while the client's lock is open.
     subprocess.run([*entered, "mount", "--bind", disk, disk], check=True)
     subprocess.run([*entered, "mount", "-o", "remount,bind,ro", disk], check=True)
     _, told = client.communicate(timeout=END_SECONDS)

@@ -1,4 +1,4 @@
-"""The laboratory itself: are its hosts apart, is its loss real, and is nothing left of it?"""
+"""The lab itself: loss, partitions and link speeds, and what remains of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LabMaker = Callable[[int], Lab]
 COUNTER = """
 import socket
 datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-datagrams.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE: what is lost must not be lost here
+datagrams.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE: the buffer itself must lose nothing
 datagrams.bind(("0.0.0.0", 7000))
 with socket.create_server(("0.0.0.0", 7000)) as server:
     print("ready", flush=True)
@@ -34,14 +34,14 @@ try:
 except BlockingIOError:
     print(count)
 """
-"""Counts the datagrams that came before the first TCP connection."""
+"""Counts the datagrams received before the first TCP connection."""
 
 SENDER = """
 import socket, sys
 address, count = (sys.argv[1], 7000), int(sys.argv[2])
 datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for _ in range(count):
-    datagrams.sendto(b"x", address)  # raises if the loss were told to the sender
+    datagrams.sendto(b"x", address)  # would raise if the loss were reported to the sender
 socket.create_connection(address, 10).close()
 """
 
@@ -79,24 +79,24 @@ with socket.create_server(("0.0.0.0", 7000)) as server:
 
 
 def python(host: Host, program: str, *args: object) -> subprocess.CompletedProcess[str]:
-    """Runs a few lines of Python on a host."""
+    """Run a Python program on a host."""
     return host.run([sys.executable, "-c", program, *args], timeout=30)
 
 
 def start(host: Host, program: str) -> subprocess.Popen[str]:
-    """Starts a few lines of Python on a host; returns when they say that they are ready."""
+    """Start a Python program on a host, and wait until it prints "ready"."""
     process = host.popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
     return process
 
 
 def reaches(sender: Host, receiver: Host, seconds: float = 0.3) -> bool:
-    """Whether a TCP connection can be had."""
+    """Return whether a TCP connection can be opened."""
     return python(sender, PING, receiver.address, seconds).returncode == 0
 
 
 def arrived(sender: Host, receiver: Host, count: int) -> int:
-    """How many of ``count`` datagrams get from one host to another."""
+    """Return how many of ``count`` datagrams arrive."""
     with start(receiver, COUNTER) as counter:
         done = python(sender, SENDER, receiver.address, count)
         assert done.returncode == 0, done.stderr
@@ -106,9 +106,7 @@ def arrived(sender: Host, receiver: Host, count: int) -> int:
 @pytest.mark.parametrize(
     ("direction", "to_lossy", "from_lossy"), [("in", 0.7, 1.0), ("out", 1.0, 0.7), ("both", 0.7, 0.7)]
 )
-def test_loss_has_its_rate_and_its_direction(
-    lab: LabMaker, direction: Direction, to_lossy: float, from_lossy: float
-) -> None:
+def test_loss_has_rate_and_direction(lab: LabMaker, direction: Direction, to_lossy: float, from_lossy: float) -> None:
     count = 3000
     here = lab(3)
     lossy, other, third = here.hosts
@@ -122,7 +120,7 @@ def test_loss_has_its_rate_and_its_direction(
 
 
 @pytest.mark.parametrize("direction", ["in", "out", "both"])
-def test_loss_may_be_that_of_one_port_alone(lab: LabMaker, direction: Direction) -> None:
+def test_loss_may_affect_one_port_only(lab: LabMaker, direction: Direction) -> None:
     here = lab(2)
     server, client = here.hosts
     with start(server, LISTENER) as listener:
@@ -135,7 +133,7 @@ def test_loss_may_be_that_of_one_port_alone(lab: LabMaker, direction: Direction)
         listener.kill()
 
 
-def test_a_partition_cuts_and_heals(lab: LabMaker) -> None:
+def test_partition_disconnects_until_it_heals(lab: LabMaker) -> None:
     here = lab(3)
     first, second, third = here.hosts
     with start(first, LISTENER) as listener:
@@ -148,7 +146,7 @@ def test_a_partition_cuts_and_heals(lab: LabMaker) -> None:
         listener.kill()
 
 
-def test_a_cable_has_its_speed(lab: LabMaker) -> None:
+def test_link_speed_is_limited(lab: LabMaker) -> None:
     here = lab(2)
     near, far = here.hosts
     here.shape(far, 40)
@@ -167,18 +165,18 @@ os._exit(1)
 
 
 def own_links() -> list[str]:
-    """The interfaces in the machine's own network."""
+    """Return the interfaces in the machine's own network."""
     return sorted(link.name for link in Path("/sys/class/net").iterdir())
 
 
 def spaces(prefix: str) -> list[str]:
-    """The network namespaces whose name begins so."""
+    """Return the network namespaces with a prefix."""
     return [space.name for space in Path("/run/netns").iterdir() if space.name.startswith(prefix)]
 
 
 @pytest.mark.usefixtures("laboratory")
-def test_nothing_is_left() -> None:
-    """Neither namespaces nor programs; and nothing ever shows in the machine's own network."""
+def test_lab_leaves_no_namespace_and_no_program() -> None:
+    """The machine's own network never changes."""
     before = own_links()
     with Lab(2) as here:
         process = start(here.hosts[0], LISTENER)
@@ -191,7 +189,7 @@ def test_nothing_is_left() -> None:
 
 
 @pytest.mark.usefixtures("laboratory")
-def test_what_a_killed_run_left_is_swept_away() -> None:
+def test_namespaces_of_a_killed_run_are_removed() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", ABANDON], cwd=root, stdout=subprocess.PIPE, check=False)
     left = f"psplab-{int(done.stdout)}-"
@@ -200,7 +198,7 @@ def test_what_a_killed_run_left_is_swept_away() -> None:
         assert not spaces(left)
 
 
-def test_making_one_is_quick(lab: LabMaker) -> None:
+def test_large_lab_is_built_quickly(lab: LabMaker) -> None:
     begin = time.monotonic()
     lab(20)
     assert time.monotonic() - begin < 10

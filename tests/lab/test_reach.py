@@ -1,4 +1,4 @@
-"""A client whose control connection stands while no data passes: it is out of reach, and comes back by itself (R12)."""
+"""A client with a working control connection but no data path is unreachable, and recovers by itself (R12)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ pytestmark = pytest.mark.lab
 
 CLIENTS = ("c1", "c2")
 REACH_SECONDS = 7
-"""How long a client counts as a holder without a sign of it; by default it is longer."""
+"""How long a client stays reachable without a sign of life; the default is longer."""
 NOTICED_SECONDS = 60
 
 
 def states(network: Network) -> dict[str, str]:
-    """How the server sees each client."""
+    """Return the state of each client at the server."""
     return {client["name"]: client["state"] for client in network.status()["clients"]}
 
 
-def test_who_is_cut_off_from_data_alone_is_lost_until_it_is_back(here: Lab, network: Network, tmp_path: Path) -> None:
+def test_client_without_data_path_is_lost_until_it_returns(here: Lab, network: Network, tmp_path: Path) -> None:
     data_port = network.server("--reach", REACH_SECONDS).ready["data_port"]
     for name, host in zip(CLIENTS, here.hosts[1:], strict=True):
         network.client(name, host=host)
@@ -37,7 +37,7 @@ def test_who_is_cut_off_from_data_alone_is_lost_until_it_is_back(here: Lab, netw
 
     data_loss(100)
     network.ctl("release", source.name)
-    network.until("it is lost", lambda: states(network) == {"c1": "lost", "c2": "connected"}, NOTICED_SECONDS)
+    network.until("the client is lost", lambda: states(network) == {"c1": "lost", "c2": "connected"}, NOTICED_SECONDS)
     file = network.file(source.name)
     missing = file["missing_ranges"]
     assert file["state"] == "stalled"
@@ -48,5 +48,5 @@ def test_who_is_cut_off_from_data_alone_is_lost_until_it_is_back(here: Lab, netw
 
     data_loss(0)
     network.await_copies(source, CLIENTS)
-    network.until("all is well", lambda: network.file(source.name)["state"] == "complete")
+    network.until("the file is complete", lambda: network.file(source.name)["state"] == "complete")
     assert set(states(network).values()) == {"connected"}

@@ -1,4 +1,4 @@
-"""A firewall between a client and its server: what does not pass is told, by clients and sources alike."""
+"""A firewall between a client and its server: clients and sources report what it blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.lab
 CLIENTS = ("c1",)
 CONNECT_SECONDS = 3
 END_SECONDS = 60
-TOLD = {
+MESSAGES = {
     ("udp",): "no datagram from {} passes: is UDP port {} open?",
     ("tcp",): "no TCP connection with {} stands (no answer): is TCP port {} open?",
     ("udp", "tcp"): "neither a datagram nor a TCP connection passes between here and {} (no answer): are UDP and TCP"
@@ -23,14 +23,14 @@ TOLD = {
 }
 
 
-def told(network: Network, data_port: int, blocked: tuple[str, ...]) -> str:
-    return TOLD[blocked].format(f"{network.host.address}:{data_port}", data_port)
+def message(network: Network, data_port: int, blocked: tuple[str, ...]) -> str:
+    return MESSAGES[blocked].format(f"{network.host.address}:{data_port}", data_port)
 
 
-@pytest.mark.parametrize("blocked", TOLD, ids="+".join)
+@pytest.mark.parametrize("blocked", MESSAGES, ids="+".join)
 @pytest.mark.parametrize("direction", ["in", "out"])
 @pytest.mark.parametrize("profile", ["fast", "classic"])
-def test_client_names_what_does_not_pass(
+def test_client_reports_what_is_blocked(
     here: Lab, network: Network, profile: str, direction: Direction, blocked: tuple[str, ...]
 ) -> None:
     data_port = network.server("--profile", profile).ready["data_port"]
@@ -40,16 +40,18 @@ def test_client_names_what_does_not_pass(
     client = network.launch_client("c1", "--connect-timeout", CONNECT_SECONDS, host=host)
     assert client.wait(END_SECONDS) == 5
     assert not client.read_ready()
-    assert client.log_text().splitlines()[-1] == f"pspd client: error: {told(network, data_port, blocked)}"
-    network.until("it has left", lambda: all(each["state"] != "connected" for each in network.status()["clients"]))
+    assert client.log_text().splitlines()[-1] == f"pspd client: error: {message(network, data_port, blocked)}"
+    network.until(
+        "the client has left", lambda: all(each["state"] != "connected" for each in network.status()["clients"])
+    )
 
     for protocol in blocked:
         here.loss(host, 0, direction, protocol, data_port)
     network.client("c1", host=host)
 
 
-@pytest.mark.parametrize("blocked", TOLD, ids="+".join)
-def test_source_names_what_does_not_pass(here: Lab, network: Network, tmp_path: Path, blocked: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("blocked", MESSAGES, ids="+".join)
+def test_source_reports_what_is_blocked(here: Lab, network: Network, tmp_path: Path, blocked: tuple[str, ...]) -> None:
     data_port = network.server().ready["data_port"]
     network.client("c1")
     host = here.hosts[1]
@@ -58,10 +60,10 @@ def test_source_names_what_does_not_pass(here: Lab, network: Network, tmp_path: 
     seed = [BIN / "pspctl", "seed", random_file(tmp_path / "file.bin", 10_000)]
     done = host.run(seed, timeout=END_SECONDS, env=network.environment)
     assert done.returncode == 5
-    assert done.stderr.splitlines()[-1] == f"pspctl: error: {told(network, data_port, blocked)}"
+    assert done.stderr.splitlines()[-1] == f"pspctl: error: {message(network, data_port, blocked)}"
 
 
-def test_client_that_was_ready_outlasts_a_block(here: Lab, network: Network, tmp_path: Path) -> None:
+def test_ready_client_survives_a_block(here: Lab, network: Network, tmp_path: Path) -> None:
     server = network.server()
     data_port = server.ready["data_port"]
     client = network.client("c1", "--connect-timeout", 1, host=here.hosts[1])
@@ -69,7 +71,7 @@ def test_client_that_was_ready_outlasts_a_block(here: Lab, network: Network, tmp
         here.loss(here.hosts[1], 100, protocol=protocol, port=data_port)
     server.stop()
     network.restarted_server(server)
-    network.until("it has joined again", lambda: "joined again" in client.log_text())
+    network.until("the client has joined again", lambda: "joined again" in client.log_text())
     network.until("the dial is logged", lambda: "no TCP connection with" in client.log_text(), 60)
     for protocol in ("udp", "tcp"):
         here.loss(here.hosts[1], 0, protocol=protocol, port=data_port)

@@ -1,4 +1,4 @@
-"""Where one comparison takes place: a server, a source, clients, and everything that is started there."""
+"""The testbed of a comparison: a server, a source, clients, and the programs started on them."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ READY_SECONDS = 30
 POLL_SECONDS = 0.005
 FILLER_BYTES = 1024 * 1024
 SETTINGS = {
-    # An order that no free page has: no memory is given back to the host of a virtual machine.
+    # No free page has this order, so a virtual machine gives no memory back to its host.
     Path("/sys/module/page_reporting/parameters/page_reporting_order"): "11",
-    # In a swarm every host knows every other, and the kernel counts all of them together.
+    # In a swarm every host knows every other, and the kernel counts the entries of all namespaces together.
     Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3"): "8192",
     Path("/proc/sys/net/ipv4/neigh/default/gc_thresh2"): "8192",
 }
-"""What the machine's kernel is told while the room is there."""
+"""Kernel settings while the testbed exists."""
 
 
-class Room:
-    """Machines that are plugged together, and a file that is with the source and the server.
+class Testbed:
+    """Connected hosts, and a file at the source and the server.
 
     Attributes:
-        server: the host from which, or through which, the file comes.
-        source: the host that has it; the server's own, on loopback.
-        clients: the hosts that are to get it.
-        mbit: the speed of each host's cable, each way; 0 for none.
+        server: the host that serves or forwards the file.
+        source: the host that has the file; on loopback the same host.
+        clients: the hosts that get it.
+        mbit: the speed of each host's link, each way; 0 for unlimited.
         file: the file.
-        folder: for everything else; empty at the beginning of each run.
+        folder: for everything else; empty at the start of each run.
     """
 
     def __init__(self, folder: Path, client_count: int, size_bytes: int, mbit: float, *, loopback: bool) -> None:
@@ -53,7 +53,7 @@ class Room:
         self._processes: list[subprocess.Popen[Any]] = []
         self._before: dict[Path, str] = {}
 
-    def __enter__(self) -> Room:
+    def __enter__(self) -> Testbed:
         for setting, value in SETTINGS.items():
             with contextlib.suppress(OSError):
                 before = setting.read_text()
@@ -62,7 +62,7 @@ class Room:
         if self._lab:
             self._lab.__enter__()
             for host in self._lab.hosts:
-                host.run(["ip", "route", "add", "224.0.0.0/4", "dev", "eth0"])  # for those who look for each other
+                host.run(["ip", "route", "add", "224.0.0.0/4", "dev", "eth0"])  # for local peer discovery
                 if self.mbit:
                     self._lab.shape(host, self.mbit)
         return self
@@ -77,7 +77,7 @@ class Room:
 
     @contextlib.contextmanager
     def run(self) -> Iterator[None]:
-        """One run: an empty folder before, and nothing that goes on after it."""
+        """Provide an empty folder for one run; end all programs after it."""
         self.folder.mkdir()
         try:
             yield
@@ -88,20 +88,18 @@ class Room:
             shutil.rmtree(self.folder)
 
     def copy(self, index: int) -> Path:
-        """Where a client's copy is to be."""
+        """Return the path of a client's copy."""
         folder = self.folder / f"c{index}"
         folder.mkdir(exist_ok=True)
         return folder / self.file.name
 
     def warm(self) -> float:
-        """Takes as much memory as all copies will, and gives it back: to be called right before the clock starts.
+        """Allocate as much memory as all copies need, and free it, right before a measurement.
 
-        A virtual machine gives memory that lies idle for seconds back to its host, and whoever is first to use it
-        again pays for that: up to ten times what writing a file costs otherwise. Where that can be turned off it is,
-        while the room is there.
+        A virtual machine gives idle memory back to its host, and the first write after that is up to ten times slower.
 
         Returns:
-            The time, by a monotonic clock.
+            The time of a monotonic clock.
         """
         filler = self.folder / "filler"
         piece = bytes(FILLER_BYTES)
@@ -112,33 +110,52 @@ class Room:
         return time.monotonic()
 
     def start(self, host: Host, *args: object) -> subprocess.Popen[Any]:
-        """Starts a program that runs until the end of the run, or ends by itself."""
+        """Start a program; it ends with the run at the latest.
+
+        Args:
+            host: where it runs.
+            *args: its command line.
+        """
         with (self.folder / "log").open("ab") as log:
             process = host.popen(args, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
         self._processes.append(process)
         return process
 
     def finish(self, processes: Sequence[subprocess.Popen[Any]]) -> None:
-        """Waits until programs have ended in good order."""
+        """Wait until programs have ended with code 0."""
         deadline = time.monotonic() + DONE_SECONDS
         for process in processes:
             try:
                 code = process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                raise RuntimeError(f"it was not done after {DONE_SECONDS} s") from None
+                raise RuntimeError(f"not done after {DONE_SECONDS} s") from None
             if code != 0:
                 raise RuntimeError(f"{process.args} ended with {code}: {self.log_end()}")
 
     def until(self, what: str, condition: Callable[[], bool], seconds: float = DONE_SECONDS) -> None:
-        """Waits for a condition, while nothing that was started fails."""
+        """Wait for a condition.
+
+        Args:
+            what: the condition, for the error message.
+            condition: tested repeatedly.
+            seconds: the deadline.
+
+        Raises:
+            RuntimeError: a program failed, or the deadline passed.
+        """
         deadline = time.monotonic() + seconds
         while not condition():
             if any(process.poll() for process in self._processes) or time.monotonic() > deadline:
-                raise RuntimeError(f"{what}: this did not come: {self.log_end()}")
+                raise RuntimeError(f"not reached: {what}: {self.log_end()}")
             time.sleep(POLL_SECONDS)
 
     def until_answers(self, host: Host, port: int) -> None:
-        """Waits until a TCP server listens."""
+        """Wait until a TCP server listens.
+
+        Args:
+            host: where.
+            port: its port.
+        """
         probe = f"import socket; socket.create_connection(('{host.address}', {port}), 1)"
         self.until(
             f"port {port} of {host.name}",
@@ -147,21 +164,21 @@ class Room:
         )
 
     def log_end(self) -> str:
-        """The last that programs said."""
+        """Return the end of the programs' output."""
         with contextlib.suppress(OSError):
             return (self.folder / "log").read_text(errors="replace")[-1000:]
         return ""
 
     def check(self) -> None:
-        """Every client has the very bytes.
+        """Check every copy.
 
         Raises:
-            RuntimeError: one has not.
+            RuntimeError: one is wrong.
         """
         for index in range(len(self.clients)):
             if sha256(self.copy(index)) != self._digest:
-                raise RuntimeError(f"client {index} has other bytes")
+                raise RuntimeError(f"client {index} has a wrong copy")
 
     def settle(self) -> None:
-        """What was written is on the disk, so that it is not written in the next one's time."""
+        """Write everything to disk, so that this does not slow down the next run."""
         os.sync()

@@ -1,7 +1,7 @@
-"""The server's memory in a crowd: hundreds of clients that join at once, dozens of files, and some who read nothing.
+"""Measures the server's memory with hundreds of clients, dozens of files, and clients that stop reading.
 
-All on this machine, on loopback. Samples the server's resident memory through the run, and prints how much it grew,
-beside the size of its cache. Run it from the repository's folder: ``.venv/bin/python -m scripts.experiments.crowd``.
+All processes run on this machine, on loopback. Samples the server's resident memory, and prints its growth and the use
+of the cache. Run it with ``.venv/bin/python -m scripts.experiments.server_memory``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ SAMPLE_SECONDS = 0.05
 DONE_SECONDS = 1800
 TIMED_OUT = 6
 COMMANDS = 4
-"""At a time."""
+"""How many commands run concurrently."""
 
 
 class Memory:
-    """The most that a process had resident while the ``with`` block ran, in bytes."""
+    """Samples the resident memory of a process during a ``with`` block; its peak is in bytes."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -59,12 +59,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--files", type=int, default=50)
     parser.add_argument("--kib", type=int, default=256, help="the size of a file")
-    parser.add_argument(
-        "--deaf", type=int, default=10, help="how many of the clients stop for a while, and read nothing"
-    )
+    parser.add_argument("--stopped", type=int, default=10, help="how many of the clients stop reading for a while")
     parser.add_argument("--cache", default="8MiB")
     plan = parser.parse_args()
-    # A daemon dies with the thread that started it: so the threads stay until the end.
+    # A daemon ends with the thread that started it, so the threads stay until the end.
     with (
         ThreadPoolExecutor() as starters,
         tempfile.TemporaryDirectory() as place,
@@ -74,20 +72,20 @@ def main() -> None:
         with Memory(server.pid) as memory:
             started = time.monotonic()
             _join(network, plan, starters)
-            told = f"{plan.clients - plan.deaf} clients joined within {time.monotonic() - started:.1f} s"
+            joined = f"{plan.clients - plan.stopped} clients joined within {time.monotonic() - started:.1f} s"
             joined_bytes = memory.peak_bytes
             started = time.monotonic()
             unanswered = _distribute(network, plan, Path(place))
             seconds = time.monotonic() - started
         cache = network.status()["cache"]["high_water_bytes"]
-        said = server.log_text()
+        log = server.log_text()
         print(
-            f"{said.count('its lease ran out')} leases ran out, {said.count('is out of reach')} times a client was out"
-            f" of reach, {said.count('it joined again')} times one joined again"
+            f"{log.count('its lease ran out')} leases ran out, {log.count('is out of reach')} times a client was out"
+            f" of reach, {log.count('it joined again')} times one joined again"
         )
         grown, members = memory.peak_bytes - memory.start_bytes, joined_bytes - memory.start_bytes
-        print(f"{told}; {plan.files} files of {plan.kib} KiB in {seconds:.0f} s, {plan.deaf} read nothing for a while;")
-        print(f"{unanswered} of {plan.files} commands that released a file got no answer in time, and were repeated")
+        print(f"{joined}; {plan.files} files of {plan.kib} KiB in {seconds:.0f} s, {plan.stopped} clients paused;")
+        print(f"{unanswered} of {plan.files} release commands timed out and were repeated")
         print(
             f"server: {memory.start_bytes / MIB:.1f} MiB at its start, {members / MIB:.1f} more with all members,"
             f" {grown / MIB:.1f} at most, of which {cache / MIB:.1f} were its cache:"
@@ -96,31 +94,31 @@ def main() -> None:
 
 
 def _join(network: Network, plan: argparse.Namespace, starters: ThreadPoolExecutor) -> None:
-    """Starts those who hear, in as many processes as there are cores."""
-    count, cores = plan.clients - plan.deaf, os.cpu_count() or 1
+    """Start the clients that keep reading, in one process per core."""
+    count, cores = plan.clients - plan.stopped, os.cpu_count() or 1
     counts = [count * (index + 1) // cores - count * index // cores for index in range(cores)]
     list(starters.map(lambda item: network.client(f"p{item[0]}", "--count", item[1]), enumerate(counts)))
 
 
 def _distribute(network: Network, plan: argparse.Namespace, place: Path) -> int:
-    """Seeds the files, lets them be exchanged all at once, and compares; returns how many commands got no answer."""
-    hearing = plan.clients - plan.deaf
+    """Seed the files, exchange all at once, and compare copies; return how many commands timed out."""
+    reading = plan.clients - plan.stopped
     files = [random_file(place / f"f{index}", plan.kib * KIB, seed=index) for index in range(plan.files)]
     with ThreadPoolExecutor(COMMANDS) as commands:
-        list(commands.map(lambda file: network.ctl("seed", file, "--clients", hearing, "--hold"), files))
-    deaf = network.client("deaf", "--count", plan.deaf)  # they hold no share: nobody waits for them
+        list(commands.map(lambda file: network.ctl("seed", file, "--clients", reading, "--hold"), files))
+    stopped = network.client("stopped", "--count", plan.stopped)  # they own no share
     with ThreadPoolExecutor(COMMANDS) as commands:
         releases = commands.map(lambda file: _release(network, file.name), files)
         unanswered = next(releases)
-        os.kill(deaf.pid, signal.SIGSTOP)
+        os.kill(stopped.pid, signal.SIGSTOP)
         unanswered += sum(releases)
-    # The copies are looked at, not asked for: the server has enough to do.
-    _await_copies(network, "p*", hearing, files)
-    os.kill(deaf.pid, signal.SIGCONT)
-    _await_copies(network, "deaf*", plan.deaf, files)
+    # Looking for the copies costs the server nothing, unlike asking it.
+    _await_copies(network, "p*", reading, files)
+    os.kill(stopped.pid, signal.SIGCONT)
+    _await_copies(network, "stopped*", plan.stopped, files)
     copies = [copy for file in files[:3] for copy in network.folder.rglob(file.name)]
     assert len(copies) == 3 * plan.clients, "every client has its copies"
-    assert {sha256(copy) for copy in copies} == {sha256(file) for file in files[:3]}, "and they are right"
+    assert {sha256(copy) for copy in copies} == {sha256(file) for file in files[:3]}, "the copies are right"
     return unanswered
 
 
@@ -129,16 +127,16 @@ def _await_copies(network: Network, processes: str, client_count: int, files: li
     assert len(folders) == client_count, "each client has a folder"
     awaited = [folder / file.name for folder in folders for file in files]
 
-    def are_there() -> bool:
+    def have_all() -> bool:
         while awaited and awaited[-1].exists():
             awaited.pop()
         return not awaited
 
-    network.until(f"{processes} have all", are_there, DONE_SECONDS)
+    network.until(f"{processes} have all files", have_all, DONE_SECONDS)
 
 
 def _release(network: Network, name: str) -> int:
-    """Releases a file; again, if the server was too busy to answer. Returns how often it was."""
+    """Release a file, and repeat that while the command times out; return how often it did."""
     unanswered = 0
     while network.ctl("release", name, code=None).returncode == TIMED_OUT:
         unanswered += 1

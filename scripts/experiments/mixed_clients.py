@@ -1,8 +1,8 @@
-"""What clients of different kinds do to each other: slow ones, late ones, and one that hardly reads.
+"""Measures how slow, late and barely reading clients affect the others.
 
-Each network is a server, a source and clients, every one a network namespace with a cable of its own speed. Prints how
-long the ordinary clients took from the release of the exchange, what holders sent in files, and what of it in vain.
-Needs root; run it from the repository's folder with ``.venv/bin/python -m scripts.experiments.company``.
+Each network is a server, a source and clients, each in a network namespace with its own link speed. Prints the time of
+the ordinary clients from the release of the exchange, how often holders sent the file, and how much were duplicates.
+Needs root; run it with ``.venv/bin/python -m scripts.experiments.mixed_clients``.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ DONE_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One network; speeds in Mbit/s. Who hardly reads sends well.
+    """One network; speeds in Mbit/s. A client that barely reads still sends at full speed.
 
     Attributes:
-        name: what it shows.
-        mbits: each client's cable.
-        late_count: how many of them, the last, join when a quarter of the time has passed that the slowest needs.
-        ordinary_count: of how many, the first, the time is looked at.
-        cache: the server's.
+        name: for the table.
+        mbits: the speed of each client's link.
+        late_count: how many clients, the last ones, join after a quarter of the time that the slowest needs.
+        ordinary_count: how many clients, the first ones, are timed; 0 for all.
+        cache: the server's cache.
         mib: the file's size.
     """
 
@@ -48,26 +48,26 @@ class Case:
 
     @property
     def late_after_seconds(self) -> float:
-        """A quarter of what the slowest needs."""
+        """A quarter of the time that the slowest client needs."""
         return self.mib * MIB * 8 / min(self.mbits) / 1_000_000 / 4
 
 
-ORDINARY, SLOW, HARDLY = 100.0, 25.0, 8.4
-"""The last is 1 MB/s of a file's bytes, and what is wrapped around them."""
+ORDINARY, SLOW, BARELY = 100.0, 25.0, 8.4
+"""Mbit/s; the last is 1 MB/s of payload, with headers."""
 CASES = (
-    Case("lock-step", 10 * (ORDINARY,)),
-    Case("four times as slow: half of them", (*5 * (ORDINARY,), *5 * (SLOW,))),
-    Case("so, and three of ten come late", (*5 * (ORDINARY,), *5 * (SLOW,)), late_count=3),
+    Case("ten equal", 10 * (ORDINARY,)),
+    Case("half of them four times slower", (*5 * (ORDINARY,), *5 * (SLOW,))),
+    Case("the same, three of ten late", (*5 * (ORDINARY,), *5 * (SLOW,)), late_count=3),
     Case("seven alone", 7 * (ORDINARY,), ordinary_count=7, cache="64MiB", mib=256),
-    Case("seven, and one that reads 1 MB/s", (*7 * (ORDINARY,), HARDLY), ordinary_count=7, cache="64MiB", mib=256),
+    Case("seven, and one that reads 1 MB/s", (*7 * (ORDINARY,), BARELY), ordinary_count=7, cache="64MiB", mib=256),
     Case("seven alone, cache of 1 MiB", 7 * (ORDINARY,), ordinary_count=7),
-    Case("seven, and one that reads 1 MB/s, cache of 1 MiB", (*7 * (ORDINARY,), HARDLY), ordinary_count=7),
+    Case("seven, and one that reads 1 MB/s, cache of 1 MiB", (*7 * (ORDINARY,), BARELY), ordinary_count=7),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What happened: seconds until each ordinary client had the file, and bytes in files."""
+    """Results: seconds until each timed client had the file, and traffic as a multiple of the file's size."""
 
     seconds: tuple[float, ...]
     contributed: float
@@ -75,10 +75,10 @@ class Figures:
 
 
 def measured(case: Case) -> Figures:
-    """Builds the network, lets the exchange happen, and compares every copy.
+    """Build a network, run the exchange, and compare every copy.
 
     Raises:
-        RuntimeError: a copy is not right, or does not come.
+        RuntimeError: a copy is wrong or missing.
     """
     with tempfile.TemporaryDirectory() as name, Lab(2 + len(case.mbits)) as lab:
         server, source, *hosts = lab.hosts
@@ -92,10 +92,10 @@ def measured(case: Case) -> Figures:
             seeding = [BIN / "pspctl", "seed", file, "--clients", prompt_count, "--hold", "-q"]
             source.run(list(map(str, seeding)), env=network.environment)
             for host, mbit in zip(hosts, case.mbits, strict=True):
-                lab.shape(host, mbit, up_mbit=ORDINARY if mbit == HARDLY else mbit)
+                lab.shape(host, mbit, up_mbit=ORDINARY if mbit == BARELY else mbit)
             took = _exchange(network, case, dict(zip(names, hosts, strict=True)), file.name)
             if {sha256(network.copy(client, file.name)) for client in names} != {sha256(file)}:
-                raise RuntimeError(f"{case.name}: not every copy is right")
+                raise RuntimeError(f"{case.name}: a copy is wrong")
             traffic = network.file(file.name)["traffic"]
         size = case.mib * MIB
         contributed = traffic["contributed_bytes"] - traffic["seeding_contributed_bytes"]
@@ -107,7 +107,7 @@ def measured(case: Case) -> Figures:
 
 
 def _exchange(network: Network, case: Case, hosts: dict[str, Host], file: str) -> dict[str, float]:
-    """Releases a file. Returns when each client had it, in seconds from then."""
+    """Release a file, and return after how many seconds each client had it."""
     network.ctl("release", file)
     start = time.monotonic()
     late = list(hosts)[len(hosts) - case.late_count :]
@@ -120,13 +120,13 @@ def _exchange(network: Network, case: Case, hosts: dict[str, Host], file: str) -
             if client not in took and network.copy(client, file).exists():
                 took[client] = now
         if now > DONE_SECONDS:
-            raise RuntimeError(f"{case.name}: {len(hosts) - len(took)} copies did not come")
+            raise RuntimeError(f"{case.name}: {len(hosts) - len(took)} copies are missing")
         time.sleep(POLL_SECONDS)
     return took
 
 
 def main() -> None:
-    """Measures the cases, one after the other, as often as asked."""
+    """Measure the cases in turn, and print medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", default="", help="the beginning of a case's name")
@@ -137,7 +137,7 @@ def main() -> None:
         for case in cases:
             runs[case.name].append(measured(case))
             print(case.name, runs[case.name][-1], flush=True)
-    print("| network | first, s | last, s | files contributed | in vain |\n|---|---|---|---|---|")
+    print("| network | first, s | last, s | files contributed | duplicates |\n|---|---|---|---|---|")
     for case in cases:
         found = runs[case.name]
         first, last, contributed, duplicates = (
