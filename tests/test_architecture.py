@@ -58,9 +58,7 @@ ROOM_CIRCLES: tuple[frozenset[str], ...] = (
 )
 """Packages whose modules import each other's modules. This list only shrinks."""
 
-WITHOUT_ARGS: tuple[str, ...] = (
-    *("pspd.core", "pspd.net", "pspd.store", "pspd.rpc", "pspd.daemon", "pspd.cli", "pspctl"),
-)
+WITHOUT_ARGS: tuple[str, ...] = (*("pspd.core", "pspd.store", "pspd.rpc", "pspd.daemon", "pspd.cli", "pspctl"),)
 """Packages with public functions whose docstrings lack ``Args:``. This list only shrinks."""
 
 CORE_LIBRARY = {

@@ -1,1 +1,1 @@
-"""The sockets: asyncio drives the machines of :mod:`pspd.core`. Nothing else in the project opens a data socket."""
+"""The sockets: asyncio drives the state machines of :mod:`pspd.core`. No other package opens a data socket."""

@@ -1,4 +1,4 @@
-"""Takes in TCP connections, and does not spin when there is no descriptor left for one."""
+"""Accepting TCP connections, without spinning when the process is out of descriptors."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ log = logging.getLogger(__name__)
 
 
 class Acceptor:
-    """Owns a listener; hands each connection to ``take``, with the other end's address.
-
-    It may raise ``OSError`` to have the connection closed.
+    """Accepts the connections of a listener, which it owns.
 
     Args:
-        at_a_time: how many are taken in for one wakeup: many where they come in crowds, else the search for another
-            would cost as much as the first.
+        listener: a listening, non-blocking socket.
+        accepted: called with each connection and its peer's address; ``OSError`` from it closes the connection.
+        accepts_per_wakeup: how many connections to accept before the event loop continues. A high number pays where
+            connections come in bursts: an idle listener costs one extra system call per wakeup.
     """
 
     def __init__(
-        self, listener: socket.socket, take: Callable[[socket.socket, Address], object], *, at_a_time: int
+        self, listener: socket.socket, accepted: Callable[[socket.socket, Address], object], *, accepts_per_wakeup: int
     ) -> None:
         self._listener = listener
-        self._take = take
-        self._at_a_time = at_a_time
-        self._is_short = False
+        self._accepted = accepted
+        self._accepts_per_wakeup = accepts_per_wakeup
+        self._is_failing = False
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._resume()
@@ -42,7 +42,7 @@ class Acceptor:
         return int(self._listener.getsockname()[1])
 
     def close(self) -> None:
-        """Takes in nothing more."""
+        """Close the listener."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listener)
@@ -52,23 +52,23 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._on_acceptable)
 
     def _on_acceptable(self) -> None:
-        for _ in range(self._at_a_time):
+        for _ in range(self._accepts_per_wakeup):
             try:
                 stream, peer = self._listener.accept()
             except BlockingIOError:
                 return
             except ConnectionError:
-                continue  # the peer is gone already
+                continue  # the peer has closed it already
             except OSError as error:
-                # Out of descriptors: the listener stays readable, so trying at once would be all the loop does.
-                if not self._is_short:
-                    log.warning("cannot take in connections for now: %s", error.strerror)
-                self._is_short = True
+                # Out of descriptors: the listener stays readable, so an immediate retry would spin.
+                if not self._is_failing:
+                    log.warning("cannot accept connections for now: %s", error.strerror)
+                self._is_failing = True
                 self._loop.remove_reader(self._listener)
                 self._pause = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self._resume)
                 return
-            self._is_short = False
+            self._is_failing = False
             try:
-                self._take(stream, address_of(peer))
+                self._accepted(stream, address_of(peer))
             except OSError:
                 stream.close()

@@ -1,27 +1,26 @@
-"""A UDP socket on the event loop."""
+"""UDP sockets on the event loop, whose replies come from the address that the peer wrote to."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import socket
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from pspd.core.wire.datagrams import DATAGRAM_BYTES_MAX
-from pspd.host.addresses import address_of, sockaddr_of
+from pspd.host.addresses import ANY_HOSTS, address_of, sockaddr_of
 from pspd.net.faults import Faults, FaultyReceiver, Receive
 from pspd.net.io_budget import IoBudget
 from pspd.text.addresses import Address, address_text
 
 DATAGRAMS_PER_WAKEUP = 64
-"""How many datagrams are taken in a row before the loop sees to others."""
-
+"""Datagrams to receive before the event loop continues."""
 
 REPLY_PATHS_MAX = 65_536
-"""How many peers are remembered with the way by which they came. An older one is answered by the way that the kernel
-chooses, until its next datagram."""
+"""Peers whose reply path is remembered. The kernel chooses the path to a forgotten peer, until its next datagram."""
 
-# Linux's numbers of the options of ip(7) and RFC 3542, section 6, which Python does not name everywhere.
+# Linux's numbers of the options of ip(7) and RFC 3542, section 6: Python does not name them on every system.
 _IP_PKTINFO = 8
 _IPV6_RECVPKTINFO = 49
 _IPV6_PKTINFO = 50
@@ -33,59 +32,69 @@ T = TypeVar("T")
 
 
 class ReplyPaths(Generic[T]):
-    """Remembers by which way each peer came last, for as many peers as a bound allows."""
+    """Remembers the path on which the last datagram of each peer came, for a limited number of peers."""
 
     def __init__(self) -> None:
         self._paths: dict[Address, T] = {}
 
     def note(self, peer: Address, path: T) -> None:
-        """Remembers the way of a peer; forgets the oldest of too many."""
+        """Remember the path of a peer; if there are too many peers, forget the oldest.
+
+        Args:
+            peer: the sender of a datagram.
+            path: on which it came.
+        """
         if self._paths.get(peer) != path:
             self._paths[peer] = path
             if len(self._paths) > REPLY_PATHS_MAX:
                 del self._paths[next(iter(self._paths))]
 
     def of(self, peer: Address) -> T | None:
-        """Returns the way of a peer; None if it is not remembered."""
+        """Return the path of a peer; None if it is not remembered."""
         return self._paths.get(peer)
 
 
 class DatagramSocket:
-    """Sends and receives datagrams; takes ownership of a bound, non-blocking socket.
+    """Sends and receives datagrams on a bound, non-blocking socket, which it owns.
 
     Args:
         bound: the socket.
-        receive: takes each datagram with its sender's address.
-        faults: what to spoil of what comes in.
-        keeps_local: whether to answer each peer from the local address that it wrote to. Needed where the socket is
-            bound to every address of a machine: a peer drops what does not come from the address it knows.
+        receive: called with each datagram and its sender's address.
+        faults: faults to inject into received datagrams.
+        tracks_local: whether to reply to each peer from the local address that it wrote to. A socket that is bound to
+            all addresses of the machine needs this: peers drop datagrams from an address that they do not know.
 
     Attributes:
-        unsent_count: datagrams that the kernel would not take; they count as lost on the way.
+        unsent_count: datagrams that the kernel did not accept; they count as lost in the network.
     """
 
     def __init__(
-        self, bound: socket.socket, receive: Receive, faults: Faults | None = None, *, keeps_local: bool = False
+        self, bound: socket.socket, receive: Receive, faults: Faults | None = None, *, tracks_local: bool = False
     ) -> None:
         self.unsent_count = 0
         self._is_ipv6 = bound.family == socket.AF_INET6
-        self._local: ReplyPaths[bytes] | None = ReplyPaths() if keeps_local and _tell_local(bound) else None
+        self._local: ReplyPaths[bytes] | None = ReplyPaths() if tracks_local and _enable_packet_info(bound) else None
         self._socket = bound
         self._receive = FaultyReceiver(faults, receive) if faults else receive
         self._loop = asyncio.get_running_loop()
-        self._turns = IoBudget.of_running_loop()
+        self._budget = IoBudget.of_running_loop()
         self._loop.add_reader(bound, self._on_readable)
 
     @property
     def port(self) -> int:
-        """The port it is bound to."""
+        """The local port."""
         return int(self._socket.getsockname()[1])
 
     def send(self, data: bytes, address: Address) -> None:
-        """Sends a datagram, or loses it: whoever needs it to arrive sends it again (R11)."""
+        """Send a datagram. It may be lost; a sender that needs it to arrive repeats it (R11).
+
+        Args:
+            data: the datagram.
+            address: its destination.
+        """
         try:
             if self._local is not None and (local := self._local.of(address)) is not None:
-                self._socket.sendmsg([data], [self._local_option(local)], 0, sockaddr_of(address))
+                self._socket.sendmsg([data], [self._source_option(local)], 0, sockaddr_of(address))
             else:
                 self._socket.sendto(data, sockaddr_of(address) if self._is_ipv6 else address)
         except OSError:
@@ -93,21 +102,21 @@ class DatagramSocket:
 
     def _on_readable(self) -> None:
         for _ in range(DATAGRAMS_PER_WAKEUP):
-            if self._socket.fileno() < 0 or not self._turns.try_run(self._on_readable):
+            if self._socket.fileno() < 0 or not self._budget.admits(self._on_readable):
                 return
             try:
-                # One byte more than allowed: a longer datagram is then seen to be too long.
-                data, source = self._take()
+                data, source = self._read()
             except BlockingIOError:
                 return
             except OSError:
-                continue  # an ICMP error of an earlier datagram
+                continue  # an ICMP error about an earlier datagram
             try:
                 self._receive(data, source)
-            except Exception:  # a fault with one datagram must not cost the next ones their turn
-                log.exception("a datagram from %s could not be taken in", address_text(source))
+            except Exception:  # an error about one datagram must not stop the next ones
+                log.exception("a datagram from %s could not be handled", address_text(source))
 
-    def _take(self) -> tuple[bytes, Address]:
+    def _read(self) -> tuple[bytes, Address]:
+        # One byte more than allowed, to recognize longer datagrams.
         if self._local is None:
             data, source = self._socket.recvfrom(DATAGRAM_BYTES_MAX + 1)
             return data, address_of(source) if self._is_ipv6 else source
@@ -117,21 +126,71 @@ class DatagramSocket:
             self._local.note(peer, info[:16] if self._is_ipv6 else info[4:8])
         return data, peer
 
-    def _local_option(self, local: bytes) -> tuple[int, int, bytes]:
-        """Returns the control message that has a datagram sent from a local address, by any interface."""
+    def _source_option(self, local: bytes) -> tuple[int, int, bytes]:
+        """Return the control message that sets the source address of a datagram, and leaves the interface open."""
         if self._is_ipv6:
             return socket.IPPROTO_IPV6, _IPV6_PKTINFO, local + bytes(4)
         return socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + local + bytes(4)
 
     def close(self) -> None:
-        """Closes the socket."""
+        """Close the socket."""
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
             self._socket.close()
 
 
-def _tell_local(bound: socket.socket) -> bool:
-    """Has the kernel tell the local address with each datagram. Returns whether it can."""
+class DatagramSockets:
+    """One datagram socket per local host, all with the same port; each peer gets replies from the socket it wrote to.
+
+    Args:
+        hosts: the local host of each socket, a literal.
+        bound: the sockets, in the same order; owned from now on.
+        receive: called with each datagram and its sender's address.
+        faults: faults to inject into received datagrams.
+    """
+
+    def __init__(
+        self, hosts: Sequence[str], bound: Sequence[socket.socket], receive: Receive, faults: Faults | None = None
+    ) -> None:
+        self._receive = receive
+        self._paths: ReplyPaths[DatagramSocket] | None = ReplyPaths() if len(hosts) > 1 else None
+        self._sockets = [self._open(host, each, faults) for host, each in zip(hosts, bound, strict=True)]
+
+    @property
+    def port(self) -> int:
+        """The local port."""
+        return self._sockets[0].port
+
+    def _open(self, host: str, bound: socket.socket, faults: Faults | None) -> DatagramSocket:
+        if self._paths is None:
+            return DatagramSocket(bound, self._receive, faults, tracks_local=host in ANY_HOSTS)
+        paths, receive = self._paths, self._receive
+
+        def note_and_receive(data: bytes, source: Address) -> None:
+            paths.note(source, opened)
+            receive(data, source)
+
+        opened = DatagramSocket(bound, note_and_receive, faults, tracks_local=host in ANY_HOSTS)
+        return opened
+
+    def send(self, data: bytes, address: Address) -> None:
+        """Send a datagram from the socket that its destination last wrote to. See :meth:`DatagramSocket.send`.
+
+        Args:
+            data: the datagram.
+            address: its destination.
+        """
+        path = self._paths.of(address) if self._paths is not None else None
+        (path or self._sockets[0]).send(data, address)
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for each in self._sockets:
+            each.close()
+
+
+def _enable_packet_info(bound: socket.socket) -> bool:
+    """Have the kernel report the local address of each datagram; return whether it can."""
     try:
         if bound.family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)

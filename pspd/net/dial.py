@@ -1,4 +1,4 @@
-"""TCP connections with a server: which of its addresses takes them, what becomes of them, and what is logged of it."""
+"""TCP connection attempts: which address answers first, why one fails, and a log of those that fail repeatedly."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ import os
 import socket
 from collections.abc import Sequence
 
-from pspd.host.addresses import family_of, sockaddr_of
+from pspd.net.sockets import start_connect
 from pspd.text.addresses import Address, address_text
 
 ATTEMPT_DELAY_SECONDS = 0.25
-"""The next address is tried so long after the one before it, if that has not failed sooner (RFC 8305, section 5)."""
+"""The delay before the next address is tried while earlier attempts are still under way (RFC 8305, section 5)."""
 
-LOGGED_FAILURES = 2
-"""So many failures in a row are logged: one is what a restarted server costs."""
-LOG_SECONDS = 60.0
+LOGGED_FAILURES_MIN = 2
+"""Failures in a row from which on they are logged: a restart of the server causes one."""
+LOG_INTERVAL_SECONDS = 60.0
+LOGGED_ADDRESSES_MAX = 1000
+"""Addresses whose failures are counted. The oldest is forgotten first, so it may be logged sooner again."""
 
 log = logging.getLogger(__name__)
 
 
 async def first_answering(addresses: Sequence[Address], timeout_seconds: float) -> Address | None:
-    """Returns the address on which a TCP connection stands first, closed again; None if there is none in time.
+    """Return the first address that accepts a TCP connection, which is closed again; None if there is none in time.
 
     Args:
-        addresses: in the order of preference.
-        timeout_seconds: for all of them together.
+        addresses: in order of preference.
+        timeout_seconds: for all addresses together.
     """
     attempts: set[asyncio.Task[Address | None]] = set()
     waiting = list(addresses)
@@ -52,10 +54,14 @@ async def first_answering(addresses: Sequence[Address], timeout_seconds: float) 
 
 
 async def connect_error(address: Address, timeout_seconds: float) -> str | None:
-    """Tries whether a TCP connection can be made, and closes it again.
+    """Try to make a TCP connection, and close it again.
+
+    Args:
+        address: where to connect.
+        timeout_seconds: how long to wait for an answer.
 
     Returns:
-        None if it can; else why not.
+        None for success; else why the attempt failed.
     """
     try:
         async with asyncio.timeout(timeout_seconds):
@@ -67,68 +73,45 @@ async def connect_error(address: Address, timeout_seconds: float) -> str | None:
     return None
 
 
-class DialLog:
-    """Logs connections that fail again and again, and the end of that; a single failure is no news."""
+class _Failures:
+    """Failed attempts in a row at one address, and when the next may be logged."""
+
+    __slots__ = ("count", "next_log_at")
 
     def __init__(self) -> None:
-        self._failure_count = 0
-        self._next_line_at = 0.0
+        self.count = 0
+        self.next_log_at = 0.0
+
+
+class DialLog:
+    """Logs addresses to which connections fail repeatedly, and when they succeed again. It ignores single failures."""
+
+    def __init__(self) -> None:
+        self._failures: dict[Address, _Failures] = {}
 
     def failed(self, address: Address, why: str) -> None:
-        """Notes a failure: logs the second in a row, and later ones at most once in ``LOG_SECONDS``."""
-        self._failure_count += 1
+        """Count a failure; log the second in a row, then at most one per ``LOG_INTERVAL_SECONDS``.
+
+        Args:
+            address: where the connection failed.
+            why: the reason to log.
+        """
+        failures = self._failures.get(address)
+        if failures is None:
+            if len(self._failures) >= LOGGED_ADDRESSES_MAX:
+                del self._failures[next(iter(self._failures))]
+            failures = self._failures[address] = _Failures()
+        failures.count += 1
         now = asyncio.get_running_loop().time()
-        if self._failure_count >= LOGGED_FAILURES and now >= self._next_line_at:
-            self._next_line_at = now + LOG_SECONDS
-            log.warning("no TCP connection with %s after %d tries: %s", address_text(address), self._failure_count, why)
+        if failures.count >= LOGGED_FAILURES_MIN and now >= failures.next_log_at:
+            failures.next_log_at = now + LOG_INTERVAL_SECONDS
+            log.warning("no TCP connection to %s after %d tries: %s", address_text(address), failures.count, why)
 
     def succeeded(self, address: Address) -> None:
-        """Notes a connection; logs it if failures were logged."""
-        if self._failure_count >= LOGGED_FAILURES:
-            log.info("the TCP connection with %s stands", address_text(address))
-        self._failure_count, self._next_line_at = 0, 0.0
-
-
-class PathWatch:
-    """What of a session's way to the server passes: datagrams, and TCP connections.
-
-    Attributes:
-        stands: set as soon as both have passed.
-        tcp_passes: whether TCP connections do.
-    """
-
-    def __init__(self) -> None:
-        self.stands = asyncio.Event()
-        self.tcp_passes = False
-        self._udp_passes = False
-        self._tcp_failure = "no answer"
-
-    def note_datagram(self) -> None:
-        """A datagram has passed both ways."""
-        self._udp_passes = True
-        self._review()
-
-    def note_tcp(self, failure: str | None) -> None:
-        """A connection was made, or was not, for the reason given."""
-        self.tcp_passes = failure is None
-        self._tcp_failure = failure or ""
-        self._review()
-
-    def _review(self) -> None:
-        if self._udp_passes and self.tcp_passes:
-            self.stands.set()
-
-    def blocked_text(self, server: Address) -> str:
-        """Returns what does not pass, and what to look at."""
-        shown, port = address_text(server), server[1]
-        if self.tcp_passes:
-            return f"no datagram from {shown} passes: is UDP port {port} open?"
-        if self._udp_passes:
-            return f"no TCP connection with {shown} stands ({self._tcp_failure}): is TCP port {port} open?"
-        return (
-            f"neither a datagram nor a TCP connection passes between here and {shown} ({self._tcp_failure}):"
-            f" are UDP and TCP port {port} open?"
-        )
+        """Forget the failures of an address; log the success if they were logged."""
+        failures = self._failures.pop(address, None)
+        if failures is not None and failures.count >= LOGGED_FAILURES_MIN:
+            log.info("connected to %s by TCP again", address_text(address))
 
 
 async def _attempt(address: Address) -> Address | None:
@@ -141,9 +124,7 @@ async def _attempt(address: Address) -> Address | None:
 
 async def _connect(address: Address) -> None:
     loop = asyncio.get_running_loop()
-    with socket.socket(family_of(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as stream:
-        with contextlib.suppress(BlockingIOError):
-            stream.connect(sockaddr_of(address))
+    with start_connect(address) as stream:
         writable = asyncio.Event()
         loop.add_writer(stream, writable.set)
         try:

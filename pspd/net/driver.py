@@ -1,4 +1,4 @@
-"""What the server's and the client's planes have in common: the clock, and the one timer of a machine."""
+"""The driver of a state machine: its clock, its one timer, and the execution of its effects."""
 
 from __future__ import annotations
 
@@ -10,86 +10,95 @@ from typing import Generic, Protocol, TypeVar
 
 E = TypeVar("E")
 
-FAULT_SECONDS = 1.0
-"""After an error in the machine itself the next alarm comes no sooner: one that is raised each time does not fill the
+ERROR_PAUSE_SECONDS = 1.0
+"""The least time to the next timeout after the machine raised an error, so that a repeated error does not fill the
 log."""
 
 log = logging.getLogger(__name__)
 
 
 class Machine(Protocol[E]):
-    """A sans-I/O machine of :mod:`pspd.core`."""
+    """A sans-I/O state machine of :mod:`pspd.core`."""
 
-    def poll(self) -> list[E]: ...
-    def next_timeout(self) -> int | None: ...
-    def handle_timeout(self, now: int) -> None: ...
+    def poll(self) -> list[E]:
+        """Return the effects to execute, in order."""
+
+    def next_timeout(self) -> int | None:
+        """Return when to call ``handle_timeout``, in nanoseconds; None for never."""
+
+    def handle_timeout(self, now: int) -> None:
+        """Do what is due."""
 
 
 def now_ns() -> int:
-    """The time that the machines are told: monotonic, in nanoseconds."""
+    """Return the time that the machines are given: monotonic, in nanoseconds."""
     return time.monotonic_ns()
 
 
 class Driver(Generic[E]):
-    """Carries out a machine's effects, and wakes it when its time has come.
+    """Executes a machine's effects, and calls it when its timeout expires.
 
-    Call :meth:`pump` after every input. What the machine or an effect raises is logged, and the rest goes on.
+    Call :meth:`pump` after every input. Errors that the machine or an effect raises are logged, and the rest continues.
+
+    Args:
+        machine: the machine to drive.
+        execute: executes one effect.
     """
 
-    def __init__(self, machine: Machine[E], carry_out: Callable[[E], None]) -> None:
+    def __init__(self, machine: Machine[E], execute: Callable[[E], None]) -> None:
         self._machine = machine
-        self._carry_out = carry_out
+        self._execute = execute
         self._loop = asyncio.get_running_loop()
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at: int | None = None
-        self._pumping = False
-        self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: int | None = None
+        self._is_pumping = False
+        self._is_closed = False
 
     def pump(self) -> None:
-        """Carries out effects until there are none; safe to call from within one."""
-        if self._pumping or self._closed:
+        """Execute effects until there are none. An effect may call this too."""
+        if self._is_pumping or self._is_closed:
             return
-        self._pumping = True
+        self._is_pumping = True
         earliest_at = 0
         try:
             while effects := self._machine.poll():
                 for effect in effects:
-                    self._carry_out_safely(effect)
+                    self._execute_safely(effect)
         except Exception:
-            log.exception("the machine raised an error: it goes on with the next input")
-            earliest_at = now_ns() + int(FAULT_SECONDS * 1e9)
+            log.exception("the state machine raised an error; it continues with the next input")
+            earliest_at = now_ns() + int(ERROR_PAUSE_SECONDS * 1e9)
         finally:
-            self._pumping = False
-        self._set_alarm(earliest_at)
+            self._is_pumping = False
+        self._set_timer(earliest_at)
 
-    def _carry_out_safely(self, effect: E) -> None:
+    def _execute_safely(self, effect: E) -> None:
         try:
-            self._carry_out(effect)
-        except Exception:  # a fault in one effect is not to cost the others; the protocol asks again
-            log.exception("an effect could not be carried out: %s", type(effect).__name__)
+            self._execute(effect)
+        except Exception:  # an error of one effect must not stop the others; the protocol repeats requests
+            log.exception("an effect could not be executed: %s", type(effect).__name__)
 
-    def _set_alarm(self, earliest_at: int) -> None:
-        # An alarm that rings too early does no harm; so it is moved only when it would ring too late.
+    def _set_timer(self, earliest_at: int) -> None:
+        # A timer that fires early is harmless, so it is moved only if it would fire late.
         deadline = self._machine.next_timeout()
         if earliest_at:
             deadline = max(deadline or 0, earliest_at)
-        if deadline is None or (self._alarm_at is not None and self._alarm_at <= deadline):
+        if deadline is None or (self._timer_at is not None and self._timer_at <= deadline):
             return
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm_at = deadline
-        self._alarm = self._loop.call_later(max(0, deadline - now_ns()) / 1e9, self._ring)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._loop.call_later(max(0, deadline - now_ns()) / 1e9, self._on_timeout)
 
-    def _ring(self) -> None:
-        self._alarm = self._alarm_at = None
+    def _on_timeout(self) -> None:
+        self._timer = self._timer_at = None
         try:
             self._machine.handle_timeout(now_ns())
-        except Exception:  # what else is due is done at the next alarm
-            log.exception("the machine raised an error at a timeout: it goes on")
+        except Exception:  # the next timeout does the rest
+            log.exception("the state machine raised an error at a timeout; it continues")
         self.pump()
 
     def close(self) -> None:
-        """No more effects, no more alarms."""
-        self._closed = True
-        if self._alarm is not None:
-            self._alarm.cancel()
+        """Execute no more effects, and cancel the timer."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()

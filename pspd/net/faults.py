@@ -1,4 +1,4 @@
-"""A bad network on demand: datagrams that are lost, doubled and reordered as they come in. For tests and lessons."""
+"""Injected network faults: received datagrams are lost, duplicated and reordered. For tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Receive = Callable[[bytes, Address], None]
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Probabilities between 0 and 1, each for every datagram that comes in.
+    """Probabilities of faults, between 0 and 1, that apply to each received datagram.
 
     Attributes:
-        loss: it is dropped.
-        duplicate: it comes twice.
-        reorder: it comes only after the next one.
-        seed: of the dice.
+        loss: that it is dropped.
+        duplicate: that it is delivered twice.
+        reorder: that it is delivered after the next datagram.
+        seed: of the random numbers.
     """
 
     loss: float = 0.0
@@ -31,10 +31,10 @@ class Faults:
 
     @staticmethod
     def parse(text: str) -> Faults:
-        """Faults from ``loss=0.3,duplicate=0.1,reorder=0.1,seed=7``; what is left out is 0.
+        """Parse faults such as ``loss=0.3,duplicate=0.1,reorder=0.1,seed=7``; omitted ones are 0.
 
         Raises:
-            BadArgument: something in it is not of that form.
+            BadArgument: the text is malformed, or a value is out of range.
         """
         values: dict[str, float] = {}
         for part in filter(None, text.split(",")):
@@ -43,32 +43,43 @@ class Faults:
                 values[name] = float(value)
             except ValueError:
                 raise BadArgument(f"faults {text!r}: {part!r} has no number, write for example loss=0.3") from None
-            is_chance = name in ("loss", "duplicate", "reorder") and 0 <= values[name] <= 1
-            if not is_chance and not (name == "seed" and isfinite(values[name])):
+            is_probability = name in ("loss", "duplicate", "reorder") and 0 <= values[name] <= 1
+            if not is_probability and not (name == "seed" and isfinite(values[name])):
                 raise BadArgument(f"faults {text!r}: {part!r} is none of loss, duplicate, reorder (0 to 1), seed")
         seed = int(values.pop("seed", 0))
         return Faults(**values, seed=seed)
 
 
 class FaultyReceiver:
-    """Stands between a datagram socket and whoever receives from it."""
+    """Applies faults to datagrams before it passes them on.
+
+    Args:
+        faults: their probabilities.
+        receive: receives the datagrams that remain.
+    """
 
     def __init__(self, faults: Faults, receive: Receive) -> None:
         self._faults = faults
         self._receive = receive
         self._random = Random(faults.seed)
-        self._held: tuple[bytes, Address] | None = None
+        self._delayed: tuple[bytes, Address] | None = None
 
     def __call__(self, data: bytes, source: Address) -> None:
-        faults, dice = self._faults, self._random
-        if dice.random() < faults.loss:
+        """Receive a datagram, with faults.
+
+        Args:
+            data: the datagram.
+            source: its sender.
+        """
+        faults, random = self._faults, self._random
+        if random.random() < faults.loss:
             return
-        if self._held is None and dice.random() < faults.reorder:
-            self._held = (data, source)
+        if self._delayed is None and random.random() < faults.reorder:
+            self._delayed = (data, source)
             return
         self._receive(data, source)
-        if dice.random() < faults.duplicate:
+        if random.random() < faults.duplicate:
             self._receive(data, source)
-        if self._held is not None:
-            held, self._held = self._held, None
-            self._receive(*held)
+        if self._delayed is not None:
+            delayed, self._delayed = self._delayed, None
+            self._receive(*delayed)

@@ -1,4 +1,4 @@
-"""How the sockets of one event loop share it: all of them together may not keep it from everything else."""
+"""Time slices for the sockets of an event loop, so that they do not starve the control plane."""
 
 from __future__ import annotations
 
@@ -9,56 +9,57 @@ from weakref import WeakKeyDictionary
 
 from pspd.net.driver import now_ns
 
-TURN_NS = 20_000_000
-"""How long sockets are seen to in a row before the control plane is, which needs many rounds of the loop for a call."""
+TIME_SLICE_NS = 20_000_000
+"""How long sockets run before the control plane does, which needs many rounds of the loop for one call."""
 
 log = logging.getLogger(__name__)
 
 
 class IoBudget:
-    """Time for sockets, in turns: between two of them the event loop does whatever else there is to do.
+    """Limits the sockets of one event loop to time slices; between two slices the loop does all other work.
 
-    With hundreds of clients one look at every socket may take seconds, as a contribution is handed out to all of them.
-    Whoever is put off comes first in the next turn: else those whom the kernel names first would be the only ones.
+    With hundreds of clients one pass over all sockets may take seconds, as each contribution is sent to all clients.
+    Deferred callbacks run first in the next slice, in order; otherwise the sockets that the kernel reports first would
+    starve the others.
     """
 
     def __init__(self) -> None:
-        self._ends_at = 0  # 0 between two turns
-        self._put_off: dict[Callable[[], None], None] = {}
+        self._slice_ends_at = 0  # 0 between two slices
+        self._deferred: dict[Callable[[], None], None] = {}
 
     @staticmethod
     def of_running_loop() -> IoBudget:
-        """The turns that all sockets of this event loop share."""
+        """Return the budget that all sockets of the running event loop share."""
         loop = asyncio.get_running_loop()
-        turns = _TURNS.get(loop)
-        if turns is None:
-            turns = _TURNS[loop] = IoBudget()
-        return turns
+        budget = _BUDGETS.get(loop)
+        if budget is None:
+            budget = _BUDGETS[loop] = IoBudget()
+        return budget
 
-    def try_run(self, wakeup: Callable[[], None]) -> bool:
-        """Whether there is time left for a socket; if not, it is woken in the next turn."""
+    def admits(self, callback: Callable[[], None]) -> bool:
+        """Return whether a socket's callback may do work now; if not, defer it to the next slice."""
         now = now_ns()
-        if self._ends_at == 0:
-            self._ends_at = now + TURN_NS
-            asyncio.get_running_loop().call_soon(self._begin_next)
-        elif now >= self._ends_at:
-            self._put_off[wakeup] = None
+        if self._slice_ends_at == 0:
+            self._slice_ends_at = now + TIME_SLICE_NS
+            asyncio.get_running_loop().call_soon(self._begin_slice)
+        elif now >= self._slice_ends_at:
+            self._deferred[callback] = None
             return False
         return True
 
-    def puts_off(self, wakeup: Callable[[], None]) -> bool:
-        """Whether a socket waits for the next turn: what has come for it is not read yet."""
-        return wakeup in self._put_off
+    def is_deferred(self, callback: Callable[[], None]) -> bool:
+        """Return whether a callback waits for the next slice, so that its socket may have unread bytes."""
+        return callback in self._deferred
 
-    def _begin_next(self) -> None:
-        self._ends_at = 0
-        while self._put_off and (self._ends_at == 0 or now_ns() < self._ends_at):
-            wakeup = next(iter(self._put_off))
-            del self._put_off[wakeup]
+    def _begin_slice(self) -> None:
+        self._slice_ends_at = 0
+        while self._deferred and (self._slice_ends_at == 0 or now_ns() < self._slice_ends_at):
+            callback = next(iter(self._deferred))
+            del self._deferred[callback]
             try:
-                wakeup()
-            except Exception:  # a fault at one socket is not to cost the others their turn
-                log.exception("a socket could not be seen to")
+                callback()
+            except Exception:  # an error of one socket must not stop the others
+                log.exception("the callback of a socket failed")
 
 
-_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, IoBudget] = WeakKeyDictionary()
+_BUDGETS: WeakKeyDictionary[asyncio.AbstractEventLoop, IoBudget] = WeakKeyDictionary()

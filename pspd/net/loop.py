@@ -1,4 +1,4 @@
-"""The event loop that everything which moves bytes runs on."""
+"""The choice of an event loop for everything that moves bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What makes the loop: uvloop, or None for Python's own where there is no uvloop."""
+    """Return uvloop's factory; None, for Python's own loop, where uvloop is not installed."""
     try:
         import uvloop
     except ImportError:

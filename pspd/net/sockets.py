@@ -1,4 +1,4 @@
-"""Opening and tuning the sockets on which data moves."""
+"""Opening and tuning data sockets."""
 
 from __future__ import annotations
 
@@ -9,57 +9,58 @@ from collections.abc import Sequence
 
 from pspd.errors import PortTaken
 from pspd.host.addresses import ANY_HOSTS, address_of, family_of, sockaddr_of
-from pspd.text.addresses import address_text
+from pspd.text.addresses import Address, address_text, unmapped
 
 UDP_BUFFER_BYTES = 4 * 1024 * 1024
-"""The default (about 200 KiB) overflows at a window of a few hundred datagrams."""
+"""The system's default, about 200 KiB, overflows at a window of a few hundred datagrams."""
 LISTEN_BACKLOG = 4096
-"""A broadcast in the classic profile makes every holder dial at the same moment."""
-DEAD_PEER_MS = 15_000
-"""A peer that takes no data for so long is given up, and its link closed."""
+"""In the classic profile one broadcast makes all holders connect at the same moment."""
+USER_TIMEOUT_MS = 15_000
+"""How long sent data may stay unacknowledged before the kernel closes a connection (RFC 5482)."""
 DEFER_ACCEPT_SECONDS = 1
-PAIR_TRIES = 20
+PORT_TRIES = 20
+"""Ports to try until one is free for TCP and UDP on all hosts."""
 
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 
 
-class AddressAbsent(PortTaken):
-    """An address to listen on that this machine does not have."""
+class AddressMissing(PortTaken):
+    """This machine does not have the address to listen on."""
 
 
 def listen_hosts(host: str, port: int) -> tuple[list[str], int]:
-    """Returns the host literals and the port on which a daemon listens, and makes sure that TCP can be had there.
+    """Return the host literals and the port to listen on, after a test that TCP can listen there.
 
-    A name with several addresses stands for all of them; those that this machine does not have are left out.
-    ``0.0.0.0`` and ``::`` both stand for every address of this machine, IPv4 and IPv6, as they do for gRPC.
+    A name means all its addresses that this machine has. ``0.0.0.0`` and ``::`` both mean every address of this
+    machine, IPv4 and IPv6, as they do for gRPC.
 
     Args:
         host: a name or a literal.
-        port: 0 for any. It stays 0 where there is one host, whose listener may then choose.
+        port: 0 for any. For a single host it stays 0, and the listener chooses.
 
     Raises:
-        PortTaken: an address cannot be had.
+        PortTaken: TCP cannot listen on one of the addresses, or the machine has none of them.
     """
     literals = _literals(host)
-    for _ in range(PAIR_TRIES):
-        hosts, chosen, absent, refused = [], port, None, None
+    for _ in range(PORT_TRIES):
+        hosts, chosen, missing, taken = [], port, None, None
         with contextlib.ExitStack() as listeners:
             for literal in literals:
                 try:
                     listener = listeners.enter_context(bind_listener(literal, chosen))
-                except AddressAbsent as error:
-                    absent = error
+                except AddressMissing as error:
+                    missing = error
                 except PortTaken as error:
-                    refused = error
+                    taken = error
                 else:
                     hosts.append(literal)
                     chosen = listener.getsockname()[1]
-        if refused is None and hosts:
+        if taken is None and hosts:
             return hosts, chosen if len(hosts) > 1 else port
         if port or not hosts:
             break
-    raise refused or absent or PortTaken(f"cannot listen on {host}: it has no address: name one of this machine")
+    raise taken or missing or PortTaken(f"cannot listen on {host}: it has no address: name one of this machine")
 
 
 def _literals(host: str) -> list[str]:
@@ -82,17 +83,17 @@ def _has_ipv6() -> bool:
 
 
 def bind_pairs(hosts: Sequence[str], port: int) -> list[tuple[socket.socket, socket.socket]]:
-    """Opens a TCP listener and a UDP socket on each host, all with one port number.
+    """Open a TCP listener and a UDP socket on each host, all with the same port number.
 
     Args:
         hosts: literals.
         port: 0 for any.
 
     Raises:
-        PortTaken: it cannot be had.
+        PortTaken: the port is not free, or no port is free for all sockets.
     """
-    refused = None
-    for _ in range(PAIR_TRIES if port == 0 else 1):
+    taken = None
+    for _ in range(PORT_TRIES if port == 0 else 1):
         with contextlib.ExitStack() as opened:
             pairs, chosen = [], port
             try:
@@ -103,41 +104,48 @@ def bind_pairs(hosts: Sequence[str], port: int) -> list[tuple[socket.socket, soc
             except PortTaken as error:
                 if not pairs and not port and chosen == 0:
                     raise
-                refused = error
+                taken = error
             else:
                 opened.pop_all()
                 return pairs
-    if port:  # usually nobody has named it: it is the control port + 1
-        raise PortTaken(f"{refused} with --data-port") from None
+    if port:  # by default this is the control port + 1, so the message names the option
+        raise PortTaken(f"{taken} with --data-port") from None
     raise PortTaken(f"no port on {', '.join(hosts)} is free for both TCP and UDP: name one with --data-port")
 
 
 def bind_listener(host: str, port: int) -> socket.socket:
-    """A TCP socket that listens, non-blocking.
+    """Open a non-blocking TCP listener.
 
-    Whoever dials speaks first: where the system can, a connection is handed over with its first bytes, or if these do
-    not come soon.
+    The connecting side sends first, so the kernel delays a connection until its first bytes arrive, if it can.
+
+    Args:
+        host: a literal.
+        port: 0 for any.
 
     Raises:
-        PortTaken: the address cannot be had.
+        PortTaken: the address is not available.
     """
     listener = _bind(host, port, socket.SOCK_STREAM)
-    with contextlib.suppress(AttributeError, OSError):  # Linux alone has it
+    with contextlib.suppress(AttributeError, OSError):  # Linux only
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT_SECONDS)
     listener.listen(LISTEN_BACKLOG)
     return listener
 
 
 def bind_datagrams(host: str, port: int) -> socket.socket:
-    """A UDP socket with large buffers, non-blocking.
+    """Open a non-blocking UDP socket with large buffers.
+
+    Args:
+        host: a literal.
+        port: 0 for any.
 
     Raises:
-        PortTaken: the address cannot be had.
+        PortTaken: the address is not available.
     """
     datagrams = _bind(host, port, socket.SOCK_DGRAM)
     for option, force in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
         try:
-            datagrams.setsockopt(socket.SOL_SOCKET, force, UDP_BUFFER_BYTES)  # root may pass the system's limit
+            datagrams.setsockopt(socket.SOL_SOCKET, force, UDP_BUFFER_BYTES)  # root may exceed the system's limit
         except OSError:
             datagrams.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER_BYTES)
     return datagrams
@@ -148,7 +156,7 @@ def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
     try:
         bound = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     except OSError as error:
-        raise AddressAbsent(f"cannot listen on {host}: {error.strerror}: name another address") from None
+        raise AddressMissing(f"cannot listen on {host}: {error.strerror}: name another address") from None
     try:
         if kind is socket.SOCK_STREAM:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -163,27 +171,51 @@ def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
 
 def _bind_error(error: OSError, kind: socket.SocketKind, host: str, port: int) -> PortTaken:
     name = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP"}[kind]
-    is_absent = error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO)
+    is_missing = error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO)
     why = {
         errno.EADDRINUSE: "it is taken: choose another port",
         errno.EACCES: "it is not allowed: choose a port from 1024 up",
     }.get(error.errno or 0, error.strerror)
-    if is_absent:
-        why = "it is no address of this machine: choose one that is"
-    error_class = AddressAbsent if is_absent else PortTaken
+    if is_missing:
+        why = "this machine does not have this address: choose another"
+    error_class = AddressMissing if is_missing else PortTaken
     return error_class(f"cannot listen on {name} {address_text((host, port))}: {why}")
 
 
-def limit_silence(stream: socket.socket) -> None:
-    """Has the kernel give up a peer that takes no data, or does not answer when it is dialled."""
-    with contextlib.suppress(AttributeError, OSError):  # Linux alone has it
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
+def start_connect(address: Address, *, persistent: bool = False) -> socket.socket:
+    """Open a non-blocking TCP socket and begin to connect it; it becomes writable when the attempt ends.
+
+    Args:
+        address: where to connect.
+        persistent: whether the connection is for many transfers.
+
+    Raises:
+        OSError: the attempt fails at once.
+    """
+    target = (unmapped(address[0]), address[1])
+    stream = socket.socket(family_of(target), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        set_user_timeout(stream)
+        if persistent:
+            tune_persistent(stream)
+        with contextlib.suppress(BlockingIOError):
+            stream.connect(sockaddr_of(target))
+    except OSError:
+        stream.close()
+        raise
+    return stream
 
 
-def tune_kept(stream: socket.socket) -> None:
-    """What a connection for many transfers needs besides: each is sent at once, and a dead peer is noticed."""
+def set_user_timeout(stream: socket.socket) -> None:
+    """Have the kernel close a connection whose peer stops acknowledging data, or does not answer a connect."""
+    with contextlib.suppress(AttributeError, OSError):  # Linux only
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
+def tune_persistent(stream: socket.socket) -> None:
+    """Tune a connection for many transfers: send each without delay, and detect a dead peer while idle."""
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    with contextlib.suppress(AttributeError, OSError):  # Linux alone has these
+    with contextlib.suppress(AttributeError, OSError):  # Linux only
         for option, value in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 2)):
             stream.setsockopt(socket.IPPROTO_TCP, option, value)

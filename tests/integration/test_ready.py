@@ -11,7 +11,7 @@ LOST = "loss=1"
 
 
 def blocked_text(network: Network, data_port: int) -> str:
-    return f"no datagram from {network.host.address}:{data_port} passes: is UDP port {data_port} open?"
+    return f"no answer from {network.host.address}:{data_port} by UDP: is UDP port {data_port} open?"
 
 
 def test_member_that_receives_nothing_reports_it(network: Network, tmp_path: Path) -> None:

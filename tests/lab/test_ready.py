@@ -16,10 +16,9 @@ CLIENTS = ("c1",)
 CONNECT_SECONDS = 3
 END_SECONDS = 60
 MESSAGES = {
-    ("udp",): "no datagram from {} passes: is UDP port {} open?",
-    ("tcp",): "no TCP connection with {} stands (no answer): is TCP port {} open?",
-    ("udp", "tcp"): "neither a datagram nor a TCP connection passes between here and {} (no answer): are UDP and TCP"
-    " port {} open?",
+    ("udp",): "no answer from {} by UDP: is UDP port {} open?",
+    ("tcp",): "cannot connect to {} by TCP (no answer): is TCP port {} open?",
+    ("udp", "tcp"): "cannot reach {} by UDP or TCP (no answer): are UDP and TCP port {} open?",
 }
 
 
@@ -72,7 +71,7 @@ def test_ready_client_survives_a_block(here: Lab, network: Network, tmp_path: Pa
     server.stop()
     network.restarted_server(server)
     network.until("the client has joined again", lambda: "joined again" in client.log_text())
-    network.until("the dial is logged", lambda: "no TCP connection with" in client.log_text(), 60)
+    network.until("the dial is logged", lambda: "no TCP connection to" in client.log_text(), 60)
     for protocol in ("udp", "tcp"):
         here.loss(here.hosts[1], 0, protocol=protocol, port=data_port)
     source = random_file(tmp_path / "file.bin", 100_000)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("each_loop")
 
 @dataclass
 class Received:
-    """Takes datagrams in."""
+    """Records datagrams."""
 
     datagrams: list[tuple[bytes, Address]] = field(default_factory=list)
 
@@ -46,43 +46,43 @@ def open_socket(received: Received, faults: Faults | None = None) -> DatagramSoc
 
 
 @on_loop
-async def test_datagrams_go_there_and_back(peer: socket.socket) -> None:
+async def test_datagrams_are_sent_and_received(peer: socket.socket) -> None:
     received = Received()
     near = open_socket(received)
     near.send(b"there", peer.getsockname())
     data, source = peer.recvfrom(100)
     assert (data, source) == (b"there", ("127.0.0.1", near.port))
     peer.sendto(b"back", source)
-    await until("it has come", lambda: received.datagrams)
+    await until("it is received", lambda: received.datagrams)
     assert received.datagrams == [(b"back", peer.getsockname())]
     near.close()
 
 
 @on_loop
-async def test_a_flood_is_taken_in_over_several_wakeups(peer: socket.socket) -> None:
+async def test_burst_is_received_over_several_wakeups(peer: socket.socket) -> None:
     received = Received()
     near = open_socket(received)
     sent = [b"%d" % number for number in range(2 * DATAGRAMS_PER_WAKEUP + 5)]
     for data in sent:
         peer.sendto(data, ("127.0.0.1", near.port))
-    await until("all have come", lambda: len(received.data) == len(sent))
+    await until("all are received", lambda: len(received.data) == len(sent))
     assert received.data == sent
     near.close()
 
 
 @on_loop
-async def test_one_that_is_too_long_is_seen_to_be_and_an_empty_one_too(peer: socket.socket) -> None:
+async def test_oversized_and_empty_datagrams_are_received(peer: socket.socket) -> None:
     received = Received()
     near = open_socket(received)
     for length in (DATAGRAM_BYTES_MAX, 9000, 0):
         peer.sendto(bytes(length), ("127.0.0.1", near.port))
-    await until("all have come", lambda: len(received.data) == 3)
+    await until("all are received", lambda: len(received.data) == 3)
     assert list(map(len, received.data)) == [DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MAX + 1, 0]
     near.close()
 
 
 @on_loop
-async def test_what_the_kernel_does_not_take_is_lost_and_counted(peer: socket.socket) -> None:
+async def test_datagram_refused_by_kernel_is_counted(peer: socket.socket) -> None:
     near = open_socket(Received())
     near.send(bytes(70_000), peer.getsockname())
     assert near.unsent_count == 1
@@ -92,22 +92,22 @@ async def test_what_the_kernel_does_not_take_is_lost_and_counted(peer: socket.so
 
 
 @on_loop
-async def test_a_peer_that_is_gone_does_no_harm(peer: socket.socket) -> None:
-    """The kernel may tell of it by an error on the next call; later datagrams come all the same."""
+async def test_closed_peer_does_not_break_socket(peer: socket.socket) -> None:
+    """The kernel may report it by an error of the next call; later datagrams are received nevertheless."""
     received = Received()
     near = open_socket(received)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
-        gone.bind(("127.0.0.1", 0))
-        nowhere = gone.getsockname()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+        closed.bind(("127.0.0.1", 0))
+        unused = closed.getsockname()
     for _ in range(3):
-        near.send(b"anyone?", nowhere)
+        near.send(b"anyone?", unused)
     peer.sendto(b"I am", ("127.0.0.1", near.port))
-    await until("it has come", lambda: received.data == [b"I am"])
+    await until("it is received", lambda: received.data == [b"I am"])
     near.close()
 
 
 @on_loop
-async def test_it_may_be_closed_while_it_hands_a_datagram_over(peer: socket.socket) -> None:
+async def test_socket_may_be_closed_by_receiver(peer: socket.socket) -> None:
     taken: list[bytes] = []
 
     def take(data: bytes, _source: Address) -> None:
@@ -117,22 +117,22 @@ async def test_it_may_be_closed_while_it_hands_a_datagram_over(peer: socket.sock
     near = DatagramSocket(bind_datagrams("127.0.0.1", 0), take)
     for data in (b"one", b"two"):
         peer.sendto(data, ("127.0.0.1", near.port))
-    await until("one has come", lambda: taken)
+    await until("one is received", lambda: taken)
     near.close()
     near.send(b"late", peer.getsockname())
     assert (taken, near.unsent_count) == ([b"one"], 1)
 
 
 @on_loop
-async def test_faults_spoil_what_comes_in(peer: socket.socket) -> None:
+async def test_faults_apply_to_received_datagrams(peer: socket.socket) -> None:
     received = Received()
     near = open_socket(received, Faults(duplicate=1.0))
     peer.sendto(b"twice", ("127.0.0.1", near.port))
-    await until("it has come", lambda: received.data == [b"twice"] * 2)
+    await until("it is received", lambda: received.data == [b"twice"] * 2)
     near.close()
 
 
-def test_the_buffers_are_larger_than_usual() -> None:
+def test_buffers_are_larger_than_default() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as usual, bind_datagrams("127.0.0.1", 0) as ours:
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             size = ours.getsockopt(socket.SOL_SOCKET, option)
@@ -141,23 +141,23 @@ def test_the_buffers_are_larger_than_usual() -> None:
 
 @pytest.mark.parametrize("bound", ["0.0.0.0", "::"])
 @on_loop
-async def test_reply_comes_from_the_address_written_to(bound: str) -> None:
+async def test_reply_comes_from_address_written_to(bound: str) -> None:
     received = Received()
-    near = DatagramSocket(bind_datagrams(bound, 0), received, keeps_local=True)
+    near = DatagramSocket(bind_datagrams(bound, 0), received, tracks_local=True)
     hosts = ["127.0.0.5", "127.0.0.6"] + (["::1"] if bound == "::" else [])
     for host in [*hosts, *hosts]:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as far:
             far.settimeout(5)
             far.sendto(b"there", (host, near.port))
-            await until("it has come", lambda: received.datagrams)
+            await until("it is received", lambda: received.datagrams)
             near.send(b"back", received.datagrams.pop()[1])
             assert far.recvfrom(100)[1][:2] == (host, near.port)
     assert near.unsent_count == 0
     near.close()
 
 
-def test_reply_paths_forget_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reply_paths_forget_oldest_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pspd.net.datagrams.REPLY_PATHS_MAX", 2)
     paths: ReplyPaths[str] = ReplyPaths()
     for port, path in ((1, "a"), (2, "b"), (1, "c"), (3, "d")):
@@ -167,19 +167,17 @@ def test_reply_paths_forget_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @faults_expected()
 @on_loop
-async def test_error_about_one_datagram_leaves_the_next_their_turn(
-    peer: socket.socket, caplog: pytest.LogCaptureFixture
-) -> None:
-    heard: list[bytes] = []
+async def test_error_about_datagram_does_not_stop_next(peer: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
+    received: list[bytes] = []
 
     def receive(data: bytes, _: Address) -> None:
         if data == b"bad":
             raise RuntimeError("bad")
-        heard.append(data)
+        received.append(data)
 
     near = DatagramSocket(bind_datagrams("127.0.0.1", 0), receive)
     for data in (b"bad", b"good"):
         peer.sendto(data, ("127.0.0.1", near.port))
-    await until("the next is heard", lambda: heard == [b"good"])
+    await until("the next is received", lambda: received == [b"good"])
     assert "RuntimeError: bad" in caplog.text
     near.close()

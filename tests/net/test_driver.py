@@ -1,4 +1,4 @@
-"""The driver, with a machine that does as it is told. Alarms ring because they are due, not because a test waited."""
+"""The driver, with a fake machine. Timers fire because they are due, not because a test waited."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ HOUR_NS = 3600 * 10**9
 
 @dataclass
 class FakeMachine:
-    """Gives effects in the batches it was given; wakes when it was told.
+    """Returns prepared effects and timeouts.
 
     Attributes:
-        batches: what each poll gives.
-        deadline: when it wants to be woken.
-        woken: the times at which it was.
-        next_deadlines: what becomes of ``deadline`` at each wakeup; None afterwards.
+        batches: what each poll returns.
+        deadline: the next timeout.
+        timeouts: the times at which timeouts were handled.
+        next_deadlines: the values of ``deadline`` after each timeout; None afterwards.
     """
 
     batches: deque[list[str]] = field(default_factory=deque)
     deadline: int | None = None
-    woken: list[int] = field(default_factory=list)
+    timeouts: list[int] = field(default_factory=list)
     next_deadlines: deque[int] = field(default_factory=deque)
 
     def poll(self) -> list[str]:
@@ -39,13 +39,13 @@ class FakeMachine:
         return self.deadline
 
     def handle_timeout(self, now: int) -> None:
-        self.woken.append(now)
+        self.timeouts.append(now)
         self.deadline = self.next_deadlines.popleft() if self.next_deadlines else None
 
 
 @dataclass
-class Alarms:
-    """Notes when the loop was asked to call, in seconds from then."""
+class Timers:
+    """Records the delays of timers, in seconds."""
 
     delays: list[float] = field(default_factory=list)
 
@@ -61,79 +61,79 @@ class Alarms:
 
 
 @on_loop
-async def test_effects_are_carried_out_in_order_until_there_are_none() -> None:
+async def test_effects_are_executed_in_order_until_none_is_left() -> None:
     machine, done = FakeMachine(deque([["a", "b"], ["c"], []])), list[str]()
     Driver(machine, done.append).pump()
     assert done == ["a", "b", "c"]
 
 
 @on_loop
-async def test_pumping_from_within_an_effect_keeps_the_order() -> None:
+async def test_pump_within_effect_keeps_order() -> None:
     machine, done = FakeMachine(deque([["a", "b"]])), list[str]()
 
-    def carry_out(effect: str) -> None:
+    def execute(effect: str) -> None:
         done.append(effect)
         if effect == "a":
             machine.batches.append(["c"])
             driver.pump()
 
-    driver = Driver(machine, carry_out)
+    driver = Driver(machine, execute)
     driver.pump()
     assert done == ["a", "b", "c"]
 
 
 @faults_expected()
 @on_loop
-async def test_an_effect_that_fails_does_not_cost_the_others() -> None:
+async def test_failing_effect_does_not_stop_others() -> None:
     machine, done = FakeMachine(deque([["bad"], ["good"]])), list[str]()
 
-    def carry_out(effect: str) -> None:
+    def execute(effect: str) -> None:
         if effect == "bad":
             raise RuntimeError(effect)
         done.append(effect)
 
-    driver = Driver(machine, carry_out)
+    driver = Driver(machine, execute)
     driver.pump()
     assert done == ["good"]
 
 
 @on_loop
-async def test_the_machine_is_woken_when_its_time_has_come_and_pumped() -> None:
+async def test_machine_is_called_at_its_timeout_and_pumped() -> None:
     due = now_ns()
     machine, done = FakeMachine(deadline=due, next_deadlines=deque([due, due + 1])), list[str]()
     driver = Driver(machine, done.append)
     driver.pump()
-    assert machine.woken == []
-    machine.batches.append(["told after waking"])
-    await until("it is woken three times", lambda: len(machine.woken) == 3)
-    assert done == ["told after waking"]
-    assert due <= machine.woken[0] <= machine.woken[1] <= machine.woken[2] <= now_ns()
+    assert machine.timeouts == []
+    machine.batches.append(["after timeout"])
+    await until("three timeouts are handled", lambda: len(machine.timeouts) == 3)
+    assert done == ["after timeout"]
+    assert due <= machine.timeouts[0] <= machine.timeouts[1] <= machine.timeouts[2] <= now_ns()
     driver.close()
 
 
 @on_loop
-async def test_an_alarm_is_moved_only_when_it_would_ring_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    alarms, machine, start = Alarms(), FakeMachine(), now_ns()
-    alarms.watch(monkeypatch)
+async def test_timer_is_moved_only_if_it_would_fire_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers, machine, start = Timers(), FakeMachine(), now_ns()
+    timers.watch(monkeypatch)
     driver = Driver(machine, lambda _effect: None)
-    for hours, alarm_count in ((None, 0), (2, 1), (3, 1), (2, 1), (1, 2), (None, 2), (4, 2)):
+    for hours, timer_count in ((None, 0), (2, 1), (3, 1), (2, 1), (1, 2), (None, 2), (4, 2)):
         machine.deadline = None if hours is None else start + hours * HOUR_NS
         driver.pump()
-        assert len(alarms.delays) == alarm_count, hours
-    assert [round(delay / 3600, 2) for delay in alarms.delays] == [2, 1]
+        assert len(timers.delays) == timer_count, hours
+    assert [round(delay / 3600, 2) for delay in timers.delays] == [2, 1]
     driver.close()
 
 
 @on_loop
-async def test_an_alarm_that_rang_too_early_is_set_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    alarms, due = Alarms(), now_ns()
+async def test_timer_that_fired_early_is_set_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers, due = Timers(), now_ns()
     machine = FakeMachine(deadline=due, next_deadlines=deque([due + HOUR_NS]))
-    alarms.watch(monkeypatch)
+    timers.watch(monkeypatch)
     driver = Driver(machine, lambda _effect: None)
     driver.pump()
-    await until("it is set again", lambda: len(alarms.delays) == 2)
-    assert alarms.delays[0] == 0
-    assert alarms.delays[1] == pytest.approx(3600, abs=60)
+    await until("it is set again", lambda: len(timers.delays) == 2)
+    assert timers.delays[0] == 0
+    assert timers.delays[1] == pytest.approx(3600, abs=60)
     driver.close()
 
 
@@ -159,10 +159,10 @@ class FaultyMachine(FakeMachine):
 
 @faults_expected()
 @on_loop
-async def test_error_in_poll_does_not_stop_the_driver(
+async def test_error_in_poll_does_not_stop_driver(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pspd.net.driver.FAULT_SECONDS", 0.01)
+    monkeypatch.setattr("pspd.net.driver.ERROR_PAUSE_SECONDS", 0.01)
     machine, done = FaultyMachine(deque([["a"]]), timeout_faults=0), list[str]()
     driver = Driver(machine, done.append)
     driver.pump()
@@ -174,11 +174,11 @@ async def test_error_in_poll_does_not_stop_the_driver(
 
 @faults_expected()
 @on_loop
-async def test_error_at_a_timeout_does_not_stop_the_driver(caplog: pytest.LogCaptureFixture) -> None:
+async def test_error_at_timeout_does_not_stop_driver(caplog: pytest.LogCaptureFixture) -> None:
     machine, done = FaultyMachine(deque([[], ["a"]]), now_ns(), poll_faults=0), list[str]()
     driver = Driver(machine, done.append)
     driver.pump()
-    await until("the next timeout is handled", lambda: bool(machine.woken) and done == ["a"])
+    await until("the next timeout is handled", lambda: bool(machine.timeouts) and done == ["a"])
     assert "RuntimeError: timeout" in caplog.text
     driver.close()
 
@@ -186,16 +186,16 @@ async def test_error_at_a_timeout_does_not_stop_the_driver(caplog: pytest.LogCap
 @faults_expected()
 @on_loop
 async def test_repeated_errors_do_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
-    alarms, machine = Alarms(), FaultyMachine(deadline=now_ns(), poll_faults=1000)
-    alarms.watch(monkeypatch)
+    timers, machine = Timers(), FaultyMachine(deadline=now_ns(), poll_faults=1000)
+    timers.watch(monkeypatch)
     driver = Driver(machine, lambda _effect: None)
     driver.pump()
-    assert alarms.delays == [pytest.approx(1.0, abs=0.1)]
+    assert timers.delays == [pytest.approx(1.0, abs=0.1)]
     driver.close()
 
 
 @on_loop
-async def test_a_closed_driver_does_nothing_more() -> None:
+async def test_closed_driver_is_idle() -> None:
     machine, done = FakeMachine(deadline=now_ns()), list[str]()
     driver = Driver(machine, done.append)
     driver.pump()
@@ -205,4 +205,4 @@ async def test_a_closed_driver_does_nothing_more() -> None:
     passed = asyncio.Event()
     asyncio.get_running_loop().call_later(0, passed.set)
     await passed.wait()
-    assert (machine.woken, done) == ([], [])
+    assert (machine.timeouts, done) == ([], [])

@@ -1,4 +1,4 @@
-"""Every connection and frame that is dropped is counted under the reason that ``docs/protocol.md`` gives."""
+"""Each dropped connection and frame is counted under the reason in ``docs/protocol.md``."""
 
 from __future__ import annotations
 
@@ -33,76 +33,75 @@ from tests.support.loops import on_loop, until
 
 CHUNKS = 4
 ELSEWHERE = ("127.0.0.1", 9)
-"""Where members are before their requests come from the test's socket."""
+"""The address of members until they send requests from the test's socket."""
 LENGTH = CHUNKS * 1024 - 100
 PROFILES = {"classic": CLASSIC, "fast": FAST}
-Silence = Callable[[float], None]
 
 
 @dataclass
 class Scene:
-    """One side of a network, to which a test connects.
+    """One side of a network. A test connects to it as the other side.
 
     Attributes:
-        drops: what it counted, by reason.
-        told: the same, as it told of each.
-        session: of the member that the test speaks for.
-        manifest: a file of which chunks are awaited.
-        number: of the broadcast that asks for them.
+        drops: the counts of dropped input, by reason.
+        reports: the reasons in ``InputDropped`` effects.
+        session: the session of the member that the test plays.
+        manifest: a file with awaited chunks.
+        number: the number of the broadcast that requests them.
         dial: opens a connection with this side.
-        is_kept: whether these are links.
-        machine: a server's.
+        is_persistent: whether connections are persistent links.
+        machine: the server's; None for a client.
     """
 
     drops: Counter[str]
-    told: list[str]
+    reports: list[str]
     session: int
     manifest: Manifest
     dial: Callable[[], Awaitable[Far]]
-    is_kept: bool
+    is_persistent: bool
     number: int = 0
     machine: ServerMachine | None = None
     open: list[Far] = field(default_factory=list)
 
-    async def connect(self, said: bytes = b"") -> Far:
-        """A connection on which this was said."""
+    async def connect(self, sent: bytes = b"") -> Far:
+        """Open a connection, and send bytes on it."""
         far = await self.dial()
         self.open.append(far)
-        await far.send(said)
+        await far.send(sent)
         return far
 
-    async def linked(self, said: bytes = b"") -> Far:
-        """A connection on which frames are expected: a link that is named, where links are."""
-        naming = encode_frame(Frame(Kind.LINK, self.session)) if self.is_kept and self.machine else b""
-        return await self.connect(naming + said)
+    async def linked(self, sent: bytes = b"") -> Far:
+        """Open a connection on which frames are expected, with a LINK frame where one is due."""
+        link = encode_frame(Frame(Kind.LINK, self.session)) if self.is_persistent and self.machine else b""
+        return await self.connect(link + sent)
 
     def frame(self, kind: Kind, start: int = 2, stop: int = 0, **changes: int) -> Frame:
-        """The head of a frame of the awaited file; by default, of what is awaited of it."""
-        stop = stop or (4 if self.is_kept or not self.machine else 3)
+        """Return the head of a frame of the awaited file; by default, of its awaited chunks."""
+        stop = stop or (4 if self.is_persistent or not self.machine else 3)
         length = self.manifest.byte_span(start, stop)[1]
         frame = Frame(kind, self.session, self.manifest.file_id, start, stop, length, self.number)
         return frame._replace(**changes)
 
     @property
     def due(self) -> Kind:
-        """The kind of frame that this side takes."""
+        """The kind of frame that this side receives."""
         return Kind.CONTRIBUTION if self.machine else Kind.DELIVERY
 
 
 @asynccontextmanager
 async def server_scene(parameters: Parameters) -> AsyncIterator[Scene]:
-    """A server that has asked "b" for two chunks that "a" wants."""
-    machine, told = ServerMachine(parameters, 64, blake3_digest, 1, sessions(1)), list[str]()
+    """Yield a server that has requested two chunks from "b", for "a"."""
+    machine, reports = ServerMachine(parameters, 64, blake3_digest, 1, sessions(1)), list[str]()
 
     def control(effect: object) -> None:
         if isinstance(effect, InputDropped):
-            told.append(str(effect.reason))
+            reports.append(str(effect.reason))
 
     with closing(ServerPlane(machine, control, ["127.0.0.1"], 0)) as plane:
         a, b, source = (
             machine.client_joined(name, name.encode(), now_ns(), source=name == "s", delivery_port=1) for name in "abs"
         )
-        for member in (a, b):  # who was never heard is given no share
+        for member in (a, b):  # members that were never heard get no share
             machine.receive_datagram(encode_datagram(Hello(member.session, 1, 0)), ELSEWHERE, now_ns())
         manifest = Bench().manifest("f", CHUNKS, 2)
         machine.catalogue.announce(manifest, source.session)
@@ -113,7 +112,7 @@ async def server_scene(parameters: Parameters) -> AsyncIterator[Scene]:
         async def dial() -> Far:
             return Far(socket.create_connection(("127.0.0.1", plane.port)))
 
-        scene = Scene(machine.drop_counts, told, b.session, manifest, dial, parameters.kept_links, 0, machine)
+        scene = Scene(machine.drop_counts, reports, b.session, manifest, dial, parameters.kept_links, 0, machine)
         with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as datagrams:
             for member in (a, b):
                 await ask(scene, machine, datagrams, plane.port, member.session)
@@ -126,24 +125,24 @@ async def server_scene(parameters: Parameters) -> AsyncIterator[Scene]:
 
 
 async def ask(scene: Scene, machine: ServerMachine, datagrams: socket.socket, port: int, session: int) -> None:
-    """A member shows its address; what it asks for is fetched if it is "a", of whom a link is told."""
+    """Send a request from a member, which shows its address; "a" requests two chunks."""
     ranges = (Range(2, 4),) if session != scene.session else ()
     request = Request(session, scene.manifest.file_id, 1, 0, 100, ranges)
     datagrams.sendto(encode_datagram(request), ("127.0.0.1", port))
     member = machine.member_of(session)
     await until("the request", lambda: member.address != ELSEWHERE)
-    if scene.is_kept:
+    if scene.is_persistent:
         machine.link_opened(session, now_ns())
 
 
 @asynccontextmanager
 async def client_scene(parameters: Parameters) -> AsyncIterator[Scene]:
-    """A client that lacks two chunks of a file; the test is its server."""
-    machine, told, store = ClientMachine(seed=1), list[str](), MemoryStore(blake3_digest)
+    """Yield a client that lacks two chunks of a file; the test is its server."""
+    machine, reports, store = ClientMachine(seed=1), list[str](), MemoryStore(blake3_digest)
 
     def control(effect: object) -> None:
         if isinstance(effect, InputDropped):
-            told.append(str(effect.reason))
+            reports.append(str(effect.reason))
 
     plane = ClientPlane(machine, store, control, lambda _: None, lambda _, __: None)
     with closing(plane), closing(socket.create_server(("127.0.0.1", 0))) as listener:
@@ -159,7 +158,7 @@ async def client_scene(parameters: Parameters) -> AsyncIterator[Scene]:
                 return Far(stream)
             return Far(socket.create_connection(("127.0.0.1", port)))
 
-        scene = Scene(machine.drop_counts, told, SESSION, manifest, dial, parameters.kept_links, 1)
+        scene = Scene(machine.drop_counts, reports, SESSION, manifest, dial, parameters.kept_links, 1)
         yield scene
         for far in scene.open:
             far.stream.close()
@@ -167,7 +166,7 @@ async def client_scene(parameters: Parameters) -> AsyncIterator[Scene]:
 
 SCENES = {"server": server_scene, "client": client_scene}
 
-# Each does to a scene what a row says; the number of drops that it causes is what it returns.
+# Each carries out a row of the table in a scene, and returns the number of drops that it causes.
 
 Trial = Callable[[Scene], Awaitable[int]]
 
@@ -178,9 +177,9 @@ async def too_many(scene: Scene) -> int:
 
 
 async def silent(scene: Scene) -> int:
-    """A head that is not whole; and nothing, but on a link, which may say nothing between frames."""
+    """Send an incomplete head; send nothing on another connection, if it is not persistent."""
     await scene.linked(b"PS")
-    if not scene.is_kept:
+    if not scene.is_persistent:
         await scene.connect()
     return len(scene.open)
 
@@ -199,14 +198,14 @@ async def closed_within_a_head(scene: Scene) -> int:
     return len(lengths)
 
 
-def heads(*said: Callable[[bytes], bytes]) -> Trial:
-    """A head that is changed in one of these ways, each on a connection of its own."""
+def heads(*changes: Callable[[bytes], bytes]) -> Trial:
+    """Return a trial that sends a head with each of these changes, on separate connections."""
 
     async def trial(scene: Scene) -> int:
-        for change in said:
+        for change in changes:
             far = await scene.linked(change(encode_frame(scene.frame(scene.due))))
             await ended(far)
-        return len(said)
+        return len(changes)
 
     return trial
 
@@ -221,35 +220,35 @@ async def bad_range_head(scene: Scene) -> int:
 
 
 async def misplaced(scene: Scene) -> int:
-    naming, other = encode_frame(Frame(Kind.LINK, scene.session)), encode_frame(scene.frame(Kind.CONTRIBUTION))
+    link, other = encode_frame(Frame(Kind.LINK, scene.session)), encode_frame(scene.frame(Kind.CONTRIBUTION))
     delivery = encode_frame(scene.frame(Kind.DELIVERY))
-    wrong = [other, delivery, naming + naming, other * 3] if scene.is_kept else [naming, naming * 2]
-    for said in wrong:
-        await ended(await scene.connect(said))
+    wrong = [other, delivery, link + link, other * 3] if scene.is_persistent else [link, link * 2]
+    for sent in wrong:
+        await ended(await scene.connect(sent))
     return len(wrong)
 
 
-async def of_nobody(scene: Scene) -> int:
+async def unknown_session(scene: Scene) -> int:
     others = encode_frame(scene.frame(scene.due, session=5)) + bytes(10)
-    nobodys = encode_frame(Frame(Kind.LINK, 5))
-    wrong = [nobodys, encode_frame(Frame(Kind.LINK, 0)), encode_frame(Frame(Kind.LINK, scene.session)) + others]
-    for said in wrong:
-        await ended(await scene.connect(said))
+    unknown = encode_frame(Frame(Kind.LINK, 5))
+    wrong = [unknown, encode_frame(Frame(Kind.LINK, 0)), encode_frame(Frame(Kind.LINK, scene.session)) + others]
+    for sent in wrong:
+        await ended(await scene.connect(sent))
     return len(wrong)
 
 
 def dropped(*changed: Callable[[Scene], list[Frame]]) -> Trial:
-    """Frames whose payload is dropped: over a link one after the other, else each on a connection of its own."""
+    """Return a trial that sends frames whose payload is dropped: on one link, or each on its own connection."""
 
     async def trial(scene: Scene) -> int:
         frames = [frame for change in changed for frame in change(scene)]
-        said = [encode_frame(frame) + bytes(frame.length) for frame in frames]
-        if scene.is_kept:
-            far = await scene.linked(b"".join(said))
+        sent = [encode_frame(frame) + bytes(frame.length) for frame in frames]
+        if scene.is_persistent:
+            far = await scene.linked(b"".join(sent))
             await until("all are dropped", lambda: sum(scene.drops.values()) >= len(frames))
             assert not far_is_closed(far)
         else:
-            for each in said:
+            for each in sent:
                 await ended(await scene.linked(each))
         return len(frames)
 
@@ -265,7 +264,7 @@ def other_sessions(scene: Scene) -> list[Frame]:
     return [scene.frame(scene.due, session=session) for session in (0, 5, scene.session ^ 1)]
 
 
-def of_no_file(scene: Scene) -> list[Frame]:
+def unknown_file(scene: Scene) -> list[Frame]:
     frame = scene.frame(scene.due)
     files = [bytes(32)]
     if scene.machine is not None:
@@ -300,7 +299,7 @@ async def aborted(scene: Scene) -> int:
 
 
 async def corrupt(scene: Scene) -> int:
-    """On a server the whole contribution; on a client each of its two units."""
+    """Send corrupt chunks: a server drops the whole contribution, a client each of the two units."""
     frame = scene.frame(scene.due, number=1)
     await scene.linked(encode_frame(frame) + bytes(frame.length))
     return 1 if scene.machine else 2
@@ -327,13 +326,13 @@ TRIALS: dict[str, Trial] = {
     "on a link, another frame than LINK first, or LINK again (fast); LINK on a connection per transfer (classic)": (
         misplaced
     ),
-    "LINK of an unknown session; another frame whose session is not that of its link": of_nobody,
+    "LINK of an unknown session; another frame whose session is not that of its link": unknown_session,
     "a frame of a kind that this side does not receive": dropped(wrong_kinds),
     "CONTRIBUTION of an unknown session (classic); DELIVERY of any session but the client's own": dropped(
         other_sessions
     ),
     "CONTRIBUTION for a file that is not in the network, not divided yet, or removed; "
-    "DELIVERY for one that was not assigned": dropped(of_no_file),
+    "DELIVERY for one that was not assigned": dropped(unknown_file),
     "a frame beyond the file's end, or with a length that does not fit its chunks": dropped(beyond_the_end),
     "CONTRIBUTION to a broadcast, of a range that is not or no longer being fetched, or is being received already": (
         dropped(not_awaited(1))
@@ -345,11 +344,11 @@ TRIALS: dict[str, Trial] = {
     "complete": aborted,
     "CONTRIBUTION with a unit whose digest does not match; at a client, each such unit": corrupt,
 }
-"""What a row says, brought about."""
+"""The trial of each row of the table."""
 
 
 def profiles_of(row: Row) -> list[str]:
-    """The profiles in which a row's case exists."""
+    """Return the profiles to which a row applies."""
     if row.what.endswith("(fast)"):
         return ["fast"]
     is_classic = row.what.endswith("(classic)") and row.side == "client"
@@ -366,7 +365,7 @@ CASES = [
 
 
 async def ended(far: Far) -> None:
-    """Waits until the other side has closed a connection."""
+    """Wait until the other side has closed a connection."""
     async with asyncio.timeout(10):
         try:
             while await far.receive(1):
@@ -384,20 +383,18 @@ def far_is_closed(far: Far) -> bool:
         return True
 
 
-def test_the_table_has_every_case_and_no_other() -> None:
+def test_trials_match_rows_of_table() -> None:
     assert sorted({row.what for row in connection_rows()}) == sorted(TRIALS)
 
 
 @pytest.mark.parametrize(("row", "profile"), CASES)
 @on_loop
-async def test_a_dropped_frame_counts_as_the_table_says(
-    row: Row, profile: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_dropped_frame_is_counted_as_table_says(row: Row, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if row.reason == "silent":
-        monkeypatch.setattr("pspd.net.server.SILENT_SECONDS_MAX", 0.05)
-        monkeypatch.setattr("pspd.net.link.SILENT_SECONDS_MAX", 0.05)
+        monkeypatch.setattr("pspd.net.server.IDENTIFY_SECONDS_MAX", 0.05)
+        monkeypatch.setattr("pspd.net.link.READ_TIMEOUT_SECONDS", 0.05)
     elif row.reason == "too_many":
-        monkeypatch.setattr("pspd.net.server.NAMELESS_LINKS_MAX", 0)
+        monkeypatch.setattr("pspd.net.server.UNIDENTIFIED_LINKS_MAX", 0)
         monkeypatch.setattr("pspd.net.client.CONNECTIONS_MAX", 0)
     async with SCENES[row.side](PROFILES[profile]) as scene:
         count = await TRIALS[row.what](scene)
@@ -405,5 +402,5 @@ async def test_a_dropped_frame_counts_as_the_table_says(
         for far in scene.open if row.then == "closed" and row.reason not in ("too_short", "aborted") else ():
             await ended(far)
         assert scene.drops == {row.reason: count}
-        await until("all are told", lambda: len(scene.told) == count)
-        assert set(scene.told) == {row.reason}
+        await until("all are reported", lambda: len(scene.reports) == count)
+        assert set(scene.reports) == {row.reason}

@@ -1,4 +1,4 @@
-"""The bad network on demand: what it does to datagrams, and how it is asked for."""
+"""Injected faults: what they do to datagrams, and how they are parsed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FROM: Address = ("10.0.0.1", 7)
 
 
 def passed(faults: Faults, count: int = COUNT) -> list[int]:
-    """The numbers of the datagrams that come through, of those from 0 to ``count``."""
+    """Return the numbers of the datagrams that are passed on, of those from 0 to ``count``."""
     numbers: list[int] = []
 
     def take(data: bytes, source: Address) -> None:
@@ -34,7 +34,7 @@ def test_no_faults_change_nothing() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 7])
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
-def test_the_share_that_was_asked_for_is_lost(share: float, seed: int) -> None:
+def test_loss_matches_its_probability(share: float, seed: int) -> None:
     numbers = passed(Faults(loss=share, seed=seed))
     assert numbers == sorted(set(numbers))
     assert 1 - len(numbers) / COUNT == pytest.approx(share, abs=0.02)
@@ -42,7 +42,7 @@ def test_the_share_that_was_asked_for_is_lost(share: float, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 7])
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_the_share_that_was_asked_for_comes_twice(share: float, seed: int) -> None:
+def test_duplication_matches_its_probability(share: float, seed: int) -> None:
     numbers = passed(Faults(duplicate=share, seed=seed))
     assert numbers == sorted(numbers)
     assert set(numbers) == set(range(COUNT))
@@ -52,12 +52,12 @@ def test_the_share_that_was_asked_for_comes_twice(share: float, seed: int) -> No
 
 @pytest.mark.parametrize("seed", [0, 1, 7])
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_the_share_that_was_asked_for_changes_places_with_the_next(share: float, seed: int) -> None:
+def test_reordering_matches_its_probability(share: float, seed: int) -> None:
     numbers = passed(Faults(reorder=share, seed=seed))
     assert sorted(numbers) in (list(range(COUNT)), list(range(COUNT - 1)))
     swaps = sum(first == second + 1 for first, second in pairwise(numbers))
     assert all(abs(number - place) <= 1 for place, number in enumerate(numbers))
-    # Dice are thrown only when none is held back: after each one held comes one that is not.
+    # No datagram is delayed while another is: each delayed one is followed by one that is not.
     assert swaps / COUNT == pytest.approx(share / (1 + share), abs=0.02)
 
 
@@ -72,11 +72,11 @@ def test_the_share_that_was_asked_for_changes_places_with_the_next(share: float,
     ],
     ids=str,
 )
-def test_what_is_certain_happens_always(faults: Faults, expected: list[int]) -> None:
+def test_fault_with_probability_1_always_happens(faults: Faults, expected: list[int]) -> None:
     assert passed(faults, 4) == expected
 
 
-def test_the_dice_follow_from_the_seed() -> None:
+def test_faults_depend_on_seed_only() -> None:
     faults = {seed: Faults(0.3, 0.1, 0.1, seed) for seed in (1, 2)}
     assert passed(faults[1]) == passed(faults[1]) != passed(faults[2])
 
@@ -91,7 +91,7 @@ def test_the_dice_follow_from_the_seed() -> None:
         ("duplicate=0,", Faults()),
     ],
 )
-def test_faults_are_read(text: str, faults: Faults) -> None:
+def test_faults_are_parsed(text: str, faults: Faults) -> None:
     assert Faults.parse(text) == faults
 
 
@@ -110,7 +110,7 @@ def test_faults_are_read(text: str, faults: Faults) -> None:
         ("loss=0.1;seed=1", "loss=0.1;seed=1"),
     ],
 )
-def test_what_is_none_is_refused_and_named(text: str, bad: str) -> None:
+def test_malformed_faults_are_refused_and_named(text: str, bad: str) -> None:
     with pytest.raises(BadArgument) as refused:
         Faults.parse(text)
     assert repr(bad) in str(refused.value)

@@ -1,4 +1,4 @@
-"""Whether data can flow between a client and its server, and what is said where it cannot."""
+"""Whether data can flow between a client and its server, and the message if it cannot."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 
 from pspd.core.client.machine import ClientMachine
 from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.manifest import FileId
 from pspd.core.model.parameters import CLASSIC, FAST, Parameters
 from pspd.core.server.machine import ServerMachine
 from pspd.errors import NoDataPath
 from pspd.net.client import ClientPlane
 from pspd.net.datagrams import DatagramSocket
-from pspd.net.dial import LOG_SECONDS, DialLog, first_answering
+from pspd.net.dial import LOG_INTERVAL_SECONDS, DialLog, first_answering
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.sockets import bind_datagrams, bind_listener, bind_pairs
@@ -28,7 +29,7 @@ from tests.support.loops import on_loop, until
 
 HOST = "127.0.0.1"
 SOON = 0.6
-"""Seconds after which what does not pass is given up: what passes on one machine does in milliseconds."""
+"""Seconds until a blocked protocol is reported: on one machine a working one answers within milliseconds."""
 EACH_PROFILE = pytest.mark.parametrize("parameters", [FAST, CLASSIC], ids=["fast", "classic"])
 
 
@@ -57,9 +58,9 @@ class Server:
 
 @contextmanager
 def joined(parameters: Parameters, *, udp: bool, tcp: bool) -> Iterator[tuple[ClientPlane, Server]]:
-    """A client that has just joined such a server."""
+    """Yield a client that has just joined such a server."""
 
-    def failed(error: Exception) -> None:
+    def failed(_: FileId, error: Exception) -> None:
         raise error
 
     with ExitStack() as stack:
@@ -73,32 +74,32 @@ def joined(parameters: Parameters, *, udp: bool, tcp: bool) -> Iterator[tuple[Cl
 
 @EACH_PROFILE
 @on_loop
-async def test_path_stands_where_both_protocols_pass(parameters: Parameters) -> None:
+async def test_path_is_ready_if_udp_and_tcp_work(parameters: Parameters) -> None:
     with joined(parameters, udp=True, tcp=True) as (plane, _):
         await plane.require_path(10)
 
 
 @EACH_PROFILE
 @pytest.mark.parametrize(
-    ("udp", "tcp", "told"),
+    ("udp", "tcp", "problem"),
     [
-        (False, True, r"no datagram from {} passes: is UDP port {} open\?"),
-        (True, False, r"no TCP connection with {} stands \(Connection refused\): is TCP port {} open\?"),
-        (False, False, r"neither a datagram nor a TCP connection .* {} \(Connection refused\): .* UDP and TCP port {}"),
+        (False, True, r"no answer from {} by UDP: is UDP port {} open\?"),
+        (True, False, r"cannot connect to {} by TCP \(Connection refused\): is TCP port {} open\?"),
+        (False, False, r"cannot reach {} by UDP or TCP \(Connection refused\): are UDP and TCP port {} open\?"),
     ],
     ids=["no udp", "no tcp", "neither"],
 )
 @on_loop
-async def test_blocked_protocol_is_named(parameters: Parameters, udp: bool, tcp: bool, told: str) -> None:
+async def test_blocked_protocol_is_named(parameters: Parameters, udp: bool, tcp: bool, problem: str) -> None:
     with joined(parameters, udp=udp, tcp=tcp) as (plane, server):
         host, port = server.address
-        with pytest.raises(NoDataPath, match=told.format(f"{host}:{port}", port)):
+        with pytest.raises(NoDataPath, match=problem.format(f"{host}:{port}", port)):
             await plane.require_path(SOON)
 
 
 @EACH_PROFILE
 @on_loop
-async def test_path_that_opens_in_time_is_waited_for(parameters: Parameters) -> None:
+async def test_path_may_become_ready_later(parameters: Parameters) -> None:
     with joined(parameters, udp=True, tcp=False) as (plane, server):
         path = asyncio.ensure_future(plane.require_path(15))
         await asyncio.wait([path], timeout=SOON)
@@ -108,17 +109,17 @@ async def test_path_that_opens_in_time_is_waited_for(parameters: Parameters) -> 
 
 
 @on_loop
-async def test_path_is_asked_for_anew_in_each_session() -> None:
+async def test_path_is_tested_in_each_session() -> None:
     with joined(FAST, udp=True, tcp=True) as (plane, server):
         await plane.require_path(10)
-        with closing(DatagramSocket(bind_datagrams(HOST, 0), lambda *_: None)) as silent:
-            plane.join(server.session, (HOST, silent.port), FAST)
-            with pytest.raises(NoDataPath, match="neither"):
+        with closing(DatagramSocket(bind_datagrams(HOST, 0), lambda *_: None)) as unanswered:
+            plane.join(server.session, (HOST, unanswered.port), FAST)
+            with pytest.raises(NoDataPath, match="cannot reach"):
                 await plane.require_path(SOON)
 
 
 @on_loop
-async def test_link_that_is_closed_at_once_is_a_failed_dial(caplog: pytest.LogCaptureFixture) -> None:
+async def test_link_closed_at_once_is_failed_attempt(caplog: pytest.LogCaptureFixture) -> None:
     with joined(FAST, udp=True, tcp=False) as (_, server), bind_listener(*server.address) as listener:
         closed = 0
 
@@ -134,21 +135,21 @@ async def test_link_that_is_closed_at_once_is_a_failed_dial(caplog: pytest.LogCa
 
 
 @on_loop
-async def test_dial_that_fails_again_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+async def test_repeated_failure_is_logged_with_reason(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with joined(FAST, udp=True, tcp=False) as (plane, server):
         host, port = server.address
-        refused = f"no TCP connection with {host}:{port} after 2 tries: Connection refused"
+        refused = f"no TCP connection to {host}:{port} after 2 tries: Connection refused"
         await until("it is logged", lambda: refused in caplog.text)
         assert [record.levelname for record in caplog.records if refused in record.message] == ["WARNING"]
         with bind_listener(host, port):
             await plane.require_path(15)
-            stands = f"the TCP connection with {host}:{port} stands"
-            await until("its end is logged", lambda: stands in caplog.text)
+            connected = f"connected to {host}:{port} by TCP again"
+            await until("the success is logged", lambda: connected in caplog.text)
 
 
 @on_loop
-async def test_failures_are_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failures_are_logged_at_intervals(caplog: pytest.LogCaptureFixture) -> None:
     log, address = DialLog(), (HOST, 7)
     log.failed(address, "refused")
     assert not caplog.records
@@ -160,11 +161,11 @@ async def test_failures_are_logged_once_in_a_while(caplog: pytest.LogCaptureFixt
     assert len(caplog.records) == 1
     log.failed(address, "no route")
     assert "no route" in caplog.records[-1].getMessage()
-    assert LOG_SECONDS >= 10
+    assert LOG_INTERVAL_SECONDS >= 10
 
 
 @on_loop
-async def test_first_address_that_takes_connections_is_chosen() -> None:
+async def test_first_answering_address_is_returned() -> None:
     with bind_listener("127.0.0.2", 0) as second, bind_listener("127.0.0.3", second.getsockname()[1]):
         port = second.getsockname()[1]
         refused, first, other = ((f"127.0.0.{number}", port) for number in (1, 2, 3))

@@ -1,4 +1,4 @@
-"""Connections to a server that are nobody's: they do not stay."""
+"""Connections to a server that belong to no session, or to another one: they are closed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.support.loops import on_loop
 
 pytestmark = pytest.mark.usefixtures("each_loop")
 
-NOBODYS = Frame(Kind.CONTRIBUTION, 1, bytes(32), 0, 1, 1024)
+UNKNOWN = Frame(Kind.CONTRIBUTION, 1, bytes(32), 0, 1, 1024)
 
 
 @contextmanager
 def served(parameters: Parameters) -> Iterator[tuple[ServerMachine, Far]]:
-    """A server, and a connection with it."""
+    """Yield a server, and a connection to it."""
     machine = ServerMachine(parameters, 64, blake3_digest, 1, sessions(1))
     with (
         closing(ServerPlane(machine, lambda _: None, ["127.0.0.1"], 0)) as plane,
@@ -36,7 +36,7 @@ def served(parameters: Parameters) -> Iterator[tuple[ServerMachine, Far]]:
 
 
 async def is_closed(far: Far) -> bool:
-    """Waits for the end of the stream."""
+    """Wait for the end of the stream."""
     async with asyncio.timeout(10):
         try:
             return await far.receive(1) == b""
@@ -46,31 +46,31 @@ async def is_closed(far: Far) -> bool:
 
 @pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic", "fast"])
 @on_loop
-async def test_a_frame_of_nobody_ends_its_connection(parameters: Parameters) -> None:
+async def test_frame_of_unknown_session_closes_connection(parameters: Parameters) -> None:
     with served(parameters) as (machine, far):
-        await far.send(encode_frame(NOBODYS) + bytes(100))
+        await far.send(encode_frame(UNKNOWN) + bytes(100))
         assert await is_closed(far)
         is_link_due = parameters.kept_links
         assert machine.drop_counts == {DropReason.MISPLACED if is_link_due else DropReason.UNKNOWN_SESSION: 1}
 
 
 @on_loop
-async def test_a_frame_of_another_session_ends_its_link() -> None:
+async def test_frame_of_another_session_closes_link() -> None:
     with served(FAST) as (machine, far):
-        mine, others = (
+        first, second = (
             machine.client_joined(name, name.encode(), 0, source=False, delivery_port=0).session for name in "ab"
         )
-        await far.send(encode_frame(Frame(Kind.LINK, mine)))
-        await far.send(encode_frame(Frame(Kind.CONTRIBUTION, others, bytes(32), 0, 1, 100, 1)) + bytes(100))
+        await far.send(encode_frame(Frame(Kind.LINK, first)))
+        await far.send(encode_frame(Frame(Kind.CONTRIBUTION, second, bytes(32), 0, 1, 100, 1)) + bytes(100))
         assert await is_closed(far)
         assert machine.drop_counts == {DropReason.UNKNOWN_SESSION: 1}
 
 
 @on_loop
-async def test_a_link_that_says_not_whose_it_is_is_closed_though_bytes_come(
+async def test_unidentified_link_is_closed_despite_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pspd.net.server.SILENT_SECONDS_MAX", 0.05)
+    monkeypatch.setattr("pspd.net.server.IDENTIFY_SECONDS_MAX", 0.05)
     with served(FAST) as (machine, far):
         await far.send(encode_frame(Frame(Kind.LINK, 1))[:10])
         assert await is_closed(far)

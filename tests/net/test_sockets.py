@@ -1,4 +1,4 @@
-"""Ports that are taken, and how streams are tuned."""
+"""Binding ports, and tuning streams."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from pspd.errors import PortTaken
 from pspd.net.sockets import (
-    DEAD_PEER_MS,
+    USER_TIMEOUT_MS,
     bind_datagrams,
     bind_listener,
     bind_pairs,
-    limit_silence,
     listen_hosts,
-    tune_kept,
+    set_user_timeout,
+    tune_persistent,
 )
 from pspd.text.addresses import address_text
 
@@ -27,13 +27,13 @@ def port_of(bound: socket.socket) -> int:
 
 
 def free_pair() -> int:
-    """A number that is free for both TCP and UDP."""
+    """Return a port that is free for both TCP and UDP."""
     ((listener, datagrams),) = bind_pairs([HOST], 0)
     with listener, datagrams:
         return port_of(listener)
 
 
-def test_a_pair_has_one_number() -> None:
+def test_pair_has_one_port() -> None:
     ((listener, datagrams),) = bind_pairs([HOST], 0)
     with listener, datagrams:
         assert port_of(listener) == port_of(datagrams) > 0
@@ -44,7 +44,7 @@ def test_a_pair_has_one_number() -> None:
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-def test_a_port_of_which_either_half_is_taken_is_refused(kind: socket.SocketKind) -> None:
+def test_port_taken_for_tcp_or_udp_is_refused(kind: socket.SocketKind) -> None:
     with socket.socket(socket.AF_INET, kind) as taken:
         port = free_pair()
         taken.bind((HOST, port))
@@ -53,14 +53,14 @@ def test_a_port_of_which_either_half_is_taken_is_refused(kind: socket.SocketKind
         with pytest.raises(PortTaken) as refused:
             bind_pairs([HOST], port)
         protocol = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP"}[kind]
-        told = f"cannot listen on {protocol} {HOST}:{port}: it is taken: choose another port with --data-port"
-        assert str(refused.value) == told
-        # Nothing of the pair is left behind: the other half is still to be had.
+        message = f"cannot listen on {protocol} {HOST}:{port}: it is taken: choose another port with --data-port"
+        assert str(refused.value) == message
+        # The other half was closed again.
         other = bind_datagrams if kind is socket.SOCK_STREAM else bind_listener
         other(HOST, port).close()
 
 
-def test_any_port_passes_over_those_whose_other_half_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_port_is_free_for_tcp_and_udp(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
     def refuse_twice(host: str, port: int) -> socket.socket:
@@ -75,7 +75,7 @@ def test_any_port_passes_over_those_whose_other_half_is_taken(monkeypatch: pytes
         assert port_of(listener) == port_of(datagrams) == tried[2]
 
 
-def test_any_port_is_given_up_when_none_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_for_any_port_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(host: str, port: int) -> socket.socket:
         raise PortTaken("taken")
 
@@ -86,21 +86,21 @@ def test_any_port_is_given_up_when_none_is_to_be_had(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
 @pytest.mark.parametrize("bind", [bind_listener, bind_datagrams])
-def test_an_address_that_is_not_ours_is_refused(bind: Callable[[str, int], socket.socket], host: str) -> None:
+def test_address_of_another_machine_is_refused(bind: Callable[[str, int], socket.socket], host: str) -> None:
     with pytest.raises(PortTaken) as refused:
         bind(host, 0)
     assert address_text((host, 0)) in str(refused.value)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid", "fe80::1%nowhere0", ""])
-def test_listen_hosts_refuses_a_host_of_elsewhere(host: str) -> None:
+def test_listen_hosts_refuses_host_of_another_machine(host: str) -> None:
     with pytest.raises(PortTaken) as refused:
         listen_hosts(host, 0)
     assert host in str(refused.value)
 
 
 def resolver(*addresses: tuple[str, int]) -> Callable[..., object]:
-    """A resolver that has these addresses for every name."""
+    """Return a resolver that has these addresses for every name."""
 
     def find(host: str, port: int, **_: object) -> object:
         return [(None, None, 0, "", (address, port)) for address, _ in addresses]
@@ -108,11 +108,11 @@ def resolver(*addresses: tuple[str, int]) -> Callable[..., object]:
     return find
 
 
-def test_listen_hosts_takes_every_address_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listen_hosts_returns_all_addresses_of_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolver(("127.0.0.2", 0), ("127.0.0.3", 0), ("192.0.2.1", 0)))
     hosts, port = listen_hosts("hub", 0)
-    assert hosts == ["127.0.0.2", "127.0.0.3"]  # the third is no address of this machine
-    assert port > 0  # both have the same
+    assert hosts == ["127.0.0.2", "127.0.0.3"]  # this machine does not have the third
+    assert port > 0  # the same for both
     pairs = bind_pairs(hosts, 0)
     assert {bound.getsockname() for pair in pairs for bound in pair} == {(host, port_of(pairs[0][0])) for host in hosts}
     for pair in pairs:
@@ -120,14 +120,14 @@ def test_listen_hosts_takes_every_address_of_a_name(monkeypatch: pytest.MonkeyPa
             bound.close()
 
 
-def test_listen_hosts_refuses_a_name_if_one_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listen_hosts_refuses_name_if_one_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolver(("127.0.0.2", 0), ("127.0.0.3", 0)))
     with bind_listener("127.0.0.3", 0) as taken, pytest.raises(PortTaken, match=r"127\.0\.0\.3.* taken"):
         listen_hosts("hub", port_of(taken))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_any_host_stands_for_both_address_families(host: str) -> None:
+def test_any_host_means_both_address_families(host: str) -> None:
     hosts, port = listen_hosts(host, 0)
     assert port == 0
     ((listener, datagrams),) = bind_pairs(hosts, 0)
@@ -140,8 +140,8 @@ def test_any_host_stands_for_both_address_families(host: str) -> None:
                 stream.connect((reached, port_of(listener)))
 
 
-def test_a_listener_takes_the_place_of_one_that_just_ended() -> None:
-    """Connections of the one before, not yet forgotten by the kernel, do not keep a server from starting again."""
+def test_listener_may_reuse_port_at_once() -> None:
+    """Connections of an earlier server that are in TIME_WAIT do not block the port."""
     with bind_listener(HOST, 0) as before:
         port = port_of(before)
         client = socket.create_connection((HOST, port), 5)
@@ -151,7 +151,7 @@ def test_a_listener_takes_the_place_of_one_that_just_ended() -> None:
     bind_listener(HOST, port).close()
 
 
-def test_ipv6_is_spoken() -> None:
+def test_ipv6_is_supported() -> None:
     try:
         ((listener, datagrams),) = bind_pairs(["::1"], 0)
     except PortTaken:
@@ -160,10 +160,10 @@ def test_ipv6_is_spoken() -> None:
         assert listener.family == datagrams.family == socket.AF_INET6
 
 
-def test_a_stream_sends_at_once_and_notices_a_dead_peer() -> None:
+def test_persistent_stream_is_tuned() -> None:
     with socket.socket() as stream:
-        limit_silence(stream)
-        tune_kept(stream)
+        set_user_timeout(stream)
+        tune_persistent(stream)
         assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == DEAD_PEER_MS
+        assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT_MS

@@ -1,4 +1,4 @@
-"""Frames that go out over a link: from where they lie, in order, and whoever waits for their end hears of it."""
+"""Frames that a link sends: without a copy, in order, and with a report of the end of each."""
 
 from __future__ import annotations
 
@@ -15,34 +15,35 @@ import pytest
 from pspd.core.model.storage import FileSlice
 from pspd.core.wire.frames import FRAME_BYTES, Frame, decode_frame, encode_frame
 from pspd.core.wire.header import Kind
-from pspd.net.link import OUTGOING_FRAMES_MAX, VIEWS_PER_CALL, Link
+from pspd.net.link import OUTGOING_FRAMES_MAX, Link
+from pspd.net.receiving import VIEWS_PER_CALL
 from tests.net.links import Ends, Far, Recorder, close_when, delivery
 from tests.support.loops import on_loop, until
 
 pytestmark = pytest.mark.usefixtures("each_loop")
 
 BLOCK_BYTES = 512 * 1024
-"""More than the kernel takes at once where the buffers are small."""
+"""More than the kernel accepts at once with small buffers."""
 SAMPLE_BYTES = 3 * BLOCK_BYTES
 SAMPLE = Random(1).randbytes(SAMPLE_BYTES)
 
 
 class Outcomes:
-    """Hears of the end of frames.
+    """Records the end of frames.
 
     Attributes:
-        heard: number and outcome, in the order in which they came.
+        ended: number and outcome, in order.
     """
 
     def __init__(self, react: Callable[[int, bool], object] = lambda _number, _sent: None) -> None:
-        self.heard: list[tuple[int, bool]] = []
+        self.ended: list[tuple[int, bool]] = []
         self._react = react
 
     def of(self, number: int) -> Callable[[bool], None]:
-        """What a link is given to call for one frame."""
+        """Return the callback for one frame."""
 
         def note(sent: bool) -> None:
-            self.heard.append((number, sent))
+            self.ended.append((number, sent))
             self._react(number, sent)
 
         return note
@@ -60,33 +61,33 @@ def sample(tmp_path: Path) -> Path:
 
 
 @on_loop
-async def test_a_frame_leaves_as_head_and_payload() -> None:
+async def test_frame_is_sent_as_head_and_payload() -> None:
     outcomes = Outcomes()
     async with Ends() as ends:
         ends.link.send(delivery(8), [memoryview(b"abc"), memoryview(b"defgh")], outcomes.of(1))
         ends.link.send(Frame(Kind.LINK, 9), [], outcomes.of(2))
         expected = encode_frame(delivery(8)) + b"abcdefgh" + encode_frame(Frame(Kind.LINK, 9))
         assert await ends.far.receive(len(expected)) == expected
-        assert outcomes.heard == [(1, True), (2, True)]
+        assert outcomes.ended == [(1, True), (2, True)]
 
 
 @on_loop
-async def test_views_are_sent_from_where_they_lie() -> None:
-    """What waits for the kernel is the owner's memory, not a copy: a change before it left is seen at the far end."""
+async def test_views_are_sent_without_copy() -> None:
+    """A queued frame refers to the owner's memory: the peer receives a change that is made before it is sent."""
     outcomes = Outcomes()
     async with Ends(small_buffers=True) as ends:
         memory = bytearray(BLOCK_BYTES)
         ends.link.send(delivery(len(memory)), [memoryview(memory)], outcomes.of(1))
-        assert outcomes.heard == []
+        assert outcomes.ended == []
         memory[-1024:] = b"\xff" * 1024
         received = await ends.far.receive(FRAME_BYTES + len(memory))
         assert received[FRAME_BYTES:] == bytes(memory)
-        await until("the end is heard of", lambda: outcomes.heard == [(1, True)])
+        await until("the frame has ended", lambda: outcomes.ended == [(1, True)])
 
 
 @on_loop
-async def test_memory_is_let_go_of_when_its_end_is_told() -> None:
-    """An array that something still looks into cannot change its size."""
+async def test_memory_is_released_at_end_of_frame() -> None:
+    """A bytearray with exported views cannot change its size."""
     memory = bytearray(BLOCK_BYTES)
     sizes: list[int] = []
 
@@ -99,8 +100,8 @@ async def test_memory_is_let_go_of_when_its_end_is_told() -> None:
         view = memoryview(memory)
         ends.link.send(delivery(len(memory)), [view], outcomes.of(1))
         await ends.far.receive(FRAME_BYTES + len(memory))
-        await until("the end is heard of", lambda: sizes)
-        await until("nothing looks into it", lambda: can_shrink(memory))
+        await until("the frame has ended", lambda: sizes)
+        await until("no view is left", lambda: can_shrink(memory))
 
 
 def can_shrink(memory: bytearray) -> bool:
@@ -113,7 +114,7 @@ def can_shrink(memory: bytearray) -> bool:
 
 @pytest.mark.parametrize("view_count", [1, VIEWS_PER_CALL - 1, VIEWS_PER_CALL, 5 * VIEWS_PER_CALL + 3])
 @on_loop
-async def test_a_payload_may_lie_in_many_places(view_count: int) -> None:
+async def test_payload_may_consist_of_many_views(view_count: int) -> None:
     async with Ends(small_buffers=True) as ends:
         payload = Random(view_count).randbytes(view_count * 1024)
         views = [memoryview(payload)[start : start + 1024] for start in range(0, len(payload), 1024)]
@@ -125,7 +126,7 @@ async def test_a_payload_may_lie_in_many_places(view_count: int) -> None:
 
 @pytest.mark.parametrize(("offset", "length"), [(0, SAMPLE_BYTES), (0, 1), (1025, 5000), (SAMPLE_BYTES - 1, 1)])
 @on_loop
-async def test_a_part_of_a_file_is_sent(sample: Path, offset: int, length: int) -> None:
+async def test_slice_of_file_is_sent(sample: Path, offset: int, length: int) -> None:
     outcomes, before = Outcomes(), open_files()
     async with Ends() as ends:
         with sample.open("rb") as file:
@@ -134,12 +135,12 @@ async def test_a_part_of_a_file_is_sent(sample: Path, offset: int, length: int) 
         received = await ends.far.receive(2 * FRAME_BYTES + length + 2)
         assert received[FRAME_BYTES : -FRAME_BYTES - 2] == SAMPLE[offset : offset + length]
         assert received.endswith(encode_frame(delivery(2, 2)) + b"hi")
-        await until("both ends are heard of", lambda: outcomes.heard == [(1, True), (2, True)])
+        await until("both frames have ended", lambda: outcomes.ended == [(1, True), (2, True)])
     assert open_files() == before
 
 
 @on_loop
-async def test_a_file_may_be_closed_and_replaced_before_it_has_left(sample: Path) -> None:
+async def test_file_may_be_closed_before_it_is_sent(sample: Path) -> None:
     async with Ends(small_buffers=True) as ends:
         fd = os.open(sample, os.O_RDONLY)
         ends.link.send(delivery(len(SAMPLE)), FileSlice(fd, 0, len(SAMPLE)))
@@ -154,24 +155,22 @@ async def test_a_file_may_be_closed_and_replaced_before_it_has_left(sample: Path
 
 
 @on_loop
-async def test_a_file_that_became_shorter_breaks_the_link(sample: Path) -> None:
+async def test_truncated_file_closes_link(sample: Path) -> None:
     outcomes, before = Outcomes(), open_files()
     async with Ends() as ends:
         with sample.open("rb") as file:
             ends.link.send(delivery(4 * BLOCK_BYTES), FileSlice(file.fileno(), 0, 4 * BLOCK_BYTES), outcomes.of(1))
         received = await ends.far.receive(FRAME_BYTES + 4 * BLOCK_BYTES)
         assert len(received) == FRAME_BYTES + SAMPLE_BYTES
-        assert outcomes.heard == [(1, False)]
+        assert outcomes.ended == [(1, False)]
         assert ends.link.closed
     assert open_files() == before
 
 
 @pytest.mark.parametrize("fault", ["truncated", "disk error"])
 @on_loop
-async def test_unreadable_payload_is_told_to_its_owner(
-    fault: str, sample: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[bool] = []
+async def test_unreadable_payload_is_reported(fault: str, sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[bool] = []
 
     def fail(*_: object) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -183,25 +182,25 @@ async def test_unreadable_payload_is_told_to_its_owner(
     async with Ends() as ends:
         with sample.open("rb") as file:
             payload = FileSlice(file.fileno(), 0, SAMPLE_BYTES)
-            ends.link.send(delivery(SAMPLE_BYTES), payload, unreadable=lambda: told.append(ends.link.closed))
+            ends.link.send(delivery(SAMPLE_BYTES), payload, on_unreadable=lambda: reports.append(ends.link.closed))
         await until("the link is closed", lambda: ends.link.closed)
-    assert told == [True]
+    assert reports == [True]
 
 
 @on_loop
-async def test_broken_connection_says_nothing_of_the_file(sample: Path) -> None:
-    outcomes, told = Outcomes(), []
+async def test_broken_connection_does_not_blame_file(sample: Path) -> None:
+    outcomes, reports = Outcomes(), list[bool]()
     async with Ends(small_buffers=True) as ends:
         with sample.open("rb") as file:
             payload = FileSlice(file.fileno(), 0, SAMPLE_BYTES)
-            ends.link.send(delivery(SAMPLE_BYTES), payload, outcomes.of(1), lambda: told.append(True))
+            ends.link.send(delivery(SAMPLE_BYTES), payload, outcomes.of(1), lambda: reports.append(True))
         ends.far.stream.close()
-        await until("the end is heard of", lambda: outcomes.heard == [(1, False)])
-    assert told == []
+        await until("the frame has ended", lambda: outcomes.ended == [(1, False)])
+    assert reports == []
 
 
 @on_loop
-async def test_many_frames_wait_for_a_slow_reader(sample: Path) -> None:
+async def test_many_frames_wait_for_slow_reader(sample: Path) -> None:
     outcomes, count = Outcomes(), 200
     payloads = [Random(number).randbytes(1 + 37 * number) for number in range(count)]
     async with Ends(small_buffers=True) as ends:
@@ -209,28 +208,28 @@ async def test_many_frames_wait_for_a_slow_reader(sample: Path) -> None:
             for number, payload in enumerate(payloads):
                 ends.link.send(delivery(len(payload), number), [memoryview(payload)], outcomes.of(number))
                 ends.link.send(delivery(100, count), FileSlice(file.fileno(), number, 100), outcomes.of(count))
-        assert len(outcomes.heard) < count
+        assert len(outcomes.ended) < count
         for number, payload in enumerate(payloads):
             assert decode_frame(await ends.far.receive(FRAME_BYTES)) == delivery(len(payload), number)
             assert await ends.far.receive(len(payload)) == payload
             assert len(await ends.far.receive(FRAME_BYTES + 100)) == FRAME_BYTES + 100
-        await until("all ends are heard of", lambda: len(outcomes.heard) == 2 * count)
-        assert [each for each in outcomes.heard if each[0] < count] == [(number, True) for number in range(count)]
-        assert all(sent for _, sent in outcomes.heard)
+        await until("all frames have ended", lambda: len(outcomes.ended) == 2 * count)
+        assert [each for each in outcomes.ended if each[0] < count] == [(number, True) for number in range(count)]
+        assert all(sent for _, sent in outcomes.ended)
 
 
 @on_loop
-async def test_no_more_frames_wait_than_a_link_has_room_for() -> None:
+async def test_queue_of_link_is_bounded() -> None:
     outcomes, block = Outcomes(), memoryview(bytes(BLOCK_BYTES))
     async with Ends(small_buffers=True) as ends:
         ends.link.send(delivery(len(block), 0), [block], outcomes.of(0))
         for number in range(1, OUTGOING_FRAMES_MAX + 3):
             ends.link.send(delivery(1, number), [block[:1]], outcomes.of(number))
-        assert outcomes.heard == [(OUTGOING_FRAMES_MAX + extra, False) for extra in range(3)]
+        assert outcomes.ended == [(OUTGOING_FRAMES_MAX + extra, False) for extra in range(3)]
 
 
 @on_loop
-async def test_frames_that_wait_hear_that_they_will_not_go(sample: Path) -> None:
+async def test_close_ends_queued_frames_as_unsent(sample: Path) -> None:
     outcomes, before, block = Outcomes(), open_files(), memoryview(bytes(BLOCK_BYTES))
     async with Ends(small_buffers=True) as ends:
         ends.link.send(delivery(len(block), 1), [block], outcomes.of(1))
@@ -239,28 +238,28 @@ async def test_frames_that_wait_hear_that_they_will_not_go(sample: Path) -> None
         ends.link.send(delivery(9, 3), [block[:9]], outcomes.of(3))
         ends.link.send(delivery(9, 4), [block[:9]])
         ends.link.close()
-        assert outcomes.heard == [(1, False), (2, False), (3, False)]
+        assert outcomes.ended == [(1, False), (2, False), (3, False)]
         ends.link.send(delivery(9, 5), [block[:9]], outcomes.of(5))
         ends.link.send(delivery(9, 6), [block[:9]])
-        assert outcomes.heard[3:] == [(5, False)]
+        assert outcomes.ended[3:] == [(5, False)]
         assert ends.recorder.events == ["closed"]
     assert open_files() == before
 
 
 @on_loop
-async def test_a_reader_that_crashes_ends_what_waits_for_it() -> None:
+async def test_reset_ends_queued_frames_as_unsent() -> None:
     outcomes, block = Outcomes(), memoryview(bytes(BLOCK_BYTES))
     async with Ends(small_buffers=True) as ends:
         for number in range(3):
             ends.link.send(delivery(len(block), number), [block], outcomes.of(number))
         ends.far.reset()
-        await ends.told("closed")
-        assert outcomes.heard == [(number, False) for number in range(3)]
+        await ends.wait_for("closed")
+        assert outcomes.ended == [(number, False) for number in range(3)]
         assert ends.link.closed
 
 
 @on_loop
-async def test_a_frame_may_be_sent_when_another_has_left() -> None:
+async def test_callback_may_send_next_frame() -> None:
     def react(number: int, _sent: bool) -> None:
         if number < 20:
             send(number + 1)
@@ -274,11 +273,11 @@ async def test_a_frame_may_be_sent_when_another_has_left() -> None:
         send(1)
         received = await ends.far.receive(20 * (FRAME_BYTES + 2))
         assert received == b"".join(encode_frame(delivery(2, number)) + b"ok" for number in range(1, 21))
-        assert outcomes.heard == [(number, True) for number in range(1, 21)]
+        assert outcomes.ended == [(number, True) for number in range(1, 21)]
 
 
 @on_loop
-async def test_what_is_raised_when_a_frame_has_left_keeps_no_other_from_it() -> None:
+async def test_error_in_callback_does_not_stop_next_frame() -> None:
     def fail(_: bool) -> None:
         raise RuntimeError("on purpose")
 
@@ -287,13 +286,13 @@ async def test_what_is_raised_when_a_frame_has_left_keeps_no_other_from_it() -> 
         with pytest.raises(RuntimeError, match="on purpose"):
             ends.link.send(delivery(2, 1), [memoryview(b"hi")], fail)
         ends.link.send(delivery(2, 2), [memoryview(b"ok")], outcomes.of(2))
-        assert outcomes.heard == [(2, True)]
+        assert outcomes.ended == [(2, True)]
         assert (await ends.far.receive(2 * (FRAME_BYTES + 2))).endswith(encode_frame(delivery(2, 2)) + b"ok")
 
 
-@pytest.mark.parametrize("when", [True, False], ids=["left", "failed"])
+@pytest.mark.parametrize("when", [True, False], ids=["sent", "failed"])
 @on_loop
-async def test_a_link_may_be_closed_and_used_when_a_frame_has_ended(when: bool) -> None:
+async def test_callback_may_close_link_and_send(when: bool) -> None:
     def react(number: int, sent: bool) -> None:
         if sent is when:
             ends.link.close()
@@ -308,13 +307,13 @@ async def test_a_link_may_be_closed_and_used_when_a_frame_has_ended(when: bool) 
             await ends.far.receive(FRAME_BYTES + len(block))
         else:
             ends.far.reset()
-        await ends.told("closed")
-        assert sorted(outcomes.heard) == [(1, when), (2, False), (101, False), *([] if when else [(102, False)])]
+        await ends.wait_for("closed")
+        assert sorted(outcomes.ended) == [(1, when), (2, False), (101, False), *([] if when else [(102, False)])]
 
 
-@pytest.mark.parametrize("length", [0, BLOCK_BYTES], ids=["nothing-waits", "much-waits"])
+@pytest.mark.parametrize("length", [0, BLOCK_BYTES], ids=["empty-queue", "full-queue"])
 @on_loop
-async def test_closing_when_sent_ends_the_stream_after_the_last_byte(length: int) -> None:
+async def test_close_when_sent_sends_everything_first(length: int) -> None:
     outcomes = Outcomes()
     async with Ends(small_buffers=True) as ends:
         if length:
@@ -322,12 +321,12 @@ async def test_closing_when_sent_ends_the_stream_after_the_last_byte(length: int
         ends.link.close_when_sent()
         received = await ends.far.receive(FRAME_BYTES + length + 1)
         assert len(received) == (FRAME_BYTES + length if length else 0)
-        await ends.told("closed")
-        assert outcomes.heard == ([(1, True)] if length else [])
+        await ends.wait_for("closed")
+        assert outcomes.ended == ([(1, True)] if length else [])
 
 
 class Listening:
-    """A port that accepts connections, or the number of one that nobody listens on."""
+    """A listening port, or the number of a closed one."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -342,16 +341,16 @@ class Listening:
 
 
 @on_loop
-async def test_frames_wait_until_a_dialled_link_stands() -> None:
+async def test_frames_wait_until_link_is_connected() -> None:
     recorder, outcomes, listening = Recorder(), Outcomes(), Listening()
-    link = Link.dial(listening.address, recorder, kept=False)
+    link = Link.dial(listening.address, recorder, persistent=False)
     link.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
     link.close_when_sent()
     assert recorder.events == []
-    link.begin()
+    link.start()
     far = await listening.accept()
     assert await far.receive(FRAME_BYTES + 3) == encode_frame(delivery(2)) + b"hi"
-    assert outcomes.heard == [(1, True)]
+    assert outcomes.ended == [(1, True)]
     assert recorder.events == ["opened", "closed"]
     assert link.peer == listening.address
     far.stream.close()
@@ -359,47 +358,47 @@ async def test_frames_wait_until_a_dialled_link_stands() -> None:
 
 
 @on_loop
-async def test_a_dialled_link_that_is_kept_brings_what_the_other_side_sends() -> None:
+async def test_persistent_dialled_link_receives() -> None:
     recorder, listening = Recorder(), Listening()
-    link = Link.dial(listening.address, recorder, kept=True)
+    link = Link.dial(listening.address, recorder, persistent=True)
     link.send(delivery(2), [memoryview(b"hi")])
-    link.begin()
+    link.start()
     far = await listening.accept()
     assert await far.receive(FRAME_BYTES + 2) == encode_frame(delivery(2)) + b"hi"
     await far.send(encode_frame(delivery(2)) + b"ok")
     far.stream.close()
-    await until("the link has ended", lambda: link.closed)
+    await until("the link is closed", lambda: link.closed)
     assert recorder.events == ["opened", "started", "received", "closed"]
     listening.close()
 
 
 @on_loop
-async def test_a_dialled_link_that_nobody_accepts_is_broken() -> None:
+async def test_refused_connection_closes_link() -> None:
     recorder, outcomes, listening = Recorder(), Outcomes(), Listening()
     listening.close()
-    link = Link.dial(listening.address, recorder, kept=False)
+    link = Link.dial(listening.address, recorder, persistent=False)
     link.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
-    link.begin()
-    await until("the link has ended", lambda: link.closed)
+    link.start()
+    await until("the link is closed", lambda: link.closed)
     assert (recorder.events, recorder.errors) == (["closed"], [None])
-    assert outcomes.heard == [(1, False)]
+    assert outcomes.ended == [(1, False)]
     assert link.closed
 
 
 @on_loop
-async def test_a_link_may_be_closed_as_soon_as_it_stands() -> None:
+async def test_link_may_be_closed_when_connected() -> None:
     recorder = Recorder(react=close_when("opened"))
     outcomes, listening = Outcomes(), Listening()
-    link = Link.dial(listening.address, recorder, kept=False)
+    link = Link.dial(listening.address, recorder, persistent=False)
     link.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
-    link.begin()
-    await until("the link has ended", lambda: link.closed)
+    link.start()
+    await until("the link is closed", lambda: link.closed)
     assert recorder.events == ["opened", "closed"]
-    assert outcomes.heard == [(1, False)]
+    assert outcomes.ended == [(1, False)]
     listening.close()
 
 
 @on_loop
-async def test_an_address_that_cannot_be_dialled_is_refused_at_once() -> None:
+async def test_invalid_address_fails_at_once() -> None:
     with pytest.raises(OSError, match=r"not known|not supported"):
-        Link.dial(("2001:db8:::1", 1), Recorder(), kept=False)
+        Link.dial(("2001:db8:::1", 1), Recorder(), persistent=False)

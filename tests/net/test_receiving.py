@@ -1,4 +1,4 @@
-"""Frames that come in over a link: straight into the memory they are meant for, however they are cut on the way."""
+"""Frames that a link receives: into the memory they are meant for, however TCP segments them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.loops import faults_expected, on_loop
 
 pytestmark = pytest.mark.usefixtures("each_loop")
 
-NAMING = Frame(Kind.LINK, SESSION)
+LINK = Frame(Kind.LINK, SESSION)
 
 
 def bytes_of(length: int, seed: int = 0) -> bytes:
@@ -24,11 +24,11 @@ def bytes_of(length: int, seed: int = 0) -> bytes:
 
 
 @on_loop
-async def test_a_payload_is_received_into_the_memory_given() -> None:
+async def test_payload_is_received_into_given_memory() -> None:
     async with Ends() as ends:
         payload = bytes_of(3000)
         await ends.far.send(encode_frame(delivery(3000)) + payload)
-        await ends.told("received")
+        await ends.wait_for("received")
         assert bytes(ends.recorder.memory[0]) == payload
         assert ends.recorder.events == ["started", "received"]
         assert ends.recorder.of("received") == [delivery(3000)]
@@ -36,37 +36,37 @@ async def test_a_payload_is_received_into_the_memory_given() -> None:
 
 @pytest.mark.parametrize("cuts", [(1,), (1024, 1024), (1, 2, 3, 1000), (2999,), (10,) * 299, (1,) * 1500], ids=len)
 @on_loop
-async def test_a_payload_goes_to_several_targets_in_their_order(cuts: tuple[int, ...]) -> None:
+async def test_payload_fills_several_buffers_in_order(cuts: tuple[int, ...]) -> None:
     async with Ends(Recorder(cuts=cuts)) as ends:
         payload = bytes_of(3000)
         await ends.far.send((encode_frame(delivery(3000)) + payload) * 2)
-        await ends.told("received", 2)
+        await ends.wait_for("received", 2)
         assert ends.recorder.payloads == [payload, payload]
         assert [len(part) for part in ends.recorder.memory[:-1]] == list(cuts)
 
 
-@pytest.mark.parametrize("piece_bytes", [1, 7, 499, 500, 999, 1000, 1001])
+@pytest.mark.parametrize("part_bytes", [1, 7, 499, 500, 999, 1000, 1001])
 @on_loop
-async def test_a_payload_may_be_received_piece_by_piece(piece_bytes: int) -> None:
-    async with Ends(Recorder(piece_bytes=piece_bytes)) as ends:
+async def test_payload_may_be_received_in_parts(part_bytes: int) -> None:
+    async with Ends(Recorder(part_bytes=part_bytes)) as ends:
         payload = bytes_of(1000)
         await ends.far.send((encode_frame(delivery(1000)) + payload) * 2)
-        await ends.told("received", 2)
+        await ends.wait_for("received", 2)
         assert ends.recorder.payloads == [payload, payload]
-        assert len(ends.recorder.of("continued")) == 2 * ((1000 - 1) // piece_bytes)
+        assert len(ends.recorder.of("continued")) == 2 * ((1000 - 1) // part_bytes)
 
 
 @on_loop
-async def test_a_link_may_be_closed_between_two_pieces() -> None:
-    async with Ends(Recorder(piece_bytes=10, react=close_when("continued"))) as ends:
+async def test_link_may_be_closed_between_parts() -> None:
+    async with Ends(Recorder(part_bytes=10, react=close_when("continued"))) as ends:
         await ends.far.send(encode_frame(delivery(25)) + bytes_of(25))
-        await ends.told("closed")
+        await ends.wait_for("closed")
         assert ends.recorder.events == ["started", "continued", "aborted", "closed"]
 
 
 @pytest.mark.parametrize("count", range(1, 2 * READS_PER_WAKEUP))
 @on_loop
-async def test_a_link_may_be_closed_by_any_of_the_frames_that_were_there_before_it(count: int) -> None:
+async def test_link_may_be_closed_by_any_frame_sent_before_start(count: int) -> None:
     frames = b"".join(encode_frame(delivery(4, number)) + b"data" for number in range(1, count + 1))
 
     def close_at_last(what: str, link: Link) -> None:
@@ -74,26 +74,26 @@ async def test_a_link_may_be_closed_by_any_of_the_frames_that_were_there_before_
             link.close()
 
     recorder = Recorder(react=close_at_last)
-    async with Ends(recorder, said=frames) as ends:
-        await ends.told("closed")
+    async with Ends(recorder, sent=frames) as ends:
+        await ends.wait_for("closed")
         assert recorder.payloads == count * [b"data"]
 
 
 @on_loop
-async def test_the_next_head_may_come_with_the_end_of_a_payload() -> None:
+async def test_next_head_may_come_with_end_of_payload() -> None:
     frames = [delivery(1024 * count, count) for count in (1, 2, 3)]
     payloads = [bytes_of(frame.length, frame.number) for frame in frames]
     async with Ends() as ends:
         await ends.far.send(b"".join(encode_frame(f) + p for f, p in zip(frames, payloads, strict=True)))
-        await ends.told("received", 3)
+        await ends.wait_for("received", 3)
         assert ends.recorder.of("received") == frames
         assert ends.recorder.payloads == payloads
 
 
-@pytest.mark.parametrize("unwanted", [frozenset(), frozenset({2})], ids=["wanted", "second-dropped"])
+@pytest.mark.parametrize("unwanted", [frozenset(), frozenset({2})], ids=["wanted", "second-discarded"])
 @on_loop
-async def test_a_stream_may_be_cut_anywhere(unwanted: frozenset[int]) -> None:
-    """At every byte of a head, of a payload, of the head after it, of a payload that is dropped."""
+async def test_stream_may_be_segmented_anywhere(unwanted: frozenset[int]) -> None:
+    """At every byte of a head, of a payload, of the next head, and of a discarded payload."""
     frames = [delivery(70, 1), delivery(50, 2), delivery(20, 3)]
     payloads = [bytes_of(frame.length, frame.number) for frame in frames]
     stream = b"".join(encode_frame(f) + p for f, p in zip(frames, payloads, strict=True))
@@ -102,39 +102,39 @@ async def test_a_stream_may_be_cut_anywhere(unwanted: frozenset[int]) -> None:
         for cut in range(1, len(stream)):
             ends.recorder.payloads.clear()
             await ends.far.send(stream[:cut])
-            await ends.everything_read()
+            await ends.wait_read()
             await ends.far.send(stream[cut:])
-            await ends.told("started", 3 * cut)
-            await ends.told("received", len(wanted) * cut)
+            await ends.wait_for("started", 3 * cut)
+            await ends.wait_for("received", len(wanted) * cut)
             assert ends.recorder.payloads == wanted, cut
 
 
 @on_loop
-async def test_a_stream_may_come_byte_by_byte() -> None:
+async def test_stream_may_come_byte_by_byte() -> None:
     async with Ends(Recorder(cuts=(1, 1))) as ends:
-        stream = encode_frame(NAMING) + encode_frame(delivery(5)) + b"hello" + encode_frame(delivery(3)) + b"you"
+        stream = encode_frame(LINK) + encode_frame(delivery(5)) + b"hello" + encode_frame(delivery(3)) + b"you"
         for index in range(len(stream)):
             await ends.far.send(stream[index : index + 1])
-            await ends.everything_read()
-        await ends.told("received", 2)
+            await ends.wait_read()
+        await ends.wait_for("received", 2)
         assert ends.recorder.payloads == [b"hello", b"you"]
 
 
 @on_loop
-async def test_a_frame_without_payload_is_told_of_and_the_next_one_follows() -> None:
+async def test_frame_without_payload_is_reported() -> None:
     async with Ends() as ends:
-        await ends.far.send(encode_frame(NAMING) * 2 + encode_frame(delivery(4)) + b"data")
-        await ends.told("received")
-        assert ends.recorder.of("started") == [NAMING, NAMING, delivery(4)]
+        await ends.far.send(encode_frame(LINK) * 2 + encode_frame(delivery(4)) + b"data")
+        await ends.wait_for("received")
+        assert ends.recorder.of("started") == [LINK, LINK, delivery(4)]
 
 
 @pytest.mark.parametrize("length", [1, 1024, 3 * 1024 * 1024 + 1])
 @on_loop
-async def test_a_payload_that_nobody_wants_is_passed_over(length: int) -> None:
+async def test_unwanted_payload_is_discarded(length: int) -> None:
     async with Ends(Recorder(unwanted=frozenset({1}))) as ends:
         await ends.far.send(encode_frame(delivery(length, 1)) + bytes_of(length))
         await ends.far.send(encode_frame(delivery(4, 2)) + b"kept")
-        await ends.told("received")
+        await ends.wait_for("received")
         assert ends.recorder.payloads == [b"kept"]
         assert ends.recorder.events == ["started", "started", "received"]
 
@@ -151,10 +151,10 @@ BAD_HEADS = {
 
 @pytest.mark.parametrize("reason", BAD_HEADS)
 @on_loop
-async def test_a_bad_head_closes_the_link_with_its_reason(reason: DropReason) -> None:
+async def test_malformed_head_closes_link_with_reason(reason: DropReason) -> None:
     async with Ends() as ends:
         await ends.far.send(encode_frame(delivery(4)) + b"good" + BAD_HEADS[reason])
-        await ends.told("closed")
+        await ends.wait_for("closed")
         assert ends.recorder.events == ["started", "received", "closed"]
         assert [error and error.reason for error in ends.recorder.errors] == [reason]
         assert await ends.far.receive(1) == b""
@@ -162,12 +162,12 @@ async def test_a_bad_head_closes_the_link_with_its_reason(reason: DropReason) ->
 
 @pytest.mark.parametrize("count", [0, 1, FRAME_BYTES, FRAME_BYTES + 1, FRAME_BYTES + 99])
 @on_loop
-async def test_a_stream_that_ends_is_closed_in_good_order(count: int) -> None:
-    """A frame that was under way is told of as aborted, then the end of the link."""
+async def test_end_of_stream_aborts_frame_and_closes_link(count: int) -> None:
+    """The handler learns of the aborted frame first, then of the end of the link."""
     async with Ends() as ends:
         await ends.far.send((encode_frame(delivery(100)) + bytes(100))[:count])
         ends.far.stream.close()
-        await ends.told("closed")
+        await ends.wait_for("closed")
         begun = ["started", "aborted"] if count >= FRAME_BYTES else []
         assert ends.recorder.events == [*begun, "closed"]
         cut_short = DropReason.TOO_SHORT if 0 < count < FRAME_BYTES else None
@@ -176,31 +176,31 @@ async def test_a_stream_that_ends_is_closed_in_good_order(count: int) -> None:
 
 
 @on_loop
-async def test_what_came_before_the_end_is_received_first() -> None:
+async def test_last_frame_is_received_before_end() -> None:
     async with Ends() as ends:
         await ends.far.send(encode_frame(delivery(4)) + b"last")
         ends.far.stream.close()
-        await ends.told("closed")
+        await ends.wait_for("closed")
         assert ends.recorder.events == ["started", "received", "closed"]
 
 
 @on_loop
-async def test_a_connection_that_breaks_ends_its_link() -> None:
+async def test_reset_connection_closes_link() -> None:
     async with Ends() as ends:
         await ends.far.send(encode_frame(delivery(100)) + bytes(10))
-        await ends.told("started")
+        await ends.wait_for("started")
         ends.far.reset()
-        await ends.told("closed")
+        await ends.wait_for("closed")
         assert ends.recorder.events == ["started", "aborted", "closed"]
         assert ends.recorder.errors == [None]
         assert ends.link.closed
 
 
 @on_loop
-async def test_closing_aborts_the_frame_under_way_and_does_so_once() -> None:
+async def test_close_aborts_frame_once() -> None:
     async with Ends() as ends:
         await ends.far.send(encode_frame(delivery(100)) + bytes(10))
-        await ends.told("started")
+        await ends.wait_for("started")
         ends.link.close()
         ends.link.close()
         assert ends.recorder.events == ["started", "aborted", "closed"]
@@ -208,13 +208,13 @@ async def test_closing_aborts_the_frame_under_way_and_does_so_once() -> None:
 
 @pytest.mark.parametrize("when", ["received", "aborted", "closed"])
 @on_loop
-async def test_a_link_may_be_closed_while_it_tells_something(when: str) -> None:
-    """Whatever it was told meanwhile, nothing is told after its end, and no frame that came with it."""
+async def test_link_may_be_closed_by_its_handler(when: str) -> None:
+    """There are no events after its end, although more frames had arrived."""
     recorder = Recorder(react=close_when(when))
     async with Ends(recorder) as ends:
         await ends.far.send((encode_frame(delivery(4)) + b"data") * 2 + encode_frame(delivery(4)))
         ends.far.stream.close()
-        await ends.told("closed")
+        await ends.wait_for("closed")
         if when == "received":
             assert recorder.events == ["started", "received", "closed"]
         assert recorder.events[-1] == "closed"
@@ -222,34 +222,34 @@ async def test_a_link_may_be_closed_while_it_tells_something(when: str) -> None:
 
 
 @on_loop
-async def test_a_link_may_be_closed_when_an_unwanted_frame_starts() -> None:
+async def test_link_may_be_closed_at_start_of_unwanted_frame() -> None:
     recorder = Recorder(unwanted=frozenset({1}), react=close_when("started"))
     async with Ends(recorder) as ends:
         await ends.far.send((encode_frame(delivery(4)) + b"data") * 2)
-        await ends.told("closed")
+        await ends.wait_for("closed")
         assert recorder.events == ["started", "closed"]
 
 
 @on_loop
-async def test_whoever_connects_and_says_nothing_is_shown_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "SILENT_SECONDS_MAX", 0.01)
+async def test_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "READ_TIMEOUT_SECONDS", 0.01)
     async with Ends() as ends:
-        await ends.told("closed")
+        await ends.wait_for("closed")
         assert [error and error.reason for error in ends.recorder.errors] == [DropReason.SILENT]
         assert await ends.far.receive(1) == b""
 
 
 @on_loop
-async def test_a_head_that_is_never_whole_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "SILENT_SECONDS_MAX", 0.01)
+async def test_incomplete_head_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "READ_TIMEOUT_SECONDS", 0.01)
     async with Ends() as ends:
-        await ends.far.send(encode_frame(NAMING)[:-1])
-        await ends.told("closed")
+        await ends.far.send(encode_frame(LINK)[:-1])
+        await ends.wait_for("closed")
         assert ends.recorder.events == ["closed"]
 
 
 def fail_when(word: str) -> Callable[[str, Link], None]:
-    """A reaction: raises when a link tells something."""
+    """Return a reaction that raises an error at an event."""
 
     def react(what: str, link: Link) -> None:
         if what == word:
@@ -261,20 +261,20 @@ def fail_when(word: str) -> Callable[[str, Link], None]:
 @pytest.mark.parametrize("when", ["started", "received"])
 @faults_expected()
 @on_loop
-async def test_error_in_the_handler_closes_that_link(when: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_error_in_handler_closes_link(when: str, caplog: pytest.LogCaptureFixture) -> None:
     async with Ends(Recorder(react=fail_when(when))) as ends:
         await ends.far.send(encode_frame(delivery(3000)) + bytes_of(3000))
-        await ends.told("closed")
+        await ends.wait_for("closed")
         assert ends.link.closed
         assert f"RuntimeError: {when}" in caplog.text
 
 
 @faults_expected()
 @on_loop
-async def test_error_about_an_end_does_not_hide_it_from_others(caplog: pytest.LogCaptureFixture) -> None:
+async def test_error_in_one_callback_does_not_skip_others(caplog: pytest.LogCaptureFixture) -> None:
     async with Ends(Recorder(react=fail_when("aborted"))) as ends:
         await ends.far.send(encode_frame(delivery(3000)) + bytes_of(1000))
-        await ends.told("started")
+        await ends.wait_for("started")
         ends.link.close()
         assert ends.recorder.events[-2:] == ["aborted", "closed"]
         assert "RuntimeError: aborted" in caplog.text

@@ -1,0 +1,107 @@
+"""A client's persistent link to its server, which reconnects when it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+from pspd.core.wire.frames import Frame
+from pspd.core.wire.header import Kind
+from pspd.net.backoff import Backoff
+from pspd.net.dial import DialLog
+from pspd.net.link import Link, LinkHandler
+from pspd.net.path import DataPath
+from pspd.text.addresses import Address
+
+DIAL_SECONDS_MIN = 0.05
+DIAL_SECONDS_MAX = 2.0
+"""The first and the longest delay between two connection attempts."""
+STABLE_SECONDS = 1.0
+"""A link that ends sooner is a failed attempt: another program may listen there, or a proxy whose server is down."""
+
+
+class ReconnectingLink:
+    """Keeps one link to the server open: it connects, names the session, and connects again when the link breaks.
+
+    Args:
+        handler: receives the frames. It also passes on the state changes of its links.
+
+    Attributes:
+        link: the current link, which may still be connecting; None between two attempts.
+    """
+
+    def __init__(self, handler: LinkHandler) -> None:
+        self.link: Link | None = None
+        self._handler = handler
+        self._loop = asyncio.get_running_loop()
+        self._backoff = Backoff(DIAL_SECONDS_MIN, DIAL_SECONDS_MAX, Random())
+        self._log = DialLog()
+        self._session = 0
+        self._server: Address = ("", 0)
+        self._path = DataPath()
+        self._is_stable = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def open(self, session: int, server: Address, path: DataPath) -> None:
+        """Connect to a server, until :meth:`close` is called.
+
+        Args:
+            session: the client's session.
+            server: the server's data port.
+            path: is told whether attempts succeed.
+        """
+        self._session, self._server, self._path = session, server, path
+        self._dial()
+
+    def close(self) -> None:
+        """Close the link, and do not connect again."""
+        self._session = 0
+        self._cancel_timer()
+        link, self.link = self.link, None
+        if link is not None:
+            link.close()
+
+    def note_opened(self) -> None:
+        """Record that the current link is connected."""
+        self._path.note_tcp(None)
+        self._timer = self._loop.call_later(STABLE_SECONDS, self._note_stable)
+
+    def note_closed(self) -> None:
+        """Connect again, after the current link was closed."""
+        link, self.link = self.link, None
+        self._cancel_timer()
+        if link is not None and link.connect_failure:
+            self._note_failure(link.connect_failure)
+        elif not self._is_stable:
+            self._note_failure("it was closed at once")
+        self._dial_later()
+
+    def _dial(self) -> None:
+        self._timer = None
+        self._is_stable = False
+        try:
+            self.link = Link.dial(self._server, self._handler, persistent=True)
+        except OSError as error:
+            self._note_failure(error.strerror or str(error))
+            self._dial_later()
+            return
+        self.link.send(Frame(Kind.LINK, self._session), [])
+        self.link.start()
+
+    def _note_stable(self) -> None:
+        self._timer = None
+        self._is_stable = True
+        self._backoff.reset()
+        self._log.succeeded(self._server)
+
+    def _note_failure(self, why: str) -> None:
+        self._path.note_tcp(why)
+        self._log.failed(self._server, why)
+
+    def _dial_later(self) -> None:
+        self._timer = self._loop.call_later(self._backoff.next_seconds(), self._dial)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
