@@ -1,29 +1,28 @@
-"""How long a member waits before it joins again."""
+"""The delay before a member joins again."""
 
 from __future__ import annotations
 
 from random import Random
 
+from pspd.net.backoff import Backoff
+
 REJOIN_SECONDS_MIN = 0.1
 REJOIN_SECONDS_MAX = 2.0
 STEADY_SECONDS = 30.0
-"""A session that lasted so long was a success. One that ends sooner did not help: the next wait is longer still."""
+"""A session that lasts this long is a success. A shorter one did not help, so the next delay is longer."""
 
 
-class Backoff:
-    """Waits that double from try to try, with jitter, until a session lasts."""
+class RejoinBackoff(Backoff):
+    """Delays that double from attempt to attempt, until a session lasts.
 
-    def __init__(self, dice: Random) -> None:
-        self._dice = dice
-        self._seconds = REJOIN_SECONDS_MIN
+    Args:
+        random: the source of jitter.
+    """
 
-    def next_seconds(self) -> float:
-        """How long to wait before the next try."""
-        seconds = self._seconds * (0.5 + self._dice.random())
-        self._seconds = min(2 * self._seconds, REJOIN_SECONDS_MAX)
-        return seconds
+    def __init__(self, random: Random) -> None:
+        super().__init__(REJOIN_SECONDS_MIN, REJOIN_SECONDS_MAX, random)
 
-    def session_lasted(self, seconds: float) -> None:
-        """A session has ended after so many seconds."""
+    def session_ended(self, seconds: float) -> None:
+        """Begin again with the first delay if the session that ended has lasted."""
         if seconds >= STEADY_SECONDS:
-            self._seconds = REJOIN_SECONDS_MIN
+            self.reset()

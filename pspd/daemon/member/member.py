@@ -12,7 +12,7 @@ from random import Random
 from pspd.core.effects.server import Assign, EndCause, EndSession, RemoveFile, StartExchange, VerifyFile
 from pspd.core.model.storage import Storage
 from pspd.daemon.client.reconciler import NO_CARE, Care, Keeper
-from pspd.daemon.member.backoff import REJOIN_SECONDS_MAX, REJOIN_SECONDS_MIN, Backoff
+from pspd.daemon.member.backoff import REJOIN_SECONDS_MAX, REJOIN_SECONDS_MIN, RejoinBackoff
 from pspd.daemon.member.reports import Reports
 from pspd.daemon.member.route import Route
 from pspd.daemon.process import first_of
@@ -106,7 +106,7 @@ class MemberDaemon:
         self._on_ready = on_ready
         clock = asyncio.get_running_loop().time
         session = await self._join_first(connect_seconds)
-        backoff = Backoff(Random())
+        backoff = RejoinBackoff(Random())
         while True:
             joined_at = clock()
             try:
@@ -128,7 +128,7 @@ class MemberDaemon:
                 log.info("%s: lost the server: waiting for it to come back", self.name)
             if self._leaving:
                 return
-            backoff.session_lasted(clock() - joined_at)
+            backoff.session_ended(clock() - joined_at)
             if self.ready.is_set():
                 session = await self._join_again(backoff)
             else:
@@ -158,7 +158,7 @@ class MemberDaemon:
             case _:
                 log.warning("%s: refused, and tries again: %s", self.name, error)
 
-    async def _join_again(self, backoff: Backoff) -> Session:
+    async def _join_again(self, backoff: RejoinBackoff) -> Session:
         told: type[PspError] | None = None
         while True:
             await asyncio.sleep(backoff.next_seconds())
