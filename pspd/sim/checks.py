@@ -236,9 +236,12 @@ class Checks(Observer):
 
     def check_all(self) -> None:
         """Run the checks that read the whole state."""
+        for client in self._network.clients.values():
+            client.machine.check()
         server = self._network.server
         if server is None:
             return
+        server.cache.check()
         for file in server.catalogue.files.values():
             self._check_waiters(server, file)
             self._check_recipients(server, file)

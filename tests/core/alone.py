@@ -34,22 +34,22 @@ class Client:
         self.verified: dict[FileId, RangeSet] = {}  # by file, as a store has it
         self.machine.joined(SESSION, SERVER, parameters, self.now)
 
-    def heard(self) -> list[Datagram]:
-        """Datagrams since the last look."""
+    def datagrams(self) -> list[Datagram]:
+        """Return the datagrams sent since the last call."""
         self.effects = self.machine.poll()
         sent = [effect for effect in self.effects if isinstance(effect, SendDatagram)]
         assert all(effect.address == SERVER for effect in sent)
         return [decode_datagram(effect.data) for effect in sent]
 
     def requests(self) -> list[Request]:
-        return [datagram for datagram in self.heard() if isinstance(datagram, Request)]
+        return [datagram for datagram in self.datagrams() if isinstance(datagram, Request)]
 
-    def others(self) -> list[ClientEffect]:
-        """What it wants besides sending datagrams, since the last look."""
-        self.heard()
+    def other_effects(self) -> list[ClientEffect]:
+        """Return the effects since the last call that are not datagrams."""
+        self.datagrams()
         return [effect for effect in self.effects if not isinstance(effect, SendDatagram)]
 
-    def hear(self, datagram: Datagram, source: Address = SERVER) -> None:
+    def receive(self, datagram: Datagram, source: Address = SERVER) -> None:
         self.machine.receive_datagram(encode_datagram(datagram), source, self.now)
         self.machine.check()
 

@@ -190,6 +190,12 @@ class TestModes:
         assert built(name, data).file_id.hex() == file_id
         assert built(name, data, mode=0o644).file_id.hex() == file_id
 
+    def test_folder_has_another_id_than_a_file(self) -> None:
+        folder = Manifest.parse("a", 0, b"", sha256, is_folder=True)
+        name = (1).to_bytes(2, "big") + b"a"
+        assert folder.file_id == sha256((b"psp-folder-1\0" + bytes(8) + name,))
+        assert folder.file_id != Manifest.parse("a", 0, b"", sha256).file_id
+
     def test_other_mode_is_part_of_the_id(self) -> None:
         manifest = built("a.txt", A_TXT, mode=0o750)
         digested = b"psp-manifest-2\0" + bytes([0x01, 0xE8]) + (5000).to_bytes(8, "big") + b"\0\5a.txt"

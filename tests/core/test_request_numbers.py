@@ -97,7 +97,7 @@ class TestClient:
         client = Client()
         client.machine._request_number = REQUEST_NUMBER_MAX - 1
         client.assign(manifest_of(10), (0, 5))
-        client.heard()
+        client.datagrams()
         client.machine.joined(78, ("server", 1), FAST, client.now)
         client.assign(manifest_of(10), (0, 5))
         assert [request.number for request in client.requests()] == [1]
@@ -105,9 +105,9 @@ class TestClient:
     def test_hello_number_wraps_to_one(self) -> None:
         client = Client()
         client.machine.hellos._number = HELLO_NUMBER_MAX - 1
-        client.heard()
+        client.datagrams()
         client.pass_time(4 * RTO_MAX_NS)
-        numbers = [hello.number for hello in client.heard() if isinstance(hello, Hello)]
+        numbers = [hello.number for hello in client.datagrams() if isinstance(hello, Hello)]
         assert numbers[:3] == [HELLO_NUMBER_MAX, 1, 2]
 
     @pytest.mark.parametrize(("told", "named"), [(0, 1), (1000, REQUEST_RANGES_MAX)])

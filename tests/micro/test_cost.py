@@ -135,7 +135,7 @@ class TestTheClient:
         def ready() -> tuple[Client]:
             client = Client()
             client.assign(manifest, exchange=True)
-            client.heard()
+            client.datagrams()
             return (client,)
 
         def take(client: Client) -> None:

@@ -318,13 +318,13 @@ class ClientMachine:
             return
         if self.hellos.note_datagram(now):
             self._effects.append(DownlinkChanged(True))
-        match datagram:
-            case HelloAck():
-                self._receive_hello_ack(datagram, now)
-            case RequestAck():
-                self._receive_request_ack(datagram, now)
-            case Broadcast():
-                self._receive_broadcast(datagram)
+        if isinstance(datagram, HelloAck):
+            self._receive_hello_ack(datagram, now)
+        elif isinstance(datagram, RequestAck):
+            self._receive_request_ack(datagram, now)
+        else:
+            assert isinstance(datagram, Broadcast), "clients accept no other datagrams"
+            self._receive_broadcast(datagram)
 
     def _receive_hello_ack(self, ack: HelloAck, now: int) -> None:
         if not self.hellos.note_ack(ack, now):

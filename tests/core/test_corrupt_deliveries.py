@@ -1,4 +1,4 @@
-"""Wrong bytes again and again: the client asks ever less often, until something is right."""
+"""Corrupt deliveries: the client requests less and less often, until a unit is good."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tests.core.alone import SERVER, SESSION, Client, manifest_of
 
 
 def exchanging() -> tuple[Client, Manifest]:
-    """A client that lacks eight chunks, and has asked for them."""
+    """Return a client that has requested eight missing chunks."""
     client, manifest = Client(), manifest_of(8)
     client.assign(manifest, exchange=True)
-    client.heard()
+    client.datagrams()
     return client, manifest
 
 
 def pause_ns(client: Client, at_most_ns: int = 2 * CLIENT_TUNING.corrupt_pause_ns_max) -> int:
-    """Lets the time pass until the next request. Returns how long that took."""
+    """Let time pass until the next request. Return how long."""
     began = client.now
     while not client.requests():
         assert client.now - began <= at_most_ns, "no request"
@@ -27,7 +27,7 @@ def pause_ns(client: Client, at_most_ns: int = 2 * CLIENT_TUNING.corrupt_pause_n
     return client.now - began
 
 
-def test_first_refuted_delivery_is_asked_for_at_once() -> None:
+def test_first_corrupt_delivery_is_requested_again_at_once() -> None:
     client, manifest = exchanging()
     client.deliver(manifest, 0, 8, number=1, good=False)
     assert pause_ns(client) == 0
@@ -44,7 +44,7 @@ def test_pauses_double_up_to_their_bound() -> None:
     assert pauses[-1] == CLIENT_TUNING.corrupt_pause_ns_max
 
 
-def test_endless_refutations_cost_few_requests() -> None:
+def test_endless_corruption_costs_few_requests() -> None:
     client, manifest = exchanging()
     began, number, request_count = client.now, 0, 0
     while client.now - began < 60 * SECOND_NS:
@@ -55,7 +55,7 @@ def test_endless_refutations_cost_few_requests() -> None:
     assert request_count < 25
 
 
-def test_a_verified_unit_ends_the_pauses() -> None:
+def test_verified_unit_ends_the_pauses() -> None:
     client, manifest = exchanging()
     for number in range(1, 6):
         client.deliver(manifest, 0, 8, number=number, good=False)
@@ -68,7 +68,7 @@ def test_a_verified_unit_ends_the_pauses() -> None:
 def test_pause_is_no_timeout() -> None:
     client, manifest = exchanging()
     client.deliver(manifest, 0, 8, number=1, good=False)
-    client.heard()
+    client.datagrams()
     client.deliver(manifest, 0, 8, number=2, good=False)
     client.pass_time(CLIENT_TUNING.corrupt_pause_ns_min)
     (request,) = client.requests()
@@ -76,7 +76,7 @@ def test_pause_is_no_timeout() -> None:
     assert client.machine.downloads[manifest.file_id].rtt.timeout_count == 0
 
 
-def test_delivery_in_pieces_counts_once() -> None:
+def test_delivery_in_parts_counts_once() -> None:
     client, manifest = exchanging()
     for start in range(0, 7):
         client.deliver(manifest, start, start + 1, number=0, good=False)
@@ -91,7 +91,7 @@ def test_new_session_ends_the_pause() -> None:
     client.machine.left()
     client.machine.joined(SESSION, SERVER, FAST, client.now)
     client.assign(manifest, exchange=True)
-    client.heard()
+    client.datagrams()
     client.pass_time(2 * SECOND_NS)
     assert client.machine.downloads[manifest.file_id].rtt.timeout_count > 0, "the request was lost"
     assert all(request.repeated for request in client.requests())
