@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from pspd.errors import Unreachable
 from pspd.host.addresses import grpc_target, resolve
-from pspd.host.environment import require_threads
+from pspd.host.environment import require_descriptors, require_threads
 from pspd.rpc.client.connection import DaemonClient, Peer, open_channel
 from pspd.rpc.client.server import AgentClient, ServerClient
 from pspd.text.addresses import parse_address
@@ -23,18 +23,20 @@ C = TypeVar("C", bound=DaemonClient)
 
 
 class _Api(Generic[C]):
-    """A connection to one daemon, and the event loop that its calls run on. Use it in a ``with`` block.
-
-    Args:
-        client: the client of that daemon.
-        loop_factory: makes the event loop; None for Python's own.
-
-    Raises:
-        Unreachable: the host is unknown.
-        LimitReached: the machine lets too few threads start.
-    """
+    """A connection to one daemon, and the event loop that its calls run on. Use it in a ``with`` block."""
 
     def __init__(self, client: C, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+        """Open a connection.
+
+        Args:
+            client: the client of that daemon.
+            loop_factory: makes the event loop; None for Python's own.
+
+        Raises:
+            Unreachable: the host is unknown.
+            LimitReached: there are too few threads or descriptors for gRPC, which would abort.
+        """
+        require_descriptors()
         require_threads()
         self.address = client.peer.address
         self._client = client
@@ -62,11 +64,13 @@ class _Api(Generic[C]):
         self.run(self._open())
 
     def __enter__(self) -> Self:
+        """Return the API."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Close the connection and the event loop."""
         self._is_closed = True
         with self._runner:
             self.run(self._channel.close())
@@ -88,6 +92,12 @@ class ServerApi(_Api[ServerClient]):
     """Calls a server; see `pspd.rpc.client.server.ServerClient`. Every method raises `pspd.errors.PspError`."""
 
     def __init__(self, address: str, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+        """Open a connection.
+
+        Args:
+            address: the server's address with port.
+            loop_factory: as in the base class.
+        """
         super().__init__(ServerClient(Peer(address)), loop_factory)
 
     status = _blocking(ServerClient.status)
@@ -103,7 +113,7 @@ class ServerApi(_Api[ServerClient]):
     resize_cache = _blocking(ServerClient.resize_cache)
 
     def changes(self, file: str, timeout_seconds: float | None) -> Iterator[status_service_pb2.WatchStatusResponse]:
-        """Yield a snapshot of the network, then its changes; see `ServerClient.changes`."""
+        """Yield a snapshot of the network, then its changes; arguments as in `ServerClient.changes`."""
         stream = self._client.changes(file, timeout_seconds)
 
         async def following() -> status_service_pb2.WatchStatusResponse | None:
@@ -122,6 +132,7 @@ class AgentApi(_Api[AgentClient]):
     """Calls an agent; see `pspd.rpc.client.server.AgentClient`."""
 
     def __init__(self, address: str) -> None:
+        """Open a connection to the agent at an address with port."""
         super().__init__(AgentClient(Peer.agent(address)))
 
     launch_clients = _blocking(AgentClient.launch_clients)

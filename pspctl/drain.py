@@ -18,7 +18,7 @@ from pspd.v1 import network_pb2
 RETRY_SECONDS = 0.2
 """The pause between two attempts to stop the clients."""
 ATTEMPTS_PER_STATUS = 10
-"""In how many attempts the files are checked once: the status of all files with all clients is large."""
+"""How many attempts there are per check of the files: the status of all files with all clients is large."""
 
 
 class Drain:
@@ -103,6 +103,6 @@ class Drain:
         are_lost = missing and all(client["given_up"] for client in missing)
         if file["state"] == "stalled" and not others and are_lost:
             raise WrongState(
-                f"no client is left to complete {plain_text(file['name'])!r}: lost: {missing_text(file)}: start them"
-                " again, or stop with --force"
+                f"all other clients of {plain_text(file['name'])!r} are lost: {missing_text(file)}: start them again,"
+                " or stop with --force"
             )

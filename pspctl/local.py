@@ -218,7 +218,12 @@ class LocalNetwork:
 
 
 def client_folders(clients_dir: Path, client_count: int) -> list[Path]:
-    """Return the folders of the clients."""
+    """Return the folders of the clients.
+
+    Args:
+        clients_dir: the folder above them.
+        client_count: how many clients there are.
+    """
     return [clients_dir / f"{CLIENT_NAME}-{index}" for index in range(client_count)]
 
 

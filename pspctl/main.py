@@ -134,9 +134,7 @@ def main() -> NoReturn:
     streams.prepare()
     _ignore_zero_size()
     settings = Settings()
-    logging.getLogger("pspd").addHandler(
-        logging.NullHandler()
-    )  # a source logs, and a command prints messages of its own
+    logging.getLogger("pspd").addHandler(logging.NullHandler())  # drop what a source logs: the command prints messages
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         settings.ended_by = signal.Signals(number)

@@ -87,7 +87,12 @@ def require_holders(file: FileView) -> None:
 
 
 def unfinished_text(file: FileView, deadline: Deadline) -> str:
-    """Return the message for a file that was incomplete at the deadline: how far it is, and what it lacks."""
+    """Return the error message for a file that was incomplete at the deadline.
+
+    Args:
+        file: the file; the message says how far it is, and what it lacks.
+        deadline: the deadline that has passed.
+    """
     counts = f"{file['complete_client_count']} of {count_text(file['client_count'], 'client')} have it"
     text = (
         f"{plain_text(file['name'])} was not complete after {deadline.text}:"

@@ -1,4 +1,4 @@
-"""Run a source in an event loop of its own until the file is seeded (R1, R2)."""
+"""Run a source until the file is seeded (R1, R2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pspctl.ui.units import count_text, size_text
 from pspctl.ui.views import file_view
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.errors import TimedOut, WrongState
-from pspd.host.environment import require_descriptors
 from pspd.store.source.parallel_hash import ParallelHash
 from pspd.store.source.source_store import name_of
 from pspd.text.plain import plain_text
@@ -64,7 +63,7 @@ class _Steps:
         """Start before the first step.
 
         Args:
-            outage: is told when the source loses the server, and when it is back.
+            outage: learns when the source loses the server, and when it answers again.
             progress: shows the steps.
         """
         self.last: SeedStep | None = None
@@ -96,7 +95,7 @@ def run_source(
     """Seed a file; return its id in hex once the source may leave.
 
     Args:
-        api: the server; the source runs on its loop.
+        api: the server's API; the source runs on its event loop.
         plan: what to seed.
         deadline: when to give up.
         progress: shows every step.
@@ -104,11 +103,9 @@ def run_source(
 
     Raises:
         TimedOut: the deadline passed; says what the source was waiting for.
-        LimitReached: the limit on open files is too low.
         PspError: as in the source.
         PartlySeeded: it was interrupted while the shares were being given out.
     """
-    require_descriptors()
     steps = _Steps(OutagePolicy(api.address, deadline, progress), progress)
     try:
         return api.run(_run(api.address, plan, deadline, steps, check)).hex()
@@ -157,8 +154,8 @@ def _require_recipient(plan: SeedPlan, deadline: Deadline, step: SeedStep | None
     missing = view["missing_clients"]
     if missing and not view["declined_client_count"] and all(client["given_up"] for client in missing):
         raise WrongState(
-            f"no client is left to receive {plan.shown_name}: lost: {missing_text(view)}: start them again, then run"
-            " the same command again"
+            f"all clients of {plan.shown_name} are lost: {missing_text(view)}: start them again, then run the same"
+            " command again"
         )
 
 

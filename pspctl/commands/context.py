@@ -56,7 +56,7 @@ def use(settings: Settings, name: str) -> None:
     _show(settings, known, f"commands now talk to {name}, {known.addresses[name]}")
     override = os.environ.get(SERVER_VARIABLE)
     if override:
-        note(settings, f"{SERVER_VARIABLE} comes first: commands talk to {override} until it is unset")
+        note(settings, f"{SERVER_VARIABLE} takes precedence: commands talk to {override} until it is unset")
 
 
 @command.command("add")

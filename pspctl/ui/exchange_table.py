@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pspctl.ui.columns import Column, FittedTable
 from pspctl.ui.units import ratio_text, size_text
-from pspctl.ui.views import FileView, takers
+from pspctl.ui.views import FileView, recipients
 
 RATE_TOLERANCE = 0.1
-"""By which part the bytes delivered may differ from the bytes lacked, for the exchange to have a rate."""
+"""The largest relative difference of delivered and needed bytes at which an exchange has a rate."""
 
 
 def exchange_table(file: FileView) -> FittedTable:
@@ -48,34 +48,34 @@ def ideals_text(file: FileView) -> str | None:
 
 
 def exchange_rate(file: FileView) -> float | None:
-    """Return what the clients lacked after seeding, per second of the exchange, in bytes.
+    """Return the rate of an exchange: what the clients lacked after seeding, in bytes per second of the exchange.
 
-    None if another amount moved, because a client joined late or already had chunks: the time is that of the first
+    None if another amount was moved because a client joined late or already had chunks: the time is that of the first
     completion.
     """
-    seconds, lacked = file["seconds"]["exchange"], file["size_bytes"] * max(0, file["client_count"] - 1)
+    seconds, needed = file["seconds"]["exchange"], file["size_bytes"] * max(0, file["client_count"] - 1)
     delivered = file["traffic"]["delivered_bytes"] - file["traffic"]["seeding_delivered_bytes"]
-    is_comparable = not _has_late_client(file) and abs(delivered - lacked) <= RATE_TOLERANCE * lacked
-    return lacked / seconds if seconds and lacked and is_comparable else None
+    is_comparable = not _has_late_client(file) and abs(delivered - needed) <= RATE_TOLERANCE * needed
+    return needed / seconds if seconds and needed and is_comparable else None
 
 
 def _needed_chunks(file: FileView) -> int:
-    """Return how many chunks the exchange has to bring to the present clients: all except their shares."""
-    clients = takers(file)
+    """Return how many chunks the exchange has to bring to the connected clients: all except their shares."""
+    clients = recipients(file)
     return file["chunk_count"] * len(clients) - sum(client["share_chunk_count"] for client in clients)
 
 
 def _has_late_client(file: FileView) -> bool:
     """Return whether a client joined after the division: with enough chunks, only such a client has no share."""
-    clients = takers(file)
+    clients = recipients(file)
     return file["chunk_count"] >= len(clients) and not all(client["share_chunk_count"] for client in clients)
 
 
 def _has_ideals(file: FileView) -> bool:
-    """Return whether the present clients are those that the file was divided among, for whom the ideals hold."""
+    """Return whether the connected clients are those that the file was divided among, for whom the ideals hold."""
     return not _has_late_client(file) and _has_all_shares(file)
 
 
 def _has_all_shares(file: FileView) -> bool:
     """Return whether no client has left with its share; if one has, what it lacked is unknown."""
-    return sum(client["share_chunk_count"] for client in takers(file)) >= file["chunk_count"]
+    return sum(client["share_chunk_count"] for client in recipients(file)) >= file["chunk_count"]

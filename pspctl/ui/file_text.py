@@ -5,18 +5,16 @@ from __future__ import annotations
 import shlex
 
 from pspctl.ui.units import count_text, duration_text, percent_text
-from pspctl.ui.views import FileView, MissingRangeView, takers
+from pspctl.ui.views import FileView, MissingRangeView, recipients
 from pspd.core.model.terms import SAFE_HOLDERS
 from pspd.text.plain import plain_text
 
+SHORT_ID_DIGITS = 12
 MISSING_RANGES_MAX = 4
 IDLE_SECONDS = 5.0
 """A client requests chunks that it lacks every few seconds; one that is silent for longer is named."""
 IDLE_CLIENTS_MAX = 4
 MISSING_CLIENTS_MAX = 20
-
-
-SHORT_ID_DIGITS = 12
 
 
 def short_id(file: FileView) -> str:
@@ -35,10 +33,10 @@ def file_state_text(file: FileView) -> str:
 
 
 def progress_text(file: FileView) -> str:
-    """Return which part of all that the clients are to hold they hold."""
+    """Return the percentage of the wanted data that the clients hold."""
     if file["state"] == "complete":
         return "100.0 %"
-    clients = takers(file)
+    clients = recipients(file)
     if not clients:
         return percent_text(file["complete_client_count"], file["client_count"])
     held_chunks = sum(client["held_chunk_count"] for client in clients)

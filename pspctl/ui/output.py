@@ -40,7 +40,7 @@ class JsonPrinter:
     """Prints one JSON document per line."""
 
     def show(self, document: Document, render: Callable[[Document], RenderableType]) -> None:
-        """Print the document; `render` is not used."""
+        """Print the document; arguments as in `Printer`."""
         print_answer(json_text(document))
 
 
@@ -48,7 +48,7 @@ class TablePrinter:
     """Prints tables and sentences."""
 
     def show(self, document: Document, render: Callable[[Document], RenderableType]) -> None:
-        """Print what `render` makes of the document."""
+        """Print what `render` returns; arguments as in `Printer`."""
         canvas = console()
         with canvas.capture() as drawn:
             canvas.print(Plain(render(document)), crop=False)  # the terminal folds lines that are too wide
@@ -76,7 +76,12 @@ def remark(text: str) -> None:
 
 
 def note(settings: Settings, text: str) -> None:
-    """Write a line to stderr, unless the settings ask for JSON or no notes."""
+    """Write a note to stderr.
+
+    Args:
+        settings: with JSON output or ``--quiet``, nothing is written.
+        text: the note.
+    """
     if not settings.quiet and settings.output == "table":
         remark(text)
 

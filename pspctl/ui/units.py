@@ -38,10 +38,20 @@ def count_text(count: int, one: str, many: str | None = None) -> str:
 
 
 def percent_text(part: float, whole: float) -> str:
-    """Return a part as a percentage of the whole, rounded down so that 100 % means all; ``-`` without a whole."""
+    """Return a part as a percentage, rounded down so that 100 % means all.
+
+    Args:
+        part: the part.
+        whole: the whole; if it is 0, the result is ``-``.
+    """
     return f"{int(1000 * part / whole) / 10:.1f} %" if whole else "-"
 
 
 def ratio_text(part: float, whole: float) -> str:
-    """Return a part divided by the whole; ``-`` without a whole."""
+    """Return the ratio of two amounts with two decimals.
+
+    Args:
+        part: the dividend.
+        whole: the divisor; if it is 0, the result is ``-``.
+    """
     return f"{part / whole:.2f}" if whole else "-"

@@ -192,7 +192,12 @@ def cache_view(cache: network_pb2.Cache) -> CacheView:
 
 
 def client_views(clients: Iterable[network_pb2.Client], *, source: bool = False) -> list[ClientView]:
-    """Return the views of all clients, or of all sources."""
+    """Return the views of all clients, or of all sources.
+
+    Args:
+        clients: the clients and sources of the network.
+        source: which of the two to return.
+    """
     return [
         {
             "name": client.name,
@@ -268,7 +273,7 @@ def file_view(file: network_pb2.File) -> FileView:
     }
 
 
-def takers(file: FileView) -> list[FileClientView]:
+def recipients(file: FileView) -> list[FileClientView]:
     """Return the clients of a file, except those that declined it."""
     return [client for client in file["clients"] if not client["refusal"]]
 
@@ -286,7 +291,12 @@ def status_view(status: status_service_pb2.GetStatusResponse) -> StatusView:
 
 
 def seed_view(file: FileView, cache: network_pb2.Cache) -> SeedView:
-    """Return the view of a file that was seeded, with the server's cache."""
+    """Return the answer of `pspctl seed`.
+
+    Args:
+        file: the file that was seeded.
+        cache: the server's cache.
+    """
     return {
         "schema_version": SCHEMA_VERSION,
         "file": file,

@@ -20,7 +20,7 @@ def test_current_context_names_the_server(lone_pspctl: Pspctl, fake: FakeServer)
 
 def test_environment_takes_precedence_over_context(pspctl: Pspctl, fake: FakeServer) -> None:
     pspctl("context", "add", "lab", "127.0.0.1:1")
-    assert f"PSPCTL_SERVER comes first: commands talk to {fake.address}" in pspctl("context", "use", "lab").stderr
+    assert f"PSPCTL_SERVER takes precedence: commands talk to {fake.address}" in pspctl("context", "use", "lab").stderr
     assert pspctl("clients").exit_code == 0
 
 

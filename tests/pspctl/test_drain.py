@@ -36,7 +36,7 @@ def test_drain_ends_when_all_others_are_lost(pspctl: Pspctl, fake: FakeServer, w
     fake.files = [stalled("bert")]
     result = pspctl("stop", which, "--drain")
     assert result.exit_code == 4
-    assert "no client is left to complete 'big.iso': lost: bert (lost 40.0 s ago)" in result.stderr
+    assert "all other clients of 'big.iso' are lost: bert (lost 40.0 s ago)" in result.stderr
 
 
 def test_drain_waits_for_clients_that_may_return(pspctl: Pspctl, fake: FakeServer) -> None:

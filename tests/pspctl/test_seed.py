@@ -390,7 +390,7 @@ def test_seed_ends_when_all_clients_are_lost_for_good(pspctl: Pspctl, source: Fa
     assert result.exit_code == 4
     note, error = result.stderr.splitlines()
     assert note == "pspctl: big.iso: no client is connected: waiting for one"
-    assert "no client is left to receive big.iso: lost: anna (lost 31.0 s ago), bert" in error
+    assert "all clients of big.iso are lost: anna (lost 31.0 s ago), bert" in error
 
 
 @pytest.mark.parametrize("options", [("--name", "other.iso"), ()])
