@@ -2,123 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import selectors
 import shutil
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, cast
+from typing import Self
 
 from pspctl.deadline import Deadline
-from pspd.errors import InternalError, LimitReached, PspError, TimedOut, WrongState, parse_daemon_error
-from pspd.host.command import DAEMON_COMMAND
-from pspd.text.plain import plain_text
+from pspd.core.model.manifest import STORE_FOLDER
+from pspd.daemon.spawn import STOP_SECONDS, DaemonProcess, stop_all
+from pspd.errors import TimedOut, WrongState
+from pspd.host.command import CLIENTS_PER_PROCESS_MAX
 
-CLIENTS_PER_PROCESS_MAX = 1000
 START_SECONDS = 60.0
-STOP_SECONDS = 5.0
 CLIENT_NAME = "client"
-WORK_FOLDER = ".psp"
-
-
-class Daemon:
-    """One ``pspd`` process. It says on stdout when it is ready; its log is kept, to be quoted if it dies."""
-
-    def __init__(self, title: str, arguments: list[str], log_path: Path, lock: int) -> None:
-        """Starts it.
-
-        Args:
-            title: what messages call it.
-            arguments: of `pspd`.
-            log_path: where its log is kept.
-            lock: a descriptor that it inherits, and so holds until it ends.
-
-        Raises:
-            LimitReached: this machine lets no more processes start.
-            OSError: the log cannot be written.
-        """
-        self.title = title
-        self._log_path = log_path
-        with log_path.open("wb") as log:
-            try:
-                self._process = subprocess.Popen(
-                    [*DAEMON_COMMAND, *arguments],
-                    stdin=subprocess.PIPE,  # a leash: it ends with us, even if we are killed
-                    env=os.environ | {"PSPD_LEASH": "1"},
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    pass_fds=(lock,),
-                    # A group of its own: a Ctrl-C at the terminal is for us, and we stop the daemons in order.
-                    process_group=0,
-                )
-            except OSError as error:
-                raise LimitReached(f"cannot start the {title}: {error.strerror}: end other processes first") from error
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the process is gone."""
-        return self._process.poll() is not None
-
-    def ready(self, deadline: Deadline) -> dict[str, Any]:
-        """Waits for the line that says it is ready; returns what it says.
-
-        Raises:
-            PspError: it died.
-            TimedOut: it took too long.
-        """
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._stdout, selectors.EVENT_READ)
-            if not selector.select(deadline.remaining_seconds):
-                waited = f"not ready after {deadline.text}"
-                raise TimedOut(f"the {self.title} was {waited}: {self._last_words()}")
-        line = self._stdout.readline()
-        if not line:
-            self._process.wait()
-            raise self.death()
-        try:
-            return cast("dict[str, Any]", json.loads(line))
-        except ValueError as error:
-            raise InternalError(f"the {self.title} wrote {line!r} instead of its ready line") from error
-
-    def death(self) -> PspError:
-        """How it ended: with an error of which it told, and with that error's exit code, or otherwise."""
-        code, last_words = self._process.returncode, self._last_words()
-        told = parse_daemon_error(code, last_words)
-        if told is not None:
-            return type(told)(f"the {self.title} ended: {told}")
-        return InternalError(f"the {self.title} died with exit code {code}: {last_words}")
-
-    def ask_to_stop(self) -> None:
-        """Sends SIGTERM."""
-        self._process.terminate()
-
-    def wait(self, seconds: float) -> bool:
-        """Waits for its end; false if that does not come in time."""
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    def end(self) -> None:
-        """Kills it, should it still be there."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                pipe.close()
-
-    @property
-    def _stdout(self) -> IO[bytes]:
-        assert self._process.stdout is not None
-        return self._process.stdout
-
-    def _last_words(self) -> str:
-        lines = self._log_path.read_text(errors="replace").split("\n")
-        return next((plain_text(line.strip()) for line in reversed(lines) if line.strip()), "it logged nothing")
 
 
 class LocalNetwork:
@@ -140,8 +38,8 @@ class LocalNetwork:
         self._lock = lock
         self._clients_dir = clients_dir
         self._scratch_dir = scratch_dir
-        self._server_daemon: Daemon | None = None
-        self._client_daemons: list[Daemon] = []
+        self._servers: list[DaemonProcess] = []
+        self._clients: list[DaemonProcess] = []
         self._client_count = 0
 
     def __enter__(self) -> Self:
@@ -170,27 +68,19 @@ class LocalNetwork:
         deadline = deadline.at_most(START_SECONDS)
         arguments = ["server", "--listen", "127.0.0.1:0", "--data-port", "0"]
         arguments += ["--state-dir", str(self._scratch_dir / "server"), *server_arguments]
-        self._server_daemon = self._daemon("server", arguments)
-        self.server = str(self._server_daemon.ready(deadline)["listen"])
+        self._servers.append(self._daemon("server", arguments))
+        self._wait_ready(deadline)
+        self.server = str(self._servers[0].ready["listen"])
         self._client_count = client_count
         for first_index, count in client_groups(client_count, process_count(client_count)):
-            arguments = [
-                "client",
-                "--server",
-                self.server,
-                "--dir",
-                str(self._clients_dir),
-                "--name",
-                CLIENT_NAME,
-            ]
+            arguments = ["client", "--server", self.server, "--dir", str(self._clients_dir), "--name", CLIENT_NAME]
             arguments += ["--count", str(count), "--first-index", str(first_index)]
-            self._client_daemons.append(self._daemon(f"client-{first_index}", arguments))
-        for daemon in self._client_daemons:
-            daemon.ready(deadline)
+            self._clients.append(self._daemon(f"client-{first_index}", arguments))
+        self._wait_ready(deadline)
 
     def check(self) -> None:
         """Raise PspError with the last line of its log if a daemon died."""
-        for daemon in self._daemons:
+        for daemon in [*self._clients, *self._servers]:
             if daemon.has_ended:
                 raise daemon.death()
 
@@ -198,23 +88,28 @@ class LocalNetwork:
         """Stop the clients, then the server; kill daemons that have not ended after `STOP_SECONDS`."""
         deadline = Deadline(STOP_SECONDS)
         try:
-            for group in (self._client_daemons, [self._server_daemon] if self._server_daemon else []):
-                for daemon in group:
-                    daemon.ask_to_stop()
-                for daemon in group:
-                    daemon.wait(deadline.within(STOP_SECONDS))
+            stop_all(self._clients, STOP_SECONDS)
+            stop_all(self._servers, deadline.within(STOP_SECONDS))
         finally:
-            for daemon in self._daemons:
-                daemon.end()
+            for daemon in [*self._clients, *self._servers]:
+                daemon.close()
             for folder in client_folders(self._clients_dir, self._client_count):
-                shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
+                shutil.rmtree(folder / STORE_FOLDER, ignore_errors=True)
 
-    @property
-    def _daemons(self) -> list[Daemon]:
-        return [*self._client_daemons, *([self._server_daemon] if self._server_daemon else [])]
+    def _daemon(self, title: str, arguments: list[str]) -> DaemonProcess:
+        return DaemonProcess(title, arguments, self._scratch_dir / f"{title}.log", pass_fds=(self._lock,))
 
-    def _daemon(self, title: str, arguments: list[str]) -> Daemon:
-        return Daemon(title, arguments, self._scratch_dir / f"{title}.log", self._lock)
+    def _wait_ready(self, deadline: Deadline) -> None:
+        """Wait until all daemons are ready.
+
+        Raises:
+            PspError: a daemon died.
+            TimedOut: the deadline passed.
+        """
+        for daemon in [*self._servers, *self._clients]:
+            if not daemon.wait_ready(deadline.remaining_seconds):
+                waited = f"not ready after {deadline.text}"
+                raise TimedOut(f"the {daemon.title} was {waited}: {daemon.last_line}")
 
 
 def client_folders(clients_dir: Path, client_count: int) -> list[Path]:
@@ -239,7 +134,7 @@ def require_free(clients_dir: Path, client_count: int, name: str) -> None:
         WrongState: a folder contains this name, or belongs to another client.
     """
     for folder in client_folders(clients_dir, client_count):
-        for path in (folder / name, folder / WORK_FOLDER):
+        for path in (folder / name, folder / STORE_FOLDER):
             if os.path.lexists(path):
                 raise WrongState(f"{path} already exists: remove it, or name another folder with --to")
 

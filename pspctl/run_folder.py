@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from pspctl.deadline import Deadline
-from pspctl.local import WORK_FOLDER, client_folders
+from pspctl.local import client_folders
+from pspd.core.model.manifest import STORE_FOLDER
 from pspd.errors import StorageError, WrongState
 
 RUN_FOLDER = ".psp-run"
@@ -92,7 +93,7 @@ class RunFolder:
         """Remove what a killed run left."""
         with contextlib.suppress(ValueError):
             folders = client_folders(self._copies_dir, int(os.pread(self.lock, COUNT_BYTES_MAX, 0)))
-            for work in (folder / WORK_FOLDER for folder in folders):
+            for work in (folder / STORE_FOLDER for folder in folders):
                 if not _is_in_use(work):
                     shutil.rmtree(work, ignore_errors=True)
         for entry in os.scandir(self.path):

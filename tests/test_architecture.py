@@ -38,6 +38,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "pspd": (),
     "pspctl": (
         *("pspctl", "pspd.v1", "pspd.errors", "pspd.text", "pspd.cli.arguments", "pspd.core", "pspd.daemon.source"),
+        "pspd.daemon.spawn",
         *("pspd.rpc.client", "pspd.net.loop", "pspd.store.source", "pspd.store.digests", "pspd.host"),
     ),
     "pspctl.commands.simulate": ("pspctl", "pspd.sim", "pspd.cli.arguments", *LOWER),

@@ -14,7 +14,7 @@ from blake3 import blake3
 from pspctl.api import ServerApi
 from pspctl.completion import Goal, wait_until_complete
 from pspctl.deadline import Deadline
-from pspctl.local import CLIENTS_PER_PROCESS_MAX, LocalNetwork, client_count_max, client_folders, require_free
+from pspctl.local import LocalNetwork, client_count_max, client_folders, require_free
 from pspctl.options import Command, Settings, size
 from pspctl.outcome import require_none_declined
 from pspctl.run_folder import RunFolder
@@ -28,6 +28,7 @@ from pspd.cli.arguments import Count, Existing, Folder, Seconds
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.daemon.source import folder_digest
 from pspd.errors import BadArgument, IntegrityError, PspError, StorageError
+from pspd.host.command import CLIENTS_PER_PROCESS_MAX
 from pspd.net.loop import loop_factory
 from pspd.store.source.source_store import name_of
 

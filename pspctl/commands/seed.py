@@ -10,7 +10,7 @@ import click
 from pspctl.deadline import Deadline
 from pspctl.options import Command, Settings
 from pspd.cli.arguments import Count, Existing, Seconds
-from pspd.core.model.manifest import SHARE_COUNT_MAX
+from pspd.core.model.manifest import SHARE_COUNT_MAX, STORE_FOLDER
 from pspd.core.model.terms import Terms
 from pspd.store.digests import blake3_digest
 from pspd.store.source.parallel_hash import ParallelHash
@@ -90,5 +90,5 @@ def _require_deletable(path: Path, *, delete_source: bool) -> None:
         raise click.UsageError(f"--delete-source deletes files, and {path} is a folder: delete it yourself")
     if delete_source and path.is_symlink():
         raise click.UsageError(f"--delete-source would delete only the link {path}: name the file itself")
-    if delete_source and any((folder / ".psp").is_dir() for folder in path.resolve().parents):
+    if delete_source and any((folder / STORE_FOLDER).is_dir() for folder in path.resolve().parents):
         raise click.UsageError(f"--delete-source would delete a client's own copy: {path} is in the folder of one")

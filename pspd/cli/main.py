@@ -20,16 +20,16 @@ from pspd.core.model.parameters import PROFILES, SECOND_NS, Order, Parameters, d
 from pspd.core.server.machine import REACH_NS
 from pspd.errors import BadArgument, Exit, PspError
 from pspd.host import streams
+from pspd.host.command import CLIENTS_PER_PROCESS_MAX
 from pspd.host.encoding import ensure_utf8
 from pspd.host.environment import environment_error, no_home_error, user_folder
 from pspd.host.streams import ReaderGone
-from pspd.text.addresses import AGENT_PORT, DEFAULT_LISTEN, full_address
+from pspd.text.addresses import AGENT_PORT, DEFAULT_LISTEN, PORT_MAX, full_address
 from pspd.text.plain import plain_text
 from pspd.text.sizes import parse_size
 
 AGENT_LISTEN = f"127.0.0.1:{AGENT_PORT}"
 CONNECT_SECONDS = 10.0
-CLIENTS_PER_PROCESS_MAX = 1000
 
 REACH_SECONDS_MIN = 6
 """Three hellos of a client at their fastest, and some time for them to arrive."""
@@ -88,7 +88,7 @@ def cli() -> None:
 @click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST[:PORT]", help="Control address.")
 @click.option(
     "--data-port",
-    type=Count(0, 65535),
+    type=Count(0, PORT_MAX),
     default=None,
     metavar="PORT",
     help="UDP and TCP port for data.  [default: control + 1]",

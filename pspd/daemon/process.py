@@ -14,13 +14,12 @@ from typing import Any
 
 from pspd.daemon.descriptors import raise_limit
 from pspd.errors import BadArgument, Exit, InternalError, PspError, StorageError
+from pspd.host.command import EXIT_WITH_PARENT
 from pspd.host.environment import environment_error, require_descriptors, require_threads
 from pspd.host.streams import ReaderGone
 from pspd.net.loop import loop_factory
 from pspd.text.plain import plain_text
 
-EXIT_WITH_PARENT = "PSPD_LEASH"
-"""Set in the environment, a daemon stops when its standard input ends: with whoever started it, however that ends."""
 GARBAGE_OBJECTS = 20_000
 """So many objects are made before cycles among them are looked for: what moves data makes hardly any, and thousands of
 objects a second that go by themselves. At Python's 700 the looking took a twentieth of the classic profile's time."""

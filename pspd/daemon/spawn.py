@@ -1,4 +1,4 @@
-"""Starts client daemons as processes of their own on this machine, and ends them."""
+"""Starts daemons as processes of their own, waits until they are ready, and ends them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,240 @@ import contextlib
 import json
 import os
 import secrets
+import selectors
+import signal
 import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
-from pspd.daemon.process import EXIT_WITH_PARENT
-from pspd.errors import BadArgument, LimitReached, PspError, parse_daemon_error
-from pspd.host.command import DAEMON_COMMAND
+from pspd.errors import BadArgument, InternalError, LimitReached, PspError, parse_daemon_error
+from pspd.host.command import CLIENTS_PER_PROCESS_MAX, DAEMON_COMMAND, EXIT_WITH_PARENT
 from pspd.host.environment import no_home_error, user_folder
 from pspd.rpc.limits import ADDRESS_CHARACTERS_MAX, DIRECTORY_CHARACTERS_MAX
 from pspd.text.addresses import parse_address
+from pspd.text.plain import plain_text
 
-LAUNCH_MAX = 1000
 LAUNCHES_MAX = 100
 """Launches whose clients still run: each is a process."""
 READY_SECONDS = 30.0
+"""How long launched clients may take to join."""
 STOP_SECONDS = 5.0
+"""How long a daemon may take to stop before it is killed."""
+REAP_SECONDS = 0.1
+"""How long after its last output a process is expected to have ended."""
 READ_BYTES = 64 * 1024
 
 
+def _start_in_group(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a process in a process group of its own: Ctrl-C at the terminal reaches only its parent, which stops it."""
+    return subprocess.Popen(command, process_group=0, **options)
+
+
+class DaemonProcess:
+    """A ``pspd`` process: its ready line, its log and its end.
+
+    It stops by itself when its parent ends.
+
+    Attributes:
+        title: what messages call it.
+        ready: what its ready line says; empty until `read_ready` has read it.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        arguments: Sequence[object],
+        log: Path | None,
+        *,
+        command: Sequence[object] | None = None,
+        environment: Mapping[str, str] | None = None,
+        start: Callable[..., subprocess.Popen[bytes]] = _start_in_group,
+        **options: Any,
+    ) -> None:
+        """Start the process.
+
+        Args:
+            title: what messages call it.
+            arguments: the arguments of `pspd`.
+            log: the file to append its log to; None for a pipe, which `read_log` must empty.
+            command: the command before the arguments; that of this installation if None.
+            environment: its environment; that of this process if None.
+            start: starts the process, with the options of `subprocess.Popen`.
+            **options: further options for `start`.
+
+        Raises:
+            LimitReached: the machine lets no more processes start.
+            OSError: the log cannot be written.
+        """
+        self.title = title
+        self.ready: dict[str, Any] = {}
+        self._log_path = log
+        self._output = bytearray()
+        self._log_tail = b""
+        with open(log, "ab") if log is not None else contextlib.nullcontext(subprocess.PIPE) as log_file:
+            try:
+                self._process = start(
+                    [*map(str, DAEMON_COMMAND if command is None else command), *map(str, arguments)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log_file,
+                    env={**(os.environ if environment is None else environment), EXIT_WITH_PARENT: "1"},
+                    **options,
+                )
+            except OSError as error:
+                raise LimitReached(f"cannot start the {title}: {error.strerror}: end other processes first") from error
+        for pipe in (self.output, self._process.stderr):
+            if pipe is not None:
+                os.set_blocking(pipe.fileno(), False)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def output(self) -> IO[bytes]:
+        """The pipe from its standard output."""
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    @property
+    def log(self) -> IO[bytes]:
+        """The pipe from its log, if it has no log file."""
+        assert self._process.stderr is not None
+        return self._process.stderr
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    def read_ready(self) -> bool:
+        """Read what has arrived of the ready line; return whether it is complete. Does not block.
+
+        Raises:
+            PspError: the process ended before it was ready.
+            InternalError: its first line is no ready line.
+        """
+        while not self.ready:
+            try:
+                part = os.read(self.output.fileno(), READ_BYTES)
+            except BlockingIOError:
+                return False
+            if not part:
+                self.kill()
+                raise self.death("did not start")
+            self._output += part
+            line, newline, _ = self._output.partition(b"\n")
+            if newline:
+                try:
+                    self.ready = dict(json.loads(line))
+                except ValueError as error:
+                    text = line.decode(errors="replace")
+                    raise InternalError(f"the {self.title} wrote {text!r} instead of its ready line") from error
+        return True
+
+    def wait_ready(self, seconds: float | None) -> bool:
+        """Wait for the ready line; return whether it came.
+
+        Args:
+            seconds: how long to wait; None for any time.
+
+        Raises:
+            PspError: as in `read_ready`.
+        """
+        until = None if seconds is None else time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.output, selectors.EVENT_READ)
+            while not self.read_ready():
+                if not selector.select(None if until is None else max(0.0, until - time.monotonic())):
+                    return False
+        return True
+
+    def read_log(self) -> bool:
+        """Empty the pipe from its log, and keep the last line; return whether more may come. Does not block."""
+        while True:
+            try:
+                part = os.read(self.log.fileno(), READ_BYTES)
+            except BlockingIOError:
+                return True
+            if not part:
+                return False
+            *lines, rest = (self._log_tail + part)[-READ_BYTES:].split(b"\n")
+            last = next(filter(bytes.strip, reversed(lines)), b"")
+            self._log_tail = last + b"\n" + rest
+
+    def log_text(self) -> str:
+        """Return its log; only the end of it if it has no log file."""
+        if self._log_path is not None:
+            return self._log_path.read_text(errors="replace")
+        self.read_log()
+        return self._log_tail.decode(errors="replace")
+
+    @property
+    def last_line(self) -> str:
+        """The last line of its log that is not empty."""
+        lines = self.log_text().split("\n")
+        return next((plain_text(line.strip()) for line in reversed(lines) if line.strip()), "it logged nothing")
+
+    def death(self, what: str = "ended") -> PspError:
+        """Return the error for a process that has ended: the one that it reported, or its last line.
+
+        Args:
+            what: what happened, after its title.
+        """
+        code, last_line = self._process.returncode, self.last_line
+        reported = parse_daemon_error(code, last_line)
+        if reported is not None:
+            return type(reported)(f"the {self.title} {what}: {reported}")
+        return InternalError(f"the {self.title} {what}: {last_line} (exit code {code})")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, unless it has ended."""
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> int | None:
+        """Return its exit code, negative for a signal; None if it has not ended after `seconds`."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(seconds)
+        return None
+
+    def kill(self) -> None:
+        """Kill it if it has not ended, and wait for its end."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Kill it if it has not ended, and close its pipes."""
+        self.kill()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def stop_all(processes: Sequence[DaemonProcess], seconds: float) -> None:
+    """Stop processes together.
+
+    Args:
+        processes: the processes.
+        seconds: processes that have not ended after this time are killed.
+    """
+    until = time.monotonic() + seconds
+    try:
+        for process in processes:
+            process.signal(signal.SIGTERM)
+        for process in processes:
+            process.wait(max(0.0, until - time.monotonic()))
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def default_folder() -> Path:
-    """Where launched clients keep their files when nobody says otherwise.
+    """Return the folder of launched clients for which nobody names another.
 
     Raises:
         StorageError: the user has no home folder.
@@ -38,79 +252,89 @@ def default_folder() -> Path:
 
 
 class Launcher:
-    """The client processes that this daemon started; they end with it."""
+    """Launches clients for a server or an agent; they end with it."""
 
     def __init__(self) -> None:
-        self._processes: set[asyncio.subprocess.Process] = set()
+        self._processes: list[DaemonProcess] = []
 
     async def launch(self, count: int, folder: str, server: str) -> list[str]:
-        """Starts ``count`` clients in one process. Returns their names when they are ready.
+        """Start clients in one process; return their names once they have joined.
+
+        Args:
+            count: how many clients.
+            folder: the folder below which each has its own; empty for the default.
+            server: the address of the server that they join.
 
         Raises:
             BadArgument: the number is out of range, the folder is not absolute, or an argument cannot be used.
-            LimitReached: too many launched processes still run, or the machine starts no more.
-            PspError: the process ended before it was ready; with the error that it told, or its last line.
+            LimitReached: too many launched processes still run, or the machine lets no more start.
+            PspError: the process ended before the clients had joined.
         """
         _validate(count, folder, server)
-        self._processes = {process for process in self._processes if process.returncode is None}
+        for process in [process for process in self._processes if process.has_ended]:
+            self._close(process)
         if len(self._processes) >= LAUNCHES_MAX:
             raise LimitReached(f"{LAUNCHES_MAX} launched processes still run here: stop some clients first")
         name = f"{socket.gethostname()[:40]}-{secrets.token_hex(2)}"
-        arguments = ["client", "--server", server, "--dir", folder or str(default_folder())]
+        arguments = ["client", "--server", server, "--dir", folder or default_folder(), "--name", name]
+        process = DaemonProcess("clients", [*arguments, "--count", count], None)
+        self._processes.append(process)
+        asyncio.get_running_loop().add_reader(process.log, self._read_log, process)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *DAEMON_COMMAND,
-                *arguments,
-                "--name",
-                name,
-                "--count",
-                str(count),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=os.environ | {EXIT_WITH_PARENT: "1"},
-            )
-        except OSError as error:
-            raise LimitReached(f"cannot start clients: {error.strerror}: end other processes there first") from error
-        self._processes.add(process)
-        return await self._ready(process)
+            return list((await self._ready(process))["names"])
+        except BaseException:
+            self._close(process)
+            raise
 
-    async def _ready(self, process: asyncio.subprocess.Process) -> list[str]:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        last = _LastLine(process.stderr)
+    async def _ready(self, process: DaemonProcess) -> dict[str, Any]:
+        """Wait for the ready line; return what it says."""
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(process.output, ready.set)
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), READY_SECONDS)
+            async with asyncio.timeout(READY_SECONDS):
+                while not process.read_ready():
+                    ready.clear()
+                    await ready.wait()
         except TimeoutError:
-            line = b""
-        if not line:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            await last.done()
-            self._processes.discard(process)
-            told = parse_daemon_error(process.returncode, last.text) or PspError(last.text or "no word from them")
-            raise type(told)(f"the clients did not start: {told}")
-        return list(json.loads(line)["names"])
+            text = f"the {process.title} were not ready after {READY_SECONDS:g} s: {process.last_line}"
+            raise InternalError(text) from None
+        finally:
+            loop.remove_reader(process.output)
+        return process.ready
+
+    def _read_log(self, process: DaemonProcess) -> None:
+        """Keep the pipe from a log empty; after its end, collect the process."""
+        if not process.read_log():
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(process.log)
+            loop.call_later(REAP_SECONDS, lambda: process.has_ended)
+
+    def _close(self, process: DaemonProcess) -> None:
+        asyncio.get_running_loop().remove_reader(process.log)
+        process.close()
+        self._processes.remove(process)
 
     async def stop(self) -> None:
-        """Ends every process that still runs, kindly first."""
-        running = [process for process in self._processes if process.returncode is None]
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-        if running:
-            waits = [asyncio.ensure_future(process.wait()) for process in running]
-            await asyncio.wait(waits, timeout=STOP_SECONDS)
-        for process in running:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        """Stop every process that still runs."""
+        if self._processes:
+            await asyncio.to_thread(stop_all, self._processes, STOP_SECONDS)
+        for process in list(self._processes):
+            self._close(process)
 
 
 def _validate(count: int, folder: str, server: str) -> None:
-    if not 1 <= count <= LAUNCH_MAX:
-        raise BadArgument(f"cannot launch {count} clients: give 1 to {LAUNCH_MAX} at a time")
+    """Refuse a launch that cannot work.
+
+    Args:
+        count: how many clients.
+        folder: the folder below which each has its own; empty for the default.
+        server: the address of the server that they join.
+
+    Raises:
+        BadArgument: an argument cannot be used.
+    """
+    if not 1 <= count <= CLIENTS_PER_PROCESS_MAX:
+        raise BadArgument(f"cannot launch {count} clients: give 1 to {CLIENTS_PER_PROCESS_MAX} at a time")
     if len(folder) > DIRECTORY_CHARACTERS_MAX:
         raise BadArgument(f"the folder's path has {len(folder)} characters: the most is {DIRECTORY_CHARACTERS_MAX}")
     if "\0" in folder:
@@ -120,22 +344,3 @@ def _validate(count: int, folder: str, server: str) -> None:
     if len(server) > ADDRESS_CHARACTERS_MAX:
         raise BadArgument(f"the server's address has {len(server)} characters, the most is {ADDRESS_CHARACTERS_MAX}")
     parse_address(server)
-
-
-class _LastLine:
-    """Reads a stream to its end, so that it never fills, and keeps its last line."""
-
-    def __init__(self, stream: asyncio.StreamReader) -> None:
-        self.text = ""
-        self._task = asyncio.ensure_future(self._read(stream))
-
-    async def _read(self, stream: asyncio.StreamReader) -> None:
-        rest = b""
-        while part := await stream.read(READ_BYTES):
-            *lines, rest = (rest[-READ_BYTES:] + part).split(b"\n")
-            for line in filter(None, map(bytes.strip, [*lines, rest])):
-                self.text = line.decode(errors="replace")
-
-    async def done(self) -> None:
-        """Waits for the end of the stream."""
-        await self._task

@@ -10,9 +10,9 @@ import pytest
 
 from pspd.core.model.parameters import FAST
 from pspd.daemon import spawn as launcher_module
-from pspd.daemon.spawn import LAUNCH_MAX, Launcher, default_folder
+from pspd.daemon.spawn import Launcher, default_folder
 from pspd.errors import BadArgument, LimitReached, PspError, Unreachable
-from pspd.host.command import DAEMON_COMMAND
+from pspd.host.command import CLIENTS_PER_PROCESS_MAX, DAEMON_COMMAND
 from pspd.rpc.limits import ADDRESS_CHARACTERS_MAX, DIRECTORY_CHARACTERS_MAX
 from tests.daemon.members import in_process
 from tests.support.loops import on_loop, until
@@ -44,7 +44,7 @@ def is_running(pid: str) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.parametrize("count", [-1, 0, LAUNCH_MAX + 1])
+@pytest.mark.parametrize("count", [-1, 0, CLIENTS_PER_PROCESS_MAX + 1])
 @on_loop
 async def test_too_few_or_too_many_are_refused(count: int) -> None:
     with pytest.raises(BadArgument, match=f"^cannot launch {count} clients"):
@@ -112,7 +112,7 @@ async def test_each_launch_has_names_of_its_own_and_a_folder(stand_in: Path) -> 
 @on_loop
 async def test_a_process_that_ends_at_once_is_told_of_by_its_last_line(stand_in: Path) -> None:
     write(stand_in, "echo first >&2", "echo 'the disk is on fire' >&2", "echo >&2", "exit 1")
-    with pytest.raises(PspError, match=r"^the clients did not start: the disk is on fire$"):
+    with pytest.raises(PspError, match=r"^the clients did not start: the disk is on fire \(exit code 1\)$"):
         await Launcher().launch(1, "", SERVER)
 
 
@@ -127,7 +127,7 @@ async def test_an_error_that_the_process_tells_is_told_as_it_is(stand_in: Path) 
 async def test_a_process_that_says_nothing_is_ended(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher_module, "READY_SECONDS", 0.2)
     write(stand_in, "exec sleep 1000")
-    with pytest.raises(PspError, match="no word from them"):
+    with pytest.raises(PspError, match=r"not ready after 0\.2 s: it logged nothing"):
         await Launcher().launch(1, "", SERVER)
     assert not any(is_running(pid) for pid, *_ in noted(stand_in))
 

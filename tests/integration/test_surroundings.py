@@ -64,7 +64,7 @@ def test_daemon_stops_cleanly_at(network: Network, number: signal.Signals) -> No
     client = network.client("a")
     for daemon in (client, server):
         daemon.signal(number)
-        assert daemon.wait() == 0, daemon.log_tail()
+        assert daemon.await_end() == 0, daemon.log_tail()
         assert f"stopping ({number.name})" in daemon.log_text()
 
 

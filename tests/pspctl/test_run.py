@@ -10,6 +10,7 @@ import pytest
 
 from pspctl import local
 from pspctl.local import client_groups
+from pspd.daemon import spawn
 from pspd.errors import NameTaken
 from pspd.v1 import status_service_pb2
 from tests.pspctl.conftest import FakeSource, Pspctl
@@ -24,7 +25,7 @@ def original(tmp_path: Path, fake: FakeServer, source: FakeSource, monkeypatch: 
     path = tmp_path / "big.iso"
     path.write_bytes(bytes(range(256)) * 32)
     pretender = Path(__file__).with_name("fake_pspd.py")
-    monkeypatch.setattr(local, "DAEMON_COMMAND", (sys.executable, str(pretender)))
+    monkeypatch.setattr(spawn, "DAEMON_COMMAND", (sys.executable, str(pretender)))
     monkeypatch.setenv("FAKE_LISTEN", fake.address)
     monkeypatch.setenv("FAKE_CONTENT", str(path))
     monkeypatch.setenv("FAKE_ENDS", str(tmp_path / "ends"))
@@ -86,7 +87,7 @@ def test_error_quotes_daemon_that_died(
     result = lone_pspctl("run", original, "--clients", CLIENT_COUNT, "--to", target)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"pspctl: error: the {role}")
-    assert "died with exit code 1: the disk is on fire" in result.stderr
+    assert "the disk is on fire (exit code 1)" in result.stderr
 
 
 def test_daemon_that_never_gets_ready_times_out(

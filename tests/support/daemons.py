@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pspd.daemon.spawn import DaemonProcess
 from tests.support.files import sha256
 from tests.support.hosts import LOCAL, Host, kill_group
 
@@ -33,98 +34,79 @@ LOG_LINES_SHOWN = 40
 _MARK = "PSP_TEST_NETWORK"
 
 
-class Daemon:
-    """One ``pspd`` process: its ready line, its log, its end.
-
-    Attributes:
-        name: what messages call it.
-        ready: the ready line; empty until it was read.
-    """
+class Daemon(DaemonProcess):
+    """One ``pspd`` process of a test, on any host."""
 
     def __init__(self, name: str, host: Host, args: Iterable[object], log: Path, env: Mapping[str, str]) -> None:
+        """Start it.
+
+        Args:
+            name: what messages call it.
+            host: the machine to start it on.
+            args: its arguments.
+            log: the file to append its log to; it runs in the folder of this file.
+            env: its environment.
+        """
         self.name = name
         self.host = host
         self.args = list(args)
-        self.ready: Json = {}
-        self._log = log
-        self._output = log.with_suffix(".out")
         self._end_expected = False
-        with self._output.open("wb") as output, log.open("ab") as errors:
-            self._process = host.popen(
-                [BIN / "pspd", *self.args],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-                cwd=log.parent,
-                env=env,
-            )
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
+        super().__init__(
+            name, self.args, log, command=[BIN / "pspd"], environment=env, start=host.popen, cwd=log.parent
+        )
 
     @property
     def alive(self) -> bool:
         """Whether it runs."""
-        return self._process.poll() is None
+        return not self.has_ended
 
     @property
     def died(self) -> bool:
-        """Whether it ended though nobody asked it to."""
-        return not (self.alive or self._end_expected)
+        """Whether it ended though no test asked it to."""
+        return self.has_ended and not self._end_expected
 
     def read_ready(self) -> bool:
-        """Reads the ready line if it is there."""
-        line, newline, _ = self._output.read_text().partition("\n")
-        if newline:
-            self.ready = json.loads(line)
-            assert self.ready["ready"] is True, line
-            assert self.ready["pid"] == self.pid, line
-        return bool(newline)
+        """Read what has arrived of the ready line; return whether it is complete."""
+        if super().read_ready():
+            assert self.ready["ready"] is True, self.ready
+            assert self.ready["pid"] == self.pid, self.ready
+        return bool(self.ready)
 
     def log_tail(self) -> str:
-        """The end of what it said on stderr."""
-        lines = self._log.read_text(errors="replace").splitlines()
-        return "\n".join(lines[-LOG_LINES_SHOWN:])
-
-    def log_text(self) -> str:
-        """Everything it said on stderr."""
-        return self._log.read_text(errors="replace")
+        """Return the end of its log."""
+        return "\n".join(self.log_text().splitlines()[-LOG_LINES_SHOWN:])
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends it a signal. It may end from now on."""
+        """Send it a signal, after which it may end."""
         self._end_expected = True
-        self._process.send_signal(number)
+        super().signal(number)
 
     def may_end(self) -> None:
-        """From now on its end is no surprise."""
+        """Expect its end from now on."""
         self._end_expected = True
 
     def pause(self) -> None:
-        """Has it do nothing."""
-        self._process.send_signal(signal.SIGSTOP)
+        """Stop its execution."""
+        super().signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Has it go on after a pause; does no harm otherwise."""
-        self._process.send_signal(signal.SIGCONT)
+        """Continue its execution after a pause."""
+        super().signal(signal.SIGCONT)
 
-    def wait(self, seconds: float = STOP_SECONDS) -> int:
-        """Waits for its end; returns its exit code, negative for a signal.
-
-        Raises:
-            subprocess.TimeoutExpired: it is still there after that time.
-        """
+    def await_end(self, seconds: float = STOP_SECONDS) -> int:
+        """Wait for its end; return its exit code, negative for a signal."""
         self._end_expected = True
-        return self._process.wait(seconds)
+        code = self.wait(seconds)
+        assert code is not None, f"{self.name} has not ended after {seconds} s"
+        return code
 
     def stop(self, seconds: float = STOP_SECONDS) -> int:
-        """Asks it to end (SIGTERM), and waits for it; returns its exit code."""
+        """Send SIGTERM and wait for its end; return its exit code."""
         self.signal(signal.SIGTERM)
-        return self.wait(seconds)
+        return self.await_end(seconds)
 
     def kill(self) -> None:
-        """Ends it as a power cut would, with all that it started in its group."""
+        """Kill it, and every process in its group."""
         self._end_expected = True
         kill_group(self._process)
 
@@ -152,7 +134,7 @@ class Network:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for daemon in self._daemons:
-            daemon.kill()
+            daemon.close()
         self._kill_strays()
         # pytest shows what a fixture prints here for failed tests alone.
         for daemon in self._daemons:
@@ -265,7 +247,9 @@ class Network:
 
     def _launch(self, name: str, host: Host, args: Iterable[object]) -> Daemon:
         daemon = Daemon(name, host, args, self.folder / f"{name}.log", self.environment)
-        self._daemons = [other for other in self._daemons if other.name != name or other.alive]
+        for ended in [other for other in self._daemons if other.name == name and not other.alive]:
+            ended.close()
+            self._daemons.remove(ended)
         self._daemons.append(daemon)
         return daemon
 

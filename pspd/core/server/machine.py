@@ -50,7 +50,7 @@ from pspd.core.wire.datagrams import (
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason, Kind, WireError
 from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NameTaken, SessionUnknown
-from pspd.text.addresses import Address, address_text
+from pspd.text.addresses import PORT_MAX, Address, address_text
 
 LEASE_NS = 30 * SECOND_NS
 """A process that ends is missed at once, by its connection. A lease is for machines that fall silent; a full link or a
@@ -81,7 +81,6 @@ TOLD_RANGES_MAX = 5_000_000
 """Ranges that all members together may say at joining that they hold, a file counting as one at least: some 80 bytes of
 memory each."""
 LOST_CLIENTS_MAX = 1024
-PORT_MAX = 65535
 
 
 class ServerMachine:

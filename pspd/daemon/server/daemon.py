@@ -18,7 +18,7 @@ from pspd.net.sockets import listen_hosts
 from pspd.rpc.server import servicers
 from pspd.rpc.server.server import serve
 from pspd.store.digests import blake3_digest
-from pspd.text.addresses import address_text, parse_address
+from pspd.text.addresses import PORT_MAX, address_text, parse_address
 from pspd.v1 import (
     cache_service_pb2_grpc,
     client_service_pb2_grpc,
@@ -28,7 +28,6 @@ from pspd.v1 import (
 )
 
 STOP_GRACE_SECONDS = 0.5
-PORT_MAX = 65535
 SERVICES = [f"pspd.v1.{name}Service" for name in ("Membership", "File", "Cache", "Client", "Status")]
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from pspd.core.model.manifest import SHARE_COUNT_MAX, Digest
 from pspd.core.model.parameters import Parameters
 from pspd.errors import BadArgument, PspError
 from pspd.rpc import translate
+from pspd.text.addresses import PORT_MAX
 from pspd.v1 import membership_service_pb2 as membership
 
-PORT_MAX = 65535
 LEASE_SECONDS_MIN = 4.0
 """A shorter lease is taken for this: a member renews four times in it, and never more often than once a second."""
 
