@@ -341,12 +341,13 @@ class Run:
             if frame.kind is Kind.LINK:
                 self.server.link_opened(frame.session, self.now)
                 return
-            views = self.server.contribution_started(frame, peer.name, self.now)
+            receipt = self.server.contribution_started(frame, peer.name, self.now)
+            if receipt is None:
+                return
             rest = payload
-            for view in views or ():
+            for view in receipt.views:
                 view[:], rest = rest[: len(view)], rest[len(view) :]
-            if views is not None:
-                self.server.contribution_received(frame, self.now)
+            self.server.contribution_received(receipt, self.now)
 
         self._on_arrival(arrive)
 

@@ -46,9 +46,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
 """What each layer may import from the project, besides the version in ``pspd``. A module's layer is the longest
 matching name."""
 
-FILE_CIRCLES: tuple[frozenset[str], ...] = (
-    frozenset({"pspd.core.server.members", "pspd.core.server.pending", "pspd.core.server.shared_file"}),
-)
+FILE_CIRCLES: tuple[frozenset[str], ...] = ()
 """Modules that import each other, directly or not. This list only shrinks."""
 
 ROOM_CIRCLES: tuple[frozenset[str], ...] = (

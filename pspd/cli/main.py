@@ -17,7 +17,7 @@ from pspd import __version__
 from pspd.cli.arguments import Count, Folder, NamedInErrors, Seconds, usage_text
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.parameters import PROFILES, SECOND_NS, Order, Parameters, default_cache_chunks
-from pspd.core.server.machine import REACH_NS
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.errors import BadArgument, Exit, PspError
 from pspd.host import streams
 from pspd.host.command import CLIENTS_PER_PROCESS_MAX
@@ -121,7 +121,7 @@ def cli() -> None:
 @click.option(
     "--reach",
     type=Seconds(REACH_SECONDS_MIN, REACH_SECONDS_MAX),
-    default=REACH_NS / SECOND_NS,
+    default=SERVER_TUNING.reach_ns / SECOND_NS,
     show_default=True,
     metavar="S",
     help="How long a client counts as a holder without a sign that it can be asked.",

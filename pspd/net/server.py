@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from pspd.core.effects.server import CloseLink, ControlEffect, Deliver, ServerEffect
 from pspd.core.effects.shared import SendDatagram
+from pspd.core.server.contributions import Receipt
 from pspd.core.server.machine import ServerMachine
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason, Kind, WireError
@@ -56,6 +57,7 @@ class ServerPlane:
         self._sessions: dict[Link, int] = {}  # of each accepted link; 0 until it is identified
         self._links: dict[int, Link] = {}  # the identified ones, by session
         self._delivering: set[Link] = set()  # connections for one delivery each
+        self._receipts: dict[Link, Receipt] = {}  # of the contributions that are being received
         self._dial_log = DialLog()
         pairs = bind_pairs(hosts, port)
         self._datagrams = DatagramSockets(hosts, [bound for _, bound in pairs], self._on_datagram, faults)
@@ -166,11 +168,13 @@ class ServerPlane:
         if kept and self._sessions[link] != frame.session:
             self._refuse(link, DropReason.UNKNOWN_SESSION)
             return None
-        targets = self._machine.contribution_started(frame, address_text(link.peer), now_ns())
+        receipt = self._machine.contribution_started(frame, address_text(link.peer), now_ns())
+        if receipt is not None:
+            self._receipts[link] = receipt
         self.pump()
-        if targets is None and not kept:
+        if receipt is None and not kept:
             link.close()  # it was for this transfer only
-        return targets
+        return receipt.views if receipt is not None else None
 
     def _refuse(self, link: Link, reason: DropReason) -> None:
         """Refuse a frame, and close its connection."""
@@ -195,12 +199,12 @@ class ServerPlane:
 
     def frame_received(self, link: Link, frame: Frame) -> None:
         """See ``FrameHandler.frame_received``."""
-        self._machine.contribution_received(frame, now_ns())
+        self._machine.contribution_received(self._receipts.pop(link), now_ns())
         self.pump()
 
     def frame_aborted(self, link: Link, frame: Frame) -> None:
         """See ``LinkHandler.frame_aborted``."""
-        self._machine.contribution_aborted(frame, now_ns())
+        self._machine.contribution_aborted(self._receipts.pop(link), now_ns())
         self.pump()
 
     def link_opened(self, link: Link) -> None:

@@ -33,8 +33,9 @@ from pspd.v1 import network_pb2 as pb
 if TYPE_CHECKING:  # a client has no need of the server's machine
     from pspd.core.cache.cache import Cache
     from pspd.core.server.machine import ServerMachine
-    from pspd.core.server.members import Member
-    from pspd.core.server.shared_file import SharedFile, Traffic
+    from pspd.core.server.member import Member
+    from pspd.core.server.shared_file import SharedFile
+    from pspd.core.server.traffic import Traffic
 
 HELD_RANGES_SHOWN_MAX = 256
 END_REASON_CHARACTERS_MAX = 1000
@@ -320,11 +321,11 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         chunk_count=file.manifest.chunk_count,
         state=_file_state(file),
         client_count=len(takers),
-        complete_client_count=sum(name in file.complete for name in takers),
-        min_holder_count=file.min_holder_count(),
+        complete_client_count=sum(name in file.recipients.complete for name in takers),
+        min_holder_count=file.availability.min_holder_count(),
         missing_ranges=[
             pb.MissingRange(range=range_to_pb(span), last_holder=name)
-            for span, name in (file.missing() if file.stalled else ())
+            for span, name in (file.availability.missing() if file.stalled else ())
         ],
         traffic=_traffic_to_pb(file.traffic),
         seeding_seconds=_seconds(file.seeding_at, file.seeded_at, now),
@@ -343,14 +344,14 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         recipient_count=file.recipients.count,
     )
     if with_clients:
-        lacking = set(file.owners_without()) if file.phase is Phase.SEEDING else set()
+        lacking = set(file.shares.unheld_owners()) if file.phase is Phase.SEEDING else set()
         for name in clients:
             client = _file_client_to_pb(file, name)
             client.share_held = file.is_divided and name not in lacking
             if name in lacking:
                 member = machine.members[name]
-                interest = member.interests.get(file.file_id)
-                since = max(file.seeding_at or 0, member.joined_at, interest.requested_at if interest else 0)
+                state = machine.demand.find(member, file.file_id)
+                since = max(file.seeding_at or 0, member.joined_at, state.requested_at if state else 0)
                 client.share_idle_seconds = (now - since) / SECOND_NS
             message.clients.append(client)
     return message
@@ -369,15 +370,15 @@ def _file_state(file: SharedFile) -> pb.FileState:
 
 
 def _file_client_to_pb(file: SharedFile, name: str) -> pb.FileClient:
-    held = file.manifest.whole_units_of(file.held.get(name) or RangeSet())
+    held = file.manifest.whole_units_of(file.availability.held.get(name) or RangeSet())
     ranges = list(held)[:HELD_RANGES_SHOWN_MAX]
     return pb.FileClient(
         name=name,
         held_chunk_count=held.chunk_count,
-        complete=name in file.complete,
-        share_chunk_count=sum(share.chunk_count for share in file.shares_of(name)),
+        complete=name in file.recipients.complete,
+        share_chunk_count=sum(share.chunk_count for share in file.shares.ranges_of(name)),
         held_ranges=map(range_to_pb, ranges),
-        refusal=file.declined.get(name, ""),
+        refusal=file.recipients.declined.get(name, ""),
     )
 
 

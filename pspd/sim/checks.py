@@ -162,7 +162,7 @@ class Checks(Observer):
         if server.cache.chunks_of(event.file_id) or event.cached_bytes:
             raise Violation("R2 the server forgets", f"{server.cache.chunks_of(event.file_id)} chunks are left in it")
         file = server.catalogue.files[event.file_id]
-        for share in filter(lambda share: share.owner and not share.is_empty, file.shares):
+        for share in filter(lambda share: share.owner and not share.is_empty, file.shares.all):
             owner = server.members.get(share.owner)
             if owner is None or not owner.in_reach:
                 raise Violation("R2 every share is held", f"{share.owner}, whose share is {share}, is gone")
@@ -172,7 +172,7 @@ class Checks(Observer):
             if self.undisturbed and file.terms.replica_count == 1 and held.common(verified):
                 raise Violation("R2 the server forgets", f"{client.name} holds chunks that another holds")
             held.update(verified)
-            for share in file.shares:
+            for share in file.shares.all:
                 if share.owner == client.name and not verified.covers(share.start, share.stop) and self.honest:
                     raise Violation("R2 every share is held", f"{client.name} lacks some of its share {share}")
         if self.honest and held.chunk_count < manifest.chunk_count:
@@ -261,11 +261,10 @@ class Checks(Observer):
             self._cached[file.file_id] = cached
 
     def _check_waiters(self, server: ServerMachine, file: SharedFile) -> None:
-        for interest in file.waiting:
-            member = interest.member
-            if member.reachable and interest.window_left_chunks > 0 and member.claimed_chunks == 0:
-                fresh = RangeSet((fetch.start, fetch.stop) for fetch in file.fresh)
-                for start, stop in interest.open.minus(fresh):
+        for state in server.demand.of_file(file.file_id).waiting:
+            member = state.member
+            if member.connected and state.window_left_chunks > 0 and state.requester.quota_used_chunks == 0:
+                for start, stop in state.wanted.minus(server.deliveries.unflushed(file)):
                     if cached := server.cache.cached(file.file_id, start, stop):
                         raise Violation("R9 handed to who waits", f"{member.name} waits for {cached}, which are cached")
 
@@ -275,7 +274,7 @@ class Checks(Observer):
             member = server.members.get(name)
             if member is not None and member.in_reach:
                 raise Violation("R12 recipients", f"{name} is told to be missing, and is connected")
-            if name in file.complete:
+            if name in file.recipients.complete:
                 raise Violation("R12 recipients", f"{name} is told to be missing, and has the file")
 
     def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:

@@ -11,6 +11,7 @@ from pspd.core.client.machine import ClientMachine
 from pspd.core.effects.server import Assign, Deliver, MemberEffect
 from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.storage import Storage
+from pspd.core.server.contributions import Receipt
 from pspd.core.wire.frames import Frame
 from pspd.sim.paths import DatagramPath, Impairments, Pipe
 from pspd.text.addresses import Address
@@ -52,7 +53,7 @@ class Link:
         self.is_open = False
         self.queue: deque[Deliver] = deque()
         self.buffered_bytes = 0
-        self.receiving: Frame | None = None
+        self.receiving: Receipt | None = None
 
 
 class Client:

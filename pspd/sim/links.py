@@ -69,8 +69,8 @@ class Links:
         if server is None:
             return
         if link.receiving is not None:
-            frame, link.receiving = link.receiving, None
-            server.contribution_aborted(frame, now)
+            receipt, link.receiving = link.receiving, None
+            server.contribution_aborted(receipt, now)
         while link.queue:
             delivery = link.queue.popleft()
             server.delivery_failed(delivery.session, delivery.number, now)

@@ -25,6 +25,7 @@ from pspd.core.effects.server import (
 from pspd.core.effects.shared import SendDatagram
 from pspd.core.model.manifest import FileId
 from pspd.core.model.parameters import SECOND_NS, Parameters
+from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.file_record import FileRecord
 from pspd.core.server.machine import ServerMachine
 from pspd.sim.clock import Clock
@@ -62,7 +63,13 @@ class VirtualNetwork:
     """
 
     def __init__(
-        self, parameters: Parameters, cache_chunks: int | None, content: Content, seed: int, server_rate: int = 0
+        self,
+        parameters: Parameters,
+        cache_chunks: int | None,
+        content: Content,
+        seed: int,
+        server_rate: int = 0,
+        tuning: ServerTuning = SERVER_TUNING,
     ) -> None:
         self._state = state = NetworkState(parameters, content, seed)
         self.parameters = parameters
@@ -76,6 +83,7 @@ class VirtualNetwork:
         self._records: dict[FileId, FileRecord] = {}  # the server's state on disk, as are its clients' names
         self._recorded_clients: dict[str, None] = {}
         self._cache_chunks = cache_chunks
+        self._tuning = tuning
         self._server_wakes_at: int | None = None
         self.boot_server()
 
@@ -114,7 +122,9 @@ class VirtualNetwork:
         state = self._state
         seed = state.random.getrandbits(32)
         draw_session = partial(Random(seed).getrandbits, 64)
-        server = ServerMachine(self.parameters, self._cache_chunks, self.content.digest, seed, draw_session)
+        server = ServerMachine(
+            self.parameters, self._cache_chunks, self.content.digest, seed, draw_session, self._tuning
+        )
         state.server = server
         server.restore(self._records.values(), self._recorded_clients, self.now)
         self._server_wakes_at = None

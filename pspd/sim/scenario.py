@@ -14,6 +14,7 @@ from random import Random
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
 from pspd.core.model.terms import Terms
+from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.sim.checks import Checks, Violation
 from pspd.sim.content import RealContent
 from pspd.sim.faults import FAULTS_NS_MAX, Faults
@@ -58,27 +59,28 @@ class Outcome:
     seconds: float = 0.0
 
 
-def run_seed(seed: int, liveness_ns: int = LIVENESS_NS) -> Outcome:
+def run_seed(seed: int, liveness_ns: int = LIVENESS_NS, tuning: ServerTuning = SERVER_TUNING) -> Outcome:
     """Run the scenario of a seed.
 
     Args:
         seed: the same run for the same seed.
         liveness_ns: how long recovery may take, in virtual nanoseconds.
+        tuning: of the server.
     """
-    return Scenario(seed).run(liveness_ns)
+    return Scenario(seed, tuning).run(liveness_ns)
 
 
 class Scenario:
     """One seed's network and its faults."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, tuning: ServerTuning = SERVER_TUNING) -> None:
         self._seed = seed
         self._random = random = Random(seed)
         parameters = _draw_parameters(random)
         self._chunks_max = 300 if parameters.kept_links else 24
         cache_chunks = random.choice([None, 1, 2, 4, 16, 64, 1024])
         network_seed, server_rate = random.getrandbits(32), random.choice([0, 0, 10**6])
-        self._network = VirtualNetwork(parameters, cache_chunks, RealContent(), network_seed, server_rate)
+        self._network = VirtualNetwork(parameters, cache_chunks, RealContent(), network_seed, server_rate, tuning)
         self._trace = Trace(self._network)
         self._checks = Checks(self._network)
         self._network.observers += [self._trace, self._checks]

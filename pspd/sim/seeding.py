@@ -100,7 +100,7 @@ class Seeding:
             stays=self.terms.stays,
             divided_here=self._divided_here,
             is_complete=file.is_complete,
-            min_holder_count=file.min_holder_count(),
+            min_holder_count=file.availability.min_holder_count(),
         )
 
     def _step(self, session: int) -> None:

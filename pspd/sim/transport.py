@@ -5,6 +5,7 @@ from __future__ import annotations
 from pspd.core.effects.server import Deliver
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.server.contributions import Receipt
 from pspd.core.server.machine import ServerMachine
 from pspd.core.wire.frames import FRAME_BYTES, Frame
 from pspd.errors import PspError, StorageError
@@ -192,10 +193,10 @@ class Transport:
         if link.receiving is not None:  # frames of one link do not interleave
             clock.after(MILLISECOND_NS, self._head_arrives, client, epoch, link, frame, payload, arrives)
             return
-        views = server.contribution_started(frame, client.name, state.now)
-        if views is not None:
-            link.receiving = frame
-            clock.at(arrives, self._tail_arrives, server, client, epoch, link, frame, payload, views)
+        receipt = server.contribution_started(frame, client.name, state.now)
+        if receipt is not None:
+            link.receiving = receipt
+            clock.at(arrives, self._tail_arrives, server, client, epoch, link, receipt, payload)
 
     def _tail_arrives(
         self,
@@ -203,24 +204,23 @@ class Transport:
         client: Client,
         epoch: int,
         link: Link,
-        frame: Frame,
+        receipt: Receipt,
         payload: bytes | None,
-        views: list[memoryview],
     ) -> None:
         state = self._state
-        if link.receiving is not frame or state.server is not server:  # a restarted server knows nothing of it
+        if link.receiving is not receipt or state.server is not server:  # a restarted server knows nothing of it
             return
         if client.partitioned and client.epoch == epoch:
-            state.clock.after(RETRY_NS, self._tail_arrives, server, client, epoch, link, frame, payload, views)
+            state.clock.after(RETRY_NS, self._tail_arrives, server, client, epoch, link, receipt, payload)
             return
         link.receiving = None
         if payload is None or client.epoch != epoch:
-            server.contribution_aborted(frame, state.now)
+            server.contribution_aborted(receipt, state.now)
             return
-        for view in views if state.content.copied else ():
+        for view in receipt.views if state.content.copied else ():
             view[:] = payload[: len(view)]
             payload = payload[len(view) :]
-        server.contribution_received(frame, state.now)
+        server.contribution_received(receipt, state.now)
 
     # -- datagrams
 

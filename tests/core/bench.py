@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from types import BuiltinMethodType, MethodType
 from typing import Any, TypeVar, cast
 
@@ -10,13 +11,16 @@ from pspd.core.effects.server import Deliver, MemberFailed, ServerEffect
 from pspd.core.effects.shared import Milestone, SendDatagram
 from pspd.core.model.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.model.parameters import FAST, MILLISECOND_NS, SECOND_NS, Parameters
-from pspd.core.model.ranges import Range
+from pspd.core.model.ranges import Range, RangeMap
 from pspd.core.model.storage import Held
 from pspd.core.model.terms import ONE_COPY, Terms
+from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.catalogue import Catalogue
-from pspd.core.server.forwarder import Relay
+from pspd.core.server.contributions import Receipt
+from pspd.core.server.fetch import Fetch, Holder
 from pspd.core.server.machine import ServerMachine
-from pspd.core.server.members import Member
+from pspd.core.server.member import Member
+from pspd.core.server.request_state import FileDemand, RequestState
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Asked, Broadcast, Datagram, Hello, Request, decode_datagram, encode_datagram
 from pspd.core.wire.frames import Frame
@@ -26,6 +30,10 @@ from pspd.text.addresses import Address
 from tests.core.samples import sample_bytes, sessions
 
 E = TypeVar("E", bound=ServerEffect)
+
+
+QUARTER_FRAMES = replace(SERVER_TUNING, small_frame_chunks=1)
+"""Frames are a quarter of the cache, however small it is."""
 
 
 def address_of(name: str) -> Address:
@@ -41,26 +49,27 @@ def raised(effects: list[ServerEffect]) -> list[ServerEffect]:
 
 
 class ServedAtOnce:
-    """A server machine, or a part of it, that serves after every call, not when effects are polled.
+    """A server machine, or its catalogue, that works off what changed after every call, not when it is polled.
 
-    So a test sees at once what an input led to. It looks like what it stands for, of which no method can be replaced:
-    the core may be compiled.
+    So a test sees at once what an input led to, and the invariants are checked after every input. It looks like what it
+    stands for, of which no method can be replaced: the core may be compiled.
     """
 
-    def __init__(self, part: object, relay: Relay) -> None:
+    def __init__(self, part: object, machine: ServerMachine) -> None:
         self.part = part
-        self.relay = relay
+        self.machine = machine
 
     def __getattr__(self, item: str) -> Any:
         found = getattr(self.part, item)
         if isinstance(found, Catalogue):
-            return ServedAtOnce(found, self.relay)
+            return ServedAtOnce(found, self.machine)
         if not isinstance(found, MethodType | BuiltinMethodType):
             return found
 
         def call(*args: Any, **keywords: Any) -> Any:
             result = found(*args, **keywords)
-            self.relay.serve()
+            self.machine._settle()
+            self.machine.check()
             return raised(result) if item == "poll" else result
 
         return call
@@ -72,9 +81,16 @@ class Bench:
     Requests, contributions and what the driver tells come a millisecond apart: none is gathered with the one before.
     """
 
-    def __init__(self, parameters: Parameters = FAST, cache_chunks: int | None = 64, *, at_once: bool = True) -> None:
-        self.machine = ServerMachine(parameters, cache_chunks, blake3_digest, 3, sessions(3))
-        served = ServedAtOnce(self.machine, self.machine._relay) if at_once else self.machine
+    def __init__(
+        self,
+        parameters: Parameters = FAST,
+        cache_chunks: int | None = 64,
+        tuning: ServerTuning = SERVER_TUNING,
+        *,
+        at_once: bool = True,
+    ) -> None:
+        self.machine = ServerMachine(parameters, cache_chunks, blake3_digest, 3, sessions(3), tuning)
+        served = ServedAtOnce(self.machine, self.machine) if at_once else self.machine
         self.server = cast(ServerMachine, served)
         self.now = 1_000_000
         self.data: dict[FileId, bytes] = {}
@@ -97,6 +113,28 @@ class Bench:
 
     def delivered(self, member: Member) -> list[Deliver]:
         return [effect for effect in self.effects(Deliver) if effect.session == member.session]
+
+    # -- what the machine knows
+
+    def fetches(self, file: SharedFile) -> RangeMap[Fetch]:
+        """What is being fetched of a file."""
+        return self.machine._pending.table_of(file.file_id).ranges
+
+    def demand(self, file: SharedFile) -> FileDemand:
+        """What is wanted of a file."""
+        return self.machine.demand.of_file(file.file_id)
+
+    def state(self, member: Member, file: SharedFile) -> RequestState:
+        """A member's request of a file."""
+        return self.machine.demand.state(member, file)
+
+    def holder(self, member: Member) -> Holder:
+        """What a member is asked for."""
+        return self.machine._pending.holder_of(member)
+
+    def quota_used_chunks(self, member: Member) -> int:
+        """How much of the cache deliveries to a member pin."""
+        return self.machine.demand.requester(member).quota_used_chunks
 
     # -- people
 
@@ -146,7 +184,7 @@ class Bench:
         return file
 
     def reach(self, member: Member, file: SharedFile, milestone: Milestone) -> None:
-        count = sum(share.chunk_count for share in file.shares_of(member.name))
+        count = sum(share.chunk_count for share in file.shares.ranges_of(member.name))
         self.server.catalogue.milestone_reached(member.session, file.file_id, milestone, self.now, count)
 
     def ask(
@@ -180,21 +218,21 @@ class Bench:
         length = file.manifest.byte_span(start, stop)[1]
         return Frame(Kind.CONTRIBUTION, member.session, file.file_id, start, stop, length, number)
 
-    def start(self, frame: Frame) -> list[memoryview] | None:
+    def start(self, frame: Frame) -> Receipt | None:
         self.now += MILLISECOND_NS
         return self.server.contribution_started(frame, "somewhere", self.now)
 
     def contribute(self, frame: Frame, *, good: bool = True) -> bool:
         """A whole contribution comes; False if the server does not want it."""
-        views = self.start(frame)
-        if views is None:
+        receipt = self.start(frame)
+        if receipt is None:
             return False
         offset = frame.start * CHUNK_BYTES
         payload = self.data[frame.file_id][offset : offset + frame.length]
-        for view in views:
+        for view in receipt.views:
             view[:] = payload[: len(view)] if good else bytes(len(view))
             payload = payload[len(view) :]
-        self.server.contribution_received(frame, self.now)
+        self.server.contribution_received(receipt, self.now)
         return True
 
     def sent(self, member: Member, number: int) -> None:

@@ -9,6 +9,7 @@ from pspd.core.effects.server import Assign, CloseLink, Deliver, EndSession, Ser
 from pspd.core.effects.shared import SendDatagram
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS, Parameters
+from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.file_record import Phase
 from pspd.core.server.machine import ServerMachine
 from pspd.sim.content import RealContent
@@ -37,6 +38,7 @@ class CoreNetwork(Observer):
         loss: fraction of datagrams lost each way.
         duplicate: fraction of datagrams duplicated each way.
         jitter_ns: maximum additional delay of each message.
+        tuning: of the server.
 
     Attributes:
         network: the virtual network.
@@ -54,8 +56,9 @@ class CoreNetwork(Observer):
         loss: float = 0.0,
         duplicate: float = 0.0,
         jitter_ns: int = MILLISECOND_NS,
+        tuning: ServerTuning = SERVER_TUNING,
     ) -> None:
-        self.network = VirtualNetwork(parameters, cache_chunks, RealContent(), seed)
+        self.network = VirtualNetwork(parameters, cache_chunks, RealContent(), seed, tuning=tuning)
         self.network.observers.append(self)
         self.events: list[Effect] = []
         self.on_effect: Callable[[str, Effect], None] = lambda name, effect: None
@@ -90,6 +93,7 @@ class CoreNetwork(Observer):
             self.events.append(effect)
 
     def on_settled(self) -> None:
+        self.server.check()
         self.used_chunks_max = max(self.used_chunks_max, self.server.cache.used_chunks)
 
     # -- members

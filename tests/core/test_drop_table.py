@@ -11,7 +11,7 @@ from pspd.core.effects.shared import InputDropped, Milestone
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, Parameters
 from pspd.core.model.ranges import Range
-from pspd.core.server.members import REQUEST_JUMP_MAX
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.wire.datagrams import (
     CLIENT_DATAGRAMS,
     DATAGRAM_BYTES_MAX,
@@ -244,7 +244,7 @@ def overtaken(parameters: Parameters) -> list[Drops]:
 
 def far_ahead(parameters: Parameters) -> list[Drops]:
     drops = []
-    for number in (REQUEST_JUMP_MAX + 1, REQUEST_NUMBER_MAX):
+    for number in (SERVER_TUNING.request_jump_max + 1, REQUEST_NUMBER_MAX):
         side = ServerSide(parameters)
         drops.append(side.receive(request(side, side.file_id, (2, 3), number=number)))
         assert side.session not in {member.session for member in side.bench.server.members.values()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from random import Random
 
 import pytest
 
@@ -13,13 +12,10 @@ from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS,
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import Held
 from pspd.core.model.terms import Terms
-from pspd.core.server import fetching
-from pspd.core.server import forwarder as relay
-from pspd.core.server.fetching import NAMED_TRIES
-from pspd.core.server.members import Member
+from pspd.core.model.tuning import SERVER_TUNING
+from pspd.core.server.member import Member
 from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, Asked, Broadcast, decode_datagram
-from pspd.store.digests import blake3_digest
-from tests.core.bench import Bench
+from tests.core.bench import QUARTER_FRAMES, Bench
 
 
 def hearers(bench: Bench) -> list[str]:
@@ -28,24 +24,24 @@ def hearers(bench: Bench) -> list[str]:
     return [effect.address[0] for effect in sent if isinstance(decode_datagram(effect.data), Broadcast)]
 
 
-TWO_CHUNKS_NS = fetching.RECEIVE_NS + 2 * fetching.RECEIVE_NS_PER_CHUNK
+TWO_CHUNKS_NS = SERVER_TUNING.receive_ns + 2 * SERVER_TUNING.receive_ns_per_chunk
 """How long a contribution of two chunks may take."""
 
 
 class TestFetching:
     def test_the_one_holder_with_room_is_found_where_the_owner_is_away(self) -> None:
         bench = Bench(cache_chunks=4096)
-        count = 8 * fetching.OTHERS_TRIED
+        count = 8 * SERVER_TUNING.holders_tried_max
         owner, asks, *holders = (bench.join(f"c{index:02}") for index in range(count + 2))
         file = bench.exchange("f", 3 * (count + 2))
         for holder in holders:
             bench.reach(holder, file, Milestone.COMPLETE)
         bench.server.link_closed(owner.session, bench.now)
         for holder in holders[1:]:
-            holder.window.chunks = 0
-        start = file.shares_of(owner.name)[0].start
+            bench.holder(holder).window.chunks = 0
+        start = file.shares.ranges_of(owner.name)[0].start
         bench.ask(asks, file, (start, start + 1))
-        assert [fetch.holder for fetch in file.fetches] == holders[:1]
+        assert [fetch.holder.member for fetch in bench.fetches(file)] == holders[:1]
 
     def test_a_miss_is_broadcast_to_all_and_names_the_owner_of_the_share(self) -> None:
         bench = Bench()
@@ -87,9 +83,8 @@ class TestFetching:
         entries = [(entry.start, entry.stop, entry.responder) for entry in bench.asked("a")]
         assert entries == [(2, 4, b.session), (4, 6, a.session)]
 
-    def test_what_one_holder_can_send_at_once_is_fetched_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(fetching, "BROADCAST_NS_PER_DATAGRAM", 100 * MILLISECOND_NS)
-        bench = Bench()
+    def test_what_one_holder_can_send_at_once_is_fetched_at_once(self) -> None:
+        bench = Bench(tuning=replace(SERVER_TUNING, broadcast_pacing_ns=100 * MILLISECOND_NS))
         clients = [bench.join(name) for name in "abcd"]
         file = bench.seed("f", 8)
         bench.pass_time(SECOND_NS)
@@ -119,8 +114,8 @@ class TestFetching:
         for _ in range(600):
             bench.live(SECOND_NS // 10)
             told += hearers(bench)
-        assert told[:NAMED_TRIES] == ["source of f"] * NAMED_TRIES
-        assert told[NAMED_TRIES : NAMED_TRIES + 3] == ["a", "b", "source of f"]
+        assert told[: SERVER_TUNING.named_tries_max] == ["source of f"] * SERVER_TUNING.named_tries_max
+        assert told[SERVER_TUNING.named_tries_max : SERVER_TUNING.named_tries_max + 3] == ["a", "b", "source of f"]
 
     def test_and_everybody_where_there_is_no_source(self) -> None:
         bench = Bench()
@@ -143,13 +138,12 @@ class TestFetching:
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 12)
         bench.ask(a, file, (6, 8), (10, 12))
-        interest = a.interests[file.file_id]
-        fetching = bench.machine._relay._fetching
-        assert interest.expected_chunks == 4
-        fetching._give_up(next(iter(file.fetches)))
-        assert interest.expected_chunks == 2
-        fetching._give_up(next(iter(file.fetches)))
-        assert interest.expected_chunks == 0
+        state, pending = bench.state(a, file), bench.machine._pending
+        assert state.expected_chunks == 4
+        pending.give_up(next(iter(bench.fetches(file))))
+        assert state.expected_chunks == 2
+        pending.give_up(next(iter(bench.fetches(file))))
+        assert state.expected_chunks == 0
 
     def test_a_request_for_what_is_being_fetched_joins_and_a_cached_one_is_a_hit(self) -> None:
         bench = Bench()
@@ -243,9 +237,7 @@ class TestFetching:
     ) -> None:
         bench = Bench(cache_chunks=1)
         bench.server.resize_cache(cache_chunks, bench.now)
-        random, members = Random(1), bench.server.members
-        fetches = fetching.Fetching(FAST, bench.server.cache, blake3_digest, members, lambda effect: None, random)
-        assert fetches.frame_chunks == frame_chunks
+        assert bench.machine._pending.frame_chunks == frame_chunks
 
     def test_nothing_is_delivered_to_whom_nothing_can_reach(self) -> None:
         bench = Bench()
@@ -261,10 +253,9 @@ class TestFetching:
         bench.ask(a, file, (2, 4))
         assert len(bench.delivered(a)) == 1
 
-    @pytest.mark.usefixtures("frames_of_a_quarter")
     def test_a_client_that_waits_in_line_and_loses_its_link_leaves_the_line(self) -> None:
         """Nobody fetches for it what is cached meanwhile, and came too late for it."""
-        bench = Bench(cache_chunks=8)
+        bench = Bench(cache_chunks=8, tuning=QUARTER_FRAMES)
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 30)
         d = bench.join("d")
@@ -302,7 +293,7 @@ class TestFetching:
         (deliver,) = bench.delivered(a)
         bench.server.delivery_failed(a.session, deliver.number, bench.now)
         assert file.traffic.delivered_bytes == 0
-        assert not file.held["a"].within(2, 4)
+        assert not file.availability.held["a"].within(2, 4)
         bench.ask(a, file, (2, 4))
         (deliver,) = bench.delivered(a)
         bench.sent(a, deliver.number)
@@ -329,7 +320,7 @@ class TestFetching:
         assert responders[:3] == [b.session, c.session, b.session]
         # Everyone is asked unit by unit: not every holder has the same of it.
         assert responders[3:] == [EVERY_HOLDER, EVERY_HOLDER]
-        number = bench.server._fetching._broadcast_number
+        number = bench.machine._pending._broadcast_number
         assert bench.contribute(bench.frame(c, file, 3, 4, number))
         assert bench.contribute(bench.frame(c, file, 2, 3, number))
         delivers = bench.effects(Deliver)
@@ -356,14 +347,14 @@ class TestFetching:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 3), window_chunks=1)
         count = 0
-        while count < fetching.FETCH_TRIES_MAX + 2:
+        while count < SERVER_TUNING.fetch_tries_max + 2:
             for member in (a, b):
                 bench.server.lease_renewed(member.session, bench.now)
             bench.pass_time(SECOND_NS // 10)
             count += len(bench.asked("a"))
         assert bench.server.cache.miss_count == 2
         assert bench.server.cache.used_chunks == 1
-        assert bench.contribute(bench.frame(b, file, 2, 3, bench.server._fetching._broadcast_number))
+        assert bench.contribute(bench.frame(b, file, 2, 3, bench.machine._pending._broadcast_number))
 
     def test_a_fetch_for_someone_who_is_gone_ends(self) -> None:
         bench = Bench()
@@ -373,8 +364,8 @@ class TestFetching:
         bench.server.client_left(a.session, "gone", bench.now)
         bench.pass_time(3 * SECOND_NS)
         assert bench.server.cache.used_chunks == 0
-        assert len(file.fetches) == 0
-        assert b.asked_chunks == 0
+        assert len(bench.fetches(file)) == 0
+        assert bench.holder(b).asked_chunks == 0
 
     def test_a_contribution_that_does_not_end_costs_its_sender_the_link(self) -> None:
         bench = Bench()
@@ -382,12 +373,13 @@ class TestFetching:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 4))
         frame = bench.frame(b, file, 2, 4)
-        assert bench.start(frame)
+        receipt = bench.start(frame)
+        assert receipt is not None
         bench.live(TWO_CHUNKS_NS - SECOND_NS)
         assert bench.effects(CloseLink) == []
         bench.live(SECOND_NS)
         assert bench.effects(CloseLink) == [CloseLink(b.session)]
-        bench.server.contribution_aborted(frame, bench.now)
+        bench.server.contribution_aborted(receipt, bench.now)
         bench.server.link_closed(b.session, bench.now)
         bench.pass_time(0)
         assert [asked.responder for asked in bench.asked("a")] == [b.session]
@@ -412,7 +404,7 @@ class TestFetching:
         bench.ask(a, file, (10, 12))
         first, second = bench.asked("a")
         assert bench.contribute(bench.frame(b, file, second.start, second.stop, number=2))
-        bench.pass_time(fetching.REORDERING_NS_MIN)
+        bench.pass_time(SERVER_TUNING.reordering_ns_min)
         assert [asked.start for asked in bench.asked("a")] == [first.start]
 
     def test_a_holder_that_is_busy_sending_is_not_asked_again(self) -> None:
@@ -434,11 +426,11 @@ class TestFetching:
         bench.server.poll()
         bench.ask(a, file, (3, 9), window_chunks=1)
         assert [(asked.start, asked.stop) for asked in bench.asked("a")] == [(6, 7)]
-        assert c.reachable
+        assert c.connected
 
     def test_after_several_shares_without_a_holder_a_client_waits_in_line(self) -> None:
         bench = Bench()
-        names = [f"c{index:02}" for index in range(relay.SHARES_TRIED_MAX + 3)]
+        names = [f"c{index:02}" for index in range(SERVER_TUNING.shares_tried_max + 3)]
         members = [bench.join(name) for name in names]
         file = bench.exchange("f", len(members))
         for member in members[1:-1]:
@@ -449,9 +441,8 @@ class TestFetching:
         bench.ask(members[0], file, (len(members) - 1, len(members)))
         assert len(bench.asked(names[0])) == 1
 
-    @pytest.mark.usefixtures("frames_of_a_quarter")
     def test_who_does_not_read_keeps_only_part_of_the_cache_from_the_others(self) -> None:
-        bench = Bench(cache_chunks=4)
+        bench = Bench(cache_chunks=4, tuning=QUARTER_FRAMES)
         slow, quick, holder = (bench.join(name) for name in ("slow", "quick", "holder"))
         file = bench.exchange("f", 24)
 

@@ -11,14 +11,14 @@ from pspd.core.effects.shared import Milestone
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import Range
 from pspd.core.model.terms import ONE_COPY, Terms
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.file_record import Phase
-from pspd.core.server.members import Member
-from pspd.core.server.share_monitor import SHARE_NS
+from pspd.core.server.member import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Hello
 from tests.core.bench import Bench
 
-TWO_LOOKS_NS = 2 * SHARE_NS + 10 * SECOND_NS
+TWO_LOOKS_NS = 2 * SERVER_TUNING.share_ns + 10 * SECOND_NS
 
 
 @pytest.fixture
@@ -66,10 +66,10 @@ def test_its_share_goes_to_another(bench: Bench) -> None:
 def test_also_if_it_asks_and_never_takes_what_is_sent(bench: Bench) -> None:
     _, b, file = begun(bench)
     bench.ask(b, file, (6, 12))
-    for fetch in list(file.fetches):
+    for fetch in list(bench.fetches(file)):
         assert bench.contribute(bench.frame(bench.server.members[file.source], file, fetch.start, fetch.stop))
     assert any(isinstance(effect, Deliver) for effect in bench.server.poll())
-    effects = pass_time(bench, TWO_LOOKS_NS + SHARE_NS, lambda: bench.ask(b, file, (6, 12)))
+    effects = pass_time(bench, TWO_LOOKS_NS + SERVER_TUNING.share_ns, lambda: bench.ask(b, file, (6, 12)))
     assert passed_on(effects) == ["b"]
 
 
@@ -81,9 +81,9 @@ def test_not_if_it_asks_and_gets_nothing(bench: Bench) -> None:
 
 def test_not_if_the_server_itself_stood_still(bench: Bench) -> None:
     _, b, file = begun(bench)
-    bench.pass_time(SHARE_NS - SECOND_NS)
+    bench.pass_time(SERVER_TUNING.share_ns - SECOND_NS)
     bench.ask(b, file, (6, 12))
-    bench.now += 10 * SHARE_NS
+    bench.now += 10 * SERVER_TUNING.share_ns
     bench.server.handle_timeout(bench.now)
     assert passed_on(list(bench.server.poll())) == []
 
@@ -100,12 +100,12 @@ def test_where_there_is_nobody_else_it_stays_its_own_until_somebody_comes(bench:
     file = bench.seed("f", 12)
     bench.server.poll()
     assert passed_on(pass_time(bench, 2 * TWO_LOOKS_NS)) == []
-    assert file.shares_of("a") == (Range(0, 12),)
+    assert file.shares.ranges_of("a") == (Range(0, 12),)
     bench.join("b")
     assert passed_on(pass_time(bench, TWO_LOOKS_NS)) == ["a"]
-    assert file.shares_of("b") == (Range(0, 12),)
+    assert file.shares.ranges_of("b") == (Range(0, 12),)
     bench.server.client_left(bench.server.members["b"].session, "it left", bench.now)
-    assert file.shares_of("a") == (Range(0, 12),), "it gets it back"
+    assert file.shares.ranges_of("a") == (Range(0, 12),), "it gets it back"
 
 
 def test_after_a_restart_too(bench: Bench) -> None:

@@ -9,7 +9,9 @@ import pytest
 from pspd.core.effects.server import ClientLost, Deliver, EndSession, MemberFailed, ServerEffect
 from pspd.core.effects.shared import Milestone, SendDatagram
 from pspd.core.model.ranges import Range
-from pspd.core.server.members import Echo, Interest, Member
+from pspd.core.server.fetch import FetchTable
+from pspd.core.server.member import Member
+from pspd.core.server.request_state import Echo, RequestState
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Hello, Request
 from pspd.core.wire.header import DropReason
@@ -34,8 +36,9 @@ class TestServing:
     def test_faulty_request_does_not_cost_others_their_turn(self) -> None:
         bench, members, file = exchange()
         undivided = SharedFile(file.manifest, "s")
-        undivided.hold("d", [(0, 8)])
-        members["a"].interests[file.file_id] = Interest(members["a"], undivided)
+        undivided.availability.hold("d", [(0, 8)])
+        requester = bench.machine.demand.requester(members["a"])
+        requester.add(RequestState(requester, undivided, bench.demand(file), FetchTable(), 16))
         for name in "abc":
             bench.ask(members[name], file, (6, 8))
         effects = bench.machine.poll()
@@ -50,14 +53,14 @@ class TestServing:
         for name in "abc":
             bench.ask(members[name], file, (6, 8))
         bench.machine.poll()
-        members["a"].interest_in(file).echoes.extend(cast(list[Echo], ["no echo", "no echo"]))
+        bench.state(members["a"], file).echoes.extend(cast(list[Echo], ["no echo", "no echo"]))
         bench.contribute(bench.frame(members["d"], file, 6, 8))
         assert outcome(bench.machine.poll()) == (["a"], [members["b"].session, members["c"].session])
         assert "a" not in bench.machine.members
 
     def test_fault_in_a_datagram_ends_that_session_alone(self) -> None:
         bench, members, file = exchange()
-        del file._arrived["a"]
+        del file.availability._arrived["a"]
         bench.send(members["a"], Request(members["a"].session, file.file_id, 1, 0, 9, (Range(6, 8),)))
         bench.send(members["b"], Hello(members["b"].session, 7, 1000))
         effects = bench.machine.poll()
@@ -78,14 +81,14 @@ class TestReports:
         bench, member, _, file = self.announced()
         with pytest.raises(NotFound):
             bench.server.catalogue.milestone_reached(member.session, file.file_id, milestone, bench.now)
-        assert member.interests == {}
-        assert file.complete == set()
+        assert bench.machine.demand.requester(member).states == {}
+        assert file.recipients.complete == set()
 
     def test_withdrawal_clears_what_members_asked(self) -> None:
         bench, member, source, file = self.announced()
-        member.interest_in(file)
+        bench.state(member, file)
         bench.server.catalogue.withdraw(file, "s")
-        assert member.interests == {}
+        assert bench.machine.demand.requester(member).states == {}
         bench.server.catalogue.announce(bench.manifest("f", 8), source.session)
         again = bench.server.catalogue.divide(bench.manifest("f", 8, 2), source.session, bench.now)
         bench.ask(member, again, (0, 4))
@@ -100,7 +103,7 @@ class TestReports:
             bench.reach(source, file, Milestone.COMPLETE)
         with pytest.raises(WrongState):
             bench.server.catalogue.file_declined(source.session, file.file_id, "no room", bench.now)
-        assert file.available.covers(0, 8)
+        assert file.availability.available.covers(0, 8)
 
     def test_refused_report_is_counted(self) -> None:
         bench = Bench()

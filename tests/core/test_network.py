@@ -18,8 +18,8 @@ from pspd.core.effects.server import Deliver, FileCompleted, FileDivided, FileRe
 from pspd.core.effects.shared import SendDatagram
 from pspd.core.model.manifest import CHUNK_BYTES, Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.file_record import Phase
-from pspd.core.server.machine import LEASE_NS
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Broadcast, decode_datagram
 from pspd.core.wire.frames import Frame
@@ -117,7 +117,7 @@ class TestSeeding:
         network.crash("c1")
         assert completes(network, manifest)
         assert_everyone_has(network, "f", data)
-        assert "c1" not in {share.owner for share in file.shares}
+        assert "c1" not in {share.owner for share in file.shares.all}
 
     def test_shares_wait_for_a_client_when_all_are_lost(self) -> None:
         data = sample_bytes(60 * KIB)
@@ -236,7 +236,7 @@ class TestMembership:
         manifest = network.seed("f", data, share_count=4)
         assert exchanging(network, manifest)
         network.crash("idle", silently=True)
-        assert completes(network, manifest, LEASE_NS + SECOND_NS)
+        assert completes(network, manifest, SERVER_TUNING.lease_ns + SECOND_NS)
         assert_everyone_has(network, "f", data)
 
     def test_returning_client_resumes_its_download(self) -> None:

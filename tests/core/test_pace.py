@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
-from pspd.core.server import fetching
+from pspd.core.model.tuning import SERVER_TUNING
 from tests.core.bench import Bench
 
 
 class TestPace:
     def test_broadcasts_of_many_files_take_turns_at_a_pace_that_their_datagrams_set(
-        self, monkeypatch: pytest.MonkeyPatch
+        self,
     ) -> None:
-        monkeypatch.setattr(fetching, "BROADCAST_DATAGRAMS_IN_A_ROW", 4)
-        monkeypatch.setattr(fetching, "BROADCAST_NS_PER_DATAGRAM", 10 * MILLISECOND_NS)
-        bench = Bench(at_once=False)
+        tuning = replace(SERVER_TUNING, broadcast_burst_datagrams=4, broadcast_pacing_ns=10 * MILLISECOND_NS)
+        bench = Bench(tuning=tuning, at_once=False)
         a, b = bench.join("a"), bench.join("b")
         files = [bench.exchange(f"f{index}", 8) for index in range(5)]
         for file in files:
-            bench.ask(a, file, *file.shares_of(b.name))
+            bench.ask(a, file, *file.shares.ranges_of(b.name))
         heard = []
         for _ in range(3):
             heard.append(len(bench.asked("a")))
@@ -27,14 +26,12 @@ class TestPace:
             bench.pass_time(4 * 10 * MILLISECOND_NS)
         assert heard == [2, 2, 1], "two members hear of two files at a time"
 
-    def test_what_is_asked_again_goes_at_that_pace_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(fetching, "BROADCAST_DATAGRAMS_IN_A_ROW", 1)
-        monkeypatch.setattr(fetching, "BROADCAST_NS_PER_DATAGRAM", MILLISECOND_NS)
-        bench = Bench()
+    def test_what_is_asked_again_goes_at_that_pace_too(self) -> None:
+        bench = Bench(tuning=replace(SERVER_TUNING, broadcast_burst_datagrams=1, broadcast_pacing_ns=MILLISECOND_NS))
         a, b = bench.join("a"), bench.join("b")
         files = [bench.exchange(f"f{index}", 8) for index in range(3)]
         for file in files:
-            bench.ask(a, file, *file.shares_of(b.name))
+            bench.ask(a, file, *file.shares.ranges_of(b.name))
             bench.now += 10 * MILLISECOND_NS
             bench.server.handle_timeout(bench.now)
         assert sum(file.traffic.broadcast_datagrams for file in files) == 2 * len(files)

@@ -11,10 +11,9 @@ from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, SECOND_NS, Parameters
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
-from pspd.core.model.tuning import CLIENT_TUNING
+from pspd.core.model.tuning import CLIENT_TUNING, SERVER_TUNING
 from pspd.core.server.file_record import Phase
-from pspd.core.server.machine import LEASE_NS, REACH_NS
-from pspd.core.server.members import Member
+from pspd.core.server.member import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Hello
 from tests.core.bench import Bench
@@ -23,7 +22,7 @@ from tests.core.samples import sample_bytes
 
 KIB = 1024
 LIMIT_NS = 600 * SECOND_NS
-NOTICED_NS = REACH_NS + 6 * SECOND_NS
+NOTICED_NS = SERVER_TUNING.reach_ns + 6 * SECOND_NS
 """A member that is cut off is known to be so, and one that is back: the last hello was up to 5 s ago."""
 PROFILES = pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic", "fast"])
 
@@ -58,7 +57,7 @@ class TestWhoIsInReach:
     def test_one_that_hears_the_server_and_has_a_link_stays_so(self) -> None:
         bench = Bench()
         member = bench.join("a")
-        bench.live(5 * REACH_NS)
+        bench.live(5 * SERVER_TUNING.reach_ns)
         assert member.in_reach
         assert bench.effects(ClientReach) == []
 
@@ -67,7 +66,7 @@ class TestWhoIsInReach:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
         for _ in range(4):
-            bench.pass_time(REACH_NS // 2)
+            bench.pass_time(SERVER_TUNING.reach_ns // 2)
             for member in (a, b):
                 bench.server.lease_renewed(member.session, bench.now)
             bench.ask(a, file, (3, 6), downlink_ok=True)
@@ -79,7 +78,7 @@ class TestWhoIsInReach:
         member = bench.join("a")
         bench.live(SECOND_NS)
         bench.server.link_closed(member.session, bench.now)
-        bench.live(REACH_NS - 2 * SECOND_NS)
+        bench.live(SERVER_TUNING.reach_ns - 2 * SECOND_NS)
         assert member.in_reach
         bench.live(SECOND_NS)
         assert bench.effects(ClientReach) == [ClientReach("a", False)]
@@ -89,13 +88,13 @@ class TestWhoIsInReach:
     def test_nor_is_one_that_does_not_hear_the_server(self) -> None:
         bench = Bench()
         member = bench.join("a")
-        bench.live(REACH_NS, deaf=[member])
+        bench.live(SERVER_TUNING.reach_ns, deaf=[member])
         assert bench.effects(ClientReach) == [ClientReach("a", False)]
 
     def test_nor_one_that_says_nothing_at_all(self) -> None:
         bench = Bench()
         member = bench.join("a", reachable=False)
-        for _ in range(REACH_NS // SECOND_NS):
+        for _ in range(SERVER_TUNING.reach_ns // SECOND_NS):
             bench.server.lease_renewed(member.session, bench.now)
             bench.pass_time(SECOND_NS)
         assert bench.effects(ClientReach) == [ClientReach("a", False)]
@@ -104,24 +103,24 @@ class TestWhoIsInReach:
         bench = Bench(CLASSIC)
         member = bench.join("a")
         bench.server.link_closed(member.session, bench.now)
-        bench.live(2 * REACH_NS)
+        bench.live(2 * SERVER_TUNING.reach_ns)
         assert bench.effects(ClientReach) == []
-        bench.live(REACH_NS, deaf=[member])
+        bench.live(SERVER_TUNING.reach_ns, deaf=[member])
         assert bench.effects(ClientReach) == [ClientReach("a", False)]
 
     def test_it_is_told_once_when_it_goes_and_once_when_it_comes_back(self) -> None:
         bench = Bench()
         member = bench.join("a")
         for _ in range(2):
-            bench.live(3 * REACH_NS, deaf=[member])
-            bench.live(3 * REACH_NS)
+            bench.live(3 * SERVER_TUNING.reach_ns, deaf=[member])
+            bench.live(3 * SERVER_TUNING.reach_ns)
         assert [event.in_reach for event in bench.effects(ClientReach)] == [False, True, False, True]
 
     def test_a_link_alone_does_not_bring_it_back_but_the_next_hello_does(self) -> None:
         bench = Bench()
         member = bench.join("a")
         bench.server.link_closed(member.session, bench.now)
-        bench.live(REACH_NS)
+        bench.live(SERVER_TUNING.reach_ns)
         bench.server.link_opened(member.session, bench.now)
         assert not member.in_reach
         bench.send(member, Hello(member.session, 3, 1))
@@ -130,8 +129,8 @@ class TestWhoIsInReach:
     def test_one_that_is_away_still_has_a_lease_that_can_run_out(self) -> None:
         bench = Bench()
         member = bench.join("a")
-        bench.live(REACH_NS, deaf=[member])
-        bench.pass_time(LEASE_NS)
+        bench.live(SERVER_TUNING.reach_ns, deaf=[member])
+        bench.pass_time(SERVER_TUNING.lease_ns)
         assert [lost.name for lost in bench.effects(ClientLost)] == ["a"]
         assert bench.server.next_timeout() is None
 
@@ -140,7 +139,7 @@ class TestWhoIsInReach:
         a = bench.join("a")
         bench.join("b")
         file = bench.exchange("f", 4)
-        bench.live(REACH_NS, deaf=[a])
+        bench.live(SERVER_TUNING.reach_ns, deaf=[a])
         assert file.stalled
         a = bench.join("a", held={file.file_id: Held(RangeSet([(0, 2)]), complete=False)})
         assert a.in_reach
@@ -153,23 +152,23 @@ class TestHoldersAway:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
-        bench.live(REACH_NS, deaf=[b])
+        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
         return bench, file, a, b
 
     def test_the_file_stalls_and_its_missing_ranges_bear_its_name(self) -> None:
         bench, file, _, _ = self.away()
         assert bench.effects(FileStalled) == [FileStalled(file.file_id, "f", ((Range(2, 4), "b"),))]
-        assert file.missing() == [(Range(2, 4), "b")]
-        assert file.min_holder_count() == 0
+        assert file.availability.missing() == [(Range(2, 4), "b")]
+        assert file.availability.min_holder_count() == 0
 
     def test_what_another_holds_too_is_not_missing(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
         bench.reach(a, file, Milestone.COMPLETE)
-        bench.live(REACH_NS, deaf=[b])
+        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
         assert bench.effects(FileStalled) == []
-        assert file.min_holder_count() == 1
+        assert file.availability.min_holder_count() == 1
 
     def test_of_two_who_had_it_the_one_that_is_only_away_is_named(self) -> None:
         bench = Bench()
@@ -177,8 +176,8 @@ class TestHoldersAway:
         file = bench.exchange("f", 6)
         bench.reach(c, file, Milestone.COMPLETE)
         bench.server.client_left(c.session, "gone", bench.now)
-        bench.live(REACH_NS, deaf=[b])
-        assert file.missing() == [(Range(2, 4), "b"), (Range(4, 6), "c")]
+        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
+        assert file.availability.missing() == [(Range(2, 4), "b"), (Range(4, 6), "c")]
 
     def test_nobody_is_asked_for_what_only_it_holds(self) -> None:
         bench, file, a, _ = self.away()
@@ -193,7 +192,7 @@ class TestHoldersAway:
         bench.send(b, Hello(b.session, 3, 1000))
         effects = bench.server.poll()
         assert FileResumed(file.file_id, "f") in effects
-        assert len(file.fetches) == 1
+        assert len(bench.fetches(file)) == 1
         assert bench.contribute(bench.frame(b, file, 2, 4))
         assert [deliver.frame.start for deliver in bench.delivered(a)] == [2]
 
@@ -204,18 +203,18 @@ class TestHoldersAway:
         bench.server.client_left(a.session, "gone", bench.now)
         bench.live(SECOND_NS)
         assert not file.stalled
-        assert file.missing() == []
+        assert file.availability.missing() == []
 
     def test_what_it_lacks_while_it_is_away_is_still_lacking_when_it_is_back(self) -> None:
         bench, file, _, b = self.away()
         bench.ask(b, file, (3, 4))
         bench.live(SECOND_NS)
-        assert file.missing() == [(Range(3, 4), "")]
+        assert file.availability.missing() == [(Range(3, 4), "")]
 
     def test_one_that_leaves_while_it_is_away_is_the_last_who_held_it(self) -> None:
         bench, file, _, b = self.away()
         bench.server.client_left(b.session, "gone", bench.now)
-        assert file.missing() == [(Range(2, 4), "b")]
+        assert file.availability.missing() == [(Range(2, 4), "b")]
 
 
 class TestSeedingWithoutThem:
@@ -225,7 +224,7 @@ class TestSeedingWithoutThem:
         file = bench.seed("f", 4)
         bench.reach(b, file, Milestone.SHARE_HELD)
         bench.server.poll()
-        bench.live(REACH_NS, deaf=[b])
+        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
         shares = {effect.session: effect.shares for effect in bench.effects(Assign)}
         assert shares == {a.session: (Range(0, 2), Range(2, 4)), b.session: ()}
         bench.reach(b, file, Milestone.SHARE_HELD)
@@ -238,8 +237,8 @@ class TestSeedingWithoutThem:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 4)
-        bench.live(REACH_NS, deaf=[a])
-        assert file.shares_of("a") == (Range(0, 4),)
+        bench.live(SERVER_TUNING.reach_ns, deaf=[a])
+        assert file.shares.ranges_of("a") == (Range(0, 4),)
         bench.live(SECOND_NS)
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
@@ -248,19 +247,19 @@ class TestSeedingWithoutThem:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
-        bench.live(REACH_NS, deaf=[a, b])
+        bench.live(SERVER_TUNING.reach_ns, deaf=[a, b])
         c = bench.join("c")
-        assert file.shares_of("c") == (Range(0, 2), Range(2, 4))
+        assert file.shares.ranges_of("c") == (Range(0, 2), Range(2, 4))
         bench.reach(c, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
 
     def test_a_file_is_divided_among_those_in_reach_alone(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
-        bench.live(REACH_NS, deaf=[b])
+        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
         bench.server.poll()
         file = bench.seed("f", 4)
-        assert file.shares_of("a") == (Range(0, 4),)
+        assert file.shares.ranges_of("a") == (Range(0, 4),)
         shares = {effect.session: effect.shares for effect in bench.effects(Assign)}
         assert shares == {a.session: (Range(0, 4),), b.session: ()}
 
@@ -269,19 +268,19 @@ class TestSeedingWithoutThem:
         bench.join("a")
         manifest = bench.manifest("f", 4)
         b = bench.join("b", held={manifest.file_id: Held(RangeSet([(0, 4)]), complete=True)})
-        bench.live(REACH_NS, deaf=[b])
+        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
         source = bench.join("s", source=True)
         file = bench.server.catalogue.announce(manifest, source.session)
-        assert file.min_holder_count() == 0
+        assert file.availability.min_holder_count() == 0
         bench.live(SECOND_NS)
-        assert file.min_holder_count() == 1
+        assert file.availability.min_holder_count() == 1
 
     def test_a_source_that_is_away_stalls_its_file_until_it_is_back(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 4)
         source = bench.server.members["source of f"]
-        bench.live(REACH_NS, deaf=[source])
+        bench.live(SERVER_TUNING.reach_ns, deaf=[source])
         assert bench.effects(FileStalled) == [FileStalled(file.file_id, "f", ((Range(0, 4), "source of f"),))]
         bench.ask(a, file, (0, 4))
         assert bench.asked("a") == []
@@ -294,7 +293,7 @@ class TestSeedingWithoutThem:
         bench.join("a")
         source = bench.join("s", source=True)
         file = bench.server.catalogue.announce(bench.manifest("f", 4), source.session)
-        bench.live(REACH_NS, deaf=[source])
+        bench.live(SERVER_TUNING.reach_ns, deaf=[source])
         assert bench.server.catalogue.files == {file.file_id: file}
         assert bench.effects(Assign) == []
 
@@ -305,7 +304,7 @@ class TestCompleteWithoutThem:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
         bench.reach(a, file, Milestone.COMPLETE)
-        bench.live(REACH_NS, deaf=[b])
+        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
         assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 1)]
         assert file.is_complete
         bench.live(SECOND_NS)
@@ -317,7 +316,7 @@ class TestCompleteWithoutThem:
         bench = Bench()
         a = bench.join("a")
         file = bench.exchange("f", 4)
-        bench.live(REACH_NS, deaf=[a])
+        bench.live(SERVER_TUNING.reach_ns, deaf=[a])
         assert bench.effects(FileCompleted) == []
         assert not file.is_complete
 
@@ -330,8 +329,8 @@ class TestNetworks:
         file = exchanging(network, manifest)
         network.block_link(network.clients["b"])
         assert network.run(lambda: file.stalled, NOTICED_NS)
-        assert {name for _, name in file.missing()} == {"b"}
-        missing = RangeSet(span for span, _ in file.missing())
+        assert {name for _, name in file.availability.missing()} == {"b"}
+        missing = RangeSet(span for span, _ in file.availability.missing())
         network.pass_time(60 * SECOND_NS)
         assert "b" in network.server.members
         for name in "ac":
@@ -361,9 +360,9 @@ class TestNetworks:
         network.block_link(network.clients["b"])
         manifest = network.seed("f", data)
         file = file_of(network, manifest)
-        assert {share.owner for share in file.shares} == {"a", "b", "c"}
+        assert {share.owner for share in file.shares.all} == {"a", "b", "c"}
         assert network.run(lambda: file.is_complete, NOTICED_NS)
-        assert "b" not in {share.owner for share in file.shares}
+        assert "b" not in {share.owner for share in file.shares.all}
         assert told(network, FileStalled) == []
         network.unblock_link(network.clients["b"])
         assert network.run(lambda: "f" in network.clients["b"].store.finished, 30 * SECOND_NS)
@@ -377,7 +376,7 @@ class TestNetworks:
         network.block_link(source)
         file = file_of(network, manifest)
         assert network.run(lambda: file.stalled, NOTICED_NS)
-        assert {name for _, name in file.missing()} == {source.name}
+        assert {name for _, name in file.availability.missing()} == {source.name}
         network.pass_time(60 * SECOND_NS)
         assert file.phase is Phase.SEEDING
         network.unblock_link(source)
@@ -392,7 +391,7 @@ class TestNetworks:
         network.pass_time(NOTICED_NS)
         file = file_of(network, network.seed("f", data))
         assert network.run(lambda: file.is_complete, 10 * SECOND_NS)
-        assert {share.owner for share in file.shares} == {"a"}
+        assert {share.owner for share in file.shares.all} == {"a"}
         network.unblock_link(away)
         assert network.run(lambda: "f" in away.store.finished, 30 * SECOND_NS)
         assert_have(network, data, "a", "b")
@@ -403,9 +402,9 @@ class TestNetworks:
         network = network_of(parameters, "a", "b", "deaf", deaf="deaf")
         manifest = network.seed("f", data)
         file = exchanging(network, manifest)  # within that time it counts, and takes what is delivered to it
-        assert file.shares_of("deaf")
+        assert file.shares.ranges_of("deaf")
         assert network.run(lambda: file.stalled, NOTICED_NS)
-        assert {name for _, name in file.missing()} == {"deaf"}
+        assert {name for _, name in file.availability.missing()} == {"deaf"}
         network.pass_time(60 * SECOND_NS)
         assert_have(network, data, "deaf")  # it asks, and deliveries are no datagrams
         assert told(network, DownlinkChanged) == [DownlinkChanged(False)]
@@ -426,7 +425,7 @@ class TestNetworks:
         )
         assert network.now - since >= CLIENT_TUNING.downlink_timeout_ns - 6 * SECOND_NS
         assert network.server.members["a"].in_reach
-        assert network.run(lambda: not network.server.members["a"].in_reach, REACH_NS)
+        assert network.run(lambda: not network.server.members["a"].in_reach, SERVER_TUNING.reach_ns)
         assert told(network, ClientReach) == [ClientReach("a", False)]
 
     @PROFILES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from pspd.core.effects.server import VerifyFile
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Parameters
-from pspd.core.server import fetching
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.file_record import Phase
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.frames import Frame
@@ -55,12 +56,9 @@ class TestReverification:
         assert {name: network.clients[name].store.finished["f"] for name in "abc"} == dict.fromkeys("abc", data)
 
     @pytest.mark.parametrize(("wrong_count", "remembered"), [(1, 4096), (5, 4096), (1, 1)])
-    def test_wrong_part_of_a_unit_does_not_stay_in_the_cache(
-        self, wrong_count: int, remembered: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(fetching, "PARTS_MAX", remembered)
+    def test_wrong_part_of_a_unit_does_not_stay_in_the_cache(self, wrong_count: int, remembered: int) -> None:
         data = sample_bytes(2101 * KIB)  # large enough for blocks of two chunks, and classic asks for one at a time
-        network = CoreNetwork(CLASSIC, 8)
+        network = CoreNetwork(CLASSIC, 8, tuning=replace(SERVER_TUNING, parts_max=remembered))
         for name in "ab":
             network.join(name)
         sent = []
@@ -97,7 +95,7 @@ class TestReverification:
         delivered = file.traffic.delivered_bytes
         reverify(network, manifest, network.clients["a"])
         assert network.run(lambda: file.is_complete, SECOND_NS)
-        assert file.min_holder_count() == 2
+        assert file.availability.min_holder_count() == 2
         assert file.traffic.delivered_bytes == delivered
 
 
@@ -157,13 +155,18 @@ class RandomFaults:
             self.network.join(name)
 
     def assert_state_is_consistent(self) -> None:
-        members, file = self.network.server.members, self.file
-        assert file.held.keys() == members.keys()
-        assert file.away == {name for name, member in members.items() if not member.in_reach}
-        reachable = [file.held[name] for name in file.held if name not in file.away]
-        assert all(file.available.covers(*span) for held in reachable for span in held)
-        assert sum(gap.chunk_count for gap, _ in file.missing()) == 61 - file.available.chunk_count
-        assert all(member.claimed_chunks >= 0 for member in members.values())
+        server, availability = self.network.server, self.file.availability
+        server.check()
+        assert availability.held.keys() == server.members.keys()
+        assert availability.unreachable == {name for name, member in server.members.items() if not member.in_reach}
+        reachable = [held for name, held in availability.held.items() if name not in availability.unreachable]
+        assert all(availability.available.covers(*span) for held in reachable for span in held)
+        assert sum(gap.chunk_count for gap, _ in availability.missing()) == 61 - availability.available.chunk_count
+        assert all(chunk_count >= 0 for chunk_count in self.quota_used_chunks())
+
+    def quota_used_chunks(self) -> list[int]:
+        server = self.network.server
+        return [server.demand.requester(member).quota_used_chunks for member in server.members.values()]
 
 
 class TestRandomFaults:
@@ -181,5 +184,5 @@ class TestRandomFaults:
         network.pass_time(10 * SECOND_NS)
         faults.assert_state_is_consistent()
         assert [network.clients[name].store.finished["f"] == faults.data for name in faults.names] == [True] * 4
-        assert [member.claimed_chunks for member in network.server.members.values()] == [0] * 4
+        assert faults.quota_used_chunks() == [0] * 4
         assert network.server.cache.used_chunks <= network.server.cache.capacity_chunks

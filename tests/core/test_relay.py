@@ -7,18 +7,16 @@ from random import Random
 
 import pytest
 
-from pspd.core.cache.cache import Cache
 from pspd.core.effects.server import Deliver
 from pspd.core.effects.shared import Milestone, SendDatagram
 from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.server import deliveries, fetching
-from pspd.core.server.machine import HELLO_NS, PATIENCE_NS
-from pspd.core.server.members import GIVEN_UP_MAX, Member
-from pspd.core.server.shared_file import STRAGGLER_ROUNDS, SharedFile
+from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
+from pspd.core.server.holders import Holders
+from pspd.core.server.member import Member
+from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Broadcast, Hello, RequestAck, decode_datagram
-from pspd.store.digests import blake3_digest
-from tests.core.bench import Bench
+from tests.core.bench import QUARTER_FRAMES, Bench
 
 
 class TestServing:
@@ -54,7 +52,7 @@ class TestPatience:
         file = bench.exchange("f", 6)
         bench.ask(a, file, (3, 6))
         bench.ask(a, file, (3, 6), **{flag: True})
-        assert self.answers(bench) == [RequestAck(a.session, file.file_id, 2, HELLO_NS // MILLISECOND_NS)]
+        assert self.answers(bench) == [RequestAck(a.session, file.file_id, 2, SERVER_TUNING.hello_ns // MILLISECOND_NS)]
 
     def test_longer_if_something_is_on_its_way(self) -> None:
         bench = Bench()
@@ -64,7 +62,9 @@ class TestPatience:
         assert bench.contribute(bench.frame(b, file, 3, 6))
         bench.server.poll()
         bench.ask(a, file, (3, 6), repeated=True)
-        assert self.answers(bench) == [RequestAck(a.session, file.file_id, 2, PATIENCE_NS // MILLISECOND_NS)]
+        assert self.answers(bench) == [
+            RequestAck(a.session, file.file_id, 2, SERVER_TUNING.retry_after_ns // MILLISECOND_NS)
+        ]
 
     def test_the_classic_profile_has_no_such_answer(self) -> None:
         bench = Bench(CLASSIC)
@@ -81,23 +81,23 @@ class TestLeftBehind:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
         bench.ask(a, file, (3, 6))
-        for _ in range(STRAGGLER_ROUNDS * len(file.waiting)):
-            b.interest_in(file).take_turn()
-        assert file.is_wanted(3, 6)
-        b.interest_in(file).take_turn()
-        assert not file.is_wanted(3, 6)
-        a.interest_in(file).take_turn()
-        assert file.is_wanted(3, 6)
+        for _ in range(SERVER_TUNING.straggler_rounds * len(bench.demand(file).waiting)):
+            bench.state(b, file).note_ack()
+        assert bench.demand(file).is_wanted(3, 6)
+        bench.state(b, file).note_ack()
+        assert not bench.demand(file).is_wanted(3, 6)
+        bench.state(a, file).note_ack()
+        assert bench.demand(file).is_wanted(3, 6)
 
     def test_who_waited_for_nothing_is_not_left_behind(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
-        a.interest_in(file)
-        for _ in range(10 * STRAGGLER_ROUNDS):
-            b.interest_in(file).take_turn()
+        bench.state(a, file)
+        for _ in range(10 * SERVER_TUNING.straggler_rounds):
+            bench.state(b, file).note_ack()
         bench.ask(a, file, (3, 6))
-        assert file.is_wanted(3, 6)
+        assert bench.demand(file).is_wanted(3, 6)
 
     def test_a_turn_is_a_request_however_much_it_acknowledges(self) -> None:
         bench = Bench()
@@ -110,7 +110,7 @@ class TestLeftBehind:
         assert len(deliveries) == 2
         bench.ask(a, file, (5, 6), acknowledged=deliveries[-1].number)
         bench.ask(a, file, (5, 6), acknowledged=deliveries[-1].number)
-        assert file.turn_count == 1
+        assert bench.demand(file).ack_count == 1
 
 
 class TestConnectionsOfTheirOwn:
@@ -130,13 +130,13 @@ class TestConnectionsOfTheirOwn:
     def test_what_the_next_request_acknowledges_is_held(self) -> None:
         bench, a, file, number = self.on_its_way()
         bench.ask(a, file, (4, 5), window_chunks=1, acknowledged=number)
-        assert file.held["a"].covers(0, 4)
+        assert file.availability.held["a"].covers(0, 4)
         assert bench.delivered(a) == []
 
     def test_what_it_does_not_is_lost_and_delivered_again_when_it_is_asked_again(self) -> None:
         bench, a, file, number = self.on_its_way()
         bench.ask(a, file, (3, 4), window_chunks=1, repeated=True)
-        assert not file.held["a"].covers(3, 4)
+        assert not file.availability.held["a"].covers(3, 4)
         (again,) = bench.delivered(a)
         assert (again.frame.start, again.frame.stop) == (3, 4)
         assert again.number > number
@@ -147,19 +147,19 @@ class TestConnectionsOfTheirOwn:
         (again,) = bench.delivered(a)
         bench.sent(a, again.number)
         bench.ask(a, file, (4, 5), window_chunks=1, acknowledged=number)
-        assert file.held["a"].covers(0, 4)
+        assert file.availability.held["a"].covers(0, 4)
         bench.server.client_left(bench.server.members["b"].session, "gone", bench.now)
-        assert file.available.covers(0, 4)
+        assert file.availability.available.covers(0, 4)
 
     def test_only_so_much_that_was_taken_for_lost_is_remembered(self) -> None:
         bench, a, file, number = self.on_its_way()
-        for _ in range(GIVEN_UP_MAX + 1):
+        for _ in range(SERVER_TUNING.presumed_lost_max + 1):
             bench.ask(a, file, (3, 4), window_chunks=1, repeated=True)
             (again,) = bench.delivered(a)
             bench.sent(a, again.number)
         bench.ask(a, file, (4, 5), window_chunks=1, acknowledged=number)
-        assert not file.held["a"].covers(3, 4)
-        assert len(a.interests[file.file_id].given_up) == GIVEN_UP_MAX
+        assert not file.availability.held["a"].covers(3, 4)
+        assert len(bench.state(a, file).presumed_lost) == SERVER_TUNING.presumed_lost_max
 
 
 def delivered_to_b(bench: Bench) -> tuple[Member, Member, Member, SharedFile, int]:
@@ -229,29 +229,26 @@ class TestLine:
         busy, idle, *waiting = (bench.join(name) for name in "abcdef")
         files = [bench.exchange(f"f{index}", 60) for index in range(12)]
         bench.ask(waiting[0], files[0], (0, 1))  # while that is on its way the lines are not tried at every input
-        busy.window.chunks = 0
+        bench.holder(busy).window.chunks = 0
         for file in files[:-1]:
-            (share,) = file.shares_of(busy.name)
+            (share,) = file.shares.ranges_of(busy.name)
             for member in waiting:
                 bench.ask(member, file, tuple(share))
-        last, machine_relay = files[-1], bench.machine._relay
-        cache = machine_relay._cache
+        last, cache = files[-1], bench.machine.cache
         others = cache.reservable_chunks
         assert cache.reserve(b"other", 0, others)
-        bench.ask(waiting[0], last, tuple(last.shares_of(idle.name)[0]))
-        assert not last.fetches, "there is no room"
+        bench.ask(waiting[0], last, tuple(last.shares.ranges_of(idle.name)[0]))
+        assert not bench.fetches(last), "there is no room"
         cache.release(b"other", 0, others)
         for _ in range(3):
-            machine_relay.serve_soon(bench.now)
-            machine_relay.serve()
-        assert last.fetches, "each input goes on where the one before has ended"
+            bench.machine._forwarder.serve()
+        assert bench.fetches(last), "each input goes on where the one before has ended"
 
     def test_files_take_turns_where_room_in_the_cache_is_scarce(self) -> None:
         bench = Bench(cache_chunks=16)
         waiting = [bench.join(name) for name in "abcdefg"]
         files = [bench.exchange(f"f{index}", 140) for index in range(3)]
-        relay = bench.machine._relay
-        cache, fetching = relay._cache, relay._fetching
+        cache, pending = bench.machine.cache, bench.machine._pending
         assert cache.reserve(b"other", 0, 16)
         for file in files:
             for part in ((0, 8), (8, 16)):
@@ -259,11 +256,10 @@ class TestLine:
         fetched = []
         for _ in range(6):
             cache.release(b"other", 0, 8)
-            relay.serve_soon(bench.now)
-            relay.serve()
-            ((name, fetch),) = [(file.manifest.name, fetch) for file in files for fetch in file.fetches]
+            bench.machine._forwarder.serve()
+            ((name, fetch),) = [(file.manifest.name, fetch) for file in files for fetch in bench.fetches(file)]
             fetched.append(name)
-            fetching._give_up(fetch)
+            pending.give_up(fetch)
             assert cache.reserve(b"other", 0, 8)
         assert fetched == ["f0", "f1", "f2"] * 2
 
@@ -275,9 +271,9 @@ class TestLine:
         bench.server.catalogue.announce(manifest, source.session)
         file = bench.server.catalogue.divide(manifest, source.session, bench.now)
         bench.ask(a, file, (0, 6))
-        assert not file.fetches
+        assert not bench.fetches(file)
         bench.send(source, Hello(source.session, 1, 0))
-        assert [(fetch.start, fetch.stop) for fetch in file.fetches] == [(0, 6)]
+        assert [(fetch.start, fetch.stop) for fetch in bench.fetches(file)] == [(0, 6)]
 
     @pytest.mark.parametrize("tells", ["an acknowledgement", "a report"])
     def test_is_served_when_another_holds_what_only_one_without_a_link_held(self, tells: str) -> None:
@@ -285,12 +281,12 @@ class TestLine:
         a, b, c, file, number = delivered_to_b(bench)
         bench.server.link_closed(c.session, bench.now)
         bench.ask(a, file, (6, 9))
-        assert not file.fetches
+        assert not bench.fetches(file)
         if tells == "a report":
             bench.reach(b, file, Milestone.COMPLETE)
         else:
             bench.ask(b, file, acknowledged=number)
-        assert [fetch.holder for fetch in file.fetches] == [b]
+        assert [fetch.holder.member for fetch in bench.fetches(file)] == [b]
 
     def test_moves_up_when_those_at_its_front_wait_for_one_who_leaves(self) -> None:
         bench = Bench()
@@ -301,27 +297,26 @@ class TestLine:
         for member in ahead:
             bench.ask(member, file, (15, 18))
         bench.ask(other, file, (18, 19))
-        slow.window.chunks = 1
+        bench.holder(slow).window.chunks = 1
         bench.ask(behind, file, (20, 21))
         assert bench.contribute(bench.frame(slow, file, 18, 19))
         for delivery in bench.effects(Deliver):
             bench.sent(other, delivery.number)
-        assert not file.fetches
+        assert not bench.fetches(file)
         bench.server.client_left(gone.session, "it left", bench.now)
-        assert [(fetch.start, fetch.stop) for fetch in file.fetches] == [(20, 21)]
+        assert [(fetch.start, fetch.stop) for fetch in bench.fetches(file)] == [(20, 21)]
 
 
-@pytest.mark.usefixtures("frames_of_a_quarter")
 class TestGathering:
     """What comes soon after what was handed out last; here a second is soon."""
 
-    @pytest.fixture(autouse=True)
-    def a_second_is_soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(deliveries, "HANDING_OUT_NS_PER_DELIVERY", SECOND_NS)
+    SLOW = replace(QUARTER_FRAMES, delivery_pacing_ns=SECOND_NS)
 
-    def waiting(self, cache_chunks: int = 64) -> tuple[Bench, SharedFile, Member, list[Member]]:
+    def waiting(
+        self, cache_chunks: int = 64, tuning: ServerTuning = SLOW
+    ) -> tuple[Bench, SharedFile, Member, list[Member]]:
         """A holder of a file's second half, and two who wait for that."""
-        bench = Bench(cache_chunks=cache_chunks)
+        bench = Bench(cache_chunks=cache_chunks, tuning=tuning)
         first, holder = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 48)
         waiting = [first, bench.join("d")]
@@ -353,9 +348,9 @@ class TestGathering:
         assert bench.effects(Deliver) == []
         return bench, file, holder, waiting
 
-    def two_files(self) -> tuple[Bench, SharedFile, SharedFile, Member]:
+    def two_files(self, tuning: ServerTuning = SLOW) -> tuple[Bench, SharedFile, SharedFile, Member]:
         """A first half of what two wait for of one file is handed out, and what they want of another is gathered."""
-        bench, file, holder, waiting = self.waiting()
+        bench, file, holder, waiting = self.waiting(tuning=tuning)
         other = bench.exchange("g", 48)
         for member in waiting:
             bench.ask(member, other, (24, 28))
@@ -373,9 +368,8 @@ class TestGathering:
             bench.pass_time(10 * MILLISECOND_NS)
             assert [deliver.frame.file_id for deliver in bench.effects(Deliver)] == [expected.file_id] * 2
 
-    def test_a_file_that_fills_its_frames_does_not_put_off_the_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(deliveries, "GATHERED_FRACTION", 8)  # of 64 chunks
-        bench, file, other, holder = self.two_files()
+    def test_a_file_that_fills_its_frames_does_not_put_off_the_others(self) -> None:
+        bench, file, other, holder = self.two_files(replace(self.SLOW, batch_cache_divisor=8))  # of 64 chunks
         bench.pass_time(SECOND_NS)
         self.contribute(bench, file, holder, 40, chunks=8)
         assert [deliver.frame.file_id for deliver in bench.effects(Deliver)] == [file.file_id] * 2
@@ -424,13 +418,12 @@ class TestGathering:
                 if isinstance(effect, Deliver):
                     lacking[effect.session].discard(effect.frame.start, effect.frame.stop)
                     bench.server.delivery_sent(effect.session, effect.number, bench.now)
-            for fetch in list(file.fetches):
+            for fetch in list(bench.fetches(file)):
                 assert bench.contribute(bench.frame(holder, file, fetch.start, fetch.stop)) or fetch.tries == 0
             bench.pass_time(MILLISECOND_NS)
         assert file.traffic.contributed_bytes == file.manifest.byte_span(24, 48)[1]
 
 
-@pytest.mark.usefixtures("frames_of_a_quarter")
 class TestClaims:
     """A cache of 64 chunks has frames of 16: one member claims 32 chunks of it at most."""
 
@@ -441,7 +434,7 @@ class TestClaims:
 
     def stuck(self) -> tuple[Bench, SharedFile, Member, list[Deliver]]:
         """A client that asked for much, and to which everything that was fetched for it is on its way."""
-        bench = Bench()
+        bench = Bench(tuning=QUARTER_FRAMES)
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 200)
         bench.ask(a, file, (100, 200))
@@ -453,14 +446,14 @@ class TestClaims:
     def test_a_member_claims_a_part_of_the_cache_whatever_its_window(self) -> None:
         bench, _, a, delivers = self.stuck()
         assert sum(deliver.frame.stop - deliver.frame.start for deliver in delivers) == self.CLAIM
-        assert a.claimed_chunks == self.CLAIM
+        assert bench.quota_used_chunks(a) == self.CLAIM
         assert self.asked_chunks(bench) == 0
 
     def test_what_has_left_the_cache_is_claimed_no_longer(self) -> None:
         bench, _, a, delivers = self.stuck()
         bench.sent(a, delivers[0].number)
         assert self.asked_chunks(bench) == 16
-        assert a.claimed_chunks == self.CLAIM - 16
+        assert bench.quota_used_chunks(a) == self.CLAIM - 16
 
     def test_nor_is_what_could_not_be_sent(self) -> None:
         bench, _, a, delivers = self.stuck()
@@ -471,7 +464,7 @@ class TestClaims:
         bench, file, a, delivers = self.stuck()
         bench.ask(a, file, (132, 200), acknowledged=delivers[-1].number)
         assert self.asked_chunks(bench) == 0
-        assert a.claimed_chunks == self.CLAIM
+        assert bench.quota_used_chunks(a) == self.CLAIM
 
     def test_all_files_of_a_member_share_its_claim(self) -> None:
         bench, _, a, delivers = self.stuck()
@@ -488,7 +481,7 @@ class TestClaims:
         assert self.asked_chunks(bench) == self.CLAIM
 
     def test_what_was_fetched_for_one_whose_link_broke_is_claimed_no_longer(self) -> None:
-        bench = Bench()
+        bench = Bench(tuning=QUARTER_FRAMES)
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 200)
         bench.ask(a, file, (100, 200))
@@ -496,17 +489,17 @@ class TestClaims:
         bench.server.link_closed(a.session, bench.now)
         for entry in asked:
             assert bench.contribute(bench.frame(b, file, entry.start, entry.stop))
-        assert a.claimed_chunks == 0
+        assert bench.quota_used_chunks(a) == 0
 
     def test_what_is_being_fetched_claims_nothing_and_is_given_up_when_nobody_holds_it(self) -> None:
-        bench = Bench()
+        bench = Bench(tuning=QUARTER_FRAMES)
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 200)
         bench.ask(a, file, (100, 101))
         bench.server.client_left(b.session, "gone", bench.now)
         assert bench.server.cache.used_chunks == 1
         bench.live(30 * SECOND_NS)
-        assert a.claimed_chunks == 0
+        assert bench.quota_used_chunks(a) == 0
         assert bench.server.cache.used_chunks == 0
 
 
@@ -515,9 +508,7 @@ def test_what_nobody_holds_cannot_be_fetched_though_every_holder_is_asked() -> N
     a, _ = bench.join("a"), bench.join("b")
     file = bench.exchange("f", 4)
     bench.server.client_left(a.session, "gone", bench.now)
-    everyone = replace(FAST, all_holders_answer=True)
-    fetches = fetching.Fetching(
-        everyone, Cache(64), blake3_digest, bench.server.members, lambda effect: None, Random(1)
-    )
-    assert fetches.fetchable(file, 1, 4, 64) == (None, None)
-    assert fetches.fetchable(file, 2, 4, 64) == (Range(2, 4), None)
+    machine, everyone = bench.machine, replace(FAST, all_holders_answer=True)
+    holders = Holders(everyone, machine._sessions, machine._pending, Random(1), SERVER_TUNING)
+    assert holders.next_fetch(file, 1, 4, 64) == (None, None)
+    assert holders.next_fetch(file, 2, 4, 64) == (Range(2, 4), None)

@@ -8,7 +8,7 @@ from pspd.core.effects.server import FileRemoved, RemoveFile
 from pspd.core.effects.shared import Milestone
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import Held
-from pspd.core.server.members import Member
+from pspd.core.server.member import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.header import DropReason
 from pspd.errors import NotFound, WrongState
@@ -68,17 +68,19 @@ def test_what_is_being_sent_is_sent_and_then_the_server_has_nothing_of_it(bench:
     bench.sent(a, delivery.number)
     assert bench.server.catalogue.files == {}
     assert bench.server.cache.used_chunks == 0
-    assert (a.interests, b.interests, a.claimed_chunks) == ({}, {}, 0)
+    assert [bench.machine.demand.find(member, file.file_id) for member in (a, b)] == [None, None]
+    assert bench.quota_used_chunks(a) == 0
 
 
 def test_so_is_what_is_coming_in(bench: Bench) -> None:
     a, b, file = begun(bench)
     bench.ask(a, file, (3, 6))
     frame = bench.frame(b, file, 3, 6)
-    assert bench.start(frame) is not None
+    receipt = bench.start(frame)
+    assert receipt is not None
     remove(bench, file)
     assert file.file_id in bench.server.catalogue.files
-    bench.server.contribution_received(frame, bench.now)
+    bench.server.contribution_received(receipt, bench.now)
     assert bench.delivered(a) == []
     assert bench.server.catalogue.files == {}
     assert bench.server.cache.used_chunks == 0
@@ -88,9 +90,10 @@ def test_or_breaks_off(bench: Bench) -> None:
     a, b, file = begun(bench)
     bench.ask(a, file, (3, 6))
     frame = bench.frame(b, file, 3, 6)
-    assert bench.start(frame) is not None
+    receipt = bench.start(frame)
+    assert receipt is not None
     remove(bench, file)
-    bench.server.contribution_aborted(frame, bench.now)
+    bench.server.contribution_aborted(receipt, bench.now)
     bench.live(60_000_000_000)
     assert bench.server.catalogue.files == {}
     assert bench.server.cache.used_chunks == 0
@@ -132,25 +135,25 @@ def test_what_was_told_at_joining_counts_no_more_when_the_file_is_seeded_anew(be
     a, _, file = begun(bench)
     bench.server.client_left(a.session, "it left", bench.now)
     again = bench.join("a", held={file.file_id: Held(RangeSet([(0, 5)]), complete=False)})
-    assert list(file.held[again.name]) == [(0, 5)]
+    assert list(file.availability.held[again.name]) == [(0, 5)]
     remove(bench, file)
     anew = bench.seed("f", 6)
     assert anew.file_id == file.file_id
-    assert not anew.held.get(again.name), "it was told to drop that"
+    assert not anew.availability.held.get(again.name), "it was told to drop that"
 
 
 def test_what_was_reached_before_the_removal_is_not_taken_for_the_new_division(bench: Bench) -> None:
     a, _, file = begun(bench)
     remove(bench, file)
     anew = bench.seed("f", 6)
-    assert (anew.file_id, anew.shares_of("a")) == (file.file_id, file.shares_of("a"))
+    assert (anew.file_id, anew.shares.ranges_of("a")) == (file.file_id, file.shares.ranges_of("a"))
     assert anew.division != file.division
-    catalogue, count = bench.server.catalogue, sum(share.chunk_count for share in anew.shares_of("a"))
+    catalogue, count = bench.server.catalogue, sum(share.chunk_count for share in anew.shares.ranges_of("a"))
     for milestone in Milestone:
         with pytest.raises(NotFound, match="divided anew"):
             catalogue.milestone_reached(a.session, file.file_id, milestone, bench.now, count, division=file.division)
     with pytest.raises(NotFound, match="divided anew"):
         catalogue.file_declined(a.session, file.file_id, "no room", bench.now, division=file.division)
-    assert not anew.held.get("a")
+    assert not anew.availability.held.get("a")
     catalogue.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now, count, division=anew.division)
-    assert list(anew.held["a"]) == list(anew.shares_of("a"))
+    assert list(anew.availability.held["a"]) == list(anew.shares.ranges_of("a"))

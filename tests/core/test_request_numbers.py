@@ -10,7 +10,8 @@ from pspd.core.effects.server import ClientLost, EndSession
 from pspd.core.effects.shared import InputDropped, Milestone
 from pspd.core.model.parameters import FAST
 from pspd.core.model.ranges import Range
-from pspd.core.server.members import REQUEST_JUMP_MAX, REQUEST_NUMBER_LAST, Member
+from pspd.core.model.tuning import SERVER_TUNING
+from pspd.core.server.member import REQUEST_NUMBER_LAST, Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.timing.rtt import RTO_MAX_NS
 from pspd.core.wire.datagrams import HELLO_NUMBER_MAX, REQUEST_NUMBER_MAX, REQUEST_RANGES_MAX, Hello, Request
@@ -35,17 +36,19 @@ class TestServer:
     def test_largest_plausible_jump_is_taken(self) -> None:
         bench, member, file = exchange()
         ask(bench, member, file, 1)
-        ask(bench, member, file, 1 + REQUEST_JUMP_MAX)
+        ask(bench, member, file, 1 + SERVER_TUNING.request_jump_max)
         assert bench.server.drop_counts == {}
         assert file.traffic.request_datagrams == 2
 
     def test_larger_jump_ends_the_session(self) -> None:
         bench, member, file = exchange()
         ask(bench, member, file, 1)
-        ask(bench, member, file, 2 + REQUEST_JUMP_MAX)
+        ask(bench, member, file, 2 + SERVER_TUNING.request_jump_max)
         effects = bench.server.poll()
         (reason,) = [effect.reason for effect in effects if isinstance(effect, EndSession)]
-        assert reason == f"request number {2 + REQUEST_JUMP_MAX} is more than 1048576 ahead of 1: join again"
+        assert (
+            reason == f"request number {2 + SERVER_TUNING.request_jump_max} is more than 1048576 ahead of 1: join again"
+        )
         assert InputDropped(DropReason.BAD_NUMBER, "a") in effects
         assert ClientLost("a", reason) in effects
         assert bench.server.drop_counts == {DropReason.BAD_NUMBER: 1}
@@ -61,9 +64,9 @@ class TestServer:
     def test_all_files_are_counted_in_one_row(self) -> None:
         bench, member, file = exchange()
         other = bench.exchange("g", 4)
-        ask(bench, member, file, REQUEST_JUMP_MAX)
-        ask(bench, member, other, 2 * REQUEST_JUMP_MAX)
-        ask(bench, member, file, REQUEST_JUMP_MAX + 1)
+        ask(bench, member, file, SERVER_TUNING.request_jump_max)
+        ask(bench, member, other, 2 * SERVER_TUNING.request_jump_max)
+        ask(bench, member, file, SERVER_TUNING.request_jump_max + 1)
         assert bench.server.drop_counts == {}
 
     def test_session_ends_before_numbers_wrap(self) -> None:
@@ -82,7 +85,7 @@ class TestServer:
                 member.session, file.file_id, Milestone.COMPLETE, bench.now, request_number=REQUEST_NUMBER_MAX
             )
         assert len(bench.effects(EndSession)) == 1
-        assert "a" not in file.complete
+        assert "a" not in file.recipients.complete
 
 
 class TestClient:

@@ -7,9 +7,9 @@ from pspd.core.effects.shared import Milestone
 from pspd.core.model.parameters import MILLISECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.file_record import FileRecord, Phase
-from pspd.core.server.machine import REACH_NS
-from pspd.core.server.members import Member
+from pspd.core.server.member import Member
 from pspd.core.server.shared_file import SharedFile
 from tests.core.bench import Bench
 
@@ -54,7 +54,7 @@ class TestSeeding:
         back(bench, file, "b")
         silent = bench.join("a", reachable=False)
         bench.join("c")
-        assert file.shares_of("a") == (Range(0, 3),)
+        assert file.shares.ranges_of("a") == (Range(0, 3),)
         assert assigned(bench, silent) == [(Range(0, 3),)]
 
     def test_what_was_held_before_is_held_when_its_owner_says_so(self) -> None:
@@ -67,7 +67,7 @@ class TestSeeding:
     def test_the_share_of_one_who_does_not_come_back_goes_to_another(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         a = back(bench, file, "a", (0, 3))
-        bench.live(REACH_NS - MILLISECOND_NS)
+        bench.live(SERVER_TUNING.reach_ns - MILLISECOND_NS)
         assert assigned(bench, a) == [(Range(0, 3),)]
         bench.live(MILLISECOND_NS)
         told = bench.server.poll()
@@ -104,14 +104,14 @@ class TestExchange:
     def test_is_complete_without_one_who_does_not_come_back(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         back(bench, file, "a", (0, 6), complete=True)
-        bench.live(REACH_NS)
+        bench.live(SERVER_TUNING.reach_ns)
         assert file.is_complete
         assert len(bench.effects(FileCompleted)) == 1
 
     def test_is_stalled_by_one_who_does_not_come_back_and_says_who_that_is(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         back(bench, file, "a", (0, 3))
-        bench.live(REACH_NS)
+        bench.live(SERVER_TUNING.reach_ns)
         assert [effect.missing for effect in bench.effects(FileStalled)] == [((Range(3, 6), "b"),)]
 
     def test_with_nobody_who_was_connected_it_is_as_after_any_loss(self) -> None:
@@ -145,7 +145,7 @@ def test_who_does_not_come_back_is_told_to_be_lost_and_not_waited_for_again() ->
     bench = Bench()
     bench.server.restore([], ["a", "b"], bench.now)
     bench.join("a")
-    bench.live(REACH_NS)
+    bench.live(SERVER_TUNING.reach_ns)
     assert [effect.name for effect in bench.effects(ClientLost)] == ["b"]
     assert not bench.server.catalogue.awaits_members
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pspd.core.effects.server import (
@@ -18,10 +20,11 @@ from pspd.core.effects.shared import Milestone
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
-from pspd.core.server import shared_file
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.file_record import Phase
 from pspd.core.server.recipients import Recipients
 from pspd.core.server.shared_file import SharedFile
+from pspd.core.server.work_set import WorkSet
 from pspd.core.wire.datagrams import Hello
 from pspd.core.wire.header import DropReason
 from pspd.errors import WrongState
@@ -37,9 +40,9 @@ class TestSeeding:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
-        old_count = sum(share.chunk_count for share in file.shares_of("a"))
+        old_count = sum(share.chunk_count for share in file.shares.ranges_of("a"))
         bench.server.client_left(b.session, "gone", bench.now)
-        assert file.shares_of("a") == (Range(0, 2), Range(2, 4))
+        assert file.shares.ranges_of("a") == (Range(0, 2), Range(2, 4))
         bench.server.catalogue.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now, old_count)
         assert file.phase is Phase.SEEDING
         bench.reach(a, file, Milestone.SHARE_HELD)
@@ -49,12 +52,12 @@ class TestSeeding:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
-        count = sum(share.chunk_count for share in file.shares_of("a"))
+        count = sum(share.chunk_count for share in file.shares.ranges_of("a"))
         bench.server.catalogue.milestone_reached(
             a.session, file.file_id, Milestone.SHARE_HELD, bench.now, count, request_number=bench.last_request + 1
         )
         bench.ask(a, file, (0, 2))
-        assert list(file.held["a"]) == [(0, 2)]
+        assert list(file.availability.held["a"]) == [(0, 2)]
         assert bench.server.drop_counts[DropReason.STALE] == 1
 
     def test_who_asks_for_its_share_again_does_not_hold_it(self) -> None:
@@ -83,7 +86,7 @@ class TestSeeding:
         file = bench.seed("f", 4)
         bench.reach(b, file, Milestone.SHARE_HELD)
         bench.server.client_left(b.session, "gone", bench.now)
-        assert file.shares_of("a") == (Range(0, 2), Range(2, 4))
+        assert file.shares.ranges_of("a") == (Range(0, 2), Range(2, 4))
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
         assert not file.stalled
@@ -120,7 +123,7 @@ class TestSeeding:
         bench.server.client_left(members["m1"].session, "gone", bench.now)
         sessions = [effect.session for effect in bench.effects(Assign)]
         assert sessions == [members[name].session for name in ("m2", "m3", "m4", "m5")]
-        assert all(share.owner in members for share in file.shares)
+        assert all(share.owner in members for share in file.shares.all)
 
     def test_the_seeded_moment_waits_until_the_last_byte_has_left_the_server(self) -> None:
         bench = Bench()
@@ -155,10 +158,10 @@ class TestSeeding:
         file = bench.seed("f", 4)
         bench.ask(b, file, (2, 4))
         bench.server.client_left(b.session, "gone", bench.now)
-        assert len(file.fetches) == 1
+        assert len(bench.fetches(file)) == 1
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
-        assert len(file.fetches) == 0
+        assert len(bench.fetches(file)) == 0
         assert bench.server.cache.used_chunks == 0
 
     def test_what_is_still_open_is_wanted_no_more_when_every_share_is_held(self) -> None:
@@ -170,7 +173,7 @@ class TestSeeding:
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.SEEDED
         bench.live(SECOND_NS)
-        assert (len(file.fetches), file.waiting, bench.server.cache.used_chunks) == (0, {}, 0)
+        assert (len(bench.fetches(file)), bench.demand(file).waiting, bench.server.cache.used_chunks) == (0, {}, 0)
         assert bench.asked("a") == []
 
     def test_a_fetch_that_is_coming_in_is_waited_for(self) -> None:
@@ -180,12 +183,13 @@ class TestSeeding:
         source = bench.server.members["source of f"]
         bench.ask(a, file, (0, 2))
         frame = bench.frame(source, file, 0, 2)
-        assert bench.start(frame)
+        receipt = bench.start(frame)
+        assert receipt is not None
         bench.server.client_left(a.session, "gone", bench.now)
         a = bench.join("a")
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.SEEDING
-        bench.server.contribution_aborted(frame, bench.now)
+        bench.server.contribution_aborted(receipt, bench.now)
         assert file.phase is Phase.EXCHANGING
 
     def test_a_source_that_is_gone_may_come_back_under_another_name(self) -> None:
@@ -249,22 +253,24 @@ class TestSeeding:
         bench.join("a")
         file = bench.exchange("f", 4)
         bench.join("b", held={file.file_id: Held(RangeSet(held), complete=True)})
-        assert list(file.held["b"]) == []
-        assert "b" not in file.complete
+        assert list(file.availability.held["b"]) == []
+        assert "b" not in file.recipients.complete
 
     def test_holding_of_a_file_that_comes_later_is_judged_then(self) -> None:
         bench = Bench()
         manifest = bench.manifest("f", 4)
         bench.join("a", held={manifest.file_id: Held(RangeSet([(0, 5)]), complete=True)})
         file = bench.exchange("f", 4)
-        assert (list(file.held["a"]), file.complete) == ([Range(0, 4)], set()), "its share alone, which it reported"
+        assert (list(file.availability.held["a"]), file.recipients.complete) == ([Range(0, 4)], set()), (
+            "its share alone, which it reported"
+        )
 
     def test_complete_without_all_chunks_is_not_believed(self) -> None:
         bench = Bench()
         bench.join("a")
         file = bench.exchange("f", 4)
         bench.join("b", held={file.file_id: Held(RangeSet([(0, 3)]), complete=True)})
-        assert (list(file.held["b"]), file.complete) == ([Range(0, 3)], set())
+        assert (list(file.availability.held["b"]), file.recipients.complete) == ([Range(0, 3)], set())
 
     def test_what_a_client_holds_when_it_joins_counts(self) -> None:
         bench = Bench()
@@ -273,18 +279,17 @@ class TestSeeding:
         part, whole = RangeSet([(1, 3)]), RangeSet([(0, 4)])
         bench.join("b", held={file.file_id: Held(part, complete=False)})
         bench.join("c", held={file.file_id: Held(whole, complete=True)})
-        assert list(file.held["b"]) == [Range(1, 3)]
-        assert file.complete == {"c"}
-        assert file.min_holder_count() == 2
+        assert list(file.availability.held["b"]) == [Range(1, 3)]
+        assert file.recipients.complete == {"c"}
+        assert file.availability.min_holder_count() == 2
 
-    def test_the_departed_that_are_remembered_have_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(shared_file, "DEPARTED_MAX", 1)
-        bench = Bench()
+    def test_the_departed_that_are_remembered_have_a_most(self) -> None:
+        bench = Bench(tuning=replace(SERVER_TUNING, departed_max=1))
         members = [bench.join(name) for name in "abc"]
         file = bench.exchange("f", 6)
         for member in members[:2]:
             bench.server.client_left(member.session, "gone", bench.now)
-        assert file.missing() == [(Range(0, 2), ""), (Range(2, 4), "b")]
+        assert file.availability.missing() == [(Range(0, 2), ""), (Range(2, 4), "b")]
 
 
 class TestSilentClients:
@@ -292,7 +297,7 @@ class TestSilentClients:
         bench = Bench()
         heard, silent = bench.join("a"), bench.join("b", reachable=False)
         file = bench.seed("f", 10)
-        assert [share.owner for share in file.shares] == [heard.name]
+        assert [share.owner for share in file.shares.all] == [heard.name]
         assert bench.server.catalogue.heard_names() == ["a"]
         bench.reach(heard, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING, "nobody waits for it"
@@ -314,10 +319,10 @@ class TestSilentClients:
         file = bench.seed("f", 10)
         silent = bench.join("b", reachable=False)
         bench.server.client_left(lost.session, "it left", bench.now)
-        assert file.shares_of("b") == ()
+        assert file.shares.ranges_of("b") == ()
         bench.server.poll()
         bench.send(silent, Hello(silent.session, 1, 0))
-        assert file.shares_of("b") == (Range(0, 10),)
+        assert file.shares.ranges_of("b") == (Range(0, 10),)
         assigned = [effect for effect in bench.server.poll() if isinstance(effect, Assign)]
         assert [(each.session, each.shares) for each in assigned] == [(silent.session, (Range(0, 10),))]
 
@@ -364,13 +369,13 @@ class TestRecipients:
         assert file.recipients.missing() == []
 
     def test_who_is_out_of_reach_is_missing_since_the_first_moment(self) -> None:
-        recipients = Recipients()
+        recipients = Recipients(bytes(32), WorkSet())
         recipients.expect(["a", "b"])
         for now in (1, 2):
-            recipients.is_away("a", now)
+            recipients.mark_away("a", now)
         assert recipients.missing() == [("a", 1)]
-        recipients.is_here("a")
-        recipients.is_away("unknown", 3)
+        recipients.mark_present("a")
+        recipients.mark_away("unknown", 3)
         assert recipients.missing() == []
 
 
@@ -403,5 +408,5 @@ class TestSeedingTime:
         bench = Bench()
         bench.join("a")
         record = bench.exchange("f", 4).record
-        restored = SharedFile.restored(record, 1, bench.now)
+        restored = SharedFile.restored(record, 1, WorkSet(), SERVER_TUNING, bench.now)
         assert (restored.seeding_at, restored.exchanging_at) == (None, None)

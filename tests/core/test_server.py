@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pspd.core.effects.server import (
@@ -24,15 +26,15 @@ from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server import catalogue
-from pspd.core.server import machine as server
 from pspd.core.server.file_record import Phase
-from pspd.core.server.machine import LEASE_NS, REACH_NS, REPLACEMENT_NS, SILENT_AT_A_TIME, ServerMachine
-from pspd.core.server.members import SRTT_US_MAX
+from pspd.core.server.machine import ServerMachine
+from pspd.core.server.member import SRTT_US_MAX
 from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, Hello, HelloAck, decode_datagram
 from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
 from pspd.store.digests import blake3_digest
-from pspd.text.addresses import address_text
+from pspd.text.addresses import PORT_MAX, address_text
 from tests.core.bench import Bench, address_of
 from tests.core.samples import sessions
 
@@ -72,7 +74,7 @@ class TestMembership:
         with pytest.raises(NameTaken):
             bench.server.client_joined("a", b"another machine", bench.now)
 
-    @pytest.mark.parametrize("port", [-1, server.PORT_MAX + 1])
+    @pytest.mark.parametrize("port", [-1, PORT_MAX + 1])
     def test_a_port_that_is_none_is_refused(self, port: int) -> None:
         bench = Bench()
         with pytest.raises(BadArgument):
@@ -140,7 +142,7 @@ class TestMembership:
             first = bench.server.members.get("a")
             bench.server.client_joined("a", b"a", bench.now)
             assert bench.server.members["a"] is not first
-            bench.live(REPLACEMENT_NS)
+            bench.live(SERVER_TUNING.replacement_ns)
 
     def test_a_bad_port_does_not_end_the_old_session(self) -> None:
         bench = Bench()
@@ -163,21 +165,21 @@ class TestMembership:
     def test_a_lease_that_is_not_renewed_ends_the_session(self) -> None:
         bench = Bench()
         kept, lost = bench.join("kept"), bench.join("lost")
-        bench.pass_time(LEASE_NS - 1)
+        bench.pass_time(SERVER_TUNING.lease_ns - 1)
         bench.server.lease_renewed(kept.session, bench.now)
         bench.server.poll()
         bench.pass_time(1)
         assert bench.effects(ClientLost) == [ClientLost("lost", "its lease ran out")]
         with pytest.raises(SessionUnknown):
             bench.server.lease_renewed(lost.session, bench.now)
-        bench.pass_time(LEASE_NS)
+        bench.pass_time(SERVER_TUNING.lease_ns)
         assert bench.server.members == {}
         assert bench.server.next_timeout() is None
 
     def test_a_datagram_renews_a_lease_too(self) -> None:
         bench = Bench()
         heard, _ = bench.join("heard"), bench.join("lost")
-        bench.pass_time(LEASE_NS - 1)
+        bench.pass_time(SERVER_TUNING.lease_ns - 1)
         bench.send(heard, Hello(heard.session, 2, 1))
         bench.server.poll()
         bench.pass_time(1)
@@ -187,74 +189,71 @@ class TestMembership:
         bench = Bench()
         member = bench.join("a")
         late_ns = 5 * SECOND_NS
-        bench.now += LEASE_NS + late_ns
+        bench.now += SERVER_TUNING.lease_ns + late_ns
         bench.server.handle_timeout(bench.now)
         assert list(bench.server.members) == ["a"], "what has come from it may not be read yet"
         bench.now += late_ns
         bench.server.handle_timeout(bench.now)
         assert bench.effects(ClientLost) == [ClientLost("a", "its lease ran out")]
-        assert member.session not in bench.machine._sessions
+        assert member.session not in bench.machine._sessions._by_session
 
     def test_but_no_more_than_a_lease(self) -> None:
         bench = Bench()
         bench.join("a")
-        bench.now += 100 * LEASE_NS
+        bench.now += 100 * SERVER_TUNING.lease_ns
         bench.server.handle_timeout(bench.now)
-        bench.now += LEASE_NS
+        bench.now += SERVER_TUNING.lease_ns
         bench.server.handle_timeout(bench.now)
         assert not bench.server.members
 
     def test_the_silent_are_given_up_a_few_at_a_time(self) -> None:
         bench = Bench()
-        for index in range(SILENT_AT_A_TIME + 1):
+        for index in range(SERVER_TUNING.expiries_per_tick_max + 1):
             bench.join(f"m{index}")
-        bench.now += LEASE_NS
+        bench.now += SERVER_TUNING.lease_ns
         bench.server.handle_timeout(bench.now)
-        assert list(bench.server.members) == [f"m{SILENT_AT_A_TIME}"]
+        assert list(bench.server.members) == [f"m{SERVER_TUNING.expiries_per_tick_max}"]
         assert bench.server.next_timeout() <= bench.now
         bench.server.handle_timeout(bench.now)
         assert not bench.server.members
 
     def test_the_more_members_there_are_the_longer_a_lease_is_and_the_seldomer_hellos(
-        self, monkeypatch: pytest.MonkeyPatch
+        self,
     ) -> None:
-        monkeypatch.setattr(server, "LEASE_NS_PER_MEMBER", 20 * SECOND_NS)
-        monkeypatch.setattr(server, "HELLO_NS_PER_MEMBER", 6 * SECOND_NS)
-        bench = Bench()
+        tuning = replace(SERVER_TUNING, lease_ns_per_member=20 * SECOND_NS, hello_ns_per_member=6 * SECOND_NS)
+        bench = Bench(tuning=tuning)
         bench.join("a")
-        assert (bench.server.lease_ns, bench.server.hello_ns) == (LEASE_NS, 6 * SECOND_NS)
+        assert (bench.server.lease_ns, bench.server.hello_ns) == (SERVER_TUNING.lease_ns, 6 * SECOND_NS)
         bench.join("b")
         assert (bench.server.lease_ns, bench.server.hello_ns) == (40 * SECOND_NS, 12 * SECOND_NS)
         bench.join("c")
         assert (bench.server.hello_ns, bench.server.reach_ns) == (18 * SECOND_NS, 36 * SECOND_NS)
-        monkeypatch.setattr(server, "HELLO_NS_PER_MEMBER", 40 * SECOND_NS)
-        assert bench.server.hello_ns == server.HELLO_NS_MAX
-        monkeypatch.setattr(server, "HELLO_NS_PER_MEMBER", 6 * SECOND_NS)
         last = bench.effects(SendDatagram)[-1]
         assert decode_datagram(last.data) == HelloAck(bench.server.members["c"].session, 1, 18_000)
+        seldom = Bench(tuning=replace(SERVER_TUNING, hello_ns_per_member=101 * SECOND_NS))
+        seldom.join("a")
+        assert seldom.server.hello_ns == SERVER_TUNING.hello_ns_max
 
     def test_who_is_soon_out_of_reach_says_hello_more_often(self) -> None:
-        machine = ServerMachine(FAST, 64, blake3_digest, 3, sessions(3), reach_ns=4 * SECOND_NS)
+        machine = ServerMachine(FAST, 64, blake3_digest, 3, sessions(3), replace(SERVER_TUNING, reach_ns=4 * SECOND_NS))
         assert (machine.hello_ns, machine.reach_ns) == (2 * SECOND_NS, 4 * SECOND_NS)
-        assert ServerMachine(FAST, 64, blake3_digest, 3, sessions(3)).reach_ns == REACH_NS
+        assert ServerMachine(FAST, 64, blake3_digest, 3, sessions(3)).reach_ns == SERVER_TUNING.reach_ns
 
     def test_a_session_is_drawn_anew_if_reserved_or_in_use(self) -> None:
         drawn = iter([5, EVERY_HOLDER, OWNERS, 5, 6])
         machine = ServerMachine(FAST, 64, blake3_digest, 3, lambda: next(drawn))
         assert [machine.client_joined(name, bytes(16), 0).session for name in "ab"] == [5, 6]
 
-    def test_members_have_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(server, "MEMBERS_MAX", 2)
-        bench = Bench()
+    def test_members_have_a_most(self) -> None:
+        bench = Bench(tuning=replace(SERVER_TUNING, members_max=2))
         bench.join("a")
         bench.join("b")
         with pytest.raises(LimitReached):
             bench.join("c")
         bench.join("b")  # back again: no one more
 
-    def test_what_members_hold_at_joining_has_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(server, "TOLD_RANGES_MAX", 5)
-        bench = Bench()
+    def test_what_members_hold_at_joining_has_a_most(self) -> None:
+        bench = Bench(tuning=replace(SERVER_TUNING, told_ranges_max=5))
         pieces = {
             bytes(32): Held(RangeSet([(0, 1), (2, 3), (4, 5)]), complete=False),
             bytes(31) + b"x": Held(RangeSet(), complete=False),
@@ -266,9 +265,8 @@ class TestMembership:
         bench.server.client_left(bench.server.members["a"].session, "gone", bench.now)
         bench.join("b", held=pieces)
 
-    def test_so_have_the_lost_clients_that_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(server, "LOST_CLIENTS_MAX", 2)
-        bench = Bench()
+    def test_so_have_the_lost_clients_that_are_remembered(self) -> None:
+        bench = Bench(tuning=replace(SERVER_TUNING, lost_clients_max=2))
         for name in "abc":
             bench.server.client_left(bench.join(name).session, "gone", bench.now)
         assert list(bench.server.lost_clients) == ["b", "c"]
@@ -333,18 +331,16 @@ class TestFiles:
         assert file.file_id not in bench.server.catalogue.files
         assert bench.server.catalogue.announce(file.manifest, second.session).source == "t"
 
-    def test_the_manifests_of_a_network_have_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(catalogue, "MANIFESTS_BYTES_MAX", 5 * 32)
-        bench = Bench()
+    def test_the_manifests_of_a_network_have_a_most(self) -> None:
+        bench = Bench(tuning=replace(SERVER_TUNING, manifests_bytes_max=5 * 32))
         session = bench.join("source", source=True).session
         bench.server.catalogue.announce(bench.manifest("three", 3), session)
         with pytest.raises(LimitReached, match="the manifest of 'four' and those of the network's files"):
             bench.server.catalogue.announce(bench.manifest("four", 4), session)
         bench.server.catalogue.announce(bench.manifest("two", 2), session)
 
-    def test_files_have_a_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(catalogue, "FILES_MAX", 1)
-        bench = Bench()
+    def test_files_have_a_most(self) -> None:
+        bench = Bench(tuning=replace(SERVER_TUNING, files_max=1))
         source = bench.join("s", source=True)
         bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
         with pytest.raises(LimitReached):
@@ -415,7 +411,7 @@ class TestFiles:
         bench.reach(member, file, Milestone.COMPLETE)
         events = kinds(bench.server.poll())
         assert events.index(FileSeeded) < events.index(StartExchange) < events.index(FileCompleted)
-        assert file.min_holder_count() == 1
+        assert file.availability.min_holder_count() == 1
 
     def test_more_clients_than_shares_leave_some_without_and_more_shares_go_round(self) -> None:
         bench = Bench()
@@ -425,7 +421,7 @@ class TestFiles:
             manifest = bench.manifest(f"f{count}", 70, count)
             bench.server.catalogue.announce(manifest, source.session)
             file = bench.server.catalogue.divide(manifest, source.session, bench.now)
-            assert [len(file.shares_of(member.name)) for member in members] == expected
+            assert [len(file.shares.ranges_of(member.name)) for member in members] == expected
 
     def test_empty_share_is_held_without_a_report(self) -> None:
         bench = Bench()
@@ -434,9 +430,9 @@ class TestFiles:
         manifest = bench.manifest("f", 1, 2)
         bench.server.catalogue.announce(manifest, source.session)
         file = bench.server.catalogue.divide(manifest, source.session, bench.now)
-        assert (file.shares_of("a"), file.shares_of("b")) == ((), (Range(0, 1),))
+        assert (file.shares.ranges_of("a"), file.shares.ranges_of("b")) == ((), (Range(0, 1),))
         owner, silent = silent, owner
-        assert file.owners_without() == [owner.name]
+        assert file.shares.unheld_owners() == [owner.name]
         bench.reach(owner, file, Milestone.SHARE_HELD)
         assert file.seeded_at is not None, f"nobody waits for {silent.name}, which has nothing to get"
 
@@ -465,17 +461,17 @@ class TestFiles:
         member = bench.join("a", reachable=False)
         bench.send(member, Hello(member.session, 1, 2**32 - 1))
         assert member.srtt_us == SRTT_US_MAX
-        assert member.rtt.srtt_ns == SRTT_US_MAX * 1000
+        assert bench.holder(member).rtt.srtt_ns == SRTT_US_MAX * 1000
 
     def test_min_holder_count_is_that_of_the_rarest_chunk(self) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 10)
-        assert file.min_holder_count() == 1
+        assert file.availability.min_holder_count() == 1
         bench.reach(a, file, Milestone.COMPLETE)
-        assert file.min_holder_count() == 1
+        assert file.availability.min_holder_count() == 1
         bench.server.client_left(a.session, "gone", bench.now)
-        assert file.min_holder_count() == 0
+        assert file.availability.min_holder_count() == 0
 
 
 class TestDeclining:
@@ -488,7 +484,7 @@ class TestDeclining:
         effects = bench.server.poll()
         assert effects[0] == FileDeclined(file.file_id, "f", "b", "the disk is full")
         assert [effect.session for effect in effects if isinstance(effect, Assign)] == [a.session]
-        assert file.shares_of("a") == (Range(0, 2), Range(2, 4))
+        assert file.shares.ranges_of("a") == (Range(0, 2), Range(2, 4))
         bench.reach(a, file, Milestone.SHARE_HELD)
         bench.reach(a, file, Milestone.COMPLETE)
         assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 1)]
@@ -503,31 +499,31 @@ class TestDeclining:
         bench.server.catalogue.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now, 0)
         (told,) = bench.effects(Assign)
         assert (told.session, told.shares) == (a.session, (Range(0, 4),))
-        assert (file.declined, file.phase) == ({}, Phase.SEEDING)
+        assert (file.recipients.declined, file.phase) == ({}, Phase.SEEDING)
 
     def test_one_that_still_holds_its_part_can_be_asked_for_it(self) -> None:
         bench = Bench()
         bench.join("a")
         b = bench.join("b")
         file = bench.exchange("f", 4)
-        share = file.shares_of("b")[0]
+        share = file.shares.ranges_of("b")[0]
         catalogue_of = bench.server.catalogue
         catalogue_of.file_declined(b.session, file.file_id, "no room", bench.now, still_holds=True)
-        assert (list(file.missing()), catalogue_of.takers_of(file)) == ([], ["a"])
+        assert (list(file.availability.missing()), catalogue_of.takers_of(file)) == ([], ["a"])
         catalogue_of.file_declined(b.session, file.file_id, "no room", bench.now)
-        assert [span for span, _ in file.missing()] == [share]
+        assert [span for span, _ in file.availability.missing()] == [share]
 
     def test_what_was_on_its_way_fills_no_window(self) -> None:
         bench = Bench()
         bench.join("a")
         b = bench.join("b")
         file = bench.exchange("f", 4)
-        interest = b.interest_in(file)
-        interest.window_chunks = 1
-        interest.want(RangeSet([(0, 2)]))
-        interest.depart(1, Range(0, 1))
+        state = bench.state(b, file)
+        state.window_chunks = 1
+        state.want(RangeSet([(0, 2)]))
+        state.depart(1, Range(0, 1))
         bench.server.catalogue.file_declined(b.session, file.file_id, "no room", bench.now, still_holds=True)
-        assert (interest.window_left_chunks, list(interest.open)) == (1, [])
+        assert (state.window_left_chunks, list(state.wanted)) == (1, [])
 
     def test_one_that_comes_back_is_asked_anew(self) -> None:
         bench = Bench()
@@ -535,9 +531,9 @@ class TestDeclining:
         b = bench.join("b")
         file = bench.exchange("f", 4)
         bench.server.catalogue.file_declined(b.session, file.file_id, "x" * 1000, bench.now)
-        assert file.declined == {"b": "x" * catalogue.REFUSAL_CHARACTERS_MAX}
+        assert file.recipients.declined == {"b": "x" * catalogue.REFUSAL_CHARACTERS_MAX}
         bench.join("b")
-        assert file.declined == {}
+        assert file.recipients.declined == {}
 
     def test_of_a_file_that_is_not_there_or_a_session_that_is_over_is_refused(self) -> None:
         bench = Bench()

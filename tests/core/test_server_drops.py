@@ -7,7 +7,7 @@ from pspd.core.effects.shared import InputDropped, Milestone
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
-from pspd.core.server.members import FETCH_RTO_MIN_NS
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.wire.datagrams import Hello, HelloAck, Request, encode_datagram
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason, Kind
@@ -119,11 +119,12 @@ class TestDrops:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 4))
         first, second = bench.frame(b, file, 2, 4), bench.frame(a, file, 2, 4)
-        assert bench.start(first) is not None
+        receipt = bench.start(first)
+        assert receipt is not None
         assert bench.start(second) is None  # while the first is coming
         assert bench.start(bench.frame(b, file, 2, 3)) is None  # a part of it
         bench.server.poll()
-        bench.server.contribution_aborted(first, bench.now)
+        bench.server.contribution_aborted(receipt, bench.now)
         assert bench.effects(InputDropped) == [InputDropped(DropReason.ABORTED, "b")]
         assert bench.contribute(second)
         assert not bench.contribute(first)  # and when it is cached
@@ -141,9 +142,9 @@ class TestDrops:
         assert self.drops(bench) == [(DropReason.CORRUPT, "b")]
         assert file.traffic.corrupt_bytes == 2048
         assert bench.server.cache.cached(file.file_id, 0, 6) == []
-        assert not file.held["b"].within(2, 4)
-        assert file.available.chunk_count == 6
-        bench.pass_time(FETCH_RTO_MIN_NS * 3 // 2)
+        assert not file.availability.held["b"].within(2, 4)
+        assert file.availability.available.chunk_count == 6
+        bench.pass_time(SERVER_TUNING.fetch_rto_min_ns * 3 // 2)
         assert bench.asked("a")[0].responder == c.session
         assert bench.contribute(bench.frame(c, file, 2, 4, number=2))
         assert [deliver.frame.start for deliver in bench.delivered(a)] == [2]
@@ -164,7 +165,7 @@ class TestDrops:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (1, 4))
         assert bench.effects(FileStalled)[0].missing == ((Range(1, 2), ""),)
-        assert list(file.held["a"]) == [Range(0, 1)]
+        assert list(file.availability.held["a"]) == [Range(0, 1)]
 
     def test_who_has_the_file_lacks_nothing_whatever_an_older_request_says(self) -> None:
         bench = Bench()
@@ -173,8 +174,8 @@ class TestDrops:
         bench.reach(a, file, Milestone.COMPLETE)
         bench.ask(a, file, (1, 4))  # was on its way when the report was made
         assert bench.effects(FileStalled) == []
-        assert list(file.held["a"]) == [Range(0, 4)]
-        assert file.min_holder_count() == 1
+        assert list(file.availability.held["a"]) == [Range(0, 4)]
+        assert file.availability.min_holder_count() == 1
 
     def test_who_sent_corrupt_bytes_is_told_to_verify_what_it_holds(self) -> None:
         bench = Bench()
@@ -192,9 +193,9 @@ class TestDrops:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 4))
         bench.contribute(bench.frame(b, file, 2, 4), good=False)
-        assert file.missing() == [(Range(2, 4), "")]
+        assert file.availability.missing() == [(Range(2, 4), "")]
         b = bench.join("b", held={file.file_id: Held(RangeSet([(3, 4)]), complete=False)})
-        assert file.missing() == [(Range(2, 3), "")]
+        assert file.availability.missing() == [(Range(2, 3), "")]
         bench.live(10 * SECOND_NS)  # what was asked for as a whole is given up
         assert [(x.start, x.stop, x.responder) for x in bench.asked("a")][-1] == (3, 4, b.session)
 
@@ -204,13 +205,13 @@ class TestDrops:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 4))
         frame = bench.frame(b, file, 2, 4)
-        views = bench.start(frame)
-        assert views is not None
+        receipt = bench.start(frame)
+        assert receipt is not None
         bench.server.client_left(b.session, "gone", bench.now)
         data = bench.data[file.file_id][2048:]
-        for view in views:
+        for view in receipt.views:
             view[:], data = data[: len(view)], data[len(view) :]
-        bench.server.contribution_received(frame, bench.now)
+        bench.server.contribution_received(receipt, bench.now)
         assert len(bench.delivered(a)) == 1
 
     def test_nor_is_a_corrupt_one_a_fault_of_ours(self) -> None:
@@ -219,7 +220,8 @@ class TestDrops:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 4))
         frame = bench.frame(b, file, 2, 4)
-        assert bench.start(frame)
+        receipt = bench.start(frame)
+        assert receipt is not None
         bench.server.client_left(b.session, "gone", bench.now)
-        bench.server.contribution_received(frame, bench.now)
+        bench.server.contribution_received(receipt, bench.now)
         assert self.drops(bench)[-1] == (DropReason.CORRUPT, f"session {b.session:016x}")

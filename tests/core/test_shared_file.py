@@ -22,7 +22,9 @@ UNDIVIDED, DIVIDED = Bench().manifest("f", CHUNKS), Bench().manifest("f", CHUNKS
 
 chunks = st.integers(LOW, HIGH)
 changes = st.tuples(
-    st.sampled_from(["hold", "lack", "go_away", "come_back"]), st.sampled_from("ab"), st.tuples(chunks, chunks)
+    st.sampled_from(["hold", "retract", "mark_unreachable", "mark_reachable"]),
+    st.sampled_from("ab"),
+    st.tuples(chunks, chunks),
 )
 
 
@@ -43,41 +45,41 @@ class TestHoldings:
         arrived: dict[str, set[int]] = {"a": set(), "b": set()}
         away: set[str] = set()
         for name in arrived:
-            file.hold(name, ())
+            file.availability.hold(name, ())
         for index, (change, name, (start, stop)) in enumerate(steps):
             span = Range(min(start, stop), max(start, stop))
             if divides and index == len(steps) // 2:
                 file.divide(DIVIDED, ["a", "b"], 0)
             match change:
                 case "hold":
-                    file.hold(name, [span])
+                    file.availability.hold(name, [span])
                     arrived[name] |= set(range(*span))
-                case "lack":
-                    refuted = {chunk for part in file.lack(name, [span]) for chunk in range(*part)}
+                case "retract":
+                    refuted = {chunk for part in file.availability.retract(name, [span]) for chunk in range(*part)}
                     assert refuted == arrived[name] & set(range(*span))
                     arrived[name] -= set(range(*span))
-                case "go_away":
-                    file.go_away(name)
+                case "mark_unreachable":
+                    file.availability.mark_unreachable(name)
                     away.add(name)
                 case _:
-                    file.come_back(name)
+                    file.availability.mark_reachable(name)
                     away.discard(name)
             held = {name: whole_units(file.manifest, found) for name, found in arrived.items()}
-            assert {name: chunks_in(found) for name, found in file.held.items()} == held
+            assert {name: chunks_in(found) for name, found in file.availability.held.items()} == held
             available = set().union(*(held[name] for name in held if name not in away))
-            assert chunks_in(file.available) == available
-            missing = {chunk: name for span, name in file.missing() for chunk in range(*span)}
+            assert chunks_in(file.availability.available) == available
+            missing = {chunk: name for span, name in file.availability.missing() for chunk in range(*span)}
             assert missing.keys() == set(range(CHUNKS)) - available
             assert {chunk for chunk in missing if missing[chunk]} == set().union(*(held[n] for n in away)) - available
 
     def test_a_part_of_a_block_becomes_a_unit_when_a_border_cuts_it_there(self) -> None:
         file = SharedFile(UNDIVIDED, "s")
-        file.hold("a", [(BORDER - 1, BORDER)])
+        file.availability.hold("a", [(BORDER - 1, BORDER)])
         assert UNDIVIDED.unit_at(BORDER)[0] == Range(BORDER - 1, BORDER + 1)
-        assert list(file.held["a"]) == []
+        assert list(file.availability.held["a"]) == []
         file.divide(DIVIDED, ["a"], 0)
-        assert list(file.held["a"]) == [Range(BORDER - 1, BORDER)]
-        assert file.available == file.held["a"]
+        assert list(file.availability.held["a"]) == [Range(BORDER - 1, BORDER)]
+        assert file.availability.available == file.availability.held["a"]
 
 
 class TestUnits:
@@ -90,20 +92,20 @@ class TestUnits:
     def test_half_a_unit_that_a_client_has_got_is_not_yet_held(self) -> None:
         bench, file = self.exchange()
         a, b = bench.server.members["a"], bench.server.members["b"]
-        held_before = file.held["a"].chunk_count
+        held_before = file.availability.held["a"].chunk_count
         for chunk, gained in ((1500, 0), (1501, 2)):
             bench.ask(a, file, (chunk, chunk + 1))
             assert bench.contribute(bench.frame(b, file, chunk, chunk + 1))
             (deliver,) = bench.delivered(a)
             bench.ask(a, file, acknowledged=deliver.number)
-            assert file.held["a"].chunk_count - held_before == gained
+            assert file.availability.held["a"].chunk_count - held_before == gained
             bench.sent(a, deliver.number)
 
     def test_who_lost_half_a_unit_holds_nothing_of_it(self) -> None:
         bench, file = self.exchange()
         bench.ask(bench.server.members["a"], file, (500, 501))
         assert bench.effects(FileStalled)[0].missing == ((Range(500, 502), ""),)
-        assert not file.held["a"].within(500, 502)
+        assert not file.availability.held["a"].within(500, 502)
 
     def test_halves_of_a_unit_with_two_holders_leave_it_missing(self) -> None:
         bench, file = self.exchange()
@@ -111,7 +113,7 @@ class TestUnits:
         b_share = Range(CHUNKS // 2, CHUNKS)
         for name, span in (("c", (b_share.start, 1501)), ("d", (1501, b_share.stop))):
             bench.join(name, held={file.file_id: Held(RangeSet([span]), complete=False)})
-        assert file.missing() == [(Range(1500, 1502), "b")]
+        assert file.availability.missing() == [(Range(1500, 1502), "b")]
         bench.join("e", held={file.file_id: Held(RangeSet([(1500, 1502)]), complete=False)})
         assert bench.effects(FileResumed) == [FileResumed(file.file_id, "f")]
 
@@ -119,14 +121,14 @@ class TestUnits:
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_one_that_is_away_twice_is_back_at_once(name: str) -> None:
     file = SharedFile(DIVIDED, "s")
-    file.hold("a", [(0, CHUNKS)])
-    file.hold("b", [(0, CHUNKS)])
-    file.go_away(name)
-    file.go_away(name)
-    assert file.min_holder_count() == 1
-    file.come_back(name)
-    file.come_back(name)
-    assert file.min_holder_count() == 2
+    file.availability.hold("a", [(0, CHUNKS)])
+    file.availability.hold("b", [(0, CHUNKS)])
+    file.availability.mark_unreachable(name)
+    file.availability.mark_unreachable(name)
+    assert file.availability.min_holder_count() == 1
+    file.availability.mark_reachable(name)
+    file.availability.mark_reachable(name)
+    assert file.availability.min_holder_count() == 2
 
 
 class TestLostWithout:
@@ -134,10 +136,10 @@ class TestLostWithout:
         bench = Bench()
         a, b, _ = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
-        assert list(file.lost_without({"a"})) == [Range(0, 2)]
-        assert list(file.lost_without({"a", "b"})) == [Range(0, 4)]
-        file.hold("c", [(0, 2)])
-        assert list(file.lost_without({"a"})) == []
+        assert list(file.availability.lost_without({"a"})) == [Range(0, 2)]
+        assert list(file.availability.lost_without({"a", "b"})) == [Range(0, 4)]
+        file.availability.hold("c", [(0, 2)])
+        assert list(file.availability.lost_without({"a"})) == []
         assert bench.server.catalogue.lost_without({"a"}) == []
         assert [lost for _, lost in bench.server.catalogue.lost_without({"b"})] == [RangeSet([(2, 4)])]
         for member in (a, b):
@@ -148,7 +150,7 @@ class TestLostWithout:
         bench = Bench()
         bench.join("a")
         file = bench.seed("f", 6)
-        assert list(file.lost_without({"a"})) == []
+        assert list(file.availability.lost_without({"a"})) == []
 
     def test_is_no_matter_where_everyone_else_has_the_file(self) -> None:
         bench = Bench()

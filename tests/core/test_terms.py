@@ -9,9 +9,8 @@ from pspd.core.effects.shared import Milestone
 from pspd.core.model.manifest import SHARE_COUNT_MAX
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.terms import Terms
-from pspd.core.server.fetching import BROADCAST_NS_PER_DATAGRAM
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.file_record import Phase
-from pspd.core.server.members import FETCH_RTO_MIN_NS
 from pspd.errors import LimitReached, WrongState
 from tests.core.bench import Bench
 
@@ -24,15 +23,15 @@ class TestReplicas:
         bench = Bench()
         members = [bench.join(name) for name in "abc"]
         file = bench.seed("f", 6, terms=TWO_COPIES)
-        assert file.shares_of("a") == (Range(0, 2), Range(4, 6))
-        assert file.shares_of("b") == (Range(0, 2), Range(2, 4))
-        assert file.shares_of("c") == (Range(2, 4), Range(4, 6))
+        assert file.shares.ranges_of("a") == (Range(0, 2), Range(4, 6))
+        assert file.shares.ranges_of("b") == (Range(0, 2), Range(2, 4))
+        assert file.shares.ranges_of("c") == (Range(2, 4), Range(4, 6))
         for member in members[:2]:
             bench.reach(member, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.SEEDING
         bench.reach(members[2], file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
-        assert file.min_holder_count() == 2
+        assert file.availability.min_holder_count() == 2
 
     @pytest.mark.parametrize("lost", "abc")
     def test_any_one_client_may_be_lost(self, lost: str) -> None:
@@ -41,14 +40,14 @@ class TestReplicas:
         file = bench.exchange("f", 6, TWO_COPIES)
         bench.server.client_left(members[lost].session, "gone", bench.now)
         assert not bench.effects(FileStalled)
-        assert file.min_holder_count() == 1
+        assert file.availability.min_holder_count() == 1
 
     def test_a_copy_whose_owner_is_lost_goes_to_one_who_has_none_of_it(self) -> None:
         bench = Bench()
         members = {name: bench.join(name) for name in "abcd"}
         file = bench.seed("f", 8, terms=TWO_COPIES)
         bench.server.client_left(members["a"].session, "gone", bench.now)
-        owners = {start: {share.owner for share in file.shares if share.start == start} for start in (0, 2, 4, 6)}
+        owners = {start: {share.owner for share in file.shares.all if share.start == start} for start in (0, 2, 4, 6)}
         assert all(len(names) == 2 for names in owners.values())
 
     def test_with_too_few_clients_left_it_goes_on_with_fewer_copies(self) -> None:
@@ -56,7 +55,7 @@ class TestReplicas:
         members = {name: bench.join(name) for name in "ab"}
         file = bench.seed("f", 4, terms=TWO_COPIES)
         bench.server.client_left(members["a"].session, "gone", bench.now)
-        assert file.shares_of("b") == (Range(0, 2), Range(2, 4))
+        assert file.shares.ranges_of("b") == (Range(0, 2), Range(2, 4))
         bench.reach(members["b"], file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
 
@@ -67,16 +66,16 @@ class TestReplicas:
         file = bench.seed("f", 6, terms=TWO_COPIES)
         for member in (a, b):
             bench.server.client_left(member.session, "gone", bench.now)
-        assert file.shares_of("c") == (Range(0, 2), Range(2, 4), Range(4, 6))
+        assert file.shares.ranges_of("c") == (Range(0, 2), Range(2, 4), Range(4, 6))
         a = bench.join("a")
-        assert file.shares_of("a") == (Range(0, 2), Range(2, 4), Range(4, 6))
+        assert file.shares.ranges_of("a") == (Range(0, 2), Range(2, 4), Range(4, 6))
         if is_held:
             bench.reach(c, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.SEEDING
         for member in (a, c):
             bench.reach(member, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
-        assert file.min_holder_count() == 2
+        assert file.availability.min_holder_count() == 2
 
     def test_what_each_was_told_last_is_what_is_its_own(self) -> None:
         bench = Bench()
@@ -86,8 +85,8 @@ class TestReplicas:
             bench.server.client_left(member.session, "gone", bench.now)
         a = bench.join("a")
         told = {effect.session: effect.shares for effect in bench.effects(Assign)}
-        assert told[a.session] == file.shares_of("a")
-        assert told[c.session] == file.shares_of("c")
+        assert told[a.session] == file.shares.ranges_of("a")
+        assert told[c.session] == file.shares.ranges_of("c")
 
     def test_shares_of_no_chunk_are_no_copies_of_the_one_beside_them(self) -> None:
         bench = Bench()
@@ -105,7 +104,7 @@ class TestReplicas:
         bench.server.catalogue.file_declined(b.session, file.file_id, "no room", bench.now)
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
-        assert file.min_holder_count() == 1
+        assert file.availability.min_holder_count() == 1
 
     def test_more_than_there_are_clients_are_refused(self) -> None:
         bench = Bench()
@@ -122,7 +121,7 @@ class TestReplicas:
         file = bench.server.catalogue.announce(manifest, source.session, TWO_COPIES)
         with pytest.raises(LimitReached, match="2 replicas of 50001 shares are too many: 100000 together"):
             bench.server.catalogue.divide(manifest, source.session, bench.now)
-        assert file.shares == []
+        assert file.shares.all == []
 
     def test_nobody_but_the_one_named_takes_itself_for_asked(self) -> None:
         bench = Bench(cache_chunks=1024)
@@ -179,19 +178,19 @@ class TestStaying:
         file = bench.exchange("f", 60, STAYING)
         late, holder = members[:2]
         bench.server.client_left(members[59].session, "gone", bench.now)
-        file.hold(holder.name, [(59, 60)])
+        file.availability.hold(holder.name, [(59, 60)])
         bench.ask(late, file, (59, 60))
-        bench.pass_time(len(members) * BROADCAST_NS_PER_DATAGRAM)
+        bench.pass_time(len(members) * SERVER_TUNING.broadcast_pacing_ns)
         assert [entry.responder for entry in bench.asked("m0")] == [holder.session]
 
     def test_another_client_is_asked_before_it_when_one_does_not_answer(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6, STAYING)
-        file.hold(c.name, [(2, 4)])
+        file.availability.hold(c.name, [(2, 4)])
         bench.ask(a, file, (2, 4))
         assert [entry.responder for entry in bench.asked("a")] == [b.session]
-        bench.pass_time(FETCH_RTO_MIN_NS * 3 // 2)
+        bench.pass_time(SERVER_TUNING.fetch_rto_min_ns * 3 // 2)
         assert [entry.responder for entry in bench.asked("a")] == [c.session]
 
     def test_what_a_lost_client_held_is_asked_of_it(self) -> None:

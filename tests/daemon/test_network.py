@@ -382,4 +382,4 @@ async def test_two_machines_of_one_identity_do_not_take_turns(caplog: pytest.Log
         finally:
             await second.end()
             await route.close()
-        await until("the first is back", lambda: first.daemon.session in network.server._machine._sessions)
+        await until("the first is back", lambda: first.daemon.session in network.server._machine._sessions._by_session)

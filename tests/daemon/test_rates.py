@@ -15,8 +15,8 @@ def exchanging_file() -> SharedFile:
     """A file of which two clients hold a half each."""
     file = SharedFile(Bench().manifest("file", CHUNKS), "source")
     file.phase = Phase.EXCHANGING
-    file.hold("a", [(0, 512)])
-    file.hold("b", [(512, CHUNKS)])
+    file.availability.hold("a", [(0, 512)])
+    file.availability.hold("b", [(512, CHUNKS)])
     return file
 
 
@@ -75,5 +75,5 @@ def test_while_seeding_the_time_left_is_that_of_the_shares() -> None:
     file = SharedFile(Bench().manifest("file", CHUNKS), "source")
     file.divide(Bench().manifest("file", CHUNKS, 2), ["a", "b"], 0)
     assert seconds_left(file, ["a", "b"], 100 * 1024) == CHUNKS / 100
-    file.hold("a", [(0, CHUNKS // 2)])
+    file.availability.hold("a", [(0, CHUNKS // 2)])
     assert seconds_left(file, ["a", "b"], 100 * 1024) == CHUNKS / 2 / 100

@@ -108,6 +108,7 @@ async def server_scene(parameters: Parameters) -> AsyncIterator[Scene]:
         machine.catalogue.divide(manifest, source.session, now_ns())
         for member in (a, b):
             machine.catalogue.milestone_reached(member.session, manifest.file_id, Milestone.SHARE_HELD, now_ns())
+        plane.pump()
 
         async def dial() -> Far:
             return Far(socket.create_connection(("127.0.0.1", plane.port)))
@@ -117,8 +118,8 @@ async def server_scene(parameters: Parameters) -> AsyncIterator[Scene]:
             for member in (a, b):
                 await ask(scene, machine, datagrams, plane.port, member.session)
         plane.pump()
-        fetches = machine.catalogue.files[manifest.file_id].fetches
-        await until("the broadcast", lambda: any(fetch.tries for fetch in fetches))
+        ranges = machine._pending.table_of(manifest.file_id).ranges
+        await until("the broadcast", lambda: any(fetch.tries for fetch in ranges))
         yield scene
         for far in scene.open:
             far.stream.close()

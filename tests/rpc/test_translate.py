@@ -18,8 +18,9 @@ from pspd.core.model.manifest import DIGEST_BYTES, Manifest
 from pspd.core.model.parameters import PROFILES, SECOND_NS, Order, Parameters
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.file_record import Phase
-from pspd.core.server.machine import REACH_NS, ServerMachine
+from pspd.core.server.machine import ServerMachine
 from pspd.core.server.shared_file import SharedFile, Traffic
 from pspd.core.wire.datagrams import Hello, Request, encode_datagram
 from pspd.errors import BadArgument, BadName, LimitReached
@@ -260,10 +261,10 @@ class TestShown:
             return {each.name: each.state for each in translate.clients_to_pb(machine)}
 
         lost, connected = pb.CLIENT_STATE_LOST, pb.CLIENT_STATE_CONNECTED
-        assert states(REACH_NS // 2, heard=True) == {"amy": connected, "bob": connected, "src": connected}
-        assert states(REACH_NS, heard=False) == {"amy": lost, "bob": connected, "src": lost}
-        assert states(3 * REACH_NS // 2, heard=False) == {"amy": lost, "bob": lost, "src": lost}
-        assert states(3 * REACH_NS, heard=True) == {"amy": lost, "bob": connected, "src": lost}
+        assert states(SERVER_TUNING.reach_ns // 2, heard=True) == {"amy": connected, "bob": connected, "src": connected}
+        assert states(SERVER_TUNING.reach_ns, heard=False) == {"amy": lost, "bob": connected, "src": lost}
+        assert states(3 * SERVER_TUNING.reach_ns // 2, heard=False) == {"amy": lost, "bob": lost, "src": lost}
+        assert states(3 * SERVER_TUNING.reach_ns, heard=True) == {"amy": lost, "bob": connected, "src": lost}
 
     @pytest.mark.parametrize("phase", Phase)
     @pytest.mark.parametrize("stalled", [False, True])
@@ -286,7 +287,7 @@ class TestShown:
         file = self.file(machine)
         amy, bob = (machine.members[name] for name in ("amy", "bob"))
         machine.catalogue.milestone_reached(bob.session, file.file_id, Milestone.SHARE_HELD, 2 * SECOND_NS)
-        request = Request(amy.session, file.file_id, 1, 0, 100, tuple(file.shares_of("amy")))
+        request = Request(amy.session, file.file_id, 1, 0, 100, tuple(file.shares.ranges_of("amy")))
 
         def shown(now: int) -> dict[str, tuple[bool, float | None]]:
             clients = translate.file_to_pb(machine, file, now, with_clients=True).clients
@@ -319,6 +320,7 @@ class TestShown:
             machine.members["bob"].session, file.file_id, Milestone.COMPLETE, 2 * SECOND_NS
         )
         machine.catalogue.file_declined(machine.members["amy"].session, file.file_id, "no room", 3 * SECOND_NS)
+        machine.poll()
         shown = translate.file_to_pb(machine, file, 4 * SECOND_NS, with_clients=True)
         assert (shown.name, shown.size_bytes, shown.chunk_count) == ("a.bin", 5000, 5)
         assert (shown.client_count, shown.complete_client_count, shown.min_holder_count) == (1, 1, 1)
@@ -336,6 +338,7 @@ class TestShown:
         machine = self.machine()
         file = self.file(machine)
         machine.client_left(machine.members["src"].session, "it left", 2 * SECOND_NS)
+        machine.poll()
         shown = translate.file_to_pb(machine, file, 2 * SECOND_NS, with_clients=False)
         assert shown.state == pb.FILE_STATE_STALLED
         assert [translate.ranges_from_pb([each.range]) for each in shown.missing_ranges] == [(Range(0, 5),)]

@@ -62,7 +62,7 @@ class Contradiction:
 
     def all_declined(self) -> bool:
         """Return whether every client has declined the contradictory file."""
-        return self.contradictory.file is not None and len(self.contradictory.file.declined) == 3
+        return self.contradictory.file is not None and len(self.contradictory.file.recipients.declined) == 3
 
     def valid_is_complete(self) -> bool:
         """Return whether every client has the valid file."""
@@ -96,7 +96,7 @@ def main() -> None:
     case.network.run(lambda: case.all_declined() and case.valid_is_complete(), 20 * SECOND_NS)
     file = case.contradictory.file
     seconds = case.network.now / SECOND_NS
-    print(f"{seconds:.1f} s: {case.requests.count} requests; declined: {file.declined if file else None}")
+    print(f"{seconds:.1f} s: {case.requests.count} requests; declined: {file.recipients.declined if file else None}")
 
 
 if __name__ == "__main__":

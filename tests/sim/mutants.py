@@ -20,19 +20,25 @@ from pspd.core.model.holdings import Holdings
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.server.catalogue import Catalogue
+from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
+from pspd.core.server.broadcasts import Broadcasts
 from pspd.core.server.deliveries import Deliveries
-from pspd.core.server.fetching import Fetching
-from pspd.core.server.forwarder import Relay
+from pspd.core.server.forwarder import Forwarder
+from pspd.core.server.lifecycle import Lifecycle
 from pspd.core.server.machine import ServerMachine
+from pspd.core.server.member import Member
+from pspd.core.server.pending import Pending
 from pspd.core.server.recipients import Recipients
-from pspd.core.server.shared_file import SharedFile
+from pspd.core.server.retransmit import Retransmitter
+from pspd.core.server.sessions import Sessions
+from pspd.core.server.shares import Shares
+from pspd.core.server.verify import Verifier
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason
 from pspd.sim.scenario import Outcome, run_seed
 from pspd.store.files.verifier import BlockVerifier
 from tests.sim.contradiction import Contradiction
-from tests.sim.test_found import waiting_requests_skip_the_cache
+from tests.sim.test_found import LONG_BATCHES, waiting_requests_skip_the_cache
 
 SEEDS = 1000
 """How many seeds a mutant may survive."""
@@ -51,6 +57,7 @@ class Mutant:
         mutate: puts the bug into the code.
         rules: the rules, or exceptions, that may find it.
         is_quick: whether the first seeds find it.
+        tuning: of the server.
     """
 
     room: str
@@ -58,6 +65,7 @@ class Mutant:
     mutate: Mutate
     rules: set[str]
     is_quick: bool = True
+    tuning: ServerTuning = SERVER_TUNING
 
 
 def replaced(owner: type, name: str, body: Any) -> Mutate:
@@ -73,35 +81,38 @@ def replaced(owner: type, name: str, body: Any) -> Mutate:
 
 def cache_unsolicited(patch: pytest.MonkeyPatch) -> None:
     """Cache unsolicited contributions."""
-    started = Fetching.contribution_started
+    accept_solicited = Pending.accept
 
     def accept(self: Any, member: Any, file: Any, frame: Frame, now: int) -> Any:
-        taken = started(self, member, file, frame, now)
-        if taken is DropReason.UNSOLICITED and not file.fetches.overlapping(frame.start, frame.stop):
+        taken = accept_solicited(self, member, file, frame, now)
+        ranges = self.table_of(file.file_id).ranges
+        if taken is DropReason.UNSOLICITED and not ranges.overlapping(frame.start, frame.stop):
             if self._cache.cached(file.file_id, frame.start, frame.stop):
                 return taken
             if self._cache.reserve(file.file_id, frame.start, frame.stop):
                 fetch = self.start(file, Range(frame.start, frame.stop), None)
-                del self._unasked[fetch]
+                del self.unasked[fetch]
                 fetch.tries, fetch.sender = 1, member.session
-                return self._cache.views(file.file_id, frame.start, frame.stop, frame.length)
+                self.await_rest(fetch, now)
+                return fetch
         return taken
 
-    patch.setattr(Fetching, "contribution_started", accept)
+    patch.setattr(Pending, "accept", accept)
 
 
 def deliver_to_one_waiter(patch: pytest.MonkeyPatch) -> None:
     """Deliver received chunks only to the first client that waits for them."""
-    hand_out = Deliveries.hand_out
+    flush = Deliveries.flush
 
     def to_the_first(self: Any, file: Any) -> int:
-        waiting = file.waiting
-        file.waiting = dict.fromkeys(list(waiting)[:1])
-        delivery_count = hand_out(self, file)
-        file.waiting = waiting
+        demand = self._demand.of_file(file.file_id)
+        waiting = demand.waiting
+        demand.waiting = dict.fromkeys(list(waiting)[:1])
+        delivery_count = flush(self, file)
+        demand.waiting = {state: None for state in waiting if state.wanted}
         return delivery_count
 
-    patch.setattr(Deliveries, "hand_out", to_the_first)
+    patch.setattr(Deliveries, "flush", to_the_first)
 
 
 def overlapping_shares(patch: pytest.MonkeyPatch) -> None:
@@ -117,20 +128,20 @@ def overlapping_shares(patch: pytest.MonkeyPatch) -> None:
 
 def keep_lost_clients(patch: pytest.MonkeyPatch) -> None:
     """Ignore the loss of clients."""
-    lose = ServerMachine._lose
+    end_session = ServerMachine._end_session
 
-    def lose_sources(self: Any, member: Any, *why: Any) -> None:
+    def end_sources(self: Any, member: Any, *why: Any) -> None:
         if member.source:
-            lose(self, member, *why)
+            end_session(self, member, *why)
 
-    patch.setattr(ServerMachine, "_lose", lose_sources)
+    patch.setattr(ServerMachine, "_end_session", end_sources)
 
 
 MUTANTS = [
     Mutant(
         "fetching",
         "a lost broadcast is not sent again",
-        replaced(Fetching, "_ask_otherwise", lambda self, fetch: []),
+        replaced(Retransmitter, "_ask_otherwise", lambda self, fetch: []),
         {"liveness"},
     ),
     Mutant(
@@ -152,33 +163,33 @@ MUTANTS = [
     Mutant(
         "deliveries",
         "cached chunks are fetched",
-        replaced(Deliveries, "hit", lambda self, interest: None),
+        replaced(Deliveries, "deliver_cached", lambda self, state: None),
         {"R9 handed to who waits", "R7 miss", "AssertionError"},
     ),
     Mutant(
         "shares",
         "the share of a client that left counts as held",
-        replaced(SharedFile, "loosen_shares", lambda self, name: None),
+        replaced(Shares, "clear_acks", lambda self, name: None),
         {"no silent loss", "R2 every share is held", "liveness"},
         is_quick=False,
     ),
     Mutant(
         "shares",
         "every share counts as held at once",
-        replaced(SharedFile, "shares_are_held", property(lambda self: True)),
+        replaced(Shares, "are_held", property(lambda self: True)),
         {"R2 every share is held", "R2 the server forgets"},
     ),
     Mutant(
         "forwarder",
         "the server does not forget a seeded file",
-        replaced(Relay, "forget", lambda self, file, now: 0),
+        replaced(Forwarder, "forget", lambda self, file: 0),
         {"R2 the server forgets"},
     ),
     Mutant("manifest", "shares overlap", overlapping_shares, {"R1 division", "AssertionError"}),
     Mutant(
         "fetching",
         "the server verifies no digest",
-        replaced(Fetching, "_are_good", lambda self, file, frame: True),
+        replaced(Verifier, "is_good", lambda self, file, units: True),
         {"R9 first good copy"},
     ),
     Mutant(
@@ -210,7 +221,7 @@ MUTANTS = [
     Mutant(
         "catalogue",
         "the server does not notice that a file is stalled",
-        replaced(Catalogue, "_review_coverage", lambda self, file: None),
+        replaced(Lifecycle, "_review_coverage", lambda self, file: None),
         {"no silent loss", "liveness"},
         is_quick=False,
     ),
@@ -237,7 +248,7 @@ MUTANTS = [
     Mutant(
         "shares",
         "the share of a client that left is not reassigned",
-        replaced(SharedFile, "reassign", lambda self, names, preferred: []),
+        replaced(Shares, "reassign", lambda self, names, preferred: []),
         {"liveness"},
     ),
     Mutant(
@@ -245,36 +256,37 @@ MUTANTS = [
         "chunks that wait to be delivered are fetched a second time",
         waiting_requests_skip_the_cache,
         {"AssertionError"},
+        tuning=LONG_BATCHES,
     ),
     Mutant(
         "forwarder",
         "received chunks are not delivered",
-        replaced(Relay, "received", lambda self, fetch, now: None),
+        replaced(Deliveries, "fetched", lambda self, fetch, now: None),
         {"R9 handed to who waits", "liveness"},
     ),
     Mutant(
         "sessions",
         "a request number may jump",
-        lambda patch: patch.setattr("pspd.core.server.members.REQUEST_JUMP_MAX", 2**32),
+        replaced(Member, "take_request_number", lambda self, number: None),
         {"liveness"},
     ),
     Mutant(
         "sessions",
         "two machines of one identity replace each other",
-        replaced(ServerMachine, "_refuse_duplicate", lambda self, present, peer, now: None),
+        replaced(Sessions, "_refuse_duplicate", lambda self, present, peer, now: None),
         {"R12 one identity"},
         is_quick=False,
     ),
     Mutant(
         "availability",
         "a client that returns is still reported as missing",
-        replaced(Recipients, "is_here", lambda self, name: None),
+        replaced(Recipients, "mark_present", lambda self, name: None),
         {"R12 recipients"},
     ),
     Mutant(
         "broadcasts",
         "a broadcast that waits for its batch is not sent",
-        replaced(Fetching, "_ask_due", property(lambda self: 10**18)),
+        replaced(Broadcasts, "send", lambda self, now: None),
         {"liveness"},
     ),
 ]
@@ -316,7 +328,7 @@ def first_failure(mutant: Mutant, seed_count: int) -> Outcome | None:
     """
     with pytest.MonkeyPatch.context() as patch:
         mutant.mutate(patch)
-        outcomes = (run_seed(seed, LIVENESS_NS) for seed in range(seed_count))
+        outcomes = (run_seed(seed, LIVENESS_NS, mutant.tuning) for seed in range(seed_count))
         return next((outcome for outcome in outcomes if outcome.kind != "ok"), None)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pspd.core.model.parameters import MILLISECOND_NS
-from pspd.core.server import deliveries, fetching
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.sim.scenario import run_seed
 
 
 @pytest.mark.parametrize(
-    ("seed", "handing_out_ns", "broadcast_ns"),
+    ("seed", "delivery_ns", "broadcast_ns"),
     [
         # Chunks in a batch were fetched a second time for a client in the wait queue.
         (77, 30 * MILLISECOND_NS, 0),
@@ -19,10 +21,7 @@ from pspd.sim.scenario import run_seed
         *((seed, MILLISECOND_NS, MILLISECOND_NS) for seed in range(8, 12)),
     ],
 )
-def test_long_batches_break_no_rule(
-    monkeypatch: pytest.MonkeyPatch, seed: int, handing_out_ns: int, broadcast_ns: int
-) -> None:
-    monkeypatch.setattr(deliveries, "HANDING_OUT_NS_PER_DELIVERY", handing_out_ns)
-    monkeypatch.setattr(fetching, "BROADCAST_NS_PER_DATAGRAM", broadcast_ns)
-    outcome = run_seed(seed)
+def test_long_batches_break_no_rule(seed: int, delivery_ns: int, broadcast_ns: int) -> None:
+    tuning = replace(SERVER_TUNING, delivery_pacing_ns=delivery_ns, broadcast_pacing_ns=broadcast_ns)
+    outcome = run_seed(seed, tuning=tuning)
     assert outcome.kind == "ok", outcome.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,12 +11,12 @@ import pytest
 from pspd.core.client.download import Download
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 from pspd.core.model.storage import Written
-from pspd.core.server import deliveries
+from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
+from pspd.core.server.availability import Availability
 from pspd.core.server.deliveries import Deliveries
-from pspd.core.server.forwarder import Relay
-from pspd.core.server.members import Interest
-from pspd.core.server.pending import Fetch
-from pspd.core.server.shared_file import SharedFile
+from pspd.core.server.demand import Demand
+from pspd.core.server.forwarder import Forwarder
+from pspd.core.server.request_state import FileDemand, RequestState
 from pspd.core.timing import rtt as rto
 from pspd.core.wire.frames import Frame
 from pspd.sim.scenario import run_seed
@@ -25,41 +26,42 @@ LIVENESS_NS = 600 * SECOND_NS
 PutBack = Callable[[pytest.MonkeyPatch], None]
 
 
-def long_batches(patch: pytest.MonkeyPatch) -> None:
-    """Let deliveries wait long for their batch."""
-    patch.setattr(deliveries, "HANDING_OUT_NS_PER_DELIVERY", 30 * MILLISECOND_NS)
+LONG_BATCHES = replace(SERVER_TUNING, delivery_pacing_ns=30 * MILLISECOND_NS)
+"""Deliveries wait long for their batch."""
 
 
 def waiting_requests_skip_the_cache(patch: pytest.MonkeyPatch) -> None:
     """Fetch chunks a second time that wait in a batch; the server fails."""
-    long_batches(patch)
-    hit, hit_or_fetch = Deliveries.hit, Relay._hit_or_fetch
+    deliver_cached, hit_or_fetch = Deliveries.deliver_cached, Forwarder._hit_or_fetch
 
-    def unless_waiting(self: Relay, interest: Interest) -> bool:
-        is_waiting = interest in self._blocked.get(interest.file, ())
-        patch.setattr(Deliveries, "hit", (lambda self, interest: None) if is_waiting else hit)
-        return hit_or_fetch(self, interest)
+    def unless_waiting(self: Forwarder, state: RequestState) -> bool:
+        is_waiting = state in self._demand.queues.get(state.file.file_id, ())
+        patch.setattr(Deliveries, "deliver_cached", (lambda self, state: None) if is_waiting else deliver_cached)
+        return hit_or_fetch(self, state)
 
-    patch.setattr(Relay, "_hit_or_fetch", unless_waiting)
+    patch.setattr(Forwarder, "_hit_or_fetch", unless_waiting)
 
 
 def sources_count_as_holders(patch: pytest.MonkeyPatch) -> None:
     """Let two sources that repair a file take each other for its holders, and leave."""
-    count = SharedFile.min_holder_count
+    count = Availability.min_holder_count
 
-    def with_sources(self: SharedFile) -> int:
-        lenders, self.lenders = self.lenders, {}
+    def with_sources(self: Availability) -> int:
+        sources, self.sources = self.sources, {}
         try:
             return count(self)
         finally:
-            self.lenders = lenders
+            self.sources = sources
 
-    patch.setattr(SharedFile, "min_holder_count", with_sources)
+    patch.setattr(Availability, "min_holder_count", with_sources)
 
 
 def returning_members_are_not_served(patch: pytest.MonkeyPatch) -> None:
     """Ignore the earlier requests of a member whose link is up again."""
-    patch.setattr(Relay, "reached", lambda self, member: None)
+    first = Demand.mark_ready_first
+    patch.setattr(
+        Demand, "mark_ready_first", lambda self, file_ids, sessions: first(self, file_ids, list(sessions)[:0])
+    )
 
 
 def late_answers_postpone_requests(patch: pytest.MonkeyPatch) -> None:
@@ -82,7 +84,7 @@ def timeout_is_unbounded(patch: pytest.MonkeyPatch) -> None:
 
 def stragglers_are_ignored(patch: pytest.MonkeyPatch) -> None:
     """Abandon chunks that only a straggler waits for at the first timeout."""
-    patch.setattr(Fetch, "is_wanted", property(lambda self: self.file.is_wanted(self.start, self.stop)))
+    patch.setattr(FileDemand, "is_wanted_by_any", FileDemand.is_wanted)
 
 
 FOUND: list[Any] = [
@@ -95,15 +97,17 @@ FOUND: list[Any] = [
 ]
 
 
+def tuning_of(put_back: PutBack) -> ServerTuning:
+    return LONG_BATCHES if put_back is waiting_requests_skip_the_cache else SERVER_TUNING
+
+
 @pytest.mark.parametrize(("seed", "put_back", "rule"), FOUND)
 def test_seed_is_ok(monkeypatch: pytest.MonkeyPatch, seed: int, put_back: PutBack, rule: str) -> None:
-    if put_back is waiting_requests_skip_the_cache:
-        long_batches(monkeypatch)
-    outcome = run_seed(seed, LIVENESS_NS)
+    outcome = run_seed(seed, LIVENESS_NS, tuning_of(put_back))
     assert outcome.kind == "ok", outcome.text
 
 
 @pytest.mark.parametrize(("seed", "put_back", "rule"), FOUND)
 def test_seed_finds_the_bug(monkeypatch: pytest.MonkeyPatch, seed: int, put_back: PutBack, rule: str) -> None:
     put_back(monkeypatch)
-    assert run_seed(seed, LIVENESS_NS).rule == rule
+    assert run_seed(seed, LIVENESS_NS, tuning_of(put_back)).rule == rule

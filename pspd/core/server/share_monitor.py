@@ -1,25 +1,18 @@
-"""Who takes nothing of its share while a file is seeded: it is not to hold up the others."""
+"""Finds the owners of shares that make no progress while a file is seeded, so that they do not delay the others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from pspd.core.model.manifest import FileId
-from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.model.tuning import ServerTuning
+from pspd.core.server.demand import Demand
 from pspd.core.server.file_record import Phase
-from pspd.core.server.forwarder import Relay
-from pspd.core.server.members import Member
+from pspd.core.server.files import Files
+from pspd.core.server.pending import Pending
+from pspd.core.server.sessions import Sessions
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.timing.timers import Timers
-
-SHARE_NS, SHARE_NS_PER_MEMBER = 120 * SECOND_NS, 48 * MILLISECOND_NS
-"""How long an owner may not ask for the rest of its share: so much, and so much for each member, as clients ask less
-often where there are many. Then others are given it."""
-SHARE_NS_PER_CHUNK = 62 * MILLISECOND_NS
-"""So much longer, for each chunk of a frame, it may not acknowledge what was sent to it, as at 16 KiB/s."""
-SHARE_LATE_NS = SECOND_NS
-"""A server that looks so late at who has done nothing has not read yet what they did."""
 
 
 class Progress(NamedTuple):
@@ -38,51 +31,70 @@ class Progress(NamedTuple):
     delivery_since: int
 
 
-class IdleOwners:
-    """Looks from time to time at those who lack some of their shares."""
+class ShareMonitor:
+    """Looks from time to time at the owners whose shares are not held.
 
-    def __init__(self, files: Mapping[FileId, SharedFile], members: Mapping[str, Member], relay: Relay) -> None:
+    Args:
+        files: the files.
+        sessions: who is connected.
+        demand: what the owners have asked for.
+        pending: the sizes of frames.
+        tuning: how long an owner has time.
+    """
+
+    def __init__(
+        self, files: Files, sessions: Sessions, demand: Demand, pending: Pending, tuning: ServerTuning
+    ) -> None:
         self._files = files
-        self._members = members
-        self._relay = relay
-        self._looks: Timers[FileId] = Timers()
+        self._sessions = sessions
+        self._demand = demand
+        self._pending = pending
+        self._tuning = tuning
+        self._timers: Timers[FileId] = Timers()
         self._progress: dict[FileId, dict[str, Progress]] = {}
 
     def next_timeout(self) -> int | None:
-        """When :meth:`found` is to be asked."""
-        return self._looks.next_deadline()
+        """Return when :meth:`idle_owners` is due."""
+        return self._timers.next_deadline()
 
     def watch(self, file: SharedFile, now: int) -> None:
-        """A file is being seeded: look at it from now on."""
-        self._look(file, {}, now)
+        """Look at a file from now on.
 
-    def found(self, now: int) -> list[tuple[SharedFile, list[str]]]:
-        """The files at which it was time to look, and who takes nothing of its share; none where it was looked late."""
-        late_ns = now - (self._looks.next_deadline() or now)
+        Args:
+            file: a file that is being seeded.
+            now: the time, in nanoseconds.
+        """
+        self._compare(file, {}, now)
+
+    def idle_owners(self, now: int) -> list[tuple[SharedFile, list[str]]]:
+        """Return the owners that make no progress, by file; none if this is called late: the server was busy."""
+        late_ns = now - (self._timers.next_deadline() or now)
         found = []
-        for file_id in self._looks.expired(now):
+        for file_id in self._timers.expired(now):
             before = self._progress.pop(file_id)
             file = self._files.get(file_id)
             if file is not None and file.phase is Phase.SEEDING:
-                idle = self._look(file, before, now)
-                found.append((file, idle if late_ns < SHARE_LATE_NS else []))
+                idle = self._compare(file, before, now)
+                if late_ns < self._tuning.loop_lag_ns:
+                    found.append((file, idle))
         return found
 
-    def _look(self, file: SharedFile, before: dict[str, Progress], now: int) -> list[str]:
-        """Notes how far everybody is. Returns those that did nothing since before."""
+    def _compare(self, file: SharedFile, before: dict[str, Progress], now: int) -> list[str]:
+        """Note how far every owner is. Return those that made no progress since before."""
+        tuning = self._tuning
         share_chunks = -(-file.manifest.chunk_count // max(1, file.manifest.share_count))
-        patience_ns = SHARE_NS + SHARE_NS_PER_CHUNK * min(share_chunks, self._relay.frame_chunks)
+        delivery_ns = tuning.share_ns + tuning.share_ns_per_chunk * min(share_chunks, self._pending.frame_chunks)
         idle: list[str] = []
         noted = self._progress[file.file_id] = {}
-        for member in filter(None, map(self._members.get, file.owners_without())):
-            interest, seen = member.interest_in(file), before.get(member.name)
-            progress = Progress(member.session, interest.number, next(iter(interest.in_flight), 0), now)
+        for member in filter(None, map(self._sessions.members.get, file.shares.unheld_owners())):
+            state, seen = self._demand.state(member, file), before.get(member.name)
+            progress = Progress(member.session, state.number, next(iter(state.in_flight), 0), now)
             if seen is not None and seen.session == progress.session:
                 if seen.delivery == progress.delivery:
                     progress = progress._replace(delivery_since=seen.delivery_since)
-                takes_nothing = progress.delivery != 0 and now - progress.delivery_since >= patience_ns
+                takes_nothing = progress.delivery != 0 and now - progress.delivery_since >= delivery_ns
                 if seen.request == progress.request or takes_nothing:
                     idle.append(member.name)
             noted[member.name] = progress
-        self._looks.set(file.file_id, now + SHARE_NS + SHARE_NS_PER_MEMBER * len(self._members))
+        self._timers.set(file.file_id, now + tuning.share_ns + tuning.share_ns_per_member * len(self._sessions.members))
         return idle

@@ -1,140 +1,159 @@
-"""One file on its way through the network: its division, who holds what, where it stands."""
+"""One file of the network, as the server knows it: everything but its bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from pspd.core.model.manifest import FileId, Manifest
-from pspd.core.model.ranges import Range, RangeMap, RangeSet
+from pspd.core.model.ranges import RangeSet
 from pspd.core.model.terms import ONE_COPY, Terms
+from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
+from pspd.core.server.availability import Availability
 from pspd.core.server.file_record import FileRecord, Phase
-from pspd.core.server.pending import Fetch
+from pspd.core.server.member import Member
 from pspd.core.server.recipients import Recipients
-from pspd.core.server.straggler_budget import StragglerBudget
-
-if TYPE_CHECKING:
-    from pspd.core.server.members import Interest
-
-STRAGGLER_ROUNDS = 6
-"""Who acknowledges nothing while the others do so more than so often each is left behind: nobody waits for it."""
-DEPARTED_MAX = 1024
-"""How many lost clients' holdings are remembered per file, to name the last holder of a missing range."""
-
-
-@dataclass(slots=True)
-class Traffic:
-    """What moved for one file; see the control API for what each figure counts."""
-
-    request_datagrams: int = 0
-    broadcast_datagrams: int = 0
-    contributed_bytes: int = 0
-    delivered_bytes: int = 0
-    duplicate_bytes: int = 0
-    corrupt_bytes: int = 0
-    retransmit_count: int = 0
-    seeding_contributed_bytes: int = 0
-    seeding_delivered_bytes: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Share:
-    """One of the ranges a file is divided into (R1), as one client is given it.
-
-    Attributes:
-        start, stop: the range.
-        owner: the client's name; "" while everybody who is there was given the range already: nobody waits for a
-            further replica then.
-        held: the owner has acknowledged it. An empty share is held from the beginning.
-    """
-
-    start: int
-    stop: int
-    owner: str
-    held: bool = False
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether it has no chunks, as there are more shares than chunks."""
-        return self.start >= self.stop
+from pspd.core.server.shares import Shares
+from pspd.core.server.traffic import Traffic
+from pspd.core.server.work_set import WorkSet
 
 
 class SharedFile:
-    """A file as the server knows it: everything but its bytes.
+    """A file on its way: announced, seeding, seeded, exchanging, complete, removed.
+
+    Args:
+        manifest: the file's.
+        source: name of the member that seeds it.
+        division: names its one division, for as long as it is in the network and the server runs.
+        work: where changes are marked.
+        tuning: bounds of what is remembered.
 
     Attributes:
-        division: names its one division, for as long as it is in the network and the server runs.
-        source: name of the member that seeds it.
         terms: how its source wants it seeded.
-        shares: its division: each range, then each again for every further replica. Their owners may change while
-            a client is lost before its share is held.
-        held: the whole units that each connected member holds, by name.
-        lenders: names of connected sources; they hold it whole, for as long as they stay.
-        away: names of connected members that are out of reach; what they hold cannot be had.
-        complete: names of those who showed the finished file.
-        declined: why a client cannot take the file, by name.
-        recipients: the clients it was divided among that have not had it yet.
-        available: chunks with at least one holder in reach.
-        fetches: ranges that are being fetched (the pending table).
-        fetching: the same as one set.
-        fetching_changes: how often that has changed.
-        waiting: what each client has asked for and not got yet, of those who have.
-        fresh: what has come and is gathered, to be handed out together.
-        turn_count: how many requests have acknowledged deliveries.
-        courtesy: how long those ahead may wait for those behind.
-        cursor: the chunk after the last new fetch; requests that follow it meet.
-        was_restored: whether it was there before the server was restarted.
-        is_complete: every client in reach that wants it has it.
-        stalled: whether some chunk has no holder in reach.
+        held_back: the exchange waits until it is released.
+        was_restored: it was there before the server was restarted.
+        is_complete: every reachable client that wants it has it.
+        stalled: some chunk has no reachable holder.
+        shares: its division.
+        availability: who holds what.
+        recipients: the clients that are to get it.
+        traffic: what moved for it.
+        cached_bytes_when_seeded: bytes of it that the cache held at the seeded moment.
         seeding_at, seeded_at, exchanging_at, completed_at: when, in nanoseconds; None before.
     """
 
-    def __init__(self, manifest: Manifest, source: str, division: int = 0) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        source: str,
+        division: int = 0,
+        work: WorkSet | None = None,
+        tuning: ServerTuning = SERVER_TUNING,
+    ) -> None:
+        work = work or WorkSet()
         self.manifest = manifest
-        self.division = division
         self.source = source
+        self.division = division
         self.phase = Phase.ANNOUNCED
+        self.terms = ONE_COPY
         self.held_back = False
         self.was_restored = False
-        self.terms = ONE_COPY
-        self.shares: list[Share] = []
-        self.held: dict[str, RangeSet] = {}
-        self.lenders: dict[str, None] = {}
-        self.away: set[str] = set()
-        self.complete: set[str] = set()
-        self.declined: dict[str, str] = {}
-        self.recipients = Recipients()
-        self.available = RangeSet()
-        self.fetches: RangeMap[Fetch] = RangeMap()
-        self.fetching = RangeSet()
-        self.fetching_changes = 0
-        self.waiting: dict[Interest, None] = {}
-        self.fresh: list[Fetch] = []
-        self.cursor = 0
-        self.turn_count = 0
-        self.courtesy = StragglerBudget()
         self.is_complete = False
         self.stalled = False
-        self.traffic = Traffic()
         self.cached_bytes_when_seeded = 0
         self.seeding_at: int | None = None
         self.seeded_at: int | None = None
         self.exchanging_at: int | None = None
         self.completed_at: int | None = None
-        self._owned: RangeMap[Share] = RangeMap()
-        self._given: dict[str, list[Share]] = {}
-        self._unheld_count = 0
-        self._arrived: dict[str, RangeSet] = {}
-        self._departed: dict[str, RangeSet] = {}
+        self.shares = Shares(work)
+        self.availability = Availability(manifest, work, tuning.departed_max)
+        self.recipients = Recipients(manifest.file_id, work)
+        self.traffic = Traffic()
+        self._work = work
+
+    @staticmethod
+    def restored(record: FileRecord, division: int, work: WorkSet, tuning: ServerTuning, now: int) -> SharedFile:
+        """Return a file as it was saved before a restart; nobody has reported yet to hold any of it.
+
+        Args:
+            record: what was saved.
+            division: names its division.
+            work: where changes are marked.
+            tuning: bounds of what is remembered.
+            now: the time, in nanoseconds.
+        """
+        file = SharedFile(record.manifest, record.source, division, work, tuning)
+        file.divide(record.manifest, record.owners, now)
+        file._restore(record, now)
+        return file
+
+    def _restore(self, record: FileRecord, now: int) -> None:
+        self.terms = Terms(replica_count=len(record.owners) // max(1, record.manifest.share_count))
+        self.phase, self.held_back, self.was_restored = record.phase, record.held_back, True
+        if self.phase is not Phase.SEEDING:
+            self.seeded_at = now
+            self.shares.restore_held()
+            for share in self.shares.all:
+                if share.owner:
+                    self.availability.remember_departed(share.owner, share.start, share.stop)
+        self.seeding_at = None  # how long the two phases took so far was not saved
+
+    # -- reading
 
     @property
     def file_id(self) -> FileId:
         """The digest of the file's manifest."""
         return self.manifest.file_id
 
+    @property
+    def record(self) -> FileRecord:
+        """What is saved of it."""
+        return FileRecord(self.manifest, self.source, self.phase, self.held_back, self.shares.owners)
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether clients are to get it: it is divided, and not removed."""
+        return self.phase not in (Phase.ANNOUNCED, Phase.REMOVED)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether its phase waits for its last bytes to leave the server."""
+        return self.phase in (Phase.SEEDING, Phase.REMOVED)
+
+    def servable(self, name: str, ranges: Iterable[tuple[int, int]]) -> RangeSet:
+        """Return the part of a request that may be served now (R2).
+
+        Args:
+            name: the client's name.
+            ranges: what it asks for.
+
+        Returns:
+            Some of its share while the file is seeded, some of everything in the exchange.
+        """
+        inside = RangeSet((start, min(stop, self.manifest.chunk_count)) for start, stop in ranges)
+        match self.phase:
+            case Phase.EXCHANGING:
+                return inside
+            case Phase.SEEDING:
+                return inside.common(RangeSet(self.shares.ranges_of(name)))
+            case _:
+                return RangeSet()
+
+    # -- its way
+
+    def announced(self, source: str, terms: Terms) -> None:
+        """Note that a source offers the file.
+
+        Args:
+            source: the source's name.
+            terms: how it wants the file seeded; of a divided file only whether it stays counts.
+        """
+        if self.phase is Phase.ANNOUNCED:
+            self.source = source
+        self.terms = terms if self.phase is Phase.ANNOUNCED else replace(self.terms, stays=terms.stays)
+
     def divide(self, manifest: Manifest, owners: Iterable[str], now: int) -> None:
-        """Divides the file (R1).
+        """Begin to seed it (R1).
 
         Args:
             manifest: the file's, with its share count.
@@ -142,255 +161,83 @@ class SharedFile:
             now: the time, in nanoseconds.
         """
         self.manifest = manifest
-        self.phase = Phase.SEEDING
-        self.seeding_at = now
-        for index, owner in enumerate(owners):
-            share = Share(*manifest.share(index % manifest.share_count), owner)
-            share.held = share.is_empty
-            self.shares.append(share)
-            self._given.setdefault(owner, []).append(share)
-            if not share.is_empty and index < manifest.share_count:
-                self._owned.insert(share)
-        self._unheld_count = sum(bool(share.owner) and not share.held for share in self.shares)
-        self.held = {name: manifest.whole_units_of(arrived) for name, arrived in self._arrived.items()}
-        self._find_available()
+        self.phase, self.seeding_at = Phase.SEEDING, now
+        self.shares.give(manifest, owners)
+        self.availability.divide(manifest)
 
-    @staticmethod
-    def restored(record: FileRecord, division: int, now: int) -> SharedFile:
-        """A file as the server knew it before it was restarted; nobody has been heard to hold any of it yet."""
-        file = SharedFile(record.manifest, record.source, division)
-        file.divide(record.manifest, record.owners, now)
-        file.terms = Terms(replica_count=len(record.owners) // max(1, record.manifest.share_count))
-        file.phase, file.held_back, file.was_restored = record.phase, record.held_back, True
-        if file.phase is not Phase.SEEDING:
-            file.seeded_at = now
-            for share in filter(lambda share: share.owner, file.shares):
-                share.held = True
-                file._departed.setdefault(share.owner, RangeSet()).add(share.start, share.stop)
-            file._unheld_count = 0
-        file.seeding_at = None  # how long the two phases took so far was not written down
-        return file
+    def hold_back(self, source: str, held_back: bool) -> None:
+        """Note who divides it, and whether its exchange waits for a release.
 
-    @property
-    def record(self) -> FileRecord:
-        """What is to be written down of it."""
-        owners = tuple(share.owner for share in self.shares)
-        return FileRecord(self.manifest, self.source, self.phase, self.held_back, owners)
-
-    @property
-    def is_divided(self) -> bool:
-        """Whether clients are to get it: it is divided, and not removed."""
-        return self.phase not in (Phase.ANNOUNCED, Phase.REMOVED)
-
-    def shares_of(self, name: str) -> tuple[Range, ...]:
-        """The ranges that a client is to get before the exchange; none of no chunks."""
-        given = sorted(Range(share.start, share.stop) for share in self._given.get(name, ()))
-        return tuple(span for span in given if span.start < span.stop)
-
-    def servable(self, name: str, ranges: Iterable[tuple[int, int]]) -> RangeSet:
-        """The part of a request that may be served now: the client's share while seeding, then everything (R2)."""
-        inside = RangeSet((start, min(stop, self.manifest.chunk_count)) for start, stop in ranges)
-        match self.phase:
-            case Phase.EXCHANGING:
-                return inside
-            case Phase.SEEDING:
-                return inside.common(RangeSet(self.shares_of(name)))
-            case _:
-                return RangeSet()
-
-    def is_wanted(self, start: int, stop: int) -> bool:
-        """Whether anyone waits for some of a range who keeps up with the others."""
-        rounds = STRAGGLER_ROUNDS * len(self.waiting)
-        return any(
-            self.turn_count - interest.turn <= rounds and interest.open.overlaps(start, stop)
-            for interest in self.waiting
-        )
-
-    def is_with_all(self, names: Collection[str]) -> bool:
-        """Whether all of these have it."""
-        return len(self.complete) >= len(names) and self.complete.issuperset(names)
-
-    def share_at(self, chunk: int) -> Share:
-        """The share that a chunk of a divided file belongs to, as its first owner was given it."""
-        share = self._owned.at(chunk)
-        assert share is not None, "no such chunk"
-        return share
-
-    def shares_held(self, name: str) -> None:
-        """A client has acknowledged every share that it was given."""
-        for share in self._given.get(name, ()):
-            self._unheld_count -= not share.held
-            share.held = True
-
-    @property
-    def shares_are_held(self) -> bool:
-        """Whether every share is held and acknowledged (R2)."""
-        return self._unheld_count == 0
-
-    def reassign(self, names: Collection[str], preferred: list[str]) -> list[str]:
-        """Gives shares that are not held, and whose owners are gone, to others in turn; returns those.
-
-        Nobody is given one range twice: of a further replica nobody is the owner then, until somebody comes.
+        Args:
+            source: the source's name.
+            held_back: whether it waits.
         """
-        is_due = preferred and (self._unheld_count or self._given.get(""))
-        gone = [name for name in self._given if name not in names] if is_due else []
-        orphans = [share for name in gone for share in self._given[name] if not share.held]
-        orphans.sort(key=lambda share: share.start)
-        owners: dict[Range, set[str]] = {}
-        for share in self.shares if orphans else ():
-            owners.setdefault(Range(share.start, share.stop), set()).add(share.owner)
-        for index, share in enumerate(orphans):
-            have_it = owners[Range(share.start, share.stop)]
-            turn = (preferred[(index + offset) % len(preferred)] for offset in range(len(preferred)))
-            self._give(share, next((name for name in turn if name not in have_it), ""))
-            have_it.add(share.owner)
-        return list(dict.fromkeys(share.owner for share in orphans if share.owner))
+        self.source, self.held_back = source, held_back
 
-    def owners_without(self) -> list[str]:
-        """Names of those whose shares are not held yet."""
-        return [name for name, given in self._given.items() if name and not all(share.held for share in given)]
+    def release(self) -> None:
+        """Let the exchange begin once the file is seeded."""
+        self.held_back = False
+        self._work.file_changed(self.file_id)
 
-    def _give(self, share: Share, owner: str) -> None:
-        """Gives a share that is not held to another, or to nobody."""
-        self._given[share.owner].remove(share)
-        self._given.setdefault(owner, []).append(share)
-        self._unheld_count += bool(owner) - bool(share.owner)
-        share.owner = owner
+    def source_returned(self, source: str, now: int) -> None:
+        """Note that a source offers a divided file again.
 
-    def clients_with_some(self) -> list[str]:
-        """Names of the connected clients that hold some of it; sources are none."""
-        return [name for name in self.held if name not in self.lenders] if self.lenders else list(self.held)
-
-    def fetch_begins(self, fetch: Fetch) -> None:
-        """A range that is not being fetched is, from now on."""
-        self.fetches.insert(fetch)
-        self.fetching.add(fetch.start, fetch.stop)
-        self.fetching_changes += 1
-
-    def fetch_ends(self, fetch: Fetch) -> None:
-        """A fetch has brought its range, or was given up."""
-        self.fetches.remove(fetch)
-        self.fetching.discard(fetch.start, fetch.stop)
-        self.fetching_changes += 1
-
-    def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> bool:
-        """These ranges are with a connected member. It holds whole units: others it can neither verify nor send.
-
-        Returns:
-            Whether chunks can be had now that could not before.
+        Args:
+            source: the source's name.
+            now: the time, in nanoseconds.
         """
-        is_news = False
-        held = self.held.setdefault(name, RangeSet())
-        arrived = self._arrived.setdefault(name, RangeSet())
-        for start, stop in ranges:
-            arrived.add(start, stop)
-            units = self.manifest.whole_units(*arrived.around(start, stop))
-            held.add(*units)
-            if name not in self.away and not self.available.covers(*units):
-                self.available.add(*units)
-                is_news = True
-        return is_news
-
-    def lend(self, name: str) -> None:
-        """A source offers every chunk, for as long as it stays."""
-        self.lenders[name] = None
-        self.hold(name, [(0, self.manifest.chunk_count)])
-
-    def lack(self, name: str, ranges: Iterable[tuple[int, int]]) -> list[Range]:
-        """A connected member lacks these ranges. Returns the parts that it was thought to have got."""
-        arrived = self._arrived[name]
-        refuted = [part for span in ranges for part in arrived.within(*span)]
-        if refuted:
-            arrived.difference_update(refuted)
-            self.held[name] = self.manifest.whole_units_of(arrived)
-            self._find_available()
-        return refuted
-
-    def depart(self, name: str) -> None:
-        """A member is gone: it holds nothing any more that could be had, not even its share."""
-        self.loosen_shares(name)
-        held = self.held.pop(name, None)
-        if name not in self.away:
-            self._lose_holder(held)
-        self.away.discard(name)
-        self._arrived.pop(name, None)
-        self._departed.pop(name, None)
-        if held and name not in self.lenders:
-            self._departed[name] = held
-            if len(self._departed) > DEPARTED_MAX:
-                del self._departed[next(iter(self._departed))]
-        self.lenders.pop(name, None)
-
-    def go_away(self, name: str) -> None:
-        """A member is out of reach: what it holds cannot be had, not even its share, until it comes back."""
-        self.loosen_shares(name)
-        if name not in self.away:
-            self.away.add(name)
-            self._lose_holder(self.held.get(name))
-
-    def come_back(self, name: str) -> None:
-        """A member is in reach again, with all that it held."""
-        self.away.discard(name)
-        self.available.update(self.held.get(name) or ())
-
-    def _lose_holder(self, held: RangeSet | None) -> None:
-        """One who held this is gone or out of reach: of it, what nobody else holds cannot be had any more.
-
-        Found without looking at all that the others hold: hundreds may go at once.
-        """
-        left = held.copy() if held else RangeSet()
-        for name in self._in_reach():
-            if not left:
-                return
-            left.difference_update(self.held[name])
-        self.available.difference_update(left)
-
-    def loosen_shares(self, name: str) -> None:
-        """The shares of a client do not count as held any more, nor do they bind it."""
         if self.phase is Phase.SEEDING:
-            for share in self._given.get(name, ()):
-                if share.held and not share.is_empty:
-                    share.held = False
-                    self._unheld_count += 1
+            if self.source != source:
+                self.seeding_at = now  # another attempt: the time since the last one does not count
+            self.source = source
 
-    def _find_available(self) -> None:
-        self.available = RangeSet(span for name in self._in_reach() for span in self.held[name])
+    def seeded(self, cached_bytes: int, now: int) -> None:
+        """Note the seeded moment (R2).
 
-    def _in_reach(self) -> list[str]:
-        return [name for name in self.held if name not in self.away]
-
-    def lost_without(self, names: Collection[str]) -> RangeSet:
-        """The chunks that could not be had any more without these members, and can be now."""
-        left = RangeSet(span for name in self._in_reach() if name not in names for span in self.held[name])
-        return self.available.minus(left)
-
-    def missing(self) -> list[tuple[Range, str]]:
-        """Chunks without a holder in reach, each range with the member that held it last; "" if none did."""
-        found = []
-        lost = {**self._departed, **{name: self.held[name] for name in sorted(self.away)}}
-        for gap in self.available.gaps(0, self.manifest.chunk_count):
-            rest = RangeSet([gap])
-            for name in reversed(lost):
-                for span in rest.common(lost[name]):
-                    found.append((span, name))
-                    rest.discard(*span)
-            found += [(span, "") for span in rest]
-        return sorted(found)
-
-    def min_holder_count(self) -> int:
-        """The smallest number of clients in reach that hold one same chunk; of no chunk, all of them.
-
-        Sources do not count: they go.
+        Args:
+            cached_bytes: bytes of it that the cache holds.
+            now: the time, in nanoseconds.
         """
-        steps: dict[int, int] = {0: 0, self.manifest.chunk_count: 0}
-        names = [name for name in self._in_reach() if name not in self.lenders]
-        for name in names:
-            for start, stop in self.held[name]:
-                steps[start] = steps.get(start, 0) + 1
-                steps[stop] = steps.get(stop, 0) - 1
-        least, count = len(names), 0
-        for chunk in sorted(steps):
-            count += steps[chunk]
-            if chunk < self.manifest.chunk_count:
-                least = min(least, count)
-        return least
+        self.phase, self.seeded_at = Phase.SEEDED, now
+        self.cached_bytes_when_seeded = cached_bytes
+        self.shares.seeded()
+        self.traffic.note_seeded()
+        self._work.file_changed(self.file_id)
+
+    def exchange(self, now: int) -> None:
+        """Note that the exchange begins."""
+        self.phase, self.exchanging_at = Phase.EXCHANGING, now
+
+    def set_stalled(self, stalled: bool) -> None:
+        """Note whether some chunk has no reachable holder."""
+        self.stalled = stalled
+
+    def set_complete(self, is_complete: bool, now: int) -> None:
+        """Note whether every reachable client that wants it has it.
+
+        Args:
+            is_complete: whether that is so.
+            now: the time, in nanoseconds.
+        """
+        if is_complete:
+            self.completed_at = self.completed_at or now
+        self.is_complete = is_complete
+
+    def removed(self) -> None:
+        """Note that it is taken out of the network; it is gone once its last byte has left."""
+        self.phase = Phase.REMOVED
+        self._work.file_changed(self.file_id)
+
+    def check(self, members: Mapping[str, Member]) -> None:
+        """Assert the invariants.
+
+        Args:
+            members: who is connected, by name.
+        """
+        self.shares.check()
+        self.availability.check()
+        self.recipients.check()
+        assert self.availability.held.keys() == members.keys(), "holdings of members that are not connected"
+        unreachable = {name for name, member in members.items() if not member.in_reach}
+        assert self.availability.unreachable == unreachable, "a member is reachable for one file and not for another"
+        assert self.phase is Phase.EXCHANGING or not self.is_complete, "complete before the exchange"

@@ -1,39 +1,31 @@
-"""How long those who are ahead wait for those behind, before what the latter still want is evicted.
+"""How long fetches may be stalled for stragglers, before chunks that these still want are evicted.
 
-Clients of equal speed drift apart by accidents of scheduling; without a pause now and then, whoever falls
-behind by more than the cache costs its holder another contribution. But a fast client is not to be slowed
-for a slow one: so waiting is paid from a budget that grows by a fraction of the time that passes.
+Clients of equal speed drift apart by accidents of scheduling. Without a pause now and then, a client that falls behind
+by more than the cache costs its holder another contribution. But a slow client must not slow down the fast ones. So
+pauses are paid from a budget that grows by a fraction of the time that passes.
 """
 
 from __future__ import annotations
 
-from pspd.core.model.parameters import MILLISECOND_NS
-
-COURTESY_FRACTION = 3
-"""One third of the time may be spent waiting: no client is slowed by more. Measured with 256 MiB to 8 clients on two
-cores: an eighth left holders sending 1.17 files in the exchange, a quarter 1.00 to 1.12, a half 1.00."""
-BUDGET_MAX_NS = 1000 * MILLISECOND_NS
-BUDGET_INITIAL_NS = 250 * MILLISECOND_NS
-"""Drift comes in bursts: a busy machine may keep a client from its work for some tenths of a second."""
-BUDGET_MIN_NS = MILLISECOND_NS
-"""Less than this is not worth a pause."""
+from pspd.core.model.tuning import ServerTuning
 
 
 class StragglerBudget:
     """The budget of one file."""
 
-    __slots__ = ("_budget_ns", "_counted_until", "_waiting")
+    __slots__ = ("_budget_ns", "_counted_until", "_is_waiting", "_tuning")
 
-    def __init__(self) -> None:
-        self._budget_ns = BUDGET_INITIAL_NS
+    def __init__(self, tuning: ServerTuning) -> None:
+        self._tuning = tuning
+        self._budget_ns = tuning.straggler_budget_ns_initial
         self._counted_until: int | None = None
-        self._waiting = False
+        self._is_waiting = False
 
-    def wait_until(self, wanted: bool, now: int) -> int | None:
-        """Whether to hold the next fetch back.
+    def wait_until(self, is_wanted: bool, now: int) -> int | None:
+        """Decide whether to defer the next fetch.
 
         Args:
-            wanted: someone still wants what it would evict.
+            is_wanted: a client still wants what the fetch would evict.
             now: the time, in nanoseconds.
 
         Returns:
@@ -41,9 +33,10 @@ class StragglerBudget:
         """
         elapsed_ns = 0 if self._counted_until is None else now - self._counted_until
         self._counted_until = now
-        if self._waiting:
+        if self._is_waiting:
             self._budget_ns = max(0, self._budget_ns - elapsed_ns)
         else:
-            self._budget_ns = min(BUDGET_MAX_NS, self._budget_ns + elapsed_ns // COURTESY_FRACTION)
-        self._waiting = wanted and self._budget_ns >= BUDGET_MIN_NS
-        return now + self._budget_ns if self._waiting else None
+            earned_ns = elapsed_ns // self._tuning.straggler_budget_divisor
+            self._budget_ns = min(self._tuning.straggler_budget_ns_max, self._budget_ns + earned_ns)
+        self._is_waiting = is_wanted and self._budget_ns >= self._tuning.straggler_budget_ns_min
+        return now + self._budget_ns if self._is_waiting else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pspd.core.model.manifest import FileId
-from pspd.core.server.members import validate_client_name
+from pspd.core.server.member import validate_client_name
 from pspd.daemon.client.reconciler import Care
 from pspd.daemon.descriptors import files_each
 from pspd.daemon.member.member import MemberDaemon

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 
 from pspd.core.model.parameters import SECOND_NS, Parameters
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.daemon.process import say_ready
 from pspd.daemon.server.ledger import Ledger, prepare_folder
 from pspd.daemon.server.network import NetworkDaemon
@@ -62,8 +64,8 @@ async def run_server(
     if data_port > PORT_MAX:
         raise BadArgument(f"there is no port after {port} for data: name one with --data-port")
     hosts, control_port = listen_hosts(host, port)  # before all else: gRPC does not say why it cannot have an address
-    reach_ns = int(reach_seconds * SECOND_NS)
-    network = NetworkDaemon(parameters, cache_chunks, hosts, data_port, stopping, faults, reach_ns)
+    tuning = replace(SERVER_TUNING, reach_ns=int(reach_seconds * SECOND_NS))
+    network = NetworkDaemon(parameters, cache_chunks, hosts, data_port, stopping, faults, tuning)
     try:
         if port:
             network.keep(_ledger_of(state_dir, port))

@@ -33,9 +33,10 @@ from pspd.core.model.manifest import Digest, FileId, Manifest
 from pspd.core.model.parameters import MILLISECOND_NS, Parameters
 from pspd.core.model.storage import Held
 from pspd.core.model.terms import Terms
+from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.file_record import Phase
-from pspd.core.server.machine import MEMBERS_MAX, REACH_NS, ServerMachine
-from pspd.core.server.members import Member
+from pspd.core.server.machine import ServerMachine
+from pspd.core.server.member import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.header import DropReason
 from pspd.daemon.server.events import event_text
@@ -77,15 +78,16 @@ class NetworkDaemon:
         data_port: int,
         stopping: asyncio.Event,
         faults: Faults | None = None,
-        reach_ns: int = REACH_NS,
+        tuning: ServerTuning = SERVER_TUNING,
     ) -> None:
         self.address = ""
         self.stopping = stopping
+        self._tuning = tuning
         if cache_chunks is not None:
             validate_cache_size(cache_chunks)
         draw_session = partial(secrets.randbits, 64)
         self._machine = ServerMachine(
-            parameters, cache_chunks, blake3_digest, secrets.randbits(64), draw_session, reach_ns, allocate
+            parameters, cache_chunks, blake3_digest, secrets.randbits(64), draw_session, tuning, allocate
         )
         self._plane = ServerPlane(self._machine, self._on_effect, hosts, data_port, faults)
         self._launcher = Launcher()
@@ -367,9 +369,10 @@ class NetworkDaemon:
                 " name more with --clients"
             )
         wanted_count = max(client_count, terms.replica_count)
-        if wanted_count > MEMBERS_MAX:
+        members_max = self._tuning.members_max
+        if wanted_count > members_max:
             raise LimitReached(
-                f"{wanted_count} clients are more than a network can have: name at most {MEMBERS_MAX} with --clients"
+                f"{wanted_count} clients are more than a network can have: name at most {members_max} with --clients"
                 " and --replicas"
             )
         file = self._machine.catalogue.announce(manifest, session, terms)

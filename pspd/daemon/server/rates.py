@@ -86,9 +86,9 @@ def seconds_left(file: SharedFile, takers: Collection[str], rate: float | None) 
         return None
     chunks = 0
     for name in takers:
-        held = file.held.get(name) or RangeSet()
+        held = file.availability.held.get(name) or RangeSet()
         if file.phase is Phase.SEEDING:
-            share = RangeSet(file.shares_of(name))
+            share = RangeSet(file.shares.ranges_of(name))
             chunks += share.chunk_count - share.common(held).chunk_count
         else:
             chunks += file.manifest.chunk_count - held.chunk_count

@@ -14,7 +14,7 @@ from pspd.core.model.manifest import CHUNK_BYTES, Digest, FileId, Manifest
 from pspd.core.model.parameters import Parameters
 from pspd.core.model.storage import Held
 from pspd.core.model.terms import Terms
-from pspd.core.server.members import Member
+from pspd.core.server.member import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.errors import BadArgument, LimitReached, PspError
 from pspd.host.environment import environment_error

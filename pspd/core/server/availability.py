@@ -1,0 +1,215 @@
+"""Who holds what of one file, and which chunks a reachable member holds.
+
+Members hold whole units: parts of a unit can be neither verified nor sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from pspd.core.model.manifest import Manifest
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.core.server.work_set import WorkSet
+
+
+class Availability:
+    """The holdings of the connected members, by name.
+
+    Args:
+        manifest: the file's.
+        work: where changes are marked.
+        departed_max: how many lost clients' holdings are remembered.
+
+    Attributes:
+        held: the whole units that each connected member holds.
+        sources: names of connected sources; they hold the file whole, for as long as they stay.
+        unreachable: names of connected members that are unreachable; what they hold is not available.
+        available: chunks with at least one reachable holder.
+    """
+
+    def __init__(self, manifest: Manifest, work: WorkSet, departed_max: int) -> None:
+        self.held: dict[str, RangeSet] = {}
+        self.sources: dict[str, None] = {}
+        self.unreachable: set[str] = set()
+        self.available = RangeSet()
+        self._manifest = manifest
+        self._work = work
+        self._departed_max = departed_max
+        self._arrived: dict[str, RangeSet] = {}
+        self._departed: dict[str, RangeSet] = {}
+
+    def divide(self, manifest: Manifest) -> None:
+        """Find the holdings anew: the borders of shares cut units."""
+        self._manifest = manifest
+        self.held = {name: manifest.whole_units_of(arrived) for name, arrived in self._arrived.items()}
+        self._find_available()
+
+    def remember_departed(self, name: str, start: int, stop: int) -> None:
+        """Remember that a client that is not connected held a range.
+
+        Args:
+            name: the client's name.
+            start: the first chunk.
+            stop: one past the last chunk.
+        """
+        self._departed.setdefault(name, RangeSet()).add(start, stop)
+
+    # -- holdings
+
+    def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> None:
+        """Note that a connected member holds ranges.
+
+        Args:
+            name: the member's name.
+            ranges: what it has got; it holds the whole units of that.
+        """
+        is_news = False
+        held = self.held.setdefault(name, RangeSet())
+        arrived = self._arrived.setdefault(name, RangeSet())
+        for start, stop in ranges:
+            arrived.add(start, stop)
+            units = self._manifest.whole_units(*arrived.around(start, stop))
+            held.add(*units)
+            if name not in self.unreachable and not self.available.covers(*units):
+                self.available.add(*units)
+                is_news = True
+        if is_news:
+            self._supplied()
+
+    def hold_whole(self, name: str) -> None:
+        """Note that a connected member holds the whole file."""
+        self.hold(name, [(0, self._manifest.chunk_count)])
+
+    def add_source(self, name: str) -> None:
+        """Note that a source offers every chunk, for as long as it stays."""
+        self.sources[name] = None
+        self.hold_whole(name)
+        self._supplied()
+
+    def retract(self, name: str, ranges: Iterable[tuple[int, int]]) -> list[Range]:
+        """Note that a connected member lacks ranges.
+
+        Args:
+            name: the member's name.
+            ranges: what it lacks.
+
+        Returns:
+            The parts that it was thought to have got.
+        """
+        arrived = self._arrived[name]
+        refuted = [part for span in ranges for part in arrived.within(*span)]
+        if refuted:
+            arrived.difference_update(refuted)
+            self.held[name] = self._manifest.whole_units_of(arrived)
+            self._find_available()
+        return refuted
+
+    def retract_all(self, name: str) -> None:
+        """Note that a connected member holds nothing."""
+        self.retract(name, [(0, self._manifest.chunk_count)])
+
+    # -- members come and go
+
+    def depart(self, name: str) -> None:
+        """Note that a member is gone, with all that it held."""
+        held = self.held.pop(name, None)
+        if name not in self.unreachable:
+            self._lose_holder(held)
+        self.unreachable.discard(name)
+        self._arrived.pop(name, None)
+        self._departed.pop(name, None)
+        if held and name not in self.sources:
+            self._departed[name] = held
+            if len(self._departed) > self._departed_max:
+                del self._departed[next(iter(self._departed))]
+        self.sources.pop(name, None)
+
+    def mark_unreachable(self, name: str) -> None:
+        """Note that what a member holds is not available until it is reachable again."""
+        if name not in self.unreachable:
+            self.unreachable.add(name)
+            self._lose_holder(self.held.get(name))
+
+    def mark_reachable(self, name: str) -> None:
+        """Note that a member is reachable again, with all that it held."""
+        self.unreachable.discard(name)
+        self.available.update(self.held.get(name) or ())
+        self._supplied()
+
+    def _lose_holder(self, held: RangeSet | None) -> None:
+        """Take out of the available chunks what nobody else holds.
+
+        This does not look at all that the others hold: hundreds may go at once.
+        """
+        left = held.copy() if held else RangeSet()
+        for name in self._reachable_names():
+            if not left:
+                break
+            left.difference_update(self.held[name])
+        self.available.difference_update(left)
+        self._work.file_changed(self._manifest.file_id)
+
+    def _find_available(self) -> None:
+        self.available = RangeSet(span for name in self._reachable_names() for span in self.held[name])
+        self._work.file_changed(self._manifest.file_id)
+
+    def _supplied(self) -> None:
+        self._work.serve_waiters(self._manifest.file_id)
+        self._work.file_changed(self._manifest.file_id)
+
+    # -- reading
+
+    def _reachable_names(self) -> list[str]:
+        return [name for name in self.held if name not in self.unreachable]
+
+    def clients_with_some(self) -> list[str]:
+        """Return the names of the connected clients that hold some of it; sources are none."""
+        return [name for name in self.held if name not in self.sources] if self.sources else list(self.held)
+
+    def lost_without(self, names: Collection[str]) -> RangeSet:
+        """Return the available chunks that would not be available without these members."""
+        left = RangeSet(span for name in self._reachable_names() if name not in names for span in self.held[name])
+        return self.available.minus(left)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every chunk is available."""
+        return self.available.chunk_count == self._manifest.chunk_count
+
+    def missing(self) -> list[tuple[Range, str]]:
+        """Return the ranges that are not available, each with the member that held it last, or ""."""
+        found = []
+        lost = {**self._departed, **{name: self.held[name] for name in sorted(self.unreachable)}}
+        for gap in self.available.gaps(0, self._manifest.chunk_count):
+            rest = RangeSet([gap])
+            for name in reversed(lost):
+                for span in rest.common(lost[name]):
+                    found.append((span, name))
+                    rest.discard(*span)
+            found += [(span, "") for span in rest]
+        return sorted(found)
+
+    def min_holder_count(self) -> int:
+        """Return the smallest number of reachable clients that hold one same chunk; of no chunk, all of them.
+
+        Sources do not count: they go.
+        """
+        steps: dict[int, int] = {0: 0, self._manifest.chunk_count: 0}
+        names = [name for name in self._reachable_names() if name not in self.sources]
+        for name in names:
+            for start, stop in self.held[name]:
+                steps[start] = steps.get(start, 0) + 1
+                steps[stop] = steps.get(stop, 0) - 1
+        least, count = len(names), 0
+        for chunk in sorted(steps):
+            count += steps[chunk]
+            if chunk < self._manifest.chunk_count:
+                least = min(least, count)
+        return least
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        assert self.held.keys() == self._arrived.keys(), "holdings of unknown members"
+        assert self.sources.keys() <= self.held.keys(), "a source holds nothing"
+        found = RangeSet(span for name in self._reachable_names() for span in self.held[name])
+        assert self.available == found, f"available are {found}, not {self.available}"

@@ -1,0 +1,126 @@
+"""Whom to ask for chunks, and for how many at once (R7, R8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+
+from pspd.core.model.parameters import Parameters
+from pspd.core.model.ranges import Range
+from pspd.core.model.tuning import ServerTuning
+from pspd.core.server.fetch import Fetch, Holder
+from pspd.core.server.file_record import Phase
+from pspd.core.server.pending import Pending
+from pspd.core.server.sessions import Sessions
+from pspd.core.server.shared_file import SharedFile
+
+
+class Holders:
+    """Chooses among the members that hold a range. It changes nothing.
+
+    Args:
+        parameters: the profile.
+        sessions: who is connected.
+        pending: what each member is asked for.
+        random: for the choice among many.
+        tuning: how many are looked at.
+    """
+
+    def __init__(
+        self, parameters: Parameters, sessions: Sessions, pending: Pending, random: Random, tuning: ServerTuning
+    ) -> None:
+        self._parameters = parameters
+        self._sessions = sessions
+        self._pending = pending
+        self._random = random
+        self._tuning = tuning
+
+    def next_fetch(
+        self, file: SharedFile, start: int, stop: int, frame_chunks: int
+    ) -> tuple[Range | None, Holder | None]:
+        """Find the first part of a wanted range that can be fetched now as one frame, and the holder to name.
+
+        Args:
+            file: the file.
+            start: the first chunk.
+            stop: one past the last chunk.
+            frame_chunks: the most that the client takes in one frame.
+
+        Returns:
+            No range if no holder of ``start`` has room, or there is none; no holder if every holder is to answer.
+        """
+        limit = min(self._pending.frame_chunks, frame_chunks)
+        if self._parameters.all_holders_answer:
+            available = file.availability.available.within(start, min(stop, file.shares.at(start).stop))
+            if not available or available[0].start > start:
+                return None, None
+            return file.manifest.frame_from(*available[0], limit), None
+        holder = self._choose(file, start)
+        if holder is None:
+            return None, None
+        held = file.availability.held[holder.member.name]
+        stop = min(held.within(start, stop)[0].stop, file.shares.at(start).stop)
+        return file.manifest.frame_from(start, stop, limit), holder
+
+    def _choose(self, file: SharedFile, chunk: int) -> Holder | None:
+        """Choose who sends a chunk: the owner of its share if it can, else the holder that is asked for least."""
+        owner = self.able_to_send([file.shares.at(chunk).owner], file, chunk, chunk + 1)
+        if owner and owner[0].has_room:
+            return owner[0]
+        sources = self.able_to_send(file.availability.sources, file, chunk, chunk + 1)
+        if file.phase is Phase.SEEDING and sources:
+            able = sources
+        else:  # a source is the holder of last resort
+            names = file.availability.clients_with_some()
+            tried_max = self._tuning.holders_tried_max
+            some = self._random.sample(names, tried_max) if len(names) > tried_max else names
+            able = self.able_to_send(some, file, chunk, chunk + 1)
+            if not owner and some is not names and not any(each.has_room for each in able):
+                able = self.able_to_send(names, file, chunk, chunk + 1)
+            if not able and not owner:
+                able = sources
+        return min((each for each in able if each.has_room), key=lambda holder: holder.asked_chunks, default=None)
+
+    def able_to_send(self, names: Iterable[str], file: SharedFile, start: int, stop: int) -> list[Holder]:
+        """Return those of some members that hold all of a range and can be asked for it.
+
+        Args:
+            names: the members' names.
+            file: the file.
+            start: the first chunk.
+            stop: one past the last chunk.
+        """
+        members, all_held = self._sessions.members, file.availability.held
+        found = []
+        for name in names:
+            held, member = all_held.get(name), members.get(name)
+            if held and member is not None and member.askable and held.covers(start, stop):
+                found.append(self._pending.holder_of(member))
+        return found
+
+    def of_all(self, fetch: Fetch, but: Holder | None = None) -> list[Holder]:
+        """Return holders that can send all of a fetch: some clients if they are quickly found, else all, else sources.
+
+        Args:
+            fetch: the fetch.
+            but: a holder that is left out; None for none.
+        """
+        file, names = fetch.file, fetch.file.availability.clients_with_some()
+        tried: list[list[str]] = [names, list(file.availability.sources)]
+        if len(names) > self._tuning.holders_tried_max:
+            tried.insert(0, self._random.sample(names, self._tuning.holders_tried_max))
+        for some in tried:
+            found = [each for each in self.able_to_send(some, file, fetch.start, fetch.stop) if each is not but]
+            if found:
+                return found
+        return []
+
+    def still_holds(self, holder: Holder, fetch: Fetch) -> bool:
+        """Whether a member that did not answer is connected and holds what it was asked for.
+
+        Args:
+            holder: the member.
+            fetch: what it was asked for.
+        """
+        held = fetch.file.availability.held.get(holder.member.name)
+        return self._sessions.is_current(holder.member) and held is not None and held.covers(fetch.start, fetch.stop)
