@@ -84,7 +84,7 @@ class Link:
         self._is_connected = connected
         self._loop = asyncio.get_running_loop()
         self._budget = IoBudget.of_running_loop()
-        self._receiver: FrameReceiver[Link] = FrameReceiver(self, handler)
+        self._receiver: FrameReceiver[Link] = FrameReceiver(handler)
         self._outgoing: deque[OutgoingFrame] = deque()
         self._is_sending = not connected  # or waiting until it may
         self._closes_when_sent = False
@@ -245,7 +245,7 @@ class Link:
             for _ in range(READS_PER_WAKEUP):
                 if not self._budget.admits(self._on_readable):
                     break
-                if not self._receiver.read(self._stream):
+                if not self._receiver.read(self._stream, self):
                     self.close(self._truncation_error)
                     return
                 if self.closed:

@@ -72,8 +72,9 @@ _ENDED = ReceiveState.ENDED
 class FrameReceiver(Generic[OwnerT]):
     """Reads frames from a stream socket.
 
+    It has no reference to the connection that owns it: a cycle would delay the release of both to the collector.
+
     Args:
-        owner: the connection that the handler is told of.
         handler: receives the frames.
 
     Attributes:
@@ -81,10 +82,9 @@ class FrameReceiver(Generic[OwnerT]):
         received_count: bytes received so far.
     """
 
-    def __init__(self, owner: OwnerT, handler: FrameHandler[OwnerT]) -> None:
+    def __init__(self, handler: FrameHandler[OwnerT]) -> None:
         self.state = _HEAD
         self.received_count = 0
-        self._owner = owner
         self._handler = handler
         self._head = memoryview(bytearray(FRAME_BYTES))
         self._targets = [self._head]
@@ -92,8 +92,12 @@ class FrameReceiver(Generic[OwnerT]):
         self._unallocated = 0  # in BODY: payload bytes that have no memory yet
         self._discard_left = 0  # in DISCARD: payload bytes to come
 
-    def read(self, stream: socket.socket) -> bool:
+    def read(self, stream: socket.socket, owner: OwnerT) -> bool:
         """Read once, and handle what came; return False at the end of the stream.
+
+        Args:
+            stream: a non-blocking socket.
+            owner: the connection that the handler is told of.
 
         Raises:
             BlockingIOError: nothing has arrived.
@@ -110,7 +114,7 @@ class FrameReceiver(Generic[OwnerT]):
         else:
             count = stream.recvmsg_into(self._targets[:VIEWS_PER_CALL])[0]
             self.received_count += count
-            self._advance(count)
+            self._advance(count, owner)
         return count > 0
 
     def end(self) -> Frame | None:
@@ -129,7 +133,7 @@ class FrameReceiver(Generic[OwnerT]):
         """Whether a head has come in part."""
         return self.state is _HEAD and len(self._targets[0]) < FRAME_BYTES
 
-    def _advance(self, count: int) -> None:
+    def _advance(self, count: int, owner: OwnerT) -> None:
         """Account for received bytes: the payload comes first, then the next head."""
         while count:
             target = self._targets[0]
@@ -140,14 +144,14 @@ class FrameReceiver(Generic[OwnerT]):
             del self._targets[0]
             if self.state is _HEAD:
                 self._targets = [self._head]
-                self._start_frame(decode_frame(self._head))
+                self._start_frame(decode_frame(self._head), owner)
             elif len(self._targets) == (0 if self._unallocated else 1):
-                self._end_part()
+                self._end_part(owner)
             if self.state is _ENDED:
                 return
 
-    def _start_frame(self, frame: Frame) -> None:
-        targets = self._handler.frame_started(self._owner, frame)
+    def _start_frame(self, frame: Frame, owner: OwnerT) -> None:
+        targets = self._handler.frame_started(owner, frame)
         if frame.length == 0 or self.state is _ENDED:
             return
         if targets is None:
@@ -164,9 +168,9 @@ class FrameReceiver(Generic[OwnerT]):
         # One system call receives the end of this payload and the next head.
         self._targets = targets if self._unallocated else [*targets, self._head]
 
-    def _end_part(self) -> None:
+    def _end_part(self, owner: OwnerT) -> None:
         if self._unallocated:
-            self._receive_into(self._handler.frame_continued(self._owner, self._frame))
+            self._receive_into(self._handler.frame_continued(owner, self._frame))
         else:
             self.state = _HEAD
-            self._handler.frame_received(self._owner, self._frame)
+            self._handler.frame_received(owner, self._frame)

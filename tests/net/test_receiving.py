@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from random import Random
 
 import pytest
@@ -12,7 +13,7 @@ from pspd.core.wire.header import DropReason, Kind
 from pspd.net import link as link_module
 from pspd.net.link import READS_PER_WAKEUP, Link
 from tests.net.links import SESSION, Ends, Recorder, close_when, delivery
-from tests.support.loops import faults_expected, on_loop
+from tests.support.loops import faults_expected, on_loop, until
 
 pytestmark = pytest.mark.usefixtures("each_loop")
 
@@ -278,3 +279,27 @@ async def test_error_in_one_callback_does_not_skip_others(caplog: pytest.LogCapt
         ends.link.close()
         assert ends.recorder.events[-2:] == ["aborted", "closed"]
         assert "RuntimeError: aborted" in caplog.text
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Without the garbage collector, reference counts alone free memory."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def link_count() -> int:
+    return sum(isinstance(each, Link) for each in gc.get_objects())
+
+
+@pytest.mark.usefixtures("no_collector")
+@on_loop
+async def test_closed_link_is_freed_without_the_collector() -> None:
+    async with Ends() as ends:
+        await ends.far.send(encode_frame(delivery(3000)) + bytes_of(1000))
+        await ends.wait_for("started")
+        assert link_count() == 1
+    del ends
+    await until("the link is freed", lambda: link_count() == 0)
