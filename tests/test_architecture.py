@@ -292,6 +292,34 @@ def test_core_calls_no_io() -> None:
     refuse(violations, "pspd.core must give the same outputs for the same inputs, and do no I/O:")
 
 
+def fields_of(module: Module) -> set[str]:
+    """Return the names of the fields of a module's classes."""
+    classes = [node for node in module.tree.body if isinstance(node, ast.ClassDef)]
+    fields = {
+        node.target.id
+        for each in classes
+        for node in each.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    own = (node for each in classes for node in ast.walk(each) if isinstance(node, ast.Attribute))
+    return fields | {node.attr for node in own if isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"}
+
+
+def test_server_fields_have_one_writer() -> None:
+    """In ``pspd.core.server`` only the module that defines a field assigns it."""
+    violations = [
+        f"{module.at(node)}: {ast.unparse(node)}"
+        for module in modules()
+        if within(module.name, "pspd.core.server")
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute)
+        and not isinstance(node.ctx, ast.Load)
+        and ast.unparse(node.value) != "self"
+        and node.attr not in fields_of(module)
+    ]
+    refuse(violations, "Let the record's own class change these fields:")
+
+
 def test_libraries_stay_in_their_layers() -> None:
     """Only the layers in OWNERS may import a library."""
     violations = []

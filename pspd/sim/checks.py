@@ -241,7 +241,7 @@ class Checks(Observer):
         server = self._network.server
         if server is None:
             return
-        server.cache.check()
+        server.check()
         for file in server.catalogue.files.values():
             self._check_waiters(server, file)
             self._check_recipients(server, file)

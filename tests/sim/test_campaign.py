@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pspd.sim import checks
+from pspd.sim.scenario import run_seed
+
 CAMPAIGN = Path(__file__).resolve().parents[2] / "scripts" / "campaign.py"
 
 
@@ -37,3 +40,10 @@ def test_invalid_arguments_are_rejected(wrong: tuple[str, ...]) -> None:
     result = campaign("--seeds", "0", *wrong)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_invariants_hold_after_every_input(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.setattr(checks, "FULL_CHECK_STEPS", 1)
+    outcome = run_seed(seed)
+    assert outcome.kind == "ok", outcome.text
