@@ -50,7 +50,6 @@ FILE_CIRCLES: tuple[frozenset[str], ...] = ()
 """Modules that import each other, directly or not. This list only shrinks."""
 
 ROOM_CIRCLES: tuple[frozenset[str], ...] = (
-    frozenset({"pspd.core.effects", "pspd.core.server"}),
     frozenset({"pspd.daemon", "pspd.daemon.client", "pspd.daemon.member", "pspd.daemon.server"}),
     frozenset({"pspd.store.files", "pspd.store.tree"}),
     frozenset({"pspctl", "pspctl.ui"}),

@@ -19,11 +19,11 @@ from pspd.core.effects.server import (
     VerifyFile,
 )
 from pspd.core.effects.shared import Milestone
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import CHUNK_BYTES, DIGEST_BYTES, USUAL_MODE, Digest, FileId, Manifest
 from pspd.core.model.parameters import SECOND_NS, Order, Parameters
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
-from pspd.core.server.file_record import Phase
 from pspd.errors import BadArgument, LimitReached
 from pspd.rpc.limits import HELD_FILES_MAX, HELD_RANGES_MAX, REPORT_REASON_CHARACTERS_MAX, REPORTS_MAX
 from pspd.text.addresses import address_text

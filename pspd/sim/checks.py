@@ -21,10 +21,10 @@ from pspd.core.effects.server import (
     ShareReassigned,
 )
 from pspd.core.effects.shared import Milestone, SendDatagram
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import RangeSet
-from pspd.core.server.file_record import Phase
 from pspd.core.server.machine import ServerMachine
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import DATAGRAM_BYTES_MAX, Broadcast, decode_datagram

@@ -23,10 +23,10 @@ from pspd.core.effects.server import (
     VerifyFile,
 )
 from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.file_record import FileRecord
 from pspd.core.model.manifest import FileId
 from pspd.core.model.parameters import SECOND_NS, Parameters
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
-from pspd.core.server.file_record import FileRecord
 from pspd.core.server.machine import ServerMachine
 from pspd.sim.clock import Clock
 from pspd.sim.content import Content

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import USUAL_MODE, Manifest
 from pspd.core.model.parameters import MILLISECOND_NS
 from pspd.core.model.terms import ONE_COPY, Terms, source_is_needed
-from pspd.core.server.file_record import Phase
 from pspd.core.server.shared_file import SharedFile
 from pspd.errors import PspError
 from pspd.sim.hosts import Access, Client

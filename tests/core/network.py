@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pspd.core.effects.client import ClientEffect, Contribute, FinishFile, ReportMilestone
 from pspd.core.effects.server import Assign, CloseLink, Deliver, EndSession, ServerEffect, StartExchange
 from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
-from pspd.core.server.file_record import Phase
 from pspd.core.server.machine import ServerMachine
 from pspd.sim.content import RealContent
 from pspd.sim.hosts import Access, Client

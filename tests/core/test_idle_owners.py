@@ -8,11 +8,11 @@ import pytest
 
 from pspd.core.effects.server import Assign, Deliver, SaveFile, ShareReassigned
 from pspd.core.effects.shared import Milestone
+from pspd.core.model.file_record import Phase
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import Range
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.core.server.file_record import Phase
 from pspd.core.server.member import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Hello

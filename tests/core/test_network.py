@@ -16,10 +16,10 @@ import pytest
 from pspd.core.effects.client import Contribute, ReportMilestone
 from pspd.core.effects.server import Deliver, FileCompleted, FileDivided, FileResumed, FileSeeded, FileStalled
 from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import CHUNK_BYTES, Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.core.server.file_record import Phase
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Broadcast, decode_datagram
 from pspd.core.wire.frames import Frame

@@ -7,12 +7,12 @@ import pytest
 from pspd.core.effects.client import DownlinkChanged
 from pspd.core.effects.server import Assign, ClientLost, ClientReach, FileCompleted, FileResumed, FileStalled
 from pspd.core.effects.shared import Milestone
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, SECOND_NS, Parameters
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
 from pspd.core.model.tuning import CLIENT_TUNING, SERVER_TUNING
-from pspd.core.server.file_record import Phase
 from pspd.core.server.member import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Hello

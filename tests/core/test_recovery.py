@@ -9,10 +9,10 @@ from random import Random
 import pytest
 
 from pspd.core.effects.server import VerifyFile
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.core.server.file_record import Phase
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.frames import Frame
 from pspd.sim.hosts import Client

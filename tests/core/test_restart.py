@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pspd.core.effects.server import Assign, ClientLost, FileCompleted, FileSeeded, FileStalled, SaveFile, StartExchange
 from pspd.core.effects.shared import Milestone
+from pspd.core.model.file_record import FileRecord, Phase
 from pspd.core.model.parameters import MILLISECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.core.server.file_record import FileRecord, Phase
 from pspd.core.server.member import Member
 from pspd.core.server.shared_file import SharedFile
 from tests.core.bench import Bench

@@ -17,11 +17,11 @@ from pspd.core.effects.server import (
     StartExchange,
 )
 from pspd.core.effects.shared import Milestone
+from pspd.core.model.file_record import Phase
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.core.server.file_record import Phase
 from pspd.core.server.recipients import Recipients
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet

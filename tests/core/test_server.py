@@ -22,13 +22,13 @@ from pspd.core.effects.server import (
     StartExchange,
 )
 from pspd.core.effects.shared import Milestone, SendDatagram
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
 from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server import catalogue
-from pspd.core.server.file_record import Phase
 from pspd.core.server.machine import ServerMachine
 from pspd.core.server.member import SRTT_US_MAX
 from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, Hello, HelloAck, decode_datagram

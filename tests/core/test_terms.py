@@ -6,11 +6,11 @@ import pytest
 
 from pspd.core.effects.server import Assign, EndCause, EndSession, FileStalled
 from pspd.core.effects.shared import Milestone
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import SHARE_COUNT_MAX
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.terms import Terms
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.core.server.file_record import Phase
 from pspd.errors import LimitReached, WrongState
 from tests.core.bench import Bench
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pspd.core.model.file_record import FileRecord, Phase
 from pspd.core.model.manifest import Manifest
-from pspd.core.server.file_record import FileRecord, Phase
 from pspd.daemon.server.ledger import Ledger, prepare_folder
 from pspd.errors import StorageError
 from pspd.store.digests import blake3_digest

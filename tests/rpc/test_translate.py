@@ -14,12 +14,12 @@ from pspd.core.cache.cache import Cache
 from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.server import Assign, EndCause, EndSession, RemoveFile, StartExchange, VerifyFile
 from pspd.core.effects.shared import Milestone
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import DIGEST_BYTES, Manifest
 from pspd.core.model.parameters import PROFILES, SECOND_NS, Order, Parameters
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.core.server.file_record import Phase
 from pspd.core.server.machine import ServerMachine
 from pspd.core.server.shared_file import SharedFile, Traffic
 from pspd.core.wire.datagrams import Hello, Request, encode_datagram

@@ -7,9 +7,9 @@ from enum import Enum
 from typing import NamedTuple
 
 from pspd.core.effects.shared import InputDropped, SendDatagram
+from pspd.core.model.file_record import FileRecord
 from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.ranges import Range
-from pspd.core.server.file_record import FileRecord
 from pspd.core.wire.frames import Frame
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pspd.core.effects.server import Assign, ClientLost, SaveFile, ShareReassigned
-from pspd.core.server.file_record import Phase
+from pspd.core.model.file_record import Phase
 from pspd.core.server.files import Files
 from pspd.core.server.member import Member
 from pspd.core.server.sessions import Sessions

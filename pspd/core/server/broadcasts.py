@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.file_record import Phase
 from pspd.core.model.parameters import Parameters
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.fetch import Fetch
-from pspd.core.server.file_record import Phase
 from pspd.core.server.holders import Holders
 from pspd.core.server.member import Member
 from pspd.core.server.pending import Pending

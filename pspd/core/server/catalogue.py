@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from pspd.core.effects.server import FileDeclined, FileDivided, FileRemoved, RemoveFile, SaveFile
 from pspd.core.effects.shared import Milestone
+from pspd.core.model.file_record import FileRecord, Phase
 from pspd.core.model.manifest import SHARE_COUNT_MAX, FileId, Manifest
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.assignment import Assignment
 from pspd.core.server.demand import Demand
-from pspd.core.server.file_record import FileRecord, Phase
 from pspd.core.server.files import Files
 from pspd.core.server.lifecycle import Lifecycle
 from pspd.core.server.member import Member

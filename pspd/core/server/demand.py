@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from itertools import islice
 
 from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import FileId
 from pspd.core.model.parameters import MILLISECOND_NS, Parameters
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.drops import Drops
-from pspd.core.server.file_record import Phase
 from pspd.core.server.member import Member
 from pspd.core.server.pending import Pending
 from pspd.core.server.request_state import FileDemand, Requester, RequestState

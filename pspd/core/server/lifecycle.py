@@ -12,10 +12,10 @@ from pspd.core.effects.server import (
     SaveFile,
     StartExchange,
 )
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.server.assignment import Assignment
 from pspd.core.server.demand import Demand
-from pspd.core.server.file_record import Phase
 from pspd.core.server.files import Files
 from pspd.core.server.forwarder import Forwarder
 from pspd.core.server.pending import Pending

@@ -15,6 +15,7 @@ from pspd.core.cache.arena import Allocate, allocate_on_heap
 from pspd.core.cache.cache import Cache
 from pspd.core.effects.server import EndCause, MemberFailed, ServerEffect
 from pspd.core.effects.shared import SendDatagram
+from pspd.core.model.file_record import FileRecord
 from pspd.core.model.manifest import Digest, FileId
 from pspd.core.model.parameters import MILLISECOND_NS, Parameters
 from pspd.core.model.storage import Held
@@ -26,7 +27,6 @@ from pspd.core.server.contributions import Contributions, Receipt
 from pspd.core.server.deliveries import Deliveries
 from pspd.core.server.demand import Demand
 from pspd.core.server.drops import Drops
-from pspd.core.server.file_record import FileRecord
 from pspd.core.server.files import Files
 from pspd.core.server.forwarder import Forwarder
 from pspd.core.server.holders import Holders

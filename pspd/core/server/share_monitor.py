@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import FileId
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.demand import Demand
-from pspd.core.server.file_record import Phase
 from pspd.core.server.files import Files
 from pspd.core.server.pending import Pending
 from pspd.core.server.sessions import Sessions

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from pspd.core.model.file_record import FileRecord, Phase
 from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.availability import Availability
-from pspd.core.server.file_record import FileRecord, Phase
 from pspd.core.server.member import Member
 from pspd.core.server.recipients import Recipients
 from pspd.core.server.shares import Shares

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from pspd.core.model.file_record import FileRecord, Phase
 from pspd.core.model.manifest import Digest, FileId
-from pspd.core.server.file_record import FileRecord, Phase
 from pspd.errors import PspError, StorageError
 from pspd.store.filesystem.private import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, make_private
 from pspd.store.manifest_codec import decode_manifest, encode_manifest

@@ -29,12 +29,12 @@ from pspd.core.effects.server import (
     VerifyFile,
 )
 from pspd.core.effects.shared import InputDropped
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import Digest, FileId, Manifest
 from pspd.core.model.parameters import MILLISECOND_NS, Parameters
 from pspd.core.model.storage import Held
 from pspd.core.model.terms import Terms
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
-from pspd.core.server.file_record import Phase
 from pspd.core.server.machine import ServerMachine
 from pspd.core.server.member import Member
 from pspd.core.server.shared_file import SharedFile

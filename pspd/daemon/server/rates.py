@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
+from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import CHUNK_BYTES, FileId
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 from pspd.core.model.ranges import RangeSet
-from pspd.core.server.file_record import Phase
 from pspd.core.server.shared_file import SharedFile
 
 SAMPLE_SECONDS = 0.5

@@ -1,4 +1,4 @@
-"""What the server writes down of a file, so that it goes on after a restart: everything but its bytes (R2)."""
+"""What the server saves of a file for a restart: everything but its bytes (R2)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A divided file. Who holds what of it is not written down: clients say so when they come back.
+    """A divided file. Who holds what of it is not saved: clients report that when they come back.
 
     Attributes:
         manifest: the file's, as it was divided.
