@@ -17,6 +17,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"^(?:pspd|pspctl|tests|scripts|docs|proto|\.ci)/[\w./*-]*$")
+MODULE = re.compile(r"^(?:\w+/)*\w+\.py$")
 DOTTED = re.compile(r"^(?:pspd|pspctl|tests|scripts)(?:\.\w+)+$")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 EXPLICIT_ANCHOR = re.compile(r'<a (?:id|name)="([^"]+)"')
@@ -48,6 +49,15 @@ def broken_links(page: Path) -> Iterator[str]:
             yield f"{target}: no such file"
         elif anchor and file.suffix == ".md" and anchor not in anchors_of(file):
             yield f"{target}: no such heading"
+
+
+@cache
+def module_paths() -> frozenset[str]:
+    """Return every module's path, and each end of it: tables name modules without the folders that they are about."""
+    files = [
+        path.relative_to(ROOT) for top in ("pspd", "pspctl", "tests", "scripts") for path in (ROOT / top).rglob("*.py")
+    ]
+    return frozenset("/".join(path.parts[index:]) for path in files for index in range(len(path.parts)))
 
 
 def is_dotted(word: str) -> bool:
@@ -93,6 +103,7 @@ def broken_pointers(page: Path) -> Iterator[str]:
         for word in span.split():
             word = word.partition("::")[0].rstrip(".,:;")
             is_broken_path = PATH.match(word) and not any(ROOT.glob(word))
+            is_broken_path = is_broken_path or (MODULE.match(word) and word not in module_paths())
             if is_broken_path or (is_dotted(word) and not exists(word)):
                 yield f"`{span}`: {word} does not exist"
 
