@@ -36,7 +36,7 @@ class SeedPlan:
         client_count: how many clients to wait for and to divide the file among; 0 for those that are connected.
         hold_back: hold the exchange back until `pspctl release`.
         terms: how many copies of each share to give out, and whether the source stays in the exchange.
-        ahead: the digests that other processes take of the file meanwhile.
+        hashing: the digests that other processes are computing of the file.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class SeedPlan:
     client_count: int = 0
     hold_back: bool = False
     terms: Terms = ONE_COPY
-    ahead: ParallelHash | None = None
+    hashing: ParallelHash | None = None
 
     @property
     def shown_name(self) -> str:
@@ -126,7 +126,7 @@ async def _run(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, c
             client_count=plan.client_count,
             hold_back=plan.hold_back,
             terms=plan.terms,
-            ahead=plan.ahead,
+            hashing=plan.hashing,
             on_progress=steps.note,
         )
     )

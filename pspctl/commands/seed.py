@@ -75,12 +75,12 @@ def command(
     if client_count is not None and replica_count > client_count:
         raise click.UsageError(f"--replicas {replica_count} needs as many clients: --clients {client_count} is fewer")
     terms = Terms(replica_count, stays=wait or delete_source)
-    with ParallelHash.begin(path, blake3_digest) or contextlib.nullcontext() as ahead:
+    with ParallelHash.begin(path, blake3_digest) or contextlib.nullcontext() as hashing:
         # Most of the program is imported here: other processes read the file meanwhile.
         from pspctl.seed_flow import seed
         from pspctl.source_runner import SeedPlan
 
-        plan = SeedPlan(path, name, client_count or 0, hold, terms, ahead)
+        plan = SeedPlan(path, name, client_count or 0, hold, terms, hashing)
         seed(settings, plan, Deadline(timeout), delete_source=delete_source)
 
 

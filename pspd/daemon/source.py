@@ -71,7 +71,7 @@ async def seed(
     client_count: int = 0,
     hold_back: bool = False,
     terms: Terms = ONE_COPY,
-    ahead: ParallelHash | None = None,
+    hashing: ParallelHash | None = None,
     on_progress: OnProgress,
 ) -> bytes:
     """Brings a file into the network and stays until every share is held (R1, R2), or longer. Returns its id.
@@ -84,7 +84,7 @@ async def seed(
         hold_back: hold the exchange back at the seeded moment, until it is released.
         terms: how it is to be seeded. Where every holder answers each broadcast nobody is a last resort, and the
             source does not stay.
-        ahead: the file, read ahead.
+        hashing: the digests that other processes are computing of the file.
 
     Raises:
         PspError: it cannot be read, reached, or is refused.
@@ -92,7 +92,7 @@ async def seed(
     store = SourceStore(path, name_of(path) if name is None else name, blake3_digest)
     route = Route(server)
     try:
-        manifest = await _built(store, ahead, on_progress)
+        manifest = await _built(store, hashing, on_progress)
         identity = f"source-{os.getpid()}-{secrets.token_hex(4)}"
         member = MemberDaemon(route, identity, secrets.token_bytes(16), store, source=True)
         try:
@@ -106,7 +106,7 @@ async def seed(
     return manifest.file_id
 
 
-async def _built(store: SourceStore, ahead: ParallelHash | None, on_progress: OnProgress) -> Manifest:
+async def _built(store: SourceStore, hashing: ParallelHash | None, on_progress: OnProgress) -> Manifest:
     """Reads the file in a thread, which stops soon if this is cancelled."""
     stopping = False
 
@@ -116,11 +116,11 @@ async def _built(store: SourceStore, ahead: ParallelHash | None, on_progress: On
         on_progress(SeedProgress("hashing", done, store.size_bytes))
 
     try:
-        return await asyncio.to_thread(store.build, tell, ahead)
+        return await asyncio.to_thread(store.build, tell, hashing)
     finally:
         stopping = True
-        if ahead is not None:
-            ahead.stop()
+        if hashing is not None:
+            hashing.stop()
 
 
 def folder_digest(folder: Path) -> bytes:

@@ -48,7 +48,7 @@ def test_seed_returns_when_file_is_seeded(pspctl: Pspctl, source: FakeSource, or
         "client_count": 0,
         "hold_back": False,
         "terms": ONE_COPY,
-        "ahead": None,
+        "hashing": None,
     }
 
 
