@@ -51,12 +51,11 @@ FILE_CIRCLES: tuple[frozenset[str], ...] = ()
 
 ROOM_CIRCLES: tuple[frozenset[str], ...] = (
     frozenset({"pspd.daemon", "pspd.daemon.client", "pspd.daemon.member", "pspd.daemon.server"}),
-    frozenset({"pspd.store.files", "pspd.store.tree"}),
     frozenset({"pspctl", "pspctl.ui"}),
 )
 """Packages whose modules import each other's modules. This list only shrinks."""
 
-WITHOUT_ARGS: tuple[str, ...] = (*("pspd.core", "pspd.store", "pspd.rpc", "pspd.daemon", "pspd.cli", "pspctl"),)
+WITHOUT_ARGS: tuple[str, ...] = (*("pspd.core", "pspd.rpc", "pspd.daemon", "pspd.cli", "pspctl"),)
 """Packages with public functions whose docstrings lack ``Args:``. This list only shrinks."""
 
 CORE_LIBRARY = {

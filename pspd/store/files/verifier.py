@@ -21,10 +21,26 @@ class SavedBytes(Protocol):
     """The bytes of one file, on disk or in memory."""
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        """Save all of ``data`` at a byte offset; raise ``StorageError`` if that fails."""
+        """Save bytes.
+
+        Args:
+            offset: where in the file, in bytes.
+            data: the bytes.
+
+        Raises:
+            StorageError: not all of them are saved.
+        """
 
     def read_at(self, offset: int, length: int) -> bytes | memoryview:
-        """Return the saved bytes; fewer than ``length`` beyond the end of what was saved."""
+        """Return saved bytes.
+
+        Args:
+            offset: where in the file, in bytes.
+            length: how many bytes; fewer are returned beyond the end of what was saved.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
 
 
 class BlockVerifier:
@@ -144,7 +160,11 @@ class BlockVerifier:
         self.resume(RangeSet(), [Range(0, self.manifest.chunk_count)])
 
     def payload_span(self, start: int, stop: int) -> tuple[int, int]:
-        """Return offset and length in bytes of chunks ``[start, stop)`` that are to be sent (R8).
+        """Return offset and length in bytes of chunks that are to be sent (R8).
+
+        Args:
+            start: the first chunk.
+            stop: one past the last chunk.
 
         Raises:
             InternalError: not all of them are verified.

@@ -119,6 +119,11 @@ def stat_regular(path: Path) -> os.stat_result | None:
 
 
 def is_same_file(path: Path, other: Path) -> bool:
-    """Return whether two paths are names of one regular file."""
+    """Return whether two paths are names of one regular file.
+
+    Args:
+        path: a path.
+        other: another path.
+    """
     state, other_state = stat_regular(path), stat_regular(other)
     return state is not None and other_state is not None and os.path.samestat(state, other_state)

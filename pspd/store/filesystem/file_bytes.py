@@ -75,12 +75,7 @@ class FileBytes:
         return state.st_size, state.st_mtime_ns
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        """Save bytes, as ``SavedBytes.write_at`` says. Runs of zeros become holes.
-
-        Args:
-            offset: where in the file, in bytes.
-            data: the bytes.
-        """
+        """See ``SavedBytes.write_at``. Runs of zeros become holes."""
         fd = self.fd
         is_changed = self.is_changed
         try:
@@ -92,13 +87,9 @@ class FileBytes:
             self._is_changed = is_changed
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return saved bytes, as ``SavedBytes.read_at`` says.
+        """See ``SavedBytes.read_at``.
 
         A memory mapping would save one copy, but a bad sector or a truncated file then ends the process with SIGBUS.
-
-        Args:
-            offset: where in the file, in bytes.
-            length: how many bytes.
         """
         try:
             return os.pread(self.fd, length, offset)

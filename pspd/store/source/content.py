@@ -27,10 +27,20 @@ class SourceContent(Protocol):
         """The permission bits for the copies; they always let the owner read."""
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes from a byte offset."""
+        """Return bytes.
+
+        Args:
+            offset: of the first byte.
+            length: how many bytes.
+        """
 
     def payload(self, offset: int, length: int) -> FileSlice | memoryview:
-        """Return the same bytes for sending. A descriptor stays valid until :meth:`close`."""
+        """Return bytes for sending. A descriptor stays valid until :meth:`close`.
+
+        Args:
+            offset: of the first byte.
+            length: how many bytes.
+        """
 
     def require_unwritten(self) -> None:
         """Check that the opened bytes are unchanged, where that takes at most one system call."""

@@ -126,7 +126,7 @@ class SourceStore:
         return self._held()
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
-        """Raise ``InternalError``: a source requests nothing."""
+        """See ``Storage.write``. This raises ``InternalError``, because a source requests nothing."""
         raise InternalError(f"the source of {file_id.hex()} received chunks [{start}, {stop}), but requests none")
 
     def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice | memoryview:
