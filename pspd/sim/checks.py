@@ -37,6 +37,8 @@ from pspd.store.files.memory import MemoryStore
 
 FULL_CHECK_STEPS = 64
 """Steps between two runs of the checks that read the whole state."""
+RECORD_CHECK_STEPS = 1024
+"""Steps between two runs of the machines' own checks, which cost more."""
 
 JOINS_MAX, JOINS_NS = 30, 60 * SECOND_NS
 """More joins under one name than this within JOINS_NS mean that two machines replace each other."""
@@ -233,15 +235,21 @@ class Checks(Observer):
         if self._members_changed or self._steps % FULL_CHECK_STEPS == 0:
             self._members_changed = False
             self.check_all()
+        if self._steps % RECORD_CHECK_STEPS == 0:
+            self.check_records()
+
+    def check_records(self) -> None:
+        """Run the machines' own checks of their records."""
+        for client in self._network.clients.values():
+            client.machine.check()
+        if self._network.server is not None:
+            self._network.server.check()
 
     def check_all(self) -> None:
         """Run the checks that read the whole state."""
-        for client in self._network.clients.values():
-            client.machine.check()
         server = self._network.server
         if server is None:
             return
-        server.check()
         for file in server.catalogue.files.values():
             self._check_waiters(server, file)
             self._check_recipients(server, file)

@@ -102,6 +102,7 @@ class Scenario:
             self._faults.heal()
             self._recover(liveness_ns)
             self._checks.check_all()
+            self._checks.check_records()
         except Violation as violation:
             return self._outcome("liveness" if violation.rule == "liveness" else "safety", violation.rule, violation)
         except Exception as error:
