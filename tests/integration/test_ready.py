@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from pspd.errors import Unreachable
 from tests.support.daemons import Network
 from tests.support.files import random_file
 
@@ -19,7 +22,8 @@ def test_member_that_receives_nothing_reports_it(network: Network, tmp_path: Pat
     data_port = network.server("--faults", LOST).ready["data_port"]
     client = network.launch_client("a", "--connect-timeout", 1)
     assert client.wait(30) == 5
-    assert not client.read_ready()
+    with pytest.raises(Unreachable, match="did not start"):
+        client.read_ready()
     assert client.log_text().splitlines()[-1] == f"pspd client: error: {blocked_text(network, data_port)}"
 
     launched = network.ctl("launch", 1, "--dir", tmp_path / "launched", code=5)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pspd.errors import Unreachable
 from tests.lab.network import Direction, Lab
 from tests.support.daemons import BIN, Network
 from tests.support.files import random_file
@@ -38,7 +39,8 @@ def test_client_reports_what_is_blocked(
         here.loss(host, 100, direction, protocol, data_port)
     client = network.launch_client("c1", "--connect-timeout", CONNECT_SECONDS, host=host)
     assert client.wait(END_SECONDS) == 5
-    assert not client.read_ready()
+    with pytest.raises(Unreachable, match="did not start"):
+        client.read_ready()
     assert client.log_text().splitlines()[-1] == f"pspd client: error: {message(network, data_port, blocked)}"
     network.until(
         "the client has left", lambda: all(each["state"] != "connected" for each in network.status()["clients"])
