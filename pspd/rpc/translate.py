@@ -350,7 +350,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
             client.share_held = file.is_divided and name not in lacking
             if name in lacking:
                 member = machine.members[name]
-                state = machine.demand.find(member, file.file_id)
+                state = machine.demand.existing_state(member, file.file_id)
                 since = max(file.seeding_at or 0, member.joined_at, state.requested_at if state else 0)
                 client.share_idle_seconds = (now - since) / SECOND_NS
             message.clients.append(client)

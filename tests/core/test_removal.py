@@ -68,7 +68,7 @@ def test_what_is_being_sent_is_sent_and_then_the_server_has_nothing_of_it(bench:
     bench.sent(a, delivery.number)
     assert bench.server.catalogue.files == {}
     assert bench.server.cache.used_chunks == 0
-    assert [bench.machine.demand.find(member, file.file_id) for member in (a, b)] == [None, None]
+    assert [bench.machine.demand.existing_state(member, file.file_id) for member in (a, b)] == [None, None]
     assert bench.quota_used_chunks(a) == 0
 
 

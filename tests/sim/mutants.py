@@ -267,7 +267,7 @@ MUTANTS = [
     Mutant(
         "sessions",
         "a request number may jump",
-        replaced(Member, "take_request_number", lambda self, number: None),
+        replaced(Member, "note_request_number", lambda self, number: None),
         {"liveness"},
     ),
     Mutant(

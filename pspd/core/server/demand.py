@@ -78,14 +78,15 @@ class Demand:
             requester = self._requesters[member.session] = Requester(member)
         return requester
 
-    def find(self, member: Member, file_id: FileId) -> RequestState | None:
+    def existing_state(self, member: Member, file_id: FileId) -> RequestState | None:
         """Return a member's request of a file; None if there is none.
 
         Args:
             member: the member.
             file_id: the file.
         """
-        return self.requester(member).states.get(file_id)
+        requester = self._requesters.get(member.session)
+        return requester.states.get(file_id) if requester is not None else None
 
     def state(self, member: Member, file: SharedFile) -> RequestState:
         """Return a member's request of a file; at first it wants nothing.
@@ -94,11 +95,10 @@ class Demand:
             member: the member.
             file: the file.
         """
-        requester = self.requester(member)
-        state = requester.states.get(file.file_id)
+        state = self.existing_state(member, file.file_id)
         if state is None:
+            demand, requester = self.of_file(file.file_id), self.requester(member)
             fetches = self._pending.table_of(file.file_id)
-            demand = self.of_file(file.file_id)
             state = RequestState(requester, file, demand, fetches, self._tuning.presumed_lost_max)
             requester.add(state)
         return state
@@ -113,9 +113,6 @@ class Demand:
             file: the file that it names; None if there is none.
             request: the request.
         """
-        if self._sessions.take_request_number(member, request.number) is not None:
-            self._drops.drop(DropReason.BAD_NUMBER, member.name)
-            return
         if file is None or not file.is_divided or member.source:
             self._drops.drop(DropReason.UNKNOWN_FILE, member.name)
             return
@@ -127,39 +124,27 @@ class Demand:
         if request.number <= state.number:
             self._drops.drop(DropReason.STALE, member.name)
             return
-        state.requested(self._work.now)
+        self._take(state, request)
+
+    def _take(self, state: RequestState, request: Request) -> None:
+        """Take in what a request acknowledges, what it says that its client lacks, and what it asks for."""
+        file, name, parameters = state.file, state.member.name, self._parameters
         if request.repeated:
             file.traffic.count_retransmit()
-        self._acknowledge(state, request.acknowledged)
-        if not self._parameters.kept_links:  # no broken link tells what was lost: a client that asks again lacks it
-            self.presume_lost(state)
-        # A request that its sender's own report overtook is no news: a client that has the file lacks nothing.
-        if member.name not in file.recipients.complete:
-            self._retract(member, file, request)
-        window_chunks = min(request.window_chunks, self._parameters.window_max_chunks)
-        wanted = file.servable(member.name, request.ranges)
-        state.renew(request.number, window_chunks, wanted, self._pending.started_count)
-        self.mark_ready(state)
-        if (request.repeated or request.wants_ack) and self._parameters.kept_links:
+        if (request.repeated or request.wants_ack) and parameters.kept_links:
             self._to_acknowledge[state] = None
-
-    def _acknowledge(self, state: RequestState, number: int) -> None:
-        """Take every delivery up to a number for dealt with, but for those that were presumed lost."""
-        arrived = [delivery for delivery in state.in_flight if delivery <= number]
-        for delivery in arrived:
-            self._settle(state, delivery, has_arrived=True)
+        self.mark_ready(state)
+        # Without a kept link nothing else tells what was lost: a client that asks again lacks it.
+        arrived = state.acknowledge(request.acknowledged, is_rest_lost=not parameters.kept_links)
         if arrived:
-            state.note_ack()
-        found = state.arrived_after_all(number)
-        if found is not None:
-            state.file.availability.hold(state.member.name, [found])
-
-    def _retract(self, member: Member, file: SharedFile, request: Request) -> None:
-        """Believe a client that it lacks what it asks for, also if it was thought to have got it."""
-        refuted = file.availability.retract(member.name, request.ranges)
-        if refuted:
-            file.shares.clear_acks(member.name)
+            file.availability.hold(name, arrived)
+        # A request that its sender's own report overtook is no news: a client that has the file lacks nothing.
+        if name not in file.recipients.complete and (refuted := file.availability.retract(name, request.ranges)):
+            file.shares.clear_acks(name)
             self._verifier.distrust(file, refuted)
+        window_chunks = min(request.window_chunks, parameters.window_max_chunks)
+        wanted = file.servable(name, request.ranges)
+        state.renew(request.number, window_chunks, wanted, self._pending.started_count, self._work.now)
 
     def acknowledge_requests(self) -> None:
         """Tell clients that their requests have come, so that they do not repeat them while they wait for others.

@@ -55,7 +55,7 @@ class Holder:
         del self.asked[fetch]
         self.asked_chunks -= fetch.chunk_count
 
-    def measured(self, srtt_us: int) -> None:
+    def note_first_rtt(self, srtt_us: int) -> None:
         """Take the round-trip time that the member measured, in microseconds, until there is a sample."""
         if srtt_us and not self.rtt.srtt_ns:
             self.rtt.sample(srtt_us * 1000)

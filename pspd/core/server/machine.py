@@ -396,14 +396,17 @@ class ServerMachine:
         try:
             match datagram:
                 case Hello(_, number, srtt_us):
-                    self._sessions.measured(member, srtt_us)
-                    self._pending.measured(member, member.srtt_us)
+                    self._sessions.note_srtt(member, srtt_us)
+                    self._pending.seed_rtt(member, member.srtt_us)
                     self._sessions.heard_from(member, source, srtt_us != 0, now)
                     answer = HelloAck(member.session, number, self.hello_ns // MILLISECOND_NS)
                     self._work.emit(SendDatagram(source, encode_datagram(answer)))
                 case Request():
                     self._sessions.heard_from(member, source, datagram.downlink_ok, now)
-                    self.demand.receive(member, self._files.get(datagram.file_id), datagram)
+                    if self._sessions.take_request_number(member, datagram.number) is None:
+                        self.demand.receive(member, self._files.get(datagram.file_id), datagram)
+                    else:
+                        self._drops.drop(DropReason.BAD_NUMBER, member.name)
         except Exception as fault:  # another name: mypyc gives all errors of one name the type of the first
             self._work.member_failed(member.session, fault)
 

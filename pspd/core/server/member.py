@@ -106,11 +106,11 @@ class Member:
         """Whether it can be asked for chunks."""
         return self.connected and self.in_reach
 
-    def heard(self, now: int) -> None:
+    def note_heard(self, now: int) -> None:
         """Note a sign of life."""
         self.heard_at = now
 
-    def heard_from(self, address: Address, now: int) -> None:
+    def note_datagram(self, address: Address, now: int) -> None:
         """Note a datagram.
 
         Args:
@@ -127,7 +127,7 @@ class Member:
         """Note whether it can be asked for chunks."""
         self.in_reach = in_reach
 
-    def measured(self, srtt_us: int) -> None:
+    def set_srtt(self, srtt_us: int) -> None:
         """Note the round-trip time that it measured; more than a minute counts as a minute."""
         self.srtt_us = min(srtt_us, SRTT_US_MAX)
 
@@ -143,7 +143,7 @@ class Member:
         """Forget what it said at joining of a file that is removed."""
         self.told.pop(file_id, None)
 
-    def take_request_number(self, number: int) -> str | None:
+    def note_request_number(self, number: int) -> str | None:
         """Note a request's number. Return why the session must end, or None if the number is plausible."""
         if number > self.request_number + self._jump_max:
             return f"request number {number} is more than {self._jump_max} ahead of {self.request_number}: join again"

@@ -270,14 +270,14 @@ class Pending:
 
     # -- members
 
-    def measured(self, member: Member, srtt_us: int) -> None:
+    def seed_rtt(self, member: Member, srtt_us: int) -> None:
         """Take the round-trip time that a member measured.
 
         Args:
             member: the member.
             srtt_us: the round-trip time, in microseconds; 0 if it does not know.
         """
-        self.holder_of(member).measured(srtt_us)
+        self.holder_of(member).note_first_rtt(srtt_us)
 
     def link_lost(self, member: Member) -> None:
         """Have what a member was asked for asked again: it will not come over the link that is gone."""

@@ -232,7 +232,7 @@ class RequestState:
         """Note that the client has sent requests up to a number."""
         self.number = max(self.number, number)
 
-    def renew(self, number: int, window_chunks: int, ranges: RangeSet, fetch_order: int) -> None:
+    def renew(self, number: int, window_chunks: int, ranges: RangeSet, fetch_order: int, now: int) -> None:
         """Take the newest request in place of the one before.
 
         Args:
@@ -240,18 +240,15 @@ class RequestState:
             window_chunks: how many chunks may be in flight.
             ranges: what it asks for; the set is taken over.
             fetch_order: how many fetches have been started.
+            now: the time, in nanoseconds.
         """
-        self.number = number
+        self.number, self.requested_at = number, now
         self.window_chunks = window_chunks
         if not self.wanted:  # what was asked before is in flight: its age says nothing of what comes from now on
             self.echoes.clear()
         self.want(ranges)
         if ranges:
             self.echoes.append(Echo(number, fetch_order))
-
-    def requested(self, now: int) -> None:
-        """Note when a request came."""
-        self.requested_at = now
 
     def queued(self) -> None:
         """Note that the client waits in a queue."""
@@ -291,9 +288,25 @@ class RequestState:
         self.in_flight_chunks -= span.chunk_count
         return span
 
-    def note_ack(self) -> None:
-        """Note that the client acknowledges deliveries; clients that do that in turn keep up with each other."""
-        self.ack_round = self.demand.note_ack()
+    def acknowledge(self, number: int, is_rest_lost: bool) -> list[Range]:
+        """Take deliveries for processed. Clients that acknowledge deliveries in turn keep up with each other.
+
+        Args:
+            number: the last delivery that the client has processed, and with it all before it.
+            is_rest_lost: what else is in flight is presumed lost.
+
+        Returns:
+            What has arrived.
+        """
+        arrived = [self.settle(delivery) for delivery in list(self.in_flight) if delivery <= number]
+        if arrived:
+            self.ack_round = self.demand.note_ack()
+        found = self.presumed_lost.pop(number, None)
+        if found is not None:
+            arrived.append(found)
+        if is_rest_lost:
+            self.presume_lost()
+        return arrived
 
     def presume_lost(self) -> None:
         """Take everything in flight for lost."""
@@ -301,10 +314,6 @@ class RequestState:
             self.presumed_lost[number] = self.settle(number)
         while len(self.presumed_lost) > self._presumed_lost_max:
             del self.presumed_lost[next(iter(self.presumed_lost))]
-
-    def arrived_after_all(self, number: int) -> Range | None:
-        """Return what a delivery carried that was presumed lost and is acknowledged; None if there is none."""
-        return self.presumed_lost.pop(number, None)
 
     def _wanted_changed(self) -> None:
         self._expected_as_of = -1

@@ -249,7 +249,7 @@ class Sessions:
         Raises:
             SessionUnknown: the session has ended or never was.
         """
-        self.get(session).heard(now)
+        self.get(session).note_heard(now)
         self._leases.postpone(session, now + self.lease_ns)
 
     def heard_from(self, member: Member, address: Address, downlink_ok: bool, now: int) -> None:
@@ -262,29 +262,29 @@ class Sessions:
             now: the time, in nanoseconds.
         """
         session, is_first, was_connected = member.session, member.address is None, member.connected
-        member.heard_from(address, now)
+        member.note_datagram(address, now)
         self._leases.postpone(session, now + self.lease_ns)  # however late its renewals come
+        is_reachable = member.connected and downlink_ok
+        if is_reachable:
+            self._reach.postpone(session, now + self.reach_ns)
         if is_first:
             self._forget_names()
             if not member.source:
                 self._work.emit(ClientHeard(member.name))
                 self._work.member_heard(session)
-        if member.connected:
-            if not was_connected:
-                self._work.member_connected(session)
-            if downlink_ok:
-                self._reach.postpone(session, now + self.reach_ns)
-                if not member.in_reach:
-                    self._set_reach(member, True)
+        if member.connected and not was_connected:
+            self._work.member_connected(session)
+        if is_reachable and not member.in_reach:
+            self._set_reach(member, True)
 
-    def measured(self, member: Member, srtt_us: int) -> None:
+    def note_srtt(self, member: Member, srtt_us: int) -> None:
         """Note the round-trip time that a member measured.
 
         Args:
             member: the member.
             srtt_us: the round-trip time, in microseconds; 0 if it does not know.
         """
-        member.measured(srtt_us)
+        member.set_srtt(srtt_us)
 
     def _set_reach(self, member: Member, in_reach: bool) -> None:
         member.set_reach(in_reach)
@@ -311,7 +311,7 @@ class Sessions:
         Returns:
             Why the session ends; None if it goes on.
         """
-        fault = member.take_request_number(number)
+        fault = member.note_request_number(number)
         if fault is not None:
             self._work.end_session(member.session, fault, EndCause.PROTOCOL_ERROR)
         return fault
