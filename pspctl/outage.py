@@ -10,6 +10,7 @@ from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
 from pspctl.ui.progress import Progress
 from pspd.errors import PspError, TimedOut, Unreachable
+from pspd.rpc.client.retry import RetryPolicy
 
 OUTAGE_SECONDS_MAX = 60.0
 """How long an outage may last: restarting a server takes seconds, booting its machine about a minute."""
@@ -19,7 +20,7 @@ RETRY_SECONDS = 0.5
 T = TypeVar("T")
 
 
-class OutagePolicy:
+class OutagePolicy(RetryPolicy):
     """Decide how long to wait for a server that has become unreachable."""
 
     def __init__(self, address: str, deadline: Deadline, progress: Progress, *, was_reached: bool = False) -> None:
@@ -31,26 +32,22 @@ class OutagePolicy:
             progress: gets one note per outage.
             was_reached: whether the server has answered before; if not, its first error is final.
         """
+        super().__init__(lambda: RETRY_SECONDS)
         self._address = address
         self._deadline = deadline
         self._progress = progress
         self._was_reached = was_reached
-        self._limit: Deadline | None = None
-
-    @property
-    def is_down(self) -> bool:
-        """Whether the server is unreachable now."""
-        return self._limit is not None
 
     def note_lost(self) -> None:
         """Record that the server does not answer; the first call of an outage starts its time limit."""
-        if self._limit is None:
-            self._limit = Deadline(OUTAGE_SECONDS_MAX)
+        if not self.is_down:
             self._progress.note(f"lost the server at {self._address}: waiting for it to come back")
+        super().note_lost()
 
     def note_answer(self) -> None:
         """Record that the server has answered, which ends an outage."""
-        self._was_reached, self._limit = True, None
+        self._was_reached = True
+        super().note_answer()
 
     def check(self) -> None:
         """Raise an error if the server is down and must not be waited for any longer.
@@ -59,10 +56,10 @@ class OutagePolicy:
             TimedOut: the command's deadline has passed.
             Unreachable: the outage has lasted `OUTAGE_SECONDS_MAX`.
         """
-        if self._limit is not None and self._deadline.passed:
-            raise TimedOut(self._text(self._deadline))
-        if self._limit is not None and self._limit.passed:
-            raise Unreachable(self._text(self._limit))
+        if self.is_down and self._deadline.passed:
+            raise TimedOut(self._text(self._deadline.text))
+        if self.is_down and self.outage_seconds >= OUTAGE_SECONDS_MAX:
+            raise Unreachable(self._text(f"{OUTAGE_SECONDS_MAX:.15g} s"))
 
     def wait(self, api: ServerApi, error: PspError) -> None:
         """Pause, then reopen the connection for the next attempt.
@@ -76,9 +73,9 @@ class OutagePolicy:
         """
         if not self._was_reached:
             raise error
-        self.note_lost()
+        pause = self.pause_after(error)
         self.check()
-        time.sleep(self._deadline.within(RETRY_SECONDS))
+        time.sleep(self._deadline.within(pause))
         api.reopen()
 
     def retry(self, api: ServerApi, call: Callable[[], T]) -> T:
@@ -100,6 +97,6 @@ class OutagePolicy:
                 self.note_answer()
                 return answer
 
-    def _text(self, waited: Deadline) -> str:
-        lost = f"the server at {self._address} was lost and has not come back for {waited.text}"
+    def _text(self, waited: str) -> str:
+        lost = f"the server at {self._address} was lost and has not come back for {waited}"
         return f"{lost}: start it again with `pspd server`"

@@ -217,7 +217,7 @@ def client(
     """
     import socket
 
-    from pspd.daemon.client.daemon import Keeping, plan_clients, require_mounts, run_clients
+    from pspd.daemon.client.daemon import StorageOptions, plan_clients, require_mounts, run_clients
     from pspd.net.faults import Faults
 
     if first_index and count is None:
@@ -226,12 +226,12 @@ def client(
     _require_current_folder(folder)
     plans = plan_clients(socket.gethostname() if name is None else name, folder, count, first_index)
     parsed = Faults.parse(faults) if faults else None
-    keeping = Keeping(None if max_bytes is None else parse_size(max_bytes), verify)
-    if keeping.max_bytes == 0:
+    options = StorageOptions(None if max_bytes is None else parse_size(max_bytes), verify)
+    if options.max_bytes == 0:
         raise BadArgument("--max-bytes 0 takes no file at all: give more")
     if mount_point is not None:
         require_mounts(plans, Path(mount_point) if mount_point else None)
-    _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, parsed, keeping))
+    _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, parsed, options))
 
 
 @cli.command()

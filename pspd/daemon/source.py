@@ -1,4 +1,4 @@
-"""The source: what ``pspctl seed`` is while it seeds. It holds every chunk and wants none (R1, R2)."""
+"""The source, which ``pspctl seed`` runs: a member that holds every chunk of its file and wants none (R1, R2)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from pathlib import Path
 
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.terms import ONE_COPY, Terms, source_is_needed
-from pspd.daemon.member.member import Ended, MemberDaemon, Stopped, Suspected
+from pspd.daemon.member.member import TEMPORARY, MemberDaemon, ReverificationNeeded, SessionEnded, Stopped
 from pspd.daemon.member.route import Route
 from pspd.daemon.process import first_of
 from pspd.errors import (
-    DuplicateInstance,
     NotFound,
     PspError,
     SessionUnknown,
@@ -27,31 +26,33 @@ from pspd.errors import (
     WrongState,
 )
 from pspd.rpc.client.answers import Session
+from pspd.rpc.client.retry import RetryPolicy
 from pspd.store.digests import blake3_digest
 from pspd.store.source.parallel_hash import ParallelHash
 from pspd.store.source.source_store import SourceStore, name_of
 from pspd.v1 import network_pb2
 
-PROGRESS_SECONDS = 0.2
-PROGRESS_SECONDS_PER_CLIENT = 0.004
-"""How often the source looks how far the clients are: each of them costs the server some 40 us every time."""
+POLL_SECONDS_MIN = 0.2
+POLL_SECONDS_PER_CLIENT = 0.004
+"""How often the source asks for the clients' progress: each client costs the server some 40 us every time."""
 REJOIN_SECONDS = 0.5
+"""The pause before the source joins again."""
 PATH_SECONDS = 10.0
 """How long a source waits for data to pass between it and the server."""
 PATH_SECONDS_LATER = 60.0
-"""The same in a later session, when data has passed before: as long as for a server that is away."""
+"""The same in a later session, when data has passed before: as long as an outage may last."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeedProgress:
-    """How far a seeding is.
+    """The progress of a seeding.
 
     Attributes:
-        phase: "hashing", "waiting" (for clients), "seeding", "staying" (in the exchange), or "reconnecting" to a server
-            that was lost.
+        phase: "hashing", "waiting" (for clients), "seeding", "staying" (in the exchange), or "reconnecting" (after the
+            loss of the server).
         done: bytes hashed, clients joined, or chunks of shares held.
-        total: the bytes, the clients waited for, or the chunks of all shares.
-        file: the file as the server shows it, from when it is divided.
+        total: all bytes, the clients waited for, or the chunks of all shares.
+        file: the server's view of the file, once it is divided.
     """
 
     phase: str
@@ -74,25 +75,26 @@ async def seed(
     hashing: ParallelHash | None = None,
     on_progress: OnProgress,
 ) -> bytes:
-    """Brings a file into the network and stays until every share is held (R1, R2), or longer. Returns its id.
+    """Seed a file, and stay until every share is held (R1, R2) or longer; return the file's id.
 
     Args:
-        server: the control API's address.
-        path: the file, or the folder.
-        name: what clients call it; its own name if None.
-        client_count: clients to wait for, and shares to divide into; 0 for those that are there.
-        hold_back: hold the exchange back at the seeded moment, until it is released.
-        terms: how it is to be seeded. Where every holder answers each broadcast nobody is a last resort, and the
-            source does not stay.
+        server: the address of the control API.
+        path: the file or folder.
+        name: its name in the network; its own name if None.
+        client_count: the clients to wait for, and the shares to divide it into; 0 for those that are connected.
+        hold_back: whether the exchange waits for `pspctl release`.
+        terms: the terms of the seeding. The source does not stay where every holder answers each broadcast, as no
+            holder is a last resort there.
         hashing: the digests that other processes are computing of the file.
+        on_progress: called with each step.
 
     Raises:
-        PspError: it cannot be read, reached, or is refused.
+        PspError: the file cannot be read, or the server cannot be reached or refuses.
     """
     store = SourceStore(path, name_of(path) if name is None else name, blake3_digest)
     route = Route(server)
     try:
-        manifest = await _built(store, hashing, on_progress)
+        manifest = await _build(store, hashing, on_progress)
         identity = f"source-{os.getpid()}-{secrets.token_hex(4)}"
         member = MemberDaemon(route, identity, secrets.token_bytes(16), store, source=True)
         try:
@@ -106,17 +108,23 @@ async def seed(
     return manifest.file_id
 
 
-async def _built(store: SourceStore, hashing: ParallelHash | None, on_progress: OnProgress) -> Manifest:
-    """Reads the file in a thread, which stops soon if this is cancelled."""
+async def _build(store: SourceStore, hashing: ParallelHash | None, on_progress: OnProgress) -> Manifest:
+    """Read the file in a thread, which stops soon if this is cancelled; return its manifest.
+
+    Args:
+        store: the file.
+        hashing: the digests that other processes are computing of it.
+        on_progress: called with each step.
+    """
     stopping = False
 
-    def tell(done: int) -> None:
+    def report(done: int) -> None:
         if stopping:
             raise Stopped
         on_progress(SeedProgress("hashing", done, store.size_bytes))
 
     try:
-        return await asyncio.to_thread(store.build, tell, hashing)
+        return await asyncio.to_thread(store.build, report, hashing)
     finally:
         stopping = True
         if hashing is not None:
@@ -124,17 +132,17 @@ async def _built(store: SourceStore, hashing: ParallelHash | None, on_progress: 
 
 
 def folder_digest(folder: Path) -> bytes:
-    """What is the same for two folders with the same in them, and for no others.
+    """Return a digest of a folder's contents.
 
     Raises:
-        PspError: it cannot be read, or could not be seeded.
+        PspError: the folder cannot be read, or could not be seeded.
     """
     with contextlib.closing(SourceStore(folder, "folder", blake3_digest)) as store:
         return store.build().file_id
 
 
 class _Seeding:
-    """One file's way from its source to the seeded moment, over as many sessions as it takes."""
+    """The seeding of one file, over as many sessions as it takes."""
 
     def __init__(
         self,
@@ -146,6 +154,17 @@ class _Seeding:
         terms: Terms,
         on_progress: OnProgress,
     ) -> None:
+        """Prepare to seed; see `seed`.
+
+        Args:
+            member: the source.
+            store: the file.
+            manifest: its manifest, not divided yet.
+            client_count: how many clients to wait for; 0 for those that are connected.
+            hold_back: whether the exchange waits for `pspctl release`.
+            terms: the terms of the seeding.
+            on_progress: called with each step.
+        """
         self._member = member
         self._store = store
         self._manifest = manifest
@@ -156,10 +175,10 @@ class _Seeding:
         self._divided_here = False
 
     async def run(self) -> None:
-        """Seeds; joins again when the server was away.
+        """Seed; join again after an outage of the server.
 
         Raises:
-            StorageError: the file is not what it was; part of that may be with clients by now.
+            StorageError: the file has changed; clients may have parts of what it was.
             PspError: the server cannot be reached, or refuses.
         """
         try:
@@ -168,10 +187,12 @@ class _Seeding:
             if not self._divided_here:
                 raise
             file = shlex.quote(self._manifest.name)
-            raise StorageError(f"{error}, after `pspctl rm --force {file}`: clients hold part of what it was") from None
+            advice = f"after `pspctl rm --force {file}`: clients have parts of its old bytes"
+            raise StorageError(f"{error}, {advice}") from None
 
     async def _run(self) -> None:
-        session = await self._join_again(0.0)  # it was there before the file was read
+        policy = RetryPolicy(lambda: REJOIN_SECONDS)  # the command limits the length of an outage
+        session = await self._join(policy)
         while True:
             self._terms = replace(self._terms, stays=self._terms.stays and not session.parameters.all_holders_answer)
             try:
@@ -180,26 +201,24 @@ class _Seeding:
                 return
             except Stopped:
                 raise WrongState("the server asked the source to stop: seed again to finish") from None
-            except (Ended, SessionUnknown, Unreachable, TimedOut) as ended:
+            except (SessionEnded, SessionUnknown, Unreachable, TimedOut) as ended:
                 if await self._is_over():
                     return
-                if not isinstance(ended, Suspected):
-                    self._on_progress(SeedProgress("reconnecting"))
-            session = await self._join_again(REJOIN_SECONDS)
+                if not isinstance(ended, ReverificationNeeded):
+                    self._report_outage()
+            await asyncio.sleep(REJOIN_SECONDS)
+            session = await self._join(policy)
 
-    async def _join_again(self, delay: float) -> Session:
-        while True:
-            await asyncio.sleep(delay)
-            try:
-                return await self._member.join()
-            except (Unreachable, TimedOut, DuplicateInstance):
-                self._on_progress(SeedProgress("reconnecting"))
-            delay = REJOIN_SECONDS
+    async def _join(self, policy: RetryPolicy) -> Session:
+        return await self._member.join_with(policy, TEMPORARY, lambda _: self._report_outage())
+
+    def _report_outage(self) -> None:
+        self._on_progress(SeedProgress("reconnecting"))
 
     async def _work(self) -> None:
-        """Announces, divides, and watches until the file no longer needs its source.
+        """Announce and divide the file, and follow it until it no longer needs its source.
 
-        A source that cannot send anything announces nothing: the file would stay in the network, stalled.
+        A source that cannot send data does not announce: the file would stay in the network, stalled.
         """
         await self._member.ready.wait()
         session = self._member.session
@@ -212,25 +231,25 @@ class _Seeding:
             self._divided_here = True
             file = await self._file()
         while not _needs_no_source(file, self._terms, divided_here=self._divided_here):
-            _refuse_if_nobody_takes(file)
-            self._tell_file(file)
-            await asyncio.sleep(pause_seconds(len(file.clients)))
+            _require_recipient(file)
+            self._report_file(file)
+            await asyncio.sleep(poll_seconds(len(file.clients)))
             file = await self._file()
 
     async def _announce(self, session: int) -> tuple[int, network_pb2.File]:
-        """Tells of the file, and shows how many clients are there while it is waited for them."""
+        """Announce the file, and report how many clients have joined until the server answers."""
         call = asyncio.ensure_future(
             self._member.client.announce(self._manifest, session, self._client_count, self._terms)
         )
         try:
-            while not (await asyncio.wait([call], timeout=PROGRESS_SECONDS))[0]:
-                await self._tell_waiting()
+            while not (await asyncio.wait([call], timeout=POLL_SECONDS_MIN))[0]:
+                await self._report_waiting()
             return call.result()
         finally:
             call.cancel()
 
     async def _is_over(self) -> bool:
-        """Whether the session ended because the source may go: the server lets it go then."""
+        """Return whether the session ended because the file no longer needs its source."""
         try:
             return _needs_no_source(await self._file(), self._terms, divided_here=self._divided_here)
         except PspError:
@@ -242,14 +261,14 @@ class _Seeding:
             raise NotFound(f"the server no longer knows {self._manifest.name!r}: seed it again")
         return status.files[0]
 
-    async def _tell_waiting(self) -> None:
+    async def _report_waiting(self) -> None:
         status = await self._member.client.status("", with_file_clients=False)
         joined = sum(
             client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source for client in status.clients
         )
         self._on_progress(SeedProgress("waiting", joined, max(self._client_count, self._terms.replica_count)))
 
-    def _tell_file(self, file: network_pb2.File) -> None:
+    def _report_file(self, file: network_pb2.File) -> None:
         if file.seeded:
             self._on_progress(SeedProgress("staying", file=file))
         else:
@@ -258,19 +277,26 @@ class _Seeding:
             self._on_progress(SeedProgress("seeding", held, total, file))
 
 
-def pause_seconds(client_count: int) -> float:
-    """How long a source waits until it looks again."""
-    return max(PROGRESS_SECONDS, PROGRESS_SECONDS_PER_CLIENT * client_count)
+def poll_seconds(client_count: int) -> float:
+    """Return the pause between two looks at the clients' progress."""
+    return max(POLL_SECONDS_MIN, POLL_SECONDS_PER_CLIENT * client_count)
 
 
-def _refuse_if_nobody_takes(file: network_pb2.File) -> None:
+def _require_recipient(file: network_pb2.File) -> None:
+    """Make sure that not every client has declined a file."""
     refusals = [client for client in file.clients if client.refusal]
     if refusals and len(refusals) == len(file.clients):
         raise WrongState(f"no client takes {file.name!r}; {refusals[0].name} says: {refusals[0].refusal}")
 
 
 def _needs_no_source(file: network_pb2.File, terms: Terms, *, divided_here: bool) -> bool:
-    """Whether the source may go: on the terms on which it came, if it seeded the file, or when it is repaired."""
+    """Return whether the source of a file may leave.
+
+    Args:
+        file: the file.
+        terms: the terms of its seeding.
+        divided_here: whether this source divided it; else it came to repair the file.
+    """
     return file.seeded and not source_is_needed(
         stays=terms.stays,
         divided_here=divided_here,

@@ -9,8 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from pspd.core.model.parameters import Parameters
-from pspd.daemon.client.reconciler import Care
+from pspd.daemon.member import declined, reconciler
+from pspd.daemon.member.hooks import FileHooks
 from pspd.daemon.member.member import MemberDaemon
 from pspd.daemon.member.route import Route
 from pspd.daemon.server.network import NetworkDaemon
@@ -26,6 +29,17 @@ from tests.support.loops import until
 CONNECT_SECONDS = 5.0
 
 
+def retry_after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have members retry declined files after `seconds`."""
+    for module in (declined, reconciler):
+        monkeypatch.setattr(module, "RETRY_SECONDS_MIN", seconds)
+
+
+def watch_every(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have members check their finished files every `seconds`."""
+    monkeypatch.setattr(reconciler, "WATCH_SECONDS", seconds)
+
+
 class Client:
     """A member with its files in memory.
 
@@ -39,8 +53,8 @@ class Client:
         self.store = MemoryStore(blake3_digest, name.encode().ljust(16, b"."))
         self.touched = ExternalChanges({}, [])
         self.look = lambda: self.touched
-        care = Care(touched=lambda: self.look())
-        self.daemon = MemberDaemon(route, name, self.store.instance_id, self.store, care=care)
+        hooks = FileHooks(external_changes=lambda: self.look())
+        self.daemon = MemberDaemon(route, name, self.store.instance_id, self.store, hooks=hooks)
         self.joined = asyncio.Event()
         self.running = asyncio.ensure_future(self.daemon.run(CONNECT_SECONDS, self.joined.set))
 

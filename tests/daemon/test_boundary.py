@@ -16,10 +16,10 @@ import pytest
 from pspd.core.client.download import Stage
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import Kind
-from pspd.daemon.client import reconciler as keeper_module
 from pspd.errors import StoreFailed
 from pspd.rpc.translate import Declined
-from tests.daemon.test_keeper import SESSION, Kept, kept_in
+from tests.daemon.members import retry_after, watch_every
+from tests.daemon.test_reconciler import SESSION, Kept, kept_in
 from tests.store.stores import Sample, error_of
 from tests.support.loops import on_loop, until
 
@@ -42,11 +42,11 @@ def deliver(kept: Kept, sample: Sample, start: int = 0, stop: int | None = None)
     data = sample.chunks(start, stop)
     frame = Frame(Kind.DELIVERY, SESSION, sample.file_id, start, stop, len(data), 1)
     link: Any = Piece()
-    targets = kept.keeper.plane.frame_started(link, frame)
+    targets = kept.files.plane.frame_started(link, frame)
     if targets is None:
         return False
     targets[0][:] = data
-    kept.keeper.plane.frame_received(link, frame)
+    kept.files.plane.frame_received(link, frame)
     return True
 
 
@@ -63,7 +63,7 @@ def raises(error: Exception) -> Callable[..., Any]:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "REFUSED_SECONDS_MIN", 0.01)
+    retry_after(monkeypatch, 0.01)
 
 
 @pytest.mark.parametrize("number", [errno.EFBIG, errno.EDQUOT, errno.ENOSPC, errno.EINVAL, errno.ELOOP])
@@ -72,7 +72,7 @@ async def test_a_file_that_cannot_be_written_is_declined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     async with kept_in(tmp_path / "amy") as kept:
-        kept.keeper.take(FILE.manifest, (), started=True, division=7)
+        kept.files.take(FILE.manifest, (), started=True, division=7)
         deliver(kept, FILE, 0, 2)
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", error_of(number))
@@ -83,8 +83,8 @@ async def test_a_file_that_cannot_be_written_is_declined(
         assert (report.division, report.still_holds) == (7, True)
         kept.take(OTHER)
         assert kept.is_complete(OTHER)
-        work = asyncio.ensure_future(kept.keeper.take_refused())
-        await until("it is tried again", lambda: kept.keeper.machine.downloads[FILE.file_id].stage is Stage.EXCHANGE)
+        work = asyncio.ensure_future(kept.files.retry_declined())
+        await until("it is tried again", lambda: kept.files.machine.downloads[FILE.file_id].stage is Stage.EXCHANGE)
         work.cancel()
         deliver(kept, FILE)
         assert kept.is_complete(FILE)
@@ -93,12 +93,12 @@ async def test_a_file_that_cannot_be_written_is_declined(
 @on_loop
 async def test_a_journal_that_cannot_be_written_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with kept_in(tmp_path / "amy") as kept:
-        kept.keeper.take(FILE.manifest, (), started=True, division=7)
+        kept.files.take(FILE.manifest, (), started=True, division=7)
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", error_of(errno.ENOSPC))
             deliver(kept, FILE)
         assert len(declined(kept)) == 1
-        work = asyncio.ensure_future(kept.keeper.take_refused())
+        work = asyncio.ensure_future(kept.files.retry_declined())
         await until("what was saved is enough", lambda: kept.is_complete(FILE))
         work.cancel()
 
@@ -112,7 +112,7 @@ async def test_any_error_at_a_file_declines_that_file(
     async with kept_in(tmp_path / "amy") as kept:
         with monkeypatch.context() as patch:
             patch.setattr(kept.store, operation, raises(RecursionError("too deep")))
-            kept.keeper.take(FILE.manifest, (), started=True, division=7)
+            kept.files.take(FILE.manifest, (), started=True, division=7)
             deliver(kept, FILE)
         (report,) = declined(kept)
         assert report.reason == "RecursionError: too deep: this is a bug; PSPD_LOG=DEBUG shows where"
@@ -132,7 +132,7 @@ async def test_a_name_that_cannot_be_encoded_declines_its_file(tmp_path: Path, m
         error = UnicodeEncodeError("latin-1", "日本.bin", 0, 2, "ordinal not in range(256)")
         with monkeypatch.context() as patch:
             patch.setattr(os, "lstat", raises(error))
-            kept.keeper.take(named.manifest, (), started=True, division=7)
+            kept.files.take(named.manifest, (), started=True, division=7)
         assert "UnicodeEncodeError" in declined(kept)[0].reason
 
 
@@ -143,8 +143,8 @@ async def test_an_error_while_chunks_are_sent_suspects_the_file(
     async with kept_in(tmp_path / "amy") as kept:
         kept.take(FILE)
         monkeypatch.setattr(kept.store, "payload", raises(ValueError("odd")))
-        kept.keeper.plane._contribute(Frame(Kind.CONTRIBUTION, SESSION, FILE.file_id, 0, 1, 1024, 1))
-        assert kept.keeper.suspicion.is_set()
+        kept.files.plane._contribute(Frame(Kind.CONTRIBUTION, SESSION, FILE.file_id, 0, 1, 1024, 1))
+        assert kept.files.reverification_needed.is_set()
 
 
 @on_loop
@@ -153,9 +153,9 @@ async def test_a_file_that_cannot_be_verified_is_not_held(tmp_path: Path, monkey
         kept.take(FILE)
         kept.take(OTHER)
         monkeypatch.setattr(os, "pread", error_of(errno.EIO))
-        kept.keeper.suspect(FILE.file_id)
+        kept.files.require_reverification(FILE.file_id)
         with pytest.raises(Exception, match="Input/output error"):
-            await kept.keeper.verify_suspects()
+            await kept.files.reverify()
         assert set(kept.store.known()) == {OTHER.file_id}
 
 
@@ -165,7 +165,7 @@ async def test_an_error_of_the_store_ends_the_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     async with kept_in(tmp_path / "amy") as kept:
-        kept.keeper.take(FILE.manifest, (), started=True, division=7)
+        kept.files.take(FILE.manifest, (), started=True, division=7)
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", error_of(number))
             deliver(kept, FILE)
@@ -177,10 +177,10 @@ async def test_an_error_of_the_store_ends_the_client(
 
 @on_loop
 async def test_a_folder_that_is_gone_ends_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "LOOK_SECONDS", 0.01)
+    watch_every(monkeypatch, 0.01)
     async with kept_in(tmp_path / "amy") as kept:
         shutil.rmtree(tmp_path / "amy")
-        work = asyncio.ensure_future(kept.keeper.look_after_finished())
+        work = asyncio.ensure_future(kept.files.watch_finished())
         await until("it is noticed", lambda: kept.failures)
         await work
         assert "cannot use" in str(kept.failures.pop())

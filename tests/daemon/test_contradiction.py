@@ -9,11 +9,10 @@ import pytest
 from pspd.core.model.manifest import FileId
 from pspd.core.model.parameters import FAST
 from pspd.core.model.storage import Written
-from pspd.daemon.client import reconciler as keeper_module
 from pspd.errors import ContradictoryDigests
 from pspd.store.digests import blake3_digest
 from pspd.store.files.memory import MemoryStore
-from tests.daemon.members import in_process
+from tests.daemon.members import in_process, retry_after
 from tests.support.files import random_file
 from tests.support.loops import on_loop, until
 
@@ -32,12 +31,13 @@ class Proving(MemoryStore):
 
 @on_loop
 async def test_contradictory_file_is_never_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "REFUSED_SECONDS_MIN", 0.02)
+    retry_after(monkeypatch, 0.02)
     source = random_file(tmp_path / "file.bin", 40_001)
     async with in_process(FAST) as network:
         (client, _) = await network.join("a", "b")
         store = Proving()
-        client.store = client.daemon.files._storage = client.daemon.files.plane._storage = store
+        client.store = client.daemon.files._storage = client.daemon.files.plane._parts._storage = store
+        client.daemon.files.plane._storage = store
 
         def refusal() -> str:
             return next(each.refusal for each in network.file("file.bin").clients if each.name == "a")
@@ -50,6 +50,6 @@ async def test_contradictory_file_is_never_tried_again(tmp_path: Path, monkeypat
         network.server.leave(before)
         await until("another session", lambda: client.daemon.session not in (0, before))
         await until("it is declined again", lambda: refusal() == "the digests contradict each other")
-        refused = next(iter(client.daemon.files._refused.values()))
-        assert not refused.is_due(refused.try_at + 1e9)
+        declined = next(iter(client.daemon.files._declined.values()))
+        assert not declined.take_retry(declined.retry_at + 1e9)
         assert store.write_count == 1

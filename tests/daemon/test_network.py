@@ -14,13 +14,12 @@ from pspd.core.effects.shared import InputDropped, Milestone
 from pspd.core.model.parameters import CLASSIC, FAST, PROFILES, Parameters
 from pspd.core.model.terms import Terms
 from pspd.core.wire.header import DropReason
-from pspd.daemon.client import reconciler as keeper_module
 from pspd.daemon.member.route import Route
 from pspd.daemon.source import seed
 from pspd.errors import BadArgument, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
 from pspd.rpc.translate import Declined
 from pspd.v1 import network_pb2
-from tests.daemon.members import Client, in_process
+from tests.daemon.members import Client, in_process, retry_after
 from tests.support.files import random_file
 from tests.support.loops import on_loop, until
 
@@ -118,13 +117,13 @@ async def test_a_client_that_cannot_take_a_file_leaves_its_share_to_another(
 async def test_each_file_that_was_declined_is_tried_again_later_and_later(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_module, "REFUSED_SECONDS_MIN", 0.02)
+    retry_after(monkeypatch, 0.02)
     second = random_file(tmp_path / "second.bin", 5000)
     async with in_process(FAST) as network:
         _, blocked = await network.join("a", "b")
         blocked.store.finished["file.bin"] = blocked.store.finished["second.bin"] = b"something else"
         await network.seed(source)
-        refused = blocked.daemon.files._refused
+        refused = blocked.daemon.files._declined
         await until("it was tried again", lambda: next(iter(refused.values())).delay > 0.1)
         await network.seed(second)
         first_delay, second_delay = (each.delay for each in refused.values())
@@ -371,10 +370,10 @@ async def test_two_machines_of_one_identity_do_not_take_turns(caplog: pytest.Log
         second = Client(route, "a")
         try:
             await second.ready()
-            await until("the first is refused", lambda: "waiting for the other client to go" in caplog.text)
+            await until("the first is refused", lambda: "waiting for the other client to leave" in caplog.text)
             joins = [record for record in caplog.records if record.getMessage() == "a joined"]
             assert len(joins) == 2
-            for told in ("a: refused a second client", "a: waiting for the other client to go"):
+            for told in ("a: refused a second client", "a: waiting for the other client to leave"):
                 (record,) = [record for record in caplog.records if record.getMessage().startswith(told)]
                 assert record.levelname == "WARNING"
                 assert len(re.findall(r"127\.0\.0\.1:\d+", record.getMessage())) == 2

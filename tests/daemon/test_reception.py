@@ -11,7 +11,7 @@ from pspd.core.client.download import Download
 from pspd.core.model.parameters import FAST
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.tuning import CLIENT_TUNING
-from pspd.daemon.client.reception import ReceptionLog
+from pspd.daemon.member.reception import ReceptionLog
 from tests.core.bench import Bench
 
 CHUNKS = 1000
@@ -24,19 +24,19 @@ def download_of(held_chunks: int = 0) -> Download:
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.INFO, logger="pspd.daemon.client.reception")
+    caplog.set_level(logging.INFO, logger="pspd.daemon.member.reception")
     return caplog
 
 
 def test_a_file_is_named_with_its_size_when_it_begins(lines: pytest.LogCaptureFixture) -> None:
-    ReceptionLog("anna").look([download_of(300)])
+    ReceptionLog("anna").update([download_of(300)])
     assert lines.messages == ["anna: receives talk.mp4 (999.9 KiB), has 300.0 KiB of it"]
 
 
 def test_each_step_is_logged_once_and_there_are_few(lines: pytest.LogCaptureFixture) -> None:
     reception, download = ReceptionLog("anna"), download_of()
     for chunk in range(CHUNKS):
-        reception.look([download])
+        reception.update([download])
         download.verified.add(chunk, chunk + 1)
     steps = [message for message in lines.messages if "%" in message]
     assert len(steps) == 9
@@ -46,16 +46,16 @@ def test_each_step_is_logged_once_and_there_are_few(lines: pytest.LogCaptureFixt
 
 def test_files_that_are_complete_are_not_logged(lines: pytest.LogCaptureFixture) -> None:
     reception, download = ReceptionLog("anna"), download_of(CHUNKS)
-    reception.look([download])
+    reception.update([download])
     download = download_of()
     download.decline()
-    reception.look([download])
+    reception.update([download])
     assert lines.messages == []
-    assert reception.ended(download.file_id) == ""
+    assert reception.end(download.file_id) == ""
 
 
 def test_the_end_tells_how_long_it_took() -> None:
     reception, download = ReceptionLog("anna"), download_of()
-    reception.look([download])
-    assert reception.ended(download.file_id).endswith(" s")
-    assert reception.ended(download.file_id) == ""
+    reception.update([download])
+    assert reception.end(download.file_id).endswith(" s")
+    assert reception.end(download.file_id) == ""

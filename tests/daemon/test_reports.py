@@ -45,7 +45,7 @@ def told_to(server: Server) -> Reports:
 async def test_what_comes_up_during_a_call_goes_with_the_next_one() -> None:
     server = Server()
     reports = told_to(server)
-    telling = asyncio.ensure_future(reports.tell(SESSION))
+    telling = asyncio.ensure_future(reports.send(SESSION))
     reports.add(FIRST)
     await until("the first is said at once", lambda: server.calls == [(SESSION, [FIRST])])
     for report in (SECOND, DECLINED, THIRD):
@@ -61,11 +61,11 @@ async def test_what_comes_up_during_a_call_goes_with_the_next_one() -> None:
 async def test_what_was_not_heard_is_said_again_and_before_what_came_later(
     monkeypatch: pytest.MonkeyPatch, error: PspError
 ) -> None:
-    monkeypatch.setattr(reports_module, "AGAIN_SECONDS_MIN", 0.001)
+    monkeypatch.setattr(reports_module, "RETRY_SECONDS_MIN", 0.001)
     server = Server(error, error)
     reports = told_to(server)
     reports.add(FIRST)
-    telling = asyncio.ensure_future(reports.tell(SESSION))
+    telling = asyncio.ensure_future(reports.send(SESSION))
     await until("it is said", lambda: len(server.calls) == 1)
     reports.add(SECOND)
     for _ in range(3):
@@ -81,7 +81,7 @@ async def test_a_new_session_does_not_say_what_the_last_one_left() -> None:
     reports = told_to(server)
     reports.add(FIRST)
     reports.clear()
-    telling = asyncio.ensure_future(reports.tell(SESSION))
+    telling = asyncio.ensure_future(reports.send(SESSION))
     reports.add(SECOND)
     await until("the new one is said", lambda: server.calls == [(SESSION, [SECOND])])
     telling.cancel()
@@ -94,7 +94,7 @@ async def test_a_session_that_is_over_ends_it() -> None:
     reports.add(FIRST)
     server.answers.release()
     with pytest.raises(SessionUnknown):
-        await reports.tell(SESSION)
+        await reports.send(SESSION)
 
 
 @on_loop
@@ -102,7 +102,7 @@ async def test_what_is_refused_does_not_keep_what_comes_later_from_being_heard()
     server = Server(BadArgument("what is that?"))
     reports = told_to(server)
     reports.add(FIRST)
-    telling = asyncio.ensure_future(reports.tell(SESSION))
+    telling = asyncio.ensure_future(reports.send(SESSION))
     await until("it is said", lambda: len(server.calls) == 1)
     reports.add(SECOND)
     for _ in range(2):
@@ -113,11 +113,11 @@ async def test_what_is_refused_does_not_keep_what_comes_later_from_being_heard()
 
 @on_loop
 async def test_what_is_no_longer_true_is_not_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports_module, "AGAIN_SECONDS_MIN", 0.001)
+    monkeypatch.setattr(reports_module, "RETRY_SECONDS_MIN", 0.001)
     server = Server(TimedOut("too slow"))
     reports = told_to(server)
     reports.add(FIRST)
-    telling = asyncio.ensure_future(reports.tell(SESSION))
+    telling = asyncio.ensure_future(reports.send(SESSION))
     await until("it is said", lambda: len(server.calls) == 1)
     reports.add(SECOND)
     reports.add(THIRD)

@@ -11,7 +11,7 @@ import pytest
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import FAST, PROFILES, Parameters
 from pspd.core.model.terms import ONE_COPY, Terms
-from pspd.daemon.source import PROGRESS_SECONDS, _needs_no_source, _refuse_if_nobody_takes, pause_seconds
+from pspd.daemon.source import POLL_SECONDS_MIN, _needs_no_source, _require_recipient, poll_seconds
 from pspd.errors import StorageError, TimedOut, Unreachable, WrongState
 from pspd.rpc.client.answers import Session
 from pspd.rpc.client.member import MemberClient
@@ -68,15 +68,15 @@ class TestWhetherAnybodyTakesIt:
 
     def test_a_file_that_all_refuse_is_refused_with_the_first_reason(self) -> None:
         with pytest.raises(WrongState, match=r"^no client takes 'f'; a says: no room$"):
-            _refuse_if_nobody_takes(pb.File(name="f", client_count=0, clients=self.REFUSALS))
+            _require_recipient(pb.File(name="f", client_count=0, clients=self.REFUSALS))
 
     def test_one_that_takes_it_is_enough(self) -> None:
         clients = [*self.REFUSALS, pb.FileClient(name="c")]
-        _refuse_if_nobody_takes(pb.File(name="f", client_count=1, clients=clients))
+        _require_recipient(pb.File(name="f", client_count=1, clients=clients))
 
     @pytest.mark.parametrize("clients", [[], [pb.FileClient(name="a")]], ids=["nobody", "out of reach"])
     def test_clients_that_are_gone_may_come_back(self, clients: list[pb.FileClient]) -> None:
-        _refuse_if_nobody_takes(pb.File(name="f", client_count=0, clients=clients))
+        _require_recipient(pb.File(name="f", client_count=0, clients=clients))
 
 
 def source_of(network: InProcess) -> str:
@@ -131,9 +131,9 @@ async def test_a_source_that_came_to_repair_stays_until_a_client_holds_what_was_
         await network.copies(source, "b")
 
 
-@pytest.mark.parametrize(("client_count", "seconds"), [(0, PROGRESS_SECONDS), (50, PROGRESS_SECONDS), (500, 2.0)])
+@pytest.mark.parametrize(("client_count", "seconds"), [(0, POLL_SECONDS_MIN), (50, POLL_SECONDS_MIN), (500, 2.0)])
 def test_the_more_clients_there_are_the_less_often_a_source_looks(client_count: int, seconds: float) -> None:
-    assert pause_seconds(client_count) == seconds
+    assert poll_seconds(client_count) == seconds
 
 
 @on_loop

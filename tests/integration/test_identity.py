@@ -14,7 +14,7 @@ def test_cloned_client_is_refused_until_the_other_leaves(tmp_path: Path) -> None
         original = network.client("a")
         shutil.copytree(network.folder / "a", network.folder / "copy")
         copy = network.client("copy", "--name", "a")
-        waits = "waiting for the other client to go: 'a' is connected from 127.0.0.1:"
+        waits = "waiting for the other client to leave: 'a' is connected from 127.0.0.1:"
         network.until("the original is refused", lambda: waits in original.log_text())
         refused = "a: refused a second client with its identity at 127.0.0.1:"
         assert server.log_text().count(refused) == 1

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pspd.core.model.manifest import FileId
 from pspd.core.server.member import validate_client_name
-from pspd.daemon.client.reconciler import Care
 from pspd.daemon.descriptors import files_each
+from pspd.daemon.member.hooks import FileHooks
 from pspd.daemon.member.member import MemberDaemon
 from pspd.daemon.member.route import Route
 from pspd.daemon.process import first_of, say_ready
@@ -24,24 +24,24 @@ from pspd.store.filesystem.mounts import require_mount
 log = logging.getLogger(__name__)
 
 _FLUSHING = ThreadPoolExecutor(1, "flush")
-"""One file after the other, of all clients of the process: more would not be faster, and wait in nobody's way."""
+"""Flushes one file after another, for all clients of the process: a disk does not flush two faster at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientPlan:
-    """A client to be run: its name and its folder."""
+    """The name and the folder of a client to run."""
 
     name: str
     folder: Path
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
-    """How clients keep their files.
+class StorageOptions:
+    """How clients store their files.
 
     Attributes:
-        max_bytes: how much of its folder a client takes at most; None for all that comes.
-        verifies: whether it reads all that is there at its start.
+        max_bytes: the most bytes that files take in a client's folder, all together; None for no limit.
+        verifies: whether a client verifies all its files at its start.
     """
 
     max_bytes: int | None = None
@@ -49,7 +49,14 @@ class Keeping:
 
 
 def plan_clients(name: str, folder: Path, count: int | None, first_index: int) -> list[ClientPlan]:
-    """One client in ``folder`` itself, or ``count`` of them in folders below it, numbered."""
+    """Return the plans of one client in `folder`, or of several numbered ones in folders below it.
+
+    Args:
+        name: the name of the client, or what precedes the number.
+        folder: the folder.
+        count: how many clients; None for one without a number.
+        first_index: the first number.
+    """
     if count is None:
         return [ClientPlan(validate_client_name(name), folder)]
     names = [validate_client_name(f"{name}-{index}") for index in range(first_index, first_index + count)]
@@ -57,14 +64,14 @@ def plan_clients(name: str, folder: Path, count: int | None, first_index: int) -
 
 
 def require_mounts(plans: list[ClientPlan], mount_point: Path | None) -> None:
-    """Makes sure that the disk of each client is mounted, before anything is written.
+    """Make sure that the disk of each client is mounted, before anything is written.
 
     Args:
         plans: the clients.
-        mount_point: where it is to be mounted; None for anywhere at or above their folders, but ``/``.
+        mount_point: where the disk must be mounted; None for anywhere at or above their folders except ``/``.
 
     Raises:
-        PspError: it is not, or a client's folder is not below the mount point.
+        PspError: no disk is mounted there, or a client's folder is not below the mount point.
     """
     for plan in plans:
         require_mount(plan.folder, mount_point)
@@ -76,9 +83,17 @@ async def run_clients(
     plans: list[ClientPlan],
     connect_seconds: float,
     faults: Faults | None,
-    keeping: Keeping = Keeping(),
+    options: StorageOptions = StorageOptions(),
 ) -> None:
-    """Runs clients until they are told to stop.
+    """Run clients until they are asked to stop.
+
+    Args:
+        stopping: set to stop them.
+        server: the server's address.
+        plans: the clients.
+        connect_seconds: how long to try for a server, and for data to pass.
+        faults: faults to inject into received datagrams.
+        options: how they store files.
 
     Raises:
         Unreachable: no server answers, or data does not pass.
@@ -97,7 +112,7 @@ async def run_clients(
 
     try:
         for plan in plans:
-            members.append(_open(route, plan, faults, keeping, files_each(len(plans))))
+            members.append(_open(route, plan, faults, options, files_each(len(plans))))
         everyone = asyncio.gather(*(member.run(connect_seconds, on_ready) for member in members))
         await first_of(everyone, _leave_when(stopping, members))
     finally:
@@ -115,11 +130,11 @@ def _open(
     route: Route,
     plan: ClientPlan,
     faults: Faults | None,
-    keeping: Keeping,
+    options: StorageOptions,
     open_files_max: int,
 ) -> MemberDaemon:
     store = DiskStore(
-        plan.folder, blake3_digest, keeping.max_bytes, verifies=keeping.verifies, open_files_max=open_files_max
+        plan.folder, blake3_digest, options.max_bytes, verifies=options.verifies, open_files_max=open_files_max
     )
     return MemberDaemon(
         route,
@@ -127,21 +142,26 @@ def _open(
         store.instance_id,
         store,
         faults=faults,
-        care=Care(store.unpack_job, _flusher(store, plan.name), store.external_changes),
+        hooks=FileHooks(store.unpack_job, _flusher(store, plan.name), store.external_changes),
     )
 
 
 def _flusher(store: DiskStore, name: str) -> Callable[[FileId], None]:
-    """What brings each finished file to the disk, in a thread: a large one takes seconds, and others wait for us."""
+    """Return a function that flushes a finished file to the disk in a thread, as a large file takes seconds.
+
+    Args:
+        store: the client's files.
+        name: the client's name.
+    """
     flushes: set[asyncio.Task[None]] = set()
 
     async def flush(file_id: FileId) -> None:
         try:
             await asyncio.get_running_loop().run_in_executor(_FLUSHING, store.flush_job(file_id))
             store.record_flushed(file_id)
-        except Exception as error:  # whatever it is, it is this file's
-            log.debug("%s: cannot flush a file: where:", name, exc_info=error)
-            log.warning("%s: %s: it is verified after the next start of the machine", name, error)
+        except Exception as error:  # any error concerns only this file
+            log.debug("%s: cannot flush a file: traceback:", name, exc_info=error)
+            log.warning("%s: %s: it is verified again after the next start of the machine", name, error)
 
     def begin(file_id: FileId) -> None:
         task = asyncio.ensure_future(flush(file_id))

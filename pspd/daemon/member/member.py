@@ -1,4 +1,4 @@
-"""A member's life: join, attend, renew, report; and join again when the server was away."""
+"""A member of the network: it joins, attends, renews its lease and reports, and joins again after an outage."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from random import Random
 
 from pspd.core.effects.server import Assign, EndCause, EndSession, RemoveFile, StartExchange, VerifyFile
 from pspd.core.model.storage import Storage
-from pspd.daemon.client.reconciler import NO_CARE, Care, Keeper
-from pspd.daemon.member.backoff import REJOIN_SECONDS_MAX, REJOIN_SECONDS_MIN, RejoinBackoff
+from pspd.daemon.member.backoff import RejoinBackoff
+from pspd.daemon.member.hooks import NO_HOOKS, FileHooks
+from pspd.daemon.member.reconciler import FileReconciler
 from pspd.daemon.member.reports import Reports
 from pspd.daemon.member.route import Route
 from pspd.daemon.process import first_of
@@ -21,19 +22,24 @@ from pspd.host.addresses import family_of
 from pspd.net.faults import Faults
 from pspd.rpc.client.answers import Session
 from pspd.rpc.client.member import MemberClient
+from pspd.rpc.client.retry import RetryPolicy
 from pspd.store.digests import blake3_digest
 
 LEAVE_SECONDS = 1.0
+"""How long a member that leaves waits for the server."""
 RENEWALS_PER_LEASE = 4
+
+TEMPORARY = (Unreachable, TimedOut, DuplicateInstance)
+"""Errors of an attempt to join that may pass by themselves."""
 
 log = logging.getLogger(__name__)
 
 
-class Ended(Exception):
-    """The server ended the session; its text says why.
+class SessionEnded(Exception):
+    """The server ended the session; the text says why.
 
     Attributes:
-        cause: why, as a program reads it; None if that is not known.
+        cause: why, for programs; None if it is unknown.
     """
 
     def __init__(self, reason: str, cause: EndCause | None = None) -> None:
@@ -41,30 +47,23 @@ class Ended(Exception):
         self.cause = cause
 
 
-class Suspected(Ended):
-    """This side ended it, to begin anew with the truth of what is held."""
+class ReverificationNeeded(SessionEnded):
+    """The member ended the session, to verify files and join again with what it really holds."""
 
 
 class Stopped(Exception):
-    """The member was asked to stop."""
+    """The server asked the member to stop."""
 
 
 class MemberDaemon:
     """A client or a source of the network.
 
-    Args:
-        route: its way to the server.
-        name: the member's name.
-        instance_id: who comes back under its name is known by it.
-        storage: its files.
-        source: it holds a file whole and wants none.
-        care: what is to be done for its files besides.
-
     Attributes:
-        session: its session; 0 for none.
+        name: the member's name.
+        session: the id of its session; 0 for none.
         ready: set once data could flow in one of its sessions.
-        client: what it says to the server.
-        files: what becomes of its files.
+        client: its end of the control API.
+        files: its files.
     """
 
     def __init__(
@@ -76,14 +75,25 @@ class MemberDaemon:
         *,
         source: bool = False,
         faults: Faults | None = None,
-        care: Care = NO_CARE,
+        hooks: FileHooks = NO_HOOKS,
     ) -> None:
+        """Prepare a member without a session.
+
+        Args:
+            route: the way to its server.
+            name: its name.
+            instance_id: the identity by which the server recognizes it when it comes back.
+            storage: its files.
+            source: whether it is a source, which holds a file and wants none.
+            faults: faults to inject into the datagrams that it receives.
+            hooks: further work for its files.
+        """
         self.name = name
         self.session = 0
         self.ready = asyncio.Event()
         self.client = MemberClient(None, route.server, blake3_digest)
         self._reports = Reports(name, self.client)
-        self.files = Keeper(name, secrets.randbits(64), storage, self._reports, care, self._fail, faults)
+        self.files = FileReconciler(name, secrets.randbits(64), storage, self._reports, hooks, self._fail, faults)
         self._route = route
         self._instance_id = instance_id
         self._source = source
@@ -92,21 +102,21 @@ class MemberDaemon:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, connect_seconds: float, on_ready: Callable[[], None]) -> None:
-        """Stays a member until asked to stop.
+        """Stay a member until asked to stop.
 
         Args:
-            connect_seconds: how long to try for the first session, and then for data to pass in it.
+            connect_seconds: how long to try to join for the first time, and then for data to pass.
             on_ready: called once, when data can flow.
 
         Raises:
             Unreachable: no server answered in that time.
-            NoDataPath: a server did, but data does not pass.
-            PspError: the server does not take this member, or the store failed.
+            NoDataPath: the server answered, but data does not pass.
+            PspError: the server refuses this member, or the store failed.
         """
         self._on_ready = on_ready
         clock = asyncio.get_running_loop().time
-        session = await self._join_first(connect_seconds)
         backoff = RejoinBackoff(Random())
+        session = await self._join_first(connect_seconds)
         while True:
             joined_at = clock()
             try:
@@ -117,7 +127,7 @@ class MemberDaemon:
             except Stopped:
                 log.info("%s: stopping, as `pspctl stop` asked", self.name)
                 return
-            except Ended as ended:
+            except SessionEnded as ended:
                 if self._leaving:
                     return
                 level = logging.WARNING if ended.cause is EndCause.REPLACED else logging.INFO
@@ -129,61 +139,87 @@ class MemberDaemon:
             if self._leaving:
                 return
             backoff.session_ended(clock() - joined_at)
+            await asyncio.sleep(backoff.next_seconds())
             if self.ready.is_set():
-                session = await self._join_again(backoff)
+                session = await self._rejoin(backoff)
             else:
-                await asyncio.sleep(backoff.next_seconds())
                 session = await self._join_first(connect_seconds)
 
     async def _join_first(self, connect_seconds: float) -> Session:
-        deadline = asyncio.get_running_loop().time() + connect_seconds
-        delay = REJOIN_SECONDS_MIN
-        while True:
-            try:
-                return await self.join()
-            except (Unreachable, TimedOut, DuplicateInstance) as error:
-                if asyncio.get_running_loop().time() + delay > deadline:
-                    raise
-                if delay == REJOIN_SECONDS_MIN:
-                    self._tell_waiting(error)
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, REJOIN_SECONDS_MAX)
+        """Join before data has ever passed: errors that do not pass by themselves end the member."""
+        policy = RetryPolicy(RejoinBackoff(Random()).next_seconds, connect_seconds)
+        policy.note_lost()
+        logged = False
 
-    def _tell_waiting(self, error: PspError) -> None:
+        def log_once(error: PspError) -> None:
+            nonlocal logged
+            if not logged:
+                self._log_failed_join(error)
+            logged = True
+
+        return await self.join_with(policy, TEMPORARY, log_once)
+
+    async def _rejoin(self, backoff: RejoinBackoff) -> Session:
+        """Join after data has passed: only an error of the store ends the member."""
+        logged: set[type[PspError]] = {Unreachable, TimedOut}  # the loss of the server has been logged
+
+        def log_each_kind_once(error: PspError) -> None:
+            if isinstance(error, StorageError):
+                raise error
+            log.debug("%s: cannot join: %s", self.name, error)
+            if type(error) not in logged:
+                self._log_failed_join(error)
+                logged.add(type(error))
+
+        session = await self.join_with(RetryPolicy(backoff.next_seconds), (PspError,), log_each_kind_once)
+        log.info("%s: joined again", self.name)
+        return session
+
+    def _log_failed_join(self, error: PspError) -> None:
         match error:
             case DuplicateInstance():
-                log.warning("%s: waiting for the other client to go: %s", self.name, error)
+                log.warning("%s: waiting for the other client to leave: %s", self.name, error)
             case Unreachable() | TimedOut():
                 log.info("%s: waiting for the server at %s", self.name, self._route.server)
             case _:
                 log.warning("%s: refused, and tries again: %s", self.name, error)
 
-    async def _join_again(self, backoff: RejoinBackoff) -> Session:
-        told: type[PspError] | None = None
+    async def join_with(
+        self,
+        policy: RetryPolicy,
+        retried: tuple[type[PspError], ...],
+        on_failure: Callable[[PspError], None],
+    ) -> Session:
+        """Join; after a failure, try again as long as the policy allows.
+
+        Args:
+            policy: decides how long to try, and with which pauses.
+            retried: the errors after which to try again.
+            on_failure: called with the error of each attempt that is tried again.
+
+        Raises:
+            PspError: as in `join`.
+        """
         while True:
-            await asyncio.sleep(backoff.next_seconds())
             try:
                 session = await self.join()
-            except StorageError:
-                raise
-            except PspError as error:
-                log.debug("%s: cannot join: %s", self.name, error)
-                if type(error) is not told and not isinstance(error, Unreachable | TimedOut):
-                    self._tell_waiting(error)
-                    told = type(error)
+            except retried as error:
+                pause = policy.pause_after(error)
+                on_failure(error)
+                await asyncio.sleep(pause)
             else:
-                log.info("%s: joined again", self.name)
+                policy.note_answer()
                 return session
 
     async def join(self) -> Session:
-        """Becomes a member; where each transfer has a connection of its own, with a port to take deliveries on.
+        """Join the network, after every file that needs it was verified; return the session.
 
         Raises:
-            StorageError: the file of a source is not what it was.
+            StorageError: the file of a source has changed.
             PspError: the server cannot be reached, or refuses.
         """
         try:
-            await self.files.verify_suspects()
+            await self.files.reverify()
         except StorageError:
             if self._source:
                 raise
@@ -191,7 +227,7 @@ class MemberDaemon:
         self.client.use(channel)
         held = {} if self._source else self.files.known()
         port = 0
-        if not (await self.client.parameters()).kept_links:
+        if not (await self.client.parameters()).kept_links:  # each transfer has a connection of its own
             port = self.files.plane.listen(family_of(address))
         session = await self.client.join(
             self.name, self._instance_id, source=self._source, delivery_port=port, held=held
@@ -202,14 +238,14 @@ class MemberDaemon:
         return session
 
     async def serve_session(self, session: Session, path_seconds: float | None = None) -> None:
-        """Does what the server asks, for as long as the session lasts.
+        """Follow the server's instructions until the session ends.
 
         Args:
             session: what the server granted.
-            path_seconds: how long data may not pass at the beginning; None for any time.
+            path_seconds: how long to wait for data to pass at the beginning; None not to check.
 
         Raises:
-            Ended: the server ended it.
+            SessionEnded: the server ended it.
             NoDataPath: data does not pass.
             Stopped: the member was asked to stop.
             PspError: the server cannot be reached, or the store failed.
@@ -219,18 +255,18 @@ class MemberDaemon:
                 self._attend(session),
                 self._watch_path(path_seconds),
                 self._renew(session),
-                self._reports.tell(session.session),
-                self.files.take_refused(),
-                self.files.look_after_finished(),
+                self._reports.send(session.session),
+                self.files.retry_declined(),
+                self.files.watch_finished(),
                 self.files.log_reception(),
-                self._end_on_suspicion(),
+                self._end_for_reverification(),
                 asyncio.shield(self._failure),
             )
         finally:
             self.files.plane.leave()
 
     async def _watch_path(self, path_seconds: float | None) -> None:
-        """Waits until data can flow, says so once, and never returns."""
+        """Wait until data can flow, report that once, and never return."""
         if path_seconds is not None:
             await self.files.plane.require_path(path_seconds)
             if not self.ready.is_set():
@@ -247,14 +283,14 @@ class MemberDaemon:
                     case StartExchange(_, file_id):
                         self.files.start_exchange(file_id)
                     case VerifyFile(_, file_id):
-                        self.files.suspect(file_id)
+                        self.files.require_reverification(file_id)
                     case RemoveFile(_, file_id):
                         self.files.drop(file_id)
                     case EndSession(_, reason, cause):
-                        raise Ended(reason, cause)
+                        raise SessionEnded(reason, cause)
                     case None:
                         raise Stopped
-        raise Ended("the server closed it")
+        raise SessionEnded("the server closed it")
 
     async def _renew(self, session: Session) -> None:
         while True:
@@ -262,14 +298,14 @@ class MemberDaemon:
             try:
                 await self.client.renew(session.session)
             except TimedOut:
-                log.debug("%s: a renewal got no answer", self.name)
+                log.debug("%s: the server did not answer a renewal", self.name)
 
-    async def _end_on_suspicion(self) -> None:
-        await self.files.suspicion.wait()
-        raise Suspected("a file is not what it was: it is verified anew")
+    async def _end_for_reverification(self) -> None:
+        await self.files.reverification_needed.wait()
+        raise ReverificationNeeded("a file may have changed: it is verified again")
 
     async def leave(self) -> None:
-        """Says goodbye, if there is anyone to say it to; :meth:`run` then ends."""
+        """Leave the network, if the member has a session; :meth:`run` then ends."""
         self._leaving = True
         session, self.session = self.session, 0
         if session:
@@ -277,7 +313,7 @@ class MemberDaemon:
                 await self.client.leave(session, LEAVE_SECONDS)
 
     def close(self) -> None:
-        """Closes sockets and files."""
+        """Close sockets and files."""
         self._failure.cancel()
         self.files.close()
 

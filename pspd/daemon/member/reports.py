@@ -1,4 +1,4 @@
-"""What a member has to say of its files: gathered, and said in as few calls as the server's pace asks for."""
+"""A member's reports about its files, batched into as few calls as the server's pace asks for."""
 
 from __future__ import annotations
 
@@ -10,69 +10,70 @@ from pspd.errors import BadArgument, PspError, SessionUnknown
 from pspd.rpc.client.member import MemberClient
 from pspd.rpc.translate import Report
 
-AGAIN_SECONDS_MIN = 0.1
-AGAIN_SECONDS_MAX = 10.0
+RETRY_SECONDS_MIN = 0.1
+RETRY_SECONDS_MAX = 10.0
 
 log = logging.getLogger(__name__)
 
 
 class Reports:
-    """Reports in the order in which they came up, each kept until the server has heard it.
+    """Reports in the order in which they were made; each is kept until the server has answered it.
 
-    While the server answers one call, what comes up gathers for the next one: a busy server gets fewer calls, not more
-    to do. A session ends with what it did not get said, as the next one begins with all that is held.
+    Reports that are made during a call wait for the next one, so a busy server gets fewer calls. Unsent reports end
+    with their session: the next session begins with everything that is held.
 
     Args:
         name: the member's name.
+        client: its end of the control API.
     """
 
     def __init__(self, name: str, client: MemberClient) -> None:
         self._name = name
         self._client = client
         self._waiting: list[Report] = []
-        self._being_said: list[Report] = []
-        self._news = asyncio.Event()
+        self._sending: list[Report] = []
+        self._has_more = asyncio.Event()
 
     def add(self, report: Report) -> None:
-        """Has something said."""
+        """Send a report with the next call."""
         self._waiting.append(report)
-        self._news.set()
+        self._has_more.set()
 
     def forget(self, file_id: FileId) -> None:
-        """What was to be said of a file is not true any more: say it neither now nor again."""
-        for reports in (self._waiting, self._being_said):
+        """Drop all reports about a file: they are no longer true, and must not be repeated either."""
+        for reports in (self._waiting, self._sending):
             reports[:] = [report for report in reports if report.file_id != file_id]
 
     def clear(self) -> None:
-        """Forgets what is not said yet: a session begins."""
+        """Drop all unsent reports, as a new session begins."""
         self._waiting.clear()
-        self._being_said.clear()
-        self._news.clear()
+        self._sending.clear()
+        self._has_more.clear()
 
-    async def tell(self, session: int) -> None:
-        """Says what there is to say, for as long as the session lasts.
+    async def send(self, session: int) -> None:
+        """Send reports until the session ends.
 
         Raises:
-            SessionUnknown: it does not any more.
+            SessionUnknown: the session has ended.
         """
-        delay = AGAIN_SECONDS_MIN
+        delay = RETRY_SECONDS_MIN
         while True:
-            await self._news.wait()
-            self._news.clear()
-            self._being_said, self._waiting = self._being_said + self._waiting, []
-            if not self._being_said:
+            await self._has_more.wait()
+            self._has_more.clear()
+            self._sending, self._waiting = self._sending + self._waiting, []
+            if not self._sending:
                 continue
             try:
-                await self._client.report(session, self._being_said)
+                await self._client.report(session, self._sending)
             except SessionUnknown:
                 raise
-            except BadArgument as error:  # it would be refused again, and keep what comes later from being heard
-                log.error("%s: a report was refused: %s", self._name, error)
+            except BadArgument as error:  # the server would refuse it again, and it would hold up later reports
+                log.error("%s: the server refused a report: %s", self._name, error)
             except PspError as error:
-                log.info("%s: a report failed, and will be repeated: %s", self._name, error)
+                log.info("%s: a report failed and will be repeated: %s", self._name, error)
                 await asyncio.sleep(delay)
-                delay = min(2 * delay, AGAIN_SECONDS_MAX)
-                self._news.set()
+                delay = min(2 * delay, RETRY_SECONDS_MAX)
+                self._has_more.set()
                 continue
-            delay = AGAIN_SECONDS_MIN
-            self._being_said.clear()
+            delay = RETRY_SECONDS_MIN
+            self._sending.clear()

@@ -1,4 +1,4 @@
-"""A member's way to its server: one address, for control and data alike."""
+"""A member's route to its server: one address, for control and data."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pspd.store.digests import blake3_digest
 from pspd.text.addresses import Address, parse_address
 
 DIAL_SECONDS = 4.0
-"""Time for three packets that ask for a connection, after 0, 1 and 3 s, on a link that loses them."""
+"""Time for three SYN packets, after 0, 1 and 3 s, on a link that loses some."""
 
 
 class Route:
-    """Chooses one address of a server, and keeps a channel to it; members of one process share it.
+    """Chooses one address of a server, and keeps a channel to it; the members of one process share it.
 
-    gRPC would try every address of a name by itself, and not tell which one answered: data might go to another.
+    gRPC would try every address of a name by itself without telling which one answered: data could go to another.
 
     Args:
-        server: the control API's address, as the user wrote it.
+        server: the address of the control API, as the user wrote it.
     """
 
     def __init__(self, server: str) -> None:
@@ -36,13 +36,13 @@ class Route:
         self._address: Address = ("", 0)
 
     async def connect(self) -> tuple[grpc.aio.Channel, Address]:
-        """Returns a channel to the server and its address, the same as before while that connection stands.
+        """Return a channel to the server and its address; both stay the same as long as the connection stands.
 
-        Otherwise it resolves the name anew, and takes the first address on which the control API answers.
+        Otherwise resolve the name again, and take the first address on which the control API answers.
 
         Raises:
             Unreachable: the name is unknown, or no address answers.
-            PspError: what answers is no server of ours.
+            PspError: another program answers.
         """
         async with self._choosing:
             if self._channel is None or self._channel.get_state() is not grpc.ChannelConnectivity.READY:
@@ -52,7 +52,7 @@ class Route:
             return self._channel, self._address
 
     async def close(self) -> None:
-        """Closes the channel; what still waits for an answer on it fails."""
+        """Close the channel; calls that are under way fail."""
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()

@@ -1,4 +1,4 @@
-"""What a client receives, in its log: each file when it begins, how far it is, and how fast it came."""
+"""Logs what a client receives: the beginning of each file, its progress and its rate."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from pspd.text.plain import plain_text
 from pspd.text.sizes import size_text
 
 STEP_PERCENT = 10
-"""A line is logged each time that so much more of a file has come: at most 10 lines for a file."""
+"""The progress between two lines about a file: at most 10 lines each."""
 
 log = logging.getLogger(__name__)
 
 
 class _Reception:
-    """One file on its way: since when, how much of it was there then, and which part of it was logged."""
+    """One file that is being received.
+
+    Attributes:
+        began_at: when it began, on the monotonic clock.
+        chunks_before: how many chunks it had then.
+        step: the last step of progress that was logged.
+    """
 
     def __init__(self, held_chunks: int, step: int) -> None:
         self.began_at = time.monotonic()
@@ -37,8 +43,8 @@ class ReceptionLog:
         self._name = name
         self._receptions: dict[FileId, _Reception] = {}
 
-    def look(self, downloads: Iterable[Download]) -> None:
-        """Logs the files that are new, and how far those are that have come a step further."""
+    def update(self, downloads: Iterable[Download]) -> None:
+        """Log new files, and files that have progressed by a step."""
         for download in downloads:
             manifest, held = download.manifest, download.verified.chunk_count
             if download.stage in (Stage.COMPLETE, Stage.DECLINED) or held == manifest.chunk_count:
@@ -54,8 +60,8 @@ class ReceptionLog:
                 reception.step = step
                 self._log_step(download, held, reception)
 
-    def ended(self, file_id: FileId) -> str:
-        """Forgets a file; returns the time since it began, such as `` after 3.2 s``; empty if that is not known."""
+    def end(self, file_id: FileId) -> str:
+        """Forget a file; return the time since it began, such as `` after 3.2 s``; empty if that is unknown."""
         reception = self._receptions.pop(file_id, None)
         return f" after {time.monotonic() - reception.began_at:.1f} s" if reception is not None else ""
 

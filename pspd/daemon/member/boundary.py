@@ -1,4 +1,4 @@
-"""The boundary around each file of a client: what goes wrong inside it is that file's, and never the client's."""
+"""An error boundary around each file of a client: an error with one file does not end the client."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ log = logging.getLogger(__name__)
 
 
 class Boundary:
-    """IoBudget whatever is raised while a client deals with one file into a reason to decline that file.
+    """Turns every error with one file into a reason to decline the file.
 
     Args:
         name: the client's name.
         require_usable: raises ``StoreFailed`` if the store as a whole does not work.
-        store_failed: told when that is so; the client ends.
+        store_failed: called then; the client ends.
     """
 
     def __init__(self, name: str, require_usable: Callable[[], None], store_failed: Callable[[PspError], None]) -> None:
@@ -28,7 +28,7 @@ class Boundary:
         self._store_failed = store_failed
 
     def check_store(self) -> bool:
-        """Has the client end if the store as a whole has failed. Returns whether it works."""
+        """Return whether the store works; if not, end the client."""
         try:
             self._require_usable()
         except StoreFailed as failure:
@@ -37,13 +37,13 @@ class Boundary:
         return True
 
     def contain(self, action: str, what: str, error: Exception, known_reason: str = "") -> str:
-        """Logs an error that concerns one file, and has the client end if the store as a whole has failed.
+        """Log an error with one file, and end the client if the store as a whole has failed.
 
         Args:
             action: what was tried, such as "take".
             what: the file's name.
-            error: what came of it.
-            known_reason: the reason that was logged before; the same one is not logged again.
+            error: the error.
+            known_reason: the reason that was logged last; the same one is not logged again.
 
         Returns:
             The reason to decline the file, in one line.
@@ -53,7 +53,7 @@ class Boundary:
         reason = _reason(error)
         if reason != known_reason:
             log.error("%s: cannot %s %s: %s", self._name, action, what, reason)
-            log.debug("%s: cannot %s %s: where:", self._name, action, what, exc_info=error)
+            log.debug("%s: cannot %s %s: traceback:", self._name, action, what, exc_info=error)
         if isinstance(error, StoreFailed):
             self._store_failed(error)
         else:

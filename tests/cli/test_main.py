@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from pspd import __version__
 from pspd.cli.main import CONNECT_SECONDS, cli, main
 from pspd.core.model.parameters import FAST_CACHE_CHUNKS, PROFILES, Order
-from pspd.daemon.client.daemon import ClientPlan, Keeping
+from pspd.daemon.client.daemon import ClientPlan, StorageOptions
 from pspd.net.faults import Faults
 
 COMMANDS = sorted(cli.commands)
@@ -132,12 +132,12 @@ class TestDefaults:
     def test_of_a_client(self, pspd: Pspd, runs: Runs) -> None:
         assert pspd("client", "--name", "a") == (0, "")
         assert runs.given == [
-            ("stopping", "127.0.0.1:7070", [ClientPlan("a", Path())], CONNECT_SECONDS, None, Keeping())
+            ("stopping", "127.0.0.1:7070", [ClientPlan("a", Path())], CONNECT_SECONDS, None, StorageOptions())
         ]
 
     def test_how_a_client_keeps_its_files(self, pspd: Pspd, runs: Runs) -> None:
         assert pspd("client", "--max-bytes", "2MiB", "--verify") == (0, "")
-        assert runs.given[0][5] == Keeping(2 << 20, verifies=True)
+        assert runs.given[0][5] == StorageOptions(2 << 20, verifies=True)
 
     @pytest.mark.parametrize(
         "arguments",

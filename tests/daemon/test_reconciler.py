@@ -14,14 +14,15 @@ import pytest
 from pspd.core.model.parameters import FAST
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import Kind
-from pspd.daemon.client import reconciler as keeper_module
-from pspd.daemon.client.reconciler import Care, Keeper
+from pspd.daemon.member.hooks import FileHooks
+from pspd.daemon.member.reconciler import FileReconciler
 from pspd.daemon.member.reports import Reports
 from pspd.errors import PspError, StorageError
 from pspd.rpc.client.member import MemberClient
 from pspd.rpc.translate import Declined, Report
 from pspd.store.digests import blake3_digest
 from pspd.store.files.disk import DiskStore
+from tests.daemon.members import retry_after, watch_every
 from tests.store.stores import FolderSample, Sample
 from tests.support.loops import on_loop, until
 
@@ -54,9 +55,9 @@ class Kept:
         self.said = Said()
         self.failures: list[PspError] = []
         self.gate = threading.Event()
-        care = Care(self._unpacking_of, lambda _: None, self.store.external_changes)
-        self.keeper = Keeper("amy", 1, self.store, self.said, care, self.failures.append, None)
-        self.keeper.machine.joined(SESSION, ("127.0.0.1", 9), FAST, 1)
+        hooks = FileHooks(self._unpacking_of, lambda _: None, self.store.external_changes)
+        self.files = FileReconciler("amy", 1, self.store, self.said, hooks, self.failures.append, None)
+        self.files.machine.joined(SESSION, ("127.0.0.1", 9), FAST, 1)
 
     def _unpacking_of(self, file_id: bytes) -> Callable[[], None] | None:
         unpack = self.store.unpack_job(file_id)
@@ -70,7 +71,7 @@ class Kept:
 
     def take(self, sample: Sample | FolderSample) -> None:
         """The file is assigned, and comes."""
-        self.keeper.take(sample.manifest, (), started=True, division=DIVISION)
+        self.files.take(sample.manifest, (), started=True, division=DIVISION)
         if not self.store.known()[sample.file_id].complete:
             self.deliver(sample)
 
@@ -79,8 +80,8 @@ class Kept:
         count = sample.manifest.chunk_count
         frame = Frame(Kind.DELIVERY, SESSION, sample.file_id, 0, count, len(sample.data), 1)
         written = self.store.write(sample.file_id, 0, count, memoryview(sample.data))
-        self.keeper.machine.delivery_stored(frame, written, 1)
-        self.keeper.plane.pump()
+        self.files.machine.delivery_stored(frame, written, 1)
+        self.files.plane.pump()
 
     def is_complete(self, sample: Sample | FolderSample) -> bool:
         held = self.store.known().get(sample.file_id)
@@ -92,8 +93,8 @@ async def kept_in(folder: Path) -> AsyncIterator[Kept]:
     kept = Kept(folder)
     yield kept
     kept.gate.set()
-    await until("nothing is unpacked", lambda: not kept.keeper._unpacking)
-    kept.keeper.close()
+    await until("nothing is unpacked", lambda: not kept.files._unpacking)
+    kept.files.close()
     assert not kept.failures
 
 
@@ -104,8 +105,8 @@ async def test_a_folder_that_is_dropped_and_seeded_anew_while_it_is_unpacked_is_
     folder = FolderSample()
     async with kept_in(tmp_path / "amy") as kept:
         kept.take(folder)
-        await until("it is being unpacked", lambda: kept.keeper._unpacking)
-        kept.keeper.drop(folder.file_id)
+        await until("it is being unpacked", lambda: kept.files._unpacking)
+        kept.files.drop(folder.file_id)
         kept.take(folder)
         kept.gate.set()
         await until("it is there", lambda: kept.is_complete(folder))
@@ -117,10 +118,10 @@ async def test_a_folder_that_is_dropped_while_it_is_unpacked_does_not_appear(tmp
     folder = FolderSample()
     async with kept_in(tmp_path / "amy") as kept:
         kept.take(folder)
-        await until("it is being unpacked", lambda: kept.keeper._unpacking)
-        kept.keeper.drop(folder.file_id)
+        await until("it is being unpacked", lambda: kept.files._unpacking)
+        kept.files.drop(folder.file_id)
         kept.gate.set()
-        await until("that has ended", lambda: not kept.keeper._unpacking)
+        await until("that has ended", lambda: not kept.files._unpacking)
         assert not kept.store.known()
     assert [path.name for path in (tmp_path / "amy").iterdir()] == [".psp"]
 
@@ -129,19 +130,19 @@ async def test_a_folder_that_is_dropped_while_it_is_unpacked_does_not_appear(tmp
 async def test_a_file_that_is_moved_away_and_back_is_declined_and_had_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("LOOK_SECONDS", "REFUSED_SECONDS_MIN"):
-        monkeypatch.setattr(keeper_module, name, 0.01)
+    retry_after(monkeypatch, 0.01)
+    watch_every(monkeypatch, 0.01)
     sample = Sample(7 * 1024)
     place, elsewhere = tmp_path / "amy" / "a.bin", tmp_path / "a.bin"
     async with kept_in(tmp_path / "amy") as kept:
         kept.take(sample)
         assert kept.is_complete(sample)
-        work = [asyncio.ensure_future(each()) for each in (kept.keeper.look_after_finished, kept.keeper.take_refused)]
+        work = [asyncio.ensure_future(each()) for each in (kept.files.watch_finished, kept.files.retry_declined)]
         place.rename(elsewhere)
         await until("it is declined", lambda: any(isinstance(report, Declined) for report in kept.said.all))
         assert not kept.store.known()
-        kept.keeper.begin_session()
-        kept.keeper.take(sample.manifest, (), started=True, division=DIVISION)
+        kept.files.begin_session()
+        kept.files.take(sample.manifest, (), started=True, division=DIVISION)
         assert not kept.store.known(), "it is not brought back, either in the next session"
         elsewhere.rename(place)
         await until("it is had again", lambda: kept.is_complete(sample))
@@ -153,18 +154,18 @@ async def test_a_file_that_is_moved_away_and_back_is_declined_and_had_again(
 async def test_what_cannot_be_finished_is_declined_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_module, "REFUSED_SECONDS_MIN", 0.01)
+    retry_after(monkeypatch, 0.01)
     sample = Sample(7 * 1024)
     in_the_way = tmp_path / "amy" / "a.bin"
     async with kept_in(tmp_path / "amy") as kept:
-        kept.keeper.take(sample.manifest, (), started=True, division=DIVISION)
+        kept.files.take(sample.manifest, (), started=True, division=DIVISION)
         in_the_way.write_bytes(b"another")
         kept.deliver(sample)
         (declined,) = [report for report in kept.said.all if isinstance(report, Declined)]
         assert "move it away" in declined.reason
         assert declined.division == DIVISION
-        work = asyncio.ensure_future(kept.keeper.take_refused())
-        await until("it is tried in vain", lambda: kept.keeper._refused[sample.file_id].delay > 0.01)
+        work = asyncio.ensure_future(kept.files.retry_declined())
+        await until("it is tried in vain", lambda: kept.files._declined[sample.file_id].delay > 0.01)
         in_the_way.unlink()
         await until("it is had after all", lambda: kept.is_complete(sample))
         work.cancel()
@@ -172,7 +173,7 @@ async def test_what_cannot_be_finished_is_declined_and_tried_again(
 
 @on_loop
 async def test_what_fails_at_its_end_again_is_tried_yet_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "REFUSED_SECONDS_MIN", 0.01)
+    retry_after(monkeypatch, 0.01)
     sample, tries = Sample(7 * 1024), 0
 
     def fail(_: bytes) -> None:
@@ -184,7 +185,7 @@ async def test_what_fails_at_its_end_again_is_tried_yet_again(tmp_path: Path, mo
         with monkeypatch.context() as patch:
             patch.setattr(kept.store, "finish", fail)
             kept.take(sample)
-            work = asyncio.ensure_future(kept.keeper.take_refused())
+            work = asyncio.ensure_future(kept.files.retry_declined())
             await until("it is tried in vain", lambda: tries > 3)
         await until("it is had after all", lambda: kept.is_complete(sample))
         work.cancel()

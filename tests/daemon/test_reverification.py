@@ -11,11 +11,10 @@ import pytest
 from pspd.core.effects.server import VerifyFile
 from pspd.core.model.parameters import FAST, PROFILES, Parameters
 from pspd.core.wire.datagrams import Hello, encode_datagram
-from pspd.daemon.client import reconciler as keeper_module
 from pspd.errors import StorageError
 from pspd.store.files.disk import ExternalChanges
 from pspd.v1 import network_pb2 as pb
-from tests.daemon.members import Client, InProcess, in_process
+from tests.daemon.members import Client, InProcess, in_process, retry_after, watch_every
 from tests.support.files import random_file
 from tests.support.loops import on_loop, until
 
@@ -135,8 +134,8 @@ def refusals(network: InProcess) -> dict[str, str]:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients look all the time."""
-    for name in ("LOOK_SECONDS", "REFUSED_SECONDS_MIN"):
-        monkeypatch.setattr(keeper_module, name, 0.01)
+    retry_after(monkeypatch, 0.01)
+    watch_every(monkeypatch, 0.01)
 
 
 @pytest.mark.usefixtures("often")
@@ -268,7 +267,7 @@ async def test_a_file_that_was_removed_here_and_from_the_network_is_taken_when_i
 
 @on_loop
 async def test_a_finished_file_that_was_touched_is_verified(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "LOOK_SECONDS", 0.01)
+    watch_every(monkeypatch, 0.01)
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         await network.seed(source)

@@ -1,0 +1,369 @@
+"""A member's files: each is taken or declined, finished, verified again and watched, across all its sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from pspd.core.client.download import Download, Stage
+from pspd.core.client.machine import ClientMachine
+from pspd.core.effects.client import DownlinkChanged, FinishFile, ReportMilestone
+from pspd.core.effects.shared import InputDropped
+from pspd.core.model.manifest import FileId, Manifest
+from pspd.core.model.ranges import Range
+from pspd.core.model.storage import Held, Storage
+from pspd.daemon.member.boundary import Boundary
+from pspd.daemon.member.declined import RETRY_SECONDS_MIN, DeclinedFile
+from pspd.daemon.member.hooks import FileHooks
+from pspd.daemon.member.reception import ReceptionLog
+from pspd.daemon.member.reports import Reports
+from pspd.errors import ContradictoryDigests, IntegrityError, PspError, StorageError
+from pspd.net.client import ClientPlane
+from pspd.net.driver import now_ns
+from pspd.net.faults import Faults
+from pspd.rpc.translate import Declined
+from pspd.text.plain import plain_text
+
+RECEPTION_SECONDS = 2.0
+"""How often a client logs the progress of its files."""
+WATCH_SECONDS = 5.0
+"""How often a client checks that its finished files are there and unchanged: some 10 us for each."""
+
+log = logging.getLogger(__name__)
+
+
+class FileReconciler:
+    """Brings a member's files to the state that the server asks for, and reports what was reached.
+
+    Attributes:
+        machine: the protocol.
+        plane: its sockets.
+        reverification_needed: set while files must be verified again, for which the session has to end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        machine_seed: int,
+        storage: Storage,
+        reports: Reports,
+        hooks: FileHooks,
+        failed: Callable[[PspError], None],
+        faults: Faults | None,
+    ) -> None:
+        """Begin with the files that are in the store.
+
+        Args:
+            name: the member's name.
+            machine_seed: the seed of its machine's random choices.
+            storage: its files.
+            reports: sends its reports.
+            hooks: further work for the files.
+            failed: called when the store as a whole no longer works: the member cannot go on.
+            faults: faults to inject into received datagrams.
+        """
+        self.machine = ClientMachine(machine_seed)
+        self.plane = ClientPlane(
+            self.machine, storage, self._on_effect, self.require_reverification, self._decline, faults
+        )
+        self.reverification_needed = asyncio.Event()
+        self._boundary = Boundary(name, storage.require_usable, failed)
+        self._name = name
+        self._storage = storage
+        self._reports = reports
+        self._hooks = hooks
+        self._reception = ReceptionLog(name)
+        self._declined: dict[FileId, DeclinedFile] = {}
+        self._taken_after: dict[FileId, float] = {}  # files that were declined before: the delay until they were taken
+        self._unverified: dict[FileId, None] = {}
+        self._removed_before: set[FileId] = set()  # as of the last check
+        self._unpacking: dict[FileId, asyncio.Task[None]] = {}
+        self._dropped: set[FileId] = set()  # while they were being unpacked
+        self._storage_lock = asyncio.Lock()  # held by the thread that verifies
+
+    def known(self) -> dict[FileId, Held]:
+        """Return what is held, by file."""
+        return self._storage.known()
+
+    def begin_session(self) -> None:
+        """Forget what the last session left: the server assigns every file again, and knows all that is held."""
+        self._declined = {
+            file_id: declined for file_id, declined in self._declined.items() if declined.removed or declined.is_final
+        }
+        self._reports.clear()
+
+    def close(self) -> None:
+        """Close sockets and files."""
+        self.plane.close()
+        self._storage.close()
+
+    # -- instructions of the server
+
+    def take(self, manifest: Manifest, shares: tuple[Range, ...], started: bool, division: int) -> None:
+        """Begin an assigned file, or decline it with a reason.
+
+        Args:
+            manifest: its manifest.
+            shares: the shares of this member.
+            started: whether the exchange has started.
+            division: the number of this division among clients.
+        """
+        file_id = manifest.file_id
+        declined = self._declined.pop(file_id, None)
+        self._reports.forget(file_id)
+        self._dropped.discard(file_id)
+        if declined is not None and declined.rules_out(manifest):
+            self._note_declined(declined.again(manifest, division, started))
+            return
+        try:
+            self.plane.assign(manifest, shares, started, division)
+        except Exception as error:
+            reason = self._boundary.contain("take", manifest.name, error)
+            self.machine.file_dropped(file_id)
+            self._note_declined(DeclinedFile(manifest, division, reason, started))
+            return
+        if (download := self.machine.downloads.get(file_id)) is not None:
+            self._reception.update([download])
+
+    def _note_declined(self, declined: DeclinedFile, *, still_holds: bool = False) -> None:
+        """Remember and report that a file is declined.
+
+        Args:
+            declined: the file.
+            still_holds: whether its verified chunks are still sent to others.
+        """
+        file_id = declined.manifest.file_id
+        self._declined[file_id] = declined
+        self._reports.add(Declined(file_id, declined.reason, declined.division, still_holds))
+
+    def start_exchange(self, file_id: FileId) -> None:
+        """Allow requests for every chunk of a file."""
+        if file_id in self._declined:
+            self._declined[file_id].started = True
+        self.machine.exchange_started(file_id, now_ns())
+        self.plane.pump()
+
+    def drop(self, file_id: FileId) -> None:
+        """Forget a file that was removed from the network, and delete its unfinished data."""
+        title = self._title(file_id)
+        self._declined.pop(file_id, None)
+        self._taken_after.pop(file_id, None)
+        self._forget(file_id)
+        if file_id in self._unpacking:
+            self._dropped.add(file_id)
+        log.info("%s: %s was removed from the network%s", self._name, title, self._reception.end(file_id))
+
+    async def retry_declined(self) -> None:
+        """Try again, forever, to take declined files; their shares have been reassigned."""
+        while True:
+            await asyncio.sleep(RETRY_SECONDS_MIN / 2)
+            now = asyncio.get_running_loop().time()
+            for file_id, declined in list(self._declined.items()):
+                if declined.take_retry(now):
+                    del self._declined[file_id]
+                    self._taken_after[file_id] = declined.delay
+                    self._retry(file_id, declined)
+
+    def _retry(self, file_id: FileId, declined: DeclinedFile) -> None:
+        try:
+            self.plane.assign(declined.manifest, (), declined.started, declined.division)
+        except Exception as error:
+            self.machine.file_dropped(file_id)
+            reason = self._boundary.contain("take", declined.manifest.name, error, declined.reason)
+            self._declined[file_id] = declined
+            if reason != declined.reason:  # the same reason need not be reported again
+                declined.reason = reason
+                self._note_declined(declined)
+        else:
+            if file_id not in self._declined:  # a file that was whole already may have been declined at once
+                log.info("%s: takes %s after all", self._name, declined.manifest.name)
+
+    # -- files that have changed
+
+    def require_reverification(self, file_id: FileId) -> None:
+        """Have a file verified between this session and the next: its stored bytes may be wrong."""
+        self._unverified[file_id] = None
+        self.reverification_needed.set()
+
+    async def reverify(self) -> None:
+        """Verify every file that needs it, so that the next session begins with what is really held.
+
+        Raises:
+            StorageError: a file cannot be verified; it is not held until it is begun again. The first such error.
+        """
+        self.reverification_needed.clear()
+        removed = self._hooks.external_changes().removed if self._unverified else {}
+        failure = None
+        for file_id in list(self._unverified):
+            if file_id in removed:
+                self._decline_removed(file_id, removed[file_id])
+            title = self._title(file_id)
+            self.machine.file_dropped(file_id)
+            if file_id in self._storage.known():
+                log.warning("%s: verifying %s", self._name, title)
+                try:
+                    async with self._storage_lock:
+                        await asyncio.to_thread(self._storage.verify, file_id)
+                except Exception as error:
+                    reason = self._boundary.contain("verify", title, error)
+                    failure = failure or StorageError(reason)
+            del self._unverified[file_id]
+        if failure is not None:
+            raise failure
+
+    async def log_reception(self) -> None:
+        """Log, forever, the progress of each file."""
+        while True:
+            self._reception.update(list(self.machine.downloads.values()))
+            await asyncio.sleep(RECEPTION_SECONDS)
+
+    async def watch_finished(self) -> None:
+        """Check, forever, that finished files are there and unchanged: other clients rely on them."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if not self._boundary.check_store():
+                return
+            removed, changed = self._hooks.external_changes()
+            for file_id, path in removed.items():
+                if file_id in self._removed_before:  # a program that replaces a file may remove it first
+                    self._decline_removed(file_id, path)
+            self._removed_before = set(removed)
+            for file_id in changed:
+                self.require_reverification(file_id)
+
+    def _decline_removed(self, file_id: FileId, path: Path) -> None:
+        """Decline a file that somebody has removed, as the server must not count on it.
+
+        Args:
+            file_id: the file.
+            path: where it was.
+        """
+        download = self.machine.downloads.get(file_id)
+        if download is None:
+            return
+        reason = f"{path} was removed: put it back, or restart the client to have it fetched again, if others have it"
+        log.warning("%s: %s", self._name, reason)
+        self._forget(file_id)
+        self._note_declined(DeclinedFile(download.manifest, download.division, reason, True, path))
+
+    def _title(self, file_id: FileId) -> str:
+        """Return the name of a file for the log; the beginning of its id if its name is unknown."""
+        declined = self._declined.get(file_id)
+        name = self.machine.name_of(file_id) or (declined.manifest.name if declined is not None else None)
+        return plain_text(name) if name is not None else f"file {file_id.hex()[:12]}"
+
+    def _forget(self, file_id: FileId) -> None:
+        title = self._title(file_id)
+        self._reports.forget(file_id)
+        self.machine.file_dropped(file_id)
+        self._discard(file_id, title)
+
+    def _discard(self, file_id: FileId, title: str) -> None:
+        try:
+            self._storage.discard(file_id)
+        except Exception as error:
+            self._boundary.contain("remove", title, error)
+
+    # -- effects of the machine
+
+    def _on_effect(self, effect: FinishFile | ReportMilestone | DownlinkChanged | InputDropped) -> None:
+        match effect:
+            case FinishFile(file_id):
+                self._finish(file_id)
+            case ReportMilestone():
+                self._reports.add(effect)
+            case DownlinkChanged(True):
+                log.info("%s: datagrams from the server arrive again", self._name)
+            case DownlinkChanged(False):
+                log.warning("%s: no datagram comes from the server: is its UDP port blocked?", self._name)
+            case InputDropped(reason, origin):
+                log.debug("%s: dropped from %s: %s", self._name, origin, reason)
+
+    def _finish(self, file_id: FileId) -> None:
+        try:
+            unpack = self._hooks.unpack_job(file_id)
+        except Exception as error:
+            self._decline(file_id, error)
+            return
+        if unpack is None:
+            self._make_visible(file_id)
+        elif file_id not in self._unpacking:
+            self._unpacking[file_id] = asyncio.ensure_future(self._unpack(self.machine.downloads[file_id], unpack))
+
+    async def _unpack(self, download: Download, unpack: Callable[[], None]) -> None:
+        """Unpack a folder in a thread, as that takes a while; then make it visible.
+
+        Args:
+            download: the folder.
+            unpack: the work of the thread.
+        """
+        try:
+            await asyncio.to_thread(unpack)
+            failure = None
+        except Exception as error:  # any error, lest the file stay unfinished forever
+            failure = error
+        async with self._storage_lock:
+            self._end_unpacking(download, failure)
+
+    def _end_unpacking(self, download: Download, failure: Exception | None) -> None:
+        file_id = download.file_id
+        del self._unpacking[file_id]
+        current = self.machine.downloads.get(file_id)
+        if file_id in self._dropped:
+            self._dropped.discard(file_id)
+            self._discard(file_id, plain_text(download.manifest.name))
+        elif current is None or current.stage is not Stage.FINISHING:
+            pass  # it is being verified, or fetched again: the unpacked folder is found when it is finished then
+        elif current is not download:
+            self._finish(file_id)
+        elif failure is None:
+            self._make_visible(file_id)
+        else:
+            self._decline(file_id, failure, "unpack")
+
+    def _make_visible(self, file_id: FileId) -> None:
+        download = self.machine.downloads[file_id]
+        try:
+            self._storage.finish(file_id)
+        except IntegrityError as error:
+            log.warning("%s: %s", self._name, error)
+            self.require_reverification(file_id)
+            return
+        except Exception as error:
+            self._decline(file_id, error, "finish")
+            return
+        self._taken_after.pop(file_id, None)
+        title = plain_text(download.manifest.name)
+        log.info("%s: %s is complete%s", self._name, title, self._reception.end(file_id))
+        self._hooks.on_finished(file_id)
+        self.machine.file_finished(file_id)
+        self.plane.pump()
+
+    def _decline(self, file_id: FileId, error: Exception, action: str = "store") -> None:
+        """Decline a file that cannot be stored or finished, and try again later.
+
+        Its verified chunks are still sent to others, unless the error is neither the disk's nor the store's.
+
+        Args:
+            file_id: the file.
+            error: what went wrong.
+            action: what was tried, for the log.
+        """
+        download = self.machine.downloads.get(file_id)
+        reason = self._boundary.contain(action, self._title(file_id), error)
+        self._reception.end(file_id)
+        if download is None:
+            return
+        started = download.stage in (Stage.EXCHANGE, Stage.FINISHING)
+        is_final = isinstance(error, ContradictoryDigests)
+        still_holds = isinstance(error, (OSError, PspError)) and not is_final
+        if still_holds:
+            self.machine.file_declined(file_id, now_ns())
+        else:
+            self.machine.file_dropped(file_id)
+        declined = DeclinedFile(download.manifest, download.division, reason, started, is_final=is_final)
+        declined.back_off(self._taken_after.get(file_id, 0.0))
+        self._note_declined(declined, still_holds=still_holds)
+        self.plane.pump()

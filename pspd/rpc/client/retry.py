@@ -1,0 +1,58 @@
+"""How a server that does not answer is tried again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pspd.errors import PspError
+
+
+class RetryPolicy:
+    """Decides whether to try a server again after a failure, and after which pause.
+
+    An outage begins with a failure (or with `note_lost`) and ends with the next answer.
+
+    Args:
+        next_pause: returns the seconds until the next attempt.
+        seconds_max: how long an outage may last; None for any time.
+    """
+
+    def __init__(self, next_pause: Callable[[], float], seconds_max: float | None = None) -> None:
+        self.seconds_max = seconds_max
+        self._next_pause = next_pause
+        self._lost_at: float | None = None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the server does not answer."""
+        return self._lost_at is not None
+
+    @property
+    def outage_seconds(self) -> float:
+        """How long the outage has lasted."""
+        return 0.0 if self._lost_at is None else time.monotonic() - self._lost_at
+
+    def note_lost(self) -> None:
+        """Record that the server does not answer; the first call begins an outage."""
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+
+    def note_answer(self) -> None:
+        """Record that the server has answered, which ends an outage."""
+        self._lost_at = None
+
+    def pause_after(self, error: PspError) -> float:
+        """Return the seconds to wait before the next attempt.
+
+        Args:
+            error: how the last attempt failed.
+
+        Raises:
+            PspError: `error`, if the next attempt would come after the longest outage.
+        """
+        self.note_lost()
+        pause = self._next_pause()
+        if self.seconds_max is not None and self.outage_seconds + pause > self.seconds_max:
+            raise error
+        return pause
