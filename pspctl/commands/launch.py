@@ -27,11 +27,7 @@ _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
     help="Each client gets a folder below DIR, on its machine. Default: clients in the user's data folder.",
 )
 @click.option(
-    "--on",
-    "agents",
-    multiple=True,
-    metavar="HOST[:PORT]",
-    help="Start them through this agent; may be repeated.",
+    "--on", "agents", multiple=True, metavar="HOST[:PORT]", help="Start them through this agent; may be repeated."
 )
 @click.pass_obj
 def command(settings: Settings, count: int, folder: str, agents: tuple[str, ...]) -> None:

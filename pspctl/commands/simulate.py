@@ -84,11 +84,7 @@ def _rate_option(name: str, metavar: str, link: str) -> Callable[[Callable[..., 
     help="The size of the server's cache; auto means one KiB per client. Default: the profile's.",
 )
 @click.option(
-    "--profile",
-    type=click.Choice(list(PROFILES)),
-    default="fast",
-    show_default=True,
-    help="The protocol parameters.",
+    "--profile", type=click.Choice(list(PROFILES)), default="fast", show_default=True, help="The protocol parameters."
 )
 @click.option(
     "--order",
