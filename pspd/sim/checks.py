@@ -12,11 +12,11 @@ from pspd.core.effects.client import ClientEffect, Contribute, ReportMilestone
 from pspd.core.effects.server import (
     ClientJoined,
     ClientLost,
-    ClientReach,
     Deliver,
     FileDeclined,
     FileDivided,
     FileSeeded,
+    ReachabilityChanged,
     ServerEffect,
     ShareReassigned,
 )
@@ -97,7 +97,7 @@ class Checks(Observer):
                 self._check_division(effect)
             case ShareReassigned() | FileDeclined():
                 self.undisturbed = False
-            case ClientReach() | ClientLost():
+            case ReachabilityChanged() | ClientLost():
                 self.undisturbed = False
                 self._members_changed = True
             case FileSeeded():

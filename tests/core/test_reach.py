@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pspd.core.effects.client import DownlinkChanged
-from pspd.core.effects.server import Assign, ClientLost, ClientReach, FileCompleted, FileResumed, FileStalled
+from pspd.core.effects.server import Assign, ClientLost, FileCompleted, FileResumed, FileStalled, ReachabilityChanged
 from pspd.core.effects.shared import Milestone
 from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import Manifest
@@ -59,7 +59,7 @@ class TestWhoIsInReach:
         member = bench.join("a")
         bench.live(5 * SERVER_TUNING.reach_ns)
         assert member.in_reach
-        assert bench.effects(ClientReach) == []
+        assert bench.effects(ReachabilityChanged) == []
 
     def test_or_asks_and_says_that_it_hears(self) -> None:
         bench = Bench()
@@ -81,7 +81,7 @@ class TestWhoIsInReach:
         bench.live(SERVER_TUNING.reach_ns - 2 * SECOND_NS)
         assert member.in_reach
         bench.live(SECOND_NS)
-        assert bench.effects(ClientReach) == [ClientReach("a", False)]
+        assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
         assert bench.server.members == {"a": member}
         assert bench.server.catalogue.client_names() == []
 
@@ -89,7 +89,7 @@ class TestWhoIsInReach:
         bench = Bench()
         member = bench.join("a")
         bench.live(SERVER_TUNING.reach_ns, deaf=[member])
-        assert bench.effects(ClientReach) == [ClientReach("a", False)]
+        assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
     def test_nor_one_that_says_nothing_at_all(self) -> None:
         bench = Bench()
@@ -97,16 +97,16 @@ class TestWhoIsInReach:
         for _ in range(SERVER_TUNING.reach_ns // SECOND_NS):
             bench.server.lease_renewed(member.session, bench.now)
             bench.pass_time(SECOND_NS)
-        assert bench.effects(ClientReach) == [ClientReach("a", False)]
+        assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
     def test_where_no_links_are_kept_datagrams_that_pass_suffice(self) -> None:
         bench = Bench(CLASSIC)
         member = bench.join("a")
         bench.server.link_closed(member.session, bench.now)
         bench.live(2 * SERVER_TUNING.reach_ns)
-        assert bench.effects(ClientReach) == []
+        assert bench.effects(ReachabilityChanged) == []
         bench.live(SERVER_TUNING.reach_ns, deaf=[member])
-        assert bench.effects(ClientReach) == [ClientReach("a", False)]
+        assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
     def test_it_is_told_once_when_it_goes_and_once_when_it_comes_back(self) -> None:
         bench = Bench()
@@ -114,7 +114,7 @@ class TestWhoIsInReach:
         for _ in range(2):
             bench.live(3 * SERVER_TUNING.reach_ns, deaf=[member])
             bench.live(3 * SERVER_TUNING.reach_ns)
-        assert [event.in_reach for event in bench.effects(ClientReach)] == [False, True, False, True]
+        assert [event.reachable for event in bench.effects(ReachabilityChanged)] == [False, True, False, True]
 
     def test_a_link_alone_does_not_bring_it_back_but_the_next_hello_does(self) -> None:
         bench = Bench()
@@ -338,8 +338,8 @@ class TestNetworks:
         network.unblock_link(network.clients["b"])
         assert network.run(lambda: file.is_complete, 30 * SECOND_NS)
         assert_have(network, data, "a", "b", "c")
-        events = told(network, ClientReach, FileStalled, FileResumed)
-        assert [type(event) for event in events] == [ClientReach, FileStalled, ClientReach, FileResumed]
+        events = told(network, ReachabilityChanged, FileStalled, FileResumed)
+        assert [type(event) for event in events] == [ReachabilityChanged, FileStalled, ReachabilityChanged, FileResumed]
 
     def test_nobody_waits_longer_for_one_whose_link_is_down_than_it_takes_to_notice(self) -> None:
         data = sample_bytes(40 * KIB)
@@ -408,12 +408,15 @@ class TestNetworks:
         network.pass_time(60 * SECOND_NS)
         assert_have(network, data, "deaf")  # it asks, and deliveries are no datagrams
         assert told(network, DownlinkChanged) == [DownlinkChanged(False)]
-        assert told(network, ClientReach) == [ClientReach("deaf", False)]
+        assert told(network, ReachabilityChanged) == [ReachabilityChanged("deaf", False)]
         network.clients["deaf"].downlink_blocked = False
         assert network.run(lambda: file.is_complete, 30 * SECOND_NS)
         assert_have(network, data, "a", "b", "deaf")
         assert told(network, DownlinkChanged) == [DownlinkChanged(False), DownlinkChanged(True)]
-        assert told(network, ClientReach) == [ClientReach("deaf", False), ClientReach("deaf", True)]
+        assert told(network, ReachabilityChanged) == [
+            ReachabilityChanged("deaf", False),
+            ReachabilityChanged("deaf", True),
+        ]
 
     def test_one_that_hears_no_more_says_so_after_a_silence_and_is_away_after_another(self) -> None:
         network = network_of(FAST, "a")
@@ -426,14 +429,14 @@ class TestNetworks:
         assert network.now - since >= CLIENT_TUNING.downlink_timeout_ns - 6 * SECOND_NS
         assert network.server.members["a"].in_reach
         assert network.run(lambda: not network.server.members["a"].in_reach, SERVER_TUNING.reach_ns)
-        assert told(network, ClientReach) == [ClientReach("a", False)]
+        assert told(network, ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
     @PROFILES
     def test_a_third_of_all_datagrams_lost_for_a_minute_puts_nobody_out_of_reach(self, parameters: Parameters) -> None:
         network, file, data = self.lossy(parameters, 1, 0.33)
         assert file.is_complete
         assert_have(network, data, "a", "b", "c")
-        assert told(network, ClientReach, DownlinkChanged, FileStalled) == []
+        assert told(network, ReachabilityChanged, DownlinkChanged, FileStalled) == []
 
     @pytest.mark.parametrize("seed", range(4))
     @PROFILES

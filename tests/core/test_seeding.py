@@ -8,13 +8,13 @@ import pytest
 
 from pspd.core.effects.server import (
     Assign,
-    ClientHeard,
     Deliver,
     FileResumed,
     FileSeeded,
     FileStalled,
     ServerEffect,
     StartExchange,
+    UplinkConfirmed,
 )
 from pspd.core.effects.shared import Milestone
 from pspd.core.model.file_record import Phase
@@ -302,7 +302,7 @@ class TestSilentClients:
         bench.reach(heard, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING, "nobody waits for it"
         bench.send(silent, Hello(silent.session, 1, 0))
-        assert ClientHeard("b") in bench.server.poll()
+        assert UplinkConfirmed("b") in bench.server.poll()
 
     def test_file_is_not_divided_among_silent_clients(self) -> None:
         bench = Bench()

@@ -101,7 +101,7 @@ class ClientJoined:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientHeard:
+class UplinkConfirmed:
     """The first datagram of a client's session has arrived. From now on the client can own shares."""
 
     name: str
@@ -153,16 +153,16 @@ class DuplicateRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientReach:
+class ReachabilityChanged:
     """A connected member became unreachable, or reachable again.
 
     Attributes:
         name: the member's name.
-        in_reach: it can be asked for chunks.
+        reachable: it can be asked for chunks.
     """
 
     name: str
-    in_reach: bool
+    reachable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +309,7 @@ FileEvent = (
     FileDivided | FileSeeded | FileDeclined | ShareReassigned | FileStalled | FileResumed | FileCompleted | FileRemoved
 )
 
-ServerEvent = ClientJoined | ClientHeard | ClientLost | DuplicateRefused | ClientReach | FileEvent
+ServerEvent = ClientJoined | UplinkConfirmed | ClientLost | DuplicateRefused | ReachabilityChanged | FileEvent
 """Events for the log and for watchers of the network."""
 
 ControlEffect = MemberEffect | SaveFile | InputDropped | MemberFailed | ServerEvent

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 from pspd.core.effects.server import (
-    ClientHeard,
     ClientJoined,
     ClientLost,
-    ClientReach,
     CloseLink,
     DuplicateRefused,
     EndCause,
     EndSession,
+    ReachabilityChanged,
+    UplinkConfirmed,
 )
 from pspd.core.model.manifest import FileId
 from pspd.core.model.storage import Held
@@ -270,7 +270,7 @@ class Sessions:
         if is_first:
             self._forget_names()
             if not member.source:
-                self._work.emit(ClientHeard(member.name))
+                self._work.emit(UplinkConfirmed(member.name))
                 self._work.member_heard(session)
         if member.connected and not was_connected:
             self._work.member_connected(session)
@@ -289,7 +289,7 @@ class Sessions:
     def _set_reach(self, member: Member, in_reach: bool) -> None:
         member.set_reach(in_reach)
         self._forget_names()
-        self._work.emit(ClientReach(member.name, in_reach))
+        self._work.emit(ReachabilityChanged(member.name, in_reach))
         self._work.reach_changed(member.session)
 
     def link_opened(self, member: Member) -> None:

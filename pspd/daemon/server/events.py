@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pspd.core.effects.server import (
-    ClientHeard,
     ClientJoined,
     ClientLost,
-    ClientReach,
     DuplicateRefused,
     FileCompleted,
     FileDeclined,
@@ -16,8 +14,10 @@ from pspd.core.effects.server import (
     FileResumed,
     FileSeeded,
     FileStalled,
+    ReachabilityChanged,
     ServerEvent,
     ShareReassigned,
+    UplinkConfirmed,
 )
 from pspd.text.sizes import size_text
 
@@ -27,7 +27,7 @@ def event_text(event: ServerEvent) -> str:
     match event:
         case ClientJoined(name):
             return f"{name} joined"
-        case ClientHeard(name):
+        case UplinkConfirmed(name):
             return f"{name}: its first datagram came"
         case ClientLost(name, reason):
             return f"{name} is gone: {reason}"
@@ -36,7 +36,7 @@ def event_text(event: ServerEvent) -> str:
                 f"{name}: refused a second client with its identity at {refused or 'an unknown address'}, as the one at"
                 f" {present or 'an unknown address'} is connected: if its folder was copied, give one another --name"
             )
-        case ClientReach(name, in_reach):
+        case ReachabilityChanged(name, in_reach):
             if in_reach:
                 return f"{name} is in reach again"
             return f"{name} is out of reach: datagrams do not pass both ways, or its connection for data is down"
