@@ -38,7 +38,7 @@ from pspd.store.files.memory import MemoryStore
 FULL_CHECK_STEPS = 64
 """Steps between two runs of the checks that read the whole state."""
 RECORD_CHECK_STEPS = 1024
-"""Steps between two runs of the machines' own checks, which cost more."""
+"""The same of the machines' own checks, which cost more."""
 
 JOINS_MAX, JOINS_NS = 30, 60 * SECOND_NS
 """More joins under one name than this within JOINS_NS mean that two machines replace each other."""
@@ -63,6 +63,10 @@ class Violation(AssertionError):
 class Checks(Observer):
     """Checks a network whose content is real.
 
+    Args:
+        network: the network.
+        record_check_steps: steps between two runs of the machines' own checks.
+
     Attributes:
         seedings: every file that is seeded, by id; add a seeding before it starts.
         sees_unsolicited: whether members send unsolicited contributions; if so, every step checks the cache.
@@ -70,7 +74,7 @@ class Checks(Observer):
         undisturbed: whether every share has stayed with its first owner: no client was lost or declined a file.
     """
 
-    def __init__(self, network: VirtualNetwork) -> None:
+    def __init__(self, network: VirtualNetwork, record_check_steps: int = RECORD_CHECK_STEPS) -> None:
         self.seedings: dict[FileId, Seeding] = {}
         self.sees_unsolicited = False
         self.honest = True
@@ -83,6 +87,7 @@ class Checks(Observer):
         self._joins: dict[str, deque[int]] = {}
         self._server: ServerMachine | None = None
         self._steps = 0
+        self._record_check_steps = record_check_steps
 
     # -- the server
 
@@ -142,7 +147,7 @@ class Checks(Observer):
         solicited = self._solicited.setdefault(datagram.file_id, RangeSet())
         for entry in datagram.asked:
             if server.cache.cached(datagram.file_id, entry.start, entry.stop):
-                raise Violation("R7 miss", f"[{entry.start}, {entry.stop}) is broadcast while it is cached")
+                raise Violation("R7 miss", f"the server broadcasts for [{entry.start}, {entry.stop}), which is cached")
             solicited.add(entry.start, entry.stop)
 
     def _check_delivery(self, delivery: Deliver) -> None:
@@ -167,7 +172,7 @@ class Checks(Observer):
         for share in filter(lambda share: share.owner and not share.is_empty, file.shares.all):
             owner = server.members.get(share.owner)
             if owner is None or not owner.in_reach:
-                raise Violation("R2 every share is held", f"{share.owner}, whose share is {share}, is gone")
+                raise Violation("R2 every share is held", f"{share.owner}, the owner of {share}, is not connected")
         held = RangeSet()
         for client in self._network.clients.values():
             verified = self._verified(client, event.file_id)
@@ -178,7 +183,7 @@ class Checks(Observer):
                 if share.owner == client.name and not verified.covers(share.start, share.stop) and self.honest:
                     raise Violation("R2 every share is held", f"{client.name} lacks some of its share {share}")
         if self.honest and held.chunk_count < manifest.chunk_count:
-            raise Violation("R2 every share is held", "some chunk is nowhere")
+            raise Violation("R2 every share is held", "no client holds some chunk")
 
     # -- clients
 
@@ -235,7 +240,7 @@ class Checks(Observer):
         if self._members_changed or self._steps % FULL_CHECK_STEPS == 0:
             self._members_changed = False
             self.check_all()
-        if self._steps % RECORD_CHECK_STEPS == 0:
+        if self._steps % self._record_check_steps == 0:
             self.check_records()
 
     def check_records(self) -> None:
@@ -264,7 +269,7 @@ class Checks(Observer):
             new = cached.minus(self._cached.get(file.file_id, RangeSet()))
             for span in new:
                 if not solicited.covers(*span):
-                    raise Violation("R9 only what was asked", f"{span} of {file.manifest.name} is cached")
+                    raise Violation("R9 unsolicited", f"{span} of {file.manifest.name} is cached")
             solicited.difference_update(new)
             self._cached[file.file_id] = cached
 
@@ -274,16 +279,16 @@ class Checks(Observer):
             if member.connected and state.window_left_chunks > 0 and state.requester.quota_used_chunks == 0:
                 for start, stop in state.wanted.minus(server.deliveries.unflushed(file)):
                     if cached := server.cache.cached(file.file_id, start, stop):
-                        raise Violation("R9 handed to who waits", f"{member.name} waits for {cached}, which are cached")
+                        raise Violation("R9 waiters are served", f"{member.name} waits for {cached}, which are cached")
 
     def _check_recipients(self, server: ServerMachine, file: SharedFile) -> None:
         """A client is reported as missing only while it is unreachable and does not have the file."""
         for name, _ in file.recipients.missing():
             member = server.members.get(name)
             if member is not None and member.in_reach:
-                raise Violation("R12 recipients", f"{name} is told to be missing, and is connected")
+                raise Violation("R12 recipients", f"{name} is reported as missing, but is connected")
             if name in file.recipients.complete:
-                raise Violation("R12 recipients", f"{name} is told to be missing, and has the file")
+                raise Violation("R12 recipients", f"{name} is reported as missing, but has the file")
 
     def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:
         """Skip the check while the server and its members disagree about who is connected."""
@@ -299,7 +304,7 @@ class Checks(Observer):
                 held.add(0, file.manifest.chunk_count)
         if held.chunk_count < file.manifest.chunk_count:
             missing = held.gaps(0, file.manifest.chunk_count)
-            raise Violation("no silent loss", f"{missing} of {file.manifest.name} are nowhere, and it is not stalled")
+            raise Violation("no silent loss", f"nobody holds {missing} of {file.manifest.name}, and it is not stalled")
 
     # -- what is true
 

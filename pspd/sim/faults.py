@@ -69,16 +69,16 @@ class Faults:
         kinds: list[tuple[str, Fault]] = [
             ("crash", self._crash),
             ("crash", self._crash),
-            ("cut", self._partition),
+            ("partition", self._partition),
             ("broken link", self._break_link),
-            ("deaf", self._block_downlink),
+            ("blocked downlink", self._block_downlink),
             ("slow reader", self._stop_reading),
-            ("stopped process", self._pause),
+            ("paused process", self._pause),
             ("full disk", self._fill_disk),
             ("altered store", self._alter_store),
-            ("corrupt holder", self._send_wrong_bytes),
-            ("broken transfers", self._break_transfers),
-            ("unasked contributions", self._send_unsolicited),
+            ("wrong bytes", self._send_wrong_bytes),
+            ("aborted transfers", self._break_transfers),
+            ("unsolicited contributions", self._send_unsolicited),
             ("left for good", self._leave),
             ("disk lost", self._lose_disk),
             ("server crash", self._crash_server),
@@ -121,7 +121,7 @@ class Faults:
     def heal(self) -> None:
         """End all faults and prevent further ones."""
         self._healed = True
-        self._trace.record("fault", "everything heals")
+        self._trace.record("fault", "all faults end")
         if self._network.server is None:
             self._network.boot_server()
         for client in self._network.clients.values():

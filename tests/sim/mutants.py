@@ -154,17 +154,17 @@ MUTANTS = [
         "fetching",
         "unsolicited contributions are cached",
         cache_unsolicited,
-        {"R9 only what was asked"},
+        {"R9 unsolicited"},
         is_quick=False,
     ),
     Mutant(
-        "deliveries", "only the first waiting client gets a delivery", deliver_to_one_waiter, {"R9 handed to who waits"}
+        "deliveries", "only the first waiting client gets a delivery", deliver_to_one_waiter, {"R9 waiters are served"}
     ),
     Mutant(
         "deliveries",
         "cached chunks are fetched",
         replaced(Deliveries, "deliver_cached", lambda self, state: None),
-        {"R9 handed to who waits", "R7 miss", "AssertionError"},
+        {"R9 waiters are served", "R7 miss", "AssertionError"},
     ),
     Mutant(
         "shares",
@@ -262,7 +262,7 @@ MUTANTS = [
         "forwarder",
         "received chunks are not delivered",
         replaced(Deliveries, "fetched", lambda self, fetch, now: None),
-        {"R9 handed to who waits", "liveness"},
+        {"R9 waiters are served", "liveness"},
     ),
     Mutant(
         "sessions",

@@ -91,7 +91,7 @@ FOUND: list[Any] = [
     pytest.param(16, late_answers_postpone_requests, "AssertionError", id="late-answer"),
     pytest.param(10, waiting_requests_skip_the_cache, "AssertionError", id="fetched-twice"),
     pytest.param(156, sources_count_as_holders, "liveness", id="two-sources"),
-    pytest.param(23, returning_members_are_not_served, "R9 handed to who waits", id="link-is-back"),
+    pytest.param(23, returning_members_are_not_served, "R9 waiters are served", id="link-is-back"),
     pytest.param(979, stragglers_are_ignored, "liveness", id="straggler"),
     pytest.param(99, timeout_is_unbounded, "liveness", id="timeout"),
 ]
