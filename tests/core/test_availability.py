@@ -38,9 +38,7 @@ def chunks_in(found: RangeSet) -> set[int]:
 
 class TestHoldings:
     @given(st.lists(changes, max_size=30), st.booleans())
-    def test_are_the_whole_units_of_what_arrived_and_available_is_what_those_in_reach_hold(
-        self, steps, divides
-    ) -> None:
+    def test_holdings_match_a_model_of_sets(self, steps, divides) -> None:
         file = SharedFile(UNDIVIDED, "s")
         arrived: dict[str, set[int]] = {"a": set(), "b": set()}
         away: set[str] = set()
@@ -72,7 +70,7 @@ class TestHoldings:
             assert missing.keys() == set(range(CHUNKS)) - available
             assert {chunk for chunk in missing if missing[chunk]} == set().union(*(held[n] for n in away)) - available
 
-    def test_a_part_of_a_block_becomes_a_unit_when_a_border_cuts_it_there(self) -> None:
+    def test_border_of_a_share_cuts_units(self) -> None:
         file = SharedFile(UNDIVIDED, "s")
         file.availability.hold("a", [(BORDER - 1, BORDER)])
         assert UNDIVIDED.unit_at(BORDER)[0] == Range(BORDER - 1, BORDER + 1)
@@ -89,7 +87,7 @@ class TestUnits:
         bench.join("b")
         return bench, bench.exchange("f", CHUNKS)
 
-    def test_half_a_unit_that_a_client_has_got_is_not_yet_held(self) -> None:
+    def test_half_a_unit_is_not_held(self) -> None:
         bench, file = self.exchange()
         a, b = bench.server.members["a"], bench.server.members["b"]
         held_before = file.availability.held["a"].chunk_count
@@ -101,13 +99,13 @@ class TestUnits:
             assert file.availability.held["a"].chunk_count - held_before == gained
             bench.sent(a, deliver.number)
 
-    def test_who_lost_half_a_unit_holds_nothing_of_it(self) -> None:
+    def test_losing_half_a_unit_loses_all_of_it(self) -> None:
         bench, file = self.exchange()
         bench.ask(bench.server.members["a"], file, (500, 501))
         assert bench.effects(FileStalled)[0].missing == ((Range(500, 502), ""),)
         assert not file.availability.held["a"].within(500, 502)
 
-    def test_halves_of_a_unit_with_two_holders_leave_it_missing(self) -> None:
+    def test_halves_with_two_holders_leave_a_unit_missing(self) -> None:
         bench, file = self.exchange()
         bench.server.client_left(bench.server.members["b"].session, "gone", bench.now)
         b_share = Range(CHUNKS // 2, CHUNKS)
@@ -119,7 +117,7 @@ class TestUnits:
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
-def test_one_that_is_away_twice_is_back_at_once(name: str) -> None:
+def test_marking_unreachable_twice_changes_nothing(name: str) -> None:
     file = SharedFile(DIVIDED, "s")
     file.availability.hold("a", [(0, CHUNKS)])
     file.availability.hold("b", [(0, CHUNKS)])
@@ -132,7 +130,7 @@ def test_one_that_is_away_twice_is_back_at_once(name: str) -> None:
 
 
 class TestLostWithout:
-    def test_is_what_only_they_hold(self) -> None:
+    def test_lost_without_is_what_only_they_hold(self) -> None:
         bench = Bench()
         a, b, _ = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
@@ -146,13 +144,13 @@ class TestLostWithout:
             bench.reach(member, file, Milestone.COMPLETE)
         assert bench.server.catalogue.lost_without({"a"}) == []
 
-    def test_is_nothing_where_the_source_is_there(self) -> None:
+    def test_lost_without_is_empty_with_a_source(self) -> None:
         bench = Bench()
         bench.join("a")
         file = bench.seed("f", 6)
         assert list(file.availability.lost_without({"a"})) == []
 
-    def test_is_no_matter_where_everyone_else_has_the_file(self) -> None:
+    def test_lost_without_ignores_files_that_others_have(self) -> None:
         bench = Bench()
         a, b = (bench.join(name) for name in "ab")
         file = bench.exchange("f", 6)
@@ -162,7 +160,7 @@ class TestLostWithout:
         bench.reach(a, file, Milestone.COMPLETE)
         assert bench.server.catalogue.lost_without({"a", "b"}) == []
 
-    def test_is_what_would_be_gone_for_those_who_declined_too(self) -> None:
+    def test_lost_without_counts_declining_clients(self) -> None:
         bench = Bench()
         a, b = (bench.join(name) for name in "ab")
         file = bench.exchange("f", 6)

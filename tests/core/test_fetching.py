@@ -29,7 +29,7 @@ TWO_CHUNKS_NS = SERVER_TUNING.receive_ns + 2 * SERVER_TUNING.receive_ns_per_chun
 
 
 class TestFetching:
-    def test_the_one_holder_with_room_is_found_where_the_owner_is_away(self) -> None:
+    def test_only_holder_with_room_is_found(self) -> None:
         bench = Bench(cache_chunks=4096)
         count = 8 * SERVER_TUNING.holders_tried_max
         owner, asks, *holders = (bench.join(f"c{index:02}") for index in range(count + 2))
@@ -43,7 +43,7 @@ class TestFetching:
         bench.ask(asks, file, (start, start + 1))
         assert [fetch.holder.member for fetch in bench.fetches(file)] == holders[:1]
 
-    def test_a_miss_is_broadcast_to_all_and_names_the_owner_of_the_share(self) -> None:
+    def test_miss_is_broadcast_and_names_the_owner(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 9)
@@ -57,7 +57,7 @@ class TestFetching:
             (6, 9, c.session),
         ]
 
-    def test_where_all_of_a_run_of_shares_is_missed_their_owners_are_asked_at_once(self) -> None:
+    def test_run_of_shares_asks_all_owners_in_one_entry(self) -> None:
         bench = Bench()
         a, b, c, d, e = (bench.join(name) for name in "abcde")
         file = bench.exchange("f", 10)
@@ -67,7 +67,7 @@ class TestFetching:
         for owner, span in ((b, (3, 4)), (c, (4, 6)), (d, (6, 7)), (e, (8, 10))):
             assert bench.contribute(bench.frame(owner, file, *span))
 
-    def test_but_not_where_another_than_the_owner_has_to_send(self) -> None:
+    def test_share_of_another_holder_has_its_own_entry(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
@@ -83,7 +83,7 @@ class TestFetching:
         entries = [(entry.start, entry.stop, entry.responder) for entry in bench.asked("a")]
         assert entries == [(2, 4, b.session), (4, 6, a.session)]
 
-    def test_what_one_holder_can_send_at_once_is_fetched_at_once(self) -> None:
+    def test_fetches_of_one_holder_are_joined(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, broadcast_pacing_ns=100 * MILLISECOND_NS))
         clients = [bench.join(name) for name in "abcd"]
         file = bench.seed("f", 8)
@@ -103,9 +103,7 @@ class TestFetching:
         assert [deliver.frame.start for deliver in bench.effects(Deliver)] == [2, 4]
 
     @pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic", "fast"])
-    def test_while_shares_are_given_out_the_source_alone_is_told_until_that_was_in_vain(
-        self, parameters: Parameters
-    ) -> None:
+    def test_seeding_broadcasts_go_to_the_source_first(self, parameters: Parameters) -> None:
         bench = Bench(parameters)
         a, _ = bench.join("a"), bench.join("b")
         file = bench.seed("f", 2)
@@ -117,7 +115,7 @@ class TestFetching:
         assert told[: SERVER_TUNING.named_tries_max] == ["source of f"] * SERVER_TUNING.named_tries_max
         assert told[SERVER_TUNING.named_tries_max : SERVER_TUNING.named_tries_max + 3] == ["a", "b", "source of f"]
 
-    def test_and_everybody_where_there_is_no_source(self) -> None:
+    def test_seeding_broadcasts_go_to_all_without_a_source(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4, terms=Terms(replica_count=2))
@@ -133,7 +131,7 @@ class TestFetching:
         bench.ask(b, file, (0, 1))
         assert hearers(bench) == ["a", "b"]
 
-    def test_what_a_client_may_expect_is_what_is_being_fetched_at_any_time(self) -> None:
+    def test_expected_chunks_follow_the_fetches(self) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 12)
@@ -145,7 +143,7 @@ class TestFetching:
         pending.give_up(next(iter(bench.fetches(file))))
         assert state.expected_chunks == 0
 
-    def test_a_request_for_what_is_being_fetched_joins_and_a_cached_one_is_a_hit(self) -> None:
+    def test_requests_join_a_fetch_or_hit_the_cache(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
@@ -166,7 +164,7 @@ class TestFetching:
         cache = bench.server.cache
         assert (cache.hit_count, cache.miss_count, cache.join_count) == (1, 2, 2)
 
-    def test_the_window_of_a_client_bounds_what_is_promised(self) -> None:
+    def test_window_bounds_deliveries(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 30)
@@ -179,7 +177,7 @@ class TestFetching:
         bench.ask(a, file, (10, 30), window_chunks=0)
         assert bench.effects(Deliver) == []
 
-    def test_of_several_fetches_only_as_many_are_joined_as_the_window_allows(self) -> None:
+    def test_window_bounds_joined_fetches(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 30)
@@ -193,7 +191,7 @@ class TestFetching:
         assert sum(d.frame.stop - d.frame.start for d in delivers if d.session == b.session) == 2
         assert sum(d.frame.stop - d.frame.start for d in delivers if d.session == c.session) == 1
 
-    def test_of_several_cached_ranges_only_as_many_are_delivered_as_the_window_allows(self) -> None:
+    def test_window_bounds_hits(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 30)
@@ -203,7 +201,7 @@ class TestFetching:
         bench.ask(c, file, (10, 11), (13, 14), window_chunks=1)
         assert [deliver.frame.start for deliver in bench.delivered(c)] == [10]
 
-    def test_of_several_parts_of_a_fetch_only_as_many_are_joined_as_the_window_allows(self) -> None:
+    def test_window_bounds_parts_of_a_fetch(self) -> None:
         bench = Bench(cache_chunks=64)
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 30)
@@ -215,7 +213,7 @@ class TestFetching:
         assert delivered == [(10, 11), (11, 12)]
 
     @pytest.mark.parametrize("window_chunks", [4096, 6000, 16 * 1024])
-    def test_a_frame_takes_half_of_the_window_for_which_it_is_fetched(self, window_chunks: int) -> None:
+    def test_frame_takes_half_of_the_window(self, window_chunks: int) -> None:
         bench = Bench(cache_chunks=32 * 1024)
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 32 * 1024)
@@ -232,14 +230,12 @@ class TestFetching:
     @pytest.mark.parametrize(
         ("cache_chunks", "frame_chunks"), [(1, 1), (2, 1), (100, 50), (200, 64), (256, 64), (1000, 250), (10**6, 8192)]
     )
-    def test_two_frames_at_least_have_room_in_the_cache_and_four_where_they_need_not_be_tiny(
-        self, cache_chunks: int, frame_chunks: int
-    ) -> None:
+    def test_cache_has_room_for_several_frames(self, cache_chunks: int, frame_chunks: int) -> None:
         bench = Bench(cache_chunks=1)
         bench.server.resize_cache(cache_chunks, bench.now)
         assert bench.machine._pending.frame_chunks == frame_chunks
 
-    def test_nothing_is_delivered_to_whom_nothing_can_reach(self) -> None:
+    def test_disconnected_client_gets_no_delivery(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -253,7 +249,7 @@ class TestFetching:
         bench.ask(a, file, (2, 4))
         assert len(bench.delivered(a)) == 1
 
-    def test_a_client_that_waits_in_line_and_loses_its_link_leaves_the_line(self) -> None:
+    def test_client_without_a_link_leaves_the_queue(self) -> None:
         """Nobody fetches for it what is cached meanwhile, and came too late for it."""
         bench = Bench(cache_chunks=8, tuning=QUARTER_FRAMES)
         a, b, c = (bench.join(name) for name in "abc")
@@ -272,7 +268,7 @@ class TestFetching:
         bench.sent(d, deliver.number)
         assert bench.asked("a") == []
 
-    def test_a_link_in_place_of_another_loses_what_the_other_carried(self) -> None:
+    def test_new_link_loses_what_the_old_one_carried(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -284,7 +280,7 @@ class TestFetching:
         bench.ask(a, file, (2, 4))
         assert len(bench.delivered(a)) == 1
 
-    def test_a_delivery_that_failed_is_asked_for_again(self) -> None:
+    def test_failed_delivery_is_repeated(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -302,7 +298,7 @@ class TestFetching:
         bench.server.client_left(a.session, "gone", bench.now)
         bench.server.delivery_failed(a.session, deliver.number, bench.now)  # of one who is gone
 
-    def test_a_silent_holder_is_asked_again_then_everyone_is(self) -> None:
+    def test_silent_holder_is_asked_again_and_then_everyone(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
@@ -327,7 +323,7 @@ class TestFetching:
         assert [x.frame.start for x in delivers if x.session == a.session] == [3, 2]
         assert [x.frame.start for x in delivers if x.session == d.session] == [3]
 
-    def test_where_every_holder_is_asked_a_range_that_none_has_whole_is_asked_unit_by_unit(self) -> None:
+    def test_range_that_no_one_has_whole_is_asked_by_unit(self) -> None:
         bench = Bench(replace(FAST, all_holders_answer=True))
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 20)
@@ -341,7 +337,7 @@ class TestFetching:
         assert asked[0] == (10, 14)
         assert {(10, 11), (11, 12), (12, 13), (13, 14)} <= set(asked)
 
-    def test_a_fetch_that_nobody_answers_is_given_up_and_begun_anew(self) -> None:
+    def test_unanswered_fetch_is_given_up_and_restarted(self) -> None:
         bench = Bench(CLASSIC, 4)
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -356,7 +352,7 @@ class TestFetching:
         assert bench.server.cache.used_chunks == 1
         assert bench.contribute(bench.frame(b, file, 2, 3, bench.machine._pending._broadcast_number))
 
-    def test_a_fetch_for_someone_who_is_gone_ends(self) -> None:
+    def test_fetch_for_a_lost_client_ends(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -367,7 +363,7 @@ class TestFetching:
         assert len(bench.fetches(file)) == 0
         assert bench.holder(b).asked_chunks == 0
 
-    def test_a_contribution_that_does_not_end_costs_its_sender_the_link(self) -> None:
+    def test_stalled_contribution_closes_the_link(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -384,7 +380,7 @@ class TestFetching:
         bench.pass_time(0)
         assert [asked.responder for asked in bench.asked("a")] == [b.session]
 
-    def test_one_that_still_does_not_end_costs_its_sender_the_next_link_too(self) -> None:
+    def test_stalled_contribution_closes_the_next_link_too(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -396,7 +392,7 @@ class TestFetching:
             bench.live(SECOND_NS)
             assert bench.effects(CloseLink) == [CloseLink(b.session)]
 
-    def test_a_broadcast_that_a_later_answer_overtook_is_sent_again_before_its_time(self) -> None:
+    def test_reordering_reveals_a_lost_broadcast(self) -> None:
         bench = Bench(cache_chunks=256)
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 20)
@@ -407,7 +403,7 @@ class TestFetching:
         bench.pass_time(SERVER_TUNING.reordering_ns_min)
         assert [asked.start for asked in bench.asked("a")] == [first.start]
 
-    def test_a_holder_that_is_busy_sending_is_not_asked_again(self) -> None:
+    def test_busy_holder_is_not_asked_again(self) -> None:
         bench = Bench(cache_chunks=256)
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 20)
@@ -418,7 +414,7 @@ class TestFetching:
         bench.pass_time(5 * SECOND_NS)
         assert bench.asked("a") == []
 
-    def test_a_stalled_chunk_does_not_keep_back_the_others(self) -> None:
+    def test_stalled_chunk_does_not_block_others(self) -> None:
         bench = Bench(CLASSIC, 8)
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 9)
@@ -428,7 +424,7 @@ class TestFetching:
         assert [(asked.start, asked.stop) for asked in bench.asked("a")] == [(6, 7)]
         assert c.connected
 
-    def test_after_several_shares_without_a_holder_a_client_waits_in_line(self) -> None:
+    def test_request_waits_after_several_shares_without_a_holder(self) -> None:
         bench = Bench()
         names = [f"c{index:02}" for index in range(SERVER_TUNING.shares_tried_max + 3)]
         members = [bench.join(name) for name in names]
@@ -441,7 +437,7 @@ class TestFetching:
         bench.ask(members[0], file, (len(members) - 1, len(members)))
         assert len(bench.asked(names[0])) == 1
 
-    def test_who_does_not_read_keeps_only_part_of_the_cache_from_the_others(self) -> None:
+    def test_slow_reader_pins_only_a_part_of_the_cache(self) -> None:
         bench = Bench(cache_chunks=4, tuning=QUARTER_FRAMES)
         slow, quick, holder = (bench.join(name) for name in ("slow", "quick", "holder"))
         file = bench.exchange("f", 24)
@@ -465,7 +461,7 @@ class TestFetching:
         bench.sent(slow, stuck[0].number)
         assert len(bench.delivered(slow)) == 1
 
-    def test_a_client_that_completes_otherwise_wants_nothing_more(self) -> None:
+    def test_complete_client_wants_nothing(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)

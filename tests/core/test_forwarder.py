@@ -21,7 +21,7 @@ from tests.core.bench import QUARTER_FRAMES, Bench
 
 
 class TestServing:
-    def test_what_comes_between_two_looks_at_the_effects_is_served_together(self) -> None:
+    def test_inputs_between_two_polls_are_served_together(self) -> None:
         bench = Bench(at_once=False)
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
@@ -35,19 +35,19 @@ class TestServing:
         assert len(numbers) == 1
 
 
-class TestPatience:
+class TestRequestAck:
     def answers(self, bench: Bench) -> list[RequestAck]:
         sent = [decode_datagram(effect.data) for effect in bench.effects(SendDatagram)]
         return [datagram for datagram in sent if isinstance(datagram, RequestAck)]
 
-    def test_a_request_is_not_answered_but_by_what_it_asks_for(self) -> None:
+    def test_plain_request_gets_no_request_ack(self) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
         bench.ask(a, bench.exchange("f", 6), (3, 6))
         assert self.answers(bench) == []
 
     @pytest.mark.parametrize("flag", ["repeated", "wants_ack"])
-    def test_one_that_is_repeated_or_wants_an_answer_is_told_to_wait_for_the_fetch(self, flag: str) -> None:
+    def test_repeated_or_wants_ack_request_is_acknowledged(self, flag: str) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
@@ -55,7 +55,7 @@ class TestPatience:
         bench.ask(a, file, (3, 6), **{flag: True})
         assert self.answers(bench) == [RequestAck(a.session, file.file_id, 2, SERVER_TUNING.hello_ns // MILLISECOND_NS)]
 
-    def test_longer_if_something_is_on_its_way(self) -> None:
+    def test_request_ack_waits_longer_with_data_in_flight(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
@@ -67,7 +67,7 @@ class TestPatience:
             RequestAck(a.session, file.file_id, 2, SERVER_TUNING.retry_after_ns // MILLISECOND_NS)
         ]
 
-    def test_the_classic_profile_has_no_such_answer(self) -> None:
+    def test_classic_profile_sends_no_request_ack(self) -> None:
         bench = Bench(CLASSIC)
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
@@ -83,8 +83,8 @@ def note_ack(state: RequestState) -> None:
     assert state.ack_round == state.demand.ack_count
 
 
-class TestLeftBehind:
-    def test_who_acknowledges_nothing_while_others_do_again_and_again_is_waited_for_no_longer(self) -> None:
+class TestStragglers:
+    def test_client_without_acks_becomes_a_straggler(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
@@ -97,7 +97,7 @@ class TestLeftBehind:
         note_ack(bench.state(a, file))
         assert bench.demand(file).is_wanted(3, 6)
 
-    def test_who_waited_for_nothing_is_not_left_behind(self) -> None:
+    def test_client_that_waited_for_nothing_is_no_straggler(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
@@ -107,7 +107,7 @@ class TestLeftBehind:
         bench.ask(a, file, (3, 6))
         assert bench.demand(file).is_wanted(3, 6)
 
-    def test_a_turn_is_a_request_however_much_it_acknowledges(self) -> None:
+    def test_ack_round_counts_requests(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 8)
@@ -121,7 +121,7 @@ class TestLeftBehind:
         assert bench.demand(file).ack_count == 1
 
 
-class TestConnectionsOfTheirOwn:
+class TestSingleDeliveryConnections:
     """Where each delivery has one (classic), nothing but the client's next request tells what became of it."""
 
     def on_its_way(self) -> tuple[Bench, Member, SharedFile, int]:
@@ -135,13 +135,13 @@ class TestConnectionsOfTheirOwn:
         bench.sent(a, delivery.number)
         return bench, a, file, delivery.number
 
-    def test_what_the_next_request_acknowledges_is_held(self) -> None:
+    def test_acknowledged_delivery_is_held(self) -> None:
         bench, a, file, number = self.on_its_way()
         bench.ask(a, file, (4, 5), window_chunks=1, acknowledged=number)
         assert file.availability.held["a"].covers(0, 4)
         assert bench.delivered(a) == []
 
-    def test_what_it_does_not_is_lost_and_delivered_again_when_it_is_asked_again(self) -> None:
+    def test_unacknowledged_delivery_is_repeated(self) -> None:
         bench, a, file, number = self.on_its_way()
         bench.ask(a, file, (3, 4), window_chunks=1, repeated=True)
         assert not file.availability.held["a"].covers(3, 4)
@@ -149,7 +149,7 @@ class TestConnectionsOfTheirOwn:
         assert (again.frame.start, again.frame.stop) == (3, 4)
         assert again.number > number
 
-    def test_what_arrives_though_it_was_taken_for_lost_is_held_when_it_is_acknowledged(self) -> None:
+    def test_delivery_presumed_lost_counts_when_acknowledged(self) -> None:
         bench, a, file, number = self.on_its_way()
         bench.ask(a, file, (3, 4), window_chunks=1, repeated=True)  # crosses the delivery
         (again,) = bench.delivered(a)
@@ -159,7 +159,7 @@ class TestConnectionsOfTheirOwn:
         bench.server.client_left(bench.server.members["b"].session, "gone", bench.now)
         assert file.availability.available.covers(0, 4)
 
-    def test_only_so_much_that_was_taken_for_lost_is_remembered(self) -> None:
+    def test_deliveries_presumed_lost_are_bounded(self) -> None:
         bench, a, file, number = self.on_its_way()
         for _ in range(SERVER_TUNING.presumed_lost_max + 1):
             bench.ask(a, file, (3, 4), window_chunks=1, repeated=True)
@@ -182,10 +182,10 @@ def delivered_to_b(bench: Bench) -> tuple[Member, Member, Member, SharedFile, in
     return a, b, c, file, delivery.number
 
 
-class TestNews:
+class TestNewHolders:
     """Who waits for chunks that nobody had is served as soon as somebody has them."""
 
-    def test_when_one_acknowledges_them(self) -> None:
+    def test_acknowledgement_serves_waiting_requests(self) -> None:
         bench = Bench()
         a, b, c, file, number = delivered_to_b(bench)
         bench.server.client_left(c.session, "gone", bench.now)
@@ -194,7 +194,7 @@ class TestNews:
         bench.ask(b, file, (0, 3), acknowledged=number)
         assert (6, 9, b.session) in [(asked.start, asked.stop, asked.responder) for asked in bench.asked("a")]
 
-    def test_when_one_has_it_all(self) -> None:
+    def test_completion_serves_waiting_requests(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 9)
@@ -206,7 +206,7 @@ class TestNews:
 
 
 class TestLostDeliveries:
-    def test_are_made_again_when_the_link_is_back(self) -> None:
+    def test_lost_deliveries_are_repeated_over_a_new_link(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
@@ -219,8 +219,8 @@ class TestLostDeliveries:
         assert (again.frame.start, again.frame.stop) == (3, 6)
 
 
-class TestLine:
-    def test_who_waits_for_a_busy_holder_does_not_hold_up_those_who_want_of_another(self) -> None:
+class TestWaitQueues:
+    def test_busy_holder_does_not_block_the_queue(self) -> None:
         bench = Bench(replace(FAST, window_min_chunks=1, window_max_chunks=1))
         a, b, c, d = (bench.join(name) for name in "abcd")
         file = bench.exchange("f", 16)
@@ -232,7 +232,7 @@ class TestLine:
         bench.contribute(bench.frame(c, file, 8, 9))
         assert (9, 10, c.session) in [(entry.start, entry.stop, entry.responder) for entry in bench.asked("a")]
 
-    def test_of_many_files_are_tried_in_turn_until_one_is_found_whose_holder_is_idle(self) -> None:
+    def test_queues_of_many_files_are_tried_in_turn(self) -> None:
         bench = Bench(replace(FAST, window_min_chunks=1, window_max_chunks=1))
         busy, idle, *waiting = (bench.join(name) for name in "abcdef")
         files = [bench.exchange(f"f{index}", 60) for index in range(12)]
@@ -252,7 +252,7 @@ class TestLine:
             bench.machine._forwarder.serve()
         assert bench.fetches(last), "each input goes on where the one before has ended"
 
-    def test_files_take_turns_where_room_in_the_cache_is_scarce(self) -> None:
+    def test_files_take_turns_for_scarce_cache_room(self) -> None:
         bench = Bench(cache_chunks=16)
         waiting = [bench.join(name) for name in "abcdefg"]
         files = [bench.exchange(f"f{index}", 140) for index in range(3)]
@@ -271,7 +271,7 @@ class TestLine:
             assert cache.reserve(b"other", 0, 8)
         assert fetched == ["f0", "f1", "f2"] * 2
 
-    def test_is_served_when_a_holder_can_be_sent_to_at_last(self) -> None:
+    def test_queue_is_served_when_a_holder_connects(self) -> None:
         bench = Bench()
         a, source = bench.join("a"), bench.join("source", source=True, reachable=False)
         bench.server.link_opened(source.session, bench.now)
@@ -284,7 +284,7 @@ class TestLine:
         assert [(fetch.start, fetch.stop) for fetch in bench.fetches(file)] == [(0, 6)]
 
     @pytest.mark.parametrize("tells", ["an acknowledgement", "a report"])
-    def test_is_served_when_another_holds_what_only_one_without_a_link_held(self, tells: str) -> None:
+    def test_queue_is_served_when_another_member_holds_the_chunks(self, tells: str) -> None:
         bench = Bench()
         a, b, c, file, number = delivered_to_b(bench)
         bench.server.link_closed(c.session, bench.now)
@@ -296,7 +296,7 @@ class TestLine:
             bench.ask(b, file, acknowledged=number)
         assert [fetch.holder.member for fetch in bench.fetches(file)] == [b]
 
-    def test_moves_up_when_those_at_its_front_wait_for_one_who_leaves(self) -> None:
+    def test_queue_moves_up_when_a_holder_leaves(self) -> None:
         bench = Bench()
         ahead, behind, other = [bench.join(name) for name in "pqr"], bench.join("w"), bench.join("x")
         gone, slow = bench.join("y"), bench.join("z")
@@ -315,7 +315,7 @@ class TestLine:
         assert [(fetch.start, fetch.stop) for fetch in bench.fetches(file)] == [(20, 21)]
 
 
-class TestGathering:
+class TestBatches:
     """What comes soon after what was handed out last; here a second is soon."""
 
     SLOW = replace(QUARTER_FRAMES, delivery_pacing_ns=SECOND_NS)
@@ -340,7 +340,7 @@ class TestGathering:
     def spans(self, delivers: list[Deliver]) -> list[tuple[int, int, int]]:
         return [(deliver.session, deliver.frame.start, deliver.frame.stop) for deliver in delivers]
 
-    def test_the_first_is_handed_out_at_once(self) -> None:
+    def test_first_frame_is_delivered_at_once(self) -> None:
         bench, file, holder, (a, d) = self.waiting()
         self.contribute(bench, file, holder, 24, chunks=16)
         assert self.spans(bench.effects(Deliver)) == [(a.session, 24, 40), (d.session, 24, 40)]
@@ -367,7 +367,7 @@ class TestGathering:
         self.contribute(bench, other, holder, 24, chunks=4)
         return bench, file, other, holder
 
-    def test_files_take_turns(self) -> None:
+    def test_batches_of_files_take_turns(self) -> None:
         bench, file, other, holder = self.two_files()
         self.contribute(bench, file, holder, 40, chunks=8)
         for expected in (other, file):
@@ -376,7 +376,7 @@ class TestGathering:
             bench.pass_time(10 * MILLISECOND_NS)
             assert [deliver.frame.file_id for deliver in bench.effects(Deliver)] == [expected.file_id] * 2
 
-    def test_a_file_that_fills_its_frames_does_not_put_off_the_others(self) -> None:
+    def test_full_batch_does_not_delay_other_files(self) -> None:
         bench, file, other, holder = self.two_files(replace(self.SLOW, batch_cache_divisor=8))  # of 64 chunks
         bench.pass_time(SECOND_NS)
         self.contribute(bench, file, holder, 40, chunks=8)
@@ -384,19 +384,19 @@ class TestGathering:
         bench.pass_time(SECOND_NS)
         assert [deliver.frame.file_id for deliver in bench.effects(Deliver)] == [other.file_id] * 2
 
-    def test_what_comes_soon_after_leaves_in_one_piece(self) -> None:
+    def test_chunks_that_arrive_soon_leave_in_one_batch(self) -> None:
         bench, _file, _holder, (a, d) = self.first_two(frame_chunks=4)
         bench.pass_time(3 * SECOND_NS)
         spans = self.spans(bench.effects(Deliver))
         assert sorted(spans) == sorted([(a.session, 28, 32), (d.session, 28, 32)])
 
-    def test_half_of_the_cache_is_gathered_at_most(self) -> None:
+    def test_batch_takes_half_of_the_cache_at_most(self) -> None:
         bench, file, holder, (a, d) = self.first_two(frame_chunks=4)
         self.contribute(bench, file, holder, 32, chunks=4)
         spans = self.spans(bench.effects(Deliver))
         assert sorted(spans) == sorted([(a.session, 28, 36), (d.session, 28, 36)])
 
-    def test_who_asks_meanwhile_gets_it_and_it_is_not_fetched_again(self) -> None:
+    def test_request_for_a_batched_chunk_is_a_hit(self) -> None:
         bench, file, holder, _ = self.waiting(cache_chunks=8)
         self.contribute(bench, file, holder, 24)
         self.contribute(bench, file, holder, 26)
@@ -406,7 +406,7 @@ class TestGathering:
         effects = bench.server.poll()
         assert self.spans([effect for effect in effects if isinstance(effect, Deliver)]) == [(e.session, 24, 28)]
 
-    def test_whoever_is_in_line_for_room_gets_it_and_it_is_not_fetched_again(self) -> None:
+    def test_waiting_requests_get_batched_chunks(self) -> None:
         bench, file, holder, (a, d) = self.waiting(cache_chunks=8)
         self.contribute(bench, file, holder, 24)
         bench.server.poll()
@@ -416,7 +416,7 @@ class TestGathering:
         bench.pass_time(0)
         assert sorted(self.spans(bench.effects(Deliver))) == sorted([(a.session, 26, 28), (d.session, 26, 28)])
 
-    def test_what_is_gathered_is_handed_out_before_it_is_evicted(self) -> None:
+    def test_batch_is_flushed_before_eviction(self) -> None:
         bench, file, holder, waiting = self.waiting(cache_chunks=4)
         lacking = {member.session: RangeSet([(24, 48)]) for member in waiting}
         while any(lacking.values()):
@@ -432,10 +432,10 @@ class TestGathering:
         assert file.traffic.contributed_bytes == file.manifest.byte_span(24, 48)[1]
 
 
-class TestClaims:
+class TestQuota:
     """A cache of 64 chunks has frames of 16: one member claims 32 chunks of it at most."""
 
-    CLAIM = 32
+    QUOTA = 32
 
     def asked_chunks(self, bench: Bench) -> int:
         return sum(asked.stop - asked.start for asked in bench.asked("a"))
@@ -451,44 +451,44 @@ class TestClaims:
             assert bench.contribute(bench.frame(b, file, entry.start, entry.stop))
         return bench, file, a, bench.delivered(a)
 
-    def test_a_member_claims_a_part_of_the_cache_whatever_its_window(self) -> None:
+    def test_quota_bounds_a_member_with_a_large_window(self) -> None:
         bench, _, a, delivers = self.stuck()
-        assert sum(deliver.frame.stop - deliver.frame.start for deliver in delivers) == self.CLAIM
-        assert bench.quota_used_chunks(a) == self.CLAIM
+        assert sum(deliver.frame.stop - deliver.frame.start for deliver in delivers) == self.QUOTA
+        assert bench.quota_used_chunks(a) == self.QUOTA
         assert self.asked_chunks(bench) == 0
 
-    def test_what_has_left_the_cache_is_claimed_no_longer(self) -> None:
+    def test_sent_delivery_frees_quota(self) -> None:
         bench, _, a, delivers = self.stuck()
         bench.sent(a, delivers[0].number)
         assert self.asked_chunks(bench) == 16
-        assert bench.quota_used_chunks(a) == self.CLAIM - 16
+        assert bench.quota_used_chunks(a) == self.QUOTA - 16
 
-    def test_nor_is_what_could_not_be_sent(self) -> None:
+    def test_failed_delivery_frees_quota(self) -> None:
         bench, _, a, delivers = self.stuck()
         bench.server.delivery_failed(a.session, delivers[0].number, bench.now)
         assert self.asked_chunks(bench) == 16
 
-    def test_an_acknowledgement_alone_frees_nothing(self) -> None:
+    def test_acknowledgement_alone_frees_no_quota(self) -> None:
         bench, file, a, delivers = self.stuck()
         bench.ask(a, file, (132, 200), acknowledged=delivers[-1].number)
         assert self.asked_chunks(bench) == 0
-        assert bench.quota_used_chunks(a) == self.CLAIM
+        assert bench.quota_used_chunks(a) == self.QUOTA
 
-    def test_all_files_of_a_member_share_its_claim(self) -> None:
+    def test_files_of_a_member_share_its_quota(self) -> None:
         bench, _, a, delivers = self.stuck()
         other = bench.exchange("g", 200)
         bench.ask(a, other, (100, 200))
         assert self.asked_chunks(bench) == 0
         for deliver in delivers:
             bench.sent(a, deliver.number)
-        assert self.asked_chunks(bench) == self.CLAIM
+        assert self.asked_chunks(bench) == self.QUOTA
 
-    def test_others_have_their_own(self) -> None:
+    def test_each_member_has_its_own_quota(self) -> None:
         bench, file, _, _ = self.stuck()
         bench.ask(bench.join("c"), file, (140, 200))
-        assert self.asked_chunks(bench) == self.CLAIM
+        assert self.asked_chunks(bench) == self.QUOTA
 
-    def test_what_was_fetched_for_one_whose_link_broke_is_claimed_no_longer(self) -> None:
+    def test_broken_link_uses_no_quota(self) -> None:
         bench = Bench(tuning=QUARTER_FRAMES)
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 200)
@@ -499,7 +499,7 @@ class TestClaims:
             assert bench.contribute(bench.frame(b, file, entry.start, entry.stop))
         assert bench.quota_used_chunks(a) == 0
 
-    def test_what_is_being_fetched_claims_nothing_and_is_given_up_when_nobody_holds_it(self) -> None:
+    def test_fetch_uses_no_quota_and_ends_without_a_holder(self) -> None:
         bench = Bench(tuning=QUARTER_FRAMES)
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 200)
@@ -511,7 +511,7 @@ class TestClaims:
         assert bench.server.cache.used_chunks == 0
 
 
-def test_what_nobody_holds_cannot_be_fetched_though_every_holder_is_asked() -> None:
+def test_chunks_without_a_holder_are_not_fetched() -> None:
     bench = Bench()
     a, _ = bench.join("a"), bench.join("b")
     file = bench.exchange("f", 4)

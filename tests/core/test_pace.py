@@ -10,7 +10,7 @@ from tests.core.bench import Bench
 
 
 class TestPace:
-    def test_broadcasts_of_many_files_take_turns_at_a_pace_that_their_datagrams_set(
+    def test_broadcasts_of_many_files_are_paced(
         self,
     ) -> None:
         tuning = replace(SERVER_TUNING, broadcast_burst_datagrams=4, broadcast_pacing_ns=10 * MILLISECOND_NS)
@@ -26,7 +26,7 @@ class TestPace:
             bench.pass_time(4 * 10 * MILLISECOND_NS)
         assert heard == [2, 2, 1], "two members hear of two files at a time"
 
-    def test_what_is_asked_again_goes_at_that_pace_too(self) -> None:
+    def test_repeated_broadcasts_are_paced(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, broadcast_burst_datagrams=1, broadcast_pacing_ns=MILLISECOND_NS))
         a, b = bench.join("a"), bench.join("b")
         files = [bench.exchange(f"f{index}", 8) for index in range(3)]

@@ -31,7 +31,7 @@ def remove(bench: Bench, file: SharedFile, *, force: bool = True) -> None:
     bench.server.catalogue.remove(file, bench.now, force=force)
 
 
-def test_every_client_is_told(bench: Bench) -> None:
+def test_removal_is_told_to_every_client(bench: Bench) -> None:
     a, b, file = begun(bench)
     remove(bench, file)
     effects = bench.server.poll()
@@ -40,7 +40,7 @@ def test_every_client_is_told(bench: Bench) -> None:
     assert bench.server.catalogue.files == {}
 
 
-def test_not_while_somebody_lacks_it_unless_that_is_forced(bench: Bench) -> None:
+def test_incomplete_file_is_removed_by_force_only(bench: Bench) -> None:
     a, b, file = begun(bench)
     bench.reach(a, file, Milestone.COMPLETE)
     with pytest.raises(WrongState, match="--force"):
@@ -50,14 +50,14 @@ def test_not_while_somebody_lacks_it_unless_that_is_forced(bench: Bench) -> None
     assert bench.server.catalogue.files == {}
 
 
-def test_not_while_a_source_is_at_it(bench: Bench) -> None:
+def test_file_is_not_removed_while_seeded(bench: Bench) -> None:
     bench.join("a")
     file = bench.seed("f", 6)
     with pytest.raises(WrongState, match="being seeded"):
         remove(bench, file)
 
 
-def test_what_is_being_sent_is_sent_and_then_the_server_has_nothing_of_it(bench: Bench) -> None:
+def test_deliveries_end_before_the_file_is_gone(bench: Bench) -> None:
     a, b, file = begun(bench)
     bench.ask(a, file, (3, 6))
     assert bench.contribute(bench.frame(b, file, 3, 6))
@@ -72,7 +72,7 @@ def test_what_is_being_sent_is_sent_and_then_the_server_has_nothing_of_it(bench:
     assert bench.quota_used_chunks(a) == 0
 
 
-def test_so_is_what_is_coming_in(bench: Bench) -> None:
+def test_contribution_ends_before_the_file_is_gone(bench: Bench) -> None:
     a, b, file = begun(bench)
     bench.ask(a, file, (3, 6))
     frame = bench.frame(b, file, 3, 6)
@@ -86,7 +86,7 @@ def test_so_is_what_is_coming_in(bench: Bench) -> None:
     assert bench.server.cache.used_chunks == 0
 
 
-def test_or_breaks_off(bench: Bench) -> None:
+def test_aborted_contribution_lets_the_file_go(bench: Bench) -> None:
     a, b, file = begun(bench)
     bench.ask(a, file, (3, 6))
     frame = bench.frame(b, file, 3, 6)
@@ -99,7 +99,7 @@ def test_or_breaks_off(bench: Bench) -> None:
     assert bench.server.cache.used_chunks == 0
 
 
-def test_until_then_nobody_gets_it_and_nobody_brings_it_back(bench: Bench) -> None:
+def test_removed_file_is_neither_served_nor_announced(bench: Bench) -> None:
     a, b, file = begun(bench)
     bench.ask(a, file, (3, 6))
     assert bench.start(bench.frame(b, file, 3, 6)) is not None
@@ -117,7 +117,7 @@ def test_until_then_nobody_gets_it_and_nobody_brings_it_back(bench: Bench) -> No
     assert bench.server.catalogue.lost_without({"a"}) == []
 
 
-def test_the_same_file_can_come_again(bench: Bench) -> None:
+def test_removed_file_can_be_seeded_again(bench: Bench) -> None:
     a, b, file = begun(bench)
     bench.ask(a, file, (3, 6))
     assert bench.contribute(bench.frame(b, file, 3, 6))
@@ -131,7 +131,7 @@ def test_the_same_file_can_come_again(bench: Bench) -> None:
     assert [asked.start for asked in bench.asked("b")] == [3]
 
 
-def test_what_was_told_at_joining_counts_no_more_when_the_file_is_seeded_anew(bench: Bench) -> None:
+def test_holdings_from_joining_end_with_the_removal(bench: Bench) -> None:
     a, _, file = begun(bench)
     bench.server.client_left(a.session, "it left", bench.now)
     again = bench.join("a", held={file.file_id: Held(RangeSet([(0, 5)]), complete=False)})
@@ -142,7 +142,7 @@ def test_what_was_told_at_joining_counts_no_more_when_the_file_is_seeded_anew(be
     assert not anew.availability.held.get(again.name), "it was told to drop that"
 
 
-def test_what_was_reached_before_the_removal_is_not_taken_for_the_new_division(bench: Bench) -> None:
+def test_reports_on_an_old_division_are_refused(bench: Bench) -> None:
     a, _, file = begun(bench)
     remove(bench, file)
     anew = bench.seed("f", 6)

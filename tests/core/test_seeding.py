@@ -36,7 +36,7 @@ def kinds(effects: list[ServerEffect]) -> list[type[ServerEffect]]:
 
 
 class TestSeeding:
-    def test_a_report_that_does_not_know_of_a_share_given_meanwhile_is_not_about_it(self) -> None:
+    def test_report_before_a_new_share_does_not_count(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
@@ -48,7 +48,7 @@ class TestSeeding:
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
 
-    def test_a_request_that_its_report_has_overtaken_says_nothing_more(self) -> None:
+    def test_request_older_than_a_report_is_stale(self) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
@@ -60,7 +60,7 @@ class TestSeeding:
         assert list(file.availability.held["a"]) == [(0, 2)]
         assert bench.server.drop_counts[DropReason.STALE] == 1
 
-    def test_who_asks_for_its_share_again_does_not_hold_it(self) -> None:
+    def test_request_for_its_share_clears_the_acknowledgement(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
@@ -71,14 +71,14 @@ class TestSeeding:
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
 
-    def test_a_report_that_does_not_say_is_believed(self) -> None:
+    def test_report_without_a_chunk_count_is_believed(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 4)
         bench.server.catalogue.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now)
         assert file.phase is Phase.EXCHANGING
 
-    def test_a_share_that_was_held_is_given_to_another_if_its_holder_is_lost_before_the_seeded_moment(
+    def test_held_share_of_a_lost_client_is_reassigned_while_seeding(
         self,
     ) -> None:
         bench = Bench()
@@ -91,7 +91,7 @@ class TestSeeding:
         assert file.phase is Phase.EXCHANGING
         assert not file.stalled
 
-    def test_the_only_client_lost_with_its_share_must_show_it_again(self) -> None:
+    def test_only_client_must_show_its_share_again(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
@@ -104,7 +104,7 @@ class TestSeeding:
         bench.reach(b, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
 
-    def test_a_client_that_has_the_file_already_holds_its_share(self) -> None:
+    def test_client_with_the_file_holds_its_share(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 4)
@@ -112,7 +112,7 @@ class TestSeeding:
         assert file.phase is Phase.EXCHANGING
         assert file.completed_at is not None
 
-    def test_shares_of_the_lost_are_given_out_in_order(self) -> None:
+    def test_shares_of_lost_clients_are_reassigned_in_order(self) -> None:
         bench = Bench()
         members = {name: bench.join(name) for name in ("m1", "m2", "m3", "m4", "m5")}
         source = bench.join("s", source=True)
@@ -125,7 +125,7 @@ class TestSeeding:
         assert sessions == [members[name].session for name in ("m2", "m3", "m4", "m5")]
         assert all(share.owner in members for share in file.shares.all)
 
-    def test_the_seeded_moment_waits_until_the_last_byte_has_left_the_server(self) -> None:
+    def test_seeded_moment_waits_for_the_last_byte(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 2)
@@ -141,7 +141,7 @@ class TestSeeding:
         assert (seeded.share_count, seeded.chunk_count, seeded.cached_bytes) == (1, 2, 0)
         assert not any(any(view) for view in deliver.views)
 
-    def test_or_until_the_last_delivery_has_failed(self) -> None:
+    def test_seeded_moment_waits_for_a_failed_delivery(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 2)
@@ -152,7 +152,7 @@ class TestSeeding:
         bench.server.delivery_failed(a.session, deliver.number, bench.now)
         assert file.phase is Phase.EXCHANGING
 
-    def test_a_fetch_that_nobody_waits_for_is_forgotten_with_the_file(self) -> None:
+    def test_unwanted_fetch_is_forgotten_with_the_file(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
@@ -164,7 +164,7 @@ class TestSeeding:
         assert len(bench.fetches(file)) == 0
         assert bench.server.cache.used_chunks == 0
 
-    def test_what_is_still_open_is_wanted_no_more_when_every_share_is_held(self) -> None:
+    def test_requests_end_when_every_share_is_held(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 2, hold_back=True)
@@ -176,7 +176,7 @@ class TestSeeding:
         assert (len(bench.fetches(file)), bench.demand(file).waiting, bench.server.cache.used_chunks) == (0, {}, 0)
         assert bench.asked("a") == []
 
-    def test_a_fetch_that_is_coming_in_is_waited_for(self) -> None:
+    def test_contribution_in_progress_is_awaited(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 2)
@@ -283,7 +283,7 @@ class TestSeeding:
         assert file.recipients.complete == {"c"}
         assert file.availability.min_holder_count() == 2
 
-    def test_the_departed_that_are_remembered_have_a_most(self) -> None:
+    def test_remembered_departed_clients_are_bounded(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, departed_max=1))
         members = [bench.join(name) for name in "abc"]
         file = bench.exchange("f", 6)
@@ -339,7 +339,7 @@ def test_a_client_is_told_first_of_what_it_has_some_of() -> None:
 class TestRecipients:
     """Clients that a file was divided among, and that went before they had it."""
 
-    def test_who_goes_without_the_file_is_missing_until_it_is_back(self) -> None:
+    def test_client_without_the_file_is_missing_until_it_returns(self) -> None:
         bench = Bench()
         _, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
@@ -352,7 +352,7 @@ class TestRecipients:
         bench.join("b")
         assert file.recipients.missing() == []
 
-    def test_who_had_the_file_is_not_missing(self) -> None:
+    def test_client_that_had_the_file_is_not_missing(self) -> None:
         bench = Bench()
         _, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -360,7 +360,7 @@ class TestRecipients:
         bench.server.client_left(b.session, "gone", bench.now)
         assert (file.recipients.missing(), file.recipients.count) == ([], 2)
 
-    def test_who_came_after_the_division_is_not_missing(self) -> None:
+    def test_late_joiner_is_not_missing(self) -> None:
         bench = Bench()
         bench.join("a")
         file = bench.exchange("f", 4)
@@ -368,7 +368,7 @@ class TestRecipients:
         bench.server.client_left(late.session, "gone", bench.now)
         assert file.recipients.missing() == []
 
-    def test_who_is_out_of_reach_is_missing_since_the_first_moment(self) -> None:
+    def test_unreachable_client_is_missing_since_the_first_moment(self) -> None:
         recipients = Recipients(bytes(32), WorkSet())
         recipients.expect(["a", "b"])
         for now in (1, 2):

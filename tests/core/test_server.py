@@ -46,7 +46,7 @@ def kinds(effects: list[ServerEffect]) -> list[type[ServerEffect]]:
 
 
 class TestMembership:
-    def test_a_client_joins_and_leaves(self) -> None:
+    def test_client_joins_and_leaves(self) -> None:
         bench = Bench()
         member = bench.join("a")
         assert bench.server.catalogue.client_names() == ["a"]
@@ -64,24 +64,24 @@ class TestMembership:
         assert bench.server.poll() == []
 
     @pytest.mark.parametrize("name", ["", "x" * 101, "a/b", "a\nb", "\x7f"])
-    def test_a_name_that_cannot_be_shown_is_refused(self, name: str) -> None:
+    def test_unprintable_name_is_refused(self, name: str) -> None:
         with pytest.raises(BadArgument):
             Bench().join(name)
 
-    def test_a_name_belongs_to_who_has_it(self) -> None:
+    def test_name_of_a_connected_client_is_taken(self) -> None:
         bench = Bench()
         bench.join("a")
         with pytest.raises(NameTaken):
             bench.server.client_joined("a", b"another machine", bench.now)
 
     @pytest.mark.parametrize("port", [-1, PORT_MAX + 1])
-    def test_a_port_that_is_none_is_refused(self, port: int) -> None:
+    def test_invalid_port_is_refused(self, port: int) -> None:
         bench = Bench()
         with pytest.raises(BadArgument):
             bench.server.client_joined("a", b"a", bench.now, delivery_port=port)
         assert bench.server.members == {}
 
-    def test_one_that_comes_back_replaces_its_old_session(self) -> None:
+    def test_returning_client_replaces_its_session(self) -> None:
         bench = Bench()
         old = bench.join("a")
         bench.server.poll()
@@ -93,7 +93,7 @@ class TestMembership:
         with pytest.raises(SessionUnknown):
             bench.server.member_of(old.session)
 
-    def test_a_second_machine_is_refused_while_the_first_speaks(self) -> None:
+    def test_second_machine_is_refused_while_the_first_is_active(self) -> None:
         bench = Bench()
         bench.server.client_joined("a", b"a", bench.now, peer="10.0.0.1:1")
         bench.pass_time(SECOND_NS)
@@ -104,7 +104,7 @@ class TestMembership:
         assert bench.server.members["a"] is second
         assert bench.effects(DuplicateRefused) == [DuplicateRefused("a", "10.0.0.1:3", "10.0.0.2:2")]
 
-    def test_who_keeps_trying_stays_refused_and_is_logged_once_a_minute(self) -> None:
+    def test_repeated_joins_stay_refused_and_are_logged_once_a_minute(self) -> None:
         bench = Bench()
         for peer in ("x", "y"):
             bench.server.client_joined("a", b"a", bench.now, peer=peer)
@@ -114,7 +114,7 @@ class TestMembership:
                 bench.server.client_joined("a", b"a", bench.now, peer="x")
         assert 5 <= len(bench.effects(DuplicateRefused)) <= 6
 
-    def test_a_client_that_crashes_again_and_again_is_let_in(self) -> None:
+    def test_client_that_crashes_repeatedly_may_join(self) -> None:
         bench = Bench()
         for _ in range(20):
             bench.server.client_joined("a", b"a", bench.now)
@@ -122,7 +122,7 @@ class TestMembership:
             bench.pass_time(bench.server.lease_ns * 3 // 10)  # silent, and its lease still runs
             assert "a" in bench.server.members
 
-    def test_a_silent_session_is_replaced_though_one_was_refused(self) -> None:
+    def test_silent_session_is_replaced_after_a_refusal(self) -> None:
         bench = Bench()
         for _ in range(2):
             bench.server.client_joined("a", b"a", bench.now)
@@ -136,7 +136,7 @@ class TestMembership:
                 bench.pass_time(SECOND_NS)
         assert refused == 9
 
-    def test_a_replacement_is_forgotten_after_a_minute(self) -> None:
+    def test_replacement_is_forgotten_after_a_minute(self) -> None:
         bench = Bench()
         for _ in range(5):
             first = bench.server.members.get("a")
@@ -144,14 +144,14 @@ class TestMembership:
             assert bench.server.members["a"] is not first
             bench.live(SERVER_TUNING.replacement_ns)
 
-    def test_a_bad_port_does_not_end_the_old_session(self) -> None:
+    def test_bad_port_does_not_end_the_old_session(self) -> None:
         bench = Bench()
         first = bench.join("a")
         with pytest.raises(BadArgument):
             bench.server.client_joined("a", b"a", bench.now, delivery_port=65536)
         assert bench.server.members["a"] is first
 
-    def test_a_session_ends_with_its_cause(self) -> None:
+    def test_session_ends_with_its_cause(self) -> None:
         bench = Bench()
         bench.join("a")
         bench.join("a")
@@ -162,7 +162,7 @@ class TestMembership:
         causes = [ended.cause for ended in bench.effects(EndSession)]
         assert causes == [EndCause.REPLACED, EndCause.LEFT, EndCause.CONNECTION_ENDED, EndCause.LEASE_EXPIRED]
 
-    def test_a_lease_that_is_not_renewed_ends_the_session(self) -> None:
+    def test_expired_lease_ends_the_session(self) -> None:
         bench = Bench()
         kept, lost = bench.join("kept"), bench.join("lost")
         bench.pass_time(SERVER_TUNING.lease_ns - 1)
@@ -176,7 +176,7 @@ class TestMembership:
         assert bench.server.members == {}
         assert bench.server.next_timeout() is None
 
-    def test_a_datagram_renews_a_lease_too(self) -> None:
+    def test_datagram_renews_the_lease(self) -> None:
         bench = Bench()
         heard, _ = bench.join("heard"), bench.join("lost")
         bench.pass_time(SERVER_TUNING.lease_ns - 1)
@@ -185,7 +185,7 @@ class TestMembership:
         bench.pass_time(1)
         assert bench.effects(ClientLost) == [ClientLost("lost", "its lease ran out")]
 
-    def test_a_server_that_looks_late_gives_the_silent_as_long_again(self) -> None:
+    def test_late_server_extends_the_leases(self) -> None:
         bench = Bench()
         member = bench.join("a")
         late_ns = 5 * SECOND_NS
@@ -197,7 +197,7 @@ class TestMembership:
         assert bench.effects(ClientLost) == [ClientLost("a", "its lease ran out")]
         assert member.session not in bench.machine._sessions._by_session
 
-    def test_but_no_more_than_a_lease(self) -> None:
+    def test_late_server_extends_leases_by_one_lease_at_most(self) -> None:
         bench = Bench()
         bench.join("a")
         bench.now += 100 * SERVER_TUNING.lease_ns
@@ -206,7 +206,7 @@ class TestMembership:
         bench.server.handle_timeout(bench.now)
         assert not bench.server.members
 
-    def test_the_silent_are_given_up_a_few_at_a_time(self) -> None:
+    def test_few_sessions_expire_in_one_tick(self) -> None:
         bench = Bench()
         for index in range(SERVER_TUNING.expiries_per_tick_max + 1):
             bench.join(f"m{index}")
@@ -217,7 +217,7 @@ class TestMembership:
         bench.server.handle_timeout(bench.now)
         assert not bench.server.members
 
-    def test_the_more_members_there_are_the_longer_a_lease_is_and_the_seldomer_hellos(
+    def test_leases_and_hello_intervals_grow_with_members(
         self,
     ) -> None:
         tuning = replace(SERVER_TUNING, lease_ns_per_member=20 * SECOND_NS, hello_ns_per_member=6 * SECOND_NS)
@@ -234,17 +234,17 @@ class TestMembership:
         seldom.join("a")
         assert seldom.server.hello_ns == SERVER_TUNING.hello_ns_max
 
-    def test_who_is_soon_out_of_reach_says_hello_more_often(self) -> None:
+    def test_short_reach_shortens_the_hello_interval(self) -> None:
         machine = ServerMachine(FAST, 64, blake3_digest, 3, sessions(3), replace(SERVER_TUNING, reach_ns=4 * SECOND_NS))
         assert (machine.hello_ns, machine.reach_ns) == (2 * SECOND_NS, 4 * SECOND_NS)
         assert ServerMachine(FAST, 64, blake3_digest, 3, sessions(3)).reach_ns == SERVER_TUNING.reach_ns
 
-    def test_a_session_is_drawn_anew_if_reserved_or_in_use(self) -> None:
+    def test_session_is_drawn_again_if_reserved_or_in_use(self) -> None:
         drawn = iter([5, EVERY_HOLDER, OWNERS, 5, 6])
         machine = ServerMachine(FAST, 64, blake3_digest, 3, lambda: next(drawn))
         assert [machine.client_joined(name, bytes(16), 0).session for name in "ab"] == [5, 6]
 
-    def test_members_have_a_most(self) -> None:
+    def test_members_are_bounded(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, members_max=2))
         bench.join("a")
         bench.join("b")
@@ -252,7 +252,7 @@ class TestMembership:
             bench.join("c")
         bench.join("b")  # back again: no one more
 
-    def test_what_members_hold_at_joining_has_a_most(self) -> None:
+    def test_holdings_at_joining_are_bounded(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, told_ranges_max=5))
         pieces = {
             bytes(32): Held(RangeSet([(0, 1), (2, 3), (4, 5)]), complete=False),
@@ -265,13 +265,13 @@ class TestMembership:
         bench.server.client_left(bench.server.members["a"].session, "gone", bench.now)
         bench.join("b", held=pieces)
 
-    def test_so_have_the_lost_clients_that_are_remembered(self) -> None:
+    def test_remembered_lost_clients_are_bounded(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, lost_clients_max=2))
         for name in "abc":
             bench.server.client_left(bench.join(name).session, "gone", bench.now)
         assert list(bench.server.lost_clients) == ["b", "c"]
 
-    def test_the_classic_cache_follows_the_clients_upwards_until_it_is_given_a_size(self) -> None:
+    def test_classic_cache_grows_with_clients_until_resized(self) -> None:
         bench = Bench(CLASSIC, default_cache_chunks(CLASSIC))
         sizes = []
         for name in "abc":
@@ -285,10 +285,10 @@ class TestMembership:
             bench.join(name)
         assert bench.server.cache.capacity_chunks == 2
 
-    def test_the_fast_cache_has_a_fixed_size(self) -> None:
+    def test_fast_cache_has_a_fixed_size(self) -> None:
         assert default_cache_chunks(FAST) == 64 * 1024
 
-    def test_deliveries_go_to_the_address_its_datagrams_come_from_and_the_port_it_named(self) -> None:
+    def test_deliveries_use_the_datagrams_address_and_the_named_port(self) -> None:
         bench = Bench(CLASSIC)
         member = bench.join("a", reachable=False)
         assert bench.server.delivery_address(member.session) is None
@@ -301,7 +301,7 @@ class TestMembership:
 
 
 class TestFiles:
-    def test_a_name_belongs_to_one_content(self) -> None:
+    def test_name_belongs_to_one_content(self) -> None:
         bench = Bench()
         source = bench.join("s", source=True)
         file = bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
@@ -309,7 +309,7 @@ class TestFiles:
         with pytest.raises(NameTaken):
             bench.server.catalogue.announce(bench.manifest("f", 4), source.session)
 
-    def test_a_file_of_another_mode_is_told_by_the_mode(self) -> None:
+    def test_refusal_names_a_different_mode(self) -> None:
         bench = Bench()
         source = bench.join("s", source=True)
         divided = bench.manifest("f", 3).divided(3, lambda _, length: bytes(length), blake3_digest)
@@ -321,7 +321,7 @@ class TestFiles:
         with pytest.raises(NameTaken, match="with other bytes: give another name"):
             bench.server.catalogue.announce(longer, source.session)
 
-    def test_one_source_at_a_time_seeds_a_file_and_another_may_take_over_when_it_is_gone(self) -> None:
+    def test_another_source_may_seed_when_the_first_is_gone(self) -> None:
         bench = Bench()
         first, second = bench.join("s", source=True), bench.join("t", source=True)
         file = bench.server.catalogue.announce(bench.manifest("f", 3), first.session)
@@ -331,7 +331,7 @@ class TestFiles:
         assert file.file_id not in bench.server.catalogue.files
         assert bench.server.catalogue.announce(file.manifest, second.session).source == "t"
 
-    def test_the_manifests_of_a_network_have_a_most(self) -> None:
+    def test_manifests_are_bounded(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, manifests_bytes_max=5 * 32))
         session = bench.join("source", source=True).session
         bench.server.catalogue.announce(bench.manifest("three", 3), session)
@@ -339,14 +339,14 @@ class TestFiles:
             bench.server.catalogue.announce(bench.manifest("four", 4), session)
         bench.server.catalogue.announce(bench.manifest("two", 2), session)
 
-    def test_files_have_a_most(self) -> None:
+    def test_files_are_bounded(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, files_max=1))
         source = bench.join("s", source=True)
         bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
         with pytest.raises(LimitReached):
             bench.server.catalogue.announce(bench.manifest("g", 3), source.session)
 
-    def test_what_was_not_announced_cannot_be_divided(self) -> None:
+    def test_unannounced_file_cannot_be_divided(self) -> None:
         bench = Bench()
         source = bench.join("s", source=True)
         with pytest.raises(NotFound):
@@ -354,7 +354,7 @@ class TestFiles:
         with pytest.raises(SessionUnknown):
             bench.server.catalogue.announce(bench.manifest("f", 3), NOBODY)
 
-    def test_a_file_is_divided_once_into_something_and_among_someone(self) -> None:
+    def test_file_is_divided_once_among_clients(self) -> None:
         bench = Bench()
         source = bench.join("s", source=True)
         manifest = bench.manifest("f", 3, 1)
@@ -368,7 +368,7 @@ class TestFiles:
         with pytest.raises(WrongState):
             bench.server.catalogue.divide(manifest, source.session, bench.now)
 
-    def test_what_was_announced_may_be_withdrawn_but_not_what_was_divided(self) -> None:
+    def test_only_an_undivided_file_can_be_withdrawn(self) -> None:
         bench = Bench()
         bench.join("a")
         source = bench.join("s", source=True)
@@ -381,7 +381,7 @@ class TestFiles:
         bench.server.catalogue.withdraw(file, "source of f")
         assert list(bench.server.catalogue.files.values()) == [file]
 
-    def test_before_the_division_nobody_is_told_and_nothing_is_served(self) -> None:
+    def test_undivided_file_is_neither_assigned_nor_served(self) -> None:
         bench = Bench()
         member, source = bench.join("a"), bench.join("s", source=True)
         file = bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
@@ -394,7 +394,7 @@ class TestFiles:
         assert {Assign, Deliver, FileSeeded}.isdisjoint(kinds(bench.server.poll()))
         assert file.phase is Phase.ANNOUNCED
 
-    def test_a_milestone_of_an_unknown_file_or_session_is_refused(self) -> None:
+    def test_milestone_of_unknown_file_or_session_is_refused(self) -> None:
         bench = Bench()
         member = bench.join("a")
         with pytest.raises(NotFound):
@@ -413,7 +413,7 @@ class TestFiles:
         assert events.index(FileSeeded) < events.index(StartExchange) < events.index(FileCompleted)
         assert file.availability.min_holder_count() == 1
 
-    def test_more_clients_than_shares_leave_some_without_and_more_shares_go_round(self) -> None:
+    def test_shares_go_round_the_clients(self) -> None:
         bench = Bench()
         members = [bench.join(name) for name in "abc"]
         source = bench.join("s", source=True)
@@ -475,7 +475,7 @@ class TestFiles:
 
 
 class TestDeclining:
-    def test_the_share_of_a_client_that_cannot_take_the_file_goes_to_another(self) -> None:
+    def test_share_of_a_declining_client_is_reassigned(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
@@ -490,7 +490,7 @@ class TestDeclining:
         assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 1)]
         assert bench.server.catalogue.takers_of(file) == ["a"]
 
-    def test_who_takes_it_after_all_is_told_of_the_share_that_nobody_else_could_take(self) -> None:
+    def test_client_that_accepts_later_is_told_of_its_share(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 4)
@@ -501,7 +501,7 @@ class TestDeclining:
         assert (told.session, told.shares) == (a.session, (Range(0, 4),))
         assert (file.recipients.declined, file.phase) == ({}, Phase.SEEDING)
 
-    def test_one_that_still_holds_its_part_can_be_asked_for_it(self) -> None:
+    def test_declining_client_that_still_holds_can_be_asked(self) -> None:
         bench = Bench()
         bench.join("a")
         b = bench.join("b")
@@ -513,7 +513,7 @@ class TestDeclining:
         catalogue_of.file_declined(b.session, file.file_id, "no room", bench.now)
         assert [span for span, _ in file.availability.missing()] == [share]
 
-    def test_what_was_on_its_way_fills_no_window(self) -> None:
+    def test_declined_deliveries_fill_no_window(self) -> None:
         bench = Bench()
         bench.join("a")
         b = bench.join("b")
@@ -525,7 +525,7 @@ class TestDeclining:
         bench.server.catalogue.file_declined(b.session, file.file_id, "no room", bench.now, still_holds=True)
         assert (state.window_left_chunks, list(state.wanted)) == (1, [])
 
-    def test_one_that_comes_back_is_asked_anew(self) -> None:
+    def test_returning_client_may_take_the_file(self) -> None:
         bench = Bench()
         bench.join("a")
         b = bench.join("b")
@@ -535,7 +535,7 @@ class TestDeclining:
         bench.join("b")
         assert file.recipients.declined == {}
 
-    def test_of_a_file_that_is_not_there_or_a_session_that_is_over_is_refused(self) -> None:
+    def test_decline_of_unknown_file_or_session_is_refused(self) -> None:
         bench = Bench()
         a = bench.join("a")
         with pytest.raises(NotFound):
@@ -545,18 +545,18 @@ class TestDeclining:
 
 
 class TestAddresses:
-    def test_are_written_as_people_do(self) -> None:
+    def test_reasons_are_one_printable_line(self) -> None:
         assert address_text(("10.0.0.1", 5)) == "10.0.0.1:5"
         assert address_text(("::1", 5)) == "[::1]:5"
         assert address_text(None) == ""
 
 
 class TestCacheCommands:
-    def test_a_cache_holds_at_least_one_chunk(self) -> None:
+    def test_cache_holds_at_least_one_chunk(self) -> None:
         with pytest.raises(BadArgument):
             Bench().server.resize_cache(0, 0)
 
-    def test_to_clear_tells_how_much_it_was(self) -> None:
+    def test_clearing_returns_the_chunk_count(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)

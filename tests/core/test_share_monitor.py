@@ -52,7 +52,7 @@ def passed_on(effects: list[object]) -> list[str]:
     return [effect.client for effect in effects if isinstance(effect, ShareReassigned)]
 
 
-def test_its_share_goes_to_another(bench: Bench) -> None:
+def test_idle_owner_loses_its_share(bench: Bench) -> None:
     a, b, file = begun(bench)
     effects = pass_time(bench, TWO_LOOKS_NS)
     assert passed_on(effects) == ["b"]
@@ -63,7 +63,7 @@ def test_its_share_goes_to_another(bench: Bench) -> None:
     assert file.phase is not Phase.SEEDING, "nobody waits for the other any more"
 
 
-def test_also_if_it_asks_and_never_takes_what_is_sent(bench: Bench) -> None:
+def test_owner_that_never_acknowledges_is_idle(bench: Bench) -> None:
     _, b, file = begun(bench)
     bench.ask(b, file, (6, 12))
     for fetch in list(bench.fetches(file)):
@@ -73,13 +73,13 @@ def test_also_if_it_asks_and_never_takes_what_is_sent(bench: Bench) -> None:
     assert passed_on(effects) == ["b"]
 
 
-def test_not_if_it_asks_and_gets_nothing(bench: Bench) -> None:
+def test_owner_that_gets_nothing_is_not_idle(bench: Bench) -> None:
     _, b, file = begun(bench)
     bench.server.client_left(bench.server.members[file.source].session, "it left", bench.now)
     assert passed_on(pass_time(bench, 2 * TWO_LOOKS_NS, lambda: bench.ask(b, file, (6, 12)))) == []
 
 
-def test_not_if_the_server_itself_stood_still(bench: Bench) -> None:
+def test_stalled_server_reassigns_nothing(bench: Bench) -> None:
     _, b, file = begun(bench)
     bench.pass_time(SERVER_TUNING.share_ns - SECOND_NS)
     bench.ask(b, file, (6, 12))
@@ -88,14 +88,14 @@ def test_not_if_the_server_itself_stood_still(bench: Bench) -> None:
     assert passed_on(list(bench.server.poll())) == []
 
 
-def test_a_replica_that_nobody_else_could_hold_is_waited_for_no_more(bench: Bench) -> None:
+def test_replica_without_another_holder_is_not_awaited(bench: Bench) -> None:
     _, _, file = begun(bench, Terms(replica_count=2))
     assert file.phase is Phase.SEEDING
     assert passed_on(pass_time(bench, TWO_LOOKS_NS)) == ["b"]
     assert file.phase is Phase.EXCHANGING
 
 
-def test_where_there_is_nobody_else_it_stays_its_own_until_somebody_comes(bench: Bench) -> None:
+def test_only_client_keeps_its_share_until_another_comes(bench: Bench) -> None:
     bench.join("a")
     file = bench.seed("f", 12)
     bench.server.poll()
@@ -108,7 +108,7 @@ def test_where_there_is_nobody_else_it_stays_its_own_until_somebody_comes(bench:
     assert file.shares.ranges_of("a") == (Range(0, 12),), "it gets it back"
 
 
-def test_after_a_restart_too(bench: Bench) -> None:
+def test_idle_owner_is_found_after_a_restart(bench: Bench) -> None:
     _, _, file = begun(bench)
     again = Bench()
     again.server.restore([file.record], ["a", "b"], again.now)
