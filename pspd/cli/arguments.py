@@ -1,4 +1,4 @@
-"""What both commands take on the command line alike: whole numbers, lengths of time, folders."""
+"""Types of command-line arguments that both commands use: counts, durations, folders and paths."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ import click
 
 
 class NamedInErrors(click.Command):
-    """A command that is named in the advice of its usage errors, also where click does not say whose they are."""
+    """A command that its usage errors name, also those that click raises without a context."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parses the command line; an error without a context gets this command's."""
+        """Parse the command line; an error without a context gets this command's.
+
+        Args:
+            ctx: the command's context.
+            args: the words of the command line.
+        """
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
@@ -24,11 +29,11 @@ class NamedInErrors(click.Command):
 
 
 def usage_text(error: click.ClickException, command: str) -> str:
-    """Says in one line what is wrong with a command line, and where to read more.
+    """Return in one line what is wrong with a command line, and where to read more.
 
     Args:
-        error: what click found.
-        command: the command that was typed, such as ``pspctl seed``.
+        error: click's error.
+        command: the command as typed, such as ``pspctl seed``.
     """
     text = re.sub(r"\. Did you mean (.+)\?$", r" (did you mean \1?)", error.format_message())
     return f"{text.rstrip('.')}: try `{command} --help`"
@@ -41,12 +46,18 @@ class Count(click.IntRange):
 
 
 class Seconds(click.FloatRange):
-    """A length of time within bounds."""
+    """A duration within bounds."""
 
     name = "number of seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Reads it. nan is refused here: it is beyond no bound."""
+        """Convert the text, and refuse nan, which no bound excludes.
+
+        Args:
+            value: the text.
+            param: the parameter.
+            ctx: the context.
+        """
         seconds: float = super().convert(value, param, ctx)
         if isnan(seconds):
             self.fail(f"{value} is not a valid {self.name}", param, ctx)
@@ -54,27 +65,39 @@ class Seconds(click.FloatRange):
 
 
 class Folder(click.Path):
-    """A folder, which need not be there yet."""
+    """A folder that may not exist yet."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Reads it. An empty name is most often a variable that nobody set, and would be the current folder."""
+        """Convert the text, and refuse an empty one: an unset variable must not mean the current folder.
+
+        Args:
+            value: the text.
+            param: the parameter.
+            ctx: the context.
+        """
         if value == "":
             self.fail("it is empty: name a folder, or . for the current one", param, ctx)
         return super().convert(value, param, ctx)
 
 
 class Existing(click.Path):
-    """A file or folder that is there."""
+    """A file or folder that exists."""
 
     def __init__(self) -> None:
         super().__init__(exists=True, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Reads it. What may not be looked at is not taken for what is not there."""
+        """Convert the text; a path without permission is not reported as missing.
+
+        Args:
+            value: the text.
+            param: the parameter.
+            ctx: the context.
+        """
         try:
             os.stat(value)
         except PermissionError:
             self.fail(f"{os.fsdecode(value)!r} cannot be looked at: Permission denied", param, ctx)
         except (OSError, ValueError):
-            pass  # told by those whose work it is
+            pass  # reported below, or when the path is used
         return super().convert(value, param, ctx)

@@ -32,13 +32,15 @@ AGENT_LISTEN = f"127.0.0.1:{AGENT_PORT}"
 CONNECT_SECONDS = 10.0
 
 REACH_SECONDS_MIN = 6
-"""Three hellos of a client at their fastest, and some time for them to arrive."""
+"""The time of three hellos of a client at their fastest, and of their delivery."""
 REACH_SECONDS_MAX = 24 * 3600
-FAULTS_HELP = "For tests and lessons: spoil datagrams that come in, e.g. loss=0.3,duplicate=0.1,reorder=0.1,seed=7."
+FAULTS_HELP = (
+    "For tests and lessons: inject faults into received datagrams, e.g. loss=0.3,duplicate=0.1,reorder=0.1,seed=7."
+)
 
 
 def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
-    """Makes what a file says the options' defaults: what is typed on the command line wins."""
+    """Make the settings of a file the defaults of the options; the command line takes precedence."""
     if path is None:
         return
     known = {option.name for option in context.command.params} - {parameter.name}
@@ -57,12 +59,12 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
 
 
 class Root(click.Group):
-    """The group of all daemons: an error is told under the name of the one that was asked for."""
+    """The group of all daemons; an error line begins with the name of the daemon."""
 
     command_class = NamedInErrors
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the daemon that was chosen."""
+        """Run the chosen daemon."""
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -78,9 +80,9 @@ class Root(click.Group):
 def cli() -> None:
     """The daemons of a PSP network, each in the foreground.
 
-    One machine runs `pspd server`, every machine that wants the file `pspd client --server HOST:7070`;
-    then `pspctl seed FILE` anywhere. Logs go to stderr; one line of JSON on stdout says when a daemon is
-    ready and where it listens. SIGTERM stops it in good order, a second one at once.
+    One machine runs `pspd server`, every machine that is to get the file `pspd client --server HOST:7070`;
+    then run `pspctl seed FILE` on any machine. Logs go to stderr; one line of JSON on stdout says when a daemon is
+    ready and where it listens. SIGTERM stops it cleanly, a second one at once.
     """
 
 
@@ -97,7 +99,7 @@ def cli() -> None:
     "--state-dir",
     type=Folder(path_type=Path, file_okay=False),
     default=None,
-    help="What it knows of files and clients, for its next start; never file data.",
+    help="Its record of files and clients for the next start; never file data.",
 )
 @click.option("--cache", default=None, metavar="SIZE", help="64MiB, 100KiB, or auto for 1 KiB per client.")
 @click.option(
@@ -108,7 +110,10 @@ def cli() -> None:
     help="Parameters to start from.",
 )
 @click.option(
-    "--order", type=click.Choice([order.value for order in Order]), default=None, help="In which clients ask."
+    "--order",
+    type=click.Choice([order.value for order in Order]),
+    default=None,
+    help="The order of requests.",
 )
 @click.option(
     "--config",
@@ -124,7 +129,7 @@ def cli() -> None:
     default=SERVER_TUNING.reach_ns / SECOND_NS,
     show_default=True,
     metavar="S",
-    help="How long a client counts as a holder without a sign that it can be asked.",
+    help="How long a client counts as a holder without a sign that it is reachable.",
 )
 @click.option("--faults", default=None, metavar="SPEC", help=FAULTS_HELP)
 def server(
@@ -137,7 +142,7 @@ def server(
     reach: float,
     faults: str | None,
 ) -> None:
-    """Run the server: the mediator that keeps nothing but its cache.
+    """Run the server, which keeps no file data except its cache.
 
     Example: pspd server --listen 0.0.0.0:7070 --cache 64MiB
     """
@@ -174,12 +179,15 @@ def server(
     type=Count(1, CLIENTS_PER_PROCESS_MAX),
     default=None,
     metavar="N",
-    help="So many clients, in DIR/NAME-i.",
+    help="Run N clients, in DIR/NAME-i.",
 )
 @click.option(
-    "--max-bytes", default=None, metavar="SIZE", help="Decline files that would take more of DIR, all together."
+    "--max-bytes",
+    default=None,
+    metavar="SIZE",
+    help="Decline files beyond SIZE bytes in DIR, all together.",
 )
-@click.option("--verify", is_flag=True, help="Read all files of before at the start, and fetch what is damaged.")
+@click.option("--verify", is_flag=True, help="Verify all files at the start, and fetch what is damaged.")
 @click.option(
     "--require-mount",
     "mount_point",
@@ -189,14 +197,14 @@ def server(
     metavar="[PATH]",
     help="End at the start if no disk is mounted at PATH, or else at DIR or a folder above it (but /).",
 )
-@click.option("--first-index", type=Count(0), default=0, metavar="I", help="Where --count begins to number.")
+@click.option("--first-index", type=Count(0), default=0, metavar="I", help="The first number of --count.")
 @click.option(
     "--connect-timeout",
     type=Seconds(0),
     default=CONNECT_SECONDS,
     show_default=True,
     metavar="S",
-    help="How long to try for a server, and for data to pass, at the start.",
+    help="How long to wait for a server, and for data to pass, at the start.",
 )
 @click.option("--faults", default=None, metavar="SPEC", help=FAULTS_HELP)
 def client(
@@ -211,7 +219,7 @@ def client(
     connect_timeout: float,
     faults: str | None,
 ) -> None:
-    """Run a client: it gets every file of the network, and holds it for the others.
+    """Run a client, which receives every file of the network and sends it to the others.
 
     Example: pspd client --server server.example:7070 --dir /srv/files
     """
@@ -221,14 +229,14 @@ def client(
     from pspd.net.faults import Faults
 
     if first_index and count is None:
-        raise click.UsageError("--first-index is where --count begins: give both")
+        raise click.UsageError("--first-index is the first number of --count: give both")
     server = full_address(server)
     _require_current_folder(folder)
     plans = plan_clients(socket.gethostname() if name is None else name, folder, count, first_index)
     parsed = Faults.parse(faults) if faults else None
     options = StorageOptions(None if max_bytes is None else parse_size(max_bytes), verify)
     if options.max_bytes == 0:
-        raise BadArgument("--max-bytes 0 takes no file at all: give more")
+        raise BadArgument("--max-bytes 0 accepts no file: give more")
     if mount_point is not None:
         require_mounts(plans, Path(mount_point) if mount_point else None)
     _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, parsed, options))
@@ -237,7 +245,7 @@ def client(
 @cli.command()
 @click.option("--listen", default=AGENT_LISTEN, show_default=True, metavar="HOST[:PORT]", help="Control address.")
 def agent(listen: str) -> None:
-    """Run an agent: it launches clients on this machine when `pspctl launch --on` asks.
+    """Run an agent, which launches clients on this machine for `pspctl launch --on`.
 
     Example: pspd agent --listen 0.0.0.0:7080
     """
@@ -262,7 +270,7 @@ def _parameters(profile: str, order: str | None, cache: str | None) -> tuple[Par
 
 
 def _require_current_folder(folder: Path) -> None:
-    """Raises OSError if a folder is in the current one, and that was deleted."""
+    """Raise OSError if a folder is in the current one, and that was deleted."""
     if not folder.is_absolute():
         os.getcwd()
 
@@ -284,11 +292,11 @@ def _report_usage(error: click.ClickException) -> int:
 
 
 def main() -> int:
-    """The entry point; every error is one line, and its cause the exit code."""
+    """Run the command line; print an error in one line, and return the exit code of its cause."""
     ensure_utf8()
     streams.prepare()
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines on stderr are none of ours
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # launching clients must not wake its fork handlers
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # keep gRPC's own lines off stderr
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # launching clients must not run its fork handlers
     try:
         return int(cli.main(prog_name="pspd", standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -297,6 +305,6 @@ def main() -> int:
         return Exit.INTERRUPTED
     except ReaderGone:
         return Exit.READER_GONE
-    except PspError as error:  # of stdout, while click writes a help
+    except PspError as error:  # an error of stdout while click prints help
         print(plain_text(f"pspd: error: {error}"), file=sys.stderr)
         return error.exit_code

@@ -30,18 +30,23 @@ class AgentServicer(client_service_pb2_grpc.AgentServiceServicer):  # type: igno
         request: client_service_pb2.AgentServiceLaunchClientsRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> client_service_pb2.AgentServiceLaunchClientsResponse:
+        """Answer `AgentService.LaunchClients`."""
         names = await self._launcher.launch(request.count, request.dir, request.server)
         return client_service_pb2.AgentServiceLaunchClientsResponse(names=names)
 
 
 async def run_agent(stopping: asyncio.Event, listen: str) -> None:
-    """Runs the agent until it is told to stop; its clients end with it.
+    """Run the agent until it is asked to stop; its clients end with it.
+
+    Args:
+        stopping: set to stop it.
+        listen: the address of its control API.
 
     Raises:
-        PortTaken: the address cannot be had.
+        PortTaken: the address cannot be used.
     """
     host, port = parse_address(listen, AGENT_PORT)
-    hosts, port = listen_hosts(host, port)  # before all else: gRPC does not say why it cannot have an address
+    hosts, port = listen_hosts(host, port)  # first: gRPC does not say why it cannot use an address
     launcher = Launcher()
 
     def register(server: grpc.aio.Server) -> None:

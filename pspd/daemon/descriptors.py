@@ -1,4 +1,4 @@
-"""File descriptors: as many as the system allows a process, and a fair part of them for each of its clients."""
+"""File descriptors: as many as the system allows, shared equally by the clients of a process."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import resource
 from pspd.store.filesystem.descriptors import OPEN_FILES_MAX
 
 FILES_FRACTION = 2
-"""At most this fraction of the descriptors is for stored files: the rest is for sockets, and for what is being sent."""
+"""One in this many descriptors is for stored files; the others are for sockets and for files that are being sent."""
 FILES_EACH_MIN = 4
-"""With fewer a client would open and close files all the time: rather it ends with an error that says what to raise."""
+"""With fewer, a client would open and close files all the time; it ends with an error that says what to raise."""
 
 
 def raise_limit() -> None:
-    """Lifts the soft limit to the hard one. Systems keep the soft one low for programs that use ``select``."""
+    """Raise the soft limit to the hard one. Systems keep the soft limit low for programs that use ``select``."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # where the system refuses, it stays as it is
+    with contextlib.suppress(ValueError, OSError):  # the system may refuse
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def files_each(client_count: int) -> int:
-    """How many files each of the clients in this process may keep open."""
+    """Return how many files each of the clients in this process may keep open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return OPEN_FILES_MAX

@@ -21,18 +21,18 @@ from pspd.net.loop import loop_factory
 from pspd.text.plain import plain_text
 
 GARBAGE_OBJECTS = 20_000
-"""So many objects are made before cycles among them are looked for: what moves data makes hardly any, and thousands of
-objects a second that go by themselves. At Python's 700 the looking took a twentieth of the classic profile's time."""
+"""Allocations between two collections of cycles: moving data makes thousands of objects a second, and hardly a cycle.
+With Python's 700, collections took a twentieth of the classic profile's time."""
 
 log = logging.getLogger(__name__)
 
 
 def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
-    """Runs a daemon until it ends or is told to stop. Returns its exit code.
+    """Run a daemon until it ends or is asked to stop; return its exit code.
 
     Args:
-        name: what goes before an error line.
-        main: the daemon; ends in good order when the event is set.
+        name: what precedes an error line.
+        main: the daemon; it stops cleanly when the event is set.
     """
     try:
         _open_log(os.environ.get("PSPD_LOG", "INFO"))
@@ -52,7 +52,12 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
 
 
 def _report(name: str, error: Exception) -> Exit:
-    """Tells in one line why the daemon ends; returns its exit code."""
+    """Print in one line why the daemon ends; return its exit code.
+
+    Args:
+        name: what precedes the line.
+        error: the error that ended it.
+    """
     known = error if isinstance(error, PspError) else environment_error(error)
     if known is None:
         known = InternalError(f"{type(error).__name__}: {error}: this is a bug; PSPD_LOG=DEBUG shows where")
@@ -72,18 +77,20 @@ def _open_log(level: str) -> None:
 
 
 def _is_no_cancelled_call(record: logging.LogRecord) -> bool:
-    """Tells whether a record is worth a line: gRPC logs calls that a stop cancels as errors, with a traceback."""
+    """Return whether to log a record: gRPC logs calls that are cancelled by a stop as errors, with a traceback."""
     is_cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
     return not (is_cancelled and record.name.startswith("grpc."))
 
 
 class _PlainLines(logging.Formatter):
-    """Names come from elsewhere: what a terminal would not print, but obey, is shown as an escape."""
+    """Escapes control characters: names come from other machines, and a terminal would obey them."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
+        """Format a record's message."""
         return plain_text(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:
+        """Format a traceback."""
         return "\n".join(map(plain_text, super().formatException(ei).split("\n")))
 
 
@@ -92,8 +99,8 @@ async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, Non
 
     def on_signal(number: signal.Signals) -> None:
         if stopping.is_set():
-            os._exit(128 + number)  # asked twice: at once
-        log.info("stopping (%s); again to stop at once", number.name)
+            os._exit(128 + number)  # the second signal stops it at once
+        log.info("stopping (%s); repeat the signal to stop at once", number.name)
         stopping.set()
 
     loop = asyncio.get_running_loop()
@@ -103,7 +110,7 @@ async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, Non
         loop.add_signal_handler(number, on_signal, number)
     if os.environ.get(EXIT_WITH_PARENT):
         try:
-            loop.add_reader(sys.stdin, _pull_leash, loop, stopping)
+            loop.add_reader(sys.stdin, _stop_at_end_of_input, loop, stopping)
         except PermissionError:  # the kernel watches neither files nor /dev/null
             raise BadArgument(
                 f"{EXIT_WITH_PARENT} is set, and standard input is no pipe: unset it, or give a pipe"
@@ -111,23 +118,23 @@ async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, Non
     await main(stopping)
 
 
-def _pull_leash(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
     if not os.read(sys.stdin.fileno(), 1):
         loop.remove_reader(sys.stdin)
-        log.info("stopping: whoever started this is gone")
+        log.info("stopping: the parent process has ended")
         stopping.set()
 
 
 def say_ready(**fields: object) -> None:
-    """Writes the one machine-readable line that a daemon has for its standard output; goes on if nobody takes it."""
+    """Write the ready line, the only one on standard output; continue if nobody reads it."""
     try:
         print(json.dumps({"ready": True, **fields, "pid": os.getpid()}), flush=True)
     except (ReaderGone, StorageError) as error:
-        log.warning("nobody reads that this is ready: %s", str(error) or "stdout is closed")
+        log.warning("cannot write the ready line: %s", str(error) or "stdout is closed")
 
 
 async def first_of(*awaitables: Awaitable[Any]) -> None:
-    """Waits until one of several has ended, ends the others, and raises what the one raised."""
+    """Wait until one of several has ended, cancel the others, and raise the error of the first."""
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

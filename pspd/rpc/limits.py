@@ -1,7 +1,7 @@
 """The largest request of each method, in bytes, checked before the request is parsed.
 
-Parsing is what costs: two bytes on the wire may become an object of a hundred. So a method whose requests hold no long
-list takes a few KiB, and one whose requests do takes what the limits of its fields add up to.
+Parsing is expensive: two bytes on the wire may become an object of a hundred. A method whose requests contain no long
+list takes a few KiB; for the others, the limits of the fields add up.
 """
 
 from __future__ import annotations
@@ -13,32 +13,31 @@ from pspd.text.sizes import size_text
 
 INSTANCE_ID_BYTES = 16
 HELD_FILES_MAX, HELD_RANGES_MAX = 10_000, 100_000
-"""Of how many files, and how many ranges, a client says that it holds them: each costs the server memory, and time in
-which it does nothing else."""
+"""Files, and ranges of all files together, that a client reports as held: each costs the server memory and time."""
 REPORTS_MAX = 1000
-"""Reports in one call; a client sends the rest with the next."""
+"""Reports in one call; a client sends the others with the next."""
 REPORT_REASON_CHARACTERS_MAX = 300
-"""Of why a client declined a file; what is longer is cut."""
+"""The length of the reason why a client declined a file; a longer one is cut."""
 STOP_NAMES_MAX = 1000
 DIRECTORY_CHARACTERS_MAX = 4096
 ADDRESS_CHARACTERS_MAX = 300
 WATCH_INTERVAL_MS_MAX = 3_600_000
 
 UTF8_BYTES_MAX = 4
-"""Bytes of one character."""
+"""The most bytes of one character."""
 _TAG_BYTES = 6
-"""A field's number and length, or its number and value, at most: a varint of 32 bits takes 5."""
+"""The most bytes of a field's number and length, or of its number and value: a varint of 32 bits takes 5."""
 _RANGE_BYTES = 3 * _TAG_BYTES
 _HOLDING_BYTES = 3 * _TAG_BYTES + DIGEST_BYTES
 _REPORT_BYTES = 6 * _TAG_BYTES + DIGEST_BYTES + REPORT_REASON_CHARACTERS_MAX * UTF8_BYTES_MAX
 _MANIFEST_BYTES = 8 * _TAG_BYTES + NAME_BYTES_MAX + BLOCK_COUNT_MAX * DIGEST_BYTES
 _CUTS_BYTES = 2 * SHARE_COUNT_MAX * DIGEST_BYTES
-"""A share's border adds two pieces at most."""
+"""The boundary of a share adds at most two pieces."""
 
 FIXED_BYTES_MAX = 1024
-"""For requests without text; there is room for fields of later versions."""
+"""The limit of requests without text, with room for fields of later versions."""
 TEXT_BYTES_MAX = 8 * 1024
-"""For requests with one short text: a file's name, or its id."""
+"""The limit of requests with one short text: a file's name or id."""
 
 _MEMBERSHIP, _FILES, _CACHE, _CLIENTS, _STATUS = (
     f"/pspd.v1.{name}Service/" for name in ("Membership", "File", "Cache", "Client", "Status")
@@ -72,20 +71,20 @@ REQUEST_BYTES_MAX: dict[str, int] = {
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": TEXT_BYTES_MAX,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": TEXT_BYTES_MAX,
 }
-"""By the method's path, as gRPC names it."""
+"""The limit of each method, by its gRPC path."""
 LARGEST_REQUEST_BYTES = max(REQUEST_BYTES_MAX.values())
-"""What the server receives of any request before it knows the method."""
+"""The largest request that the server receives before it knows the method."""
 
 
 def validate_request_size(method: str, size_bytes: int) -> None:
-    """Refuses a request that is larger than its method allows.
+    """Refuse a request that is larger than its method allows.
 
     Args:
-        method: the method's path; one without a limit of its own has the smallest.
-        size_bytes: of the request as it came.
+        method: the method's path; a method without its own limit has the smallest.
+        size_bytes: the size of the request on the wire.
 
     Raises:
-        LimitReached: it is too large.
+        LimitReached: the request is too large.
     """
     most = REQUEST_BYTES_MAX.get(method, FIXED_BYTES_MAX)
     if size_bytes > most:

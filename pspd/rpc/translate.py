@@ -1,4 +1,4 @@
-"""Between the control API's messages and the core's types. Nothing is decided here."""
+"""Translates between the control API's messages and the core's types; decides nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pspd.text.addresses import address_text
 from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import network_pb2 as pb
 
-if TYPE_CHECKING:  # a client has no need of the server's machine
+if TYPE_CHECKING:  # a client does not import the server's machine
     from pspd.core.cache.cache import Cache
     from pspd.core.server.machine import ServerMachine
     from pspd.core.server.member import Member
@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # a client has no need of the server's machine
 
 HELD_RANGES_SHOWN_MAX = 256
 END_REASON_CHARACTERS_MAX = 1000
-"""Of why a session ended, for the log: a name and an address take 400."""
+"""The length of the reason why a session ended, for the log; a name and an address take 400."""
 
 _ORDERS = {
     Order.CURSOR: pb.REQUEST_ORDER_CURSOR,
@@ -67,28 +67,33 @@ _CAUSES_BACK: dict[int, EndCause] = {value: cause for cause, value in _CAUSES.it
 
 
 def peer_text(peer: str) -> str:
-    """The address of a call's other end, as people write it, from the way gRPC does: ``ipv6:%5B::1%5D:50``."""
+    """Return a peer's address as people write it, from gRPC's form ``ipv6:%5B::1%5D:50``."""
     _, _, address = unquote(peer).partition(":")
     return address
 
 
 def session_ended_from_pb(session: int, message: membership.SessionEnded) -> EndSession:
-    """The end of a session from a message: its reason cut; a cause of a later version is None."""
+    """Return the end of a session from a message; a long reason is cut, and an unknown cause is None.
+
+    Args:
+        session: the session.
+        message: the message.
+    """
     return EndSession(session, message.reason[:END_REASON_CHARACTERS_MAX], _CAUSES_BACK.get(message.cause))
 
 
 def range_to_pb(span: Range) -> pb.ChunkRange:
-    """A range as a message."""
+    """Return a range as a message."""
     return pb.ChunkRange(start=span.start, stop=span.stop)
 
 
 def ranges_from_pb(ranges: Iterable[pb.ChunkRange]) -> tuple[Range, ...]:
-    """Ranges from messages."""
+    """Return ranges from messages."""
     return tuple(Range(span.start, span.stop) for span in ranges)
 
 
 def manifest_to_pb(manifest: Manifest) -> pb.Manifest:
-    """A manifest as a message."""
+    """Return a manifest as a message."""
     return pb.Manifest(
         name=manifest.name,
         size_bytes=manifest.size_bytes,
@@ -101,10 +106,15 @@ def manifest_to_pb(manifest: Manifest) -> pb.Manifest:
 
 
 def manifest_from_pb(message: pb.Manifest, digest: Digest) -> Manifest:
-    """A manifest from a message.
+    """Return a manifest from a message.
+
+    Args:
+        message: the message.
+        digest: the digest of manifests.
 
     Raises:
-        BadName, BadArgument: it is none.
+        BadName: no client accepts its name.
+        BadArgument: it is malformed.
     """
     return Manifest.parse(
         message.name,
@@ -119,7 +129,7 @@ def manifest_from_pb(message: pb.Manifest, digest: Digest) -> Manifest:
 
 
 def parameters_to_pb(parameters: Parameters) -> pb.Parameters:
-    """Parameters as a message."""
+    """Return parameters as a message."""
     return pb.Parameters(
         profile=parameters.profile,
         frame_chunks=parameters.frame_chunks,
@@ -133,7 +143,7 @@ def parameters_to_pb(parameters: Parameters) -> pb.Parameters:
 
 
 def parameters_from_pb(message: pb.Parameters) -> Parameters:
-    """Parameters from a message; an order of a later version is taken as the common cursor."""
+    """Return parameters from a message; an unknown order counts as `Order.CURSOR`."""
     return Parameters(
         profile=message.profile,
         frame_chunks=message.frame_chunks,
@@ -147,9 +157,9 @@ def parameters_from_pb(message: pb.Parameters) -> Parameters:
 
 
 def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
-    """What a client holds, as messages, whole files first; of what is in very many pieces as much as may be said.
+    """Return a client's holdings as messages, complete files first, and only as many ranges as the limits allow.
 
-    What is not said counts as not held; the client does not fetch it again for that.
+    The server counts the others as not held; the client does not fetch them again for that.
     """
     messages, left = [], HELD_RANGES_MAX
     for file_id, known in sorted(held.items(), key=lambda item: not item[1].complete)[:HELD_FILES_MAX]:
@@ -160,22 +170,22 @@ def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
 
 
 def holdings_from_pb(messages: Sequence[pb.Holding]) -> dict[FileId, Held]:
-    """What a client holds, from messages.
+    """Return a client's holdings from messages.
 
     Raises:
-        BadArgument: ranges are not ascending and disjoint.
-        LimitReached: they are too many.
+        BadArgument: a file id or the order of ranges is wrong.
+        LimitReached: there are too many files or ranges.
     """
-    if len(messages) > HELD_FILES_MAX:  # first: a message becomes an object only when it is looked at
-        raise LimitReached(f"a client may say of no more than {HELD_FILES_MAX} files that it holds some of them")
+    if len(messages) > HELD_FILES_MAX:  # first: a message becomes an object only when it is read
+        raise LimitReached(f"a client may report at most {HELD_FILES_MAX} files that it holds")
     if sum(len(message.ranges) for message in messages) > HELD_RANGES_MAX:
-        raise LimitReached(f"a client may say of no more than {HELD_RANGES_MAX} ranges that it holds them")
+        raise LimitReached(f"a client may report at most {HELD_RANGES_MAX} ranges that it holds")
     if any(len(message.file_id) != DIGEST_BYTES for message in messages):
-        raise BadArgument(f"a file that a client says it holds has no id of {DIGEST_BYTES} bytes")
+        raise BadArgument(f"a file that a client reports as held has no id of {DIGEST_BYTES} bytes")
     for message in messages:
         borders = [border for span in message.ranges for border in (span.start, span.stop)]
         if any(left > right for left, right in pairwise(borders)):
-            raise BadArgument("the ranges that a client says it holds are not ascending and disjoint")
+            raise BadArgument("the ranges that a client reports as held are not ascending and disjoint")
     return {
         message.file_id: Held(
             RangeSet(span for span in ranges_from_pb(message.ranges) if span.start < span.stop),
@@ -187,12 +197,13 @@ def holdings_from_pb(messages: Sequence[pb.Holding]) -> dict[FileId, Held]:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """A client cannot take a file.
+    """A client declines a file.
 
     Attributes:
-        reason: why, in a line.
-        division: which division of the file is meant.
-        still_holds: the client goes on to send what it holds of the file.
+        file_id: the file.
+        reason: why, in one line.
+        division: the division of the file among clients that is declined.
+        still_holds: whether the client still sends what it holds of the file.
     """
 
     file_id: FileId
@@ -202,11 +213,11 @@ class Declined:
 
 
 Report = ReportMilestone | Declined
-"""What a member has to say of one file."""
+"""A member's report about one file."""
 
 
 def report_to_pb(report: Report) -> membership.FileReport:
-    """A report as a message."""
+    """Return a report as a message."""
     match report:
         case Declined(file_id, reason, division, still_holds):
             return membership.FileReport(
@@ -227,21 +238,21 @@ def report_to_pb(report: Report) -> membership.FileReport:
 
 
 def reports_from_pb(messages: Sequence[membership.FileReport]) -> list[Report]:
-    """Reports from messages; those of a milestone that is not known are left out.
+    """Return reports from messages, without those of unknown milestones.
 
     Raises:
-        BadArgument: one names no file.
-        LimitReached: they are too many.
+        BadArgument: a report names no file.
+        LimitReached: there are too many.
     """
     if len(messages) > REPORTS_MAX:
-        raise LimitReached(f"one call has at most {REPORTS_MAX} reports: send the rest with the next")
+        raise LimitReached(f"one call has at most {REPORTS_MAX} reports: send the others with the next")
     if any(len(message.file_id) != DIGEST_BYTES for message in messages):
         raise BadArgument(f"a report has no file id of {DIGEST_BYTES} bytes")
     return [report for report in map(report_from_pb, messages) if report is not None]
 
 
 def report_from_pb(message: membership.FileReport) -> Report | None:
-    """A report from a message; None if its milestone is not known."""
+    """Return a report from a message; None if its milestone is unknown."""
     if message.milestone == membership.FILE_MILESTONE_DECLINED:
         return Declined(message.file_id, message.reason, message.division, message.still_holds)
     milestone = _MILESTONES_BACK.get(message.milestone)
@@ -251,11 +262,11 @@ def report_from_pb(message: membership.FileReport) -> Report | None:
 
 
 MemberEvent = MemberEffect | None
-"""What a member is to do; None only asks it to stop."""
+"""An instruction to a member; None asks it to stop."""
 
 
 def attend_response(effect: MemberEvent) -> membership.AttendResponse:
-    """What a member is to do, as a message."""
+    """Return an instruction to a member as a message."""
     match effect:
         case Assign(_, manifest, shares, started, division):
             return membership.AttendResponse(
@@ -280,7 +291,7 @@ def attend_response(effect: MemberEvent) -> membership.AttendResponse:
 
 
 def cache_to_pb(cache: Cache) -> pb.Cache:
-    """The cache's state as a message."""
+    """Return the state of the cache as a message."""
     return pb.Cache(
         capacity_bytes=cache.capacity_chunks * CHUNK_BYTES,
         used_bytes=cache.used_chunks * CHUNK_BYTES,
@@ -293,7 +304,7 @@ def cache_to_pb(cache: Cache) -> pb.Cache:
 
 
 def clients_to_pb(machine: ServerMachine) -> list[pb.Client]:
-    """Every member, connected or lost, by name."""
+    """Return every member, connected or lost, by name."""
     found = [_member_to_pb(member) for member in machine.members.values()]
     for name, address in machine.lost_clients.items():
         found.append(pb.Client(name=name, address=address_text(address), state=pb.CLIENT_STATE_LOST))
@@ -311,7 +322,14 @@ def _member_to_pb(member: Member) -> pb.Client:
 
 
 def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clients: bool) -> pb.File:
-    """One file's state as a message."""
+    """Return the state of a file as a message.
+
+    Args:
+        machine: the protocol.
+        file: the file.
+        now: the time in nanoseconds.
+        with_clients: whether to list its clients.
+    """
     clients = [member.name for member in machine.members.values() if not member.source]
     takers = machine.catalogue.takers_of(file)
     message = pb.File(

@@ -175,7 +175,7 @@ class TestDefaults:
 
     def test_a_client_that_may_take_nothing_is_a_mistake(self, pspd: Pspd, runs: Runs) -> None:
         code, told = pspd("client", "--max-bytes", "0KiB")
-        assert (code, told) == (2, "pspd client: error: --max-bytes 0 takes no file at all: give more\n")
+        assert (code, told) == (2, "pspd client: error: --max-bytes 0 accepts no file: give more\n")
         assert not runs.given
 
     def test_a_client_is_named_after_its_host(self, pspd: Pspd, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

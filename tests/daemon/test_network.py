@@ -278,7 +278,7 @@ async def test_a_session_that_is_unknown_is_told_so() -> None:
 
 @on_loop
 async def test_a_member_that_reads_no_events_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pspd.daemon.server.network.EVENTS_MAX", 3)
+    monkeypatch.setattr("pspd.daemon.server.queues.EVENTS_MAX", 3)
     async with in_process(FAST) as network:
         (reader,) = await network.join("reader")
         member, *_ = network.server.join("a", bytes(16), source=False, delivery_port=0, held={})
@@ -339,10 +339,10 @@ async def test_who_sends_wrong_bytes_is_named_once(source: Path, caplog: pytest.
         (client,) = await network.join("a")
         await network.seed(source)
         file = network.file("file.bin")
-        network.server._on_effect(VerifyFile(client.daemon.session, file.file_id))
+        network.server._control.execute(VerifyFile(client.daemon.session, file.file_id))
         assert "file.bin: a sent wrong bytes of it" in caplog.text
         for _ in range(3):
-            network.server._on_effect(InputDropped(DropReason.CORRUPT, "mallory"))
+            network.server._control.execute(InputDropped(DropReason.CORRUPT, "mallory"))
         assert caplog.text.count("mallory sent wrong bytes") == 1
 
 
@@ -357,8 +357,8 @@ async def test_a_reason_to_decline_is_one_short_line(source: Path, caplog: pytes
         (told,) = network.file("file.bin").clients
         assert told.refusal.startswith("no  [31mroom!")
         assert len(told.refusal) < 1000
-        (line,) = [record.getMessage() for record in caplog.records if "cannot take it" in record.getMessage()]
-        assert line == f"file.bin: a cannot take it: {told.refusal}"
+        (line,) = [record.getMessage() for record in caplog.records if "declined it" in record.getMessage()]
+        assert line == f"file.bin: a declined it: {told.refusal}"
 
 
 @on_loop

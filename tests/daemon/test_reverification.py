@@ -73,7 +73,7 @@ async def test_what_the_server_suspects_is_verified_before_the_next_session(
         before, file = suspected.daemon.session, network.file("file.bin")
         held = holdings(file)
         others_session = other.daemon.session
-        network.server._on_effect(VerifyFile(before, file.file_id))
+        network.server._control.execute(VerifyFile(before, file.file_id))
         await until(
             "it is a member again", lambda: network.connected() == ["a", "b"] and suspected.daemon.session != before
         )
@@ -88,7 +88,7 @@ async def test_a_suspicion_without_ground_costs_nothing_but_a_session(source: Pa
         await network.seed(source, client_count=2, hold_back=True)
         before, file = suspected.daemon.session, network.file("file.bin")
         for file_id in (file.file_id, bytes(32)):
-            network.server._on_effect(VerifyFile(before, file_id))
+            network.server._control.execute(VerifyFile(before, file_id))
         await until(
             "it is a member again", lambda: network.connected() == ["a", "b"] and suspected.daemon.session != before
         )
@@ -113,7 +113,7 @@ async def test_a_client_that_cannot_verify_a_file_says_so_and_stays(
         await network.seed(source)
         await network.copies(source, "a")
         monkeypatch.setattr(client.store, "verify", fail)
-        network.server._on_effect(VerifyFile(client.daemon.session, network.file("file.bin").file_id))
+        network.server._control.execute(VerifyFile(client.daemon.session, network.file("file.bin").file_id))
         session = client.daemon.session
         await until("it has joined again", lambda: client.daemon.session not in (0, session))
         assert "check the disk" in caplog.text
@@ -156,7 +156,7 @@ async def test_a_finished_file_that_was_removed_counts_no_more_and_is_not_fetche
         told = next(each for each in network.file("file.bin").clients if each.name == "a")
         assert (told.complete, told.held_chunk_count) == (False, 0)
         session = client.daemon.session
-        network.server._on_effect(VerifyFile(session, bytes(32)))
+        network.server._control.execute(VerifyFile(session, bytes(32)))
         await until("it is a member again", lambda: client.daemon.session not in (0, session))
         await until("it says so again", lambda: "a" in refusals(network))
         assert not client.store.known()
@@ -193,7 +193,7 @@ async def test_what_was_removed_and_is_suspected_is_not_fetched_again(source: Pa
         await network.copies(source, "a")
         session = client.daemon.session
         remove_copy(network, client, tmp_path / "there.bin")
-        network.server._on_effect(VerifyFile(session, network.file("file.bin").file_id))
+        network.server._control.execute(VerifyFile(session, network.file("file.bin").file_id))
         await until("it is a member again", lambda: client.daemon.session not in (0, session))
         await until("it says so", lambda: bool(refusals(network)))
         assert not client.store.known()

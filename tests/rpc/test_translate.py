@@ -362,12 +362,12 @@ def test_a_client_says_no_more_of_what_it_holds_than_a_server_takes(monkeypatch:
         PIECES: Held(RangeSet([(0, 1), (2, 3)]), complete=False),
     }
     monkeypatch.setattr(translate, "HELD_RANGES_MAX", 2)
-    with pytest.raises(LimitReached, match="no more than 2 ranges"):
+    with pytest.raises(LimitReached, match="at most 2 ranges"):
         translate.holdings_from_pb(said)
     monkeypatch.setattr(translate, "HELD_FILES_MAX", 1)
     assert [message.file_id for message in translate.holdings_to_pb({PIECES: pieces, WHOLE: whole})] == [WHOLE]
     monkeypatch.setattr(translate, "HELD_RANGES_MAX", 3)
-    with pytest.raises(LimitReached, match="no more than 1 files"):
+    with pytest.raises(LimitReached, match="at most 1 files"):
         translate.holdings_from_pb(said)
 
 

@@ -1,4 +1,4 @@
-"""``pspd server``: the mediator."""
+"""``pspd server``: the server."""
 
 from __future__ import annotations
 
@@ -45,14 +45,20 @@ async def run_server(
     faults: Faults | None,
     reach_seconds: float,
 ) -> None:
-    """Runs the server until it is told to stop.
+    """Run the server until it is asked to stop.
 
     Args:
-        data_port: None for the control port + 1; 0 for any.
-        reach_seconds: how long a client counts as a holder without a sign that it can be asked.
+        stopping: set to stop it.
+        listen: the address of the control API.
+        data_port: the UDP and TCP port for data; None for the control port + 1, 0 for any.
+        state_dir: the folder for its state.
+        parameters: the protocol's parameters.
+        cache_chunks: the size of the cache; None for one that grows with each client.
+        faults: faults to inject into received datagrams.
+        reach_seconds: how long a client counts as a holder without a sign that it is reachable.
 
     Raises:
-        PortTaken: an address cannot be had.
+        PortTaken: an address cannot be used.
         StorageError: the state folder cannot be used.
     """
     host, port = parse_address(listen)
@@ -63,17 +69,17 @@ async def run_server(
         raise BadArgument(f"port {port} is the control port: choose another with --data-port")
     if data_port > PORT_MAX:
         raise BadArgument(f"there is no port after {port} for data: name one with --data-port")
-    hosts, control_port = listen_hosts(host, port)  # before all else: gRPC does not say why it cannot have an address
+    hosts, control_port = listen_hosts(host, port)  # first: gRPC does not say why it cannot use an address
     tuning = replace(SERVER_TUNING, reach_ns=int(reach_seconds * SECOND_NS))
     network = NetworkDaemon(parameters, cache_chunks, hosts, data_port, stopping, faults, tuning)
     try:
         if port:
-            network.keep(_ledger_of(state_dir, port))
+            network.use_ledger(_ledger_of(state_dir, port))
         server, bound = await serve(hosts, control_port, SERVICES, lambda server: _register(server, network))
         network.address = address_text((host, bound))
         try:
             if not port:
-                network.keep(_new_ledger(state_dir, bound))
+                network.use_ledger(_new_ledger(state_dir, bound))
             log.info(
                 "control on %s, data on port %d, profile %s",
                 network.address,
@@ -99,12 +105,22 @@ def _prepare(state_dir: Path) -> None:
 
 
 def _ledger_of(state_dir: Path, port: int) -> Ledger:
-    """What a server on this control port wrote down: two servers may have one state folder."""
+    """Return the ledger of the server on a control port: two servers may share a state folder.
+
+    Args:
+        state_dir: the state folder.
+        port: the control port.
+    """
     return Ledger(state_dir / f"server-{port}.db", blake3_digest)
 
 
 def _new_ledger(state_dir: Path, port: int) -> Ledger:
-    """For a server that took any port: what another wrote down that had this one before is not its own."""
+    """Return an empty ledger, for a server that took any port: an old ledger of this port is another server's.
+
+    Args:
+        state_dir: the state folder.
+        port: the control port.
+    """
     ledger = _ledger_of(state_dir, port)
     ledger.clear()
     return ledger

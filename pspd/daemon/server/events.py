@@ -1,4 +1,4 @@
-"""What the log tells: each event of the network as a line for a person."""
+"""The lines of the log for the events of the network."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from pspd.text.sizes import size_text
 
 
 def event_text(event: ServerEvent) -> str:
-    """An event as a line for a person."""
+    """Return the line of the log for an event."""
     match event:
         case ClientJoined(name):
             return f"{name} joined"
         case UplinkConfirmed(name):
-            return f"{name}: its first datagram came"
+            return f"{name}: its first datagram arrived"
         case ClientLost(name, reason):
             return f"{name} is gone: {reason}"
         case DuplicateRefused(name, refused, present):
@@ -38,8 +38,8 @@ def event_text(event: ServerEvent) -> str:
             )
         case ReachabilityChanged(name, in_reach):
             if in_reach:
-                return f"{name} is in reach again"
-            return f"{name} is out of reach: datagrams do not pass both ways, or its connection for data is down"
+                return f"{name} is reachable again"
+            return f"{name} is unreachable: datagrams do not pass both ways, or its connection for data is down"
         case _:
             return f"{event.name}: {_file_event_text(event)}"
 
@@ -51,18 +51,18 @@ def _file_event_text(event: FileEvent) -> str:
             return f"divided into {len(shares) // replica_count} shares{each}"
         case FileSeeded(share_count=share_count, chunk_count=chunk_count, cached_bytes=cached_bytes):
             return (
-                f"seeded: {share_count} disjoint shares are held, {chunk_count} chunks together, "
-                f"{size_text(cached_bytes)} of the file are left in the server"
+                f"seeded: clients hold {share_count} disjoint shares, {chunk_count} chunks together;"
+                f" {size_text(cached_bytes)} of the file remain in the server's cache"
             )
         case FileDeclined(client=client, reason=reason):
-            return f"{client} cannot take it: {reason}"
+            return f"{client} declined it: {reason}"
         case ShareReassigned(client=client):
-            return f"{client} takes nothing of its share: it is others' now"
+            return f"{client} made no progress on its share; reassigned"
         case FileStalled(missing=missing):
             ranges = ", ".join(f"{span} last held by {holder or 'nobody'}" for span, holder in missing[:8])
             return f"stalled: no connected client holds {ranges}"
         case FileResumed():
-            return "goes on: every chunk has a holder again"
+            return "continues: every chunk has a holder again"
         case FileRemoved():
             return "removed"
         case FileCompleted(client_count=client_count):

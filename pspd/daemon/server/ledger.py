@@ -1,6 +1,6 @@
-"""What the server writes down, so that it may die at any moment: its files and clients, never a byte of a file (R2).
+"""The server's record of its files and clients, from which it restarts; never a byte of a file (R2).
 
-One SQLite database in the state folder. Who holds what is not in it: clients say so when they come back.
+One SQLite database in the state folder. It does not record holdings: clients report them when they rejoin.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ log = logging.getLogger(__name__)
 
 
 def prepare_folder(folder: Path) -> None:
-    """Makes a state folder, and makes sure that it can be written to.
+    """Create a state folder, and make sure that it can be written to.
 
-    Only its owner may look into a folder that this makes. So it is with an older one, unless it holds other things
-    than ledgers or is shared by design (the sticky bit, as of ``/tmp``): then it is not the server's to close.
+    The folder becomes private to its owner, also if it existed. A folder that contains other things than ledgers, or
+    is shared by design (the sticky bit, as of ``/tmp``), keeps its mode.
 
     Raises:
         OSError: it cannot be used.
@@ -60,9 +60,9 @@ def prepare_folder(folder: Path) -> None:
 
 
 def _make_file_private(path: Path) -> None:
-    """Takes a ledger from everybody but its owner, before SQLite opens it: its log gets the same mode then.
+    """Make a ledger private to its owner before SQLite opens it, which gives its log the same mode.
 
-    What cannot be opened is left to SQLite, which says why.
+    A file that cannot be opened is left to SQLite, which says why.
     """
     for suffix, flags in (("", os.O_CREAT), ("-wal", 0), ("-journal", 0)):
         with suppress(OSError):
@@ -75,15 +75,19 @@ def _make_file_private(path: Path) -> None:
 
 
 class Ledger:
-    """One server's database; for that server alone, as long as it is open.
+    """One server's database, locked while it is open.
 
-    A file's record is on the disk when :meth:`save_file` returns, whatever happens to the machine. Which clients are
-    connected is worth no wait for the disk: a few may be wrong after a power loss, and then nobody waits for them.
-    A server whose disk fails goes on without, and says so.
+    A file's record is on the disk when :meth:`save_file` returns. The names of connected clients are not flushed: after
+    a power loss a few may be missing, and then the server does not wait for those. A server whose disk fails continues
+    without a ledger, and logs that.
     """
 
     def __init__(self, path: Path, digest: Digest) -> None:
-        """Opens or makes it.
+        """Open or create it.
+
+        Args:
+            path: the database.
+            digest: the digest of manifests.
 
         Raises:
             StorageError: it cannot be used, another server uses it, or it is not a ledger.
@@ -113,7 +117,7 @@ class Ledger:
         return StorageError(f"cannot use {self._path}: {error}: move it away, or name another folder with --state-dir")
 
     def load(self) -> tuple[list[FileRecord], list[str]]:
-        """Every file, oldest first, and the names of the clients that were connected. A bad record is left out.
+        """Return every file, oldest first, and the names of the clients that were connected; skip bad records.
 
         Raises:
             StorageError: it cannot be read.
@@ -133,35 +137,35 @@ class Ledger:
                     FileRecord(decode_manifest(manifest, self._digest), source, Phase(phase), bool(held_back), names)
                 )
             except (ValueError, TypeError, PspError) as error:
-                log.error("a file in %s is left out: %s", self._path, error)
+                log.error("skipped a file in %s: %s", self._path, error)
         return records, clients
 
     def save_file(self, record: FileRecord) -> None:
-        """Writes a file's record, in place of the one of before."""
+        """Save a file's record, in place of its last one."""
         manifest, owners = encode_manifest(record.manifest), json.dumps(record.owners)
         values = (record.file_id, manifest, record.source, record.phase.value, record.held_back, owners)
 
         def save() -> None:
             self._database.execute(_SAVE_FILE, values)
-            # Into the database itself: what only its log holds is lost with the log.
+            # Into the database itself: a record that is only in its log is lost with the log.
             self._database.execute("PRAGMA wal_checkpoint").fetchall()
 
         self._change(save, durable=True)
 
     def remove_file(self, file_id: FileId) -> None:
-        """Forgets a file."""
+        """Delete a file's record."""
         self._change(lambda: self._database.execute("DELETE FROM files WHERE file_id = ?", (file_id,)), durable=True)
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Delete all records."""
         self._change(lambda: self._database.executescript("DELETE FROM files; DELETE FROM clients;"), durable=True)
 
     def client_joined(self, name: str) -> None:
-        """A client is connected."""
+        """Record that a client is connected."""
         self._change(lambda: self._database.execute("INSERT OR IGNORE INTO clients VALUES (?)", (name,)))
 
     def client_left(self, name: str) -> None:
-        """A client is no longer connected: after a restart nobody waits for it."""
+        """Record that a client is no longer connected: a restarted server does not wait for it."""
         self._change(lambda: self._database.execute("DELETE FROM clients WHERE name = ?", (name,)))
 
     def _change(self, change: Callable[[], object], *, durable: bool = False) -> None:
@@ -169,8 +173,8 @@ class Ledger:
             self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             change()
         except sqlite3.Error as error:
-            log.error("cannot write %s: %s: a restarted server will not know this", self._path, error)
+            log.error("cannot write %s: %s: a restarted server will not know this change", self._path, error)
 
     def close(self) -> None:
-        """Gives it free for others."""
+        """Close and unlock it."""
         self._database.close()

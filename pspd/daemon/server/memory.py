@@ -1,4 +1,4 @@
-"""Memory for the server's cache: how much the machine allows, and taking it without a pause."""
+"""Memory for the server's cache: how much the machine allows, and its allocation without a pause."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from pspd.errors import LimitReached
 from pspd.text.sizes import size_text
 
 CACHE_MEMORY_PERCENT_MAX = 75
-"""How much of the machine's memory the cache may have; beyond that the machine would swap, or end the server."""
+"""The largest part of the machine's memory for the cache; with more the machine would swap or kill the server."""
 LAZY_BYTES_MIN = 1 << 20
-"""Smaller pieces come from the heap: a cache that grows with each client takes thousands of them."""
+"""Smaller allocations come from the heap: a cache that grows with each client makes thousands of them."""
 _CONTROL_GROUP_MAX = Path("/sys/fs/cgroup/memory.max")
 
 
 def allocate(size_bytes: int) -> memoryview:
-    """Takes zero bytes that can be written, without touching them: the kernel gives each page at its first use.
+    """Return zeroed memory without touching it: the kernel provides each page at its first use.
 
     Raises:
-        MemoryError, OverflowError: there is no such memory.
+        MemoryError: there is not so much memory.
+        OverflowError: no machine has so much.
     """
     if size_bytes < LAZY_BYTES_MIN:
         return memoryview(bytearray(size_bytes))
@@ -32,7 +33,7 @@ def allocate(size_bytes: int) -> memoryview:
 
 
 def machine_bytes() -> int:
-    """The memory of this machine, or of the container in which the server runs."""
+    """Return the bytes of memory of this machine, or of the container in which the server runs."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(installed, int(_CONTROL_GROUP_MAX.read_text()))
@@ -41,10 +42,10 @@ def machine_bytes() -> int:
 
 
 def validate_cache_size(chunk_count: int) -> int:
-    """Returns the size of a cache, in chunks, if this machine can have it.
+    """Return the size of a cache, in chunks, if this machine can have it.
 
     Raises:
-        LimitReached: it is more than ``CACHE_MEMORY_PERCENT_MAX`` of the machine's memory.
+        LimitReached: the size is more than ``CACHE_MEMORY_PERCENT_MAX`` of the machine's memory.
     """
     most_bytes = machine_bytes() * CACHE_MEMORY_PERCENT_MAX // 100
     if chunk_count * CHUNK_BYTES > most_bytes:

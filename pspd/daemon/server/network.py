@@ -1,34 +1,14 @@
-"""The server daemon's heart: the machine, its sockets, and what the control API asks of them."""
+"""Answers the calls of the control API, with the machine and its sockets."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
-from pspd import __version__
-from pspd.core.effects.client import ReportMilestone
-from pspd.core.effects.server import (
-    Assign,
-    ClientJoined,
-    ClientLost,
-    ControlEffect,
-    DuplicateRefused,
-    EndCause,
-    EndSession,
-    FileRemoved,
-    MemberFailed,
-    RemoveFile,
-    SaveFile,
-    ServerEvent,
-    StartExchange,
-    VerifyFile,
-)
-from pspd.core.effects.shared import InputDropped
+from pspd.core.effects.server import EndCause, EndSession
 from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import Digest, FileId, Manifest
 from pspd.core.model.parameters import MILLISECOND_NS, Parameters
@@ -38,36 +18,31 @@ from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.machine import ServerMachine
 from pspd.core.server.member import Member
 from pspd.core.server.shared_file import SharedFile
-from pspd.core.wire.header import DropReason
-from pspd.daemon.server.events import event_text
+from pspd.daemon.server.control import ControlEffects
 from pspd.daemon.server.ledger import Ledger
 from pspd.daemon.server.memory import allocate, validate_cache_size
-from pspd.daemon.server.rates import DeliveryRates, seconds_left
+from pspd.daemon.server.queues import EVENTS_MAX, MemberQueues
+from pspd.daemon.server.reports import apply_report
+from pspd.daemon.server.status import SHOWN_CHARACTERS_MAX, NetworkStatus
 from pspd.daemon.spawn import Launcher
-from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NotFound, PspError, SessionUnknown, WrongState
+from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NotFound, WrongState
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.server import ServerPlane
 from pspd.rpc import translate
-from pspd.rpc.translate import Declined, MemberEvent, Report
+from pspd.rpc.translate import MemberEvent, Report
 from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2, status_service_pb2
-
-ID_DIGITS_MIN = 4
-WANTED_CHARACTERS_MAX = 300
-FORGERS_MAX = 1000
-EVENTS_MAX = 100_000
-"""Events that wait for one member to read them: ten for each file that a network can have."""
 
 log = logging.getLogger(__name__)
 
 
 class NetworkDaemon:
-    """A running server. Implements what the services of :mod:`pspd.rpc` ask for.
+    """A running server: the network that the services of :mod:`pspd.rpc.server` ask.
 
     Attributes:
-        address: where the control API listens; set once it does.
-        stopping: set when the server is to stop.
+        address: the address of the control API, once it listens.
+        stopping: set when the server has to stop.
     """
 
     def __init__(
@@ -80,6 +55,21 @@ class NetworkDaemon:
         faults: Faults | None = None,
         tuning: ServerTuning = SERVER_TUNING,
     ) -> None:
+        """Open the sockets for data.
+
+        Args:
+            parameters: the protocol's parameters.
+            cache_chunks: the size of the cache; None for one that grows with each client.
+            hosts: the hosts to listen on, as literals.
+            data_port: the UDP and TCP port for data; 0 for any.
+            stopping: set when the server has to stop.
+            faults: faults to inject into received datagrams.
+            tuning: the machine's tunables.
+
+        Raises:
+            LimitReached: the machine has no memory for such a cache.
+            PortTaken: the port cannot be used.
+        """
         self.address = ""
         self.stopping = stopping
         self._tuning = tuning
@@ -89,17 +79,12 @@ class NetworkDaemon:
         self._machine = ServerMachine(
             parameters, cache_chunks, blake3_digest, secrets.randbits(64), draw_session, tuning, allocate
         )
-        self._plane = ServerPlane(self._machine, self._on_effect, hosts, data_port, faults)
+        self._queues = MemberQueues(self._end_unread)
+        self._control = ControlEffects(self._machine, self._queues)
+        self._plane = ServerPlane(self._machine, self._control.execute, hosts, data_port, faults)
         self._launcher = Launcher()
-        self._events: dict[int, asyncio.Queue[MemberEvent]] = {}
-        self._attended: set[int] = set()
-        self._changed = asyncio.Event()
-        self._ledger: Ledger | None = None
-        self._forgers: dict[str, None] = {}  # who was named already
-        self._leaving: set[int] = set()  # asked to stop, as long as they are there
-        self._started_at = time.monotonic()
-        self._rates = DeliveryRates()
-        self._rates.start(self._machine.catalogue.files.values, now_ns)
+        self._leaving: set[int] = set()  # sessions that were asked to stop
+        self._status = NetworkStatus(self._machine, self._plane.port)
 
     @property
     def digest(self) -> Digest:
@@ -113,11 +98,11 @@ class NetworkDaemon:
 
     @property
     def data_port(self) -> int:
-        """The number of the UDP and the TCP port on which data moves."""
+        """The UDP and TCP port for data."""
         return self._plane.port
 
-    def keep(self, ledger: Ledger) -> None:
-        """Goes on where the ledger says that the server was, and writes down there what changes from now on.
+    def use_ledger(self, ledger: Ledger) -> None:
+        """Restore the state that a ledger has, and write all further changes down in it.
 
         Raises:
             StorageError: it cannot be read.
@@ -127,94 +112,28 @@ class NetworkDaemon:
         self._plane.pump()
         if records:
             log.info("files from before: %d; clients that were connected: %d", len(records), len(clients))
-        self._ledger = ledger
+        self._control.use_ledger(ledger)
 
     def close_ledger(self) -> None:
-        """From now on nothing is written down: when a server stops, its clients are to be waited for at its return."""
-        if self._ledger is not None:
-            self._ledger.close()
-            self._ledger = None
+        """Write nothing more down, so that a restarted server waits for the clients that are connected now."""
+        self._control.close_ledger()
 
     async def close(self) -> None:
-        """Ends everything."""
+        """Close sockets and the ledger, and stop launched clients."""
         self.close_ledger()
-        self._rates.stop()
+        self._status.close()
         self._plane.close()
         await self._launcher.stop()
 
-    # -- effects that are not about data
-
-    def _on_effect(self, effect: ControlEffect) -> None:
-        match effect:
-            case Assign(session) | StartExchange(session) | RemoveFile(session):
-                self._tell(session, effect)
-            case VerifyFile(session, file_id):
-                self._name_suspect(session, file_id)
-                self._tell(session, effect)
-            case EndSession(session):
-                if (queue := self._events.pop(session, None)) is not None:
-                    queue.put_nowait(effect)
-            case MemberFailed(name, error):
-                log.error("%s: its session ends, as serving it raised an error", name, exc_info=error)
-            case InputDropped(DropReason.CORRUPT, origin):
-                self._name_forger(origin)
-            case InputDropped(reason, origin):
-                log.debug("dropped from %s: %s", origin, reason)
-            case SaveFile(record):
-                if self._ledger is not None:
-                    self._ledger.save_file(record)
-            case DuplicateRefused():
-                log.warning("%s", event_text(effect))
-            case _:
-                if self._ledger is not None:
-                    self._note(effect, self._ledger)
-                log.info("%s", event_text(effect))
-                self._changed.set()
-                self._changed = asyncio.Event()
-
-    def _tell(self, session: int, event: MemberEvent) -> None:
-        if (queue := self._events.get(session)) is None:
-            return
-        queue.put_nowait(event)
-        if queue.qsize() == EVENTS_MAX:  # once the effects of now are carried out: this is one of them
-            asyncio.get_running_loop().call_soon(self._end_unread, session)
-
     def _end_unread(self, session: int) -> None:
-        """Ends the session of a member that does not read its events."""
+        """End the session of a member that does not read its events."""
         reason = f"it did not read {EVENTS_MAX} events"
         self._machine.client_left(session, reason, now_ns(), EndCause.PROTOCOL_ERROR)
         self._plane.pump()
 
-    def _name_suspect(self, session: int, file_id: FileId) -> None:
-        members, files = self._machine.members.values(), self._machine.catalogue.files
-        name = next((member.name for member in members if member.session == session), "a member that is gone")
-        file = files[file_id].manifest.name if file_id in files else file_id.hex()[:12]
-        log.warning("%s: %s sent wrong bytes of it: it is not asked for those until it has verified them", file, name)
-
-    def _name_forger(self, name: str) -> None:
-        """Says who sends wrong bytes; of each the first time, as it may go on."""
-        if name not in self._forgers:
-            log.warning("%s sent wrong bytes: they were dropped", name)
-            self._forgers[name] = None
-            if len(self._forgers) > FORGERS_MAX:
-                del self._forgers[next(iter(self._forgers))]
-
-    def _note(self, event: ServerEvent, ledger: Ledger) -> None:
-        match event:
-            case FileRemoved(file_id):
-                ledger.remove_file(file_id)
-            case ClientJoined(name):
-                member = self._machine.members.get(name)
-                if member is not None and not member.source:
-                    ledger.client_joined(name)
-            case ClientLost(name):
-                ledger.client_left(name)
-
-    async def changed(self, at_most_seconds: float) -> None:
-        """Waits until a client or a file changes its state, or for a time."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(at_most_seconds):
-                await self._changed.wait()
+    async def changed(self, seconds_max: float) -> None:
+        """Wait until a client or a file changes its state, or for `seconds_max`."""
+        await self._control.changed(seconds_max)
 
     # -- members
 
@@ -228,97 +147,85 @@ class NetworkDaemon:
         held: dict[FileId, Held],
         peer: str = "",
     ) -> tuple[Member, Parameters, int, int]:
-        """A new member: its session, the parameters, the data port and the lease in milliseconds."""
+        """Add a member; return it, the parameters, the data port and the lease in milliseconds.
+
+        Args:
+            name: its name.
+            instance_id: the identity by which it is recognized when it comes back.
+            source: whether it is a source.
+            delivery_port: the TCP port on which it takes deliveries; 0 for none.
+            held: what it holds, by file.
+            peer: the address of its call.
+
+        Raises:
+            PspError: the network refuses it.
+        """
         try:
             member = self._machine.client_joined(
                 name, instance_id, now_ns(), source=source, delivery_port=delivery_port, held=held, peer=peer
             )
         except DuplicateInstance:
-            self._plane.pump()  # the log tells of it
+            self._plane.pump()  # it is logged
             raise
-        self._events[member.session] = asyncio.Queue()
+        self._queues.open(member.session)
         self._plane.pump()
         return member, self._machine.parameters, self._plane.port, self._machine.lease_ns // MILLISECOND_NS
 
     async def attend(self, session: int) -> AsyncIterator[MemberEvent]:
-        """What a member is to do, until its session ends; it is lost when it stops listening.
+        """Yield the instructions to a member until its session ends; the session ends when nobody reads them.
 
         Raises:
             SessionUnknown: the session has ended or never was.
-            WrongState: somebody listens already.
+            WrongState: another call attends already.
         """
-        member = self._machine.member_of(session)
-        if session in self._attended:
-            raise WrongState(f"{member.name!r} attends already: a session has one stream of events")
-        self._attended.add(session)
-        queue = self._events[session]
+        queue = self._queues.claim(session, self._machine.member_of(session).name)
         try:
-            while True:
-                event = await queue.get()
+            while not isinstance(event := await queue.get(), EndSession):
                 yield event
-                if isinstance(event, EndSession):
-                    return
+            yield event
         finally:
-            self._attended.discard(session)
-            self._events.pop(session, None)
+            self._queues.close(session)
             self._machine.client_left(session, "its connection ended", now_ns(), EndCause.CONNECTION_ENDED)
             self._plane.pump()
 
     def renew(self, session: int) -> int:
-        """Another lease, in milliseconds."""
+        """Renew a session's lease; return the lease in milliseconds."""
         self._machine.lease_renewed(session, now_ns())
         return self._machine.lease_ns // MILLISECOND_NS
 
     def report(self, session: int, reports: Sequence[Report]) -> None:
-        """What a member reached. What it says of a file that was removed meanwhile is dropped and counted.
+        """Take in a member's reports; drop and count those about a file that was removed.
+
+        Args:
+            session: the member's session.
+            reports: its reports, in order.
 
         Raises:
-            SessionUnknown: there is no such session, or it ends here, as a request number is impossible.
+            SessionUnknown: there is no such session, or it ends here because a request number is impossible.
         """
         self._machine.member_of(session)
         try:
             for report in reports:
-                self._note_report(session, report)
+                apply_report(self._machine, session, report)
         finally:
             self._plane.pump()
 
-    def _note_report(self, session: int, report: Report) -> None:
-        catalogue = self._machine.catalogue
-        try:
-            match report:
-                case Declined(file_id, reason, division, still_holds):
-                    catalogue.file_declined(
-                        session, file_id, reason, now_ns(), division=division or None, still_holds=still_holds
-                    )
-                case ReportMilestone(file_id, milestone, share_chunk_count, division, request_number):
-                    catalogue.milestone_reached(
-                        session,
-                        file_id,
-                        milestone,
-                        now_ns(),
-                        share_chunk_count,
-                        division=division or None,
-                        request_number=request_number,
-                    )
-        except SessionUnknown:
-            raise
-        except PspError as error:
-            self._machine.report_refused(session)
-            log.debug("a report was refused: %s", error)
-        except Exception:  # a fault with one file is not to cost the others theirs
-            log.exception("a report could not be noted")
-
     def leave(self, session: int) -> None:
-        """A member goes."""
+        """End the session of a member that leaves."""
         self._machine.client_left(session, "it left", now_ns())
         self._plane.pump()
 
     def stop_clients(self, names: list[str], everyone: bool, force: bool = False) -> list[str]:
-        """Asks clients to stop.
+        """Ask clients to stop; return their names.
+
+        Args:
+            names: which clients.
+            everyone: ask all clients.
+            force: ask even if others need what only they hold.
 
         Raises:
-            NotFound: one is not connected.
-            WrongState: they alone hold what others lack, or may do, and it is not forced.
+            NotFound: a client is not connected.
+            WrongState: others need, or may need, what only they hold, and `force` is not set.
         """
         if not force and self._machine.catalogue.awaits_holders:
             raise WrongState(
@@ -328,7 +235,7 @@ class NetworkDaemon:
             names = [member.name for member in self._machine.members.values() if not member.source]
         unknown = [name for name in names if name not in self._machine.members]
         if unknown:
-            raise NotFound(f"no client {unknown[0][:WANTED_CHARACTERS_MAX]!r} is connected: see `pspctl clients`")
+            raise NotFound(f"no client {unknown[0][:SHOWN_CHARACTERS_MAX]!r} is connected: see `pspctl clients`")
         leaving = {member.name for member in self._machine.members.values() if member.session in self._leaving}
         if not force and (lost := self._machine.catalogue.lost_without(leaving | set(names))):
             file, chunks = lost[0]
@@ -339,16 +246,21 @@ class NetworkDaemon:
             )
         names = list(dict.fromkeys(names))
         for name in names:
-            self._tell(self._machine.members[name].session, None)
+            self._queues.put(self._machine.members[name].session, None)
         self._leaving = {self._machine.members[name].session for name in leaving.union(names)}
         return names
 
     async def launch(self, count: int, directory: str) -> list[str]:
-        """Starts clients on this machine."""
+        """Start clients on this machine; return their names.
+
+        Args:
+            count: how many.
+            directory: the folder below which each has its own; empty for the default.
+        """
         return await self._launcher.launch(count, directory, self.address)
 
     def stop(self) -> None:
-        """Ends the server."""
+        """Stop the server."""
         log.info("stopping, as `pspctl stop --server` asked")
         self.stopping.set()
 
@@ -357,7 +269,13 @@ class NetworkDaemon:
     async def announce(
         self, manifest: Manifest, session: int, client_count: int, terms: Terms
     ) -> tuple[SharedFile, int]:
-        """Waits for clients, then says into how many shares to divide; 0 for a file that is divided already.
+        """Announce a file, and wait for clients; return the file and its number of shares, 0 if it is divided already.
+
+        Args:
+            manifest: the file's manifest.
+            session: the source's session.
+            client_count: how many clients to wait for; 0 for those that are connected.
+            terms: the terms of its seeding.
 
         Raises:
             BadArgument: there would be fewer clients than replicas.
@@ -365,7 +283,7 @@ class NetworkDaemon:
         """
         if client_count and terms.replica_count > client_count:
             raise BadArgument(
-                f"{terms.replica_count} replicas need as many clients, and {client_count} are to be waited for:"
+                f"{terms.replica_count} replicas need as many clients, but only {client_count} are waited for:"
                 " name more with --clients"
             )
         wanted_count = max(client_count, terms.replica_count)
@@ -391,107 +309,76 @@ class NetworkDaemon:
         return file, client_count or len(names)
 
     def divide(self, manifest: Manifest, session: int, hold_back: bool) -> SharedFile:
-        """Gives out the shares."""
+        """Assign the shares of a file; return it.
+
+        Args:
+            manifest: its manifest, divided into shares.
+            session: the source's session.
+            hold_back: whether the exchange waits for `pspctl release`.
+        """
         file = self._machine.catalogue.divide(manifest, session, now_ns(), hold_back=hold_back)
         self._plane.pump()
         return file
 
     def release(self, file: str) -> SharedFile:
-        """Starts a held exchange."""
-        found = self._find(file)
+        """Start the exchange of a file that was seeded with --hold; return the file."""
+        found = self._status.find(file)
         self._machine.catalogue.release(found, now_ns())
         self._plane.pump()
         return found
 
     def remove(self, file: str, force: bool) -> network_pb2.File:
-        """Takes a file out of the network; returns it as it was."""
-        found = self._find(file)
-        message = self.file_message(found)
+        """Remove a file from the network; return its last state.
+
+        Args:
+            file: its id or name.
+            force: remove it even if not every client has it.
+        """
+        found = self._status.find(file)
+        message = self._status.file(found)
         self._machine.catalogue.remove(found, now_ns(), force=force)
         self._plane.pump()
         return message
 
-    @property
-    def _shown_files(self) -> list[SharedFile]:
-        return [file for file in self._machine.catalogue.files.values() if file.phase is not Phase.REMOVED]
-
-    def _find(self, wanted: str) -> SharedFile:
-        """A file by its name, its id, or a unique beginning of its id.
-
-        Raises:
-            NotFound: there is none, or more than one.
-        """
-        files = self._shown_files
-        found = [file for file in files if file.manifest.name == wanted]
-        if not found and len(wanted) >= ID_DIGITS_MIN:
-            found = [file for file in files if file.file_id.hex().startswith(wanted.lower())]
-        if len(found) != 1:
-            raise NotFound(
-                f"{'no' if not found else 'more than one'} file {wanted[:WANTED_CHARACTERS_MAX]!r} in the network:"
-                " see `pspctl files`"
-            )
-        return found[0]
-
-    # -- what is shown
-
-    def file_message(self, file: SharedFile) -> network_pb2.File:
-        """One file as the control API tells it."""
-        return self._file_message(file, now_ns(), with_clients=True)
-
-    def file_messages(self, *, with_clients: bool) -> list[network_pb2.File]:
-        """Every file, oldest first."""
-        now = now_ns()
-        return [self._file_message(file, now, with_clients=with_clients) for file in self._shown_files]
-
-    def _file_message(self, file: SharedFile, now: int, *, with_clients: bool) -> network_pb2.File:
-        message = translate.file_to_pb(self._machine, file, now, with_clients=with_clients)
-        rate = self._rates.rate(file, now)
-        eta = seconds_left(file, self._machine.catalogue.takers_of(file), rate)
-        if rate is not None:
-            message.rate_bytes_per_second = rate
-        if eta is not None:
-            message.eta_seconds = eta
-        return message
+    # -- the cache and the status
 
     def cache_message(self) -> network_pb2.Cache:
-        """The cache."""
+        """Return the state of the cache."""
         return translate.cache_to_pb(self._machine.cache)
 
     def client_messages(self) -> list[network_pb2.Client]:
-        """Every client, by name."""
+        """Return all clients, by name."""
         return translate.clients_to_pb(self._machine)
 
-    def status(self, file: str, *, with_file_clients: bool) -> status_service_pb2.GetStatusResponse:
-        """Everything, or one file."""
-        if file:
-            files = [self._file_message(self._find(file), now_ns(), with_clients=with_file_clients)]
-        else:
-            files = self.file_messages(with_clients=with_file_clients)
-        server = network_pb2.Server(
-            address=self.address,
-            version=__version__,
-            profile=self._machine.parameters.profile,
-            uptime_seconds=time.monotonic() - self._started_at,
-            data_port=self.data_port,
-            dropped_counts={reason.value: count for reason, count in self._machine.drop_counts.items()},
-        )
-        return status_service_pb2.GetStatusResponse(
-            server=server, cache=self.cache_message(), clients=self.client_messages(), files=files
-        )
+    def file_message(self, file: SharedFile) -> network_pb2.File:
+        """Return the state of one file."""
+        return self._status.file(file)
 
-    # -- the cache
+    def file_messages(self, *, with_clients: bool) -> list[network_pb2.File]:
+        """Return the states of all files, oldest first."""
+        return self._status.files(with_clients=with_clients)
+
+    def status(self, file: str, *, with_file_clients: bool) -> status_service_pb2.GetStatusResponse:
+        """Return the state of the network; see `NetworkStatus.network`.
+
+        Args:
+            file: the id or name of the only file to show; empty for all files.
+            with_file_clients: whether each file lists its clients.
+        """
+        return self._status.network(self.address, file, with_clients=with_file_clients)
 
     def clear_cache(self) -> int:
-        """Drops what is cached."""
+        """Drop every cached chunk that is not in use; return how many."""
         dropped = self._machine.clear_cache(now_ns())
         self._plane.pump()
         return dropped
 
     def resize_cache(self, capacity_chunks: int) -> None:
-        """Gives the cache another size.
+        """Set the capacity of the cache.
 
         Raises:
-            BadArgument, LimitReached: it is too small, or more than this machine has memory for.
+            BadArgument: it is too small.
+            LimitReached: it is more than this machine has memory for.
         """
         self._machine.resize_cache(validate_cache_size(capacity_chunks), now_ns())
         self._plane.pump()

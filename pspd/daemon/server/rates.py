@@ -1,4 +1,4 @@
-"""How fast each file moves, and when it is done at that rate: from counters that are sampled every so often."""
+"""The rate of each file and its remaining time, from counters that are sampled periodically."""
 
 from __future__ import annotations
 
@@ -15,42 +15,52 @@ from pspd.core.server.shared_file import SharedFile
 
 SAMPLE_SECONDS = 0.5
 SAMPLES_MAX = 11
-"""The window of a rate: 5 s. Shorter ones follow each frame, longer ones keep a rate after a stall."""
+"""The window of a rate: 5 s. A shorter one follows each frame, a longer one shows a rate after a stall."""
 SPAN_NS_MIN = 200 * MILLISECOND_NS
-"""A shorter span says nothing of a rate: deliveries are counted by frames of up to 8 MiB."""
+"""The shortest span for a rate: deliveries are counted in frames of up to 8 MiB."""
 
 
 class Sample(NamedTuple):
-    """The bytes of a file that were delivered at a time, in nanoseconds."""
+    """A counter at one moment.
+
+    Attributes:
+        at: when, in nanoseconds.
+        delivered_bytes: the bytes of the file that had been delivered.
+    """
 
     at: int
     delivered_bytes: int
 
 
 class DeliveryRates:
-    """Samples how much of each moving file was delivered, for as long as it is started."""
+    """Samples the delivered bytes of each file that is being seeded or exchanged."""
 
     def __init__(self) -> None:
         self._samples: dict[tuple[FileId, Phase], deque[Sample]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, files: Callable[[], Iterable[SharedFile]], now_ns: Callable[[], int]) -> None:
-        """Samples every `SAMPLE_SECONDS` from now on.
+        """Sample every `SAMPLE_SECONDS` from now on.
 
         Args:
-            files: gives every file.
+            files: returns every file.
             now_ns: the clock.
         """
         self.sample(files(), now_ns())
         self._timer = asyncio.get_running_loop().call_later(SAMPLE_SECONDS, self.start, files, now_ns)
 
     def stop(self) -> None:
-        """Samples no more."""
+        """Stop sampling."""
         if self._timer is not None:
             self._timer.cancel()
 
     def sample(self, files: Iterable[SharedFile], now: int) -> None:
-        """Notes the counters of all files that move; the two phases of a file have nothing to do with each other."""
+        """Sample all files that are being seeded or exchanged, each phase by itself.
+
+        Args:
+            files: every file.
+            now: the time in nanoseconds.
+        """
         samples: dict[tuple[FileId, Phase], deque[Sample]] = {}
         for file in files:
             if _is_moving(file):
@@ -60,7 +70,12 @@ class DeliveryRates:
         self._samples = samples
 
     def rate(self, file: SharedFile, now: int) -> float | None:
-        """Bytes per second that are delivered of a file now; None if it does not move, or not for long enough."""
+        """Return a file's rate in bytes per second; None if it is not moving, or not for long enough.
+
+        Args:
+            file: the file.
+            now: the time in nanoseconds.
+        """
         samples = self._samples.get((file.file_id, file.phase))
         if not samples or not _is_moving(file) or now - samples[0].at < SPAN_NS_MIN:
             return None
@@ -72,15 +87,15 @@ def _is_moving(file: SharedFile) -> bool:
 
 
 def seconds_left(file: SharedFile, takers: Collection[str], rate: float | None) -> float | None:
-    """Seconds until the file's present phase is over at this rate: its shares are held, or its clients have it.
+    """Return the seconds until a file is seeded, or until its clients have it.
 
     Args:
         file: the file.
         takers: names of the clients that want or have it.
-        rate: bytes delivered per second; None if it is not known.
+        rate: bytes delivered per second; None if it is unknown.
 
     Returns:
-        None if that cannot be told: nothing moves, or chunks have no holder.
+        The seconds; None if they are unknown: nothing moves, or chunks have no holder.
     """
     if not rate or (file.stalled and file.phase is not Phase.SEEDING):
         return None

@@ -1,4 +1,4 @@
-"""What a server tells a member, as types that cannot be wrong: no answer makes a client crash or spin."""
+"""Validates a server's answers to a member: no answer makes a client crash or spin."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from pspd.text.addresses import PORT_MAX
 from pspd.v1 import membership_service_pb2 as membership
 
 LEASE_SECONDS_MIN = 4.0
-"""A shorter lease is taken for this: a member renews four times in it, and never more often than once a second."""
+"""A shorter lease counts as this one: a member renews four times per lease, and at most once a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What the server granted to a member."""
+    """What the server granted to a member.
+
+    Attributes:
+        session: the session's id.
+        data_port: the server's UDP and TCP port for data.
+        lease_seconds: how long the session lasts without a renewal.
+        parameters: the protocol's parameters.
+    """
 
     session: int
     data_port: int
@@ -27,10 +34,10 @@ class Session:
 
 
 def session_from_pb(message: membership.JoinResponse, server: str) -> Session:
-    """A session from a message.
+    """Return the session that a message grants.
 
     Args:
-        message: the answer to a join.
+        message: the answer to `Join`.
         server: the server's address, for messages.
 
     Raises:
@@ -49,10 +56,16 @@ def session_from_pb(message: membership.JoinResponse, server: str) -> Session:
 
 
 def assign_from_pb(session: int, message: membership.FileAssigned, digest: Digest) -> Assign:
-    """A file to get, from a message.
+    """Return the assignment of a file in a message.
+
+    Args:
+        session: the member's session.
+        message: the message.
+        digest: the digest of manifests.
 
     Raises:
-        BadName, BadArgument: the manifest is malformed, or a share is no range of the file's chunks.
+        BadName: the manifest has a name that no client accepts.
+        BadArgument: the manifest is malformed, or a share is no range of the file's chunks.
     """
     manifest = translate.manifest_from_pb(message.manifest, digest)
     shares = translate.ranges_from_pb(message.shares)
@@ -62,10 +75,14 @@ def assign_from_pb(session: int, message: membership.FileAssigned, digest: Diges
 
 
 def share_count_from_pb(share_count: int, server: str) -> int:
-    """Into how many shares to divide a file, from the answer to its announcement.
+    """Return the number of shares in the answer to an announcement.
+
+    Args:
+        share_count: the number in the answer.
+        server: the server's address, for messages.
 
     Raises:
-        PspError: no file is divided into so many.
+        PspError: the number is larger than any file allows.
     """
     if share_count > SHARE_COUNT_MAX:
         raise PspError(

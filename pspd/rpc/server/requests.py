@@ -1,6 +1,6 @@
-"""What every request passes before its method: a limit of size, then the parser. Who fails is refused like any other.
+"""Checks every request before its method: a size limit, then the parser; refuses a bad one with a proper error.
 
-gRPC itself answers a request that it cannot parse with a stack trace in the log, and knows one limit for all methods.
+gRPC itself logs a stack trace for a request that it cannot parse, and has one limit for all methods.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pspd.errors import BadArgument, LimitReached, PspError
 from pspd.rpc.limits import validate_request_size
 from pspd.rpc.server.servicers import refuse
 
-UNREADABLE = BadArgument("the request is no message of this API: is the other side of another version?")
+UNREADABLE = BadArgument("the request is no message of this API: does the caller run another version?")
 
 Method = Callable[[Any, Any], Any]
 
 
 class _Parsed:
-    """A parsed request, to be taken once: gRPC keeps what its parser gave for as long as the call lasts.
+    """A parsed request that is taken once, as gRPC keeps the parser's result as long as the call lasts.
 
     Attributes:
-        request: the request, or why there is none; None once it was taken.
+        request: the request, or the error instead of it; None once it was taken.
     """
 
     __slots__ = ("request",)
@@ -35,7 +35,7 @@ class _Parsed:
         self.request = request
 
     async def take(self, context: Any) -> Any:
-        """Gives the request; ends the call if there is an error in its place."""
+        """Return the request; end the call if it is an error."""
         request, self.request = self.request, None
         if isinstance(request, PspError):
             await refuse(context, request)
@@ -43,10 +43,15 @@ class _Parsed:
 
 
 class CheckedRequests(grpc.aio.ServerInterceptor):
-    """Refuses requests that are too large for their method, or cannot be parsed."""
+    """Refuses requests that are too large for their method or cannot be parsed."""
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
-        """Implements ``ServerInterceptor``."""
+        """Wrap the parser and the method of a handler; implements ``ServerInterceptor``.
+
+        Args:
+            continuation: returns the handler of a call.
+            handler_call_details: the call.
+        """
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_deserializer is None:
             return handler
@@ -59,14 +64,19 @@ class CheckedRequests(grpc.aio.ServerInterceptor):
 
 
 def _parser(method: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Parses a request; gives the error instead of one that is refused, as a parser cannot end the call itself."""
+    """Return a parser that returns the error of a bad request, as a parser cannot end the call.
+
+    Args:
+        method: the method's path.
+        parse: its parser.
+    """
 
     def parsed(data: bytes) -> _Parsed:
         try:
             validate_request_size(method, len(data))
             return _Parsed(parse(data))
         except LimitReached as error:
-            return _Parsed(error.with_traceback(None))  # it would keep the request in memory
+            return _Parsed(error.with_traceback(None))  # a traceback would keep the request in memory
         except DecodeError:
             return _Parsed(UNREADABLE)
 
@@ -78,7 +88,7 @@ def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
         request = await parsed.take(context)
         try:
             answered = method(request, context)
-        except NotImplementedError:  # by a library's service of a later version than its servicer
+        except NotImplementedError:  # raised by a library's service that is newer than its servicer
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server does not have this method")
         del request  # the traceback of an error would keep it in memory
         return await answered
@@ -87,7 +97,7 @@ def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
 
 
 def _streaming(method: Method) -> Callable[[Any, Any], Any]:
-    if not inspect.isasyncgenfunction(method):  # it writes its answers itself
+    if not inspect.isasyncgenfunction(method):  # it sends its answers itself
         return _unary(method)
 
     async def stream(parsed: _Parsed, context: Any) -> AsyncGenerator[Any, None]:
@@ -117,4 +127,4 @@ _WRAPPERS: dict[str, Callable[[Method], Any]] = {
     "unary_stream": _streaming,
     "stream_stream": _conversing,
 }
-"""By the kind of method; no service of ours has another."""
+"""The wrapper of each kind of method; our services have no other kind."""

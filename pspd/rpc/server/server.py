@@ -18,7 +18,7 @@ from pspd.text.addresses import Address, address_text
 
 _REFLECTION_V1 = reflection_v1_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
 
-# On a link that is full of deliveries a ping, and what TCP sends again of it, may take seconds.
+# On a link full of deliveries, a ping and its TCP retransmissions may take seconds.
 _KEEPALIVE: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 10_000),
@@ -31,16 +31,16 @@ _KEEPALIVE: list[tuple[str, int]] = [
 async def serve(
     hosts: Sequence[str], port: int, services: list[str], register: Callable[[grpc.aio.Server], None]
 ) -> tuple[grpc.aio.Server, int]:
-    """Starts a server. Returns it and the port it is bound to.
+    """Start a server; return it and its port.
 
     Args:
-        hosts: where to listen: literals.
-        port: on each of them; 0, for any, with one host alone.
+        hosts: the hosts to listen on, as literals.
+        port: the port on each of them; 0 for any, with only one host.
         services: the names of the services.
-        register: adds them.
+        register: adds the services to the server.
 
     Raises:
-        PortTaken: an address cannot be had.
+        PortTaken: an address cannot be used.
     """
     server = grpc.aio.server(
         interceptors=[CheckedRequests()], options=[*channel_options(LARGEST_REQUEST_BYTES), *_KEEPALIVE]
@@ -57,9 +57,13 @@ async def serve(
 
 
 def _enable_reflection(services: list[str], server: grpc.aio.Server) -> None:
-    """Serves reflection as v1, and as v1alpha for older tools.
+    """Serve reflection as v1, and as v1alpha for older tools.
 
     Both have the same messages on the wire, so one servicer of the library answers both.
+
+    Args:
+        services: the names of the services.
+        server: the server.
     """
     names = [*services, reflection.SERVICE_NAME, _REFLECTION_V1]
     reflection.enable_server_reflection(names, server)
@@ -77,4 +81,4 @@ def _bind(server: grpc.aio.Server, address: Address) -> int:
     with contextlib.suppress(RuntimeError):
         if bound := server.add_insecure_port(shown):
             return bound
-    raise PortTaken(f"cannot listen on {shown}: it is taken or not an address of this machine: choose another")
+    raise PortTaken(f"cannot listen on {shown}: the port is taken, or it is no address of this machine: choose another")

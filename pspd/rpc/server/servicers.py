@@ -1,4 +1,4 @@
-"""The control API's services. Each method translates, asks the daemon, translates back."""
+"""The services of the control API. Each method translates its request, asks the daemon, and translates the answer."""
 
 from __future__ import annotations
 
@@ -39,17 +39,19 @@ from pspd.v1 import (
 WATCH_INTERVAL_MS_DEFAULT = 200
 WATCH_INTERVAL_MS_MIN = 20
 WATCH_PAUSE_FACTOR = 10
-"""For a watcher nothing is looked up for so many times as long as it took: with hundreds of clients that is long."""
+"""A watch pauses for this many times as long as a status takes, which is long with hundreds of clients."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 R = TypeVar("R")
 
 
 class Network(Protocol):
-    """What the services ask of the server daemon."""
+    """The server daemon, as the services use it."""
 
     @property
-    def digest(self) -> Digest: ...
+    def digest(self) -> Digest:
+        """Return the digest of manifests and blocks."""
+
     def join(
         self,
         name: str,
@@ -59,34 +61,80 @@ class Network(Protocol):
         delivery_port: int,
         held: dict[FileId, Held],
         peer: str,
-    ) -> tuple[Member, Parameters, int, int]: ...
-    def attend(self, session: int) -> AsyncIterator[MemberEvent]: ...
-    def renew(self, session: int) -> int: ...
-    def report(self, session: int, reports: Sequence[Report]) -> None: ...
+    ) -> tuple[Member, Parameters, int, int]:
+        """Add a member; return it, the parameters, the data port and the lease in milliseconds."""
+
+    def attend(self, session: int) -> AsyncIterator[MemberEvent]:
+        """Yield the instructions to a member until its session ends."""
+
+    def renew(self, session: int) -> int:
+        """Renew a session's lease; return it in milliseconds."""
+
+    def report(self, session: int, reports: Sequence[Report]) -> None:
+        """Take in a member's reports."""
+
     @property
-    def parameters(self) -> Parameters: ...
-    def leave(self, session: int) -> None: ...
+    def parameters(self) -> Parameters:
+        """Return the protocol's parameters."""
+
+    def leave(self, session: int) -> None:
+        """End a session."""
+
     async def announce(
         self, manifest: Manifest, session: int, client_count: int, terms: Terms
-    ) -> tuple[SharedFile, int]: ...
-    def divide(self, manifest: Manifest, session: int, hold_back: bool) -> SharedFile: ...
-    def release(self, file: str) -> SharedFile: ...
-    def remove(self, file: str, force: bool) -> network_pb2.File: ...
-    def file_message(self, file: SharedFile) -> network_pb2.File: ...
-    def file_messages(self, *, with_clients: bool) -> list[network_pb2.File]: ...
-    def cache_message(self) -> network_pb2.Cache: ...
-    def client_messages(self) -> list[network_pb2.Client]: ...
-    def status(self, file: str, *, with_file_clients: bool) -> status_service_pb2.GetStatusResponse: ...
-    async def changed(self, at_most_seconds: float) -> None: ...
-    def clear_cache(self) -> int: ...
-    def resize_cache(self, capacity_chunks: int) -> None: ...
-    async def launch(self, count: int, directory: str) -> list[str]: ...
-    def stop_clients(self, names: list[str], everyone: bool, force: bool) -> list[str]: ...
-    def stop(self) -> None: ...
+    ) -> tuple[SharedFile, int]:
+        """Wait for clients; return the file and its number of shares, 0 if it is divided already."""
+
+    def divide(self, manifest: Manifest, session: int, hold_back: bool) -> SharedFile:
+        """Assign a file's shares."""
+
+    def release(self, file: str) -> SharedFile:
+        """Start the exchange of a file."""
+
+    def remove(self, file: str, force: bool) -> network_pb2.File:
+        """Remove a file; return its last state."""
+
+    def file_message(self, file: SharedFile) -> network_pb2.File:
+        """Return the state of a file."""
+
+    def file_messages(self, *, with_clients: bool) -> list[network_pb2.File]:
+        """Return the states of all files."""
+
+    def cache_message(self) -> network_pb2.Cache:
+        """Return the state of the cache."""
+
+    def client_messages(self) -> list[network_pb2.Client]:
+        """Return all members."""
+
+    def status(self, file: str, *, with_file_clients: bool) -> status_service_pb2.GetStatusResponse:
+        """Return the state of the network, or of one file."""
+
+    async def changed(self, at_most_seconds: float) -> None:
+        """Wait until a client or a file changes its state, or for a time."""
+
+    def clear_cache(self) -> int:
+        """Drop every cached chunk that is not in use; return how many."""
+
+    def resize_cache(self, capacity_chunks: int) -> None:
+        """Set the capacity of the cache."""
+
+    async def launch(self, count: int, directory: str) -> list[str]:
+        """Start clients; return their names."""
+
+    def stop_clients(self, names: list[str], everyone: bool, force: bool) -> list[str]:
+        """Ask clients to stop; return their names."""
+
+    def stop(self) -> None:
+        """Stop the server."""
 
 
 async def refuse(context: Context, error: PspError) -> None:
-    """Ends a call with an error: its status, its line, and its reason as a program reads it."""
+    """End a call with an error: its gRPC status, its message, and its reason for programs.
+
+    Args:
+        context: the call.
+        error: the error.
+    """
     error.with_traceback(None)  # its frames hold the request
     await context.abort(
         grpc.StatusCode[error.grpc_status], str(error), trailing_metadata=((REASON_KEY, error.reason.value),)
@@ -94,12 +142,12 @@ async def refuse(context: Context, error: PspError) -> None:
 
 
 def answering(method: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
-    """Lets a method raise ``PspError``, and makes one of an error of the machine's."""
+    """Wrap a method so that it may raise ``PspError``, and convert errors of the operating system to one."""
 
     @functools.wraps(method)
     async def wrapped(self: object, request: object, context: Context) -> R:
         answer = method(self, request, context)
-        del request  # it may be large, the call may last, and an error that ends it lives on for a while
+        del request  # it may be large, and the call and its error may live long
         try:
             return await answer
         except Exception as error:
@@ -113,7 +161,7 @@ def answering(method: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]
 
 
 class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
-    """How clients and sources come, stay and go."""
+    """Joins, sessions and reports of clients and sources."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -122,6 +170,7 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
     async def GetParameters(
         self, request: membership_service_pb2.GetParametersRequest, context: Context
     ) -> membership_service_pb2.GetParametersResponse:
+        """Return the protocol's parameters."""
         parameters = translate.parameters_to_pb(self._network.parameters)
         return membership_service_pb2.GetParametersResponse(parameters=parameters)
 
@@ -129,9 +178,10 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
     async def Join(
         self, request: membership_service_pb2.JoinRequest, context: Context
     ) -> membership_service_pb2.JoinResponse:
+        """Add a member."""
         is_source = request.role == membership_service_pb2.MEMBER_ROLE_SOURCE
         if not (is_source or request.role == membership_service_pb2.MEMBER_ROLE_CLIENT):
-            raise BadArgument("who joins says whether it is a client or a source")
+            raise BadArgument("role is missing: a member is a client or a source")
         if len(request.instance_id) != INSTANCE_ID_BYTES:
             raise BadArgument(f"instance_id has {len(request.instance_id)} bytes: it must have {INSTANCE_ID_BYTES}")
         member, parameters, data_port, lease_ms = self._network.join(
@@ -152,6 +202,7 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
     async def Attend(
         self, request: membership_service_pb2.AttendRequest, context: Context
     ) -> AsyncIterator[membership_service_pb2.AttendResponse]:
+        """Stream instructions to a member; an empty response first shows that the session is attended."""
         try:
             events = self._network.attend(request.session_id)
             yield membership_service_pb2.AttendResponse()
@@ -164,12 +215,14 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
     async def RenewLease(
         self, request: membership_service_pb2.RenewLeaseRequest, context: Context
     ) -> membership_service_pb2.RenewLeaseResponse:
+        """Renew a session's lease."""
         return membership_service_pb2.RenewLeaseResponse(lease_ms=self._network.renew(request.session_id))
 
     @answering
     async def ReportFiles(
         self, request: membership_service_pb2.ReportFilesRequest, context: Context
     ) -> membership_service_pb2.ReportFilesResponse:
+        """Take in a member's reports."""
         self._network.report(request.session_id, translate.reports_from_pb(request.reports))
         return membership_service_pb2.ReportFilesResponse()
 
@@ -177,12 +230,13 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
     async def Leave(
         self, request: membership_service_pb2.LeaveRequest, context: Context
     ) -> membership_service_pb2.LeaveResponse:
+        """End a session."""
         self._network.leave(request.session_id)
         return membership_service_pb2.LeaveResponse()
 
 
 class FileServicer(file_service_pb2_grpc.FileServiceServicer):
-    """How a file enters the network and what becomes of it."""
+    """Announces, divides, releases, removes and lists files."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -191,10 +245,11 @@ class FileServicer(file_service_pb2_grpc.FileServiceServicer):
     async def AnnounceFile(
         self, request: file_service_pb2.AnnounceFileRequest, context: Context
     ) -> file_service_pb2.AnnounceFileResponse:
+        """Announce a file, and answer once enough clients have joined."""
         manifest = translate.manifest_from_pb(request.manifest, self._network.digest)
         terms = Terms(max(1, request.replica_count), request.stays)
         session, client_count = request.session_id, request.client_count
-        del request  # the call may last: its digests would be there twice
+        del request  # the call may last, and would keep the digests in memory twice
         file, share_count = await self._network.announce(manifest, session, client_count, terms)
         return file_service_pb2.AnnounceFileResponse(
             file_id=file.file_id, share_count=share_count, file=self._network.file_message(file)
@@ -204,6 +259,7 @@ class FileServicer(file_service_pb2_grpc.FileServiceServicer):
     async def DivideFile(
         self, request: file_service_pb2.DivideFileRequest, context: Context
     ) -> file_service_pb2.DivideFileResponse:
+        """Assign a file's shares."""
         manifest = translate.manifest_from_pb(request.manifest, self._network.digest)
         file = self._network.divide(manifest, request.session_id, request.hold_back)
         return file_service_pb2.DivideFileResponse(file=self._network.file_message(file))
@@ -212,6 +268,7 @@ class FileServicer(file_service_pb2_grpc.FileServiceServicer):
     async def ReleaseFile(
         self, request: file_service_pb2.ReleaseFileRequest, context: Context
     ) -> file_service_pb2.ReleaseFileResponse:
+        """Start the exchange of a file that was seeded with --hold."""
         file = self._network.release(request.file)
         return file_service_pb2.ReleaseFileResponse(file=self._network.file_message(file))
 
@@ -219,17 +276,19 @@ class FileServicer(file_service_pb2_grpc.FileServiceServicer):
     async def RemoveFile(
         self, request: file_service_pb2.RemoveFileRequest, context: Context
     ) -> file_service_pb2.RemoveFileResponse:
+        """Remove a file from the network."""
         return file_service_pb2.RemoveFileResponse(file=self._network.remove(request.file, request.force))
 
     @answering
     async def ListFiles(
         self, request: file_service_pb2.ListFilesRequest, context: Context
     ) -> file_service_pb2.ListFilesResponse:
+        """Return all files."""
         return file_service_pb2.ListFilesResponse(files=self._network.file_messages(with_clients=True))
 
 
 class CacheServicer(cache_service_pb2_grpc.CacheServiceServicer):
-    """Shows and turns the server's cache (R4)."""
+    """Shows and changes the server's cache (R4)."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -238,12 +297,14 @@ class CacheServicer(cache_service_pb2_grpc.CacheServiceServicer):
     async def GetCache(
         self, request: cache_service_pb2.GetCacheRequest, context: Context
     ) -> cache_service_pb2.GetCacheResponse:
+        """Return the state of the cache."""
         return cache_service_pb2.GetCacheResponse(cache=self._network.cache_message())
 
     @answering
     async def ClearCache(
         self, request: cache_service_pb2.ClearCacheRequest, context: Context
     ) -> cache_service_pb2.ClearCacheResponse:
+        """Drop every cached chunk that is not in use."""
         dropped = self._network.clear_cache()
         return cache_service_pb2.ClearCacheResponse(cache=self._network.cache_message(), dropped_chunk_count=dropped)
 
@@ -251,12 +312,13 @@ class CacheServicer(cache_service_pb2_grpc.CacheServiceServicer):
     async def ResizeCache(
         self, request: cache_service_pb2.ResizeCacheRequest, context: Context
     ) -> cache_service_pb2.ResizeCacheResponse:
+        """Set the capacity of the cache."""
         self._network.resize_cache(request.capacity_bytes // CHUNK_BYTES)
         return cache_service_pb2.ResizeCacheResponse(cache=self._network.cache_message())
 
 
 class ClientServicer(client_service_pb2_grpc.ClientServiceServicer):
-    """The network's clients, seen from the server."""
+    """Lists, launches and stops clients."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -265,12 +327,14 @@ class ClientServicer(client_service_pb2_grpc.ClientServiceServicer):
     async def ListClients(
         self, request: client_service_pb2.ListClientsRequest, context: Context
     ) -> client_service_pb2.ListClientsResponse:
+        """Return all members."""
         return client_service_pb2.ListClientsResponse(clients=self._network.client_messages())
 
     @answering
     async def LaunchClients(
         self, request: client_service_pb2.LaunchClientsRequest, context: Context
     ) -> client_service_pb2.LaunchClientsResponse:
+        """Start clients on the server's machine."""
         names = await self._network.launch(request.count, request.dir)
         return client_service_pb2.LaunchClientsResponse(names=names)
 
@@ -278,6 +342,7 @@ class ClientServicer(client_service_pb2_grpc.ClientServiceServicer):
     async def StopClients(
         self, request: client_service_pb2.StopClientsRequest, context: Context
     ) -> client_service_pb2.StopClientsResponse:
+        """Ask clients to stop."""
         if request.names and request.all_clients:
             raise BadArgument("names and all_clients contradict each other: send one of them")
         if len(request.names) > STOP_NAMES_MAX:
@@ -289,7 +354,7 @@ class ClientServicer(client_service_pb2_grpc.ClientServiceServicer):
 
 
 class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
-    """The whole network at one moment, and its changes."""
+    """Shows the whole network, and its changes."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -298,11 +363,13 @@ class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
     async def GetStatus(
         self, request: status_service_pb2.GetStatusRequest, context: Context
     ) -> status_service_pb2.GetStatusResponse:
+        """Return the state of the network."""
         return self._network.status(request.file, with_file_clients=request.with_file_clients)
 
     async def WatchStatus(
         self, request: status_service_pb2.WatchStatusRequest, context: Context
     ) -> AsyncIterator[status_service_pb2.WatchStatusResponse]:
+        """Stream the state of the network, then its changes."""
         interval_ms = max(WATCH_INTERVAL_MS_MIN, request.interval_ms or WATCH_INTERVAL_MS_DEFAULT)
         seen: status_service_pb2.GetStatusResponse | None = None
         try:
@@ -316,7 +383,7 @@ class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
                 if change is not None:
                     yield change
                 seen = status
-                # Together: what changes during the pause is not to be waited for again.
+                # At the same time: a change during the pause must not be waited for again.
                 await asyncio.gather(asyncio.sleep(pause_seconds), self._network.changed(interval_ms / 1000))
         except PspError as error:
             await refuse(context, error)
@@ -325,6 +392,7 @@ class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
     async def StopServer(
         self, request: status_service_pb2.StopServerRequest, context: Context
     ) -> status_service_pb2.StopServerResponse:
+        """Stop the server."""
         self._network.stop()
         return status_service_pb2.StopServerResponse()
 
@@ -332,7 +400,12 @@ class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
 def _changes(
     seen: status_service_pb2.GetStatusResponse | None, status: status_service_pb2.GetStatusResponse
 ) -> status_service_pb2.WatchStatusResponse | None:
-    """What is to be told to someone who has seen one status and gets another; None if nothing is."""
+    """Return the difference between two statuses for a watcher; None if there is none.
+
+    Args:
+        seen: the status that the watcher has; None for none.
+        status: the status now.
+    """
     known_clients = {client.name: client for client in seen.clients} if seen else {}
     known_files = {file.file_id: file for file in seen.files} if seen else {}
     is_gone = known_clients.keys() - {client.name for client in status.clients} or known_files.keys() - {
@@ -355,14 +428,19 @@ def _changes(
 
 
 def _differs(seen: network_pb2.File | None, file: network_pb2.File) -> bool:
-    """Whether a file changed otherwise than by growing older."""
+    """Return whether a file differs in more than its times.
+
+    Args:
+        seen: the file that the watcher has; None for none.
+        file: the file now.
+    """
     if seen is None:
         return True
     return _ageless(seen) != _ageless(file)
 
 
 def _ageless(file: network_pb2.File) -> network_pb2.File:
-    """A file without what changes with time alone."""
+    """Return a file without the fields that change with time alone."""
     ageless = network_pb2.File()
     ageless.CopyFrom(file)
     ageless.seeding_seconds = ageless.exchange_seconds = 0
