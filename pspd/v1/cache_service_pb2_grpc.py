@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CacheServiceStub:
-    """Shows and turns the server's cache (R4).
+    """Shows and changes the server's cache (R4).
     """
 
     def __init__(self, channel):
@@ -53,11 +53,11 @@ class CacheServiceStub:
 
 
 class CacheServiceServicer:
-    """Shows and turns the server's cache (R4).
+    """Shows and changes the server's cache (R4).
     """
 
     def GetCache(self, request, context):
-        """The cache as it is now.
+        """Returns the state of the cache.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,7 +71,7 @@ class CacheServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResizeCache(self, request, context):
-        """Gives the cache another size; what no longer fits is dropped, least recently read first.
+        """Sets the capacity of the cache; drops the least recently read chunks that no longer fit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +104,7 @@ def add_CacheServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CacheService:
-    """Shows and turns the server's cache (R4).
+    """Shows and changes the server's cache (R4).
     """
 
     @staticmethod

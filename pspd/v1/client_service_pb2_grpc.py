@@ -57,7 +57,7 @@ class ClientServiceServicer:
     """
 
     def ListClients(self, request, context):
-        """Every client, by name.
+        """Returns every client, by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,7 +211,7 @@ class AgentServiceServicer:
     """
 
     def LaunchClients(self, request, context):
-        """Starts clients there.
+        """Starts clients on that machine.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -67,7 +67,7 @@ class FileServiceServicer:
     """
 
     def AnnounceFile(self, request, context):
-        """A source tells of its file. Answers when enough clients have joined; their number is the share count.
+        """Announces a source's file. Answers once enough clients have joined; their number is the share count.
         ALREADY_EXISTS: the name belongs to a file with other bytes (NAME_TAKEN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -75,28 +75,28 @@ class FileServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DivideFile(self, request, context):
-        """The source hands over the digests of the pieces that the shares' borders cut; the shares are given out.
+        """Takes the digests of the pieces into which the shares' boundaries cut blocks, and assigns the shares.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseFile(self, request, context):
-        """Starts the exchange of a file that was held back at the seeded moment.
+        """Starts the exchange of a file that was seeded with hold_back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveFile(self, request, context):
-        """Takes a file out of the network.
+        """Removes a file from the network.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFiles(self, request, context):
-        """Every file, oldest first.
+        """Returns every file, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

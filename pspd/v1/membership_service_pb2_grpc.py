@@ -72,37 +72,37 @@ class MembershipServiceServicer:
     """
 
     def GetParameters(self, request, context):
-        """The parameters that a member will have to go by: whether it needs a port for deliveries, for one.
+        """Returns the parameters that bind members, such as whether they need a port for deliveries.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Join(self, request, context):
-        """Makes the caller a member and gives it a session.
+        """Makes the caller a member, and opens a session.
         ALREADY_EXISTS: another client has the name (NAME_TAKEN), or another machine with this instance_id is connected and
-        still speaks (DUPLICATE_INSTANCE: try again later, it may go).
+        still sends (DUPLICATE_INSTANCE: try again later, it may leave).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Attend(self, request, context):
-        """What the member is to do, as it comes up. Its first message is always sent at once.
+        """Streams instructions to the member. The first message is sent at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewLease(self, request, context):
-        """Keeps the session alive. A session whose lease runs out is lost.
+        """Renews the session's lease. A session whose lease expires is lost.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportFiles(self, request, context):
-        """Says what the member reached with its files, or that it cannot take one.
+        """Reports milestones of files, and files that the member declines.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class StatusServiceStub:
-    """The whole network at one moment, and its changes.
+    """Shows the whole network and its changes, and stops the server.
     """
 
     def __init__(self, channel):
@@ -53,25 +53,25 @@ class StatusServiceStub:
 
 
 class StatusServiceServicer:
-    """The whole network at one moment, and its changes.
+    """Shows the whole network and its changes, and stops the server.
     """
 
     def GetStatus(self, request, context):
-        """The network as it is now.
+        """Returns the state of the network.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchStatus(self, request, context):
-        """A snapshot first, then what changed, as it changes.
+        """Streams a snapshot, then every change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopServer(self, request, context):
-        """Stops the server. Clients notice and wait for it to come back.
+        """Stops the server. Clients wait for it to come back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +104,7 @@ def add_StatusServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StatusService:
-    """The whole network at one moment, and its changes.
+    """Shows the whole network and its changes, and stops the server.
     """
 
     @staticmethod

@@ -74,7 +74,7 @@ def pspd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 class TestHelp:
     @pytest.mark.parametrize("command", COMMANDS)
-    def test_each_command_has_an_example_that_it_understands(self, command: str) -> None:
+    def test_example_of_each_command_is_valid(self, command: str) -> None:
         shown = CliRunner().invoke(cli, [command, "--help"])
         assert shown.exit_code == 0
         (line,) = [line for line in shown.output.splitlines() if "Example:" in line]
@@ -83,23 +83,23 @@ class TestHelp:
         cli.commands[command].make_context(command, words[2:])
 
     @pytest.mark.parametrize("command", COMMANDS)
-    def test_every_option_says_what_it_is_for(self, command: str) -> None:
+    def test_every_option_has_a_help(self, command: str) -> None:
         for option in cli.commands[command].params:
             assert isinstance(option, click.Option)
             assert option.help, option.name
 
-    def test_the_commands_are_these(self) -> None:
+    def test_command_names(self) -> None:
         shown = CliRunner().invoke(cli, ["-h"])
         assert shown.exit_code == 0
         assert COMMANDS == ["agent", "client", "server"]
         assert all(command in shown.output for command in COMMANDS)
 
-    def test_the_version_is_told(self) -> None:
+    def test_version_is_printed(self) -> None:
         assert __version__ in CliRunner().invoke(cli, ["--version"]).output
 
 
 class TestDefaults:
-    def test_of_the_server(self, pspd: Pspd, runs: Runs) -> None:
+    def test_server_defaults(self, pspd: Pspd, runs: Runs) -> None:
         assert pspd("server") == (0, "")
         (_, listen, data_port, _, parameters, cache_chunks, faults, reach_seconds) = runs.given[0]
         assert (listen, data_port, faults, reach_seconds) == ("127.0.0.1:7070", None, None, 30)
@@ -107,7 +107,7 @@ class TestDefaults:
 
     @pytest.mark.parametrize("order", Order)
     @pytest.mark.parametrize("profile", PROFILES)
-    def test_profile_and_order_are_taken(self, pspd: Pspd, runs: Runs, profile: str, order: Order) -> None:
+    def test_profile_and_order_are_passed_on(self, pspd: Pspd, runs: Runs, profile: str, order: Order) -> None:
         assert pspd("server", "--profile", profile, "--order", order.value) == (0, "")
         parameters = runs.given[0][4]
         assert (parameters.profile, parameters.order) == (profile, order)
@@ -123,19 +123,19 @@ class TestDefaults:
             (("--profile", "classic", "--cache", "1KiB"), 1),
         ],
     )
-    def test_the_cache_is_that_of_the_operator_or_the_profile(
+    def test_cache_comes_from_the_option_or_the_profile(
         self, pspd: Pspd, runs: Runs, arguments: tuple[str, ...], chunks: int | None
     ) -> None:
         assert pspd("server", *arguments) == (0, "")
         assert runs.given[0][5] == chunks
 
-    def test_of_a_client(self, pspd: Pspd, runs: Runs) -> None:
+    def test_client_defaults(self, pspd: Pspd, runs: Runs) -> None:
         assert pspd("client", "--name", "a") == (0, "")
         assert runs.given == [
             ("stopping", "127.0.0.1:7070", [ClientPlan("a", Path())], CONNECT_SECONDS, None, StorageOptions())
         ]
 
-    def test_how_a_client_keeps_its_files(self, pspd: Pspd, runs: Runs) -> None:
+    def test_client_storage_options(self, pspd: Pspd, runs: Runs) -> None:
         assert pspd("client", "--max-bytes", "2MiB", "--verify") == (0, "")
         assert runs.given[0][5] == StorageOptions(2 << 20, verifies=True)
 
@@ -148,7 +148,7 @@ class TestDefaults:
             ("--require-mount", "/proc", "--dir", "/proc/files"),
         ],
     )
-    def test_a_client_whose_disk_is_mounted_starts(self, pspd: Pspd, runs: Runs, arguments: tuple[object, ...]) -> None:
+    def test_client_with_mounted_disk_starts(self, pspd: Pspd, runs: Runs, arguments: tuple[object, ...]) -> None:
         assert pspd("client", *arguments) == (0, "")
         assert len(runs.given) == 1
 
@@ -164,7 +164,7 @@ class TestDefaults:
             (("/proc", "--dir", "/psp/files"), 2, "/psp/files is not below /proc: name a mount point above it with"),
         ],
     )
-    def test_a_client_without_its_disk_does_not_start(
+    def test_client_without_its_disk_does_not_start(
         self, pspd: Pspd, runs: Runs, arguments: tuple[str, ...], code: int, told: str
     ) -> None:
         ended, line = pspd("client", "--require-mount", *arguments)
@@ -173,19 +173,19 @@ class TestDefaults:
         assert not runs.given
         assert not Path("/psp").exists()
 
-    def test_a_client_that_may_take_nothing_is_a_mistake(self, pspd: Pspd, runs: Runs) -> None:
+    def test_client_that_accepts_no_file_is_refused(self, pspd: Pspd, runs: Runs) -> None:
         code, told = pspd("client", "--max-bytes", "0KiB")
         assert (code, told) == (2, "pspd client: error: --max-bytes 0 accepts no file: give more\n")
         assert not runs.given
 
-    def test_a_client_is_named_after_its_host(self, pspd: Pspd, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_client_is_named_after_its_host(self, pspd: Pspd, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("socket.gethostname", lambda: "this-host")
         pspd("client", "--count", 2, "--first-index", 3, "--faults", "loss=0.5,seed=1")
         (_, _, plans, _, faults, _) = runs.given[0]
         assert [plan.name for plan in plans] == ["this-host-3", "this-host-4"]
         assert faults == Faults(loss=0.5, seed=1)
 
-    def test_of_an_agent(self, pspd: Pspd, runs: Runs) -> None:
+    def test_agent_defaults(self, pspd: Pspd, runs: Runs) -> None:
         assert pspd("agent") == (0, "")
         assert runs.given == [("stopping", "127.0.0.1:7080")]
 
@@ -200,20 +200,20 @@ class TestConfig:
 
         return write
 
-    def test_its_settings_are_the_defaults(self, pspd: Pspd, runs: Runs, config: Callable[[str], Path]) -> None:
+    def test_config_settings_are_the_defaults(self, pspd: Pspd, runs: Runs, config: Callable[[str], Path]) -> None:
         path = config('listen = "127.0.0.1:9000"\ndata_port = 9005\nprofile = "classic"\nstate_dir = "/var/psp"\n')
         assert pspd("server", "--config", path) == (0, "")
         (_, listen, data_port, folder, parameters, *_) = runs.given[0]
         assert (listen, data_port, folder) == ("127.0.0.1:9000", 9005, Path("/var/psp"))
         assert parameters.profile == "classic"
 
-    def test_a_number_is_read_as_if_it_were_typed(self, pspd: Pspd, runs: Runs, config: Callable[[str], Path]) -> None:
+    def test_config_number_is_read_as_if_typed(self, pspd: Pspd, runs: Runs, config: Callable[[str], Path]) -> None:
         assert pspd("server", "--config", config("state_dir = 5\ncache = 2048\nreach = 60.5")) == (0, "")
         (_, _, _, folder, _, cache_chunks, _, reach_seconds) = runs.given[0]
         assert (folder, cache_chunks, reach_seconds) == (Path("5"), 2, 60.5)
 
     @pytest.mark.parametrize("config_first", [True, False])
-    def test_the_command_line_wins(
+    def test_command_line_overrides_config(
         self, pspd: Pspd, runs: Runs, config: Callable[[str], Path], config_first: bool
     ) -> None:
         options = [("--config", config('cache = "1KiB"\nlisten = "[::1]:1"')), ("--cache", "2KiB")]
@@ -236,7 +236,7 @@ class TestConfig:
             ("listen = true", "'listen' is neither text nor a number"),
         ],
     )
-    def test_what_it_must_not_say_ends_with_2(
+    def test_unknown_setting_ends_with_2(
         self, pspd: Pspd, runs: Runs, config: Callable[[str], Path], text: str, told: str
     ) -> None:
         code, said = pspd("server", "--config", config(text))
@@ -245,7 +245,7 @@ class TestConfig:
         assert ERROR_LINE.fullmatch(said), said
         assert not runs.given
 
-    def test_one_that_is_not_text_ends_with_2(self, pspd: Pspd, runs: Runs, tmp_path: Path) -> None:
+    def test_config_that_is_no_text_ends_with_2(self, pspd: Pspd, runs: Runs, tmp_path: Path) -> None:
         path = tmp_path / "binary"
         path.write_bytes(b"\xff\xfe\x00")
         code, said = pspd("server", "--config", path)
@@ -300,7 +300,7 @@ def test_bad_options_are_one_line_and_end_with_2(pspd: Pspd, runs: Runs, argumen
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(("server", "--cache", "0"), 2), (("--version",), 0)], ids=str)
-def test_the_process_ends_with_the_code(arguments: tuple[str, ...], code: int) -> None:
+def test_process_ends_with_the_code(arguments: tuple[str, ...], code: int) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pspd", *arguments], capture_output=True, text=True, timeout=30, check=False
     )

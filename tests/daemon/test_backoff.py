@@ -7,7 +7,7 @@ from random import Random
 from pspd.daemon.member.backoff import REJOIN_SECONDS_MAX, REJOIN_SECONDS_MIN, STEADY_SECONDS, RejoinBackoff
 
 
-def test_waits_grow_though_each_try_gives_a_short_session() -> None:
+def test_delay_grows_while_sessions_are_short() -> None:
     backoff = RejoinBackoff(Random(1))
     waits = []
     for _ in range(10):
@@ -17,7 +17,7 @@ def test_waits_grow_though_each_try_gives_a_short_session() -> None:
     assert all(0.5 * REJOIN_SECONDS_MAX <= wait <= 1.5 * REJOIN_SECONDS_MAX for wait in waits[5:])
 
 
-def test_after_a_session_that_lasted_the_next_try_comes_soon() -> None:
+def test_delay_is_short_after_a_steady_session() -> None:
     backoff = RejoinBackoff(Random(1))
     for _ in range(10):
         backoff.next_seconds()
@@ -25,5 +25,5 @@ def test_after_a_session_that_lasted_the_next_try_comes_soon() -> None:
     assert backoff.next_seconds() <= 1.5 * REJOIN_SECONDS_MIN
 
 
-def test_many_members_do_not_try_at_the_same_time() -> None:
+def test_delays_of_members_differ() -> None:
     assert len({RejoinBackoff(Random(seed)).next_seconds() for seed in range(20)}) == 20

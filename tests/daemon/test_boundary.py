@@ -68,9 +68,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("number", [errno.EFBIG, errno.EDQUOT, errno.ENOSPC, errno.EINVAL, errno.ELOOP])
 @on_loop
-async def test_a_file_that_cannot_be_written_is_declined(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+async def test_unwritable_file_is_declined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     async with kept_in(tmp_path / "amy") as kept:
         kept.files.take(FILE.manifest, (), started=True, division=7)
         deliver(kept, FILE, 0, 2)
@@ -91,7 +89,7 @@ async def test_a_file_that_cannot_be_written_is_declined(
 
 
 @on_loop
-async def test_a_journal_that_cannot_be_written_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unwritable_journal_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with kept_in(tmp_path / "amy") as kept:
         kept.files.take(FILE.manifest, (), started=True, division=7)
         with monkeypatch.context() as patch:
@@ -105,7 +103,7 @@ async def test_a_journal_that_cannot_be_written_loses_nothing(tmp_path: Path, mo
 
 @pytest.mark.parametrize("operation", ["begin", "write", "finish", "unpack_job"])
 @on_loop
-async def test_any_error_at_a_file_declines_that_file(
+async def test_any_error_with_a_file_declines_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "pspd")
@@ -126,7 +124,7 @@ async def test_any_error_at_a_file_declines_that_file(
 
 
 @on_loop
-async def test_a_name_that_cannot_be_encoded_declines_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unencodable_name_declines_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named = Sample(1024, name="日本.bin")
     async with kept_in(tmp_path / "amy") as kept:
         error = UnicodeEncodeError("latin-1", "日本.bin", 0, 2, "ordinal not in range(256)")
@@ -137,9 +135,7 @@ async def test_a_name_that_cannot_be_encoded_declines_its_file(tmp_path: Path, m
 
 
 @on_loop
-async def test_an_error_while_chunks_are_sent_suspects_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_send_error_requires_reverification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with kept_in(tmp_path / "amy") as kept:
         kept.take(FILE)
         monkeypatch.setattr(kept.store, "payload", raises(ValueError("odd")))
@@ -148,7 +144,7 @@ async def test_an_error_while_chunks_are_sent_suspects_the_file(
 
 
 @on_loop
-async def test_a_file_that_cannot_be_verified_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unverifiable_file_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with kept_in(tmp_path / "amy") as kept:
         kept.take(FILE)
         kept.take(OTHER)
@@ -161,9 +157,7 @@ async def test_a_file_that_cannot_be_verified_is_not_held(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ESTALE])
 @on_loop
-async def test_an_error_of_the_store_ends_the_client(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+async def test_store_error_ends_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     async with kept_in(tmp_path / "amy") as kept:
         kept.files.take(FILE.manifest, (), started=True, division=7)
         with monkeypatch.context() as patch:
@@ -176,7 +170,7 @@ async def test_an_error_of_the_store_ends_the_client(
 
 
 @on_loop
-async def test_a_folder_that_is_gone_ends_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_folder_ends_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watch_every(monkeypatch, 0.01)
     async with kept_in(tmp_path / "amy") as kept:
         shutil.rmtree(tmp_path / "amy")
@@ -188,7 +182,7 @@ async def test_a_folder_that_is_gone_ends_the_client(tmp_path: Path, monkeypatch
 
 
 @on_loop
-async def test_a_folder_that_was_replaced_ends_the_client(tmp_path: Path) -> None:
+async def test_replaced_folder_ends_the_client(tmp_path: Path) -> None:
     async with kept_in(tmp_path / "amy") as kept:
         (tmp_path / "amy").rename(tmp_path / "old")
         (tmp_path / "amy" / ".psp").mkdir(parents=True)

@@ -17,7 +17,7 @@ from tests.support.loops import on_loop, until
 FOLDER = Path("/srv/files")
 
 
-def test_one_client_is_in_the_folder_itself() -> None:
+def test_single_client_uses_the_folder_itself() -> None:
     assert plan_clients("host", FOLDER, None, 0) == [ClientPlan("host", FOLDER)]
     assert plan_clients("host", FOLDER, None, 5) == [ClientPlan("host", FOLDER)]
 
@@ -25,14 +25,12 @@ def test_one_client_is_in_the_folder_itself() -> None:
 @pytest.mark.parametrize(
     ("count", "first_index", "names"), [(1, 0, ["host-0"]), (3, 0, ["host-0", "host-1", "host-2"]), (1, 9, ["host-9"])]
 )
-def test_several_are_numbered_in_folders_of_their_own(count: int, first_index: int, names: list[str]) -> None:
+def test_several_clients_get_numbered_folders(count: int, first_index: int, names: list[str]) -> None:
     assert plan_clients("host", FOLDER, count, first_index) == [ClientPlan(name, FOLDER / name) for name in names]
 
 
 @on_loop
-async def test_all_are_ready_before_they_say_so_and_leave_when_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_ready_line_waits_for_all_and_stop_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with in_process(FAST) as network:
         stopping, plans = asyncio.Event(), plan_clients("many", tmp_path, 3, 0)
         running = asyncio.ensure_future(run_clients(stopping, network.address, plans, 5, None))
@@ -55,13 +53,13 @@ async def test_all_are_ready_before_they_say_so_and_leave_when_told(
 
 
 @on_loop
-async def test_no_server_is_told_of_in_the_time_given(tmp_path: Path) -> None:
+async def test_missing_server_is_reported_in_time(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
         await run_clients(asyncio.Event(), "127.0.0.1:1", plan_clients("a", tmp_path, None, 0), 0, None)
 
 
 @on_loop
-async def test_one_that_is_refused_ends_all(tmp_path: Path) -> None:
+async def test_one_refused_client_ends_all(tmp_path: Path) -> None:
     async with in_process(FAST) as network:
         plans = [ClientPlan("good", tmp_path / "good"), ClientPlan("a/b", tmp_path / "bad")]
         with pytest.raises(BadArgument, match="a/b"):
@@ -69,7 +67,7 @@ async def test_one_that_is_refused_ends_all(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_a_folder_that_is_none_ends_it_before_it_joins(tmp_path: Path) -> None:
+async def test_unusable_folder_ends_before_joining(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
     async with in_process(FAST) as network:

@@ -18,13 +18,13 @@ def limits() -> Iterator[tuple[int, int]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_the_soft_limit_is_lifted(limits: tuple[int, int]) -> None:
+def test_soft_limit_is_raised(limits: tuple[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, limits[1]))
     raise_limit()
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (limits[1], limits[1])
 
 
 @pytest.mark.parametrize(("clients", "each"), [(1, OPEN_FILES_MAX), (4, 125), (50, 10), (1000, FILES_EACH_MIN)])
-def test_files_are_half_of_them_and_shared(limits: tuple[int, int], clients: int, each: int) -> None:
+def test_half_the_descriptors_are_shared_by_clients(limits: tuple[int, int], clients: int, each: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (1000, limits[1]))
     assert files_each(clients) == each

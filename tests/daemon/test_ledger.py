@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "server.db"
 
 
-def test_files_and_clients_are_there_again_in_their_order(path: Path) -> None:
+def test_files_and_clients_are_restored_in_order(path: Path) -> None:
     files = [record_of(name) for name in ("z", "ä", "m")]
     ledger = Ledger(path, blake3_digest)
     for file in files:
@@ -42,7 +42,7 @@ def test_files_and_clients_are_there_again_in_their_order(path: Path) -> None:
     assert Ledger(path, blake3_digest).load() == (files, ["a", "b"])
 
 
-def test_a_files_mode_is_there_again(path: Path) -> None:
+def test_file_mode_is_restored(path: Path) -> None:
     manifest = Manifest.parse("run.sh", 0, b"", blake3_digest, mode=0o755)
     record = FileRecord(manifest, "source", Phase.EXCHANGING, held_back=False, owners=())
     ledger = Ledger(path, blake3_digest)
@@ -51,7 +51,7 @@ def test_a_files_mode_is_there_again(path: Path) -> None:
     assert Ledger(path, blake3_digest).load() == ([record], [])
 
 
-def test_the_last_word_counts(path: Path) -> None:
+def test_last_record_wins(path: Path) -> None:
     first, other = record_of("first"), record_of("other")
     last = replace(first, phase=Phase.EXCHANGING, held_back=False, owners=("c", "b", "a"), source="another")
     ledger = Ledger(path, blake3_digest)
@@ -61,7 +61,7 @@ def test_the_last_word_counts(path: Path) -> None:
     assert Ledger(path, blake3_digest).load() == ([last, other], [])
 
 
-def test_a_file_that_is_removed_is_forgotten(path: Path) -> None:
+def test_removed_file_is_deleted(path: Path) -> None:
     ledger = Ledger(path, blake3_digest)
     for name in ("kept", "removed"):
         ledger.save_file(record_of(name))
@@ -71,7 +71,7 @@ def test_a_file_that_is_removed_is_forgotten(path: Path) -> None:
     assert Ledger(path, blake3_digest).load() == ([record_of("kept")], [])
 
 
-def test_a_record_is_in_the_database_as_soon_as_it_is_saved(path: Path, tmp_path: Path) -> None:
+def test_saved_record_is_in_the_database_at_once(path: Path, tmp_path: Path) -> None:
     """Copies of the files, as they are on the disk, stand for a server that was killed at that moment."""
     ledger = Ledger(path, blake3_digest)
     ledger.save_file(record_of("f"))
@@ -83,7 +83,7 @@ def test_a_record_is_in_the_database_as_soon_as_it_is_saved(path: Path, tmp_path
     assert Ledger(copy / "server.db", blake3_digest).load() == ([record_of("f")], [])
 
 
-def test_it_is_in_the_database_itself_and_not_in_its_log_alone(path: Path, tmp_path: Path) -> None:
+def test_saved_record_is_not_only_in_the_log(path: Path, tmp_path: Path) -> None:
     ledger = Ledger(path, blake3_digest)
     ledger.save_file(record_of("f"))
     (tmp_path / "copy.db").write_bytes(path.read_bytes())
@@ -91,7 +91,7 @@ def test_it_is_in_the_database_itself_and_not_in_its_log_alone(path: Path, tmp_p
     assert Ledger(tmp_path / "copy.db", blake3_digest).load() == ([record_of("f")], [])
 
 
-def test_only_one_server_uses_it(path: Path) -> None:
+def test_second_server_is_refused(path: Path) -> None:
     ledger = Ledger(path, blake3_digest)
     with pytest.raises(StorageError, match=r"locked.*--state-dir"):
         Ledger(path, blake3_digest)
@@ -99,14 +99,14 @@ def test_only_one_server_uses_it(path: Path) -> None:
     Ledger(path, blake3_digest)
 
 
-def test_what_is_no_ledger_is_refused_and_left_alone(path: Path) -> None:
+def test_other_file_is_refused_and_left_alone(path: Path) -> None:
     path.write_bytes(b"something else, of which somebody may be in need" * 100)
     with pytest.raises(StorageError, match="move it away"):
         Ledger(path, blake3_digest)
     assert path.read_bytes().startswith(b"something else")
 
 
-def test_nor_one_of_another_version(path: Path) -> None:
+def test_other_version_is_refused_and_left_alone(path: Path) -> None:
     Ledger(path, blake3_digest).close()
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA user_version = 99")
@@ -115,7 +115,7 @@ def test_nor_one_of_another_version(path: Path) -> None:
         Ledger(path, blake3_digest)
 
 
-def test_a_bad_record_costs_that_file_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_record_is_skipped(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger(path, blake3_digest)
     for name in ("good", "bad"):
         ledger.save_file(record_of(name))
@@ -128,7 +128,7 @@ def test_a_bad_record_costs_that_file_alone(path: Path, caplog: pytest.LogCaptur
     assert "skipped a file in" in caplog.text
 
 
-def test_a_disk_that_fails_is_told_and_the_server_goes_on(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_disk_is_logged_and_survived(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger(path, blake3_digest)
     ledger.close()
     ledger.save_file(record_of("f"))
@@ -137,7 +137,7 @@ def test_a_disk_that_fails_is_told_and_the_server_goes_on(path: Path, caplog: py
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
-def test_a_state_folder_is_its_owners_alone(tmp_path: Path, umask: int) -> None:
+def test_new_state_folder_is_private(tmp_path: Path, umask: int) -> None:
     folder = tmp_path / "state"
     with umask_of(umask):
         prepare_folder(folder)
@@ -151,7 +151,7 @@ def test_a_state_folder_is_its_owners_alone(tmp_path: Path, umask: int) -> None:
     ledger.close()
 
 
-def test_a_state_folder_of_before_is_closed_to_others(tmp_path: Path) -> None:
+def test_existing_state_folder_becomes_private(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     path = tmp_path / "server-7070.db"
     ledger = Ledger(path, blake3_digest)
@@ -171,7 +171,7 @@ def test_a_state_folder_of_before_is_closed_to_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "other"), [(0o755, "notes.txt"), (0o1777, None)])
-def test_a_folder_for_other_things_keeps_its_mode(tmp_path: Path, mode: int, other: str | None) -> None:
+def test_folder_with_other_files_keeps_its_mode(tmp_path: Path, mode: int, other: str | None) -> None:
     if other is not None:
         (tmp_path / other).touch(0o644)
     tmp_path.chmod(mode)
@@ -182,7 +182,7 @@ def test_a_folder_for_other_things_keeps_its_mode(tmp_path: Path, mode: int, oth
     ledger.close()
 
 
-def test_a_link_in_place_of_a_ledger_changes_no_mode(tmp_path: Path) -> None:
+def test_link_in_place_of_a_ledger_changes_no_mode(tmp_path: Path) -> None:
     target = tmp_path / "somebody's"
     target.touch(0o644)
     (tmp_path / "server.db").symlink_to(target)

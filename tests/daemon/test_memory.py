@@ -21,26 +21,26 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.parametrize("size_bytes", [1, LAZY_BYTES_MIN - 1, LAZY_BYTES_MIN, LAZY_BYTES_MIN + CHUNK_BYTES])
-def test_memory_is_zero_and_can_be_written(size_bytes: int) -> None:
+def test_memory_is_zero_and_writable(size_bytes: int) -> None:
     taken = allocate(size_bytes)
     assert bytes(taken) == bytes(size_bytes)
     taken[-1:] = b"x"
     assert taken[-1] == ord("x")
 
 
-def test_much_memory_is_not_touched_when_it_is_taken() -> None:
+def test_large_memory_is_not_touched() -> None:
     before = resident_bytes()
     taken = allocate(1 << 30)
     assert resident_bytes() - before < 64 << 20
     assert len(taken) == 1 << 30
 
 
-def test_memory_that_cannot_be_had_is_a_memory_error() -> None:
+def test_unavailable_memory_is_a_memory_error() -> None:
     with pytest.raises((MemoryError, OverflowError)):
         allocate(1 << 62)
 
 
-def test_a_container_has_the_memory_of_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_container_has_the_memory_of_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(memory, "_CONTROL_GROUP_MAX", limit)
     installed = machine_bytes()
@@ -54,7 +54,7 @@ def test_a_container_has_the_memory_of_its_group(tmp_path: Path, monkeypatch: py
 
 
 @on_loop
-async def test_a_cache_is_refused_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cache_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "machine_bytes", lambda: 128 << 20)
     async with in_process(FAST) as network:
         network.server.resize_cache(96 << 10)

@@ -49,7 +49,7 @@ async def test_every_client_gets_the_file(source: Path, parameters: Parameters) 
 @pytest.mark.parametrize("size_bytes", [0, 1, 1024, 3000])
 @EACH_PROFILE
 @on_loop
-async def test_the_smallest_files_arrive_too(tmp_path: Path, parameters: Parameters, size_bytes: int) -> None:
+async def test_smallest_files_arrive(tmp_path: Path, parameters: Parameters, size_bytes: int) -> None:
     source = random_file(tmp_path / "small", size_bytes)
     async with in_process(parameters) as network:
         await network.join("a", "b", "c", "d")
@@ -69,7 +69,7 @@ async def test_impossible_counts_are_refused_at_once(source: Path) -> None:
 
 
 @on_loop
-async def test_a_report_of_a_file_that_is_not_there_does_not_hide_the_others(source: Path) -> None:
+async def test_report_of_unknown_file_does_not_hide_others(source: Path) -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         await network.seed(source, hold_back=True)
@@ -82,7 +82,7 @@ async def test_a_report_of_a_file_that_is_not_there_does_not_hide_the_others(sou
 
 @EACH_PROFILE
 @on_loop
-async def test_who_joins_late_gets_it_without_its_source(source: Path, parameters: Parameters) -> None:
+async def test_late_client_gets_the_file_without_source(source: Path, parameters: Parameters) -> None:
     async with in_process(parameters) as network:
         await network.join("a")
         await network.seed(source)
@@ -93,9 +93,7 @@ async def test_who_joins_late_gets_it_without_its_source(source: Path, parameter
 
 @EACH_PROFILE
 @on_loop
-async def test_a_client_that_cannot_take_a_file_leaves_its_share_to_another(
-    source: Path, parameters: Parameters
-) -> None:
+async def test_declined_share_is_reassigned(source: Path, parameters: Parameters) -> None:
     async with in_process(parameters) as network:
         _, blocked, _ = await network.join("a", "b", "c")
         blocked.store.finished["file.bin"] = b"something else"
@@ -114,7 +112,7 @@ async def test_a_client_that_cannot_take_a_file_leaves_its_share_to_another(
 
 
 @on_loop
-async def test_each_file_that_was_declined_is_tried_again_later_and_later(
+async def test_declined_files_are_retried_with_growing_delay(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     retry_after(monkeypatch, 0.02)
@@ -135,7 +133,7 @@ async def test_each_file_that_was_declined_is_tried_again_later_and_later(
 
 @EACH_PROFILE
 @on_loop
-async def test_its_source_is_told_when_nobody_takes_a_file(source: Path, parameters: Parameters) -> None:
+async def test_source_ends_when_all_clients_decline(source: Path, parameters: Parameters) -> None:
     async with in_process(parameters) as network:
         for client in await network.join("a", "b"):
             client.store.finished["file.bin"] = b"something else"
@@ -147,7 +145,7 @@ async def test_its_source_is_told_when_nobody_takes_a_file(source: Path, paramet
 
 @EACH_PROFILE
 @on_loop
-async def test_a_client_joins_again_when_its_session_was_ended(source: Path, parameters: Parameters) -> None:
+async def test_client_rejoins_after_its_session_ended(source: Path, parameters: Parameters) -> None:
     async with in_process(parameters) as network:
         first, _ = await network.join("a", "b")
         before = first.daemon.session
@@ -161,7 +159,7 @@ async def test_a_client_joins_again_when_its_session_was_ended(source: Path, par
 
 @EACH_PROFILE
 @on_loop
-async def test_what_is_held_is_not_fetched_again_after_joining_again(source: Path, parameters: Parameters) -> None:
+async def test_held_chunks_are_not_fetched_again_after_rejoin(source: Path, parameters: Parameters) -> None:
     async with in_process(parameters) as network:
         first, _ = await network.join("a", "b")
         await network.seed(source)
@@ -176,7 +174,7 @@ async def test_what_is_held_is_not_fetched_again_after_joining_again(source: Pat
 
 
 @on_loop
-async def test_a_source_waits_for_its_clients(source: Path) -> None:
+async def test_source_waits_for_its_clients(source: Path) -> None:
     async with in_process(CLASSIC) as network:
         seeding = asyncio.ensure_future(network.seed(source, client_count=2))
         await network.join("a")
@@ -188,7 +186,7 @@ async def test_a_source_waits_for_its_clients(source: Path) -> None:
 
 
 @on_loop
-async def test_an_exchange_that_is_held_back_waits_for_its_release(source: Path) -> None:
+async def test_held_exchange_waits_for_release(source: Path) -> None:
     async with in_process(FAST) as network:
         first, second = await network.join("a", "b")
         await network.seed(source, hold_back=True)
@@ -204,7 +202,7 @@ async def test_an_exchange_that_is_held_back_waits_for_its_release(source: Path)
 
 
 @on_loop
-async def test_a_second_file_of_the_same_name_is_refused(source: Path, tmp_path: Path) -> None:
+async def test_second_file_of_same_name_is_refused(source: Path, tmp_path: Path) -> None:
     async with in_process(FAST) as network:
         await network.join("a")
         await network.seed(source)
@@ -214,7 +212,7 @@ async def test_a_second_file_of_the_same_name_is_refused(source: Path, tmp_path:
 
 
 @on_loop
-async def test_clients_are_asked_to_stop_and_end_in_good_order(caplog: pytest.LogCaptureFixture) -> None:
+async def test_stopped_clients_end_cleanly(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with in_process(FAST) as network:
         first, second = await network.join("a", "b")
@@ -230,7 +228,7 @@ async def test_clients_are_asked_to_stop_and_end_in_good_order(caplog: pytest.Lo
 
 
 @on_loop
-async def test_a_client_that_was_stopped_and_is_back_is_there_for_the_others(source: Path) -> None:
+async def test_restarted_client_serves_the_others(source: Path) -> None:
     async with in_process(FAST) as network:
         first, _, _ = await network.join("a", "b", "c")
         await network.seed(source, hold_back=True)
@@ -244,7 +242,7 @@ async def test_a_client_that_was_stopped_and_is_back_is_there_for_the_others(sou
 
 
 @on_loop
-async def test_a_client_that_says_goodbye_ends(source: Path) -> None:
+async def test_leaving_client_ends(source: Path) -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         await network.seed(source)
@@ -256,7 +254,7 @@ async def test_a_client_that_says_goodbye_ends(source: Path) -> None:
 
 
 @on_loop
-async def test_a_name_that_is_taken_or_bad_is_refused() -> None:
+async def test_taken_or_bad_name_is_refused() -> None:
     async with in_process(FAST) as network:
         await network.join("a")
         taken = network.clients["a"].daemon.client
@@ -267,7 +265,7 @@ async def test_a_name_that_is_taken_or_bad_is_refused() -> None:
 
 
 @on_loop
-async def test_a_session_that_is_unknown_is_told_so() -> None:
+async def test_unknown_session_is_refused() -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         with pytest.raises(SessionUnknown):
@@ -277,7 +275,7 @@ async def test_a_session_that_is_unknown_is_told_so() -> None:
 
 
 @on_loop
-async def test_a_member_that_reads_no_events_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_member_that_reads_no_events_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pspd.daemon.server.queues.EVENTS_MAX", 3)
     async with in_process(FAST) as network:
         (reader,) = await network.join("reader")
@@ -299,7 +297,7 @@ async def test_a_member_that_reads_no_events_is_lost(monkeypatch: pytest.MonkeyP
 
 
 @on_loop
-async def test_a_session_is_attended_once() -> None:
+async def test_session_is_attended_once() -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         session = client.daemon.session
@@ -310,14 +308,14 @@ async def test_a_session_is_attended_once() -> None:
 
 @pytest.mark.parametrize("wanted", ["no.such", "", "ab", "ffff"])
 @on_loop
-async def test_a_file_that_is_not_there_is_not_found(wanted: str) -> None:
+async def test_unknown_file_is_not_found(wanted: str) -> None:
     async with in_process(FAST) as network:
         with pytest.raises(NotFound, match="pspctl files"):
             network.server.release(wanted)
 
 
 @on_loop
-async def test_the_cache_is_turned_and_shown() -> None:
+async def test_cache_is_resized_cleared_and_shown() -> None:
     async with in_process(FAST) as network:
         network.server.resize_cache(7)
         assert network.server.cache_message().capacity_bytes == 7 * 1024
@@ -325,7 +323,7 @@ async def test_the_cache_is_turned_and_shown() -> None:
 
 
 @on_loop
-async def test_stopping_sets_the_event_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_stop_sets_the_event_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with in_process(FAST) as network:
         network.server.stop()
@@ -334,7 +332,7 @@ async def test_stopping_sets_the_event_and_is_logged(caplog: pytest.LogCaptureFi
 
 
 @on_loop
-async def test_who_sends_wrong_bytes_is_named_once(source: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_sender_of_wrong_bytes_is_logged_once(source: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         await network.seed(source)
@@ -347,7 +345,7 @@ async def test_who_sends_wrong_bytes_is_named_once(source: Path, caplog: pytest.
 
 
 @on_loop
-async def test_a_reason_to_decline_is_one_short_line(source: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_reason_to_decline_is_one_short_line(source: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
@@ -362,7 +360,7 @@ async def test_a_reason_to_decline_is_one_short_line(source: Path, caplog: pytes
 
 
 @on_loop
-async def test_two_machines_of_one_identity_do_not_take_turns(caplog: pytest.LogCaptureFixture) -> None:
+async def test_second_machine_of_one_identity_waits(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with in_process(FAST) as network:
         (first,) = await network.join("a")

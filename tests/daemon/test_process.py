@@ -38,7 +38,7 @@ async def end_at_once(_stopping: asyncio.Event) -> None:
         ("pspd.daemon.server.network", asyncio.CancelledError(), True),
     ],
 )
-def test_calls_that_a_stop_cancels_are_not_logged(
+def test_calls_cancelled_by_a_stop_are_not_logged(
     logger: str, error: BaseException, is_shown: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def log_error(_stopping: asyncio.Event) -> None:
@@ -50,11 +50,11 @@ def test_calls_that_a_stop_cancels_are_not_logged(
 
 
 class TestRun:
-    def test_a_daemon_that_ends_is_fine(self) -> None:
+    def test_daemon_that_ends_exits_with_0(self) -> None:
         assert run("pspd test", end_at_once) is Exit.OK
 
     @pytest.mark.parametrize("error_class", error_classes().values(), ids=lambda cls: cls.reason)
-    def test_an_error_is_one_line_and_its_code(
+    def test_error_is_one_line_and_its_code(
         self, error_class: type[PspError], capsys: pytest.CaptureFixture[str]
     ) -> None:
         async def fail(_stopping: asyncio.Event) -> None:
@@ -64,7 +64,7 @@ class TestRun:
         out, err = capsys.readouterr()
         assert (out, err) == ("", "pspd test: error: what happened\n")
 
-    def test_a_bug_is_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_bug_is_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         async def fail(_stopping: asyncio.Event) -> None:
             raise KeyError("what")
 
@@ -72,21 +72,21 @@ class TestRun:
         told = "pspd test: error: KeyError: 'what': this is a bug; PSPD_LOG=DEBUG shows where\n"
         assert capsys.readouterr().err == told
 
-    def test_an_error_of_the_machine_is_no_bug(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_environment_error_is_no_bug(self, capsys: pytest.CaptureFixture[str]) -> None:
         async def fail(_stopping: asyncio.Event) -> None:
             raise OSError(errno.EROFS, "Read-only file system", "/srv")
 
         assert run("pspd test", fail) is Exit.FAILED
         assert capsys.readouterr().err.startswith("pspd test: error: cannot use /srv: Read-only file system: ")
 
-    def test_a_daemon_that_is_cancelled_was_terminated(self) -> None:
+    def test_cancelled_daemon_was_terminated(self) -> None:
         async def cancelled(_stopping: asyncio.Event) -> None:
             raise asyncio.CancelledError
 
         assert run("pspd test", cancelled) is Exit.TERMINATED
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-    def test_a_signal_stops_it_in_good_order(self, number: signal.Signals) -> None:
+    def test_signal_stops_it_cleanly(self, number: signal.Signals) -> None:
         ended: list[str] = []
 
         async def main(stopping: asyncio.Event) -> None:
@@ -97,7 +97,7 @@ class TestRun:
         assert run("pspd test", main) is Exit.OK
         assert ended == ["in good order"]
 
-    def test_a_second_signal_ends_it_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_second_signal_ends_it_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         codes: list[int] = []
         monkeypatch.setattr(os, "_exit", codes.append)
 
@@ -113,7 +113,7 @@ class TestRun:
         assert codes == [Exit.TERMINATED]
 
 
-def test_the_ready_line_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ready_line_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     say_ready(role="server", listen="[::1]:7070", names=["ä\n"])
     out = capsys.readouterr().out
     assert out.count("\n") == 1
@@ -141,13 +141,13 @@ class Waiting:
 
 class TestFirstOf:
     @on_loop
-    async def test_the_first_to_end_ends_the_others(self) -> None:
+    async def test_first_to_end_cancels_the_others(self) -> None:
         waiting = Waiting()
         await first_of(waiting(), asyncio.sleep(0), waiting())
         assert waiting.ended
 
     @on_loop
-    async def test_what_the_first_raised_is_raised(self) -> None:
+    async def test_error_of_the_first_is_raised(self) -> None:
         async def fail() -> None:
             raise NotFound("gone")
 
@@ -157,7 +157,7 @@ class TestFirstOf:
         assert waiting.ended
 
     @on_loop
-    async def test_errors_of_those_that_are_ended_are_not_heard(self) -> None:
+    async def test_errors_of_cancelled_tasks_are_dropped(self) -> None:
         async def fail_when_ended() -> None:
             try:
                 await asyncio.Event().wait()
@@ -167,7 +167,7 @@ class TestFirstOf:
         await first_of(fail_when_ended(), asyncio.sleep(0))
 
     @on_loop
-    async def test_to_be_cancelled_ends_all(self) -> None:
+    async def test_cancellation_ends_all(self) -> None:
         waiting = Waiting()
         task = asyncio.ensure_future(first_of(waiting(), waiting()))
         await asyncio.sleep(0)
@@ -178,12 +178,12 @@ class TestFirstOf:
         assert waiting.ended
 
 
-def test_what_does_not_print_is_logged_as_an_escape() -> None:
+def test_control_characters_are_escaped_in_the_log() -> None:
     record = logging.LogRecord("", logging.INFO, "", 0, "%s is complete", ("a\u202e\x1b[2J",), None)
     assert _PlainLines("%(message)s").format(record) == "a\\u202e\\x1b[2J is complete"
 
 
-def test_so_is_what_an_exception_says() -> None:
+def test_control_characters_of_exceptions_are_escaped() -> None:
     try:
         raise ValueError("evil\x1b[2J\nname")
     except ValueError as error:

@@ -20,7 +20,7 @@ def exchanging_file() -> SharedFile:
     return file
 
 
-def test_a_rate_is_what_was_delivered_in_the_window() -> None:
+def test_rate_counts_deliveries_in_the_window() -> None:
     file, rates = exchanging_file(), DeliveryRates()
     rates.sample([file], 0)
     assert rates.rate(file, 0) is None
@@ -30,7 +30,7 @@ def test_a_rate_is_what_was_delivered_in_the_window() -> None:
     assert rates.rate(file, (2 * SAMPLES_MAX - 1) * SECOND_NS) == 4096
 
 
-def test_a_rate_falls_to_zero_when_nothing_moves() -> None:
+def test_rate_falls_to_zero_without_deliveries() -> None:
     file, rates = exchanging_file(), DeliveryRates()
     rates.sample([file], 0)
     file.traffic.delivered_bytes = 1 << 20
@@ -41,7 +41,7 @@ def test_a_rate_falls_to_zero_when_nothing_moves() -> None:
     assert seconds_left(file, ["a", "b"], rate) is None
 
 
-def test_a_phase_has_a_rate_of_its_own() -> None:
+def test_each_phase_has_its_own_rate() -> None:
     file, rates = exchanging_file(), DeliveryRates()
     file.phase = Phase.SEEDING
     rates.sample([file], 0)
@@ -53,7 +53,7 @@ def test_a_phase_has_a_rate_of_its_own() -> None:
     assert rates.rate(file, 2 * SECOND_NS) == 1024
 
 
-def test_a_file_that_is_complete_has_no_rate() -> None:
+def test_complete_file_has_no_rate() -> None:
     file, rates = exchanging_file(), DeliveryRates()
     rates.sample([file], 0)
     file.is_complete = True
@@ -63,7 +63,7 @@ def test_a_file_that_is_complete_has_no_rate() -> None:
     assert rates.rate(file, 2 * SECOND_NS) is None
 
 
-def test_the_time_left_is_what_clients_lack_at_that_rate() -> None:
+def test_seconds_left_count_missing_chunks_at_the_rate() -> None:
     file = exchanging_file()
     assert seconds_left(file, ["a", "b"], 100 * 1024) == (CHUNKS - 512 + 512) / 100
     assert seconds_left(file, ["a", "b"], None) is None
@@ -71,7 +71,7 @@ def test_the_time_left_is_what_clients_lack_at_that_rate() -> None:
     assert seconds_left(file, ["a", "b"], 1024) is None
 
 
-def test_while_seeding_the_time_left_is_that_of_the_shares() -> None:
+def test_seconds_left_count_shares_while_seeding() -> None:
     file = SharedFile(Bench().manifest("file", CHUNKS), "source")
     file.divide(Bench().manifest("file", CHUNKS, 2), ["a", "b"], 0)
     assert seconds_left(file, ["a", "b"], 100 * 1024) == CHUNKS / 100

@@ -28,12 +28,12 @@ def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-def test_a_file_is_named_with_its_size_when_it_begins(lines: pytest.LogCaptureFixture) -> None:
+def test_first_line_names_the_file_and_its_size(lines: pytest.LogCaptureFixture) -> None:
     ReceptionLog("anna").update([download_of(300)])
     assert lines.messages == ["anna: receives talk.mp4 (999.9 KiB), has 300.0 KiB of it"]
 
 
-def test_each_step_is_logged_once_and_there_are_few(lines: pytest.LogCaptureFixture) -> None:
+def test_each_step_is_logged_once(lines: pytest.LogCaptureFixture) -> None:
     reception, download = ReceptionLog("anna"), download_of()
     for chunk in range(CHUNKS):
         reception.update([download])
@@ -44,7 +44,7 @@ def test_each_step_is_logged_once_and_there_are_few(lines: pytest.LogCaptureFixt
     assert steps[3].endswith("/s")
 
 
-def test_files_that_are_complete_are_not_logged(lines: pytest.LogCaptureFixture) -> None:
+def test_complete_files_are_not_logged(lines: pytest.LogCaptureFixture) -> None:
     reception, download = ReceptionLog("anna"), download_of(CHUNKS)
     reception.update([download])
     download = download_of()
@@ -54,7 +54,7 @@ def test_files_that_are_complete_are_not_logged(lines: pytest.LogCaptureFixture)
     assert reception.end(download.file_id) == ""
 
 
-def test_the_end_tells_how_long_it_took() -> None:
+def test_end_returns_the_duration() -> None:
     reception, download = ReceptionLog("anna"), download_of()
     reception.update([download])
     assert reception.end(download.file_id).endswith(" s")

@@ -99,7 +99,7 @@ async def kept_in(folder: Path) -> AsyncIterator[Kept]:
 
 
 @on_loop
-async def test_a_folder_that_is_dropped_and_seeded_anew_while_it_is_unpacked_is_had_all_the_same(
+async def test_folder_reseeded_while_unpacking_is_finished(
     tmp_path: Path,
 ) -> None:
     folder = FolderSample()
@@ -114,7 +114,7 @@ async def test_a_folder_that_is_dropped_and_seeded_anew_while_it_is_unpacked_is_
 
 
 @on_loop
-async def test_a_folder_that_is_dropped_while_it_is_unpacked_does_not_appear(tmp_path: Path) -> None:
+async def test_folder_dropped_while_unpacking_does_not_appear(tmp_path: Path) -> None:
     folder = FolderSample()
     async with kept_in(tmp_path / "amy") as kept:
         kept.take(folder)
@@ -127,9 +127,7 @@ async def test_a_folder_that_is_dropped_while_it_is_unpacked_does_not_appear(tmp
 
 
 @on_loop
-async def test_a_file_that_is_moved_away_and_back_is_declined_and_had_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_moved_away_and_back_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     retry_after(monkeypatch, 0.01)
     watch_every(monkeypatch, 0.01)
     sample = Sample(7 * 1024)
@@ -151,9 +149,7 @@ async def test_a_file_that_is_moved_away_and_back_is_declined_and_had_again(
 
 
 @on_loop
-async def test_what_cannot_be_finished_is_declined_and_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unfinishable_file_is_declined_and_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     retry_after(monkeypatch, 0.01)
     sample = Sample(7 * 1024)
     in_the_way = tmp_path / "amy" / "a.bin"
@@ -172,7 +168,9 @@ async def test_what_cannot_be_finished_is_declined_and_tried_again(
 
 
 @on_loop
-async def test_what_fails_at_its_end_again_is_tried_yet_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_file_that_fails_to_finish_again_is_retried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     retry_after(monkeypatch, 0.01)
     sample, tries = Sample(7 * 1024), 0
 

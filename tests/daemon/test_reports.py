@@ -42,7 +42,7 @@ def told_to(server: Server) -> Reports:
 
 
 @on_loop
-async def test_what_comes_up_during_a_call_goes_with_the_next_one() -> None:
+async def test_reports_during_a_call_go_with_the_next() -> None:
     server = Server()
     reports = told_to(server)
     telling = asyncio.ensure_future(reports.send(SESSION))
@@ -58,9 +58,7 @@ async def test_what_comes_up_during_a_call_goes_with_the_next_one() -> None:
 
 @pytest.mark.parametrize("error", [TimedOut("too slow"), PspError("the server said: CANCELLED")], ids=repr)
 @on_loop
-async def test_what_was_not_heard_is_said_again_and_before_what_came_later(
-    monkeypatch: pytest.MonkeyPatch, error: PspError
-) -> None:
+async def test_failed_reports_are_repeated_before_later_ones(monkeypatch: pytest.MonkeyPatch, error: PspError) -> None:
     monkeypatch.setattr(reports_module, "RETRY_SECONDS_MIN", 0.001)
     server = Server(error, error)
     reports = told_to(server)
@@ -76,7 +74,7 @@ async def test_what_was_not_heard_is_said_again_and_before_what_came_later(
 
 
 @on_loop
-async def test_a_new_session_does_not_say_what_the_last_one_left() -> None:
+async def test_new_session_drops_unsent_reports() -> None:
     server = Server()
     reports = told_to(server)
     reports.add(FIRST)
@@ -88,7 +86,7 @@ async def test_a_new_session_does_not_say_what_the_last_one_left() -> None:
 
 
 @on_loop
-async def test_a_session_that_is_over_ends_it() -> None:
+async def test_unknown_session_ends_the_reports() -> None:
     server = Server(SessionUnknown("who are you?"))
     reports = told_to(server)
     reports.add(FIRST)
@@ -98,7 +96,7 @@ async def test_a_session_that_is_over_ends_it() -> None:
 
 
 @on_loop
-async def test_what_is_refused_does_not_keep_what_comes_later_from_being_heard() -> None:
+async def test_refused_report_does_not_hold_up_later_ones() -> None:
     server = Server(BadArgument("what is that?"))
     reports = told_to(server)
     reports.add(FIRST)
@@ -112,7 +110,7 @@ async def test_what_is_refused_does_not_keep_what_comes_later_from_being_heard()
 
 
 @on_loop
-async def test_what_is_no_longer_true_is_not_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_forgotten_report_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports_module, "RETRY_SECONDS_MIN", 0.001)
     server = Server(TimedOut("too slow"))
     reports = told_to(server)

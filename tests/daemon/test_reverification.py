@@ -48,7 +48,7 @@ def missing_chunks(network: InProcess) -> list[tuple[int, int]]:
 
 @EACH_PROFILE
 @on_loop
-async def test_altered_bytes_are_missed_and_a_second_seeding_brings_them(source: Path, parameters: Parameters) -> None:
+async def test_second_seeding_repairs_altered_bytes(source: Path, parameters: Parameters) -> None:
     async with in_process(parameters) as network:
         garbled, _ = await network.join("a", "b")
         await network.seed(source, client_count=2, hold_back=True)
@@ -63,9 +63,7 @@ async def test_altered_bytes_are_missed_and_a_second_seeding_brings_them(source:
 
 @EACH_PROFILE
 @on_loop
-async def test_what_the_server_suspects_is_verified_before_the_next_session(
-    source: Path, parameters: Parameters
-) -> None:
+async def test_file_is_reverified_before_the_next_session(source: Path, parameters: Parameters) -> None:
     async with in_process(parameters) as network:
         suspected, other = await network.join("a", "b")
         await network.seed(source, client_count=2, hold_back=True)
@@ -82,7 +80,7 @@ async def test_what_the_server_suspects_is_verified_before_the_next_session(
 
 
 @on_loop
-async def test_a_suspicion_without_ground_costs_nothing_but_a_session(source: Path) -> None:
+async def test_needless_reverification_costs_one_session(source: Path) -> None:
     async with in_process(FAST) as network:
         suspected, _ = await network.join("a", "b")
         await network.seed(source, client_count=2, hold_back=True)
@@ -102,7 +100,7 @@ async def test_a_suspicion_without_ground_costs_nothing_but_a_session(source: Pa
 
 
 @on_loop
-async def test_a_client_that_cannot_verify_a_file_says_so_and_stays(
+async def test_client_that_cannot_verify_a_file_stays(
     source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_file_id: bytes) -> None:
@@ -140,9 +138,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("often")
 @on_loop
-async def test_a_finished_file_that_was_removed_counts_no_more_and_is_not_fetched_again(
-    source: Path, tmp_path: Path
-) -> None:
+async def test_removed_copy_is_declined_and_not_fetched_again(source: Path, tmp_path: Path) -> None:
     copy = tmp_path / "there.bin"
     async with in_process(FAST) as network:
         client, other = await network.join("a", "b")
@@ -166,9 +162,7 @@ async def test_a_finished_file_that_was_removed_counts_no_more_and_is_not_fetche
 
 @pytest.mark.usefixtures("often")
 @on_loop
-async def test_a_finished_file_that_was_removed_is_taken_again_when_it_is_put_back(
-    source: Path, tmp_path: Path
-) -> None:
+async def test_removed_copy_is_taken_again_when_it_is_back(source: Path, tmp_path: Path) -> None:
     copy = tmp_path / "there.bin"
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
@@ -186,7 +180,7 @@ async def test_a_finished_file_that_was_removed_is_taken_again_when_it_is_put_ba
 
 @pytest.mark.usefixtures("often")
 @on_loop
-async def test_what_was_removed_and_is_suspected_is_not_fetched_again(source: Path, tmp_path: Path) -> None:
+async def test_removed_unverified_copy_is_not_fetched_again(source: Path, tmp_path: Path) -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         await network.seed(source)
@@ -201,7 +195,7 @@ async def test_what_was_removed_and_is_suspected_is_not_fetched_again(source: Pa
 
 @pytest.mark.usefixtures("often")
 @on_loop
-async def test_a_copy_that_is_missed_once_is_not_taken_for_removed(source: Path, tmp_path: Path) -> None:
+async def test_copy_missing_once_does_not_count_as_removed(source: Path, tmp_path: Path) -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         await network.seed(source)
@@ -222,9 +216,7 @@ async def test_a_copy_that_is_missed_once_is_not_taken_for_removed(source: Path,
 
 @pytest.mark.usefixtures("often")
 @on_loop
-async def test_the_share_of_who_removed_it_while_the_file_is_seeded_is_given_to_another(
-    source: Path, tmp_path: Path
-) -> None:
+async def test_share_of_a_removed_copy_is_reassigned(source: Path, tmp_path: Path) -> None:
     """Else the file would count as seeded while nobody has that share, and its source would go."""
     data = await asyncio.to_thread(source.read_bytes)
     async with in_process(FAST) as network:
@@ -249,9 +241,7 @@ async def test_the_share_of_who_removed_it_while_the_file_is_seeded_is_given_to_
 
 @pytest.mark.usefixtures("often")
 @on_loop
-async def test_a_file_that_was_removed_here_and_from_the_network_is_taken_when_it_is_seeded_again(
-    source: Path, tmp_path: Path
-) -> None:
+async def test_file_removed_everywhere_is_taken_when_reseeded(source: Path, tmp_path: Path) -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         await network.seed(source)
@@ -266,7 +256,7 @@ async def test_a_file_that_was_removed_here_and_from_the_network_is_taken_when_i
 
 
 @on_loop
-async def test_a_finished_file_that_was_touched_is_verified(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_touched_copy_is_verified(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watch_every(monkeypatch, 0.01)
     async with in_process(FAST) as network:
         (client,) = await network.join("a")

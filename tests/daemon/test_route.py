@@ -92,7 +92,7 @@ def listen_hosts_free(hub: Callable[..., None]) -> int:
 
 
 @on_loop
-async def test_address_of_something_else_is_passed_over(hub: Callable[..., None]) -> None:
+async def test_address_of_another_program_is_skipped(hub: Callable[..., None]) -> None:
     hub(*HOSTS)
     async with server_on(HOSTS[2]) as (_, port):
         other, _ = await serve([HOSTS[0]], port, [], lambda _server: None)  # knows none of our requests
@@ -106,7 +106,7 @@ async def test_address_of_something_else_is_passed_over(hub: Callable[..., None]
 
 
 @on_loop
-async def test_name_is_resolved_anew_for_each_connection(hub: Callable[..., None]) -> None:
+async def test_name_is_resolved_for_each_connection(hub: Callable[..., None]) -> None:
     route = Route("hub:1")
     with pytest.raises(Unreachable, match=r"unknown host 'hub' \(not there\)"):
         await route.connect()

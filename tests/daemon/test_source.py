@@ -26,20 +26,20 @@ EACH_PROFILE = pytest.mark.parametrize("parameters", PROFILES.values(), ids=lamb
 class TestHowLongItIsNeeded:
     @pytest.mark.parametrize("divided_here", [True, False])
     @pytest.mark.parametrize("state", [pb.FILE_STATE_SEEDING, pb.FILE_STATE_STALLED])
-    def test_until_the_file_is_seeded(self, state: pb.FileState, divided_here: bool) -> None:
+    def test_needed_until_the_file_is_seeded(self, state: pb.FileState, divided_here: bool) -> None:
         file = pb.File(state=state, seeded=False, min_holder_count=5)
         assert not _needs_no_source(file, ONE_COPY, divided_here=divided_here)
 
     @pytest.mark.parametrize("min_holder_count", [0, 1, 2])
     @pytest.mark.parametrize("state", [pb.FILE_STATE_SEEDED, pb.FILE_STATE_DISTRIBUTING, pb.FILE_STATE_STALLED])
-    def test_no_longer_by_whoever_seeded_it(self, state: pb.FileState, min_holder_count: int) -> None:
+    def test_not_needed_after_its_own_seeding(self, state: pb.FileState, min_holder_count: int) -> None:
         """A share that is lost after that needs a repair, which is another seeding."""
         file = pb.File(state=state, seeded=True, min_holder_count=min_holder_count)
         assert _needs_no_source(file, ONE_COPY, divided_here=True)
 
     @pytest.mark.parametrize(("min_holder_count", "needed"), [(0, True), (1, False), (2, False)])
     @pytest.mark.parametrize("state", [pb.FILE_STATE_DISTRIBUTING, pb.FILE_STATE_STALLED])
-    def test_to_repair_a_file_until_some_client_holds_each_chunk(
+    def test_needed_for_repair_until_each_chunk_has_a_holder(
         self, state: pb.FileState, min_holder_count: int, needed: bool
     ) -> None:
         file = pb.File(state=state, seeded=True, min_holder_count=min_holder_count)
@@ -47,18 +47,18 @@ class TestHowLongItIsNeeded:
 
     @pytest.mark.parametrize("divided_here", [True, False])
     @pytest.mark.parametrize(("min_holder_count", "needed"), [(0, True), (1, True), (2, False)])
-    def test_where_it_stays_until_each_chunk_is_on_two_clients(
+    def test_staying_source_needed_until_two_holders(
         self, min_holder_count: int, needed: bool, divided_here: bool
     ) -> None:
         file = pb.File(state=pb.FILE_STATE_DISTRIBUTING, seeded=True, min_holder_count=min_holder_count)
         assert _needs_no_source(file, Terms(stays=True), divided_here=divided_here) is not needed
 
-    def test_or_until_the_only_client_has_the_file(self) -> None:
+    def test_staying_source_not_needed_by_a_complete_client(self) -> None:
         file = pb.File(state=pb.FILE_STATE_COMPLETE, seeded=True, min_holder_count=1)
         assert _needs_no_source(file, Terms(stays=True), divided_here=True)
 
     @pytest.mark.parametrize("min_holder_count", [0, 1])
-    def test_not_to_repair_what_is_complete(self, min_holder_count: int) -> None:
+    def test_not_needed_to_repair_a_complete_file(self, min_holder_count: int) -> None:
         file = pb.File(state=pb.FILE_STATE_COMPLETE, seeded=True, min_holder_count=min_holder_count)
         assert _needs_no_source(file, ONE_COPY, divided_here=False)
 
@@ -66,16 +66,16 @@ class TestHowLongItIsNeeded:
 class TestWhetherAnybodyTakesIt:
     REFUSALS = (pb.FileClient(name="a", refusal="no room"), pb.FileClient(name="b", refusal="another file"))
 
-    def test_a_file_that_all_refuse_is_refused_with_the_first_reason(self) -> None:
+    def test_file_declined_by_all_raises_the_first_reason(self) -> None:
         with pytest.raises(WrongState, match=r"^no client takes 'f'; a says: no room$"):
             _require_recipient(pb.File(name="f", client_count=0, clients=self.REFUSALS))
 
-    def test_one_that_takes_it_is_enough(self) -> None:
+    def test_one_recipient_is_enough(self) -> None:
         clients = [*self.REFUSALS, pb.FileClient(name="c")]
         _require_recipient(pb.File(name="f", client_count=1, clients=clients))
 
     @pytest.mark.parametrize("clients", [[], [pb.FileClient(name="a")]], ids=["nobody", "out of reach"])
-    def test_clients_that_are_gone_may_come_back(self, clients: list[pb.FileClient]) -> None:
+    def test_lost_clients_may_come_back(self, clients: list[pb.FileClient]) -> None:
         _require_recipient(pb.File(name="f", client_count=0, clients=clients))
 
 
@@ -86,9 +86,7 @@ def source_of(network: InProcess) -> str:
 
 @EACH_PROFILE
 @on_loop
-async def test_a_source_that_is_asked_to_stop_says_that_it_did_not_finish(
-    tmp_path: Path, parameters: Parameters
-) -> None:
+async def test_source_asked_to_stop_reports_unfinished(tmp_path: Path, parameters: Parameters) -> None:
     source = random_file(tmp_path / "file.bin", 40_001)
     async with in_process(parameters) as network:
         await network.join("a")
@@ -102,7 +100,7 @@ async def test_a_source_that_is_asked_to_stop_says_that_it_did_not_finish(
 
 
 @on_loop
-async def test_stopping_every_client_leaves_the_source_alone(tmp_path: Path) -> None:
+async def test_stopping_all_clients_spares_the_source(tmp_path: Path) -> None:
     source = random_file(tmp_path / "file.bin", 40_001)
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
@@ -116,7 +114,7 @@ async def test_stopping_every_client_leaves_the_source_alone(tmp_path: Path) -> 
 
 
 @on_loop
-async def test_a_source_that_came_to_repair_stays_until_a_client_holds_what_was_lost(tmp_path: Path) -> None:
+async def test_repairing_source_stays_until_chunks_have_holders(tmp_path: Path) -> None:
     source = random_file(tmp_path / "file.bin", 40_001)
     async with in_process(FAST) as network:
         lost, _ = await network.join("a", "b")
@@ -132,14 +130,12 @@ async def test_a_source_that_came_to_repair_stays_until_a_client_holds_what_was_
 
 
 @pytest.mark.parametrize(("client_count", "seconds"), [(0, POLL_SECONDS_MIN), (50, POLL_SECONDS_MIN), (500, 2.0)])
-def test_the_more_clients_there_are_the_less_often_a_source_looks(client_count: int, seconds: float) -> None:
+def test_source_polls_less_often_with_more_clients(client_count: int, seconds: float) -> None:
     assert poll_seconds(client_count) == seconds
 
 
 @on_loop
-async def test_what_was_given_out_of_a_file_that_changes_is_told_how_to_be_rid_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_changed_file_advises_to_remove_its_old_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = random_file(tmp_path / "file.bin", 40_001)
     divide = MemberClient.divide
 
@@ -162,9 +158,7 @@ async def test_what_was_given_out_of_a_file_that_changes_is_told_how_to_be_rid_o
 
 
 @on_loop
-async def test_a_server_that_is_away_when_the_file_was_read_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_source_waits_for_a_server_that_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = random_file(tmp_path / "file.bin", 40_001)
     join = MemberClient.join
     errors = [Unreachable("nobody there"), TimedOut("too slow")]

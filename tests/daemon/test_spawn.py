@@ -46,33 +46,33 @@ def is_running(pid: str) -> bool:
 
 @pytest.mark.parametrize("count", [-1, 0, CLIENTS_PER_PROCESS_MAX + 1])
 @on_loop
-async def test_too_few_or_too_many_are_refused(count: int) -> None:
+async def test_count_out_of_range_is_refused(count: int) -> None:
     with pytest.raises(BadArgument, match=f"^cannot launch {count} clients"):
         await Launcher().launch(count, "", SERVER)
 
 
 @on_loop
-async def test_a_folder_that_is_not_absolute_is_refused() -> None:
+async def test_relative_folder_is_refused() -> None:
     with pytest.raises(BadArgument, match="'here'"):
         await Launcher().launch(1, "here", SERVER)
 
 
 @pytest.mark.parametrize("folder", ["/" + "x" * DIRECTORY_CHARACTERS_MAX, "/a\0b"])
 @on_loop
-async def test_a_folder_that_no_system_takes_is_refused(folder: str) -> None:
+async def test_impossible_folder_is_refused(folder: str) -> None:
     with pytest.raises(BadArgument, match="folder"):
         await Launcher().launch(1, folder, SERVER)
 
 
 @pytest.mark.parametrize("server", ["x" * ADDRESS_CHARACTERS_MAX + ":1", "host:port", "host:70000"])
 @on_loop
-async def test_a_server_without_a_usable_address_is_refused(server: str) -> None:
+async def test_unusable_server_address_is_refused(server: str) -> None:
     with pytest.raises(BadArgument):
         await Launcher().launch(1, "/srv", server)
 
 
 @on_loop
-async def test_launches_are_bounded_while_they_run(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_running_launches_are_bounded(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher_module, "LAUNCHES_MAX", 1)
     write(stand_in, """echo '{"ready": true, "names": ["x"]}'""", "exec cat > /dev/null")
     launcher = Launcher()
@@ -85,7 +85,7 @@ async def test_launches_are_bounded_while_they_run(stand_in: Path, monkeypatch: 
 
 
 @on_loop
-async def test_it_gives_the_names_that_the_process_says(stand_in: Path) -> None:
+async def test_launch_returns_the_names_of_the_ready_line(stand_in: Path) -> None:
     write(stand_in, """echo '{"ready": true, "names": ["x-0", "x-1"]}'""", "exec cat /dev/zero > /dev/null")
     launcher = Launcher()
     assert await launcher.launch(2, "/srv/files", SERVER) == ["x-0", "x-1"]
@@ -98,7 +98,7 @@ async def test_it_gives_the_names_that_the_process_says(stand_in: Path) -> None:
 
 
 @on_loop
-async def test_each_launch_has_names_of_its_own_and_a_folder(stand_in: Path) -> None:
+async def test_each_launch_has_its_own_names(stand_in: Path) -> None:
     write(stand_in, """echo '{"names": []}'""")
     launcher = Launcher()
     await launcher.launch(1, "", SERVER)
@@ -110,21 +110,21 @@ async def test_each_launch_has_names_of_its_own_and_a_folder(stand_in: Path) -> 
 
 
 @on_loop
-async def test_a_process_that_ends_at_once_is_told_of_by_its_last_line(stand_in: Path) -> None:
+async def test_process_that_ends_at_once_is_quoted(stand_in: Path) -> None:
     write(stand_in, "echo first >&2", "echo 'the disk is on fire' >&2", "echo >&2", "exit 1")
     with pytest.raises(PspError, match=r"^the clients did not start: the disk is on fire \(exit code 1\)$"):
         await Launcher().launch(1, "", SERVER)
 
 
 @on_loop
-async def test_an_error_that_the_process_tells_is_told_as_it_is(stand_in: Path) -> None:
+async def test_reported_error_keeps_its_type(stand_in: Path) -> None:
     write(stand_in, "echo 'pspd client: error: no server answers' >&2", "exit 5")
     with pytest.raises(Unreachable, match=r"^the clients did not start: no server answers$"):
         await Launcher().launch(1, "", SERVER)
 
 
 @on_loop
-async def test_a_process_that_says_nothing_is_ended(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silent_process_is_killed(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher_module, "READY_SECONDS", 0.2)
     write(stand_in, "exec sleep 1000")
     with pytest.raises(PspError, match=r"not ready after 0\.2 s: it logged nothing"):
@@ -133,7 +133,7 @@ async def test_a_process_that_says_nothing_is_ended(stand_in: Path, monkeypatch:
 
 
 @on_loop
-async def test_one_that_does_not_heed_is_killed(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_process_that_ignores_sigterm_is_killed(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher_module, "STOP_SECONDS", 0.1)
     write(stand_in, "trap '' TERM", """echo '{"names": []}'""", "while :; do read _ < /dev/zero; done")
     launcher = Launcher()
@@ -143,7 +143,7 @@ async def test_one_that_does_not_heed_is_killed(stand_in: Path, monkeypatch: pyt
 
 
 @on_loop
-async def test_stopping_nothing_is_fine() -> None:
+async def test_stop_without_processes() -> None:
     await Launcher().stop()
 
 

@@ -35,35 +35,35 @@ def assigned(*shares: tuple[int, int], **manifest: Any) -> membership.FileAssign
 
 class TestSession:
     @pytest.mark.parametrize("port", [0, 65_536, 70_000, 2**32 - 1])
-    def test_a_data_port_that_is_none_is_refused(self, port: int) -> None:
+    def test_invalid_data_port_is_refused(self, port: int) -> None:
         with pytest.raises(PspError, match=f"the server at {SERVER} names data port {port}, which is no port"):
             granted(data_port=port)
 
     @pytest.mark.parametrize(("lease_ms", "seconds"), [(0, 4.0), (1, 4.0), (4000, 4.0), (30_000, 30.0)])
-    def test_a_lease_is_long_enough_to_renew(self, lease_ms: int, seconds: float) -> None:
+    def test_short_lease_is_raised_to_the_minimum(self, lease_ms: int, seconds: float) -> None:
         assert granted(lease_ms=lease_ms).lease_seconds == seconds
 
 
 class TestAssignment:
-    def test_shares_come_as_they_are(self) -> None:
+    def test_shares_are_translated(self) -> None:
         told = answers.assign_from_pb(7, assigned((0, 2), (3, 3), (4, 5)), blake3_digest)
         assert told.shares == (Range(0, 2), Range(3, 3), Range(4, 5))
 
     @pytest.mark.parametrize("share", [(3, 2), (0, 6), (5, 2**32 - 1)])
-    def test_a_share_that_is_no_range_is_refused(self, share: tuple[int, int]) -> None:
+    def test_invalid_share_is_refused(self, share: tuple[int, int]) -> None:
         with pytest.raises(BadArgument, match=r"a share of 'a\.bin' is no range of its 5 chunks"):
             answers.assign_from_pb(7, assigned((0, 1), share), blake3_digest)
 
     @pytest.mark.parametrize(
         "manifest", [{"name": "../a"}, {"size_bytes": 2**63}, {"share_count": 2**32 - 1}, {"mode": 0o7777}]
     )
-    def test_a_malformed_manifest_is_refused(self, manifest: dict[str, Any]) -> None:
+    def test_malformed_manifest_is_refused(self, manifest: dict[str, Any]) -> None:
         with pytest.raises((BadArgument, BadName)):
             answers.assign_from_pb(7, assigned(**manifest), blake3_digest)
 
 
 @pytest.mark.parametrize("share_count", [SHARE_COUNT_MAX + 1, 2**32 - 1])
-def test_more_shares_than_a_file_can_have_are_refused(share_count: int) -> None:
+def test_too_many_shares_are_refused(share_count: int) -> None:
     assert answers.share_count_from_pb(SHARE_COUNT_MAX, SERVER) == SHARE_COUNT_MAX
     with pytest.raises(PspError, match=f"the server at {SERVER} asks for {share_count} shares"):
         answers.share_count_from_pb(share_count, SERVER)

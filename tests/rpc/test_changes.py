@@ -13,7 +13,7 @@ def status(*names: str, files: tuple[str, ...] = ()) -> status_service_pb2.GetSt
     )
 
 
-def test_all_at_first_then_what_is_new() -> None:
+def test_snapshot_first_then_changes() -> None:
     first = _changes(None, status("a"))
     assert first is not None
     assert first.snapshot
@@ -24,7 +24,7 @@ def test_all_at_first_then_what_is_new() -> None:
     assert _changes(status("a"), status("a")) is None
 
 
-def test_all_again_when_something_is_gone() -> None:
+def test_snapshot_again_after_a_removal() -> None:
     for seen, now in (
         (status("a", "b"), status("a")),
         (status("a", files=("f", "g")), status("a", files=("g",))),

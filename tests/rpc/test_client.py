@@ -47,7 +47,7 @@ class Telling:
 
 
 @on_loop
-async def test_every_event_comes_through_as_it_was_told() -> None:
+async def test_every_event_arrives_unchanged() -> None:
     events: list[MemberEvent] = [
         Assign(SESSION, MANIFEST, (Range(0, 1), Range(3, 5)), True, 5),
         StartExchange(SESSION, MANIFEST.file_id),
@@ -61,7 +61,7 @@ async def test_every_event_comes_through_as_it_was_told() -> None:
 
 
 @on_loop
-async def test_an_invalid_file_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+async def test_invalid_file_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     impossible = Assign(SESSION, MANIFEST, (Range(3, 2),), False, 5)
     async with control(Telling(impossible, None)) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
@@ -83,7 +83,7 @@ class WithoutModes:
 
 
 @on_loop
-async def test_a_server_that_knows_no_modes_is_told() -> None:
+async def test_server_without_modes_is_reported() -> None:
     usual, private = (Manifest.build("a.bin", len(DATA), read_at, blake3_digest, mode=mode) for mode in (0o644, 0o600))
     async with control(WithoutModes()) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
@@ -94,14 +94,14 @@ async def test_a_server_that_knows_no_modes_is_told() -> None:
 
 @pytest.mark.parametrize("cause", [*EndCause, None])
 @on_loop
-async def test_every_cause_of_an_end_comes_through(cause: EndCause | None) -> None:
+async def test_every_cause_of_an_end_arrives(cause: EndCause | None) -> None:
     async with control(Telling(EndSession(SESSION, "why", cause))) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
         assert [event async for event in member.attend(SESSION)] == [EndSession(SESSION, "why", cause)]
 
 
 @on_loop
-async def test_a_long_reason_of_an_end_is_cut() -> None:
+async def test_long_reason_of_an_end_is_cut() -> None:
     told = EndSession(SESSION, "x" * 1_000_000, EndCause.LEFT)
     async with control(Telling(told)) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
@@ -131,16 +131,14 @@ def options_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, int
 
 class TestKeepalive:
     @on_loop
-    async def test_a_server_that_is_gone_is_noticed_within_the_time_of_a_call(
-        self, options_of: Callable[[str], dict[str, int]]
-    ) -> None:
+    async def test_dead_server_is_noticed_within_a_call(self, options_of: Callable[[str], dict[str, int]]) -> None:
         await open_channel("127.0.0.1:1").close()
         channel = options_of("insecure_channel")
         notice_ms = channel["grpc.keepalive_time_ms"] + channel["grpc.keepalive_timeout_ms"]
         assert 0 < notice_ms <= CALL_SECONDS * 1000
 
     @on_loop
-    async def test_pings_go_on_though_nothing_is_said(self, options_of: Callable[[str], dict[str, int]]) -> None:
+    async def test_pings_continue_without_calls(self, options_of: Callable[[str], dict[str, int]]) -> None:
         """A member that only listens says nothing for as long as nothing happens."""
         await open_channel("127.0.0.1:1").close()
         channel = options_of("insecure_channel")
@@ -148,7 +146,7 @@ class TestKeepalive:
         assert channel["grpc.http2.max_pings_without_data"] == 0  # no limit
 
     @on_loop
-    async def test_a_server_that_is_back_is_found_soon(self, options_of: Callable[[str], dict[str, int]]) -> None:
+    async def test_restarted_server_is_found_soon(self, options_of: Callable[[str], dict[str, int]]) -> None:
         await open_channel("127.0.0.1:1").close()
         channel = options_of("insecure_channel")
         assert channel["grpc.initial_reconnect_backoff_ms"] <= channel["grpc.max_reconnect_backoff_ms"] <= 2000
@@ -160,7 +158,7 @@ class TestKeepalive:
         assert options_of("insecure_channel")["grpc.min_reconnect_backoff_ms"] > 3000
 
     @on_loop
-    async def test_the_server_takes_no_offence_at_the_pings(self, options_of: Callable[[str], dict[str, int]]) -> None:
+    async def test_server_accepts_the_pings(self, options_of: Callable[[str], dict[str, int]]) -> None:
         await open_channel("127.0.0.1:1").close()
         server, _ = await serve([HOST], 0, [], lambda _server: None)
         await server.stop(None)
@@ -193,7 +191,7 @@ class Silent:
 
 
 @on_loop
-async def test_a_closed_channel_counts_as_no_answer() -> None:
+async def test_closed_channel_is_unreachable() -> None:
     async with control(Silent()) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
         await channel.close()
@@ -204,7 +202,7 @@ async def test_a_closed_channel_counts_as_no_answer() -> None:
 
 
 @on_loop
-async def test_closing_the_channel_ends_calls_as_no_answer() -> None:
+async def test_closing_the_channel_ends_calls_as_unreachable() -> None:
     network = Silent()
     async with control(network) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
@@ -218,7 +216,7 @@ async def test_closing_the_channel_ends_calls_as_no_answer() -> None:
 
 
 @on_loop
-async def test_a_cancelled_caller_stays_cancelled() -> None:
+async def test_cancelled_caller_stays_cancelled() -> None:
     network = Silent()
     async with control(network) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)

@@ -89,7 +89,7 @@ async def test_every_reason_reaches_the_caller_of_every_method(reason: Reason) -
 
 
 @on_loop
-async def test_an_error_of_the_base_class_is_internal() -> None:
+async def test_base_class_error_is_internal() -> None:
     async with control(Refusing(PspError(LINE))) as (channel, address):
         with pytest.raises(InternalError) as refused:
             await MemberClient(channel, address, blake3_digest).parameters()
@@ -97,7 +97,7 @@ async def test_an_error_of_the_base_class_is_internal() -> None:
 
 
 @on_loop
-async def test_an_error_of_another_kind_is_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unknown_error_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     async with control(Refusing(RuntimeError("oops"))) as (channel, address):
         with pytest.raises(PspError) as refused:
             await MemberClient(channel, address, blake3_digest).parameters()
@@ -107,7 +107,7 @@ async def test_an_error_of_another_kind_is_told_in_one_line(caplog: pytest.LogCa
 
 @pytest.mark.parametrize("reason", Reason)
 @on_loop
-async def test_watching_is_refused_like_the_rest(reason: Reason) -> None:
+async def test_watch_is_refused_like_other_calls(reason: Reason) -> None:
     error = error_classes()[reason](LINE)
     async with control(Refusing(error)) as (channel, address):
         stub = status_service_pb2_grpc.StatusServiceStub(channel)
@@ -132,7 +132,7 @@ def test_peer_that_ends_during_a_call_is_unreachable(status: str) -> None:
 
 
 @on_loop
-async def test_nobody_there_is_unreachable() -> None:
+async def test_missing_server_is_unreachable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -143,7 +143,7 @@ async def test_nobody_there_is_unreachable() -> None:
 
 
 @on_loop
-async def test_a_server_that_does_not_answer_is_timed_out() -> None:
+async def test_silent_server_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"127.0.0.1:{mute.getsockname()[1]}"
         async with open_channel(address) as channel:
@@ -152,7 +152,7 @@ async def test_a_server_that_does_not_answer_is_timed_out() -> None:
 
 
 @on_loop
-async def test_a_bad_manifest_is_refused_before_anyone_is_asked() -> None:
+async def test_bad_manifest_is_refused_before_the_daemon_is_asked() -> None:
     bad = Manifest("../a", 0, b"", FILE_ID)
     async with control(Refusing(RuntimeError("asked"))) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
@@ -162,5 +162,5 @@ async def test_a_bad_manifest_is_refused_before_anyone_is_asked() -> None:
             assert refused.value.reason is Reason.BAD_NAME
 
 
-def test_the_largest_manifest_fits_into_a_message() -> None:
+def test_largest_manifest_fits_into_a_message() -> None:
     assert MESSAGE_BYTES_MAX >= LARGEST_REQUEST_BYTES >= 2**20 * DIGEST_BYTES + 1024

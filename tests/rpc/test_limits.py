@@ -97,7 +97,7 @@ def test_requests_without_long_lists_stay_below_a_mebibyte() -> None:
 
 @pytest.mark.parametrize("path", REQUEST_BYTES_MAX)
 @on_loop
-async def test_a_request_one_byte_too_large_is_refused(path: str) -> None:
+async def test_request_one_byte_too_large_is_refused(path: str) -> None:
     async with control(Refusing(ASKED)) as (channel, _):
         assert isinstance(await answer_of(channel, path, padded(REQUEST_BYTES_MAX[path] + 1)), LimitReached)
         assert not isinstance(await answer_of(channel, path, padded(REQUEST_BYTES_MAX[path])), LimitReached)
@@ -106,7 +106,7 @@ async def test_a_request_one_byte_too_large_is_refused(path: str) -> None:
 class TestLargestRequests:
     """What the limits of the fields allow together fits into the limit of the method."""
 
-    def test_a_join_that_holds_the_most(self) -> None:
+    def test_largest_join_is_accepted(self) -> None:
         spans = 10  # of each file
         ranges = RangeSet((2**32 - 2 - 2 * index, 2**32 - 1 - 2 * index) for index in range(spans))
         held = {index.to_bytes(32, "big"): Held(ranges, complete=True) for index in range(limits.HELD_FILES_MAX)}
@@ -120,7 +120,7 @@ class TestLargestRequests:
         assert sum(len(holding.ranges) for holding in request.holdings) == limits.HELD_RANGES_MAX
         assert request.ByteSize() <= REQUEST_BYTES_MAX["/pspd.v1.MembershipService/Join"]
 
-    def test_the_largest_file(self) -> None:
+    def test_largest_file_is_accepted(self) -> None:
         manifest = network_pb2.Manifest(
             name="n" * 254,
             size_bytes=2**64 - 1,
@@ -136,13 +136,13 @@ class TestLargestRequests:
         divided = file_service_pb2.DivideFileRequest(session_id=1, manifest=manifest, hold_back=True)
         assert divided.ByteSize() <= REQUEST_BYTES_MAX["/pspd.v1.FileService/DivideFile"] == LARGEST_REQUEST_BYTES
 
-    def test_the_most_reports(self) -> None:
+    def test_most_reports_are_accepted(self) -> None:
         refusal = translate.report_to_pb(Declined(FILE_ID, "\U0001f600" * 1000, 2**32 - 1))
         refusal.share_chunk_count = refusal.request_number = 2**32 - 1
         request = membership_service_pb2.ReportFilesRequest(session_id=1, reports=[refusal] * limits.REPORTS_MAX)
         assert request.ByteSize() <= REQUEST_BYTES_MAX["/pspd.v1.MembershipService/ReportFiles"]
 
-    def test_the_most_names_to_stop(self) -> None:
+    def test_most_names_to_stop_are_accepted(self) -> None:
         names = ["\U0001f600" * 100] * limits.STOP_NAMES_MAX
         request = client_service_pb2.StopClientsRequest(names=names, force=True)
         assert request.ByteSize() <= REQUEST_BYTES_MAX["/pspd.v1.ClientService/StopClients"]
@@ -212,7 +212,7 @@ FIELDS: list[tuple[str, Any, Any, type[PspError]]] = [
 
 @pytest.mark.parametrize(("method", "most", "more", "error"), FIELDS)
 @on_loop
-async def test_a_field_is_refused_beyond_its_limit(method: str, most: Any, more: Any, error: type[PspError]) -> None:
+async def test_field_beyond_its_limit_is_refused(method: str, most: Any, more: Any, error: type[PspError]) -> None:
     service, _, name = method.partition("/")
     path = f"/pspd.v1.{service}Service/{name}"
     async with control(Refusing(ASKED)) as (channel, _):
@@ -237,13 +237,13 @@ async def test_reports_beyond_the_limit_go_with_the_next_call(monkeypatch: pytes
 
 
 @on_loop
-async def test_a_long_reason_is_cut_by_the_client() -> None:
+async def test_client_cuts_a_long_reason() -> None:
     told = translate.report_to_pb(Declined(FILE_ID, "x" * (limits.REPORT_REASON_CHARACTERS_MAX + 1)))
     assert told.reason == "x" * limits.REPORT_REASON_CHARACTERS_MAX
 
 
 @on_loop
-async def test_an_error_does_not_keep_the_request_in_memory() -> None:
+async def test_error_does_not_keep_the_request_in_memory() -> None:
     too_large = _parser("/no/such", bytes)(bytes(limits.FIXED_BYTES_MAX + 1)).request
     assert isinstance(too_large, LimitReached)
     assert too_large.__traceback__ is None
@@ -267,7 +267,7 @@ class Waiting:
 
 
 @on_loop
-async def test_a_call_that_lasts_does_not_keep_its_request() -> None:
+async def test_long_call_does_not_keep_its_request() -> None:
     network = Waiting()
     request = file_service_pb2.AnnounceFileRequest(manifest=network_pb2.Manifest(name="a.bin")).SerializeToString()
     async with control(network) as (channel, _):

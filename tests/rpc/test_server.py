@@ -34,7 +34,7 @@ async def test_health_answers_for_the_server_and_each_service() -> None:
 
 
 @on_loop
-async def test_a_health_method_without_servicer_is_unimplemented(caplog: pytest.LogCaptureFixture) -> None:
+async def test_health_method_without_servicer_is_unimplemented(caplog: pytest.LogCaptureFixture) -> None:
     async with control(NOBODY) as (channel, _):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await health_pb2_grpc.HealthStub(channel).List(health_pb2.HealthListRequest())
@@ -89,9 +89,7 @@ def test_reflection_v1_has_the_messages_of_v1alpha() -> None:
 
 @on_loop
 @pytest.mark.parametrize("method", ["RenewLease", "Attend"])
-async def test_what_is_no_message_is_refused_without_a_word_in_the_log(
-    method: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_unparsable_request_is_refused_without_a_log_line(method: str, caplog: pytest.LogCaptureFixture) -> None:
     async with control(NOBODY) as (channel, _):
         call = (channel.unary_stream if method == "Attend" else channel.unary_unary)(
             f"/pspd.v1.MembershipService/{method}"
@@ -104,7 +102,7 @@ async def test_what_is_no_message_is_refused_without_a_word_in_the_log(
 
 
 @on_loop
-async def test_the_address_told_is_the_one_bound() -> None:
+async def test_reported_port_is_the_bound_one() -> None:
     async with control(NOBODY) as (_, address):
         host, _, port = address.rpartition(":")
         assert host == "127.0.0.1"
@@ -113,7 +111,7 @@ async def test_the_address_told_is_the_one_bound() -> None:
 
 
 @on_loop
-async def test_a_port_that_is_taken_is_refused() -> None:
+async def test_taken_port_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PortTaken, match=f"127.0.0.1:{port}"):
@@ -129,14 +127,14 @@ async def test_two_servers_do_not_share_a_port() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
 @on_loop
-async def test_an_address_that_is_not_ours_is_refused(host: str) -> None:
+async def test_foreign_address_is_refused(host: str) -> None:
     with pytest.raises(PortTaken) as refused:
         await serve([host], 0, [], lambda _server: None)
     assert address_text((host, 0)) in str(refused.value)
 
 
 @on_loop
-async def test_ipv6_is_spoken() -> None:
+async def test_server_listens_on_ipv6() -> None:
     try:
         server, port = await serve(["::1"], 0, [], lambda _server: None)
     except PortTaken:

@@ -54,25 +54,25 @@ PIECES, WHOLE = bytes(32), bytes(31) + b"w"
 class TestManifest:
     @pytest.mark.parametrize("share_count", [0, 1, 3, 7, 50])
     @pytest.mark.parametrize("size_bytes", [0, 1, 1024, 1025, 300_000, 3_000_000])
-    def test_comes_back_as_it_was(self, size_bytes: int, share_count: int) -> None:
+    def test_survives_translation(self, size_bytes: int, share_count: int) -> None:
         manifest = manifest_of(size_bytes, share_count, "Übung 1.bin")
         message = over_the_wire(translate.manifest_to_pb(manifest))
         assert translate.manifest_from_pb(message, blake3_digest) == manifest
 
-    def test_a_folders_comes_back_as_one(self) -> None:
+    def test_folder_survives_translation(self) -> None:
         manifest = Manifest.parse("data", 0, b"", blake3_digest, is_folder=True)
         message = over_the_wire(translate.manifest_to_pb(manifest))
         assert translate.manifest_from_pb(message, blake3_digest) == manifest
         assert manifest.file_id != Manifest.parse("data", 0, b"", blake3_digest).file_id
 
     @pytest.mark.parametrize("mode", [0o400, 0o644, 0o755])
-    def test_with_a_mode_comes_back_with_it(self, mode: int) -> None:
+    def test_mode_survives_translation(self, mode: int) -> None:
         manifest = Manifest.parse("run.sh", 0, b"", blake3_digest, mode=mode)
         message = over_the_wire(translate.manifest_to_pb(manifest))
         assert translate.manifest_from_pb(message, blake3_digest) == manifest
         assert message.mode == (0 if mode == 0o644 else mode)
 
-    def test_is_not_believed_its_id(self) -> None:
+    def test_id_is_computed_not_believed(self) -> None:
         """The id is worked out anew: it is no field of the message."""
         assert "file_id" not in pb.Manifest.DESCRIPTOR.fields_by_name
         lie = replace(manifest_of(5000), file_id=bytes(32))
@@ -95,7 +95,7 @@ class TestManifest:
             (pb.Manifest(name="a", mode=0o755, folder=True), BadArgument),
         ],
     )
-    def test_is_refused_if_it_is_none(self, changed: pb.Manifest, error: type[Exception]) -> None:
+    def test_malformed_is_refused(self, changed: pb.Manifest, error: type[Exception]) -> None:
         with pytest.raises(error):
             translate.manifest_from_pb(changed, blake3_digest)
 
@@ -103,22 +103,22 @@ class TestManifest:
 class TestParameters:
     @pytest.mark.parametrize("order", Order)
     @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.profile)
-    def test_come_back_as_they_were(self, profile: Parameters, order: Order) -> None:
+    def test_survive_translation(self, profile: Parameters, order: Order) -> None:
         parameters = replace(profile, order=order)
         message = pb.Parameters.FromString(translate.parameters_to_pb(parameters).SerializeToString())
         assert translate.parameters_from_pb(message) == parameters
 
-    def test_have_a_field_each(self) -> None:
+    def test_each_parameter_has_a_field(self) -> None:
         names = {field.name for field in fields(Parameters)}
         assert set(pb.Parameters.DESCRIPTOR.fields_by_name) == names
 
-    def test_every_order_of_the_api_is_one_of_ours(self) -> None:
+    def test_every_order_of_the_api_is_known(self) -> None:
         values = {value for value in pb.RequestOrder.values() if value != pb.REQUEST_ORDER_UNSPECIFIED}
         orders = {translate.parameters_to_pb(replace(FAST, order=order)).order for order in Order}
         assert orders == values
 
     @pytest.mark.parametrize("value", [pb.REQUEST_ORDER_UNSPECIFIED, 77])
-    def test_an_order_that_is_not_known_is_the_cursor(self, value: pb.RequestOrder) -> None:
+    def test_unknown_order_is_the_cursor(self, value: pb.RequestOrder) -> None:
         assert translate.parameters_from_pb(pb.Parameters(order=value)).order is Order.CURSOR
 
 
@@ -130,22 +130,22 @@ class TestReports:
             Declined(bytes(32), "no", 3, still_holds=True),
         ],
     )
-    def test_come_back_as_they_were(self, report: Report) -> None:
+    def test_survive_translation(self, report: Report) -> None:
         back = translate.report_from_pb(translate.report_to_pb(report))
         assert back == report
         assert repr(back) == repr(report), "also what does not make them another report"
 
-    def test_a_reason_that_is_no_text_is_told_as_far_as_it_is(self) -> None:
+    def test_invalid_text_in_a_reason_is_replaced(self) -> None:
         assert translate.report_to_pb(Declined(bytes(32), "no room in \udcff")).reason == "no room in ?"
 
-    def test_every_milestone_of_the_api_is_ours_but_for_the_refusal(self) -> None:
+    def test_every_milestone_of_the_api_is_known(self) -> None:
         ours = {translate.report_to_pb(ReportMilestone(bytes(32), milestone, 0)).milestone for milestone in Milestone}
         others = {membership.FILE_MILESTONE_UNSPECIFIED, membership.FILE_MILESTONE_DECLINED}
         assert ours | others == set(membership.FileMilestone.values())
         assert not ours & others
 
     @pytest.mark.parametrize("value", [0, 77])
-    def test_other_milestones_are_passed_over(self, value: int) -> None:
+    def test_unknown_milestones_are_ignored(self, value: int) -> None:
         assert translate.report_from_pb(membership.FileReport(milestone=cast("Any", value))) is None
 
 
@@ -157,12 +157,12 @@ SPANS = st.tuples(st.integers(0, 2**32 - 2), st.integers(1, 2**20)).map(
 class TestHoldings:
     @settings(max_examples=40)
     @given(st.dictionaries(st.binary(min_size=32, max_size=32), st.tuples(st.lists(SPANS), st.booleans()), max_size=5))
-    def test_come_back_as_they_were(self, known: dict[bytes, tuple[list[tuple[int, int]], bool]]) -> None:
+    def test_survive_translation(self, known: dict[bytes, tuple[list[tuple[int, int]], bool]]) -> None:
         held = {file_id: Held(RangeSet(spans), complete) for file_id, (spans, complete) in known.items()}
         messages = [pb.Holding.FromString(each.SerializeToString()) for each in translate.holdings_to_pb(held)]
         assert translate.holdings_from_pb(messages) == held
 
-    def test_empty_ranges_are_passed_over(self) -> None:
+    def test_empty_ranges_are_ignored(self) -> None:
         ranges = [pb.ChunkRange(start=1, stop=3), pb.ChunkRange(start=5, stop=5)]
         held = translate.holdings_from_pb([pb.Holding(file_id=PIECES, ranges=ranges)])
         assert held == {PIECES: Held(RangeSet([(1, 3)]), False)}
@@ -173,13 +173,13 @@ class TestHoldings:
         with pytest.raises(BadArgument):
             translate.holdings_from_pb([pb.Holding(file_id=PIECES, ranges=told)])
 
-    def test_ranges_come_back_in_their_order(self) -> None:
+    def test_ranges_keep_their_order(self) -> None:
         spans = (Range(5, 9), Range(0, 2))
         assert translate.ranges_from_pb(map(translate.range_to_pb, spans)) == spans
 
 
 class TestAttendance:
-    def test_every_effect_has_an_event_of_its_own(self) -> None:
+    def test_every_effect_has_its_own_event(self) -> None:
         manifest = manifest_of(5000, 2)
         assign = translate.attend_response(Assign(1, manifest, (Range(0, 2), Range(3, 4)), True, 5))
         assert translate.manifest_from_pb(assign.file_assigned.manifest, blake3_digest) == manifest
@@ -200,7 +200,7 @@ class TestAttendance:
 
 
 class TestShown:
-    def test_the_cache(self) -> None:
+    def test_cache_message(self) -> None:
         cache = Cache(100)
         message = translate.cache_to_pb(cache)
         assert message == pb.Cache(capacity_bytes=100 * 1024)
@@ -214,7 +214,7 @@ class TestShown:
             machine.receive_datagram(encode_datagram(Hello(member.session, 1, 0)), ("10.0.0.1", 4000), 0)
         return machine
 
-    def test_a_member_is_shown_as_lost_until_it_is_heard(self) -> None:
+    def test_member_is_lost_until_its_first_datagram(self) -> None:
         machine = ServerMachine(FAST, 64, blake3_digest, 1, sessions(1))
         member = machine.client_joined("amy", b"a" * 16, 0)
         assert [each.state for each in translate.clients_to_pb(machine)] == [pb.CLIENT_STATE_LOST]
@@ -226,7 +226,7 @@ class TestShown:
         machine.catalogue.announce(manifest_of(size_bytes), session)
         return machine.catalogue.divide(manifest_of(size_bytes, 2), session, SECOND_NS)
 
-    def test_clients_by_name_with_their_state(self) -> None:
+    def test_clients_are_listed_by_name_with_state(self) -> None:
         machine = self.machine()
         machine.client_left(machine.members["bob"].session, "it left", 0)
         shown = [(each.name, each.state, each.source) for each in translate.clients_to_pb(machine)]
@@ -236,7 +236,7 @@ class TestShown:
             ("src", pb.CLIENT_STATE_CONNECTED, True),
         ]
 
-    def test_a_missing_client_is_given_up_after_a_lease(self) -> None:
+    def test_missing_client_is_given_up_after_a_lease(self) -> None:
         machine = self.machine()
         file = self.file(machine)
         machine.client_left(machine.members["bob"].session, "it left", SECOND_NS)
@@ -246,7 +246,7 @@ class TestShown:
             assert shown == [("bob", given_up)]
         assert message.missing_clients[0].away_seconds == machine.lease_ns / SECOND_NS
 
-    def test_a_client_out_of_reach_as_lost(self) -> None:
+    def test_unreachable_client_is_lost(self) -> None:
         machine = self.machine()
         bob = machine.members["bob"].session
         machine.link_opened(bob, 0)
@@ -268,7 +268,7 @@ class TestShown:
 
     @pytest.mark.parametrize("phase", Phase)
     @pytest.mark.parametrize("stalled", [False, True])
-    def test_a_file_in_every_phase_has_a_state(self, phase: Phase, stalled: bool) -> None:
+    def test_file_has_a_state_in_every_phase(self, phase: Phase, stalled: bool) -> None:
         machine = self.machine()
         file = self.file(machine)
         file.phase, file.stalled = phase, stalled
@@ -313,7 +313,7 @@ class TestShown:
         shown = translate.file_to_pb(machine, restored, 103 * SECOND_NS, with_clients=True)
         assert [(client.name, client.share_idle_seconds) for client in shown.clients] == [("amy", 2.0)]
 
-    def test_a_file_and_its_clients(self) -> None:
+    def test_file_message_lists_its_clients(self) -> None:
         machine = self.machine()
         file = self.file(machine)
         machine.catalogue.milestone_reached(
@@ -334,7 +334,7 @@ class TestShown:
         assert translate.ranges_from_pb(clients["bob"].held_ranges) == (Range(0, 5),)
         assert not translate.file_to_pb(machine, file, 0, with_clients=False).clients
 
-    def test_what_a_stalled_file_lacks_and_who_had_it(self) -> None:
+    def test_stalled_file_names_missing_chunks_and_holders(self) -> None:
         machine = self.machine()
         file = self.file(machine)
         machine.client_left(machine.members["src"].session, "it left", 2 * SECOND_NS)
@@ -343,7 +343,7 @@ class TestShown:
         assert shown.state == pb.FILE_STATE_STALLED
         assert [translate.ranges_from_pb([each.range]) for each in shown.missing_ranges] == [(Range(0, 5),)]
 
-    def test_every_figure_of_the_traffic(self) -> None:
+    def test_every_traffic_counter_is_translated(self) -> None:
         machine = self.machine()
         file = self.file(machine)
         figures = {field.name: number for number, field in enumerate(fields(Traffic), 1)}
@@ -352,7 +352,7 @@ class TestShown:
         assert {name: getattr(shown, name) for name in pb.Traffic.DESCRIPTOR.fields_by_name} == figures
 
 
-def test_a_client_says_no_more_of_what_it_holds_than_a_server_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_reports_no_more_holdings_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(translate, "HELD_RANGES_MAX", 3)
     pieces = Held(RangeSet([(0, 1), (2, 3), (4, 5), (6, 7)]), complete=False)
     whole = Held(RangeSet([(0, 9)]), complete=True)
@@ -371,7 +371,7 @@ def test_a_client_says_no_more_of_what_it_holds_than_a_server_takes(monkeypatch:
         translate.holdings_from_pb(said)
 
 
-def test_what_has_no_id_of_a_file_is_refused() -> None:
+def test_report_without_file_id_is_refused() -> None:
     with pytest.raises(BadArgument, match="no id of 32 bytes"):
         translate.holdings_from_pb([pb.Holding(file_id=b"short", complete=True)])
 
@@ -380,5 +380,5 @@ def test_what_has_no_id_of_a_file_is_refused() -> None:
     ("peer", "text"),
     [("ipv4:10.0.0.1:4711", "10.0.0.1:4711"), ("ipv6:%5B::1%5D:50", "[::1]:50"), ("unix:/a", "/a"), ("", "")],
 )
-def test_the_other_end_of_a_call_is_written_as_people_do(peer: str, text: str) -> None:
+def test_peer_address_is_readable(peer: str, text: str) -> None:
     assert translate.peer_text(peer) == text
