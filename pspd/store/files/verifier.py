@@ -1,7 +1,7 @@
 """Verify and save the bytes of one file. All stores use this class, so that none can get the order wrong.
 
-:class:`SavedBytes` is where the bytes are, :class:`pspd.core.model.holdings.Holdings` is what is verified. No chunk is
-counted before it is saved. A unit that arrives whole is verified in memory, and wrong bytes are never saved. A unit
+:class:`SavedBytes` is where the bytes are, :class:`pspd.core.model.holdings.Holdings` is what is verified. A unit
+that arrives whole is verified in memory, saved, and only then recorded as verified; wrong bytes are never saved. A unit
 that arrives in pieces is verified from the saved bytes once it is whole.
 """
 
@@ -121,7 +121,7 @@ class BlockVerifier:
         return self._digest((data,)) == self.manifest.block_at(block.start)[1]
 
     def _write_gap(self, chunks: Range, data: memoryview, written: Written) -> None:
-        """Verify the units that arrived whole, save everything that is not wrong, then count what is verified."""
+        """Verify the units that arrived whole, save everything that is not wrong, then record what is verified."""
         manifest, offset = self.manifest, chunks.start * CHUNK_BYTES
         whole = manifest.whole_units(*chunks)
         inside = data[whole.start * CHUNK_BYTES - offset :][: manifest.byte_span(*whole)[1]]
@@ -133,7 +133,7 @@ class BlockVerifier:
             self._holdings.mark_corrupt(unit)
         written.corrupt.extend(corrupt)
         for run in _without(corrupt, whole):
-            self._confirm(run, written)
+            self._mark_verified(run, written)
         self._verify_saved(Range(chunks.start, whole.start), written)
         self._verify_saved(Range(whole.stop, chunks.stop), written)
 
@@ -141,7 +141,7 @@ class BlockVerifier:
         """Start again from bytes that were saved earlier.
 
         Args:
-            trusted: chunks that count as verified. Those whose unit is incomplete are only kept.
+            trusted: chunks that count as verified. Those whose unit is incomplete count as saved only.
             saved: further chunks; their units are verified where they are whole.
         """
         self._holdings = Holdings(self.manifest, trusted)
@@ -190,13 +190,13 @@ class BlockVerifier:
             return
         for unit, expected in self._holdings.add_saved(*chunks):
             if self._digest((self._saved.read_at(*self.manifest.byte_span(*unit)),)) == expected:
-                self._confirm(unit, written)
+                self._mark_verified(unit, written)
             else:
                 self._holdings.mark_corrupt(unit)
                 written.corrupt.append(unit)
 
-    def _confirm(self, units: Range, written: Written) -> None:
-        """Count a run of units as verified: they are saved and match their digests."""
+    def _mark_verified(self, units: Range, written: Written) -> None:
+        """Record a run of units as verified: they are saved and match their digests."""
         self._holdings.mark_verified(units)
         written.verified.add(*units)
         for block, _ in self.manifest.cut_blocks_in(*units):
