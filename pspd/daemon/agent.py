@@ -10,8 +10,8 @@ import grpc
 from pspd.daemon.process import say_ready
 from pspd.daemon.spawn import Launcher
 from pspd.net.sockets import listen_hosts
+from pspd.rpc.server.errors import answering
 from pspd.rpc.server.server import serve
-from pspd.rpc.server.servicers import answering
 from pspd.text.addresses import AGENT_PORT, address_text, parse_address
 from pspd.v1 import client_service_pb2, client_service_pb2_grpc
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pspd.rpc.server.servicers import _changes
+from pspd.rpc.server.changes import changes
 from pspd.v1 import network_pb2, status_service_pb2
 
 
@@ -14,14 +14,14 @@ def status(*names: str, files: tuple[str, ...] = ()) -> status_service_pb2.GetSt
 
 
 def test_snapshot_first_then_changes() -> None:
-    first = _changes(None, status("a"))
+    first = changes(None, status("a"))
     assert first is not None
     assert first.snapshot
-    then = _changes(status("a"), status("a", "b"))
+    then = changes(status("a"), status("a", "b"))
     assert then is not None
     assert not then.snapshot
     assert [client.name for client in then.clients] == ["b"]
-    assert _changes(status("a"), status("a")) is None
+    assert changes(status("a"), status("a")) is None
 
 
 def test_snapshot_again_after_a_removal() -> None:
@@ -30,7 +30,7 @@ def test_snapshot_again_after_a_removal() -> None:
         (status("a", files=("f", "g")), status("a", files=("g",))),
         (status("a", files=("f",)), status("a")),
     ):
-        change = _changes(seen, now)
+        change = changes(seen, now)
         assert change is not None
         assert change.snapshot
         assert change.clients == now.clients

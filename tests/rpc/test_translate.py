@@ -25,6 +25,7 @@ from pspd.core.server.shared_file import SharedFile, Traffic
 from pspd.core.wire.datagrams import Hello, Request, encode_datagram
 from pspd.errors import BadArgument, BadName, LimitReached
 from pspd.rpc import translate
+from pspd.rpc.server import status_messages
 from pspd.rpc.translate import Declined, Report
 from pspd.store.digests import blake3_digest
 from pspd.v1 import membership_service_pb2 as membership
@@ -202,7 +203,7 @@ class TestAttendance:
 class TestShown:
     def test_cache_message(self) -> None:
         cache = Cache(100)
-        message = translate.cache_to_pb(cache)
+        message = status_messages.cache_to_pb(cache)
         assert message == pb.Cache(capacity_bytes=100 * 1024)
 
     def machine(self) -> ServerMachine:
@@ -217,9 +218,9 @@ class TestShown:
     def test_member_is_lost_until_its_first_datagram(self) -> None:
         machine = ServerMachine(FAST, 64, blake3_digest, 1, sessions(1))
         member = machine.client_joined("amy", b"a" * 16, 0)
-        assert [each.state for each in translate.clients_to_pb(machine)] == [pb.CLIENT_STATE_LOST]
+        assert [each.state for each in status_messages.clients_to_pb(machine)] == [pb.CLIENT_STATE_LOST]
         machine.receive_datagram(encode_datagram(Hello(member.session, 1, 0)), ("10.0.0.1", 4000), 0)
-        assert [each.state for each in translate.clients_to_pb(machine)] == [pb.CLIENT_STATE_CONNECTED]
+        assert [each.state for each in status_messages.clients_to_pb(machine)] == [pb.CLIENT_STATE_CONNECTED]
 
     def file(self, machine: ServerMachine, size_bytes: int = 5000) -> SharedFile:
         session = machine.members["src"].session
@@ -229,7 +230,7 @@ class TestShown:
     def test_clients_are_listed_by_name_with_state(self) -> None:
         machine = self.machine()
         machine.client_left(machine.members["bob"].session, "it left", 0)
-        shown = [(each.name, each.state, each.source) for each in translate.clients_to_pb(machine)]
+        shown = [(each.name, each.state, each.source) for each in status_messages.clients_to_pb(machine)]
         assert shown == [
             ("amy", pb.CLIENT_STATE_CONNECTED, False),
             ("bob", pb.CLIENT_STATE_LOST, False),
@@ -241,7 +242,7 @@ class TestShown:
         file = self.file(machine)
         machine.client_left(machine.members["bob"].session, "it left", SECOND_NS)
         for elapsed_ns, given_up in ((machine.lease_ns - 1, False), (machine.lease_ns, True)):
-            message = translate.file_to_pb(machine, file, SECOND_NS + elapsed_ns, with_clients=False)
+            message = status_messages.file_to_pb(machine, file, SECOND_NS + elapsed_ns, with_clients=False)
             shown = [(each.name, each.given_up) for each in message.missing_clients]
             assert shown == [("bob", given_up)]
         assert message.missing_clients[0].away_seconds == machine.lease_ns / SECOND_NS
@@ -258,7 +259,7 @@ class TestShown:
             if heard:
                 machine.receive_datagram(encode_datagram(Hello(bob, 1, 500)), ("10.0.0.1", 4000), now)
             machine.handle_timeout(now)
-            return {each.name: each.state for each in translate.clients_to_pb(machine)}
+            return {each.name: each.state for each in status_messages.clients_to_pb(machine)}
 
         lost, connected = pb.CLIENT_STATE_LOST, pb.CLIENT_STATE_CONNECTED
         assert states(SERVER_TUNING.reach_ns // 2, heard=True) == {"amy": connected, "bob": connected, "src": connected}
@@ -280,7 +281,7 @@ class TestShown:
             Phase.REMOVED: pb.FILE_STATE_DISTRIBUTING,
         }
         expected = pb.FILE_STATE_STALLED if stalled else states[phase]
-        assert translate.file_to_pb(machine, file, SECOND_NS, with_clients=False).state == expected
+        assert status_messages.file_to_pb(machine, file, SECOND_NS, with_clients=False).state == expected
 
     def test_client_that_holds_up_a_seeding(self) -> None:
         machine = self.machine()
@@ -290,7 +291,7 @@ class TestShown:
         request = Request(amy.session, file.file_id, 1, 0, 100, tuple(file.shares.ranges_of("amy")))
 
         def shown(now: int) -> dict[str, tuple[bool, float | None]]:
-            clients = translate.file_to_pb(machine, file, now, with_clients=True).clients
+            clients = status_messages.file_to_pb(machine, file, now, with_clients=True).clients
             return {
                 each.name: (each.share_held, each.share_idle_seconds if each.HasField("share_idle_seconds") else None)
                 for each in clients
@@ -310,7 +311,7 @@ class TestShown:
         amy = machine.client_joined("amy", b"amy".ljust(16), 101 * SECOND_NS)
         machine.receive_datagram(encode_datagram(Hello(amy.session, 1, 0)), ("10.0.0.1", 4000), 101 * SECOND_NS)
         restored = machine.catalogue.files[file.file_id]
-        shown = translate.file_to_pb(machine, restored, 103 * SECOND_NS, with_clients=True)
+        shown = status_messages.file_to_pb(machine, restored, 103 * SECOND_NS, with_clients=True)
         assert [(client.name, client.share_idle_seconds) for client in shown.clients] == [("amy", 2.0)]
 
     def test_file_message_lists_its_clients(self) -> None:
@@ -321,7 +322,7 @@ class TestShown:
         )
         machine.catalogue.file_declined(machine.members["amy"].session, file.file_id, "no room", 3 * SECOND_NS)
         machine.poll()
-        shown = translate.file_to_pb(machine, file, 4 * SECOND_NS, with_clients=True)
+        shown = status_messages.file_to_pb(machine, file, 4 * SECOND_NS, with_clients=True)
         assert (shown.name, shown.size_bytes, shown.chunk_count) == ("a.bin", 5000, 5)
         assert (shown.client_count, shown.complete_client_count, shown.min_holder_count) == (1, 1, 1)
         assert shown.seeding_seconds == 3
@@ -332,14 +333,14 @@ class TestShown:
         assert clients["bob"].held_chunk_count == 5
         assert clients["bob"].share_chunk_count == 5
         assert translate.ranges_from_pb(clients["bob"].held_ranges) == (Range(0, 5),)
-        assert not translate.file_to_pb(machine, file, 0, with_clients=False).clients
+        assert not status_messages.file_to_pb(machine, file, 0, with_clients=False).clients
 
     def test_stalled_file_names_missing_chunks_and_holders(self) -> None:
         machine = self.machine()
         file = self.file(machine)
         machine.client_left(machine.members["src"].session, "it left", 2 * SECOND_NS)
         machine.poll()
-        shown = translate.file_to_pb(machine, file, 2 * SECOND_NS, with_clients=False)
+        shown = status_messages.file_to_pb(machine, file, 2 * SECOND_NS, with_clients=False)
         assert shown.state == pb.FILE_STATE_STALLED
         assert [translate.ranges_from_pb([each.range]) for each in shown.missing_ranges] == [(Range(0, 5),)]
 
@@ -348,7 +349,7 @@ class TestShown:
         file = self.file(machine)
         figures = {field.name: number for number, field in enumerate(fields(Traffic), 1)}
         file.traffic = Traffic(**figures)
-        shown = translate.file_to_pb(machine, file, 0, with_clients=False).traffic
+        shown = status_messages.file_to_pb(machine, file, 0, with_clients=False).traffic
         assert {name: getattr(shown, name) for name in pb.Traffic.DESCRIPTOR.fields_by_name} == figures
 
 

@@ -29,7 +29,7 @@ from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NotFound, 
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.server import ServerPlane
-from pspd.rpc import translate
+from pspd.rpc.server import status_messages
 from pspd.rpc.translate import MemberEvent, Report
 from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2, status_service_pb2
@@ -344,11 +344,11 @@ class NetworkDaemon:
 
     def cache_message(self) -> network_pb2.Cache:
         """Return the state of the cache."""
-        return translate.cache_to_pb(self._machine.cache)
+        return status_messages.cache_to_pb(self._machine.cache)
 
     def client_messages(self) -> list[network_pb2.Client]:
         """Return all clients, by name."""
-        return translate.clients_to_pb(self._machine)
+        return status_messages.clients_to_pb(self._machine)
 
     def file_message(self, file: SharedFile) -> network_pb2.File:
         """Return the state of one file."""

@@ -11,7 +11,7 @@ from pspd.core.server.shared_file import SharedFile
 from pspd.daemon.server.rates import DeliveryRates, seconds_left
 from pspd.errors import NotFound
 from pspd.net.driver import now_ns
-from pspd.rpc import translate
+from pspd.rpc.server import status_messages
 from pspd.v1 import network_pb2, status_service_pb2
 
 ID_DIGITS_MIN = 4
@@ -70,7 +70,7 @@ class NetworkStatus:
         return [self._file(file, now, with_clients=with_clients) for file in self._shown_files]
 
     def _file(self, file: SharedFile, now: int, *, with_clients: bool) -> network_pb2.File:
-        message = translate.file_to_pb(self._machine, file, now, with_clients=with_clients)
+        message = status_messages.file_to_pb(self._machine, file, now, with_clients=with_clients)
         rate = self._rates.rate(file, now)
         eta = seconds_left(file, self._machine.catalogue.takers_of(file), rate)
         if rate is not None:
@@ -101,7 +101,7 @@ class NetworkStatus:
         )
         return status_service_pb2.GetStatusResponse(
             server=server,
-            cache=translate.cache_to_pb(self._machine.cache),
-            clients=translate.clients_to_pb(self._machine),
+            cache=status_messages.cache_to_pb(self._machine.cache),
+            clients=status_messages.clients_to_pb(self._machine),
             files=files,
         )

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from pspd.errors import BadArgument, LimitReached, PspError
 from pspd.rpc.limits import validate_request_size
-from pspd.rpc.server.servicers import refuse
+from pspd.rpc.server.errors import refuse
 
 UNREADABLE = BadArgument("the request is no message of this API: does the caller run another version?")
 

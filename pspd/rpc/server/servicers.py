@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterator
 
-import grpc
-
-from pspd.core.model.manifest import CHUNK_BYTES, Digest, FileId, Manifest
-from pspd.core.model.parameters import Parameters
-from pspd.core.model.storage import Held
+from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.terms import Terms
-from pspd.core.server.member import Member
-from pspd.core.server.shared_file import SharedFile
 from pspd.errors import BadArgument, LimitReached, PspError
-from pspd.host.environment import environment_error
 from pspd.rpc import translate
-from pspd.rpc.conventions import REASON_KEY
 from pspd.rpc.limits import INSTANCE_ID_BYTES, STOP_NAMES_MAX, WATCH_INTERVAL_MS_MAX
-from pspd.rpc.translate import MemberEvent, Report
+from pspd.rpc.server.changes import changes
+from pspd.rpc.server.errors import Context, answering, refuse
+from pspd.rpc.server.network import Network
 from pspd.v1 import (
     cache_service_pb2,
     cache_service_pb2_grpc,
@@ -31,7 +23,6 @@ from pspd.v1 import (
     file_service_pb2_grpc,
     membership_service_pb2,
     membership_service_pb2_grpc,
-    network_pb2,
     status_service_pb2,
     status_service_pb2_grpc,
 )
@@ -40,124 +31,6 @@ WATCH_INTERVAL_MS_DEFAULT = 200
 WATCH_INTERVAL_MS_MIN = 20
 WATCH_PAUSE_FACTOR = 10
 """A watch pauses for this many times as long as a status takes, which is long with hundreds of clients."""
-
-Context = grpc.aio.ServicerContext[Any, Any]
-R = TypeVar("R")
-
-
-class Network(Protocol):
-    """The server daemon, as the services use it."""
-
-    @property
-    def digest(self) -> Digest:
-        """Return the digest of manifests and blocks."""
-
-    def join(
-        self,
-        name: str,
-        instance_id: bytes,
-        *,
-        source: bool,
-        delivery_port: int,
-        held: dict[FileId, Held],
-        peer: str,
-    ) -> tuple[Member, Parameters, int, int]:
-        """Add a member; return it, the parameters, the data port and the lease in milliseconds."""
-
-    def attend(self, session: int) -> AsyncIterator[MemberEvent]:
-        """Yield the instructions to a member until its session ends."""
-
-    def renew(self, session: int) -> int:
-        """Renew a session's lease; return it in milliseconds."""
-
-    def report(self, session: int, reports: Sequence[Report]) -> None:
-        """Take in a member's reports."""
-
-    @property
-    def parameters(self) -> Parameters:
-        """Return the protocol's parameters."""
-
-    def leave(self, session: int) -> None:
-        """End a session."""
-
-    async def announce(
-        self, manifest: Manifest, session: int, client_count: int, terms: Terms
-    ) -> tuple[SharedFile, int]:
-        """Wait for clients; return the file and its number of shares, 0 if it is divided already."""
-
-    def divide(self, manifest: Manifest, session: int, hold_back: bool) -> SharedFile:
-        """Assign a file's shares."""
-
-    def release(self, file: str) -> SharedFile:
-        """Start the exchange of a file."""
-
-    def remove(self, file: str, force: bool) -> network_pb2.File:
-        """Remove a file; return its last state."""
-
-    def file_message(self, file: SharedFile) -> network_pb2.File:
-        """Return the state of a file."""
-
-    def file_messages(self, *, with_clients: bool) -> list[network_pb2.File]:
-        """Return the states of all files."""
-
-    def cache_message(self) -> network_pb2.Cache:
-        """Return the state of the cache."""
-
-    def client_messages(self) -> list[network_pb2.Client]:
-        """Return all members."""
-
-    def status(self, file: str, *, with_file_clients: bool) -> status_service_pb2.GetStatusResponse:
-        """Return the state of the network, or of one file."""
-
-    async def changed(self, at_most_seconds: float) -> None:
-        """Wait until a client or a file changes its state, or for a time."""
-
-    def clear_cache(self) -> int:
-        """Drop every cached chunk that is not in use; return how many."""
-
-    def resize_cache(self, capacity_chunks: int) -> None:
-        """Set the capacity of the cache."""
-
-    async def launch(self, count: int, directory: str) -> list[str]:
-        """Start clients; return their names."""
-
-    def stop_clients(self, names: list[str], everyone: bool, force: bool) -> list[str]:
-        """Ask clients to stop; return their names."""
-
-    def stop(self) -> None:
-        """Stop the server."""
-
-
-async def refuse(context: Context, error: PspError) -> None:
-    """End a call with an error: its gRPC status, its message, and its reason for programs.
-
-    Args:
-        context: the call.
-        error: the error.
-    """
-    error.with_traceback(None)  # its frames hold the request
-    await context.abort(
-        grpc.StatusCode[error.grpc_status], str(error), trailing_metadata=((REASON_KEY, error.reason.value),)
-    )
-
-
-def answering(method: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
-    """Wrap a method so that it may raise ``PspError``, and convert errors of the operating system to one."""
-
-    @functools.wraps(method)
-    async def wrapped(self: object, request: object, context: Context) -> R:
-        answer = method(self, request, context)
-        del request  # it may be large, and the call and its error may live long
-        try:
-            return await answer
-        except Exception as error:
-            known = error if isinstance(error, PspError) else environment_error(error)
-            if known is None:
-                raise
-        await refuse(context, known)
-        raise known
-
-    return wrapped
 
 
 class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
@@ -378,7 +251,7 @@ class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
             while True:
                 began = time.perf_counter()
                 status = self._network.status(request.file, with_file_clients=request.with_file_clients)
-                change = _changes(seen, status)
+                change = changes(seen, status)
                 pause_seconds = WATCH_PAUSE_FACTOR * (time.perf_counter() - began)
                 if change is not None:
                     yield change
@@ -395,57 +268,3 @@ class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
         """Stop the server."""
         self._network.stop()
         return status_service_pb2.StopServerResponse()
-
-
-def _changes(
-    seen: status_service_pb2.GetStatusResponse | None, status: status_service_pb2.GetStatusResponse
-) -> status_service_pb2.WatchStatusResponse | None:
-    """Return the difference between two statuses for a watcher; None if there is none.
-
-    Args:
-        seen: the status that the watcher has; None for none.
-        status: the status now.
-    """
-    known_clients = {client.name: client for client in seen.clients} if seen else {}
-    known_files = {file.file_id: file for file in seen.files} if seen else {}
-    is_gone = known_clients.keys() - {client.name for client in status.clients} or known_files.keys() - {
-        file.file_id for file in status.files
-    }
-    if seen is None or is_gone:
-        return status_service_pb2.WatchStatusResponse(
-            snapshot=True,
-            server=status.server,
-            cache=status.cache,
-            clients=status.clients,
-            files=status.files,
-        )
-    clients = [client for client in status.clients if known_clients.get(client.name) != client]
-    files = [file for file in status.files if _differs(known_files.get(file.file_id), file)]
-    cache = status.cache if status.cache != seen.cache else None
-    if not (clients or files or cache):
-        return None
-    return status_service_pb2.WatchStatusResponse(server=status.server, cache=cache, clients=clients, files=files)
-
-
-def _differs(seen: network_pb2.File | None, file: network_pb2.File) -> bool:
-    """Return whether a file differs in more than its times.
-
-    Args:
-        seen: the file that the watcher has; None for none.
-        file: the file now.
-    """
-    if seen is None:
-        return True
-    return _ageless(seen) != _ageless(file)
-
-
-def _ageless(file: network_pb2.File) -> network_pb2.File:
-    """Return a file without the fields that change with time alone."""
-    ageless = network_pb2.File()
-    ageless.CopyFrom(file)
-    ageless.seeding_seconds = ageless.exchange_seconds = 0
-    for client in ageless.missing_clients:
-        client.away_seconds = 0
-    for each in ageless.clients:
-        each.ClearField("share_idle_seconds")
-    return ageless

@@ -1,0 +1,149 @@
+"""Translates the state of the server's machine to messages."""
+
+from __future__ import annotations
+
+from pspd.core.cache.cache import Cache
+from pspd.core.model.file_record import Phase
+from pspd.core.model.manifest import CHUNK_BYTES
+from pspd.core.model.parameters import SECOND_NS
+from pspd.core.model.ranges import RangeSet
+from pspd.core.server.machine import ServerMachine
+from pspd.core.server.member import Member
+from pspd.core.server.shared_file import SharedFile
+from pspd.core.server.traffic import Traffic
+from pspd.rpc.translate import range_to_pb
+from pspd.text.addresses import address_text
+from pspd.v1 import network_pb2 as pb
+
+HELD_RANGES_SHOWN_MAX = 256
+"""The ranges that a client's progress lists."""
+
+
+def cache_to_pb(cache: Cache) -> pb.Cache:
+    """Return the state of the cache as a message."""
+    return pb.Cache(
+        capacity_bytes=cache.capacity_chunks * CHUNK_BYTES,
+        used_bytes=cache.used_chunks * CHUNK_BYTES,
+        high_water_bytes=cache.high_water_chunks * CHUNK_BYTES,
+        hit_count=cache.hit_count,
+        miss_count=cache.miss_count,
+        join_count=cache.join_count,
+        eviction_count=cache.eviction_count,
+    )
+
+
+def clients_to_pb(machine: ServerMachine) -> list[pb.Client]:
+    """Return every member, connected or lost, by name."""
+    found = [_member_to_pb(member) for member in machine.members.values()]
+    for name, address in machine.lost_clients.items():
+        found.append(pb.Client(name=name, address=address_text(address), state=pb.CLIENT_STATE_LOST))
+    return sorted(found, key=lambda client: client.name)
+
+
+def _member_to_pb(member: Member) -> pb.Client:
+    return pb.Client(
+        name=member.name,
+        address=address_text(member.address),
+        state=pb.CLIENT_STATE_CONNECTED if member.in_reach and member.address is not None else pb.CLIENT_STATE_LOST,
+        srtt_ms=member.srtt_us / 1000,
+        source=member.source,
+    )
+
+
+def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clients: bool) -> pb.File:
+    """Return the state of a file as a message.
+
+    Args:
+        machine: the protocol.
+        file: the file.
+        now: the time in nanoseconds.
+        with_clients: whether to list its clients.
+    """
+    clients = [member.name for member in machine.members.values() if not member.source]
+    takers = machine.catalogue.takers_of(file)
+    message = pb.File(
+        file_id=file.file_id,
+        name=file.manifest.name,
+        size_bytes=file.manifest.size_bytes,
+        chunk_count=file.manifest.chunk_count,
+        state=_file_state(file),
+        client_count=len(takers),
+        complete_client_count=sum(name in file.recipients.complete for name in takers),
+        min_holder_count=file.availability.min_holder_count(),
+        missing_ranges=[
+            pb.MissingRange(range=range_to_pb(span), last_holder=name)
+            for span, name in (file.availability.missing() if file.stalled else ())
+        ],
+        traffic=_traffic_to_pb(file.traffic),
+        seeding_seconds=_seconds(file.seeding_at, file.seeded_at, now),
+        exchange_seconds=_seconds(file.exchanging_at, file.completed_at, now),
+        cached_bytes=machine.cache.chunks_of(file.file_id) * CHUNK_BYTES,
+        cached_bytes_when_seeded=file.cached_bytes_when_seeded,
+        held_back=file.held_back,
+        seeded=file.seeded_at is not None,
+        folder=file.manifest.is_folder,
+        missing_clients=[
+            pb.MissingClient(
+                name=name, away_seconds=_seconds(since, None, now), given_up=now - since >= machine.lease_ns
+            )
+            for name, since in file.recipients.missing()
+        ],
+        recipient_count=file.recipients.count,
+    )
+    if with_clients:
+        lacking = set(file.shares.unheld_owners()) if file.phase is Phase.SEEDING else set()
+        for name in clients:
+            client = _file_client_to_pb(file, name)
+            client.share_held = file.is_divided and name not in lacking
+            if name in lacking:
+                member = machine.members[name]
+                state = machine.demand.existing_state(member, file.file_id)
+                since = max(file.seeding_at or 0, member.joined_at, state.requested_at if state else 0)
+                client.share_idle_seconds = (now - since) / SECOND_NS
+            message.clients.append(client)
+    return message
+
+
+def _file_state(file: SharedFile) -> pb.FileState:
+    if file.stalled:
+        return pb.FILE_STATE_STALLED
+    match file.phase:
+        case Phase.ANNOUNCED | Phase.SEEDING:
+            return pb.FILE_STATE_SEEDING
+        case Phase.SEEDED:
+            return pb.FILE_STATE_SEEDED
+        case Phase.EXCHANGING | Phase.REMOVED:
+            return pb.FILE_STATE_COMPLETE if file.is_complete else pb.FILE_STATE_DISTRIBUTING
+
+
+def _file_client_to_pb(file: SharedFile, name: str) -> pb.FileClient:
+    held = file.manifest.whole_units_of(file.availability.held.get(name) or RangeSet())
+    ranges = list(held)[:HELD_RANGES_SHOWN_MAX]
+    return pb.FileClient(
+        name=name,
+        held_chunk_count=held.chunk_count,
+        complete=name in file.recipients.complete,
+        share_chunk_count=sum(share.chunk_count for share in file.shares.ranges_of(name)),
+        held_ranges=map(range_to_pb, ranges),
+        refusal=file.recipients.declined.get(name, ""),
+    )
+
+
+def _traffic_to_pb(traffic: Traffic) -> pb.Traffic:
+    return pb.Traffic(
+        request_datagrams=traffic.request_datagrams,
+        broadcast_datagrams=traffic.broadcast_datagrams,
+        contributed_bytes=traffic.contributed_bytes,
+        delivered_bytes=traffic.delivered_bytes,
+        duplicate_bytes=traffic.duplicate_bytes,
+        retransmit_count=traffic.retransmit_count,
+        seeding_contributed_bytes=traffic.seeding_contributed_bytes,
+        seeding_delivered_bytes=traffic.seeding_delivered_bytes,
+        corrupt_bytes=traffic.corrupt_bytes,
+    )
+
+
+def _seconds(start: int | None, stop: int | None, now: int) -> float:
+    if start is None:
+        return 0.0
+    return ((now if stop is None else stop) - start) / SECOND_NS
