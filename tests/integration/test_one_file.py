@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pspd.store.tree.traverse import remove_tree
-from tests.store.test_tree import deepen
+from tests.store.tree.test_traverse import deepen
 from tests.support.daemons import Network
 from tests.support.files import random_file
 
