@@ -19,7 +19,7 @@ LOGGED_FAILURES_MIN = 2
 """Failures in a row from which on they are logged: a restart of the server causes one."""
 LOG_INTERVAL_SECONDS = 60.0
 LOGGED_ADDRESSES_MAX = 1000
-"""Addresses whose failures are counted. The oldest is forgotten first, so it may be logged sooner again."""
+"""Addresses whose failures are counted. The address whose last failure is oldest is forgotten first."""
 
 log = logging.getLogger(__name__)
 
@@ -73,21 +73,11 @@ async def connect_error(address: Address, timeout_seconds: float) -> str | None:
     return None
 
 
-class _Failures:
-    """Failed attempts in a row at one address, and when the next may be logged."""
-
-    __slots__ = ("count", "next_log_at")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.next_log_at = 0.0
-
-
 class DialLog:
     """Logs addresses to which connections fail repeatedly, and when they succeed again. It ignores single failures."""
 
     def __init__(self) -> None:
-        self._failures: dict[Address, _Failures] = {}
+        self._failures: dict[Address, tuple[int, float]] = {}  # their number in a row, and when to log the next
 
     def failed(self, address: Address, why: str) -> None:
         """Count a failure; log the second in a row, then at most one per ``LOG_INTERVAL_SECONDS``.
@@ -96,21 +86,20 @@ class DialLog:
             address: where the connection failed.
             why: the reason to log.
         """
-        failures = self._failures.get(address)
-        if failures is None:
-            if len(self._failures) >= LOGGED_ADDRESSES_MAX:
-                del self._failures[next(iter(self._failures))]
-            failures = self._failures[address] = _Failures()
-        failures.count += 1
+        count, next_log_at = self._failures.pop(address, (0, 0.0))
+        count += 1
         now = asyncio.get_running_loop().time()
-        if failures.count >= LOGGED_FAILURES_MIN and now >= failures.next_log_at:
-            failures.next_log_at = now + LOG_INTERVAL_SECONDS
-            log.warning("no TCP connection to %s after %d tries: %s", address_text(address), failures.count, why)
+        if count >= LOGGED_FAILURES_MIN and now >= next_log_at:
+            next_log_at = now + LOG_INTERVAL_SECONDS
+            log.warning("no TCP connection to %s after %d tries: %s", address_text(address), count, why)
+        if len(self._failures) >= LOGGED_ADDRESSES_MAX:
+            del self._failures[next(iter(self._failures))]
+        self._failures[address] = count, next_log_at
 
     def succeeded(self, address: Address) -> None:
         """Forget the failures of an address; log the success if they were logged."""
-        failures = self._failures.pop(address, None)
-        if failures is not None and failures.count >= LOGGED_FAILURES_MIN:
+        count, _ = self._failures.pop(address, (0, 0.0))
+        if count >= LOGGED_FAILURES_MIN:
             log.info("connected to %s by TCP again", address_text(address))
 
 

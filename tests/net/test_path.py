@@ -165,6 +165,19 @@ async def test_failures_are_logged_at_intervals(caplog: pytest.LogCaptureFixture
 
 
 @on_loop
+async def test_address_with_oldest_failure_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pspd.net.dial.LOGGED_ADDRESSES_MAX", 2)
+    log = DialLog()
+    for port in (1, 2, 3, 1):
+        log.failed((HOST, port), "refused")
+    assert not caplog.records
+    log.failed((HOST, 3), "refused")
+    assert [record.getMessage().split()[4] for record in caplog.records] == [f"{HOST}:3"]
+
+
+@on_loop
 async def test_first_answering_address_is_returned() -> None:
     with bind_listener("127.0.0.2", 0) as second, bind_listener("127.0.0.3", second.getsockname()[1]):
         port = second.getsockname()[1]
