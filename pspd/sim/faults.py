@@ -27,7 +27,7 @@ REMOVAL_RATE = 0.2
 """Fraction of networks in which a file is removed and seeded again."""
 ATTACK_RATE = 0.15
 """Fraction of networks with a cloned client; and, independently, with a forged request."""
-CLONE_JOIN_NS = SECOND_NS
+CLONE_JOIN_NS = SECOND_NS // 2
 """How often a cloned machine tries to join."""
 
 Fault = Callable[[Client, int], None]
@@ -207,8 +207,9 @@ class Faults:
     # -- contributions
 
     def _send_wrong_bytes(self, client: Client, duration_ns: int) -> None:
+        """Let a holder send frames of which only the last byte is wrong."""
         self._checks.honest = False
-        client.tamper = lambda frame, payload: bytes(byte ^ 0x55 for byte in payload)
+        client.tamper = lambda frame, payload: payload[:-1] + bytes(byte ^ 0x55 for byte in payload[-1:])
         self._network.clock.after(duration_ns, self._end_faults, client)
 
     def _break_transfers(self, client: Client, duration_ns: int) -> None:

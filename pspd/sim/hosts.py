@@ -77,6 +77,7 @@ class Client:
         downlink_blocked: whether the server's datagrams are lost.
         reads_deliveries: whether it reads from its link.
         paused_until: when its stopped process resumes; its kernel goes on receiving.
+        deferred: what its stopped process does when it resumes, in order.
         disk_full_until: when its disk has space again.
         source_file: manifest and bytes of what it seeds; None for a client.
         tamper: changes the payloads that it sends; None for none.
@@ -106,6 +107,7 @@ class Client:
         self.link_blocked = False
         self.reads_deliveries = True
         self.paused_until = 0
+        self.deferred: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self.disk_full_until = 0
         self.link = Link()
         self.source_file: tuple[Manifest, bytes] | None = None
@@ -125,6 +127,7 @@ class Client:
         self.machine = ClientMachine(random.getrandbits(32))
         self.wakes_at = None
         self.paused_until = 0
+        self.deferred.clear()
         self.end_session()
 
     def end_session(self) -> None:

@@ -89,9 +89,21 @@ class NetworkState:
         self.clock.at(when, self._run_at_client, client, action, arguments)
 
     def _run_at_client(self, client: Client, action: Callable[..., object], arguments: tuple[object, ...]) -> None:
-        if self.now < client.paused_until:
-            self.clock.at(client.paused_until, self._run_at_client, client, action, arguments)
+        if self.now < client.paused_until or client.deferred:
+            if not client.deferred:
+                self.clock.at(client.paused_until, self._resume, client)
+            client.deferred.append((action, arguments))
         else:
+            action(*arguments)
+
+    def _resume(self, client: Client) -> None:
+        """Run the oldest deferred action of a process, if it has resumed; each action is a step of its own."""
+        if self.now < client.paused_until:
+            self.clock.at(client.paused_until, self._resume, client)
+        elif client.deferred:
+            action, arguments = client.deferred.popleft()
+            if client.deferred:
+                self.clock.at(self.now, self._resume, client)
             action(*arguments)
 
     def after_delay(self, client: Client, action: Callable[..., object], *arguments: object) -> None:
