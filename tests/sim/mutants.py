@@ -405,6 +405,18 @@ MUTANTS = [
         is_quick=False,
     ),
     Mutant(
+        "contributions",
+        "received contributions are not noted",
+        replaced(Contributions, "received", lambda self, receipt, now: False),
+        {"liveness"},
+    ),
+    Mutant(
+        "assignment",
+        "shares stay with clients that left",
+        replaced(Assignment, "review", lambda self, file, to_tell: self._tell(file, to_tell)),
+        {"liveness"},
+    ),
+    Mutant(
         "assignment",
         "clients are not told of their shares",
         replaced(Assignment, "_tell", lambda self, file, names: None),
