@@ -171,7 +171,7 @@ class Checks(Observer):
         file = server.catalogue.files[event.file_id]
         for share in filter(lambda share: share.owner and not share.is_empty, file.shares.all):
             owner = server.members.get(share.owner)
-            if owner is None or not owner.in_reach:
+            if owner is None or not owner.reachable:
                 raise Violation("R2 every share is held", f"{share.owner}, the owner of {share}, is not connected")
         held = RangeSet()
         for client in self._network.clients.values():
@@ -276,7 +276,7 @@ class Checks(Observer):
     def _check_waiters(self, server: ServerMachine, file: SharedFile) -> None:
         for state in server.demand.of_file(file.file_id).waiting:
             member = state.member
-            if member.connected and state.window_left_chunks > 0 and state.requester.quota_used_chunks == 0:
+            if member.has_data_path and state.window_left_chunks > 0 and state.requester.quota_used_chunks == 0:
                 for start, stop in state.wanted.minus(server.deliveries.unflushed(file)):
                     if cached := server.cache.cached(file.file_id, start, stop):
                         raise Violation("R9 waiters are served", f"{member.name} waits for {cached}, which are cached")
@@ -285,7 +285,7 @@ class Checks(Observer):
         """A client is reported as missing only while it is unreachable and does not have the file."""
         for name, _ in file.recipients.missing():
             member = server.members.get(name)
-            if member is not None and member.in_reach:
+            if member is not None and member.reachable:
                 raise Violation("R12 recipients", f"{name} is reported as missing, but is connected")
             if name in file.recipients.complete:
                 raise Violation("R12 recipients", f"{name} is reported as missing, but has the file")

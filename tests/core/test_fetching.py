@@ -422,7 +422,7 @@ class TestFetching:
         bench.server.poll()
         bench.ask(a, file, (3, 9), window_chunks=1)
         assert [(asked.start, asked.stop) for asked in bench.asked("a")] == [(6, 7)]
-        assert c.connected
+        assert c.has_data_path
 
     def test_request_waits_after_several_shares_without_a_holder(self) -> None:
         bench = Bench()

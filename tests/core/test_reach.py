@@ -58,7 +58,7 @@ class TestWhoIsInReach:
         bench = Bench()
         member = bench.join("a")
         bench.live(5 * SERVER_TUNING.reach_ns)
-        assert member.in_reach
+        assert member.reachable
         assert bench.effects(ReachabilityChanged) == []
 
     def test_or_asks_and_says_that_it_hears(self) -> None:
@@ -71,7 +71,7 @@ class TestWhoIsInReach:
                 bench.server.lease_renewed(member.session, bench.now)
             bench.ask(a, file, (3, 6), downlink_ok=True)
             bench.ask(b, file, (0, 3))
-        assert (a.in_reach, b.in_reach) == (True, False)
+        assert (a.reachable, b.reachable) == (True, False)
 
     def test_one_without_a_link_is_not_though_its_lease_is_renewed(self) -> None:
         bench = Bench()
@@ -79,7 +79,7 @@ class TestWhoIsInReach:
         bench.live(SECOND_NS)
         bench.server.link_closed(member.session, bench.now)
         bench.live(SERVER_TUNING.reach_ns - 2 * SECOND_NS)
-        assert member.in_reach
+        assert member.reachable
         bench.live(SECOND_NS)
         assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
         assert bench.server.members == {"a": member}
@@ -122,9 +122,9 @@ class TestWhoIsInReach:
         bench.server.link_closed(member.session, bench.now)
         bench.live(SERVER_TUNING.reach_ns)
         bench.server.link_opened(member.session, bench.now)
-        assert not member.in_reach
+        assert not member.reachable
         bench.send(member, Hello(member.session, 3, 1))
-        assert member.in_reach
+        assert member.reachable
 
     def test_one_that_is_away_still_has_a_lease_that_can_run_out(self) -> None:
         bench = Bench()
@@ -142,7 +142,7 @@ class TestWhoIsInReach:
         bench.live(SERVER_TUNING.reach_ns, deaf=[a])
         assert file.stalled
         a = bench.join("a", held={file.file_id: Held(RangeSet([(0, 2)]), complete=False)})
-        assert a.in_reach
+        assert a.reachable
         assert not file.stalled
 
 
@@ -427,8 +427,8 @@ class TestNetworks:
             lambda: bool(told(network, DownlinkChanged)), CLIENT_TUNING.downlink_timeout_ns + 3 * SECOND_NS
         )
         assert network.now - since >= CLIENT_TUNING.downlink_timeout_ns - 6 * SECOND_NS
-        assert network.server.members["a"].in_reach
-        assert network.run(lambda: not network.server.members["a"].in_reach, SERVER_TUNING.reach_ns)
+        assert network.server.members["a"].reachable
+        assert network.run(lambda: not network.server.members["a"].reachable, SERVER_TUNING.reach_ns)
         assert told(network, ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
     @PROFILES
@@ -446,7 +446,7 @@ class TestNetworks:
         network, file, data = self.lossy(parameters, seed, 0.5)
         members = network.server.members
         assert set(members) == {"a", "b", "c"}
-        assert network.run(lambda: file.is_complete and all(m.in_reach for m in members.values()), NOTICED_NS)
+        assert network.run(lambda: file.is_complete and all(m.reachable for m in members.values()), NOTICED_NS)
         assert_have(network, data, "a", "b", "c")
 
     def lossy(self, parameters: Parameters, seed: int, loss: float) -> tuple[CoreNetwork, SharedFile, bytes]:

@@ -158,7 +158,7 @@ class RandomFaults:
         server, availability = self.network.server, self.file.availability
         server.check()
         assert availability.held.keys() == server.members.keys()
-        assert availability.unreachable == {name for name, member in server.members.items() if not member.in_reach}
+        assert availability.unreachable == {name for name, member in server.members.items() if not member.reachable}
         reachable = [held for name, held in availability.held.items() if name not in availability.unreachable]
         assert all(availability.available.covers(*span) for held in reachable for span in held)
         assert sum(gap.chunk_count for gap, _ in availability.missing()) == 61 - availability.available.chunk_count

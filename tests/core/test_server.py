@@ -223,20 +223,20 @@ class TestMembership:
         tuning = replace(SERVER_TUNING, lease_ns_per_member=20 * SECOND_NS, hello_ns_per_member=6 * SECOND_NS)
         bench = Bench(tuning=tuning)
         bench.join("a")
-        assert (bench.server.lease_ns, bench.server.hello_ns) == (SERVER_TUNING.lease_ns, 6 * SECOND_NS)
+        assert (bench.server.lease_ns, bench.server.hello_interval_ns) == (SERVER_TUNING.lease_ns, 6 * SECOND_NS)
         bench.join("b")
-        assert (bench.server.lease_ns, bench.server.hello_ns) == (40 * SECOND_NS, 12 * SECOND_NS)
+        assert (bench.server.lease_ns, bench.server.hello_interval_ns) == (40 * SECOND_NS, 12 * SECOND_NS)
         bench.join("c")
-        assert (bench.server.hello_ns, bench.server.reach_ns) == (18 * SECOND_NS, 36 * SECOND_NS)
+        assert (bench.server.hello_interval_ns, bench.server.reach_ns) == (18 * SECOND_NS, 36 * SECOND_NS)
         last = bench.effects(SendDatagram)[-1]
         assert decode_datagram(last.data) == HelloAck(bench.server.members["c"].session, 1, 18_000)
         seldom = Bench(tuning=replace(SERVER_TUNING, hello_ns_per_member=101 * SECOND_NS))
         seldom.join("a")
-        assert seldom.server.hello_ns == SERVER_TUNING.hello_ns_max
+        assert seldom.server.hello_interval_ns == SERVER_TUNING.hello_ns_max
 
     def test_short_reach_shortens_the_hello_interval(self) -> None:
         machine = ServerMachine(FAST, 64, blake3_digest, 3, sessions(3), replace(SERVER_TUNING, reach_ns=4 * SECOND_NS))
-        assert (machine.hello_ns, machine.reach_ns) == (2 * SECOND_NS, 4 * SECOND_NS)
+        assert (machine.hello_interval_ns, machine.reach_ns) == (2 * SECOND_NS, 4 * SECOND_NS)
         assert ServerMachine(FAST, 64, blake3_digest, 3, sessions(3)).reach_ns == SERVER_TUNING.reach_ns
 
     def test_session_is_drawn_again_if_reserved_or_in_use(self) -> None:

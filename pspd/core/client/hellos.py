@@ -99,6 +99,6 @@ class Hellos:
         self.rtt.sample(now - self._sent_at)
         self.rtt.answered()
         self._sent_at = None
-        wanted_ns = min(ack.retry_after_ms * MILLISECOND_NS, self._tuning.retry_after_ns_max)
+        wanted_ns = min(ack.hello_interval_ms * MILLISECOND_NS, self._tuning.retry_after_ns_max)
         self.interval_ns = max(self._tuning.hello_interval_ns_min, wanted_ns)
         return True

@@ -105,7 +105,7 @@ class Assignment:
         file.recipients.mark_present(member.name)
         if known and known.complete and known.verified.chunk_count == chunk_count:
             file.recipients.mark_complete(member.name)
-        if not member.in_reach:
+        if not member.reachable:
             file.shares.clear_acks(member.name)
             file.availability.mark_unreachable(member.name)
 
@@ -119,7 +119,7 @@ class Assignment:
         """Note that a member became reachable, or that what it holds is not available until it is (R12)."""
         name = member.name
         for file in self._files.all():
-            if member.in_reach:
+            if member.reachable:
                 file.availability.mark_reachable(name)
                 file.recipients.mark_present(name)
             else:

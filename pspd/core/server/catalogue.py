@@ -171,7 +171,7 @@ class Catalogue:
         if file.phase not in (Phase.ANNOUNCED, Phase.SEEDING):
             return False
         seeding = self._sessions.members.get(file.source)
-        return seeding is not None and seeding.in_reach and seeding is not source
+        return seeding is not None and seeding.reachable and seeding is not source
 
     def _source_of(self, session: int) -> Member:
         member = self._sessions.get(session)
@@ -289,7 +289,7 @@ class Catalogue:
             file.availability.hold(member.name, shares)
         else:
             return
-        if member.in_reach:  # what is unreachable does not count as held (R2): it reports again when it is back
+        if member.reachable:  # what is unreachable does not count as held (R2): it reports again when it is back
             file.shares.acknowledge(member.name)
 
     def file_declined(

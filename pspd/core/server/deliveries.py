@@ -196,7 +196,7 @@ class Deliveries:
         Returns:
             How many chunks that are.
         """
-        credit_chunks = granted_chunks = self._credit_chunks(state) if state.member.connected else 0
+        credit_chunks = granted_chunks = self._credit_chunks(state) if state.member.has_data_path else 0
         if credit_chunks <= 0:
             return 0
         echo = state.echo_of(fetch_order) if fetch_order else 0

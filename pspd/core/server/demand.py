@@ -153,7 +153,7 @@ class Demand:
         """
         for state in self._to_acknowledge:
             member = state.member
-            wait_ns = self._sessions.retry_after_ns if state.in_flight else self._sessions.hello_ns
+            wait_ns = self._sessions.retry_after_ns if state.in_flight else self._sessions.hello_interval_ns
             if member.address is not None and self._sessions.is_current(member):
                 ack = RequestAck(member.session, state.file.file_id, state.number, wait_ns // MILLISECOND_NS)
                 self._work.emit(SendDatagram(member.address, encode_datagram(ack)))

@@ -82,7 +82,7 @@ class Forwarder:
         """
         while ready := self._demand.take_ready():
             for state in ready:
-                if state.member.connected and state.wanted:
+                if state.member.has_data_path and state.wanted:
                     self._serve(state)
                 else:
                     self._demand.dequeue(state)

@@ -130,7 +130,7 @@ class ServerMachine:
             if file is not None:
                 self._lifecycle.review(file)
                 self._end_marked()
-        self.demand.mark_ready_first(work.waiter_files(), work.connected_sessions())
+        self.demand.mark_ready_first(work.waiter_files(), work.data_path_sessions())
 
     def _end_marked(self) -> None:
         for session, ending in self._work.endings():
@@ -273,9 +273,9 @@ class ServerMachine:
         return self._sessions.lease_ns
 
     @property
-    def hello_ns(self) -> int:
+    def hello_interval_ns(self) -> int:
         """The interval at which clients say hello, in nanoseconds."""
-        return self._sessions.hello_ns
+        return self._sessions.hello_interval_ns
 
     @property
     def reach_ns(self) -> int:
@@ -399,7 +399,7 @@ class ServerMachine:
                     self._sessions.note_srtt(member, srtt_us)
                     self._pending.seed_rtt(member, member.srtt_us)
                     self._sessions.heard_from(member, source, srtt_us != 0, now)
-                    answer = HelloAck(member.session, number, self.hello_ns // MILLISECOND_NS)
+                    answer = HelloAck(member.session, number, self.hello_interval_ns // MILLISECOND_NS)
                     self._work.emit(SendDatagram(source, encode_datagram(answer)))
                 case Request():
                     self._sessions.heard_from(member, source, datagram.downlink_ok, now)

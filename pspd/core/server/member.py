@@ -54,7 +54,7 @@ class Member:
     Attributes:
         address: where its datagrams come from; None before the first.
         linked: its TCP link is open.
-        in_reach: datagrams passed both ways and its link was open, not too long ago.
+        reachable: datagrams passed both ways and its link was open, not too long ago.
         srtt_us: round-trip time as it measured it, in microseconds.
         request_number: the highest number of its requests so far.
         heard_at: when it last renewed its lease, in whatever way, in nanoseconds.
@@ -90,21 +90,21 @@ class Member:
         self.refusal_logged_at: int | None = None
         self.address: Address | None = None
         self.linked = False
-        self.in_reach = True
+        self.reachable = True
         self.srtt_us = 0
         self.request_number = 0
         self._kept_links = kept_links
         self._jump_max = tuning.request_jump_max
 
     @property
-    def connected(self) -> bool:
+    def has_data_path(self) -> bool:
         """Whether a delivery can be sent to it, and a contribution come from it, now."""
         return self.address is not None and (self.linked or not self._kept_links)
 
     @property
     def askable(self) -> bool:
         """Whether it can be asked for chunks."""
-        return self.connected and self.in_reach
+        return self.has_data_path and self.reachable
 
     def note_heard(self, now: int) -> None:
         """Note a sign of life."""
@@ -123,9 +123,9 @@ class Member:
         """Note whether its TCP link is open."""
         self.linked = linked
 
-    def set_reach(self, in_reach: bool) -> None:
+    def set_reach(self, reachable: bool) -> None:
         """Note whether it can be asked for chunks."""
-        self.in_reach = in_reach
+        self.reachable = reachable
 
     def set_srtt(self, srtt_us: int) -> None:
         """Note the round-trip time that it measured; more than a minute counts as a minute."""

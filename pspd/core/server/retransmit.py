@@ -54,7 +54,7 @@ class Retransmitter:
     def _is_answering(self, fetch: Fetch, now: int) -> bool:
         """Whether the holder named is busy with what it was asked before: it answers in that order."""
         holder = fetch.holder
-        if holder is None or fetch.lost_by_reordering or not holder.member.connected:
+        if holder is None or fetch.lost_by_reordering or not holder.member.has_data_path:
             return False
         is_sending = any(other.sender == holder.member.session for other in holder.asked)
         return is_sending or now - holder.heard_at < self._pending.timeout_ns(fetch)

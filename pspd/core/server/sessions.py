@@ -83,7 +83,7 @@ class Sessions:
     def client_names(self) -> list[str]:
         """Return the names of the reachable clients, in the order in which they joined."""
         if self._client_names is None:
-            self._client_names = [m.name for m in self.members.values() if m.in_reach and not m.source]
+            self._client_names = [m.name for m in self.members.values() if m.reachable and not m.source]
         return self._client_names
 
     def heard_names(self) -> list[str]:
@@ -103,7 +103,7 @@ class Sessions:
         return max(self._tuning.lease_ns, self._tuning.lease_ns_per_member * len(self.members))
 
     @property
-    def hello_ns(self) -> int:
+    def hello_interval_ns(self) -> int:
         """The interval at which clients say hello, in nanoseconds."""
         tuning = self._tuning
         stretched_ns = min(tuning.hello_ns_per_member * len(self.members), tuning.hello_ns_max)
@@ -112,7 +112,7 @@ class Sessions:
     @property
     def reach_ns(self) -> int:
         """How long a member stays reachable without a sign that it can be asked, in nanoseconds."""
-        return max(self._tuning.reach_ns, self._tuning.hellos_per_reach * self.hello_ns)
+        return max(self._tuning.reach_ns, self._tuning.hellos_per_reach * self.hello_interval_ns)
 
     @property
     def retry_after_ns(self) -> int:
@@ -261,10 +261,10 @@ class Sessions:
             downlink_ok: the member receives the server's datagrams.
             now: the time, in nanoseconds.
         """
-        session, is_first, was_connected = member.session, member.address is None, member.connected
+        session, is_first, had_data_path = member.session, member.address is None, member.has_data_path
         member.note_datagram(address, now)
         self._leases.postpone(session, now + self.lease_ns)  # however late its renewals come
-        is_reachable = member.connected and downlink_ok
+        is_reachable = member.has_data_path and downlink_ok
         if is_reachable:
             self._reach.postpone(session, now + self.reach_ns)
         if is_first:
@@ -272,9 +272,9 @@ class Sessions:
             if not member.source:
                 self._work.emit(UplinkConfirmed(member.name))
                 self._work.member_heard(session)
-        if member.connected and not was_connected:
-            self._work.member_connected(session)
-        if is_reachable and not member.in_reach:
+        if member.has_data_path and not had_data_path:
+            self._work.data_path_opened(session)
+        if is_reachable and not member.reachable:
             self._set_reach(member, True)
 
     def note_srtt(self, member: Member, srtt_us: int) -> None:
@@ -286,16 +286,16 @@ class Sessions:
         """
         member.set_srtt(srtt_us)
 
-    def _set_reach(self, member: Member, in_reach: bool) -> None:
-        member.set_reach(in_reach)
+    def _set_reach(self, member: Member, reachable: bool) -> None:
+        member.set_reach(reachable)
         self._forget_names()
-        self._work.emit(ReachabilityChanged(member.name, in_reach))
+        self._work.emit(ReachabilityChanged(member.name, reachable))
         self._work.reach_changed(member.session)
 
     def link_opened(self, member: Member) -> None:
         """Note that a member's TCP link is open."""
         member.set_linked(True)
-        self._work.member_connected(member.session)
+        self._work.data_path_opened(member.session)
 
     def link_closed(self, member: Member) -> None:
         """Note that a member's TCP link is closed."""
@@ -361,7 +361,7 @@ class Sessions:
         """Take members for unreachable that gave no sign for too long that they can be asked."""
         for session in self._expired(self._reach, now):
             member = self._by_session[session]
-            if member.in_reach:
+            if member.reachable:
                 self._set_reach(member, False)
 
     def _expired(self, timers: Timers[int], now: int) -> Iterator[int]:

@@ -238,6 +238,6 @@ class SharedFile:
         self.availability.check()
         self.recipients.check()
         assert self.availability.held.keys() == members.keys(), "holdings of members that are not connected"
-        unreachable = {name for name, member in members.items() if not member.in_reach}
+        unreachable = {name for name, member in members.items() if not member.reachable}
         assert self.availability.unreachable == unreachable, "a member is reachable for one file and not for another"
         assert self.phase is Phase.EXCHANGING or not self.is_complete, "complete before the exchange"

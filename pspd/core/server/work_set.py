@@ -35,7 +35,7 @@ class WorkSet:
 
     __slots__ = (
         "_changed_files",
-        "_connected_sessions",
+        "_data_path_sessions",
         "_effects",
         "_endings",
         "_failures",
@@ -59,7 +59,7 @@ class WorkSet:
         self._taker_files: dict[FileId, dict[str, None]] = {}
         self._waiter_files: dict[FileId, None] = {}
         self._heard_sessions: dict[int, None] = {}
-        self._connected_sessions: dict[int, None] = {}
+        self._data_path_sessions: dict[int, None] = {}
         self._reach_sessions: dict[int, None] = {}
         self._endings: dict[int, Ending] = {}
         self._failures: dict[int, Exception] = {}
@@ -110,9 +110,9 @@ class WorkSet:
         self._heard_sessions[session] = None
         self.is_marked = self.serving_due = True
 
-    def member_connected(self, session: int) -> None:
+    def data_path_opened(self, session: int) -> None:
         """Mark a member that can be sent to now."""
-        self._connected_sessions[session] = None
+        self._data_path_sessions[session] = None
         self.is_marked = True
         self.admit()
 
@@ -165,9 +165,9 @@ class WorkSet:
         """Take out the members marked as heard."""
         return _taken(self._heard_sessions)
 
-    def connected_sessions(self) -> Iterator[int]:
+    def data_path_sessions(self) -> Iterator[int]:
         """Take out the members that can be sent to now."""
-        return _taken(self._connected_sessions)
+        return _taken(self._data_path_sessions)
 
     def reach_sessions(self) -> Iterator[int]:
         """Take out the members whose reachability changed."""

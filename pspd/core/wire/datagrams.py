@@ -61,12 +61,12 @@ class HelloAck(NamedTuple):
     Attributes:
         session: the client's session.
         number: of the answered hello.
-        retry_after_ms: time until the next hello, in milliseconds.
+        hello_interval_ms: time until the next hello, in milliseconds.
     """
 
     session: int
     number: int
-    retry_after_ms: int
+    hello_interval_ms: int
 
 
 class Request(NamedTuple):
@@ -149,8 +149,8 @@ def encode_datagram(datagram: Datagram) -> bytes:
     match datagram:
         case Hello(session, number, srtt_us):
             return encode_header(Kind.HELLO, session) + _HELLO.pack(number, srtt_us)
-        case HelloAck(session, number, retry_after_ms):
-            return encode_header(Kind.HELLO_ACK, session) + _HELLO.pack(number, retry_after_ms)
+        case HelloAck(session, number, hello_interval_ms):
+            return encode_header(Kind.HELLO_ACK, session) + _HELLO.pack(number, hello_interval_ms)
         case Request():
             return _encode_request(datagram)
         case RequestAck(session, file_id, number, retry_after_ms):

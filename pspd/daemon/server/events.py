@@ -36,8 +36,8 @@ def event_text(event: ServerEvent) -> str:
                 f"{name}: refused a second client with its identity at {refused or 'an unknown address'}, as the one at"
                 f" {present or 'an unknown address'} is connected: if its folder was copied, give one another --name"
             )
-        case ReachabilityChanged(name, in_reach):
-            if in_reach:
+        case ReachabilityChanged(name, reachable):
+            if reachable:
                 return f"{name} is reachable again"
             return f"{name} is unreachable: datagrams do not pass both ways, or its connection for data is down"
         case _:

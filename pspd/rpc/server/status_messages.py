@@ -44,7 +44,7 @@ def _member_to_pb(member: Member) -> pb.Client:
     return pb.Client(
         name=member.name,
         address=address_text(member.address),
-        state=pb.CLIENT_STATE_CONNECTED if member.in_reach and member.address is not None else pb.CLIENT_STATE_LOST,
+        state=pb.CLIENT_STATE_CONNECTED if member.reachable and member.address is not None else pb.CLIENT_STATE_LOST,
         srtt_ms=member.srtt_us / 1000,
         source=member.source,
     )
