@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import grpc
 
 from pspd.daemon.process import say_ready
 from pspd.daemon.spawn import Launcher
 from pspd.net.sockets import listen_hosts
-from pspd.rpc.server.errors import answering
+from pspd.rpc.server.requests import Context
 from pspd.rpc.server.server import serve
 from pspd.text.addresses import AGENT_PORT, address_text, parse_address
 from pspd.v1 import client_service_pb2, client_service_pb2_grpc
@@ -18,17 +17,14 @@ from pspd.v1 import client_service_pb2, client_service_pb2_grpc
 STOP_GRACE_SECONDS = 0.5
 
 
-class AgentServicer(client_service_pb2_grpc.AgentServiceServicer):  # type: ignore[misc]
+class AgentServicer(client_service_pb2_grpc.AgentServiceServicer):
     """Launches clients on the machine where the agent runs."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
 
-    @answering
     async def LaunchClients(
-        self,
-        request: client_service_pb2.AgentServiceLaunchClientsRequest,
-        context: grpc.aio.ServicerContext[Any, Any],
+        self, request: client_service_pb2.AgentServiceLaunchClientsRequest, context: Context
     ) -> client_service_pb2.AgentServiceLaunchClientsResponse:
         """Answer `AgentService.LaunchClients`."""
         names = await self._launcher.launch(request.count, request.dir, request.server)

@@ -112,7 +112,7 @@ class InProcess:
         """Names of the clients that are members."""
         return [
             client.name
-            for client in self.server.client_messages()
+            for client in self.server.view.clients()
             if client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source
         ]
 

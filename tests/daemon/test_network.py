@@ -65,7 +65,7 @@ async def test_impossible_counts_are_refused_at_once(source: Path) -> None:
             await network.seed(source, client_count=20_001)
         with pytest.raises(BadArgument, match="3 replicas need as many clients"):
             await seed(network.address, source, client_count=2, terms=Terms(3), on_progress=lambda _: None)
-        assert network.server.file_messages(with_clients=False) == []
+        assert network.server.view.files(with_clients=False) == []
 
 
 @on_loop
@@ -178,7 +178,7 @@ async def test_source_waits_for_its_clients(source: Path) -> None:
     async with in_process(CLASSIC) as network:
         seeding = asyncio.ensure_future(network.seed(source, client_count=2))
         await network.join("a")
-        await until("it is announced", lambda: network.server.file_messages(with_clients=False))
+        await until("it is announced", lambda: network.server.view.files(with_clients=False))
         assert not seeding.done()
         await network.join("b")
         await seeding
@@ -279,21 +279,21 @@ async def test_member_that_reads_no_events_is_lost(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("pspd.daemon.server.queues.EVENTS_MAX", 3)
     async with in_process(FAST) as network:
         (reader,) = await network.join("reader")
-        member, *_ = network.server.join("a", bytes(16), source=False, delivery_port=0, held={})
+        session = network.server.join("a", bytes(16), source=False, delivery_port=0, held={})
         for _ in range(2):
             network.server.stop_clients(["a"], everyone=False, force=True)
-        network.server.renew(member.session)
+        network.server.renew(session)
         network.server.stop_clients(["a"], everyone=False, force=True)
 
         def has_ended() -> bool:
             try:
-                network.server.renew(member.session)
+                network.server.renew(session)
             except SessionUnknown:
                 return True
             return False
 
         await until("its session has ended", has_ended)
-        assert network.server.renew(reader.daemon.session) > 0
+        network.server.renew(reader.daemon.session)
 
 
 @on_loop
@@ -303,7 +303,7 @@ async def test_session_is_attended_once() -> None:
         session = client.daemon.session
         with pytest.raises(WrongState, match="'a' attends already"):
             await anext(client.daemon.client.attend(session))
-        assert network.server.renew(session) > 0
+        network.server.renew(session)
 
 
 @pytest.mark.parametrize("wanted", ["no.such", "", "ab", "ffff"])
@@ -318,7 +318,7 @@ async def test_unknown_file_is_not_found(wanted: str) -> None:
 async def test_cache_is_resized_cleared_and_shown() -> None:
     async with in_process(FAST) as network:
         network.server.resize_cache(7)
-        assert network.server.cache_message().capacity_bytes == 7 * 1024
+        assert network.server.view.cache().capacity_bytes == 7 * 1024
         assert network.server.clear_cache() == 0
 
 

@@ -223,17 +223,17 @@ async def test_share_of_a_removed_copy_is_reassigned(source: Path, tmp_path: Pat
         client, _ = await network.join("a", "b")
         client.store.finished["file.bin"] = data
         seeding = asyncio.ensure_future(network.seed(source, client_count=3))
-        await until("it is announced", lambda: network.server.file_messages(with_clients=False))
+        await until("it is announced", lambda: network.server.view.files(with_clients=False))
         file_id = network.file("file.bin").file_id
-        idle = network.server.join("c", b"c", source=False, delivery_port=0, held={})[0]
-        hello = encode_datagram(Hello(idle.session, 1, 0))
+        idle = network.server.join("c", b"c", source=False, delivery_port=0, held={})
+        hello = encode_datagram(Hello(idle, 1, 0))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:  # who says nothing is given no share
             datagrams.sendto(hello, ("127.0.0.1", network.server.data_port))
         await until("one has it", lambda: network.file("file.bin").complete_client_count)
         client.touched = ExternalChanges({file_id: tmp_path / "there.bin"}, [])
         del client.store.finished["file.bin"]
         await until("it says so", lambda: "a" in refusals(network))
-        network.server.leave(idle.session)
+        network.server.leave(idle)
         await seeding
         await network.copies(source, "b")
         await until("the server hears of it", lambda: network.file("file.bin").state == pb.FILE_STATE_COMPLETE)

@@ -81,7 +81,7 @@ class TestWhetherAnybodyTakesIt:
 
 def source_of(network: InProcess) -> str:
     """The name of the one source that is a member; empty if none is."""
-    return next((client.name for client in network.server.client_messages() if client.source), "")
+    return next((client.name for client in network.server.view.clients() if client.source), "")
 
 
 @EACH_PROFILE
@@ -91,12 +91,12 @@ async def test_source_asked_to_stop_reports_unfinished(tmp_path: Path, parameter
     async with in_process(parameters) as network:
         await network.join("a")
         seeding = asyncio.ensure_future(network.seed(source, client_count=2))
-        await until("it is announced", lambda: network.server.file_messages(with_clients=False))
+        await until("it is announced", lambda: network.server.view.files(with_clients=False))
         network.server.stop_clients([source_of(network)], everyone=False, force=True)
         with pytest.raises(WrongState, match="the server asked the source to stop: seed again to finish"):
             await seeding
         assert source_of(network) == ""
-        assert not network.server.file_messages(with_clients=False)
+        assert not network.server.view.files(with_clients=False)
 
 
 @on_loop
@@ -105,7 +105,7 @@ async def test_stopping_all_clients_spares_the_source(tmp_path: Path) -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         seeding = asyncio.ensure_future(network.seed(source, client_count=2))
-        await until("it is announced", lambda: network.server.file_messages(with_clients=False))
+        await until("it is announced", lambda: network.server.view.files(with_clients=False))
         network.server.stop_clients([], everyone=True)
         await until("the client has ended", client.running.done)
         await network.join("b", "c")

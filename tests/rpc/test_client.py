@@ -72,13 +72,14 @@ async def test_invalid_file_is_ignored(caplog: pytest.LogCaptureFixture) -> None
 class WithoutModes:
     """A network of a version whose manifests have no mode: it leaves out what it does not know."""
 
-    digest = staticmethod(blake3_digest)
+    def __init__(self) -> None:
+        self.view = self
 
     async def announce(self, manifest: Manifest, *_: object) -> tuple[SimpleNamespace, int]:
         known = Manifest.parse(manifest.name, manifest.size_bytes, manifest.block_digests, blake3_digest)
         return SimpleNamespace(file_id=known.file_id), 3
 
-    def file_message(self, file: SimpleNamespace) -> pb.File:
+    def file(self, file: SimpleNamespace) -> pb.File:
         return pb.File(file_id=file.file_id)
 
 
@@ -174,8 +175,6 @@ class Silent:
     Attributes:
         called: the calls that have begun.
     """
-
-    digest = staticmethod(blake3_digest)
 
     def __init__(self) -> None:
         self.called: set[str] = set()

@@ -30,10 +30,9 @@ FILE_ID = bytes(32)
 class Refusing:
     """A network that answers nothing but one error."""
 
-    digest = staticmethod(blake3_digest)
-
     def __init__(self, error: Exception) -> None:
         self._error = error
+        self.view = self
 
     @property
     def parameters(self) -> Any:

@@ -256,8 +256,6 @@ async def test_error_does_not_keep_the_request_in_memory() -> None:
 class Waiting:
     """A network whose announcements last."""
 
-    digest = staticmethod(blake3_digest)
-
     def __init__(self) -> None:
         self.is_waiting = asyncio.Event()
 

@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from pspd.daemon.server.daemon import SERVICES
+from pspd.daemon.server.services import SERVICES
 from pspd.errors import PortTaken
 from pspd.reflection_v1 import reflection_pb2 as reflection_v1_pb2
 from pspd.rpc.server.server import serve

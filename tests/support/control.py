@@ -11,30 +11,19 @@ import grpc
 
 from pspd.core.model.parameters import Parameters, default_cache_chunks
 from pspd.daemon.agent import AgentServicer
-from pspd.daemon.server.daemon import SERVICES
 from pspd.daemon.server.network import NetworkDaemon
+from pspd.daemon.server.services import SERVICES, register
 from pspd.daemon.spawn import Launcher
 from pspd.rpc.client.connection import open_channel
-from pspd.rpc.server import servicers
 from pspd.rpc.server.server import serve
-from pspd.v1 import (
-    cache_service_pb2_grpc,
-    client_service_pb2_grpc,
-    file_service_pb2_grpc,
-    membership_service_pb2_grpc,
-    status_service_pb2_grpc,
-)
+from pspd.v1 import client_service_pb2_grpc
 
 HOST = "127.0.0.1"
 
 
 def register_all(server: grpc.aio.Server, network: Any) -> None:
     """Adds every service of a network, real or fake, to a gRPC server."""
-    membership_service_pb2_grpc.add_MembershipServiceServicer_to_server(servicers.MembershipServicer(network), server)
-    file_service_pb2_grpc.add_FileServiceServicer_to_server(servicers.FileServicer(network), server)
-    cache_service_pb2_grpc.add_CacheServiceServicer_to_server(servicers.CacheServicer(network), server)
-    client_service_pb2_grpc.add_ClientServiceServicer_to_server(servicers.ClientServicer(network), server)
-    status_service_pb2_grpc.add_StatusServiceServicer_to_server(servicers.StatusServicer(network), server)
+    register(server, network)
     client_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentServicer(Launcher()), server)
 
 

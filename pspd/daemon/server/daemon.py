@@ -7,30 +7,20 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import grpc
-
 from pspd.core.model.parameters import SECOND_NS, Parameters
 from pspd.core.model.tuning import SERVER_TUNING
 from pspd.daemon.process import say_ready
 from pspd.daemon.server.ledger import Ledger, prepare_folder
 from pspd.daemon.server.network import NetworkDaemon
+from pspd.daemon.server.services import SERVICES, register
 from pspd.errors import BadArgument, StorageError
 from pspd.net.faults import Faults
 from pspd.net.sockets import listen_hosts
-from pspd.rpc.server import servicers
 from pspd.rpc.server.server import serve
 from pspd.store.digests import blake3_digest
 from pspd.text.addresses import PORT_MAX, address_text, parse_address
-from pspd.v1 import (
-    cache_service_pb2_grpc,
-    client_service_pb2_grpc,
-    file_service_pb2_grpc,
-    membership_service_pb2_grpc,
-    status_service_pb2_grpc,
-)
 
 STOP_GRACE_SECONDS = 0.5
-SERVICES = [f"pspd.v1.{name}Service" for name in ("Membership", "File", "Cache", "Client", "Status")]
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +65,7 @@ async def run_server(
     try:
         if port:
             network.use_ledger(_ledger_of(state_dir, port))
-        server, bound = await serve(hosts, control_port, SERVICES, lambda server: _register(server, network))
+        server, bound = await serve(hosts, control_port, SERVICES, lambda server: register(server, network))
         network.address = address_text((host, bound))
         try:
             if not port:
@@ -124,11 +114,3 @@ def _new_ledger(state_dir: Path, port: int) -> Ledger:
     ledger = _ledger_of(state_dir, port)
     ledger.clear()
     return ledger
-
-
-def _register(server: grpc.aio.Server, network: NetworkDaemon) -> None:
-    membership_service_pb2_grpc.add_MembershipServiceServicer_to_server(servicers.MembershipServicer(network), server)
-    file_service_pb2_grpc.add_FileServiceServicer_to_server(servicers.FileServicer(network), server)
-    cache_service_pb2_grpc.add_CacheServiceServicer_to_server(servicers.CacheServicer(network), server)
-    client_service_pb2_grpc.add_ClientServiceServicer_to_server(servicers.ClientServicer(network), server)
-    status_service_pb2_grpc.add_StatusServiceServicer_to_server(servicers.StatusServicer(network), server)

@@ -10,13 +10,12 @@ from functools import partial
 
 from pspd.core.effects.server import EndCause, EndSession
 from pspd.core.model.file_record import Phase
-from pspd.core.model.manifest import Digest, FileId, Manifest
+from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.parameters import MILLISECOND_NS, Parameters
 from pspd.core.model.storage import Held
 from pspd.core.model.terms import Terms
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.machine import ServerMachine
-from pspd.core.server.member import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.daemon.server.control import ControlEffects
 from pspd.daemon.server.ledger import Ledger
@@ -29,7 +28,6 @@ from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NotFound, 
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.server import ServerPlane
-from pspd.rpc.server import status_messages
 from pspd.rpc.translate import MemberEvent, Report
 from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2, status_service_pb2
@@ -38,11 +36,15 @@ log = logging.getLogger(__name__)
 
 
 class NetworkDaemon:
-    """A running server: the network that the services of :mod:`pspd.rpc.server` ask.
+    """A running server: the network whose calls `ControlServicer` translates.
 
     Attributes:
         address: the address of the control API, once it listens.
+        parameters: the protocol's parameters.
+        data_port: the UDP and TCP port for data.
+        lease_ms: how long a session lasts without a renewal.
         stopping: set when the server has to stop.
+        view: the state of the network as messages.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class NetworkDaemon:
             PortTaken: the port cannot be used.
         """
         self.address = ""
+        self.parameters = parameters
         self.stopping = stopping
         self._tuning = tuning
         if cache_chunks is not None:
@@ -84,22 +87,9 @@ class NetworkDaemon:
         self._plane = ServerPlane(self._machine, self._control.execute, hosts, data_port, faults)
         self._launcher = Launcher()
         self._leaving: set[int] = set()  # sessions that were asked to stop
-        self._status = NetworkStatus(self._machine, self._plane.port)
-
-    @property
-    def digest(self) -> Digest:
-        """The digest of manifests and blocks."""
-        return blake3_digest
-
-    @property
-    def parameters(self) -> Parameters:
-        """The protocol's parameters."""
-        return self._machine.parameters
-
-    @property
-    def data_port(self) -> int:
-        """The UDP and TCP port for data."""
-        return self._plane.port
+        self.data_port = self._plane.port
+        self.lease_ms = self._machine.lease_ns // MILLISECOND_NS
+        self.view = NetworkStatus(self._machine, self.data_port)
 
     def use_ledger(self, ledger: Ledger) -> None:
         """Restore the state that a ledger has, and write all further changes down in it.
@@ -121,7 +111,7 @@ class NetworkDaemon:
     async def close(self) -> None:
         """Close sockets and the ledger, and stop launched clients."""
         self.close_ledger()
-        self._status.close()
+        self.view.close()
         self._plane.close()
         await self._launcher.stop()
 
@@ -146,8 +136,8 @@ class NetworkDaemon:
         delivery_port: int,
         held: dict[FileId, Held],
         peer: str = "",
-    ) -> tuple[Member, Parameters, int, int]:
-        """Add a member; return it, the parameters, the data port and the lease in milliseconds.
+    ) -> int:
+        """Add a member; return its session.
 
         Args:
             name: its name.
@@ -169,7 +159,7 @@ class NetworkDaemon:
             raise
         self._queues.open(member.session)
         self._plane.pump()
-        return member, self._machine.parameters, self._plane.port, self._machine.lease_ns // MILLISECOND_NS
+        return member.session
 
     async def attend(self, session: int) -> AsyncIterator[MemberEvent]:
         """Yield the instructions to a member until its session ends; the session ends when nobody reads them.
@@ -188,10 +178,9 @@ class NetworkDaemon:
             self._machine.client_left(session, "its connection ended", now_ns(), EndCause.CONNECTION_ENDED)
             self._plane.pump()
 
-    def renew(self, session: int) -> int:
-        """Renew a session's lease; return the lease in milliseconds."""
+    def renew(self, session: int) -> None:
+        """Renew a session's lease."""
         self._machine.lease_renewed(session, now_ns())
-        return self._machine.lease_ns // MILLISECOND_NS
 
     def report(self, session: int, reports: Sequence[Report]) -> None:
         """Take in a member's reports; drop and count those about a file that was removed.
@@ -322,7 +311,7 @@ class NetworkDaemon:
 
     def release(self, file: str) -> SharedFile:
         """Start the exchange of a file that was seeded with --hold; return the file."""
-        found = self._status.find(file)
+        found = self.view.find(file)
         self._machine.catalogue.release(found, now_ns())
         self._plane.pump()
         return found
@@ -334,29 +323,13 @@ class NetworkDaemon:
             file: its id or name.
             force: remove it even if not every client has it.
         """
-        found = self._status.find(file)
-        message = self._status.file(found)
+        found = self.view.find(file)
+        message = self.view.file(found)
         self._machine.catalogue.remove(found, now_ns(), force=force)
         self._plane.pump()
         return message
 
     # -- the cache and the status
-
-    def cache_message(self) -> network_pb2.Cache:
-        """Return the state of the cache."""
-        return status_messages.cache_to_pb(self._machine.cache)
-
-    def client_messages(self) -> list[network_pb2.Client]:
-        """Return all clients, by name."""
-        return status_messages.clients_to_pb(self._machine)
-
-    def file_message(self, file: SharedFile) -> network_pb2.File:
-        """Return the state of one file."""
-        return self._status.file(file)
-
-    def file_messages(self, *, with_clients: bool) -> list[network_pb2.File]:
-        """Return the states of all files, oldest first."""
-        return self._status.files(with_clients=with_clients)
 
     def status(self, file: str, *, with_file_clients: bool) -> status_service_pb2.GetStatusResponse:
         """Return the state of the network; see `NetworkStatus.network`.
@@ -365,7 +338,7 @@ class NetworkDaemon:
             file: the id or name of the only file to show; empty for all files.
             with_file_clients: whether each file lists its clients.
         """
-        return self._status.network(self.address, file, with_clients=with_file_clients)
+        return self.view.network(self.address, file, with_clients=with_file_clients)
 
     def clear_cache(self) -> int:
         """Drop every cached chunk that is not in use; return how many."""

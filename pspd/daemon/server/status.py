@@ -60,6 +60,14 @@ class NetworkStatus:
             )
         return found[0]
 
+    def cache(self) -> network_pb2.Cache:
+        """Return the message for the cache."""
+        return status_messages.cache_to_pb(self._machine.cache)
+
+    def clients(self) -> list[network_pb2.Client]:
+        """Return the messages for all members, by name."""
+        return status_messages.clients_to_pb(self._machine)
+
     def file(self, file: SharedFile) -> network_pb2.File:
         """Return the message for one file."""
         return self._file(file, now_ns(), with_clients=True)
@@ -100,8 +108,5 @@ class NetworkStatus:
             dropped_counts={reason.value: count for reason, count in self._machine.drop_counts.items()},
         )
         return status_service_pb2.GetStatusResponse(
-            server=server,
-            cache=status_messages.cache_to_pb(self._machine.cache),
-            clients=status_messages.clients_to_pb(self._machine),
-            files=files,
+            server=server, cache=self.cache(), clients=self.clients(), files=files
         )
