@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pspd.daemon.descriptors import raise_limit
@@ -131,16 +131,3 @@ def say_ready(**fields: object) -> None:
         print(json.dumps({"ready": True, **fields, "pid": os.getpid()}), flush=True)
     except (ReaderGone, StorageError) as error:
         log.warning("cannot write the ready line: %s", str(error) or "stdout is closed")
-
-
-async def first_of(*awaitables: Awaitable[Any]) -> None:
-    """Wait until one of several has ended, cancel the others, and raise the error of the first."""
-    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

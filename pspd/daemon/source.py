@@ -13,9 +13,8 @@ from pathlib import Path
 
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.terms import ONE_COPY, Terms, source_is_needed
-from pspd.daemon.member.member import TEMPORARY, MemberDaemon, ReverificationNeeded, SessionEnded, Stopped
+from pspd.daemon.member.member import TEMPORARY, MemberDaemon, ReverificationNeeded, SessionEnded, Stopped, first_of
 from pspd.daemon.member.route import Route
-from pspd.daemon.process import first_of
 from pspd.errors import (
     NotFound,
     PspError,

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pspd.daemon.process import _PlainLines, first_of, run, say_ready
+from pspd.daemon.member.member import first_of
+from pspd.daemon.process import _PlainLines, run, say_ready
 from pspd.errors import Exit, NotFound, PspError, error_classes
 from tests.support.loops import on_loop
 

@@ -13,9 +13,9 @@ from pspd.core.model.manifest import FileId
 from pspd.core.server.member import validate_client_name
 from pspd.daemon.descriptors import files_each
 from pspd.daemon.member.hooks import FileHooks
-from pspd.daemon.member.member import MemberDaemon
+from pspd.daemon.member.member import MemberDaemon, first_of
 from pspd.daemon.member.route import Route
-from pspd.daemon.process import first_of, say_ready
+from pspd.daemon.process import say_ready
 from pspd.net.faults import Faults
 from pspd.store.digests import blake3_digest
 from pspd.store.files.disk import DiskStore

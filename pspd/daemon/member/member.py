@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
+from typing import Any
 
 from pspd.core.effects.server import Assign, EndCause, EndSession, RemoveFile, StartExchange, VerifyFile
 from pspd.core.model.storage import Storage
@@ -16,7 +17,6 @@ from pspd.daemon.member.hooks import NO_HOOKS, FileHooks
 from pspd.daemon.member.reconciler import FileReconciler
 from pspd.daemon.member.reports import Reports
 from pspd.daemon.member.route import Route
-from pspd.daemon.process import first_of
 from pspd.errors import DuplicateInstance, NoDataPath, PspError, StorageError, TimedOut, Unreachable
 from pspd.host.addresses import family_of
 from pspd.net.faults import Faults
@@ -53,6 +53,19 @@ class ReverificationNeeded(SessionEnded):
 
 class Stopped(Exception):
     """The server asked the member to stop."""
+
+
+async def first_of(*awaitables: Awaitable[Any]) -> None:
+    """Wait until one of several has ended, cancel the others, and raise the error of the first."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 class MemberDaemon:
