@@ -13,8 +13,8 @@ import pytest
 
 from pspd.core.model.parameters import Parameters
 from pspd.daemon.member import declined, reconciler
-from pspd.daemon.member.hooks import FileHooks
 from pspd.daemon.member.member import MemberDaemon
+from pspd.daemon.member.reconciler import FileHooks
 from pspd.daemon.member.route import Route
 from pspd.daemon.server.network import NetworkDaemon
 from pspd.daemon.source import SeedProgress, seed

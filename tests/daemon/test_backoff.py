@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from pspd.daemon.member.backoff import REJOIN_SECONDS_MAX, REJOIN_SECONDS_MIN, STEADY_SECONDS, RejoinBackoff
+from pspd.daemon.member.member import REJOIN_SECONDS_MAX, REJOIN_SECONDS_MIN, STEADY_SECONDS, RejoinBackoff
 
 
 def test_delay_grows_while_sessions_are_short() -> None:

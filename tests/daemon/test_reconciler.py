@@ -14,8 +14,7 @@ import pytest
 from pspd.core.model.parameters import FAST
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import Kind
-from pspd.daemon.member.hooks import FileHooks
-from pspd.daemon.member.reconciler import FileReconciler
+from pspd.daemon.member.reconciler import FileHooks, FileReconciler
 from pspd.daemon.member.reports import Reports
 from pspd.errors import PspError, StorageError
 from pspd.rpc.client.member import MemberClient
@@ -56,7 +55,7 @@ class Kept:
         self.failures: list[PspError] = []
         self.gate = threading.Event()
         hooks = FileHooks(self._unpacking_of, lambda _: None, self.store.external_changes)
-        self.files = FileReconciler("amy", 1, self.store, self.said, hooks, self.failures.append, None)
+        self.files = FileReconciler("amy", self.store, self.said, hooks, self.failures.append, None)
         self.files.machine.joined(SESSION, ("127.0.0.1", 9), FAST, 1)
 
     def _unpacking_of(self, file_id: bytes) -> Callable[[], None] | None:

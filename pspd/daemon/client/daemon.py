@@ -12,8 +12,8 @@ from pathlib import Path
 from pspd.core.model.manifest import FileId
 from pspd.core.server.member import validate_client_name
 from pspd.daemon.descriptors import files_each
-from pspd.daemon.member.hooks import FileHooks
 from pspd.daemon.member.member import MemberDaemon, first_of
+from pspd.daemon.member.reconciler import FileHooks
 from pspd.daemon.member.route import Route
 from pspd.daemon.process import say_ready
 from pspd.net.faults import Faults

@@ -1,66 +1,113 @@
-"""A file that a member has declined, and when it tries again to take it."""
+"""Declined files: why a member declines one, and when it tries again to take it."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pspd.core.model.manifest import Manifest
+from pspd.errors import PspError, StoreFailed
+from pspd.store.filesystem.failures import storage_error
+from pspd.text.plain import plain_text
 
 RETRY_SECONDS_MIN = 5.0
 RETRY_SECONDS_MAX = 300.0
-"""Bounds of the delay before a client tries again to take a file: somebody may have made room. The delay doubles, as
-looking at a large file that is in the way takes time."""
+"""Bounds of the delay before a client tries again to take a file: there may be more room by then. The delay doubles,
+as an attempt may have to read a large file that is in the way."""
+
+log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class ErrorBoundary:
+    """Contains every error with one file: it becomes the reason to decline that file, and the client goes on.
+
+    Attributes:
+        name: the client's name.
+        require_usable: raises ``StoreFailed`` if the store as a whole does not work.
+        store_failed: called with that error; the client ends.
+    """
+
+    name: str
+    require_usable: Callable[[], None]
+    store_failed: Callable[[PspError], None]
+
+    def check_store(self) -> bool:
+        """Return whether the store works; if not, end the client."""
+        try:
+            self.require_usable()
+        except StoreFailed as failure:
+            self.store_failed(failure)
+            return False
+        return True
+
+    def contain(self, action: str, title: str, error: Exception, known_reason: str = "") -> str:
+        """Log an error with one file, and end the client if the store as a whole has failed.
+
+        Args:
+            action: the operation that failed, such as "take".
+            title: the file's name.
+            error: the error.
+            known_reason: the reason that was logged last; it is not logged twice in a row.
+
+        Returns:
+            The reason to decline the file, in one line.
+        """
+        if isinstance(error, OSError):
+            error = storage_error(action, Path(str(error.filename or title)), error)
+        text = str(error)
+        if not isinstance(error, PspError):
+            text = f"{type(error).__name__}: {text}: this is a bug; PSPD_LOG=DEBUG shows where"
+        reason = plain_text(" ".join(text.split()))
+        if reason != known_reason:
+            log.error("%s: cannot %s %s: %s", self.name, action, title, reason)
+            log.debug("%s: cannot %s %s: traceback:", self.name, action, title, exc_info=error)
+        if isinstance(error, StoreFailed):
+            self.store_failed(error)
+        else:
+            self.check_store()
+        return reason
+
+
+@dataclass(slots=True)
 class DeclinedFile:
     """A file that a member has declined.
 
-    A file that somebody removed is tried again only when it is back: the client does not restore it against their
-    will. A manifest with contradictory digests is never tried again; the same file with other digests is.
+    A file that a user removed is tried again only after the user has put it back: the client does not restore it
+    against their will. A manifest with contradictory digests is never tried again; the same file with other digests is.
 
     Attributes:
-        manifest: its manifest.
-        division: the division of the file among clients that was declined.
-        reason: why, in one line.
-        started: whether its exchange has started.
-        removed: the path from which somebody removed it; None if nobody did.
-        is_final: whether it is never tried again with this manifest.
+        manifest: the file's manifest.
+        division: the number of the declined division of the file among clients.
+        reason: why the member declined the file, in one line.
+        started: whether the file's exchange has started.
+        removed: the path from which a user removed the file; None if it was not removed.
+        is_final: whether this manifest is never tried again.
         delay: the seconds before the next attempt.
         retry_at: the time of the next attempt, on the loop's clock.
     """
 
-    __slots__ = ("delay", "division", "is_final", "manifest", "reason", "removed", "retry_at", "started")
+    manifest: Manifest
+    division: int
+    reason: str
+    started: bool
+    removed: Path | None = None
+    is_final: bool = False
+    delay: float = field(init=False, default=0.0)
+    retry_at: float = field(init=False)
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        division: int,
-        reason: str,
-        started: bool,
-        removed: Path | None = None,
-        *,
-        is_final: bool = False,
-    ) -> None:
-        """Decline a file; see the attributes of the class."""
-        self.is_final = is_final
-        self.manifest = manifest
-        self.division = division
-        self.reason = reason
-        self.started = started
-        self.removed = removed
-        self.delay = RETRY_SECONDS_MIN
-        self.retry_at = asyncio.get_running_loop().time() + self.delay
-
-    @property
-    def is_missing(self) -> bool:
-        """Whether somebody has removed the file, and it is not back."""
-        return self.removed is not None and not os.path.lexists(self.removed)
+    def __post_init__(self) -> None:
+        """Schedule the first attempt."""
+        self.back_off(RETRY_SECONDS_MIN / 2)
 
     def rules_out(self, manifest: Manifest) -> bool:
         """Return whether an attempt with this manifest is pointless."""
-        return self.is_missing or (self.is_final and self.manifest == manifest)
+        is_missing = self.removed is not None and not os.path.lexists(self.removed)
+        return is_missing or (self.is_final and self.manifest == manifest)
 
     def take_retry(self, now: float) -> bool:
         """Return whether to try again at time `now`; if so, schedule the attempt after it."""
@@ -70,16 +117,6 @@ class DeclinedFile:
         return True
 
     def back_off(self, delay: float) -> None:
-        """Schedule the next attempt after a delay longer than `delay`, which did not help; 0 for no attempt so far."""
+        """Schedule the next attempt after twice the `delay` of the last one; 0 if there was none."""
         self.delay = max(self.delay, min(2 * delay, RETRY_SECONDS_MAX))
         self.retry_at = asyncio.get_running_loop().time() + self.delay
-
-    def again(self, manifest: Manifest, division: int, started: bool) -> DeclinedFile:
-        """Return the same refusal for a new assignment of the file.
-
-        Args:
-            manifest: the manifest that was assigned now.
-            division: its division.
-            started: whether the exchange has started.
-        """
-        return DeclinedFile(manifest, division, self.reason, started, self.removed, is_final=self.is_final)

@@ -1,24 +1,22 @@
-"""A member of the network: it joins, attends, renews its lease and reports, and joins again after an outage."""
+"""A member of the network: it joins, follows the server's instructions, renews its lease, and rejoins after outages."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
 from pspd.core.effects.server import Assign, EndCause, EndSession, RemoveFile, StartExchange, VerifyFile
 from pspd.core.model.storage import Storage
-from pspd.daemon.member.backoff import RejoinBackoff
-from pspd.daemon.member.hooks import NO_HOOKS, FileHooks
-from pspd.daemon.member.reconciler import FileReconciler
+from pspd.daemon.member.reconciler import NO_HOOKS, FileHooks, FileReconciler
 from pspd.daemon.member.reports import Reports
 from pspd.daemon.member.route import Route
 from pspd.errors import DuplicateInstance, NoDataPath, PspError, StorageError, TimedOut, Unreachable
 from pspd.host.addresses import family_of
+from pspd.net.backoff import Backoff
 from pspd.net.faults import Faults
 from pspd.rpc.client.answers import Session
 from pspd.rpc.client.member import MemberClient
@@ -26,20 +24,41 @@ from pspd.rpc.client.retry import RetryPolicy
 from pspd.store.digests import blake3_digest
 
 LEAVE_SECONDS = 1.0
-"""How long a member that leaves waits for the server."""
+"""How long a member that leaves waits for the server's answer."""
 RENEWALS_PER_LEASE = 4
+REJOIN_SECONDS_MIN = 0.1
+REJOIN_SECONDS_MAX = 2.0
+"""Bounds of the delay before a member joins again, without jitter."""
+STEADY_SECONDS = 30.0
+"""A session that lasts this long is a success. After a shorter one, the next delay is longer."""
 
 TEMPORARY = (Unreachable, TimedOut, DuplicateInstance)
-"""Errors of an attempt to join that may pass by themselves."""
+"""Errors of an attempt to join after which a later attempt may succeed."""
 
 log = logging.getLogger(__name__)
+
+
+class RejoinBackoff(Backoff):
+    """Delays that double from attempt to attempt, until a session lasts.
+
+    Args:
+        random: the source of jitter.
+    """
+
+    def __init__(self, random: Random) -> None:
+        super().__init__(REJOIN_SECONDS_MIN, REJOIN_SECONDS_MAX, random)
+
+    def session_ended(self, seconds: float) -> None:
+        """Begin again with the first delay if the session that ended has lasted."""
+        if seconds >= STEADY_SECONDS:
+            self.reset()
 
 
 class SessionEnded(Exception):
     """The server ended the session; the text says why.
 
     Attributes:
-        cause: why, for programs; None if it is unknown.
+        cause: the machine-readable cause; None if it is unknown.
     """
 
     def __init__(self, reason: str, cause: EndCause | None = None) -> None:
@@ -48,7 +67,7 @@ class SessionEnded(Exception):
 
 
 class ReverificationNeeded(SessionEnded):
-    """The member ended the session, to verify files and join again with what it really holds."""
+    """The member ends the session to verify files, and rejoins with the chunks that it really holds."""
 
 
 class Stopped(Exception):
@@ -71,10 +90,19 @@ async def first_of(*awaitables: Awaitable[Any]) -> None:
 class MemberDaemon:
     """A client or a source of the network.
 
+    Args:
+        route: the way to its server.
+        name: the member's name.
+        instance_id: the identity by which the server recognizes the member when it comes back.
+        storage: the member's files.
+        source: whether it is a source, which holds a file and requests none.
+        faults: faults to inject into the datagrams that it receives.
+        hooks: further work for its files.
+
     Attributes:
         name: the member's name.
         session: the id of its session; 0 for none.
-        ready: set once data could flow in one of its sessions.
+        ready: set once data has been able to flow in one of its sessions.
         client: its end of the control API.
         files: its files.
     """
@@ -90,25 +118,15 @@ class MemberDaemon:
         faults: Faults | None = None,
         hooks: FileHooks = NO_HOOKS,
     ) -> None:
-        """Prepare a member without a session.
-
-        Args:
-            route: the way to its server.
-            name: its name.
-            instance_id: the identity by which the server recognizes it when it comes back.
-            storage: its files.
-            source: whether it is a source, which holds a file and wants none.
-            faults: faults to inject into the datagrams that it receives.
-            hooks: further work for its files.
-        """
         self.name = name
         self.session = 0
         self.ready = asyncio.Event()
         self.client = MemberClient(None, route.server, blake3_digest)
         self._reports = Reports(name, self.client)
-        self.files = FileReconciler(name, secrets.randbits(64), storage, self._reports, hooks, self._fail, faults)
+        self.files = FileReconciler(name, storage, self._reports, hooks, self._fail, faults)
         self._route = route
         self._instance_id = instance_id
+        self._storage = storage
         self._source = source
         self._leaving = False
         self._on_ready: Callable[[], None] = lambda: None
@@ -118,22 +136,23 @@ class MemberDaemon:
         """Stay a member until asked to stop.
 
         Args:
-            connect_seconds: how long to try to join for the first time, and then for data to pass.
+            connect_seconds: how long to try to join for the first time, and then how long to wait for data to pass.
             on_ready: called once, when data can flow.
 
         Raises:
-            Unreachable: no server answered in that time.
+            Unreachable: no server answered within `connect_seconds`.
             NoDataPath: the server answered, but data does not pass.
             PspError: the server refuses this member, or the store failed.
         """
         self._on_ready = on_ready
         clock = asyncio.get_running_loop().time
         backoff = RejoinBackoff(Random())
-        session = await self._join_first(connect_seconds)
         while True:
+            seconds_max = None if self.ready.is_set() else connect_seconds
+            session = await self._join_after_outage(backoff, seconds_max)
             joined_at = clock()
             try:
-                await self.serve_session(session, None if self.ready.is_set() else connect_seconds)
+                await self.serve_session(session, seconds_max)
             except NoDataPath:
                 await self.leave()
                 raise
@@ -153,49 +172,41 @@ class MemberDaemon:
                 return
             backoff.session_ended(clock() - joined_at)
             await asyncio.sleep(backoff.next_seconds())
-            if self.ready.is_set():
-                session = await self._rejoin(backoff)
-            else:
-                session = await self._join_first(connect_seconds)
 
-    async def _join_first(self, connect_seconds: float) -> Session:
-        """Join before data has ever passed: errors that do not pass by themselves end the member."""
-        policy = RetryPolicy(RejoinBackoff(Random()).next_seconds, connect_seconds)
+    async def _join_after_outage(self, backoff: RejoinBackoff, seconds_max: float | None) -> Session:
+        """Join, and log each kind of failure once.
+
+        Before data has ever passed, only temporary errors are tried again; afterwards all errors except the store's.
+
+        Args:
+            backoff: the delays between attempts.
+            seconds_max: how long to try before data has ever passed; None after that.
+        """
+        is_first = seconds_max is not None
+        logged: set[type[PspError]] = set() if is_first else {Unreachable, TimedOut}  # the loss has been logged
+        policy = RetryPolicy(backoff.next_seconds, seconds_max)
         policy.note_lost()
-        logged = False
-
-        def log_once(error: PspError) -> None:
-            nonlocal logged
-            if not logged:
-                self._log_failed_join(error)
-            logged = True
-
-        return await self.join_with(policy, TEMPORARY, log_once)
-
-    async def _rejoin(self, backoff: RejoinBackoff) -> Session:
-        """Join after data has passed: only an error of the store ends the member."""
-        logged: set[type[PspError]] = {Unreachable, TimedOut}  # the loss of the server has been logged
 
         def log_each_kind_once(error: PspError) -> None:
             if isinstance(error, StorageError):
                 raise error
             log.debug("%s: cannot join: %s", self.name, error)
-            if type(error) not in logged:
-                self._log_failed_join(error)
-                logged.add(type(error))
+            if type(error) in logged:
+                return
+            logged.add(type(error))
+            match error:
+                case DuplicateInstance():
+                    log.warning("%s: waiting for the other client to leave: %s", self.name, error)
+                case Unreachable() | TimedOut():
+                    log.info("%s: waiting for the server at %s", self.name, self._route.server)
+                    logged.update((Unreachable, TimedOut))
+                case _:
+                    log.warning("%s: refused, and tries again: %s", self.name, error)
 
-        session = await self.join_with(RetryPolicy(backoff.next_seconds), (PspError,), log_each_kind_once)
-        log.info("%s: joined again", self.name)
+        session = await self.join_with(policy, TEMPORARY if is_first else (PspError,), log_each_kind_once)
+        if not is_first:
+            log.info("%s: joined again", self.name)
         return session
-
-    def _log_failed_join(self, error: PspError) -> None:
-        match error:
-            case DuplicateInstance():
-                log.warning("%s: waiting for the other client to leave: %s", self.name, error)
-            case Unreachable() | TimedOut():
-                log.info("%s: waiting for the server at %s", self.name, self._route.server)
-            case _:
-                log.warning("%s: refused, and tries again: %s", self.name, error)
 
     async def join_with(
         self,
@@ -208,7 +219,7 @@ class MemberDaemon:
         Args:
             policy: decides how long to try, and with which pauses.
             retried: the errors after which to try again.
-            on_failure: called with the error of each attempt that is tried again.
+            on_failure: called with the error of each attempt that is followed by another.
 
         Raises:
             PspError: as in `join`.
@@ -225,7 +236,7 @@ class MemberDaemon:
                 return session
 
     async def join(self) -> Session:
-        """Join the network, after every file that needs it was verified; return the session.
+        """Verify the files that need it, and join the network; return the session.
 
         Raises:
             StorageError: the file of a source has changed.
@@ -238,7 +249,7 @@ class MemberDaemon:
                 raise
         channel, address = await self._route.connect()
         self.client.use(channel)
-        held = {} if self._source else self.files.known()
+        held = {} if self._source else self._storage.known()
         port = 0
         if not (await self.client.parameters()).kept_links:  # each transfer has a connection of its own
             port = self.files.plane.listen(family_of(address))
@@ -254,8 +265,8 @@ class MemberDaemon:
         """Follow the server's instructions until the session ends.
 
         Args:
-            session: what the server granted.
-            path_seconds: how long to wait for data to pass at the beginning; None not to check.
+            session: the session that the server granted.
+            path_seconds: how long to wait for data to pass at the beginning; None to skip this check.
 
         Raises:
             SessionEnded: the server ended it.
@@ -279,7 +290,7 @@ class MemberDaemon:
             self.files.plane.leave()
 
     async def _watch_path(self, path_seconds: float | None) -> None:
-        """Wait until data can flow, report that once, and never return."""
+        """Wait until data can flow, call `on_ready` the first time, and never return."""
         if path_seconds is not None:
             await self.files.plane.require_path(path_seconds)
             if not self.ready.is_set():
@@ -318,7 +329,7 @@ class MemberDaemon:
         raise ReverificationNeeded("a file may have changed: it is verified again")
 
     async def leave(self) -> None:
-        """Leave the network, if the member has a session; :meth:`run` then ends."""
+        """Leave the network, if the member has a session; `run` then ends."""
         self._leaving = True
         session, self.session = self.session, 0
         if session:

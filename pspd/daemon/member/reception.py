@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from pspd.core.client.download import Download, Stage
 from pspd.core.model.manifest import CHUNK_BYTES, FileId
@@ -17,19 +18,19 @@ STEP_PERCENT = 10
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
 class _Reception:
     """One file that is being received.
 
     Attributes:
-        began_at: when it began, on the monotonic clock.
-        chunks_before: how many chunks it had then.
+        chunks_before: the number of held chunks at the beginning.
         step: the last step of progress that was logged.
+        began_at: the time of the beginning, on the monotonic clock.
     """
 
-    def __init__(self, held_chunks: int, step: int) -> None:
-        self.began_at = time.monotonic()
-        self.chunks_before = held_chunks
-        self.step = step
+    chunks_before: int
+    step: int
+    began_at: float = field(default_factory=time.monotonic)
 
 
 class ReceptionLog:
@@ -61,7 +62,7 @@ class ReceptionLog:
                 self._log_step(download, held, reception)
 
     def end(self, file_id: FileId) -> str:
-        """Forget a file; return the time since it began, such as `` after 3.2 s``; empty if that is unknown."""
+        """Forget a file; return its duration for the log, such as `` after 3.2 s``; empty if it is unknown."""
         reception = self._receptions.pop(file_id, None)
         return f" after {time.monotonic() - reception.began_at:.1f} s" if reception is not None else ""
 

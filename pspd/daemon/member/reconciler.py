@@ -1,10 +1,12 @@
-"""A member's files: each is taken or declined, finished, verified again and watched, across all its sessions."""
+"""A member's files in all its sessions: takes or declines each one, finishes it, verifies it again, and watches it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pspd.core.client.download import Download, Stage
@@ -13,10 +15,8 @@ from pspd.core.effects.client import DownlinkChanged, FinishFile, ReportMileston
 from pspd.core.effects.shared import InputDropped
 from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.ranges import Range
-from pspd.core.model.storage import Held, Storage
-from pspd.daemon.member.boundary import Boundary
-from pspd.daemon.member.declined import RETRY_SECONDS_MIN, DeclinedFile
-from pspd.daemon.member.hooks import FileHooks
+from pspd.core.model.storage import Storage
+from pspd.daemon.member.declined import RETRY_SECONDS_MIN, DeclinedFile, ErrorBoundary
 from pspd.daemon.member.reception import ReceptionLog
 from pspd.daemon.member.reports import Reports
 from pspd.errors import ContradictoryDigests, IntegrityError, PspError, StorageError
@@ -24,6 +24,7 @@ from pspd.net.client import ClientPlane
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.rpc.translate import Declined
+from pspd.store.files.disk import ExternalChanges
 from pspd.text.plain import plain_text
 
 RECEPTION_SECONDS = 2.0
@@ -34,11 +35,37 @@ WATCH_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-class FileReconciler:
-    """Brings a member's files to the state that the server asks for, and reports what was reached.
+@dataclass(frozen=True, slots=True)
+class FileHooks:
+    """What a store does for a member's files besides storing them.
 
     Attributes:
-        machine: the protocol.
+        unpack_job: returns the work that a thread does before a verified file is finished; None for no work.
+        on_finished: called with each file that has become visible.
+        external_changes: returns the finished files that another program has removed or changed.
+    """
+
+    unpack_job: Callable[[FileId], Callable[[], None] | None] = lambda _: None
+    on_finished: Callable[[FileId], None] = lambda _: None
+    external_changes: Callable[[], ExternalChanges] = lambda: ExternalChanges({}, [])
+
+
+NO_HOOKS = FileHooks()
+
+
+class FileReconciler:
+    """Brings a member's files to the state that the server asks for, and reports the progress.
+
+    Args:
+        name: the member's name.
+        storage: its files.
+        reports: sends its reports.
+        hooks: further work for the files.
+        failed: called with the error when the store as a whole no longer works: the member cannot continue.
+        faults: faults to inject into received datagrams.
+
+    Attributes:
+        machine: the client's protocol machine.
         plane: its sockets.
         reverification_needed: set while files must be verified again, for which the session has to end.
     """
@@ -46,30 +73,18 @@ class FileReconciler:
     def __init__(
         self,
         name: str,
-        machine_seed: int,
         storage: Storage,
         reports: Reports,
         hooks: FileHooks,
         failed: Callable[[PspError], None],
         faults: Faults | None,
     ) -> None:
-        """Begin with the files that are in the store.
-
-        Args:
-            name: the member's name.
-            machine_seed: the seed of its machine's random choices.
-            storage: its files.
-            reports: sends its reports.
-            hooks: further work for the files.
-            failed: called when the store as a whole no longer works: the member cannot go on.
-            faults: faults to inject into received datagrams.
-        """
-        self.machine = ClientMachine(machine_seed)
+        self.machine = ClientMachine(secrets.randbits(64))
         self.plane = ClientPlane(
             self.machine, storage, self._on_effect, self.require_reverification, self._decline, faults
         )
         self.reverification_needed = asyncio.Event()
-        self._boundary = Boundary(name, storage.require_usable, failed)
+        self._boundary = ErrorBoundary(name, storage.require_usable, failed)
         self._name = name
         self._storage = storage
         self._reports = reports
@@ -83,12 +98,8 @@ class FileReconciler:
         self._dropped: set[FileId] = set()  # while they were being unpacked
         self._storage_lock = asyncio.Lock()  # held by the thread that verifies
 
-    def known(self) -> dict[FileId, Held]:
-        """Return what is held, by file."""
-        return self._storage.known()
-
     def begin_session(self) -> None:
-        """Forget what the last session left: the server assigns every file again, and knows all that is held."""
+        """Forget the state of the last session: the server assigns every file again, and knows all held chunks."""
         self._declined = {
             file_id: declined for file_id, declined in self._declined.items() if declined.removed or declined.is_final
         }
@@ -99,23 +110,23 @@ class FileReconciler:
         self.plane.close()
         self._storage.close()
 
-    # -- instructions of the server
+    # -- instructions from the server
 
     def take(self, manifest: Manifest, shares: tuple[Range, ...], started: bool, division: int) -> None:
         """Begin an assigned file, or decline it with a reason.
 
         Args:
-            manifest: its manifest.
+            manifest: the file's manifest.
             shares: the shares of this member.
-            started: whether the exchange has started.
-            division: the number of this division among clients.
+            started: whether the file's exchange has started.
+            division: the number of this division of the file among clients.
         """
         file_id = manifest.file_id
         declined = self._declined.pop(file_id, None)
         self._reports.forget(file_id)
         self._dropped.discard(file_id)
         if declined is not None and declined.rules_out(manifest):
-            self._note_declined(declined.again(manifest, division, started))
+            self._note_declined(replace(declined, manifest=manifest, division=division, started=started))
             return
         try:
             self.plane.assign(manifest, shares, started, division)
@@ -131,7 +142,7 @@ class FileReconciler:
         """Remember and report that a file is declined.
 
         Args:
-            declined: the file.
+            declined: the declined file.
             still_holds: whether its verified chunks are still sent to others.
         """
         file_id = declined.manifest.file_id
@@ -156,7 +167,7 @@ class FileReconciler:
         log.info("%s: %s was removed from the network%s", self._name, title, self._reception.end(file_id))
 
     async def retry_declined(self) -> None:
-        """Try again, forever, to take declined files; their shares have been reassigned."""
+        """Retry declined files, until cancelled; their shares have been reassigned."""
         while True:
             await asyncio.sleep(RETRY_SECONDS_MIN / 2)
             now = asyncio.get_running_loop().time()
@@ -177,21 +188,22 @@ class FileReconciler:
                 declined.reason = reason
                 self._note_declined(declined)
         else:
-            if file_id not in self._declined:  # a file that was whole already may have been declined at once
+            if file_id not in self._declined:  # a complete file may fail to finish, and is declined again at once
                 log.info("%s: takes %s after all", self._name, declined.manifest.name)
 
     # -- files that have changed
 
     def require_reverification(self, file_id: FileId) -> None:
-        """Have a file verified between this session and the next: its stored bytes may be wrong."""
+        """Schedule the verification of a file between this session and the next: its stored bytes may be wrong."""
         self._unverified[file_id] = None
         self.reverification_needed.set()
 
     async def reverify(self) -> None:
-        """Verify every file that needs it, so that the next session begins with what is really held.
+        """Verify every file that needs it, so that the next session reports only chunks that are really held.
 
         Raises:
-            StorageError: a file cannot be verified; it is not held until it is begun again. The first such error.
+            StorageError: a file cannot be verified, and does not count as held until it is begun again. If several
+                cannot, this is the first one's error.
         """
         self.reverification_needed.clear()
         removed = self._hooks.external_changes().removed if self._unverified else {}
@@ -214,13 +226,13 @@ class FileReconciler:
             raise failure
 
     async def log_reception(self) -> None:
-        """Log, forever, the progress of each file."""
+        """Log the progress of each file, until cancelled."""
         while True:
             self._reception.update(list(self.machine.downloads.values()))
             await asyncio.sleep(RECEPTION_SECONDS)
 
     async def watch_finished(self) -> None:
-        """Check, forever, that finished files are there and unchanged: other clients rely on them."""
+        """Check that finished files exist and are unchanged, as other clients rely on them, until the store fails."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if not self._boundary.check_store():
@@ -234,11 +246,11 @@ class FileReconciler:
                 self.require_reverification(file_id)
 
     def _decline_removed(self, file_id: FileId, path: Path) -> None:
-        """Decline a file that somebody has removed, as the server must not count on it.
+        """Decline a file that a user has removed, as the server must not count on it.
 
         Args:
-            file_id: the file.
-            path: where it was.
+            file_id: the file's id.
+            path: the path from which it was removed.
         """
         download = self.machine.downloads.get(file_id)
         if download is None:
@@ -249,7 +261,7 @@ class FileReconciler:
         self._note_declined(DeclinedFile(download.manifest, download.division, reason, True, path))
 
     def _title(self, file_id: FileId) -> str:
-        """Return the name of a file for the log; the beginning of its id if its name is unknown."""
+        """Return a file's name for the log; the beginning of its id if the name is unknown."""
         declined = self._declined.get(file_id)
         name = self.machine.name_of(file_id) or (declined.manifest.name if declined is not None else None)
         return plain_text(name) if name is not None else f"file {file_id.hex()[:12]}"
@@ -293,16 +305,16 @@ class FileReconciler:
             self._unpacking[file_id] = asyncio.ensure_future(self._unpack(self.machine.downloads[file_id], unpack))
 
     async def _unpack(self, download: Download, unpack: Callable[[], None]) -> None:
-        """Unpack a folder in a thread, as that takes a while; then make it visible.
+        """Unpack a folder in a thread, as that may take long; then make it visible.
 
         Args:
-            download: the folder.
+            download: the download of the folder.
             unpack: the work of the thread.
         """
         try:
             await asyncio.to_thread(unpack)
             failure = None
-        except Exception as error:  # any error, lest the file stay unfinished forever
+        except Exception as error:  # any error: otherwise the file would stay unfinished
             failure = error
         async with self._storage_lock:
             self._end_unpacking(download, failure)
@@ -315,7 +327,7 @@ class FileReconciler:
             self._dropped.discard(file_id)
             self._discard(file_id, plain_text(download.manifest.name))
         elif current is None or current.stage is not Stage.FINISHING:
-            pass  # it is being verified, or fetched again: the unpacked folder is found when it is finished then
+            pass  # it is being verified, or fetched again: its next finish uses the unpacked folder
         elif current is not download:
             self._finish(file_id)
         elif failure is None:
@@ -344,12 +356,13 @@ class FileReconciler:
     def _decline(self, file_id: FileId, error: Exception, action: str = "store") -> None:
         """Decline a file that cannot be stored or finished, and try again later.
 
-        Its verified chunks are still sent to others, unless the error is neither the disk's nor the store's.
+        After an error of the disk or the store, its verified chunks are still sent to others; after contradictory
+        digests or an unexpected error they are not.
 
         Args:
-            file_id: the file.
-            error: what went wrong.
-            action: what was tried, for the log.
+            file_id: the file's id.
+            error: the error.
+            action: the operation that failed, for the log.
         """
         download = self.machine.downloads.get(file_id)
         reason = self._boundary.contain(action, self._title(file_id), error)
