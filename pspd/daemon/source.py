@@ -24,7 +24,7 @@ from pspd.errors import (
     Unreachable,
     WrongState,
 )
-from pspd.rpc.client.answers import Session
+from pspd.rpc.client.member import Session
 from pspd.rpc.client.retry import RetryPolicy
 from pspd.store.digests import blake3_digest
 from pspd.store.source.parallel_hash import ParallelHash

@@ -1,22 +1,15 @@
-"""Translates between the control API's messages and the core's types; decides nothing."""
+"""Translates between messages of the control API and types of the core."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice, pairwise
+from typing import Any
 from urllib.parse import unquote
 
+from pspd.core.effects import server as effects
 from pspd.core.effects.client import ReportMilestone
-from pspd.core.effects.server import (
-    Assign,
-    EndCause,
-    EndSession,
-    MemberEffect,
-    RemoveFile,
-    StartExchange,
-    VerifyFile,
-)
 from pspd.core.effects.shared import Milestone
 from pspd.core.model.manifest import DIGEST_BYTES, USUAL_MODE, Digest, FileId, Manifest
 from pspd.core.model.parameters import Order, Parameters
@@ -28,47 +21,36 @@ from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import network_pb2 as pb
 
 END_REASON_CHARACTERS_MAX = 1000
-"""The length of the reason why a session ended, for the log; a name and an address take 400."""
+"""The most characters that a member keeps of the reason why its session ended; a name and an address take 400."""
 
-_ORDERS = {
-    Order.CURSOR: pb.REQUEST_ORDER_CURSOR,
-    Order.SEQUENTIAL: pb.REQUEST_ORDER_SEQUENTIAL,
-    Order.RANDOM: pb.REQUEST_ORDER_RANDOM,
-}
-_ORDERS_BACK = {value: order for order, value in _ORDERS.items()}
-_MILESTONES = {
-    Milestone.SHARE_HELD: membership.FILE_MILESTONE_SHARE_HELD,
-    Milestone.COMPLETE: membership.FILE_MILESTONE_COMPLETE,
+_ORDERS: dict[Order, Any] = {order: pb.RequestOrder.Value(f"REQUEST_ORDER_{order.name}") for order in Order}
+_ORDERS_BACK: dict[int, Order] = {value: order for order, value in _ORDERS.items()}
+_MILESTONES: dict[Milestone, Any] = {
+    milestone: membership.FileMilestone.Value(f"FILE_MILESTONE_{milestone.name}") for milestone in Milestone
 }
 _MILESTONES_BACK: dict[int, Milestone] = {value: milestone for milestone, value in _MILESTONES.items()}
-
-
-_CAUSES = {
-    EndCause.REPLACED: membership.SESSION_END_CAUSE_REPLACED,
-    EndCause.LEASE_EXPIRED: membership.SESSION_END_CAUSE_LEASE_EXPIRED,
-    EndCause.LEFT: membership.SESSION_END_CAUSE_LEFT,
-    EndCause.CONNECTION_ENDED: membership.SESSION_END_CAUSE_CONNECTION_ENDED,
-    EndCause.SOURCE_DONE: membership.SESSION_END_CAUSE_SOURCE_DONE,
-    EndCause.PROTOCOL_ERROR: membership.SESSION_END_CAUSE_PROTOCOL_ERROR,
-    EndCause.SERVER_FAULT: membership.SESSION_END_CAUSE_SERVER_FAULT,
+_CAUSES: dict[effects.EndCause, Any] = {
+    cause: membership.SessionEndCause.Value(f"SESSION_END_CAUSE_{cause.name}") for cause in effects.EndCause
 }
-_CAUSES_BACK: dict[int, EndCause] = {value: cause for cause, value in _CAUSES.items()}
+_CAUSES_BACK: dict[int, effects.EndCause] = {value: cause for cause, value in _CAUSES.items()}
+_COPIED_PARAMETERS = [field.name for field in fields(Parameters) if field.name != "order"]
+"""Parameters whose field in the message has the same name and value."""
 
 
 def peer_text(peer: str) -> str:
-    """Return a peer's address as people write it, from gRPC's form ``ipv6:%5B::1%5D:50``."""
+    """Return a peer's address, such as ``[::1]:50``, from gRPC's form ``ipv6:%5B::1%5D:50``."""
     _, _, address = unquote(peer).partition(":")
     return address
 
 
-def session_ended_from_pb(session: int, message: membership.SessionEnded) -> EndSession:
-    """Return the end of a session from a message; a long reason is cut, and an unknown cause is None.
+def session_ended_from_pb(session: int, message: membership.SessionEnded) -> effects.EndSession:
+    """Return the end of a session from a message; a long reason is cut, and an unknown cause becomes None.
 
     Args:
-        session: the session.
+        session: the session's id.
         message: the message.
     """
-    return EndSession(session, message.reason[:END_REASON_CHARACTERS_MAX], _CAUSES_BACK.get(message.cause))
+    return effects.EndSession(session, message.reason[:END_REASON_CHARACTERS_MAX], _CAUSES_BACK.get(message.cause))
 
 
 def range_to_pb(span: Range) -> pb.ChunkRange:
@@ -99,11 +81,11 @@ def manifest_from_pb(message: pb.Manifest, digest: Digest) -> Manifest:
 
     Args:
         message: the message.
-        digest: the digest of manifests.
+        digest: the digest function, for the file's id.
 
     Raises:
-        BadName: no client accepts its name.
-        BadArgument: it is malformed.
+        BadName: no client accepts the file's name.
+        BadArgument: the manifest is malformed.
     """
     return Manifest.parse(
         message.name,
@@ -119,30 +101,14 @@ def manifest_from_pb(message: pb.Manifest, digest: Digest) -> Manifest:
 
 def parameters_to_pb(parameters: Parameters) -> pb.Parameters:
     """Return parameters as a message."""
-    return pb.Parameters(
-        profile=parameters.profile,
-        frame_chunks=parameters.frame_chunks,
-        window_min_chunks=parameters.window_min_chunks,
-        window_max_chunks=parameters.window_max_chunks,
-        request_ranges=parameters.request_ranges,
-        kept_links=parameters.kept_links,
-        all_holders_answer=parameters.all_holders_answer,
-        order=_ORDERS[parameters.order],
-    )
+    copied = {name: getattr(parameters, name) for name in _COPIED_PARAMETERS}
+    return pb.Parameters(order=_ORDERS[parameters.order], **copied)
 
 
 def parameters_from_pb(message: pb.Parameters) -> Parameters:
-    """Return parameters from a message; an unknown order counts as `Order.CURSOR`."""
-    return Parameters(
-        profile=message.profile,
-        frame_chunks=message.frame_chunks,
-        window_min_chunks=message.window_min_chunks,
-        window_max_chunks=message.window_max_chunks,
-        request_ranges=message.request_ranges,
-        kept_links=message.kept_links,
-        all_holders_answer=message.all_holders_answer,
-        order=_ORDERS_BACK.get(message.order, Order.CURSOR),
-    )
+    """Return parameters from a message; an unknown order becomes `Order.CURSOR`."""
+    copied = {name: getattr(message, name) for name in _COPIED_PARAMETERS}
+    return Parameters(order=_ORDERS_BACK.get(message.order, Order.CURSOR), **copied)
 
 
 def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
@@ -172,8 +138,8 @@ def holdings_from_pb(messages: Sequence[pb.Holding]) -> dict[FileId, Held]:
     if any(len(message.file_id) != DIGEST_BYTES for message in messages):
         raise BadArgument(f"a file that a client reports as held has no id of {DIGEST_BYTES} bytes")
     for message in messages:
-        borders = [border for span in message.ranges for border in (span.start, span.stop)]
-        if any(left > right for left, right in pairwise(borders)):
+        boundaries = [boundary for span in message.ranges for boundary in (span.start, span.stop)]
+        if any(first > second for first, second in pairwise(boundaries)):
             raise BadArgument("the ranges that a client reports as held are not ascending and disjoint")
     return {
         message.file_id: Held(
@@ -186,13 +152,13 @@ def holdings_from_pb(messages: Sequence[pb.Holding]) -> dict[FileId, Held]:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """A client declines a file.
+    """A client's report that it declines a file.
 
     Attributes:
-        file_id: the file.
-        reason: why, in one line.
-        division: the division of the file among clients that is declined.
-        still_holds: whether the client still sends what it holds of the file.
+        file_id: the file's id.
+        reason: why the client declines the file, in one line.
+        division: the number of the declined division of the file among clients.
+        still_holds: whether the client still sends the chunks of the file that it holds.
     """
 
     file_id: FileId
@@ -250,14 +216,14 @@ def report_from_pb(message: membership.FileReport) -> Report | None:
     )
 
 
-MemberEvent = MemberEffect | None
+MemberEvent = effects.MemberEffect | None
 """An instruction to a member; None asks it to stop."""
 
 
 def attend_response(effect: MemberEvent) -> membership.AttendResponse:
     """Return an instruction to a member as a message."""
     match effect:
-        case Assign(_, manifest, shares, started, division):
+        case effects.Assign(_, manifest, shares, started, division):
             return membership.AttendResponse(
                 file_assigned=membership.FileAssigned(
                     manifest=manifest_to_pb(manifest),
@@ -266,13 +232,13 @@ def attend_response(effect: MemberEvent) -> membership.AttendResponse:
                     division=division,
                 )
             )
-        case StartExchange(_, file_id):
+        case effects.StartExchange(_, file_id):
             return membership.AttendResponse(exchange_started=membership.ExchangeStarted(file_id=file_id))
-        case VerifyFile(_, file_id):
+        case effects.VerifyFile(_, file_id):
             return membership.AttendResponse(file_suspected=membership.FileSuspected(file_id=file_id))
-        case RemoveFile(_, file_id):
+        case effects.RemoveFile(_, file_id):
             return membership.AttendResponse(file_removed=membership.FileRemoved(file_id=file_id))
-        case EndSession(_, reason, cause):
+        case effects.EndSession(_, reason, cause):
             code = membership.SESSION_END_CAUSE_UNSPECIFIED if cause is None else _CAUSES[cause]
             return membership.AttendResponse(session_ended=membership.SessionEnded(reason=reason, cause=code))
         case None:

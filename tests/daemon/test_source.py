@@ -13,8 +13,7 @@ from pspd.core.model.parameters import FAST, PROFILES, Parameters
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.daemon.source import POLL_SECONDS_MIN, _needs_no_source, _require_recipient, poll_seconds
 from pspd.errors import StorageError, TimedOut, Unreachable, WrongState
-from pspd.rpc.client.answers import Session
-from pspd.rpc.client.member import MemberClient
+from pspd.rpc.client.member import MemberClient, Session
 from pspd.v1 import network_pb2 as pb
 from tests.daemon.members import InProcess, in_process
 from tests.support.files import random_file

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pspd.rpc.server.changes import changes
+from pspd.rpc.server.status_messages import changes
 from pspd.v1 import network_pb2, status_service_pb2
 
 

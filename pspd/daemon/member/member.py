@@ -18,8 +18,7 @@ from pspd.errors import DuplicateInstance, NoDataPath, PspError, StorageError, T
 from pspd.host.addresses import family_of
 from pspd.net.backoff import Backoff
 from pspd.net.faults import Faults
-from pspd.rpc.client.answers import Session
-from pspd.rpc.client.member import MemberClient
+from pspd.rpc.client.member import MemberClient, Session
 from pspd.rpc.client.retry import RetryPolicy
 from pspd.store.digests import blake3_digest
 

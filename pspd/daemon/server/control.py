@@ -6,21 +6,7 @@ import asyncio
 import contextlib
 import logging
 
-from pspd.core.effects.server import (
-    Assign,
-    ClientJoined,
-    ClientLost,
-    ControlEffect,
-    DuplicateRefused,
-    EndSession,
-    FileRemoved,
-    MemberFailed,
-    RemoveFile,
-    SaveFile,
-    ServerEvent,
-    StartExchange,
-    VerifyFile,
-)
+from pspd.core.effects import server as effects
 from pspd.core.effects.shared import InputDropped
 from pspd.core.model.manifest import FileId
 from pspd.core.server.machine import ServerMachine
@@ -66,24 +52,29 @@ class ControlEffects:
             async with asyncio.timeout(seconds_max):
                 await self._changed.wait()
 
-    def execute(self, effect: ControlEffect) -> None:
+    def execute(self, effect: effects.ControlEffect) -> None:
         """Execute one effect."""
         match effect:
-            case Assign(session) | StartExchange(session) | RemoveFile(session) | EndSession(session):
+            case (
+                effects.Assign(session)
+                | effects.StartExchange(session)
+                | effects.RemoveFile(session)
+                | effects.EndSession(session)
+            ):
                 self._queues.put(session, effect)
-            case VerifyFile(session, file_id):
+            case effects.VerifyFile(session, file_id):
                 self._log_reverification(session, file_id)
                 self._queues.put(session, effect)
-            case MemberFailed(name, error):
+            case effects.MemberFailed(name, error):
                 log.error("%s: its session ends, as serving it raised an error", name, exc_info=error)
             case InputDropped(DropReason.CORRUPT, origin):
                 self._log_corrupt_sender(origin)
             case InputDropped(reason, origin):
                 log.debug("dropped from %s: %s", origin, reason)
-            case SaveFile(record):
+            case effects.SaveFile(record):
                 if self._ledger is not None:
                     self._ledger.save_file(record)
-            case DuplicateRefused():
+            case effects.DuplicateRefused():
                 log.warning("%s", event_text(effect))
             case _:
                 if self._ledger is not None:
@@ -92,15 +83,15 @@ class ControlEffects:
                 self._changed.set()
                 self._changed = asyncio.Event()
 
-    def _record(self, event: ServerEvent, ledger: Ledger) -> None:
+    def _record(self, event: effects.ServerEvent, ledger: Ledger) -> None:
         match event:
-            case FileRemoved(file_id):
+            case effects.FileRemoved(file_id):
                 ledger.remove_file(file_id)
-            case ClientJoined(name):
+            case effects.ClientJoined(name):
                 member = self._machine.members.get(name)
                 if member is not None and not member.source:
                     ledger.client_joined(name)
-            case ClientLost(name):
+            case effects.ClientLost(name):
                 ledger.client_left(name)
 
     def _log_reverification(self, session: int, file_id: FileId) -> None:

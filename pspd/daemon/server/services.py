@@ -14,8 +14,8 @@ from pspd.daemon.server.network import NetworkDaemon
 from pspd.errors import BadArgument, LimitReached
 from pspd.rpc import translate
 from pspd.rpc.limits import INSTANCE_ID_BYTES, STOP_NAMES_MAX, WATCH_INTERVAL_MS_MAX
-from pspd.rpc.server.changes import changes
 from pspd.rpc.server.requests import Context
+from pspd.rpc.server.status_messages import changes
 from pspd.store.digests import blake3_digest
 from pspd.v1 import cache_service_pb2 as cache
 from pspd.v1 import (

@@ -5,28 +5,109 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 
 import grpc
 
 from pspd.core.effects.server import Assign, RemoveFile, StartExchange, VerifyFile
-from pspd.core.model.manifest import Digest, FileId, Manifest
+from pspd.core.model.manifest import SHARE_COUNT_MAX, Digest, FileId, Manifest
 from pspd.core.model.parameters import Parameters
 from pspd.core.model.storage import Held
 from pspd.core.model.terms import ONE_COPY, Terms
-from pspd.errors import BadArgument, BadName, WrongState
+from pspd.errors import BadArgument, BadName, PspError, WrongState
 from pspd.rpc import translate
-from pspd.rpc.client.answers import Session, assign_from_pb, session_from_pb, share_count_from_pb
 from pspd.rpc.client.connection import Peer
 from pspd.rpc.client.server import ServerClient
 from pspd.rpc.limits import REPORTS_MAX
 from pspd.rpc.translate import Report
-from pspd.v1 import file_service_pb2, membership_service_pb2, membership_service_pb2_grpc, network_pb2
+from pspd.text.addresses import PORT_MAX
+from pspd.v1 import file_service_pb2 as files
+from pspd.v1 import membership_service_pb2 as membership
+from pspd.v1 import membership_service_pb2_grpc, network_pb2
 
+LEASE_SECONDS_MIN = 4.0
+"""A shorter lease counts as this one: a member renews four times per lease, and at most once a second."""
 REPORT_SECONDS = 60.0
 """How long a report may take. A busy server answers late, and a repeated report only adds load; a dead connection is
 noticed by its keepalive."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the server granted to a member.
+
+    Attributes:
+        session: the session's id.
+        data_port: the server's UDP and TCP port for data.
+        lease_seconds: how long the session lasts without a renewal.
+        parameters: the protocol's parameters.
+    """
+
+    session: int
+    data_port: int
+    lease_seconds: float
+    parameters: Parameters
+
+
+def session_from_pb(message: membership.JoinResponse, server: str) -> Session:
+    """Return the session that a message grants.
+
+    Args:
+        message: the answer to `Join`.
+        server: the server's address, for messages.
+
+    Raises:
+        PspError: the data port is not a port.
+    """
+    if not 0 < message.data_port <= PORT_MAX:
+        raise PspError(
+            f"the server at {server} names data port {message.data_port}, which is no port: name another with --server"
+        )
+    return Session(
+        message.session_id,
+        message.data_port,
+        max(LEASE_SECONDS_MIN, message.lease_ms / 1000),
+        translate.parameters_from_pb(message.parameters),
+    )
+
+
+def assign_from_pb(session: int, message: membership.FileAssigned, digest: Digest) -> Assign:
+    """Return the assignment of a file in a message.
+
+    Args:
+        session: the member's session.
+        message: the message.
+        digest: the digest of manifests.
+
+    Raises:
+        BadName: the manifest has a name that no client accepts.
+        BadArgument: the manifest is malformed, or a share is no range of the file's chunks.
+    """
+    manifest = translate.manifest_from_pb(message.manifest, digest)
+    shares = translate.ranges_from_pb(message.shares)
+    if any(share.start > share.stop or share.stop > manifest.chunk_count for share in shares):
+        raise BadArgument(f"a share of {manifest.name!r} is no range of its {manifest.chunk_count} chunks")
+    return Assign(session, manifest, shares, message.exchange_started, message.division)
+
+
+def share_count_from_pb(share_count: int, server: str) -> int:
+    """Return the number of shares in the answer to an announcement.
+
+    Args:
+        share_count: the number in the answer.
+        server: the server's address, for messages.
+
+    Raises:
+        PspError: the number is larger than any file allows.
+    """
+    if share_count > SHARE_COUNT_MAX:
+        raise PspError(
+            f"the server at {server} asks for {share_count} shares: {SHARE_COUNT_MAX} are the most: name another with"
+            " --server"
+        )
+    return share_count
 
 
 class MemberClient(ServerClient):
@@ -50,7 +131,7 @@ class MemberClient(ServerClient):
 
     async def parameters(self) -> Parameters:
         """Return the parameters that the server prescribes to its members."""
-        answer = await self._call(self._members.GetParameters, membership_service_pb2.GetParametersRequest())
+        answer = await self._call(self._members.GetParameters, membership.GetParametersRequest())
         return translate.parameters_from_pb(answer.parameters)
 
     async def join(
@@ -65,8 +146,8 @@ class MemberClient(ServerClient):
             delivery_port: the TCP port for deliveries, where each transfer has a connection of its own; else 0.
             held: what it holds, by file.
         """
-        role = membership_service_pb2.MEMBER_ROLE_SOURCE if source else membership_service_pb2.MEMBER_ROLE_CLIENT
-        request = membership_service_pb2.JoinRequest(
+        role = membership.MEMBER_ROLE_SOURCE if source else membership.MEMBER_ROLE_CLIENT
+        request = membership.JoinRequest(
             name=name,
             role=role,
             instance_id=instance_id,
@@ -77,7 +158,7 @@ class MemberClient(ServerClient):
 
     async def attend(self, session: int) -> AsyncGenerator[translate.MemberEvent, None]:
         """Yield the server's instructions as they come; None asks the member to stop."""
-        request = membership_service_pb2.AttendRequest(session_id=session)
+        request = membership.AttendRequest(session_id=session)
         async with contextlib.aclosing(self._stream(self._members.Attend, request, None)) as messages:
             async for message in messages:
                 match message.WhichOneof("event"):
@@ -95,7 +176,7 @@ class MemberClient(ServerClient):
                     case "stop_asked":
                         yield None
 
-    def _assigned(self, session: int, message: membership_service_pb2.FileAssigned) -> Assign | None:
+    def _assigned(self, session: int, message: membership.FileAssigned) -> Assign | None:
         """Return the assignment; None if it is malformed, as the client ignores it then."""
         try:
             return assign_from_pb(session, message, self._digest)
@@ -105,7 +186,7 @@ class MemberClient(ServerClient):
 
     async def renew(self, session: int) -> None:
         """Renew the session's lease."""
-        await self._call(self._members.RenewLease, membership_service_pb2.RenewLeaseRequest(session_id=session))
+        await self._call(self._members.RenewLease, membership.RenewLeaseRequest(session_id=session))
 
     async def report(self, session: int, reports: Sequence[Report]) -> None:
         """Report milestones and declined files, in this order.
@@ -115,7 +196,7 @@ class MemberClient(ServerClient):
             reports: the reports; more than a call may have are sent in several calls.
         """
         for first in range(0, len(reports), REPORTS_MAX):
-            request = membership_service_pb2.ReportFilesRequest(
+            request = membership.ReportFilesRequest(
                 session_id=session, reports=map(translate.report_to_pb, reports[first : first + REPORTS_MAX])
             )
             await self._call(self._members.ReportFiles, request, REPORT_SECONDS)
@@ -127,7 +208,7 @@ class MemberClient(ServerClient):
             session: the session's id.
             timeout_seconds: how long to wait for the server.
         """
-        request = membership_service_pb2.LeaveRequest(session_id=session)
+        request = membership.LeaveRequest(session_id=session)
         await self._call(self._members.Leave, request, timeout_seconds)
 
     async def announce(
@@ -148,7 +229,7 @@ class MemberClient(ServerClient):
             WrongState: the server does not understand all of the manifest: it knows the file by another id.
             PspError: the server cannot be reached, or refuses.
         """
-        request = file_service_pb2.AnnounceFileRequest(
+        request = files.AnnounceFileRequest(
             session_id=session,
             manifest=translate.manifest_to_pb(manifest),
             client_count=client_count,
@@ -171,7 +252,7 @@ class MemberClient(ServerClient):
             session: the source's session.
             hold_back: whether the exchange waits for `pspctl release`.
         """
-        request = file_service_pb2.DivideFileRequest(
+        request = files.DivideFileRequest(
             session_id=session, manifest=translate.manifest_to_pb(manifest), hold_back=hold_back
         )
         await self._call(self._files.DivideFile, request, None)

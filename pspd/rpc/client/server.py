@@ -41,8 +41,7 @@ class ServerClient(DaemonClient):
             with_file_clients: whether each file lists its clients.
         """
         request = status_service_pb2.GetStatusRequest(file=file, with_file_clients=with_file_clients)
-        response: status_service_pb2.GetStatusResponse = await self._call(self._status.GetStatus, request)
-        return response
+        return await self._call(self._status.GetStatus, request)
 
     def changes(
         self, file: str, timeout_seconds: float | None
@@ -67,8 +66,7 @@ class ServerClient(DaemonClient):
     async def release_file(self, file: str) -> network_pb2.File:
         """Start the exchange of a file that was seeded with --hold; return the file."""
         request = file_service_pb2.ReleaseFileRequest(file=file)
-        response: file_service_pb2.ReleaseFileResponse = await self._call(self._files.ReleaseFile, request)
-        return response.file
+        return (await self._call(self._files.ReleaseFile, request)).file
 
     async def remove_file(self, file: str, *, force: bool = False) -> network_pb2.File:
         """Remove a file from the network; return its last state.
@@ -78,8 +76,7 @@ class ServerClient(DaemonClient):
             force: remove it even if not every client has it.
         """
         request = file_service_pb2.RemoveFileRequest(file=file, force=force)
-        response: file_service_pb2.RemoveFileResponse = await self._call(self._files.RemoveFile, request)
-        return response.file
+        return (await self._call(self._files.RemoveFile, request)).file
 
     async def clients(self) -> list[network_pb2.Client]:
         """Return every client by name, sources included."""
@@ -108,23 +105,16 @@ class ServerClient(DaemonClient):
 
     async def cache(self) -> network_pb2.Cache:
         """Return the state of the cache."""
-        response: cache_service_pb2.GetCacheResponse = await self._call(
-            self._cache.GetCache, cache_service_pb2.GetCacheRequest()
-        )
-        return response.cache
+        return (await self._call(self._cache.GetCache, cache_service_pb2.GetCacheRequest())).cache
 
     async def clear_cache(self) -> cache_service_pb2.ClearCacheResponse:
         """Drop every cached chunk that is not in use."""
-        response: cache_service_pb2.ClearCacheResponse = await self._call(
-            self._cache.ClearCache, cache_service_pb2.ClearCacheRequest()
-        )
-        return response
+        return await self._call(self._cache.ClearCache, cache_service_pb2.ClearCacheRequest())
 
     async def resize_cache(self, capacity_bytes: int) -> network_pb2.Cache:
         """Set the capacity of the cache; return its new state."""
         request = cache_service_pb2.ResizeCacheRequest(capacity_bytes=capacity_bytes)
-        response: cache_service_pb2.ResizeCacheResponse = await self._call(self._cache.ResizeCache, request)
-        return response.cache
+        return (await self._call(self._cache.ResizeCache, request)).cache
 
 
 class AgentClient(DaemonClient):

@@ -1,6 +1,8 @@
-"""Translates the state of the server's machine to messages."""
+"""Translates the state of the server's machine to messages, and compares two such states."""
 
 from __future__ import annotations
+
+from dataclasses import fields
 
 from pspd.core.cache.cache import Cache
 from pspd.core.model.file_record import Phase
@@ -14,9 +16,12 @@ from pspd.core.server.traffic import Traffic
 from pspd.rpc.translate import range_to_pb
 from pspd.text.addresses import address_text
 from pspd.v1 import network_pb2 as pb
+from pspd.v1 import status_service_pb2
 
 HELD_RANGES_SHOWN_MAX = 256
-"""The ranges that a client's progress lists."""
+"""The most ranges that a client's progress lists."""
+_COUNTERS = [field.name for field in fields(Traffic)]
+"""The counters of a file's traffic; the message has the same names."""
 
 
 def cache_to_pb(cache: Cache) -> pb.Cache:
@@ -54,10 +59,10 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
     """Return the state of a file as a message.
 
     Args:
-        machine: the protocol.
+        machine: the server's protocol machine.
         file: the file.
-        now: the time in nanoseconds.
-        with_clients: whether to list its clients.
+        now: the current time in nanoseconds.
+        with_clients: whether to list the file's clients.
     """
     clients = [member.name for member in machine.members.values() if not member.source]
     takers = machine.catalogue.takers_of(file)
@@ -74,7 +79,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
             pb.MissingRange(range=range_to_pb(span), last_holder=name)
             for span, name in (file.availability.missing() if file.stalled else ())
         ],
-        traffic=_traffic_to_pb(file.traffic),
+        traffic=pb.Traffic(**{name: getattr(file.traffic, name) for name in _COUNTERS}),
         seeding_seconds=_seconds(file.seeding_at, file.seeded_at, now),
         exchange_seconds=_seconds(file.exchanging_at, file.completed_at, now),
         cached_bytes=machine.cache.chunks_of(file.file_id) * CHUNK_BYTES,
@@ -129,21 +134,51 @@ def _file_client_to_pb(file: SharedFile, name: str) -> pb.FileClient:
     )
 
 
-def _traffic_to_pb(traffic: Traffic) -> pb.Traffic:
-    return pb.Traffic(
-        request_datagrams=traffic.request_datagrams,
-        broadcast_datagrams=traffic.broadcast_datagrams,
-        contributed_bytes=traffic.contributed_bytes,
-        delivered_bytes=traffic.delivered_bytes,
-        duplicate_bytes=traffic.duplicate_bytes,
-        retransmit_count=traffic.retransmit_count,
-        seeding_contributed_bytes=traffic.seeding_contributed_bytes,
-        seeding_delivered_bytes=traffic.seeding_delivered_bytes,
-        corrupt_bytes=traffic.corrupt_bytes,
-    )
-
-
 def _seconds(start: int | None, stop: int | None, now: int) -> float:
     if start is None:
         return 0.0
     return ((now if stop is None else stop) - start) / SECOND_NS
+
+
+def changes(
+    seen: status_service_pb2.GetStatusResponse | None, status: status_service_pb2.GetStatusResponse
+) -> status_service_pb2.WatchStatusResponse | None:
+    """Return the difference between two statuses, for a watcher of the network; None if they are the same.
+
+    Args:
+        seen: the last status that the watcher was sent; None before the first.
+        status: the current status.
+    """
+    known_clients = {client.name: client for client in seen.clients} if seen else {}
+    known_files = {file.file_id: file for file in seen.files} if seen else {}
+    is_gone = known_clients.keys() - {client.name for client in status.clients} or known_files.keys() - {
+        file.file_id for file in status.files
+    }
+    if seen is None or is_gone:
+        return status_service_pb2.WatchStatusResponse(
+            snapshot=True,
+            server=status.server,
+            cache=status.cache,
+            clients=status.clients,
+            files=status.files,
+        )
+    clients = [client for client in status.clients if known_clients.get(client.name) != client]
+    files = [file for file in status.files if _timeless(known_files.get(file.file_id)) != _timeless(file)]
+    cache = status.cache if status.cache != seen.cache else None
+    if not (clients or files or cache):
+        return None
+    return status_service_pb2.WatchStatusResponse(server=status.server, cache=cache, clients=clients, files=files)
+
+
+def _timeless(file: pb.File | None) -> pb.File | None:
+    """Return a copy of a file without the fields that change with time alone; None for no file."""
+    if file is None:
+        return None
+    timeless = pb.File()
+    timeless.CopyFrom(file)
+    timeless.seeding_seconds = timeless.exchange_seconds = 0
+    for missing in timeless.missing_clients:
+        missing.away_seconds = 0
+    for client in timeless.clients:
+        client.ClearField("share_idle_seconds")
+    return timeless
