@@ -173,7 +173,7 @@ class Bench:
     def seed(self, name: str, chunk_count: int, *, hold_back: bool = False, terms: Terms = ONE_COPY) -> SharedFile:
         """Announces and divides a file; its source is "source of ..."."""
         source = self.join(f"source of {name}", source=True)
-        manifest = self.manifest(name, chunk_count, len(self.server.catalogue.heard_names()))
+        manifest = self.manifest(name, chunk_count, len(self.server.sessions.heard_names()))
         self.server.catalogue.announce(manifest, source.session, terms)
         return self.server.catalogue.divide(manifest, source.session, self.now, hold_back=hold_back)
 

@@ -47,7 +47,7 @@ class TestHoldings:
         for index, (change, name, (start, stop)) in enumerate(steps):
             span = Range(min(start, stop), max(start, stop))
             if divides and index == len(steps) // 2:
-                file.divide(DIVIDED, ["a", "b"], 0)
+                file.divide(DIVIDED, "s", ["a", "b"], 0)
             match change:
                 case "hold":
                     file.availability.hold(name, [span])
@@ -75,7 +75,7 @@ class TestHoldings:
         file.availability.hold("a", [(BORDER - 1, BORDER)])
         assert UNDIVIDED.unit_at(BORDER)[0] == Range(BORDER - 1, BORDER + 1)
         assert list(file.availability.held["a"]) == []
-        file.divide(DIVIDED, ["a"], 0)
+        file.divide(DIVIDED, "s", ["a"], 0)
         assert list(file.availability.held["a"]) == [Range(BORDER - 1, BORDER)]
         assert file.availability.available == file.availability.held["a"]
 

@@ -517,6 +517,6 @@ def test_chunks_without_a_holder_are_not_fetched() -> None:
     file = bench.exchange("f", 4)
     bench.server.client_left(a.session, "gone", bench.now)
     machine, everyone = bench.machine, replace(FAST, all_holders_answer=True)
-    holders = Holders(everyone, machine._sessions, machine._pending, Random(1), SERVER_TUNING)
+    holders = Holders(everyone, machine.sessions, machine._pending, Random(1), SERVER_TUNING)
     assert holders.next_fetch(file, 1, 4, 64) == (None, None)
     assert holders.next_fetch(file, 2, 4, 64) == (Range(2, 4), None)

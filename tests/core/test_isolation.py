@@ -87,7 +87,7 @@ class TestReports:
     def test_withdrawal_clears_what_members_asked(self) -> None:
         bench, member, source, file = self.announced()
         bench.state(member, file)
-        bench.server.catalogue.withdraw(file, "s")
+        bench.server.lifecycle.withdraw(file, "s")
         assert bench.machine.demand.requester(member).states == {}
         bench.server.catalogue.announce(bench.manifest("f", 8), source.session)
         again = bench.server.catalogue.divide(bench.manifest("f", 8, 2), source.session, bench.now)

@@ -83,7 +83,7 @@ class TestWhoIsInReach:
         bench.live(SECOND_NS)
         assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
         assert bench.server.members == {"a": member}
-        assert bench.server.catalogue.client_names() == []
+        assert bench.server.sessions.client_names() == []
 
     def test_nor_is_one_that_does_not_hear_the_server(self) -> None:
         bench = Bench()

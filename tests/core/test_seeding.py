@@ -298,7 +298,7 @@ class TestSilentClients:
         heard, silent = bench.join("a"), bench.join("b", reachable=False)
         file = bench.seed("f", 10)
         assert [share.owner for share in file.shares.all] == [heard.name]
-        assert bench.server.catalogue.heard_names() == ["a"]
+        assert bench.server.sessions.heard_names() == ["a"]
         bench.reach(heard, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING, "nobody waits for it"
         bench.send(silent, Hello(silent.session, 1, 0))

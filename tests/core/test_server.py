@@ -49,7 +49,7 @@ class TestMembership:
     def test_client_joins_and_leaves(self) -> None:
         bench = Bench()
         member = bench.join("a")
-        assert bench.server.catalogue.client_names() == ["a"]
+        assert bench.server.sessions.client_names() == ["a"]
         assert bench.server.member_of(member.session) is member
         bench.server.poll()
         bench.server.client_left(member.session, "it left", bench.now)
@@ -195,7 +195,7 @@ class TestMembership:
         bench.now += late_ns
         bench.server.handle_timeout(bench.now)
         assert bench.effects(ClientLost) == [ClientLost("a", "its lease ran out")]
-        assert member.session not in bench.machine._sessions._by_session
+        assert member.session not in bench.machine.sessions._by_session
 
     def test_late_server_extends_leases_by_one_lease_at_most(self) -> None:
         bench = Bench()
@@ -373,12 +373,12 @@ class TestFiles:
         bench.join("a")
         source = bench.join("s", source=True)
         file = bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
-        bench.server.catalogue.withdraw(file, "another source")
+        bench.server.lifecycle.withdraw(file, "another source")
         assert list(bench.server.catalogue.files.values()) == [file]
-        bench.server.catalogue.withdraw(file, "s")
+        bench.server.lifecycle.withdraw(file, "s")
         assert bench.server.catalogue.files == {}
         file = bench.seed("f", 3)
-        bench.server.catalogue.withdraw(file, "source of f")
+        bench.server.lifecycle.withdraw(file, "source of f")
         assert list(bench.server.catalogue.files.values()) == [file]
 
     def test_undivided_file_is_neither_assigned_nor_served(self) -> None:
@@ -488,7 +488,7 @@ class TestDeclining:
         bench.reach(a, file, Milestone.SHARE_HELD)
         bench.reach(a, file, Milestone.COMPLETE)
         assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 1)]
-        assert bench.server.catalogue.takers_of(file) == ["a"]
+        assert bench.server.lifecycle.takers_of(file) == ["a"]
 
     def test_client_that_accepts_later_is_told_of_its_share(self) -> None:
         bench = Bench()
@@ -509,7 +509,7 @@ class TestDeclining:
         share = file.shares.ranges_of("b")[0]
         catalogue_of = bench.server.catalogue
         catalogue_of.file_declined(b.session, file.file_id, "no room", bench.now, still_holds=True)
-        assert (list(file.availability.missing()), catalogue_of.takers_of(file)) == ([], ["a"])
+        assert (list(file.availability.missing()), bench.server.lifecycle.takers_of(file)) == ([], ["a"])
         catalogue_of.file_declined(b.session, file.file_id, "no room", bench.now)
         assert [span for span, _ in file.availability.missing()] == [share]
 

@@ -44,7 +44,7 @@ class SharesMachine(RuleBasedStateMachine):
         ]
         self.held = [span.start >= span.stop for span in self.ranges]
         self.is_seeded = False
-        self.shares = Shares(WorkSet())
+        self.shares = Shares(manifest.file_id, WorkSet())
         self.shares.give(manifest, self.owners)
 
     @rule(name=names)

@@ -379,4 +379,4 @@ async def test_second_machine_of_one_identity_waits(caplog: pytest.LogCaptureFix
         finally:
             await second.end()
             await route.close()
-        await until("the first is back", lambda: first.daemon.session in network.server._machine._sessions._by_session)
+        await until("the first is back", lambda: first.daemon.session in network.server._machine.sessions._by_session)

@@ -21,7 +21,6 @@ from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
-from pspd.core.server.assignment import Assignment
 from pspd.core.server.availability import Availability
 from pspd.core.server.broadcasts import Broadcasts
 from pspd.core.server.contributions import Contributions
@@ -411,15 +410,15 @@ MUTANTS = [
         {"liveness"},
     ),
     Mutant(
-        "assignment",
+        "lifecycle",
         "shares stay with clients that left",
-        replaced(Assignment, "review", lambda self, file, to_tell: self._tell(file, to_tell)),
+        replaced(Lifecycle, "_reassign_orphaned", lambda self, file: []),
         {"liveness"},
     ),
     Mutant(
-        "assignment",
+        "lifecycle",
         "clients are not told of their shares",
-        replaced(Assignment, "_tell", lambda self, file, names: None),
+        replaced(Lifecycle, "_tell", lambda self, file, names: None),
         {"liveness"},
     ),
     Mutant(

@@ -1,51 +1,52 @@
-"""Who holds what of one file, and which chunks a reachable member holds.
+"""The holders of one file, and the chunks that reachable members hold.
 
-Members hold whole units: parts of a unit can be neither verified nor sent.
+Members hold whole units: a part of a unit can be neither verified nor sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.server.work_set import WorkSet
 
 
+@dataclass(slots=True, eq=False)
 class Availability:
     """The holdings of the connected members, by name.
 
     Args:
-        manifest: the file's.
-        work: where changes are marked.
-        departed_max: how many lost clients' holdings are remembered.
+        manifest: the manifest of the file.
+        work: collects the marks.
+        departed_max: how many holdings of clients that left are remembered.
 
     Attributes:
         held: the whole units that each connected member holds.
-        sources: names of connected sources; they hold the file whole, for as long as they stay.
-        unreachable: names of connected members that are unreachable; what they hold is not available.
+        sources: names of the connected sources; each holds the whole file while it is connected.
+        unreachable: names of the connected members that are unreachable; their chunks are not available.
         available: chunks with at least one reachable holder.
     """
 
-    def __init__(self, manifest: Manifest, work: WorkSet, departed_max: int) -> None:
-        self.held: dict[str, RangeSet] = {}
-        self.sources: dict[str, None] = {}
-        self.unreachable: set[str] = set()
-        self.available = RangeSet()
-        self._manifest = manifest
-        self._work = work
-        self._departed_max = departed_max
-        self._arrived: dict[str, RangeSet] = {}
-        self._departed: dict[str, RangeSet] = {}
+    _manifest: Manifest
+    _work: WorkSet
+    _departed_max: int
+    held: dict[str, RangeSet] = field(default_factory=dict)
+    sources: dict[str, None] = field(default_factory=dict)
+    unreachable: set[str] = field(default_factory=set)
+    available: RangeSet = field(default_factory=RangeSet)
+    _arrived: dict[str, RangeSet] = field(default_factory=dict)
+    _departed: dict[str, RangeSet] = field(default_factory=dict)
 
     def divide(self, manifest: Manifest) -> None:
-        """Find the holdings anew: the borders of shares cut units."""
+        """Recompute the holdings: the boundaries of shares cut units."""
         self._manifest = manifest
         self.held = {name: manifest.whole_units_of(arrived) for name, arrived in self._arrived.items()}
         self._find_available()
 
     def remember_departed(self, name: str, start: int, stop: int) -> None:
-        """Remember that a client that is not connected held a range.
+        """Remember a range that a client held before it left.
 
         Args:
             name: the client's name.
@@ -61,9 +62,9 @@ class Availability:
 
         Args:
             name: the member's name.
-            ranges: what it has got; it holds the whole units of that.
+            ranges: what it has received; it holds the whole units among them.
         """
-        is_news = False
+        is_new = False
         held = self.held.setdefault(name, RangeSet())
         arrived = self._arrived.setdefault(name, RangeSet())
         for start, stop in ranges:
@@ -72,8 +73,8 @@ class Availability:
             held.add(*units)
             if name not in self.unreachable and not self.available.covers(*units):
                 self.available.add(*units)
-                is_news = True
-        if is_news:
+                is_new = True
+        if is_new:
             self._supplied()
 
     def hold_whole(self, name: str) -> None:
@@ -81,20 +82,20 @@ class Availability:
         self.hold(name, [(0, self._manifest.chunk_count)])
 
     def add_source(self, name: str) -> None:
-        """Note that a source offers every chunk, for as long as it stays."""
+        """Note that a source holds every chunk while it is connected."""
         self.sources[name] = None
         self.hold_whole(name)
         self._supplied()
 
     def retract(self, name: str, ranges: Iterable[tuple[int, int]]) -> list[Range]:
-        """Note that a connected member lacks ranges.
+        """Note that a connected member does not hold ranges.
 
         Args:
             name: the member's name.
-            ranges: what it lacks.
+            ranges: the chunks that it does not hold.
 
         Returns:
-            The parts that it was thought to have got.
+            The parts that it was supposed to have received.
         """
         arrived = self._arrived[name]
         refuted = [part for span in ranges for part in arrived.within(*span)]
@@ -111,8 +112,8 @@ class Availability:
     # -- members come and go
 
     def depart(self, name: str) -> None:
-        """Note that a member is gone, with all that it held."""
-        held = self.held.pop(name, None)
+        """Note that a member has left, and remember what it held."""
+        held = self.held.pop(name, None) or RangeSet()
         if name not in self.unreachable:
             self._lose_holder(held)
         self.unreachable.discard(name)
@@ -125,23 +126,23 @@ class Availability:
         self.sources.pop(name, None)
 
     def mark_unreachable(self, name: str) -> None:
-        """Note that what a member holds is not available until it is reachable again."""
+        """Note that a member is unreachable: its chunks are not available until it is reachable again."""
         if name not in self.unreachable:
             self.unreachable.add(name)
-            self._lose_holder(self.held.get(name))
+            self._lose_holder(self.held[name])
 
     def mark_reachable(self, name: str) -> None:
-        """Note that a member is reachable again, with all that it held."""
+        """Note that a member is reachable again: its chunks are available."""
         self.unreachable.discard(name)
-        self.available.update(self.held.get(name) or ())
+        self.available.update(self.held[name])
         self._supplied()
 
-    def _lose_holder(self, held: RangeSet | None) -> None:
-        """Take out of the available chunks what nobody else holds.
+    def _lose_holder(self, held: RangeSet) -> None:
+        """Remove the chunks without another holder from the available ones.
 
-        This does not look at all that the others hold: hundreds may go at once.
+        It stops at the first holders that have them all: hundreds of members may leave at once.
         """
-        left = held.copy() if held else RangeSet()
+        left = held.copy()
         for name in self._reachable_names():
             if not left:
                 break
@@ -162,12 +163,12 @@ class Availability:
     def _reachable_names(self) -> list[str]:
         return [name for name in self.held if name not in self.unreachable]
 
-    def clients_with_some(self) -> list[str]:
-        """Return the names of the connected clients that hold some of it; sources are none."""
+    def client_names(self) -> list[str]:
+        """Return the names of the connected clients, without sources."""
         return [name for name in self.held if name not in self.sources] if self.sources else list(self.held)
 
     def lost_without(self, names: Collection[str]) -> RangeSet:
-        """Return the available chunks that would not be available without these members."""
+        """Return the available chunks that only these members hold."""
         left = RangeSet(span for name in self._reachable_names() if name not in names for span in self.held[name])
         return self.available.minus(left)
 
@@ -177,7 +178,7 @@ class Availability:
         return self.available.chunk_count == self._manifest.chunk_count
 
     def missing(self) -> list[tuple[Range, str]]:
-        """Return the ranges that are not available, each with the member that held it last, or ""."""
+        """Return the ranges that are not available, each with the name of its last holder, if known."""
         found = []
         lost = {**self._departed, **{name: self.held[name] for name in sorted(self.unreachable)}}
         for gap in self.available.gaps(0, self._manifest.chunk_count):
@@ -190,9 +191,9 @@ class Availability:
         return sorted(found)
 
     def min_holder_count(self) -> int:
-        """Return the smallest number of reachable clients that hold one same chunk; of no chunk, all of them.
+        """Return how many reachable clients hold the rarest chunk; of an empty file, how many there are.
 
-        Sources do not count: they go.
+        Sources do not count: they leave.
         """
         steps: dict[int, int] = {0: 0, self._manifest.chunk_count: 0}
         names = [name for name in self._reachable_names() if name not in self.sources]

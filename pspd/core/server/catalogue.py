@@ -1,10 +1,11 @@
-"""The files of the network: commands about them, and what members report of them."""
+"""The catalogue: commands about files, and the reports of members about them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from pspd.core.effects.server import FileDeclined, FileDivided, FileRemoved, RemoveFile, SaveFile
 from pspd.core.effects.shared import Milestone
@@ -13,9 +14,7 @@ from pspd.core.model.manifest import SHARE_COUNT_MAX, FileId, Manifest
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.core.model.tuning import ServerTuning
-from pspd.core.server.assignment import Assignment
 from pspd.core.server.demand import Demand
-from pspd.core.server.files import Files
 from pspd.core.server.lifecycle import Lifecycle
 from pspd.core.server.member import Member
 from pspd.core.server.sessions import Sessions
@@ -28,74 +27,39 @@ from pspd.text.sizes import size_text
 REFUSAL_CHARACTERS_MAX = 300
 
 
+@dataclass(slots=True, eq=False)
 class Catalogue:
-    """Every file of the network. Commands raise ``PspError`` when refused.
+    """Carries out commands and reports. It raises ``PspError`` when it refuses a command.
 
     Args:
-        files: the files.
-        sessions: who is connected.
+        sessions: the members.
         demand: the requests.
-        assignment: who takes a file.
-        lifecycle: deletes files.
+        lifecycle: the files.
         monitor: watches the owners of shares.
-        work: takes the effects and the marks.
-        tuning: bounds of what is kept.
+        work: collects the effects and the marks.
+        tuning: limits on the number and size of files.
     """
 
-    def __init__(
-        self,
-        files: Files,
-        sessions: Sessions,
-        demand: Demand,
-        assignment: Assignment,
-        lifecycle: Lifecycle,
-        monitor: ShareMonitor,
-        work: WorkSet,
-        tuning: ServerTuning,
-    ) -> None:
-        self._files = files
-        self._sessions = sessions
-        self._demand = demand
-        self._assignment = assignment
-        self._lifecycle = lifecycle
-        self._monitor = monitor
-        self._work = work
-        self._tuning = tuning
+    _sessions: Sessions
+    _demand: Demand
+    _lifecycle: Lifecycle
+    _monitor: ShareMonitor
+    _work: WorkSet
+    _tuning: ServerTuning
+    _divisions: Iterator[int] = field(default_factory=partial(itertools.count, 1))
 
     # -- reading
 
     @property
     def files(self) -> Mapping[FileId, SharedFile]:
-        """Every file, by id."""
-        return self._files.by_id
-
-    def client_names(self) -> list[str]:
-        """Return the names of the reachable clients, in the order in which they joined."""
-        return self._sessions.client_names()
-
-    def heard_names(self) -> list[str]:
-        """Return the names of reachable clients that sent a datagram in this session: only these get shares."""
-        return self._sessions.heard_names()
-
-    def takers_of(self, file: SharedFile) -> list[str]:
-        """Return the names of the reachable clients that want or have a file: all that did not decline it."""
-        return self._assignment.takers_of(file)
-
-    @property
-    def awaits_members(self) -> bool:
-        """Whether clients that were connected before a restart still have time to come back."""
-        return self._assignment.awaits_members
-
-    @property
-    def awaits_holders(self) -> bool:
-        """Whether it is not known yet, after a restart, who holds what of some file."""
-        return any(self._assignment.awaits_holders(file) for file in self._files.all())
+        """Every file, by id, oldest first."""
+        return self._lifecycle.files
 
     def lost_without(self, names: Collection[str]) -> list[tuple[SharedFile, RangeSet]]:
-        """Return what a client lacks, or has declined, and could not get any more without these clients, by file."""
+        """Return the chunks that other clients lack or declined, and that only these clients hold, by file."""
         found = []
-        for file in self._files.all():
-            rest = [name for name in self.takers_of(file) if name not in names]
+        for file in self.files.values():
+            rest = [name for name in self._lifecycle.takers_of(file) if name not in names]
             is_with_rest = bool(rest) and file.recipients.all_complete(rest)
             is_wanted = not file.is_complete or not file.recipients.declined.keys() <= set(names)
             if file.is_divided and is_wanted and not is_with_rest:
@@ -105,45 +69,45 @@ class Catalogue:
     # -- after a restart
 
     def restore(self, records: Iterable[FileRecord], awaited: Iterable[str], now: int) -> None:
-        """Take over the files that were saved before the server was restarted.
+        """Restore the files that were saved before the server was restarted.
 
         Args:
-            records: what was saved, oldest first.
-            awaited: clients that were connected: until they are back, or late, nobody else gets their shares, and a
-                file is neither stalled nor complete without them.
+            records: the records of the files, oldest first.
+            awaited: names of the clients that were connected. They keep their shares until they return or their time
+                runs out; meanwhile no restored file is stalled or complete.
             now: the time, in nanoseconds.
         """
-        self._assignment.await_members(awaited)
+        self._work.started(now)
+        self._lifecycle.await_members(awaited)
         for record in records:
-            file = SharedFile.restored(record, self._files.new_division(), self._work, self._tuning, now)
-            self._files.add(file)
-            self._assignment.restore(file, now)
+            file = SharedFile.restored(record, next(self._divisions), self._work, self._tuning, now)
+            self._lifecycle.restore(file)
             if file.phase is Phase.SEEDING:
                 self._monitor.watch(file, now)
 
     # -- seeding
 
     def announce(self, manifest: Manifest, session: int, terms: Terms = ONE_COPY) -> SharedFile:
-        """Take note of a source's file. A file that is known already goes on where it stands.
+        """Add the file of a source. A file that the network already has keeps its phase.
 
         Args:
-            manifest: the file's.
-            session: the source's.
-            terms: how it wants the file seeded.
+            manifest: the manifest of the file.
+            session: the source's session.
+            terms: the terms of the seeding.
 
         Raises:
             LimitReached: the network has too many files, or their manifests are too large.
             NameTaken: another file has the name.
-            WrongState: another source is seeding it right now, or the session is not a source's.
+            WrongState: another source is seeding the file, or the session is a client's.
         """
         source = self._source_of(session)
-        file = self._files.get(manifest.file_id)
+        file = self.files.get(manifest.file_id)
         if file is None:
             self._require_place_for(manifest)
-            file = SharedFile(manifest, source.name, self._files.new_division(), self._work, self._tuning)
-            self._files.add(file)
+            file = SharedFile(manifest, source.name, next(self._divisions), self._work, self._tuning)
+            self._lifecycle.add(file)
             for member in self._sessions.members.values():
-                self._assignment.note_told(file, member)
+                self._lifecycle.note_told(file, member)
         elif self._is_seeded_by_another(file, source):
             raise WrongState(
                 f"{manifest.name!r} is being seeded already: wait for it with `pspctl wait {manifest.name}`"
@@ -154,12 +118,12 @@ class Catalogue:
         return file
 
     def _require_place_for(self, manifest: Manifest) -> None:
-        others = [file.manifest for file in self._files.all()]
+        others = [file.manifest for file in self.files.values()]
         for other in others:
             if other.name == manifest.name:
                 raise NameTaken(_name_taken(manifest, other))
         if len(others) >= self._tuning.files_max:
-            raise LimitReached(f"the network has its most files ({self._tuning.files_max}) already")
+            raise LimitReached(f"the network already has {self._tuning.files_max} files, the most that are possible")
         manifests_bytes = sum(len(other.block_digests) for other in others)
         if manifests_bytes + len(manifest.block_digests) > self._tuning.manifests_bytes_max:
             raise LimitReached(
@@ -180,11 +144,11 @@ class Catalogue:
         return member
 
     def source_returned(self, file: SharedFile, session: int, now: int) -> None:
-        """Note that a source offers every chunk of a divided file again: repair.
+        """Note that a source holds every chunk of a divided file, so that lost chunks are available again.
 
         Args:
             file: the file.
-            session: the source's.
+            session: the source's session.
             now: the time, in nanoseconds.
         """
         self._work.started(now)
@@ -192,45 +156,30 @@ class Catalogue:
         file.source_returned(source.name, now)
         file.availability.add_source(source.name)
 
-    def withdraw(self, file: SharedFile, source: str) -> None:
-        """Delete a file that a source announced and nobody divided.
-
-        Args:
-            file: the file.
-            source: the source's name.
-        """
-        if file.phase is Phase.ANNOUNCED and file.source == source:
-            self._lifecycle.delete(file)
-
-    def member_left(self, member: Member) -> None:
-        """Withdraw what a member that is gone announced."""
-        for file in self._files.all():
-            self.withdraw(file, member.name)
-
     def divide(self, manifest: Manifest, session: int, now: int, *, hold_back: bool = False) -> SharedFile:
-        """Divide an announced file among the clients, and begin to give out the shares (R1).
+        """Divide an announced file among the clients, and assign the shares (R1).
 
         Args:
-            manifest: the file's, with its share count.
-            session: the source's.
+            manifest: the manifest of the file, with its share count.
+            session: the source's session.
             now: the time, in nanoseconds.
-            hold_back: whether the exchange waits for a release.
+            hold_back: the exchange waits for a release.
 
         Raises:
-            NotFound: it was not announced.
-            WrongState: it is divided already, there are too few clients, or the session is not a source's.
+            NotFound: the file was not announced.
+            WrongState: the file is already divided, there are too few clients, or the session is a client's.
             LimitReached: there would be too many shares with all replicas.
         """
         self._work.started(now)
         source = self._source_of(session)
-        file = self._files.get(manifest.file_id)
+        file = self.files.get(manifest.file_id)
         if file is None:
             raise NotFound(f"{manifest.name!r} was not announced")
-        names = self.heard_names()
+        names = self._sessions.heard_names()
         _require_divisible(file, manifest, names)
-        file.hold_back(source.name, hold_back)
         order = itertools.product(range(file.terms.replica_count), range(manifest.share_count))
-        file.divide(manifest, [names[(replica + index) % len(names)] for replica, index in order], now)
+        owners = [names[(replica + index) % len(names)] for replica, index in order]
+        file.divide(manifest, source.name, owners, now, held_back=hold_back)
         file.recipients.expect(names)
         file.availability.add_source(source.name)
         self._monitor.watch(file, now)
@@ -238,7 +187,7 @@ class Catalogue:
         self._work.emit(SaveFile(file.record))
         self._work.emit(FileDivided(file.file_id, manifest.name, shares, file.terms.replica_count))
         for member in self._sessions.members.values():
-            self._assignment.tell(file, member)
+            self._lifecycle.tell(file, member)
         return file
 
     # -- what members report
@@ -334,7 +283,7 @@ class Catalogue:
 
     def _file_of(self, file_id: FileId, division: int | None) -> SharedFile:
         """Return the file of a report. A report may cross a removal, and even the next announcement."""
-        file = self._files.get(file_id)
+        file = self.files.get(file_id)
         if file is None or not file.is_divided:
             raise NotFound(f"file {file_id.hex()[:12]} is not divided among the clients")
         if division not in (None, file.division):

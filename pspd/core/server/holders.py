@@ -71,7 +71,7 @@ class Holders:
         if file.phase is Phase.SEEDING and sources:
             able = sources
         else:  # a source is the holder of last resort
-            names = file.availability.clients_with_some()
+            names = file.availability.client_names()
             tried_max = self._tuning.holders_tried_max
             some = self._random.sample(names, tried_max) if len(names) > tried_max else names
             able = self.able_to_send(some, file, chunk, chunk + 1)
@@ -105,7 +105,7 @@ class Holders:
             fetch: the fetch.
             but: a holder that is left out; None for none.
         """
-        file, names = fetch.file, fetch.file.availability.clients_with_some()
+        file, names = fetch.file, fetch.file.availability.client_names()
         tried: list[list[str]] = [names, list(file.availability.sources)]
         if len(names) > self._tuning.holders_tried_max:
             tried.insert(0, self._random.sample(names, self._tuning.holders_tried_max))

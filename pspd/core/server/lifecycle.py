@@ -1,128 +1,278 @@
-"""The lifecycle of a file: seeding, seeded, exchanging, complete, gone (R1, R2, R10)."""
+"""The lifecycle of the files: their shares as clients come and go, and their phases (R1, R2, R10, R12)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
 from pspd.core.cache.cache import Cache
-from pspd.core.effects.server import (
-    EndCause,
-    FileCompleted,
-    FileResumed,
-    FileSeeded,
-    FileStalled,
-    SaveFile,
-    StartExchange,
-)
+from pspd.core.effects import server as effects
 from pspd.core.model.file_record import Phase
-from pspd.core.model.manifest import CHUNK_BYTES
-from pspd.core.server.assignment import Assignment
+from pspd.core.model.manifest import CHUNK_BYTES, FileId
 from pspd.core.server.demand import Demand
-from pspd.core.server.files import Files
 from pspd.core.server.forwarder import Forwarder
+from pspd.core.server.member import Member
 from pspd.core.server.pending import Pending
 from pspd.core.server.sessions import Sessions
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet
 
 
+@dataclass(slots=True, eq=False)
 class Lifecycle:
-    """Takes files to the phase that their holdings allow. The machine's ``poll`` alone calls :meth:`review`.
+    """Assigns the shares of every file to clients that are connected, and takes files from phase to phase.
 
     Args:
-        files: the files.
-        sessions: who is connected.
-        assignment: who takes a file.
+        sessions: the members.
         forwarder: makes the server forget a file.
         demand: the requests.
-        pending: what is being fetched.
-        cache: the bytes.
-        work: takes the effects and the marks.
+        pending: the fetches.
+        cache: the cache.
+        work: collects the effects and the marks.
+
+    Attributes:
+        files: every file, oldest first.
     """
 
-    def __init__(
-        self,
-        files: Files,
-        sessions: Sessions,
-        assignment: Assignment,
-        forwarder: Forwarder,
-        demand: Demand,
-        pending: Pending,
-        cache: Cache,
-        work: WorkSet,
-    ) -> None:
-        self._files = files
-        self._sessions = sessions
-        self._assignment = assignment
-        self._forwarder = forwarder
-        self._demand = demand
-        self._pending = pending
-        self._cache = cache
-        self._work = work
+    _sessions: Sessions
+    _forwarder: Forwarder
+    _demand: Demand
+    _pending: Pending
+    _cache: Cache
+    _work: WorkSet
+    files: dict[FileId, SharedFile] = field(default_factory=dict)
+    _awaited: set[str] = field(default_factory=set)
+
+    def add(self, file: SharedFile) -> None:
+        """Add a file."""
+        self.files[file.file_id] = file
+
+    def delete(self, file: SharedFile) -> None:
+        """Delete a file, and all requests for it: they belong to one division."""
+        self.files.pop(file.file_id, None)
+        self._demand.forget(file.file_id)
+        self._pending.forget(file.file_id)
+
+    def takers_of(self, file: SharedFile, *, heard: bool = False) -> list[str]:
+        """Return the names of the reachable clients that have not declined a file.
+
+        Args:
+            file: the file.
+            heard: only those that sent a datagram in this session: only these get shares.
+        """
+        names = self._sessions.heard_names() if heard else self._sessions.client_names()
+        declined = file.recipients.declined
+        return [name for name in names if name not in declined] if declined else names
+
+    # -- after a restart
+
+    @property
+    def awaits_members(self) -> bool:
+        """Whether clients that were connected before a restart still have time to return."""
+        return bool(self._awaited)
+
+    @property
+    def awaits_holders(self) -> bool:
+        """Whether the holders of some file are not known yet, because those clients may hold it."""
+        return any(self._awaits_holders_of(file) for file in self.files.values())
+
+    def _awaits_holders_of(self, file: SharedFile) -> bool:
+        return file.was_restored and bool(self._awaited)
+
+    def await_members(self, names: Iterable[str]) -> None:
+        """Give clients that were connected before a restart time to return: they keep their shares."""
+        self._awaited = set(names)
+
+    def stop_awaiting(self) -> None:
+        """Treat the clients that have not returned as lost (R12)."""
+        for name in sorted(self._awaited):
+            self._work.emit(effects.ClientLost(name, "it has not come back since the server was restarted"))
+        self._awaited.clear()
+        for file in self.files.values():
+            self._work.takers_changed(file.file_id)
+
+    def restore(self, file: SharedFile) -> None:
+        """Add a file that was saved before a restart, and expect the owners of its shares."""
+        self.add(file)
+        owners = [owner for owner in file.shares.owners if owner]
+        file.recipients.expect(owners, self._work.now)
+        # After the seeding, a client that had left before the restart may have completed the file.
+        for name in owners if file.phase is not Phase.SEEDING else ():
+            if name not in self._awaited:
+                file.recipients.served(name)
+
+    # -- members come and go
+
+    def member_joined(self, member: Member) -> None:
+        """Note what a new member holds, and mark every file, so that the member learns its shares."""
+        self._awaited.discard(member.name)
+        # Files that it holds come first, so that it does not promise their space to other files.
+        for file in sorted(self.files.values(), key=lambda file: file.file_id not in member.told):
+            self.note_told(file, member)
+            self._work.takers_changed(file.file_id, member.name)
+            self._work.serve_waiters(file.file_id)
+
+    def note_told(self, file: SharedFile, member: Member) -> None:
+        """Note the part of a file that a member reported at joining.
+
+        Args:
+            file: the file.
+            member: the member.
+        """
+        known = member.told.get(file.file_id)
+        chunk_count = file.manifest.chunk_count
+        if known is not None and known.stop > chunk_count:  # the holding is of another file
+            known = None
+        file.availability.hold(member.name, known.verified if known else ())
+        file.recipients.mark_present(member.name)
+        if known and known.complete and known.verified.chunk_count == chunk_count:
+            file.recipients.mark_complete(member.name)
+        if not member.reachable:
+            file.shares.clear_acks(member.name)
+            file.availability.mark_unreachable(member.name)
+
+    def member_heard(self) -> None:
+        """Mark the files in seeding: a client whose first datagram came can own shares (R1)."""
+        for file in self.files.values():
+            if file.phase is Phase.SEEDING:
+                self._work.takers_changed(file.file_id)
+
+    def reach_changed(self, member: Member) -> None:
+        """Note that a member became reachable, or unreachable with everything that it holds (R12)."""
+        name = member.name
+        for file in self.files.values():
+            if member.reachable:
+                file.availability.mark_reachable(name)
+                file.recipients.mark_present(name)
+            else:
+                file.shares.clear_acks(name)
+                file.availability.mark_unreachable(name)
+                file.recipients.mark_away(name, self._work.now)
+            self._work.takers_changed(file.file_id, name)
+
+    def member_left(self, member: Member) -> None:
+        """Withdraw what a member announced, and note that its shares and holdings are gone (R12)."""
+        name = member.name
+        for file in list(self.files.values()):
+            self.withdraw(file, name)
+        for file in self.files.values():
+            file.shares.clear_acks(name)
+            file.availability.depart(name)
+            file.recipients.mark_away(name, self._work.now)
+            file.recipients.forget(name)
+            self._work.takers_changed(file.file_id)
+
+    def withdraw(self, file: SharedFile, source: str) -> None:
+        """Delete a file that a source announced, unless it is divided.
+
+        Args:
+            file: the file.
+            source: the source's name.
+        """
+        if file.phase is Phase.ANNOUNCED and file.source == source:
+            self.delete(file)
+
+    # -- shares
+
+    def reassign_idle(self, file: SharedFile, idle: list[str]) -> None:
+        """Reassign the shares of clients that make no progress, if there are other clients.
+
+        Args:
+            file: the file.
+            idle: the clients' names.
+        """
+        takers = [name for name in self.takers_of(file) if name not in idle]
+        preferred = [name for name in self.takers_of(file, heard=True) if name not in idle]
+        if not idle or not preferred or self._awaited:
+            return
+        given = file.shares.reassign(takers, preferred)
+        self._work.emit(effects.SaveFile(file.record))
+        for name in idle:
+            self._work.emit(effects.ShareReassigned(file.file_id, file.manifest.name, name))
+        self._tell(file, [*given, *idle])
+
+    def _reassign_orphaned(self, file: SharedFile) -> list[str]:
+        """Reassign the shares of clients that are gone. Return the new owners."""
+        if file.phase is not Phase.SEEDING:
+            return []
+        given = file.shares.reassign({*self.takers_of(file), *self._awaited}, self.takers_of(file, heard=True))
+        if given:
+            self._work.emit(effects.SaveFile(file.record))
+        return given
+
+    def _tell(self, file: SharedFile, names: Iterable[str]) -> None:
+        for name in dict.fromkeys(names):
+            member = self._sessions.members.get(name)
+            if member is not None:
+                self.tell(file, member)
+
+    def tell(self, file: SharedFile, member: Member) -> None:
+        """Send a client its shares of a divided file.
+
+        Args:
+            file: the file.
+            member: the member.
+        """
+        if not member.source and file.is_divided:
+            shares = file.shares.ranges_of(member.name) if file.phase is Phase.SEEDING else ()
+            is_exchanging = file.phase is Phase.EXCHANGING
+            self._work.emit(effects.Assign(member.session, file.manifest, shares, is_exchanging, file.division))
+
+    # -- phases
 
     def review(self, file: SharedFile) -> None:
-        """Take a file one step on its way, if it may, and tell what changed."""
+        """Take a file one phase further, if it may, and emit what changed. The machine's ``poll`` alone calls this."""
         to_tell = self._work.takers_to_tell(file.file_id)
         if to_tell is not None:
-            self._assignment.review(file, to_tell)
+            self._tell(file, [*self._reassign_orphaned(file), *to_tell])
         if file.phase is Phase.REMOVED and not self._forwarder.forget(file):
             self.delete(file)
         if not file.is_divided:
             return
         if file.phase is Phase.SEEDING and file.shares.are_held and not self._forwarder.forget(file):
-            self._seeded(file)  # and is marked anew: what follows may have to wait for the source's end
+            self._seeded(file)  # marks the file again: the next steps may have to wait for the end of the source
             return
         if file.phase is Phase.SEEDED and not file.held_back:
             self._exchange(file)
         self._review_coverage(file)
         self._review_completion(file)
 
-    def delete(self, file: SharedFile) -> None:
-        """Delete a file, and all requests for it: they belong to one division."""
-        self._files.delete(file.file_id)
-        self._demand.forget(file.file_id)
-        self._pending.forget(file.file_id)
-
     def _seeded(self, file: SharedFile) -> None:
-        """Note the seeded moment (R2): every share is held, and no byte is left here."""
+        """Note the seeded moment (R2): every share is held, and the server has no byte of the file."""
         cached_bytes = self._cache.chunks_of(file.file_id) * CHUNK_BYTES
         file.seeded(cached_bytes, self._work.now)
-        self._work.emit(SaveFile(file.record))
-        manifest = file.manifest
-        self._work.emit(
-            FileSeeded(file.file_id, manifest.name, manifest.share_count, manifest.chunk_count, cached_bytes)
-        )
+        self._work.emit(effects.SaveFile(file.record))
+        name, share_count, chunk_count = file.manifest.name, file.manifest.share_count, file.manifest.chunk_count
+        self._work.emit(effects.FileSeeded(file.file_id, name, share_count, chunk_count, cached_bytes))
         source = self._sessions.members.get(file.source)
         if source is not None and source.source and not file.terms.stays:
-            self._work.end_session(source.session, "the file is seeded", EndCause.SOURCE_DONE)
+            self._work.end_session(source.session, "the file is seeded", effects.EndCause.SOURCE_DONE)
 
     def _exchange(self, file: SharedFile) -> None:
         file.exchange(self._work.now)
-        self._work.emit(SaveFile(file.record))
+        self._work.emit(effects.SaveFile(file.record))
         for member in self._sessions.members.values():
             if not member.source:
-                self._work.emit(StartExchange(member.session, file.file_id))
+                self._work.emit(effects.StartExchange(member.session, file.file_id))
 
     def _review_coverage(self, file: SharedFile) -> None:
-        stalled = not file.availability.is_complete and not self._assignment.awaits_holders(file)
+        stalled = not file.availability.is_complete and not self._awaits_holders_of(file)
         if stalled == file.stalled:
             return
         file.set_stalled(stalled)
         if stalled:
             missing = tuple(file.availability.missing())
-            self._work.emit(FileStalled(file.file_id, file.manifest.name, missing))
+            self._work.emit(effects.FileStalled(file.file_id, file.manifest.name, missing))
         else:
-            self._work.emit(FileResumed(file.file_id, file.manifest.name))
+            self._work.emit(effects.FileResumed(file.file_id, file.manifest.name))
 
     def _review_completion(self, file: SharedFile) -> None:
-        takers = self._assignment.takers_of(file)
-        is_complete = (
-            file.phase is Phase.EXCHANGING
-            and bool(takers)
-            and file.recipients.all_complete(takers)
-            and not self._assignment.awaits_holders(file)
-        )
+        takers = self.takers_of(file)
+        may_complete = file.phase is Phase.EXCHANGING and bool(takers) and not self._awaits_holders_of(file)
+        is_complete = may_complete and file.recipients.all_complete(takers)
         if is_complete and not file.is_complete:
-            self._work.emit(FileCompleted(file.file_id, file.manifest.name, len(takers)))
+            self._work.emit(effects.FileCompleted(file.file_id, file.manifest.name, len(takers)))
         file.set_complete(is_complete, self._work.now)
         for name in file.availability.sources if is_complete else ():
             session = self._sessions.members[name].session
-            self._work.end_session(session, "every client has the file", EndCause.SOURCE_DONE)
+            self._work.end_session(session, "every client has the file", effects.EndCause.SOURCE_DONE)

@@ -20,14 +20,12 @@ from pspd.core.model.manifest import Digest, FileId
 from pspd.core.model.parameters import MILLISECOND_NS, Parameters
 from pspd.core.model.storage import Held
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
-from pspd.core.server.assignment import Assignment
 from pspd.core.server.broadcasts import Broadcasts
 from pspd.core.server.catalogue import Catalogue
 from pspd.core.server.contributions import Contributions, Receipt
 from pspd.core.server.deliveries import Deliveries
 from pspd.core.server.demand import Demand
 from pspd.core.server.drops import Drops
-from pspd.core.server.files import Files
 from pspd.core.server.forwarder import Forwarder
 from pspd.core.server.holders import Holders
 from pspd.core.server.lifecycle import Lifecycle
@@ -60,7 +58,9 @@ class ServerMachine:
         allocate: takes the memory for the cache.
 
     Attributes:
-        catalogue: the files, and the commands about them.
+        catalogue: commands and reports about files.
+        lifecycle: the files.
+        sessions: the members.
     """
 
     def __init__(
@@ -80,8 +80,7 @@ class ServerMachine:
         random = Random(seed + 1)
         self._work = work = WorkSet()
         self._drops = drops = Drops(work)
-        self._files = files = Files()
-        self._sessions = sessions = Sessions(parameters.kept_links, draw_session, work, tuning)
+        self.sessions = sessions = Sessions(parameters.kept_links, draw_session, work, tuning)
         self._pending = pending = Pending(parameters, cache, random, work, tuning)
         holders = Holders(parameters, sessions, pending, random, tuning)
         verifier = Verifier(cache, digest, sessions, work, tuning.parts_max)
@@ -91,10 +90,9 @@ class ServerMachine:
         self._retransmitter = Retransmitter(pending, holders, demand, work, tuning)
         self.deliveries = deliveries = Deliveries(parameters, cache, pending, demand, work, tuning)
         self._forwarder = forwarder = Forwarder(cache, demand, pending, holders, broadcasts, deliveries, work, tuning)
-        self._assignment = assignment = Assignment(files, sessions, work)
-        self._monitor = monitor = ShareMonitor(files, sessions, demand, pending, tuning)
-        self._lifecycle = Lifecycle(files, sessions, assignment, forwarder, demand, pending, cache, work)
-        self.catalogue = Catalogue(files, sessions, demand, assignment, self._lifecycle, monitor, work, tuning)
+        self._monitor = monitor = ShareMonitor(sessions, demand, pending, tuning)
+        self.lifecycle = Lifecycle(sessions, forwarder, demand, pending, cache, work)
+        self.catalogue = Catalogue(sessions, demand, self.lifecycle, monitor, work, tuning)
 
     # -- for the driver
 
@@ -119,29 +117,29 @@ class ServerMachine:
         work.review_started()
         self._end_marked()
         for session in work.heard_sessions():
-            if self._sessions.find(session) is not None:
-                self._assignment.member_heard()
+            if self.sessions.find(session) is not None:
+                self.lifecycle.member_heard()
         for session in work.reach_sessions():
-            member = self._sessions.find(session)
+            member = self.sessions.find(session)
             if member is not None:
-                self._assignment.reach_changed(member)
+                self.lifecycle.reach_changed(member)
         for file_id in work.changed_files():
-            file = self._files.get(file_id)
+            file = self.lifecycle.files.get(file_id)
             if file is not None:
-                self._lifecycle.review(file)
+                self.lifecycle.review(file)
                 self._end_marked()
         self.demand.mark_ready_first(work.waiter_files(), work.data_path_sessions())
 
     def _end_marked(self) -> None:
         for session, ending in self._work.endings():
-            member = self._sessions.find(session)
+            member = self.sessions.find(session)
             if member is not None:
                 self._end_session(member, ending.reason, ending.cause)
 
     def _end_failed(self) -> None:
         """End the sessions of members for which something raised: they may join again, with a clean state."""
         for session, error in self._work.failures():
-            member = self._sessions.find(session)
+            member = self.sessions.find(session)
             if member is not None:
                 self._work.emit(MemberFailed(member.name, error))
                 reason = "the server met an internal error while it served it: see its log"
@@ -155,21 +153,21 @@ class ServerMachine:
             self._forwarder.next_timeout(),
             self.deliveries.next_timeout(),
             self._monitor.next_timeout(),
-            self._sessions.next_timeout(),
+            self.sessions.next_timeout(),
             self._returning_until,
         )
 
     def handle_timeout(self, now: int) -> None:
         """Do what is due: retransmissions (R11), leases that ran out, members that are unreachable."""
         self._work.started(now)
-        for session in self._sessions.expired_leases(now):
-            self._end_session(self._sessions.get(session), "its lease ran out", EndCause.LEASE_EXPIRED)
-        self._sessions.expire_reach(now)
+        for session in self.sessions.expired_leases(now):
+            self._end_session(self.sessions.get(session), "its lease ran out", EndCause.LEASE_EXPIRED)
+        self.sessions.expire_reach(now)
         if self._returning_until is not None and self._returning_until <= now:
             self._returning_until = None
-            self._assignment.stop_awaiting()
+            self.lifecycle.stop_awaiting()
         for file, idle in self._monitor.idle_owners(now):
-            self._assignment.reassign_from(file, idle)
+            self.lifecycle.reassign_idle(file, idle)
         self.deliveries.handle_timeout(now)
         self._retransmitter.handle_timeout(now)
         self._broadcasts.send(now)
@@ -183,21 +181,21 @@ class ServerMachine:
             clients: names of the clients that were connected: they have time to come back.
             now: the time, in nanoseconds.
         """
-        self._sessions.remember_lost(clients)
+        self.sessions.remember_lost(clients)
         self.catalogue.restore(records, clients, now)
-        self._returning_until = now + self._sessions.returning_ns(len(clients))
+        self._returning_until = now + self.sessions.returning_ns(len(clients))
 
     # -- membership
 
     @property
     def members(self) -> Mapping[str, Member]:
         """Who is connected, by name."""
-        return self._sessions.members
+        return self.sessions.members
 
     @property
     def lost_clients(self) -> Mapping[str, Address | None]:
         """Where clients that were lost were heard from last, by name."""
-        return self._sessions.lost_clients
+        return self.sessions.lost_clients
 
     def client_joined(
         self,
@@ -228,11 +226,11 @@ class ServerMachine:
             LimitReached: there are too many members, or they hold too many pieces.
         """
         self._work.started(now)
-        present = self._sessions.validate_join(name, instance_id, delivery_port, peer, now)
+        present = self.sessions.validate_join(name, instance_id, delivery_port, peer, now)
         if present is not None:
             reason = f"it joined again from {peer}" if peer else "it joined again"
             self._end_session(present, reason, EndCause.REPLACED)
-        member = self._sessions.join(
+        member = self.sessions.join(
             name,
             instance_id,
             now,
@@ -244,7 +242,7 @@ class ServerMachine:
         )
         if self._cache_follows_clients:  # the classic cache has one chunk per client
             self._grow_cache()
-        self._assignment.member_joined(member)
+        self.lifecycle.member_joined(member)
         return member
 
     def member_of(self, session: int) -> Member:
@@ -253,7 +251,7 @@ class ServerMachine:
         Raises:
             SessionUnknown: it has ended or never was.
         """
-        return self._sessions.get(session)
+        return self.sessions.get(session)
 
     def lease_renewed(self, session: int, now: int) -> None:
         """Note that a member is alive.
@@ -265,22 +263,22 @@ class ServerMachine:
         Raises:
             SessionUnknown: the session has ended or never was.
         """
-        self._sessions.lease_renewed(session, now)
+        self.sessions.lease_renewed(session, now)
 
     @property
     def lease_ns(self) -> int:
         """How long a member may be silent before it is lost, in nanoseconds."""
-        return self._sessions.lease_ns
+        return self.sessions.lease_ns
 
     @property
     def hello_interval_ns(self) -> int:
         """The interval at which clients say hello, in nanoseconds."""
-        return self._sessions.hello_interval_ns
+        return self.sessions.hello_interval_ns
 
     @property
     def reach_ns(self) -> int:
         """How long a member stays reachable without a sign that it can be asked, in nanoseconds."""
-        return self._sessions.reach_ns
+        return self.sessions.reach_ns
 
     def client_left(self, session: int, reason: str, now: int, cause: EndCause = EndCause.LEFT) -> None:
         """Note that a member has left; an unknown session does not matter.
@@ -292,16 +290,15 @@ class ServerMachine:
             cause: why, as a program reads it.
         """
         self._work.started(now)
-        member = self._sessions.find(session)
+        member = self.sessions.find(session)
         if member is not None:
             self._end_session(member, reason, cause)
 
     def _end_session(self, member: Member, reason: str, cause: EndCause) -> None:
         self.demand.member_lost(member)
         self._pending.member_lost(member)
-        self._sessions.end(member, reason, cause)
-        self.catalogue.member_left(member)
-        self._assignment.member_left(member)
+        self.sessions.end(member, reason, cause)
+        self.lifecycle.member_left(member)
 
     def link_opened(self, session: int, now: int) -> bool:
         """Note a client's TCP link, in place of any before.
@@ -314,13 +311,13 @@ class ServerMachine:
             False if no such session is known.
         """
         self._work.started(now)
-        member = self._sessions.find(session)
+        member = self.sessions.find(session)
         if member is None:
             self._drops.drop(DropReason.UNKNOWN_SESSION, f"link of session {session:016x}")
             return False
         if member.linked:
             self._link_lost(member)
-        self._sessions.link_opened(member)
+        self.sessions.link_opened(member)
         return True
 
     def link_closed(self, session: int, now: int) -> None:
@@ -331,9 +328,9 @@ class ServerMachine:
             now: the time, in nanoseconds.
         """
         self._work.started(now)
-        member = self._sessions.find(session)
+        member = self.sessions.find(session)
         if member is not None:
-            self._sessions.link_closed(member)
+            self.sessions.link_closed(member)
             self._link_lost(member)
 
     def _link_lost(self, member: Member) -> None:
@@ -363,13 +360,13 @@ class ServerMachine:
         self._work.started(now)
         self._cache_follows_clients = False
         self.cache.resize(capacity_chunks)
-        for file in self._files.all():
+        for file in self.lifecycle.files.values():
             self._work.serve_waiters(file.file_id)
         self._work.room_changed()
 
     def _grow_cache(self) -> None:
         if len(self.members) > self.cache.capacity_chunks:
-            client_count = self._sessions.client_count
+            client_count = self.sessions.client_count
             if client_count > self.cache.capacity_chunks:
                 self.cache.resize(client_count)
 
@@ -389,22 +386,22 @@ class ServerMachine:
         except WireError as error:
             self._drops.drop(error.reason, address_text(source))
             return
-        member = self._sessions.find(datagram.session)
+        member = self.sessions.find(datagram.session)
         if member is None:
             self._drops.drop(DropReason.UNKNOWN_SESSION, address_text(source))
             return
         try:
             match datagram:
                 case Hello(_, number, srtt_us):
-                    self._sessions.note_srtt(member, srtt_us)
+                    self.sessions.note_srtt(member, srtt_us)
                     self._pending.seed_rtt(member, member.srtt_us)
-                    self._sessions.heard_from(member, source, srtt_us != 0, now)
+                    self.sessions.heard_from(member, source, srtt_us != 0, now)
                     answer = HelloAck(member.session, number, self.hello_interval_ns // MILLISECOND_NS)
                     self._work.emit(SendDatagram(source, encode_datagram(answer)))
                 case Request():
-                    self._sessions.heard_from(member, source, datagram.downlink_ok, now)
-                    if self._sessions.take_request_number(member, datagram.number) is None:
-                        self.demand.receive(member, self._files.get(datagram.file_id), datagram)
+                    self.sessions.heard_from(member, source, datagram.downlink_ok, now)
+                    if self.sessions.take_request_number(member, datagram.number) is None:
+                        self.demand.receive(member, self.lifecycle.files.get(datagram.file_id), datagram)
                     else:
                         self._drops.drop(DropReason.BAD_NUMBER, member.name)
         except Exception as fault:  # another name: mypyc gives all errors of one name the type of the first
@@ -425,7 +422,7 @@ class ServerMachine:
             ``contribution_aborted``. None: receive the payload and drop it.
         """
         self._work.started(now)
-        return self._contributions.accept(frame, self._files.get(frame.file_id), origin, now)
+        return self._contributions.accept(frame, self.lifecycle.files.get(frame.file_id), origin, now)
 
     def contribution_received(self, receipt: Receipt, now: int) -> None:
         """Take in the payload of a contribution: it is all where the receipt says.
@@ -439,7 +436,7 @@ class ServerMachine:
             if self._contributions.received(receipt, now):
                 self.deliveries.fetched(receipt.fetch, now)
         except Exception as error:
-            if not self._sessions.is_current(receipt.sender):
+            if not self.sessions.is_current(receipt.sender):
                 raise
             self._work.member_failed(receipt.sender.session, error)
 
@@ -475,11 +472,11 @@ class ServerMachine:
             now: the time, in nanoseconds.
         """
         self._work.started(now)
-        self.deliveries.failed(self._sessions.find(session), session, number)
+        self.deliveries.failed(self.sessions.find(session), session, number)
 
     def delivery_address(self, session: int) -> Address | None:
         """Return where a client takes connections for deliveries; None if it takes none now."""
-        member = self._sessions.find(session)
+        member = self.sessions.find(session)
         if member is None or member.address is None or member.delivery_port == 0:
             return None
         return member.address[0], member.delivery_port
@@ -502,14 +499,14 @@ class ServerMachine:
 
     def report_refused(self, session: int) -> None:
         """Count a report on a file that is not divided, or no more: it may have been removed meanwhile."""
-        self._drops.drop(DropReason.UNKNOWN_FILE, self._sessions.name_of(session))
+        self._drops.drop(DropReason.UNKNOWN_FILE, self.sessions.name_of(session))
 
     def check(self) -> None:
         """Assert the invariants of every record; tests and the simulator call it after each input."""
         self.cache.check()
-        self._sessions.check()
+        self.sessions.check()
         self._pending.check()
         self.demand.check()
         self.deliveries.check()
-        for file in self._files.all():
+        for file in self.lifecycle.files.values():
             file.check(self.members)

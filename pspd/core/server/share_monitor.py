@@ -1,14 +1,14 @@
-"""Finds the owners of shares that make no progress while a file is seeded, so that they do not delay the others."""
+"""The share monitor: finds owners of shares that make no progress in seeding, so that they delay nobody else."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import FileId
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.demand import Demand
-from pspd.core.server.files import Files
 from pspd.core.server.pending import Pending
 from pspd.core.server.sessions import Sessions
 from pspd.core.server.shared_file import SharedFile
@@ -16,13 +16,13 @@ from pspd.core.timing.timers import Timers
 
 
 class Progress(NamedTuple):
-    """How far the owner of a share is, to be compared later.
+    """A snapshot of the owner of a share.
 
     Attributes:
-        session: the owner's.
-        request: its newest request.
-        delivery: the oldest that it has not acknowledged; 0 if there is none.
-        delivery_since: since when that is so, as far as was looked; in nanoseconds.
+        session: the owner's session.
+        request: number of its latest request.
+        delivery: number of the oldest delivery that it has not acknowledged; 0 if there is none.
+        delivery_since: time of the first snapshot with this delivery, in nanoseconds.
     """
 
     session: int
@@ -31,61 +31,60 @@ class Progress(NamedTuple):
     delivery_since: int
 
 
+@dataclass(slots=True, eq=False)
 class ShareMonitor:
-    """Looks from time to time at the owners whose shares are not held.
+    """Takes snapshots of the owners whose shares are not held yet, and compares them.
 
     Args:
-        files: the files.
-        sessions: who is connected.
-        demand: what the owners have asked for.
+        sessions: the members.
+        demand: the requests of the owners.
         pending: the sizes of frames.
-        tuning: how long an owner has time.
+        tuning: the intervals.
     """
 
-    def __init__(
-        self, files: Files, sessions: Sessions, demand: Demand, pending: Pending, tuning: ServerTuning
-    ) -> None:
-        self._files = files
-        self._sessions = sessions
-        self._demand = demand
-        self._pending = pending
-        self._tuning = tuning
-        self._timers: Timers[FileId] = Timers()
-        self._progress: dict[FileId, dict[str, Progress]] = {}
+    _sessions: Sessions
+    _demand: Demand
+    _pending: Pending
+    _tuning: ServerTuning
+    _timers: Timers[FileId] = field(default_factory=Timers)
+    _watched: dict[FileId, tuple[SharedFile, dict[str, Progress]]] = field(default_factory=dict)
 
     def next_timeout(self) -> int | None:
         """Return when :meth:`idle_owners` is due."""
         return self._timers.next_deadline()
 
     def watch(self, file: SharedFile, now: int) -> None:
-        """Look at a file from now on.
+        """Watch the owners of a file's shares until it is seeded.
 
         Args:
-            file: a file that is being seeded.
+            file: a file in seeding.
             now: the time, in nanoseconds.
         """
         self._compare(file, {}, now)
 
     def idle_owners(self, now: int) -> list[tuple[SharedFile, list[str]]]:
-        """Return the owners that make no progress, by file; none if this is called late: the server was busy."""
+        """Return the owners that made no progress, by file.
+
+        The result is empty if the call comes late: then the server was busy, and the owners are not to blame.
+        """
         late_ns = now - (self._timers.next_deadline() or now)
         found = []
         for file_id in self._timers.expired(now):
-            before = self._progress.pop(file_id)
-            file = self._files.get(file_id)
-            if file is not None and file.phase is Phase.SEEDING:
+            file, before = self._watched.pop(file_id)
+            if file.phase is Phase.SEEDING:
                 idle = self._compare(file, before, now)
                 if late_ns < self._tuning.loop_lag_ns:
                     found.append((file, idle))
         return found
 
     def _compare(self, file: SharedFile, before: dict[str, Progress], now: int) -> list[str]:
-        """Note how far every owner is. Return those that made no progress since before."""
+        """Take a snapshot of every owner. Return the owners that made no progress since the snapshots before."""
         tuning = self._tuning
         share_chunks = -(-file.manifest.chunk_count // max(1, file.manifest.share_count))
         delivery_ns = tuning.share_ns + tuning.share_ns_per_chunk * min(share_chunks, self._pending.frame_chunks)
         idle: list[str] = []
-        noted = self._progress[file.file_id] = {}
+        noted: dict[str, Progress] = {}
+        self._watched[file.file_id] = file, noted
         for member in filter(None, map(self._sessions.members.get, file.shares.unheld_owners())):
             state, seen = self._demand.state(member, file), before.get(member.name)
             progress = Progress(member.session, state.number, next(iter(state.in_flight), 0), now)

@@ -1,9 +1,9 @@
-"""One file of the network, as the server knows it: everything but its bytes."""
+"""One file of the network, as the server knows it: everything except its bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from pspd.core.model.file_record import FileRecord, Phase
 from pspd.core.model.manifest import FileId, Manifest
@@ -18,85 +18,78 @@ from pspd.core.server.traffic import Traffic
 from pspd.core.server.work_set import WorkSet
 
 
+@dataclass(slots=True, eq=False)
 class SharedFile:
-    """A file on its way: announced, seeding, seeded, exchanging, complete, removed.
-
-    Args:
-        manifest: the file's.
-        source: name of the member that seeds it.
-        division: names its one division, for as long as it is in the network and the server runs.
-        work: where changes are marked.
-        tuning: bounds of what is remembered.
+    """A file, its phase, and the records of its shares, holders, recipients and traffic.
 
     Attributes:
-        terms: how its source wants it seeded.
-        held_back: the exchange waits until it is released.
-        was_restored: it was there before the server was restarted.
-        is_complete: every reachable client that wants it has it.
+        manifest: the manifest; after the division, with the share count.
+        source: name of the member that seeds the file.
+        division: number of the file's division; no other division has it until the server restarts.
+        phase: how far the server has taken the file.
+        terms: the terms of the seeding.
+        held_back: the exchange waits for a release.
+        was_restored: the file is older than the last restart of the server.
+        is_complete: every reachable client that takes the file has it.
         stalled: some chunk has no reachable holder.
-        shares: its division.
-        availability: who holds what.
-        recipients: the clients that are to get it.
-        traffic: what moved for it.
-        cached_bytes_when_seeded: bytes of it that the cache held at the seeded moment.
-        seeding_at, seeded_at, exchanging_at, completed_at: when, in nanoseconds; None before.
+        cached_bytes_when_seeded: bytes of the file in the cache at the seeded moment.
+        seeding_at, seeded_at, exchanging_at: when these phases began, in nanoseconds; None before.
+        completed_at: when the file was complete for the first time, in nanoseconds; None before.
+        shares: the division.
+        availability: the holders.
+        recipients: the clients that the file is for.
+        traffic: counters.
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        source: str,
-        division: int = 0,
-        work: WorkSet | None = None,
-        tuning: ServerTuning = SERVER_TUNING,
-    ) -> None:
-        work = work or WorkSet()
-        self.manifest = manifest
-        self.source = source
-        self.division = division
-        self.phase = Phase.ANNOUNCED
-        self.terms = ONE_COPY
-        self.held_back = False
-        self.was_restored = False
-        self.is_complete = False
-        self.stalled = False
-        self.cached_bytes_when_seeded = 0
-        self.seeding_at: int | None = None
-        self.seeded_at: int | None = None
-        self.exchanging_at: int | None = None
-        self.completed_at: int | None = None
-        self.shares = Shares(work)
-        self.availability = Availability(manifest, work, tuning.departed_max)
-        self.recipients = Recipients(manifest.file_id, work)
-        self.traffic = Traffic()
-        self._work = work
+    manifest: Manifest
+    source: str
+    division: int = 0
+    _work: WorkSet = field(default_factory=WorkSet)
+    _tuning: ServerTuning = SERVER_TUNING
+    phase: Phase = Phase.ANNOUNCED
+    terms: Terms = ONE_COPY
+    held_back: bool = False
+    was_restored: bool = False
+    is_complete: bool = False
+    stalled: bool = False
+    cached_bytes_when_seeded: int = 0
+    seeding_at: int | None = None
+    seeded_at: int | None = None
+    exchanging_at: int | None = None
+    completed_at: int | None = None
+    shares: Shares = field(init=False)
+    availability: Availability = field(init=False)
+    recipients: Recipients = field(init=False)
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def __post_init__(self) -> None:
+        """Create the records of the file."""
+        self.shares = Shares(self.manifest.file_id, self._work)
+        self.availability = Availability(self.manifest, self._work, self._tuning.departed_max)
+        self.recipients = Recipients(self.manifest.file_id, self._work)
 
     @staticmethod
     def restored(record: FileRecord, division: int, work: WorkSet, tuning: ServerTuning, now: int) -> SharedFile:
-        """Return a file as it was saved before a restart; nobody has reported yet to hold any of it.
+        """Return a file as it was saved before a restart. It has no holders until clients return.
 
         Args:
-            record: what was saved.
-            division: names its division.
-            work: where changes are marked.
-            tuning: bounds of what is remembered.
+            record: the saved record.
+            division: number of its division.
+            work: collects the marks.
+            tuning: limits on what is remembered.
             now: the time, in nanoseconds.
         """
-        file = SharedFile(record.manifest, record.source, division, work, tuning)
-        file.divide(record.manifest, record.owners, now)
-        file._restore(record, now)
-        return file
-
-    def _restore(self, record: FileRecord, now: int) -> None:
-        self.terms = Terms(replica_count=len(record.owners) // max(1, record.manifest.share_count))
-        self.phase, self.held_back, self.was_restored = record.phase, record.held_back, True
-        if self.phase is not Phase.SEEDING:
-            self.seeded_at = now
-            self.shares.restore_held()
-            for share in self.shares.all:
+        file = SharedFile(record.manifest, record.source, division, work, tuning, record.phase, was_restored=True)
+        file.held_back = record.held_back
+        file.terms = Terms(replica_count=len(record.owners) // max(1, record.manifest.share_count))
+        file.shares.give(record.manifest, record.owners)
+        if file.phase is not Phase.SEEDING:
+            file.seeded_at = now
+            file.shares.restore_held()
+            for share in file.shares.all:
                 if share.owner:
-                    self.availability.remember_departed(share.owner, share.start, share.stop)
-        self.seeding_at = None  # how long the two phases took so far was not saved
+                    file.availability.remember_departed(share.owner, share.start, share.stop)
+        return file
 
     # -- reading
 
@@ -107,17 +100,17 @@ class SharedFile:
 
     @property
     def record(self) -> FileRecord:
-        """What is saved of it."""
+        """The record that a restarted server needs."""
         return FileRecord(self.manifest, self.source, self.phase, self.held_back, self.shares.owners)
 
     @property
     def is_divided(self) -> bool:
-        """Whether clients are to get it: it is divided, and not removed."""
+        """Whether clients may take the file: it is divided, and not removed."""
         return self.phase not in (Phase.ANNOUNCED, Phase.REMOVED)
 
     @property
     def is_draining(self) -> bool:
-        """Whether its phase waits for its last bytes to leave the server."""
+        """Whether the phase lasts until the server has no byte of the file."""
         return self.phase in (Phase.SEEDING, Phase.REMOVED)
 
     def servable(self, name: str, ranges: Iterable[tuple[int, int]]) -> RangeSet:
@@ -125,10 +118,10 @@ class SharedFile:
 
         Args:
             name: the client's name.
-            ranges: what it asks for.
+            ranges: the requested ranges.
 
         Returns:
-            Some of its share while the file is seeded, some of everything in the exchange.
+            The part in the client's shares during seeding, everything during the exchange.
         """
         inside = RangeSet((start, min(stop, self.manifest.chunk_count)) for start, stop in ranges)
         match self.phase:
@@ -139,40 +132,36 @@ class SharedFile:
             case _:
                 return RangeSet()
 
-    # -- its way
+    # -- phases
 
     def announced(self, source: str, terms: Terms) -> None:
-        """Note that a source offers the file.
+        """Note that a source announced the file.
 
         Args:
             source: the source's name.
-            terms: how it wants the file seeded; of a divided file only whether it stays counts.
+            terms: its terms. Those of a divided file stay, except for whether the source stays.
         """
         if self.phase is Phase.ANNOUNCED:
-            self.source = source
-        self.terms = terms if self.phase is Phase.ANNOUNCED else replace(self.terms, stays=terms.stays)
+            self.source, self.terms = source, terms
+        else:
+            self.terms = replace(self.terms, stays=terms.stays)
 
-    def divide(self, manifest: Manifest, owners: Iterable[str], now: int) -> None:
-        """Begin to seed it (R1).
+    def divide(
+        self, manifest: Manifest, source: str, owners: Iterable[str], now: int, *, held_back: bool = False
+    ) -> None:
+        """Divide the file, and begin to seed it (R1).
 
         Args:
-            manifest: the file's, with its share count.
-            owners: to whom each share is given, in the order of the shares, once for every replica.
+            manifest: the manifest, with the share count.
+            source: the source's name.
+            owners: the owner of each share, in the order of the shares, once for every replica.
             now: the time, in nanoseconds.
+            held_back: the exchange waits for a release.
         """
-        self.manifest = manifest
+        self.manifest, self.source, self.held_back = manifest, source, held_back
         self.phase, self.seeding_at = Phase.SEEDING, now
         self.shares.give(manifest, owners)
         self.availability.divide(manifest)
-
-    def hold_back(self, source: str, held_back: bool) -> None:
-        """Note who divides it, and whether its exchange waits for a release.
-
-        Args:
-            source: the source's name.
-            held_back: whether it waits.
-        """
-        self.source, self.held_back = source, held_back
 
     def release(self) -> None:
         """Let the exchange begin once the file is seeded."""
@@ -188,14 +177,14 @@ class SharedFile:
         """
         if self.phase is Phase.SEEDING:
             if self.source != source:
-                self.seeding_at = now  # another attempt: the time since the last one does not count
+                self.seeding_at = now  # a new attempt: do not count the time since the last one
             self.source = source
 
     def seeded(self, cached_bytes: int, now: int) -> None:
         """Note the seeded moment (R2).
 
         Args:
-            cached_bytes: bytes of it that the cache holds.
+            cached_bytes: bytes of the file in the cache.
             now: the time, in nanoseconds.
         """
         self.phase, self.seeded_at = Phase.SEEDED, now
@@ -205,26 +194,26 @@ class SharedFile:
         self._work.file_changed(self.file_id)
 
     def exchange(self, now: int) -> None:
-        """Note that the exchange begins."""
+        """Begin the exchange."""
         self.phase, self.exchanging_at = Phase.EXCHANGING, now
 
     def set_stalled(self, stalled: bool) -> None:
-        """Note whether some chunk has no reachable holder."""
+        """Set whether some chunk has no reachable holder."""
         self.stalled = stalled
 
     def set_complete(self, is_complete: bool, now: int) -> None:
-        """Note whether every reachable client that wants it has it.
+        """Set whether every reachable client that takes the file has it.
 
         Args:
-            is_complete: whether that is so.
+            is_complete: whether it is so.
             now: the time, in nanoseconds.
         """
+        self.is_complete = is_complete
         if is_complete:
             self.completed_at = self.completed_at or now
-        self.is_complete = is_complete
 
     def removed(self) -> None:
-        """Note that it is taken out of the network; it is gone once its last byte has left."""
+        """Remove the file from the network; the server deletes it when its last byte has left the cache."""
         self.phase = Phase.REMOVED
         self._work.file_changed(self.file_id)
 
@@ -232,7 +221,7 @@ class SharedFile:
         """Assert the invariants.
 
         Args:
-            members: who is connected, by name.
+            members: the members, by name.
         """
         self.shares.check()
         self.availability.check()

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from pspd.core.model.manifest import Manifest
+from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.ranges import Range, RangeMap
 from pspd.core.server.work_set import WorkSet
 
 
 @dataclass(slots=True, eq=False)
 class Share:
-    """One of the ranges that a file is divided into (R1), as one client is given it.
+    """One replica of a range that the file is divided into (R1).
 
     Attributes:
-        start, stop: the range.
-        owner: the client's name; "" if every client that is there was given the range already: nobody waits for a
-            further replica then.
-        held: the owner has acknowledged it. An empty share is held from the beginning.
+        start: its first chunk.
+        stop: one past its last chunk; ``start`` or less if there are more shares than chunks.
+        owner: the owner's name; empty while every client that could get this replica owns another one of the range.
+        held: the owner has acknowledged it, or it is empty.
     """
 
     start: int
@@ -32,62 +32,60 @@ class Share:
         return self.start >= self.stop
 
 
+@dataclass(slots=True, eq=False)
 class Shares:
     """The division of one file: each range, then each again for every further replica.
 
     Args:
-        work: where changes are marked.
+        file_id: the file.
+        work: collects the marks.
+
+    Attributes:
+        all: every share, replica by replica.
     """
 
-    def __init__(self, work: WorkSet) -> None:
-        self._work = work
-        self._manifest: Manifest | None = None
-        self._all: list[Share] = []
-        self._first: RangeMap[Share] = RangeMap()
-        self._given: dict[str, list[Share]] = {}
-        self._unheld_count = 0
-        self._is_seeded = False
+    _file_id: FileId
+    _work: WorkSet
+    all: list[Share] = field(default_factory=list)
+    _first: RangeMap[Share] = field(default_factory=RangeMap)
+    _given: dict[str, list[Share]] = field(default_factory=dict)
+    _unheld_count: int = 0
+    _is_seeded: bool = False
 
     def give(self, manifest: Manifest, owners: Iterable[str]) -> None:
         """Divide the file.
 
         Args:
-            manifest: the file's, with its share count.
-            owners: to whom each share is given, in the order of the shares, once for every replica.
+            manifest: the manifest, with the share count.
+            owners: the owner of each share, in the order of the shares, once for every replica.
         """
-        self._manifest = manifest
         for index, owner in enumerate(owners):
             share = Share(*manifest.share(index % manifest.share_count), owner)
             share.held = share.is_empty
-            self._all.append(share)
+            self.all.append(share)
             self._given.setdefault(owner, []).append(share)
             if not share.is_empty and index < manifest.share_count:
                 self._first.insert(share)
-        self._unheld_count = sum(bool(share.owner) and not share.held for share in self._all)
-        self._changed()
+        self._unheld_count = sum(bool(share.owner) and not share.held for share in self.all)
+        self._work.file_changed(self._file_id)
 
     def restore_held(self) -> None:
-        """Take every share that has an owner for held: the file was seeded before a restart."""
-        for share in filter(lambda share: share.owner, self._all):
-            share.held = True
+        """Mark every share that has an owner as held: the file was seeded before a restart."""
+        for share in self.all:
+            share.held = share.held or bool(share.owner)
         self._unheld_count = 0
         self._is_seeded = True
 
     def seeded(self) -> None:
-        """Note that the seeding has ended: no acknowledgement is cleared any more."""
+        """Note the end of the seeding: from now on acknowledgements stay."""
         self._is_seeded = True
 
     # -- reading
 
     @property
-    def all(self) -> list[Share]:
-        """Every share, replica by replica."""
-        return self._all
-
-    @property
     def owners(self) -> tuple[str, ...]:
-        """The owner of every share, in the order of the shares."""
-        return tuple(share.owner for share in self._all)
+        """The owner of each share, in the order of the shares."""
+        return tuple(share.owner for share in self.all)
 
     @property
     def are_held(self) -> bool:
@@ -95,47 +93,47 @@ class Shares:
         return self._unheld_count == 0
 
     def at(self, chunk: int) -> Share:
-        """Return the share that a chunk of a divided file belongs to, in the first replica."""
+        """Return the share that contains a chunk, in the first replica."""
         share = self._first.at(chunk)
         assert share is not None, "no such chunk"
         return share
 
     def ranges_of(self, name: str) -> tuple[Range, ...]:
-        """Return the ranges that a client is to get before the exchange, without empty ones."""
-        given = sorted(Range(share.start, share.stop) for share in self._given.get(name, ()))
-        return tuple(span for span in given if span.start < span.stop)
+        """Return the ranges of the shares that a client owns, sorted, without empty ones."""
+        given = self._given.get(name, ())
+        return tuple(sorted(Range(share.start, share.stop) for share in given if not share.is_empty))
 
     def unheld_owners(self) -> list[str]:
-        """Return the names of the owners whose shares are not all held."""
+        """Return the names of the owners that do not hold all their shares."""
         return [name for name, given in self._given.items() if name and not all(share.held for share in given)]
 
     # -- acknowledgements
 
     def acknowledge(self, name: str) -> None:
-        """Note that a client holds every share that it was given."""
+        """Note that a client holds every share that it owns."""
         for share in self._given.get(name, ()):
             self._unheld_count -= not share.held
             share.held = True
-        self._changed()
+        self._work.file_changed(self._file_id)
 
     def clear_acks(self, name: str) -> None:
-        """Take a client's shares for not held; while the file is seeded they may be reassigned then."""
+        """Clear the acknowledgements of a client during seeding, so that its shares may be reassigned."""
         for share in self._given.get(name, ()) if not self._is_seeded else ():
             if share.held and not share.is_empty:
                 share.held = False
                 self._unheld_count += 1
-        self._changed()
+        self._work.file_changed(self._file_id)
 
     # -- owners
 
     def reassign(self, names: Collection[str], preferred: list[str]) -> list[str]:
-        """Give shares that are not held, and whose owners are gone, to others in turn.
+        """Give the shares that are not held, and whose owners are gone, to other clients in turn.
 
-        Nobody is given one range twice: a further replica has no owner then, until another client comes.
+        No client owns two replicas of one range. If no other client is left, the replica gets no owner.
 
         Args:
-            names: clients that keep what they were given.
-            preferred: clients that are given what others leave.
+            names: the clients that keep their shares.
+            preferred: the clients that get more shares.
 
         Returns:
             The names of the new owners.
@@ -145,7 +143,7 @@ class Shares:
         orphans = [share for name in gone for share in self._given[name] if not share.held]
         orphans.sort(key=lambda share: share.start)
         owners: dict[Range, set[str]] = {}
-        for share in self._all if orphans else ():
+        for share in self.all if orphans else ():
             owners.setdefault(Range(share.start, share.stop), set()).add(share.owner)
         for index, share in enumerate(orphans):
             have_it = owners[Range(share.start, share.stop)]
@@ -155,21 +153,17 @@ class Shares:
         return list(dict.fromkeys(share.owner for share in orphans if share.owner))
 
     def _move(self, share: Share, owner: str) -> None:
-        """Give a share that is not held to another client, or to nobody."""
+        """Give a share that is not held to another owner; the empty name for none."""
         self._given[share.owner].remove(share)
         self._given.setdefault(owner, []).append(share)
         self._unheld_count += bool(owner) - bool(share.owner)
         share.owner = owner
-        self._changed()
-
-    def _changed(self) -> None:
-        if self._manifest is not None:
-            self._work.file_changed(self._manifest.file_id)
+        self._work.file_changed(self._file_id)
 
     def check(self) -> None:
         """Assert the invariants."""
-        unheld = [share for share in self._all if share.owner and not share.held]
+        unheld = [share for share in self.all if share.owner and not share.held]
         assert len(unheld) == self._unheld_count, f"{len(unheld)} shares are not held, not {self._unheld_count}"
         given = [share for shares in self._given.values() for share in shares]
-        assert len(given) == len(self._all), "a share has no owner, or two"
+        assert len(given) == len(self.all), "a share has no owner, or two"
         assert all(share.owner == name for name, shares in self._given.items() for share in shares), "wrong owner"

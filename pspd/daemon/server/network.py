@@ -216,7 +216,7 @@ class NetworkDaemon:
             NotFound: a client is not connected.
             WrongState: others need, or may need, what only they hold, and `force` is not set.
         """
-        if not force and self._machine.catalogue.awaits_holders:
+        if not force and self._machine.lifecycle.awaits_holders:
             raise WrongState(
                 "the server was restarted, and not every client is back: try again in half a minute, or with --force"
             )
@@ -289,11 +289,11 @@ class NetworkDaemon:
             return file, 0
         source = file.source
         try:
-            while len(names := self._machine.catalogue.heard_names()) < wanted_count:
+            while len(names := self._machine.sessions.heard_names()) < wanted_count:
                 self._machine.member_of(session)
                 await self.changed(1.0)
         except BaseException:
-            self._machine.catalogue.withdraw(file, source)
+            self._machine.lifecycle.withdraw(file, source)
             raise
         return file, client_count or len(names)
 
