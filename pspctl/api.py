@@ -113,7 +113,12 @@ class ServerApi(_Api[ServerClient]):
     resize_cache = _blocking(ServerClient.resize_cache)
 
     def changes(self, file: str, timeout_seconds: float | None) -> Iterator[status_service_pb2.WatchStatusResponse]:
-        """Yield a snapshot of the network, then its changes; arguments as in `ServerClient.changes`."""
+        """Yield a snapshot of the network, then its changes, until the server ends the stream.
+
+        Args:
+            file: the id or name of the only file to include; empty for all files.
+            timeout_seconds: after this time the stream raises `TimedOut`; None for never.
+        """
         stream = self._client.changes(file, timeout_seconds)
 
         async def following() -> status_service_pb2.WatchStatusResponse | None:

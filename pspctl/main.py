@@ -26,7 +26,9 @@ COMMANDS = (
     *("run", "seed", "status", "files", "clients", "cache", "launch", "stop", "wait", "release", "rm"),
     *("context", "simulate", "version"),
 )
-"""The commands in the order of the help text; each is a module of `pspctl.commands`."""
+"""The commands in the order of the help text."""
+SHARED_MODULES = {"release": "files", "rm": "files", "launch": "clients"}
+"""The modules of `pspctl.commands` that hold several commands; any other command has a module of its name."""
 SIGNAL_OUTCOMES = {
     signal.SIGINT: ("interrupted", Exit.INTERRUPTED),
     signal.SIGTERM: ("terminated", Exit.TERMINATED),
@@ -68,10 +70,16 @@ class Root(Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return the command of this name; None if there is none."""
+        """Import and return a command; None if there is none of this name.
+
+        Args:
+            ctx: the context of the group.
+            cmd_name: the command's name.
+        """
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"pspctl.commands.{cmd_name}").command
+        module = import_module(f"pspctl.commands.{SHARED_MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
 

@@ -120,7 +120,12 @@ class _Shared(NamedInErrors):
         self.params += [option for option in shared_options() if own_options.isdisjoint(option.opts)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the command's own options, then the shared ones."""
+        """Write the command's own options, then the shared ones.
+
+        Args:
+            ctx: the command's context.
+            formatter: collects the help text.
+        """
         own: list[tuple[str, str]] = []
         shared: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
@@ -143,7 +148,12 @@ class Group(_Shared, click.Group):
     command_class = Command
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, then the commands."""
+        """Write the options, then the commands.
+
+        Args:
+            ctx: the group's context.
+            formatter: collects the help text.
+        """
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from pspctl.api import ServerApi
@@ -13,11 +12,11 @@ from pspctl.deadline import Deadline
 from pspctl.options import Settings
 from pspctl.outage import OutagePolicy
 from pspctl.outcome import require_none_declined, require_none_missing, require_recipient
+from pspctl.output import show, shown_progress
 from pspctl.source_runner import PartlySeeded, SeedPlan, run_source
+from pspctl.ui.exchange import seed_text
 from pspctl.ui.file_text import missing_texts
-from pspctl.ui.output import printer, shown_progress
 from pspctl.ui.progress import Progress
-from pspctl.ui.seed_text import seed_text
 from pspctl.ui.units import count_text
 from pspctl.ui.views import FileView, file_view, seed_view
 from pspd.core.model.terms import SAFE_HOLDERS
@@ -55,7 +54,7 @@ class _Result:
         return not (self.file["declined_client_count"] or self.left_count or is_missed)
 
 
-def seed(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_source: bool) -> None:
+def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_source: bool) -> None:
     """Seed a file; if the plan says so, wait until every client has it.
 
     Args:
@@ -76,8 +75,9 @@ def seed(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_sourc
             _require_fresh_copies(plan, result.state_before)
             _delete(plan.path, original, result.file["min_holder_count"])
         cache = outage.retry(api, api.cache)  # last: the wait may have been long
+    answer = seed_view(result.file, cache)
     # The times of a file that was divided before are not those of this run.
-    printer(settings.output).show(seed_view(result.file, cache), partial(seed_text, with_times=result.divided_now))
+    show(settings, answer, lambda: seed_text(answer, with_times=result.divided_now))
     _require_all_chunks(plan, result.file)
     if plan.terms.stays:
         _require_all_clients(plan, result, deadline, f"; {plan.path} was not deleted" if delete_source else "")

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
 from pspctl.outage import OutagePolicy
 from pspctl.outcome import unfinished_text
 from pspctl.ui.file_text import idle_texts, missing_text
-from pspctl.ui.progress import Progress, SeedStep
+from pspctl.ui.progress import Progress
 from pspctl.ui.units import count_text, size_text
 from pspctl.ui.views import file_view
 from pspd.core.model.terms import ONE_COPY, Terms
@@ -20,6 +21,9 @@ from pspd.errors import TimedOut, WrongState
 from pspd.store.source.parallel_hash import ParallelHash
 from pspd.store.source.source_store import name_of
 from pspd.text.plain import plain_text
+
+if TYPE_CHECKING:  # it imports the whole client
+    from pspd.daemon.source import SeedProgress
 
 CHECK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
@@ -66,12 +70,12 @@ class _Steps:
             outage: learns when the source loses the server, and when it answers again.
             progress: shows the steps.
         """
-        self.last: SeedStep | None = None
+        self.last: SeedProgress | None = None
         self.gave_shares = False
         self.outage = outage
         self._progress = progress
 
-    def note(self, step: SeedStep) -> None:
+    def note(self, step: SeedProgress) -> None:
         """Take the next step of the source."""
         if step.phase == "reconnecting":
             self.outage.note_lost()
@@ -146,7 +150,7 @@ async def _run(server: str, plan: SeedPlan, deadline: Deadline, steps: _Steps, c
             work.exception()  # mark it as retrieved, so that asyncio does not log it
 
 
-def _require_recipient(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) -> None:
+def _require_recipient(plan: SeedPlan, deadline: Deadline, step: SeedProgress | None) -> None:
     """Raise WrongState if, without a deadline, all clients for the file have been lost for a full lease."""
     if deadline.timeout_seconds is not None or step is None or step.file is None or step.file.client_count:
         return
@@ -159,7 +163,7 @@ def _require_recipient(plan: SeedPlan, deadline: Deadline, step: SeedStep | None
         )
 
 
-def _not_seeded_text(plan: SeedPlan, deadline: Deadline, step: SeedStep | None) -> str:
+def _not_seeded_text(plan: SeedPlan, deadline: Deadline, step: SeedProgress | None) -> str:
     """Return the message for a file that was not seeded at the deadline: how far it is, and what to do."""
     if step is not None and step.file is not None and step.phase == "staying":
         return unfinished_text(file_view(step.file), deadline)

@@ -46,15 +46,6 @@ ARROWS: dict[str, tuple[str, ...]] = {
 """What each layer may import from the project, besides the version in ``pspd``. A module's layer is the longest
 matching name."""
 
-FILE_CIRCLES: tuple[frozenset[str], ...] = ()
-"""Modules that import each other, directly or not. Keep this empty."""
-
-ROOM_CIRCLES: tuple[frozenset[str], ...] = (frozenset({"pspctl", "pspctl.ui"}),)
-"""Packages whose modules import each other's modules. This list only shrinks."""
-
-WITHOUT_ARGS: tuple[str, ...] = ("pspctl",)
-"""Packages with public functions whose docstrings lack ``Args:``. This list only shrinks."""
-
 CORE_LIBRARY = {
     *("__future__", "abc", "bisect", "collections", "collections.abc", "contextlib", "dataclasses", "enum"),
     *("functools", "heapq", "itertools", "math", "operator", "random", "struct", "typing"),
@@ -392,9 +383,9 @@ def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
     return {group for group in groups if len(group) > 1}
 
 
-def unlisted(found: set[frozenset[str]], listed: tuple[frozenset[str], ...]) -> list[str]:
-    """Return a line for each circle that no listed one contains."""
-    return [" <-> ".join(sorted(circle)) for circle in found if not any(circle <= each for each in listed)]
+def circle_texts(graph: dict[str, set[str]]) -> list[str]:
+    """Return a line for each circle."""
+    return [" <-> ".join(sorted(circle)) for circle in circles(graph)]
 
 
 def test_no_import_circle_among_files() -> None:
@@ -403,7 +394,7 @@ def test_no_import_circle_among_files() -> None:
         module.name: {found.target for found in imports_of(module)} & project_names() - {module.name}
         for module in modules()
     }
-    refuse(unlisted(circles(graph), FILE_CIRCLES), "Modules that import each other:")
+    refuse(circle_texts(graph), "Modules that import each other:")
 
 
 def test_no_import_circle_among_packages() -> None:
@@ -413,7 +404,7 @@ def test_no_import_circle_among_packages() -> None:
     for module in modules():
         targets = {rooms[found.target] for found in imports_of(module) if found.target in rooms}
         graph[module.room] |= targets - {module.room}
-    refuse(unlisted(circles(graph), ROOM_CIRCLES), "Packages that import each other:")
+    refuse(circle_texts(graph), "Packages that import each other:")
 
 
 def public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -447,7 +438,6 @@ def test_public_functions_document_their_arguments() -> None:
     violations = [
         f"{module.at(function)}: {function.name}"
         for module in modules()
-        if not any(within(module.name, package) for package in WITHOUT_ARGS)
         for function in public_functions(module.tree.body)
         if lacks_args(function)
     ]

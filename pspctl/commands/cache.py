@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import click
-from rich.text import Text
 
 from pspctl.api import ServerApi
 from pspctl.options import Group, Settings, size
-from pspctl.ui.output import printer
+from pspctl.output import show
 from pspctl.ui.tables import cache_text
 from pspctl.ui.units import size_text
-from pspctl.ui.views import SCHEMA_VERSION, cache_view
+from pspctl.ui.views import cache_view
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.errors import WrongState
 from pspd.v1 import network_pb2
@@ -18,7 +17,7 @@ from pspd.v1 import network_pb2
 
 @click.group("cache", cls=Group, invoke_without_command=True)
 @click.pass_context
-def command(ctx: click.Context) -> None:
+def cache(ctx: click.Context) -> None:
     """Show, clear or resize the server's cache.
 
     The cache is the only place where the server holds file data. Without a subcommand, show it.
@@ -28,24 +27,23 @@ def command(ctx: click.Context) -> None:
       pspctl cache resize 64MiB
     """
     if ctx.invoked_subcommand is None:
-        ctx.invoke(show)
+        ctx.invoke(show_cache)
 
 
-@command.command("show")
+@cache.command("show")
 @click.pass_obj
-def show(settings: Settings) -> None:
+def show_cache(settings: Settings) -> None:
     """Show the cache's size, usage and counters.
 
     Example:
       pspctl cache show -o json
     """
     with ServerApi(settings.server) as api:
-        cache = cache_view(api.cache())
-    document = {"schema_version": SCHEMA_VERSION, "cache": cache}
-    printer(settings.output).show(document, lambda _: cache_text(cache))
+        view = cache_view(api.cache())
+    show(settings, {"cache": view}, lambda: cache_text(view))
 
 
-@command.command("clear")
+@cache.command("clear")
 @click.pass_obj
 def clear(settings: Settings) -> None:
     """Drop every cached chunk that is not in use.
@@ -55,15 +53,12 @@ def clear(settings: Settings) -> None:
     """
     with ServerApi(settings.server) as api:
         response = api.clear_cache()
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "cache": cache_view(response.cache),
-        "dropped_chunk_count": response.dropped_chunk_count,
-    }
-    printer(settings.output).show(document, lambda _: Text(f"dropped {response.dropped_chunk_count} chunks"))
+    count = response.dropped_chunk_count
+    document = {"cache": cache_view(response.cache), "dropped_chunk_count": count}
+    show(settings, document, lambda: f"dropped {count} chunks")
 
 
-@command.command("resize")
+@cache.command("resize")
 @click.argument("capacity", metavar="SIZE", type=size)
 @click.pass_obj
 def resize(settings: Settings, capacity: int | str) -> None:
@@ -77,11 +72,8 @@ def resize(settings: Settings, capacity: int | str) -> None:
     """
     with ServerApi(settings.server) as api:
         capacity_bytes = _automatic_bytes(api) if isinstance(capacity, str) else capacity
-        cache = cache_view(api.resize_cache(capacity_bytes))
-    document = {"schema_version": SCHEMA_VERSION, "cache": cache}
-    printer(settings.output).show(
-        document, lambda _: Text(f"the cache now holds up to {size_text(cache['capacity_bytes'])}")
-    )
+        view = cache_view(api.resize_cache(capacity_bytes))
+    show(settings, {"cache": view}, lambda: f"the cache now holds up to {size_text(view['capacity_bytes'])}")
 
 
 def _automatic_bytes(api: ServerApi) -> int:

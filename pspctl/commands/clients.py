@@ -1,19 +1,25 @@
-"""``pspctl clients``: list the clients of the network."""
+"""``pspctl clients`` and ``launch``: list clients, and start more on the server's machine or through agents."""
 
 from __future__ import annotations
 
 import click
 
-from pspctl.api import ServerApi
+from pspctl.api import AgentApi, ServerApi
 from pspctl.options import Command, Settings
-from pspctl.ui.output import printer
+from pspctl.output import show
 from pspctl.ui.tables import clients_table
-from pspctl.ui.views import SCHEMA_VERSION, client_views
+from pspctl.ui.views import client_views
+from pspd.cli.arguments import Count
+from pspd.errors import BadArgument, PspError
+from pspd.text.addresses import AGENT_PORT, full_address, parse_address
+from pspd.text.plain import plain_text
+
+_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 @click.command("clients", cls=Command)
 @click.pass_obj
-def command(settings: Settings) -> None:
+def clients(settings: Settings) -> None:
     """List the clients of the network, by name.
 
     Sources are listed last, while they seed.
@@ -23,6 +29,66 @@ def command(settings: Settings) -> None:
     """
     with ServerApi(settings.server) as api:
         listed = api.clients()
-    clients, sources = client_views(listed), client_views(listed, source=True)
-    document = {"schema_version": SCHEMA_VERSION, "clients": clients, "sources": sources}
-    printer(settings.output).show(document, lambda _: clients_table(clients, sources))
+    views, sources = client_views(listed), client_views(listed, source=True)
+    show(settings, {"clients": views, "sources": sources}, lambda: clients_table(views, sources))
+
+
+@click.command("launch", cls=Command)
+@click.argument("count", metavar="N", type=Count(1))
+@click.option(
+    "--dir",
+    "folder",
+    default="",
+    metavar="DIR",
+    help="Each client gets a folder below DIR, on its machine. Default: clients in the user's data folder.",
+)
+@click.option(
+    "--on", "agents", multiple=True, metavar="HOST[:PORT]", help="Start them through this agent; may be repeated."
+)
+@click.pass_obj
+def launch(settings: Settings, count: int, folder: str, agents: tuple[str, ...]) -> None:
+    """Start N clients.
+
+    They start on the server's machine or, with --on, on the machines of the agents named. Clients of an agent
+    join the server at the address of --server, which must be reachable from there.
+
+    Examples:
+      pspctl launch 3
+      pspctl launch 10 --on lab1 --on lab2 --server lab0
+    """
+    if agents:
+        agents = tuple(full_address(agent, AGENT_PORT) for agent in agents)
+        places = _launch_through(agents, count, folder, settings.server)
+    else:
+        with ServerApi(settings.server) as api:
+            places = [(name, settings.server) for name in api.launch_clients(count, folder)]
+    document = {
+        "names": [name for name, _ in places],
+        "clients": [{"name": name, "address": address, "dir": folder} for name, address in places],
+    }
+    below = plain_text(folder) or "its default folder"
+    lines = [f"{plain_text(name)} started by {address}, below {below}" for name, address in places]
+    show(settings, document, lambda: "\n".join(lines))
+
+
+def _launch_through(agents: tuple[str, ...], count: int, folder: str, server: str) -> list[tuple[str, str]]:
+    """Start clients, spread evenly over agents; return each client's name and the address of its agent."""
+    for agent in agents:
+        (agent_host, _), (server_host, _) = parse_address(agent), parse_address(server)
+        if server_host in _LOOPBACK_HOSTS and agent_host not in _LOOPBACK_HOSTS:
+            raise BadArgument(
+                f"clients at {agent} cannot join {server}: give the server's outside address with --server"
+            )
+    places: list[tuple[str, str]] = []
+    for index, agent in enumerate(agents):
+        part = count * (index + 1) // len(agents) - count * index // len(agents)
+        if not part:
+            continue
+        try:
+            with AgentApi(agent) as api:
+                places += [(name, agent) for name in api.launch_clients(part, folder, server)]
+        except PspError as error:
+            if not places:
+                raise
+            raise type(error)(f"{error} (started before: {', '.join(name for name, _ in places)})") from error
+    return places

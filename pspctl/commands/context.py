@@ -6,20 +6,17 @@ import os
 import shlex
 
 import click
-from rich.console import RenderableType
-from rich.text import Text
 
 from pspctl import contexts
 from pspctl.options import SERVER_VARIABLE, Group, Settings
-from pspctl.ui.output import note, printer
+from pspctl.output import remark, show
 from pspctl.ui.tables import contexts_table
-from pspctl.ui.views import SCHEMA_VERSION
 from pspd.errors import BadArgument, NameTaken, NotFound
 from pspd.text.addresses import full_address
 
 
 @click.group("context", cls=Group)
-def command() -> None:
+def context() -> None:
     """Name servers, and choose the one that commands talk to.
 
     --server and PSPCTL_SERVER take precedence over the chosen one.
@@ -30,7 +27,7 @@ def command() -> None:
     """
 
 
-@command.command("ls")
+@context.command("ls")
 @click.pass_obj
 def list_contexts(settings: Settings) -> None:
     """List the named servers; a star marks the current one.
@@ -41,7 +38,7 @@ def list_contexts(settings: Settings) -> None:
     _show(settings, contexts.load(), None)
 
 
-@command.command("use")
+@context.command("use")
 @click.argument("name")
 @click.pass_obj
 def use(settings: Settings, name: str) -> None:
@@ -55,11 +52,11 @@ def use(settings: Settings, name: str) -> None:
     contexts.save(known)
     _show(settings, known, f"commands now talk to {name}, {known.addresses[name]}")
     override = os.environ.get(SERVER_VARIABLE)
-    if override:
-        note(settings, f"{SERVER_VARIABLE} takes precedence: commands talk to {override} until it is unset")
+    if override and not settings.quiet and settings.output == "table":
+        remark(f"{SERVER_VARIABLE} takes precedence: commands talk to {override} until it is unset")
 
 
-@command.command("add")
+@context.command("add")
 @click.argument("name")
 @click.argument("address", metavar="HOST[:PORT]")
 @click.pass_obj
@@ -84,7 +81,7 @@ def add(settings: Settings, name: str, address: str) -> None:
     _show(settings, known, f"{name} is {address}: use it with `pspctl context use {shlex.quote(name)}`")
 
 
-@command.command("rm")
+@context.command("rm")
 @click.argument("name")
 @click.pass_obj
 def remove(settings: Settings, name: str) -> None:
@@ -112,12 +109,7 @@ def _load_with(name: str) -> contexts.Contexts:
 def _show(settings: Settings, known: contexts.Contexts, sentence: str | None) -> None:
     """Print the contexts, or in the table format, after a change, only a sentence."""
     document = {
-        "schema_version": SCHEMA_VERSION,
         "current": known.current,
         "contexts": [{"name": name, "address": address} for name, address in sorted(known.addresses.items())],
     }
-
-    def render(_: object) -> RenderableType:
-        return Text(sentence) if sentence else contexts_table(known.current, known.addresses)
-
-    printer(settings.output).show(document, render)
+    show(settings, document, lambda: sentence or contexts_table(known.current, known.addresses))

@@ -1,25 +1,67 @@
-"""``pspctl files``: list the files of the network."""
+"""``pspctl files``, ``release`` and ``rm``: the files of the network."""
 
 from __future__ import annotations
 
 import click
 
 from pspctl.api import ServerApi
-from pspctl.options import Command, Settings
-from pspctl.ui.output import printer
+from pspctl.options import Command, Settings, file_name
+from pspctl.output import remark, show
 from pspctl.ui.tables import files_table
-from pspctl.ui.views import SCHEMA_VERSION, file_view
+from pspctl.ui.views import file_view
+from pspd.errors import PspError
+from pspd.text.plain import plain_text
 
 
 @click.command("files", cls=Command)
 @click.pass_obj
-def command(settings: Settings) -> None:
+def files(settings: Settings) -> None:
     """List the files of the network, oldest first.
 
     Example:
       pspctl files -o json
     """
     with ServerApi(settings.server) as api:
-        files = [file_view(file) for file in api.status().files]
-    document = {"schema_version": SCHEMA_VERSION, "files": files}
-    printer(settings.output).show(document, lambda _: files_table(files))
+        views = [file_view(file) for file in api.status().files]
+    show(settings, {"files": views}, lambda: files_table(views))
+
+
+@click.command("release", cls=Command)
+@click.argument("file", metavar="FILE_ID|NAME", type=file_name)
+@click.pass_obj
+def release(settings: Settings, file: str) -> None:
+    """Start the exchange of a file seeded with --hold.
+
+    Example:
+      pspctl seed big.iso --hold
+      pspctl status big.iso        # every client holds its share, the server nothing
+      pspctl release big.iso
+    """
+    with ServerApi(settings.server) as api:
+        view = file_view(api.release_file(file))
+    show(settings, {"file": view}, lambda: f"{plain_text(view['name'])}: the exchange has started")
+
+
+@click.command("rm", cls=Command)
+@click.argument("names", metavar="FILE_ID|NAME...", type=file_name, nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Remove a file even if some clients do not have it yet.")
+@click.pass_obj
+def rm(settings: Settings, names: tuple[str, ...], force: bool) -> None:
+    """Remove files from the network.
+
+    Clients no longer receive them, and their names are free. Finished copies stay; unfinished ones are deleted.
+
+    Examples:
+      pspctl rm big.iso
+      pspctl rm 3f9a --force
+    """
+    views = []
+    with ServerApi(settings.server) as api:
+        for name in dict.fromkeys(names):
+            try:
+                views.append(file_view(api.remove_file(name, force=force)))
+            except PspError:
+                for view in views:  # report the files that were removed before the error
+                    remark(f"{view['name']} is removed")
+                raise
+    show(settings, {"files": views}, lambda: "\n".join(f"{plain_text(view['name'])} is removed" for view in views))

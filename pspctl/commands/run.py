@@ -17,11 +17,11 @@ from pspctl.deadline import Deadline
 from pspctl.local import LocalNetwork, client_count_max, client_folders, require_free
 from pspctl.options import Command, Settings, size
 from pspctl.outcome import require_none_declined
+from pspctl.output import show, shown_progress
 from pspctl.run_folder import RunFolder
 from pspctl.source_runner import SeedPlan, run_source
-from pspctl.ui.output import printer, shown_progress
+from pspctl.ui.exchange import run_text
 from pspctl.ui.progress import Progress
-from pspctl.ui.seed_text import run_text
 from pspctl.ui.units import size_text
 from pspctl.ui.views import RunView, seed_view
 from pspd.cli.arguments import Count, Existing, Folder, Seconds
@@ -79,7 +79,7 @@ class RunPlan:
 )
 @click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.pass_obj
-def command(
+def run(
     settings: Settings,
     path: Path,
     client_count: int,
@@ -104,7 +104,7 @@ def command(
         raise BadArgument(f"{folder} is in {path}, and would be distributed with it: name another folder with --to")
     with shown_progress(settings) as progress:
         view = _run(plan, Deadline(timeout), progress)
-    printer(settings.output).show(view, run_text)
+    show(settings, view, lambda: run_text(view))
     wrong_count = client_count - view["file"]["declined_client_count"] - view["verified_client_count"]
     if wrong_count:
         raise IntegrityError(

@@ -44,7 +44,7 @@ from pspd.store.source.parallel_hash import ParallelHash
 )
 @click.option("--hold", is_flag=True, help="Hold the exchange back until `pspctl release`.")
 @click.pass_obj
-def command(
+def seed(
     settings: Settings,
     path: Path,
     name: str | None,
@@ -77,11 +77,11 @@ def command(
     terms = Terms(replica_count, stays=wait or delete_source)
     with ParallelHash.begin(path, blake3_digest) or contextlib.nullcontext() as hashing:
         # Most of the program is imported here: other processes read the file meanwhile.
-        from pspctl.seed_flow import seed
+        from pspctl.seed_flow import seed_file
         from pspctl.source_runner import SeedPlan
 
         plan = SeedPlan(path, name, client_count or 0, hold, terms, hashing)
-        seed(settings, plan, Deadline(timeout), delete_source=delete_source)
+        seed_file(settings, plan, Deadline(timeout), delete_source=delete_source)
 
 
 def _require_deletable(path: Path, *, delete_source: bool) -> None:

@@ -10,10 +10,9 @@ import click
 from rich.console import Group, RenderableType
 
 from pspctl.options import Command, Settings, size
+from pspctl.output import show, shown_progress
 from pspctl.ui.columns import Column, FittedTable
-from pspctl.ui.output import printer, shown_progress
 from pspctl.ui.units import count_text, duration_text, percent_text, ratio_text, size_text
-from pspctl.ui.views import SCHEMA_VERSION
 from pspd.cli.arguments import Count
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.parameters import MILLISECOND_NS, PROFILES, Order, default_cache_chunks
@@ -32,7 +31,6 @@ MBIT_MIN, MBIT_MAX = 0.01, 10_000_000
 class SimulationView(TypedDict):
     """The answer: the parameters, the forecast, and the shortest possible time."""
 
-    schema_version: int
     clients: int
     size_bytes: int
     profile: str
@@ -120,7 +118,7 @@ def _rate_option(name: str, metavar: str, link: str) -> Callable[[Callable[..., 
     help="The random seed: the same seed gives the same forecast.",
 )
 @click.pass_obj
-def command(
+def simulate(
     settings: Settings,
     clients: int,
     size_bytes: int,
@@ -158,7 +156,8 @@ def command(
     )
     with shown_progress(settings) as progress:
         result = forecast(plan, progress.simulation)
-    printer(settings.output).show(_view(plan, result), _rendered)
+    view = _view(plan, result)
+    show(settings, view, lambda: _rendered(view))
 
 
 def _cache_chunks(cache: str | None, default: int | None) -> int | None:
@@ -175,7 +174,6 @@ def _cache_chunks(cache: str | None, default: int | None) -> int | None:
 
 def _view(plan: Plan, result: Forecast) -> SimulationView:
     return SimulationView(
-        schema_version=SCHEMA_VERSION,
         clients=plan.client_count,
         size_bytes=plan.size_bytes,
         profile=plan.parameters.profile,

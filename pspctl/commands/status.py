@@ -13,10 +13,10 @@ from pspctl.deadline import NEVER
 from pspctl.follow import follow_status
 from pspctl.options import Command, Settings, file_name
 from pspctl.outage import OutagePolicy
+from pspctl.output import console, print_answer, show, show_json, shown_progress
 from pspctl.ui.file_text import declined_text, file_state_text, missing_texts, progress_text
-from pspctl.ui.output import console, json_text, print_answer, printer, shown_progress
 from pspctl.ui.plain import Plain
-from pspctl.ui.progress import NullProgress, Progress
+from pspctl.ui.progress import Progress
 from pspctl.ui.screen import Screen
 from pspctl.ui.tables import file_table, status_table
 from pspctl.ui.units import count_text
@@ -30,7 +30,7 @@ from pspd.text.plain import plain_text
 @click.argument("file", metavar="[FILE_ID|NAME]", type=file_name, required=False)
 @click.option("--watch", is_flag=True, help="Show it again at every change, until Ctrl-C.")
 @click.pass_obj
-def command(settings: Settings, file: str | None, watch: bool) -> None:
+def status(settings: Settings, file: str | None, watch: bool) -> None:
     """Show the network, or one file.
 
     Shows the server, its cache, its clients and its files. With a file's name, its id or the first digits
@@ -44,7 +44,8 @@ def command(settings: Settings, file: str | None, watch: bool) -> None:
     render: Callable[[StatusView], RenderableType] = file_table if file else status_table
     with ServerApi(settings.server) as api:
         if not watch:
-            printer(settings.output).show(status_view(api.status(file or "")), render)
+            view = status_view(api.status(file or ""))
+            show(settings, view, lambda: render(view))
             return
         try:
             _watch(settings, api, file or "")
@@ -63,7 +64,7 @@ def _watch(settings: Settings, api: ServerApi, file: str) -> None:
         views = _views(api, file, progress)
         if settings.output == "json":
             for view in _changes(views):
-                print_answer(json_text(view))
+                show_json(view)
         else:
             _watch_lines(views)
 
@@ -87,7 +88,7 @@ def _changes(views: Iterator[StatusView]) -> Iterator[StatusView]:
         last = timeless
 
 
-class _LiveScreen(NullProgress):
+class _LiveScreen(Progress):
     """A screen that is updated in place; a note stands above the last status until the next one."""
 
     def __init__(self, live: Live, *, in_full: bool) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import click
-from rich.text import Text
 
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
 from pspctl.drain import Drain
 from pspctl.options import Command, Settings
-from pspctl.ui.output import printer, shown_progress
-from pspctl.ui.views import SCHEMA_VERSION
+from pspctl.output import show, shown_progress
 from pspd.cli.arguments import Seconds
 from pspd.text.plain import plain_text
 
@@ -34,7 +32,7 @@ NO_ADDRESS = "\0"
     help="Stop the server. Together with clients to stop, only the server's address, as in every command.",
 )
 @click.pass_obj
-def command(
+def stop(
     settings: Settings,
     names: tuple[str, ...],
     all_clients: bool,
@@ -70,12 +68,10 @@ def command(
             stopped = api.stop_clients(list(names), all_clients=all_clients, force=force)
         if stop_server:
             api.stop_server()
-    document = {"schema_version": SCHEMA_VERSION, "names": stopped, "server_stopped": stop_server}
+    document = {"names": stopped, "server_stopped": stop_server}
     lines = [f"{plain_text(name)} is stopping" for name in stopped]
     lines += [f"the server at {address} is stopping"] if stop_server else []
-    printer(settings.output).show(
-        document, lambda _: Text("\n".join(lines) or "no client is connected: nothing was stopped")
-    )
+    show(settings, document, lambda: "\n".join(lines) or "no client is connected: nothing was stopped")
 
 
 def _require_consistent(stop_clients: bool, stop_server: bool, *, drain: bool, force: bool, has_timeout: bool) -> None:

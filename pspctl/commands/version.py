@@ -5,19 +5,17 @@ from __future__ import annotations
 from importlib import metadata
 
 import click
-from rich.text import Text
 
 from pspctl.api import ServerApi
 from pspctl.options import Command, Settings
-from pspctl.ui.output import printer
-from pspctl.ui.views import SCHEMA_VERSION
+from pspctl.output import show
 from pspd.errors import PspError
 from pspd.text.plain import plain_text
 
 
 @click.command("version", cls=Command)
 @click.pass_obj
-def command(settings: Settings) -> None:
+def version(settings: Settings) -> None:
     """Show the versions of pspctl and of the server.
 
     Example:
@@ -31,5 +29,5 @@ def command(settings: Settings) -> None:
         seen = f"server {server_version} at {address}"
     except PspError as error:
         server_version, seen = None, f"server unknown: {error}"
-    document = {"schema_version": SCHEMA_VERSION, "pspctl": own_version, "server": server_version}
-    printer(settings.output).show(document, lambda _: Text(f"pspctl {own_version}\n{plain_text(seen)}"))
+    document = {"pspctl": own_version, "server": server_version}
+    show(settings, document, lambda: f"pspctl {own_version}\n{plain_text(seen)}")

@@ -9,8 +9,8 @@ from pspctl.completion import Goal, wait_until_complete
 from pspctl.deadline import Deadline
 from pspctl.options import Command, Settings, file_name
 from pspctl.outcome import require_holders, require_none_declined, require_recipient
-from pspctl.ui.output import printer, shown_progress
-from pspctl.ui.seed_text import seed_text
+from pspctl.output import show, shown_progress
+from pspctl.ui.exchange import seed_text
 from pspctl.ui.views import seed_view
 from pspd.cli.arguments import Seconds
 
@@ -19,7 +19,7 @@ from pspd.cli.arguments import Seconds
 @click.argument("file", metavar="FILE_ID|NAME", type=file_name)
 @click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.pass_obj
-def command(settings: Settings, file: str, timeout: float | None) -> None:
+def wait(settings: Settings, file: str, timeout: float | None) -> None:
     """Wait until every client has a file.
 
     A file is named by its name, its id, or the first digits of its id. Lost clients are not waited for. If all
@@ -34,7 +34,8 @@ def command(settings: Settings, file: str, timeout: float | None) -> None:
         with shown_progress(settings) as progress:
             view = wait_until_complete(api, file, Goal(deadline), progress)
         cache = api.cache()
-    printer(settings.output).show(seed_view(view, cache), seed_text)
+    answer = seed_view(view, cache)
+    show(settings, answer, lambda: seed_text(answer))
     require_none_declined(view)
     require_recipient(view, deadline)
     require_holders(view)

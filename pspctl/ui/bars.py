@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import rich.progress as bars
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from pspctl.ui.line_progress import LineProgress
 from pspctl.ui.plain import Plain
-from pspctl.ui.progress import SeedStep
+from pspctl.ui.progress import LineProgress
 from pspctl.ui.units import rate_text, size_text
 from pspctl.ui.views import FileView, file_view, recipients
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.text.plain import plain_text
+
+if TYPE_CHECKING:  # it imports the whole client
+    from pspd.daemon.source import SeedProgress
 
 CLIENT_BARS_MAX = 8
 """With more clients there is only one bar for all."""
@@ -65,7 +68,7 @@ class BarProgress(LineProgress):
         self._progress = progress
         self._tasks: dict[str, bars.TaskID] = {}
 
-    def seeding(self, step: SeedStep) -> None:
+    def seeding(self, step: SeedProgress) -> None:
         """Update the bar of the phase."""
         if step.file is not None:
             self._note_clients(file_view(step.file))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
 from rich.text import Text
 
 NAME_CELLS_COMFORTABLE = 16
@@ -42,70 +41,57 @@ class FittedTable:
     """
 
     def __init__(self, *columns: Column) -> None:
-        """Make a table without rows."""
         self._columns = columns
-        self._rows: list[list[Text]] = []
+        self._name_index = next(index for index, column in enumerate(columns) if column.is_name)
+        self._rows = [[Text(column.heading, style="bold") for column in columns]]
 
     def add_row(self, *cells: str | Text) -> None:
         """Add a row: one cell per column."""
         self._rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
 
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        """Return the width that rich is to give the table."""
-        width = self._width(list(range(len(self._columns))))
-        return Measurement(min(width, options.max_width), width)
-
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the lines of the table."""
-        kept = self._kept(options.max_width)
-        name_cells = self._name_cells(kept, options.max_width)
-        headings = [Text(column.heading, style="bold") for column in self._columns]
-        for row in [headings, *self._rows]:
-            yield self._line(row, kept, name_cells)
+        """Yield the lines of the table.
 
-    def _line(self, row: list[Text], kept: list[int], name_cells: int) -> Text:
+        Args:
+            console: draws the table.
+            options: the width.
+        """
+        widths = [max(cell.cell_len for cell in column) for column in zip(*self._rows, strict=True)]
+        kept = self._kept(widths, options.max_width)
+        name_room = _name_room(widths, kept, self._name_index, options.max_width)
+        name_cells = min(widths[self._name_index], max(name_room, NAME_CELLS_MIN))
+        widths[self._name_index] = name_cells
+        for row in self._rows:
+            cells = row.copy()
+            name = row[self._name_index]
+            cells[self._name_index] = Text(shortened(name.plain, name_cells), style=name.style)
+            yield self._line(cells, kept, widths)
+
+    def _line(self, row: list[Text], kept: list[int], widths: list[int]) -> Text:
         line = Text(no_wrap=True, overflow="ignore")
         for index in kept:
-            column, cell = self._columns[index], row[index]
-            cells = name_cells if column.is_name else self._cells(index)
-            if column.is_name:
-                cell = Text(shortened(cell.plain, cells), style=cell.style)
-            padding = " " * (cells - cell.cell_len)
-            line.append(padding if column.is_number else "").append_text(cell)
-            line.append("" if column.is_number else padding).append(" " * GAP_CELLS)
+            padding = " " * (widths[index] - row[index].cell_len)
+            is_number = self._columns[index].is_number
+            line.append(padding if is_number else "").append_text(row[index])
+            line.append("" if is_number else padding).append(" " * GAP_CELLS)
         line.rstrip()
         return line
 
-    def _kept(self, max_width: int) -> list[int]:
-        """Return the indexes of the columns that are shown at this width."""
-        kept = list(range(len(self._columns)))
+    def _kept(self, widths: list[int], max_width: int) -> list[int]:
+        """Return the indexes of the columns that are shown, given the natural width of each."""
+        kept = list(range(len(widths)))
         optional = sorted((column.drop_order, index) for index, column in enumerate(self._columns) if column.drop_order)
-        comfortable = min(self._natural_name_cells, NAME_CELLS_COMFORTABLE)
+        comfortable = min(widths[self._name_index], NAME_CELLS_COMFORTABLE)
         for _, index in optional:
-            if self._room_for_name(kept, max_width) >= comfortable:
+            if _name_room(widths, kept, self._name_index, max_width) >= comfortable:
                 break
             kept.remove(index)
         return kept
 
-    def _name_cells(self, kept: list[int], max_width: int) -> int:
-        room = self._room_for_name(kept, max_width)
-        natural = self._natural_name_cells
-        return min(natural, max(room, min(natural, NAME_CELLS_MIN)))
 
-    def _room_for_name(self, kept: list[int], max_width: int) -> int:
-        others = [index for index in kept if not self._columns[index].is_name]
-        return max_width - sum(map(self._cells, others)) - GAP_CELLS * (len(kept) - 1)
-
-    @property
-    def _natural_name_cells(self) -> int:
-        return next(self._cells(index) for index, column in enumerate(self._columns) if column.is_name)
-
-    def _width(self, kept: list[int]) -> int:
-        return sum(map(self._cells, kept)) + GAP_CELLS * (len(kept) - 1)
-
-    def _cells(self, index: int) -> int:
-        """Return the width of a column whose cells are shown in full."""
-        return max(cell_len(self._columns[index].heading), *(row[index].cell_len for row in self._rows), 0)
+def _name_room(widths: list[int], kept: list[int], name_index: int, max_width: int) -> int:
+    """Return how many cells the other columns leave to the name column."""
+    return max_width - sum(widths[index] + GAP_CELLS for index in kept if index != name_index)
 
 
 def shortened(text: str, cells: int) -> str:

@@ -88,17 +88,17 @@ def missing_text(file: FileView) -> str:
     return ", ".join([*names, *([f"and {count_text(more, 'more client')}"] if more > 0 else [])])
 
 
-def hold_text(file: FileView) -> str | None:
-    """Return how to start the exchange of a file; None if it is not held back."""
+def hold_text(file: FileView) -> str:
+    """Return how to start the exchange of a file; empty if it is not held back."""
     if not file["held_back"]:
-        return None
+        return ""
     return f"held back: start it with `pspctl release {shlex.quote(plain_text(file['name']))}`"
 
 
-def safety_text(file: FileView) -> str | None:
-    """Return whether one client, or the original, may be lost without loss of data; None while the file is seeded."""
+def safety_text(file: FileView) -> str:
+    """Return whether one client and the original may be lost without loss of data; empty if seeding or stalled."""
     if file["state"] in ("seeding", "stalled"):
-        return None
+        return ""
     if file["min_holder_count"] == 0:
         return "not safe: some chunks are on no connected client: keep the original, or start lost clients again"
     if file["min_holder_count"] < SAFE_HOLDERS:

@@ -1,44 +1,33 @@
-"""The interface through which a command shows how far it is."""
+"""How a command shows its progress: not at all, or in a few lines on stderr; `pspctl.ui.bars` draws bars."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import sys
+import time
+from typing import TYPE_CHECKING
 
-from pspctl.ui.views import FileView
-from pspd.v1 import network_pb2
+from pspctl.ui.file_text import hold_text, idle_clients, missing_texts, refusal_texts
+from pspctl.ui.views import FileView, file_view
+from pspd.text.plain import plain_text
 
+if TYPE_CHECKING:  # it imports the whole client
+    from pspd.daemon.source import SeedProgress
 
-class SeedStep(Protocol):
-    """One step of a source; `pspd.daemon.source.SeedProgress` is one."""
-
-    @property
-    def phase(self) -> str:
-        """``hashing``, ``waiting``, ``seeding``, ``staying`` or ``reconnecting``."""
-
-    @property
-    def done(self) -> int:
-        """Bytes hashed, clients joined, or chunks of shares held, by phase."""
-
-    @property
-    def total(self) -> int:
-        """What `done` becomes at the end of the phase."""
-
-    @property
-    def file(self) -> network_pb2.File | None:
-        """The file as the server shows it; None before it is divided."""
+WAITING_NOTE_SECONDS = 5.0
+"""The least time between two notes about clients that join."""
 
 
-class Progress(Protocol):
-    """Shows how far a command is."""
+class Progress:
+    """Shows nothing; subclasses show what a command does."""
 
-    def seeding(self, step: SeedStep) -> None:
+    def seeding(self, step: SeedProgress) -> None:
         """Show a step of the source."""
 
     def exchange(self, file: FileView) -> None:
         """Show a change during the exchange of a file."""
 
     def seeded(self, file: FileView) -> None:
-        """Show that a file is seeded, when its exchange is not waited for."""
+        """Show that a file is seeded."""
 
     def simulation(self, part: float) -> None:
         """Show which part of a simulation is done, from 0 to 1."""
@@ -47,20 +36,61 @@ class Progress(Protocol):
         """Show one line, such as a reason to wait."""
 
 
-class NullProgress:
-    """Shows nothing."""
+class LineProgress(Progress):
+    """Writes one line to stderr for each reason to wait."""
 
-    def seeding(self, step: SeedStep) -> None:
-        """Do nothing."""
+    def __init__(self) -> None:
+        self._stalls: list[str] = []
+        self._noted: set[str] = set()
+        self._has_no_client = False
+        self._joined: int | None = None
+        self._joined_noted_at = 0.0
+
+    def seeding(self, step: SeedProgress) -> None:
+        """Write how many clients have joined: at the first step, then when the number changes."""
+        if step.file is not None:
+            self._note_clients(file_view(step.file))
+        if step.phase != "waiting" or step.done >= step.total or step.done == self._joined:
+            return
+        now = time.monotonic()
+        if self._joined is None or now - self._joined_noted_at >= WAITING_NOTE_SECONDS:
+            self._joined, self._joined_noted_at = step.done, now
+            self.note(f"waiting for clients: {step.done} of {step.total} have joined")
 
     def exchange(self, file: FileView) -> None:
-        """Do nothing."""
+        """Write why the file is not complete."""
+        self.seeded(file)
 
     def seeded(self, file: FileView) -> None:
-        """Do nothing."""
-
-    def simulation(self, part: float) -> None:
-        """Do nothing."""
+        """Write why the file is not complete: it is held back, a client declined it, or chunks are missing."""
+        if file["state"] != "complete":
+            for text in [hold_text(file), *refusal_texts(file)]:
+                self._note_once(file, text, text)
+        self._note_if_no_client(file)
+        stalls = missing_texts(file)
+        if stalls and stalls != self._stalls:
+            self.note(f"{plain_text(file['name'])} is stalled: {'; '.join(stalls)}")
+        self._stalls = stalls
 
     def note(self, text: str) -> None:
-        """Do nothing."""
+        """Write one line."""
+        print(f"pspctl: {plain_text(text)}", file=sys.stderr, flush=True)
+
+    def _note_clients(self, file: FileView) -> None:
+        """Write which clients delay the seeding, each once, or that no client is connected."""
+        self._note_if_no_client(file)
+        for client, text in idle_clients(file).items():
+            self._note_once(file, text, f"idle {client}")
+
+    def _note_once(self, file: FileView, text: str, key: str) -> None:
+        """Write a text about a file, unless it is empty or one with the same key was written before."""
+        if text and key not in self._noted:
+            self._noted.add(key)
+            self.note(f"{plain_text(file['name'])}: {text}")
+
+    def _note_if_no_client(self, file: FileView) -> None:
+        """Write that no client is connected, each time that the last one leaves."""
+        has_no_client = not (file["client_count"] or file["declined_client_count"])
+        if has_no_client and not self._has_no_client:
+            self.note(f"{plain_text(file['name'])}: no client is connected: waiting for one")
+        self._has_no_client = has_no_client

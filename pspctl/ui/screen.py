@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from pspctl.ui.exchange_table import exchange_table, ideals_text
-from pspctl.ui.file_text import idle_texts, refusal_texts, safety_text
 from pspctl.ui.tables import (
     NO_CLIENT,
     NO_FILE,
     clients_table,
+    exchange_parts,
     file_clients_table,
     files_table,
+    problem_lines,
+    safety_lines,
     stall_lines,
     status_header,
 )
@@ -32,33 +34,37 @@ CLIENT_ROWS_MIN = 3
 Row = TypeVar("Row")
 
 
+@dataclass(frozen=True, slots=True)
 class Screen:
-    """A status that takes no more lines than the terminal has."""
+    """A status that takes no more lines than the terminal has.
 
-    def __init__(self, status: StatusView, *, in_full: bool, note: str = "") -> None:
-        """Prepare a screen.
+    Attributes:
+        status: the network.
+        in_full: whether to show its one file in full, instead of the whole network.
+        note: a line above everything else; empty for none.
+    """
 
-        Args:
-            status: the network.
-            in_full: show its one file in full, instead of the whole network.
-            note: a line above everything else; empty for none.
-        """
-        self._status = status
-        self._in_full = in_full
-        self._note = note
+    status: StatusView
+    in_full: bool
+    note: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the parts of the screen from top to bottom."""
-        head: list[RenderableType] = [Text(self._note, style="yellow")] if self._note else []
-        head.append(status_header(self._status))
+        """Yield the parts of the screen from top to bottom.
+
+        Args:
+            console: draws the parts; its height limits them.
+            options: the width.
+        """
+        head = [Text(self.note, style="yellow")] if self.note else []
+        head.append(status_header(self.status))
         # The last line stays free: the terminal echoes ^C there.
         room = console.size.height - 1 - _height(console, options, head)
         yield from head
-        if self._in_full:
-            for file in self._status["files"]:
+        if self.in_full:
+            for file in self.status["files"]:
                 yield from _file_parts(file, room, console, options)
         else:
-            yield from _network_parts(self._status, room, console, options)
+            yield from _network_parts(self.status, room, console, options)
 
 
 def _height(console: Console, options: ConsoleOptions, parts: Sequence[RenderableType]) -> int:
@@ -73,24 +79,20 @@ def _network_parts(
     files = [*active, *(file for file in status["files"] if file["state"] == "complete")]
     stalls = [line for file in active for line in stall_lines(file)][:TEXT_LINES_MAX]
     conditions = _conditions(status)
-    clients = _ranked_clients(status, conditions)
+    progress = _progress_of(status["files"])
+    clients = _ranked_clients(status, conditions, progress)
     problem_count = sum(conditions[client["name"]] != "complete" for client in clients)
     sources = status["sources"][:SOURCE_ROWS_MAX]
     # Each table has a blank line and its headings.
     room -= 2 * 2 + len(sources) + _height(console, options, stalls)
     file_rows, client_rows = _row_counts(room, (len(active), len(files)), (problem_count, len(clients)))
-    parts: list[RenderableType] = []
-    if files:
-        parts += ["", files_table(files[:file_rows]), *_rest(files[file_rows:], "file", _file_condition), *stalls]
-    else:
-        parts += ["", NO_FILE]
-    if clients or sources:
-        parts.append("")
-        if client_rows or sources:
-            parts.append(clients_table(clients[:client_rows], sources, progress=_progress_of(status["files"])))
-        parts += _rest(clients[client_rows:], "client", lambda client: conditions[client["name"]])
-    else:
-        parts += ["", NO_CLIENT]
+    parts: list[RenderableType] = ["", files_table(files[:file_rows]) if files else NO_FILE]
+    parts += [*_rest(files[file_rows:], "file", lambda file: file["state"]), *stalls, ""]
+    if client_rows or sources:
+        parts.append(clients_table(clients[:client_rows], sources, progress=progress))
+    elif not clients:
+        parts.append(NO_CLIENT)
+    parts += _rest(clients[client_rows:], "client", lambda client: conditions[client["name"]])
     return parts
 
 
@@ -115,13 +117,9 @@ def _row_counts(room: int, files: tuple[int, int], clients: tuple[int, int]) -> 
 
 def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOptions) -> Sequence[RenderableType]:
     """Return one file, with the clients that lack most of it first, and its exchange if there is room."""
-    top: list[RenderableType] = ["", files_table([file]), *stall_lines(file)[:TEXT_LINES_MAX]]
-    top += [Text(text) for text in [safety_text(file)] if text]
-    bottom: list[RenderableType] = [
-        Text(text, style="yellow") for text in [*refusal_texts(file), *idle_texts(file)][:TEXT_LINES_MAX]
-    ]
-    exchange: list[RenderableType] = ["", exchange_table(file)]
-    exchange += [Text(text, style="dim") for text in [ideals_text(file)] if text]
+    top: list[RenderableType] = ["", files_table([file]), *stall_lines(file)[:TEXT_LINES_MAX], *safety_lines(file)]
+    bottom: list[RenderableType] = [*problem_lines(file)[:TEXT_LINES_MAX]]
+    exchange = exchange_parts(file)
     clients = sorted(file["clients"], key=lambda client: (client["complete"], client["held_chunk_count"]))
     room -= 2 + _height(console, options, [*top, *bottom])
     if min(len(clients), CLIENT_ROWS_MIN) + 1 + _height(console, options, exchange) <= room:
@@ -150,10 +148,6 @@ def _rest(rows: Sequence[Row], what: str, condition_of: Callable[[Row], str]) ->
     return [Text(f"and {count_text(len(rows), f'more {what}')}{kinds}", style="dim")]
 
 
-def _file_condition(file: FileView) -> str:
-    return file["state"]
-
-
 def _file_client_condition(client: FileClientView) -> str:
     if client["refusal"]:
         return "declined"
@@ -172,15 +166,16 @@ def _conditions(status: StatusView) -> dict[str, str]:
     return conditions
 
 
-def _ranked_clients(status: StatusView, conditions: dict[str, str]) -> list[ClientView]:
+def _ranked_clients(
+    status: StatusView, conditions: dict[str, str], progress: dict[str, tuple[int, int]]
+) -> list[ClientView]:
     """Return the clients in order: a few lost ones, those behind, those that declined, other lost ones, the rest."""
-    progress = _progress_of(status["files"])
-    lost = [client for client in status["clients"] if conditions[client["name"]] == "lost"]
-    behind = [client for client in status["clients"] if conditions[client["name"]] == "behind"]
-    behind.sort(key=lambda client: progress.get(client["name"], (0, 0)))
-    declined = [client for client in status["clients"] if conditions[client["name"]] == "declined"]
-    others = [client for client in status["clients"] if conditions[client["name"]] == "complete"]
-    return [*lost[:LOST_ROWS_MAX], *behind, *declined, *lost[LOST_ROWS_MAX:], *others]
+    groups: dict[str, list[ClientView]] = {"lost": [], "behind": [], "declined": [], "complete": []}
+    for client in status["clients"]:
+        groups[conditions[client["name"]]].append(client)
+    lost = groups["lost"]
+    behind = sorted(groups["behind"], key=lambda client: progress.get(client["name"], (0, 0)))
+    return [*lost[:LOST_ROWS_MAX], *behind, *groups["declined"], *lost[LOST_ROWS_MAX:], *groups["complete"]]
 
 
 def _progress_of(files: Sequence[FileView]) -> dict[str, tuple[int, int]]:

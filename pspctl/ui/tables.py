@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pspctl.ui.columns import Column, FittedTable
-from pspctl.ui.exchange_table import exchange_table, ideals_text
+from pspctl.ui.exchange import exchange_table, ideals_text
 from pspctl.ui.file_text import (
     declined_text,
     file_state_text,
@@ -38,17 +38,15 @@ _STATE_STYLES = {
 
 def status_table(status: StatusView) -> RenderableType:
     """Return the whole network: the server, its clients and files."""
-    parts: list[RenderableType] = [status_header(status)]
-    if status["clients"] or status["sources"]:
-        parts += ["", clients_table(status["clients"], status["sources"])]
-    else:
-        parts += ["", NO_CLIENT]
-    if status["files"]:
-        parts += ["", files_table(status["files"])]
-        parts += [stall for file in status["files"] for stall in stall_lines(file)]
-    else:
-        parts += ["", NO_FILE]
-    return Group(*parts)
+    clients, files = clients_table(status["clients"], status["sources"]), status["files"]
+    return Group(
+        status_header(status),
+        "",
+        clients if status["clients"] or status["sources"] else NO_CLIENT,
+        "",
+        files_table(files) if files else NO_FILE,
+        *[stall for file in files for stall in stall_lines(file)],
+    )
 
 
 def status_header(status: StatusView) -> Text:
@@ -85,13 +83,8 @@ def clients_table(
     for client, state in rows:
         srtt = f"{client['srtt_ms']:.1f} ms" if client["srtt_ms"] else "-"
         done = [] if progress is None else [percent_text(*progress.get(client["name"], (0, 0)))]
-        table.add_row(
-            Text(plain_text(client["name"])),
-            Text(plain_text(client["address"]) or "-"),
-            _state_text(state),
-            *done,
-            srtt,
-        )
+        address = plain_text(client["address"]) or "-"
+        table.add_row(plain_text(client["name"]), address, _state_text(state), *done, srtt)
     return table
 
 
@@ -111,7 +104,7 @@ def files_table(files: Sequence[FileView]) -> FittedTable:
     )
     for file in files:
         table.add_row(
-            Text(shown_name(file)),
+            shown_name(file),
             short_id(file),
             size_text(file["size_bytes"]),
             _state_text(file_state_text(file)),
@@ -132,24 +125,33 @@ def file_table(status: StatusView) -> RenderableType:
     """Return one file in full: its state, how much each client has, and what the exchange moved."""
     parts: list[RenderableType] = [status_header(status)]
     for file in status["files"]:
-        parts += [
-            "",
-            files_table([file]),
-            *stall_lines(file),
-            *[Text(text) for text in filter(None, [safety_text(file)])],
-            "",
-            file_clients_table(file, file["clients"]),
-            *[Text(text, style="yellow") for text in [*refusal_texts(file), *idle_texts(file)]],
-            "",
-            exchange_table(file),
-            *[Text(text, style="dim") for text in filter(None, [ideals_text(file)])],
-        ]
+        parts += ["", files_table([file]), *stall_lines(file), *safety_lines(file)]
+        parts += ["", file_clients_table(file, file["clients"]), *problem_lines(file), *exchange_parts(file)]
     return Group(*parts)
+
+
+def safety_lines(file: FileView) -> list[Text]:
+    """Return `safety_text` as a line, if it is not empty."""
+    return _lines([safety_text(file)])
+
+
+def problem_lines(file: FileView) -> list[Text]:
+    """Return which clients declined the file or delay its seeding, one per line."""
+    return _lines([*refusal_texts(file), *idle_texts(file)], "yellow")
+
+
+def exchange_parts(file: FileView) -> list[RenderableType]:
+    """Return a blank line, what the exchange moved, and why some ratios have no ideal."""
+    return ["", exchange_table(file), *_lines([ideals_text(file)], "dim")]
+
+
+def _lines(texts: list[str], style: str = "") -> list[Text]:
+    return [Text(text, style=style) for text in texts if text]
 
 
 def stall_lines(file: FileView) -> list[Text]:
     """Return `missing_texts` as lines with the file's name."""
-    return [Text(f"{plain_text(file['name'])}: {text}", style="red") for text in missing_texts(file)]
+    return _lines([f"{plain_text(file['name'])}: {text}" for text in missing_texts(file)], "red")
 
 
 def file_clients_table(file: FileView, clients: Iterable[FileClientView]) -> FittedTable:
@@ -170,7 +172,7 @@ def file_clients_table(file: FileView, clients: Iterable[FileClientView]) -> Fit
     for client in clients:
         held = client["held_chunk_count"]
         table.add_row(
-            Text(plain_text(client["name"])),
+            plain_text(client["name"]),
             str(held),
             str(file["chunk_count"]),
             str(client["share_chunk_count"]),
@@ -195,13 +197,13 @@ def contexts_table(current: str | None, addresses: Mapping[str, str]) -> FittedT
     """
     table = FittedTable(Column(""), Column("NAME", is_name=True), Column("SERVER"))
     for name, address in sorted(addresses.items()):
-        table.add_row("*" if name == current else "", Text(plain_text(name)), Text(plain_text(address)))
+        table.add_row("*" if name == current else "", plain_text(name), plain_text(address))
     return table
 
 
-def cache_text(cache: CacheView) -> Text:
+def cache_text(cache: CacheView) -> str:
     """Return one line about the cache."""
-    return Text(
+    return (
         f"cache {_cache_text(cache)}, at most {size_text(cache['high_water_bytes'])};"
         f" {count_text(cache['hit_count'], 'hit')}, {count_text(cache['miss_count'], 'miss', 'misses')},"
         f" {cache['join_count']} joined a fetch,"

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TypedDict
+from typing import Any, TypedDict, TypeVar, cast
 
 from pspd.v1 import network_pb2, status_service_pb2
 
 SCHEMA_VERSION = 1
+"""The version of all documents; it changes when a field is removed or gets another meaning."""
 
 CLIENT_STATES = {
-    network_pb2.CLIENT_STATE_UNSPECIFIED: "unknown",
     network_pb2.CLIENT_STATE_CONNECTED: "connected",
     network_pb2.CLIENT_STATE_LOST: "lost",
 }
 FILE_STATES = {
-    network_pb2.FILE_STATE_UNSPECIFIED: "unknown",
     network_pb2.FILE_STATE_SEEDING: "seeding",
     network_pb2.FILE_STATE_SEEDED: "seeded",
     network_pb2.FILE_STATE_DISTRIBUTING: "distributing",
     network_pb2.FILE_STATE_STALLED: "stalled",
     network_pb2.FILE_STATE_COMPLETE: "complete",
 }
+UNKNOWN = "unknown"
+"""The state of a client or file for which this version has no name."""
 
 
 class ServerView(TypedDict):
@@ -136,9 +137,8 @@ class FileView(TypedDict):
 
 
 class StatusView(TypedDict):
-    """What ``pspctl status -o json`` prints."""
+    """The answer of `pspctl status`."""
 
-    schema_version: int
     server: ServerView
     cache: CacheView
     clients: list[ClientView]
@@ -147,18 +147,32 @@ class StatusView(TypedDict):
 
 
 class SeedView(TypedDict):
-    """What ``pspctl seed -o json`` prints."""
+    """The answer of `pspctl seed` and `pspctl wait`."""
 
-    schema_version: int
     file: FileView
     seconds: SecondsView
     cache: CacheView
 
 
 class RunView(SeedView):
-    """What ``pspctl run -o json`` prints."""
+    """The answer of `pspctl run`."""
 
     verified_client_count: int
+
+
+View = TypeVar("View")
+
+
+def _view(kind: type[View], message: Any, **converted: Any) -> View:
+    """Return a view of a message: each field that is not given is copied from the message's field of the same name.
+
+    Args:
+        kind: the type of the view.
+        message: the protocol message.
+        converted: the fields that differ from those of the message.
+    """
+    fields = {name: converted[name] if name in converted else getattr(message, name) for name in kind.__annotations__}
+    return cast(View, fields)
 
 
 def _finite(value: float) -> float:
@@ -166,29 +180,9 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def server_view(server: network_pb2.Server) -> ServerView:
-    """Return the view of a server."""
-    return {
-        "address": server.address,
-        "version": server.version,
-        "profile": server.profile,
-        "uptime_seconds": round(_finite(server.uptime_seconds), 3),
-        "data_port": server.data_port,
-        "dropped_counts": dict(sorted(server.dropped_counts.items())),
-    }
-
-
 def cache_view(cache: network_pb2.Cache) -> CacheView:
     """Return the view of a cache."""
-    return {
-        "capacity_bytes": cache.capacity_bytes,
-        "used_bytes": cache.used_bytes,
-        "high_water_bytes": cache.high_water_bytes,
-        "hit_count": cache.hit_count,
-        "miss_count": cache.miss_count,
-        "join_count": cache.join_count,
-        "eviction_count": cache.eviction_count,
-    }
+    return _view(CacheView, cache)
 
 
 def client_views(clients: Iterable[network_pb2.Client], *, source: bool = False) -> list[ClientView]:
@@ -196,81 +190,44 @@ def client_views(clients: Iterable[network_pb2.Client], *, source: bool = False)
 
     Args:
         clients: the clients and sources of the network.
-        source: which of the two to return.
+        source: whether to return the sources.
     """
     return [
-        {
-            "name": client.name,
-            "address": client.address,
-            "state": CLIENT_STATES.get(client.state, "unknown"),
-            "srtt_ms": _finite(client.srtt_ms),
-        }
+        _view(ClientView, client, state=CLIENT_STATES.get(client.state, UNKNOWN), srtt_ms=_finite(client.srtt_ms))
         for client in clients
         if client.source == source
     ]
 
 
-def traffic_view(traffic: network_pb2.Traffic) -> TrafficView:
-    """Return the view of a file's traffic."""
-    return {
-        "request_datagrams": traffic.request_datagrams,
-        "broadcast_datagrams": traffic.broadcast_datagrams,
-        "contributed_bytes": traffic.contributed_bytes,
-        "delivered_bytes": traffic.delivered_bytes,
-        "duplicate_bytes": traffic.duplicate_bytes,
-        "retransmit_count": traffic.retransmit_count,
-        "seeding_contributed_bytes": traffic.seeding_contributed_bytes,
-        "seeding_delivered_bytes": traffic.seeding_delivered_bytes,
-        "corrupt_bytes": traffic.corrupt_bytes,
-    }
-
-
-def file_client_view(client: network_pb2.FileClient) -> FileClientView:
-    """Return the view of one client's state for a file."""
-    return {
-        "name": client.name,
-        "held_chunk_count": client.held_chunk_count,
-        "share_chunk_count": client.share_chunk_count,
-        "complete": client.complete,
-        "refusal": client.refusal,
-        "share_held": client.share_held,
-        "share_idle_seconds": _finite(client.share_idle_seconds) if client.HasField("share_idle_seconds") else None,
-    }
+def _file_client_view(client: network_pb2.FileClient) -> FileClientView:
+    idle_seconds = _finite(client.share_idle_seconds) if client.HasField("share_idle_seconds") else None
+    return _view(FileClientView, client, share_idle_seconds=idle_seconds)
 
 
 def file_view(file: network_pb2.File) -> FileView:
     """Return the view of a file."""
     rate = file.rate_bytes_per_second if file.HasField("rate_bytes_per_second") else math.nan
     eta = file.eta_seconds if file.HasField("eta_seconds") else math.nan
-    return {
-        "file_id": file.file_id.hex(),
-        "name": file.name,
-        "folder": file.folder,
-        "size_bytes": file.size_bytes,
-        "chunk_count": file.chunk_count,
-        "state": FILE_STATES.get(file.state, "unknown"),
-        "held_back": file.held_back,
-        "client_count": file.client_count,
-        "complete_client_count": file.complete_client_count,
-        "declined_client_count": sum(bool(client.refusal) for client in file.clients),
-        "min_holder_count": file.min_holder_count,
-        "missing_ranges": [
+    return _view(
+        FileView,
+        file,
+        file_id=file.file_id.hex(),
+        state=FILE_STATES.get(file.state, UNKNOWN),
+        declined_client_count=sum(bool(client.refusal) for client in file.clients),
+        missing_ranges=[
             {"start": missing.range.start, "stop": missing.range.stop, "last_holder": missing.last_holder}
             for missing in file.missing_ranges
         ],
-        "cached_bytes": file.cached_bytes,
-        "cached_bytes_when_seeded": file.cached_bytes_when_seeded,
-        "seconds": {"seeding": _finite(file.seeding_seconds), "exchange": _finite(file.exchange_seconds)},
-        "rate_bytes_per_second": round(rate) if math.isfinite(rate) else None,
-        "eta_seconds": round(eta, 1) if math.isfinite(eta) else None,
-        "missing_clients": [
-            {"name": client.name, "away_seconds": round(_finite(client.away_seconds), 1), "given_up": client.given_up}
+        seconds={"seeding": _finite(file.seeding_seconds), "exchange": _finite(file.exchange_seconds)},
+        rate_bytes_per_second=round(rate) if math.isfinite(rate) else None,
+        eta_seconds=round(eta, 1) if math.isfinite(eta) else None,
+        missing_clients=[
+            _view(MissingClientView, client, away_seconds=round(_finite(client.away_seconds), 1))
             for client in file.missing_clients
         ],
-        "recipient_count": file.recipient_count,
-        "traffic": traffic_view(file.traffic),
-        "clients": [file_client_view(client) for client in sorted(file.clients, key=lambda client: client.name)],
-    }
+        traffic=_view(TrafficView, file.traffic),
+        clients=[_file_client_view(client) for client in sorted(file.clients, key=lambda client: client.name)],
+    )
 
 
 def recipients(file: FileView) -> list[FileClientView]:
@@ -280,9 +237,14 @@ def recipients(file: FileView) -> list[FileClientView]:
 
 def status_view(status: status_service_pb2.GetStatusResponse) -> StatusView:
     """Return the view of the whole network."""
+    server = status.server
     return {
-        "schema_version": SCHEMA_VERSION,
-        "server": server_view(status.server),
+        "server": _view(
+            ServerView,
+            server,
+            uptime_seconds=round(_finite(server.uptime_seconds), 3),
+            dropped_counts=dict(sorted(server.dropped_counts.items())),
+        ),
         "cache": cache_view(status.cache),
         "clients": client_views(status.clients),
         "sources": client_views(status.clients, source=True),
@@ -297,9 +259,4 @@ def seed_view(file: FileView, cache: network_pb2.Cache) -> SeedView:
         file: the file that was seeded.
         cache: the server's cache.
     """
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "file": file,
-        "seconds": file["seconds"],
-        "cache": cache_view(cache),
-    }
+    return {"file": file, "seconds": file["seconds"], "cache": cache_view(cache)}

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from pspctl import outage
 from pspctl.main import cli
 from pspctl.options import SERVER_VARIABLE
+from pspd.daemon.source import SeedProgress
 from pspd.v1 import client_service_pb2_grpc
 from tests.pspctl import fakes
 
@@ -84,30 +85,24 @@ def no_outage_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "OUTAGE_SECONDS_MAX", 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step that a source reports."""
-
-    phase: str
-    done: int = 0
-    total: int = 0
-    file: Any = None
-
-
 @dataclass
 class FakeSource:
     """A fake of `pspd.daemon.source`: it adds its file to the fake server."""
 
     fake: fakes.FakeServer
     file: Any = field(default_factory=fakes.file)
-    steps: list[Step] = field(default_factory=lambda: [Step("hashing", 8192, 8192), Step("seeding", 8, 8)])
+    steps: list[SeedProgress] = field(
+        default_factory=lambda: [SeedProgress("hashing", 8192, 8192), SeedProgress("seeding", 8, 8)]
+    )
     stays: bool = False
     is_interrupted: bool = False
     refusal: Exception | None = None
     asked: dict[str, Any] = field(default_factory=dict)
     left: bool = False
 
-    async def seed(self, server: str, path: Path, *, on_progress: Callable[[Step], None], **asked: Any) -> bytes:
+    async def seed(
+        self, server: str, path: Path, *, on_progress: Callable[[SeedProgress], None], **asked: Any
+    ) -> bytes:
         import asyncio
 
         self.asked = {"server": server, "path": path, **asked}

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from pspctl.ui import tables
 from pspctl.ui.bars import shown_bars
-from pspctl.ui.line_progress import LineProgress
 from pspctl.ui.plain import Plain
+from pspctl.ui.progress import LineProgress
 from pspctl.ui.screen import Screen
 from pspctl.ui.views import file_view, status_view
 from pspd.errors import Reason, error_classes

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from pspctl import outage
-from pspctl.ui.progress import NullProgress
+from pspctl.ui.progress import Progress
 from pspd.core.model.terms import ONE_COPY, Terms
+from pspd.daemon.source import SeedProgress
 from pspd.errors import NameTaken
 from pspd.v1 import network_pb2, status_service_pb2
-from tests.pspctl.conftest import FakeSource, Pspctl, Step
+from tests.pspctl.conftest import FakeSource, Pspctl
 from tests.pspctl.fakes import FakeServer, file
 
 
@@ -90,7 +91,7 @@ def test_replicas_need_as_many_clients(pspctl: Pspctl, source: FakeSource, origi
 @pytest.mark.usefixtures("completing")
 def test_seed_wait_shows_exchange_while_source_stays(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     stalled = [network_pb2.MissingRange(range=network_pb2.ChunkRange(start=0, stop=1), last_holder="anna")]
-    source.steps += [Step("staying", file=file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=stalled))]
+    source.steps += [SeedProgress("staying", file=file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=stalled))]
     result = pspctl("seed", original, "--wait")
     assert result.exit_code == 0
     assert "last held by anna" in result.stderr
@@ -133,10 +134,10 @@ def test_original_is_kept_if_a_client_lacks_it(pspctl: Pspctl, source: FakeSourc
 def test_changed_original_is_kept(
     pspctl: Pspctl, source: FakeSource, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def change_the_original(progress: NullProgress, step: Step) -> None:
+    def change_the_original(progress: Progress, step: SeedProgress) -> None:
         original.write_bytes(b"something else")
 
-    monkeypatch.setattr(NullProgress, "seeding", change_the_original)
+    monkeypatch.setattr(Progress, "seeding", change_the_original)
     result = pspctl("seed", original, "--delete-source", "-q")
     assert result.exit_code == 4
     assert "has changed since it was seeded" in result.stderr
@@ -147,14 +148,14 @@ def test_changed_original_is_kept(
     ("steps", "so_far"),
     [
         ([], "seeding had not begun"),
-        ([Step("hashing", 1024, 8192)], "1.0 KiB of 8.0 KiB were hashed"),
-        ([Step("waiting", 1, 3)], "1 of 3 clients had joined: start more, or name fewer with --clients"),
-        ([Step("seeding", 5, 8)], "clients held 5 of 8 chunks: see `pspctl status`"),
+        ([SeedProgress("hashing", 1024, 8192)], "1.0 KiB of 8.0 KiB were hashed"),
+        ([SeedProgress("waiting", 1, 3)], "1 of 3 clients had joined: start more, or name fewer with --clients"),
+        ([SeedProgress("seeding", 5, 8)], "clients held 5 of 8 chunks: see `pspctl status`"),
     ],
     ids=["not begun", "hashing", "waiting", "seeding"],
 )
 def test_timeout_error_says_how_far_seeding_was(
-    pspctl: Pspctl, source: FakeSource, original: Path, steps: list[Step], so_far: str
+    pspctl: Pspctl, source: FakeSource, original: Path, steps: list[SeedProgress], so_far: str
 ) -> None:
     source.steps, source.stays = steps, True
     result = pspctl("seed", original, "--timeout", "0.2")
@@ -176,18 +177,18 @@ def test_timeout_error_says_how_far_seeding_was(
 def test_timeout_error_advises_on_missing_clients(
     pspctl: Pspctl, source: FakeSource, original: Path, options: tuple[object, ...], wanted: int, advice: str
 ) -> None:
-    source.steps, source.stays = [Step("waiting", 0, wanted)], True
+    source.steps, source.stays = [SeedProgress("waiting", 0, wanted)], True
     assert pspctl("seed", original, "--timeout", "0.2", *options).stderr.endswith(f" had joined: {advice}\n")
 
 
 def test_waiting_for_clients_is_noted(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
-    source.steps = [Step("waiting", done, 3) for done in (0, 0, 1, 3)]
+    source.steps = [SeedProgress("waiting", done, 3) for done in (0, 0, 1, 3)]
     assert pspctl("seed", original).stderr == "pspctl: waiting for clients: 0 of 3 have joined\n"
     assert pspctl("seed", original, "-q").stderr == ""
 
 
 def test_lost_server_is_noted_and_named_at_timeout(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
-    source.steps, source.stays = [Step("seeding", 2, 8), *[Step("reconnecting", 0, 0)] * 2], True
+    source.steps, source.stays = [SeedProgress("seeding", 2, 8), *[SeedProgress("reconnecting", 0, 0)] * 2], True
     result = pspctl("seed", original, "--timeout", "0.2")
     assert result.exit_code == 6
     note, error = result.stderr.splitlines()
@@ -199,7 +200,7 @@ def test_seed_ends_if_server_does_not_return(
     pspctl: Pspctl, source: FakeSource, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outage, "OUTAGE_SECONDS_MAX", 0.0)
-    source.steps, source.stays = [Step("seeding", 2, 8), Step("reconnecting")], True
+    source.steps, source.stays = [SeedProgress("seeding", 2, 8), SeedProgress("reconnecting")], True
     result = pspctl("seed", original)
     assert result.exit_code == 5
     assert "was lost and has not come back for 0 s" in result.stderr
@@ -212,7 +213,7 @@ def test_seed_ends_if_server_does_not_return(
 def test_interrupt_says_that_file_is_partly_seeded(
     pspctl: Pspctl, source: FakeSource, original: Path, phase: str, left: str
 ) -> None:
-    source.steps, source.is_interrupted = [Step(phase, 2, 8)], True
+    source.steps, source.is_interrupted = [SeedProgress(phase, 2, 8)], True
     result = pspctl("seed", original)
     assert result.exit_code == 130
     assert result.stderr == f"pspctl: error: interrupted{left}\n"
@@ -238,7 +239,7 @@ IDLE = "waiting for client-1: share incomplete, no request for 37.0 s"
 
 
 def test_timeout_error_names_client_that_delays_seeding(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
-    source.steps, source.stays = [Step("seeding", 5, 8, seeding_with_idle_client())] * 2, True
+    source.steps, source.stays = [SeedProgress("seeding", 5, 8, seeding_with_idle_client())] * 2, True
     result = pspctl("seed", original, "--timeout", "0.2")
     assert result.exit_code == 6
     assert result.stderr.splitlines() == [
@@ -385,7 +386,7 @@ def test_seed_succeeds_when_lost_clients_return(pspctl: Pspctl, source: FakeSour
 
 def test_seed_ends_when_all_clients_are_lost_for_good(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     lost = file(held=(), state=network_pb2.FILE_STATE_SEEDING, missing_clients=missing("anna", "bert"))
-    source.steps, source.stays = [Step("seeding", 0, 8, lost)], True
+    source.steps, source.stays = [SeedProgress("seeding", 0, 8, lost)], True
     result = pspctl("seed", original)
     assert result.exit_code == 4
     note, error = result.stderr.splitlines()

@@ -10,7 +10,7 @@ import pytest
 from pspctl import outage
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
-from pspctl.ui.progress import NullProgress
+from pspctl.ui.progress import Progress
 from pspd.errors import TimedOut, Unreachable
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import Pspctl
@@ -242,7 +242,7 @@ def test_wait_ends_if_server_does_not_return(pspctl: Pspctl, fake: FakeServer) -
 
 def test_outage_at_deadline_is_a_timeout(fake: FakeServer) -> None:
     with ServerApi(fake.address) as api:
-        policy = outage.OutagePolicy(fake.address, Deadline(0.01), NullProgress(), was_reached=True)
+        policy = outage.OutagePolicy(fake.address, Deadline(0.01), Progress(), was_reached=True)
         policy.wait(api, Unreachable("gone"))
         with pytest.raises(TimedOut, match=r"was lost and has not come back for 0.01 s: start it again"):
             policy.wait(api, Unreachable("gone"))

@@ -1,0 +1,79 @@
+"""Where output goes: the answer to stdout, as a table or as JSON; notes and progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console, RenderableType
+
+from pspctl.options import Settings
+from pspctl.ui.plain import Plain
+from pspctl.ui.progress import LineProgress, Progress
+from pspctl.ui.views import SCHEMA_VERSION
+from pspd.host import streams
+from pspd.text.plain import plain_json, plain_text
+
+PIPE_WIDTH = 1_000
+"""The width where stdout is no terminal: wide enough that no line is folded."""
+
+
+def show(settings: Settings, document: Mapping[str, Any], render: Callable[[], RenderableType]) -> None:
+    """Print an answer in the format that the user chose.
+
+    Args:
+        settings: the shared options.
+        document: the answer as JSON data.
+        render: returns the same answer as a table or as text.
+    """
+    if settings.output == "json":
+        show_json(document)
+        return
+    canvas = console()
+    with canvas.capture() as drawn:
+        canvas.print(Plain(render()), crop=False)  # the terminal folds lines that are too wide
+    print_answer("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+
+
+def show_json(document: Mapping[str, Any]) -> None:
+    """Print a document as one line of JSON; characters that stdout cannot encode become escapes."""
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **document}, ensure_ascii=not streams.writes_unicode())
+    print_answer(plain_json(text))
+
+
+def print_answer(text: str) -> None:
+    """Write lines of an answer to stdout.
+
+    Raises:
+        StorageError: stdout cannot be written.
+        ReaderGone: the reader of the pipe has ended.
+    """
+    click.echo(text)
+
+
+def remark(text: str) -> None:
+    """Write a line to stderr."""
+    click.echo(f"pspctl: {plain_text(text)}", err=True)
+
+
+def console() -> Console:
+    """Return stdout as a console, which interprets no markup: names come from other machines."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False, emoji=False)
+
+
+@contextmanager
+def shown_progress(settings: Settings) -> Iterator[Progress]:
+    """Show progress on stderr inside the ``with`` block, as the settings and the terminal ask."""
+    if settings.quiet or settings.output == "json":
+        yield Progress()
+    elif not sys.stderr.isatty():
+        yield LineProgress()
+    else:
+        from pspctl.ui.bars import shown_bars  # imports rich's bars: only where they are shown
+
+        with shown_bars() as progress:
+            yield progress

@@ -1,0 +1,106 @@
+"""How an exchange went: a table of what it moved, and the sentence that `seed`, `wait` and `run` answer with."""
+
+from __future__ import annotations
+
+from pspctl.ui.columns import Column, FittedTable
+from pspctl.ui.file_text import declined_text, file_state_text, short_id, shown_name
+from pspctl.ui.units import count_text, duration_text, rate_text, ratio_text, size_text
+from pspctl.ui.views import FileView, RunView, SeedView, recipients
+
+RATE_TOLERANCE = 0.1
+"""The largest relative difference of delivered and needed bytes at which an exchange has a rate."""
+
+
+def exchange_table(file: FileView) -> FittedTable:
+    """Return what the exchange of a file moved, each figure beside its ideal."""
+    traffic, size_bytes = file["traffic"], file["size_bytes"]
+    contributed = traffic["contributed_bytes"] - traffic["seeding_contributed_bytes"]
+    datagrams = traffic["request_datagrams"] + traffic["broadcast_datagrams"]
+    clients = recipients(file)
+    # The exchange brings each connected client all chunks except its share.
+    needed_chunks = file["chunk_count"] * len(clients) - sum(client["share_chunk_count"] for client in clients)
+    needed_bytes = size_bytes * needed_chunks / max(1, file["chunk_count"])
+    table = FittedTable(
+        Column("EXCHANGE", is_name=True),
+        Column("MOVED", is_number=True),
+        Column("RATIO", is_number=True),
+        Column("IDEAL"),
+    )
+    for name, moved, whole, ideal in (
+        ("contributed / file size", contributed, size_bytes, "1.0" if _has_ideals(file) else "-"),
+        ("delivered / needed", _delivered_bytes(file), needed_bytes, "1.0" if _has_all_shares(file) else "-"),
+        ("duplicates / file size", traffic["duplicate_bytes"], size_bytes, "0"),
+    ):
+        table.add_row(name, size_text(moved), ratio_text(moved, whole), ideal)
+    table.add_row("datagrams / chunk delivered", str(datagrams), ratio_text(datagrams, needed_chunks), "")
+    table.add_row("retransmissions", str(traffic["retransmit_count"]), "", "0")
+    return table
+
+
+def ideals_text(file: FileView) -> str:
+    """Return why some ratios have no ideal; empty if all have one."""
+    if _has_ideals(file) or not file["clients"]:
+        return ""
+    return "no ideal (-): clients joined after the division, or left with their shares"
+
+
+def seed_text(view: SeedView, *, with_times: bool = True) -> str:
+    """Return the answer for a file that was seeded.
+
+    Args:
+        view: the answer as JSON data.
+        with_times: include how long seeding and exchange took.
+    """
+    file, seconds = view["file"], view["seconds"]
+    name = f"{shown_name(file)} ({size_text(file['size_bytes'])}, {short_id(file)})"
+    if not file["client_count"] and (file["declined_client_count"] or file["missing_clients"]):
+        return f"{name} is on no client{declined_text(file)}"
+    if file["state"] != "complete":
+        took = f" in {duration_text(seconds['seeding'])}" if seconds["seeding"] and with_times else ""
+        return (
+            f"{name} was seeded to {count_text(file['client_count'], 'client')}"
+            f"{declined_text(file)}{took}; it is now {file_state_text(file)}"
+        )
+    bytes_per_second = _exchange_rate(file)
+    rate = f" at {rate_text(bytes_per_second)}" if bytes_per_second else ""
+    counts = f"{file['complete_client_count']} of {count_text(file['client_count'], 'client')}{declined_text(file)}"
+    parts = [("seeded", seconds["seeding"], ""), ("exchanged", seconds["exchange"], rate)]
+    took = ", ".join(f"{what} in {duration_text(length)}{at}" for what, length, at in parts if length and with_times)
+    return f"{name} is complete on {counts}{took and f': {took}'}"
+
+
+def run_text(view: RunView) -> str:
+    """Return the answer of `pspctl run`."""
+    return f"{seed_text(view)}\nverified {view['verified_client_count']} of {view['file']['client_count']} copies"
+
+
+def _exchange_rate(file: FileView) -> float | None:
+    """Return the rate of an exchange: what the clients lacked after seeding, in bytes per second of the exchange.
+
+    None if another amount was moved because a client joined late or already had chunks: the time is that of the first
+    completion.
+    """
+    seconds, needed = file["seconds"]["exchange"], file["size_bytes"] * max(0, file["client_count"] - 1)
+    is_comparable = not _has_late_client(file) and abs(_delivered_bytes(file) - needed) <= RATE_TOLERANCE * needed
+    return needed / seconds if seconds and needed and is_comparable else None
+
+
+def _delivered_bytes(file: FileView) -> int:
+    """Return how many bytes were delivered after the seeding."""
+    return file["traffic"]["delivered_bytes"] - file["traffic"]["seeding_delivered_bytes"]
+
+
+def _has_late_client(file: FileView) -> bool:
+    """Return whether a client joined after the division: with enough chunks, only such a client has no share."""
+    clients = recipients(file)
+    return file["chunk_count"] >= len(clients) and not all(client["share_chunk_count"] for client in clients)
+
+
+def _has_ideals(file: FileView) -> bool:
+    """Return whether the connected clients are those that the file was divided among, for whom the ideals hold."""
+    return not _has_late_client(file) and _has_all_shares(file)
+
+
+def _has_all_shares(file: FileView) -> bool:
+    """Return whether no client has left with its share; otherwise the chunks that it needed are unknown."""
+    return sum(client["share_chunk_count"] for client in recipients(file)) >= file["chunk_count"]
