@@ -1,4 +1,4 @@
-"""The source, which ``pspctl seed`` runs: a member that holds every chunk of its file and wants none (R1, R2)."""
+"""The source, which ``pspctl seed`` runs: a member that holds every chunk of its file and requests none (R1, R2)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,7 @@ from pspd.core.model.manifest import Manifest
 from pspd.core.model.terms import ONE_COPY, Terms, source_is_needed
 from pspd.daemon.member.member import TEMPORARY, MemberDaemon, ReverificationNeeded, SessionEnded, Stopped, first_of
 from pspd.daemon.member.route import Route
-from pspd.errors import (
-    NotFound,
-    PspError,
-    SessionUnknown,
-    StorageError,
-    TimedOut,
-    Unreachable,
-    WrongState,
-)
-from pspd.rpc.client.member import Session
+from pspd.errors import NotFound, PspError, SessionUnknown, StorageError, TimedOut, Unreachable, WrongState
 from pspd.rpc.client.retry import RetryPolicy
 from pspd.store.digests import blake3_digest
 from pspd.store.source.parallel_hash import ParallelHash
@@ -33,13 +24,13 @@ from pspd.v1 import network_pb2
 
 POLL_SECONDS_MIN = 0.2
 POLL_SECONDS_PER_CLIENT = 0.004
-"""How often the source asks for the clients' progress: each client costs the server some 40 us every time."""
+"""How often the source asks for the clients' progress: each poll costs the server about 40 us per client."""
 REJOIN_SECONDS = 0.5
 """The pause before the source joins again."""
 PATH_SECONDS = 10.0
 """How long a source waits for data to pass between it and the server."""
 PATH_SECONDS_LATER = 60.0
-"""The same in a later session, when data has passed before: as long as an outage may last."""
+"""The same after data has passed in an earlier session: as long as an outage may last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +65,18 @@ async def seed(
     hashing: ParallelHash | None = None,
     on_progress: OnProgress,
 ) -> bytes:
-    """Seed a file, and stay until every share is held (R1, R2) or longer; return the file's id.
+    """Seed a file, and stay at least until every share is held (R1, R2); return the file's id.
 
     Args:
         server: the address of the control API.
         path: the file or folder.
-        name: its name in the network; its own name if None.
-        client_count: the clients to wait for, and the shares to divide it into; 0 for those that are connected.
+        name: its name in the network; the last part of `path` if None.
+        client_count: how many clients to wait for, and into how many shares to divide the file; 0 for the number of
+            connected clients.
         hold_back: whether the exchange waits for `pspctl release`.
-        terms: the terms of the seeding. The source does not stay where every holder answers each broadcast, as no
-            holder is a last resort there.
-        hashing: the digests that other processes are computing of the file.
+        terms: the terms of the seeding. `Terms.stays` has no effect in a profile in which every holder answers each
+            broadcast: there the source cannot be the last one that is asked.
+        hashing: processes that compute the digests of the file in advance; None for none.
         on_progress: called with each step.
 
     Raises:
@@ -112,7 +104,7 @@ async def _build(store: SourceStore, hashing: ParallelHash | None, on_progress: 
 
     Args:
         store: the file.
-        hashing: the digests that other processes are computing of it.
+        hashing: processes that compute its digests in advance; None for none.
         on_progress: called with each step.
     """
     stopping = False
@@ -140,63 +132,54 @@ def folder_digest(folder: Path) -> bytes:
         return store.build().file_id
 
 
+@dataclass(slots=True)
 class _Seeding:
-    """The seeding of one file, over as many sessions as it takes."""
+    """The seeding of one file, in as many sessions as it takes.
 
-    def __init__(
-        self,
-        member: MemberDaemon,
-        store: SourceStore,
-        manifest: Manifest,
-        client_count: int,
-        hold_back: bool,
-        terms: Terms,
-        on_progress: OnProgress,
-    ) -> None:
-        """Prepare to seed; see `seed`.
+    Attributes:
+        member: the source.
+        store: the file.
+        manifest: the file's manifest; divided into shares once their number is known.
+        client_count: how many clients to wait for; 0 for those that are connected.
+        hold_back: whether the exchange waits for `pspctl release`.
+        terms: the terms of the seeding.
+        on_progress: called with each step.
+        divided_here: whether this source has divided the file; otherwise it repairs a file that was divided before.
+    """
 
-        Args:
-            member: the source.
-            store: the file.
-            manifest: its manifest, not divided yet.
-            client_count: how many clients to wait for; 0 for those that are connected.
-            hold_back: whether the exchange waits for `pspctl release`.
-            terms: the terms of the seeding.
-            on_progress: called with each step.
-        """
-        self._member = member
-        self._store = store
-        self._manifest = manifest
-        self._client_count = client_count
-        self._hold_back = hold_back
-        self._terms = terms
-        self._on_progress = on_progress
-        self._divided_here = False
+    member: MemberDaemon
+    store: SourceStore
+    manifest: Manifest
+    client_count: int
+    hold_back: bool
+    terms: Terms
+    on_progress: OnProgress
+    divided_here: bool = False
 
     async def run(self) -> None:
         """Seed; join again after an outage of the server.
 
         Raises:
-            StorageError: the file has changed; clients may have parts of what it was.
+            StorageError: the file has changed; clients may have parts of its old bytes.
             PspError: the server cannot be reached, or refuses.
         """
         try:
             await self._run()
         except StorageError as error:
-            if not self._divided_here:
+            if not self.divided_here:
                 raise
-            file = shlex.quote(self._manifest.name)
+            file = shlex.quote(self.manifest.name)
             advice = f"after `pspctl rm --force {file}`: clients have parts of its old bytes"
             raise StorageError(f"{error}, {advice}") from None
 
     async def _run(self) -> None:
         policy = RetryPolicy(lambda: REJOIN_SECONDS)  # the command limits the length of an outage
-        session = await self._join(policy)
         while True:
-            self._terms = replace(self._terms, stays=self._terms.stays and not session.parameters.all_holders_answer)
+            session = await self.member.join_with(policy, TEMPORARY, lambda _: self._report_outage())
+            self.terms = replace(self.terms, stays=self.terms.stays and not session.parameters.all_holders_answer)
             try:
-                path_seconds = PATH_SECONDS_LATER if self._member.ready.is_set() else PATH_SECONDS
-                await first_of(self._member.serve_session(session, path_seconds), self._work())
+                path_seconds = PATH_SECONDS_LATER if self.member.ready.is_set() else PATH_SECONDS
+                await first_of(self.member.serve_session(session, path_seconds), self._work())
                 return
             except Stopped:
                 raise WrongState("the server asked the source to stop: seed again to finish") from None
@@ -206,30 +189,26 @@ class _Seeding:
                 if not isinstance(ended, ReverificationNeeded):
                     self._report_outage()
             await asyncio.sleep(REJOIN_SECONDS)
-            session = await self._join(policy)
-
-    async def _join(self, policy: RetryPolicy) -> Session:
-        return await self._member.join_with(policy, TEMPORARY, lambda _: self._report_outage())
 
     def _report_outage(self) -> None:
-        self._on_progress(SeedProgress("reconnecting"))
+        self.on_progress(SeedProgress("reconnecting"))
 
     async def _work(self) -> None:
         """Announce and divide the file, and follow it until it no longer needs its source.
 
         A source that cannot send data does not announce: the file would stay in the network, stalled.
         """
-        await self._member.ready.wait()
-        session = self._member.session
+        await self.member.ready.wait()
+        session = self.member.session
         share_count, file = await self._announce(session)
         if share_count:
-            self._manifest = await asyncio.to_thread(self._store.divided, share_count)
-        self._member.files.machine.hold_whole(self._manifest)
+            self.manifest = await asyncio.to_thread(self.store.divided, share_count)
+        self.member.files.machine.hold_whole(self.manifest)
         if share_count:
-            await self._member.client.divide(self._manifest, session, self._hold_back)
-            self._divided_here = True
+            await self.member.client.divide(self.manifest, session, self.hold_back)
+            self.divided_here = True
             file = await self._file()
-        while not _needs_no_source(file, self._terms, divided_here=self._divided_here):
+        while not _needs_no_source(file, self.terms, divided_here=self.divided_here):
             _require_recipient(file)
             self._report_file(file)
             await asyncio.sleep(poll_seconds(len(file.clients)))
@@ -237,9 +216,7 @@ class _Seeding:
 
     async def _announce(self, session: int) -> tuple[int, network_pb2.File]:
         """Announce the file, and report how many clients have joined until the server answers."""
-        call = asyncio.ensure_future(
-            self._member.client.announce(self._manifest, session, self._client_count, self._terms)
-        )
+        call = asyncio.ensure_future(self.member.client.announce(self.manifest, session, self.client_count, self.terms))
         try:
             while not (await asyncio.wait([call], timeout=POLL_SECONDS_MIN))[0]:
                 await self._report_waiting()
@@ -250,39 +227,39 @@ class _Seeding:
     async def _is_over(self) -> bool:
         """Return whether the session ended because the file no longer needs its source."""
         try:
-            return _needs_no_source(await self._file(), self._terms, divided_here=self._divided_here)
+            return _needs_no_source(await self._file(), self.terms, divided_here=self.divided_here)
         except PspError:
             return False
 
     async def _file(self) -> network_pb2.File:
-        status = await self._member.client.status(self._manifest.file_id.hex(), with_file_clients=True)
+        status = await self.member.client.status(self.manifest.file_id.hex(), with_file_clients=True)
         if not status.files:
-            raise NotFound(f"the server no longer knows {self._manifest.name!r}: seed it again")
+            raise NotFound(f"the server no longer knows {self.manifest.name!r}: seed it again")
         return status.files[0]
 
     async def _report_waiting(self) -> None:
-        status = await self._member.client.status("", with_file_clients=False)
+        status = await self.member.client.status("", with_file_clients=False)
         joined = sum(
             client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source for client in status.clients
         )
-        self._on_progress(SeedProgress("waiting", joined, max(self._client_count, self._terms.replica_count)))
+        self.on_progress(SeedProgress("waiting", joined, max(self.client_count, self.terms.replica_count)))
 
     def _report_file(self, file: network_pb2.File) -> None:
         if file.seeded:
-            self._on_progress(SeedProgress("staying", file=file))
+            self.on_progress(SeedProgress("staying", file=file))
         else:
             held = sum(min(client.held_chunk_count, client.share_chunk_count) for client in file.clients)
-            total = max(self._manifest.chunk_count, sum(client.share_chunk_count for client in file.clients))
-            self._on_progress(SeedProgress("seeding", held, total, file))
+            total = max(self.manifest.chunk_count, sum(client.share_chunk_count for client in file.clients))
+            self.on_progress(SeedProgress("seeding", held, total, file))
 
 
 def poll_seconds(client_count: int) -> float:
-    """Return the pause between two looks at the clients' progress."""
+    """Return the pause between two polls of the clients' progress."""
     return max(POLL_SECONDS_MIN, POLL_SECONDS_PER_CLIENT * client_count)
 
 
 def _require_recipient(file: network_pb2.File) -> None:
-    """Make sure that not every client has declined a file."""
+    """Raise an error if every client has declined the file."""
     refusals = [client for client in file.clients if client.refusal]
     if refusals and len(refusals) == len(file.clients):
         raise WrongState(f"no client takes {file.name!r}; {refusals[0].name} says: {refusals[0].refusal}")
@@ -294,7 +271,7 @@ def _needs_no_source(file: network_pb2.File, terms: Terms, *, divided_here: bool
     Args:
         file: the file.
         terms: the terms of its seeding.
-        divided_here: whether this source divided it; else it came to repair the file.
+        divided_here: whether this source has divided the file; otherwise it repairs the file.
     """
     return file.seeded and not source_is_needed(
         stays=terms.stays,

@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_files_and_clients_are_restored_in_order(path: Path) -> None:
     files = [record_of(name) for name in ("z", "ä", "m")]
-    ledger = Ledger(path, blake3_digest)
+    ledger = Ledger(path)
     for file in files:
         ledger.save_file(file)
     for name in ("b", "a", "gone", "a"):
@@ -39,84 +39,84 @@ def test_files_and_clients_are_restored_in_order(path: Path) -> None:
     ledger.client_left("gone")
     ledger.client_left("never there")
     ledger.close()
-    assert Ledger(path, blake3_digest).load() == (files, ["a", "b"])
+    assert Ledger(path).load() == (files, ["a", "b"])
 
 
 def test_file_mode_is_restored(path: Path) -> None:
     manifest = Manifest.parse("run.sh", 0, b"", blake3_digest, mode=0o755)
     record = FileRecord(manifest, "source", Phase.EXCHANGING, held_back=False, owners=())
-    ledger = Ledger(path, blake3_digest)
+    ledger = Ledger(path)
     ledger.save_file(record)
     ledger.close()
-    assert Ledger(path, blake3_digest).load() == ([record], [])
+    assert Ledger(path).load() == ([record], [])
 
 
 def test_last_record_wins(path: Path) -> None:
     first, other = record_of("first"), record_of("other")
     last = replace(first, phase=Phase.EXCHANGING, held_back=False, owners=("c", "b", "a"), source="another")
-    ledger = Ledger(path, blake3_digest)
+    ledger = Ledger(path)
     for file in (first, other, last):
         ledger.save_file(file)
     ledger.close()
-    assert Ledger(path, blake3_digest).load() == ([last, other], [])
+    assert Ledger(path).load() == ([last, other], [])
 
 
 def test_removed_file_is_deleted(path: Path) -> None:
-    ledger = Ledger(path, blake3_digest)
+    ledger = Ledger(path)
     for name in ("kept", "removed"):
         ledger.save_file(record_of(name))
     ledger.remove_file(record_of("removed").file_id)
     ledger.remove_file(bytes(32))
     ledger.close()
-    assert Ledger(path, blake3_digest).load() == ([record_of("kept")], [])
+    assert Ledger(path).load() == ([record_of("kept")], [])
 
 
 def test_saved_record_is_in_the_database_at_once(path: Path, tmp_path: Path) -> None:
     """Copies of the files, as they are on the disk, stand for a server that was killed at that moment."""
-    ledger = Ledger(path, blake3_digest)
+    ledger = Ledger(path)
     ledger.save_file(record_of("f"))
     copy = tmp_path / "copy"
     copy.mkdir()
     for part in tmp_path.glob("server.db*"):
         (copy / part.name).write_bytes(part.read_bytes())
     ledger.close()
-    assert Ledger(copy / "server.db", blake3_digest).load() == ([record_of("f")], [])
+    assert Ledger(copy / "server.db").load() == ([record_of("f")], [])
 
 
 def test_saved_record_is_not_only_in_the_log(path: Path, tmp_path: Path) -> None:
-    ledger = Ledger(path, blake3_digest)
+    ledger = Ledger(path)
     ledger.save_file(record_of("f"))
     (tmp_path / "copy.db").write_bytes(path.read_bytes())
     ledger.close()
-    assert Ledger(tmp_path / "copy.db", blake3_digest).load() == ([record_of("f")], [])
+    assert Ledger(tmp_path / "copy.db").load() == ([record_of("f")], [])
 
 
 def test_second_server_is_refused(path: Path) -> None:
-    ledger = Ledger(path, blake3_digest)
+    ledger = Ledger(path)
     with pytest.raises(StorageError, match=r"locked.*--state-dir"):
-        Ledger(path, blake3_digest)
+        Ledger(path)
     ledger.close()
-    Ledger(path, blake3_digest)
+    Ledger(path)
 
 
 def test_other_file_is_refused_and_left_alone(path: Path) -> None:
     path.write_bytes(b"something else, of which somebody may be in need" * 100)
     with pytest.raises(StorageError, match="move it away"):
-        Ledger(path, blake3_digest)
+        Ledger(path)
     assert path.read_bytes().startswith(b"something else")
 
 
 def test_other_version_is_refused_and_left_alone(path: Path) -> None:
-    Ledger(path, blake3_digest).close()
+    Ledger(path).close()
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA user_version = 99")
     database.close()
     with pytest.raises(StorageError, match="another version"):
-        Ledger(path, blake3_digest)
+        Ledger(path)
 
 
 def test_bad_record_is_skipped(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ledger = Ledger(path, blake3_digest)
+    ledger = Ledger(path)
     for name in ("good", "bad"):
         ledger.save_file(record_of(name))
     ledger.close()
@@ -124,12 +124,12 @@ def test_bad_record_is_skipped(path: Path, caplog: pytest.LogCaptureFixture) -> 
         bad = record_of("bad").file_id
         database.execute("UPDATE files SET manifest = substr(manifest, 1, 40) WHERE file_id = ?", (bad,))
     database.close()
-    assert Ledger(path, blake3_digest).load() == ([record_of("good")], [])
+    assert Ledger(path).load() == ([record_of("good")], [])
     assert "skipped a file in" in caplog.text
 
 
 def test_failing_disk_is_logged_and_survived(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ledger = Ledger(path, blake3_digest)
+    ledger = Ledger(path)
     ledger.close()
     ledger.save_file(record_of("f"))
     ledger.client_joined("a")
@@ -141,7 +141,7 @@ def test_new_state_folder_is_private(tmp_path: Path, umask: int) -> None:
     folder = tmp_path / "state"
     with umask_of(umask):
         prepare_folder(folder)
-        ledger = Ledger(folder / "server-7070.db", blake3_digest)
+        ledger = Ledger(folder / "server-7070.db")
         ledger.save_file(record_of("a"))
     assert {path.name: mode_of(path) for path in (folder, *folder.iterdir())} == {
         "state": 0o700,
@@ -154,7 +154,7 @@ def test_new_state_folder_is_private(tmp_path: Path, umask: int) -> None:
 def test_existing_state_folder_becomes_private(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     path = tmp_path / "server-7070.db"
-    ledger = Ledger(path, blake3_digest)
+    ledger = Ledger(path)
     ledger.save_file(record_of("a"))
     for each in tmp_path.iterdir():
         each.chmod(0o644)
@@ -163,7 +163,7 @@ def test_existing_state_folder_becomes_private(tmp_path: Path) -> None:
     for name, data in killed.items():
         (tmp_path / name).write_bytes(data)
     prepare_folder(tmp_path)
-    ledger = Ledger(path, blake3_digest)
+    ledger = Ledger(path)
     assert ledger.load()[0] == [record_of("a")]
     assert mode_of(tmp_path) == 0o700
     assert {mode_of(each) for each in tmp_path.iterdir()} == {0o600}
@@ -176,7 +176,7 @@ def test_folder_with_other_files_keeps_its_mode(tmp_path: Path, mode: int, other
         (tmp_path / other).touch(0o644)
     tmp_path.chmod(mode)
     prepare_folder(tmp_path)
-    ledger = Ledger(tmp_path / "server-7070.db", blake3_digest)
+    ledger = Ledger(tmp_path / "server-7070.db")
     assert mode_of(tmp_path) == mode
     assert mode_of(tmp_path / "server-7070.db") == 0o600
     ledger.close()
@@ -186,5 +186,5 @@ def test_link_in_place_of_a_ledger_changes_no_mode(tmp_path: Path) -> None:
     target = tmp_path / "somebody's"
     target.touch(0o644)
     (tmp_path / "server.db").symlink_to(target)
-    Ledger(tmp_path / "server.db", blake3_digest).close()
+    Ledger(tmp_path / "server.db").close()
     assert mode_of(target) == 0o644

@@ -13,11 +13,10 @@ from pspd.daemon.process import say_ready
 from pspd.daemon.server.ledger import Ledger, prepare_folder
 from pspd.daemon.server.network import NetworkDaemon
 from pspd.daemon.server.services import SERVICES, register
-from pspd.errors import BadArgument, StorageError
+from pspd.errors import BadArgument
 from pspd.net.faults import Faults
 from pspd.net.sockets import listen_hosts
 from pspd.rpc.server.server import serve
-from pspd.store.digests import blake3_digest
 from pspd.text.addresses import PORT_MAX, address_text, parse_address
 
 STOP_GRACE_SECONDS = 0.5
@@ -52,7 +51,7 @@ async def run_server(
         StorageError: the state folder cannot be used.
     """
     host, port = parse_address(listen)
-    _prepare(state_dir)
+    prepare_folder(state_dir)
     if data_port is None:
         data_port = port + 1 if port else 0
     if port and data_port == port:
@@ -69,14 +68,12 @@ async def run_server(
         network.address = address_text((host, bound))
         try:
             if not port:
-                network.use_ledger(_new_ledger(state_dir, bound))
-            log.info(
-                "control on %s, data on port %d, profile %s",
-                network.address,
-                network.data_port,
-                parameters.profile,
-            )
-            say_ready(role="server", listen=network.address, data_port=network.data_port)
+                ledger = _ledger_of(state_dir, bound)
+                ledger.clear()  # an earlier server happened to have the same port
+                network.use_ledger(ledger)
+            data_port, profile = network.data_port, parameters.profile
+            log.info("control on %s, data on port %d, profile %s", network.address, data_port, profile)
+            say_ready(role="server", listen=network.address, data_port=data_port)
             await stopping.wait()
             network.close_ledger()
         finally:
@@ -85,32 +82,11 @@ async def run_server(
         await network.close()
 
 
-def _prepare(state_dir: Path) -> None:
-    try:
-        prepare_folder(state_dir)
-    except OSError as error:
-        raise StorageError(
-            f"cannot use {state_dir} as state folder: {error.strerror}: name another with --state-dir"
-        ) from None
-
-
 def _ledger_of(state_dir: Path, port: int) -> Ledger:
-    """Return the ledger of the server on a control port: two servers may share a state folder.
+    """Open the ledger of the server on a control port, as several servers may share a state folder.
 
     Args:
         state_dir: the state folder.
         port: the control port.
     """
-    return Ledger(state_dir / f"server-{port}.db", blake3_digest)
-
-
-def _new_ledger(state_dir: Path, port: int) -> Ledger:
-    """Return an empty ledger, for a server that took any port: an old ledger of this port is another server's.
-
-    Args:
-        state_dir: the state folder.
-        port: the control port.
-    """
-    ledger = _ledger_of(state_dir, port)
-    ledger.clear()
-    return ledger
+    return Ledger(state_dir / f"server-{port}.db")

@@ -16,8 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from pspd.core.model.file_record import FileRecord, Phase
-from pspd.core.model.manifest import Digest, FileId
+from pspd.core.model.manifest import FileId
 from pspd.errors import PspError, StorageError
+from pspd.store.digests import blake3_digest
 from pspd.store.filesystem.private import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, make_private
 from pspd.store.manifest_codec import decode_manifest, encode_manifest
 
@@ -44,25 +45,29 @@ log = logging.getLogger(__name__)
 def prepare_folder(folder: Path) -> None:
     """Create a state folder, and make sure that it can be written to.
 
-    The folder becomes private to its owner, also if it existed. A folder that contains other things than ledgers, or
-    is shared by design (the sticky bit, as of ``/tmp``), keeps its mode.
+    The folder becomes private to its owner, even if it existed before. A folder that contains anything except ledgers,
+    or that is shared by design (it has the sticky bit, as ``/tmp`` does), keeps its mode.
 
     Raises:
-        OSError: it cannot be used.
+        StorageError: the folder cannot be used.
     """
-    folder.mkdir(PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
-    probe = folder / ".writable"
-    probe.touch()
-    probe.unlink()
-    is_shared = folder.stat().st_mode & stat.S_ISVTX
-    if not is_shared and all(map(_OURS.fullmatch, os.listdir(folder))):
-        make_private(folder)
+    try:
+        folder.mkdir(PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+        is_shared = folder.stat().st_mode & stat.S_ISVTX
+        if not is_shared and all(map(_OURS.fullmatch, os.listdir(folder))):
+            make_private(folder)
+    except OSError as error:
+        advice = "name another with --state-dir"
+        raise StorageError(f"cannot use {folder} as state folder: {error.strerror}: {advice}") from None
 
 
 def _make_file_private(path: Path) -> None:
-    """Make a ledger private to its owner before SQLite opens it, which gives its log the same mode.
+    """Make a ledger private to its owner before SQLite opens it; SQLite gives its log the same mode.
 
-    A file that cannot be opened is left to SQLite, which says why.
+    Errors are ignored: SQLite fails to open the same file, and reports why.
     """
     for suffix, flags in (("", os.O_CREAT), ("-wal", 0), ("-journal", 0)):
         with suppress(OSError):
@@ -77,23 +82,19 @@ def _make_file_private(path: Path) -> None:
 class Ledger:
     """One server's database, locked while it is open.
 
-    A file's record is on the disk when :meth:`save_file` returns. The names of connected clients are not flushed: after
-    a power loss a few may be missing, and then the server does not wait for those. A server whose disk fails continues
-    without a ledger, and logs that.
+    A file's record is on the disk when `save_file` returns. The names of connected clients are not flushed: after a
+    power loss a few may be missing, and the restarted server does not wait for them. If a write fails, the server logs
+    the error and continues.
+
+    Args:
+        path: the database; created if it does not exist.
+
+    Raises:
+        StorageError: the file cannot be used, another server uses it, or it is not a ledger.
     """
 
-    def __init__(self, path: Path, digest: Digest) -> None:
-        """Open or create it.
-
-        Args:
-            path: the database.
-            digest: the digest of manifests.
-
-        Raises:
-            StorageError: it cannot be used, another server uses it, or it is not a ledger.
-        """
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._digest = digest
         _make_file_private(path)
         try:
             self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
@@ -120,7 +121,7 @@ class Ledger:
         """Return every file, oldest first, and the names of the clients that were connected; skip bad records.
 
         Raises:
-            StorageError: it cannot be read.
+            StorageError: the database cannot be read.
         """
         try:
             rows = self._database.execute(
@@ -134,20 +135,20 @@ class Ledger:
             try:
                 names = tuple(map(str, json.loads(owners)))
                 records.append(
-                    FileRecord(decode_manifest(manifest, self._digest), source, Phase(phase), bool(held_back), names)
+                    FileRecord(decode_manifest(manifest, blake3_digest), source, Phase(phase), bool(held_back), names)
                 )
             except (ValueError, TypeError, PspError) as error:
                 log.error("skipped a file in %s: %s", self._path, error)
         return records, clients
 
     def save_file(self, record: FileRecord) -> None:
-        """Save a file's record, in place of its last one."""
+        """Save a file's record, and replace its previous one."""
         manifest, owners = encode_manifest(record.manifest), json.dumps(record.owners)
         values = (record.file_id, manifest, record.source, record.phase.value, record.held_back, owners)
 
         def save() -> None:
             self._database.execute(_SAVE_FILE, values)
-            # Into the database itself: a record that is only in its log is lost with the log.
+            # Move the record from the log into the database: otherwise it would be lost with the log.
             self._database.execute("PRAGMA wal_checkpoint").fetchall()
 
         self._change(save, durable=True)
@@ -176,5 +177,5 @@ class Ledger:
             log.error("cannot write %s: %s: a restarted server will not know this change", self._path, error)
 
     def close(self) -> None:
-        """Close and unlock it."""
+        """Close and unlock the database."""
         self._database.close()
