@@ -80,7 +80,7 @@ class Root(click.Group):
 def cli() -> None:
     """The daemons of a PSP network, each in the foreground.
 
-    One machine runs `pspd server`, every machine that is to get the file `pspd client --server HOST:7070`;
+    One machine runs `pspd server`, every machine that receives files `pspd client --server HOST:7070`;
     then run `pspctl seed FILE` on any machine. Logs go to stderr; one line of JSON on stdout says when a daemon is
     ready and where it listens. SIGTERM stops it cleanly, a second one at once.
     """
@@ -89,19 +89,14 @@ def cli() -> None:
 @cli.command()
 @click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST[:PORT]", help="Control address.")
 @click.option(
-    "--data-port",
-    type=Count(0, PORT_MAX),
-    default=None,
-    metavar="PORT",
-    help="UDP and TCP port for data.  [default: control + 1]",
+    "--data-port", type=Count(0, PORT_MAX), metavar="PORT", help="UDP and TCP port for data.  [default: control + 1]"
 )
 @click.option(
     "--state-dir",
     type=Folder(path_type=Path, file_okay=False),
-    default=None,
     help="Its record of files and clients for the next start; never file data.",
 )
-@click.option("--cache", default=None, metavar="SIZE", help="64MiB, 100KiB, or auto for 1 KiB per client.")
+@click.option("--cache", metavar="SIZE", help="64MiB, 100KiB, or auto for 1 KiB per client.")
 @click.option(
     "--profile",
     type=click.Choice(sorted(PROFILES)),
@@ -109,12 +104,7 @@ def cli() -> None:
     show_default=True,
     help="Parameters to start from.",
 )
-@click.option(
-    "--order",
-    type=click.Choice([order.value for order in Order]),
-    default=None,
-    help="The order of requests.",
-)
+@click.option("--order", type=click.Choice([order.value for order in Order]), help="The order of requests.")
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
@@ -131,7 +121,7 @@ def cli() -> None:
     metavar="S",
     help="How long a client counts as a holder without a sign that it is reachable.",
 )
-@click.option("--faults", default=None, metavar="SPEC", help=FAULTS_HELP)
+@click.option("--faults", metavar="SPEC", help=FAULTS_HELP)
 def server(
     listen: str,
     data_port: int | None,
@@ -173,27 +163,15 @@ def server(
     default=Path(),
     help="Where files appear.  [default: .]",
 )
-@click.option("--name", default=None, help="Unique in the network.  [default: the host's name]")
-@click.option(
-    "--count",
-    type=Count(1, CLIENTS_PER_PROCESS_MAX),
-    default=None,
-    metavar="N",
-    help="Run N clients, in DIR/NAME-i.",
-)
-@click.option(
-    "--max-bytes",
-    default=None,
-    metavar="SIZE",
-    help="Decline files beyond SIZE bytes in DIR, all together.",
-)
+@click.option("--name", help="Unique in the network.  [default: the host's name]")
+@click.option("--count", type=Count(1, CLIENTS_PER_PROCESS_MAX), metavar="N", help="Run N clients, in DIR/NAME-i.")
+@click.option("--max-bytes", metavar="SIZE", help="Decline files beyond SIZE bytes in DIR, all together.")
 @click.option("--verify", is_flag=True, help="Verify all files at the start, and fetch what is damaged.")
 @click.option(
     "--require-mount",
     "mount_point",
     is_flag=False,
     flag_value="",
-    default=None,
     metavar="[PATH]",
     help="End at the start if no disk is mounted at PATH, or else at DIR or a folder above it (but /).",
 )
@@ -206,7 +184,7 @@ def server(
     metavar="S",
     help="How long to wait for a server, and for data to pass, at the start.",
 )
-@click.option("--faults", default=None, metavar="SPEC", help=FAULTS_HELP)
+@click.option("--faults", metavar="SPEC", help=FAULTS_HELP)
 def client(
     server: str,
     folder: Path,
