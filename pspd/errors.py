@@ -1,8 +1,4 @@
-"""All errors that are shown to people: one tree of classes, each with its own reason code.
-
-Two tables map reasons to gRPC statuses and to exit codes of commands. Status names are plain strings, so that the core
-can import this module without gRPC.
-"""
+"""The errors that users see: a tree of classes, and the reason, gRPC status and exit code of each."""
 
 from __future__ import annotations
 
@@ -29,64 +25,48 @@ class Exit(IntEnum):
 
 
 class Reason(StrEnum):
-    """Why something was refused or failed. Every gRPC error carries its reason."""
+    """Why an operation was refused or failed.
 
-    INTERNAL = "INTERNAL"
-    BAD_ARGUMENT = "BAD_ARGUMENT"
-    BAD_NAME = "BAD_NAME"
-    NOT_FOUND = "NOT_FOUND"
-    SESSION_UNKNOWN = "SESSION_UNKNOWN"
-    NAME_TAKEN = "NAME_TAKEN"
-    DUPLICATE_INSTANCE = "DUPLICATE_INSTANCE"
-    WRONG_STATE = "WRONG_STATE"
-    PORT_TAKEN = "PORT_TAKEN"
-    UNREACHABLE = "UNREACHABLE"
-    NO_DATA_PATH = "NO_DATA_PATH"
-    TIMED_OUT = "TIMED_OUT"
-    INTEGRITY = "INTEGRITY"
-    LIMIT_REACHED = "LIMIT_REACHED"
-    STORAGE = "STORAGE"
+    Attributes:
+        grpc_status: the name of the gRPC status that carries the error; a string, so that the core can import this
+            module without gRPC.
+        exit_code: the exit code of a command that fails with the error.
+    """
 
+    grpc_status: str
+    exit_code: Exit
 
-GRPC_STATUS: dict[Reason, str] = {
-    Reason.INTERNAL: "INTERNAL",
-    Reason.BAD_ARGUMENT: "INVALID_ARGUMENT",
-    Reason.BAD_NAME: "INVALID_ARGUMENT",
-    Reason.NOT_FOUND: "NOT_FOUND",
-    Reason.SESSION_UNKNOWN: "UNAUTHENTICATED",
-    Reason.NAME_TAKEN: "ALREADY_EXISTS",
-    Reason.DUPLICATE_INSTANCE: "ALREADY_EXISTS",
-    Reason.WRONG_STATE: "FAILED_PRECONDITION",
-    Reason.PORT_TAKEN: "UNAVAILABLE",
-    Reason.UNREACHABLE: "UNAVAILABLE",
-    Reason.NO_DATA_PATH: "UNAVAILABLE",
-    Reason.TIMED_OUT: "DEADLINE_EXCEEDED",
-    Reason.INTEGRITY: "DATA_LOSS",
-    Reason.LIMIT_REACHED: "RESOURCE_EXHAUSTED",
-    Reason.STORAGE: "INTERNAL",
-}
+    def __new__(cls, name: str, grpc_status: str, exit_code: Exit) -> Reason:
+        """Return a member that is its own name.
 
-EXIT_CODE: dict[Reason, Exit] = {
-    Reason.INTERNAL: Exit.FAILED,
-    Reason.BAD_ARGUMENT: Exit.USAGE,
-    Reason.BAD_NAME: Exit.USAGE,
-    Reason.NOT_FOUND: Exit.NOT_FOUND,
-    Reason.SESSION_UNKNOWN: Exit.FAILED,
-    Reason.NAME_TAKEN: Exit.CONFLICT,
-    Reason.DUPLICATE_INSTANCE: Exit.CONFLICT,
-    Reason.WRONG_STATE: Exit.CONFLICT,
-    Reason.PORT_TAKEN: Exit.CONFLICT,
-    Reason.UNREACHABLE: Exit.UNREACHABLE,
-    Reason.NO_DATA_PATH: Exit.UNREACHABLE,
-    Reason.TIMED_OUT: Exit.TIMED_OUT,
-    Reason.INTEGRITY: Exit.INTEGRITY,
-    Reason.LIMIT_REACHED: Exit.LIMIT,
-    Reason.STORAGE: Exit.FAILED,
-}
+        Args:
+            name: the name of the member.
+            grpc_status: the name of its gRPC status.
+            exit_code: its exit code.
+        """
+        member = str.__new__(cls, name)
+        member._value_, member.grpc_status, member.exit_code = name, grpc_status, exit_code
+        return member
+
+    INTERNAL = "INTERNAL", "INTERNAL", Exit.FAILED
+    BAD_ARGUMENT = "BAD_ARGUMENT", "INVALID_ARGUMENT", Exit.USAGE
+    BAD_NAME = "BAD_NAME", "INVALID_ARGUMENT", Exit.USAGE
+    NOT_FOUND = "NOT_FOUND", "NOT_FOUND", Exit.NOT_FOUND
+    SESSION_UNKNOWN = "SESSION_UNKNOWN", "UNAUTHENTICATED", Exit.FAILED
+    NAME_TAKEN = "NAME_TAKEN", "ALREADY_EXISTS", Exit.CONFLICT
+    DUPLICATE_INSTANCE = "DUPLICATE_INSTANCE", "ALREADY_EXISTS", Exit.CONFLICT
+    WRONG_STATE = "WRONG_STATE", "FAILED_PRECONDITION", Exit.CONFLICT
+    PORT_TAKEN = "PORT_TAKEN", "UNAVAILABLE", Exit.CONFLICT
+    UNREACHABLE = "UNREACHABLE", "UNAVAILABLE", Exit.UNREACHABLE
+    NO_DATA_PATH = "NO_DATA_PATH", "UNAVAILABLE", Exit.UNREACHABLE
+    TIMED_OUT = "TIMED_OUT", "DEADLINE_EXCEEDED", Exit.TIMED_OUT
+    INTEGRITY = "INTEGRITY", "DATA_LOSS", Exit.INTEGRITY
+    LIMIT_REACHED = "LIMIT_REACHED", "RESOURCE_EXHAUSTED", Exit.LIMIT
+    STORAGE = "STORAGE", "INTERNAL", Exit.FAILED
 
 
 class PspError(Exception):
-    """The base of all errors. The text is one line: what happened, with which value, and what to do.
+    """The base of all errors. Its text is one line: what happened, with which value, and what the user can do.
 
     Attributes:
         reason: why, for programs.
@@ -97,12 +77,7 @@ class PspError(Exception):
     @property
     def exit_code(self) -> Exit:
         """The exit code of a command that fails with this error."""
-        return EXIT_CODE[self.reason]
-
-    @property
-    def grpc_status(self) -> str:
-        """The name of the gRPC status that carries this error."""
-        return GRPC_STATUS[self.reason]
+        return self.reason.exit_code
 
 
 class InternalError(PspError):
@@ -122,13 +97,13 @@ class BadName(PspError):
 
 
 class NotFound(PspError):
-    """There is no such file, client or context."""
+    """The named file, client or context does not exist."""
 
     reason = Reason.NOT_FOUND
 
 
 class SessionUnknown(PspError):
-    """The session has ended or never existed: join again."""
+    """The session has ended or never existed: the client must join again."""
 
     reason = Reason.SESSION_UNKNOWN
 
@@ -146,7 +121,7 @@ class DuplicateInstance(PspError):
 
 
 class WrongState(PspError):
-    """The file or the client is not in a state for this operation."""
+    """The state of the file or the client does not allow this operation."""
 
     reason = Reason.WRONG_STATE
 
@@ -188,7 +163,7 @@ class LimitReached(PspError):
 
 
 class StorageError(PspError):
-    """A disk or a folder failed for one file, or for all if it is a :class:`StoreFailed`."""
+    """A disk or a folder failed."""
 
     reason = Reason.STORAGE
 
@@ -200,23 +175,25 @@ class ContradictoryDigests(StorageError):
 
 
 class StoreFailed(StorageError):
-    """The store as a whole does not work: no file can be stored or contributed any more."""
+    """The whole store has failed: it can neither store nor contribute files."""
 
 
 def error_classes() -> dict[Reason, type[PspError]]:
-    """Return every error class by its reason."""
+    """Return the class of each reason. Classes that share the reason of their base class are not included."""
     return {cls.reason: cls for cls in PspError.__subclasses__()}
 
 
 def parse_daemon_error(exit_code: int | None, last_line: str) -> PspError | None:
-    """Return the error with which a daemon has ended; None if it has ended otherwise.
+    """Return the error that made a daemon exit; None if its log does not end with an error.
+
+    Several reasons share an exit code. The result has the class of the first.
 
     Args:
-        exit_code: its exit code. Several reasons may share one; the first stands for all.
-        last_line: the last line of its log, ``pspd server: error: what happened``.
+        exit_code: the daemon's exit code.
+        last_line: the last line of its log, such as ``pspd server: error: what happened``.
     """
     _, separator, text = last_line.partition(": error: ")
     for reason, cls in error_classes().items():
-        if separator and EXIT_CODE[reason] == exit_code:
+        if separator and reason.exit_code == exit_code:
             return cls(text)
     return None

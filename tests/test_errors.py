@@ -9,25 +9,16 @@ import grpc
 import pytest
 
 from pspd import errors
-from pspd.errors import (
-    EXIT_CODE,
-    GRPC_STATUS,
-    Exit,
-    InternalError,
-    PspError,
-    Reason,
-    error_classes,
-    parse_daemon_error,
-)
+from pspd.errors import Exit, InternalError, PspError, Reason, error_classes, parse_daemon_error
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and PspError in value.__bases__]
 
 
 @pytest.mark.parametrize("reason", list(Reason))
 class TestReason:
-    def test_reason_is_in_both_tables_and_has_a_class(self, reason: Reason) -> None:
-        assert GRPC_STATUS[reason] in grpc.StatusCode.__members__
-        assert EXIT_CODE[reason] is Exit(EXIT_CODE[reason])
+    def test_reason_has_a_grpc_status_an_exit_code_and_a_class(self, reason: Reason) -> None:
+        assert reason.grpc_status in grpc.StatusCode.__members__
+        assert reason.exit_code is Exit(reason.exit_code)
         assert error_classes()[reason].reason is reason
 
     def test_reason_has_its_name_as_value(self, reason: Reason) -> None:
@@ -36,17 +27,17 @@ class TestReason:
     def test_error_is_a_failure_for_commands_and_grpc(self, reason: Reason) -> None:
         error = error_classes()[reason]("what happened")
         assert str(error) == "what happened"
-        assert error.exit_code is EXIT_CODE[reason]
+        assert error.exit_code is reason.exit_code
         assert error.exit_code not in (Exit.OK, Exit.INTERRUPTED, Exit.TERMINATED)
-        assert error.grpc_status == GRPC_STATUS[reason] != "OK"
+        assert error.reason.grpc_status == reason.grpc_status != "OK"
 
 
 class TestDaemonError:
     @pytest.mark.parametrize("reason", list(Reason))
     def test_error_keeps_its_text_and_exit_code(self, reason: Reason) -> None:
-        error = parse_daemon_error(EXIT_CODE[reason], "pspd server: error: what happened: what to do")
+        error = parse_daemon_error(reason.exit_code, "pspd server: error: what happened: what to do")
         assert error is not None
-        assert (str(error), error.exit_code) == ("what happened: what to do", EXIT_CODE[reason])
+        assert (str(error), error.exit_code) == ("what happened: what to do", reason.exit_code)
 
     @pytest.mark.parametrize(
         ("exit_code", "line"),
@@ -56,10 +47,7 @@ class TestDaemonError:
         assert parse_daemon_error(exit_code, line) is None
 
 
-class TestTables:
-    def test_tables_have_exactly_the_reasons(self) -> None:
-        assert list(GRPC_STATUS) == list(EXIT_CODE) == list(Reason)
-
+class TestClasses:
     def test_each_reason_has_one_class(self) -> None:
         assert sorted(cls.reason for cls in CLASSES) == sorted(Reason)
         assert error_classes() == {cls.reason: cls for cls in CLASSES}
@@ -102,7 +90,7 @@ class TestProtocolPage:
     def test_each_row_has_the_status_of_its_reason(self) -> None:
         assert len(self.rows()) >= 12
         for status, reason in self.rows():
-            assert GRPC_STATUS[Reason(reason)] == status
+            assert Reason(reason).grpc_status == status
 
     def test_each_reason_has_a_row(self) -> None:
         documented = {Reason(reason) for _, reason in self.rows()} | {Reason.INTERNAL}  # in the row of another

@@ -119,7 +119,7 @@ class FakeServer:
 def refused(context: grpc.ServicerContext, error: PspError) -> None:
     """End a call with an error as the real servicers do."""
     context.set_trailing_metadata((("psp-reason", str(error.reason)),))
-    context.abort(getattr(grpc.StatusCode, error.grpc_status), str(error))
+    context.abort(grpc.StatusCode[error.reason.grpc_status], str(error))
 
 
 class Servicer(

@@ -112,7 +112,7 @@ async def test_watch_is_refused_like_other_calls(reason: Reason) -> None:
         stub = status_service_pb2_grpc.StatusServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.WatchStatus(status_service_pb2.WatchStatusRequest()).read()
-        assert refused.value.code() is grpc.StatusCode[error.grpc_status]
+        assert refused.value.code() is grpc.StatusCode[error.reason.grpc_status]
         told = error_of(refused.value, Peer(address))
         assert (type(told), str(told)) == (type(error), LINE)
 

@@ -39,7 +39,7 @@ async def _refuse(context: Context, error: Exception) -> None:
         raise error
     known.with_traceback(None)  # its frames hold the request
     await context.abort(
-        grpc.StatusCode[known.grpc_status], str(known), trailing_metadata=((REASON_KEY, known.reason.value),)
+        grpc.StatusCode[known.reason.grpc_status], str(known), trailing_metadata=((REASON_KEY, known.reason.value),)
     )
 
 
