@@ -13,7 +13,7 @@ from typing import assert_never
 from pspd.core.client.machine import ClientMachine
 from pspd.core.effects.client import ClientEffect, Contribute, DownlinkChanged, FinishFile, ReportMilestone
 from pspd.core.effects.shared import InputDropped, SendDatagram
-from pspd.core.model.manifest import FileId, Manifest
+from pspd.core.model.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.model.parameters import Parameters
 from pspd.core.model.ranges import Range
 from pspd.core.model.storage import Storage
@@ -23,7 +23,6 @@ from pspd.errors import NoDataPath
 from pspd.host.addresses import family_of
 from pspd.net.acceptor import Acceptor
 from pspd.net.datagrams import DatagramSocket
-from pspd.net.deliveries import DeliveryParts
 from pspd.net.dial import connect_error
 from pspd.net.driver import Driver, now_ns
 from pspd.net.faults import Faults
@@ -34,13 +33,71 @@ from pspd.net.sockets import bind_datagrams, bind_listener
 from pspd.text.addresses import Address, address_text
 
 TCP_PROBE_SECONDS = 0.05
-"""The delay between two attempts to connect to the server's data port, where no link does it (classic)."""
+"""The delay between two attempts to connect to the server's data port, in the classic profile."""
 CONNECTIONS_MAX = 256
-"""Connections for single transfers that may be open at the same time (classic)."""
+"""Connections for single transfers that may be open at the same time, in the classic profile."""
+
+PART_CHUNKS = 1024
+"""A delivery is received in parts that end at multiples of this, and each is stored and verified while it is in the
+processor's cache. In files up to 1 TiB a unit ends there too."""
 
 log = logging.getLogger(__name__)
 
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+
+
+class DeliveryParts:
+    """Provides memory for the deliveries of each link, and stores the received parts.
+
+    Args:
+        machine: the protocol, which learns what is stored (R10).
+        storage: stores and verifies the chunks.
+        failed: called with the error if a file's chunks cannot be stored.
+    """
+
+    def __init__(self, machine: ClientMachine, storage: Storage, failed: Callable[[FileId, Exception], None]) -> None:
+        self._machine = machine
+        self._storage = storage
+        self._failed = failed
+        self._parts: dict[Link, tuple[Frame, memoryview]] = {}
+
+    def allocate(self, link: Link, frame: Frame, start: int) -> memoryview:
+        """Return memory for the next part of a delivery.
+
+        Only the last part has the number of the delivery, because the delivery is complete with it.
+
+        Args:
+            link: the link that receives it.
+            frame: the head of the delivery.
+            start: the first chunk of the part.
+        """
+        stop = min(frame.stop, start - start % PART_CHUNKS + PART_CHUNKS)
+        if stop < frame.stop:
+            part = frame._replace(start=start, stop=stop, length=(stop - start) * CHUNK_BYTES, number=0, echo=0)
+        elif start > frame.start:
+            part = frame._replace(start=start, length=frame.length - (start - frame.start) * CHUNK_BYTES)
+        else:
+            part = frame
+        buffer = self._parts[link][1] if link in self._parts else memoryview(b"")
+        if len(buffer) < part.length:
+            buffer = memoryview(bytearray(part.length))
+        self._parts[link] = (part, buffer)
+        return buffer[: part.length]
+
+    def store(self, link: Link) -> Frame:
+        """Store and verify the part that a link has received, and return its head."""
+        part, buffer = self._parts[link]
+        if self._machine.takes(part.file_id):  # the file may have been removed or declined in the meantime
+            try:
+                written = self._storage.write(part.file_id, part.start, part.stop, buffer[: part.length])
+                self._machine.delivery_stored(part, written, now_ns())
+            except Exception as error:  # any error concerns this file only
+                self._failed(part.file_id, error)
+        return part
+
+    def forget(self, link: Link) -> None:
+        """Free the memory of a link."""
+        self._parts.pop(link, None)
 
 
 class ClientPlane:
@@ -82,7 +139,7 @@ class ClientPlane:
     # -- the session
 
     def listen(self, family: socket.AddressFamily) -> int:
-        """Open the port for deliveries that come on connections of their own; return its number."""
+        """Open the port for deliveries on separate connections (classic). Return its number."""
         if self._acceptor is None:
             self._acceptor = Acceptor(bind_listener(_ANY[family], 0), self._accept, accepts_per_wakeup=1)
         return self._acceptor.port
@@ -91,9 +148,9 @@ class ClientPlane:
         """Begin a session: exchange data with the server from now on.
 
         Args:
-            session: its number.
+            session: the number of the session.
             server: the address of the server's data ports.
-            parameters: the network's.
+            parameters: the parameters of the network.
         """
         self.leave()
         self._server, self._kept_links = server, parameters.kept_links
@@ -119,9 +176,9 @@ class ClientPlane:
         path = self._path
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                while not (self._kept_links or path.tcp_works):
+                while not self._kept_links and path.tcp_failure is not None:
                     path.note_tcp(await connect_error(self._server, timeout_seconds))
-                    if not path.tcp_works:
+                    if path.tcp_failure is not None:
                         await asyncio.sleep(TCP_PROBE_SECONDS)
                 await path.ready.wait()
         if not path.ready.is_set():
@@ -179,7 +236,7 @@ class ClientPlane:
                 assert_never(effect)
 
     def _contribute(self, frame: Frame) -> None:
-        """Send a contribution, over the link or over a connection of its own (R8)."""
+        """Send a contribution, over the link or over a separate connection (R8)."""
         try:
             payload = self._storage.payload(frame.file_id, frame.start, frame.stop)
         except Exception as error:  # any error concerns this file only
@@ -239,13 +296,13 @@ class ClientPlane:
             self._machine.frame_refused(error.reason, address_text(link.peer))
             self.pump()
         if link is self._uplink.link:
-            self._uplink.note_closed()
+            self._uplink.note_closed(link)
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
         """See ``FrameHandler.frame_started``."""
         if self._machine.delivery_started(frame, address_text(link.peer)):
             return [self._parts.allocate(link, frame, frame.start)]
-        if link is not self._uplink.link:  # it was for this transfer only
+        if link is not self._uplink.link:  # the connection was for this transfer only
             link.close()
         self.pump()
         return None

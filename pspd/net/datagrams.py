@@ -1,4 +1,4 @@
-"""UDP sockets on the event loop, whose replies come from the address that the peer wrote to."""
+"""UDP sockets on the event loop. Each reply comes from the address to which its peer has sent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from pspd.core.wire.datagrams import DATAGRAM_BYTES_MAX
 from pspd.host.addresses import ANY_HOSTS, address_of, sockaddr_of
@@ -18,7 +18,7 @@ DATAGRAMS_PER_WAKEUP = 64
 """Datagrams to receive before the event loop continues."""
 
 REPLY_PATHS_MAX = 65_536
-"""Peers whose reply path is remembered. The kernel chooses the path to a forgotten peer, until its next datagram."""
+"""Peers whose reply path is remembered. The kernel chooses the source address for a forgotten peer."""
 
 # Linux's numbers of the options of ip(7) and RFC 3542, section 6: Python does not name them on every system.
 _IP_PKTINFO = 8
@@ -31,27 +31,18 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class ReplyPaths(Generic[T]):
-    """Remembers the path on which the last datagram of each peer came, for a limited number of peers."""
+def note_path(paths: dict[Address, T], peer: Address, path: T) -> None:
+    """Remember the path of a peer's last datagram. If there are too many peers, forget the oldest.
 
-    def __init__(self) -> None:
-        self._paths: dict[Address, T] = {}
-
-    def note(self, peer: Address, path: T) -> None:
-        """Remember the path of a peer; if there are too many peers, forget the oldest.
-
-        Args:
-            peer: the sender of a datagram.
-            path: on which it came.
-        """
-        if self._paths.get(peer) != path:
-            self._paths[peer] = path
-            if len(self._paths) > REPLY_PATHS_MAX:
-                del self._paths[next(iter(self._paths))]
-
-    def of(self, peer: Address) -> T | None:
-        """Return the path of a peer; None if it is not remembered."""
-        return self._paths.get(peer)
+    Args:
+        paths: the remembered path of each peer.
+        peer: the sender of the datagram.
+        path: the path of the datagram.
+    """
+    if paths.get(peer) != path:
+        paths[peer] = path
+        if len(paths) > REPLY_PATHS_MAX:
+            del paths[next(iter(paths))]
 
 
 class DatagramSocket:
@@ -61,11 +52,11 @@ class DatagramSocket:
         bound: the socket.
         receive: called with each datagram and its sender's address.
         faults: faults to inject into received datagrams.
-        tracks_local: whether to reply to each peer from the local address that it wrote to. A socket that is bound to
-            all addresses of the machine needs this: peers drop datagrams from an address that they do not know.
+        tracks_local: whether to reply to each peer from the local address to which it has sent. A socket that is bound
+            to all addresses of the machine needs this: peers drop datagrams from an unknown address.
 
     Attributes:
-        unsent_count: datagrams that the kernel did not accept; they count as lost in the network.
+        unsent_count: datagrams that the kernel did not accept; the protocol treats them as lost.
     """
 
     def __init__(
@@ -73,7 +64,7 @@ class DatagramSocket:
     ) -> None:
         self.unsent_count = 0
         self._is_ipv6 = bound.family == socket.AF_INET6
-        self._local: ReplyPaths[bytes] | None = ReplyPaths() if tracks_local and _enable_packet_info(bound) else None
+        self._local: dict[Address, bytes] | None = {} if tracks_local and _enable_packet_info(bound) else None
         self._socket = bound
         self._receive = FaultyReceiver(faults, receive) if faults else receive
         self._loop = asyncio.get_running_loop()
@@ -93,7 +84,7 @@ class DatagramSocket:
             address: its destination.
         """
         try:
-            if self._local is not None and (local := self._local.of(address)) is not None:
+            if self._local is not None and (local := self._local.get(address)) is not None:
                 self._socket.sendmsg([data], [self._source_option(local)], 0, sockaddr_of(address))
             else:
                 self._socket.sendto(data, sockaddr_of(address) if self._is_ipv6 else address)
@@ -123,7 +114,7 @@ class DatagramSocket:
         data, options, _, source = self._socket.recvmsg(DATAGRAM_BYTES_MAX + 1, _CONTROL_BYTES)
         peer = address_of(source)
         for _, _, info in options:
-            self._local.note(peer, info[:16] if self._is_ipv6 else info[4:8])
+            note_path(self._local, peer, info[:16] if self._is_ipv6 else info[4:8])
         return data, peer
 
     def _source_option(self, local: bytes) -> tuple[int, int, bytes]:
@@ -140,10 +131,10 @@ class DatagramSocket:
 
 
 class DatagramSockets:
-    """One datagram socket per local host, all with the same port; each peer gets replies from the socket it wrote to.
+    """One datagram socket per local host, all with the same port. The socket that hears a peer also replies to it.
 
     Args:
-        hosts: the local host of each socket, a literal.
+        hosts: the local host of each socket, as a literal.
         bound: the sockets, in the same order; owned from now on.
         receive: called with each datagram and its sender's address.
         faults: faults to inject into received datagrams.
@@ -153,7 +144,7 @@ class DatagramSockets:
         self, hosts: Sequence[str], bound: Sequence[socket.socket], receive: Receive, faults: Faults | None = None
     ) -> None:
         self._receive = receive
-        self._paths: ReplyPaths[DatagramSocket] | None = ReplyPaths() if len(hosts) > 1 else None
+        self._paths: dict[Address, DatagramSocket] | None = {} if len(hosts) > 1 else None
         self._sockets = [self._open(host, each, faults) for host, each in zip(hosts, bound, strict=True)]
 
     @property
@@ -167,20 +158,20 @@ class DatagramSockets:
         paths, receive = self._paths, self._receive
 
         def note_and_receive(data: bytes, source: Address) -> None:
-            paths.note(source, opened)
+            note_path(paths, source, opened)
             receive(data, source)
 
         opened = DatagramSocket(bound, note_and_receive, faults, tracks_local=host in ANY_HOSTS)
         return opened
 
     def send(self, data: bytes, address: Address) -> None:
-        """Send a datagram from the socket that its destination last wrote to. See :meth:`DatagramSocket.send`.
+        """Send a datagram from the socket that last received one from its destination. See :meth:`DatagramSocket.send`.
 
         Args:
             data: the datagram.
             address: its destination.
         """
-        path = self._paths.of(address) if self._paths is not None else None
+        path = self._paths.get(address) if self._paths is not None else None
         (path or self._sockets[0]).send(data, address)
 
     def close(self) -> None:
@@ -190,7 +181,7 @@ class DatagramSockets:
 
 
 def _enable_packet_info(bound: socket.socket) -> bool:
-    """Have the kernel report the local address of each datagram; return whether it can."""
+    """Make the kernel report the local address of each datagram. Return whether it can."""
     try:
         if bound.family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)

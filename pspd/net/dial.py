@@ -1,9 +1,8 @@
-"""TCP connection attempts: which address answers first, why one fails, and a log of those that fail repeatedly."""
+"""TCP connection attempts: the first address that answers, the reason of a failure, and a log of repeated failures."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -16,40 +15,42 @@ ATTEMPT_DELAY_SECONDS = 0.25
 """The delay before the next address is tried while earlier attempts are still under way (RFC 8305, section 5)."""
 
 LOGGED_FAILURES_MIN = 2
-"""Failures in a row from which on they are logged: a restart of the server causes one."""
+"""Failures in a row before one is logged: a restart of the server causes one."""
 LOG_INTERVAL_SECONDS = 60.0
 LOGGED_ADDRESSES_MAX = 1000
-"""Addresses whose failures are counted. The address whose last failure is oldest is forgotten first."""
+"""Addresses whose failures are counted. The one whose last failure is oldest is forgotten first."""
 
 log = logging.getLogger(__name__)
 
 
 async def first_answering(addresses: Sequence[Address], timeout_seconds: float) -> Address | None:
-    """Return the first address that accepts a TCP connection, which is closed again; None if there is none in time.
+    """Return the first address that accepts a TCP connection; None if none does in time.
+
+    The connection is closed again.
 
     Args:
         addresses: in order of preference.
         timeout_seconds: for all addresses together.
     """
-    attempts: set[asyncio.Task[Address | None]] = set()
     waiting = list(addresses)
-    with contextlib.suppress(TimeoutError):
+    attempts: dict[asyncio.Task[str | None], Address] = {}
+    try:
         async with asyncio.timeout(timeout_seconds):
-            try:
-                while waiting or attempts:
-                    if waiting:
-                        attempts.add(asyncio.ensure_future(_attempt(waiting.pop(0))))
-                    done, attempts = await asyncio.wait(
-                        attempts,
-                        timeout=ATTEMPT_DELAY_SECONDS if waiting else None,
-                        return_when=asyncio.FIRST_COMPLETED,
-                    )
-                    for task in done:
-                        if (address := task.result()) is not None:
-                            return address
-            finally:
-                for task in attempts:
-                    task.cancel()
+            while waiting or attempts:
+                if waiting:
+                    attempt = asyncio.create_task(connect_error(waiting[0], timeout_seconds))
+                    attempts[attempt] = waiting.pop(0)
+                delay = ATTEMPT_DELAY_SECONDS if waiting else None
+                done, _ = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+                for attempt in done:
+                    address = attempts.pop(attempt)
+                    if attempt.result() is None:
+                        return address
+    except TimeoutError:
+        pass
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
     return None
 
 
@@ -63,9 +64,17 @@ async def connect_error(address: Address, timeout_seconds: float) -> str | None:
     Returns:
         None for success; else why the attempt failed.
     """
+    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(timeout_seconds):
-            await _connect(address)
+        with start_connect(address) as stream:
+            writable = asyncio.Event()
+            loop.add_writer(stream, writable.set)
+            try:
+                await asyncio.wait_for(writable.wait(), timeout_seconds)
+            finally:
+                loop.remove_writer(stream)
+            if number := stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(number, os.strerror(number))
     except TimeoutError:
         return "no answer"
     except OSError as error:
@@ -74,10 +83,10 @@ async def connect_error(address: Address, timeout_seconds: float) -> str | None:
 
 
 class DialLog:
-    """Logs addresses to which connections fail repeatedly, and when they succeed again. It ignores single failures."""
+    """Logs repeated connection failures of each address, and its next success. It ignores single failures."""
 
     def __init__(self) -> None:
-        self._failures: dict[Address, tuple[int, float]] = {}  # their number in a row, and when to log the next
+        self._failures: dict[Address, tuple[int, float]] = {}  # failures in a row, time of the next log line
 
     def failed(self, address: Address, why: str) -> None:
         """Count a failure; log the second in a row, then at most one per ``LOG_INTERVAL_SECONDS``.
@@ -101,24 +110,3 @@ class DialLog:
         count, _ = self._failures.pop(address, (0, 0.0))
         if count >= LOGGED_FAILURES_MIN:
             log.info("connected to %s by TCP again", address_text(address))
-
-
-async def _attempt(address: Address) -> Address | None:
-    try:
-        await _connect(address)
-    except OSError:
-        return None
-    return address
-
-
-async def _connect(address: Address) -> None:
-    loop = asyncio.get_running_loop()
-    with start_connect(address) as stream:
-        writable = asyncio.Event()
-        loop.add_writer(stream, writable.set)
-        try:
-            await writable.wait()
-        finally:
-            loop.remove_writer(stream)
-        if number := stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            raise OSError(number, os.strerror(number))

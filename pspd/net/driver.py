@@ -11,8 +11,7 @@ from typing import Generic, Protocol, TypeVar
 E = TypeVar("E")
 
 ERROR_PAUSE_SECONDS = 1.0
-"""The least time to the next timeout after the machine raised an error, so that a repeated error does not fill the
-log."""
+"""The shortest time to the next timeout after an error of the machine: a repeated error must not fill the log."""
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +26,11 @@ class Machine(Protocol[E]):
         """Return when to call ``handle_timeout``, in nanoseconds; None for never."""
 
     def handle_timeout(self, now: int) -> None:
-        """Do what is due."""
+        """Do the work that is due at a time in nanoseconds."""
 
 
 def now_ns() -> int:
-    """Return the time that the machines are given: monotonic, in nanoseconds."""
+    """Return the monotonic time, in nanoseconds, which is the clock of all machines."""
     return time.monotonic_ns()
 
 
@@ -63,19 +62,16 @@ class Driver(Generic[E]):
         try:
             while effects := self._machine.poll():
                 for effect in effects:
-                    self._execute_safely(effect)
+                    try:
+                        self._execute(effect)
+                    except Exception:  # an error of one effect must not stop the others; requests are repeated
+                        log.exception("an effect could not be executed: %s", type(effect).__name__)
         except Exception:
             log.exception("the state machine raised an error; it continues with the next input")
             earliest_at = now_ns() + int(ERROR_PAUSE_SECONDS * 1e9)
         finally:
             self._is_pumping = False
         self._set_timer(earliest_at)
-
-    def _execute_safely(self, effect: E) -> None:
-        try:
-            self._execute(effect)
-        except Exception:  # an error of one effect must not stop the others; the protocol repeats requests
-            log.exception("an effect could not be executed: %s", type(effect).__name__)
 
     def _set_timer(self, earliest_at: int) -> None:
         # A timer that fires early is harmless, so it is moved only if it would fire late.

@@ -70,6 +70,7 @@ class Link:
 
     Attributes:
         peer: the other end's address.
+        closed: the connection is closed.
         connect_failure: why the connection attempt failed, as the system says it; empty otherwise.
     """
 
@@ -77,6 +78,7 @@ class Link:
         self, stream: socket.socket, handler: LinkHandler, peer: Address, *, persistent: bool, connected: bool = True
     ) -> None:
         self.peer = peer
+        self.closed = False
         self.connect_failure = ""
         self._stream = stream
         self._handler = handler
@@ -138,11 +140,6 @@ class Link:
             self._watch_writable(True)
         else:  # within one machine a connection is made at once
             self._on_connected()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the connection is closed."""
-        return self._stream.fileno() < 0
 
     # -- sending
 
@@ -245,9 +242,7 @@ class Link:
             for _ in range(READS_PER_WAKEUP):
                 if not self._budget.admits(self._on_readable):
                     break
-                if not self._receiver.read(self._stream, self):
-                    self.close(self._truncation_error)
-                    return
+                self._receiver.read(self._stream, self)
                 if self.closed:
                     return
         except BlockingIOError:
@@ -255,8 +250,8 @@ class Link:
         except WireError as error:
             self.close(error)
             return
-        except OSError:
-            self.close(self._truncation_error)
+        except OSError:  # a truncated head is an error of the peer; a truncated payload is reported as aborted
+            self.close(WireError(DropReason.TOO_SHORT) if self._receiver.is_within_head else None)
             return
         except Exception:  # the position in the stream is lost
             log.exception("a frame from %s could not be handled; closing the connection", address_text(self.peer))
@@ -270,11 +265,6 @@ class Link:
         if not self._watches_readable:
             self._watches_readable = True
             self._loop.add_reader(self._stream, self._on_readable)
-
-    @property
-    def _truncation_error(self) -> WireError | None:
-        """The error if the stream ends now: a truncated head is one; a truncated payload is reported as aborted."""
-        return WireError(DropReason.TOO_SHORT) if self._receiver.is_within_head else None
 
     @property
     def _bytes_are_due(self) -> bool:
@@ -309,6 +299,7 @@ class Link:
         if self._watches_readable:
             self._loop.remove_reader(self._stream)
         self._watch_writable(False)
+        self.closed = True
         self._stream.close()
         if self._read_timer is not None:
             self._read_timer.cancel()

@@ -12,14 +12,13 @@ class DataPath:
 
     Attributes:
         ready: set as soon as both UDP and TCP have worked.
-        tcp_works: whether the last TCP connection attempt succeeded.
+        tcp_failure: why the last TCP connection attempt failed; None if it succeeded.
     """
 
     def __init__(self) -> None:
         self.ready = asyncio.Event()
-        self.tcp_works = False
         self._udp_works = False
-        self._tcp_failure = "no answer"
+        self.tcp_failure: str | None = "no answer"
 
     def note_udp(self) -> None:
         """Record that datagrams travel in both directions."""
@@ -27,20 +26,19 @@ class DataPath:
         self._review()
 
     def note_tcp(self, failure: str | None) -> None:
-        """Record a TCP connection attempt: None for success, else why it failed."""
-        self.tcp_works = failure is None
-        self._tcp_failure = failure or ""
+        """Record the result of a TCP connection attempt: None for success, else the reason of its failure."""
+        self.tcp_failure = failure
         self._review()
 
     def _review(self) -> None:
-        if self._udp_works and self.tcp_works:
+        if self._udp_works and self.tcp_failure is None:
             self.ready.set()
 
     def problem_text(self, server: Address) -> str:
-        """Return what does not work, and what the user can check."""
+        """Return a message for the user: which protocol does not work, and what to check."""
         shown, port = address_text(server), server[1]
-        if self.tcp_works:
+        if self.tcp_failure is None:
             return f"no answer from {shown} by UDP: is UDP port {port} open?"
         if self._udp_works:
-            return f"cannot connect to {shown} by TCP ({self._tcp_failure}): is TCP port {port} open?"
-        return f"cannot reach {shown} by UDP or TCP ({self._tcp_failure}): are UDP and TCP port {port} open?"
+            return f"cannot connect to {shown} by TCP ({self.tcp_failure}): is TCP port {port} open?"
+        return f"cannot reach {shown} by UDP or TCP ({self.tcp_failure}): are UDP and TCP port {port} open?"

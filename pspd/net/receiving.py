@@ -1,11 +1,11 @@
-"""Receiving frames from a TCP stream, each payload straight into the memory that it is meant for."""
+"""Receiving frames from a TCP stream, each payload directly into the memory that the handler provides."""
 
 from __future__ import annotations
 
 import os
 import socket
 from enum import Enum, auto
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from pspd.core.wire.frames import FRAME_BYTES, Frame, decode_frame
 from pspd.core.wire.header import Kind
@@ -21,7 +21,7 @@ OwnerT = TypeVar("OwnerT", contravariant=True)
 
 
 class FrameHandler(Protocol[OwnerT]):
-    """Receives the frames of connections. It may close a connection in any call; that ends its frames."""
+    """Handles the frames of connections. It may close a connection in any call, which ends its frames."""
 
     def frame_started(self, link: OwnerT, frame: Frame) -> list[memoryview] | None:
         """Handle the head of a frame.
@@ -52,21 +52,23 @@ class FrameHandler(Protocol[OwnerT]):
 
 
 class ReceiveState(Enum):
-    """What the next bytes of a stream are."""
+    """The meaning of the next bytes of a stream.
+
+    HEAD and BODY are the head and the payload of a frame, and DISCARD is a payload without memory. ENDED means that
+    the connection is closed.
+    """
 
     HEAD = auto()
     BODY = auto()
     DISCARD = auto()
-    """A payload that is discarded."""
     ENDED = auto()
-    """None: the connection is closed."""
 
 
-# In Python 3.11 an enum's members are slow to look up, and these are compared several times for each frame.
-_HEAD = ReceiveState.HEAD
-_BODY = ReceiveState.BODY
-_DISCARD = ReceiveState.DISCARD
-_ENDED = ReceiveState.ENDED
+# Python 3.11 looks up an enum's members slowly. mypyc compiles a Final to a C variable.
+_HEAD: Final = ReceiveState.HEAD
+_BODY: Final = ReceiveState.BODY
+_DISCARD: Final = ReceiveState.DISCARD
+_ENDED: Final = ReceiveState.ENDED
 
 
 class FrameReceiver(Generic[OwnerT]):
@@ -78,7 +80,7 @@ class FrameReceiver(Generic[OwnerT]):
         handler: receives the frames.
 
     Attributes:
-        state: what the next bytes are.
+        state: the meaning of the next bytes.
         received_count: bytes received so far.
     """
 
@@ -88,49 +90,49 @@ class FrameReceiver(Generic[OwnerT]):
         self._handler = handler
         self._head = memoryview(bytearray(FRAME_BYTES))
         self._targets = [self._head]
-        self._frame = Frame(Kind.LINK, 0)  # in BODY: the head
+        self._frame = Frame(Kind.LINK, 0)  # in BODY: the head of the frame
         self._unallocated = 0  # in BODY: payload bytes that have no memory yet
         self._discard_left = 0  # in DISCARD: payload bytes to come
 
-    def read(self, stream: socket.socket, owner: OwnerT) -> bool:
-        """Read once, and handle what came; return False at the end of the stream.
+    def read(self, stream: socket.socket, owner: OwnerT) -> None:
+        """Read once, and handle the received bytes.
 
         Args:
             stream: a non-blocking socket.
-            owner: the connection that the handler is told of.
+            owner: the connection to pass to the handler.
 
         Raises:
             BlockingIOError: nothing has arrived.
-            OSError: the connection is broken.
+            OSError: the connection is closed or broken.
             WireError: the peer violates the protocol.
         """
         if self.state is _DISCARD:
             length = min(self._discard_left, len(_DISCARD_BUFFER))
             count = stream.recv_into(_DISCARD_BUFFER, length, _DISCARD_FLAGS)
-            self.received_count += count
             self._discard_left -= count
             if self._discard_left == 0:
                 self.state = _HEAD
         else:
             count = stream.recvmsg_into(self._targets[:VIEWS_PER_CALL])[0]
-            self.received_count += count
             self._advance(count, owner)
-        return count > 0
+        if count == 0:
+            raise ConnectionResetError("the peer has closed the connection")
+        self.received_count += count
 
     def end(self) -> Frame | None:
-        """Receive nothing more; return the frame whose payload is incomplete, if it is not discarded."""
+        """End the stream. Return the frame whose payload is incomplete; None if there is none, or it was discarded."""
         frame = self._frame if self.state is _BODY else None
         self.state = _ENDED
         return frame
 
     @property
     def is_between_frames(self) -> bool:
-        """Whether no frame has begun whose rest is still to come."""
+        """Whether the next byte is the first of a frame."""
         return self.state is _HEAD and len(self._targets[0]) == FRAME_BYTES
 
     @property
     def is_within_head(self) -> bool:
-        """Whether a head has come in part."""
+        """Whether part of a head is received."""
         return self.state is _HEAD and len(self._targets[0]) < FRAME_BYTES
 
     def _advance(self, count: int, owner: OwnerT) -> None:
@@ -155,12 +157,9 @@ class FrameReceiver(Generic[OwnerT]):
         if frame.length == 0 or self.state is _ENDED:
             return
         if targets is None:
-            self.state = _DISCARD
-            self._discard_left = frame.length
+            self.state, self._discard_left = _DISCARD, frame.length
         else:
-            self.state = _BODY
-            self._frame = frame
-            self._unallocated = frame.length
+            self.state, self._frame, self._unallocated = _BODY, frame, frame.length
             self._receive_into(targets)
 
     def _receive_into(self, targets: list[memoryview]) -> None:

@@ -17,14 +17,14 @@ DIAL_SECONDS_MIN = 0.05
 DIAL_SECONDS_MAX = 2.0
 """The first and the longest delay between two connection attempts."""
 STABLE_SECONDS = 1.0
-"""A link that ends sooner is a failed attempt: another program may listen there, or a proxy whose server is down."""
+"""A link that ends sooner is a failed attempt: another program or a proxy may have accepted the connection."""
 
 
 class ReconnectingLink:
     """Keeps one link to the server open: it connects, names the session, and connects again when the link breaks.
 
     Args:
-        handler: receives the frames. It also passes on the state changes of its links.
+        handler: receives the frames. It calls :meth:`note_opened` and :meth:`note_closed` for the current link.
 
     Attributes:
         link: the current link, which may still be connecting; None between two attempts.
@@ -43,19 +43,18 @@ class ReconnectingLink:
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self, session: int, server: Address, path: DataPath) -> None:
-        """Connect to a server, until :meth:`close` is called.
+        """Connect to a server, and connect again whenever the link breaks, until :meth:`close` is called.
 
         Args:
             session: the client's session.
             server: the server's data port.
-            path: is told whether attempts succeed.
+            path: records whether attempts succeed.
         """
         self._session, self._server, self._path = session, server, path
         self._dial()
 
     def close(self) -> None:
         """Close the link, and do not connect again."""
-        self._session = 0
         self._cancel_timer()
         link, self.link = self.link, None
         if link is not None:
@@ -66,14 +65,12 @@ class ReconnectingLink:
         self._path.note_tcp(None)
         self._timer = self._loop.call_later(STABLE_SECONDS, self._note_stable)
 
-    def note_closed(self) -> None:
+    def note_closed(self, link: Link) -> None:
         """Connect again, after the current link was closed."""
-        link, self.link = self.link, None
+        self.link = None
         self._cancel_timer()
-        if link is not None and link.connect_failure:
-            self._note_failure(link.connect_failure)
-        elif not self._is_stable:
-            self._note_failure("it was closed at once")
+        if not self._is_stable:
+            self._note_failure(link.connect_failure or "it was closed at once")
         self._dial_later()
 
     def _dial(self) -> None:

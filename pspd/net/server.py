@@ -25,7 +25,7 @@ ACCEPTS_PER_WAKEUP = 256
 UNIDENTIFIED_LINKS_MAX = 8192
 """Connections that may be open without a LINK frame. In the classic profile these are all accepted ones."""
 IDENTIFY_SECONDS_MAX = 15.0
-"""How long an accepted link may take to send its LINK frame."""
+"""How long the peer of an accepted link may take to send its LINK frame."""
 
 
 class ServerPlane:
@@ -34,7 +34,7 @@ class ServerPlane:
     Args:
         machine: the protocol.
         control: executes effects that do not move data, and receives events.
-        hosts: where to listen: literals, as ``listen_hosts`` returns them.
+        hosts: the hosts to listen on, as literals: see ``listen_hosts``.
         port: the number of both the UDP and the TCP port; 0 for any.
         faults: faults to inject into received datagrams.
 
@@ -98,7 +98,7 @@ class ServerPlane:
                 self._control(effect)
 
     def _deliver(self, delivery: Deliver) -> None:
-        """Send a delivery, over the client's link or over a connection of its own (R6)."""
+        """Send a delivery, over the client's link or over a separate connection (R6)."""
         kept = self._machine.parameters.kept_links
         link = self._links.get(delivery.session) if kept else self._dial(delivery.session)
         if link is None:
@@ -148,14 +148,14 @@ class ServerPlane:
         link.start()
 
     def _close_unidentified(self, link: Link) -> None:
-        """Close a link that has not sent its LINK frame, even if other bytes have come."""
+        """Close a link on which no LINK frame has arrived, even if other bytes have."""
         if self._sessions.get(link) == 0:
             link.close()
             self._machine.frame_refused(DropReason.SILENT, address_text(link.peer))
             self.pump()
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
-        """See ``FrameHandler.frame_started``. LINK comes first on a persistent link, and contributions follow."""
+        """See ``FrameHandler.frame_started``. On a persistent link LINK comes first, then contributions."""
         kept = self._machine.parameters.kept_links
         is_link_due = kept and self._sessions[link] == 0
         if is_link_due != (frame.kind is Kind.LINK):
@@ -173,7 +173,7 @@ class ServerPlane:
             self._receipts[link] = receipt
         self.pump()
         if receipt is None and not kept:
-            link.close()  # it was for this transfer only
+            link.close()  # the connection was for this transfer only
         return receipt.views if receipt is not None else None
 
     def _refuse(self, link: Link, reason: DropReason) -> None:

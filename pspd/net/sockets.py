@@ -12,14 +12,14 @@ from pspd.host.addresses import ANY_HOSTS, address_of, family_of, sockaddr_of
 from pspd.text.addresses import Address, address_text, unmapped
 
 UDP_BUFFER_BYTES = 4 * 1024 * 1024
-"""The system's default, about 200 KiB, overflows at a window of a few hundred datagrams."""
+"""The system's default, about 200 KiB, overflows after a burst of a few hundred datagrams."""
 LISTEN_BACKLOG = 4096
 """In the classic profile one broadcast makes all holders connect at the same moment."""
 USER_TIMEOUT_MS = 15_000
 """How long sent data may stay unacknowledged before the kernel closes a connection (RFC 5482)."""
 DEFER_ACCEPT_SECONDS = 1
 PORT_TRIES = 20
-"""Ports to try until one is free for TCP and UDP on all hosts."""
+"""Ports to try until one is free on all hosts."""
 
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
@@ -29,18 +29,22 @@ class AddressMissing(PortTaken):
     """This machine does not have the address to listen on."""
 
 
+class PortRefused(PortTaken):
+    """The port is in use or reserved; another port may be free."""
+
+
 def listen_hosts(host: str, port: int) -> tuple[list[str], int]:
     """Return the host literals and the port to listen on, after a test that TCP can listen there.
 
-    A name means all its addresses that this machine has. ``0.0.0.0`` and ``::`` both mean every address of this
-    machine, IPv4 and IPv6, as they do for gRPC.
+    A name stands for all of its addresses that this machine has. ``0.0.0.0`` and ``::`` both stand for every address
+    of this machine, IPv4 and IPv6, as they do for gRPC.
 
     Args:
         host: a name or a literal.
         port: 0 for any. For a single host it stays 0, and the listener chooses.
 
     Raises:
-        PortTaken: TCP cannot listen on one of the addresses, or the machine has none of them.
+        PortTaken: the port is not free on one of the addresses, or this machine has none of them.
     """
     literals = _literals(host)
     for _ in range(PORT_TRIES):
@@ -102,14 +106,16 @@ def bind_pairs(hosts: Sequence[str], port: int) -> list[tuple[socket.socket, soc
                     chosen = listener.getsockname()[1]
                     pairs.append((listener, opened.enter_context(bind_datagrams(host, chosen))))
             except PortTaken as error:
-                if not pairs and not port and chosen == 0:
+                if chosen == 0:  # any port was refused
                     raise
                 taken = error
             else:
                 opened.pop_all()
                 return pairs
-    if port:  # by default this is the control port + 1, so the message names the option
-        raise PortTaken(f"{taken} with --data-port") from None
+    if isinstance(taken, PortRefused) and port:  # by default this is the control port + 1, so the option is named
+        raise PortTaken(f"{taken} with --data-port")
+    if taken is not None and port:
+        raise taken
     raise PortTaken(f"no port on {', '.join(hosts)} is free for both TCP and UDP: name one with --data-port")
 
 
@@ -170,16 +176,15 @@ def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
 
 
 def _bind_error(error: OSError, kind: socket.SocketKind, host: str, port: int) -> PortTaken:
-    name = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP"}[kind]
-    is_missing = error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO)
-    why = {
-        errno.EADDRINUSE: "it is taken: choose another port",
-        errno.EACCES: "it is not allowed: choose a port from 1024 up",
-    }.get(error.errno or 0, error.strerror)
-    if is_missing:
-        why = "this machine does not have this address: choose another"
-    error_class = AddressMissing if is_missing else PortTaken
-    return error_class(f"cannot listen on {name} {address_text((host, port))}: {why}")
+    failure = f"cannot listen on {'TCP' if kind is socket.SOCK_STREAM else 'UDP'} {address_text((host, port))}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return PortRefused(f"{failure}: it is taken: choose another port")
+        case errno.EACCES:
+            return PortRefused(f"{failure}: it is not allowed: choose a port from 1024 up")
+        case errno.EADDRNOTAVAIL | errno.ENODEV | errno.ENXIO:
+            return AddressMissing(f"{failure}: this machine does not have this address: choose another")
+    return PortTaken(f"{failure}: {error.strerror}")
 
 
 def start_connect(address: Address, *, persistent: bool = False) -> socket.socket:
@@ -207,13 +212,13 @@ def start_connect(address: Address, *, persistent: bool = False) -> socket.socke
 
 
 def set_user_timeout(stream: socket.socket) -> None:
-    """Have the kernel close a connection whose peer stops acknowledging data, or does not answer a connect."""
+    """Limit the time without an acknowledgement by the peer, after which the kernel closes the connection."""
     with contextlib.suppress(AttributeError, OSError):  # Linux only
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
 
 def tune_persistent(stream: socket.socket) -> None:
-    """Tune a connection for many transfers: send each without delay, and detect a dead peer while idle."""
+    """Set a connection up for many transfers: disable Nagle's algorithm, and detect a dead peer while idle."""
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     with contextlib.suppress(AttributeError, OSError):  # Linux only

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pspd.core.wire.datagrams import DATAGRAM_BYTES_MAX
-from pspd.net.datagrams import DATAGRAMS_PER_WAKEUP, DatagramSocket, ReplyPaths
+from pspd.net.datagrams import DATAGRAMS_PER_WAKEUP, DatagramSocket, note_path
 from pspd.net.faults import Faults
 from pspd.net.sockets import UDP_BUFFER_BYTES, bind_datagrams
 from pspd.text.addresses import Address
@@ -159,10 +159,10 @@ async def test_reply_comes_from_address_written_to(bound: str) -> None:
 
 def test_reply_paths_forget_oldest_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pspd.net.datagrams.REPLY_PATHS_MAX", 2)
-    paths: ReplyPaths[str] = ReplyPaths()
+    paths: dict[Address, str] = {}
     for port, path in ((1, "a"), (2, "b"), (1, "c"), (3, "d")):
-        paths.note(("10.0.0.1", port), path)
-    assert [paths.of(("10.0.0.1", port)) for port in (1, 2, 3, 4)] == [None, "b", "d", None]
+        note_path(paths, ("10.0.0.1", port), path)
+    assert [paths.get(("10.0.0.1", port)) for port in (1, 2, 3, 4)] == [None, "b", "d", None]
 
 
 @faults_expected()

@@ -83,7 +83,7 @@ def error_of(error: grpc.aio.AioRpcError, peer: Peer) -> PspError:
     reason = dict(metadata).get(REASON_KEY) if metadata else None
     details = error.details() or ""
     if isinstance(reason, str) and reason in Reason.__members__:
-        return error_classes()[Reason(reason)](details)
+        return error_classes()[Reason[reason]](details)
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:  # the latter from a server that stops
             return peer.no_answer()
