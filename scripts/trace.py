@@ -176,7 +176,7 @@ class Run:
             return membership_service_pb2.JoinResponse(
                 session_id=member.session,
                 data_port=SERVER[1],
-                lease_ms=self.server.lease_ns // MILLISECOND_NS,
+                lease_ms=self.server.sessions.lease_ns // MILLISECOND_NS,
                 parameters=translate.parameters_to_pb(FAST),
             )
 

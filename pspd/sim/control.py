@@ -134,10 +134,10 @@ class ControlPlane:
             is_running = state.now >= max(client.last_event_at, client.paused_until)
             if client.session and not client.partitioned and is_running:
                 try:
-                    server.lease_renewed(client.session, state.now)
+                    server.sessions.lease_renewed(client.session, state.now)
                 except SessionUnknown:
                     self.lose_session(client)
-        state.clock.after(server.lease_ns // RENEWALS_PER_LEASE, self.renew_leases, server_epoch)
+        state.clock.after(server.sessions.lease_ns // RENEWALS_PER_LEASE, self.renew_leases, server_epoch)
 
     # -- events
 

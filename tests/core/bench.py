@@ -21,6 +21,7 @@ from pspd.core.server.fetch import Fetch, Holder
 from pspd.core.server.machine import ServerMachine
 from pspd.core.server.member import Member
 from pspd.core.server.request_state import FileDemand, RequestState
+from pspd.core.server.sessions import Sessions
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Asked, Broadcast, Datagram, Hello, Request, decode_datagram, encode_datagram
 from pspd.core.wire.frames import Frame
@@ -62,7 +63,7 @@ class ServedAtOnce:
 
     def __getattr__(self, item: str) -> Any:
         found = getattr(self.part, item)
-        if isinstance(found, Catalogue):
+        if isinstance(found, Catalogue | Sessions):
             return ServedAtOnce(found, self.machine, checked=self.checked)
         if not isinstance(found, MethodType | BuiltinMethodType):
             return found
@@ -256,6 +257,6 @@ class Bench:
         end = self.now + duration_ns
         while self.now < end:
             for member in list(self.server.members.values()):
-                self.server.lease_renewed(member.session, self.now)
+                self.server.sessions.lease_renewed(member.session, self.now)
                 self.send(member, Hello(member.session, 2, 0 if member in deaf else 1000))
             self.pass_time(min(SECOND_NS, end - self.now))

@@ -345,7 +345,7 @@ class TestFetching:
         count = 0
         while count < SERVER_TUNING.fetch_tries_max + 2:
             for member in (a, b):
-                bench.server.lease_renewed(member.session, bench.now)
+                bench.server.sessions.lease_renewed(member.session, bench.now)
             bench.pass_time(SECOND_NS // 10)
             count += len(bench.asked("a"))
         assert bench.server.cache.miss_count == 2

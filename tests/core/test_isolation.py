@@ -38,7 +38,7 @@ class TestServing:
         undivided = SharedFile(file.manifest, "s")
         undivided.availability.hold("d", [(0, 8)])
         requester = bench.machine.demand.requester(members["a"])
-        requester.add(RequestState(requester, undivided, bench.demand(file), FetchTable(), 16))
+        requester.states[undivided.file_id] = RequestState(requester, undivided, bench.demand(file), FetchTable(), 16)
         for name in "abc":
             bench.ask(members[name], file, (6, 8))
         effects = bench.machine.poll()

@@ -118,10 +118,9 @@ class PendingMachine(RuleBasedStateMachine):
     @rule()
     def broadcast(self) -> None:
         unasked = [fetch for fetch, entry in self.model.items() if entry.is_unasked]
-        found = self.pending.take_unasked()
+        found = self.pending.unasked_by_file()
         assert {fetch for fetches in found.values() for fetch in fetches} == set(unasked)
         for fetches in found.values():
-            self.pending.asking(fetches)
             number = self.pending.asked(fetches, self.now)
             for fetch in fetches:
                 entry = self.model[fetch]
@@ -131,10 +130,7 @@ class PendingMachine(RuleBasedStateMachine):
     @rule(number=picks)
     def join_neighbours(self, number: int) -> None:
         first, second = pick(self.neighbours, number)
-        # Broadcasts takes both out of those to ask before it joins them, and asks for the first.
-        self.pending.asking([first, second])
         self.pending.join(first, second)
-        self.pending.ask_again([first])
         one, other = self.model[first], self.model.pop(second)
         one.span = Range(one.span.start, other.span.stop)
 

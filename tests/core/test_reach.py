@@ -68,7 +68,7 @@ class TestWhoIsInReach:
         for _ in range(4):
             bench.pass_time(SERVER_TUNING.reach_ns // 2)
             for member in (a, b):
-                bench.server.lease_renewed(member.session, bench.now)
+                bench.server.sessions.lease_renewed(member.session, bench.now)
             bench.ask(a, file, (3, 6), downlink_ok=True)
             bench.ask(b, file, (0, 3))
         assert (a.reachable, b.reachable) == (True, False)
@@ -95,7 +95,7 @@ class TestWhoIsInReach:
         bench = Bench()
         member = bench.join("a", reachable=False)
         for _ in range(SERVER_TUNING.reach_ns // SECOND_NS):
-            bench.server.lease_renewed(member.session, bench.now)
+            bench.server.sessions.lease_renewed(member.session, bench.now)
             bench.pass_time(SECOND_NS)
         assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
 

@@ -136,9 +136,9 @@ def test_what_is_held_back_is_held_back_until_it_is_released() -> None:
 def test_the_lost_are_known_by_name_until_they_are_back() -> None:
     bench = Bench()
     bench.server.restore([], ["a", "b"], bench.now)
-    assert list(bench.server.lost_clients) == ["a", "b"]
+    assert list(bench.server.sessions.lost_clients) == ["a", "b"]
     bench.join("a")
-    assert list(bench.server.lost_clients) == ["b"]
+    assert list(bench.server.sessions.lost_clients) == ["b"]
 
 
 def test_who_does_not_come_back_is_told_to_be_lost_and_not_waited_for_again() -> None:

@@ -50,7 +50,7 @@ class TestMembership:
         bench = Bench()
         member = bench.join("a")
         assert bench.server.sessions.client_names() == ["a"]
-        assert bench.server.member_of(member.session) is member
+        assert bench.server.sessions.get(member.session) is member
         bench.server.poll()
         bench.server.client_left(member.session, "it left", bench.now)
         assert bench.server.poll() == [
@@ -59,7 +59,7 @@ class TestMembership:
             ClientLost("a", "it left"),
         ]
         assert bench.server.members == {}
-        assert bench.server.lost_clients == {"a": address_of("a")}
+        assert bench.server.sessions.lost_clients == {"a": address_of("a")}
         bench.server.client_left(member.session, "again", bench.now)
         assert bench.server.poll() == []
 
@@ -89,9 +89,9 @@ class TestMembership:
         assert new.session != old.session
         assert kinds(bench.server.poll())[:4] == [EndSession, CloseLink, ClientLost, ClientJoined]
         assert list(bench.server.members.values()) == [new]
-        assert bench.server.lost_clients == {}
+        assert bench.server.sessions.lost_clients == {}
         with pytest.raises(SessionUnknown):
-            bench.server.member_of(old.session)
+            bench.server.sessions.get(old.session)
 
     def test_second_machine_is_refused_while_the_first_is_active(self) -> None:
         bench = Bench()
@@ -119,7 +119,7 @@ class TestMembership:
         for _ in range(20):
             bench.server.client_joined("a", b"a", bench.now)
             bench.live(SECOND_NS)
-            bench.pass_time(bench.server.lease_ns * 3 // 10)  # silent, and its lease still runs
+            bench.pass_time(bench.server.sessions.lease_ns * 3 // 10)  # silent, and its lease still runs
             assert "a" in bench.server.members
 
     def test_silent_session_is_replaced_after_a_refusal(self) -> None:
@@ -158,7 +158,7 @@ class TestMembership:
         bench.server.client_left(bench.server.members["a"].session, "it left", bench.now)
         bench.server.client_left(bench.join("b").session, "gone", bench.now, EndCause.CONNECTION_ENDED)
         bench.join("c")
-        bench.pass_time(2 * bench.server.lease_ns)
+        bench.pass_time(2 * bench.server.sessions.lease_ns)
         causes = [ended.cause for ended in bench.effects(EndSession)]
         assert causes == [EndCause.REPLACED, EndCause.LEFT, EndCause.CONNECTION_ENDED, EndCause.LEASE_EXPIRED]
 
@@ -166,12 +166,12 @@ class TestMembership:
         bench = Bench()
         kept, lost = bench.join("kept"), bench.join("lost")
         bench.pass_time(SERVER_TUNING.lease_ns - 1)
-        bench.server.lease_renewed(kept.session, bench.now)
+        bench.server.sessions.lease_renewed(kept.session, bench.now)
         bench.server.poll()
         bench.pass_time(1)
         assert bench.effects(ClientLost) == [ClientLost("lost", "its lease ran out")]
         with pytest.raises(SessionUnknown):
-            bench.server.lease_renewed(lost.session, bench.now)
+            bench.server.sessions.lease_renewed(lost.session, bench.now)
         bench.pass_time(SERVER_TUNING.lease_ns)
         assert bench.server.members == {}
         assert bench.server.next_timeout() is None
@@ -223,21 +223,30 @@ class TestMembership:
         tuning = replace(SERVER_TUNING, lease_ns_per_member=20 * SECOND_NS, hello_ns_per_member=6 * SECOND_NS)
         bench = Bench(tuning=tuning)
         bench.join("a")
-        assert (bench.server.lease_ns, bench.server.hello_interval_ns) == (SERVER_TUNING.lease_ns, 6 * SECOND_NS)
+        assert (bench.server.sessions.lease_ns, bench.server.sessions.hello_interval_ns) == (
+            SERVER_TUNING.lease_ns,
+            6 * SECOND_NS,
+        )
         bench.join("b")
-        assert (bench.server.lease_ns, bench.server.hello_interval_ns) == (40 * SECOND_NS, 12 * SECOND_NS)
+        assert (bench.server.sessions.lease_ns, bench.server.sessions.hello_interval_ns) == (
+            40 * SECOND_NS,
+            12 * SECOND_NS,
+        )
         bench.join("c")
-        assert (bench.server.hello_interval_ns, bench.server.reach_ns) == (18 * SECOND_NS, 36 * SECOND_NS)
+        assert (bench.server.sessions.hello_interval_ns, bench.server.sessions.reach_ns) == (
+            18 * SECOND_NS,
+            36 * SECOND_NS,
+        )
         last = bench.effects(SendDatagram)[-1]
         assert decode_datagram(last.data) == HelloAck(bench.server.members["c"].session, 1, 18_000)
         seldom = Bench(tuning=replace(SERVER_TUNING, hello_ns_per_member=101 * SECOND_NS))
         seldom.join("a")
-        assert seldom.server.hello_interval_ns == SERVER_TUNING.hello_ns_max
+        assert seldom.server.sessions.hello_interval_ns == SERVER_TUNING.hello_ns_max
 
     def test_short_reach_shortens_the_hello_interval(self) -> None:
         machine = ServerMachine(FAST, 64, blake3_digest, 3, sessions(3), replace(SERVER_TUNING, reach_ns=4 * SECOND_NS))
-        assert (machine.hello_interval_ns, machine.reach_ns) == (2 * SECOND_NS, 4 * SECOND_NS)
-        assert ServerMachine(FAST, 64, blake3_digest, 3, sessions(3)).reach_ns == SERVER_TUNING.reach_ns
+        assert (machine.sessions.hello_interval_ns, machine.sessions.reach_ns) == (2 * SECOND_NS, 4 * SECOND_NS)
+        assert ServerMachine(FAST, 64, blake3_digest, 3, sessions(3)).sessions.reach_ns == SERVER_TUNING.reach_ns
 
     def test_session_is_drawn_again_if_reserved_or_in_use(self) -> None:
         drawn = iter([5, EVERY_HOLDER, OWNERS, 5, 6])
@@ -269,7 +278,7 @@ class TestMembership:
         bench = Bench(tuning=replace(SERVER_TUNING, lost_clients_max=2))
         for name in "abc":
             bench.server.client_left(bench.join(name).session, "gone", bench.now)
-        assert list(bench.server.lost_clients) == ["b", "c"]
+        assert list(bench.server.sessions.lost_clients) == ["b", "c"]
 
     def test_classic_cache_grows_with_clients_until_resized(self) -> None:
         bench = Bench(CLASSIC, default_cache_chunks(CLASSIC))

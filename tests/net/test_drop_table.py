@@ -130,7 +130,7 @@ async def ask(scene: Scene, machine: ServerMachine, datagrams: socket.socket, po
     ranges = (Range(2, 4),) if session != scene.session else ()
     request = Request(session, scene.manifest.file_id, 1, 0, 100, ranges)
     datagrams.sendto(encode_datagram(request), ("127.0.0.1", port))
-    member = machine.member_of(session)
+    member = machine.sessions.get(session)
     await until("the request", lambda: member.address != ELSEWHERE)
     if scene.is_persistent:
         machine.link_opened(session, now_ns())

@@ -241,11 +241,11 @@ class TestShown:
         machine = self.machine()
         file = self.file(machine)
         machine.client_left(machine.members["bob"].session, "it left", SECOND_NS)
-        for elapsed_ns, given_up in ((machine.lease_ns - 1, False), (machine.lease_ns, True)):
+        for elapsed_ns, given_up in ((machine.sessions.lease_ns - 1, False), (machine.sessions.lease_ns, True)):
             message = status_messages.file_to_pb(machine, file, SECOND_NS + elapsed_ns, with_clients=False)
             shown = [(each.name, each.given_up) for each in message.missing_clients]
             assert shown == [("bob", given_up)]
-        assert message.missing_clients[0].away_seconds == machine.lease_ns / SECOND_NS
+        assert message.missing_clients[0].away_seconds == machine.sessions.lease_ns / SECOND_NS
 
     def test_unreachable_client_is_lost(self) -> None:
         machine = self.machine()
@@ -255,7 +255,7 @@ class TestShown:
         def states(now: int, *, heard: bool) -> dict[str, pb.ClientState]:
             """Of each member, all of them having renewed their leases, and one having shown that it hears us."""
             for member in machine.members.values():
-                machine.lease_renewed(member.session, now)
+                machine.sessions.lease_renewed(member.session, now)
             if heard:
                 machine.receive_datagram(encode_datagram(Hello(bob, 1, 500)), ("10.0.0.1", 4000), now)
             machine.handle_timeout(now)

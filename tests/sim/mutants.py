@@ -34,11 +34,9 @@ from pspd.core.server.member import Member
 from pspd.core.server.pending import Pending
 from pspd.core.server.recipients import Recipients
 from pspd.core.server.request_state import RequestState
-from pspd.core.server.retransmit import Retransmitter
 from pspd.core.server.sessions import Sessions
 from pspd.core.server.share_monitor import ShareMonitor
 from pspd.core.server.shares import Shares
-from pspd.core.server.verify import Verifier
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason
 from pspd.sim.scenario import Outcome, run_seed
@@ -135,13 +133,13 @@ def overlapping_shares(patch: pytest.MonkeyPatch) -> None:
 
 def verify_one_unit(patch: pytest.MonkeyPatch) -> None:
     """Verify only the first unit of a contribution."""
-    is_good = Verifier.is_good
+    is_good = Contributions.is_good
 
     def first_is_good(self: Any, file: Any, units: Range) -> bool:
         first = next((unit for unit, _ in file.manifest.units(*units)), units)
         return is_good(self, file, first)
 
-    patch.setattr(Verifier, "is_good", first_is_good)
+    patch.setattr(Contributions, "is_good", first_is_good)
 
 
 def ask_only_owners(self: Any, file: Any, chunk: int) -> Any:
@@ -175,9 +173,9 @@ def hold_broadcasts(patch: pytest.MonkeyPatch) -> None:
 
 MUTANTS = [
     Mutant(
-        "retransmit",
+        "broadcasts",
         "a lost broadcast is not sent again",
-        replaced(Retransmitter, "_ask_otherwise", lambda self, fetch: []),
+        replaced(Broadcasts, "_ask_otherwise", lambda self, fetch: []),
         {"liveness"},
     ),
     Mutant(
@@ -223,9 +221,9 @@ MUTANTS = [
     ),
     Mutant("manifest", "shares overlap", overlapping_shares, {"R1 division"}),
     Mutant(
-        "verify",
+        "contributions",
         "the server verifies no digest",
-        replaced(Verifier, "is_good", lambda self, file, units: True),
+        replaced(Contributions, "is_good", lambda self, file, units: True),
         {"R9 first good copy"},
     ),
     Mutant(
@@ -382,9 +380,9 @@ MUTANTS = [
         {"IndexError", "liveness"},
     ),
     Mutant(
-        "retransmit",
+        "broadcasts",
         "overdue fetches are forgotten",
-        replaced(Retransmitter, "handle_timeout", lambda self, now: list(self._pending.expired(now))),
+        replaced(Broadcasts, "handle_timeout", lambda self, now: [*self._pending.expired(now), self.send(now)]),
         {"liveness"},
     ),
     Mutant(
@@ -394,7 +392,11 @@ MUTANTS = [
         {"liveness"},
     ),
     Mutant(
-        "verify", "the server verifies only the first unit", verify_one_unit, {"R9 first good copy"}, is_quick=False
+        "contributions",
+        "the server verifies only the first unit",
+        verify_one_unit,
+        {"R9 first good copy"},
+        is_quick=False,
     ),
     Mutant(
         "contributions",

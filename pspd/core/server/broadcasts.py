@@ -1,14 +1,16 @@
-"""Broadcasts: what they say, who hears them, and when they are sent (R7)."""
+"""Broadcasts: what they say, who receives them, when they are sent, and what follows if no answer comes (R7, R11)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pspd.core.effects.server import CloseLink
 from pspd.core.effects.shared import SendDatagram
 from pspd.core.model.file_record import Phase
 from pspd.core.model.parameters import Parameters
 from pspd.core.model.tuning import ServerTuning
+from pspd.core.server.demand import Demand
 from pspd.core.server.fetch import Fetch
 from pspd.core.server.holders import Holders
 from pspd.core.server.member import Member
@@ -17,14 +19,9 @@ from pspd.core.server.sessions import Sessions
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet
 from pspd.core.timing.pacing import Pacer
-from pspd.core.wire.datagrams import (
-    BROADCAST_RANGES_MAX,
-    EVERY_HOLDER,
-    OWNERS,
-    Asked,
-    encode_broadcast_body,
-    encode_broadcast_head,
-)
+from pspd.core.timing.timers import earliest
+from pspd.core.wire import datagrams
+from pspd.core.wire.datagrams import Asked
 
 
 @dataclass(slots=True)
@@ -35,55 +32,70 @@ class Entry:
     fetches: list[Fetch] = field(default_factory=list)
 
 
+@dataclass(eq=False)
 class Broadcasts:
-    """Broadcasts what is to be fetched, the files in turn.
+    """Broadcasts fetches, one file after the other, and again if no answer comes.
 
     Args:
-        parameters: the profile.
-        pending: what is to be asked.
-        holders: who can answer.
-        sessions: who is connected.
-        work: takes the effects.
-        tuning: the pace.
+        _parameters: the profile.
+        _pending: the fetches.
+        _holders: finds members that can answer.
+        _demand: tells whether a fetch is still wanted.
+        _sessions: the connected members.
+        _work: takes the effects.
+        _tuning: pacing, and how often to ask.
     """
 
-    def __init__(
-        self,
-        parameters: Parameters,
-        pending: Pending,
-        holders: Holders,
-        sessions: Sessions,
-        work: WorkSet,
-        tuning: ServerTuning,
-    ) -> None:
-        self._pending = pending
-        self._holders = holders
-        self._sessions = sessions
-        self._work = work
-        self._tuning = tuning
-        self._pacer = Pacer(tuning.broadcast_pacing_ns if parameters.gathers else 0)
-        self._burst_datagrams = tuning.broadcast_burst_datagrams if parameters.gathers else None
+    _parameters: Parameters
+    _pending: Pending
+    _holders: Holders
+    _demand: Demand
+    _sessions: Sessions
+    _work: WorkSet
+    _tuning: ServerTuning
+    _pacer: Pacer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pacer = Pacer(self._tuning.broadcast_pacing_ns if self._parameters.gathers else 0)
 
     def next_timeout(self) -> int | None:
-        """Return when :meth:`send` is due; None if there is nothing to ask."""
-        return self._pacer.next_at if self._pending.unasked else None
+        """Return when :meth:`handle_timeout` is due; None if nothing is unasked or unanswered."""
+        return earliest(self._pending.next_timeout(), self._pacer.next_at if self._pending.unasked else None)
+
+    def handle_timeout(self, now: int) -> None:
+        """Ask again for overdue answers, first one holder, then all; send the broadcasts that are due."""
+        for fetch in self._pending.expired(now):
+            if fetch.sender is not None:
+                self._work.emit(CloseLink(fetch.sender))
+                self._pending.await_rest(fetch, now)
+            elif self._is_answering(fetch, now):
+                self._pending.wait(fetch, now)
+            elif fetch.tries >= self._tuning.fetch_tries_max or not self._is_worthwhile(fetch):
+                self._pending.give_up(fetch)
+                self._work.serve_waiters(fetch.file.file_id)
+            else:
+                if fetch.tries > 0:
+                    fetch.file.traffic.count_retransmit()
+                self._pending.ask_again(self._ask_otherwise(fetch))
+        self.send(now)
+
+    # -- sending
 
     def send(self, now: int) -> None:
-        """Broadcast what is to be asked, unless the last broadcasts were only a moment ago."""
+        """Broadcast the unasked fetches, unless the pause after the last broadcasts still lasts."""
         if not self._pending.unasked or not self._pacer.is_allowed(now):
             return
         datagram_count = 0
-        for file, fetches in self._pending.take_unasked().items():
-            if self._burst_datagrams is not None and datagram_count >= self._burst_datagrams:
+        for file, fetches in self._pending.unasked_by_file().items():
+            if self._parameters.gathers and datagram_count >= self._tuning.broadcast_burst_datagrams:
                 break
-            self._pending.asking(fetches)
             entries = entries_of(self._joined(file, fetches))
-            for index in range(0, len(entries), BROADCAST_RANGES_MAX):
-                datagram_count += self._broadcast(file, entries[index : index + BROADCAST_RANGES_MAX], now)
+            for index in range(0, len(entries), datagrams.BROADCAST_RANGES_MAX):
+                datagram_count += self._broadcast(file, entries[index : index + datagrams.BROADCAST_RANGES_MAX], now)
         self._pacer.spend(datagram_count, now)
 
     def _joined(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
-        """Return fetches in the order of their chunks, from the first on, those of one holder joined."""
+        """Return fetches in the order of their chunks, beginning with the oldest fetch; join those of one holder."""
         first = fetches[0].start
         fetches.sort(key=lambda fetch: (fetch.start - first) % file.manifest.chunk_count)
         joined: list[Fetch] = []
@@ -95,7 +107,7 @@ class Broadcasts:
         return joined
 
     def _can_be_joined(self, fetch: Fetch, following: Fetch) -> bool:
-        """Whether one holder is asked for both, for the first time, and one frame has room for them."""
+        """Return whether one holder is asked for both, for the first time, and both fit into one frame."""
         return (
             fetch.holder is following.holder is not None
             and fetch.stop == following.start
@@ -104,22 +116,23 @@ class Broadcasts:
         )
 
     def _broadcast(self, file: SharedFile, entries: list[Entry], now: int) -> int:
-        """Send one broadcast. Return how many datagrams that are."""
+        """Send one broadcast to its audience. Return the number of datagrams."""
         fetches = [fetch for entry in entries for fetch in entry.fetches]
         number = self._pending.asked(fetches, now)
-        body = encode_broadcast_body(file.file_id, number, tuple(entry.asked for entry in entries))
+        body = datagrams.encode_broadcast_body(file.file_id, number, tuple(entry.asked for entry in entries))
         datagram_count = 0
         for member in self._audience(file, fetches):
             if member.address is not None:
                 datagram_count += 1
                 file.traffic.count_broadcast()
-                self._work.emit(SendDatagram(member.address, encode_broadcast_head(member.session) + body))
+                self._work.emit(SendDatagram(member.address, datagrams.encode_broadcast_head(member.session) + body))
         return datagram_count
 
     def _audience(self, file: SharedFile, fetches: list[Fetch]) -> Iterable[Member]:
-        """Return who is told: every member (R7); during seeding the sources and those named, if that goes well.
+        """Return the receivers of a broadcast: every member (R7), but during seeding only the sources and the named.
 
-        Nobody else has anything then, and to tell n clients of each of n shares would be most of seeding's work.
+        During seeding no other member holds anything, and telling n clients of each of n shares would be most of the
+        work. Fetches that were tried too often go to every member all the same.
         """
         everyone = self._sessions.members.values()
         if file.phase is not Phase.SEEDING or any(fetch.tries > self._tuning.named_tries_max for fetch in fetches):
@@ -130,30 +143,62 @@ class Broadcasts:
         named = [fetch.holder for fetch in fetches if fetch.holder is not None]
         return dict.fromkeys(holder.member for holder in [*sources, *named])
 
+    # -- no answer
+
+    def _is_worthwhile(self, fetch: Fetch) -> bool:
+        """Return whether a client wants some of it, and a member holds some; otherwise it only takes up the cache."""
+        start, stop = fetch.start, fetch.stop
+        is_wanted = self._demand.of_file(fetch.file.file_id).is_wanted_by_any(start, stop)
+        return is_wanted and fetch.file.availability.available.overlaps(start, stop)
+
+    def _is_answering(self, fetch: Fetch, now: int) -> bool:
+        """Return whether the named holder is busy with earlier fetches: it answers them in order."""
+        holder = fetch.holder
+        if holder is None or fetch.lost_by_reordering or not holder.member.has_data_path:
+            return False
+        is_sending = any(other.sender == holder.member.session for other in holder.asked)
+        return is_sending or now - holder.heard_at < self._pending.timeout_ns(fetch)
+
+    def _ask_otherwise(self, fetch: Fetch) -> list[Fetch]:
+        """Name a holder again, or cut the fetch into units. Return the fetches to broadcast."""
+        silent = self._pending.timed_out(fetch)
+        if silent is None:
+            is_early = fetch.tries < self._tuning.named_tries_max
+            return [fetch] if is_early else self._pending.cut_into_units(fetch)
+        others = self._holders.of_all(fetch, but=silent)
+        is_named = bool(others) and fetch.tries < self._tuning.named_tries_max
+        if is_named or (not others and self._holders.still_holds(silent, fetch)):
+            self._pending.assign(fetch, others or [silent])
+            return [fetch]
+        units = self._pending.cut_into_units(fetch)
+        for unit in units if not others else ():
+            self._pending.assign(unit, self._holders.of_all(unit))  # no member holds all of it: some may hold parts
+        return units
+
 
 def entries_of(fetches: Iterable[Fetch]) -> list[Entry]:
-    """Return how to ask for fetches, in their order.
+    """Return the entries of a broadcast that ask for fetches, in their order.
 
-    A run of shares that the owners are asked for is one entry: in a large network shares are a few chunks, and naming
-    every owner would take more datagrams than there is anything to say.
+    One entry asks the owners for a run of shares: in a large network a share is a few chunks, and naming every owner
+    would take many datagrams.
     """
     entries: list[Entry] = []
     for fetch in fetches:
         last = entries[-1] if entries else None
-        if last is not None and last.asked.stop == fetch.start and _meet_at_a_border(last.fetches[-1], fetch):
-            last.asked = Asked(last.asked.start, fetch.stop, OWNERS)
+        if last is not None and last.asked.stop == fetch.start and _are_adjacent_shares(last.fetches[-1], fetch):
+            last.asked = Asked(last.asked.start, fetch.stop, datagrams.OWNERS)
             last.fetches.append(fetch)
         else:
-            responder = fetch.holder.member.session if fetch.holder else EVERY_HOLDER
+            responder = fetch.holder.member.session if fetch.holder else datagrams.EVERY_HOLDER
             entries.append(Entry(Asked(fetch.start, fetch.stop, responder), [fetch]))
     return entries
 
 
-def _meet_at_a_border(fetch: Fetch, following: Fetch) -> bool:
-    """Whether two neighbours are asked of the owners of two shares, between which they meet."""
+def _are_adjacent_shares(fetch: Fetch, following: Fetch) -> bool:
+    """Return whether two adjacent fetches name the owners of two shares, and share their boundary."""
     share, next_share = (fetch.file.shares.at(each.start) for each in (fetch, following))
     return (
-        fetch.file.terms.replica_count == 1  # else every owner of a replica would take itself for asked
+        fetch.file.terms.replica_count == 1  # with replicas, every owner of a share would answer
         and share.stop == following.start
         and following.stop <= next_share.stop
         and fetch.holder is not None

@@ -225,8 +225,7 @@ class Catalogue:
         fault = self._sessions.take_request_number(member, request_number)
         if fault is not None:
             raise SessionUnknown(f"session {session:016x} has ended: {fault}")
-        state = self._demand.state(member, file)
-        self._demand.note_number(state, request_number)
+        state = self._demand.superseded(member, file, request_number)
         shares = file.shares.ranges_of(member.name)
         if file.recipients.accept_after_all(member.name) and shares:
             self._work.takers_changed(file_id, member.name)

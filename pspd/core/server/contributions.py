@@ -1,29 +1,34 @@
-"""Contributions: what holders send is received straight into the cache, and verified there (R9)."""
+"""Contributions: receive them straight into the cache, verify them, and blame the senders of wrong bytes (R9)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pspd.core.cache.cache import Cache
-from pspd.core.server.drops import Drops
+from pspd.core.effects.server import VerifyFile
+from pspd.core.model.manifest import Digest, FileId
+from pspd.core.model.ranges import Range
+from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.fetch import Fetch
 from pspd.core.server.member import Member
 from pspd.core.server.pending import Pending
 from pspd.core.server.sessions import Sessions
 from pspd.core.server.shared_file import SharedFile
-from pspd.core.server.verify import Verifier
+from pspd.core.server.work_set import WorkSet
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason, Kind
 
 
 class Receipt(NamedTuple):
-    """A contribution that was accepted; the driver hands it back with the end of its payload.
+    """An accepted contribution. The driver hands it back when the payload has ended.
 
     Attributes:
-        views: where the payload is to be received, in order.
+        views: the memory for the payload, in order.
         frame: the contribution's head.
-        fetch: what it answers.
-        sender: who sends it.
+        fetch: the fetch that it answers.
+        sender: the member that sends it.
     """
 
     views: list[memoryview]
@@ -32,85 +37,132 @@ class Receipt(NamedTuple):
     sender: Member
 
 
+@dataclass(eq=False)
 class Contributions:
     """Accepts, verifies and caches contributions.
 
     Args:
-        cache: where they are received.
-        pending: what is being fetched.
-        verifier: takes their digests.
-        sessions: who is connected.
-        drops: counts what is dropped.
+        _cache: receives the payloads.
+        _digest: the digest of the manifests.
+        _pending: the pending table.
+        _sessions: the connected members.
+        _work: takes the effects.
+        _tuning: bounds how many senders of partial units are remembered.
     """
 
-    def __init__(self, cache: Cache, pending: Pending, verifier: Verifier, sessions: Sessions, drops: Drops) -> None:
-        self._cache = cache
-        self._pending = pending
-        self._verifier = verifier
-        self._sessions = sessions
-        self._drops = drops
+    _cache: Cache
+    _digest: Digest
+    _pending: Pending
+    _sessions: Sessions
+    _work: WorkSet
+    _tuning: ServerTuning
+    _part_senders: dict[tuple[FileId, int], str] = field(default_factory=dict)
 
     def accept(self, frame: Frame, file: SharedFile | None, origin: str, now: int) -> Receipt | None:
         """Accept a contribution's head, or drop it.
 
         Args:
             frame: the head.
-            file: the file that it names; None if there is none.
-            origin: where it came from, for messages.
+            file: the file that it names; None if there is no such file.
+            origin: the sender's address, for messages.
             now: the time, in nanoseconds.
 
         Returns:
-            None if the payload is to be dropped.
+            None if the payload must be dropped.
         """
         member = self._sessions.find(frame.session)
         if frame.kind is not Kind.CONTRIBUTION:
-            self._drops.drop(DropReason.UNKNOWN_KIND, origin)
+            self._work.drop(DropReason.UNKNOWN_KIND, origin)
         elif member is None:
-            self._drops.drop(DropReason.UNKNOWN_SESSION, origin)
+            self._work.drop(DropReason.UNKNOWN_SESSION, origin)
         elif file is None or not file.is_divided:
-            self._drops.drop(DropReason.UNKNOWN_FILE, member.name)
+            self._work.drop(DropReason.UNKNOWN_FILE, member.name)
         elif not file.manifest.has_range(frame.start, frame.stop, frame.length):
-            self._drops.drop(DropReason.BAD_RANGE, member.name)
+            self._work.drop(DropReason.BAD_RANGE, member.name)
         else:
             fetch = self._pending.accept(member, file, frame, now)
             if not isinstance(fetch, DropReason):
                 views = self._cache.views(file.file_id, frame.start, frame.stop, frame.length)
                 return Receipt(views, frame, fetch, member)
-            self._drops.drop(fetch, member.name)
+            self._work.drop(fetch, member.name)
         return None
 
     def received(self, receipt: Receipt, now: int) -> bool:
         """Verify a payload and cache it (R9).
 
         Args:
-            receipt: of the contribution.
+            receipt: the receipt of the contribution.
             now: the time, in nanoseconds.
 
         Returns:
-            Whether it was good, and what it answers has ended.
+            Whether the payload was good, so that its fetch has ended.
         """
         _, frame, fetch, sender = receipt
         file, span = fetch.file, fetch.span
         member = sender if self._sessions.is_current(sender) else None
-        if not self._verifier.is_good(file, file.manifest.whole_units(*span)):
+        if not self.is_good(file, file.manifest.whole_units(*span)):
             file.traffic.count_corrupt(frame.length)
-            self._verifier.blame(member, file, span)
+            self._blame(member, file, span)
             self._pending.retry(fetch, now)
-            self._drops.drop(DropReason.CORRUPT, self._sessions.name_of(frame.session))
+            self._work.drop(DropReason.CORRUPT, self._sessions.name_of(frame.session))
             return False
         self._pending.received(fetch, member, now)
         file.traffic.count_contribution(frame.length)
         if member is not None:
-            self._verifier.note_parts(member, file, span)
+            self._note_parts(member, file, span)
         self._cache.commit(file.file_id, *span)
         return True
 
     def aborted(self, receipt: Receipt, now: int) -> None:
-        """Ask again for a contribution whose rest will not come.
+        """Ask again for a contribution whose connection broke.
 
         Args:
-            receipt: of the contribution.
+            receipt: the receipt of the contribution.
             now: the time, in nanoseconds.
         """
-        self._drops.drop(DropReason.ABORTED, self._sessions.name_of(receipt.frame.session))
+        self._work.drop(DropReason.ABORTED, self._sessions.name_of(receipt.frame.session))
         self._pending.retry(receipt.fetch, now)
+
+    def is_good(self, file: SharedFile, units: Range) -> bool:
+        """Return whether every unit of a cached run has the digest that the manifest gives.
+
+        Args:
+            file: the file.
+            units: the run of whole units.
+        """
+        views = self._cache.views(file.file_id, *units, file.manifest.byte_span(*units)[1])
+        return not file.manifest.wrong_units(*units, views, self._digest)
+
+    def distrust(self, file: SharedFile, ranges: Iterable[Range]) -> None:
+        """Drop cached chunks that a client reports as wrong, unless the server finds that their digests are right.
+
+        A contribution of less than a unit cannot be verified when it arrives, but the whole unit in the cache can.
+
+        Args:
+            file: the file.
+            ranges: the chunks that the client reports as wrong.
+        """
+        for span in ranges:
+            for unit, _ in file.manifest.units(*span):
+                is_whole = self._cache.cached(file.file_id, *unit) == [unit]
+                if is_whole and self.is_good(file, unit):
+                    continue
+                self._cache.drop(file.file_id, *unit)
+                if is_whole:
+                    file.traffic.count_corrupt(file.manifest.byte_span(*unit)[1])
+                    senders = (self._part_senders.get((file.file_id, chunk), "") for chunk in range(*unit))
+                    for sender in dict.fromkeys(senders):
+                        self._blame(self._sessions.members.get(sender), file, unit)
+
+    def _blame(self, member: Member | None, file: SharedFile, span: Range) -> None:
+        """Tell the sender of wrong bytes, if connected, to verify the file; until then it does not hold the range."""
+        if member is not None and file.availability.retract(member.name, [span]):
+            self._work.emit(VerifyFile(member.session, file.file_id))
+
+    def _note_parts(self, member: Member, file: SharedFile, span: Range) -> None:
+        """Remember who sent partial units: if such a unit turns out to be wrong, that member may be to blame."""
+        whole = file.manifest.whole_units(span.start, span.stop)
+        for chunk in (*range(span.start, whole.start), *range(whole.stop, span.stop)):
+            self._part_senders[file.file_id, chunk] = member.name
+        while len(self._part_senders) > self._tuning.parts_max:
+            del self._part_senders[next(iter(self._part_senders))]

@@ -1,7 +1,7 @@
-"""Deliveries: from the cache to the clients that want it (R4, R6, R9).
+"""Deliveries: cached chunks leave for the clients that want them (R4, R6, R9).
 
-What is cached when a client asks leaves at once. What arrives is delivered to all who want it before it can be evicted:
-at once or, where many clients wait, in a batch with what arrives soon after.
+Chunks that are cached when a client asks leave at once. Chunks that arrive are delivered to every client that wants
+them before they can be evicted: at once or, where many clients wait, in a batch with those that arrive soon after.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pspd.core.wire.header import Kind
 
 
 class OutgoingDelivery(NamedTuple):
-    """A delivery that is to leave.
+    """A delivery that is about to leave.
 
     Attributes:
         state: the request that it answers.
-        span: what it carries.
+        span: its range.
         number: its number.
-        echo: the request whose round trip it measures; 0 for none.
+        echo: the number of the request whose round trip it measures; 0 for none.
     """
 
     state: RequestState
@@ -45,13 +45,13 @@ class OutgoingDelivery(NamedTuple):
 
 @dataclass(slots=True)
 class FanOut:
-    """Deliveries out of one cached frame: what they carry is pinned once, until the last one's buffers are released.
+    """Deliveries out of one cached frame. Their ranges are pinned once, until the buffers of all are released.
 
     Attributes:
         start, stop: the frame.
         outgoing: the deliveries, until they leave.
-        pinned: what they carry, together.
-        unreleased_count: how many have left whose buffers are not released.
+        pinned: their ranges, merged.
+        unreleased_count: the number of deliveries that left and whose buffers are not released.
     """
 
     start: int
@@ -61,37 +61,30 @@ class FanOut:
     unreleased_count: int = 0
 
 
+@dataclass(eq=False)
 class Deliveries:
-    """Moves chunks from the cache to clients.
+    """Delivers cached chunks to clients.
 
     Args:
-        parameters: the profile.
-        cache: the bytes.
-        pending: the sizes of frames.
-        demand: who wants what.
-        work: takes the effects and the marks.
-        tuning: quota, pace and size of batches.
+        _parameters: the profile.
+        _cache: the cached chunks.
+        _pending: the pending table, for the sizes of frames.
+        _demand: the requests.
+        _work: takes the effects and the marks.
+        _tuning: quota, and the sizes of batches.
+        _pacer: the pauses between batches.
     """
 
-    def __init__(
-        self,
-        parameters: Parameters,
-        cache: Cache,
-        pending: Pending,
-        demand: Demand,
-        work: WorkSet,
-        tuning: ServerTuning,
-    ) -> None:
-        self._parameters = parameters
-        self._cache = cache
-        self._pending = pending
-        self._demand = demand
-        self._work = work
-        self._tuning = tuning
-        self._batches: dict[SharedFile, list[Fetch]] = {}  # in turn
-        self._pacer = Pacer(tuning.delivery_pacing_ns)
-        self._unreleased: dict[tuple[int, int], tuple[RequestState, Range, FanOut]] = {}
-        self._number = 0
+    _parameters: Parameters
+    _cache: Cache
+    _pending: Pending
+    _demand: Demand
+    _work: WorkSet
+    _tuning: ServerTuning
+    _pacer: Pacer
+    _batches: dict[SharedFile, list[Fetch]] = field(default_factory=dict)
+    _unreleased: dict[tuple[int, int], tuple[RequestState, Range, FanOut]] = field(default_factory=dict)
+    _number: int = 0
 
     # -- time
 
@@ -100,29 +93,26 @@ class Deliveries:
         return self._pacer.next_at if self._batches else None
 
     def handle_timeout(self, now: int) -> None:
-        """Flush batches, the files in turn, as far as it is time."""
+        """Flush batches, one file after the other, as far as pacing allows."""
         while self._batches and self._pacer.is_allowed(now):
-            self._flush_paced(next(iter(self._batches)), now)
-
-    def _flush_paced(self, file: SharedFile, now: int) -> None:
-        self._pacer.spend(self.flush(file), now)
+            self._pacer.spend(self.flush(next(iter(self._batches))), now)
 
     # -- quota
 
     def quota_left_chunks(self, requester: Requester) -> int:
-        """Return how many more chunks of the cache deliveries to one member may pin."""
+        """Return how many more chunks the deliveries to one member may pin."""
         capacity = self._cache.capacity_chunks
         two_frames = min(2 * self._pending.frame_chunks, max(1, capacity // 2))
         return max(capacity // self._tuning.quota_cache_divisor, two_frames) - requester.quota_used_chunks
 
     def _credit_chunks(self, state: RequestState) -> int:
-        """Return how many more chunks the client takes now, within its quota."""
+        """Return how many more chunks may leave for a client now: the rest of its window, within its quota."""
         return min(state.window_left_chunks, self.quota_left_chunks(state.requester))
 
-    # -- what leaves
+    # -- sending
 
     def deliver_cached(self, state: RequestState) -> None:
-        """Deliver what a client wants and is cached."""
+        """Deliver the wanted chunks that are cached."""
         credit_chunks = self._credit_chunks(state)
         for cached in self._cache.cached_among(state.file.file_id, state.wanted) if credit_chunks > 0 else ():
             for outgoing in self._depart(state, cached, state.newest_echo, credit_chunks):
@@ -134,31 +124,28 @@ class Deliveries:
                 break
 
     def fetched(self, fetch: Fetch, now: int) -> None:
-        """Deliver what was fetched to all who want it (R9), at once or in a batch.
+        """Deliver a fetched range to every client that wants it (R9), at once or in a batch.
 
         Args:
-            fetch: what has come.
+            fetch: the fetch that has ended.
             now: the time, in nanoseconds.
         """
         file = fetch.file
         batch = self._batches.setdefault(file, [])
         batch.append(fetch)
-        is_full = sum(each.chunk_count for each in batch) >= self._batch_chunks_max
+        chunks_max = min(self._parameters.frame_chunks, self._cache.capacity_chunks // self._tuning.batch_cache_divisor)
+        is_full = sum(each.chunk_count for each in batch) >= chunks_max
         if not self._parameters.gathers or (is_full and len(self._batches) > 1):
-            self.flush(file)  # which does not delay the other files
+            self.flush(file)  # unpaced: it does not delay the other files
         elif is_full:
-            self._flush_paced(file, now)
+            self._pacer.spend(self.flush(file), now)
         else:
             self.handle_timeout(now)
 
-    @property
-    def _batch_chunks_max(self) -> int:
-        return min(self._parameters.frame_chunks, self._cache.capacity_chunks // self._tuning.batch_cache_divisor)
-
     def flush(self, file: SharedFile) -> int:
-        """Deliver a file's batch to all who want it. Return how many deliveries that are."""
+        """Deliver a file's batch to every client that wants it. Return the number of deliveries."""
         fetches = self._batches.pop(file, [])
-        # A chunk that was asked for twice says nothing of how long an answer takes (Karn's rule).
+        # A fetch that was broadcast twice measures no round trip (Karn's rule).
         is_measured = all(fetch.tries == 1 for fetch in fetches)
         order = min((fetch.order for fetch in fetches), default=0)
         runs = RangeSet(fetch.span for fetch in fetches)
@@ -171,7 +158,7 @@ class Deliveries:
         for state in list(self._demand.of_file(file.file_id).waiting):
             try:
                 delivered_chunks += self._fan_out(state, cached, fan_outs, order if is_measured else 0)
-            except Exception as error:  # the others get theirs
+            except Exception as error:  # it costs only this member its session
                 self._work.member_failed(state.member.session, error)
         delivery_count = 0
         for fan_out in fan_outs:
@@ -187,14 +174,14 @@ class Deliveries:
             self.flush(next(iter(self._batches)))
 
     def unflushed(self, file: SharedFile) -> RangeSet:
-        """Return what has come of a file and is not delivered yet."""
+        """Return the chunks of a file that have arrived and are not delivered yet."""
         return RangeSet(fetch.span for fetch in self._batches.get(file, ()))
 
     def _fan_out(self, state: RequestState, cached: RangeSet, fan_outs: RangeMap[FanOut], fetch_order: int) -> int:
-        """Add what goes to one client; ``fetch_order`` is 0 if that measures nothing.
+        """Add the deliveries to one client; ``fetch_order`` is 0 if they measure no round trip.
 
         Returns:
-            How many chunks that are.
+            The number of chunks in them.
         """
         credit_chunks = granted_chunks = self._credit_chunks(state) if state.member.has_data_path else 0
         if credit_chunks <= 0:
@@ -211,7 +198,7 @@ class Deliveries:
         return granted_chunks - credit_chunks
 
     def _depart(self, state: RequestState, span: Range, echo: int, credit_chunks: int) -> Iterator[OutgoingDelivery]:
-        """Put as much of a cached range in flight as the client has credit for, in frames."""
+        """Put a cached range in flight, in frames, as far as the client's credit allows."""
         frame_chunks = min(self._parameters.frame_chunks, state.frame_chunks)
         for part in _cut(Range(span.start, min(span.stop, span.start + credit_chunks)), frame_chunks):
             self._number += 1
@@ -231,14 +218,14 @@ class Deliveries:
             frame = Frame(Kind.DELIVERY, session, file.file_id, *span, length, number, echo)
             self._work.emit(Deliver(session, number, frame, self._cache.views(file.file_id, *span, length)))
 
-    # -- what has left
+    # -- the end of a delivery
 
     def sent(self, session: int, number: int) -> None:
-        """Note that the kernel has all of a delivery.
+        """Note that the kernel has taken all of a delivery.
 
         Args:
-            session: whose it is.
-            number: its number.
+            session: the client's session.
+            number: the delivery's number.
         """
         released = self._buffers_released(session, number)
         if released is not None:
@@ -249,7 +236,7 @@ class Deliveries:
         """Note that a delivery does not arrive.
 
         Args:
-            member: whose it is; None if its session has ended.
+            member: the client; None if its session has ended.
             session: that session.
             number: the delivery's number.
         """
@@ -258,12 +245,10 @@ class Deliveries:
             self._demand.delivery_lost(member, number)
 
     def _buffers_released(self, session: int, number: int) -> tuple[SharedFile, Range] | None:
-        """Note that the views of a delivery are not needed any more.
-
-        If its quota was what stopped other deliveries to the member, they are looked at again.
+        """Unpin what only this delivery pins. If the member's quota was used up, mark its requests ready.
 
         Returns:
-            What it carried; None if its buffers were released before.
+            The file and the range; None if the buffers were released before.
         """
         found = self._unreleased.pop((session, number), None)
         self._work.room_changed()

@@ -1,12 +1,13 @@
 """Forwarding: a request is a hit, joins a fetch, or starts one (R4, R6-R9).
 
-What is cached is delivered, as far as the client's window and quota allow. The rest is fetched from a cursor that all
-clients of a file share, so that they meet although the cache is small. A request for what is being fetched waits for
-that fetch.
+Cached chunks are delivered, as far as the client's window and quota allow. The others are fetched from a cursor that
+all clients of a file share, so that one fetch serves many clients although the cache is small. A request for chunks
+that are being fetched waits for that fetch.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from itertools import islice
 
 from pspd.core.cache.cache import Cache
@@ -24,42 +25,32 @@ from pspd.core.server.work_set import WorkSet
 from pspd.core.timing.timers import Timers
 
 
+@dataclass(eq=False)
 class Forwarder:
     """Serves requests.
 
     Args:
-        cache: the bytes.
-        demand: the requests.
-        pending: what is being fetched.
-        holders: who can send what is not cached.
-        broadcasts: ask for it.
-        deliveries: send what is cached.
-        work: what changed.
-        tuning: how many requests are tried at a time.
+        _cache: the cached chunks.
+        _demand: the requests.
+        _pending: the fetches.
+        _holders: finds members that can send what is not cached.
+        _broadcasts: asks them for it.
+        _deliveries: sends what is cached.
+        _work: takes the marks.
+        _tuning: bounds how many requests are tried at a time.
     """
 
-    def __init__(
-        self,
-        cache: Cache,
-        demand: Demand,
-        pending: Pending,
-        holders: Holders,
-        broadcasts: Broadcasts,
-        deliveries: Deliveries,
-        work: WorkSet,
-        tuning: ServerTuning,
-    ) -> None:
-        self._cache = cache
-        self._demand = demand
-        self._pending = pending
-        self._holders = holders
-        self._broadcasts = broadcasts
-        self._deliveries = deliveries
-        self._work = work
-        self._tuning = tuning
-        self._tried_admission: tuple[bool, int] | None = None
-        self._untried_queues = 0
-        self._deferred: Timers[FileId] = Timers()
+    _cache: Cache
+    _demand: Demand
+    _pending: Pending
+    _holders: Holders
+    _broadcasts: Broadcasts
+    _deliveries: Deliveries
+    _work: WorkSet
+    _tuning: ServerTuning
+    _tried_admission: tuple[bool, int] | None = None
+    _untried_queues: int = 0
+    _deferred: Timers[FileId] = field(default_factory=Timers)
 
     # -- time
 
@@ -68,17 +59,17 @@ class Forwarder:
         return self._deferred.next_deadline()
 
     def handle_timeout(self, now: int) -> None:
-        """Try every waiting request again, those whose fetches were deferred for stragglers among them."""
+        """Try every waiting request again, including those whose fetches were deferred for stragglers."""
         list(self._deferred.expired(now))
         self._work.admit()
 
     # -- serving
 
     def serve(self) -> None:
-        """Deliver what is cached, and fetch what is not, as far as windows, cache and holders allow.
+        """Serve the ready queue, then the wait queues; deliver cached chunks and fetch others, as far as possible.
 
-        A request for which nothing can be fetched, as the cache or the holders have no room, waits in a queue. It is
-        delivered meanwhile what is fetched for others. A client that asks again keeps its place.
+        If the cache or the holders have no room for a request's fetches, the request waits in a queue. Meanwhile its
+        client receives chunks that are fetched for others. A client that asks again keeps its place.
         """
         while ready := self._demand.take_ready():
             for state in ready:
@@ -92,7 +83,7 @@ class Forwarder:
 
     @property
     def _admission(self) -> tuple[bool, int]:
-        """What changes when a waiting request may be admitted that could not before."""
+        """A value that changes when more waiting requests may be admitted than before."""
         return self._cache_has_room, self._work.admission_epoch
 
     @property
@@ -103,9 +94,8 @@ class Forwarder:
     def _may_admit(self) -> bool:
         """Whether to try the waiting requests now.
 
-        With thousands of clients that would fail at nearly every input. While fetches go on, one of them will end, and
-        the requests are tried then; if none does, any input may be what they wait for. A deferred fetch waits for what
-        others want, which any input may change.
+        With thousands of clients, an attempt after every input would nearly always fail. If there are fetches, it is
+        enough to try when one ends. If there are none, or a fetch is deferred for stragglers, any input may help.
         """
         is_new = self._admission != self._tried_admission or self._untried_queues > 0
         return is_new or not self._pending.is_active or self._deferred.next_deadline() is not None
@@ -116,7 +106,7 @@ class Forwarder:
             self._untried_queues = len(self._demand.queues)
         skipped = 0
         for file_id in list(islice(self._demand.queues, self._untried_queues)):
-            if not self._cache_has_room:  # the next room is for the files whose turn it was not
+            if not self._cache_has_room:  # the next round begins with the files that this one has not reached
                 self._untried_queues = 0
                 break
             self._untried_queues -= 1
@@ -129,10 +119,10 @@ class Forwarder:
         self._tried_admission = self._admission
 
     def _serve_queue(self, file_id: FileId) -> int:
-        """Serve the queue of one file, first come, first served, but past a few whose holders have no room.
+        """Serve the queue of one file, first come, first served, but skip a few requests whose holders have no room.
 
         Returns:
-            How many were skipped.
+            How many requests were skipped.
         """
         skipped = 0
         while skipped < self._tuning.queue_skips_max and self._cache_has_room:
@@ -143,16 +133,16 @@ class Forwarder:
         return skipped
 
     def _serve(self, state: RequestState) -> bool:
-        """Serve one request; what raises costs its member the session, and nobody else anything.
+        """Serve one request. An error ends only the session of its member.
 
         Returns:
-            Whether the client wants more than could be fetched, and waits in a queue.
+            Whether the request waits in a queue, because not all of it could be fetched.
         """
+        is_waiting = False
         try:
             is_waiting = self._hit_or_fetch(state)
         except Exception as error:
             self._work.member_failed(state.member.session, error)
-            is_waiting = False
         if is_waiting:
             self._demand.enqueue(state)
         else:
@@ -160,7 +150,7 @@ class Forwarder:
         return is_waiting
 
     def _hit_or_fetch(self, state: RequestState) -> bool:
-        """Deliver what is cached, and fetch what is not. Return whether more is to be fetched."""
+        """Deliver cached chunks, and fetch others. Return whether chunks are left to fetch."""
         self._deliveries.deliver_cached(state)
         fetchable = self._fetchable(state)
         chunk_count = self._chunks_to_fetch(state) if fetchable else 0
@@ -169,7 +159,7 @@ class Forwarder:
         return chunk_count > 0 and bool(self._fetchable(state))
 
     def _chunks_to_fetch(self, state: RequestState) -> int:
-        """Return how many more chunks to fetch for a client: its credit, less what is being fetched of its wants."""
+        """Return how many more chunks to fetch for a client: its credit, less the wanted chunks being fetched."""
         window_chunks = state.window_left_chunks
         quota_chunks = self._deliveries.quota_left_chunks(state.requester)
         for other in state.requester.states.values():
@@ -182,12 +172,12 @@ class Forwarder:
         return min(window_chunks, quota_chunks)
 
     def _fetchable(self, state: RequestState) -> RangeSet:
-        """Return what a client wants that a member holds and that is not being fetched."""
+        """Return the wanted chunks that a member holds and that are not being fetched."""
         file = state.file
         return state.wanted.common(file.availability.available).minus(self._pending.table_of(file.file_id).chunks)
 
     def _fetch_from_cursor(self, state: RequestState, fetchable: RangeSet, chunk_count: int) -> int:
-        """Start fetches of what a client wants, from the common cursor on. Return how many chunks those bring it."""
+        """Start fetches of wanted chunks, from the shared cursor on. Return the number of chunks in those."""
         file, demand = state.file, state.demand
         shares_tried = fetched_chunks = 0
         for start, stop in fetchable.cyclic_from(demand.cursor):
@@ -208,16 +198,16 @@ class Forwarder:
         return fetched_chunks
 
     def _reserve(self, state: RequestState, span: Range) -> bool:
-        """Reserve room for a fetch. Return False if there is none, or none that others could spare."""
+        """Reserve room for a fetch. Return False if there is no room, or the fetch is deferred for stragglers."""
         if not self._cache.has_room(span.chunk_count):  # asked first: with hundreds of requests it is the usual answer
             return False
         return not self._defer_for_stragglers(state, span) and self._cache.reserve(state.file.file_id, *span)
 
     def _defer_for_stragglers(self, state: RequestState, span: Range) -> bool:
-        """Return whether a fetch is deferred for those who still want what it would evict."""
+        """Return whether a fetch is deferred for clients that still want the chunks that it would evict."""
         if self._cache.victims(span.chunk_count):
             self._deliveries.flush_all()
-        victims = self._cache.victims(span.chunk_count)  # those that are pinned now are none any more
+        victims = self._cache.victims(span.chunk_count)  # flushing has pinned chunks, which are no victims
         if not victims:
             return False
         is_wanted = any(self._demand.of_file(file_id).is_wanted(start, stop) for file_id, start, stop in victims)
@@ -229,8 +219,12 @@ class Forwarder:
     # -- forgetting
 
     def forget(self, file: SharedFile) -> int:
-        """Make the server forget a file (R2). Return how many bytes of it are still being received or sent."""
+        """End all requests and fetches of a file, and drop it from the cache (R2).
+
+        Returns:
+            How many bytes of it are still being received or sent.
+        """
         self._deliveries.flush(file)
-        self._demand.want_nothing(file.file_id)  # it was asked before every share was held
+        self._demand.want_nothing(file.file_id)
         self._pending.give_up_all(file.file_id)
         return self._cache.forget(file.file_id) * CHUNK_BYTES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from random import Random
 
 from pspd.core.model.file_record import Phase
@@ -15,25 +16,23 @@ from pspd.core.server.sessions import Sessions
 from pspd.core.server.shared_file import SharedFile
 
 
+@dataclass(eq=False)
 class Holders:
     """Chooses among the members that hold a range. It changes nothing.
 
     Args:
-        parameters: the profile.
-        sessions: who is connected.
-        pending: what each member is asked for.
-        random: for the choice among many.
-        tuning: how many are looked at.
+        _parameters: the profile.
+        _sessions: the connected members.
+        _pending: the pending table, with what each member is asked for.
+        _random: for samples of many holders.
+        _tuning: the size of samples.
     """
 
-    def __init__(
-        self, parameters: Parameters, sessions: Sessions, pending: Pending, random: Random, tuning: ServerTuning
-    ) -> None:
-        self._parameters = parameters
-        self._sessions = sessions
-        self._pending = pending
-        self._random = random
-        self._tuning = tuning
+    _parameters: Parameters
+    _sessions: Sessions
+    _pending: Pending
+    _random: Random
+    _tuning: ServerTuning
 
     def next_fetch(
         self, file: SharedFile, start: int, stop: int, frame_chunks: int
@@ -44,10 +43,10 @@ class Holders:
             file: the file.
             start: the first chunk.
             stop: one past the last chunk.
-            frame_chunks: the most that the client takes in one frame.
+            frame_chunks: the most chunks in one frame to the client.
 
         Returns:
-            No range if no holder of ``start`` has room, or there is none; no holder if every holder is to answer.
+            The range, None if no holder of ``start`` has room; and the holder, None to ask every holder.
         """
         limit = min(self._pending.frame_chunks, frame_chunks)
         if self._parameters.all_holders_answer:
@@ -63,14 +62,14 @@ class Holders:
         return file.manifest.frame_from(start, stop, limit), holder
 
     def _choose(self, file: SharedFile, chunk: int) -> Holder | None:
-        """Choose who sends a chunk: the owner of its share if it can, else the holder that is asked for least."""
+        """Choose a holder of a chunk: the owner of its share if it can, else the one asked for the fewest chunks."""
         owner = self.able_to_send([file.shares.at(chunk).owner], file, chunk, chunk + 1)
         if owner and owner[0].has_room:
             return owner[0]
         sources = self.able_to_send(file.availability.sources, file, chunk, chunk + 1)
         if file.phase is Phase.SEEDING and sources:
             able = sources
-        else:  # a source is the holder of last resort
+        else:  # a source only if no client can
             names = file.availability.client_names()
             tried_max = self._tuning.holders_tried_max
             some = self._random.sample(names, tried_max) if len(names) > tried_max else names
@@ -82,10 +81,10 @@ class Holders:
         return min((each for each in able if each.has_room), key=lambda holder: holder.asked_chunks, default=None)
 
     def able_to_send(self, names: Iterable[str], file: SharedFile, start: int, stop: int) -> list[Holder]:
-        """Return those of some members that hold all of a range and can be asked for it.
+        """Return the members that hold all of a range and can be asked for it.
 
         Args:
-            names: the members' names.
+            names: names of the members to look at.
             file: the file.
             start: the first chunk.
             stop: one past the last chunk.
@@ -99,11 +98,11 @@ class Holders:
         return found
 
     def of_all(self, fetch: Fetch, but: Holder | None = None) -> list[Holder]:
-        """Return holders that can send all of a fetch: some clients if they are quickly found, else all, else sources.
+        """Return holders that can send all of a fetch: of a sample of clients, else of all clients, else the sources.
 
         Args:
             fetch: the fetch.
-            but: a holder that is left out; None for none.
+            but: a holder to leave out; None for none.
         """
         file, names = fetch.file, fetch.file.availability.client_names()
         tried: list[list[str]] = [names, list(file.availability.sources)]
@@ -116,11 +115,11 @@ class Holders:
         return []
 
     def still_holds(self, holder: Holder, fetch: Fetch) -> bool:
-        """Whether a member that did not answer is connected and holds what it was asked for.
+        """Return whether a member that did not answer is connected and holds all of a fetch.
 
         Args:
             holder: the member.
-            fetch: what it was asked for.
+            fetch: the fetch.
         """
         held = fetch.file.availability.held.get(holder.member.name)
         return self._sessions.is_current(holder.member) and held is not None and held.covers(fetch.start, fetch.stop)

@@ -1,13 +1,12 @@
-"""The server's machine: its inputs, and ``poll``, which works off what they changed.
+"""The server's machine: its inputs, and ``poll``, which follows up on their changes.
 
-It never waits and never fails on what comes from the network: inputs go in with the time, effects come out of
-:meth:`ServerMachine.poll`, and :meth:`ServerMachine.next_timeout` says when to call
-:meth:`ServerMachine.handle_timeout`. Commands (join, announce, ...) raise ``PspError`` when refused.
+It never waits, and no input from the network makes it fail. The driver calls it with each input and the time, takes
+the effects from :meth:`ServerMachine.poll`, and calls :meth:`ServerMachine.handle_timeout` when
+:meth:`ServerMachine.next_timeout` says. Commands (join, announce, ...) raise ``PspError`` when refused.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from random import Random
 
@@ -25,17 +24,15 @@ from pspd.core.server.catalogue import Catalogue
 from pspd.core.server.contributions import Contributions, Receipt
 from pspd.core.server.deliveries import Deliveries
 from pspd.core.server.demand import Demand
-from pspd.core.server.drops import Drops
 from pspd.core.server.forwarder import Forwarder
 from pspd.core.server.holders import Holders
 from pspd.core.server.lifecycle import Lifecycle
 from pspd.core.server.member import Member
 from pspd.core.server.pending import Pending
-from pspd.core.server.retransmit import Retransmitter
 from pspd.core.server.sessions import Sessions
 from pspd.core.server.share_monitor import ShareMonitor
-from pspd.core.server.verify import Verifier
-from pspd.core.server.work_set import WorkSet
+from pspd.core.server.work_set import WorkSet, drained
+from pspd.core.timing.pacing import Pacer
 from pspd.core.timing.timers import earliest
 from pspd.core.wire.datagrams import SERVER_DATAGRAMS, Hello, HelloAck, Request, decode_datagram, encode_datagram
 from pspd.core.wire.frames import Frame
@@ -45,22 +42,24 @@ from pspd.text.addresses import Address, address_text
 
 
 class ServerMachine:
-    """Mediates between requesters and holders, and keeps nothing but its cache (R2, R4).
+    """Forwards requests to holders and chunks to clients, and stores nothing but its cache (R2, R4).
 
     Args:
         parameters: the profile; clients learn it when they join.
         cache_chunks: the cache's size; None for one chunk per client, growing as clients join.
-        digest: the digest that manifests are made with.
-        seed: of the jitter and of the choice among holders; the same seed gives the same effects.
-        draw_session: gives a random 64-bit number for a new session. Only that number tells a member from a stranger,
-            so the driver draws it from a cryptographic source; a seeded generator would reveal every later number.
+        digest: computes the digests in manifests.
+        seed: for the jitter of timeouts and the choice of holders; equal seeds give equal effects.
+        draw_session: returns a random 64-bit number for a new session. Only that number authenticates a member, so
+            the driver draws it from a cryptographic source; a seeded generator would reveal every later number.
         tuning: timeouts, pacing and bounds.
-        allocate: takes the memory for the cache.
+        allocate: allocates the memory of the cache.
 
     Attributes:
-        catalogue: commands and reports about files.
+        members: the connected members, by name.
+        sessions: their sessions. Only the machine calls the methods that change them, except ``lease_renewed``.
+        drop_counts: how many inputs were dropped, by reason.
         lifecycle: the files.
-        sessions: the members.
+        catalogue: commands and reports about files.
     """
 
     def __init__(
@@ -79,16 +78,16 @@ class ServerMachine:
         self._returning_until: int | None = None
         random = Random(seed + 1)
         self._work = work = WorkSet()
-        self._drops = drops = Drops(work)
+        self.drop_counts = work.drop_counts
         self.sessions = sessions = Sessions(parameters.kept_links, draw_session, work, tuning)
+        self.members: Mapping[str, Member] = sessions.members
         self._pending = pending = Pending(parameters, cache, random, work, tuning)
         holders = Holders(parameters, sessions, pending, random, tuning)
-        verifier = Verifier(cache, digest, sessions, work, tuning.parts_max)
-        self._contributions = Contributions(cache, pending, verifier, sessions, drops)
-        self._broadcasts = broadcasts = Broadcasts(parameters, pending, holders, sessions, work, tuning)
-        self.demand = demand = Demand(parameters, sessions, pending, verifier, drops, work, tuning)
-        self._retransmitter = Retransmitter(pending, holders, demand, work, tuning)
-        self.deliveries = deliveries = Deliveries(parameters, cache, pending, demand, work, tuning)
+        self._contributions = contributions = Contributions(cache, digest, pending, sessions, work, tuning)
+        self.demand = demand = Demand(parameters, sessions, pending, contributions, work, tuning)
+        self._broadcasts = broadcasts = Broadcasts(parameters, pending, holders, demand, sessions, work, tuning)
+        pacer = Pacer(tuning.delivery_pacing_ns)
+        self.deliveries = deliveries = Deliveries(parameters, cache, pending, demand, work, tuning, pacer)
         self._forwarder = forwarder = Forwarder(cache, demand, pending, holders, broadcasts, deliveries, work, tuning)
         self._monitor = monitor = ShareMonitor(sessions, demand, pending, tuning)
         self.lifecycle = Lifecycle(sessions, forwarder, demand, pending, cache, work)
@@ -97,58 +96,49 @@ class ServerMachine:
     # -- for the driver
 
     def poll(self) -> list[ServerEffect]:
-        """Return what is to be done since the last call, in order."""
+        """Return the effects since the last call, in order, after following up on every change."""
         self._settle()
         self.demand.acknowledge_requests()
         return self._work.take_effects()
 
     def _settle(self) -> None:
-        """Work off everything that changed, and what changes by that, until nothing is left."""
+        """Review everything marked, and serve requests, until nothing is marked any more."""
         while self._work.serving_due:
             if self._work.is_marked:
                 self._review()
             self._forwarder.serve()
             self._work.serving_ended()
-            self._end_failed()
 
     def _review(self) -> None:
-        """Bring members and files up to date with what is marked, and have the requests served that now can be."""
+        """Follow up on the marks of members and files, and mark the requests ready that can be served now."""
         work = self._work
         work.review_started()
         self._end_marked()
-        for session in work.heard_sessions():
-            if self.sessions.find(session) is not None:
-                self.lifecycle.member_heard()
-        for session in work.reach_sessions():
+        for _ in drained(work.heard_sessions):
+            self.lifecycle.member_heard()
+        for session, _ in drained(work.reach_sessions):
             member = self.sessions.find(session)
             if member is not None:
                 self.lifecycle.reach_changed(member)
-        for file_id in work.changed_files():
+        for file_id, _ in drained(work.changed_files):
             file = self.lifecycle.files.get(file_id)
             if file is not None:
                 self.lifecycle.review(file)
                 self._end_marked()
-        self.demand.mark_ready_first(work.waiter_files(), work.data_path_sessions())
+        waiter_files = [file_id for file_id, _ in drained(work.waiter_files)]
+        self.demand.mark_ready_first(waiter_files, [session for session, _ in drained(work.data_path_sessions)])
 
     def _end_marked(self) -> None:
-        for session, ending in self._work.endings():
+        for session, (reason, cause, error) in drained(self._work.endings):
             member = self.sessions.find(session)
             if member is not None:
-                self._end_session(member, ending.reason, ending.cause)
-
-    def _end_failed(self) -> None:
-        """End the sessions of members for which something raised: they may join again, with a clean state."""
-        for session, error in self._work.failures():
-            member = self.sessions.find(session)
-            if member is not None:
-                self._work.emit(MemberFailed(member.name, error))
-                reason = "the server met an internal error while it served it: see its log"
-                self._end_session(member, reason, EndCause.SERVER_FAULT)
+                if error is not None:
+                    self._work.emit(MemberFailed(member.name, error))
+                self._end_session(member, reason, cause)
 
     def next_timeout(self) -> int | None:
-        """Return when :meth:`handle_timeout` is due, in nanoseconds; None if nothing waits for the time."""
+        """Return when :meth:`handle_timeout` is due, in nanoseconds; None if no timer runs."""
         return earliest(
-            self._pending.next_timeout(),
             self._broadcasts.next_timeout(),
             self._forwarder.next_timeout(),
             self.deliveries.next_timeout(),
@@ -158,7 +148,7 @@ class ServerMachine:
         )
 
     def handle_timeout(self, now: int) -> None:
-        """Do what is due: retransmissions (R11), leases that ran out, members that are unreachable."""
+        """Handle every timer that is due: retransmissions (R11), leases, reachability, batches and others."""
         self._work.started(now)
         for session in self.sessions.expired_leases(now):
             self._end_session(self.sessions.get(session), "its lease ran out", EndCause.LEASE_EXPIRED)
@@ -169,15 +159,14 @@ class ServerMachine:
         for file, idle in self._monitor.idle_owners(now):
             self.lifecycle.reassign_idle(file, idle)
         self.deliveries.handle_timeout(now)
-        self._retransmitter.handle_timeout(now)
-        self._broadcasts.send(now)
+        self._broadcasts.handle_timeout(now)
         self._forwarder.handle_timeout(now)
 
     def restore(self, records: Iterable[FileRecord], clients: Collection[str], now: int) -> None:
-        """Take over what was saved before a restart; call it before anything else.
+        """Restore what was saved before a restart. Call it before anything else.
 
         Args:
-            records: of every file, oldest first.
+            records: the records of all files, oldest first.
             clients: names of the clients that were connected: they have time to come back.
             now: the time, in nanoseconds.
         """
@@ -186,16 +175,6 @@ class ServerMachine:
         self._returning_until = now + self.sessions.returning_ns(len(clients))
 
     # -- membership
-
-    @property
-    def members(self) -> Mapping[str, Member]:
-        """Who is connected, by name."""
-        return self.sessions.members
-
-    @property
-    def lost_clients(self) -> Mapping[str, Address | None]:
-        """Where clients that were lost were heard from last, by name."""
-        return self.sessions.lost_clients
 
     def client_joined(
         self,
@@ -208,22 +187,22 @@ class ServerMachine:
         held: Mapping[FileId, Held] | None = None,
         peer: str = "",
     ) -> Member:
-        """Begin a session; one that comes back under its name replaces its old session.
+        """Begin a session. If a connected member joins again, the new session replaces the old one.
 
         Args:
             name: the member's name.
-            instance_id: who it is.
+            instance_id: its identity.
             now: the time, in nanoseconds.
-            source: it is a source.
-            delivery_port: where it takes connections for deliveries; 0 if it takes none.
-            held: what it holds, by file.
-            peer: where the join came from, for messages.
+            source: whether it is a source.
+            delivery_port: the port where it accepts connections for deliveries; 0 for none.
+            held: the chunks that it holds, by file.
+            peer: the address from which it joins, for messages.
 
         Raises:
             BadArgument: the name or the port cannot be used.
             NameTaken: another connected member has the name.
             DuplicateInstance: another machine has the same identity and is still active.
-            LimitReached: there are too many members, or they hold too many pieces.
+            LimitReached: there are too many members, or they hold too many ranges.
         """
         self._work.started(now)
         present = self.sessions.validate_join(name, instance_id, delivery_port, peer, now)
@@ -245,49 +224,14 @@ class ServerMachine:
         self.lifecycle.member_joined(member)
         return member
 
-    def member_of(self, session: int) -> Member:
-        """Return the member of a session.
-
-        Raises:
-            SessionUnknown: it has ended or never was.
-        """
-        return self.sessions.get(session)
-
-    def lease_renewed(self, session: int, now: int) -> None:
-        """Note that a member is alive.
-
-        Args:
-            session: the member's session.
-            now: the time, in nanoseconds.
-
-        Raises:
-            SessionUnknown: the session has ended or never was.
-        """
-        self.sessions.lease_renewed(session, now)
-
-    @property
-    def lease_ns(self) -> int:
-        """How long a member may be silent before it is lost, in nanoseconds."""
-        return self.sessions.lease_ns
-
-    @property
-    def hello_interval_ns(self) -> int:
-        """The interval at which clients say hello, in nanoseconds."""
-        return self.sessions.hello_interval_ns
-
-    @property
-    def reach_ns(self) -> int:
-        """How long a member stays reachable without a sign that it can be asked, in nanoseconds."""
-        return self.sessions.reach_ns
-
     def client_left(self, session: int, reason: str, now: int, cause: EndCause = EndCause.LEFT) -> None:
-        """Note that a member has left; an unknown session does not matter.
+        """End the session of a member that has left; ignore an unknown session.
 
         Args:
             session: the member's session.
-            reason: why, in words.
+            reason: why, for people.
             now: the time, in nanoseconds.
-            cause: why, as a program reads it.
+            cause: why, for programs.
         """
         self._work.started(now)
         member = self.sessions.find(session)
@@ -301,19 +245,19 @@ class ServerMachine:
         self.lifecycle.member_left(member)
 
     def link_opened(self, session: int, now: int) -> bool:
-        """Note a client's TCP link, in place of any before.
+        """Note that a client's TCP link is open; it replaces an earlier link.
 
         Args:
             session: the client's session.
             now: the time, in nanoseconds.
 
         Returns:
-            False if no such session is known.
+            False if the session is unknown.
         """
         self._work.started(now)
         member = self.sessions.find(session)
         if member is None:
-            self._drops.drop(DropReason.UNKNOWN_SESSION, f"link of session {session:016x}")
+            self._work.drop(DropReason.UNKNOWN_SESSION, f"link of session {session:016x}")
             return False
         if member.linked:
             self._link_lost(member)
@@ -321,7 +265,7 @@ class ServerMachine:
         return True
 
     def link_closed(self, session: int, now: int) -> None:
-        """Note that a client's TCP link is gone; the client will dial again.
+        """Note that a client's TCP link is closed. The client will connect again.
 
         Args:
             session: the client's session.
@@ -340,20 +284,20 @@ class ServerMachine:
     # -- the cache
 
     def clear_cache(self, now: int) -> int:
-        """Drop what is cached. Return how many chunks that were."""
+        """Empty the cache. Return the number of chunks dropped."""
         self._work.started(now)
         self._work.room_changed()
         return self.cache.clear()
 
     def resize_cache(self, capacity_chunks: int, now: int) -> None:
-        """Give the cache another size, and keep it there.
+        """Set the size of the cache; it no longer grows with the number of clients.
 
         Args:
             capacity_chunks: the size.
             now: the time, in nanoseconds.
 
         Raises:
-            BadArgument: it is too small.
+            BadArgument: the size is less than one chunk.
         """
         if capacity_chunks < 1:
             raise BadArgument("the cache holds at least one chunk: give 1KiB or more")
@@ -373,62 +317,62 @@ class ServerMachine:
     # -- datagrams
 
     def receive_datagram(self, data: bytes | memoryview, source: Address, now: int) -> None:
-        """Take in one datagram, whatever it holds.
+        """Handle one datagram: a hello, a request, or one to drop.
 
         Args:
             data: the datagram.
-            source: where it came from.
+            source: the sender's address.
             now: the time, in nanoseconds.
         """
         self._work.started(now)
         try:
             datagram = decode_datagram(data, SERVER_DATAGRAMS)
         except WireError as error:
-            self._drops.drop(error.reason, address_text(source))
+            self._work.drop(error.reason, address_text(source))
             return
         member = self.sessions.find(datagram.session)
         if member is None:
-            self._drops.drop(DropReason.UNKNOWN_SESSION, address_text(source))
+            self._work.drop(DropReason.UNKNOWN_SESSION, address_text(source))
             return
         try:
             match datagram:
                 case Hello(_, number, srtt_us):
                     self.sessions.note_srtt(member, srtt_us)
-                    self._pending.seed_rtt(member, member.srtt_us)
+                    self._pending.seed_rtt(member)
                     self.sessions.heard_from(member, source, srtt_us != 0, now)
-                    answer = HelloAck(member.session, number, self.hello_interval_ns // MILLISECOND_NS)
+                    answer = HelloAck(member.session, number, self.sessions.hello_interval_ns // MILLISECOND_NS)
                     self._work.emit(SendDatagram(source, encode_datagram(answer)))
                 case Request():
                     self.sessions.heard_from(member, source, datagram.downlink_ok, now)
                     if self.sessions.take_request_number(member, datagram.number) is None:
                         self.demand.receive(member, self.lifecycle.files.get(datagram.file_id), datagram)
                     else:
-                        self._drops.drop(DropReason.BAD_NUMBER, member.name)
+                        self._work.drop(DropReason.BAD_NUMBER, member.name)
         except Exception as fault:  # another name: mypyc gives all errors of one name the type of the first
             self._work.member_failed(member.session, fault)
 
     # -- contributions
 
     def contribution_started(self, frame: Frame, origin: str, now: int) -> Receipt | None:
-        """Take in the head of a frame that came from a client.
+        """Handle the head of a frame from a client.
 
         Args:
             frame: the head.
-            origin: where it came from, for messages.
+            origin: the sender's address, for messages.
             now: the time, in nanoseconds.
 
         Returns:
-            Where its payload is to be received. Hand that back to ``contribution_received`` or
+            A receipt with the memory for the payload. Hand it back to ``contribution_received`` or
             ``contribution_aborted``. None: receive the payload and drop it.
         """
         self._work.started(now)
         return self._contributions.accept(frame, self.lifecycle.files.get(frame.file_id), origin, now)
 
     def contribution_received(self, receipt: Receipt, now: int) -> None:
-        """Take in the payload of a contribution: it is all where the receipt says.
+        """Handle the payload of a contribution. All of it is in the receipt's memory.
 
         Args:
-            receipt: from ``contribution_started``.
+            receipt: the receipt from ``contribution_started``.
             now: the time, in nanoseconds.
         """
         self._work.started(now)
@@ -441,10 +385,10 @@ class ServerMachine:
             self._work.member_failed(receipt.sender.session, error)
 
     def contribution_aborted(self, receipt: Receipt, now: int) -> None:
-        """Note that the connection broke before a contribution's payload was all there.
+        """Handle a connection that broke before all of a contribution had arrived.
 
         Args:
-            receipt: from ``contribution_started``.
+            receipt: the receipt from ``contribution_started``.
             now: the time, in nanoseconds.
         """
         self._work.started(now)
@@ -453,53 +397,48 @@ class ServerMachine:
     # -- deliveries
 
     def delivery_sent(self, session: int, number: int, now: int) -> None:
-        """Note that the kernel has all of a delivery: its views are not needed any more.
+        """Note that the kernel has taken all of a delivery: its views are no longer needed.
 
         Args:
-            session: whose it is.
-            number: its number.
+            session: the client's session.
+            number: the delivery's number.
             now: the time, in nanoseconds.
         """
         self._work.started(now)
         self.deliveries.sent(session, number)
 
     def delivery_failed(self, session: int, number: int, now: int) -> None:
-        """Note that a delivery does not arrive, and that its views are not needed any more; the client asks again.
+        """Note that a delivery does not arrive, and that its views are no longer needed. The client asks again.
 
         Args:
-            session: whose it is.
-            number: its number.
+            session: the client's session.
+            number: the delivery's number.
             now: the time, in nanoseconds.
         """
         self._work.started(now)
         self.deliveries.failed(self.sessions.find(session), session, number)
 
     def delivery_address(self, session: int) -> Address | None:
-        """Return where a client takes connections for deliveries; None if it takes none now."""
+        """Return the address where a client accepts connections for deliveries; None if it accepts none now."""
         member = self.sessions.find(session)
         if member is None or member.address is None or member.delivery_port == 0:
             return None
         return member.address[0], member.delivery_port
 
-    # -- what is dropped
-
-    @property
-    def drop_counts(self) -> Counter[DropReason]:
-        """How many inputs were dropped, by reason."""
-        return self._drops.counts
+    # -- dropped inputs
 
     def frame_refused(self, reason: DropReason, origin: str) -> None:
-        """Count what came over TCP and was no frame; its connection is closed.
+        """Count an input over TCP that is no valid frame, and whose connection is closed.
 
         Args:
-            reason: what was wrong with it.
-            origin: where it came from.
+            reason: why it was dropped.
+            origin: the sender's address.
         """
-        self._drops.drop(reason, origin)
+        self._work.drop(reason, origin)
 
     def report_refused(self, session: int) -> None:
-        """Count a report on a file that is not divided, or no more: it may have been removed meanwhile."""
-        self._drops.drop(DropReason.UNKNOWN_FILE, self.sessions.name_of(session))
+        """Count a report on a file that is not divided, perhaps because it was removed meanwhile."""
+        self._work.drop(DropReason.UNKNOWN_FILE, self.sessions.name_of(session))
 
     def check(self) -> None:
         """Assert the invariants of every record; tests and the simulator call it after each input."""

@@ -1,13 +1,14 @@
-"""What one client has asked for, and what became of it."""
+"""The requests of one client, and what all clients together want of one file."""
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from pspd.core.model.manifest import FileId
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.fetch import FetchTable
 from pspd.core.server.member import Member
 from pspd.core.server.shared_file import SharedFile
@@ -15,42 +16,44 @@ from pspd.core.server.straggler_budget import StragglerBudget
 from pspd.core.timing.window import frame_chunks_in
 
 ECHOES_MAX = 16
-"""How many requests may wait for the delivery that measures their round trip."""
+"""Requests per client and file that may wait for the delivery that measures their round trip."""
 
 
 class Echo(NamedTuple):
-    """A request whose round trip is to be measured: by a delivery of what was fetched after it came.
+    """A request whose round trip is measured by a delivery of chunks that were fetched after it arrived.
 
     Attributes:
-        number: the request's.
-        fetch_order: how many fetches had been started when it came.
+        number: the request's number.
+        fetch_order: how many fetches had been started when it arrived.
     """
 
     number: int
     fetch_order: int
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class FileDemand:
-    """What all clients together want of one file. ``Demand`` alone calls the methods that change it.
+    """What all clients together want of one file.
+
+    ``Forwarder`` alone moves the cursor and uses the budget; each ``RequestState`` enters itself and counts its
+    acknowledgements.
 
     Attributes:
-        waiting: the requests that are not satisfied, in order.
-        ack_count: how many requests have acknowledged deliveries.
-        cursor: the chunk after the last new fetch; requests that follow it meet.
         budget: how long fetches may be stalled for stragglers.
+        straggler_rounds: after how many acknowledgements by each other client a client is a straggler.
+        waiting: the requests that want chunks, in order.
+        ack_count: how many requests have acknowledged deliveries.
+        cursor: the chunk after the last new fetch. New fetches begin here, so that all clients want the same chunks.
     """
 
-    __slots__ = ("ack_count", "budget", "cursor", "straggler_rounds", "waiting")
-
-    def __init__(self, tuning: ServerTuning) -> None:
-        self.waiting: dict[RequestState, None] = {}
-        self.ack_count = 0
-        self.cursor = 0
-        self.budget = StragglerBudget(tuning)
-        self.straggler_rounds = tuning.straggler_rounds
+    budget: StragglerBudget
+    straggler_rounds: int
+    waiting: dict[RequestState, None] = field(default_factory=dict)
+    ack_count: int = 0
+    cursor: int = 0
 
     def is_wanted(self, start: int, stop: int) -> bool:
-        """Return whether a client that is no straggler waits for some of a range.
+        """Return whether a client that is no straggler wants some of a range.
 
         Args:
             start: the first chunk.
@@ -62,7 +65,7 @@ class FileDemand:
         )
 
     def is_wanted_by_any(self, start: int, stop: int) -> bool:
-        """Return whether a client, straggler or not, waits for some of a range.
+        """Return whether any client, stragglers included, wants some of a range.
 
         Args:
             start: the first chunk.
@@ -70,124 +73,69 @@ class FileDemand:
         """
         return any(state.wanted.overlaps(start, stop) for state in self.waiting)
 
-    def note_ack(self) -> int:
-        """Count a request that acknowledges deliveries. Return the count."""
-        self.ack_count += 1
-        return self.ack_count
-
-    def set_waiting(self, state: RequestState, is_waiting: bool) -> None:
-        """Note whether a request is not satisfied; one that waits already keeps its place.
-
-        Args:
-            state: the request.
-            is_waiting: whether it waits.
-        """
-        if is_waiting:
-            self.waiting[state] = None
-        else:
-            self.waiting.pop(state, None)
-
     def advance(self, cursor: int) -> None:
         """Move the cursor to a chunk."""
         self.cursor = cursor
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Requester:
-    """All requests of one member, and the part of the cache that its deliveries pin.
+    """The requests of one member, and the part of the cache that its deliveries pin.
 
     Attributes:
+        member: the member.
         states: its request of each file.
         quota_used_chunks: chunks in deliveries to it whose buffers are not released.
     """
 
-    __slots__ = ("member", "quota_used_chunks", "states")
-
-    def __init__(self, member: Member) -> None:
-        self.member = member
-        self.states: dict[FileId, RequestState] = {}
-        self.quota_used_chunks = 0
-
-    def add(self, state: RequestState) -> None:
-        """Add the request of another file."""
-        self.states[state.file.file_id] = state
-
-    def forget(self, file_id: FileId) -> None:
-        """Forget the request of a file that is gone."""
-        self.states.pop(file_id, None)
-
-    def use_quota(self, chunk_count: int) -> None:
-        """Note a delivery that pins chunks."""
-        self.quota_used_chunks += chunk_count
+    member: Member
+    states: dict[FileId, RequestState] = field(default_factory=dict)
+    quota_used_chunks: int = 0
 
     def release_quota(self, chunk_count: int) -> None:
-        """Note that a delivery pins its chunks no longer."""
+        """Note that a delivery no longer pins its chunks."""
         self.quota_used_chunks -= chunk_count
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class RequestState:
-    """What one client has asked of one file. ``Demand`` and ``Deliveries`` alone call the methods that change it.
+    """A client's request of one file. ``Demand`` and ``Deliveries`` alone call the methods that change it.
 
-    A chunk is *wanted* until it is delivered, then *in flight* until the client acknowledges it. The window bounds what
-    is in flight. A delivery that was *presumed lost* may arrive all the same; its number tells if it is acknowledged.
-
-    Args:
-        requester: the client.
-        file: the file.
-        demand: what all clients want of the file.
-        fetches: what is being fetched of it.
-        presumed_lost_max: how many deliveries that were presumed lost are remembered.
+    A chunk is *wanted* until it is delivered, then *in flight* until the client acknowledges it. The window bounds the
+    chunks in flight. A delivery that is *presumed lost* may still arrive; its number shows that if it is acknowledged.
 
     Attributes:
-        number: of the newest request.
-        requested_at: when that came, in nanoseconds.
-        echoes: requests whose round trips are to be measured. Empty once the client waits in a queue: waiting says
-            nothing of the network.
-        ack_round: the file's count of acknowledging requests at the client's last one; tells a straggler.
+        requester: all requests of the client.
+        file: the file.
+        demand: what all clients want of the file.
+        number: the number of the newest request.
+        requested_at: when that arrived, in nanoseconds.
+        echoes: requests whose round trips are still to be measured. Empty while the client waits in a queue, because
+            that wait says nothing about the network.
+        window_chunks: how many chunks may be in flight.
+        wanted: the chunks that are wanted.
+        in_flight: the range of each delivery in flight, by number.
+        in_flight_chunks: the number of chunks in those.
+        presumed_lost: the range of each delivery presumed lost, by number.
+        ack_round: the file's count of acknowledging requests when this client last acknowledged; it shows a straggler.
     """
 
-    __slots__ = (
-        "_expected_as_of",
-        "_expected_chunks",
-        "_fetches",
-        "_presumed_lost_max",
-        "ack_round",
-        "demand",
-        "echoes",
-        "file",
-        "in_flight",
-        "in_flight_chunks",
-        "number",
-        "presumed_lost",
-        "requested_at",
-        "requester",
-        "wanted",
-        "window_chunks",
-    )
-
-    def __init__(
-        self,
-        requester: Requester,
-        file: SharedFile,
-        demand: FileDemand,
-        fetches: FetchTable,
-        presumed_lost_max: int,
-    ) -> None:
-        self.requester = requester
-        self.file = file
-        self.demand = demand
-        self.number = 0
-        self.requested_at = 0
-        self.echoes: deque[Echo] = deque(maxlen=ECHOES_MAX)
-        self.window_chunks = 0
-        self.wanted = RangeSet()
-        self.in_flight: dict[int, Range] = {}
-        self.in_flight_chunks = 0
-        self.presumed_lost: dict[int, Range] = {}
-        self.ack_round = demand.ack_count
-        self._presumed_lost_max = presumed_lost_max
-        self._fetches = fetches
-        self._expected_chunks = 0
-        self._expected_as_of = fetches.change_count
+    requester: Requester
+    file: SharedFile
+    demand: FileDemand
+    _fetches: FetchTable
+    _presumed_lost_max: int
+    number: int = 0
+    requested_at: int = 0
+    echoes: deque[Echo] = field(default_factory=partial(deque, maxlen=ECHOES_MAX))
+    window_chunks: int = 0
+    wanted: RangeSet = field(default_factory=RangeSet)
+    in_flight: dict[int, Range] = field(default_factory=dict)
+    in_flight_chunks: int = 0
+    presumed_lost: dict[int, Range] = field(default_factory=dict)
+    ack_round: int = 0
+    _expected_chunks: int = 0
+    _expected_as_of: int = -1
 
     # -- reading
 
@@ -198,17 +146,17 @@ class RequestState:
 
     @property
     def frame_chunks(self) -> int:
-        """The most chunks that one frame brings it."""
+        """The most chunks in one frame to the client."""
         return frame_chunks_in(self.window_chunks)
 
     @property
     def window_left_chunks(self) -> int:
-        """How many more chunks the client takes now."""
+        """How many more chunks may be in flight now."""
         return self.window_chunks - self.in_flight_chunks
 
     @property
     def expected_chunks(self) -> int:
-        """How many chunks that it wants are being fetched; counted only when that has changed, as it is asked often."""
+        """How many wanted chunks are being fetched. It is read often, so that it is counted only after a change."""
         if self._expected_as_of != self._fetches.change_count:
             self._expected_as_of = self._fetches.change_count
             self._expected_chunks = self.wanted.common(self._fetches.chunks).chunk_count
@@ -216,91 +164,92 @@ class RequestState:
 
     @property
     def newest_echo(self) -> int:
-        """The number of the newest request to measure; 0 if there is none."""
+        """The number of the newest request to be measured; 0 if there is none."""
         return self.echoes[-1].number if self.echoes else 0
 
     def echo_of(self, fetch_order: int) -> int:
-        """Return the newest request that came before a fetch was started; 0 if none did."""
+        """Return the number of the newest request that arrived before a fetch started; 0 if there is none."""
         echoes = self.echoes
         while len(echoes) > 1 and echoes[1].fetch_order < fetch_order:
             echoes.popleft()
         return echoes[0].number if echoes and echoes[0].fetch_order < fetch_order else 0
 
-    # -- what the client asks for
+    # -- requests
 
     def note_number(self, number: int) -> None:
-        """Note that the client has sent requests up to a number."""
+        """Note that requests up to a number are superseded by a report."""
         self.number = max(self.number, number)
 
     def renew(self, number: int, window_chunks: int, ranges: RangeSet, fetch_order: int, now: int) -> None:
-        """Take the newest request in place of the one before.
+        """Replace the previous request by a newer one.
 
         Args:
             number: its number.
             window_chunks: how many chunks may be in flight.
-            ranges: what it asks for; the set is taken over.
+            ranges: the chunks that it asks for; the state keeps and changes this set.
             fetch_order: how many fetches have been started.
             now: the time, in nanoseconds.
         """
         self.number, self.requested_at = number, now
         self.window_chunks = window_chunks
-        if not self.wanted:  # what was asked before is in flight: its age says nothing of what comes from now on
+        if not self.wanted:  # earlier requests were served in full: later deliveries do not measure them
             self.echoes.clear()
         self.want(ranges)
         if ranges:
             self.echoes.append(Echo(number, fetch_order))
 
     def queued(self) -> None:
-        """Note that the client waits in a queue."""
+        """Note that the client waits in a queue: its requests no longer measure a round trip."""
         self.echoes.clear()
 
     def want(self, ranges: RangeSet) -> None:
-        """Want this and nothing else, except what is in flight already. The set is taken over."""
+        """Replace the wanted chunks by these, without those in flight. The state keeps and changes the set."""
         if not (self.wanted or self.in_flight):
-            self.ack_round = self.demand.ack_count  # it did not wait until now
+            self.ack_round = self.demand.ack_count  # a client that wanted nothing is no straggler
         self.wanted = ranges
         self.wanted.difference_update(self.in_flight.values())
         self._wanted_changed()
 
     def want_again(self, span: Range) -> None:
-        """Want what a lost delivery carried, until the client says what it lacks."""
+        """Want the range of a lost delivery again, until the client's next request replaces it."""
         self.wanted.add(*span)
         self._wanted_changed()
 
     # -- deliveries
 
     def depart(self, number: int, span: Range) -> None:
-        """Note a delivery of what is wanted.
+        """Note a delivery of wanted chunks: they are in flight.
 
         Args:
             number: the delivery's number.
-            span: what it carries.
+            span: its range.
         """
         self.in_flight[number] = span
         self.in_flight_chunks += span.chunk_count
-        self.requester.use_quota(span.chunk_count)
+        self.requester.quota_used_chunks += span.chunk_count
         self.wanted.discard(*span)
         self._wanted_changed()
 
     def settle(self, number: int) -> Range:
-        """Note that a delivery is in flight no longer. Return what it carried."""
+        """Note that a delivery is no longer in flight. Return its range."""
         span = self.in_flight.pop(number)
         self.in_flight_chunks -= span.chunk_count
         return span
 
     def acknowledge(self, number: int, is_rest_lost: bool) -> list[Range]:
-        """Take deliveries for processed. Clients that acknowledge deliveries in turn keep up with each other.
+        """Acknowledge every delivery up to a number.
 
         Args:
-            number: the last delivery that the client has processed, and with it all before it.
-            is_rest_lost: what else is in flight is presumed lost.
+            number: the last delivery that the client has processed.
+            is_rest_lost: whether the other deliveries in flight are presumed lost.
 
         Returns:
-            What has arrived.
+            The ranges that have arrived.
         """
         arrived = [self.settle(delivery) for delivery in list(self.in_flight) if delivery <= number]
         if arrived:
-            self.ack_round = self.demand.note_ack()
+            self.demand.ack_count += 1
+            self.ack_round = self.demand.ack_count
         found = self.presumed_lost.pop(number, None)
         if found is not None:
             arrived.append(found)
@@ -309,7 +258,7 @@ class RequestState:
         return arrived
 
     def presume_lost(self) -> None:
-        """Take everything in flight for lost."""
+        """Presume everything in flight lost."""
         for number in list(self.in_flight):
             self.presumed_lost[number] = self.settle(number)
         while len(self.presumed_lost) > self._presumed_lost_max:
@@ -317,11 +266,16 @@ class RequestState:
 
     def _wanted_changed(self) -> None:
         self._expected_as_of = -1
-        self.demand.set_waiting(self, bool(self.wanted))
+        if self.wanted:
+            self.demand.waiting[self] = None
+        else:
+            self.demand.waiting.pop(self, None)
 
     def check(self) -> None:
         """Assert the invariants."""
         in_flight = RangeSet(self.in_flight.values())
         assert self.in_flight_chunks == sum(span.chunk_count for span in self.in_flight.values())
         assert not self.wanted.common(in_flight), f"{self.member.name} wants what is in flight"
-        assert (self in self.demand.waiting) == bool(self.wanted), f"{self.member.name} waits, or does not, for nothing"
+        assert (self in self.demand.waiting) == bool(self.wanted), (
+            f"{self.member.name}'s place among the waiting requests is wrong"
+        )

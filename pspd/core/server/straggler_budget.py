@@ -1,35 +1,35 @@
 """How long fetches may be stalled for stragglers, before chunks that these still want are evicted.
 
-Clients of equal speed drift apart by accidents of scheduling. Without a pause now and then, a client that falls behind
-by more than the cache costs its holder another contribution. But a slow client must not slow down the fast ones. So
-pauses are paid from a budget that grows by a fraction of the time that passes.
+Clients of equal speed drift apart, because their machines schedule them differently. If a client falls behind by more
+than the cache holds, its chunks must be fetched twice; a pause now and then avoids that. But a slow client must not
+slow down the fast ones. So pauses use up a budget, which grows by a fraction of the time that passes.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pspd.core.model.tuning import ServerTuning
 
 
+@dataclass(eq=False, slots=True)
 class StragglerBudget:
     """The budget of one file."""
 
-    __slots__ = ("_budget_ns", "_counted_until", "_is_waiting", "_tuning")
-
-    def __init__(self, tuning: ServerTuning) -> None:
-        self._tuning = tuning
-        self._budget_ns = tuning.straggler_budget_ns_initial
-        self._counted_until: int | None = None
-        self._is_waiting = False
+    _tuning: ServerTuning
+    _budget_ns: int
+    _counted_until: int | None = None
+    _is_waiting: bool = False
 
     def wait_until(self, is_wanted: bool, now: int) -> int | None:
         """Decide whether to defer the next fetch.
 
         Args:
-            is_wanted: a client still wants what the fetch would evict.
+            is_wanted: whether a client that is no straggler wants chunks that the fetch would evict.
             now: the time, in nanoseconds.
 
         Returns:
-            Until when at the most; None to go on.
+            The latest time at which to fetch, in nanoseconds; None to fetch now.
         """
         elapsed_ns = 0 if self._counted_until is None else now - self._counted_until
         self._counted_until = now

@@ -1,74 +1,87 @@
 """The work set: what changed since the machine was last polled, and the effects so far.
 
-Whoever changes a record marks it here. The machine's ``poll`` alone works the marks off, so no caller can forget a
-review or a request that can be served now. Marks are kept in order: the same inputs give the same effects.
+Whoever changes a record marks it here. Only ``ServerMachine.poll`` reads and clears the marks, so that no caller can
+forget a review, or a request that can be served now. Marks keep their order: equal inputs give equal effects.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from pspd.core.effects.server import EndCause, ServerEffect
+from pspd.core.effects.shared import InputDropped
 from pspd.core.model.manifest import FileId
+from pspd.core.wire.header import DropReason
 
 K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Ending(NamedTuple):
-    """Why a session is to end, for a person and for a program."""
+    """Why a session must end.
+
+    Attributes:
+        reason: for people.
+        cause: for programs.
+        error: the internal error that makes the session end; None if there was no error.
+    """
 
     reason: str
     cause: EndCause
+    error: Exception | None = None
 
 
+@dataclass(eq=False, slots=True)
 class WorkSet:
     """Marks of everything that changed, in order.
 
     Attributes:
         now: the time of the last input, in nanoseconds.
-        is_marked: something is marked to be reviewed.
-        serving_due: something is marked, or requests may be served that could not before.
+        is_marked: something is marked for review.
+        serving_due: something is marked, or more requests may be served than before.
         admission_epoch: counts the events after which a waiting request may be admitted: a fetch has ended, chunks
-            have a holder again, a member can be sent to, a wait queue is shorter.
+            have a holder again, a member can receive again, a wait queue is shorter.
+        drop_counts: how many inputs were dropped, by reason.
+        endings: sessions that must end.
+        heard_sessions: members whose first datagram has arrived.
+        data_path_sessions: members that can receive again.
+        reach_sessions: members that became reachable or unreachable.
+        changed_files: files whose phase, coverage or completion may have changed.
+        waiter_files: files whose waiting requests may be served.
     """
 
-    __slots__ = (
-        "_changed_files",
-        "_data_path_sessions",
-        "_effects",
-        "_endings",
-        "_failures",
-        "_heard_sessions",
-        "_reach_sessions",
-        "_taker_files",
-        "_waiter_files",
-        "admission_epoch",
-        "is_marked",
-        "now",
-        "serving_due",
-    )
-
-    def __init__(self) -> None:
-        self.now = 0
-        self.is_marked = False
-        self.serving_due = False
-        self.admission_epoch = 0
-        self._effects: list[ServerEffect] = []
-        self._changed_files: dict[FileId, None] = {}
-        self._taker_files: dict[FileId, dict[str, None]] = {}
-        self._waiter_files: dict[FileId, None] = {}
-        self._heard_sessions: dict[int, None] = {}
-        self._data_path_sessions: dict[int, None] = {}
-        self._reach_sessions: dict[int, None] = {}
-        self._endings: dict[int, Ending] = {}
-        self._failures: dict[int, Exception] = {}
+    now: int = 0
+    is_marked: bool = False
+    serving_due: bool = False
+    admission_epoch: int = 0
+    drop_counts: Counter[DropReason] = field(default_factory=Counter)
+    endings: dict[int, Ending] = field(default_factory=dict)
+    heard_sessions: dict[int, None] = field(default_factory=dict)
+    data_path_sessions: dict[int, None] = field(default_factory=dict)
+    reach_sessions: dict[int, None] = field(default_factory=dict)
+    changed_files: dict[FileId, None] = field(default_factory=dict)
+    waiter_files: dict[FileId, None] = field(default_factory=dict)
+    _taker_files: dict[FileId, dict[str, None]] = field(default_factory=dict)
+    _effects: list[ServerEffect] = field(default_factory=list)
 
     # -- effects
 
     def emit(self, effect: ServerEffect) -> None:
-        """Add an effect to carry out."""
+        """Add an effect for the driver to carry out."""
         self._effects.append(effect)
+
+    def drop(self, reason: DropReason, origin: str) -> None:
+        """Count and report a dropped input.
+
+        Args:
+            reason: why it was dropped.
+            origin: its sender, for messages.
+        """
+        self.drop_counts[reason] += 1
+        self.emit(InputDropped(reason, origin))
 
     def take_effects(self) -> list[ServerEffect]:
         """Return the effects since the last call, in order."""
@@ -84,7 +97,7 @@ class WorkSet:
 
     def file_changed(self, file_id: FileId) -> None:
         """Mark a file whose phase, coverage or completion may have changed."""
-        self._changed_files[file_id] = None
+        self.changed_files[file_id] = None
         self.is_marked = self.serving_due = True
 
     def takers_changed(self, file_id: FileId, name: str = "") -> None:
@@ -92,7 +105,7 @@ class WorkSet:
 
         Args:
             file_id: the file.
-            name: a client to tell of its shares in any case; empty for none.
+            name: a client that must be told its shares even if they stay the same; empty for none.
         """
         names = self._taker_files.setdefault(file_id, {})
         if name:
@@ -101,105 +114,74 @@ class WorkSet:
 
     def serve_waiters(self, file_id: FileId) -> None:
         """Mark a file whose waiting requests may be served: chunks have another holder, or a fetch was given up."""
-        self._waiter_files[file_id] = None
+        self.waiter_files[file_id] = None
         self.is_marked = True
         self.admit()
 
     def member_heard(self, session: int) -> None:
-        """Mark a member whose first datagram came."""
-        self._heard_sessions[session] = None
+        """Mark a member whose first datagram has arrived."""
+        self.heard_sessions[session] = None
         self.is_marked = self.serving_due = True
 
     def data_path_opened(self, session: int) -> None:
-        """Mark a member that can be sent to now."""
-        self._data_path_sessions[session] = None
+        """Mark a member that can receive again."""
+        self.data_path_sessions[session] = None
         self.is_marked = True
         self.admit()
 
     def reach_changed(self, session: int) -> None:
         """Mark a member that became reachable or unreachable."""
-        self._reach_sessions[session] = None
+        self.reach_sessions[session] = None
         self.is_marked = self.serving_due = True
 
     def end_session(self, session: int, reason: str, cause: EndCause) -> None:
-        """Have a session ended.
+        """Mark a session that must end.
 
         Args:
             session: the session.
-            reason: why, in words.
-            cause: why, as a program reads it.
+            reason: why, for people.
+            cause: why, for programs.
         """
-        self._endings.setdefault(session, Ending(reason, cause))
+        self.endings.setdefault(session, Ending(reason, cause))
         self.is_marked = self.serving_due = True
 
     def member_failed(self, session: int, error: Exception) -> None:
-        """Have a session ended because something raised while its member was served.
+        """Mark a session that must end because of an error while its member was served.
 
         Args:
             session: the member's session.
-            error: what was raised first.
+            error: the error; only the first one is reported.
         """
-        self._failures.setdefault(session, error)
+        reason = "the server met an internal error while it served it: see its log"
+        self.endings.setdefault(session, Ending(reason, EndCause.SERVER_FAULT, error))
         self.is_marked = self.serving_due = True
 
     def room_changed(self) -> None:
-        """Mark that the cache may have room that it had not."""
+        """Mark that the cache may have more room than before."""
         self.serving_due = True
 
     def admit(self) -> None:
-        """Mark that waiting requests may be admitted that could not before."""
+        """Mark that more waiting requests may be admitted than before."""
         self.admission_epoch += 1
         self.serving_due = True
 
     # -- for the machine
 
     def review_started(self) -> None:
-        """Note that what is marked is being worked off."""
+        """Note that the review of all marks begins."""
         self.is_marked = False
 
     def serving_ended(self) -> None:
-        """Note that requests have been served: more is to do only if something is marked."""
+        """Note that requests have been served: work is left only if something was marked meanwhile."""
         self.serving_due = self.is_marked
 
-    def heard_sessions(self) -> Iterator[int]:
-        """Take out the members marked as heard."""
-        return _taken(self._heard_sessions)
-
-    def data_path_sessions(self) -> Iterator[int]:
-        """Take out the members that can be sent to now."""
-        return _taken(self._data_path_sessions)
-
-    def reach_sessions(self) -> Iterator[int]:
-        """Take out the members whose reachability changed."""
-        return _taken(self._reach_sessions)
-
-    def changed_files(self) -> Iterator[FileId]:
-        """Take out the files to review; those marked meanwhile are among them."""
-        return _taken(self._changed_files)
-
-    def waiter_files(self) -> Iterator[FileId]:
-        """Take out the files whose waiting requests may be served."""
-        return _taken(self._waiter_files)
-
     def takers_to_tell(self, file_id: FileId) -> dict[str, None] | None:
-        """Take out the clients of a file to tell of their shares; None if its takers are the same."""
+        """Remove and return the clients that must be told their shares of a file; None if no owner has to change."""
         return self._taker_files.pop(file_id, None)
 
-    def endings(self) -> Iterator[tuple[int, Ending]]:
-        """Take out the sessions to end."""
-        while self._endings:
-            session = next(iter(self._endings))
-            yield session, self._endings.pop(session)
 
-    def failures(self) -> Iterator[tuple[int, Exception]]:
-        """Take out the sessions whose members failed."""
-        while self._failures:
-            session = next(iter(self._failures))
-            yield session, self._failures.pop(session)
-
-
-def _taken(marks: dict[K, None]) -> Iterator[K]:
+def drained(marks: dict[K, V]) -> Iterator[tuple[K, V]]:
+    """Remove and return marks one by one, those included that are added meanwhile."""
     while marks:
-        mark = next(iter(marks))
-        del marks[mark]
-        yield mark
+        key = next(iter(marks))
+        yield key, marks.pop(key)

@@ -42,7 +42,6 @@ class NetworkDaemon:
         address: the address of the control API, once it listens.
         parameters: the protocol's parameters.
         data_port: the UDP and TCP port for data.
-        lease_ms: how long a session lasts without a renewal.
         stopping: set when the server has to stop.
         view: the state of the network as messages.
     """
@@ -88,8 +87,12 @@ class NetworkDaemon:
         self._launcher = Launcher()
         self._leaving: set[int] = set()  # sessions that were asked to stop
         self.data_port = self._plane.port
-        self.lease_ms = self._machine.lease_ns // MILLISECOND_NS
         self.view = NetworkStatus(self._machine, self.data_port)
+
+    @property
+    def lease_ms(self) -> int:
+        """How long a session lasts without a renewal, in milliseconds. It grows with the number of members."""
+        return self._machine.sessions.lease_ns // MILLISECOND_NS
 
     def use_ledger(self, ledger: Ledger) -> None:
         """Restore the state that a ledger has, and write all further changes down in it.
@@ -168,7 +171,7 @@ class NetworkDaemon:
             SessionUnknown: the session has ended or never was.
             WrongState: another call attends already.
         """
-        queue = self._queues.claim(session, self._machine.member_of(session).name)
+        queue = self._queues.claim(session, self._machine.sessions.get(session).name)
         try:
             while not isinstance(event := await queue.get(), EndSession):
                 yield event
@@ -180,7 +183,7 @@ class NetworkDaemon:
 
     def renew(self, session: int) -> None:
         """Renew a session's lease."""
-        self._machine.lease_renewed(session, now_ns())
+        self._machine.sessions.lease_renewed(session, now_ns())
 
     def report(self, session: int, reports: Sequence[Report]) -> None:
         """Take in a member's reports; drop and count those about a file that was removed.
@@ -192,7 +195,7 @@ class NetworkDaemon:
         Raises:
             SessionUnknown: there is no such session, or it ends here because a request number is impossible.
         """
-        self._machine.member_of(session)
+        self._machine.sessions.get(session)
         try:
             for report in reports:
                 apply_report(self._machine, session, report)
@@ -290,7 +293,7 @@ class NetworkDaemon:
         source = file.source
         try:
             while len(names := self._machine.sessions.heard_names()) < wanted_count:
-                self._machine.member_of(session)
+                self._machine.sessions.get(session)
                 await self.changed(1.0)
         except BaseException:
             self._machine.lifecycle.withdraw(file, source)

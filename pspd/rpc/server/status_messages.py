@@ -40,7 +40,7 @@ def cache_to_pb(cache: Cache) -> pb.Cache:
 def clients_to_pb(machine: ServerMachine) -> list[pb.Client]:
     """Return every member, connected or lost, by name."""
     found = [_member_to_pb(member) for member in machine.members.values()]
-    for name, address in machine.lost_clients.items():
+    for name, address in machine.sessions.lost_clients.items():
         found.append(pb.Client(name=name, address=address_text(address), state=pb.CLIENT_STATE_LOST))
     return sorted(found, key=lambda client: client.name)
 
@@ -89,7 +89,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         folder=file.manifest.is_folder,
         missing_clients=[
             pb.MissingClient(
-                name=name, away_seconds=_seconds(since, None, now), given_up=now - since >= machine.lease_ns
+                name=name, away_seconds=_seconds(since, None, now), given_up=now - since >= machine.sessions.lease_ns
             )
             for name, since in file.recipients.missing()
         ],
