@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 
-from pspd.store.filesystem.descriptors import OPEN_FILES_MAX
+from pspd.store.filesystem.file_bytes import OPEN_FILES_MAX
 
 FILES_FRACTION = 2
 """One in this many descriptors is for stored files; the others are for sockets and for files that are being sent."""

@@ -19,7 +19,7 @@ from pspd.core.model.file_record import FileRecord, Phase
 from pspd.core.model.manifest import FileId
 from pspd.errors import PspError, StorageError
 from pspd.store.digests import blake3_digest
-from pspd.store.filesystem.private import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, make_private
+from pspd.store.filesystem.files import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, make_private
 from pspd.store.manifest_codec import decode_manifest, encode_manifest
 
 VERSION = 1

@@ -28,10 +28,16 @@ from pspd.store.files.recovery import Recovery
 from pspd.store.files.space import Space, disk_bytes
 from pspd.store.files.stored_file import FileStatus, StoredFile
 from pspd.store.files.unpacked import UnpackedFolders
-from pspd.store.filesystem.atomic import flush_file, publish_file, stat_regular
-from pspd.store.filesystem.descriptors import OpenFiles
 from pspd.store.filesystem.failures import storage_error
-from pspd.store.filesystem.private import PRIVATE_FOLDER_MODE, make_private, set_mode
+from pspd.store.filesystem.file_bytes import OpenFiles
+from pspd.store.filesystem.files import (
+    PRIVATE_FOLDER_MODE,
+    flush_file,
+    make_private,
+    publish_file,
+    set_mode,
+    stat_regular,
+)
 from pspd.store.layout import ARCHIVE, COMPLETION, INSTANCE, LOCK, MANIFEST
 from pspd.store.messages import not_begun, not_verified
 from pspd.store.tree.traverse import flush_tree

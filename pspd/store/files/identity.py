@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 
 from pspd.errors import WrongState
-from pspd.store.filesystem.atomic import replace_file
 from pspd.store.filesystem.failures import storage_error
-from pspd.store.filesystem.private import open_private
+from pspd.store.filesystem.files import open_private, replace_file
 
 INSTANCE_BYTES = 16
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.errors import StorageError
-from pspd.store.filesystem.atomic import replace_file
-from pspd.store.filesystem.descriptors import OpenFiles
 from pspd.store.filesystem.failures import storage_error
+from pspd.store.filesystem.file_bytes import OpenFiles
+from pspd.store.filesystem.files import replace_file
 
 _SPAN = struct.Struct(">II")
 _RECORD = struct.Struct(">III")

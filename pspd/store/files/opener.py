@@ -15,9 +15,8 @@ from pspd.store.files.records import CompletionRecord, Records
 from pspd.store.files.stored_file import FileStatus, StoredFile
 from pspd.store.files.unpacked import UnpackedFolders
 from pspd.store.files.verifier import BlockVerifier
-from pspd.store.filesystem.atomic import is_same_file, remove_file
-from pspd.store.filesystem.descriptors import OpenFiles
-from pspd.store.filesystem.file_bytes import FileBytes
+from pspd.store.filesystem.file_bytes import FileBytes, OpenFiles
+from pspd.store.filesystem.files import is_same_file, remove_file
 from pspd.store.layout import COMPLETION, JOURNAL, PARTIAL
 from pspd.store.messages import name_conflict
 
@@ -82,10 +81,10 @@ class FileOpener:
         journal = Journal(self._records.path(file_id, JOURNAL), self._open_files)
         file = StoredFile(BlockVerifier(manifest, part, self._digest), part, journal, FileStatus.UNFINISHED)
         recorded, is_sound = journal.read(manifest.chunk_count)
-        saved_bytes = part.size_bytes
-        is_saved = all(sum(manifest.byte_span(*span)) <= saved_bytes for span in recorded)
+        state = os.fstat(part.fd)
+        is_saved = all(sum(manifest.byte_span(*span)) <= state.st_size for span in recorded)
         # A write after the journal's last entry may be another program's.
-        in_order = part.mtime_ns <= journal.mtime_ns
+        in_order = state.st_mtime_ns <= journal.mtime_ns
         if self._trusts_journals and is_saved and in_order:
             file.verifier.resume(recorded, ())
         else:

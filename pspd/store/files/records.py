@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pspd.core.model.manifest import Digest, FileId, Manifest
 from pspd.errors import StorageError
-from pspd.store.filesystem.atomic import remove_file, replace_file
+from pspd.store.filesystem.files import remove_file, replace_file
 from pspd.store.layout import BOOT, COMPLETION, MANIFEST
 from pspd.store.manifest_codec import decode_manifest, encode_manifest
 

@@ -20,8 +20,8 @@ from pspd.store.files.opener import FileOpener
 from pspd.store.files.records import ON_DISK, TORN, CompletionRecord, Records
 from pspd.store.files.stored_file import StoredFile
 from pspd.store.files.unpacked import UnpackedFolders
-from pspd.store.filesystem.atomic import is_same_file, path_with_suffix, stat_regular
 from pspd.store.filesystem.failures import storage_error
+from pspd.store.filesystem.files import is_same_file, path_with_suffix, stat_regular
 from pspd.store.layout import ARCHIVE, COMPLETION, MANIFEST, PARTIAL
 from pspd.store.tree.archive import FolderArchive
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from pspd.core.model.manifest import Digest, FileId, Manifest
 from pspd.errors import StorageError
 from pspd.store.files.records import Records
-from pspd.store.filesystem.atomic import stat_regular
 from pspd.store.filesystem.failures import storage_error
+from pspd.store.filesystem.files import stat_regular
 from pspd.store.layout import ARCHIVE, COMPLETION, UNPACKED, UNPACKING
 from pspd.store.tree.traverse import is_changed_since, is_real_folder, remove_tree
 from pspd.store.tree.unpack import is_folder_of, unpack

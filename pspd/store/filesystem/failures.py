@@ -13,7 +13,7 @@ from pathlib import Path
 from pspd.errors import StorageError, StoreFailed
 
 FILE_ERRORS: dict[int, str] = {
-    # The file does not fit. Others may, and there may be room later.
+    # The file does not fit. Other files may fit, and there may be room later.
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there, or raise the quota",
     errno.EFBIG: "use a file system that takes files of this size, or raise the limit (ulimit -f)",
@@ -65,7 +65,7 @@ STORE_ERRORS: dict[int, str] = {
 """Errors that end the client."""
 
 _BAD_SECTORS = {errno.EIO, errno.EBADMSG}
-_READING = "read"
+"""A failed read with one of these most likely means bad sectors in one file only."""
 
 
 def storage_error(action: str, path: Path, error: OSError) -> StorageError:
@@ -82,10 +82,6 @@ def storage_error(action: str, path: Path, error: OSError) -> StorageError:
     number = error.errno or 0
     why = os.strerror(number) if number else str(error)
     advice = STORE_ERRORS.get(number) or FILE_ERRORS.get(number, "check the folder and its disk")
-    kind = StoreFailed if _concerns_store(action, number) else StorageError
+    concerns_store = number in STORE_ERRORS and not (action == "read" and number in _BAD_SECTORS)
+    kind = StoreFailed if concerns_store else StorageError
     return kind(f"cannot {action} {path}: {why}: {advice}")
-
-
-def _concerns_store(action: str, number: int) -> bool:
-    """Return whether an error concerns every file. A failed read most likely means bad sectors in one file only."""
-    return number in STORE_ERRORS and not (action == _READING and number in _BAD_SECTORS)

@@ -1,20 +1,86 @@
-"""The bytes of one file on disk, and whether another program has changed them."""
+"""Read and write the bytes of files: a bounded set of open descriptors, and holes instead of zeros."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
-from pspd.store.filesystem.descriptors import OpenFiles
 from pspd.store.filesystem.failures import storage_error
-from pspd.store.filesystem.sparse import write_sparse
+from pspd.store.filesystem.files import open_private
+
+OPEN_FILES_MAX = 128
+"""How many descriptors a store keeps open by default: two (data, journal) for each of 64 files being written."""
+BLOCK_BYTES = 4096
+"""The allocation unit of nearly all file systems. Shorter runs of zeros save nothing."""
+
+_ZEROS = bytes(1024 * 1024)
+"""As many zeros as a store writes at once."""
+
+
+class OpenFiles:
+    """Descriptors by path, opened on demand. The least recently used one is closed to make room.
+
+    Args:
+        count_max: how many may be open; ``OPEN_FILES_MAX`` if None.
+    """
+
+    def __init__(self, count_max: int | None = None) -> None:
+        self._count_max = OPEN_FILES_MAX if count_max is None else count_max
+        self._fds: OrderedDict[Path, int] = OrderedDict()
+
+    def fd(self, path: Path, flags: int) -> int:
+        """Return the descriptor of a file; open the file if necessary.
+
+        Args:
+            path: the file. It is created as a private file.
+            flags: those of ``os.open``; always the same for one path.
+
+        Raises:
+            StorageError: the file cannot be opened.
+        """
+        fd = self._fds.get(path)
+        if fd is not None:
+            self._fds.move_to_end(path)
+            return fd
+        try:
+            fd = open_private(path, flags) if flags & os.O_CREAT else os.open(path, flags | os.O_CLOEXEC)
+        except OSError as error:
+            raise storage_error("open", path, error) from None
+        self._fds[path] = fd
+        if len(self._fds) > self._count_max:
+            os.close(self._fds.popitem(last=False)[1])
+        return fd
+
+    def close(self, path: Path) -> None:
+        """Close a file if it is open."""
+        fd = self._fds.pop(path, None)
+        if fd is not None:
+            os.close(fd)
+
+    def move(self, path: Path, new_path: Path) -> None:
+        """Keep the descriptor of an open file that was renamed.
+
+        Args:
+            path: its path until now.
+            new_path: its new path. A descriptor that was open under it is closed.
+        """
+        self.close(new_path)
+        self._fds[new_path] = self._fds.pop(path)
+
+    def close_all(self) -> None:
+        """Close all files."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
 
 
 class FileBytes:
     """Read and write one file; a ``pspd.store.files.verifier.SavedBytes``.
 
-    A change of the file's size or modification time that is not due to :meth:`write_at` is another program's.
+    If the file's size or modification time changes without :meth:`write_at`, another program has changed the file.
 
     Args:
         path: the file.
@@ -37,16 +103,6 @@ class FileBytes:
         return self._open_files.fd(self.path, self._flags)
 
     @property
-    def size_bytes(self) -> int:
-        """The file's size on disk now."""
-        return os.fstat(self.fd).st_size
-
-    @property
-    def mtime_ns(self) -> int:
-        """When the file was last written to."""
-        return os.fstat(self.fd).st_mtime_ns
-
-    @property
     def is_changed(self) -> bool:
         """Whether another program has written to the file since :meth:`accept_state`."""
         if self._known_state not in (None, self._state()):
@@ -66,7 +122,7 @@ class FileBytes:
         return stat.S_ISREG(state.st_mode) and self._known_state in (None, (state.st_size, state.st_mtime_ns))
 
     def accept_state(self) -> None:
-        """Take the file's present size and modification time as known."""
+        """Accept the file's present size and modification time: the file counts as unchanged."""
         self._is_changed = False
         self._known_state = self._state()
 
@@ -95,3 +151,84 @@ class FileBytes:
             return os.pread(self.fd, length, offset)
         except OSError as error:
             raise storage_error("read", self.path, error) from None
+
+
+def write_sparse(fd: int, offset: int, data: memoryview) -> None:
+    """Write all of ``data``. Zeros are written only where the file has no hole.
+
+    The file's length afterwards is the same as after a plain write.
+
+    Args:
+        fd: a file open for reading and writing.
+        offset: where in the file, in bytes.
+        data: the bytes.
+
+    Raises:
+        OSError: the data cannot be written.
+    """
+    at = 0
+    ends_in_hole = False
+    for start, stop in zero_runs(offset, data):
+        _write(fd, offset + at, data[at:start])
+        for written, end in _data_ranges(fd, offset + start, offset + stop):
+            _write(fd, written, data[written - offset : end - offset])
+        ends_in_hole = stop == len(data)
+        at = stop
+    _write(fd, offset + at, data[at:])
+    if ends_in_hole and os.fstat(fd).st_size < offset + len(data):
+        os.ftruncate(fd, offset + len(data))
+
+
+def zero_runs(offset: int, data: memoryview) -> list[tuple[int, int]]:
+    """Return the runs ``[start, stop)`` in which ``data`` fills blocks of the file with zeros.
+
+    A block that ``data`` covers only in part counts if that part is zeros. Nearly always one byte of each block
+    decides.
+
+    Args:
+        offset: where in the file ``data`` belongs, in bytes.
+        data: contiguous bytes.
+    """
+    if not data:
+        return []
+    lead = min(-offset % BLOCK_BYTES, len(data))  # bytes of a block that begins before ``offset``
+    firsts = bytes(data[lead::BLOCK_BYTES])
+    if not any(firsts) and len(data) <= len(_ZEROS) and _is_zeros(data, 0, len(data)):
+        return [(0, len(data))]
+    runs = [(0, lead)] if lead and _is_zeros(data, 0, lead) else []
+    index = firsts.find(0)
+    while index >= 0:
+        start = lead + index * BLOCK_BYTES
+        stop = min(start + BLOCK_BYTES, len(data))
+        if _is_zeros(data, start, stop):
+            runs.append((runs.pop()[0] if runs and runs[-1][1] == start else start, stop))
+        index = firsts.find(0, index + 1)
+    return runs
+
+
+def _is_zeros(data: memoryview, start: int, stop: int) -> bool:
+    """Return whether a run of bytes, no longer than ``_ZEROS``, is all zeros. Its ends are checked first."""
+    return data[start] == data[stop - 1] == 0 and bytes(data[start:stop]) == _ZEROS[: stop - start]
+
+
+def _data_ranges(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield where the file has no hole; all of it on a file system that cannot tell."""
+    while offset < end:
+        try:
+            offset = os.lseek(fd, offset, os.SEEK_DATA)
+            hole = os.lseek(fd, offset, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a hole up to the file's end
+                return
+            hole = end
+        if offset < end:
+            yield offset, min(hole, end)
+        offset = hole
+
+
+def _write(fd: int, offset: int, data: memoryview) -> None:
+    """Write all of ``data``. The kernel may take less at a time, for example when the disk fills up."""
+    while data:
+        count = os.pwrite(fd, data, offset)
+        data = data[count:]
+        offset += count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from pspd.errors import BadArgument, WrongState
@@ -28,7 +29,8 @@ def require_mount(folder: Path, mount_point: Path | None = None) -> None:
         StorageError: the mounts cannot be read.
     """
     real_folder = Path(os.path.realpath(folder))
-    _trigger_automount(real_folder)
+    with suppress(OSError):
+        os.listdir(real_folder)  # an automounter then mounts it
     if mount_point is None:
         if not _mount_points().intersection([real_folder, *real_folder.parents]) - {_ROOT}:
             raise WrongState(
@@ -41,14 +43,6 @@ def require_mount(folder: Path, mount_point: Path | None = None) -> None:
         raise BadArgument(f"{folder} is not below {mount_point}: name a mount point above it with --require-mount")
     if wanted not in _mount_points():
         raise WrongState(f"{mount_point} is not a mount point: mount the disk first")
-
-
-def _trigger_automount(folder: Path) -> None:
-    """List a folder, so that an automounter mounts it."""
-    try:
-        os.listdir(folder)
-    except OSError:
-        return
 
 
 def _mount_points() -> set[Path]:

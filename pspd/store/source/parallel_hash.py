@@ -1,28 +1,28 @@
 """Hash a file's blocks in child processes, while this process still loads the modules that it needs for seeding.
 
 Forked processes start within a millisecond. Threads gain nothing here: for blocks of 64 KiB, passing the interpreter
-lock costs as much as hashing. The digests count only if the caller has the same file open, unchanged since.
+lock costs as much as hashing. The caller uses the digests only if it has the same file open, unchanged since.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from pspd.core.model.manifest import DIGEST_BYTES, Digest, block_bytes_of
 
 PARALLEL_BYTES_MIN = 32 * 1024 * 1024
-"""For smaller files the processes do not pay."""
+"""Starting processes takes longer than it saves for smaller files."""
 PROCESSES_MAX = 8
 STRIPE_BLOCKS = 128
-"""How many blocks a process hashes in a row; the next stripe is another process's. The digests of several stripes fit
+"""How many blocks a process hashes in a row; another process hashes the next stripe. The digests of several stripes fit
 into a pipe's buffer, so no process waits while another one's pipe is read."""
 
 
@@ -57,10 +57,13 @@ class ParallelHash:
         self.state = FileState.of(os.fstat(fd))
         self._pipes: list[int] = []
         self._pids: list[int] = []
-        process_count = min(len(os.sched_getaffinity(0)), PROCESSES_MAX, len(list(self._stripes())))
+        block_count = -(-self.state.size_bytes // block_bytes_of(self.state.size_bytes))
+        firsts = range(0, block_count, STRIPE_BLOCKS)
+        self._stripes = [range(first, min(first + STRIPE_BLOCKS, block_count)) for first in firsts]
+        process_count = min(len(os.sched_getaffinity(0)), PROCESSES_MAX, len(self._stripes))
         try:
             for index in range(process_count):
-                self._fork(partial(self._hash_stripes, fd, index, process_count, digest))
+                self._fork(fd, self._stripes[index::process_count], digest)
         except OSError:
             self.close()
             raise
@@ -74,7 +77,7 @@ class ParallelHash:
             digest: the digest function of manifests.
 
         Returns:
-            None if it is too small, or cannot be read; the error is then left to the seeding itself.
+            None if the file is too small or cannot be read; seeding then reports the error.
         """
         if threading.active_count() > 1:  # a fork does not copy the other threads, but the locks that they hold
             return None
@@ -105,22 +108,17 @@ class ParallelHash:
         Args:
             progress: called with the number of bytes hashed so far; what it raises ends the hashing.
         """
-        try:
-            return self._collect(progress)
-        finally:
-            self.close()
-
-    def _collect(self, progress: Callable[[int], None]) -> bytes | None:
         found: list[bytes] = []
-        for index, (first, stop) in enumerate(self._stripes()):
-            wanted_bytes = (stop - first) * DIGEST_BYTES
-            with contextlib.suppress(OSError):
-                while wanted_bytes and (part := os.read(self._pipes[index % len(self._pipes)], wanted_bytes)):
-                    found.append(part)
-                    wanted_bytes -= len(part)
-            if wanted_bytes:
-                return None
-            progress(min(stop * block_bytes_of(self.state.size_bytes), self.state.size_bytes))
+        with self:
+            for index, blocks in enumerate(self._stripes):
+                wanted_bytes = len(blocks) * DIGEST_BYTES
+                with contextlib.suppress(OSError):
+                    while wanted_bytes and (part := os.read(self._pipes[index % len(self._pipes)], wanted_bytes)):
+                        found.append(part)
+                        wanted_bytes -= len(part)
+                if wanted_bytes:
+                    return None
+                progress(min(blocks.stop * block_bytes_of(self.state.size_bytes), self.state.size_bytes))
         return b"".join(found)
 
     def stop(self) -> None:
@@ -140,39 +138,31 @@ class ParallelHash:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
 
-    def _stripes(self) -> Iterator[tuple[int, int]]:
-        block_count = -(-self.state.size_bytes // block_bytes_of(self.state.size_bytes))
-        for first in range(0, block_count, STRIPE_BLOCKS):
-            yield first, min(first + STRIPE_BLOCKS, block_count)
-
-    def _fork(self, hash_to: Callable[[int], None]) -> None:
+    def _fork(self, fd: int, stripes: list[range], digest: Digest) -> None:
+        """Start a process that hashes some stripes."""
         reading_end, writing_end = os.pipe()
         self._pipes.append(reading_end)
         try:
             pid = os.fork()
             if pid == 0:
-                self._run_child(lambda: hash_to(writing_end))
+                self._run_child(fd, stripes, digest, writing_end)
         finally:
             os.close(writing_end)
         self._pids.append(pid)
 
-    def _run_child(self, work: Callable[[], None]) -> None:
-        """Run ``work`` in the forked process, then exit. A closed pipe ends it too."""
+    def _run_child(self, fd: int, stripes: list[range], digest: Digest, pipe: int) -> None:
+        """Hash stripes in the forked process, write the digests to a pipe, and exit. A closed pipe ends it too."""
+        step = block_bytes_of(self.state.size_bytes)
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            for pipe in self._pipes:
-                os.close(pipe)
-            work()
-        finally:
-            os._exit(0)
-
-    def _hash_stripes(self, fd: int, index: int, process_count: int, digest: Digest, pipe: int) -> None:
-        step = block_bytes_of(self.state.size_bytes)
-        for number, (first, stop) in enumerate(self._stripes()):
-            for block in range(first, stop) if number % process_count == index else ():
+            for reading_end in self._pipes:
+                os.close(reading_end)
+            for block in itertools.chain(*stripes):
                 length = min(step, self.state.size_bytes - block * step)
                 data = os.pread(fd, length, block * step)
                 if len(data) < length:
-                    return  # truncated by another program
+                    return  # another program truncated the file
                 os.write(pipe, digest((data,)))
+        finally:
+            os._exit(0)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from pspd.core.model.manifest import Digest, FileId, Manifest, validate_name
+from pspd.core.model.manifest import MODE_BITS, OWNER_READS, Digest, FileId, Manifest, validate_name
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import FileSlice, Held, Written
-from pspd.errors import InternalError
+from pspd.errors import BadArgument, InternalError
+from pspd.store.filesystem.failures import storage_error
 from pspd.store.messages import changed_while_read, not_begun
-from pspd.store.source.content import FileContent, SourceContent
-from pspd.store.source.parallel_hash import ParallelHash
+from pspd.store.source.parallel_hash import FileState, ParallelHash
 from pspd.store.tree.archive import FolderArchive
 
 Progress = Callable[[int], None]
@@ -24,6 +25,99 @@ _PROGRESS_STEP_BYTES = 16 * 1024 * 1024
 def name_of(path: Path) -> str:
     """Return the name of a file or folder, also for paths such as ``.`` and ``folder/..``."""
     return os.path.basename(os.path.abspath(path))
+
+
+class FileContent:
+    """One regular file, read through one descriptor. If the path is replaced, the opened file is still served.
+
+    It has the interface of :class:`FolderArchive`.
+
+    Attributes:
+        size_bytes: the file's size when it was opened.
+        mode: its permission bits then, for the copies; they always let the owner read.
+        state: its state then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Args:
+            path: the file.
+
+        Raises:
+            BadArgument: it is not a regular file.
+            StorageError: it cannot be read.
+        """
+        self._path = path
+        try:
+            # Without O_NONBLOCK, opening a named pipe could wait forever for a writer.
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise storage_error("read", path, error) from None
+        opened = os.fstat(self._fd)
+        self.size_bytes = opened.st_size
+        self.mode = opened.st_mode & MODE_BITS | OWNER_READS
+        self.state = FileState.of(opened)
+        if not stat.S_ISREG(opened.st_mode):
+            self.close()
+            raise BadArgument(f"cannot seed {path}: it is not a regular file: name one, or a folder")
+        if opened.st_size == 0 and self._is_generated():
+            self.close()
+            raise BadArgument(f"cannot seed {path}: its size is unknown until it is read: seed a copy of it")
+
+    def _is_generated(self) -> bool:
+        """Return whether the kernel generates the (seemingly empty) file when it is read, as in ``/proc``."""
+        try:
+            return bool(os.pread(self._fd, 1, 0))
+        except OSError:
+            return True
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return bytes of the file.
+
+        Args:
+            offset: where in the file, in bytes.
+            length: how many bytes.
+
+        Raises:
+            StorageError: the file is shorter now, or cannot be read.
+        """
+        try:
+            data = os.pread(self._fd, length, offset)
+        except OSError as error:
+            raise storage_error("read", self._path, error) from None
+        if len(data) != length:
+            raise changed_while_read(self._path)
+        return data
+
+    def payload(self, offset: int, length: int) -> FileSlice:
+        """Return bytes for sending. The descriptor stays valid until :meth:`close`.
+
+        Args:
+            offset: where in the file, in bytes.
+            length: how many bytes.
+        """
+        return FileSlice(self._fd, offset, length)
+
+    def require_unwritten(self) -> None:
+        """Raise ``StorageError`` if the opened file was written to since. This takes one system call."""
+        if FileState.of(os.fstat(self._fd)) != self.state:
+            raise changed_while_read(self._path)
+
+    def require_unchanged(self) -> None:
+        """Raise ``StorageError`` if the opened file was written to, or is no longer at its path."""
+        try:
+            now = os.stat(self._path)
+        except OSError:
+            raise changed_while_read(self._path) from None
+        if FileState.of(now) != self.state:
+            raise changed_while_read(self._path)
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 class SourceStore:
@@ -42,15 +136,14 @@ class SourceStore:
 
         Raises:
             BadName: the name is not allowed.
-            BadArgument: it, or something in the folder, is not a file, folder or link.
+            BadArgument: the path, or something in the folder, is not a file, folder or link.
             StorageError: it cannot be read.
         """
         self._path = path
         self._name = validate_name(name)
         self._digest = digest
         self._manifest: Manifest | None = None
-        self._is_folder = path.is_dir()
-        self._content: SourceContent = FolderArchive(path) if self._is_folder else FileContent(path)
+        self._content: FolderArchive | FileContent = FolderArchive(path) if path.is_dir() else FileContent(path)
 
     @property
     def size_bytes(self) -> int:
@@ -61,44 +154,38 @@ class SourceStore:
         """Read everything once and build the manifest, not yet divided.
 
         Args:
-            progress: told how many bytes are read so far.
+            progress: called with the number of bytes read so far.
             hashing: digests that other processes are computing. They are used if they are of this very file.
 
         Raises:
             StorageError: the file cannot be read, or was changed meanwhile.
         """
-        digests = hashing.block_digests(progress) if hashing is not None and self._is_hashed_by(hashing) else None
+        content, digests = self._content, None
+        if hashing is not None and isinstance(content, FileContent) and content.state == hashing.state:
+            digests = hashing.block_digests(progress)
         if digests is None:
             manifest = self._read(progress)
         else:
-            manifest = Manifest.parse(self._name, self.size_bytes, digests, self._digest, mode=self._content.mode)
-        self._content.require_unchanged()
-        progress(self.size_bytes)
+            manifest = Manifest.parse(self._name, content.size_bytes, digests, self._digest, mode=content.mode)
+        content.require_unchanged()
+        progress(content.size_bytes)
         self._manifest = manifest
         return manifest
 
-    def _is_hashed_by(self, hashing: ParallelHash) -> bool:
-        return isinstance(self._content, FileContent) and self._content.state == hashing.state
-
     def _read(self, progress: Progress) -> Manifest:
         """Hash one block after the other; the kernel reads ahead."""
-        reported_bytes = 0
+        content, reported_bytes = self._content, 0
 
         def read_at(offset: int, length: int) -> bytes:
             nonlocal reported_bytes
             if offset - reported_bytes >= _PROGRESS_STEP_BYTES:
                 reported_bytes = offset
                 progress(offset)
-            return self._content.read_at(offset, length)
+            return content.read_at(offset, length)
 
-        return Manifest.build(
-            self._name,
-            self.size_bytes,
-            read_at,
-            self._digest,
-            is_folder=self._is_folder,
-            mode=self._content.mode,
-        )
+        is_folder = isinstance(content, FolderArchive)
+        size_bytes, mode = content.size_bytes, content.mode
+        return Manifest.build(self._name, size_bytes, read_at, self._digest, is_folder=is_folder, mode=mode)
 
     def divided(self, share_count: int) -> Manifest:
         """Divide the manifest into shares (R1) and return it; :meth:`manifest` then returns the same.
@@ -106,24 +193,28 @@ class SourceStore:
         Raises:
             StorageError: the file cannot be read, or was changed meanwhile.
         """
-        divided = self._built().divided(share_count, self._content.read_at, self._digest)
+        if self._manifest is None:
+            raise InternalError(f"the manifest of {self._path} is not built yet")
+        divided = self._manifest.divided(share_count, self._content.read_at, self._digest)
         self._content.require_unwritten()
         self._manifest = divided
         return divided
 
     def manifest(self, file_id: FileId) -> Manifest:
         """Return the file's manifest, as last divided."""
-        return self._own(file_id)
+        if self._manifest is None or self._manifest.file_id != file_id:
+            raise not_begun(file_id)
+        return self._manifest
 
     def known(self) -> dict[FileId, Held]:
         """See ``Storage.known``: the file with every chunk; nothing before :meth:`build`."""
-        return {self._manifest.file_id: self._held()} if self._manifest is not None else {}
+        return {self._manifest.file_id: _all_held(self._manifest)} if self._manifest is not None else {}
 
     def begin(self, manifest: Manifest) -> Held:
         """See ``Storage.begin``: accept another division of the same file."""
-        self._own(manifest.file_id)
+        self.manifest(manifest.file_id)
         self._manifest = manifest
-        return self._held()
+        return _all_held(manifest)
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
         """See ``Storage.write``. This raises ``InternalError``, because a source requests nothing."""
@@ -135,7 +226,7 @@ class SourceStore:
         Raises:
             StorageError: the file was changed since it was opened.
         """
-        manifest = self._own(file_id)
+        manifest = self.manifest(file_id)
         if not 0 <= start < stop <= manifest.chunk_count:
             raise InternalError(f"no chunks [{start}, {stop}) in a file of {manifest.chunk_count} chunks")
         self._content.require_unwritten()
@@ -143,12 +234,12 @@ class SourceStore:
 
     def missing(self, file_id: FileId) -> RangeSet:
         """See ``Storage.missing``: always empty."""
-        self._own(file_id)
+        self.manifest(file_id)
         return RangeSet()
 
     def finish(self, file_id: FileId) -> None:
         """See ``Storage.finish``: the file is finished from the start."""
-        self._own(file_id)
+        self.manifest(file_id)
 
     def discard(self, file_id: FileId) -> None:
         """See ``Storage.discard``: the user's file stays."""
@@ -159,29 +250,19 @@ class SourceStore:
         Raises:
             StorageError: the file was changed since it was opened, or cannot be read.
         """
-        manifest = self._own(file_id)
+        manifest = self.manifest(file_id)
         self._content.require_unwritten()
         read = Manifest.build(manifest.name, manifest.size_bytes, self._content.read_at, self._digest)
         if read.block_digests != manifest.block_digests:
             raise changed_while_read(self._path)
 
     def require_usable(self) -> None:
-        """See ``Storage.require_usable``: errors of the one file show when it is read."""
+        """See ``Storage.require_usable``. Errors of the source's file appear when it is read."""
 
     def close(self) -> None:
         """Close what is open; idempotent."""
         self._content.close()
 
-    def _built(self) -> Manifest:
-        if self._manifest is None:
-            raise InternalError(f"the manifest of {self._path} is not built yet")
-        return self._manifest
 
-    def _own(self, file_id: FileId) -> Manifest:
-        manifest = self._built()
-        if manifest.file_id != file_id:
-            raise not_begun(file_id)
-        return manifest
-
-    def _held(self) -> Held:
-        return Held(RangeSet([Range(0, self._built().chunk_count)]), complete=True)
+def _all_held(manifest: Manifest) -> Held:
+    return Held(RangeSet([Range(0, manifest.chunk_count)]), complete=True)

@@ -1,7 +1,8 @@
-"""The archive of a folder, which is distributed like a file.
+"""The archive of a folder, which is distributed like a file: read it from the folder, and parse it.
 
 It is a POSIX tar (pax): the folder itself, then its content in path order, with modes and symbolic links, without
-owners and times. Equal folders have equal archives. A source never stores the archive; it reads it from the folder.
+owners and times. Equal folders have equal archives. A source never stores the archive; it reads it from the folder. The
+parser accepts an archive only if a source would have written exactly the same bytes.
 """
 
 from __future__ import annotations
@@ -10,20 +11,28 @@ import errno
 import os
 import tarfile
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pspd.core.model.manifest import STORE_FOLDER, USUAL_MODE
+from pspd.core.model.manifest import MODE_BITS, STORE_FOLDER, USUAL_MODE
 from pspd.errors import BadArgument
-from pspd.store.filesystem.descriptors import OpenFiles
 from pspd.store.filesystem.failures import storage_error
+from pspd.store.filesystem.file_bytes import OpenFiles
 from pspd.store.layout import INSTANCE
 from pspd.store.messages import changed_while_read
-from pspd.store.tree.entries import TOP, ArchiveError, Entry, validate_entries, validate_path_length
+from pspd.store.tree import entries
+from pspd.store.tree.entries import FILE, FOLDER, LINK, TOP, ArchiveError, Entry
 from pspd.store.tree.traverse import raise_error, walk
 
+HEADER_BYTES_MAX = 1 << 30
+"""How large all headers of an archive may be together."""
 END = bytes(2 * tarfile.BLOCKSIZE)
 """The bytes at the end of an archive."""
+
+_KIND_AT = slice(156, 157)
+_SIZE_AT = slice(124, 135)
+_PAX_BYTES_MAX = 32 * 1024
+_PAX_RECORDS_MAX = 4
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -31,11 +40,9 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 class FolderArchive:
     """The archive of a folder that does not change, read from the folder on demand.
 
-    Implements ``pspd.store.source.content.SourceContent``.
-
     Attributes:
         size_bytes: the archive's size.
-        mode: the default mode, because an archive contains the modes.
+        mode: the mode in the folder's manifest: the default, because the archive contains the modes.
     """
 
     mode = USUAL_MODE
@@ -71,34 +78,34 @@ class FolderArchive:
         Raises:
             StorageError: the folder was changed since it was listed, or cannot be read.
         """
-        pieces = []
+        parts = []
         end = offset + length
         index = bisect_right(self._starts, offset) - 1
         while offset < end:
-            piece = self._piece(index, offset, end)
-            pieces.append(piece)
-            offset += len(piece)
+            part = self._part(index, offset, end)
+            parts.append(part)
+            offset += len(part)
             if index + 1 < len(self._starts) and offset >= self._starts[index + 1]:
                 index += 1
-        return b"".join(pieces)
+        return b"".join(parts)
 
     def payload(self, offset: int, length: int) -> memoryview:
-        """See ``SourceContent.payload``."""
+        """Return bytes of the archive for sending; see :meth:`read_at`."""
         return memoryview(self.read_at(offset, length))
 
     def require_unwritten(self) -> None:
-        """See ``SourceContent.require_unwritten``. :meth:`read_at` checks each file that it reads."""
+        """Do nothing: :meth:`read_at` checks each file that it reads."""
 
     def require_unchanged(self) -> None:
-        """See ``SourceContent.require_unchanged``."""
+        """Raise ``StorageError`` if the folder was changed since it was listed."""
         if _entries_in(self._folder) != self._entries:
             raise changed_while_read(self._folder)
 
     def close(self) -> None:
-        """See ``SourceContent.close``."""
+        """Close what is open; idempotent."""
         self._open_files.close_all()
 
-    def _piece(self, index: int, offset: int, end: int) -> bytes:
+    def _part(self, index: int, offset: int, end: int) -> bytes:
         """Return bytes of entry ``index`` from ``offset`` up to ``end``: of its header, its content or its padding."""
         if offset >= self._end:
             return bytes(end - offset)
@@ -136,13 +143,13 @@ def padded(size_bytes: int) -> int:
 def _entries_in(folder: Path) -> list[Entry]:
     """Return the entries for a folder and its content, in archive order."""
     try:
-        entries = [Entry.of_path(folder, name) for name in [TOP, *sorted(_paths_in(folder))]]
-        validate_entries(entries)
+        found = [Entry.of_path(folder, name) for name in [TOP, *sorted(_paths_in(folder))]]
+        entries.validate_entries(found)
     except OSError as error:
         raise storage_error("read", Path(error.filename or folder), error) from None
     except ArchiveError as invalid:
         raise BadArgument(f"cannot seed {folder}: {invalid}: change or remove that") from None
-    return entries
+    return found
 
 
 def _paths_in(folder: Path) -> Iterator[str]:
@@ -151,7 +158,7 @@ def _paths_in(folder: Path) -> Iterator[str]:
             raise BadArgument(f"cannot seed {place}: it is a client's folder: seed the files in it one by one")
         for name in [*folders, *files]:
             path = os.path.relpath(os.path.join(place, name), folder)
-            validate_path_length(path)
+            entries.validate_path_length(path)
             yield path
 
 
@@ -162,3 +169,70 @@ def _is_client_folder(folder: str) -> bool:
     except OSError as error:
         return error.errno == errno.EACCES
     return True
+
+
+def parse_entries(read_at: Callable[[int, int], bytes], size_bytes: int) -> list[tuple[Entry, int]]:
+    """Return each entry of an archive, and the offset of its content.
+
+    Args:
+        read_at: returns bytes of the archive, given an offset and a length.
+        size_bytes: the archive's size.
+
+    Raises:
+        ArchiveError: no source writes such an archive.
+    """
+    found: list[tuple[Entry, int]] = []
+    offset, end = 0, size_bytes - len(END)
+    header_bytes = 0
+    while offset < end:
+        try:
+            entry, content_at = _entry_at(read_at, offset)
+        except (ValueError, tarfile.TarError):
+            raise ArchiveError(f"its entry at byte {offset} is malformed") from None
+        header_bytes += content_at - offset
+        offset = content_at + padded(entry.size_bytes)
+        found.append((entry, content_at))
+        if len(found) > entries.ENTRIES_MAX or header_bytes > HEADER_BYTES_MAX:
+            raise ArchiveError("it has too many entries")
+    entries.validate_entries([entry for entry, _ in found])
+    if offset != end or read_at(end, len(END)) != END:
+        raise ArchiveError("its end is malformed")
+    return found
+
+
+def _entry_at(read_at: Callable[[int, int], bytes], offset: int) -> tuple[Entry, int]:
+    """Return the entry at an offset, and where its content begins; ValueError or TarError if it is malformed."""
+    block, length, records = read_at(offset, tarfile.BLOCKSIZE), tarfile.BLOCKSIZE, {}
+    if block[_KIND_AT] == tarfile.XHDTYPE:
+        size = int(block[_SIZE_AT], 8)
+        if not 0 < size <= _PAX_BYTES_MAX:
+            raise ValueError("an endless pax header")
+        records = _pax_records(read_at(offset + tarfile.BLOCKSIZE, size))
+        length += padded(size) + tarfile.BLOCKSIZE
+        block = read_at(offset + length - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE)
+    if block[_KIND_AT] not in (FILE, FOLDER, LINK):
+        raise ValueError("not a file, folder or link")
+    info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    name, target = records.get("path", info.name), records.get("linkpath", info.linkname)
+    size = int(records.get("size", info.size))
+    entry = Entry(name.removesuffix("/"), info.type, info.mode & MODE_BITS, size, target=target)
+    if entry.size_bytes < 0 or entry.header() != read_at(offset, length) or (entry.size_bytes and entry.kind != FILE):
+        raise ValueError("not as a source writes it")
+    return entry, offset + length
+
+
+def _pax_records(data: bytes) -> dict[str, str]:
+    """Return the records of a pax header. Each is its length, a space, a key, ``=``, a value and a newline."""
+    records: dict[str, str] = {}
+    while data:
+        if len(records) == _PAX_RECORDS_MAX:
+            raise ValueError("too many pax records")
+        length = int(data[: data.index(b" ")])
+        key, _, value = data[data.index(b" ") + 1 : length - 1].partition(b"=")
+        if length < len(b"3 =\n"):
+            raise ValueError("an endless pax record")
+        if key.decode("ascii") in records:
+            raise ValueError("a repeated pax record")
+        records[key.decode("ascii")] = value.decode("utf-8", "surrogateescape")
+        data = data[length:]
+    return records

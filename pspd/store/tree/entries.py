@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pspd.core.model.manifest import MODE_BITS
 from pspd.errors import BadArgument
 
 ENTRIES_MAX = 1_000_000
@@ -68,7 +69,7 @@ class Entry:
         """
         path = folder / name
         state = os.stat(path) if name == TOP else os.lstat(path)  # the user may name the folder through a link
-        mode = stat.S_IMODE(state.st_mode) & 0o777
+        mode = state.st_mode & MODE_BITS
         match stat.S_IFMT(state.st_mode):
             case stat.S_IFREG:
                 return Entry(name, FILE, mode | stat.S_IRUSR, state.st_size, state.st_mtime_ns)

@@ -9,9 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pspd.store.filesystem.failures import storage_error
-
-# A flush must not wait: opening a named pipe may block for ever.
-_FLUSH_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+from pspd.store.filesystem.files import flush
 
 
 def walk(
@@ -109,10 +107,5 @@ def flush_tree(place: Path) -> None:
 
 def _flush(path: str | Path) -> None:
     with suppress(FileNotFoundError, PermissionError):
-        if stat.S_IFMT(os.lstat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-            return
-        fd = os.open(path, _FLUSH_FLAGS)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        if stat.S_IFMT(os.lstat(path).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+            flush(path)

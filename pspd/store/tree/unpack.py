@@ -11,10 +11,9 @@ from pathlib import Path
 from pspd.core.model.manifest import Digest, Manifest
 from pspd.errors import PspError, StorageError
 from pspd.store.filesystem.failures import storage_error
-from pspd.store.filesystem.private import make_private_folder, open_private
-from pspd.store.filesystem.sparse import write_sparse
-from pspd.store.tree.archive import FolderArchive
-from pspd.store.tree.archive_parser import parse_entries
+from pspd.store.filesystem.file_bytes import write_sparse
+from pspd.store.filesystem.files import make_private_folder, open_private
+from pspd.store.tree.archive import FolderArchive, parse_entries
 from pspd.store.tree.entries import FILE, FOLDER, LINK, ArchiveError, Entry
 from pspd.store.tree.traverse import is_real_folder, remove_tree
 
@@ -58,11 +57,10 @@ def unpack(archive: Path, place: Path, check_stopped: Callable[[], None]) -> Non
             for entry, _ in reversed(found):
                 if entry.kind == FOLDER:
                     os.chmod(place / entry.name, entry.mode)
-    except OSError as error:
+    except BaseException as error:
         remove_tree(place)
-        raise storage_error("unpack into", place, error) from None
-    except BaseException:
-        remove_tree(place)
+        if isinstance(error, OSError):
+            raise storage_error("unpack into", place, error) from None
         raise
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import pspd.store.files.disk
-import pspd.store.filesystem.descriptors
+import pspd.store.filesystem.file_bytes
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import Held
 from tests.store.stores import MIB, DiskBench, Sample, error_of

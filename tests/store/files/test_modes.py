@@ -12,7 +12,7 @@ import pytest
 from pspd.core.model.storage import Held
 from pspd.errors import StorageError
 from pspd.store.digests import blake3_digest
-from pspd.store.filesystem.atomic import publish_file
+from pspd.store.filesystem.files import publish_file
 from pspd.store.source.source_store import SourceStore
 from tests.store.stores import Bench, DiskBench, Sample, mode_of, umask_of
 

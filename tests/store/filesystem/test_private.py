@@ -10,7 +10,7 @@ import pytest
 
 from pspd.store.digests import blake3_digest
 from pspd.store.files.disk import DiskStore
-from pspd.store.filesystem.private import make_private_folder, open_private
+from pspd.store.filesystem.files import make_private_folder, open_private
 from tests.store.stores import DiskBench, FolderSample, Sample, error_of, mode_of, umask_of
 
 FINISHED, FOLDER, UNFINISHED = Sample(5000), FolderSample(), Sample(5000, name="b.bin")

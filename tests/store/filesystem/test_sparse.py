@@ -18,7 +18,7 @@ import pspd.store.files.disk
 from pspd.core.model.manifest import CHUNK_BYTES, Manifest
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.store.digests import blake3_digest
-from pspd.store.filesystem.sparse import BLOCK_BYTES, write_sparse, zero_runs
+from pspd.store.filesystem.file_bytes import BLOCK_BYTES, write_sparse, zero_runs
 from tests.store.stores import MIB, DiskBench, Sample, alter_byte, archived, error_of, in_steps
 
 SIZE_BYTES = 8 * MIB + 700

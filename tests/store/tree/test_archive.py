@@ -20,8 +20,7 @@ from pspd.errors import BadArgument, StorageError
 from pspd.store.digests import blake3_digest
 from pspd.store.source.source_store import SourceStore
 from pspd.store.tree import entries
-from pspd.store.tree.archive import FolderArchive, padded
-from pspd.store.tree.archive_parser import parse_entries
+from pspd.store.tree.archive import FolderArchive, padded, parse_entries
 from pspd.store.tree.entries import FILE, FOLDER, LINK, ArchiveError, Entry
 from pspd.store.tree.traverse import flush_tree, is_changed_since, remove_tree
 from pspd.store.tree.unpack import is_folder_of, unpack

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from pspd.errors import StorageError
-from pspd.store.filesystem import atomic
+from pspd.store.filesystem import files
 
 
 def test_failed_replace_leaves_the_path_alone(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(StorageError, match="cannot write"):
-        atomic.replace_file(tmp_path / "a", b"new")
+        files.replace_file(tmp_path / "a", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_failed_remove_raises(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(StorageError, match="cannot remove"):
-        atomic.remove_file(tmp_path / "a")
+        files.remove_file(tmp_path / "a")

@@ -1,20 +1,92 @@
-"""Changes to single files that happen completely or not at all, and that never overwrite a user's file."""
+"""Single files: private ones, and changes that happen completely or not at all and never overwrite a user's file."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
 
+from pspd.core.model.manifest import MODE_BITS
 from pspd.store.filesystem.failures import storage_error
-from pspd.store.filesystem.private import open_private
 
+PRIVATE_FILE_MODE = 0o600
+PRIVATE_FOLDER_MODE = 0o700
 NAME_BYTES_MAX = 255
 """The longest file name, where the file system does not report one."""
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+# Opening a named pipe must not wait for a writer.
+_FLUSH_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_LOG = logging.getLogger(__name__)
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Open a file of the hidden folder, and create it if necessary: readable for its owner only, under any umask.
+
+    Args:
+        path: the file.
+        flags: those of ``os.open``, with ``O_CREAT``.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    flags |= os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, PRIVATE_FILE_MODE)
+    except PermissionError:
+        # A partial file gets its final mode just before its name. If the name is then refused, it is written again.
+        os.chmod(path, PRIVATE_FILE_MODE)
+        return os.open(path, flags)
+    if os.fstat(fd).st_mode & PRIVATE_FILE_MODE != PRIVATE_FILE_MODE:
+        os.fchmod(fd, PRIVATE_FILE_MODE)
+    return fd
+
+
+def make_private_folder(path: Path) -> None:
+    """Create a folder that only its owner may use, under any umask.
+
+    Raises:
+        OSError: the folder cannot be created.
+    """
+    os.mkdir(path, PRIVATE_FOLDER_MODE)
+    if os.lstat(path).st_mode & PRIVATE_FOLDER_MODE != PRIVATE_FOLDER_MODE:
+        os.chmod(path, PRIVATE_FOLDER_MODE)
+
+
+def make_private(folder: Path) -> None:
+    """Make an existing folder, and the regular files directly in it, private.
+
+    Files with a second name are left alone: they may be finished files, which have their source's mode. If modes cannot
+    be changed (a file system without modes, a folder of another user), this logs a warning.
+    """
+    try:
+        if os.stat(folder).st_mode & MODE_BITS != PRIVATE_FOLDER_MODE:
+            os.chmod(folder, PRIVATE_FOLDER_MODE)
+        for entry in os.scandir(folder):
+            state = entry.stat(follow_symlinks=False)
+            is_open = state.st_mode & MODE_BITS != PRIVATE_FILE_MODE
+            if is_open and stat.S_ISREG(state.st_mode) and state.st_nlink == 1:
+                os.chmod(entry.path, PRIVATE_FILE_MODE)
+    except OSError as error:
+        _LOG.warning("other users may be able to read %s: cannot change its mode: %s", folder, error.strerror)
+
+
+def set_mode(fd: int, mode: int, path: Path) -> None:
+    """Set a file's permission bits. If the file system refuses, this logs a warning.
+
+    Args:
+        fd: the open file.
+        mode: the permission bits.
+        path: the file's path, for the log.
+    """
+    try:
+        os.fchmod(fd, mode)
+    except OSError as error:
+        _LOG.warning("cannot set mode %03o on %s: %s", mode, path, error.strerror)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -77,6 +149,19 @@ def publish_file(path: Path, visible: Path) -> None:
         os.rename(path, visible)
 
 
+def flush(path: str | Path) -> None:
+    """Flush a regular file or a folder to the disk.
+
+    Raises:
+        OSError: it cannot be opened, or the disk fails.
+    """
+    fd = os.open(path, _FLUSH_FLAGS)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def flush_file(path: Path) -> None:
     """Flush a file and its name to the disk.
 
@@ -84,12 +169,8 @@ def flush_file(path: Path) -> None:
         StorageError: the disk fails.
     """
     try:
-        for each in (path, path.parent):
-            fd = os.open(each, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        flush(path)
+        flush(path.parent)
     except OSError as error:
         raise storage_error("flush", path, error) from None
 
