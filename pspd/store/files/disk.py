@@ -21,26 +21,18 @@ from pspd.core.model.manifest import STORE_FOLDER, Digest, FileId, Manifest
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import FileSlice, Held, Written
 from pspd.errors import IntegrityError, StorageError, StoreFailed
-from pspd.store.files.identity import boot_id, load_instance_id, lock_folder
-from pspd.store.files.opener import FileOpener
-from pspd.store.files.records import ON_DISK, UNVERIFIED, Records
-from pspd.store.files.recovery import Recovery
-from pspd.store.files.space import Space, disk_bytes
-from pspd.store.files.stored_file import FileStatus, StoredFile
+from pspd.store.files.records import ON_DISK, UNVERIFIED, Records, boot_id, load_instance_id, lock_folder
+from pspd.store.files.saved_files import SavedFiles
+from pspd.store.files.stored_file import FileStatus, StoredFile, disk_bytes, require_space
 from pspd.store.files.unpacked import UnpackedFolders
 from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.file_bytes import OpenFiles
-from pspd.store.filesystem.files import (
-    PRIVATE_FOLDER_MODE,
-    flush_file,
-    make_private,
-    publish_file,
-    set_mode,
-    stat_regular,
-)
-from pspd.store.layout import ARCHIVE, COMPLETION, INSTANCE, LOCK, MANIFEST
+from pspd.store.filesystem.files import flush_file, publish_file, set_mode, stat_regular
+from pspd.store.layout import ARCHIVE, COMPLETION, INSTANCE, MANIFEST, PARTIAL
 from pspd.store.messages import not_begun, not_verified
 from pspd.store.tree.traverse import flush_tree
+
+_STAT_BLOCK_BYTES = 512
 
 _LOG = logging.getLogger(__name__)
 
@@ -85,36 +77,20 @@ class DiskStore:
         Raises:
             StorageError: another client uses the folder, or it is unusable.
         """
-        self._work = folder / STORE_FOLDER
         self._open_files = OpenFiles(open_files_max)
         self._files: dict[FileId, StoredFile] = {}
         self._begun: dict[FileId, None] = {}  # since the start; other files may be of other networks
-        try:
-            self._work.mkdir(PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error("use", self._work, error) from None
-        make_private(self._work)  # earlier versions left the modes to the umask
-        self._lock_fd = lock_folder(folder, self._work / LOCK)
+        self._lock_fd = lock_folder(folder)
         folder = folder.absolute()  # messages from now on are read on other machines
         self._work = folder / STORE_FOLDER
-        self._space = Space(folder, max_bytes)
-        self._records = Records(self._work, digest)
-        self._folders = UnpackedFolders(folder, self._records, digest)
+        self._max_bytes = max_bytes
+        self._records = Records(folder, digest)
+        self._folders = UnpackedFolders(self._records)
         try:
             self._work_state = os.stat(self._work)
             self.instance_id = load_instance_id(self._work / INSTANCE)
-            boot = boot_id()
-            self._opener = FileOpener(
-                folder,
-                self._records,
-                self._folders,
-                self._open_files,
-                digest,
-                boot,
-                trusts_journals=self._records.boot() == boot and not verifies,
-            )
-            self._recovery = Recovery(folder, self._records, self._folders, self._opener, verifies=verifies)
-            self._files = self._recovery.load_all()
+            self._saved = SavedFiles(self._records, self._folders, self._open_files, boot_id(), verifies=verifies)
+            self._files = self._saved.load_all()
         except BaseException:
             self.close()
             raise
@@ -143,33 +119,43 @@ class DiskStore:
         if file.verifier.manifest != manifest:
             # Until the new division is saved, the file is not known: another attempt then starts from the disk.
             self._files.pop(file_id, None)
-            self._redivide(file, manifest)
+            file.verifier.redivide(manifest)
+            if file.status is FileStatus.UNFINISHED:
+                # Before the manifest: chunks that are no longer verified may be overwritten from now on.
+                file.journal.rewrite(file.verifier.verified)
+            self._records.save_manifest(manifest)
         self._files[file_id] = file
         self._begun[file_id] = None
         return file.held
 
     def _open(self, manifest: Manifest, file: StoredFile | None) -> StoredFile:
-        """Return a file that is ready to be written, or finished after all; ``file`` is what is known of it."""
+        """Return an unfinished file that can be written, or a finished one.
+
+        Args:
+            manifest: the file's manifest.
+            file: the file, if this store knows it.
+        """
         is_changed = file is not None and file.status is FileStatus.CHANGED
-        if file is not None and is_changed and self._opener.is_name_taken(file):
-            raise self._opener.conflict(manifest)
-        adopted = self._recovery.adopt_existing(manifest, self._require_room)
+        if file is not None and is_changed and self._saved.is_name_taken(file):
+            raise self._saved.conflict(manifest)
+        adopted = self._saved.adopt_existing(manifest, self._require_room)
         if adopted is not None:
             return adopted
         if file is not None and is_changed and manifest.is_folder:
-            file.verifier.verify_all()  # what replaced the folder is gone, and its archive is intact
-            return self._recovery.salvage(file, set_aside=False)
+            # The other file that had the folder's name is gone, and the folder's archive is intact.
+            file.verifier.verify_all()
+            return self._saved.salvage(file, set_aside=False)
         if file is not None and not is_changed:
             return file
         self._require_room(manifest, disk_bytes(manifest))
         self._records.save_manifest(manifest)
-        return self._opener.open_partial(manifest)
+        return self._saved.open_partial(manifest)
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
         """See ``Storage.write``."""
         file = self._file(file_id)
         if file.status is FileStatus.CHANGED:
-            raise self._opener.conflict(file.verifier.manifest)
+            raise self._saved.conflict(file.verifier.manifest)
         written = file.verifier.write(start, stop, data)
         # A journal entry later than another program's write would vouch for it after a restart.
         if written.verified and not file.saved.is_changed:
@@ -208,12 +194,12 @@ class DiskStore:
         if file.status is FileStatus.FINISHED:
             return
         if file.status is FileStatus.CHANGED:
-            raise self._opener.conflict(manifest)
+            raise self._saved.conflict(manifest)
         if file.saved.is_changed:
             raise IntegrityError(f"{part} was changed by another program: verify it")
         if not file.verifier.complete:
             raise IntegrityError(not_verified(manifest, file.verifier.verified))
-        visible = self._opener.finished_path(manifest)
+        visible = self._saved.finished_path(manifest)
         try:
             os.ftruncate(file.saved.fd, manifest.size_bytes)
             file.saved.accept_state()
@@ -224,10 +210,10 @@ class DiskStore:
                 set_mode(file.saved.fd, manifest.mode, visible)
             publish_file(part, visible)
         except FileExistsError:
-            raise self._opener.conflict(manifest) from None
+            raise self._saved.conflict(manifest) from None
         except OSError as error:
             raise storage_error("finish", visible, error) from None
-        self._opener.publish(file, state)
+        self._saved.publish(file, state)
 
     def flush_job(self, file_id: FileId) -> Callable[[], None]:
         """Return a function that flushes a finished file to the disk, callable in any thread.
@@ -235,7 +221,7 @@ class DiskStore:
         It raises ``StorageError`` if the disk fails. After it has returned, call :meth:`record_flushed`.
         """
         file = self._file(file_id)
-        path, name = file.saved.path, self._folders.visible(file.verifier.manifest)
+        path, name = file.saved.path, self._records.visible(file.verifier.manifest)
         if not file.verifier.manifest.is_folder:
             return lambda: flush_file(path)
 
@@ -253,12 +239,11 @@ class DiskStore:
         """
         file = self._files.get(file_id)
         record = self._records.completion(file_id)
-        if self._lock_fd < 0 or file is None or record is None or record.boot_id != self._opener.boot:
+        if self._lock_fd < 0 or file is None or record is None or record.boot_id != self._saved.boot:
             return
-        state = stat_regular(self._opener.finished_path(file.verifier.manifest))
-        if state is not None and (state.st_size, state.st_mtime_ns) == (record.size_bytes, record.mtime_ns):
-            flushed = self._opener.completion_record(file.verifier.manifest, state, ON_DISK)
-            self._records.save_completion(file_id, flushed)
+        state = stat_regular(self._saved.finished_path(file.verifier.manifest))
+        if state is not None and record.describes(state):
+            self._records.save_completion(file.verifier.manifest, state, ON_DISK)
 
     def verify(self, file_id: FileId) -> None:
         """See ``Storage.verify``. A finished file that is wrong is left alone: it is the user's.
@@ -278,7 +263,7 @@ class DiskStore:
             return
         manifest = file.verifier.manifest
         record = self._records.distrust(manifest, UNVERIFIED)
-        verified = self._recovery.load_finished(manifest, record)
+        verified = self._saved.load_finished(manifest, record)
         if verified is not None:
             self._files[file_id] = verified
 
@@ -289,10 +274,10 @@ class DiskStore:
             if file.status is not FileStatus.FINISHED:
                 continue
             try:
-                if not self._opener.looks_unchanged(file):
+                if not self._saved.looks_unchanged(file):
                     found.changed.append(file_id)
             except FileNotFoundError:
-                found.removed[file_id] = self._folders.visible(file.verifier.manifest)
+                found.removed[file_id] = self._records.visible(file.verifier.manifest)
             except Exception as error:  # this proves no change
                 _LOG.warning("cannot look at %s: %s", file.saved.path, error)
         return found
@@ -316,8 +301,8 @@ class DiskStore:
         file = self._files.pop(file_id, None)
         self._begun.pop(file_id, None)
         if file is not None:
-            self._opener.close_bytes(file)
-        self._opener.remove_work(file_id)
+            self._open_files.close(file.saved.path)
+        self._saved.remove_work(file_id)
         self._records.remove(file_id, ARCHIVE, COMPLETION, MANIFEST)
 
     def require_usable(self) -> None:
@@ -348,20 +333,14 @@ class DiskStore:
 
     def _require_room(self, manifest: Manifest, more_bytes: int) -> None:
         """Check that a file has room beside the other files of this network; ``more_bytes`` is what it takes in all."""
-        others = [
-            self._files[file_id] for file_id in self._begun if file_id in self._files and file_id != manifest.file_id
-        ]
-        self._space.require(manifest, more_bytes - self._opener.written_bytes(manifest.file_id), others)
+        file_id = manifest.file_id
+        others = [self._files[other] for other in self._begun if other in self._files and other != file_id]
+        part = stat_regular(self._records.path(file_id, PARTIAL))
+        written_bytes = part.st_blocks * _STAT_BLOCK_BYTES if part is not None else 0
+        require_space(manifest, more_bytes - written_bytes, others, self._work, self._max_bytes)
 
     def _file(self, file_id: FileId) -> StoredFile:
         try:
             return self._files[file_id]
         except KeyError:
             raise not_begun(file_id) from None
-
-    def _redivide(self, file: StoredFile, manifest: Manifest) -> None:
-        file.verifier.redivide(manifest)
-        if file.status is FileStatus.UNFINISHED:
-            # Before the manifest: chunks that are no longer verified may be overwritten from now on.
-            file.journal.rewrite(file.verifier.verified)
-        self._records.save_manifest(manifest)

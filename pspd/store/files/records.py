@@ -1,19 +1,24 @@
-"""A store's records about its files: their manifests, and that they were finished."""
+"""A client's folder: who uses it, and the records in its hidden folder about its files."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pspd.core.model.manifest import Digest, FileId, Manifest
-from pspd.errors import StorageError
-from pspd.store.filesystem.files import remove_file, replace_file
-from pspd.store.layout import BOOT, COMPLETION, MANIFEST
+from pspd.core.model.manifest import STORE_FOLDER, Digest, FileId, Manifest
+from pspd.errors import StorageError, WrongState
+from pspd.store.filesystem.failures import storage_error
+from pspd.store.filesystem.files import PRIVATE_FOLDER_MODE, make_private, open_private, remove_file, replace_file
+from pspd.store.layout import BOOT, COMPLETION, JOURNAL, LOCK, MANIFEST
 from pspd.store.manifest_codec import decode_manifest, encode_manifest
 
+INSTANCE_BYTES = 16
 ON_DISK = ""
 """Replaces the boot in a completion record when the file is flushed: it survives any crash of the machine."""
 UNVERIFIED = "unverified"
@@ -21,12 +26,82 @@ UNVERIFIED = "unverified"
 TORN = "torn"
 """Replaces the boot in a completion record that is torn, or whose file the disk has damaged."""
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_OWNER_BYTES_MAX = 80
+
 _LOG = logging.getLogger(__name__)
+
+
+def lock_folder(folder: Path) -> int:
+    """Create a client's folder if necessary, make its hidden folder private, and lock it for this process.
+
+    Returns:
+        The descriptor of the lock; closing it releases the lock.
+
+    Raises:
+        WrongState: another client uses the folder.
+        StorageError: the folder cannot be used or locked.
+    """
+    work, lock = folder / STORE_FOLDER, folder / STORE_FOLDER / LOCK
+    try:
+        work.mkdir(PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error("use", work, error) from None
+    make_private(work)  # earlier versions left the modes to the umask
+    try:
+        with ExitStack() as on_failure:
+            fd = open_private(lock, os.O_RDWR | os.O_CREAT)
+            on_failure.callback(os.close, fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.pread(fd, _OWNER_BYTES_MAX, 0).decode("ascii", "replace")
+                raise WrongState(
+                    f"folder {folder} is in use by another client ({owner or 'process unknown'}):"
+                    " name another folder with --dir"
+                ) from None
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()}".encode(), 0)
+            on_failure.pop_all()
+            return fd
+    except OSError as error:
+        raise storage_error("lock", lock, error) from None
+
+
+def load_instance_id(path: Path) -> bytes:
+    """Return the 16 random bytes that identify a folder's client; create them on first use.
+
+    Raises:
+        StorageError: they cannot be read or saved.
+    """
+    try:
+        saved = path.read_bytes()
+    except FileNotFoundError:
+        saved = b""
+    except OSError as error:
+        raise storage_error("read", path, error) from None
+    if len(saved) != INSTANCE_BYTES:
+        saved = os.urandom(INSTANCE_BYTES)
+        replace_file(path, saved)
+    return saved
+
+
+def boot_id() -> str:
+    """Return the id of the machine's present boot; a new random id where the machine has none.
+
+    A killed process loses no byte that it has written. After a power failure, the disk may have the journal but not the
+    bytes that the journal lists, because nothing is flushed. So saved bytes are trusted within one boot, and verified
+    once after the next.
+    """
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return os.urandom(16).hex()
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionRecord:
-    """That a file was finished, and how to recognize it without reading it.
+    """A record that a file was finished; it identifies the file by its attributes, without reading it.
 
     Attributes:
         name: the file's name in the client's folder.
@@ -52,46 +127,57 @@ class CompletionRecord:
             ValueError: it has another format.
         """
         match json.loads(record):
-            case {
-                "name": str(name),
-                "size_bytes": int(size_bytes),
-                "mtime_ns": int(mtime_ns),
-                "boot_id": str(boot_id),
-            }:
-                return CompletionRecord(name, size_bytes, mtime_ns, boot_id)
+            case {"name": str(name), "size_bytes": int(size_bytes), "mtime_ns": int(mtime_ns), "boot_id": str(boot)}:
+                return CompletionRecord(name, size_bytes, mtime_ns, boot)
         raise ValueError("the record has another format")
 
     def may_be_lost(self, boot: str) -> bool:
         """Return whether the machine may have crashed before the file was on the disk; ``boot`` is the present one."""
         return self.boot_id not in (ON_DISK, UNVERIFIED, boot)
 
+    def describes(self, state: os.stat_result) -> bool:
+        """Return whether a file's state has the recorded size and modification time."""
+        return (state.st_size, state.st_mtime_ns) == (self.size_bytes, self.mtime_ns)
+
 
 class Records:
-    """The records in a client's hidden folder.
+    """The paths and records of one client's folder.
 
-    Args:
-        work: the hidden folder.
+    Attributes:
+        folder: the client's folder.
+        work: its hidden folder.
         digest: the digest function of manifests.
     """
 
-    def __init__(self, work: Path, digest: Digest) -> None:
-        self._work = work
-        self._digest = digest
+    def __init__(self, folder: Path, digest: Digest) -> None:
+        """Create no file.
+
+        Args:
+            folder: the client's folder.
+            digest: the digest function of manifests.
+        """
+        self.folder = folder
+        self.work = folder / STORE_FOLDER
+        self.digest = digest
+
+    def visible(self, manifest: Manifest) -> Path:
+        """Return the path where the user finds the finished file or folder."""
+        return self.folder / manifest.name
 
     def path(self, file_id: FileId, suffix: str) -> Path:
-        """Return where the hidden folder keeps something of a file.
+        """Return the path of one of a file's parts in the hidden folder.
 
         Args:
             file_id: the file.
             suffix: one of those in ``pspd.store.layout``.
         """
-        return self._work / f"{file_id.hex()}.{suffix}"
+        return self.work / f"{file_id.hex()}.{suffix}"
 
     def manifests(self) -> Iterator[Manifest]:
         """Yield every saved manifest; log a warning for each that cannot be read."""
-        for path in sorted(self._work.glob(f"*.{MANIFEST}")):
+        for path in sorted(self.work.glob(f"*.{MANIFEST}")):
             try:
-                manifest = decode_manifest(path.read_bytes(), self._digest)
+                manifest = decode_manifest(path.read_bytes(), self.digest)
                 if manifest.file_id.hex() != path.stem:
                     raise ValueError("the manifest of another file")
             except Exception as error:  # any error concerns this file alone
@@ -128,17 +214,19 @@ class Records:
         except OSError:
             return 0
 
-    def save_completion(self, file_id: FileId, record: CompletionRecord) -> None:
-        """Save a completion record; replace an earlier one.
+    def save_completion(self, manifest: Manifest, state: os.stat_result, boot_id: str) -> None:
+        """Record that a file is finished; replace an earlier record.
 
         Args:
-            file_id: the file.
-            record: its record.
+            manifest: the file's manifest.
+            state: the state of its bytes.
+            boot_id: the present boot, or ``ON_DISK``.
 
         Raises:
-            StorageError: it cannot be saved.
+            StorageError: the record cannot be saved.
         """
-        replace_file(self.path(file_id, COMPLETION), record.encode())
+        record = CompletionRecord(manifest.name, state.st_size, state.st_mtime_ns, boot_id)
+        replace_file(self.path(manifest.file_id, COMPLETION), record.encode())
 
     def distrust(self, manifest: Manifest, boot_id: str) -> CompletionRecord:
         """Record that a finished file must be verified, and return the record. Call this before anything can fail.
@@ -148,48 +236,44 @@ class Records:
             boot_id: ``UNVERIFIED``, or ``TORN`` if the disk has damaged the file.
 
         Raises:
-            StorageError: the record cannot be saved. It is then removed, and the file counts as the user's.
+            StorageError: the record cannot be saved. It is then removed, and the store treats the file as the user's.
         """
         record = CompletionRecord(manifest.name, size_bytes=0, mtime_ns=0, boot_id=boot_id)
         try:
-            self.save_completion(manifest.file_id, record)
+            replace_file(self.path(manifest.file_id, COMPLETION), record.encode())
         except StorageError:
             self.remove(manifest.file_id, COMPLETION)
             raise
         return record
 
     def remove(self, file_id: FileId, *suffixes: str) -> None:
-        """Remove what the hidden folder keeps of a file under some suffixes.
+        """Remove a file's parts in the hidden folder that have one of some suffixes.
 
         Args:
             file_id: the file.
-            suffixes: of ``pspd.store.layout``.
+            suffixes: suffixes of ``pspd.store.layout``.
 
         Raises:
-            StorageError: something cannot be removed.
+            StorageError: a part cannot be removed.
         """
         for suffix in suffixes:
             remove_file(self.path(file_id, suffix))
 
-    def remove_strays(self, suffix: str, file_ids: Collection[FileId]) -> None:
-        """Remove everything with a suffix, except that of some files.
-
-        Args:
-            suffix: one of those in ``pspd.store.layout``.
-            file_ids: the files to keep.
+    def remove_other_journals(self, file_ids: Collection[FileId]) -> None:
+        """Remove all journals except those of the given files.
 
         Raises:
-            StorageError: something cannot be removed.
+            StorageError: a journal cannot be removed.
         """
         kept = {file_id.hex() for file_id in file_ids}
-        for path in self._work.glob(f"*.{suffix}"):
+        for path in self.work.glob(f"*.{JOURNAL}"):
             if path.stem not in kept:
                 remove_file(path)
 
     def boot(self) -> str:
         """Return the boot within which the journals can be trusted; empty if unknown."""
         try:
-            return (self._work / BOOT).read_text("ascii")
+            return (self.work / BOOT).read_text("ascii")
         except (OSError, ValueError):
             return ""
 
@@ -199,4 +283,4 @@ class Records:
         Raises:
             StorageError: it cannot be saved.
         """
-        replace_file(self._work / BOOT, boot.encode())
+        replace_file(self.work / BOOT, boot.encode())

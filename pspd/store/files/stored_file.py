@@ -1,17 +1,122 @@
-"""One file of a client's folder."""
+"""One unfinished or finished file of a client's folder: its status, its journal, and the disk space that it takes.
+
+A journal lists the verified ranges of an unfinished file, which a client can trust after a restart. Records of 12
+bytes, big-endian: start (u32), stop (u32), CRC-32 of these eight bytes (u32). Records are only appended. Reading stops
+at the first torn or bad record.
+"""
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from enum import Enum, auto
+from pathlib import Path
 
+from pspd.core.model.manifest import CHUNK_BYTES, Manifest
+from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
-from pspd.store.files.journal import Journal
+from pspd.errors import StorageError
 from pspd.store.files.verifier import BlockVerifier
-from pspd.store.filesystem.file_bytes import FileBytes
+from pspd.store.filesystem.failures import storage_error
+from pspd.store.filesystem.file_bytes import FileBytes, OpenFiles
+from pspd.store.filesystem.files import replace_file
+from pspd.text.sizes import size_text
+
+_SPAN = struct.Struct(">II")
+_RECORD = struct.Struct(">III")
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+
+
+def encode_ranges(ranges: Iterable[tuple[int, int]]) -> bytes:
+    """Return the journal records for ranges."""
+    return b"".join(_RECORD.pack(start, stop, zlib.crc32(_SPAN.pack(start, stop))) for start, stop in ranges)
+
+
+def decode_ranges(data: bytes, chunk_count: int) -> tuple[RangeSet, bool]:
+    """Return the ranges in a journal, and whether every record of it is good.
+
+    Args:
+        data: the journal.
+        chunk_count: the number of chunks in the file.
+    """
+    ranges = RangeSet()
+    whole_bytes = len(data) - len(data) % _RECORD.size
+    for start, stop, checksum in _RECORD.iter_unpack(data[:whole_bytes]):
+        if checksum != zlib.crc32(_SPAN.pack(start, stop)) or not start < stop <= chunk_count:
+            return ranges, False
+        ranges.add(start, stop)
+    return ranges, whole_bytes == len(data)
+
+
+class Journal:
+    """One file's journal.
+
+    Args:
+        path: the journal.
+        open_files: where its descriptor is kept.
+    """
+
+    __slots__ = ("_open_files", "path")
+
+    def __init__(self, path: Path, open_files: OpenFiles) -> None:
+        self.path = path
+        self._open_files = open_files
+
+    def read(self, chunk_count: int) -> tuple[RangeSet, bool]:
+        """Return the journal's ranges, and whether it is free of errors, as a missing journal is.
+
+        Raises:
+            StorageError: the journal cannot be read.
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return RangeSet(), True
+        except OSError as error:
+            raise storage_error("read", self.path, error) from None
+        return decode_ranges(data, chunk_count)
+
+    @property
+    def mtime_ns(self) -> int:
+        """When the journal was last written to; 0 if there is none."""
+        try:
+            return self.path.stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def append(self, ranges: Iterable[Range]) -> None:
+        """Add ranges whose bytes are saved and verified.
+
+        Raises:
+            StorageError: the ranges cannot be written; the journal is unchanged.
+        """
+        records = encode_ranges(ranges)
+        fd = self._open_files.fd(self.path, _FLAGS)
+        try:
+            count = os.write(fd, records)
+        except OSError as error:
+            raise storage_error("write", self.path, error) from None
+        if count != len(records):
+            # A torn record would hide all later ones: remove it.
+            with suppress(OSError):
+                os.ftruncate(fd, os.fstat(fd).st_size - count)
+            raise StorageError(f"cannot write {self.path}: No space left on device: free some space there")
+
+    def rewrite(self, ranges: RangeSet) -> None:
+        """Replace the journal atomically by one with exactly these ranges.
+
+        Raises:
+            StorageError: it cannot be written; the journal is unchanged.
+        """
+        self._open_files.close(self.path)
+        replace_file(self.path, encode_ranges(ranges))
 
 
 class FileStatus(Enum):
-    """How far a file is, and so where its bytes are."""
+    """The stage of a file, which also says where its bytes are."""
 
     UNFINISHED = auto()  # in the hidden folder; written to
     FINISHED = auto()  # under its own name; never written to
@@ -22,10 +127,10 @@ class StoredFile:
     """A file's verified chunks, bytes, journal and status. Only its own methods change the fields.
 
     Args:
-        verifier: verifies what is written, and knows what is verified.
+        verifier: verifies what is written, and records what is verified.
         saved: the bytes.
         journal: the journal, which exists while the file is unfinished.
-        status: how far the file is.
+        status: the file's stage.
     """
 
     __slots__ = ("journal", "saved", "status", "verifier")
@@ -38,15 +143,67 @@ class StoredFile:
 
     @property
     def held(self) -> Held:
-        """What the file holds; its verified chunks are a live view."""
+        """The file's verified chunks, as a live view, and whether it is finished."""
         return Held(self.verifier.verified, self.status is FileStatus.FINISHED)
 
+    @property
+    def unwritten_bytes(self) -> int:
+        """How much more disk space the file will take."""
+        if self.status is not FileStatus.UNFINISHED:
+            return 0
+        return max(0, disk_bytes(self.verifier.manifest) - self.verifier.verified.chunk_count * CHUNK_BYTES)
+
     def mark_finished(self, saved: FileBytes) -> None:
-        """Note that the file has its own name; ``saved`` are its bytes there."""
+        """Record that the file has its own name; ``saved`` are its bytes there."""
         saved.accept_state()
         self.saved = saved
         self.status = FileStatus.FINISHED
 
     def mark_changed(self) -> None:
-        """Note that another program has changed the finished file."""
+        """Record that another program has changed the finished file."""
         self.status = FileStatus.CHANGED
+
+
+def disk_bytes(manifest: Manifest) -> int:
+    """Return how much disk space a file takes; a folder takes it twice, for its archive and unpacked."""
+    return manifest.size_bytes * (2 if manifest.is_folder else 1)
+
+
+def require_space(
+    manifest: Manifest, more_bytes: int, others: Collection[StoredFile], work: Path, max_bytes: int | None
+) -> None:
+    """Check that a file fits into the client's quota and on its disk, before it is begun.
+
+    This does not reserve the space: other clients on the same disk, and other programs, can still fill the disk.
+
+    Args:
+        manifest: the file's manifest.
+        more_bytes: how much more disk space it will take.
+        others: the other files of the networks that this client is in.
+        work: the client's hidden folder.
+        max_bytes: the client's quota; None for no limit.
+
+    Raises:
+        StorageError: it exceeds the quota or the free space.
+    """
+    used_bytes = sum(disk_bytes(file.verifier.manifest) for file in others)
+    needed_bytes = disk_bytes(manifest)
+    if max_bytes is not None and used_bytes + needed_bytes > max_bytes:
+        excess_bytes = needed_bytes - max(0, max_bytes - used_bytes)
+        advice = "raise it, or remove other files from the network" if used_bytes else "raise it"
+        raise StorageError(
+            f"{manifest.name!r} needs {size_text(needed_bytes)}, {size_text(excess_bytes)} more than are left of"
+            f" --max-bytes {size_text(max_bytes)}: {advice}"
+        )
+    try:
+        disk = os.statvfs(work)
+    except OSError as error:
+        raise storage_error("use", work, error) from None
+    reserved_bytes = sum(file.unwritten_bytes for file in others)
+    free_bytes = max(0, disk.f_bavail * disk.f_frsize - reserved_bytes)
+    if more_bytes > free_bytes and disk.f_blocks > 0:  # some file systems report no size
+        reserved = f" beside {size_text(reserved_bytes)} for other files that are being received"
+        raise StorageError(
+            f"{manifest.name!r} needs {size_text(more_bytes)}, {size_text(more_bytes - free_bytes)} more than are free"
+            f" in {work.parent}{reserved if reserved_bytes else ''}: free some space there"
+        )

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pspd.core.model.manifest import Digest, FileId, Manifest
+from pspd.core.model.manifest import FileId, Manifest
 from pspd.errors import StorageError
 from pspd.store.files.records import Records
 from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.files import stat_regular
-from pspd.store.layout import ARCHIVE, COMPLETION, UNPACKED, UNPACKING
-from pspd.store.tree.traverse import is_changed_since, is_real_folder, remove_tree
+from pspd.store.layout import COMPLETION, UNPACKED, UNPACKING
+from pspd.store.tree.traverse import is_real_folder, remove_tree
 from pspd.store.tree.unpack import is_folder_of, unpack
 
 _LOG = logging.getLogger(__name__)
@@ -25,57 +25,37 @@ class UnpackedFolders:
     """Unpacks archives, several at a time in threads, and publishes the folders.
 
     Args:
-        place: the client's folder, which this process has locked.
-        records: the records of its hidden folder.
-        digest: the digest function of manifests.
+        records: the records of the client's folder, which this process has locked.
     """
 
-    def __init__(self, place: Path, records: Records, digest: Digest) -> None:
-        self._place = place
+    def __init__(self, records: Records) -> None:
         self._records = records
-        self._digest = digest
         self._unpacking: set[FileId] = set()
         self._has_ended = False
 
-    def visible(self, manifest: Manifest) -> Path:
-        """Return the path where the user finds the folder."""
-        return self._place / manifest.name
-
-    def archive(self, manifest: Manifest) -> Path:
-        """Return the path of the finished folder's archive, which other clients are sent."""
-        return self._records.path(manifest.file_id, ARCHIVE)
-
     def is_intact(self, manifest: Manifest) -> bool:
         """Return whether the folder under its name equals its archive."""
-        return is_folder_of(manifest, self.visible(manifest), self._digest)
-
-    def is_damaged(self, manifest: Manifest, finished_ns: int) -> bool:
-        """Return whether the disk has damaged a finished folder.
-
-        Args:
-            manifest: the folder's manifest.
-            finished_ns: when it was finished. A later change in it is the user's.
-        """
-        return not self.is_intact(manifest) and not is_changed_since(self.visible(manifest), finished_ns)
+        return is_folder_of(manifest, self._records.visible(manifest), self._records.digest)
 
     def is_replaced(self, manifest: Manifest) -> bool:
         """Return whether something that is not a folder has the folder's name."""
-        return os.path.lexists(self.visible(manifest)) and not is_real_folder(self.visible(manifest))
+        visible = self._records.visible(manifest)
+        return os.path.lexists(visible) and not is_real_folder(visible)
 
     def unpack_job(self, manifest: Manifest, part: Path) -> Callable[[], None] | None:
-        """Return a function that unpacks a verified archive, callable in any thread; None if nothing is to be done.
+        """Return a function that unpacks a verified archive, callable in any thread.
 
-        Nothing is to be done if the folder is unpacked or its name is taken. The function raises ``StorageError`` if
-        the archive cannot be unpacked or changes meanwhile, or the store is closed.
+        Return None if the folder is already unpacked or its name is taken. The function raises ``StorageError`` if the
+        archive cannot be unpacked or changes meanwhile, or the store is closed.
 
         Args:
             manifest: the folder's manifest.
             part: its archive.
         """
-        # A path of its own: a thread of an earlier client in this process may still be writing to its path.
+        # The path is unique: a thread of an earlier client in this process may still be writing to another one.
         place = self._records.path(manifest.file_id, f"{UNPACKING}-{os.urandom(4).hex()}")
         unpacked = self._records.path(manifest.file_id, UNPACKED)
-        if unpacked.exists() or os.path.lexists(self.visible(manifest)):
+        if unpacked.exists() or os.path.lexists(self._records.visible(manifest)):
             return None
         before = _state_of(part)
 
@@ -101,17 +81,17 @@ class UnpackedFolders:
         return unpack_all
 
     def ensure_unpacked(self, manifest: Manifest, part: Path) -> None:
-        """Unpack a folder unless that is done.
+        """Unpack a folder unless it is already unpacked.
 
         Args:
             manifest: the folder's manifest.
             part: its archive.
 
         Raises:
-            FileExistsError: something else has its name.
-            StorageError: it cannot be unpacked.
+            FileExistsError: the folder's name is taken.
+            StorageError: the archive cannot be unpacked.
         """
-        visible = self.visible(manifest)
+        visible = self._records.visible(manifest)
         if os.path.lexists(visible) and not self.is_intact(manifest):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(visible))
         unpack_all = self.unpack_job(manifest, part)
@@ -119,11 +99,11 @@ class UnpackedFolders:
             unpack_all()
 
     def publish(self, manifest: Manifest) -> None:
-        """Give an unpacked folder its name (R10), unless it has it.
+        """Give an unpacked folder its name (R10), unless it has the name already.
 
-        The completion record must exist by now: after a crash it tells that the folder is not the user's.
+        The completion record must exist by now: after a crash it shows that the folder is not the user's.
         """
-        visible = self.visible(manifest)
+        visible = self._records.visible(manifest)
         if os.path.lexists(visible):
             return
         try:
@@ -133,25 +113,25 @@ class UnpackedFolders:
             raise storage_error("finish", visible, error) from None
 
     def remove_unpacked(self, file_id: FileId) -> None:
-        """Remove an unpacked folder that has no name yet, unless a thread is unpacking it.
+        """Remove an unpacked folder that does not have its name yet, unless a thread is unpacking it.
 
         Raises:
-            StorageError: it cannot be removed.
+            StorageError: the folder cannot be removed.
         """
         unpacked = self._records.path(file_id, UNPACKED)
         for path in unpacked.parent.glob(f"{unpacked.stem}.unpack*") if file_id not in self._unpacking else ():
             remove_tree(path)
 
-    def remove_strays(self, work: Path) -> None:
+    def remove_strays(self) -> None:
         """Remove everything that earlier clients have unpacked: after a crash it may be damaged."""
-        for path in work.glob("*.unpack*"):
+        for path in self._records.work.glob("*.unpack*"):
             try:
                 remove_tree(path)
             except StorageError as error:
                 _LOG.warning("%s", error)
 
     def stop(self) -> None:
-        """End all unpacking soon."""
+        """Make all threads stop unpacking soon."""
         self._has_ended = True
 
 

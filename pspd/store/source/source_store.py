@@ -193,17 +193,21 @@ class SourceStore:
         Raises:
             StorageError: the file cannot be read, or was changed meanwhile.
         """
-        if self._manifest is None:
-            raise InternalError(f"the manifest of {self._path} is not built yet")
-        divided = self._manifest.divided(share_count, self._content.read_at, self._digest)
+        divided = self._built().divided(share_count, self._content.read_at, self._digest)
         self._content.require_unwritten()
         self._manifest = divided
         return divided
 
     def manifest(self, file_id: FileId) -> Manifest:
         """Return the file's manifest, as last divided."""
-        if self._manifest is None or self._manifest.file_id != file_id:
+        manifest = self._built()
+        if manifest.file_id != file_id:
             raise not_begun(file_id)
+        return manifest
+
+    def _built(self) -> Manifest:
+        if self._manifest is None:
+            raise InternalError(f"the manifest of {self._path} is not built yet")
         return self._manifest
 
     def known(self) -> dict[FileId, Held]:

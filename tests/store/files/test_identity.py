@@ -11,7 +11,7 @@ import pytest
 
 from pspd.errors import StorageError, WrongState
 from pspd.store.digests import blake3_digest
-from pspd.store.files import identity
+from pspd.store.files import records
 from pspd.store.files.disk import DiskStore
 from tests.store.stores import DiskBench, error_of
 
@@ -56,6 +56,6 @@ class TestFolder:
 
 
 def test_boot_id_is_random_where_the_machine_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert identity.boot_id() == identity.boot_id()
-    monkeypatch.setattr(identity, "_BOOT_ID", tmp_path / "nothing")
-    assert identity.boot_id() != identity.boot_id()
+    assert records.boot_id() == records.boot_id()
+    monkeypatch.setattr(records, "_BOOT_ID", tmp_path / "nothing")
+    assert records.boot_id() != records.boot_id()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.errors import StorageError
-from pspd.store.files.journal import Journal, decode_ranges, encode_ranges
+from pspd.store.files.stored_file import Journal, decode_ranges, encode_ranges
 from pspd.store.filesystem.file_bytes import OpenFiles
 
 CHUNKS = 2**32 - 1

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import pspd.store.files.disk
-import pspd.store.files.recovery
+import pspd.store.files.saved_files
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import FileSlice, Held
 from pspd.errors import StorageError
@@ -274,7 +274,7 @@ def test_file_replaced_after_power_loss_is_left_alone(
 ) -> None:
     """An old modification time does not matter: copying, moving or restoring a file sets a new change time."""
     monkeypatch.setattr(
-        pspd.store.files.recovery, "_FINISHING_NS", -(10**15)
+        pspd.store.files.saved_files, "_FINISHING_NS", -(10**15)
     )  # in a test no time passes between the steps
     path = lost.folder / "small.bin"
     path.write_bytes(b"mine")

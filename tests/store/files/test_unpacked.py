@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import pspd.store.files.disk
-import pspd.store.files.recovery
+import pspd.store.files.saved_files
 import pspd.store.files.unpacked
 from pspd.core.model.storage import Held
 from pspd.errors import IntegrityError, StorageError
@@ -124,7 +124,7 @@ def test_discarded_folder_stays_without_its_archive(disk: DiskBench) -> None:
 
 def test_edited_folder_is_left_alone_after_a_crash(disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
     disk.receive(FOLDER)
-    monkeypatch.setattr(pspd.store.files.recovery, "_FINISHING_NS", 0)
+    monkeypatch.setattr(pspd.store.files.saved_files, "_FINISHING_NS", 0)
     (disk.folder / "folder" / "run.sh").write_bytes(b"mine now")
     before = seen_in(disk.folder / "folder")
     monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "another boot")

@@ -1,0 +1,334 @@
+"""Open, publish and recover the files of a client's folder.
+
+Recovery decides which existing bytes are good: after a restart, a power failure, or a change by the user. Finished
+files under their own name may have become the user's. They are never removed or overwritten; at most, a file that the
+disk has damaged is set aside under another name.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Callable
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+
+from pspd.core.model.manifest import MODE_BITS, FileId, Manifest, ReadAt
+from pspd.core.model.ranges import Range, RangeSet
+from pspd.errors import StorageError, StoreFailed
+from pspd.store.files.records import ON_DISK, TORN, CompletionRecord, Records
+from pspd.store.files.stored_file import FileStatus, Journal, StoredFile
+from pspd.store.files.unpacked import UnpackedFolders
+from pspd.store.files.verifier import BlockVerifier
+from pspd.store.filesystem.failures import storage_error
+from pspd.store.filesystem.file_bytes import FileBytes, OpenFiles
+from pspd.store.filesystem.files import is_same_file, path_with_suffix, remove_file, stat_regular
+from pspd.store.layout import ARCHIVE, COMPLETION, JOURNAL, MANIFEST, PARTIAL
+from pspd.store.messages import name_conflict
+from pspd.store.tree.archive import FolderArchive
+from pspd.store.tree.traverse import is_changed_since
+
+_LOG = logging.getLogger(__name__)
+
+_FINISHING_NS = 2_000_000_000
+"""A change of a file within this time after its completion record was written may be this program's."""
+_COPY_CHUNKS = 1024
+_PARTIAL_FLAGS = os.O_RDWR | os.O_CREAT
+# Not through a symbolic link, which could lead out of the folder.
+_FINISHED_FLAGS = os.O_RDONLY | os.O_NOFOLLOW
+
+
+class SavedFiles:
+    """Opens, publishes and recovers the files of one folder.
+
+    Attributes:
+        boot: the machine's present boot.
+    """
+
+    def __init__(
+        self, records: Records, folders: UnpackedFolders, open_files: OpenFiles, boot: str, *, verifies: bool
+    ) -> None:
+        """Read the boot of the journals.
+
+        Args:
+            records: the records of the client's folder, which this process has locked.
+            folders: the folders among its files.
+            open_files: the open descriptors.
+            boot: the machine's present boot.
+            verifies: verify everything, as if there were no records.
+        """
+        self.boot = boot
+        self._records = records
+        self._folders = folders
+        self._open_files = open_files
+        self._verifies = verifies
+        # Otherwise saved bytes are verified when a file is opened.
+        self._trusts_journals = records.boot() == boot and not verifies
+
+    def finished_path(self, manifest: Manifest) -> Path:
+        """Return the path of a finished file's bytes, which other clients are sent: for a folder, its archive."""
+        if manifest.is_folder:
+            return self._records.path(manifest.file_id, ARCHIVE)
+        return self._records.visible(manifest)
+
+    def conflict(self, manifest: Manifest) -> StorageError:
+        """Return the error for a file whose name is taken."""
+        return StorageError(name_conflict(manifest.name, self._records.folder))
+
+    def open_partial(self, manifest: Manifest, *, keeps_completion: bool = False) -> StoredFile:
+        """Open a file for writing; resume from the saved bytes, if there are any.
+
+        Args:
+            manifest: the file's manifest.
+            keeps_completion: keep a completion record, which otherwise is removed.
+        """
+        file_id = manifest.file_id
+        if not keeps_completion:
+            self._records.remove(file_id, COMPLETION)
+        part = FileBytes(self._records.path(file_id, PARTIAL), _PARTIAL_FLAGS, self._open_files)
+        journal = Journal(self._records.path(file_id, JOURNAL), self._open_files)
+        file = StoredFile(BlockVerifier(manifest, part, self._records.digest), part, journal, FileStatus.UNFINISHED)
+        recorded, is_sound = journal.read(manifest.chunk_count)
+        state = os.fstat(part.fd)
+        is_saved = all(sum(manifest.byte_span(*span)) <= state.st_size for span in recorded)
+        # A write after the journal's last entry may be another program's.
+        in_order = state.st_mtime_ns <= journal.mtime_ns
+        if self._trusts_journals and is_saved and in_order:
+            file.verifier.resume(recorded, ())
+        else:
+            file.verifier.resume(RangeSet(), recorded)
+        if not is_sound or not in_order or file.verifier.verified != recorded:
+            journal.rewrite(file.verifier.verified)
+        visible = self.finished_path(manifest)
+        if not file.verifier.complete and is_same_file(visible, part.path):
+            remove_file(visible)  # the machine crashed after the file got its name, and lost some of its bytes
+        part.accept_state()
+        return file
+
+    def _open_finished(self, manifest: Manifest) -> StoredFile:
+        """Open a file under its own name; no chunk is verified yet."""
+        saved = FileBytes(self.finished_path(manifest), _FINISHED_FLAGS, self._open_files)
+        # The file may have been replaced since its descriptor was opened.
+        self._open_files.close(saved.path)
+        saved.accept_state()
+        journal = Journal(self._records.path(manifest.file_id, JOURNAL), self._open_files)
+        return StoredFile(BlockVerifier(manifest, saved, self._records.digest), saved, journal, FileStatus.FINISHED)
+
+    def publish(self, file: StoredFile, state: os.stat_result) -> None:
+        """Save the completion record of a file that has just got its own name, then remove the partial file.
+
+        Args:
+            file: the file.
+            state: the state of its bytes.
+        """
+        manifest = file.verifier.manifest
+        self._records.save_completion(manifest, state, self.boot)
+        if manifest.is_folder:
+            self._folders.publish(manifest)
+        path = self.finished_path(manifest)
+        self._open_files.move(file.saved.path, path)
+        file.mark_finished(FileBytes(path, _FINISHED_FLAGS, self._open_files))
+        self.remove_work(manifest.file_id)
+
+    def is_name_taken(self, file: StoredFile) -> bool:
+        """Return whether a changed file, or another file that replaced a folder, still has the file's name."""
+        manifest = file.verifier.manifest
+        return self._folders.is_replaced(manifest) if manifest.is_folder else file.saved.is_in_place
+
+    def looks_unchanged(self, file: StoredFile) -> bool:
+        """Return whether a finished file has its size and modification time, or a folder is a folder.
+
+        Raises:
+            FileNotFoundError: it was removed.
+            OSError: it cannot be examined.
+        """
+        manifest = file.verifier.manifest
+        if manifest.is_folder and not stat.S_ISDIR(os.lstat(self._records.visible(manifest)).st_mode):
+            return False
+        return file.saved.matches(os.lstat(file.saved.path))
+
+    def remove_work(self, file_id: FileId) -> None:
+        """Remove a file's partial file, journal and unpacked folder, which exist only until the file is finished."""
+        for suffix in (PARTIAL, JOURNAL):
+            self._open_files.close(self._records.path(file_id, suffix))
+            self._records.remove(file_id, suffix)
+        self._folders.remove_unpacked(file_id)
+
+    def load_all(self) -> dict[FileId, StoredFile]:
+        """Return the files that earlier clients have left in the folder, by id.
+
+        After a restart of the machine, this verifies the bytes that were not flushed. Otherwise it trusts finished
+        files with their recorded size and time, and journals that were written after their file.
+        """
+        files: dict[FileId, StoredFile] = {}
+        all_loaded = True
+        seen: set[FileId] = set()
+        for manifest in self._records.manifests():
+            seen.add(manifest.file_id)
+            try:
+                record = self._records.completion(manifest.file_id)
+                file = self.open_partial(manifest) if record is None else self.load_finished(manifest, record)
+            except StoreFailed:
+                raise
+            except Exception as error:  # any error concerns this file alone
+                _LOG.warning("cannot load %r: %s", manifest.name, error)
+                _LOG.debug("cannot load %r: where:", manifest.name, exc_info=error)
+                all_loaded = False
+            else:
+                if file is not None:
+                    files[manifest.file_id] = file
+        self._folders.remove_strays()
+        if all_loaded and not self._trusts_journals:
+            # Every file was verified just now, so its journal is of this boot.
+            self._records.remove_other_journals(seen)
+            self._records.save_boot(self.boot)
+            self._trusts_journals = True
+        return files
+
+    def load_finished(self, manifest: Manifest, record: CompletionRecord) -> StoredFile | None:
+        """Return a file that was finished, with its intact units verified; None if it was removed.
+
+        Args:
+            manifest: the file's manifest.
+            record: its completion record.
+        """
+        visible, state = self._records.visible(manifest), stat_regular(self.finished_path(manifest))
+        if manifest.is_folder and not os.path.lexists(visible):
+            state = None  # the archive exists, the folder does not
+        if state is None and self._records.path(manifest.file_id, PARTIAL).exists():
+            return self.open_partial(manifest)
+        self.remove_work(manifest.file_id)
+        if state is None:
+            _LOG.warning("%s was removed by another program; forgetting it", visible)
+            self._records.remove(manifest.file_id, ARCHIVE, COMPLETION, MANIFEST)
+            return None
+        file = self._open_finished(manifest)
+        if manifest.is_folder and self._folders.is_replaced(manifest):
+            _LOG.warning("%s is no longer a folder; it is not complete", visible)
+            file.mark_changed()
+            return file
+        unchanged = record.describes(state)
+        if unchanged and record.boot_id in (ON_DISK, self.boot) and not self._verifies:
+            file.verifier.resume(RangeSet([Range(0, manifest.chunk_count)]), ())
+            return file
+        # Verify it. Salvage it if the disk has damaged it; leave it alone if another program has changed it.
+        file.verifier.verify_all()
+        is_right = file.verifier.complete and state.st_size == manifest.size_bytes
+        is_damaged = self._is_damaged(manifest, record, state)
+        if is_right and not (manifest.is_folder and is_damaged):
+            # A later difference in an unpacked folder is the user's: it is flushed by now, or was verified just now.
+            self._records.save_completion(manifest, state, ON_DISK if unchanged or manifest.is_folder else self.boot)
+            return file
+        if manifest.is_folder or is_damaged or (unchanged and self._verifies):
+            return self.salvage(file, set_aside=is_damaged or not manifest.is_folder)
+        _LOG.warning("%s was changed by another program; it is not complete", file.saved.path)
+        file.mark_changed()
+        return file
+
+    def adopt_existing(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile | None:
+        """Return the file that already has the name, if its bytes are right; None if the name is free.
+
+        Args:
+            manifest: the file's manifest.
+            require_room: called with a number of bytes before more than a manifest is written.
+
+        Raises:
+            StorageError: another file has the name, or there is no room.
+        """
+        visible, part = self._records.visible(manifest), self._records.path(manifest.file_id, PARTIAL)
+        try:
+            os.lstat(visible)
+        except FileNotFoundError:
+            return None
+        except OSError as error:  # a file could not get this name either
+            raise storage_error("look at", visible, error) from None
+        if is_same_file(visible, part):
+            return None
+        state = stat_regular(visible)
+        if manifest.is_folder and self._folders.is_intact(manifest):
+            return self._adopt_folder(manifest, require_room)
+        if not manifest.is_folder and state is not None and state.st_size == manifest.size_bytes:
+            file = self._open_finished(manifest)
+            file.verifier.verify_all()
+            if file.verifier.complete:
+                if (mode := state.st_mode & MODE_BITS) != manifest.mode:
+                    _LOG.info("%s keeps its mode %03o; its source has %03o", visible, mode, manifest.mode)
+                self._records.save_manifest(manifest)
+                self._records.save_completion(manifest, state, self.boot)
+                self.remove_work(manifest.file_id)
+                return file
+        record = self._records.completion(manifest.file_id)
+        if record is None or not self._is_damaged(manifest, record, state):
+            raise self.conflict(manifest)
+        # The file is this client's: the disk has lost its manifest and some of its bytes.
+        damaged = self._open_finished(manifest)
+        damaged.verifier.verify_all()
+        self._records.save_manifest(manifest)
+        return self.salvage(damaged)
+
+    def _adopt_folder(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile:
+        """Read the archive from an equal folder, so that it need not be fetched."""
+        require_room(manifest, manifest.size_bytes)
+        self._records.save_manifest(manifest)
+        self._records.remove(manifest.file_id, ARCHIVE)
+        file = self.open_partial(manifest)
+        with closing(FolderArchive(self._records.visible(manifest))) as archive:
+            _copy(file.verifier.missing(), archive.read_at, file)
+        return file
+
+    def salvage(self, damaged: StoredFile, *, set_aside: bool = True) -> StoredFile:
+        """Make a finished file unfinished again if the disk has damaged it: copy the intact units, fetch the rest.
+
+        Args:
+            damaged: the finished file.
+            set_aside: rename the damaged file, so that nobody uses it by mistake. It remains for the user.
+        """
+        manifest, visible = damaged.verifier.manifest, self._records.visible(damaged.verifier.manifest)
+        self._records.distrust(manifest, TORN)
+        file = self.open_partial(manifest, keeps_completion=True)
+        _copy(damaged.verifier.verified, damaged.saved.read_at, file)
+        self._open_files.close(damaged.saved.path)
+        if set_aside:
+            _set_aside(visible)
+        self._records.remove(manifest.file_id, ARCHIVE, COMPLETION)
+        return file
+
+    def _is_damaged(self, manifest: Manifest, record: CompletionRecord, state: os.stat_result | None) -> bool:
+        """Return whether the machine crashed before a finished file was on the disk, and no program changed it since.
+
+        A program that changes, replaces or restores a file gives it a later change time; a crash does not. A folder
+        is damaged only if it differs from its archive.
+
+        Args:
+            manifest: the file's manifest.
+            record: its completion record.
+            state: the file's state; None if there is no regular file. A folder's is not used.
+        """
+        if not record.may_be_lost(self.boot):
+            return False
+        finished_ns = self._records.completed_at(manifest.file_id) + _FINISHING_NS
+        if manifest.is_folder:
+            visible = self._records.visible(manifest)
+            return not self._folders.is_intact(manifest) and not is_changed_since(visible, finished_ns)
+        return state is not None and state.st_ctime_ns <= finished_ns
+
+
+def _set_aside(visible: Path) -> None:
+    numbered = (path_with_suffix(visible, f".damaged-{number}") for number in count(1))
+    aside = next(path for path in numbered if not os.path.lexists(path))
+    try:
+        os.rename(visible, aside)
+    except OSError as error:
+        raise storage_error("set aside", visible, error) from None
+    _LOG.warning("the disk has damaged %s: it is now named %s, and is fetched again", visible, aside.name)
+
+
+def _copy(ranges: RangeSet, read_at: ReadAt, file: StoredFile) -> None:
+    """Write chunks that are elsewhere on this disk, as if they had been delivered."""
+    for start, stop in ranges:
+        for first in range(start, stop, _COPY_CHUNKS):
+            last = min(first + _COPY_CHUNKS, stop)
+            data = memoryview(read_at(*file.verifier.manifest.byte_span(first, last)))
+            file.journal.append(file.verifier.write(first, last, data).verified)
