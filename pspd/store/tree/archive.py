@@ -90,7 +90,12 @@ class FolderArchive:
         return b"".join(parts)
 
     def payload(self, offset: int, length: int) -> memoryview:
-        """Return bytes of the archive for sending; see :meth:`read_at`."""
+        """Return bytes of the archive for sending; see :meth:`read_at`.
+
+        Args:
+            offset: where in the archive, in bytes.
+            length: how many bytes.
+        """
         return memoryview(self.read_at(offset, length))
 
     def require_unwritten(self) -> None:
