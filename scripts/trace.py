@@ -236,15 +236,7 @@ class Run:
         )
 
         def answer() -> Message:
-            self.server.catalogue.milestone_reached(
-                request.session_id,
-                effect.file_id,
-                effect.milestone,
-                self.now,
-                effect.share_chunk_count,
-                division=effect.division,
-                request_number=effect.request_number,
-            )
+            self.server.catalogue.milestone_reached(request.session_id, effect, self.now)
             return membership_service_pb2.ReportFilesResponse()
 
         self._call(peer, "ReportFiles", request, answer, lambda: None)

@@ -292,7 +292,7 @@ class Checks(Observer):
 
     def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:
         """Skip the check while the server and its members disagree about who is connected."""
-        if file.stalled or not self.honest or server.lifecycle.awaits_members:
+        if file.stalled or not self.honest or server.lifecycle.awaited:
             return
         held = RangeSet()
         for member in server.members.values():

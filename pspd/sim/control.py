@@ -302,12 +302,4 @@ class ControlPlane:
             return
         # An unknown session or file is no error: the client reports again in its next session.
         with suppress(SessionUnknown, NotFound):
-            server.catalogue.milestone_reached(
-                client.session,
-                effect.file_id,
-                effect.milestone,
-                state.now,
-                effect.share_chunk_count,
-                division=effect.division,
-                request_number=effect.request_number,
-            )
+            server.catalogue.milestone_reached(client.session, effect, state.now)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import BuiltinMethodType, MethodType
 from typing import Any, TypeVar, cast
 
+from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.server import Deliver, MemberFailed, ServerEffect
 from pspd.core.effects.shared import Milestone, SendDatagram
 from pspd.core.model.manifest import CHUNK_BYTES, FileId, Manifest
@@ -189,7 +190,8 @@ class Bench:
 
     def reach(self, member: Member, file: SharedFile, milestone: Milestone) -> None:
         count = sum(share.chunk_count for share in file.shares.ranges_of(member.name))
-        self.server.catalogue.milestone_reached(member.session, file.file_id, milestone, self.now, count)
+        report = ReportMilestone(file.file_id, milestone, count)
+        self.server.catalogue.milestone_reached(member.session, report, self.now)
 
     def ask(
         self,

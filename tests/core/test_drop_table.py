@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.shared import InputDropped, Milestone
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, Parameters
@@ -236,9 +237,8 @@ def overtaken(parameters: Parameters) -> list[Drops]:
     drops = [side.receive(request(side, side.file_id, (2, 3), number=2))]
     drops.append(side.receive(request(side, side.file_id, number=1)))
     drops.append(side.receive(request(side, side.file_id, number=0)))
-    side.bench.server.catalogue.milestone_reached(
-        side.session, side.file_id, Milestone.COMPLETE, side.bench.now, request_number=9
-    )
+    report = ReportMilestone(side.file_id, Milestone.COMPLETE, 0, request_number=9)
+    side.bench.server.catalogue.milestone_reached(side.session, report, side.bench.now)
     return [*drops, side.receive(request(side, side.file_id, (2, 3), number=9))]
 
 

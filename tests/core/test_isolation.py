@@ -80,7 +80,7 @@ class TestReports:
     def test_report_on_an_announced_file_is_refused(self, milestone: Milestone) -> None:
         bench, member, _, file = self.announced()
         with pytest.raises(NotFound):
-            bench.server.catalogue.milestone_reached(member.session, file.file_id, milestone, bench.now)
+            bench.reach(member, file, milestone)
         assert bench.machine.demand.requester(member).states == {}
         assert file.recipients.complete == set()
 

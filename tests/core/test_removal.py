@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.server import FileRemoved, RemoveFile
 from pspd.core.effects.shared import Milestone
 from pspd.core.model.ranges import RangeSet
@@ -150,10 +151,12 @@ def test_reports_on_an_old_division_are_refused(bench: Bench) -> None:
     assert anew.division != file.division
     catalogue, count = bench.server.catalogue, sum(share.chunk_count for share in anew.shares.ranges_of("a"))
     for milestone in Milestone:
-        with pytest.raises(NotFound, match="divided anew"):
-            catalogue.milestone_reached(a.session, file.file_id, milestone, bench.now, count, division=file.division)
-    with pytest.raises(NotFound, match="divided anew"):
+        report = ReportMilestone(file.file_id, milestone, count, file.division)
+        with pytest.raises(NotFound, match="divided again"):
+            catalogue.milestone_reached(a.session, report, bench.now)
+    with pytest.raises(NotFound, match="divided again"):
         catalogue.file_declined(a.session, file.file_id, "no room", bench.now, division=file.division)
     assert not anew.availability.held.get("a")
-    catalogue.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now, count, division=anew.division)
+    report = ReportMilestone(file.file_id, Milestone.SHARE_HELD, count, anew.division)
+    catalogue.milestone_reached(a.session, report, bench.now)
     assert list(anew.availability.held["a"]) == list(anew.shares.ranges_of("a"))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.server import ClientLost, EndSession
 from pspd.core.effects.shared import InputDropped, Milestone
 from pspd.core.model.parameters import FAST
@@ -80,10 +81,9 @@ class TestServer:
     def test_jump_in_a_report_ends_the_session(self) -> None:
         bench, member, file = exchange()
         bench.server.poll()
+        report = ReportMilestone(file.file_id, Milestone.COMPLETE, 0, request_number=REQUEST_NUMBER_MAX)
         with pytest.raises(SessionUnknown):
-            bench.server.catalogue.milestone_reached(
-                member.session, file.file_id, Milestone.COMPLETE, bench.now, request_number=REQUEST_NUMBER_MAX
-            )
+            bench.server.catalogue.milestone_reached(member.session, report, bench.now)
         assert len(bench.effects(EndSession)) == 1
         assert "a" not in file.recipients.complete
 

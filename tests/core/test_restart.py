@@ -147,7 +147,7 @@ def test_who_does_not_come_back_is_told_to_be_lost_and_not_waited_for_again() ->
     bench.join("a")
     bench.live(SERVER_TUNING.reach_ns)
     assert [effect.name for effect in bench.effects(ClientLost)] == ["b"]
-    assert not bench.server.lifecycle.awaits_members
+    assert not bench.server.lifecycle.awaited
 
 
 def test_a_new_file_waits_for_nobody_who_was_there_before() -> None:
@@ -156,5 +156,5 @@ def test_a_new_file_waits_for_nobody_who_was_there_before() -> None:
     a = bench.join("a")
     file = bench.exchange("f", 6)
     bench.reach(a, file, Milestone.COMPLETE)
-    assert bench.server.lifecycle.awaits_members
+    assert bench.server.lifecycle.awaited
     assert file.is_complete

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.server import (
     Assign,
     Deliver,
@@ -43,7 +44,8 @@ class TestSeeding:
         old_count = sum(share.chunk_count for share in file.shares.ranges_of("a"))
         bench.server.client_left(b.session, "gone", bench.now)
         assert file.shares.ranges_of("a") == (Range(0, 2), Range(2, 4))
-        bench.server.catalogue.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now, old_count)
+        report = ReportMilestone(file.file_id, Milestone.SHARE_HELD, old_count)
+        bench.server.catalogue.milestone_reached(a.session, report, bench.now)
         assert file.phase is Phase.SEEDING
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
@@ -53,9 +55,8 @@ class TestSeeding:
         a, _ = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
         count = sum(share.chunk_count for share in file.shares.ranges_of("a"))
-        bench.server.catalogue.milestone_reached(
-            a.session, file.file_id, Milestone.SHARE_HELD, bench.now, count, request_number=bench.last_request + 1
-        )
+        report = ReportMilestone(file.file_id, Milestone.SHARE_HELD, count, request_number=bench.last_request + 1)
+        bench.server.catalogue.milestone_reached(a.session, report, bench.now)
         bench.ask(a, file, (0, 2))
         assert list(file.availability.held["a"]) == [(0, 2)]
         assert bench.server.drop_counts[DropReason.STALE] == 1
@@ -69,13 +70,6 @@ class TestSeeding:
         bench.reach(b, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.SEEDING, "the source is not let go"
         bench.reach(a, file, Milestone.SHARE_HELD)
-        assert file.phase is Phase.EXCHANGING
-
-    def test_report_without_a_chunk_count_is_believed(self) -> None:
-        bench = Bench()
-        a = bench.join("a")
-        file = bench.seed("f", 4)
-        bench.server.catalogue.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now)
         assert file.phase is Phase.EXCHANGING
 
     def test_held_share_of_a_lost_client_is_reassigned_while_seeding(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.server import (
     Assign,
     ClientJoined,
@@ -406,10 +407,11 @@ class TestFiles:
     def test_milestone_of_unknown_file_or_session_is_refused(self) -> None:
         bench = Bench()
         member = bench.join("a")
+        report = ReportMilestone(bytes(32), Milestone.COMPLETE, 0)
         with pytest.raises(NotFound):
-            bench.server.catalogue.milestone_reached(member.session, bytes(32), Milestone.COMPLETE, bench.now)
+            bench.server.catalogue.milestone_reached(member.session, report, bench.now)
         with pytest.raises(SessionUnknown):
-            bench.server.catalogue.milestone_reached(NOBODY, bytes(32), Milestone.COMPLETE, bench.now)
+            bench.server.catalogue.milestone_reached(NOBODY, report, bench.now)
 
     def test_empty_file_is_seeded_when_it_is_divided(self) -> None:
         bench = Bench()
@@ -505,7 +507,8 @@ class TestDeclining:
         file = bench.seed("f", 4)
         bench.server.catalogue.file_declined(a.session, file.file_id, "the disk is full", bench.now)
         bench.server.poll()
-        bench.server.catalogue.milestone_reached(a.session, file.file_id, Milestone.SHARE_HELD, bench.now, 0)
+        report = ReportMilestone(file.file_id, Milestone.SHARE_HELD, 0)
+        bench.server.catalogue.milestone_reached(a.session, report, bench.now)
         (told,) = bench.effects(Assign)
         assert (told.session, told.shares) == (a.session, (Range(0, 4),))
         assert (file.recipients.declined, file.phase) == ({}, Phase.SEEDING)

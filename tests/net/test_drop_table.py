@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pspd.core.client.machine import ClientMachine
+from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.shared import InputDropped, Milestone
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, Parameters
@@ -107,7 +108,8 @@ async def server_scene(parameters: Parameters) -> AsyncIterator[Scene]:
         machine.catalogue.announce(manifest, source.session)
         machine.catalogue.divide(manifest, source.session, now_ns())
         for member in (a, b):
-            machine.catalogue.milestone_reached(member.session, manifest.file_id, Milestone.SHARE_HELD, now_ns())
+            report = ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, CHUNKS // 2)
+            machine.catalogue.milestone_reached(member.session, report, now_ns())
         plane.pump()
 
         async def dial() -> Far:

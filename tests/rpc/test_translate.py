@@ -287,7 +287,9 @@ class TestShown:
         machine = self.machine()
         file = self.file(machine)
         amy, bob = (machine.members[name] for name in ("amy", "bob"))
-        machine.catalogue.milestone_reached(bob.session, file.file_id, Milestone.SHARE_HELD, 2 * SECOND_NS)
+        counts = {name: sum(share.chunk_count for share in file.shares.ranges_of(name)) for name in ("amy", "bob")}
+        held = {name: ReportMilestone(file.file_id, Milestone.SHARE_HELD, counts[name]) for name in counts}
+        machine.catalogue.milestone_reached(bob.session, held["bob"], 2 * SECOND_NS)
         request = Request(amy.session, file.file_id, 1, 0, 100, tuple(file.shares.ranges_of("amy")))
 
         def shown(now: int) -> dict[str, tuple[bool, float | None]]:
@@ -300,7 +302,7 @@ class TestShown:
         assert shown(8 * SECOND_NS) == {"bob": (True, None), "amy": (False, 7.0)}
         machine.receive_datagram(encode_datagram(request), ("10.0.0.1", 4000), 9 * SECOND_NS)
         assert shown(12 * SECOND_NS) == {"bob": (True, None), "amy": (False, 3.0)}
-        machine.catalogue.milestone_reached(amy.session, file.file_id, Milestone.SHARE_HELD, 13 * SECOND_NS)
+        machine.catalogue.milestone_reached(amy.session, held["amy"], 13 * SECOND_NS)
         assert shown(14 * SECOND_NS) == {"bob": (True, None), "amy": (True, None)}
 
     def test_idle_time_counts_from_the_join_after_a_restart(self) -> None:
@@ -317,9 +319,8 @@ class TestShown:
     def test_file_message_lists_its_clients(self) -> None:
         machine = self.machine()
         file = self.file(machine)
-        machine.catalogue.milestone_reached(
-            machine.members["bob"].session, file.file_id, Milestone.COMPLETE, 2 * SECOND_NS
-        )
+        report = ReportMilestone(file.file_id, Milestone.COMPLETE, 0)
+        machine.catalogue.milestone_reached(machine.members["bob"].session, report, 2 * SECOND_NS)
         machine.catalogue.file_declined(machine.members["amy"].session, file.file_id, "no room", 3 * SECOND_NS)
         machine.poll()
         shown = status_messages.file_to_pb(machine, file, 4 * SECOND_NS, with_clients=True)

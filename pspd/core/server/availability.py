@@ -105,10 +105,6 @@ class Availability:
             self._find_available()
         return refuted
 
-    def retract_all(self, name: str) -> None:
-        """Note that a connected member holds nothing."""
-        self.retract(name, [(0, self._manifest.chunk_count)])
-
     # -- members come and go
 
     def depart(self, name: str) -> None:

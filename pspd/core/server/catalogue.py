@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.server import FileDeclined, FileDivided, FileRemoved, RemoveFile, SaveFile
 from pspd.core.effects.shared import Milestone
 from pspd.core.model.file_record import FileRecord, Phase
@@ -192,135 +193,111 @@ class Catalogue:
 
     # -- what members report
 
-    def milestone_reached(
-        self,
-        session: int,
-        file_id: FileId,
-        milestone: Milestone,
-        now: int,
-        share_chunk_count: int | None = None,
-        *,
-        division: int | None = None,
-        request_number: int = 0,
-    ) -> None:
-        """Note that a client holds its whole share, or has finished the file. A repeated report does no harm.
+    def milestone_reached(self, session: int, report: ReportMilestone, now: int) -> None:
+        """Note that a client holds its shares, or has finished the file. The same report may come again.
 
         Args:
-            session: the client's.
-            file_id: the file.
-            milestone: what it reached.
+            session: the client's session.
+            report: its report. It has no effect if the client's shares have changed meanwhile.
             now: the time, in nanoseconds.
-            share_chunk_count: chunks of the share that it reports. If it was given more meanwhile, it will report
-                again. None: not said, and not looked at.
-            division: the division that it reports on. None: not said, and not looked at.
-            request_number: its newest request when it reported. Older ones say less, and are dropped.
 
         Raises:
-            NotFound: there is no such file, or it is not divided, or was divided anew.
-            WrongState: a source reports.
-            SessionUnknown: there is no such session, or it ends here, as the request number is impossible.
+            NotFound: the file is unknown or not divided, or the report is about an earlier division.
+            WrongState: the session is a source's.
+            SessionUnknown: the session is unknown, or ends because the request number is impossible.
         """
-        self._work.started(now)
-        member, file = self._reporter(session), self._file_of(file_id, division)
-        fault = self._sessions.take_request_number(member, request_number)
+        member, file = self._reported(session, report.file_id, report.division, now)
+        fault = self._sessions.take_request_number(member, report.request_number)
         if fault is not None:
             raise SessionUnknown(f"session {session:016x} has ended: {fault}")
-        state = self._demand.superseded(member, file, request_number)
+        state = self._demand.superseded(member, file, report.request_number)
         shares = file.shares.ranges_of(member.name)
         if file.recipients.accept_after_all(member.name) and shares:
-            self._work.takers_changed(file_id, member.name)
-        if milestone is Milestone.COMPLETE:
+            self._work.takers_changed(file.file_id, member.name)
+        if report.milestone is Milestone.COMPLETE:
             file.recipients.mark_complete(member.name)
             file.availability.hold_whole(member.name)
             self._demand.satisfied(state)
-        elif share_chunk_count in (None, sum(share.chunk_count for share in shares)):
+        elif report.share_chunk_count == sum(share.chunk_count for share in shares):
             file.availability.hold(member.name, shares)
         else:
             return
-        if member.reachable:  # what is unreachable does not count as held (R2): it reports again when it is back
+        if member.reachable:  # the share of an unreachable client is not held (R2): it reports again when it returns
             file.shares.acknowledge(member.name)
 
     def file_declined(
-        self,
-        session: int,
-        file_id: FileId,
-        reason: str,
-        now: int,
-        *,
-        division: int | None = None,
-        still_holds: bool = False,
+        self, session: int, file_id: FileId, reason: str, now: int, *, division: int = 0, still_holds: bool = False
     ) -> None:
-        """Note that a client cannot take a file: its share goes to another, and nobody waits for it (R12).
+        """Note that a client declines a file: its shares are reassigned, and nothing waits for the client (R12).
 
         Args:
             session: the client's session.
             file_id: the file.
-            reason: why, in a line.
+            reason: why, in one line.
             now: the time, in nanoseconds.
-            division: the division that it reports on. None: not said, and not looked at.
-            still_holds: the client goes on to send what it holds of the file.
+            division: the division that the report is about; 0 if unknown.
+            still_holds: the client still sends the chunks that it holds.
 
         Raises:
-            NotFound, WrongState: see :meth:`milestone_reached`.
+            NotFound: the file is unknown or not divided, or the report is about an earlier division.
+            WrongState: the session is a source's.
+            SessionUnknown: the session is unknown.
         """
-        self._work.started(now)
-        member, file = self._reporter(session), self._file_of(file_id, division)
+        member, file = self._reported(session, file_id, division, now)
         reason = "".join(char if char.isprintable() else " " for char in reason[:REFUSAL_CHARACTERS_MAX])
         file.recipients.decline(member.name, reason)
         if not still_holds:
-            file.availability.retract_all(member.name)
+            file.availability.retract(member.name, [(0, file.manifest.chunk_count)])
         file.shares.clear_acks(member.name)
         self._demand.declined(self._demand.state(member, file))
-        self._work.emit(FileDeclined(file.file_id, file.manifest.name, member.name, reason))
+        self._work.emit(FileDeclined(file_id, file.manifest.name, member.name, reason))
         self._work.takers_changed(file_id)
 
-    def _reporter(self, session: int) -> Member:
-        member = self._sessions.get(session)
+    def _reported(self, session: int, file_id: FileId, division: int, now: int) -> tuple[Member, SharedFile]:
+        """Return the client and the file of a report. The file may have been removed and announced again meanwhile."""
+        self._work.started(now)
+        member, file = self._sessions.get(session), self.files.get(file_id)
         if member.source:
             raise WrongState(f"{member.name!r} is a source: only clients report what they reached with a file")
-        return member
-
-    def _file_of(self, file_id: FileId, division: int | None) -> SharedFile:
-        """Return the file of a report. A report may cross a removal, and even the next announcement."""
-        file = self.files.get(file_id)
         if file is None or not file.is_divided:
             raise NotFound(f"file {file_id.hex()[:12]} is not divided among the clients")
-        if division not in (None, file.division):
-            raise NotFound(f"{file.manifest.name!r} was removed and divided anew")
-        return file
+        if division not in (0, file.division):
+            raise NotFound(f"{file.manifest.name!r} was removed and divided again")
+        return member, file
 
     # -- commands
 
     def release(self, file: SharedFile, now: int) -> None:
-        """Start an exchange that is held back at the seeded moment, or will be.
+        """Release an exchange that is held back: it starts now, or as soon as the file is seeded.
 
         Args:
             file: the file.
             now: the time, in nanoseconds.
 
         Raises:
-            WrongState: it is not held back.
+            WrongState: the file is not held back.
         """
         self._work.started(now)
         if not file.held_back:
             raise WrongState(
-                f"{file.manifest.name!r} is not held back: only what was seeded with --hold can be released"
+                f"{file.manifest.name!r} is not held back: only a file that was seeded with --hold can be released"
             )
         file.release()
         self._work.emit(SaveFile(file.record))
 
     def remove(self, file: SharedFile, now: int, *, force: bool = False) -> None:
-        """Take a file out of the network. Clients drop what is unfinished of it; finished copies stay theirs.
+        """Remove a file from the network. Clients delete the unfinished file, and keep the finished one.
 
-        It is unknown to everyone from now on, and gone when the last of its bytes has left the server.
+        Reports and requests for it are refused from now on. The server deletes the file when its last byte has left
+        the cache.
 
         Args:
             file: the file.
             now: the time, in nanoseconds.
-            force: also if not every client has it.
+            force: remove it even if not every client has it.
 
         Raises:
-            WrongState: a source is seeding it; or not every client has it, and it is not forced.
+            WrongState: a source is seeding the file; or not every client has it, and ``force`` is not set.
         """
         self._work.started(now)
         name = file.manifest.name
@@ -337,7 +314,7 @@ class Catalogue:
 
 
 def _require_divisible(file: SharedFile, manifest: Manifest, names: list[str]) -> None:
-    """Raise if a file cannot be divided among some clients now."""
+    """Raise an error if a file cannot be divided among these clients now."""
     if file.phase is not Phase.ANNOUNCED or not names or manifest.share_count == 0:
         raise WrongState(f"{manifest.name!r} cannot be divided now: {len(names)} clients, {file.phase.value}")
     if len(names) < file.terms.replica_count:
@@ -350,7 +327,7 @@ def _require_divisible(file: SharedFile, manifest: Manifest, names: list[str]) -
 
 
 def _name_taken(manifest: Manifest, other: Manifest) -> str:
-    """Return why a file's name is taken: by other bytes, or by the same bytes with another mode."""
+    """Return the message for a name that another file has, with other bytes or another mode."""
     if replace(manifest, mode=other.mode, file_id=other.file_id) == replace(other, share_count=0, cut_digests=b""):
         difference, advice = f"mode {other.mode:03o}, not {manifest.mode:03o}", "change it with chmod"
     else:

@@ -31,7 +31,8 @@ class Lifecycle:
         work: collects the effects and the marks.
 
     Attributes:
-        files: every file, oldest first.
+        files: every file, by id, oldest first.
+        awaited: names of the clients that were connected before a restart, and still have time to return.
     """
 
     _sessions: Sessions
@@ -41,7 +42,7 @@ class Lifecycle:
     _cache: Cache
     _work: WorkSet
     files: dict[FileId, SharedFile] = field(default_factory=dict)
-    _awaited: set[str] = field(default_factory=set)
+    awaited: set[str] = field(default_factory=set)
 
     def add(self, file: SharedFile) -> None:
         """Add a file."""
@@ -67,27 +68,22 @@ class Lifecycle:
     # -- after a restart
 
     @property
-    def awaits_members(self) -> bool:
-        """Whether clients that were connected before a restart still have time to return."""
-        return bool(self._awaited)
-
-    @property
     def awaits_holders(self) -> bool:
-        """Whether the holders of some file are not known yet, because those clients may hold it."""
+        """Whether the holders of some file are not known yet, because awaited clients may hold it."""
         return any(self._awaits_holders_of(file) for file in self.files.values())
 
     def _awaits_holders_of(self, file: SharedFile) -> bool:
-        return file.was_restored and bool(self._awaited)
+        return file.was_restored and bool(self.awaited)
 
     def await_members(self, names: Iterable[str]) -> None:
         """Give clients that were connected before a restart time to return: they keep their shares."""
-        self._awaited = set(names)
+        self.awaited = set(names)
 
     def stop_awaiting(self) -> None:
         """Treat the clients that have not returned as lost (R12)."""
-        for name in sorted(self._awaited):
+        for name in sorted(self.awaited):
             self._work.emit(effects.ClientLost(name, "it has not come back since the server was restarted"))
-        self._awaited.clear()
+        self.awaited.clear()
         for file in self.files.values():
             self._work.takers_changed(file.file_id)
 
@@ -98,14 +94,14 @@ class Lifecycle:
         file.recipients.expect(owners, self._work.now)
         # After the seeding, a client that had left before the restart may have completed the file.
         for name in owners if file.phase is not Phase.SEEDING else ():
-            if name not in self._awaited:
+            if name not in self.awaited:
                 file.recipients.served(name)
 
     # -- members come and go
 
     def member_joined(self, member: Member) -> None:
         """Note what a new member holds, and mark every file, so that the member learns its shares."""
-        self._awaited.discard(member.name)
+        self.awaited.discard(member.name)
         # Files that it holds come first, so that it does not promise their space to other files.
         for file in sorted(self.files.values(), key=lambda file: file.file_id not in member.told):
             self.note_told(file, member)
@@ -183,7 +179,7 @@ class Lifecycle:
         """
         takers = [name for name in self.takers_of(file) if name not in idle]
         preferred = [name for name in self.takers_of(file, heard=True) if name not in idle]
-        if not idle or not preferred or self._awaited:
+        if not idle or not preferred or self.awaited:
             return
         given = file.shares.reassign(takers, preferred)
         self._work.emit(effects.SaveFile(file.record))
@@ -195,7 +191,7 @@ class Lifecycle:
         """Reassign the shares of clients that are gone. Return the new owners."""
         if file.phase is not Phase.SEEDING:
             return []
-        given = file.shares.reassign({*self.takers_of(file), *self._awaited}, self.takers_of(file, heard=True))
+        given = file.shares.reassign({*self.takers_of(file), *self.awaited}, self.takers_of(file, heard=True))
         if given:
             self._work.emit(effects.SaveFile(file.record))
         return given

@@ -28,19 +28,9 @@ def apply_report(machine: ServerMachine, session: int, report: Report) -> None:
     try:
         match report:
             case Declined(file_id, reason, division, still_holds):
-                catalogue.file_declined(
-                    session, file_id, reason, now_ns(), division=division or None, still_holds=still_holds
-                )
-            case ReportMilestone(file_id, milestone, share_chunk_count, division, request_number):
-                catalogue.milestone_reached(
-                    session,
-                    file_id,
-                    milestone,
-                    now_ns(),
-                    share_chunk_count,
-                    division=division or None,
-                    request_number=request_number,
-                )
+                catalogue.file_declined(session, file_id, reason, now_ns(), division=division, still_holds=still_holds)
+            case ReportMilestone():
+                catalogue.milestone_reached(session, report, now_ns())
     except SessionUnknown:
         raise
     except PspError as error:
