@@ -1,28 +1,34 @@
-"""How a daemon runs: its loop, its signals, its log, its ready line."""
+"""How a daemon runs: its loop, its signals, its log, its ready line, its file descriptors."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pspd.daemon.descriptors import raise_limit
 from pspd.errors import BadArgument, Exit, InternalError, PspError, StorageError
 from pspd.host.command import EXIT_WITH_PARENT
 from pspd.host.environment import environment_error, require_descriptors, require_threads
 from pspd.host.streams import ReaderGone
 from pspd.net.loop import loop_factory
+from pspd.store.filesystem.file_bytes import OPEN_FILES_MAX
 from pspd.text.plain import plain_text
 
 GARBAGE_OBJECTS = 20_000
 """Allocations between two collections of cycles: moving data makes thousands of objects a second, and hardly a cycle.
 With Python's 700, collections took a twentieth of the classic profile's time."""
+FILES_FRACTION = 2
+"""One in this many descriptors is for stored files; the others are for sockets and for files that are being sent."""
+FILES_EACH_MIN = 4
+"""With fewer, a client would open and close files all the time; it ends with an error that says what to raise."""
 
 log = logging.getLogger(__name__)
 
@@ -131,3 +137,18 @@ def say_ready(**fields: object) -> None:
         print(json.dumps({"ready": True, **fields, "pid": os.getpid()}), flush=True)
     except (ReaderGone, StorageError) as error:
         log.warning("cannot write the ready line: %s", str(error) or "stdout is closed")
+
+
+def raise_limit() -> None:
+    """Raise the soft limit to the hard one. Systems keep the soft limit low for programs that use ``select``."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # the system may refuse
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def files_each(client_count: int) -> int:
+    """Return how many files each of the clients in this process may keep open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return OPEN_FILES_MAX
+    return max(FILES_EACH_MIN, min(OPEN_FILES_MAX, limit // FILES_FRACTION // max(1, client_count)))

@@ -143,8 +143,7 @@ def holdings_from_pb(messages: Sequence[pb.Holding]) -> dict[FileId, Held]:
             raise BadArgument("the ranges that a client reports as held are not ascending and disjoint")
     return {
         message.file_id: Held(
-            RangeSet(span for span in ranges_from_pb(message.ranges) if span.start < span.stop),
-            message.complete,
+            RangeSet(span for span in ranges_from_pb(message.ranges) if span.start < span.stop), message.complete
         )
         for message in messages
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pspd.daemon.descriptors import FILES_EACH_MIN, files_each, raise_limit
+from pspd.daemon.process import FILES_EACH_MIN, files_each, raise_limit
 from pspd.store.filesystem.file_bytes import OPEN_FILES_MAX
 
 

@@ -276,7 +276,7 @@ async def test_unknown_session_is_refused() -> None:
 
 @on_loop
 async def test_member_that_reads_no_events_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pspd.daemon.server.queues.EVENTS_MAX", 3)
+    monkeypatch.setattr("pspd.daemon.server.control.EVENTS_MAX", 3)
     async with in_process(FAST) as network:
         (reader,) = await network.join("reader")
         session = network.server.join("a", bytes(16), source=False, delivery_port=0, held={})

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from pspd.core.model.manifest import FileId
 from pspd.core.server.member import validate_client_name
-from pspd.daemon.descriptors import files_each
 from pspd.daemon.member.member import MemberDaemon, first_of
 from pspd.daemon.member.reconciler import FileHooks
 from pspd.daemon.member.route import Route
-from pspd.daemon.process import say_ready
+from pspd.daemon.process import files_each, say_ready
 from pspd.net.faults import Faults
 from pspd.store.digests import blake3_digest
 from pspd.store.files.disk import DiskStore
@@ -127,11 +126,7 @@ async def _leave_when(stopping: asyncio.Event, members: list[MemberDaemon]) -> N
 
 
 def _open(
-    route: Route,
-    plan: ClientPlan,
-    faults: Faults | None,
-    options: StorageOptions,
-    open_files_max: int,
+    route: Route, plan: ClientPlan, faults: Faults | None, options: StorageOptions, open_files_max: int
 ) -> MemberDaemon:
     store = DiskStore(
         plan.folder, blake3_digest, options.max_bytes, verifies=options.verifies, open_files_max=open_files_max

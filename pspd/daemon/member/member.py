@@ -208,10 +208,7 @@ class MemberDaemon:
         return session
 
     async def join_with(
-        self,
-        policy: RetryPolicy,
-        retried: tuple[type[PspError], ...],
-        on_failure: Callable[[PspError], None],
+        self, policy: RetryPolicy, retried: tuple[type[PspError], ...], on_failure: Callable[[PspError], None]
     ) -> Session:
         """Join; after a failure, try again as long as the policy allows.
 

@@ -1,10 +1,11 @@
-"""Executes the machine's effects that move no data: instructions to members, the ledger, the log."""
+"""Executes the effects that move no data: queues instructions for members, writes the ledger and the log."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 
 from pspd.core.effects import server as effects
 from pspd.core.effects.shared import InputDropped
@@ -13,20 +14,75 @@ from pspd.core.server.machine import ServerMachine
 from pspd.core.wire.header import DropReason
 from pspd.daemon.server.events import event_text
 from pspd.daemon.server.ledger import Ledger
-from pspd.daemon.server.queues import MemberQueues
+from pspd.errors import WrongState
+from pspd.rpc.translate import MemberEvent
 
+EVENTS_MAX = 100_000
+"""Unread events of one member: ten for each file that a network can have."""
 CORRUPT_SENDERS_MAX = 1000
 """Senders of wrong bytes that are remembered, so that each is logged once."""
 
 log = logging.getLogger(__name__)
 
 
+class MemberQueues:
+    """The instructions that wait for members to read them: one queue for each session, read by at most one stream.
+
+    Args:
+        overflowed: called with a session that has `EVENTS_MAX` unread events.
+    """
+
+    def __init__(self, overflowed: Callable[[int], None]) -> None:
+        self._overflowed = overflowed
+        self._queues: dict[int, asyncio.Queue[MemberEvent]] = {}
+        self._claimed: set[int] = set()
+
+    def open(self, session: int) -> None:
+        """Open the queue of a new session."""
+        self._queues[session] = asyncio.Queue()
+
+    def put(self, session: int, event: MemberEvent) -> None:
+        """Add an event, unless the session has ended.
+
+        Args:
+            session: the session's id.
+            event: the event; None asks the member to stop.
+        """
+        if (queue := self._queues.get(session)) is None:
+            return
+        queue.put_nowait(event)
+        if isinstance(event, effects.EndSession):
+            del self._queues[session]
+        elif queue.qsize() == EVENTS_MAX:  # later: the current effects must be executed first
+            asyncio.get_running_loop().call_soon(self._overflowed, session)
+
+    def claim(self, session: int, name: str) -> asyncio.Queue[MemberEvent]:
+        """Return the queue of a session for its only reader; `close` releases the queue.
+
+        Args:
+            session: the session's id.
+            name: the member's name, for messages.
+
+        Raises:
+            WrongState: another stream reads the queue.
+        """
+        if session in self._claimed:
+            raise WrongState(f"{name!r} attends already: a session has one stream of events")
+        self._claimed.add(session)
+        return self._queues[session]
+
+    def close(self, session: int) -> None:
+        """Close the queue of a session whose stream has ended."""
+        self._claimed.discard(session)
+        self._queues.pop(session, None)
+
+
 class ControlEffects:
     """Executes control effects.
 
     Args:
-        machine: the protocol, for names.
-        queues: the instructions to members.
+        machine: the server's protocol machine, for names.
+        queues: the queues of instructions to members.
     """
 
     def __init__(self, machine: ServerMachine, queues: MemberQueues) -> None:
@@ -37,11 +93,11 @@ class ControlEffects:
         self._changed = asyncio.Event()
 
     def use_ledger(self, ledger: Ledger) -> None:
-        """Write all further changes down in `ledger`."""
+        """Record all further changes in `ledger`."""
         self._ledger = ledger
 
     def close_ledger(self) -> None:
-        """Write nothing more down, so that a restarted server waits for the clients that are connected now."""
+        """Record no more changes, so that a restarted server waits for the clients that are connected now."""
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
@@ -101,7 +157,7 @@ class ControlEffects:
         log.warning("%s: %s sent wrong bytes of it: not asked again until it has verified the file", file, name)
 
     def _log_corrupt_sender(self, name: str) -> None:
-        """Log a sender of wrong bytes, once, as it may repeat that."""
+        """Log a sender of wrong bytes once, as it may send many."""
         if name not in self._corrupt_senders:
             log.warning("%s sent wrong bytes: dropped", name)
             self._corrupt_senders[name] = None

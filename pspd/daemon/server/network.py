@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
+from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.server import EndCause, EndSession
 from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import FileId, Manifest
@@ -17,18 +18,16 @@ from pspd.core.model.terms import Terms
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.machine import ServerMachine
 from pspd.core.server.shared_file import SharedFile
-from pspd.daemon.server.control import ControlEffects
+from pspd.daemon.server.control import EVENTS_MAX, ControlEffects, MemberQueues
 from pspd.daemon.server.ledger import Ledger
 from pspd.daemon.server.memory import allocate, validate_cache_size
-from pspd.daemon.server.queues import EVENTS_MAX, MemberQueues
-from pspd.daemon.server.reports import apply_report
 from pspd.daemon.server.status import SHOWN_CHARACTERS_MAX, NetworkStatus
 from pspd.daemon.spawn import Launcher
-from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NotFound, WrongState
+from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NotFound, PspError, SessionUnknown, WrongState
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.server import ServerPlane
-from pspd.rpc.translate import MemberEvent, Report
+from pspd.rpc.translate import Declined, MemberEvent, Report
 from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2, status_service_pb2
 
@@ -186,11 +185,11 @@ class NetworkDaemon:
         self._machine.sessions.lease_renewed(session, now_ns())
 
     def report(self, session: int, reports: Sequence[Report]) -> None:
-        """Take in a member's reports; drop and count those about a file that was removed.
+        """Apply a member's reports; drop and count those about a file that was removed.
 
         Args:
-            session: the member's session.
-            reports: its reports, in order.
+            session: the session's id.
+            reports: the member's reports, in order.
 
         Raises:
             SessionUnknown: there is no such session, or it ends here because a request number is impossible.
@@ -198,9 +197,26 @@ class NetworkDaemon:
         self._machine.sessions.get(session)
         try:
             for report in reports:
-                apply_report(self._machine, session, report)
+                self._apply_report(session, report)
         finally:
             self._plane.pump()
+
+    def _apply_report(self, session: int, report: Report) -> None:
+        """Apply one report; an error with one file does not affect the others."""
+        catalogue = self._machine.catalogue
+        try:
+            match report:
+                case Declined(file_id, reason, division, holds):
+                    catalogue.file_declined(session, file_id, reason, now_ns(), division=division, still_holds=holds)
+                case ReportMilestone():
+                    catalogue.milestone_reached(session, report, now_ns())
+        except SessionUnknown:
+            raise
+        except PspError as error:
+            self._machine.report_refused(session)
+            log.debug("refused a report: %s", error)
+        except Exception:  # an error with one file must not affect the others
+            log.exception("cannot process a report")
 
     def leave(self, session: int) -> None:
         """End the session of a member that leaves."""

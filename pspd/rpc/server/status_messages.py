@@ -156,11 +156,7 @@ def changes(
     }
     if seen is None or is_gone:
         return status_service_pb2.WatchStatusResponse(
-            snapshot=True,
-            server=status.server,
-            cache=status.cache,
-            clients=status.clients,
-            files=status.files,
+            snapshot=True, server=status.server, cache=status.cache, clients=status.clients, files=status.files
         )
     clients = [client for client in status.clients if known_clients.get(client.name) != client]
     files = [file for file in status.files if _timeless(known_files.get(file.file_id)) != _timeless(file)]
