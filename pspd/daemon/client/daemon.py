@@ -23,7 +23,7 @@ from pspd.store.filesystem.mounts import require_mount
 log = logging.getLogger(__name__)
 
 _FLUSHING = ThreadPoolExecutor(1, "flush")
-"""Flushes one file after another, for all clients of the process: a disk does not flush two faster at a time."""
+"""Flushes one file at a time for all clients of the process, as a disk does not flush two files faster in parallel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class StorageOptions:
     """How clients store their files.
 
     Attributes:
-        max_bytes: the most bytes that files take in a client's folder, all together; None for no limit.
-        verifies: whether a client verifies all its files at its start.
+        max_bytes: the limit of all files in a client's folder together; None for no limit.
+        verifies: whether a client verifies all its files when it starts.
     """
 
     max_bytes: int | None = None
@@ -51,8 +51,8 @@ def plan_clients(name: str, folder: Path, count: int | None, first_index: int) -
     """Return the plans of one client in `folder`, or of several numbered ones in folders below it.
 
     Args:
-        name: the name of the client, or what precedes the number.
-        folder: the folder.
+        name: the client's name, or the part of it before the number.
+        folder: the client's folder, or the one that contains the folders of all clients.
         count: how many clients; None for one without a number.
         first_index: the first number.
     """
@@ -63,11 +63,11 @@ def plan_clients(name: str, folder: Path, count: int | None, first_index: int) -
 
 
 def require_mounts(plans: list[ClientPlan], mount_point: Path | None) -> None:
-    """Make sure that the disk of each client is mounted, before anything is written.
+    """Raise an error unless the disk of each client is mounted; called before anything is written.
 
     Args:
         plans: the clients.
-        mount_point: where the disk must be mounted; None for anywhere at or above their folders except ``/``.
+        mount_point: where the disk must be mounted; None for anywhere at or above a client's folder except ``/``.
 
     Raises:
         PspError: no disk is mounted there, or a client's folder is not below the mount point.
@@ -90,9 +90,9 @@ async def run_clients(
         stopping: set to stop them.
         server: the server's address.
         plans: the clients.
-        connect_seconds: how long to try for a server, and for data to pass.
+        connect_seconds: how long to wait for a server, and then for data to pass.
         faults: faults to inject into received datagrams.
-        options: how they store files.
+        options: how the clients store files.
 
     Raises:
         Unreachable: no server answers, or data does not pass.
@@ -111,7 +111,15 @@ async def run_clients(
 
     try:
         for plan in plans:
-            members.append(_open(route, plan, faults, options, files_each(len(plans))))
+            store = DiskStore(
+                plan.folder,
+                blake3_digest,
+                options.max_bytes,
+                verifies=options.verifies,
+                open_files_max=files_each(len(plans)),
+            )
+            hooks = FileHooks(store.unpack_job, _flusher(store, plan.name), store.external_changes)
+            members.append(MemberDaemon(route, plan.name, store.instance_id, store, faults=faults, hooks=hooks))
         everyone = asyncio.gather(*(member.run(connect_seconds, on_ready) for member in members))
         await first_of(everyone, _leave_when(stopping, members))
     finally:
@@ -123,22 +131,6 @@ async def run_clients(
 async def _leave_when(stopping: asyncio.Event, members: list[MemberDaemon]) -> None:
     await stopping.wait()
     await asyncio.gather(*(member.leave() for member in members))
-
-
-def _open(
-    route: Route, plan: ClientPlan, faults: Faults | None, options: StorageOptions, open_files_max: int
-) -> MemberDaemon:
-    store = DiskStore(
-        plan.folder, blake3_digest, options.max_bytes, verifies=options.verifies, open_files_max=open_files_max
-    )
-    return MemberDaemon(
-        route,
-        plan.name,
-        store.instance_id,
-        store,
-        faults=faults,
-        hooks=FileHooks(store.unpack_job, _flusher(store, plan.name), store.external_changes),
-    )
 
 
 def _flusher(store: DiskStore, name: str) -> Callable[[FileId], None]:

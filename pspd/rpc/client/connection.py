@@ -94,8 +94,8 @@ def error_of(error: grpc.aio.AioRpcError, peer: Peer) -> PspError:
             )
         case grpc.StatusCode.UNIMPLEMENTED:
             return Unreachable(
-                f"{peer.address} does not know this request: another program, or another version, runs there: name"
-                f" another {peer.role} with {peer.option}"
+                f"{peer.address} does not know this request: no {peer.role}, or one of another version, runs there:"
+                f" name another {peer.role} with {peer.option}"
             )
         case grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own limit on the size of a message
             return LimitReached(f"the {peer.role} at {peer.address} answered: {details}")
