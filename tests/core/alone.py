@@ -69,7 +69,7 @@ class Client:
         if held is not None or manifest.file_id not in self.verified:
             self.verified[manifest.file_id] = RangeSet(held or ())
         verified = self.verified[manifest.file_id]
-        self.machine.file_assigned(manifest, spans, exchange, Held(verified, complete), self.now)
+        self.machine.file_assigned(manifest, spans, exchange, Held(verified, complete), self.now, 0)
         self._check()
 
     def frame(self, manifest: Manifest, start: int, stop: int, number: int = 1, echo: int = 0) -> Frame:

@@ -512,7 +512,7 @@ class TestDrops:
 
 def test_finished_download_wants_nothing() -> None:
     found = download.Download(manifest_of(4), RangeSet(), FAST, CLIENT_TUNING, Random(1), 0)
-    found.finish()
+    found.enter(download.Stage.COMPLETE)
     assert not found.wanted()
 
 

@@ -44,6 +44,17 @@ def test_returning_extent_that_is_read_becomes_the_newest() -> None:
     assert list(lru) == [second, first]
 
 
+def test_parts_of_a_returning_extent_return_in_order() -> None:
+    lru, (first, second) = filled(2)
+    lru.skip(first)
+    lru.unskip(first)
+    upper = Extent(b"a", 5, first.stop, 5, True)
+    first.stop = 5
+    lru.split(first, upper)
+    lru.check([first, upper, second])
+    assert list(lru) == [first, upper, second]
+
+
 @given(
     st.lists(st.sampled_from(["read", "split", "skip", "unskip", "unskip later", "remove"]), max_size=30),
     st.randoms(use_true_random=False),

@@ -30,12 +30,12 @@ class Arena:
     Free slots hold zeros, so that no byte of a removed file stays in memory (R2).
 
     Args:
-        slot_count: the size at first.
+        slot_count: the number of slots at the start.
         allocate: allocates the memory of a segment.
 
     Attributes:
         free: the free slots.
-        slot_count: all slots.
+        slot_count: the number of all slots.
     """
 
     def __init__(self, slot_count: int, allocate: Allocate = allocate_on_heap) -> None:
@@ -49,7 +49,7 @@ class Arena:
         """Add slots until there are ``slot_count``.
 
         Raises:
-            LimitReached: the machine has not enough memory.
+            LimitReached: the machine does not have enough memory.
         """
         added = slot_count - self.slot_count
         if added > 0:
@@ -63,13 +63,12 @@ class Arena:
             self.slot_count = slot_count
 
     def acquire(self, slot_count: int) -> list[Range]:
-        """Take free slots: one run if one is long enough, else several. Each run lies in one segment."""
+        """Take free slots: from one run if one is long enough, else from several. Each result is within one segment."""
         runs = next(([run] for run in self.free if run.chunk_count >= slot_count), None) or list(self.free)
-        acquired = []
+        acquired: list[Range] = []
         for start, stop in runs:
-            for run in self._split_at_segments(start, min(stop, start + slot_count)):
-                acquired.append(run)
-                slot_count -= run.chunk_count
+            acquired += self._split_at_segments(start, min(stop, start + slot_count))
+            slot_count -= min(stop - start, slot_count)
             if slot_count == 0:
                 break
         assert slot_count == 0, "more slots acquired than are free"
@@ -91,7 +90,7 @@ class Arena:
         self.free.add(start, stop)
 
     def is_contiguous(self, stop: int, slot: int) -> bool:
-        """Return whether slots up to ``stop`` and slots from ``slot`` on are one piece of memory.
+        """Return whether two runs of slots are adjacent in memory.
 
         Args:
             stop: one past the last slot of the first run.
@@ -103,8 +102,8 @@ class Arena:
         """Return the memory of consecutive slots in one segment.
 
         Args:
-            slot: the first.
-            slot_count: how many.
+            slot: the first slot.
+            slot_count: the number of slots.
         """
         base, memory = next((base, memory) for base, memory in reversed(self._segments) if base <= slot)
         return memory[(slot - base) * CHUNK_BYTES : (slot - base + slot_count) * CHUNK_BYTES]
@@ -118,5 +117,5 @@ class Arena:
         assert slots.covers(0, self.slot_count), "a slot is beyond the arena"
 
     def _split_at_segments(self, start: int, stop: int) -> list[Range]:
-        borders = [start, *(base for base, _ in self._segments if start < base < stop), stop]
-        return [Range(low, high) for low, high in pairwise(borders)]
+        boundaries = [start, *(base for base, _ in self._segments if start < base < stop), stop]
+        return [Range(low, high) for low, high in pairwise(boundaries)]

@@ -1,14 +1,14 @@
 """The server's cache: LRU over chunks, in one arena of fixed size (R4).
 
-File bytes are nowhere else in the server. A fetch *reserves* chunks here and receives straight into their slots; a
-delivery *pins* chunks and sends from their slots. Reserved and pinned chunks are not evicted. Chunks are evicted one
-by one; an *extent* only groups chunks that were read at the same time, so that work is done per range. Pins are kept
-apart from extents: the ranges of thousands of deliveries begin and end anywhere, and would fragment the extents.
+The server holds file bytes only here. A fetch *reserves* chunks and receives directly into their slots. A delivery
+*pins* chunks and sends from their slots. Reserved and pinned chunks are not evicted. An *extent* groups chunks that
+were last read at the same time, so that work is done per range; part of an extent can be evicted. Pins are not part of
+extents: the ranges of thousands of deliveries begin and end anywhere, and would fragment the extents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from pspd.core.cache.arena import Allocate, Arena, allocate_on_heap
 from pspd.core.cache.lru import Extent, LruList
@@ -24,12 +24,12 @@ class Cache:
     """Chunks of any files, at most ``capacity_chunks`` of them.
 
     Args:
-        capacity_chunks: the size.
+        capacity_chunks: the capacity.
         allocate: allocates its memory.
 
     Attributes:
-        capacity_chunks: the size.
-        high_water_chunks: the most chunks in use since the size was last lowered.
+        capacity_chunks: the capacity.
+        high_water_chunks: the most chunks in use since the capacity was last lowered.
         hit_count: requested chunks that were cached.
         miss_count: requested chunks that had to be fetched.
         join_count: requested chunks that were already being fetched for another client.
@@ -71,8 +71,24 @@ class Cache:
         return sum(extent.chunk_count for extent in self._files.get(file_id, ()))
 
     def victims(self, count: int) -> list[FileRange]:
-        """Return what must be evicted to reserve ``count`` chunks, least recently read first."""
-        return list(self._oldest_unpinned(self._used_chunks + count - self.capacity_chunks))
+        """Return the ranges to evict before ``count`` chunks can be reserved, least recently read first.
+
+        If too much is pinned, these are all ranges that may be evicted.
+        """
+        excess = self._used_chunks + count - self.capacity_chunks
+        victims: list[FileRange] = []
+        if excess <= 0:
+            return victims
+        for extent in self._lru:
+            parts = self._unpinned(extent)
+            if not parts:
+                self._lru.skip(extent)
+            for file_id, start, stop in parts:
+                victims.append((file_id, start, min(stop, start + excess)))
+                excess -= stop - start
+                if excess <= 0:
+                    return victims
+        return victims
 
     # -- receiving
 
@@ -90,7 +106,7 @@ class Cache:
         count = stop - start
         if not self.has_room(count):
             return False
-        self._evict(self._used_chunks + count - self.capacity_chunks)
+        self._make_room(count)
         extents = self._files.setdefault(file_id, RangeMap())
         for run in self._arena.acquire(count):
             extents.insert(Extent(file_id, start, start + run.chunk_count, run.start))
@@ -102,7 +118,7 @@ class Cache:
         return True
 
     def commit(self, file_id: FileId, start: int, stop: int) -> None:
-        """Cache a reserved range that is received, as the most recently read.
+        """Cache a reserved range that has been received, as the most recently read.
 
         Args:
             file_id: the file.
@@ -214,7 +230,7 @@ class Cache:
     # -- dropping
 
     def clear(self) -> int:
-        """Drop all chunks that are neither reserved nor pinned. Return how many."""
+        """Drop all chunks that are neither reserved nor pinned. Return their number."""
         return self._drop_unpinned(self._lru)
 
     def forget(self, file_id: FileId) -> int:
@@ -231,14 +247,14 @@ class Cache:
 
         Args:
             file_id: the file.
-            start: the first chunk of the range.
-            stop: one past its last.
+            start: the first chunk.
+            stop: one past the last.
         """
         for part in self.cached(file_id, start, stop):
             self._drop_unpinned(self._exactly(file_id, *part))
 
     def resize(self, capacity_chunks: int) -> None:
-        """Change the size. Evict what no longer fits, and what is pinned as soon as its pins end."""
+        """Change the capacity. Evict chunks beyond it, and pinned ones as soon as their pins end."""
         shrinks = capacity_chunks < self.capacity_chunks
         self._arena.grow(capacity_chunks)
         self.capacity_chunks = capacity_chunks
@@ -247,8 +263,8 @@ class Cache:
             self.high_water_chunks = self._used_chunks
 
     def trim(self) -> None:
-        """Evict chunks beyond the size. There are some only after the size was lowered."""
-        self._evict(self._used_chunks - self.capacity_chunks)
+        """Evict chunks beyond the capacity. There are some only after the capacity was lowered."""
+        self._make_room(0)
 
     def check(self) -> None:
         """Assert that every record agrees with the others."""
@@ -273,26 +289,12 @@ class Cache:
         self._lower_high_water()
         return sum(stop - start for _, start, stop in unpinned)
 
-    def _evict(self, count: int) -> None:
-        """Evict the ``count`` least recently read chunks, or fewer if fewer may be evicted."""
-        victims = list(self._oldest_unpinned(count))
+    def _make_room(self, count: int) -> None:
+        """Evict the least recently read chunks until ``count`` chunks can be reserved, as far as pins allow."""
+        victims = self.victims(count)
         self.eviction_count += sum(stop - start for _, start, stop in victims)
         self._drop_ranges(victims)
         self._lower_high_water()
-
-    def _oldest_unpinned(self, count: int) -> Iterator[FileRange]:
-        """Iterate over the ``count`` least recently read chunks that may be evicted."""
-        if count <= 0:
-            return
-        for extent in self._lru:
-            parts = self._unpinned(extent)
-            if not parts:
-                self._lru.skip(extent)
-            for file_id, start, stop in parts:
-                yield file_id, start, min(stop, start + count)
-                count -= stop - start
-                if count <= 0:
-                    return
 
     def _unpinned(self, extent: Extent) -> list[FileRange]:
         unpinned = self._pins.unpinned(extent.file_id, extent.start, extent.stop)
@@ -323,20 +325,20 @@ class Cache:
     def _exactly(self, file_id: FileId, start: int, stop: int) -> list[Extent]:
         """Return the extents of a range, after splitting those that reach beyond its ends."""
         extents = self._files[file_id]
-        for border in (start, stop):
-            extent = extents.at(border)
-            if extent is not None and extent.start < border:
-                self._split(extent, border)
+        for boundary in (start, stop):
+            extent = extents.at(boundary)
+            if extent is not None and extent.start < boundary:
+                self._split(extent, boundary)
         found = extents.overlapping(start, stop)
         assert sum(extent.chunk_count for extent in found) == stop - start, "part of the range is not in the cache"
         return found
 
-    def _split(self, extent: Extent, border: int) -> None:
+    def _split(self, extent: Extent, boundary: int) -> None:
         """Cut an extent in two, both as recent as it was."""
         extents = self._files[extent.file_id]
         extents.remove(extent)
-        upper = Extent(extent.file_id, border, extent.stop, extent.slot + border - extent.start, extent.ready)
-        extent.stop = border
+        upper = Extent(extent.file_id, boundary, extent.stop, extent.slot + boundary - extent.start, extent.ready)
+        extent.stop = boundary
         extents.insert(extent)
         extents.insert(upper)
         if extent.ready:

@@ -10,7 +10,7 @@ from pspd.core.model.manifest import FileId
 
 
 class LruState(Enum):
-    """Where an extent is in an LRU list."""
+    """The state of an extent in an LRU list. SKIPPED and RETURNING extents belong to the list, but are not linked."""
 
     UNLINKED = 0
     LINKED = 1
@@ -27,7 +27,7 @@ class Extent:
         stop: one past the last.
         slot: the slot of the first chunk.
         ready: the chunks are received; otherwise their slots are reserved.
-        lru_state: where the extent is in the LRU list.
+        lru_state: its state in the LRU list.
         read_number: its position in the order of reads.
         older: the next older extent in the list.
         newer: the next newer extent in the list.
@@ -56,17 +56,16 @@ class Extent:
 class LruList:
     """Extents, iterated from the least to the most recently read.
 
-    The list is a doubly linked ring. Extents that slow clients are being sent soon become the oldest, but are pinned:
-    each search for something to evict would pass over all of them. The search therefore marks them as skipped, which
-    unlinks them. When less of a skipped extent is pinned, it returns: the next iteration that comes past its position
-    links it there again.
+    The list is a doubly linked ring. Extents that are being sent to slow clients become the oldest, but are pinned:
+    each search for victims would visit all of them. The search therefore marks them as skipped, which unlinks them.
+    When a pin of a skipped extent ends, the extent returns: the next iteration that passes its position links it there.
     """
 
     def __init__(self) -> None:
         self._ends = Extent(b"", 0, 0, 0)
         self._ends.older = self._ends.newer = self._ends
         self._read_count = 0
-        self._returning: list[tuple[int, int, Extent]] = []  # a heap; parts of one extent in the order of their chunks
+        self._returning: list[tuple[int, int, Extent]] = []  # a heap by read number, then start
 
     def append(self, extent: Extent) -> None:
         """Add an extent as the most recently read."""
@@ -75,7 +74,7 @@ class LruList:
         self._link(self._ends, extent)
 
     def remove(self, extent: Extent) -> None:
-        """Remove an extent, whatever its state."""
+        """Remove an extent in any state."""
         if extent.lru_state is LruState.LINKED:
             extent.older.newer = extent.newer
             extent.newer.older = extent.older
@@ -103,7 +102,7 @@ class LruList:
         extent.lru_state = LruState.SKIPPED
 
     def unskip(self, extent: Extent) -> None:
-        """Include an extent in iterations again, if it was skipped."""
+        """Include a skipped extent in iterations again. Ignore any other extent."""
         if extent.lru_state is LruState.SKIPPED:
             self._return(extent)
 
@@ -125,20 +124,20 @@ class LruList:
             extent = following
 
     def check(self, extents: list[Extent]) -> None:
-        """Assert that the list has exactly these extents, linked in the order of reads."""
+        """Assert that these are the extents of the list, and that the linked ones are in the order of reads."""
         linked = 0
         extent = self._ends
         while extent.newer is not self._ends:
             older, extent = extent, extent.newer
             assert extent.older is older, "the ring is broken"
-            assert extent.lru_state is LruState.LINKED, "an extent is linked that should not be"
+            assert extent.lru_state is LruState.LINKED, "a linked extent has another state"
             assert (older.read_number, older.start) < (extent.read_number, extent.start), "the order is wrong"
             linked += 1
         returning = {(number, start) for number, start, _ in self._returning}
         for extent in extents:
             assert extent.lru_state is not LruState.UNLINKED, "an extent is not in the list"
             assert extent.lru_state is not LruState.RETURNING or (extent.read_number, extent.start) in returning, (
-                "an extent is lost"
+                "a returning extent is not in the heap"
             )
         assert linked == sum(extent.lru_state is LruState.LINKED for extent in extents), "the list has other extents"
 

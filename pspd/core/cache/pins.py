@@ -9,9 +9,9 @@ from pspd.core.model.ranges import Range, RangeSet
 class Pins:
     """Ranges of files, each pinned any number of times, and the union of all pinned chunks.
 
-    Pinned ranges overlap arbitrarily: with thousands of clients, each chunk is under hundreds of pins. Nothing is
-    therefore counted per chunk. The union grows with each pin, and is rebuilt only if pins have ended and someone
-    needs it exactly. While the cache has room, nobody does.
+    Pinned ranges overlap arbitrarily: with thousands of clients, hundreds of pins cover each chunk, so pins are not
+    counted per chunk. The union grows with each pin. After pins have ended it is rebuilt, but only when the exact union
+    is needed: while the cache has room, it is not.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Pins:
 
     @property
     def pinned_upper_bound(self) -> int:
-        """An upper bound of the number of pinned chunks, which costs nothing to compute."""
+        """An upper bound of the number of pinned chunks, without a rebuild of the union."""
         return self._union_chunks
 
     @property

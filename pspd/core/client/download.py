@@ -1,4 +1,4 @@
-"""One file on its way to one client: what to request next, and when to request again (R5, R10, R11)."""
+"""The download of one file to one client: which chunks to request next, and when to repeat requests (R5, R10, R11)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pspd.core.wire.frames import Frame
 
 
 class Stage(Enum):
-    """How far a client is with a file."""
+    """The stages of a download."""
 
     SHARE = "share"
     WAITING = "waiting"
@@ -28,7 +28,7 @@ class Stage(Enum):
 
 
 class Download:
-    """What a client has and lacks of one file, and its conversation with the server about it.
+    """The verified and the missing chunks of one file at one client, and the state of its requests.
 
     Args:
         manifest: the file.
@@ -40,14 +40,14 @@ class Download:
 
     Attributes:
         manifest: the file.
-        stage: how far the client is with it.
-        verified: chunks that may be contributed. The store alone changes this set.
+        stage: the stage of the download.
+        verified: chunks that may be contributed. Only the store changes this set.
         missing: chunks to request: neither verified nor delivered in this session.
         shares: the ranges to get before the exchange (R1).
         division: identifies the division of the file that the shares are from.
         is_paused: the next request waits, because several deliveries in a row were corrupt.
-        request_number: of the last request for this file.
-        window: how many chunks may be in flight.
+        request_number: the number of the last request for this file.
+        window: limits the chunks in flight.
         rtt: round trips from a request to its first delivery. They include the server's fetch.
     """
 
@@ -76,8 +76,8 @@ class Download:
         self._tuning = tuning
         self._random = random
         self._acknowledged = 0  # number of the last delivery
-        self._outstanding = RangeSet()  # named by the last request and not delivered since
-        self._retry_after_ns = 0  # what the server answered to the last request
+        self._outstanding = RangeSet()  # chunks of the last request, without those delivered since
+        self._retry_after_ns = 0  # from the answer to the last request; 0 without one
         self._expects_wait = False  # deliveries take longer than a timeout
         self._cursor = 0  # where the last broadcast ended
         self._sequence_start = 0  # where the sequential order starts
@@ -116,13 +116,13 @@ class Download:
 
         Args:
             shares: the client's shares, in place of earlier ones.
-            division: the division that they are from.
+            division: identifies the division that the shares are from.
             verified: the verified chunks, as a live view of the store's record.
         """
         self.shares, self.division, self.verified = shares, division, verified
 
-    def begin(self, stage: Stage) -> None:
-        """Begin with the share or with the exchange.
+    def enter(self, stage: Stage) -> None:
+        """Enter a stage.
 
         With the sequential order all clients begin at the first chunk, so that they request the same chunks together.
         """
@@ -130,7 +130,7 @@ class Download:
         self._sequence_start = self._repeats = 0
 
     def advance(self) -> bool:
-        """Go on to the next stage if this one is done. Return whether it was."""
+        """Enter the next stage if this one is done. Return whether it was."""
         if self.stage is Stage.SHARE and all(self.verified.covers(*share) for share in self.shares):
             self.stage = Stage.WAITING
             return True
@@ -139,18 +139,10 @@ class Download:
             return True
         return False
 
-    def finish(self) -> None:
-        """Record that the file is visible under its own name (R10)."""
-        self.stage = Stage.COMPLETE
-
-    def decline(self) -> None:
-        """Record that the store cannot take more of the file."""
-        self.stage = Stage.DECLINED
-
     def end_session(self) -> None:
-        """Forget the conversation with the server, until the file is assigned in the next session.
+        """Reset the state of the session. Request nothing until the file is assigned in the next session.
 
-        Chunks that were delivered but not verified are requested again: the next session's server does not know them.
+        Delivered chunks that are not verified are missing again: the server of the next session does not know them.
         """
         self.stage = Stage.WAITING
         self.shares = ()
@@ -167,22 +159,20 @@ class Download:
 
     def wanted(self) -> RangeSet:
         """Return the chunks to request in this stage."""
-        match self.stage:
-            case Stage.SHARE:
-                return RangeSet(part for share in self.shares for part in self.missing.within(*share))
-            case Stage.EXCHANGE:
-                return self.missing
-            case _:
-                return RangeSet()
+        if self.stage is Stage.SHARE:
+            return RangeSet(part for share in self.shares for part in self.missing.within(*share))
+        return self.missing if self.stage is Stage.EXCHANGE else RangeSet()
 
     def request(
         self, session: int, number: int, now: int, *, repeated: bool = False, downlink_ok: bool = False
     ) -> Request:
-        """Return the next request, which names as many of the wanted chunks as fit. It ends a pause.
+        """Return the next request, which names as many wanted chunks as fit. End a pause.
+
+        An empty request ends all measurements of round trips.
 
         Args:
             session: the client's session.
-            number: of the request, among those of the session.
+            number: the number of the request, which is unique in the session.
             now: the time, in nanoseconds.
             repeated: no delivery arrived in time after the last request.
             downlink_ok: the server's datagrams arrive.
@@ -193,36 +183,34 @@ class Download:
         self._chunks_since_request = 0
         self._advertised_chunks = self.window.chunks
         ranges = self._pick(self.wanted())
-        self._note_sent(now, is_empty=not ranges)
+        if ranges:
+            self._sent_at[number] = now
+            if len(self._sent_at) > self._tuning.measured_requests_max:
+                del self._sent_at[next(iter(self._sent_at))]
+        else:
+            self._sent_at.clear()
         self._outstanding, self._retry_after_ns = RangeSet(ranges), 0
-        # Behind a busy server's link, deliveries take longer than any timeout. With an answer to its request the client
-        # waits and does not repeat it.
+        # On the link of a busy server, deliveries take longer than any timeout. An answer to the request makes the
+        # client wait instead of repeating it.
         wants_ack = bool(ranges) and (self._expects_wait or self.rtt.rto_ns >= RTO_MAX_NS)
+        acknowledged, window_chunks, named = self._acknowledged, self.window.chunks, tuple(ranges)
         return Request(
-            session,
-            self.file_id,
-            number,
-            self._acknowledged,
-            self.window.chunks,
-            tuple(ranges),
-            repeated,
-            wants_ack,
-            downlink_ok,
+            session, self.file_id, number, acknowledged, window_chunks, named, repeated, wants_ack, downlink_ok
         )
 
     def note_broadcast(self, stop: int) -> None:
-        """Move the cursor behind a range that is being fetched, so that the requests of all clients meet there."""
+        """Move the cursor behind a range that is being fetched, so that all clients request the same chunks next."""
         self._cursor = stop
 
     def note_ack(self, number: int, retry_after_ns: int) -> bool:
         """Record that the server has received a request.
 
         Args:
-            number: of the request.
+            number: the number of the request.
             retry_after_ns: how long to wait for each delivery, in nanoseconds.
 
         Returns:
-            False if it is not the last request, or everything that it named has arrived.
+            False if it is not the last request, or all chunks that it named have arrived.
         """
         if number != self.request_number or not self._outstanding:
             return False
@@ -239,34 +227,21 @@ class Download:
     def timeout_ns(self) -> int:
         """Return how long to wait for the next delivery before repeating the request, in nanoseconds.
 
-        After a delivery, the server's answer to the last request still counts only if deliveries are known to be slow.
+        This is the time in the server's answer to the last request, if deliveries are known to be slow.
         """
         if self._retry_after_ns and self.rtt.rto_ns >= RTO_MAX_NS:
             return self._retry_after_ns
         return self.rtt.timeout_ns(self._random)
-
-    def _note_sent(self, now: int, *, is_empty: bool) -> None:
-        """Record when a request was sent, to measure its round trip. An empty one ends all measurements."""
-        if is_empty:
-            self._sent_at.clear()
-            return
-        self._sent_at[self.request_number] = now
-        if len(self._sent_at) > self._tuning.measured_requests_max:
-            del self._sent_at[next(iter(self._sent_at))]
 
     def _pick(self, wanted: RangeSet) -> list[Range]:
         """Return the ranges to request, in the profile's order."""
         parameters = self._parameters
         if not wanted:
             return []
-        # After several repeats the first chunks may have no holder, so the request starts behind them.
-        skips = self._repeats > LINEAR_TIMEOUTS
-        if parameters.order is Order.SEQUENTIAL:
-            if skips:
-                self._sequence_start = self._requested_stop
+        if self._repeats > LINEAR_TIMEOUTS:  # perhaps the first chunks have no holder: start behind them
+            start = self._sequence_start = self._requested_stop
+        elif parameters.order is Order.SEQUENTIAL:
             start = self._sequence_start
-        elif skips:
-            start = self._requested_stop
         elif parameters.order is Order.CURSOR:
             start = self._cursor
         else:
@@ -294,13 +269,13 @@ class Download:
         """Record that a delivery, or with number 0 the first part of one, is stored.
 
         Args:
-            frame: its head.
-            written: what the store made of it.
+            frame: the head of the delivery.
+            written: the result of storing it.
             now: the time, in nanoseconds.
 
         Returns:
-            Whether to send the next request: nothing is outstanding, or the delivery is complete and enough of the
-            window is used. Only a complete delivery can be acknowledged.
+            Whether to send the next request: nothing is outstanding, or the delivery is complete, so that it can be
+            acknowledged, and enough of the window is used.
         """
         sent_at = self._sent_at.pop(frame.echo, None)
         if sent_at is not None:
@@ -332,7 +307,7 @@ class Download:
         return min(doubled_ns, self._tuning.corrupt_pause_ns_max)
 
     def _count_corrupt(self, written: Written, *, is_complete: bool) -> None:
-        """Count deliveries in a row that had corrupt units and no good ones. All parts of one delivery count once."""
+        """Count consecutive deliveries with corrupt units and without verified ones. Several parts are one delivery."""
         if written.verified:
             self._corrupt_deliveries, self._is_corrupt = 0, False
         elif written.corrupt:

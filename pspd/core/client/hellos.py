@@ -1,4 +1,4 @@
-"""Hellos: they tell the server where a client is, and the client whether the server's datagrams arrive."""
+"""Hellos: they announce the client's address, and their answers show whether the server's datagrams arrive."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Hellos:
 
     Attributes:
         rtt: round trips of hellos, which are those of the network alone.
-        downlink_ok: a datagram has arrived from the server lately, in this session.
-        interval_ns: how often the server wants hellos, in nanoseconds.
+        downlink_ok: a datagram has arrived from the server recently, in this session.
+        interval_ns: the time between hellos, as the server wants it, in nanoseconds.
     """
 
     def __init__(self, tuning: ClientTuning, random: Random) -> None:
@@ -34,8 +34,8 @@ class Hellos:
         self._number = 0
         self._sent_at: int | None = None  # of the last hello, until it is answered
         self._received_at = 0
-        self._reported_ok = False  # downlink_ok as the last hello said
-        self._is_lost = False  # the shell was told that the downlink is lost
+        self._reported_ok = False  # downlink_ok at the last hello
+        self._is_lost = False  # the loss of the downlink was reported to the shell
 
     @property
     def is_confirmed(self) -> bool:
@@ -49,7 +49,7 @@ class Hellos:
         self.downlink_ok = False
 
     def send(self, session: int, now: int) -> Hello:
-        """Return the next hello, and start to wait for its answer.
+        """Return the next hello, and start waiting for its answer.
 
         Args:
             session: the client's session.
@@ -69,7 +69,7 @@ class Hellos:
         return self.rtt.timeout_ns(self._random, 0 if is_first else None)
 
     def note_silence(self, now: int) -> bool:
-        """Check for how long no datagram has arrived. Return whether the downlink is lost and was not before."""
+        """Check how long ago the last datagram arrived. Return whether the downlink is lost since this call."""
         tuning = self._tuning
         limit_ns = max(tuning.downlink_timeout_ns, tuning.hellos_per_downlink_timeout * self.interval_ns)
         if now - self._received_at < limit_ns:

@@ -13,7 +13,7 @@ from pspd.core.wire.header import Kind
 
 
 class Holder:
-    """What a client can contribute, and which broadcasts it has answered.
+    """The files that a client can contribute, and the broadcasts that it has answered.
 
     Args:
         tuning: the client's tunables.
@@ -25,16 +25,16 @@ class Holder:
         self._answered: dict[int, None] = {}  # numbers of broadcasts, oldest first
 
     def add(self, manifest: Manifest, verified: RangeSet) -> None:
-        """Contribute a file, in place of what was added for it before.
+        """Contribute a file, or replace its record.
 
         Args:
             manifest: the file.
-            verified: its verified chunks, as a live view.
+            verified: a live view of its verified chunks.
         """
         self._files[manifest.file_id] = (manifest, verified)
 
     def remove(self, file_id: FileId) -> None:
-        """Contribute a file no longer."""
+        """Stop contributing a file."""
         self._files.pop(file_id, None)
 
     def name_of(self, file_id: FileId) -> str | None:
@@ -47,7 +47,7 @@ class Holder:
         self._answered.clear()
 
     def answer(self, broadcast: Broadcast, shares: tuple[Range, ...]) -> list[Frame] | None:
-        """Return the contributions that a broadcast asks this client for, as far as it holds the chunks.
+        """Return the contributions to a broadcast: the requested ranges that this client holds.
 
         Args:
             broadcast: the broadcast.
@@ -62,15 +62,12 @@ class Holder:
         if broadcast.number in self._answered:
             return None
         manifest, verified = file
+        session, file_id, number = broadcast.session, broadcast.file_id, broadcast.number
         frames = []
         for start, stop in _asked_of(broadcast, shares):
             length = manifest.byte_span(start, stop)[1]
             if verified.covers(start, stop) and length <= FRAME_PAYLOAD_BYTES_MAX:
-                frames.append(
-                    Frame(
-                        Kind.CONTRIBUTION, broadcast.session, broadcast.file_id, start, stop, length, broadcast.number
-                    )
-                )
+                frames.append(Frame(Kind.CONTRIBUTION, session, file_id, start, stop, length, number))
         if frames:
             self._answered[broadcast.number] = None
             if len(self._answered) > self._tuning.answered_broadcasts_max:
@@ -79,7 +76,7 @@ class Holder:
 
 
 def _asked_of(broadcast: Broadcast, shares: tuple[Range, ...]) -> Iterator[tuple[int, int]]:
-    """Iterate over the ranges that a broadcast asks of its recipient, who owns these shares."""
+    """Iterate over the ranges that a broadcast requests from its recipient, which owns these shares."""
     for entry in broadcast.asked:
         if entry.responder in (EVERY_HOLDER, broadcast.session):
             yield entry.start, entry.stop

@@ -20,16 +20,8 @@ from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held, Written
 from pspd.core.model.tuning import CLIENT_TUNING, ClientTuning
 from pspd.core.timing.timers import Timers
-from pspd.core.wire.datagrams import (
-    CLIENT_DATAGRAMS,
-    REQUEST_NUMBER_MAX,
-    Broadcast,
-    Datagram,
-    HelloAck,
-    RequestAck,
-    decode_datagram,
-    encode_datagram,
-)
+from pspd.core.wire import datagrams
+from pspd.core.wire.datagrams import REQUEST_NUMBER_MAX, Broadcast, Datagram, HelloAck, RequestAck
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason, Kind, WireError
 from pspd.text.addresses import Address, address_text
@@ -42,7 +34,7 @@ class ClientMachine:
     """One client of the network, in one session after another.
 
     Args:
-        seed: of jitter and of the random order; the same seed gives the same effects.
+        seed: the seed of jitter and of the random order; the same seed gives the same effects.
         tuning: the tunables.
 
     Attributes:
@@ -63,14 +55,13 @@ class ClientMachine:
         self._session = 0
         self._server: Address = ("", 0)
         self._parameters: Parameters | None = None
-        self._request_number = 0  # of the last request in this session, for whatever file
+        self._request_number = 0  # of the last request in this session, for any file
 
     # -- for the shell
 
     def poll(self) -> list[ClientEffect]:
         """Return the effects since the last call, in order."""
-        effects = self._effects.copy()
-        self._effects.clear()
+        effects, self._effects = self._effects, []
         return effects
 
     def next_timeout(self) -> int | None:
@@ -92,12 +83,12 @@ class ClientMachine:
     # -- the session
 
     def joined(self, session: int, server: Address, parameters: Parameters, now: int) -> None:
-        """Begin a session. The server assigns files anew; the client still holds what it has.
+        """Begin a session, in which the server assigns the files again. The client keeps its chunks.
 
         Args:
-            session: the session's number.
-            server: the address for datagrams.
-            parameters: the profile.
+            session: the number of the session.
+            server: the server's address for datagrams.
+            parameters: the parameters of the network.
             now: the time, in nanoseconds.
         """
         self._session, self._server, self._parameters = session, server, parameters
@@ -117,7 +108,7 @@ class ClientMachine:
             self._timers.cancel(download.file_id)
 
     def link_opened(self, now: int) -> None:
-        """Request again what was in flight over the last TCP link."""
+        """Request the missing chunks again, because the last TCP link may have lost deliveries."""
         for download in self.downloads.values():
             self._request(download, now)
 
@@ -134,21 +125,15 @@ class ClientMachine:
         self._holder.add(manifest, RangeSet([(0, manifest.chunk_count)]))
 
     def file_assigned(
-        self,
-        manifest: Manifest,
-        shares: tuple[Range, ...],
-        exchange_started: bool,
-        held: Held,
-        now: int,
-        division: int = 0,
+        self, manifest: Manifest, shares: tuple[Range, ...], exchange_started: bool, held: Held, now: int, division: int
     ) -> None:
         """Download a file that the server has assigned, first its shares (R1), or change the shares of a download.
 
         Args:
             manifest: the file.
-            shares: the ranges to get before the exchange.
+            shares: the ranges to download before the exchange.
             exchange_started: the exchange has started.
-            held: what the store has of the file, with a live view of the verified chunks.
+            held: the chunks that the store has, as a live view.
             now: the time, in nanoseconds.
             division: identifies the division that the shares are from.
         """
@@ -164,7 +149,7 @@ class ClientMachine:
         if held.complete:
             self.file_finished(manifest.file_id)
         elif download.stage is not Stage.FINISHING:
-            download.begin(Stage.EXCHANGE if exchange_started else Stage.SHARE)
+            download.enter(Stage.EXCHANGE if exchange_started else Stage.SHARE)
             self._advance(download, now)
 
     def exchange_started(self, file_id: FileId, now: int) -> None:
@@ -176,7 +161,7 @@ class ClientMachine:
         """
         download = self.downloads.get(file_id)
         if download is not None and download.stage in (Stage.SHARE, Stage.WAITING):
-            download.begin(Stage.EXCHANGE)
+            download.enter(Stage.EXCHANGE)
             self._advance(download, now)
 
     def name_of(self, file_id: FileId) -> str | None:
@@ -184,7 +169,7 @@ class ClientMachine:
         return self._holder.name_of(file_id)
 
     def file_dropped(self, file_id: FileId) -> None:
-        """Neither contribute nor download a file until it is assigned again: it was removed, or is being verified."""
+        """Stop contributing and downloading a file until it is assigned again: it was removed, or is being verified."""
         self.downloads.pop(file_id, None)
         self._holder.remove(file_id)
         self._timers.cancel(file_id)
@@ -197,30 +182,27 @@ class ClientMachine:
             now: the time, in nanoseconds.
         """
         download = self.downloads[file_id]
-        download.decline()
+        download.enter(Stage.DECLINED)
         if self._session:
             self._advance(download, now)
 
     def takes(self, file_id: FileId) -> bool:
-        """Return whether deliveries of a file are stored."""
+        """Return whether to store the deliveries of a file."""
         download = self.downloads.get(file_id)
         return download is not None and download.stage is not Stage.DECLINED
 
     def file_finished(self, file_id: FileId) -> None:
-        """Report a file that is visible under its own name (R10)."""
+        """Report that a file is complete and visible under its own name (R10)."""
         download = self.downloads[file_id]
-        download.finish()
+        download.enter(Stage.COMPLETE)
         self._report(download, Milestone.COMPLETE)
 
     def _report(self, download: Download, milestone: Milestone) -> None:
-        self._effects.append(
-            ReportMilestone(
-                download.file_id, milestone, download.share_chunk_count, download.division, download.request_number
-            )
-        )
+        share_chunks, division, number = download.share_chunk_count, download.division, download.request_number
+        self._effects.append(ReportMilestone(download.file_id, milestone, share_chunks, division, number))
 
     def _advance(self, download: Download, now: int) -> None:
-        """Request what is missing, or go on to the next stage."""
+        """Enter the next stage if this one is done, and send the next request."""
         if download.advance():
             if download.stage is Stage.WAITING:
                 self._report(download, Milestone.SHARE_HELD)
@@ -231,7 +213,7 @@ class ClientMachine:
         else:
             download.idle()
             self._timers.cancel(download.file_id)
-            self._send_request(download, now)  # names nothing, but acknowledges deliveries
+            self._send_request(download, now)  # without ranges: it acknowledges deliveries
 
     def _request(self, download: Download, now: int, *, repeated: bool = False) -> None:
         if download.is_requesting and self._session:
@@ -240,14 +222,12 @@ class ClientMachine:
 
     def _send_request(self, download: Download, now: int, *, repeated: bool = False) -> None:
         # The server ends a session before its numbers reach the largest. If that message is lost, they stop there.
-        self._request_number = min(self._request_number + 1, REQUEST_NUMBER_MAX)
+        number = self._request_number = min(self._request_number + 1, REQUEST_NUMBER_MAX)
         downlink_ok = self.hellos.downlink_ok
-        self._send(
-            download.request(self._session, self._request_number, now, repeated=repeated, downlink_ok=downlink_ok)
-        )
+        self._send(download.request(self._session, number, now, repeated=repeated, downlink_ok=downlink_ok))
 
     def _send(self, datagram: Datagram) -> None:
-        self._effects.append(SendDatagram(self._server, encode_datagram(datagram)))
+        self._effects.append(SendDatagram(self._server, datagrams.encode_datagram(datagram)))
 
     # -- deliveries
 
@@ -281,7 +261,7 @@ class ClientMachine:
 
         Args:
             frame: the head.
-            written: what the store made of the payload.
+            written: the result of storing the payload.
             now: the time, in nanoseconds.
         """
         download = self.downloads[frame.file_id]
@@ -300,7 +280,7 @@ class ClientMachine:
     # -- datagrams
 
     def receive_datagram(self, data: bytes | memoryview, source: Address, now: int) -> None:
-        """Process a datagram, whatever it contains.
+        """Process a datagram, which may be malformed or forged.
 
         Args:
             data: the datagram.
@@ -309,7 +289,7 @@ class ClientMachine:
         """
         origin = address_text(source)
         try:
-            datagram = decode_datagram(data, CLIENT_DATAGRAMS)
+            datagram = datagrams.decode_datagram(data, datagrams.CLIENT_DATAGRAMS)
         except WireError as error:
             self._drop(error.reason, origin)
             return
@@ -335,16 +315,15 @@ class ClientMachine:
         self._timers.set(_HELLO_TIMER, now + wait_ns)
 
     def _receive_request_ack(self, ack: RequestAck, now: int) -> None:
-        """Wait for deliveries as long as the server says, within bounds."""
-        download = self.downloads.get(ack.file_id)
-        tuning = self._tuning
+        """Wait for deliveries as long as the server says, within the bounds of the tuning."""
+        download, tuning = self.downloads.get(ack.file_id), self._tuning
         told_ns = min(ack.retry_after_ms * MILLISECOND_NS, tuning.retry_after_ns_max)
         retry_after_ns = max(tuning.retry_after_ns_min, told_ns)
         if download is None:
             self._drop(DropReason.UNKNOWN_FILE, "request")
         elif download.note_ack(ack.number, retry_after_ns):
             self._timers.set(ack.file_id, now + retry_after_ns)
-            if self.hellos.is_confirmed:  # the request and its answer have shown what a hello would
+            if self.hellos.is_confirmed:  # the answer shows the same as that to a hello
                 self._timers.set(_HELLO_TIMER, now + self.hellos.interval_ns)
         else:
             self._drop(DropReason.STALE, "request")

@@ -1,9 +1,8 @@
 """Manifests: the name and size of a file, and the digests that verify its bytes.
 
-A *block* is an aligned run of chunks with one digest. Shares end at chunk borders (R1), which need not be block
-borders. A block that the border of a share cuts has its own digest, and one more for each of its *pieces*. A *unit* is
-verified as a whole: it is a block, or a piece of a cut block. Whatever a client holds consists of verified units, so
-each share can be verified without the others.
+A *block* is an aligned run of chunks with one digest. Shares end at chunk boundaries (R1), which need not be block
+boundaries. If the boundary of a share cuts a block, each *piece* of the block has a digest too. A *unit* is verified as
+a whole: an uncut block, or a piece of a cut one. A share consists of whole units, so it can be verified alone.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ BLOCK_COUNT_MAX = 2**20
 NAME_BYTES_MAX = 254
 SHARE_COUNT_MAX = 100_000
 USUAL_MODE = 0o644
-"""The permission bits of a file whose manifest does not name any."""
+"""The permission bits of a file whose manifest does not contain any."""
 MODE_BITS = 0o777
 OWNER_READS = 0o400
 STORE_FOLDER = ".psp"
@@ -35,7 +34,7 @@ _BLOCK_COUNT_USUAL_MAX = 2048
 
 FileId = bytes
 Digest = Callable[[Iterable[bytes | bytearray | memoryview]], bytes]
-"""Takes consecutive parts of some bytes and returns their common digest, 32 bytes."""
+"""Takes consecutive parts of some bytes, and returns the digest of all of them, 32 bytes."""
 ReadAt = Callable[[int, int], "bytes | memoryview"]
 """Takes an offset and a length in bytes and returns exactly those bytes of a file."""
 
@@ -48,8 +47,8 @@ def chunk_count_of(size_bytes: int) -> int:
 def block_bytes_of(size_bytes: int) -> int:
     """Return the block size of a file, in bytes: a power of two that depends only on the size of the file.
 
-    Small files have small blocks, so that they still have many. From 64 KiB on BLAKE3 reaches its full speed. Beyond
-    64 GiB blocks grow, so that no manifest exceeds 32 MiB.
+    Small files have small blocks, so that they still have many. Blocks of 64 KiB suffice for BLAKE3's full speed. In
+    files beyond 64 GiB blocks are larger, so that no manifest has more than 32 MiB of block digests.
     """
 
     def smallest(block_count_max: int) -> int:
@@ -63,7 +62,7 @@ def validate_name(name: str) -> str:
     """Return the name if it is a valid file name in a client's folder.
 
     Raises:
-        BadName: it is empty or too long, means a folder or a path, or has control characters.
+        BadName: the name is empty, too long or not valid Unicode, is a path, or has control characters.
     """
     shown = repr(name if len(name) <= 60 else name[:57] + "...")
     try:
@@ -83,20 +82,8 @@ def validate_name(name: str) -> str:
     return name
 
 
-def _validate_mode(name: str, mode: int, *, is_folder: bool) -> None:
-    """Check the mode of a file.
-
-    Raises:
-        BadArgument: it has bits other than permissions, its owner may not read the file, or a folder has one.
-    """
-    if mode & ~MODE_BITS or not mode & OWNER_READS:
-        raise BadArgument(f"mode {mode:#o} of {name!r} is out of range: from 0o400 to 0o777, and its owner may read it")
-    if is_folder and mode != USUAL_MODE:
-        raise BadArgument(f"mode {mode:#o} of {name!r} is out of place: a folder's modes are in its archive")
-
-
 def _version_of(mode: int, *, is_folder: bool) -> bytes:
-    """Return the prefix of the bytes that the id is the digest of; that of the usual mode is from the first version."""
+    """Return the prefix of the bytes whose digest is the file id. Only an unusual mode needs the second version."""
     if is_folder:
         return b"psp-folder-1\0"
     if mode == USUAL_MODE:
@@ -110,7 +97,7 @@ class Manifest:
 
     Attributes:
         name: the file's name, one path component.
-        size_bytes: its size.
+        size_bytes: the size of the file.
         block_digests: 32 bytes for each block, concatenated.
         file_id: the digest of name, size and block digests, of the mode if it is not the usual one, and of whether the
             file is a folder. It does not depend on the division.
@@ -156,7 +143,7 @@ class Manifest:
         is_folder: bool = False,
         mode: int = USUAL_MODE,
     ) -> Manifest:
-        """Return a manifest of untrusted parts, once they are checked.
+        """Check untrusted parts, and return the manifest that they form.
 
         Args:
             name: the file's name.
@@ -177,7 +164,12 @@ class Manifest:
             raise BadArgument(f"size {size_bytes} is out of range: a file has at most {FILE_CHUNKS_MAX} chunks")
         if not 0 <= share_count <= SHARE_COUNT_MAX:
             raise BadArgument(f"share count {share_count} is out of range: at most {SHARE_COUNT_MAX}")
-        _validate_mode(name, mode, is_folder=is_folder)
+        if mode & ~MODE_BITS or not mode & OWNER_READS:
+            raise BadArgument(
+                f"mode {mode:#o} of {name!r} is out of range: from 0o400 to 0o777, and its owner may read it"
+            )
+        if is_folder and mode != USUAL_MODE:
+            raise BadArgument(f"mode {mode:#o} of {name!r} is out of place: a folder's modes are in its archive")
         block_count = -(-size_bytes // block_bytes_of(size_bytes))
         if len(block_digests) != block_count * DIGEST_BYTES:
             raise BadArgument(f"manifest of {name!r} has {len(block_digests)} digest bytes for {block_count} blocks")
@@ -198,20 +190,14 @@ class Manifest:
 
     @staticmethod
     def build(
-        name: str,
-        size_bytes: int,
-        read_at: ReadAt,
-        digest: Digest,
-        *,
-        is_folder: bool = False,
-        mode: int = USUAL_MODE,
+        name: str, size_bytes: int, read_at: ReadAt, digest: Digest, *, is_folder: bool = False, mode: int = USUAL_MODE
     ) -> Manifest:
         """Return the manifest of a readable file, not yet divided.
 
         Args:
             name: the file's name.
             size_bytes: its size.
-            read_at: reads the file.
+            read_at: the function that reads the file.
             digest: the digest function.
             is_folder: the file is the archive of a folder.
             mode: its permission bits.
@@ -226,8 +212,8 @@ class Manifest:
         """Return the manifest of the same file, divided into shares (R1).
 
         Args:
-            share_count: how many.
-            read_at: reads the file.
+            share_count: the number of shares.
+            read_at: the function that reads the file.
             digest: the digest function.
         """
         bare = replace(self, share_count=share_count, cut_digests=b"")
@@ -235,11 +221,8 @@ class Manifest:
         return replace(bare, cut_digests=cuts)
 
     def share(self, index: int) -> Range:
-        """Return a share. All shares are disjoint and exhaustive, and differ by at most one chunk (R1)."""
-        return Range(
-            index * self.chunk_count // self.share_count,
-            (index + 1) * self.chunk_count // self.share_count,
-        )
+        """Return a share. Shares are disjoint and cover the file. Their sizes differ by at most one chunk (R1)."""
+        return Range(index * self.chunk_count // self.share_count, (index + 1) * self.chunk_count // self.share_count)
 
     def byte_span(self, start: int, stop: int) -> tuple[int, int]:
         """Return the offset and length of a range, in bytes.
@@ -252,12 +235,12 @@ class Manifest:
         return offset, min(stop * CHUNK_BYTES, self.size_bytes) - offset
 
     def has_range(self, start: int, stop: int, length: int) -> bool:
-        """Return whether the file has a range of chunks with this length.
+        """Return whether a range is inside the file and has a length.
 
         Args:
             start: the first chunk.
             stop: one past the last.
-            length: in bytes.
+            length: the length, in bytes.
         """
         return stop <= self.chunk_count and length == self.byte_span(start, stop)[1]
 
@@ -265,18 +248,15 @@ class Manifest:
         pieces: list[Range] = []
         step = self.block_chunks
         for index in range(1, self.share_count):
-            border = self.share(index).start
-            if border % step == 0 or border == self.chunk_count:
+            boundary = self.share(index).start
+            if boundary % step == 0 or boundary == self.chunk_count:
                 continue
-            if pieces and pieces[-1].start < border < pieces[-1].stop:
+            if pieces and pieces[-1].start < boundary < pieces[-1].stop:
                 last = pieces.pop()
-                pieces += [Range(last.start, border), Range(border, last.stop)]
-            elif not (pieces and pieces[-1].start == border):
-                block_start = border - border % step
-                pieces += [
-                    Range(block_start, border),
-                    Range(border, min(block_start + step, self.chunk_count)),
-                ]
+                pieces += [Range(last.start, boundary), Range(boundary, last.stop)]
+            elif not (pieces and pieces[-1].start == boundary):
+                block = self.block_at(boundary)[0]
+                pieces += [Range(block.start, boundary), Range(boundary, block.stop)]
         return pieces
 
     def unit_at(self, chunk: int) -> tuple[Range, bytes]:
@@ -327,10 +307,9 @@ class Manifest:
             found = b"".join([digest((view[offset : offset + step],)) for offset in range(0, len(view), step)])
             if self.block_digests.startswith(found, start // self.block_chunks * DIGEST_BYTES):
                 return []
-        wrong = []
-        parts = _Reader(views)
+        rest, wrong = views.copy(), []
         for unit, expected in self.units(start, stop):
-            if digest(parts.take(self.byte_span(*unit)[1])) != expected:
+            if digest(_take(rest, self.byte_span(*unit)[1])) != expected:
                 wrong.append(unit)
         return wrong
 
@@ -362,11 +341,11 @@ class Manifest:
         return Range(low, high) if low < high else Range(start, start)
 
     def whole_units_of(self, chunks: RangeSet) -> RangeSet:
-        """Return the part of a set that consists of whole units."""
+        """Return the chunks of a set that are in whole units of it."""
         return RangeSet(self.whole_units(*span) for span in chunks)
 
     def frame_from(self, start: int, stop: int, frame_chunks: int) -> Range:
-        """Return the beginning of a range as one frame. It ends with a unit if one ends in the frame's second half.
+        """Return the beginning of a range as one frame, which ends with a unit if one ends in its second half.
 
         Args:
             start: the first chunk of the range.
@@ -380,23 +359,15 @@ class Manifest:
         return Range(start, unit.start if is_in_second_half else start + frame_chunks)
 
 
-class _Reader:
-    """Reads bytes that are in several pieces of memory one after another, without copying them."""
-
-    def __init__(self, views: list[memoryview]) -> None:
-        self._views = views
-        self._index = 0
-        self._offset = 0
-
-    def take(self, length: int) -> tuple[memoryview, ...]:
-        """Return the next ``length`` bytes, in one view or several."""
-        taken = []
-        while length:
-            view = self._views[self._index]
-            part = view[self._offset : self._offset + length]
-            taken.append(part)
-            length -= len(part)
-            self._offset += len(part)
-            if self._offset == len(view):
-                self._index, self._offset = self._index + 1, 0
-        return tuple(taken)
+def _take(views: list[memoryview], byte_count: int) -> list[memoryview]:
+    """Remove the first bytes from a list of views without copying them. Return them, in one view or several."""
+    taken = []
+    while byte_count:
+        view = views[0]
+        taken.append(view[:byte_count])
+        if byte_count < len(view):
+            views[0] = view[byte_count:]
+        else:
+            del views[0]
+        byte_count -= len(taken[-1])
+    return taken

@@ -31,27 +31,26 @@ _range_of = partial(tuple.__new__, Range)
 """A faster ``Range(*pair)``: sets are iterated millions of times."""
 
 
-def _ranges_between(borders: list[int]) -> list[Range]:
-    return list(map(_range_of, zip(borders[::2], borders[1::2], strict=True)))
+def _ranges_between(boundaries: list[int]) -> list[Range]:
+    return list(map(_range_of, zip(boundaries[::2], boundaries[1::2], strict=True)))
 
 
 class RangeSet:
     """A set of chunks, stored as ascending ranges that neither overlap nor touch.
 
-    The borders are in one flat list ``[start, stop, start, stop, ...]``: a chunk is in the set exactly when an odd
-    number of borders is at or below it.
+    The boundaries are in one flat list ``[start, stop, start, stop, ...]``: a chunk is in the set exactly when an odd
+    number of boundaries is at or below it.
 
     Args:
         ranges: the initial chunks.
     """
 
-    __slots__ = ("_borders", "_chunk_count")
+    __slots__ = ("_boundaries", "_chunk_count")
 
     def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
-        self._borders: list[int] = []
+        self._boundaries: list[int] = []
         self._chunk_count = 0
-        for start, stop in sorted(ranges):
-            self.add(start, stop)
+        self.update(sorted(ranges))
 
     @property
     def chunk_count(self) -> int:
@@ -61,7 +60,7 @@ class RangeSet:
     @property
     def range_count(self) -> int:
         """The number of ranges."""
-        return len(self._borders) // 2
+        return len(self._boundaries) // 2
 
     def add(self, start: int, stop: int) -> None:
         """Add a range. An empty range changes nothing.
@@ -72,21 +71,15 @@ class RangeSet:
         """
         if start >= stop:
             return
-        borders = self._borders
-        if not borders or borders[-1] <= start:  # the usual case: sets grow in ascending order
-            if borders and borders[-1] == start:
-                borders[-1] = stop
+        boundaries = self._boundaries
+        if not boundaries or boundaries[-1] <= start:  # the usual case: sets grow in ascending order
+            if boundaries and boundaries[-1] == start:
+                boundaries[-1] = stop
             else:
-                borders += (start, stop)
+                boundaries += (start, stop)
             self._chunk_count += stop - start
             return
-        left, right = bisect_left(borders, start), bisect_right(borders, stop)
-        replacement = []
-        if left % 2 == 0:
-            replacement.append(start)
-        if right % 2 == 0:
-            replacement.append(stop)
-        self._replace(left, right, replacement)
+        self._assign(start, stop, inside=True)
 
     def discard(self, start: int, stop: int) -> None:
         """Remove the chunks of a range that are in the set.
@@ -95,29 +88,28 @@ class RangeSet:
             start: the first chunk.
             stop: one past the last.
         """
-        if start >= stop:
-            return
-        borders = self._borders
-        left, right = bisect_left(borders, start), bisect_right(borders, stop)
-        replacement = []
-        if left % 2 == 1:
-            replacement.append(start)
-        if right % 2 == 1:
-            replacement.append(stop)
-        self._replace(left, right, replacement)
+        if start < stop:
+            self._assign(start, stop, inside=False)
 
-    def _replace(self, left: int, right: int, replacement: list[int]) -> None:
-        borders = self._borders
+    def _assign(self, start: int, stop: int, *, inside: bool) -> None:
+        """Put the chunks of a range into the set, or take them out of it."""
+        boundaries = self._boundaries
+        left, right = bisect_left(boundaries, start), bisect_right(boundaries, stop)
+        replacement = []
+        if (left % 2 == 0) is inside:
+            replacement.append(start)
+        if (right % 2 == 0) is inside:
+            replacement.append(stop)
         # The number of chunks is the sum of all stops minus the sum of all starts.
         sign = -1 if left % 2 == 0 else 1
-        for border in borders[left:right]:
-            self._chunk_count -= sign * border
+        for boundary in boundaries[left:right]:
+            self._chunk_count -= sign * boundary
             sign = -sign
         sign = -1 if left % 2 == 0 else 1
-        for border in replacement:
-            self._chunk_count += sign * border
+        for boundary in replacement:
+            self._chunk_count += sign * boundary
             sign = -sign
-        borders[left:right] = replacement
+        boundaries[left:right] = replacement
 
     def covers(self, start: int, stop: int) -> bool:
         """Return whether every chunk of a range is in the set; True for an empty range.
@@ -128,8 +120,8 @@ class RangeSet:
         """
         if start >= stop:
             return True
-        index = bisect_right(self._borders, start)
-        return index % 2 == 1 and self._borders[index] >= stop
+        index = bisect_right(self._boundaries, start)
+        return index % 2 == 1 and self._boundaries[index] >= stop
 
     def overlaps(self, start: int, stop: int) -> bool:
         """Return whether any chunk of a range is in the set.
@@ -140,8 +132,8 @@ class RangeSet:
         """
         if start >= stop:
             return False
-        index = bisect_right(self._borders, start)
-        return index % 2 == 1 or (index < len(self._borders) and self._borders[index] < stop)
+        index = bisect_right(self._boundaries, start)
+        return index % 2 == 1 or (index < len(self._boundaries) and self._boundaries[index] < stop)
 
     def around(self, start: int, stop: int) -> Range:
         """Return the set's range that covers a range, which must be in the set. An empty range covers itself.
@@ -152,9 +144,9 @@ class RangeSet:
         """
         if start >= stop:
             return Range(start, start)
-        index = bisect_right(self._borders, start)
+        index = bisect_right(self._boundaries, start)
         assert self.covers(start, stop), "the range is not in the set"
-        return Range(self._borders[index - 1], self._borders[index])
+        return Range(self._boundaries[index - 1], self._boundaries[index])
 
     def within(self, start: int, stop: int) -> list[Range]:
         """Return the parts of the set inside a range, ascending.
@@ -175,12 +167,12 @@ class RangeSet:
         return _ranges_between(self._cut(start, stop, inside=False))
 
     def _cut(self, start: int, stop: int, *, inside: bool) -> list[int]:
-        """Return the borders of the parts of a range that are in the set, or not in the set."""
+        """Return the boundaries of the parts of a range that are in the set, or not in the set."""
         if start >= stop:
             return []
-        borders = self._borders
-        left = bisect_right(borders, start)
-        cut = borders[left : bisect_left(borders, stop, left)]
+        boundaries = self._boundaries
+        left = bisect_right(boundaries, start)
+        cut = boundaries[left : bisect_left(boundaries, stop, left)]
         if (left % 2 == 1) is inside:
             cut.insert(0, start)
         if len(cut) % 2 == 1:
@@ -189,12 +181,12 @@ class RangeSet:
 
     def common(self, other: RangeSet) -> RangeSet:
         """Return the chunks that are in both sets."""
-        few, many = (self, other) if len(self._borders) <= len(other._borders) else (other, self)
+        few, many = (self, other) if len(self._boundaries) <= len(other._boundaries) else (other, self)
         return few._combined(many, inside=True)
 
     def minus(self, other: RangeSet) -> RangeSet:
         """Return the chunks that are in this set and not in the other."""
-        if len(self._borders) <= len(other._borders):
+        if len(self._boundaries) <= len(other._boundaries):
             return self._combined(other, inside=False)
         rest = self.copy()
         rest.difference_update(other)
@@ -202,8 +194,8 @@ class RangeSet:
 
     def _combined(self, other: RangeSet, *, inside: bool) -> RangeSet:
         combined = RangeSet()
-        borders, found = self._borders, combined._borders
-        for start, stop in zip(borders[::2], borders[1::2], strict=True):
+        boundaries, found = self._boundaries, combined._boundaries
+        for start, stop in zip(boundaries[::2], boundaries[1::2], strict=True):
             found += other._cut(start, stop, inside=inside)
         combined._chunk_count = sum(found[1::2]) - sum(found[::2])
         return combined
@@ -213,15 +205,15 @@ class RangeSet:
 
         The set must not change meanwhile.
         """
-        borders = self._borders
-        first = bisect_right(borders, chunk)
+        boundaries = self._boundaries
+        first = bisect_right(boundaries, chunk)
         if first % 2 == 1:
-            yield Range(chunk, borders[first])
+            yield Range(chunk, boundaries[first])
             first += 1
-        for index in range(first, len(borders), 2):
-            yield Range(borders[index], borders[index + 1])
+        for index in range(first, len(boundaries), 2):
+            yield Range(boundaries[index], boundaries[index + 1])
         for index in range(0, first, 2):
-            start, stop = borders[index], min(borders[index + 1], chunk)
+            start, stop = boundaries[index], min(boundaries[index + 1], chunk)
             if start < stop:
                 yield Range(start, stop)
 
@@ -238,30 +230,30 @@ class RangeSet:
     def copy(self) -> RangeSet:
         """Return an independent set with the same chunks."""
         twin = RangeSet()
-        twin._borders = self._borders.copy()
+        twin._boundaries = self._boundaries.copy()
         twin._chunk_count = self._chunk_count
         return twin
 
     def clear(self) -> None:
         """Remove everything."""
-        self._borders.clear()
+        self._boundaries.clear()
         self._chunk_count = 0
 
     def __contains__(self, chunk: int) -> bool:
         """Return whether a chunk is in the set."""
-        return bisect_right(self._borders, chunk) % 2 == 1
+        return bisect_right(self._boundaries, chunk) % 2 == 1
 
     def __iter__(self) -> Iterator[Range]:
         """Iterate over the ranges, ascending."""
-        return iter(_ranges_between(self._borders))
+        return iter(_ranges_between(self._boundaries))
 
     def __bool__(self) -> bool:
         """Return whether there is any chunk."""
-        return bool(self._borders)
+        return bool(self._boundaries)
 
     def __eq__(self, other: object) -> bool:
         """Return whether another set has the same chunks."""
-        return isinstance(other, RangeSet) and self._borders == other._borders
+        return isinstance(other, RangeSet) and self._boundaries == other._boundaries
 
     __hash__ = None  # type: ignore[assignment]
 

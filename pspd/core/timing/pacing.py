@@ -1,16 +1,16 @@
-"""Pacing: how often work may be done that costs other parties time too."""
+"""Pacing: a limit on the rate of work that also costs other parties time."""
 
 from __future__ import annotations
 
 
 class Pacer:
-    """Allows work at once, and the next work after a time in proportion to what the last has cost.
+    """Allows work at intervals in proportion to the amount of the last work.
 
-    Work that becomes due sooner collects until then, so that it is done in larger batches. All of it together takes at
-    most a fixed part of the time.
+    Work that becomes due earlier accumulates, and is done in larger batches. If a unit of work takes as long as its
+    pause, work takes at most half of the time.
 
     Args:
-        unit_ns: the time that one unit of work takes, in nanoseconds; 0 for no pacing.
+        unit_ns: the pause for each unit of work, in nanoseconds; 0 for no pacing.
 
     Attributes:
         next_at: when the next work is allowed, in nanoseconds.
@@ -27,10 +27,10 @@ class Pacer:
         return now >= self.next_at
 
     def spend(self, units: int, now: int) -> None:
-        """Record work, and delay the next by its cost.
+        """Record work, and delay the next in proportion.
 
         Args:
-            units: how much work was done.
-            now: when, in nanoseconds.
+            units: the amount of work.
+            now: the time, in nanoseconds.
         """
         self.next_at = now + units * self._unit_ns

@@ -1,4 +1,4 @@
-"""Retransmission timeouts: RFC 6298, with a finer clock and a jittered backoff (R11)."""
+"""Retransmission timeouts: RFC 6298, with a finer clock, a later backoff, and jitter (R11)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 RTO_INITIAL_NS = 500 * MILLISECOND_NS
 RTO_MIN_NS = 50 * MILLISECOND_NS
 RTO_MAX_NS = 2 * SECOND_NS
-"""The longest timeout, whether measured or from backoff: a single slow round trip must not slow down every later
-retransmission."""
+"""The longest timeout without jitter, with and without backoff: one slow round trip must not delay all later
+retransmissions."""
 
 _GRANULARITY_NS = MILLISECOND_NS
 _JITTER = 0.25
 
 LINEAR_TIMEOUTS = 4
-"""Timeouts in a row before the backoff doubles the timeout, as Linux has for thin streams: a request or a broadcast is
-one small datagram, and the bulk of the data flows over TCP, which has its own congestion control."""
+"""Timeouts in a row before the backoff begins, as with Linux's thin-stream timeouts. Requests and broadcasts are small
+datagrams; TCP carries the data, with its own congestion control."""
 
 
 class RttEstimator:
-    """The smoothed round-trip time, its variation, and the retransmission timeout computed from them.
+    """The smoothed round-trip time, its variation, and the retransmission timeout that follows from them.
 
-    Each transmission has its own number, which the answer repeats. So no sample is ambiguous (Karn's algorithm).
+    Each transmission has a different number, which the answer repeats, so no sample is ambiguous (Karn's algorithm).
 
     Args:
         rto_min_ns: the shortest timeout, in nanoseconds.
@@ -53,7 +53,7 @@ class RttEstimator:
         self.srtt_ns = max(1, self.srtt_ns + (rtt_ns - self.srtt_ns) // 8)
 
     def timed_out(self) -> None:
-        """Record that no answer came in time; after several the timeout doubles (section 5.5)."""
+        """Record that no answer came in time (section 5.5)."""
         self.timeout_count += 1
 
     def answered(self) -> None:
@@ -69,12 +69,15 @@ class RttEstimator:
         return min(rto_ns, RTO_MAX_NS)
 
     def timeout_ns(self, random: Random, timeout_count: int | None = None) -> int:
-        """Return how long to wait for an answer now, in nanoseconds.
+        """Return how long to wait for the next answer, in nanoseconds.
+
+        The first five timeouts in a row have the same length. Then each is twice as long as the one before, up to
+        ``RTO_MAX_NS``. Jitter adds up to a quarter, so that clients that lose datagrams together do not retransmit
+        together.
 
         Args:
-            random: for up to a quarter of jitter, so that clients that lose datagrams together do not retransmit
-                together.
-            timeout_count: timeouts in a row, if the caller counts them per message; else those recorded here.
+            random: the source of jitter.
+            timeout_count: timeouts in a row of one message, if the caller counts them; else those recorded here.
         """
         count = self.timeout_count if timeout_count is None else timeout_count
         backed_off_ns = min(self.rto_ns << min(max(0, count - LINEAR_TIMEOUTS), 16), RTO_MAX_NS)

@@ -1,4 +1,4 @@
-"""Deadlines by name, of which the earliest is known."""
+"""Timers: one deadline per name, and the earliest of all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 STALE_ENTRIES_MIN, ENTRIES_PER_TIMER = 64, 4
-"""The heap is rebuilt when it has more entries than this for its timers: most are stale then."""
+"""The heap is rebuilt when it has more entries than the sum of the first and the second for each timer."""
 
 
 def earliest(*deadlines: int | None) -> int | None:
@@ -58,7 +58,7 @@ class Timers(Generic[K]):
 
         Args:
             name: the name.
-            deadline: when it expires at the earliest, in nanoseconds.
+            deadline: the earliest time at which it expires, in nanoseconds.
         """
         current = self._deadlines.get(name)
         if current is None or current[0] < deadline:
@@ -87,9 +87,9 @@ class Timers(Generic[K]):
         return None
 
     def expired(self, now: int) -> Iterator[K]:
-        """Remove and yield every name whose deadline has come, earliest first.
+        """Remove and yield every name whose deadline has passed, earliest first.
 
-        Names that are set meanwhile are included.
+        This includes names that are set during the iteration.
         """
         while (deadline := self.next_deadline()) is not None and deadline <= now:
             name = heappop(self._heap)[2]

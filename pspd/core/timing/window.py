@@ -1,4 +1,4 @@
-"""Windows: how many chunks may be in flight to one peer at a time."""
+"""Windows: limits on the chunks in flight to one peer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections import deque
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 
 QUEUE_TIME_NS = 200 * MILLISECOND_NS
-"""How long a chunk may wait in queues: a window has the chunks that arrive in a round trip and this time."""
+"""How long a chunk may wait in queues. A window is the number of chunks that arrive in a round trip plus this time."""
 EPOCHS = 8
-"""The rate of the path is the best of so many epochs, so that a short stall does not lower it."""
+"""Epochs whose best rate is taken as the rate of the path, so that a short stall does not lower it."""
 TIMEOUTS_BEFORE_SHRINKING = 3
-"""Timeouts in a row that halve the window. Data flows over TCP, so a single timeout means a lost datagram."""
+"""Timeouts in a row that halve the window. A single timeout means a lost datagram, as TCP carries the data."""
 
 _EPOCH_NS_MIN = 10 * MILLISECOND_NS
 
 
 def frame_chunks_in(window_chunks: int) -> int:
-    """Return the most chunks of one frame in a window: half of it, so that two frames are in flight."""
+    """Return the most chunks of one frame: half of the window, so that two frames can be in flight."""
     return max(1, window_chunks // 2)
 
 
@@ -28,22 +28,14 @@ class Window:
     the rate and the window stay constant.
 
     Args:
-        min_chunks: the smallest window, also the first.
-        max_chunks: the largest.
+        min_chunks: the smallest window, and the first.
+        max_chunks: the largest window.
 
     Attributes:
-        chunks: the window.
+        chunks: the size of the window.
     """
 
-    __slots__ = (
-        "_delivered_chunks",
-        "_epoch_start_ns",
-        "_max_chunks",
-        "_min_chunks",
-        "_rates",
-        "_timeouts",
-        "chunks",
-    )
+    __slots__ = ("_delivered_chunks", "_epoch_start_ns", "_max_chunks", "_min_chunks", "_rates", "_timeouts", "chunks")
 
     def __init__(self, min_chunks: int, max_chunks: int) -> None:
         self._min_chunks = min_chunks
@@ -58,9 +50,9 @@ class Window:
         """Record chunks that arrived.
 
         Args:
-            chunk_count: how many.
+            chunk_count: the number of chunks.
             min_rtt_ns: the shortest round trip measured, in nanoseconds.
-            now: when, in nanoseconds.
+            now: the time, in nanoseconds.
         """
         self._timeouts = 0
         if self._epoch_start_ns is None:
@@ -86,7 +78,7 @@ class Window:
             self._resize(self.chunks // 2)
 
     def idle(self) -> None:
-        """Exclude the time until the next delivery from the rate: nothing is requested meanwhile."""
+        """Exclude the time until the next delivery from the rate, because no requests are open."""
         self._epoch_start_ns = None
         self._delivered_chunks = 0
 

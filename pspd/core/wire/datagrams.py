@@ -20,15 +20,15 @@ _BROADCAST = Struct(">32sQH")
 _ASKED = Struct(">IIQ")
 
 DATAGRAM_BYTES_MAX = 1200
-"""Practically no path fragments a datagram of this size; QUIC starts with the same."""
+"""Practically no path fragments a datagram of this size. QUIC starts with the same size."""
 REQUEST_RANGES_MAX = (DATAGRAM_BYTES_MAX - HEADER_BYTES - _REQUEST.size) // 8
 BROADCAST_RANGES_MAX = (DATAGRAM_BYTES_MAX - HEADER_BYTES - _BROADCAST.size) // _ASKED.size
 HELLO_NUMBER_MAX = REQUEST_NUMBER_MAX = 2**32 - 1
 
 EVERY_HOLDER = 0
-"""Responder that stands for every holder of the range."""
+"""The responder that means every holder of the range."""
 OWNERS = 2**64 - 1
-"""Responder that stands for every owner of a share in the range; each sends its part."""
+"""The responder that means every owner of a share in the range. Each sends its part."""
 RESERVED_SESSIONS = (EVERY_HOLDER, OWNERS)
 """Numbers that no session has."""
 
@@ -46,7 +46,7 @@ class Hello(NamedTuple):
 
     Attributes:
         session: the client's session.
-        number: of this hello; the answer repeats it.
+        number: the number of this hello, which the answer repeats.
         srtt_us: the client's smoothed round-trip time, in microseconds; 0 if the server's datagrams do not arrive.
     """
 
@@ -60,7 +60,7 @@ class HelloAck(NamedTuple):
 
     Attributes:
         session: the client's session.
-        number: of the answered hello.
+        number: the number of the answered hello.
         hello_interval_ms: time until the next hello, in milliseconds.
     """
 
@@ -70,18 +70,19 @@ class HelloAck(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Client to server: the chunks that the client lacks (R5).
+    """Client to server: requests missing chunks (R5).
 
     Attributes:
         session: the client's session.
         file_id: the file.
-        number: of this request, among those for all files; an older request for the file is stale.
-        acknowledged: number of the last delivery processed; all before it are processed too.
+        number: the number of this request, in one sequence for all files. Requests that arrive later with a lower
+            number for the same file are stale.
+        acknowledged: the number of the last processed delivery. All earlier ones are processed too.
         window_chunks: how many chunks may be in flight to the client at a time.
         ranges: the chunks to send, most urgent first.
-        repeated: sent again, because no delivery arrived in time (R11).
+        repeated: the request is sent again, because no delivery arrived in time (R11).
         wants_ack: the client asks for a REQUEST_ACK, because deliveries take longer than its timeout.
-        downlink_ok: the server's datagrams arrive at the client, as a hello with an ``srtt_us`` other than 0 says.
+        downlink_ok: the server's datagrams arrive at the client; the same as ``srtt_us`` other than 0 in a hello.
     """
 
     session: int
@@ -101,7 +102,7 @@ class RequestAck(NamedTuple):
     Attributes:
         session: the client's session.
         file_id: the file.
-        number: of the answered request.
+        number: the number of the answered request.
         retry_after_ms: how long to wait for a delivery before requesting again, in milliseconds.
     """
 
@@ -117,7 +118,7 @@ class Asked(NamedTuple):
     Attributes:
         start: the first chunk.
         stop: one past the last.
-        responder: who shall send it: a session, :data:`EVERY_HOLDER` or :data:`OWNERS`.
+        responder: the holder to send it: a session, :data:`EVERY_HOLDER` or :data:`OWNERS`.
     """
 
     start: int
@@ -131,8 +132,8 @@ class Broadcast(NamedTuple):
     Attributes:
         session: the client's session.
         file_id: the file.
-        number: of this broadcast; contributions repeat it.
-        asked: the chunks, and who shall send them.
+        number: the number of this broadcast, which contributions repeat.
+        asked: the requested ranges, with their responders.
     """
 
     session: int
@@ -160,22 +161,12 @@ def encode_datagram(datagram: Datagram) -> bytes:
 
 
 def _encode_request(request: Request) -> bytes:
-    assert len(request.ranges) <= REQUEST_RANGES_MAX
-    flags = _REPEATED * request.repeated | _WANTS_ACK * request.wants_ack | _DOWNLINK_OK * request.downlink_ok
-    numbers = [number for span in request.ranges for number in span]
-    return b"".join(
-        (
-            encode_header(Kind.REQUEST, request.session, flags),
-            _REQUEST.pack(
-                request.file_id,
-                request.number,
-                request.acknowledged,
-                request.window_chunks,
-                len(request.ranges),
-            ),
-            pack(f">{len(numbers)}I", *numbers),
-        )
-    )
+    session, file_id, number, acknowledged, window_chunks, ranges, repeated, wants_ack, downlink_ok = request
+    assert len(ranges) <= REQUEST_RANGES_MAX
+    flags = _REPEATED * repeated | _WANTS_ACK * wants_ack | _DOWNLINK_OK * downlink_ok
+    boundaries = [chunk for span in ranges for chunk in span]
+    body = _REQUEST.pack(file_id, number, acknowledged, window_chunks, len(ranges))
+    return b"".join((encode_header(Kind.REQUEST, session, flags), body, pack(f">{len(boundaries)}I", *boundaries)))
 
 
 def encode_broadcast_body(file_id: FileId, number: int, asked: tuple[Asked, ...]) -> bytes:
@@ -183,7 +174,7 @@ def encode_broadcast_body(file_id: FileId, number: int, asked: tuple[Asked, ...]
 
     Args:
         file_id: the file.
-        number: of the broadcast.
+        number: the number of the broadcast.
         asked: its ranges, at most :data:`BROADCAST_RANGES_MAX`.
     """
     assert len(asked) <= BROADCAST_RANGES_MAX
@@ -220,7 +211,7 @@ def decode_datagram(data: bytes | memoryview, kinds: frozenset[Kind] = DATAGRAMS
         case Kind.REQUEST:
             return _decode_request(session, flags, body)
         case Kind.BROADCAST:
-            return _decode_broadcast(session, body)
+            return Broadcast(session, *_broadcast_body(bytes(body)))
     file_id, number, retry_after_ms = unpack_exactly(_REQUEST_ACK, body)
     return RequestAck(session, file_id, number, retry_after_ms)
 
@@ -236,21 +227,8 @@ def _decode_request(session: int, flags: int, body: bytes | memoryview) -> Reque
     for start, stop in ranges:
         if start >= stop:
             raise WireError(DropReason.BAD_RANGE)
-    return Request(
-        session,
-        file_id,
-        number,
-        acknowledged,
-        window_chunks,
-        ranges,
-        repeated=flags & _REPEATED != 0,
-        wants_ack=flags & _WANTS_ACK != 0,
-        downlink_ok=flags & _DOWNLINK_OK != 0,
-    )
-
-
-def _decode_broadcast(session: int, body: bytes | memoryview) -> Broadcast:
-    return Broadcast(session, *_broadcast_body(bytes(body)))
+    repeated, wants_ack, downlink_ok = flags & _REPEATED != 0, flags & _WANTS_ACK != 0, flags & _DOWNLINK_OK != 0
+    return Request(session, file_id, number, acknowledged, window_chunks, ranges, repeated, wants_ack, downlink_ok)
 
 
 @lru_cache(maxsize=16)
