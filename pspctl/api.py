@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import Callable, Coroutine, Iterator
-from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pspd.errors import Unreachable
 from pspd.host.addresses import grpc_target, resolve
 from pspd.host.environment import require_descriptors, require_threads
 from pspd.rpc.client.connection import DaemonClient, Peer, open_channel
-from pspd.rpc.client.server import AgentClient, ServerClient
+from pspd.rpc.client.server import ServerClient
 from pspd.text.addresses import parse_address
 from pspd.v1 import status_service_pb2
 
-P = ParamSpec("P")
 T = TypeVar("T")
 C = TypeVar("C", bound=DaemonClient)
 
 
-class _Api(Generic[C]):
-    """A connection to one daemon, and the event loop that its calls run on. Use it in a ``with`` block."""
+class Api(Generic[C]):
+    """A connection to one daemon, and the event loop that its calls run on. Use it in a ``with`` block.
+
+    Attributes:
+        client: the client of the daemon; `run` runs its methods.
+        address: the daemon's address.
+    """
 
     def __init__(self, client: C, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
         """Open a connection.
@@ -38,8 +40,8 @@ class _Api(Generic[C]):
         """
         require_descriptors()
         require_threads()
+        self.client = client
         self.address = client.peer.address
-        self._client = client
         self._target = self._resolve()
         self._runner = asyncio.Runner(loop_factory=loop_factory)
         self._is_closed = False
@@ -50,14 +52,14 @@ class _Api(Generic[C]):
         return self._runner.run(call)
 
     def _resolve(self) -> str:
-        return grpc_target(resolve(*parse_address(self.address), self._client.peer.option))
+        return grpc_target(resolve(*parse_address(self.address), self.client.peer.option))
 
     async def _open(self) -> None:
         self._channel = open_channel(self._target, keepalive=False)
-        self._client.use(self._channel)
+        self.client.use(self._channel)
 
     def reopen(self) -> None:
-        """Connect anew with the next call: the backoff of a refused channel grows with each failure."""
+        """Connect again with the next call: the backoff of a refused channel grows with each failure."""
         self.run(self._channel.close())
         with contextlib.suppress(Unreachable):  # the name was known before: its server is unreachable, too
             self._target = self._resolve()
@@ -67,50 +69,24 @@ class _Api(Generic[C]):
         """Return the API."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the connection and the event loop."""
         self._is_closed = True
         with self._runner:
             self.run(self._channel.close())
 
 
-def _blocking(
-    method: Callable[Concatenate[C, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[_Api[C], P], T]:
-    """Return the method of an API that runs a method of its client to the end."""
-
-    @functools.wraps(method)
-    def call(self: _Api[C], /, *arguments: P.args, **options: P.kwargs) -> T:
-        return self.run(method(self._client, *arguments, **options))
-
-    return call
-
-
-class ServerApi(_Api[ServerClient]):
-    """Calls a server; see `pspd.rpc.client.server.ServerClient`. Every method raises `pspd.errors.PspError`."""
+class ServerApi(Api[ServerClient]):
+    """A connection to a server. Every call raises only `pspd.errors.PspError`."""
 
     def __init__(self, address: str, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
         """Open a connection.
 
         Args:
             address: the server's address with port.
-            loop_factory: as in the base class.
+            loop_factory: makes the event loop; None for Python's own.
         """
         super().__init__(ServerClient(Peer(address)), loop_factory)
-
-    status = _blocking(ServerClient.status)
-    stop_server = _blocking(ServerClient.stop_server)
-    files = _blocking(ServerClient.files)
-    release_file = _blocking(ServerClient.release_file)
-    remove_file = _blocking(ServerClient.remove_file)
-    clients = _blocking(ServerClient.clients)
-    launch_clients = _blocking(ServerClient.launch_clients)
-    stop_clients = _blocking(ServerClient.stop_clients)
-    cache = _blocking(ServerClient.cache)
-    clear_cache = _blocking(ServerClient.clear_cache)
-    resize_cache = _blocking(ServerClient.resize_cache)
 
     def changes(self, file: str, timeout_seconds: float | None) -> Iterator[status_service_pb2.WatchStatusResponse]:
         """Yield a snapshot of the network, then its changes, until the server ends the stream.
@@ -119,7 +95,7 @@ class ServerApi(_Api[ServerClient]):
             file: the id or name of the only file to include; empty for all files.
             timeout_seconds: after this time the stream raises `TimedOut`; None for never.
         """
-        stream = self._client.changes(file, timeout_seconds)
+        stream = self.client.changes(file, timeout_seconds)
 
         async def following() -> status_service_pb2.WatchStatusResponse | None:
             return await anext(stream, None)
@@ -131,13 +107,3 @@ class ServerApi(_Api[ServerClient]):
             if not self._is_closed:  # a traceback may keep this iterator for longer
                 self.run(stream.aclose())
             raise
-
-
-class AgentApi(_Api[AgentClient]):
-    """Calls an agent; see `pspd.rpc.client.server.AgentClient`."""
-
-    def __init__(self, address: str) -> None:
-        """Open a connection to the agent at an address with port."""
-        super().__init__(AgentClient(Peer.agent(address)))
-
-    launch_clients = _blocking(AgentClient.launch_clients)

@@ -1,19 +1,20 @@
-"""Wait until every client has a file (R10)."""
+"""Wait until every client has a file (R10), and the errors for a file that some of them did not get."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
-from pspctl.follow import follow_status
-from pspctl.outage import OutagePolicy
-from pspctl.outcome import has_no_recipient, unfinished_text
-from pspctl.ui.file_text import missing_text
-from pspctl.ui.progress import Progress
+from pspctl.outage import OutagePolicy, follow_status
+from pspctl.ui import file_text
+from pspctl.ui.units import count_text
 from pspctl.ui.views import FileView, file_view
-from pspd.errors import NotFound, PspError, TimedOut
+from pspd.errors import NotFound, TimedOut, WrongState
+from pspd.text.plain import plain_text
+
+REFUSALS_MAX = 4
+"""How many reasons of clients that declined a file one error quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,8 @@ class Goal:
 
     Attributes:
         deadline: when to give up.
-        client_count: how many clients must have the file or have declined it, at least; a client that is disconnected
-            for a moment is still waited for then.
+        client_count: how many clients must have the file or have declined it, at least, so that the wait does not end
+            while one of them is disconnected for a moment.
         awaits_missing: also wait for clients that were lost before they had the file: until the deadline or, without
             one, until each has been lost for a full lease.
     """
@@ -57,62 +58,116 @@ class Goal:
 
 
 def wait_until_complete(
-    api: ServerApi,
-    file: str,
-    goal: Goal,
-    progress: Progress,
-    check: Callable[[], None] = lambda: None,
-    *,
-    was_reached: bool = False,
+    outage: OutagePolicy, file: str, goal: Goal, check: Callable[[], None] = lambda: None
 ) -> FileView:
     """Wait until a file has reached its goal, also through a restart of the server; return its last state.
 
     Args:
-        api: the server's API.
+        outage: the server, what to do when it is lost, and the progress, which shows every change.
         file: the file's id or name.
         goal: when the wait ends.
-        progress: shows every change.
-        check: called at every change; may raise an error to end the wait.
-        was_reached: whether the server has answered before; if so, it is waited for from the start.
+        check: called at every change and when the server is lost; may raise an error to end the wait.
 
     Raises:
         TimedOut: the deadline passed; says how far the file is.
         PspError: as in `follow_status`.
     """
-    outage = OutagePolicy(api.address, goal.deadline, progress, was_reached=was_reached)
     view: FileView | None = None
     is_note_shown = False
-    for view in _file_views(api, file, goal.deadline, outage, check):
-        progress.exchange(view)
-        if goal.is_reached(view):
-            return view
-        if goal.is_settled(view) and not is_note_shown:
-            progress.note(f"waiting for {missing_text(view)}")
-            is_note_shown = True
+    try:
+        for status in follow_status(outage, file, check):
+            check()
+            if not status.files:
+                raise NotFound(f"the network has no file {file!r}: see `pspctl files`")
+            view = file_view(status.files[0])
+            outage.progress.exchange(view)
+            if goal.is_reached(view):
+                return view
+            if goal.is_settled(view) and not is_note_shown:
+                outage.progress.note(f"waiting for {file_text.missing_text(view)}")
+                is_note_shown = True
+    except TimedOut:
+        if view is None or outage.is_down or not goal.deadline.passed:  # the server does not answer
+            raise
     assert view is not None
     if goal.is_settled(view):
         return view
     raise TimedOut(unfinished_text(view, goal.deadline))
 
 
-def _file_views(
-    api: ServerApi, file: str, deadline: Deadline, outage: OutagePolicy, check: Callable[[], None]
-) -> Iterator[FileView]:
-    """Yield the file now and after each change until the deadline, also through a restart of the server."""
+def has_no_recipient(file: FileView) -> bool:
+    """Return whether every client that should receive a file is lost."""
+    return not (file["client_count"] or file["declined_client_count"]) and bool(file["missing_clients"])
 
-    def on_loss(error: PspError) -> None:
-        check()
-        outage.wait(api, error)
 
-    view: FileView | None = None
-    try:
-        for status in follow_status(api, file, deadline, on_loss):
-            outage.note_answer()
-            check()
-            if not status.files:
-                raise NotFound(f"the network has no file {file!r}: see `pspctl files`")
-            view = file_view(status.files[0])
-            yield view
-    except TimedOut:
-        if view is None or outage.is_down or not deadline.passed:  # the server does not answer
-            raise
+def require_none_missing(file: FileView, deadline: Deadline, consequence: str = "") -> None:
+    """Raise an error if clients among which a file was divided were lost before they had it.
+
+    Args:
+        file: the file.
+        deadline: when the command gives up.
+        consequence: what to add to the message.
+
+    Raises:
+        TimedOut: some are missing, and the deadline has passed.
+        WrongState: some are missing.
+    """
+    if not file["missing_clients"]:
+        return
+    waited = f" within {deadline.text}" if deadline.passed else ""
+    missed = f"{plain_text(file['name'])} did not reach {file_text.missing_text(file)}{waited}"
+    text = f"{missed}: start them again, and they get it{consequence}"
+    raise TimedOut(text) if deadline.passed else WrongState(text)
+
+
+def require_recipient(file: FileView, deadline: Deadline) -> None:
+    """Raise an error if every client that should receive a file is lost.
+
+    Args:
+        file: the file.
+        deadline: when the command gives up.
+
+    Raises:
+        TimedOut: they are lost, and the deadline has passed.
+        WrongState: they are lost.
+    """
+    if has_no_recipient(file):
+        require_none_missing(file, deadline)
+
+
+def require_none_declined(file: FileView) -> None:
+    """Raise an error if clients declined a file.
+
+    Raises:
+        WrongState: some did; quotes their reasons.
+    """
+    refusals = file_text.refusal_texts(file)
+    if refusals:
+        more = len(refusals) - REFUSALS_MAX
+        rest = [f"and {more} more: see `pspctl status`"] if more > 0 else []
+        raise WrongState("; ".join([*refusals[:REFUSALS_MAX], *rest]))
+
+
+def require_holders(file: FileView) -> None:
+    """Raise an error if chunks of a file have no holder.
+
+    Raises:
+        WrongState: some have none; says which, and who held them last.
+    """
+    if file["state"] == "stalled":
+        raise WrongState(f"{plain_text(file['name'])} is stalled: {'; '.join(file_text.missing_texts(file))}")
+
+
+def unfinished_text(file: FileView, deadline: Deadline) -> str:
+    """Return the error message for a file that was incomplete at the deadline.
+
+    Args:
+        file: the file; the message says how far it is, and which chunks are missing.
+        deadline: the deadline that has passed.
+    """
+    counts = f"{file['complete_client_count']} of {count_text(file['client_count'], 'client')} have it"
+    text = (
+        f"{plain_text(file['name'])} was not complete after {deadline.text}:"
+        f" {file_text.file_state_text(file)}, {file_text.progress_text(file)}, {counts}{file_text.declined_text(file)}"
+    )
+    return "; ".join([text, *filter(None, [file_text.hold_text(file)]), *file_text.missing_texts(file)])

@@ -1,47 +1,52 @@
-"""What a waiting command does while its server is unreachable: it retries, because a restarted server resumes."""
+"""Calls of a command that waits, also while its server is unreachable: a restarted server resumes its work."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 from pspctl.api import ServerApi
 from pspctl.deadline import Deadline
 from pspctl.ui.progress import Progress
 from pspd.errors import PspError, TimedOut, Unreachable
 from pspd.rpc.client.retry import RetryPolicy
+from pspd.v1 import status_service_pb2
 
 OUTAGE_SECONDS_MAX = 60.0
 """How long an outage may last: restarting a server takes seconds, booting its machine about a minute."""
 RETRY_SECONDS = 0.5
 """The pause between two attempts to reach the server."""
+WATCH_SECONDS = 10.0
+"""How long one watch call lasts: a server that fell silent is detected, and an idle network is still refreshed."""
+RECONNECT_SECONDS = 0.2
+"""The pause after a connection broke that had worked."""
 
 T = TypeVar("T")
 
 
 class OutagePolicy(RetryPolicy):
-    """Decide how long to wait for a server that has become unreachable."""
+    """Decides how long to wait for a server that has become unreachable.
 
-    def __init__(self, address: str, deadline: Deadline, progress: Progress, *, was_reached: bool = False) -> None:
-        """Start with a server that is not known to be down.
+    If the server has never answered, its first error is final.
 
-        Args:
-            address: the server's address, for messages.
-            deadline: the deadline of the whole command.
-            progress: gets one note per outage.
-            was_reached: whether the server has answered before; if not, its first error is final.
-        """
+    Args:
+        api: the server's API.
+        deadline: the deadline of the whole command.
+        progress: gets one note per outage.
+    """
+
+    def __init__(self, api: ServerApi, deadline: Deadline, progress: Progress) -> None:
         super().__init__(lambda: RETRY_SECONDS)
-        self._address = address
-        self._deadline = deadline
-        self._progress = progress
-        self._was_reached = was_reached
+        self.api = api
+        self.deadline = deadline
+        self.progress = progress
+        self._was_reached = False
 
     def note_lost(self) -> None:
         """Record that the server does not answer; the first call of an outage starts its time limit."""
         if not self.is_down:
-            self._progress.note(f"lost the server at {self._address}: waiting for it to come back")
+            self.progress.note(f"lost the server at {self.api.address}: waiting for it to come back")
         super().note_lost()
 
     def note_answer(self) -> None:
@@ -50,23 +55,19 @@ class OutagePolicy(RetryPolicy):
         super().note_answer()
 
     def check(self) -> None:
-        """Raise an error if the server is down and must not be waited for any longer.
+        """Raise an error if the server is down, and the command has waited long enough.
 
         Raises:
             TimedOut: the command's deadline has passed.
             Unreachable: the outage has lasted `OUTAGE_SECONDS_MAX`.
         """
-        if self.is_down and self._deadline.passed:
-            raise TimedOut(self._text(self._deadline.text))
+        if self.is_down and self.deadline.passed:
+            raise TimedOut(self._text(self.deadline.text))
         if self.is_down and self.outage_seconds >= OUTAGE_SECONDS_MAX:
             raise Unreachable(self._text(f"{OUTAGE_SECONDS_MAX:.15g} s"))
 
-    def wait(self, api: ServerApi, error: PspError) -> None:
-        """Pause, then reopen the connection for the next attempt.
-
-        Args:
-            api: the server's API.
-            error: how the last attempt failed.
+    def wait(self, error: PspError) -> None:
+        """Pause after a failed attempt, then reopen the connection for the next one.
 
         Raises:
             PspError: `error`, if the server has never answered; or as in `check`.
@@ -75,28 +76,89 @@ class OutagePolicy(RetryPolicy):
             raise error
         pause = self.pause_after(error)
         self.check()
-        time.sleep(self._deadline.within(pause))
-        api.reopen()
+        time.sleep(self.deadline.within(pause))
+        self.api.reopen()
 
-    def retry(self, api: ServerApi, call: Callable[[], T]) -> T:
-        """Return the result of a call, repeated until the server answers.
-
-        Args:
-            api: the server's API.
-            call: the call; may run several times.
+    def retry(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return the result of a call, which is repeated until the server answers.
 
         Raises:
             PspError: as in the call and in `wait`.
         """
         while True:
             try:
-                answer = call()
+                answer = self.api.run(call())
             except (Unreachable, TimedOut) as error:
-                self.wait(api, error)
+                self.wait(error)
             else:
                 self.note_answer()
                 return answer
 
     def _text(self, waited: str) -> str:
-        lost = f"the server at {self._address} was lost and has not come back for {waited}"
+        lost = f"the server at {self.api.address} was lost and has not come back for {waited}"
         return f"{lost}: start it again with `pspd server`"
+
+
+class StatusMirror:
+    """A copy of the network's status, kept up to date with the changes that the server sends."""
+
+    def __init__(self) -> None:
+        self._status = status_service_pb2.GetStatusResponse()
+        self._client_indexes: dict[str, int] = {}
+        self._file_indexes: dict[bytes, int] = {}
+
+    def apply(self, change: status_service_pb2.WatchStatusResponse) -> status_service_pb2.GetStatusResponse:
+        """Apply a change; return the whole status, which the next call modifies."""
+        if change.snapshot:  # the first change, or something was removed
+            self._status, self._client_indexes, self._file_indexes = status_service_pb2.GetStatusResponse(), {}, {}
+        status = self._status
+        if change.HasField("server"):
+            status.server.CopyFrom(change.server)
+        if change.HasField("cache"):
+            status.cache.CopyFrom(change.cache)
+        for client in change.clients:
+            index = self._client_indexes.setdefault(client.name, len(status.clients))
+            (status.clients[index] if index < len(status.clients) else status.clients.add()).CopyFrom(client)
+        for file in change.files:
+            index = self._file_indexes.setdefault(file.file_id, len(status.files))
+            (status.files[index] if index < len(status.files) else status.files.add()).CopyFrom(file)
+        return status
+
+
+def follow_status(
+    outage: OutagePolicy, file: str = "", check: Callable[[], None] = lambda: None
+) -> Iterator[status_service_pb2.GetStatusResponse]:
+    """Yield the status now and after each change, also through a restart of the server.
+
+    The watch is renewed every `WATCH_SECONDS`, and when its connection breaks: on a link full of deliveries a broken
+    connection does not mean that the server is gone.
+
+    Args:
+        outage: what to do when the server stops or does not answer.
+        file: a file's id or name; empty for the whole network.
+        check: called when the server stops or does not answer; may raise an error.
+
+    Raises:
+        TimedOut: the deadline passed.
+        NotFound: the network has no such file.
+        PspError: as in `check` and in `OutagePolicy.wait`.
+    """
+    api, deadline = outage.api, outage.deadline
+    while True:
+        mirror, answered = StatusMirror(), False
+        loss: PspError = Unreachable(f"the server at {api.address} stopped: start it again with `pspd server`")
+        try:
+            for change in api.changes(file, deadline.within(WATCH_SECONDS)):
+                answered = True
+                outage.note_answer()
+                yield mirror.apply(change)
+        except (TimedOut, Unreachable) as error:
+            if answered and deadline.passed:
+                raise
+            if answered:
+                if isinstance(error, Unreachable):
+                    time.sleep(deadline.within(RECONNECT_SECONDS))
+                continue
+            loss = error
+        check()
+        outage.wait(loss)

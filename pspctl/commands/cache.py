@@ -9,10 +9,9 @@ from pspctl.options import Group, Settings, size
 from pspctl.output import show
 from pspctl.ui.tables import cache_text
 from pspctl.ui.units import size_text
-from pspctl.ui.views import cache_view
+from pspctl.ui.views import cache_view, client_views
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.errors import WrongState
-from pspd.v1 import network_pb2
 
 
 @click.group("cache", cls=Group, invoke_without_command=True)
@@ -39,7 +38,7 @@ def show_cache(settings: Settings) -> None:
       pspctl cache show -o json
     """
     with ServerApi(settings.server) as api:
-        view = cache_view(api.cache())
+        view = cache_view(api.run(api.client.cache()))
     show(settings, {"cache": view}, lambda: cache_text(view))
 
 
@@ -52,7 +51,7 @@ def clear(settings: Settings) -> None:
       pspctl cache clear
     """
     with ServerApi(settings.server) as api:
-        response = api.clear_cache()
+        response = api.run(api.client.clear_cache())
     count = response.dropped_chunk_count
     document = {"cache": cache_view(response.cache), "dropped_chunk_count": count}
     show(settings, document, lambda: f"dropped {count} chunks")
@@ -72,15 +71,13 @@ def resize(settings: Settings, capacity: int | str) -> None:
     """
     with ServerApi(settings.server) as api:
         capacity_bytes = _automatic_bytes(api) if isinstance(capacity, str) else capacity
-        view = cache_view(api.resize_cache(capacity_bytes))
+        view = cache_view(api.run(api.client.resize_cache(capacity_bytes)))
     show(settings, {"cache": view}, lambda: f"the cache now holds up to {size_text(view['capacity_bytes'])}")
 
 
 def _automatic_bytes(api: ServerApi) -> int:
     """Return the size that ``auto`` means: one chunk per connected client."""
-    connected = [
-        client for client in api.clients() if client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source
-    ]
+    connected = [client for client in client_views(api.run(api.client.clients())) if client["state"] == "connected"]
     if not connected:
         raise WrongState("no client is connected to size the cache by: start one, or name a size such as 64MiB")
     return len(connected) * CHUNK_BYTES

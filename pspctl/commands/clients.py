@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import click
 
-from pspctl.api import AgentApi, ServerApi
+from pspctl.api import Api, ServerApi
 from pspctl.options import Command, Settings
 from pspctl.output import show
 from pspctl.ui.tables import clients_table
 from pspctl.ui.views import client_views
 from pspd.cli.arguments import Count
 from pspd.errors import BadArgument, PspError
+from pspd.rpc.client.connection import Peer
+from pspd.rpc.client.server import AgentClient
 from pspd.text.addresses import AGENT_PORT, full_address, parse_address
 from pspd.text.plain import plain_text
 
@@ -28,7 +30,7 @@ def clients(settings: Settings) -> None:
       pspctl clients -o json
     """
     with ServerApi(settings.server) as api:
-        listed = api.clients()
+        listed = api.run(api.client.clients())
     views, sources = client_views(listed), client_views(listed, source=True)
     show(settings, {"clients": views, "sources": sources}, lambda: clients_table(views, sources))
 
@@ -61,7 +63,7 @@ def launch(settings: Settings, count: int, folder: str, agents: tuple[str, ...])
         places = _launch_through(agents, count, folder, settings.server)
     else:
         with ServerApi(settings.server) as api:
-            places = [(name, settings.server) for name in api.launch_clients(count, folder)]
+            places = [(name, settings.server) for name in api.run(api.client.launch_clients(count, folder))]
     document = {
         "names": [name for name, _ in places],
         "clients": [{"name": name, "address": address, "dir": folder} for name, address in places],
@@ -85,8 +87,8 @@ def _launch_through(agents: tuple[str, ...], count: int, folder: str, server: st
         if not part:
             continue
         try:
-            with AgentApi(agent) as api:
-                places += [(name, agent) for name in api.launch_clients(part, folder, server)]
+            with Api(AgentClient(Peer.agent(agent))) as api:
+                places += [(name, agent) for name in api.run(api.client.launch_clients(part, folder, server))]
         except PspError as error:
             if not places:
                 raise

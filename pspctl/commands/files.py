@@ -22,7 +22,7 @@ def files(settings: Settings) -> None:
       pspctl files -o json
     """
     with ServerApi(settings.server) as api:
-        views = [file_view(file) for file in api.status().files]
+        views = [file_view(file) for file in api.run(api.client.status()).files]
     show(settings, {"files": views}, lambda: files_table(views))
 
 
@@ -38,7 +38,7 @@ def release(settings: Settings, file: str) -> None:
       pspctl release big.iso
     """
     with ServerApi(settings.server) as api:
-        view = file_view(api.release_file(file))
+        view = file_view(api.run(api.client.release_file(file)))
     show(settings, {"file": view}, lambda: f"{plain_text(view['name'])}: the exchange has started")
 
 
@@ -59,7 +59,7 @@ def rm(settings: Settings, names: tuple[str, ...], force: bool) -> None:
     with ServerApi(settings.server) as api:
         for name in dict.fromkeys(names):
             try:
-                views.append(file_view(api.remove_file(name, force=force)))
+                views.append(file_view(api.run(api.client.remove_file(name, force=force))))
             except PspError:
                 for view in views:  # report the files that were removed before the error
                     remark(f"{view['name']} is removed")

@@ -12,14 +12,13 @@ import click
 from blake3 import blake3
 
 from pspctl.api import ServerApi
-from pspctl.completion import Goal, wait_until_complete
+from pspctl.completion import Goal, require_none_declined, wait_until_complete
 from pspctl.deadline import Deadline
-from pspctl.local import LocalNetwork, client_count_max, client_folders, require_free
+from pspctl.local import LocalNetwork, RunFolder, client_count_max, client_folders, require_free
 from pspctl.options import Command, Settings, size
-from pspctl.outcome import require_none_declined
+from pspctl.outage import OutagePolicy
 from pspctl.output import show, shown_progress
-from pspctl.run_folder import RunFolder
-from pspctl.source_runner import SeedPlan, run_source
+from pspctl.seeding import SeedPlan, run_source
 from pspctl.ui.exchange import run_text
 from pspctl.ui.progress import Progress
 from pspctl.ui.units import size_text
@@ -169,9 +168,10 @@ def _run_network(plan: RunPlan, run_folder: RunFolder, deadline: Deadline, progr
 def _distribute(network: LocalNetwork, plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
     seed_plan = SeedPlan(plan.path, client_count=plan.client_count)
     with ServerApi(network.server, loop_factory()) as api:
-        file_id = run_source(api, seed_plan, deadline, progress, network.check)
-        file = wait_until_complete(api, file_id, Goal(deadline, plan.client_count), progress, network.check)
-        cache = api.cache()
+        outage = OutagePolicy(api, deadline, progress)
+        file_id = run_source(seed_plan, outage, network.check)
+        file = wait_until_complete(outage, file_id, Goal(deadline, plan.client_count), network.check)
+        cache = api.run(api.client.cache())
     return {**seed_view(file, cache), "verified_client_count": verified_count(plan.path, plan.copies)}
 
 

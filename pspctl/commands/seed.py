@@ -77,8 +77,7 @@ def seed(
     terms = Terms(replica_count, stays=wait or delete_source)
     with ParallelHash.begin(path, blake3_digest) or contextlib.nullcontext() as hashing:
         # Most of the program is imported here: other processes read the file meanwhile.
-        from pspctl.seed_flow import seed_file
-        from pspctl.source_runner import SeedPlan
+        from pspctl.seeding import SeedPlan, seed_file
 
         plan = SeedPlan(path, name, client_count or 0, hold, terms, hashing)
         seed_file(settings, plan, Deadline(timeout), delete_source=delete_source)

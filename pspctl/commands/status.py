@@ -10,9 +10,8 @@ from rich.live import Live
 
 from pspctl.api import ServerApi
 from pspctl.deadline import NEVER
-from pspctl.follow import follow_status
 from pspctl.options import Command, Settings, file_name
-from pspctl.outage import OutagePolicy
+from pspctl.outage import OutagePolicy, follow_status
 from pspctl.output import console, print_answer, show, show_json, shown_progress
 from pspctl.ui.file_text import declined_text, file_state_text, missing_texts, progress_text
 from pspctl.ui.plain import Plain
@@ -44,7 +43,7 @@ def status(settings: Settings, file: str | None, watch: bool) -> None:
     render: Callable[[StatusView], RenderableType] = file_table if file else status_table
     with ServerApi(settings.server) as api:
         if not watch:
-            view = status_view(api.status(file or ""))
+            view = status_view(api.run(api.client.status(file or "")))
             show(settings, view, lambda: render(view))
             return
         try:
@@ -71,9 +70,7 @@ def _watch(settings: Settings, api: ServerApi, file: str) -> None:
 
 def _views(api: ServerApi, file: str, progress: Progress) -> Iterator[StatusView]:
     """Yield the status now and after each change; during an outage of the server, wait."""
-    outage = OutagePolicy(api.address, NEVER, progress)
-    for status in follow_status(api, file, on_loss=lambda error: outage.wait(api, error)):
-        outage.note_answer()
+    for status in follow_status(OutagePolicy(api, NEVER, progress), file):
         streams.require_reader()
         yield status_view(status)
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+
 import click
 
 from pspctl.api import ServerApi
+from pspctl.completion import REFUSALS_MAX
 from pspctl.deadline import Deadline
-from pspctl.drain import Drain
 from pspctl.options import Command, Settings
+from pspctl.outage import OutagePolicy
 from pspctl.output import show, shown_progress
+from pspctl.ui.file_text import hold_text, missing_text, refusal_texts
+from pspctl.ui.views import FileView, client_views, file_view
 from pspd.cli.arguments import Seconds
+from pspd.errors import NotFound, TimedOut, Unreachable, WrongState
 from pspd.text.plain import plain_text
 
 NO_ADDRESS = "\0"
 """The value of ``--server`` without an address; it cannot be typed, so that ``--server ""`` is refused."""
+RETRY_SECONDS = 0.2
+"""The pause between two attempts to stop the clients."""
+ATTEMPTS_PER_STATUS = 10
+"""How many attempts there are per check of the files: the status of all files with all clients is large."""
 
 
 @click.command("stop", cls=Command)
@@ -63,11 +74,11 @@ def stop(
     with ServerApi(address) as api:
         if drain:
             with shown_progress(settings) as progress:
-                stopped = Drain(api, list(names), Deadline(timeout), progress, all_clients=all_clients).run()
+                stopped = _Drain(OutagePolicy(api, Deadline(timeout), progress), list(names), all_clients).run()
         elif stop_clients:
-            stopped = api.stop_clients(list(names), all_clients=all_clients, force=force)
+            stopped = api.run(api.client.stop_clients(list(names), all_clients=all_clients, force=force))
         if stop_server:
-            api.stop_server()
+            api.run(api.client.stop_server())
     document = {"names": stopped, "server_stopped": stop_server}
     lines = [f"{plain_text(name)} is stopping" for name in stopped]
     lines += [f"the server at {address} is stopping"] if stop_server else []
@@ -84,3 +95,82 @@ def _require_consistent(stop_clients: bool, stop_server: bool, *, drain: bool, f
         raise click.UsageError("--drain and --force are for clients: name some, or give --all-clients")
     if drain and force:
         raise click.UsageError("--drain avoids the loss that --force accepts: give one of them")
+
+
+@dataclass(frozen=True, slots=True)
+class _Drain:
+    """Stops clients as soon as no chunk is lost with them.
+
+    Attributes:
+        outage: the server, the deadline, and the progress, which shows why the clients cannot be stopped yet.
+        names: the clients' names; not used with `all_clients`.
+        all_clients: stop every client.
+    """
+
+    outage: OutagePolicy
+    names: list[str]
+    all_clients: bool
+
+    def run(self) -> list[str]:
+        """Wait until the clients can be stopped, and stop them; return their names.
+
+        Raises:
+            TimedOut: the deadline passed.
+            WrongState: no other client can take what these clients hold.
+            NotFound: a client of this name was not connected at the start.
+            PspError: the server was lost.
+        """
+        refusal_count = 0
+        while True:
+            try:
+                return self._stop(skip_gone=refusal_count > 0)
+            except WrongState as error:
+                self.outage.note_answer()
+                if refusal_count % ATTEMPTS_PER_STATUS == 0:
+                    self._check_files(error, is_first=refusal_count == 0)
+                refusal_count += 1
+                if self.outage.deadline.passed:
+                    raise TimedOut(f"not drained after {self.outage.deadline.text}: {error}") from error
+                time.sleep(RETRY_SECONDS)
+            except (TimedOut, Unreachable) as error:
+                self.outage.wait(error)
+
+    def _stop(self, *, skip_gone: bool) -> list[str]:
+        """Try to stop the clients; with `skip_gone`, clients that have left by themselves are no error."""
+        api = self.outage.api
+        try:
+            return api.run(api.client.stop_clients(self.names, all_clients=self.all_clients))
+        except NotFound:
+            if not skip_gone:
+                raise
+        states = {client["name"]: client["state"] for client in client_views(api.run(api.client.clients()))}
+        left = [name for name in self.names if states.get(name) == "connected"]
+        return api.run(api.client.stop_clients(left)) if left else []
+
+    def _check_files(self, refusal: WrongState, *, is_first: bool) -> None:
+        """Raise WrongState if the wait cannot end; at the first refusal, note its reason."""
+        files = [file_view(file) for file in self.outage.retry(self.outage.api.client.status).files]
+        if self.outage.deadline.timeout_seconds is None:
+            for file in files:
+                self._require_recipient(file)
+        if is_first:
+            self.outage.progress.note(f"waiting: {refusal}")
+            for file in filter(hold_text, files):
+                self.outage.progress.note(f"{plain_text(file['name'])}: {hold_text(file)}")
+
+    def _require_recipient(self, file: FileView) -> None:
+        """Raise WrongState if all other clients declined the file, or have been lost for a full lease."""
+        others = [client for client in file["clients"] if not (self.all_clients or client["name"] in self.names)]
+        if others and len(others) < len(file["clients"]) and all(client["refusal"] for client in others):
+            reasons = "; ".join(refusal_texts(file)[:REFUSALS_MAX])
+            raise WrongState(
+                f"no other client accepts {plain_text(file['name'])!r}: {reasons}: resolve this, or stop with --force"
+                " and lose the chunks"
+            )
+        missing = file["missing_clients"]
+        are_lost = missing and all(client["given_up"] for client in missing)
+        if file["state"] == "stalled" and not others and are_lost:
+            raise WrongState(
+                f"all other clients of {plain_text(file['name'])!r} are lost: {missing_text(file)}: start them again,"
+                " or stop with --force"
+            )

@@ -25,7 +25,7 @@ def version(settings: Settings) -> None:
     address = settings.server
     try:
         with ServerApi(address) as api:
-            server_version = str(api.status(with_file_clients=False).server.version)
+            server_version = str(api.run(api.client.status(with_file_clients=False)).server.version)
         seen = f"server {server_version} at {address}"
     except PspError as error:
         server_version, seen = None, f"server unknown: {error}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from pspctl.api import ServerApi
-from pspctl.completion import Goal, wait_until_complete
+from pspctl.completion import Goal, require_holders, require_none_declined, require_recipient, wait_until_complete
 from pspctl.deadline import Deadline
 from pspctl.options import Command, Settings, file_name
-from pspctl.outcome import require_holders, require_none_declined, require_recipient
+from pspctl.outage import OutagePolicy
 from pspctl.output import show, shown_progress
 from pspctl.ui.exchange import seed_text
 from pspctl.ui.views import seed_view
@@ -22,8 +22,8 @@ from pspd.cli.arguments import Seconds
 def wait(settings: Settings, file: str, timeout: float | None) -> None:
     """Wait until every client has a file.
 
-    A file is named by its name, its id, or the first digits of its id. Lost clients are not waited for. If all
-    clients are lost, or lost clients hold chunks that no other client has, `wait` gives them one lease (30 s) to
+    Name the file by its name, its id, or the first digits of its id. The command does not wait for lost clients. Only
+    if all clients are lost, or lost clients hold chunks that no other client has, it gives them one lease (30 s) to
     return, or with --timeout until the timeout.
 
     Example:
@@ -32,8 +32,8 @@ def wait(settings: Settings, file: str, timeout: float | None) -> None:
     deadline = Deadline(timeout)
     with ServerApi(settings.server) as api:
         with shown_progress(settings) as progress:
-            view = wait_until_complete(api, file, Goal(deadline), progress)
-        cache = api.cache()
+            view = wait_until_complete(OutagePolicy(api, deadline, progress), file, Goal(deadline))
+        cache = api.run(api.client.cache())
     answer = seed_view(view, cache)
     show(settings, answer, lambda: seed_text(answer))
     require_none_declined(view)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 from pathlib import Path
 
-from pspctl.run_folder import RunFolder
+from pspctl.local import RunFolder
 
 
 def test_running_client_keeps_its_hidden_folder(tmp_path: Path) -> None:

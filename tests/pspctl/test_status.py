@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pspctl import follow, outage
+from pspctl import outage
 from pspd.text.plain import plain_text
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import Pspctl
@@ -242,7 +242,7 @@ def test_rate_and_time_left_are_shown_while_data_moves(pspctl: Pspctl, fake: Fak
 
 
 def test_watch_of_idle_network_is_renewed(pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "WATCH_SECONDS", 1.0)
+    monkeypatch.setattr(outage, "WATCH_SECONDS", 1.0)
     monkeypatch.setattr(fake, "chosen", lambda _: [file(held=(8, 8) if fake.watch_count == 2 else (8, 2))])
     fake.stream_stays = True
     assert pspctl("wait", "big.iso").exit_code == 0

@@ -242,10 +242,11 @@ def test_wait_ends_if_server_does_not_return(pspctl: Pspctl, fake: FakeServer) -
 
 def test_outage_at_deadline_is_a_timeout(fake: FakeServer) -> None:
     with ServerApi(fake.address) as api:
-        policy = outage.OutagePolicy(fake.address, Deadline(0.01), Progress(), was_reached=True)
-        policy.wait(api, Unreachable("gone"))
+        policy = outage.OutagePolicy(api, Deadline(0.01), Progress())
+        policy.note_answer()
+        policy.wait(Unreachable("gone"))
         with pytest.raises(TimedOut, match=r"was lost and has not come back for 0.01 s: start it again"):
-            policy.wait(api, Unreachable("gone"))
+            policy.wait(Unreachable("gone"))
 
 
 @pytest.mark.usefixtures("no_outage_allowed")

@@ -1,0 +1,323 @@
+"""Seed a file (R1, R2): run the source, wait for the clients, print the answer, and delete the original."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pspctl.api import ServerApi
+from pspctl.completion import (
+    Goal,
+    require_none_declined,
+    require_none_missing,
+    require_recipient,
+    unfinished_text,
+    wait_until_complete,
+)
+from pspctl.deadline import Deadline
+from pspctl.options import Settings
+from pspctl.outage import OutagePolicy
+from pspctl.output import show, shown_progress
+from pspctl.ui.exchange import seed_text
+from pspctl.ui.file_text import idle_texts, missing_text, missing_texts
+from pspctl.ui.units import count_text, size_text
+from pspctl.ui.views import FileView, file_view, seed_view
+from pspd.core.model.terms import ONE_COPY, SAFE_HOLDERS, Terms
+from pspd.errors import StorageError, TimedOut, WrongState
+from pspd.net.loop import loop_factory
+from pspd.store.source.parallel_hash import FileState, ParallelHash
+from pspd.store.source.source_store import name_of
+from pspd.text.plain import plain_text
+
+if TYPE_CHECKING:  # it imports the whole client
+    from pspd.daemon.source import SeedProgress
+
+CHECK_SECONDS = 0.5
+LEAVE_SECONDS = 5.0
+"""How long a source that is cancelled may take to leave the network."""
+DIVIDING = (None, "seeding")
+"""The states in which the network had a file before, if this run divided it; None if it did not have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedPlan:
+    """What to seed, and how.
+
+    Attributes:
+        path: the file or folder.
+        name: its name in the network; None for its own.
+        client_count: how many clients to wait for and to divide the file among; 0 for those that are connected.
+        hold_back: hold the exchange back until `pspctl release`.
+        terms: how many copies of each share to give out, and whether the source stays in the exchange.
+        hashing: the digests that other processes are computing of the file.
+    """
+
+    path: Path
+    name: str | None = None
+    client_count: int = 0
+    hold_back: bool = False
+    terms: Terms = ONE_COPY
+    hashing: ParallelHash | None = None
+
+    @property
+    def shown_name(self) -> str:
+        """The name in the network, safe to print."""
+        return plain_text(self.name or name_of(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What a run came to.
+
+    Attributes:
+        file: the file at the end.
+        state_before: its state before the run; None if the network did not have it.
+        left_count: how many clients that were waited for left before the file was divided.
+    """
+
+    file: FileView
+    state_before: str | None
+    left_count: int
+
+    @property
+    def divided_now(self) -> bool:
+        """Whether this run divided the file."""
+        return self.state_before in DIVIDING
+
+    @property
+    def reached_all(self) -> bool:
+        """Whether no client declined the file, was lost or left."""
+        is_missed = self.divided_now and bool(self.file["missing_clients"])
+        return not (self.file["declined_client_count"] or self.left_count or is_missed)
+
+
+def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_source: bool) -> None:
+    """Seed a file; if the plan says so, wait until every client has it.
+
+    Args:
+        settings: the shared options.
+        plan: what to seed.
+        deadline: when to give up.
+        delete_source: delete the original when every client has the file.
+
+    Raises:
+        PspError: the file could not be seeded, or did not reach every client.
+        KeyboardInterrupt: the user interrupted it; says so if the file is partly seeded.
+    """
+    original = FileState.of(plan.path.stat())
+    with ServerApi(settings.server, loop_factory()) as api, shown_progress(settings) as progress:
+        outage = OutagePolicy(api, deadline, progress)
+        result = _seed(plan, outage)
+        if delete_source and result.reached_all:
+            _require_fresh_copies(plan, result.state_before)
+            _delete(plan.path, original, result.file["min_holder_count"])
+        cache = outage.retry(api.client.cache)  # last: the wait may have been long
+    answer = seed_view(result.file, cache)
+    # The times of a file that was divided before are not those of this run.
+    show(settings, answer, lambda: seed_text(answer, with_times=result.divided_now))
+    _require_all_chunks(plan, result.file)
+    if plan.terms.stays:
+        _require_all_clients(plan, result, deadline, f"; {plan.path} was not deleted" if delete_source else "")
+
+
+def _seed(plan: SeedPlan, outage: OutagePolicy) -> _Result:
+    """Run the source, then wait for the clients if the plan says so."""
+    api, progress = outage.api, outage.progress
+    states = {view["file_id"]: view["state"] for view in map(file_view, api.run(api.client.files()))}
+    try:
+        file_id = run_source(plan, outage)
+    except PartlySeeded as interrupt:
+        text = f"{plan.shown_name} is partly seeded: run the same command again to finish"
+        raise KeyboardInterrupt(text) from interrupt
+    state_before = states.get(file_id)
+    if state_before is not None:
+        progress.note(_known_text(plan, state_before))
+    if not plan.terms.stays:
+        file = file_view(outage.retry(lambda: api.client.status(file_id)).files[0])
+        progress.seeded(file)
+        return _Result(file, state_before, left_count=0)
+    file = wait_until_complete(outage, file_id, Goal(outage.deadline, awaits_missing=state_before in DIVIDING))
+    # The server does not know the names of clients that left before the division.
+    left_count = max(0, plan.client_count - file["recipient_count"]) if state_before is None else 0
+    return _Result(file, state_before, left_count)
+
+
+class PartlySeeded(KeyboardInterrupt):
+    """An interrupt after which clients hold some of the shares."""
+
+
+class _Steps:
+    """Passes the source's steps on to the progress, and remembers the last one."""
+
+    def __init__(self, outage: OutagePolicy) -> None:
+        self.last: SeedProgress | None = None
+        self.gave_shares = False
+        self._outage = outage
+
+    def note(self, step: SeedProgress) -> None:
+        """Take the next step of the source."""
+        if step.phase == "reconnecting":
+            self._outage.note_lost()
+        else:
+            self._outage.note_answer()
+        self.gave_shares = step.phase == "seeding" or (self.gave_shares and step.phase != "staying")
+        self.last = step
+        if step.phase == "staying" and step.file is not None:
+            self._outage.progress.exchange(file_view(step.file))
+        else:
+            self._outage.progress.seeding(step)
+
+
+def run_source(plan: SeedPlan, outage: OutagePolicy, check: Callable[[], None] = lambda: None) -> str:
+    """Seed a file; return its id in hex once the source may leave.
+
+    Args:
+        plan: what to seed.
+        outage: the server, on whose event loop the source runs; the deadline; and the progress, which shows every step.
+        check: called every `CHECK_SECONDS`; may raise an error to end the work.
+
+    Raises:
+        TimedOut: the deadline passed; says for what the source was waiting.
+        PspError: as in the source.
+        PartlySeeded: it was interrupted while the shares were being given out.
+    """
+    steps = _Steps(outage)
+    try:
+        file_id = outage.api.run(_run(plan, outage, steps, check)).hex()
+    except KeyboardInterrupt as interrupt:
+        if steps.gave_shares:
+            raise PartlySeeded() from interrupt
+        raise
+    outage.note_answer()
+    return file_id
+
+
+async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _Steps, check: Callable[[], None]) -> bytes:
+    from pspd.daemon.source import seed  # imports the whole client: only commands that seed pay for it
+
+    deadline = outage.deadline
+    work: asyncio.Future[bytes] = asyncio.ensure_future(
+        seed(
+            outage.api.address,
+            plan.path,
+            name=plan.name,
+            client_count=plan.client_count,
+            hold_back=plan.hold_back,
+            terms=plan.terms,
+            hashing=plan.hashing,
+            on_progress=steps.note,
+        )
+    )
+    try:
+        while not (await asyncio.wait([work], timeout=deadline.within(CHECK_SECONDS)))[0]:
+            has_passed = deadline.passed  # read before the outage is checked, whose error says more
+            outage.check()
+            if has_passed:
+                raise TimedOut(_not_seeded_text(plan, deadline, steps.last))
+            _require_client(plan, deadline, steps.last)
+            check()
+        return work.result()
+    finally:
+        work.cancel()
+        await asyncio.wait([work], timeout=LEAVE_SECONDS)
+        if work.done() and not work.cancelled():
+            work.exception()  # mark it as retrieved, so that asyncio does not log it
+
+
+def _require_client(plan: SeedPlan, deadline: Deadline, step: SeedProgress | None) -> None:
+    """Raise WrongState if, without a deadline, all clients for the file have been lost for a full lease."""
+    if deadline.timeout_seconds is not None or step is None or step.file is None or step.file.client_count:
+        return
+    view = file_view(step.file)
+    missing = view["missing_clients"]
+    if missing and not view["declined_client_count"] and all(client["given_up"] for client in missing):
+        raise WrongState(
+            f"all clients of {plan.shown_name} are lost: {missing_text(view)}: start them again, then run the same"
+            " command again"
+        )
+
+
+def _not_seeded_text(plan: SeedPlan, deadline: Deadline, step: SeedProgress | None) -> str:
+    """Return the message for a file that was not seeded at the deadline: how far it is, and what to do."""
+    if step is not None and step.file is not None and step.phase == "staying":
+        return unfinished_text(file_view(step.file), deadline)
+    match step:
+        case None:
+            so_far = "seeding had not begun"
+        case _ if step.phase == "hashing":
+            so_far = f"{size_text(step.done)} of {size_text(step.total)} were hashed"
+        case _ if step.phase == "waiting":
+            joined = f"{step.done} of {count_text(step.total, 'client')} had joined"
+            so_far = f"{joined}: {_advice(plan, step.total)}"
+        case _:
+            idle = idle_texts(file_view(step.file)) if step.file is not None else []
+            so_far = "; ".join([f"clients held {step.done} of {step.total} chunks", *idle]) + ": see `pspctl status`"
+    return f"{plan.shown_name} was not seeded after {deadline.text}: {so_far}"
+
+
+def _advice(plan: SeedPlan, wanted_count: int) -> str:
+    """Return what to do when fewer clients than `wanted_count` joined."""
+    if wanted_count <= 1:
+        return "start one with `pspd client`"
+    option = "--replicas" if wanted_count == plan.terms.replica_count > plan.client_count else "--clients"
+    return f"start more, or name fewer with {option}"
+
+
+def _known_text(plan: SeedPlan, state_before: str) -> str:
+    """Return the note about a file that the network already had, in this state."""
+    done = "its missing chunks were seeded" if _lacked_chunks(state_before) else "nothing had to be seeded"
+    options = {"--clients": plan.client_count, "--replicas": plan.terms.replica_count > 1}
+    given = " and ".join(option for option, is_given in options.items() if is_given)
+    ignored = f"; {given} was ignored" if given else ""
+    return f"{plan.shown_name} is already in the network: {done}{ignored}"
+
+
+def _lacked_chunks(state: str) -> bool:
+    return state in ("seeding", "stalled")
+
+
+def _require_all_chunks(plan: SeedPlan, view: FileView) -> None:
+    """Raise WrongState if the file is stalled: a caller that deletes the original on success must not lose data."""
+    if view["state"] == "stalled":
+        raise WrongState(
+            f"{plan.shown_name} was seeded, but is stalled now: {'; '.join(missing_texts(view))}; keep the original,"
+            " and seed it again if these clients do not come back"
+        )
+
+
+def _require_all_clients(plan: SeedPlan, result: _Result, deadline: Deadline, kept: str) -> None:
+    """Raise an error if clients declined the file, were lost, or left before the division."""
+    require_none_declined(result.file)
+    if result.divided_now:
+        require_none_missing(result.file, deadline, kept)
+    require_recipient(result.file, deadline)
+    if result.left_count:
+        left = f"{result.left_count} of {count_text(plan.client_count, 'client')} left"
+        raise WrongState(f"{left} before {plan.shown_name} was divided: see `pspctl clients`{kept}")
+
+
+def _require_fresh_copies(plan: SeedPlan, state_before: str | None) -> None:
+    """Raise WrongState if clients had the file before: they may have changed or removed their copies since."""
+    if state_before is not None and not _lacked_chunks(state_before):
+        raise WrongState(
+            f"{plan.path} was not deleted: {plan.shown_name} was in the network before, and clients may"
+            " have changed or removed their copies since"
+        )
+
+
+def _delete(path: Path, state: FileState, holder_count: int) -> None:
+    """Delete the original, unless it was changed since `state`, or too few clients hold every chunk."""
+    if holder_count < SAFE_HOLDERS:
+        raise WrongState(
+            f"{path} was not deleted: only {count_text(holder_count, 'client')} has all of it, and may be lost"
+        )
+    try:
+        if FileState.of(path.stat()) != state:
+            raise WrongState(f"{path} has changed since it was seeded and was not deleted: check its content")
+        os.unlink(path)
+    except OSError as error:
+        raise StorageError(f"every client has {path}, but it cannot be deleted: {error.strerror}") from error
