@@ -7,6 +7,7 @@ A check compares the machines' effects and the contents of stores with the sourc
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 from pspd.core.effects.client import ClientEffect, Contribute, ReportMilestone
 from pspd.core.effects.server import (
@@ -32,13 +33,13 @@ from pspd.sim.hosts import Client
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.observer import Observer
 from pspd.sim.seeding import Seeding
-from pspd.sim.state import SERVER
+from pspd.sim.timeline import SERVER
 from pspd.store.files.memory import MemoryStore
 
 FULL_CHECK_STEPS = 64
 """Steps between two runs of the checks that read the whole state."""
 RECORD_CHECK_STEPS = 1024
-"""The same of the machines' own checks, which cost more."""
+"""Steps between two checks of all records; each step checks its clients' records and one kind of the server's."""
 
 JOINS_MAX, JOINS_NS = 30, 60 * SECOND_NS
 """More joins under one name than this within JOINS_NS mean that two machines replace each other."""
@@ -65,7 +66,7 @@ class Checks(Observer):
 
     Args:
         network: the network.
-        record_check_steps: steps between two runs of the machines' own checks.
+        record_check_steps: steps between two checks of all records.
 
     Attributes:
         seedings: every file that is seeded, by id; add a seeding before it starts.
@@ -80,6 +81,7 @@ class Checks(Observer):
         self.honest = True
         self.undisturbed = True
         self._members_changed = False
+        self._server_acted = False
         self._network = network
         self._solicited: dict[FileId, RangeSet] = {}
         self._cached: dict[FileId, RangeSet] = {}
@@ -93,6 +95,7 @@ class Checks(Observer):
 
     def on_server_effect(self, effect: ServerEffect) -> None:
         """See ``Observer``."""
+        self._server_acted = True
         match effect:
             case SendDatagram(_, data):
                 self._check_datagram(data)
@@ -223,8 +226,10 @@ class Checks(Observer):
 
     # -- state
 
-    def on_settled(self) -> None:
+    def on_settled(self, polled: Collection[Client]) -> None:
         """See ``Observer``."""
+        for client in polled:
+            client.machine.check()
         server = self._network.server
         if server is not self._server:
             self.undisturbed = self.undisturbed and self._server is None
@@ -242,6 +247,10 @@ class Checks(Observer):
             self.check_all()
         if self._steps % self._record_check_steps == 0:
             self.check_records()
+        elif self._server_acted:
+            self._server_acted = False
+            checks = server.checks()
+            checks[self._steps % len(checks)]()
 
     def check_records(self) -> None:
         """Run the machines' own checks of their records."""

@@ -5,23 +5,16 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
+from pspd import errors
 from pspd.core.client.download import Stage
+from pspd.core.effects import server as effects
 from pspd.core.effects.client import ReportMilestone
-from pspd.core.effects.server import Assign, EndSession, MemberEffect, RemoveFile, StartExchange, VerifyFile
 from pspd.core.model.manifest import FileId
 from pspd.core.model.parameters import SECOND_NS
-from pspd.errors import (
-    ContradictoryDigests,
-    DuplicateInstance,
-    IntegrityError,
-    NotFound,
-    PspError,
-    SessionUnknown,
-    StorageError,
-)
+from pspd.core.server.machine import ServerMachine
 from pspd.sim.hosts import Client, Link
 from pspd.sim.links import Links
-from pspd.sim.state import SERVER, NetworkState
+from pspd.sim.timeline import SERVER, Timeline
 
 REJOIN_NS = SECOND_NS
 """Mean time between two attempts to reach the server."""
@@ -33,74 +26,63 @@ RENEWALS_PER_LEASE = 4
 class ControlPlane:
     """Carries control calls and events, and does what the client daemon does with them."""
 
-    def __init__(self, state: NetworkState, links: Links) -> None:
-        self._state = state
+    def __init__(self, network: Timeline, links: Links) -> None:
+        self._network = network
         self._links = links
 
     # -- sessions
 
-    def join(self, client: Client, epoch: int) -> None:
-        """Join the client to the network; retry until it has a session or the epoch is over.
-
-        Args:
-            client: the client.
-            epoch: the client's epoch that the attempt belongs to.
-        """
-        state = self._state
-        if client.epoch != epoch or not client.alive or client.session or client.joining:
+    def join(self, client: Client) -> None:
+        """Join the client to the network; retry until it has a session or its epoch is over."""
+        network = self._network
+        if not client.alive or client.session or client.joining:
             return
-        if state.server is None or client.partitioned:
+        if network.server is None or client.partitioned:
             self._rejoin(client)
             return
         client.joining = True
-        state.after_delay(client, self._join_arrived, client, epoch, state.server_epoch)
+        network.after_delay(client, self._join_arrived, network.server_epoch)
 
     def _rejoin(self, client: Client) -> None:
-        state = self._state
-        state.clock.after(state.jittered(REJOIN_NS), self.join, client, client.epoch)
+        network = self._network
+        network.in_epoch(client, network.now + network.jittered(REJOIN_NS), self.join)
 
-    def _join_arrived(self, client: Client, epoch: int, server_epoch: int) -> None:
-        state = self._state
-        if client.epoch != epoch:
-            return
+    def _join_arrived(self, client: Client, server_epoch: int) -> None:
+        network, server = self._network, self._network.server
         client.joining = False
-        server = state.server
-        if server is None or state.server_epoch != server_epoch or client.partitioned:
+        if server is None or network.server_epoch != server_epoch or client.partitioned:
             self._rejoin(client)
             return
         held = {} if client.source else client.store.known()
-        port = 0 if state.parameters.kept_links else 1
+        port = 0 if network.parameters.kept_links else 1
         try:
             member = server.client_joined(
-                client.name, client.instance_id, state.now, source=client.source, delivery_port=port, held=held
+                client.name, client.instance_id, network.now, source=client.source, delivery_port=port, held=held
             )
-        except DuplicateInstance:  # the server has not noticed yet that the last session ended
+        except errors.DuplicateInstance:  # the server has not noticed yet that the last session ended
             self._rejoin(client)
             return
         # The client learns of its session a moment later, and does nothing in it before.
         client.session = member.session
-        state.sessions[member.session] = client
-        client.last_event_at = state.now + state.delay(client)
-        state.at_client(client, client.last_event_at, self._joined, client, epoch, member.session)
+        network.sessions[member.session] = client
+        client.last_event_at = network.now + network.delay(client)
+        network.at_client(client, client.last_event_at, self._joined, member.session)
 
-    def _joined(self, client: Client, epoch: int, session: int) -> None:
-        state = self._state
-        if client.epoch != epoch:
-            return
-        client.machine.joined(session, SERVER, state.parameters, state.now)
-        if state.parameters.kept_links:
-            self._links.dial(client, epoch)
-        state.touch(client)
+    def _joined(self, client: Client, session: int) -> None:
+        network = self._network
+        client.machine.joined(session, SERVER, network.parameters, network.now)
+        if network.parameters.kept_links:
+            self._links.dial(client)
+        network.touch(client)
 
     def leave(self, client: Client) -> None:
-        """Have the client call Leave."""
+        """Call Leave for the client."""
         if client.session and not client.partitioned:
-            self._state.after_delay(client, self._leave_arrived, self._state.server_epoch, client.session)
+            network = self._network
+            network.at_server(network.now + network.delay(client), self._leave_arrived, client.session)
 
-    def _leave_arrived(self, server_epoch: int, session: int) -> None:
-        state = self._state
-        if state.server is not None and state.server_epoch == server_epoch:
-            state.server.client_left(session, "it left", state.now)
+    def _leave_arrived(self, server: ServerMachine, session: int) -> None:
+        server.client_left(session, "it left", self._network.now)
 
     def lose_session(self, client: Client) -> None:
         """End the session at the client, which joins again."""
@@ -108,178 +90,164 @@ class ControlPlane:
         self._links.close(client)
         client.end_session()
         self._rejoin(client)
-        self._state.touch(client)
+        self._network.touch(client)
 
-    def connections_closed(self, server_epoch: int, session: int, link: Link) -> None:
+    def connections_closed(self, server: ServerMachine, session: int, link: Link) -> None:
         """Tell the server that the connections of a session closed.
 
         Args:
-            server_epoch: the epoch in which they were opened.
+            server: the server's machine.
             session: the session.
             link: its TCP link.
         """
-        state = self._state
-        if state.server is not None and state.server_epoch == server_epoch:
-            state.server.link_closed(session, state.now)
-            self._links.abort_transfers(link)
-            state.server.client_left(session, "its connection ended", state.now)
+        server.link_closed(session, self._network.now)
+        self._links.abort_transfers(link)
+        server.client_left(session, "its connection ended", self._network.now)
 
-    def renew_leases(self, server_epoch: int) -> None:
+    def renew_leases(self, server: ServerMachine) -> None:
         """Renew the leases of all reachable clients, now and periodically."""
-        state = self._state
-        server = state.server
-        if server is None or state.server_epoch != server_epoch:
-            return
-        for client in state.clients.values():
-            is_running = state.now >= max(client.last_event_at, client.paused_until)
+        network = self._network
+        for client in network.clients.values():
+            is_running = network.now >= max(client.last_event_at, client.paused_until)
             if client.session and not client.partitioned and is_running:
                 try:
-                    server.sessions.lease_renewed(client.session, state.now)
-                except SessionUnknown:
+                    server.sessions.lease_renewed(client.session, network.now)
+                except errors.SessionUnknown:
                     self.lose_session(client)
-        state.clock.after(server.sessions.lease_ns // RENEWALS_PER_LEASE, self.renew_leases, server_epoch)
+        network.at_server(network.now + server.sessions.lease_ns // RENEWALS_PER_LEASE, self.renew_leases)
 
     # -- events
 
-    def send_event(self, session: int, event: MemberEffect) -> None:
+    def send_event(self, session: int, event: effects.MemberEffect) -> None:
         """Send an event to a client; events arrive in order.
 
         Args:
             session: the client's session.
-            event: what to send.
+            event: the event.
         """
-        state = self._state
-        client = state.client_of(session)
+        network = self._network
+        client = network.client_of(session)
         if client is not None:
-            client.last_event_at = max(client.last_event_at, state.now + state.delay(client))
+            client.last_event_at = max(client.last_event_at, network.now + network.delay(client))
             client.events.append(event)
-            state.at_client(client, client.last_event_at, self._event_arrived, client, client.epoch)
+            network.at_client(client, client.last_event_at, self._event_arrived)
 
-    def _event_arrived(self, client: Client, epoch: int) -> None:
-        state = self._state
-        if client.epoch != epoch:
-            return
+    def _event_arrived(self, client: Client) -> None:
+        network = self._network
         if client.partitioned:  # TCP retransmits as long as the connection lives
-            state.at_client(client, state.now + REJOIN_NS, self._event_arrived, client, epoch)
+            network.at_client(client, network.now + REJOIN_NS, self._event_arrived)
             return
         match client.events.popleft():
-            case Assign() as assigned:
+            case effects.Assign() as assigned:
                 self._begin_file(client, assigned)
-            case StartExchange(_, file_id):
+            case effects.StartExchange(_, file_id):
                 if file_id in client.declined_files:
                     declined = client.declined_files[file_id]
                     client.declined_files[file_id] = replace(declined, exchange_started=True)
-                client.machine.exchange_started(file_id, state.now)
-            case VerifyFile(_, file_id):
+                client.machine.exchange_started(file_id, network.now)
+            case effects.VerifyFile(_, file_id):
                 self.reverify(client, file_id)
-            case RemoveFile(_, file_id):
+            case effects.RemoveFile(_, file_id):
                 client.declined_files.pop(file_id, None)
                 client.machine.file_dropped(file_id)
                 client.store.discard(file_id)
-            case EndSession():
+            case effects.EndSession():
                 self.lose_session(client)
-        state.touch(client)
+        network.touch(client)
 
     # -- files
 
-    def _begin_file(self, client: Client, assigned: Assign) -> None:
+    def _begin_file(self, client: Client, assigned: effects.Assign) -> None:
         """Start a download, or decline it and retry later, as the daemon does."""
-        state = self._state
         manifest, division = assigned.manifest, assigned.division
         client.declined_files.pop(manifest.file_id, None)
         try:
             held = client.store.begin(manifest)
-        except StorageError as error:
+        except errors.StorageError as error:
             client.machine.file_dropped(manifest.file_id)
             self._report_declined(client, manifest.file_id, str(error), division, still_holds=False)
             self._retry_later(client, assigned)
         else:
-            started = assigned.exchange_started
-            client.machine.file_assigned(manifest, assigned.shares, started, held, state.now, division)
-            state.touch(client)
+            started, now = assigned.exchange_started, self._network.now
+            client.machine.file_assigned(manifest, assigned.shares, started, held, now, division)
+            self._network.touch(client)
 
-    def _retry_later(self, client: Client, declined: Assign) -> None:
-        state, file_id = self._state, declined.manifest.file_id
+    def _retry_later(self, client: Client, declined: effects.Assign) -> None:
+        file_id = declined.manifest.file_id
         client.declined_files[file_id] = declined
-        state.at_client(client, state.now + DECLINED_RETRY_NS, self._retry_file, client, client.epoch, file_id)
+        self._network.at_client(client, self._network.now + DECLINED_RETRY_NS, self._retry_file, file_id)
 
-    def _retry_file(self, client: Client, epoch: int, file_id: FileId) -> None:
-        if client.epoch == epoch and file_id in client.declined_files:
+    def _retry_file(self, client: Client, file_id: FileId) -> None:
+        if file_id in client.declined_files:
             self._begin_file(client, replace(client.declined_files[file_id], shares=()))
 
-    def decline(self, client: Client, file_id: FileId, error: PspError) -> None:
+    def decline(self, client: Client, file_id: FileId, error: errors.PspError) -> None:
         """Stop a download that the client cannot store or finish.
 
-        The client goes on to send what it holds, and retries later; neither if the file's digests contradict
+        The client still sends the chunks that it holds, and retries later; neither if the file's digests contradict
         each other.
 
         Args:
-            client: whose download it is.
+            client: the client.
             file_id: the file.
-            error: why it fails.
+            error: why the download fails.
         """
-        state = self._state
         download = client.machine.downloads[file_id]
         has_started = download.stage in (Stage.EXCHANGE, Stage.FINISHING)
-        contradicts = isinstance(error, ContradictoryDigests)
+        contradicts = isinstance(error, errors.ContradictoryDigests)
         if contradicts:
             client.machine.file_dropped(file_id)
         else:
-            client.machine.file_declined(file_id, state.now)
+            client.machine.file_declined(file_id, self._network.now)
         self._report_declined(client, file_id, str(error), download.division, still_holds=not contradicts)
         if not contradicts:
-            assigned = Assign(client.session, download.manifest, (), has_started, download.division)
+            assigned = effects.Assign(client.session, download.manifest, (), has_started, download.division)
             self._retry_later(client, assigned)
-        state.touch(client)
+        self._network.touch(client)
 
     def _report_declined(
         self, client: Client, file_id: FileId, reason: str, division: int, *, still_holds: bool
     ) -> None:
-        self._state.after_delay(
-            client, self._declined_arrived, client, client.epoch, file_id, reason, division, still_holds
-        )
+        self._network.after_delay(client, self._declined_arrived, file_id, reason, division, still_holds)
 
-    def _declined_arrived(
-        self, client: Client, epoch: int, file_id: FileId, reason: str, division: int, still_holds: bool
-    ) -> None:
-        state = self._state
-        if client.epoch == epoch and state.server is not None:
-            with suppress(PspError):
-                state.server.catalogue.file_declined(
-                    client.session, file_id, reason, state.now, division=division, still_holds=still_holds
+    def _declined_arrived(self, client: Client, file_id: FileId, reason: str, division: int, still_holds: bool) -> None:
+        server, now = self._network.server, self._network.now
+        if server is not None:
+            with suppress(errors.PspError):
+                server.catalogue.file_declined(
+                    client.session, file_id, reason, now, division=division, still_holds=still_holds
                 )
 
     def finish(self, client: Client, file_id: FileId) -> None:
         """Make a complete file visible; verify or decline it if that fails.
 
         Args:
-            client: whose file it is.
+            client: the client.
             file_id: the file.
         """
         try:
             client.store.finish(file_id)
-        except IntegrityError:
+        except errors.IntegrityError:
             self.reverify(client, file_id)
-        except PspError as error:
+        except errors.PspError as error:
             self.decline(client, file_id, error)
         else:
             client.machine.file_finished(file_id)
-            self._state.touch(client)
+            self._network.touch(client)
 
     def reverify(self, client: Client, file_id: FileId) -> None:
         """Verify a client's stored file between two sessions, as the daemon does.
 
         Args:
-            client: whose file it is.
+            client: the client.
             file_id: the file.
         """
-        session, link = client.session, client.link
+        network, session, link = self._network, client.session, client.link
         client.machine.file_dropped(file_id)
         if file_id in client.store.known():
             client.store.verify(file_id)
         self.lose_session(client)
-        state = self._state
-        state.after_delay(client, self.connections_closed, state.server_epoch, session, link)
+        network.at_server(network.now + network.delay(client), self.connections_closed, session, link)
 
     # -- reports
 
@@ -288,18 +256,17 @@ class ControlPlane:
 
         Args:
             client: the client.
-            effect: what it reports.
+            effect: the report.
         """
-        self._state.after_delay(client, self._report_arrived, client, client.epoch, effect)
+        self._network.after_delay(client, self._report_arrived, effect)
 
-    def _report_arrived(self, client: Client, epoch: int, effect: ReportMilestone) -> None:
-        state = self._state
-        server = state.server
-        if client.epoch != epoch or server is None:
+    def _report_arrived(self, client: Client, effect: ReportMilestone) -> None:
+        network, server = self._network, self._network.server
+        if server is None:
             return
         if client.partitioned:
-            state.clock.after(REJOIN_NS, self._report_arrived, client, epoch, effect)
+            network.in_epoch(client, network.now + REJOIN_NS, self._report_arrived, effect)
             return
         # An unknown session or file is no error: the client reports again in its next session.
-        with suppress(SessionUnknown, NotFound):
-            server.catalogue.milestone_reached(client.session, effect, state.now)
+        with suppress(errors.SessionUnknown, errors.NotFound):
+            server.catalogue.milestone_reached(client.session, effect, network.now)

@@ -37,6 +37,7 @@ class Access:
     disk_rate: int = 0
 
 
+@dataclass(slots=True, eq=False)
 class Link:
     """A client's TCP connection to the server.
 
@@ -47,13 +48,10 @@ class Link:
         receiving: the contribution that the server is receiving.
     """
 
-    __slots__ = ("buffered_bytes", "is_open", "queue", "receiving")
-
-    def __init__(self) -> None:
-        self.is_open = False
-        self.queue: deque[Deliver] = deque()
-        self.buffered_bytes = 0
-        self.receiving: Receipt | None = None
+    is_open: bool = False
+    queue: deque[Deliver] = field(default_factory=deque)
+    buffered_bytes: int = 0
+    receiving: Receipt | None = None
 
 
 class Client:
@@ -97,25 +95,17 @@ class Client:
         self.up, self.down, self.disk = Pipe(access.up_rate), Pipe(access.down_rate), Pipe(access.disk_rate)
         self.path_up = DatagramPath(access.impairments, random)
         self.path_down = DatagramPath(access.impairments, random)
-        self.machine = ClientMachine(random.getrandbits(32))
-        self.epoch = 0
-        self.session = 0
-        self.joining = False
+        self.epoch = -1
         self.alive = False
         self.partitioned = False
         self.downlink_blocked = False
         self.link_blocked = False
         self.reads_deliveries = True
-        self.paused_until = 0
-        self.deferred: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self.disk_full_until = 0
-        self.link = Link()
         self.source_file: tuple[Manifest, bytes] | None = None
         self.tamper: Tamper | None = None
-        self.wakes_at: int | None = None
         self.last_event_at = 0
-        self.events: deque[MemberEffect] = deque()
-        self.declined_files: dict[FileId, Assign] = {}
+        self.reset_process(random)
 
     @property
     def links_fail(self) -> bool:
@@ -125,9 +115,8 @@ class Client:
     def reset_process(self, random: Random) -> None:
         """Discard everything that is only in the process's memory."""
         self.machine = ClientMachine(random.getrandbits(32))
-        self.wakes_at = None
         self.paused_until = 0
-        self.deferred.clear()
+        self.deferred: deque[tuple[int, Callable[..., object], tuple[object, ...]]] = deque()
         self.end_session()
 
     def end_session(self) -> None:
@@ -135,6 +124,7 @@ class Client:
         self.epoch += 1
         self.session = 0
         self.joining = False
-        self.events.clear()
-        self.declined_files.clear()
+        self.wakes_at: int | None = None
+        self.events: deque[MemberEffect] = deque()
+        self.declined_files: dict[FileId, Assign] = {}
         self.link = Link()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pspd.core.model.parameters import MILLISECOND_NS
 from pspd.sim.hosts import Client, Link
-from pspd.sim.state import NetworkState
+from pspd.sim.timeline import Timeline
 
 REDIAL_NS = 50 * MILLISECOND_NS
 """Mean time between two attempts to open a link."""
@@ -13,40 +13,34 @@ REDIAL_NS = 50 * MILLISECOND_NS
 class Links:
     """Opens and closes the clients' links."""
 
-    def __init__(self, state: NetworkState) -> None:
-        self._state = state
+    def __init__(self, network: Timeline) -> None:
+        self._network = network
 
-    def dial(self, client: Client, epoch: int) -> None:
-        """Open the client's link; retry until it is open or the epoch is over.
-
-        Args:
-            client: the client.
-            epoch: the client's epoch that the attempt belongs to.
-        """
-        state = self._state
-        if client.epoch != epoch or client.link.is_open:
+    def dial(self, client: Client) -> None:
+        """Open the client's link; retry until it is open or the client's epoch is over."""
+        network = self._network
+        if client.link.is_open:
             return
-        if state.server is None or client.links_fail:
+        if network.server is None or client.links_fail:
             self._redial(client)
             return
         link = client.link = Link()
-        state.at_client(client, state.now + 2 * state.delay(client), self._opened, client, epoch, link)
+        network.at_client(client, network.now + 2 * network.delay(client), self._opened, link)
 
     def _redial(self, client: Client) -> None:
-        state = self._state
-        state.clock.after(state.jittered(REDIAL_NS), self.dial, client, client.epoch)
+        network = self._network
+        network.in_epoch(client, network.now + network.jittered(REDIAL_NS), self.dial)
 
-    def _opened(self, client: Client, epoch: int, link: Link) -> None:
-        state = self._state
-        if client.epoch != epoch or client.link is not link:
+    def _opened(self, client: Client, link: Link) -> None:
+        network, server = self._network, self._network.server
+        if client.link is not link:
             return
-        server = state.server
-        if server is None or client.links_fail or not server.link_opened(client.session, state.now):
+        if server is None or client.links_fail or not server.link_opened(client.session, network.now):
             self._redial(client)
             return
         link.is_open = True
-        client.machine.link_opened(state.now)
-        state.touch(client)
+        client.machine.link_opened(network.now)
+        network.touch(client)
 
     def break_link(self, client: Client) -> None:
         """Break the client's link; the client dials again."""
@@ -57,15 +51,15 @@ class Links:
     def close(self, client: Client) -> None:
         """Close the client's link on both sides."""
         link, client.link = client.link, Link()
-        server = self._state.server
+        server = self._network.server
         if server is not None and client.session:
-            server.link_closed(client.session, self._state.now)
+            server.link_closed(client.session, self._network.now)
         self.abort_transfers(link)
 
     def abort_transfers(self, link: Link) -> None:
         """Tell the server that the transfers on a link failed."""
         link.is_open = False
-        server, now = self._state.server, self._state.now
+        server, now = self._network.server, self._network.now
         if server is None:
             return
         if link.receiving is not None:

@@ -6,42 +6,27 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from pspd.core.effects.client import ClientEffect, Contribute, FinishFile, ReportMilestone
-from pspd.core.effects.server import (
-    Assign,
-    ClientJoined,
-    ClientLost,
-    CloseLink,
-    Deliver,
-    EndSession,
-    FileRemoved,
-    MemberFailed,
-    RemoveFile,
-    SaveFile,
-    ServerEffect,
-    StartExchange,
-    VerifyFile,
-)
+from pspd.core.effects import client as client_effects
+from pspd.core.effects import server as effects
 from pspd.core.effects.shared import SendDatagram
 from pspd.core.model.file_record import FileRecord
 from pspd.core.model.manifest import FileId
 from pspd.core.model.parameters import SECOND_NS, Parameters
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.machine import ServerMachine
-from pspd.sim.clock import Clock
 from pspd.sim.content import Content
 from pspd.sim.control import ControlPlane
 from pspd.sim.hosts import Access, Client, Link
 from pspd.sim.links import Links
 from pspd.sim.observer import Observer
-from pspd.sim.state import NetworkState
+from pspd.sim.timeline import Timeline
 from pspd.sim.transport import Transport
 
 CONNECTION_TIMEOUT_NS = 15 * SECOND_NS
 """How long a connection outlives a partition."""
 
 
-class VirtualNetwork:
+class VirtualNetwork(Timeline):
     """A server, its clients and the paths between them.
 
     Args:
@@ -50,12 +35,9 @@ class VirtualNetwork:
         content: how files' bytes are made and stored.
         seed: of all random draws.
         server_rate: bytes per second that the server can send, and receive; 0 for unlimited.
+        tuning: the server's tunables.
 
     Attributes:
-        parameters: the protocol's parameters.
-        content: how files' bytes are made and stored.
-        clock: virtual time.
-        clients: every client and source that was ever added, by name.
         links: the clients' TCP links.
         control: the control plane.
         transport: the data plane.
@@ -71,14 +53,10 @@ class VirtualNetwork:
         server_rate: int = 0,
         tuning: ServerTuning = SERVER_TUNING,
     ) -> None:
-        self._state = state = NetworkState(parameters, content, seed)
-        self.parameters = parameters
-        self.content = content
-        self.clock: Clock = state.clock
-        self.clients: dict[str, Client] = state.clients
-        self.links = Links(state)
-        self.control = ControlPlane(state, self.links)
-        self.transport = Transport(state, self.control, server_rate)
+        super().__init__(parameters, content, seed)
+        self.links = Links(self)
+        self.control = ControlPlane(self, self.links)
+        self.transport = Transport(self, self.control, server_rate)
         self.observers: list[Observer] = []
         self._records: dict[FileId, FileRecord] = {}  # the server's state on disk, as are its clients' names
         self._recorded_clients: dict[str, None] = {}
@@ -86,16 +64,6 @@ class VirtualNetwork:
         self._tuning = tuning
         self._server_wakes_at: int | None = None
         self.boot_server()
-
-    @property
-    def now(self) -> int:
-        """The time, in nanoseconds."""
-        return self.clock.now
-
-    @property
-    def server(self) -> ServerMachine | None:
-        """The server's machine, None while it is down; it is polled after each access."""
-        return self._state.server
 
     def run(self, until: Callable[[], bool], limit_ns: int) -> bool:
         """Let time pass until a condition holds.
@@ -119,26 +87,24 @@ class VirtualNetwork:
 
     def boot_server(self) -> None:
         """Start the server with what is on its disk."""
-        state = self._state
-        seed = state.random.getrandbits(32)
+        seed = self.random.getrandbits(32)
         draw_session = partial(Random(seed).getrandbits, 64)
-        server = ServerMachine(
+        self._server = server = ServerMachine(
             self.parameters, self._cache_chunks, self.content.digest, seed, draw_session, self._tuning
         )
-        state.server = server
         server.restore(self._records.values(), self._recorded_clients, self.now)
         self._server_wakes_at = None
-        self.control.renew_leases(state.server_epoch)
+        self.server_touched = True
+        self.control.renew_leases(server)
 
     def crash_server(self, *, disk_lost: bool) -> None:
         """Crash the server, and lose its disk if asked; clients notice that their connections close."""
-        state = self._state
-        state.server = None
-        state.server_epoch += 1
+        self._server = None
+        self.server_epoch += 1
         if disk_lost:
             self._records.clear()
             self._recorded_clients.clear()
-        state.sessions.clear()
+        self.sessions.clear()
         for client in self.clients.values():
             if client.alive and client.session:
                 self.control.lose_session(client)
@@ -154,62 +120,64 @@ class VirtualNetwork:
             source: whether it is a source.
         """
         store = self.content.store(name.encode())
-        client = self.clients[name] = Client(name, access, store, self._state.random, source=source)
+        client = self.clients[name] = Client(name, access, store, self.random, source=source)
         return client
 
     def start(self, client: Client) -> None:
         """Start the client's process, which joins."""
         client.alive = True
-        self.control.join(client, client.epoch)
-        self._state.touch(client)
+        self.control.join(client)
+        self.touch(client)
 
     def crash(self, client: Client) -> None:
         """Crash the client's process; its files stay. The server sees its connections close."""
-        state, session, link = self._state, client.session, client.link
+        session, link = client.session, client.link
         client.alive = False
-        client.reset_process(state.random)
+        client.reset_process(self.random)
         if session and not client.partitioned:
-            state.after_delay(client, self.control.connections_closed, state.server_epoch, session, link)
+            self.at_server(self.now + self.delay(client), self.control.connections_closed, session, link)
 
     def stop(self, client: Client) -> None:
         """Stop the client's process after it has left the network."""
         self.control.leave(client)
         client.alive = False
-        client.reset_process(self._state.random)
+        client.reset_process(self.random)
 
     def partition(self, client: Client) -> None:
         """Let nothing pass between the client and the server; connections time out."""
         client.partitioned = True
-        self.clock.after(CONNECTION_TIMEOUT_NS, self._time_out, client, client.epoch, client.link)
+        self.in_epoch(client, self.now + CONNECTION_TIMEOUT_NS, self._time_out, client.link)
 
     def heal(self, client: Client) -> None:
         """End a partition."""
         client.partitioned = False
-        self._state.touch(client)
+        self.touch(client)
 
-    def _time_out(self, client: Client, epoch: int, link: Link) -> None:
-        if client.partitioned and client.epoch == epoch and client.alive and client.session:
-            session = client.session
+    def _time_out(self, client: Client, link: Link) -> None:
+        session, server = client.session, self.server
+        if client.partitioned and client.alive and session:
             self.control.lose_session(client)
-            self.control.connections_closed(self._state.server_epoch, session, link)
+            if server is not None:
+                self.control.connections_closed(server, session, link)
 
     # -- effects
 
     def _settle(self) -> None:
         """Carry out effects until there are none, and set the alarms of the machines."""
-        state = self._state
-        while state.server_touched or state.touched:
-            if state.server_touched:
+        polled: dict[Client, None] = {}
+        while self.server_touched or self.touched:
+            if self.server_touched:
                 self._settle_server()
-            touched, state.touched = state.touched, {}
+            touched, self.touched = self.touched, {}
+            polled |= touched
             for client in touched:
                 self._settle_client(client)
         for observer in self.observers:
-            observer.on_settled()
+            observer.on_settled(polled)
 
     def _settle_server(self) -> None:
-        server = self._state.server
-        self._state.server_touched = False
+        server = self._server
+        self.server_touched = False
         if server is None:
             return
         for effect in server.poll():
@@ -219,14 +187,12 @@ class VirtualNetwork:
         deadline = server.next_timeout()
         if deadline is not None and (self._server_wakes_at is None or deadline < self._server_wakes_at):
             self._server_wakes_at = deadline
-            self.clock.at(deadline, self._wake_server, deadline)
+            self.at_server(deadline, self._wake_server, deadline)
 
-    def _wake_server(self, when: int) -> None:
+    def _wake_server(self, server: ServerMachine, when: int) -> None:
         if self._server_wakes_at == when:
             self._server_wakes_at = None
-            server = self._state.server
-            if server is not None:
-                server.handle_timeout(self.now)
+            server.handle_timeout(self.now)
 
     def _settle_client(self, client: Client) -> None:
         epoch = client.epoch
@@ -249,47 +215,47 @@ class VirtualNetwork:
             self._set_alarm(client, deadline)
         else:
             client.machine.handle_timeout(self.now)
-            self._state.touch(client)
+            self.touch(client)
 
     def _set_alarm(self, client: Client, deadline: int) -> None:
         client.wakes_at = deadline
-        self._state.at_client(client, deadline, self._wake, client, deadline)
+        self.at_client(client, deadline, self._wake, deadline)
 
-    def _carry_out(self, effect: ServerEffect) -> None:
+    def _carry_out(self, effect: effects.ServerEffect) -> None:
         match effect:
             case SendDatagram(address, data):
                 self.transport.send_to_client(self.clients[address[0]], data)
-            case Deliver():
+            case effects.Deliver():
                 self.transport.deliver(effect)
             case (
-                Assign(session)
-                | StartExchange(session)
-                | VerifyFile(session)
-                | RemoveFile(session)
-                | EndSession(session)
+                effects.Assign(session)
+                | effects.StartExchange(session)
+                | effects.VerifyFile(session)
+                | effects.RemoveFile(session)
+                | effects.EndSession(session)
             ):
                 self.control.send_event(session, effect)
-            case MemberFailed(_, error):
+            case effects.MemberFailed(_, error):
                 raise error
-            case SaveFile(record):
+            case effects.SaveFile(record):
                 self._records[record.file_id] = record
-            case FileRemoved(file_id):
+            case effects.FileRemoved(file_id):
                 self._records.pop(file_id, None)
-            case ClientJoined(name) if not self.clients[name].source:
+            case effects.ClientJoined(name) if not self.clients[name].source:
                 self._recorded_clients[name] = None
-            case ClientLost(name):
+            case effects.ClientLost(name):
                 self._recorded_clients.pop(name, None)
-            case CloseLink(session):
-                if (client := self._state.client_of(session)) is not None:
+            case effects.CloseLink(session):
+                if (client := self.client_of(session)) is not None:
                     self.links.break_link(client)
 
-    def _carry_out_for(self, client: Client, effect: ClientEffect) -> None:
+    def _carry_out_for(self, client: Client, effect: client_effects.ClientEffect) -> None:
         match effect:
             case SendDatagram(_, data):
                 self.transport.send_to_server(client, data)
-            case Contribute(frame):
+            case client_effects.Contribute(frame):
                 self.transport.contribute(client, frame)
-            case FinishFile(file_id):
+            case client_effects.FinishFile(file_id):
                 self.control.finish(client, file_id)
-            case ReportMilestone():
+            case client_effects.ReportMilestone():
                 self.control.report(client, effect)

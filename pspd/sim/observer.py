@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pspd.core.effects.client import ClientEffect
 from pspd.core.effects.server import ServerEffect
 from pspd.sim.hosts import Client
@@ -21,5 +23,9 @@ class Observer:
             effect: what its machine wants done or reports.
         """
 
-    def on_settled(self) -> None:
-        """Observe that no effect is left at this moment."""
+    def on_settled(self, polled: Collection[Client]) -> None:
+        """Observe that no effect is left at this moment.
+
+        Args:
+            polled: the clients whose machines were polled since the last call.
+        """

@@ -12,7 +12,7 @@ from pspd.errors import PspError, StorageError
 from pspd.sim.control import ControlPlane
 from pspd.sim.hosts import Client, Link
 from pspd.sim.paths import Pipe
-from pspd.sim.state import SERVER, NetworkState
+from pspd.sim.timeline import SERVER, Timeline
 
 SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
 """How many unread bytes the kernels of both ends buffer for one connection."""
@@ -36,102 +36,100 @@ class Transport:
     """Carries frames and datagrams.
 
     Args:
-        state: the network's state.
-        control: what a client does when its storage fails.
+        network: the network.
+        control: declines a client's file when its storage fails.
         server_rate: bytes per second that the server can send, and receive; 0 for unlimited.
 
     Attributes:
-        up: what the server sends through.
-        down: what it receives through.
+        up: the server's sending direction.
+        down: its receiving direction.
     """
 
-    def __init__(self, state: NetworkState, control: ControlPlane, server_rate: int) -> None:
+    def __init__(self, network: Timeline, control: ControlPlane, server_rate: int) -> None:
         self.up, self.down = Pipe(server_rate), Pipe(server_rate)
-        self._state = state
+        self._network = network
         self._control = control
 
     # -- deliveries
 
     def deliver(self, delivery: Deliver) -> None:
         """Send a delivery over the client's link, or over a connection of its own (classic)."""
-        state = self._state
-        server, client = state.server, state.client_of(delivery.session)
+        network = self._network
+        server, client = network.server, network.client_of(delivery.session)
         assert server is not None, "a server that delivers is running"
         if client is None or not client.alive:
-            server.delivery_failed(delivery.session, delivery.number, state.now)
-        elif not state.parameters.kept_links:
+            server.delivery_failed(delivery.session, delivery.number, network.now)
+        elif not network.parameters.kept_links:
             # One round trip opens the connection; the next segment carries the first bytes.
-            state.clock.after(2 * state.delay(client), self._deliver_alone, client, client.epoch, delivery)
+            when = network.now + 2 * network.delay(client)
+            network.at_server(when, self._deliver_alone, client, client.epoch, delivery)
         elif not client.link.is_open:
-            server.delivery_failed(delivery.session, delivery.number, state.now)
+            server.delivery_failed(delivery.session, delivery.number, network.now)
         else:
             client.link.queue.append(delivery)
-            self._fill_buffers(client, client.link)
+            self._fill_buffers(server, client, client.link)
 
-    def _fill_buffers(self, client: Client, link: Link) -> None:
+    def _fill_buffers(self, server: ServerMachine, client: Client, link: Link) -> None:
         """Move queued deliveries into the kernels' buffers while there is space."""
         while link.queue and link.buffered_bytes < SOCKET_BUFFER_BYTES and link.is_open:
             delivery = link.queue.popleft()
             link.buffered_bytes += delivery.frame.length
-            arrives, payload = self._transmit_down(client, delivery)
-            self._state.at_client(client, arrives, self._arrive, client, client.epoch, link, delivery.frame, payload)
+            arrives, payload = self._transmit_down(server, client, delivery)
+            self._network.at_client(client, arrives, self._arrive, link, delivery.frame, payload)
 
-    def _deliver_alone(self, client: Client, epoch: int, delivery: Deliver) -> None:
-        server = self._state.server
-        if server is None:
-            return
+    def _deliver_alone(self, server: ServerMachine, client: Client, epoch: int, delivery: Deliver) -> None:
         if client.epoch != epoch or client.partitioned or not client.reads_deliveries:
-            server.delivery_failed(delivery.session, delivery.number, self._state.now)
+            server.delivery_failed(delivery.session, delivery.number, self._network.now)
             return
-        arrives, payload = self._transmit_down(client, delivery)
-        self._state.at_client(client, arrives, self._arrive_alone, client, epoch, delivery, payload)
+        arrives, payload = self._transmit_down(server, client, delivery)
+        self._network.at_client(client, arrives, self._arrive_alone, delivery.frame, payload)
 
-    def _transmit_down(self, client: Client, delivery: Deliver) -> tuple[int, bytes]:
+    def _transmit_down(self, server: ServerMachine, client: Client, delivery: Deliver) -> tuple[int, bytes]:
         """Take the bytes of a delivery from the server; return when the last one arrives, and the payload."""
-        state, server = self._state, self._state.server
-        assert server is not None, "the caller has checked"
-        payload = b"".join(delivery.views) if state.content.copied else b""
-        size = on_the_wire(FRAME_BYTES + delivery.frame.length)
-        delay = state.delay(client)
-        begins, ends = self.up.transmit(size, state.now)
+        network = self._network
+        payload = b"".join(delivery.views) if network.content.copied else b""
+        size, delay = on_the_wire(FRAME_BYTES + delivery.frame.length), network.delay(client)
+        begins, ends = self.up.transmit(size, network.now)
         _, arrives = client.down.transmit(size, begins + delay, ends + delay)
-        server.delivery_sent(delivery.session, delivery.number, state.now)
+        server.delivery_sent(delivery.session, delivery.number, network.now)
         return arrives, payload
 
-    def _arrive(self, client: Client, epoch: int, link: Link, frame: Frame, payload: bytes) -> None:
-        state = self._state
-        if client.epoch != epoch or client.link is not link:
+    def _arrive(self, client: Client, link: Link, frame: Frame, payload: bytes) -> None:
+        network = self._network
+        if client.link is not link:
             return
         if client.partitioned or not client.reads_deliveries:
-            state.at_client(client, state.now + RETRY_NS, self._arrive, client, epoch, link, frame, payload)
+            network.at_client(client, network.now + RETRY_NS, self._arrive, link, frame, payload)
             return
-        _, written = client.disk.transmit(frame.length, state.now)
-        if written > state.now:
-            state.at_client(client, written, self._store, client, epoch, link, frame, payload)
+        _, written = client.disk.transmit(frame.length, network.now)
+        if written > network.now:
+            network.at_client(client, written, self._store, link, frame, payload)
         else:
-            self._store(client, epoch, link, frame, payload)
+            self._store(client, link, frame, payload)
 
-    def _arrive_alone(self, client: Client, epoch: int, delivery: Deliver, payload: bytes) -> None:
-        if client.epoch == epoch and not client.partitioned:
-            self._write(client, delivery.frame, payload)
+    def _arrive_alone(self, client: Client, frame: Frame, payload: bytes) -> None:
+        if not client.partitioned:
+            self._write(client, frame, payload)
 
-    def _store(self, client: Client, epoch: int, link: Link, frame: Frame, payload: bytes) -> None:
-        if client.epoch == epoch and client.link is link:
+    def _store(self, client: Client, link: Link, frame: Frame, payload: bytes) -> None:
+        server = self._network.server
+        if client.link is link:
             self._write(client, frame, payload)
             link.buffered_bytes -= frame.length
-            self._fill_buffers(client, link)
+            if server is not None:
+                self._fill_buffers(server, client, link)
 
     def _write(self, client: Client, frame: Frame, payload: bytes) -> None:
-        state = self._state
+        network = self._network
         if client.machine.delivery_started(frame, "server"):
-            data = payload if state.content.copied else state.content.read(b"", 0, frame.length)
+            data = payload if network.content.copied else network.content.read(b"", 0, frame.length)
             try:
                 written = client.store.write(frame.file_id, frame.start, frame.stop, memoryview(data))
             except StorageError as error:
                 self._control.decline(client, frame.file_id, error)
                 return
-            client.machine.delivery_stored(frame, written, state.now)
-        state.touch(client)
+            client.machine.delivery_stored(frame, written, network.now)
+        network.touch(client)
 
     # -- contributions
 
@@ -140,23 +138,21 @@ class Transport:
 
         Args:
             client: the holder.
-            frame: what to send.
+            frame: the frame to send.
         """
-        state = self._state
-        if state.parameters.kept_links:
+        network = self._network
+        if network.parameters.kept_links:
             if client.link.is_open:
-                self._transmit_up(client, client.epoch, client.link, frame)
+                self._transmit_up(client, client.link, frame)
         else:
             link = Link()
             link.is_open = True
-            state.clock.after(2 * state.delay(client), self._transmit_up, client, client.epoch, link, frame)
+            network.in_epoch(client, network.now + 2 * network.delay(client), self._transmit_up, link, frame)
 
-    def _transmit_up(self, client: Client, epoch: int, link: Link, frame: Frame) -> None:
-        state = self._state
-        if client.epoch != epoch:
-            return
+    def _transmit_up(self, client: Client, link: Link, frame: Frame) -> None:
+        network = self._network
         payload: bytes | None = b""
-        if state.content.copied:
+        if network.content.copied:
             try:
                 payload = self._payload(client, frame)
             except PspError:
@@ -164,9 +160,9 @@ class Transport:
                 return
             if client.tamper is not None:
                 payload = client.tamper(frame, payload or b"")
-        size, delay = on_the_wire(FRAME_BYTES + frame.length), state.delay(client)
-        begins, ends = client.up.transmit(size, state.now)
-        state.clock.at(begins + delay, self._reach_server, client, epoch, link, frame, payload, size, ends + delay)
+        size, delay = on_the_wire(FRAME_BYTES + frame.length), network.delay(client)
+        begins, ends = client.up.transmit(size, network.now)
+        network.in_epoch(client, begins + delay, self._reach_server, link, frame, payload, size, ends + delay)
 
     def _payload(self, client: Client, frame: Frame) -> bytes:
         if client.source_file is not None:
@@ -174,53 +170,44 @@ class Transport:
         return bytes(client.store.payload(frame.file_id, frame.start, frame.stop))
 
     def _reach_server(
-        self, client: Client, epoch: int, link: Link, frame: Frame, payload: bytes | None, size: int, ends: int
+        self, client: Client, link: Link, frame: Frame, payload: bytes | None, size: int, ends: int
     ) -> None:
         """Occupy the server's link only now: other traffic may have passed while the first bytes were under way."""
-        starts, arrives = self.down.transmit(size, self._state.now, ends)
-        self._state.clock.at(starts, self._head_arrives, client, epoch, link, frame, payload, arrives)
+        starts, arrives = self.down.transmit(size, self._network.now, ends)
+        self._network.in_epoch(client, starts, self._head_arrives, link, frame, payload, arrives)
 
-    def _head_arrives(
-        self, client: Client, epoch: int, link: Link, frame: Frame, payload: bytes | None, arrives: int
-    ) -> None:
-        state = self._state
-        server, clock = state.server, state.clock
-        if client.epoch != epoch or not link.is_open or server is None:
+    def _head_arrives(self, client: Client, link: Link, frame: Frame, payload: bytes | None, arrives: int) -> None:
+        network, server = self._network, self._network.server
+        if not link.is_open or server is None:
             return
-        if client.partitioned:
-            clock.after(RETRY_NS, self._head_arrives, client, epoch, link, frame, payload, arrives)
+        # Frames of one link do not interleave.
+        retry_ns = RETRY_NS if client.partitioned else MILLISECOND_NS if link.receiving is not None else 0
+        if retry_ns:
+            network.in_epoch(client, network.now + retry_ns, self._head_arrives, link, frame, payload, arrives)
             return
-        if link.receiving is not None:  # frames of one link do not interleave
-            clock.after(MILLISECOND_NS, self._head_arrives, client, epoch, link, frame, payload, arrives)
-            return
-        receipt = server.contribution_started(frame, client.name, state.now)
+        receipt = server.contribution_started(frame, client.name, network.now)
         if receipt is not None:
             link.receiving = receipt
-            clock.at(arrives, self._tail_arrives, server, client, epoch, link, receipt, payload)
+            network.at_server(arrives, self._tail_arrives, client, client.epoch, link, receipt, payload)
 
     def _tail_arrives(
-        self,
-        server: ServerMachine,
-        client: Client,
-        epoch: int,
-        link: Link,
-        receipt: Receipt,
-        payload: bytes | None,
+        self, server: ServerMachine, client: Client, epoch: int, link: Link, receipt: Receipt, payload: bytes | None
     ) -> None:
-        state = self._state
-        if link.receiving is not receipt or state.server is not server:  # a restarted server knows nothing of it
+        network = self._network
+        if link.receiving is not receipt:
             return
         if client.partitioned and client.epoch == epoch:
-            state.clock.after(RETRY_NS, self._tail_arrives, server, client, epoch, link, receipt, payload)
+            when = network.now + RETRY_NS
+            network.at_server(when, self._tail_arrives, client, epoch, link, receipt, payload)
             return
         link.receiving = None
         if payload is None or client.epoch != epoch:
-            server.contribution_aborted(receipt, state.now)
+            server.contribution_aborted(receipt, network.now)
             return
-        for view in receipt.views if state.content.copied else ():
+        for view in receipt.views if network.content.copied else ():
             view[:] = payload[: len(view)]
             payload = payload[len(view) :]
-        server.contribution_received(receipt, state.now)
+        server.contribution_received(receipt, network.now)
 
     # -- datagrams
 
@@ -231,16 +218,15 @@ class Transport:
             client: the receiver.
             data: the datagram.
         """
-        state = self._state
-        self.up.transmit_datagram(len(data) + DATAGRAM_HEAD_BYTES, state.now)
+        network = self._network
+        self.up.transmit_datagram(len(data) + DATAGRAM_HEAD_BYTES, network.now)
         for delay in client.path_down.delays():
-            state.at_client(client, state.now + delay, self._receive, client, client.epoch, data)
+            network.at_client(client, network.now + delay, self._receive, data)
 
-    def _receive(self, client: Client, epoch: int, data: bytes) -> None:
-        is_reachable = client.alive and not client.partitioned and not client.downlink_blocked
-        if client.epoch == epoch and is_reachable:
-            client.machine.receive_datagram(data, SERVER, self._state.now)
-            self._state.touch(client)
+    def _receive(self, client: Client, data: bytes) -> None:
+        if client.alive and not client.partitioned and not client.downlink_blocked:
+            client.machine.receive_datagram(data, SERVER, self._network.now)
+            self._network.touch(client)
 
     def send_to_server(self, client: Client, data: bytes) -> None:
         """Send a datagram from a client.
@@ -249,13 +235,11 @@ class Transport:
             client: the sender.
             data: the datagram.
         """
-        state = self._state
-        client.up.transmit_datagram(len(data) + DATAGRAM_HEAD_BYTES, state.now)
+        network = self._network
+        client.up.transmit_datagram(len(data) + DATAGRAM_HEAD_BYTES, network.now)
         for delay in client.path_up.delays():
-            state.clock.after(delay, self._receive_at_server, client, state.server_epoch, data)
+            network.at_server(network.now + delay, self._receive_at_server, client, data)
 
-    def _receive_at_server(self, client: Client, server_epoch: int, data: bytes) -> None:
-        state = self._state
-        server = state.server
-        if server is not None and state.server_epoch == server_epoch and not client.partitioned:
-            server.receive_datagram(data, client.address, state.now)
+    def _receive_at_server(self, server: ServerMachine, client: Client, data: bytes) -> None:
+        if not client.partitioned:
+            server.receive_datagram(data, client.address, self._network.now)

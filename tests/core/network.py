@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from pspd.core.effects.client import ClientEffect, Contribute, FinishFile, ReportMilestone
 from pspd.core.effects.server import Assign, CloseLink, Deliver, EndSession, ServerEffect, StartExchange
@@ -92,7 +92,7 @@ class CoreNetwork(Observer):
         if not isinstance(effect, COMMANDS):
             self.events.append(effect)
 
-    def on_settled(self) -> None:
+    def on_settled(self, polled: Collection[Client]) -> None:
         self.server.check()
         self.used_chunks_max = max(self.used_chunks_max, self.server.cache.used_chunks)
 

@@ -275,7 +275,7 @@ class TestMembership:
             network.network.links.break_link(peer)
             network.pass_time(MILLISECOND_NS)
             peer.link = Link()  # another link replaces the one that opens
-            network.network.links.dial(peer, peer.epoch)
+            network.network.links.dial(peer)
         assert completes(network, manifest)
         assert_everyone_has(network, "f", data)
 

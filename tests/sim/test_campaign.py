@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from pspd.sim import checks
 from pspd.sim.scenario import run_seed
 
 CAMPAIGN = Path(__file__).resolve().parents[2] / "scripts" / "campaign.py"
@@ -43,7 +42,6 @@ def test_invalid_arguments_are_rejected(wrong: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_invariants_hold_after_every_input(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    monkeypatch.setattr(checks, "RECORD_CHECK_STEPS", 1)
-    outcome = run_seed(seed)
+def test_invariants_hold_after_every_input(seed: int) -> None:
+    outcome = run_seed(seed, record_check_steps=1)
     assert outcome.kind == "ok", outcome.text

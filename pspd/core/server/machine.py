@@ -8,6 +8,7 @@ the effects from :meth:`ServerMachine.poll`, and calls :meth:`ServerMachine.hand
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from random import Random
 
 from pspd.core.cache.arena import Allocate, allocate_on_heap
@@ -441,11 +442,12 @@ class ServerMachine:
         self._work.drop(DropReason.UNKNOWN_FILE, self.sessions.name_of(session))
 
     def check(self) -> None:
-        """Assert the invariants of every record; tests and the simulator call it after each input."""
-        self.cache.check()
-        self.sessions.check()
-        self._pending.check()
-        self.demand.check()
-        self.deliveries.check()
-        for file in self.lifecycle.files.values():
-            file.check(self.members)
+        """Assert the invariants of every record; tests call it after each input."""
+        for check in self.checks():
+            check()
+
+    def checks(self) -> list[Callable[[], None]]:
+        """Return a check of the invariants for each kind of record, and for each file."""
+        owners = self.cache, self.sessions, self._pending, self.demand, self.deliveries
+        files = self.lifecycle.files.values()
+        return [owner.check for owner in owners] + [partial(file.check, self.members) for file in files]

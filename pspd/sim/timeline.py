@@ -1,0 +1,196 @@
+"""The timeline of a virtual network: time, hosts and sessions, and when each host acts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from random import Random
+from typing import Any
+
+from pspd.core.model.parameters import Parameters
+from pspd.core.server.machine import ServerMachine
+from pspd.sim.content import Content
+from pspd.sim.hosts import Client
+from pspd.text.addresses import Address
+
+SERVER: Address = ("server", 1)
+
+Action = Callable[..., object]
+
+
+class Clock:
+    """Runs actions in the order of their times; actions of the same time in the order of scheduling.
+
+    Attributes:
+        now: the time, in nanoseconds.
+        action_count: how many actions ran.
+    """
+
+    __slots__ = ("_order", "_queue", "action_count", "now")
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.action_count = 0
+        self._order = 0
+        self._queue: list[tuple[int, int, Action, tuple[Any, ...]]] = []
+
+    def at(self, when: int, action: Action, *arguments: Any) -> None:
+        """Schedule an action.
+
+        Args:
+            when: its time, in nanoseconds; a past time means as soon as this call has returned.
+            action: the function to call.
+            *arguments: its arguments.
+        """
+        self._order += 1
+        heappush(self._queue, (max(when, self.now), self._order, action, arguments))
+
+    def after(self, delay_ns: int, action: Action, *arguments: Any) -> None:
+        """Schedule an action relative to now.
+
+        Args:
+            delay_ns: how long from now, in nanoseconds.
+            action: the function to call.
+            *arguments: its arguments.
+        """
+        self.at(self.now + delay_ns, action, *arguments)
+
+    def step(self, end: int) -> bool:
+        """Run the next action; return False, with the time set to ``end``, if none is due by then."""
+        if not self._queue or self._queue[0][0] > end:
+            self.now = max(self.now, end)
+            return False
+        self.now, _, action, arguments = heappop(self._queue)
+        self.action_count += 1
+        action(*arguments)
+        return True
+
+
+class Timeline:
+    """Time, hosts and sessions of a virtual network; its links, control plane and transport build on them.
+
+    Args:
+        parameters: the protocol's parameters.
+        content: how files' bytes are made and stored.
+        seed: of all random draws.
+
+    Attributes:
+        clock: virtual time.
+        random: the only source of randomness.
+        clients: every client and source that was ever added, by name.
+        sessions: the client of each session since the server's last start.
+        server_epoch: counts the server's crashes; messages to an earlier epoch are lost.
+        server_touched: whether the server must be polled.
+        touched: the clients that must be polled.
+    """
+
+    def __init__(self, parameters: Parameters, content: Content, seed: int) -> None:
+        self.clock = Clock()
+        self.random = Random(seed)
+        self.parameters = parameters
+        self.content = content
+        self.clients: dict[str, Client] = {}
+        self.sessions: dict[int, Client] = {}
+        self.server_epoch = 0
+        self.server_touched = True
+        self.touched: dict[Client, None] = {}
+        self._server: ServerMachine | None = None
+
+    @property
+    def now(self) -> int:
+        """The time, in nanoseconds."""
+        return self.clock.now
+
+    @property
+    def server(self) -> ServerMachine | None:
+        """The server's machine, None while it is down; it is polled after each access."""
+        self.server_touched = True
+        return self._server
+
+    def client_of(self, session: int) -> Client | None:
+        """Return the client of a session that neither side has ended; None if there is none."""
+        client = self.sessions.get(session)
+        return client if client is not None and client.session == session else None
+
+    def touch(self, client: Client) -> None:
+        """Mark the client's machine to be polled."""
+        self.touched[client] = None
+
+    def delay(self, client: Client) -> int:
+        """Draw the one-way delay of one message between the server and a client, in nanoseconds."""
+        return client.access.impairments.delay(self.random)
+
+    def jittered(self, duration_ns: int) -> int:
+        """Draw a duration between a half and one and a half of ``duration_ns``."""
+        return int(duration_ns * (0.5 + self.random.random()))
+
+    # -- scheduling
+
+    def at_server(self, when: int, action: Action, *arguments: object) -> None:
+        """Schedule an action of the server's process; it is void if the process crashes before.
+
+        Args:
+            when: the action's time, in nanoseconds.
+            action: the function to call, with the server's machine and ``arguments``.
+            *arguments: its further arguments.
+        """
+        self.clock.at(when, self._run_at_server, self.server_epoch, action, arguments)
+
+    def _run_at_server(self, epoch: int, action: Action, arguments: tuple[object, ...]) -> None:
+        server = self.server
+        if server is not None and self.server_epoch == epoch:
+            action(server, *arguments)
+
+    def in_epoch(self, client: Client, when: int, action: Action, *arguments: object) -> None:
+        """Schedule an action for a client's session; it is void if the client's epoch ends before.
+
+        Args:
+            client: the client, which is the action's first argument.
+            when: the action's time, in nanoseconds.
+            action: the function to call.
+            *arguments: its further arguments.
+        """
+        self.clock.at(when, self._run_in_epoch, client, client.epoch, action, arguments)
+
+    def _run_in_epoch(self, client: Client, epoch: int, action: Action, arguments: tuple[object, ...]) -> None:
+        if client.epoch == epoch:
+            action(client, *arguments)
+
+    def after_delay(self, client: Client, action: Action, *arguments: object) -> None:
+        """Schedule an action for when a message sent now between the server and a client arrives.
+
+        Args:
+            client: the client, as for ``in_epoch``.
+            action: the function to call.
+            *arguments: its further arguments.
+        """
+        self.in_epoch(client, self.now + self.delay(client), action, *arguments)
+
+    def at_client(self, client: Client, when: int, action: Action, *arguments: object) -> None:
+        """Schedule an action of the client's process, as ``in_epoch`` does; a paused process runs it when it resumes.
+
+        Args:
+            client: the client, as for ``in_epoch``.
+            when: the action's time, in nanoseconds.
+            action: the function to call.
+            *arguments: its further arguments.
+        """
+        self.clock.at(when, self._run_at_client, client, client.epoch, action, arguments)
+
+    def _run_at_client(self, client: Client, epoch: int, action: Action, arguments: tuple[object, ...]) -> None:
+        if self.now < client.paused_until or client.deferred:
+            if not client.deferred:
+                self.clock.at(client.paused_until, self._resume, client)
+            client.deferred.append((epoch, action, arguments))
+        else:
+            self._run_in_epoch(client, epoch, action, arguments)
+
+    def _resume(self, client: Client) -> None:
+        """Run the oldest deferred action of a process, if it has resumed; each action is a separate step."""
+        if self.now < client.paused_until:
+            self.clock.at(client.paused_until, self._resume, client)
+        elif client.deferred:
+            epoch, action, arguments = client.deferred.popleft()
+            if client.deferred:
+                self.clock.at(self.now, self._resume, client)
+            self._run_in_epoch(client, epoch, action, arguments)
