@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pspd.core.model.manifest import FileId, Manifest
-from pspd.core.model.ranges import RangeSet
+from pspd.core.model.manifest import FileId
 from pspd.errors import InternalError, StorageError
 
 
@@ -22,19 +21,6 @@ def name_conflict(name: str, where: Path | str) -> str:
         where: the folder.
     """
     return f"another file named {name!r} is in {where}: move it away to receive this one"
-
-
-def not_verified(manifest: Manifest, verified: RangeSet) -> str:
-    """Return the message for a file that cannot be finished because chunks are missing (R10).
-
-    Args:
-        manifest: the file's manifest.
-        verified: its verified chunks.
-    """
-    return (
-        f"{manifest.name!r} cannot be finished: {verified.chunk_count} of its {manifest.chunk_count} chunks"
-        " are verified: fetch the others first"
-    )
 
 
 def not_begun(file_id: FileId) -> InternalError:

@@ -29,7 +29,7 @@ from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.file_bytes import OpenFiles
 from pspd.store.filesystem.files import flush_file, publish_file, set_mode, stat_regular
 from pspd.store.layout import ARCHIVE, COMPLETION, INSTANCE, MANIFEST, PARTIAL
-from pspd.store.messages import not_begun, not_verified
+from pspd.store.messages import not_begun
 from pspd.store.tree.traverse import flush_tree
 
 _STAT_BLOCK_BYTES = 512
@@ -197,8 +197,7 @@ class DiskStore:
             raise self._saved.conflict(manifest)
         if file.saved.is_changed:
             raise IntegrityError(f"{part} was changed by another program: verify it")
-        if not file.verifier.complete:
-            raise IntegrityError(not_verified(manifest, file.verifier.verified))
+        file.verifier.require_complete()
         visible = self._saved.finished_path(manifest)
         try:
             os.ftruncate(file.saved.fd, manifest.size_bytes)
@@ -221,13 +220,13 @@ class DiskStore:
         It raises ``StorageError`` if the disk fails. After it has returned, call :meth:`record_flushed`.
         """
         file = self._file(file_id)
-        path, name = file.saved.path, self._records.visible(file.verifier.manifest)
-        if not file.verifier.manifest.is_folder:
-            return lambda: flush_file(path)
+        manifest, path = file.verifier.manifest, file.saved.path
+        visible = self._records.visible(manifest)
 
         def flush() -> None:
             flush_file(path)
-            flush_tree(name)
+            if manifest.is_folder:
+                flush_tree(visible)
 
         return flush
 
@@ -263,8 +262,7 @@ class DiskStore:
             return
         manifest = file.verifier.manifest
         record = self._records.distrust(manifest, UNVERIFIED)
-        verified = self._saved.load_finished(manifest, record)
-        if verified is not None:
+        if (verified := self._saved.load_finished(manifest, record)) is not None:
             self._files[file_id] = verified
 
     def external_changes(self) -> ExternalChanges:

@@ -7,7 +7,7 @@ from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import Held, Written
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.files.verifier import BlockVerifier
-from pspd.store.messages import name_conflict, not_begun, not_verified
+from pspd.store.messages import name_conflict, not_begun
 
 
 class Buffer:
@@ -96,7 +96,8 @@ class MemoryStore:
                 self._adopt(manifest)
             elif known is None:
                 self._require_room()
-                self._start(manifest, bytearray(manifest.size_bytes))
+                buffer = Buffer(bytearray(manifest.size_bytes))
+                self._files[manifest.file_id] = BlockVerifier(manifest, buffer, self._digest), buffer
         return self._held(manifest.file_id)
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
@@ -123,8 +124,7 @@ class MemoryStore:
             return
         if buffer.is_changed:
             raise IntegrityError(f"{manifest.name!r} was changed by another program: verify it")
-        if not verifier.complete:
-            raise IntegrityError(not_verified(manifest, verifier.verified))
+        verifier.require_complete()
         if manifest.name in self.finished:
             raise StorageError(name_conflict(manifest.name, "memory"))
         self.finished[manifest.name] = buffer.finish()
@@ -137,9 +137,8 @@ class MemoryStore:
             file_id: the file, which need not be known.
             offset: which byte, modulo the file's size.
         """
-        known = self._files.get(file_id)
-        if known is not None:
-            known[1].flip_byte(offset)
+        if file_id in self._files:
+            self._files[file_id][1].flip_byte(offset)
 
     def verify(self, file_id: FileId) -> None:
         """See ``Storage.verify``."""
@@ -161,19 +160,13 @@ class MemoryStore:
         if self.full:
             raise StorageError("there is no room")
 
-    def _start(self, manifest: Manifest, saved: bytearray | bytes) -> BlockVerifier:
-        buffer = Buffer(saved)
-        verifier = BlockVerifier(manifest, buffer, self._digest)
-        self._files[manifest.file_id] = verifier, buffer
-        return verifier
-
     def _adopt(self, manifest: Manifest) -> None:
-        saved = self.finished[manifest.name]
-        verifier = BlockVerifier(manifest, Buffer(saved), self._digest)
+        buffer = Buffer(self.finished[manifest.name])
+        verifier = BlockVerifier(manifest, buffer, self._digest)
         verifier.verify_all()
-        if len(saved) != manifest.size_bytes or not verifier.complete:
+        if len(buffer.saved) != manifest.size_bytes or not verifier.complete:
             raise StorageError(name_conflict(manifest.name, "memory"))
-        self._start(manifest, saved).resume(verifier.verified, ())
+        self._files[manifest.file_id] = verifier, buffer
 
     def _held(self, file_id: FileId) -> Held:
         verifier, buffer = self._file(file_id)

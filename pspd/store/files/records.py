@@ -207,13 +207,6 @@ class Records:
             _LOG.warning("ignoring %s: %s", path, error)
             return None
 
-    def completed_at(self, file_id: FileId) -> int:
-        """Return when a completion record was written, in nanoseconds of file time; 0 if there is none."""
-        try:
-            return self.path(file_id, COMPLETION).stat().st_mtime_ns
-        except OSError:
-            return 0
-
     def save_completion(self, manifest: Manifest, state: os.stat_result, boot_id: str) -> None:
         """Record that a file is finished; replace an earlier record.
 

@@ -24,7 +24,7 @@ from pspd.store.files.unpacked import UnpackedFolders
 from pspd.store.files.verifier import BlockVerifier
 from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.file_bytes import FileBytes, OpenFiles
-from pspd.store.filesystem.files import is_same_file, path_with_suffix, remove_file, stat_regular
+from pspd.store.filesystem.files import is_same_file, mtime_ns, remove_file, stat_regular
 from pspd.store.layout import ARCHIVE, COMPLETION, JOURNAL, MANIFEST, PARTIAL
 from pspd.store.messages import name_conflict
 from pspd.store.tree.archive import FolderArchive
@@ -94,7 +94,7 @@ class SavedFiles:
         state = os.fstat(part.fd)
         is_saved = all(sum(manifest.byte_span(*span)) <= state.st_size for span in recorded)
         # A write after the journal's last entry may be another program's.
-        in_order = state.st_mtime_ns <= journal.mtime_ns
+        in_order = state.st_mtime_ns <= mtime_ns(journal.path)
         if self._trusts_journals and is_saved and in_order:
             file.verifier.resume(recorded, ())
         else:
@@ -164,9 +164,8 @@ class SavedFiles:
         """
         files: dict[FileId, StoredFile] = {}
         all_loaded = True
-        seen: set[FileId] = set()
-        for manifest in self._records.manifests():
-            seen.add(manifest.file_id)
+        manifests = list(self._records.manifests())
+        for manifest in manifests:
             try:
                 record = self._records.completion(manifest.file_id)
                 file = self.open_partial(manifest) if record is None else self.load_finished(manifest, record)
@@ -182,7 +181,7 @@ class SavedFiles:
         self._folders.remove_strays()
         if all_loaded and not self._trusts_journals:
             # Every file was verified just now, so its journal is of this boot.
-            self._records.remove_other_journals(seen)
+            self._records.remove_other_journals({manifest.file_id for manifest in manifests})
             self._records.save_boot(self.boot)
             self._trusts_journals = True
         return files
@@ -308,7 +307,7 @@ class SavedFiles:
         """
         if not record.may_be_lost(self.boot):
             return False
-        finished_ns = self._records.completed_at(manifest.file_id) + _FINISHING_NS
+        finished_ns = mtime_ns(self._records.path(manifest.file_id, COMPLETION)) + _FINISHING_NS
         if manifest.is_folder:
             visible = self._records.visible(manifest)
             return not self._folders.is_intact(manifest) and not is_changed_since(visible, finished_ns)
@@ -316,9 +315,15 @@ class SavedFiles:
 
 
 def _set_aside(visible: Path) -> None:
-    numbered = (path_with_suffix(visible, f".damaged-{number}") for number in count(1))
-    aside = next(path for path in numbered if not os.path.lexists(path))
+    """Rename a damaged file to a free name, which is its own with a suffix, shortened if it would be too long."""
     try:
+        bytes_max = os.pathconf(visible.parent, "PC_NAME_MAX")
+        for number in count(1):
+            suffix = f".damaged-{number}"
+            kept = os.fsencode(visible.name)[: bytes_max - len(suffix)].decode("utf-8", "ignore")
+            aside = visible.with_name(kept + suffix)
+            if not os.path.lexists(aside):
+                break
         os.rename(visible, aside)
     except OSError as error:
         raise storage_error("set aside", visible, error) from None

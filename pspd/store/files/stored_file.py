@@ -79,14 +79,6 @@ class Journal:
             raise storage_error("read", self.path, error) from None
         return decode_ranges(data, chunk_count)
 
-    @property
-    def mtime_ns(self) -> int:
-        """When the journal was last written to; 0 if there is none."""
-        try:
-            return self.path.stat().st_mtime_ns
-        except OSError:
-            return 0
-
     def append(self, ranges: Iterable[Range]) -> None:
         """Add ranges whose bytes are saved and verified.
 

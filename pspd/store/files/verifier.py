@@ -14,7 +14,7 @@ from pspd.core.model.holdings import Holdings
 from pspd.core.model.manifest import CHUNK_BYTES, Digest, Manifest
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Written
-from pspd.errors import ContradictoryDigests, InternalError
+from pspd.errors import ContradictoryDigests, IntegrityError, InternalError
 
 
 class SavedBytes(Protocol):
@@ -69,6 +69,18 @@ class BlockVerifier:
     def complete(self) -> bool:
         """Whether every chunk of the file is verified."""
         return self._holdings.complete
+
+    def require_complete(self) -> None:
+        """Check that every chunk of the file is verified, so that it can be finished (R10).
+
+        Raises:
+            IntegrityError: it is not.
+        """
+        if not self.complete:
+            raise IntegrityError(
+                f"{self.manifest.name!r} cannot be finished: {self.verified.chunk_count} of its"
+                f" {self.manifest.chunk_count} chunks are verified: fetch the others first"
+            )
 
     def missing(self) -> RangeSet:
         """Return the chunks to request (R5): neither verified nor saved while the rest of their unit is missing."""

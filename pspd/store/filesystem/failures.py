@@ -19,8 +19,7 @@ FILE_ERRORS: dict[int, str] = {
     errno.EFBIG: "use a file system that takes files of this size, or raise the limit (ulimit -f)",
     errno.ENOMEM: "free some memory",
     # Something else has the file's path, or its name cannot be used there.
-    errno.EEXIST: "move away what is there",
-    errno.ENOTEMPTY: "move away what is there",
+    **dict.fromkeys((errno.EEXIST, errno.ENOTEMPTY), "move away what is there"),
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "name a folder",
     errno.ELOOP: "move away the link that is there",
@@ -29,40 +28,29 @@ FILE_ERRORS: dict[int, str] = {
     errno.EINVAL: "use a folder whose file system takes this name and size",
     errno.EILSEQ: "seed it again under a name that this file system takes (--name)",
     # This user may not access it, or a program is using it.
-    errno.EACCES: "grant this user access, or use another folder",
-    errno.EPERM: "grant this user access, or use another folder",
-    errno.EBUSY: "close the program that uses it",
-    errno.ETXTBSY: "close the program that uses it",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "grant this user access, or use another folder"),
+    **dict.fromkeys((errno.EBUSY, errno.ETXTBSY), "close the program that uses it"),
     # A limit of this process or of the machine, which may be temporary.
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.ENFILE: "raise the machine's limit on open files (fs.file-max)",
     errno.EMLINK: "use another file system",
     errno.EXDEV: "use a folder that is one file system",
 }
-"""Errors that decline a file. So does an error in neither table: if it concerns every file, every file is declined."""
+"""Advice for errors that decline a file. So does an error in neither table: if it concerns every file, the client
+declines every file."""
 
 STORE_ERRORS: dict[int, str] = {
-    # A write that fails like this may have lost earlier writes too: no data on this disk is certain any more.
-    errno.EIO: "check the disk",
-    errno.EUCLEAN: "check the file system (fsck)",
-    errno.EBADMSG: "check the file system (fsck)",
-    # The file system is read-only, gone, or does not answer.
+    # The disk or file system is damaged or gone. A write that fails like this may have lost earlier writes too.
+    **dict.fromkeys((errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.EREMOTEIO), "check the disk"),
+    **dict.fromkeys((errno.EUCLEAN, errno.EBADMSG), "check the file system (fsck)"),
+    # The file system is read-only, disconnected, or does not answer.
     errno.EROFS: "use a folder that can be written to",
-    errno.ENODEV: "check the disk",
-    errno.ENXIO: "check the disk",
-    errno.ENOMEDIUM: "check the disk",
-    errno.ESTALE: "mount the folder again",
-    errno.ENOTCONN: "mount the folder again",
-    errno.ESHUTDOWN: "mount the folder again",
-    errno.ETIMEDOUT: "check the file server",
-    errno.EHOSTDOWN: "check the file server",
-    errno.EREMOTEIO: "check the disk",
+    **dict.fromkeys((errno.ESTALE, errno.ENOTCONN, errno.ESHUTDOWN), "mount the folder again"),
+    **dict.fromkeys((errno.ETIMEDOUT, errno.EHOSTDOWN), "check the file server"),
     # An encrypted folder is locked.
-    errno.ENOKEY: "unlock the folder",
-    errno.EKEYEXPIRED: "unlock the folder",
-    errno.EKEYREVOKED: "unlock the folder",
+    **dict.fromkeys((errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED), "unlock the folder"),
 }
-"""Errors that end the client."""
+"""Advice for errors that end the client."""
 
 _BAD_SECTORS = {errno.EIO, errno.EBADMSG}
 """A failed read with one of these most likely means bad sectors in one file only."""

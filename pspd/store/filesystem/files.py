@@ -14,8 +14,6 @@ from pspd.store.filesystem.failures import storage_error
 
 PRIVATE_FILE_MODE = 0o600
 PRIVATE_FOLDER_MODE = 0o700
-NAME_BYTES_MAX = 255
-"""The longest file name, where the file system does not report one."""
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 # Opening a named pipe must not wait for a writer.
@@ -24,7 +22,7 @@ _FLUSH_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LOG = logging.getLogger(__name__)
 
 
-def open_private(path: Path, flags: int) -> int:
+def open_private(path: str | Path, flags: int) -> int:
     """Open a file of the hidden folder, and create it if necessary: readable for its owner only, under any umask.
 
     Args:
@@ -175,21 +173,6 @@ def flush_file(path: Path) -> None:
         raise storage_error("flush", path, error) from None
 
 
-def path_with_suffix(path: Path, suffix: str) -> Path:
-    """Return a path in the same folder with ``suffix`` appended to the name.
-
-    Args:
-        path: the path.
-        suffix: text to append. A name that would become too long is first shortened, to whole characters.
-    """
-    try:
-        bytes_max = os.pathconf(path.parent, "PC_NAME_MAX")
-    except OSError:
-        bytes_max = NAME_BYTES_MAX
-    kept = os.fsencode(path.name)[: bytes_max - len(os.fsencode(suffix))]
-    return path.with_name(kept.decode("utf-8", "ignore") + suffix)
-
-
 def stat_regular(path: Path) -> os.stat_result | None:
     """Return the state of a regular file; None if there is none, or the path is something else."""
     try:
@@ -197,6 +180,14 @@ def stat_regular(path: Path) -> os.stat_result | None:
     except OSError:
         return None
     return state if stat.S_ISREG(state.st_mode) else None
+
+
+def mtime_ns(path: Path) -> int:
+    """Return when a file was last written to, in nanoseconds of file time; 0 if there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def is_same_file(path: Path, other: Path) -> bool:

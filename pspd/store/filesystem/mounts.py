@@ -13,7 +13,6 @@ from pspd.store.filesystem.failures import storage_error
 _MOUNTS = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _MOUNT_POINT_FIELD = 4
-_ROOT = Path("/")
 
 
 def require_mount(folder: Path, mount_point: Path | None = None) -> None:
@@ -32,7 +31,7 @@ def require_mount(folder: Path, mount_point: Path | None = None) -> None:
     with suppress(OSError):
         os.listdir(real_folder)  # an automounter then mounts it
     if mount_point is None:
-        if not _mount_points().intersection([real_folder, *real_folder.parents]) - {_ROOT}:
+        if not _mount_points().intersection([real_folder, *real_folder.parents]) - {Path("/")}:
             raise WrongState(
                 f"{folder} is not on a mounted disk: neither it nor a parent folder other than / is a mount point:"
                 " mount the disk first"

@@ -40,8 +40,8 @@ class FileState(NamedTuple):
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-class ParallelHash:
-    """A file that child processes hash. Closing ends the processes.
+class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
+    """A file that child processes hash. Leaving the context ends the processes.
 
     Attributes:
         state: the file's state at the start.
@@ -81,22 +81,11 @@ class ParallelHash:
         """
         if threading.active_count() > 1:  # a fork does not copy the other threads, but the locks that they hold
             return None
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            return None
-        try:
-            found = os.fstat(fd)
-            is_large = stat.S_ISREG(found.st_mode) and found.st_size >= PARALLEL_BYTES_MIN
-            return cls(fd, digest) if is_large else None
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
-
-    def __enter__(self) -> Self:
-        """Return this object."""
-        return self
+        with contextlib.suppress(OSError), open(path, "rb", buffering=0, opener=_open_nonblocking) as file:
+            found = os.fstat(file.fileno())
+            if stat.S_ISREG(found.st_mode) and found.st_size >= PARALLEL_BYTES_MIN:
+                return cls(file.fileno(), digest)
+        return None
 
     def __exit__(self, *_: object) -> None:
         """End the processes."""
@@ -166,3 +155,8 @@ class ParallelHash:
                 os.write(pipe, digest((data,)))
         finally:
             os._exit(0)
+
+
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open a file; a named pipe without waiting for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pspd.core.model.manifest import MODE_BITS, OWNER_READS, Digest, FileId, Manifest, validate_name
@@ -106,12 +107,10 @@ class FileContent:
 
     def require_unchanged(self) -> None:
         """Raise ``StorageError`` if the opened file was written to, or is no longer at its path."""
-        try:
-            now = os.stat(self._path)
-        except OSError:
-            raise changed_while_read(self._path) from None
-        if FileState.of(now) != self.state:
-            raise changed_while_read(self._path)
+        with suppress(OSError):
+            if FileState.of(os.stat(self._path)) == self.state:
+                return
+        raise changed_while_read(self._path)
 
     def close(self) -> None:
         """Close the file; idempotent."""

@@ -65,7 +65,6 @@ class FolderArchive:
         for entry in self._entries:
             self._starts.append(offset)
             offset += len(entry.header()) + padded(entry.size_bytes)
-        self._end = offset
         self.size_bytes = offset + len(END)
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -112,7 +111,7 @@ class FolderArchive:
 
     def _part(self, index: int, offset: int, end: int) -> bytes:
         """Return bytes of entry ``index`` from ``offset`` up to ``end``: of its header, its content or its padding."""
-        if offset >= self._end:
+        if offset >= self.size_bytes - len(END):
             return bytes(end - offset)
         entry = self._entries[index]
         header = entry.header()

@@ -28,8 +28,6 @@ LINK_STEPS_MAX = 5_000_000
 FILE, FOLDER, LINK = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE
 TOP = "."
 
-_LINK_MODE = 0o777
-
 
 class ArchiveError(Exception):
     """Why a folder cannot be distributed, or an archive not be unpacked."""
@@ -78,7 +76,7 @@ class Entry:
             case stat.S_IFDIR:
                 return Entry(name, FOLDER, mode | stat.S_IRUSR | stat.S_IXUSR)
             case stat.S_IFLNK:
-                return Entry(name, LINK, _LINK_MODE, target=os.readlink(path))
+                return Entry(name, LINK, MODE_BITS, target=os.readlink(path))
         raise BadArgument(f"cannot seed {path}: it is not a file, folder or symbolic link: remove it from the folder")
 
     def header(self) -> bytes:
@@ -99,7 +97,13 @@ def validate_entries(entries: list[Entry]) -> None:
     if len(entries) > ENTRIES_MAX:
         raise ArchiveError(f"it has more than {ENTRIES_MAX} entries")
     for entry in entries:
-        _validate_entry(entry)
+        # A folder can contain such an entry, and the owner of a copy may read it.
+        needed = {FILE: stat.S_IRUSR, FOLDER: stat.S_IRUSR | stat.S_IXUSR, LINK: MODE_BITS}[entry.kind]
+        needed |= stat.S_IRWXU if entry.name == TOP else 0
+        has_null = "\0" in entry.name + entry.target
+        if entry.mode & needed != needed or bool(entry.target) != (entry.kind == LINK) or has_null:
+            raise ArchiveError(f"{entry.name[:40]!r} has an invalid name, mode or link target")
+        validate_path_length(entry.name, entry.target)
     by_name: dict[str, Entry] = {TOP: entries[0]}
     previous = ""
     for entry in entries[1:]:
@@ -128,15 +132,6 @@ def validate_path_length(name: str, target: str = "") -> None:
     if max(len(name), len(target)) > PATH_CHARACTERS_MAX or name.count("/") >= DEPTH_MAX:
         limits = f"{PATH_CHARACTERS_MAX} characters or {DEPTH_MAX} levels"
         raise ArchiveError(f"the path {name[:40]!r}... has more than {limits}")
-
-
-def _validate_entry(entry: Entry) -> None:
-    """Check that a folder can contain such an entry, and that the owner of a copy may read it."""
-    needed = {FILE: stat.S_IRUSR, FOLDER: stat.S_IRUSR | stat.S_IXUSR, LINK: _LINK_MODE}[entry.kind]
-    needed |= stat.S_IRWXU if entry.name == TOP else 0
-    if entry.mode & needed != needed or bool(entry.target) != (entry.kind == LINK) or "\0" in entry.name + entry.target:
-        raise ArchiveError(f"{entry.name[:40]!r} has an invalid name, mode or link target")
-    validate_path_length(entry.name, entry.target)
 
 
 def _leads_out(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]) -> bool:

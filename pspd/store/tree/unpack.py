@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from pspd.core.model.manifest import Digest, Manifest
@@ -18,7 +18,6 @@ from pspd.store.tree.entries import FILE, FOLDER, LINK, ArchiveError, Entry
 from pspd.store.tree.traverse import is_real_folder, remove_tree
 
 _COPY_BYTES = 1024 * 1024
-_NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 def unpack(archive: Path, place: Path, check_stopped: Callable[[], None]) -> None:
@@ -65,19 +64,16 @@ def unpack(archive: Path, place: Path, check_stopped: Callable[[], None]) -> Non
 
 
 def _unpack_file(source: int, offset: int, entry: Entry, path: Path, check_stopped: Callable[[], None]) -> None:
-    fd = open_private(path, _NEW_FILE_FLAGS)
-    try:
+    with open(path, "x+b", buffering=0, opener=open_private) as file:
         end = offset + entry.size_bytes
         while offset < end:
             check_stopped()
             data = os.pread(source, min(_COPY_BYTES, end - offset), offset)
             if not data:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
-            write_sparse(fd, entry.size_bytes - (end - offset), memoryview(data))
+            write_sparse(file.fileno(), entry.size_bytes - (end - offset), memoryview(data))
             offset += len(data)
-        os.fchmod(fd, entry.mode)
-    finally:
-        os.close(fd)
+        os.fchmod(file.fileno(), entry.mode)
 
 
 def is_folder_of(manifest: Manifest, folder: Path, digest: Digest) -> bool:
@@ -88,13 +84,9 @@ def is_folder_of(manifest: Manifest, folder: Path, digest: Digest) -> bool:
         folder: the folder.
         digest: the digest function of manifests.
     """
-    if not is_real_folder(folder):
-        return False
-    try:
-        with closing(FolderArchive(folder)) as archive:
-            if archive.size_bytes != manifest.size_bytes:
-                return False
-            found = Manifest.build(manifest.name, archive.size_bytes, archive.read_at, digest, is_folder=True)
-            return found.file_id == manifest.file_id
-    except PspError:
-        return False
+    if is_real_folder(folder):
+        with suppress(PspError), closing(FolderArchive(folder)) as archive:
+            if archive.size_bytes == manifest.size_bytes:
+                found = Manifest.build(manifest.name, archive.size_bytes, archive.read_at, digest, is_folder=True)
+                return found.file_id == manifest.file_id
+    return False
