@@ -37,7 +37,7 @@ def decode_manifest(record: bytes, digest: Digest) -> Manifest:
     """Return the manifest in a record.
 
     Args:
-        record: what :func:`encode_manifest` returned.
+        record: a record that :func:`encode_manifest` returned.
         digest: the digest function of manifests.
 
     Raises:

@@ -14,15 +14,15 @@ def changed_while_read(path: Path) -> StorageError:
 
 
 def name_conflict(name: str, where: Path | str) -> str:
-    """Return the message for a name that another file of the user has; that file is never overwritten.
+    """Return the message for a name that another file already has; that file is never overwritten.
 
     Args:
-        name: the name.
-        where: the folder.
+        name: the file's name.
+        where: the folder that contains the other file.
     """
     return f"another file named {name!r} is in {where}: move it away to receive this one"
 
 
 def not_begun(file_id: FileId) -> InternalError:
-    """Return the error for a file that the caller uses without ``begin``."""
+    """Return the error for a file that the caller uses before ``begin``."""
     return InternalError(f"file {file_id.hex()} was not begun in this store")

@@ -1,11 +1,11 @@
 """A client's store: a folder on disk.
 
 Finished files are in the folder under their own names. Everything else is in its hidden folder; ``pspd.store.layout``
-lists the names. Of a distributed folder, the archive is what is written, verified and sent; the unpacked folder belongs
+lists the names. For a distributed folder, the store writes, verifies and sends the archive; the unpacked folder belongs
 to the user.
 
 The order of the steps makes a crash harmless at any moment. Verified bytes are saved before the journal lists them. A
-finished file gets its name, then its completion record, and only then does the partial file go.
+finished file gets its name, then its completion record, and only then is the partial file removed.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class ExternalChanges(NamedTuple):
-    """What other programs have done to finished files.
+    """Changes that other programs have made to finished files.
 
     Attributes:
         removed: the paths of removed files, by file.
-        changed: files that must be verified, because something else may have their name.
+        changed: files that must be verified, because their size, time or kind has changed.
     """
 
     removed: dict[FileId, Path]
@@ -79,7 +79,7 @@ class DiskStore:
         """
         self._open_files = OpenFiles(open_files_max)
         self._files: dict[FileId, StoredFile] = {}
-        self._begun: dict[FileId, None] = {}  # since the start; other files may be of other networks
+        self._begun: dict[FileId, None] = {}  # begun since the start; the other files may belong to other networks
         self._lock_fd = lock_folder(folder)
         folder = folder.absolute()  # messages from now on are read on other machines
         self._work = folder / STORE_FOLDER
@@ -157,7 +157,7 @@ class DiskStore:
         if file.status is FileStatus.CHANGED:
             raise self._saved.conflict(file.verifier.manifest)
         written = file.verifier.write(start, stop, data)
-        # A journal entry later than another program's write would vouch for it after a restart.
+        # A journal entry after another program's write would make the store trust that write after a restart.
         if written.verified and not file.saved.is_changed:
             file.journal.append(written.verified)
         return written
@@ -165,8 +165,8 @@ class DiskStore:
     def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice:
         """See ``Storage.payload``. Checks first that no other program has written to the file.
 
-        The descriptor stays the store's: it is valid until the store closes it to make room for others, or is closed.
-        Use ``os.dup`` to send for longer.
+        The store owns the descriptor and may close it during any later call, to make room for others. Use ``os.dup`` to
+        keep it open.
 
         Raises:
             InternalError: not all of the chunks are verified.
@@ -245,7 +245,7 @@ class DiskStore:
             self._records.save_completion(file.verifier.manifest, state, ON_DISK)
 
     def verify(self, file_id: FileId) -> None:
-        """See ``Storage.verify``. A finished file that is wrong is left alone: it is the user's.
+        """See ``Storage.verify``. A corrupt finished file stays under its name, because it belongs to the user.
 
         Raises:
             StorageError: the disk fails.
@@ -266,7 +266,7 @@ class DiskStore:
             self._files[file_id] = verified
 
     def external_changes(self) -> ExternalChanges:
-        """Return what other programs have done to finished files, from names and times; no file is opened or read."""
+        """Return the changes that other programs have made to finished files. No file is opened or read."""
         found = ExternalChanges({}, [])
         for file_id, file in self._files.items():
             if file.status is not FileStatus.FINISHED:
@@ -283,7 +283,7 @@ class DiskStore:
     def unpack_job(self, file_id: FileId) -> Callable[[], None] | None:
         """Return a function that unpacks a verified folder before :meth:`finish`, callable in any thread.
 
-        None for a file, and for a folder that is unpacked or finished. See ``UnpackedFolders.unpack_job``.
+        Return None for a file, and for a folder that is unpacked or finished. See ``UnpackedFolders.unpack_job``.
         """
         file = self._file(file_id)
         if not file.verifier.manifest.is_folder or file.status is not FileStatus.UNFINISHED:
@@ -322,7 +322,7 @@ class DiskStore:
             raise StoreFailed(str(storage_error("use", self._work, OSError(number, ""))))
 
     def close(self) -> None:
-        """Close all files and unlock the folder; idempotent. Nothing is written: a crash loses no more."""
+        """Close all files and unlock the folder; idempotent. This writes nothing, so a crash loses nothing more."""
         self._folders.stop()
         self._open_files.close_all()
         if self._lock_fd >= 0:

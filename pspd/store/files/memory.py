@@ -50,7 +50,7 @@ class Buffer:
             self.is_changed = True
 
     def accept_changes(self) -> None:
-        """Take the bytes as they are now."""
+        """Accept the bytes as they are now: they count as unchanged."""
         self.is_changed = False
 
 

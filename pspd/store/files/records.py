@@ -150,7 +150,7 @@ class Records:
     """
 
     def __init__(self, folder: Path, digest: Digest) -> None:
-        """Create no file.
+        """Set the paths; create nothing on the disk.
 
         Args:
             folder: the client's folder.
@@ -194,7 +194,7 @@ class Records:
         replace_file(self.path(manifest.file_id, MANIFEST), encode_manifest(manifest))
 
     def completion(self, file_id: FileId) -> CompletionRecord | None:
-        """Return the completion record of a file, or None. A torn record still says that the file was finished."""
+        """Return the completion record of a file, or None. A torn record still shows that the file was finished."""
         path = self.path(file_id, COMPLETION)
         try:
             return CompletionRecord.decode(path.read_bytes())
@@ -240,11 +240,11 @@ class Records:
         return record
 
     def remove(self, file_id: FileId, *suffixes: str) -> None:
-        """Remove a file's parts in the hidden folder that have one of some suffixes.
+        """Remove parts of a file from the hidden folder.
 
         Args:
             file_id: the file.
-            suffixes: suffixes of ``pspd.store.layout``.
+            suffixes: the suffixes of the parts, from ``pspd.store.layout``.
 
         Raises:
             StorageError: a part cannot be removed.

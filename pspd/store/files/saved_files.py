@@ -50,7 +50,7 @@ class SavedFiles:
     def __init__(
         self, records: Records, folders: UnpackedFolders, open_files: OpenFiles, boot: str, *, verifies: bool
     ) -> None:
-        """Read the boot of the journals.
+        """Read in which boot the journals can be trusted.
 
         Args:
             records: the records of the client's folder, which this process has locked.
@@ -278,7 +278,7 @@ class SavedFiles:
         return file
 
     def salvage(self, damaged: StoredFile, *, set_aside: bool = True) -> StoredFile:
-        """Make a finished file unfinished again if the disk has damaged it: copy the intact units, fetch the rest.
+        """Make a damaged finished file unfinished again. Its intact units are copied; the others must be fetched.
 
         Args:
             damaged: the finished file.
@@ -331,7 +331,7 @@ def _set_aside(visible: Path) -> None:
 
 
 def _copy(ranges: RangeSet, read_at: ReadAt, file: StoredFile) -> None:
-    """Write chunks that are elsewhere on this disk, as if they had been delivered."""
+    """Write chunks that are in another file on this disk, as if they had been delivered."""
     for start, stop in ranges:
         for first in range(start, stop, _COPY_CHUNKS):
             last = min(first + _COPY_CHUNKS, stop)

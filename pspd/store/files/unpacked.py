@@ -1,4 +1,4 @@
-"""The folders among a client's files: from their archive in the hidden folder to their own name."""
+"""Unpack the folders among a client's files, and give them their names."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class UnpackedFolders:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._unpacking: set[FileId] = set()
-        self._has_ended = False
+        self._is_stopping = False
 
     def is_intact(self, manifest: Manifest) -> bool:
-        """Return whether the folder under its name equals its archive."""
+        """Return whether the folder that has the name equals the archive."""
         return is_folder_of(manifest, self._records.visible(manifest), self._records.digest)
 
     def is_replaced(self, manifest: Manifest) -> bool:
-        """Return whether something that is not a folder has the folder's name."""
+        """Return whether another kind of file has the folder's name."""
         visible = self._records.visible(manifest)
         return os.path.lexists(visible) and not is_real_folder(visible)
 
@@ -50,32 +50,32 @@ class UnpackedFolders:
 
         Args:
             manifest: the folder's manifest.
-            part: its archive.
+            part: the folder's archive.
         """
         # The path is unique: a thread of an earlier client in this process may still be writing to another one.
-        place = self._records.path(manifest.file_id, f"{UNPACKING}-{os.urandom(4).hex()}")
+        temporary = self._records.path(manifest.file_id, f"{UNPACKING}-{os.urandom(4).hex()}")
         unpacked = self._records.path(manifest.file_id, UNPACKED)
         if unpacked.exists() or os.path.lexists(self._records.visible(manifest)):
             return None
         before = _state_of(part)
 
         def check_stopped() -> None:
-            if self._has_ended:
+            if self._is_stopping:
                 raise StorageError(f"{manifest.name!r} is not unpacked: the client is stopping")
 
         def unpack_all() -> None:
             self._unpacking.add(manifest.file_id)
             try:
-                unpack(part, place, check_stopped)
+                unpack(part, temporary, check_stopped)
                 if _state_of(part) != before:
                     raise StorageError(f"{manifest.name!r} was changed while it was unpacked")
                 check_stopped()
-                os.rename(place, unpacked)
+                os.rename(temporary, unpacked)
             except OSError as error:
                 raise storage_error("unpack", unpacked, error) from None
             finally:
                 with suppress(StorageError):
-                    remove_tree(place)
+                    remove_tree(temporary)
                 self._unpacking.discard(manifest.file_id)
 
         return unpack_all
@@ -85,7 +85,7 @@ class UnpackedFolders:
 
         Args:
             manifest: the folder's manifest.
-            part: its archive.
+            part: the folder's archive.
 
         Raises:
             FileExistsError: the folder's name is taken.
@@ -132,7 +132,7 @@ class UnpackedFolders:
 
     def stop(self) -> None:
         """Make all threads stop unpacking soon."""
-        self._has_ended = True
+        self._is_stopping = True
 
 
 def _state_of(path: Path) -> tuple[int, int, int] | None:

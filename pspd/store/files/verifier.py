@@ -1,8 +1,8 @@
-"""Verify and save the bytes of one file. All stores use this class, so that none can get the order wrong.
+"""Verify and save the bytes of one file. All client stores use this module, so the order is the same in all of them.
 
-:class:`SavedBytes` is where the bytes are, :class:`pspd.core.model.holdings.Holdings` is what is verified. A unit
-that arrives whole is verified in memory, saved, and only then recorded as verified; wrong bytes are never saved. A unit
-that arrives in pieces is verified from the saved bytes once it is whole.
+:class:`SavedBytes` stores the bytes, :class:`pspd.core.model.holdings.Holdings` records which chunks are verified. A
+unit that arrives whole is verified in memory, saved, and only then recorded as verified; if it is corrupt, it is not
+saved. A unit that arrives in several ranges is verified from the saved bytes once it is complete.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class SavedBytes(Protocol):
         """Save bytes.
 
         Args:
-            offset: where in the file, in bytes.
+            offset: the position in the file, in bytes.
             data: the bytes.
 
         Raises:
@@ -35,8 +35,8 @@ class SavedBytes(Protocol):
         """Return saved bytes.
 
         Args:
-            offset: where in the file, in bytes.
-            length: how many bytes; fewer are returned beyond the end of what was saved.
+            offset: the position in the file, in bytes.
+            length: the number of bytes; fewer are returned at the end of the saved bytes.
 
         Raises:
             StorageError: they cannot be read.
@@ -44,11 +44,11 @@ class SavedBytes(Protocol):
 
 
 class BlockVerifier:
-    """One file: its manifest, its saved bytes, and which of them are verified.
+    """Verifies and saves the chunks of one file.
 
     Args:
         manifest: the file's manifest.
-        saved: its bytes.
+        saved: the file's saved bytes.
         digest: the digest function of manifests.
     """
 
@@ -83,7 +83,7 @@ class BlockVerifier:
             )
 
     def missing(self) -> RangeSet:
-        """Return the chunks to request (R5): neither verified nor saved while the rest of their unit is missing."""
+        """Return the chunks to request (R5): neither verified, nor saved as part of an incomplete unit."""
         return self._holdings.missing()
 
     def write(self, start: int, stop: int, data: memoryview) -> Written:
@@ -97,7 +97,7 @@ class BlockVerifier:
             data: their bytes.
 
         Raises:
-            ContradictoryDigests: every piece of a block matches its digest, and the whole block does not.
+            ContradictoryDigests: every piece of a block matches its digest, but the whole block does not.
         """
         offset, length = self._byte_span(start, stop)
         data = data.cast("B")
@@ -112,10 +112,10 @@ class BlockVerifier:
         return written
 
     def _refuse_contradiction(self, block: Range) -> None:
-        """Raise if the saved bytes of a refuted cut block prove that its digests contradict each other.
+        """Raise if the saved bytes of a corrupt cut block prove that its digests contradict each other.
 
         The pieces are verified again in the same bytes as the block, because the saved bytes may have changed since.
-        Only a proof may decline a file.
+        Without this proof, the file must not be declined.
         """
         if (block, self.manifest.block_at(block.start)[1]) not in self.manifest.cut_blocks_in(*block):
             return
@@ -133,7 +133,7 @@ class BlockVerifier:
         return self._digest((data,)) == self.manifest.block_at(block.start)[1]
 
     def _write_gap(self, chunks: Range, data: memoryview, written: Written) -> None:
-        """Verify the units that arrived whole, save everything that is not wrong, then record what is verified."""
+        """Verify the units that arrived whole, save all bytes that are not corrupt, then record the verified units."""
         manifest, offset = self.manifest, chunks.start * CHUNK_BYTES
         whole = manifest.whole_units(*chunks)
         inside = data[whole.start * CHUNK_BYTES - offset :][: manifest.byte_span(*whole)[1]]
@@ -153,15 +153,15 @@ class BlockVerifier:
         """Start again from bytes that were saved earlier.
 
         Args:
-            trusted: chunks that count as verified. Those whose unit is incomplete count as saved only.
-            saved: further chunks; their units are verified where they are whole.
+            trusted: chunks to record as verified without reading them. Those of an incomplete unit are only saved.
+            saved: other saved chunks; their units are verified if they are complete.
         """
         self._holdings = Holdings(self.manifest, trusted)
         self._resume_saved(trusted)
         self._resume_saved(saved)
 
     def redivide(self, manifest: Manifest) -> None:
-        """Continue with another division of the same file: other cuts make other units (R1)."""
+        """Continue with another division of the same file, whose boundaries make other units (R1)."""
         verified = self._holdings.verified
         saved = self._holdings.missing().gaps(0, manifest.chunk_count)
         self.manifest = manifest
@@ -172,7 +172,7 @@ class BlockVerifier:
         self.resume(RangeSet(), [Range(0, self.manifest.chunk_count)])
 
     def payload_span(self, start: int, stop: int) -> tuple[int, int]:
-        """Return offset and length in bytes of chunks that are to be sent (R8).
+        """Return the offset and length in bytes of chunks to send (R8).
 
         Args:
             start: the first chunk.
@@ -197,7 +197,7 @@ class BlockVerifier:
                 self._verify_saved(gap, Written())
 
     def _verify_saved(self, chunks: Range, written: Written) -> None:
-        """Verify from the saved bytes the units that are whole now that ``chunks`` are saved."""
+        """Record that ``chunks`` are saved, and verify from the saved bytes the units that are now complete."""
         if chunks.start == chunks.stop:
             return
         for unit, expected in self._holdings.add_saved(*chunks):
@@ -217,8 +217,8 @@ class BlockVerifier:
     def _verify_cut(self, block: Range, written: Written) -> None:
         """Verify a cut block as a whole once all its pieces are verified.
 
-        The file's id covers the digests of whole blocks only. Pieces that match the division's digests, but not
-        together the block's, do not belong to this file.
+        The file's id covers the digests of whole blocks only. If the pieces match their digests, but the block does
+        not match its own, the pieces do not belong to this file.
         """
         if not self._holdings.verified.covers(*block):
             return
@@ -230,7 +230,7 @@ class BlockVerifier:
 
 
 def _without(corrupt: list[Range], chunks: Range) -> Iterable[Range]:
-    """Return a range without its corrupt units; nearly always all of it."""
+    """Return a range without its corrupt units; usually the whole range."""
     if corrupt:
         return RangeSet([chunks]).minus(RangeSet(corrupt))
     return [chunks] if chunks.start < chunks.stop else []

@@ -1,7 +1,7 @@
-"""Errors of the operating system: their scope (one file, or the whole store), and what the user can do.
+"""Errors of the operating system: their scope (one file, or the whole store), and advice for the user.
 
-This module alone decides the scope. An error of one file declines that file; the client continues with the others. An
-error of the store ends the client, because every other file would meet it too.
+This module alone decides the scope. After an error of one file, the client declines that file and continues with the
+others. An error of the store ends the client, because it would affect every other file too.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ _BAD_SECTORS = {errno.EIO, errno.EBADMSG}
 
 
 def storage_error(action: str, path: Path, error: OSError) -> StorageError:
-    """Return an operating system error as one line: what failed, on which path, why, and what to do.
+    """Return an error whose message is one line: the failed operation, the path, the reason and advice.
 
     Args:
-        action: the verb for what was tried, such as "write"; "read" stands for every action that changes nothing.
+        action: the verb of the failed operation, such as "write"; "read" for every operation that changes nothing.
         path: the file or folder.
         error: the error.
 

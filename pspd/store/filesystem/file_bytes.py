@@ -160,7 +160,7 @@ def write_sparse(fd: int, offset: int, data: memoryview) -> None:
 
     Args:
         fd: a file open for reading and writing.
-        offset: where in the file, in bytes.
+        offset: the position in the file, in bytes.
         data: the bytes.
 
     Raises:
@@ -182,11 +182,11 @@ def write_sparse(fd: int, offset: int, data: memoryview) -> None:
 def zero_runs(offset: int, data: memoryview) -> list[tuple[int, int]]:
     """Return the runs ``[start, stop)`` in which ``data`` fills blocks of the file with zeros.
 
-    A block that ``data`` covers only in part counts if that part is zeros. Nearly always one byte of each block
-    decides.
+    A block that ``data`` covers only partly is included if that part is zeros. In most blocks without zeros, the first
+    byte is enough to see it.
 
     Args:
-        offset: where in the file ``data`` belongs, in bytes.
+        offset: the position of ``data`` in the file, in bytes.
         data: contiguous bytes.
     """
     if not data:
@@ -212,7 +212,7 @@ def _is_zeros(data: memoryview, start: int, stop: int) -> bool:
 
 
 def _data_ranges(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield where the file has no hole; all of it on a file system that cannot tell."""
+    """Yield the ranges that are not holes; the whole range if the file system does not report holes."""
     while offset < end:
         try:
             offset = os.lseek(fd, offset, os.SEEK_DATA)
@@ -227,7 +227,7 @@ def _data_ranges(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _write(fd: int, offset: int, data: memoryview) -> None:
-    """Write all of ``data``. The kernel may take less at a time, for example when the disk fills up."""
+    """Write all of ``data``. One call may write less, for example when the disk fills up."""
     while data:
         count = os.pwrite(fd, data, offset)
         data = data[count:]

@@ -45,7 +45,7 @@ def require_mount(folder: Path, mount_point: Path | None = None) -> None:
 
 
 def _mount_points() -> set[Path]:
-    """Return every mount point that this process sees, except those where an automounter only waits.
+    """Return every mount point that this process sees, except those where an automounter has not mounted a disk yet.
 
     Raises:
         StorageError: the kernel's list cannot be read.

@@ -95,7 +95,7 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
         """Return the digests of all blocks in order, or None on failure. Callable once: it ends with :meth:`close`.
 
         Args:
-            progress: called with the number of bytes hashed so far; what it raises ends the hashing.
+            progress: called with the number of bytes hashed so far; an exception that it raises ends the hashing.
         """
         found: list[bytes] = []
         with self:

@@ -35,8 +35,8 @@ class FileContent:
 
     Attributes:
         size_bytes: the file's size when it was opened.
-        mode: its permission bits then, for the copies; they always let the owner read.
-        state: its state then.
+        mode: the permission bits for the copies, as they were then; they always let the owner read.
+        state: the file's state when it was opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,8 +77,8 @@ class FileContent:
         """Return bytes of the file.
 
         Args:
-            offset: where in the file, in bytes.
-            length: how many bytes.
+            offset: the position in the file, in bytes.
+            length: the number of bytes.
 
         Raises:
             StorageError: the file is shorter now, or cannot be read.
@@ -95,8 +95,8 @@ class FileContent:
         """Return bytes for sending. The descriptor stays valid until :meth:`close`.
 
         Args:
-            offset: where in the file, in bytes.
-            length: how many bytes.
+            offset: the position in the file, in bytes.
+            length: the number of bytes.
         """
         return FileSlice(self._fd, offset, length)
 

@@ -71,8 +71,8 @@ class FolderArchive:
         """Return bytes of the archive.
 
         Args:
-            offset: where in the archive, in bytes.
-            length: how many bytes.
+            offset: the position in the archive, in bytes.
+            length: the number of bytes.
 
         Raises:
             StorageError: the folder was changed since it was listed, or cannot be read.
@@ -92,8 +92,8 @@ class FolderArchive:
         """Return bytes of the archive for sending; see :meth:`read_at`.
 
         Args:
-            offset: where in the archive, in bytes.
-            length: how many bytes.
+            offset: the position in the archive, in bytes.
+            length: the number of bytes.
         """
         return memoryview(self.read_at(offset, length))
 
@@ -157,17 +157,17 @@ def _entries_in(folder: Path) -> list[Entry]:
 
 
 def _paths_in(folder: Path) -> Iterator[str]:
-    for place, folders, files in walk(folder, raise_error):
-        if _is_client_folder(place):
-            raise BadArgument(f"cannot seed {place}: it is a client's folder: seed the files in it one by one")
+    for path, folders, files in walk(folder, raise_error):
+        if _is_client_folder(path):
+            raise BadArgument(f"cannot seed {path}: it is a client's folder: seed the files in it one by one")
         for name in [*folders, *files]:
-            path = os.path.relpath(os.path.join(place, name), folder)
-            entries.validate_path_length(path)
-            yield path
+            found = os.path.relpath(os.path.join(path, name), folder)
+            entries.validate_path_length(found)
+            yield found
 
 
 def _is_client_folder(folder: str) -> bool:
-    """Return whether a folder is a client's. Another user's hidden folder cannot be read, and counts."""
+    """Return whether a folder is a client's; also True if its hidden folder cannot be read, because it is private."""
     try:
         os.lstat(os.path.join(folder, STORE_FOLDER, INSTANCE))
     except OSError as error:
@@ -176,7 +176,7 @@ def _is_client_folder(folder: str) -> bool:
 
 
 def parse_entries(read_at: Callable[[int, int], bytes], size_bytes: int) -> list[tuple[Entry, int]]:
-    """Return each entry of an archive, and the offset of its content.
+    """Return each entry of an archive, and the offset of its content in the archive.
 
     Args:
         read_at: returns bytes of the archive, given an offset and a length.

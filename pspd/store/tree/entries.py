@@ -30,7 +30,7 @@ TOP = "."
 
 
 class ArchiveError(Exception):
-    """Why a folder cannot be distributed, or an archive not be unpacked."""
+    """A folder cannot be distributed, or an archive cannot be unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class Entry:
     """A file, folder or symbolic link of an archive.
 
     Attributes:
-        name: its path in the folder; ``TOP`` for the folder itself.
+        name: the entry's path in the folder; ``TOP`` for the folder itself.
         kind: ``FILE``, ``FOLDER`` or ``LINK``.
-        mode: its permission bits.
+        mode: the permission bits.
         size_bytes: a file's size.
-        mtime_ns: a file's modification time, where the entry was read from a disk; archives do not contain it.
-        target: where a link leads.
+        mtime_ns: a file's modification time, if the entry was read from a disk; archives do not contain it.
+        target: a link's target.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Entry:
 
 
 def validate_entries(entries: list[Entry]) -> None:
-    """Check that every entry lies in a folder of the archive, under one path, and that no link leads out.
+    """Check that every entry lies in a folder of the archive, that paths are unique, and that no link leads out.
 
     Raises:
         ArchiveError: an entry is invalid.
@@ -124,10 +124,10 @@ def validate_path_length(name: str, target: str = "") -> None:
 
     Args:
         name: the path of an entry.
-        target: where it leads, if it is a link.
+        target: the link's target, if the entry is a link.
 
     Raises:
-        ArchiveError: one of them is too long or too deep.
+        ArchiveError: the path or target is too long, or the path is too deep.
     """
     if max(len(name), len(target)) > PATH_CHARACTERS_MAX or name.count("/") >= DEPTH_MAX:
         limits = f"{PATH_CHARACTERS_MAX} characters or {DEPTH_MAX} levels"
@@ -135,9 +135,9 @@ def validate_path_length(name: str, target: str = "") -> None:
 
 
 def _leads_out(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]) -> bool:
-    """Return whether a link leads out of the folder or never ends, with all other links followed."""
+    """Return whether a link leads out of the folder or loops, if all links are followed."""
     components = [*reversed(link.name.split("/"))]
-    place: list[str] = []
+    current: list[str] = []
     followed = 0
     while components:
         if next(steps, None) is None:
@@ -146,18 +146,18 @@ def _leads_out(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]) -> 
         if component in ("", "."):
             continue
         if component == "..":
-            if not place:
+            if not current:
                 return True
-            place.pop()
+            current.pop()
             continue
-        if len(place) == DEPTH_MAX:
+        if len(current) == DEPTH_MAX:
             return True
-        place.append(component)
-        there = by_name.get("/".join(place))
+        current.append(component)
+        there = by_name.get("/".join(current))
         if there is not None and there.kind == LINK:
             followed += 1
             if there.target.startswith("/") or not there.target or followed > LINKS_FOLLOWED_MAX:
                 return True
-            place.pop()
+            current.pop()
             components.extend(reversed(there.target.split("/")))
     return False

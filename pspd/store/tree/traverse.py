@@ -1,4 +1,4 @@
-"""Operations on a whole folder: walk, compare times, remove, flush. None is limited by the folder's depth."""
+"""Operations on a whole folder: walk, compare times, remove, flush. They work at any depth."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pspd.store.filesystem.files import flush
 
 
 def walk(
-    place: str | Path, onerror: Callable[[OSError], None] = lambda _: None
+    root: str | Path, onerror: Callable[[OSError], None] = lambda _: None
 ) -> Iterator[tuple[str, list[str], list[str]]]:
     """Yield a folder and every folder below it, parents first. Unlike ``os.walk`` of Python 3.11, any depth works.
 
     Args:
-        place: the folder.
+        root: the folder.
         onerror: called for each folder that cannot be read, which is then skipped.
 
     Yields:
         A folder's path, the names of the folders in it, and the names of everything else, links to folders included.
     """
-    ahead = [os.fspath(place)]
-    while ahead:
-        folder = ahead.pop()
+    pending = [os.fspath(root)]
+    while pending:
+        folder = pending.pop()
         folders: list[str] = []
         others: list[str] = []
         try:
@@ -37,7 +37,7 @@ def walk(
             onerror(error)
             continue
         yield folder, folders, others
-        ahead.extend(os.path.join(folder, name) for name in folders)
+        pending.extend(os.path.join(folder, name) for name in folders)
 
 
 def raise_error(error: OSError) -> None:
@@ -50,15 +50,15 @@ def is_real_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def is_changed_since(place: Path, time_ns: int) -> bool:
-    """Return whether anything in a folder has changed after a time; also True if that cannot be determined.
+def is_changed_since(root: Path, time_ns: int) -> bool:
+    """Return whether a folder or anything in it has changed after a time; also True if that cannot be determined.
 
     Args:
-        place: the folder.
-        time_ns: the time, as file systems record it.
+        root: the folder.
+        time_ns: the time in nanoseconds, as file systems record it.
     """
     try:
-        for folder, _, names in walk(place, raise_error):
+        for folder, _, names in walk(root, raise_error):
             if any(os.lstat(os.path.join(folder, name)).st_ctime_ns > time_ns for name in [*names, ""]):
                 return True
     except OSError:
@@ -66,17 +66,17 @@ def is_changed_since(place: Path, time_ns: int) -> bool:
     return False
 
 
-def remove_tree(place: Path) -> None:
-    """Remove whatever is at a path: nothing, a file, or a folder with its content, also read-only.
+def remove_tree(path: Path) -> None:
+    """Remove a file, or a folder with its content, even if it is read-only. Do nothing if the path does not exist.
 
     Raises:
-        StorageError: it cannot be removed.
+        StorageError: the file or folder cannot be removed.
     """
     try:
-        if is_real_folder(place):
-            os.chmod(place, stat.S_IRWXU)  # nothing can be removed from a read-only folder
+        if is_real_folder(path):
+            os.chmod(path, stat.S_IRWXU)  # nothing can be removed from a read-only folder
             emptied: list[str] = []
-            for folder, folders, others in walk(place, raise_error):
+            for folder, folders, others in walk(path, raise_error):
                 emptied.append(folder)
                 for name in folders:
                     os.chmod(os.path.join(folder, name), stat.S_IRWXU)
@@ -84,25 +84,25 @@ def remove_tree(place: Path) -> None:
                     os.unlink(os.path.join(folder, name))
             for folder in reversed(emptied):
                 os.rmdir(folder)
-        elif os.path.lexists(place):
-            place.unlink()
+        elif os.path.lexists(path):
+            path.unlink()
     except OSError as error:
-        raise storage_error("remove", place, error) from None
+        raise storage_error("remove", path, error) from None
 
 
-def flush_tree(place: Path) -> None:
-    """Flush a folder, its name and its content to the disk. Files that the user removes meanwhile are skipped.
+def flush_tree(root: Path) -> None:
+    """Flush a folder, its name and its content to the disk. Files that vanish or cannot be opened are skipped.
 
     Raises:
         StorageError: the disk fails.
     """
     try:
-        for folder, _, names in walk(place):
+        for folder, _, names in walk(root):
             for path in [*(os.path.join(folder, name) for name in names), folder]:
                 _flush(path)
-        _flush(place.parent)
+        _flush(root.parent)
     except OSError as error:
-        raise storage_error("flush", place, error) from None
+        raise storage_error("flush", root, error) from None
 
 
 def _flush(path: str | Path) -> None:

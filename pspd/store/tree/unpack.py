@@ -20,18 +20,18 @@ from pspd.store.tree.traverse import is_real_folder, remove_tree
 _COPY_BYTES = 1024 * 1024
 
 
-def unpack(archive: Path, place: Path, check_stopped: Callable[[], None]) -> None:
+def unpack(archive: Path, folder: Path, check_stopped: Callable[[], None]) -> None:
     """Unpack an archive into a new folder. If that fails, the folder is removed.
 
     Args:
         archive: the archive.
-        place: the folder; whatever is there now is removed first.
-        check_stopped: called regularly; what it raises ends the unpacking.
+        folder: the folder; an existing one is removed first.
+        check_stopped: called regularly; an exception that it raises ends the unpacking.
 
     Raises:
         StorageError: the archive is invalid, or the disk fails.
     """
-    remove_tree(place)
+    remove_tree(folder)
     try:
         with archive.open("rb", buffering=0) as source:
             fd = source.fileno()
@@ -47,19 +47,19 @@ def unpack(archive: Path, place: Path, check_stopped: Callable[[], None]) -> Non
             for entry, content_at in found:
                 check_stopped()
                 if entry.kind == FOLDER:
-                    make_private_folder(place / entry.name)
+                    make_private_folder(folder / entry.name)
                 elif entry.kind == FILE:
-                    _unpack_file(fd, content_at, entry, place / entry.name, check_stopped)
+                    _unpack_file(fd, content_at, entry, folder / entry.name, check_stopped)
             for entry, _ in found:
                 if entry.kind == LINK:
-                    os.symlink(entry.target, place / entry.name)
+                    os.symlink(entry.target, folder / entry.name)
             for entry, _ in reversed(found):
                 if entry.kind == FOLDER:
-                    os.chmod(place / entry.name, entry.mode)
+                    os.chmod(folder / entry.name, entry.mode)
     except BaseException as error:
-        remove_tree(place)
+        remove_tree(folder)
         if isinstance(error, OSError):
-            raise storage_error("unpack into", place, error) from None
+            raise storage_error("unpack into", folder, error) from None
         raise
 
 
