@@ -7,7 +7,7 @@ list takes a few KiB; for the others, the limits of the fields add up.
 from __future__ import annotations
 
 from pspd.core.model.manifest import BLOCK_COUNT_MAX, DIGEST_BYTES, NAME_BYTES_MAX, SHARE_COUNT_MAX
-from pspd.core.server.member import CLIENT_NAME_CHARACTERS_MAX
+from pspd.core.server.sessions import CLIENT_NAME_CHARACTERS_MAX
 from pspd.errors import LimitReached
 from pspd.text.sizes import size_text
 

@@ -20,9 +20,8 @@ from pspd.core.server.catalogue import Catalogue
 from pspd.core.server.contributions import Receipt
 from pspd.core.server.fetch import Fetch, Holder
 from pspd.core.server.machine import ServerMachine
-from pspd.core.server.member import Member
 from pspd.core.server.request_state import FileDemand, RequestState
-from pspd.core.server.sessions import Sessions
+from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Asked, Broadcast, Datagram, Hello, Request, decode_datagram, encode_datagram
 from pspd.core.wire.frames import Frame

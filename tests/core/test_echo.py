@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pspd.core.server.member import Member
+from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from tests.core.alone import Client, manifest_of
 from tests.core.bench import Bench

@@ -13,7 +13,7 @@ from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import Held
 from pspd.core.model.terms import Terms
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.core.server.member import Member
+from pspd.core.server.sessions import Member
 from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, Asked, Broadcast, decode_datagram
 from tests.core.bench import QUARTER_FRAMES, Bench
 

@@ -13,8 +13,8 @@ from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.holders import Holders
-from pspd.core.server.member import Member
 from pspd.core.server.request_state import RequestState
+from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Broadcast, Hello, RequestAck, decode_datagram
 from tests.core.bench import QUARTER_FRAMES, Bench

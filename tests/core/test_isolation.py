@@ -10,8 +10,8 @@ from pspd.core.effects.server import ClientLost, Deliver, EndSession, MemberFail
 from pspd.core.effects.shared import Milestone, SendDatagram
 from pspd.core.model.ranges import Range
 from pspd.core.server.fetch import FetchTable
-from pspd.core.server.member import Member
 from pspd.core.server.request_state import Echo, RequestState
+from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Hello, Request
 from pspd.core.wire.header import DropReason

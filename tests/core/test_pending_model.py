@@ -16,8 +16,8 @@ from pspd.core.model.parameters import FAST, MILLISECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.fetch import Fetch
-from pspd.core.server.member import Member
 from pspd.core.server.pending import Pending
+from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet
 from pspd.core.wire.frames import Frame

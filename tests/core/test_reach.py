@@ -13,7 +13,7 @@ from pspd.core.model.parameters import CLASSIC, FAST, SECOND_NS, Parameters
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
 from pspd.core.model.tuning import CLIENT_TUNING, SERVER_TUNING
-from pspd.core.server.member import Member
+from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Hello
 from tests.core.bench import Bench

@@ -9,7 +9,7 @@ from pspd.core.effects.server import FileRemoved, RemoveFile
 from pspd.core.effects.shared import Milestone
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import Held
-from pspd.core.server.member import Member
+from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.header import DropReason
 from pspd.errors import NotFound, WrongState

@@ -12,7 +12,7 @@ from pspd.core.effects.shared import InputDropped, Milestone
 from pspd.core.model.parameters import FAST
 from pspd.core.model.ranges import Range
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.core.server.member import REQUEST_NUMBER_LAST, Member
+from pspd.core.server.sessions import REQUEST_NUMBER_LAST, Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.timing.rtt import RTO_MAX_NS
 from pspd.core.wire.datagrams import HELLO_NUMBER_MAX, REQUEST_NUMBER_MAX, REQUEST_RANGES_MAX, Hello, Request

@@ -9,7 +9,7 @@ from pspd.core.model.parameters import MILLISECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.core.server.member import Member
+from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from tests.core.bench import Bench
 

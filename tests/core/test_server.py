@@ -31,7 +31,7 @@ from pspd.core.model.storage import Held
 from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server import catalogue
 from pspd.core.server.machine import ServerMachine
-from pspd.core.server.member import SRTT_US_MAX
+from pspd.core.server.sessions import SRTT_US_MAX
 from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, Hello, HelloAck, decode_datagram
 from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
 from pspd.store.digests import blake3_digest
@@ -269,7 +269,7 @@ class TestMembership:
             bytes(31) + b"x": Held(RangeSet(), complete=False),
         }
         bench.join("a", held=pieces)
-        with pytest.raises(LimitReached, match="more than 5 pieces"):
+        with pytest.raises(LimitReached, match="more than 5 ranges"):
             bench.join("b", held=pieces)
         bench.join("a", held=pieces)  # back again: no more than before
         bench.server.client_left(bench.server.members["a"].session, "gone", bench.now)

@@ -13,7 +13,7 @@ from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import Range
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.core.server.member import Member
+from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Hello
 from tests.core.bench import Bench

@@ -30,7 +30,6 @@ from pspd.core.server.forwarder import Forwarder
 from pspd.core.server.holders import Holders
 from pspd.core.server.lifecycle import Lifecycle
 from pspd.core.server.machine import ServerMachine
-from pspd.core.server.member import Member
 from pspd.core.server.pending import Pending
 from pspd.core.server.recipients import Recipients
 from pspd.core.server.request_state import RequestState
@@ -299,7 +298,7 @@ MUTANTS = [
     Mutant(
         "sessions",
         "a request number may jump",
-        replaced(Member, "note_request_number", lambda self, number: None),
+        replaced(Sessions, "take_request_number", lambda self, member, number: None),
         {"liveness"},
     ),
     Mutant(

@@ -17,8 +17,7 @@ from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.demand import Demand
 from pspd.core.server.lifecycle import Lifecycle
-from pspd.core.server.member import Member
-from pspd.core.server.sessions import Sessions
+from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.share_monitor import ShareMonitor
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet

@@ -17,9 +17,9 @@ from pspd.core.model.ranges import Range, RangeMap, RangeSet
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.demand import Demand
 from pspd.core.server.fetch import Fetch
-from pspd.core.server.member import Member
 from pspd.core.server.pending import Pending
 from pspd.core.server.request_state import Requester, RequestState
+from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet
 from pspd.core.timing.pacing import Pacer

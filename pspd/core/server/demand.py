@@ -13,10 +13,9 @@ from pspd.core.model.parameters import MILLISECOND_NS, Parameters
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.contributions import Contributions
-from pspd.core.server.member import Member
 from pspd.core.server.pending import Pending
 from pspd.core.server.request_state import FileDemand, Requester, RequestState
-from pspd.core.server.sessions import Sessions
+from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.straggler_budget import StragglerBudget
 from pspd.core.server.work_set import WorkSet

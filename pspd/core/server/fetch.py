@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pspd.core.model.ranges import Range, RangeMap, RangeSet
-from pspd.core.server.member import Member
+from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.timing.rtt import RttEstimator
 from pspd.core.timing.window import Window

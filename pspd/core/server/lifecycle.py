@@ -11,9 +11,8 @@ from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import CHUNK_BYTES, FileId
 from pspd.core.server.demand import Demand
 from pspd.core.server.forwarder import Forwarder
-from pspd.core.server.member import Member
 from pspd.core.server.pending import Pending
-from pspd.core.server.sessions import Sessions
+from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet
 

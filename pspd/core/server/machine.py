@@ -28,9 +28,8 @@ from pspd.core.server.demand import Demand
 from pspd.core.server.forwarder import Forwarder
 from pspd.core.server.holders import Holders
 from pspd.core.server.lifecycle import Lifecycle
-from pspd.core.server.member import Member
 from pspd.core.server.pending import Pending
-from pspd.core.server.sessions import Sessions
+from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.share_monitor import ShareMonitor
 from pspd.core.server.work_set import WorkSet, drained
 from pspd.core.timing.pacing import Pacer
@@ -80,7 +79,7 @@ class ServerMachine:
         random = Random(seed + 1)
         self._work = work = WorkSet()
         self.drop_counts = work.drop_counts
-        self.sessions = sessions = Sessions(parameters.kept_links, draw_session, work, tuning)
+        self.sessions = sessions = Sessions(draw_session, work, tuning)
         self.members: Mapping[str, Member] = sessions.members
         self._pending = pending = Pending(parameters, cache, random, work, tuning)
         holders = Holders(parameters, sessions, pending, random, tuning)
@@ -171,9 +170,8 @@ class ServerMachine:
             clients: names of the clients that were connected: they have time to come back.
             now: the time, in nanoseconds.
         """
-        self.sessions.remember_lost(clients)
         self.catalogue.restore(records, clients, now)
-        self._returning_until = now + self.sessions.returning_ns(len(clients))
+        self._returning_until = now + self.sessions.restore(clients)
 
     # -- membership
 
@@ -210,16 +208,9 @@ class ServerMachine:
         if present is not None:
             reason = f"it joined again from {peer}" if peer else "it joined again"
             self._end_session(present, reason, EndCause.REPLACED)
-        member = self.sessions.join(
-            name,
-            instance_id,
-            now,
-            source=source,
-            delivery_port=delivery_port,
-            held=held,
-            peer=peer,
-            is_replacement=present is not None,
-        )
+        session, kept_links = self.sessions.new_session(), self.parameters.kept_links
+        member = Member(session, name, source, instance_id, delivery_port, kept_links, dict(held or {}), peer, now)
+        self.sessions.join(member, replaces=present is not None)
         if self._cache_follows_clients:  # the classic cache has one chunk per client
             self._grow_cache()
         self.lifecycle.member_joined(member)

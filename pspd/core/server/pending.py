@@ -12,7 +12,7 @@ from pspd.core.model.parameters import Parameters
 from pspd.core.model.ranges import Range
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.fetch import Fetch, FetchTable, Holder
-from pspd.core.server.member import Member
+from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet
 from pspd.core.timing.rtt import RttEstimator

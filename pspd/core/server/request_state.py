@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pspd.core.model.manifest import FileId
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.server.fetch import FetchTable
-from pspd.core.server.member import Member
+from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.straggler_budget import StragglerBudget
 from pspd.core.timing.window import frame_chunks_in

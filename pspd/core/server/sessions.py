@@ -1,49 +1,116 @@
-"""Sessions: who is a member, how long its lease lasts, and whether it is reachable (R12)."""
+"""Sessions: the members, how long their leases last, and whether they are reachable (R12)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 
-from pspd.core.effects.server import (
-    ClientJoined,
-    ClientLost,
-    CloseLink,
-    DuplicateRefused,
-    EndCause,
-    EndSession,
-    ReachabilityChanged,
-    UplinkConfirmed,
-)
+from pspd.core.effects import server as effects
 from pspd.core.model.manifest import FileId
 from pspd.core.model.storage import Held
 from pspd.core.model.tuning import ServerTuning
-from pspd.core.server.member import Member, told_range_count, validate_client_name
 from pspd.core.server.work_set import WorkSet
 from pspd.core.timing.timers import Timers, earliest
-from pspd.core.wire.datagrams import RESERVED_SESSIONS
+from pspd.core.wire.datagrams import REQUEST_NUMBER_MAX, RESERVED_SESSIONS
 from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NameTaken, SessionUnknown
 from pspd.text.addresses import PORT_MAX, Address
 
+CLIENT_NAME_CHARACTERS_MAX = 100
 
-class Sessions:
-    """Every session. It alone changes members.
+SRTT_US_MAX = 60_000_000
+"""The longest round-trip time, in microseconds, that a hello may report: a longer one is no measurement."""
 
-    Args:
-        kept_links: whether members keep a link open.
-        draw_session: gives a random 64-bit number.
-        work: where changes are marked.
-        tuning: leases, reachability and bounds.
+REQUEST_NUMBER_LAST = REQUEST_NUMBER_MAX - 2**20
+"""A session whose request numbers pass this ends before they wrap: the client joins again and counts from 1."""
+
+
+def validate_client_name(name: str) -> str:
+    """Return a client name if it is allowed.
+
+    Raises:
+        BadArgument: it is empty, too long, a path, or holds control characters.
+    """
+    if not 0 < len(name.strip()) <= CLIENT_NAME_CHARACTERS_MAX or not name.isprintable() or "/" in name:
+        shown = name if len(name) <= CLIENT_NAME_CHARACTERS_MAX else f"{name[:CLIENT_NAME_CHARACTERS_MAX]}..."
+        raise BadArgument(
+            f"client name {shown!r} is not 1 to {CLIENT_NAME_CHARACTERS_MAX} plain characters: give another with --name"
+        )
+    return name
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A client or a source, during one session. ``Sessions`` alone changes it.
 
     Attributes:
-        members: who is connected, by name.
-        lost_clients: where clients that were lost were heard from last, by name.
+        session: a random number that identifies the session in every message.
+        name: its name; other sessions have it before and after.
+        source: it holds one file completely and wants none.
+        instance_id: the identity that is stored with its files.
+        delivery_port: the port where it accepts connections for deliveries; 0 if it accepts none.
+        kept_links: data goes over a link that it keeps open.
+        told: what it held when it joined, by file.
+        peer: the address of its control calls, for messages; empty if unknown.
+        joined_at: when its session began, in nanoseconds.
+        contested_at: when it last replaced another session of its identity, or another one was refused, in
+            nanoseconds; None for never.
+        refusal_logged_at: when such a refusal was last logged, in nanoseconds; None for never.
+        heard_at: when it last renewed its lease by any message, in nanoseconds.
+        address: the address of its datagrams; None before the first.
+        linked: its TCP link is open.
+        reachable: it has confirmed lately that the server's datagrams arrive.
+        srtt_us: its smoothed round-trip time, in microseconds; 0 before it has reported one.
+        request_number: the highest number of its requests.
+        told_range_count: how many ranges it held when it joined, at least one for each file.
     """
 
-    def __init__(self, kept_links: bool, draw_session: Callable[[], int], work: WorkSet, tuning: ServerTuning) -> None:
+    session: int
+    name: str
+    source: bool
+    instance_id: bytes
+    delivery_port: int
+    kept_links: bool
+    told: dict[FileId, Held] = field(default_factory=dict)
+    peer: str = ""
+    joined_at: int = 0
+    contested_at: int | None = None
+    refusal_logged_at: int | None = None
+    heard_at: int = 0
+    address: Address | None = None
+    linked: bool = False
+    reachable: bool = True
+    srtt_us: int = 0
+    request_number: int = 0
+    told_range_count: int = 0
+
+    @property
+    def has_data_path(self) -> bool:
+        """Whether deliveries can be sent to it, and contributions can come from it."""
+        return self.address is not None and (self.linked or not self.kept_links)
+
+    @property
+    def askable(self) -> bool:
+        """Whether it can be asked for chunks."""
+        return self.has_data_path and self.reachable
+
+
+class Sessions:
+    """Every session.
+
+    Args:
+        draw_session: returns a random 64-bit number.
+        work: collects the effects and the marks.
+        tuning: leases, reachability and limits.
+
+    Attributes:
+        members: the connected members, by name.
+        lost_clients: the last address of clients that are not connected any more, by name.
+    """
+
+    def __init__(self, draw_session: Callable[[], int], work: WorkSet, tuning: ServerTuning) -> None:
         self.members: dict[str, Member] = {}
         self.lost_clients: dict[str, Address | None] = {}
-        self._kept_links = kept_links
         self._draw_session = draw_session
         self._work = work
         self._tuning = tuning
@@ -57,14 +124,14 @@ class Sessions:
     # -- reading
 
     def find(self, session: int) -> Member | None:
-        """Return the member of a session; None if the session has ended or never was."""
+        """Return the member of a session; None if the session is unknown."""
         return self._by_session.get(session)
 
     def get(self, session: int) -> Member:
         """Return the member of a session.
 
         Raises:
-            SessionUnknown: it has ended or never was.
+            SessionUnknown: the session has ended, or never existed.
         """
         member = self._by_session.get(session)
         if member is None:
@@ -72,11 +139,11 @@ class Sessions:
         return member
 
     def is_current(self, member: Member) -> bool:
-        """Whether a member's session goes on."""
+        """Return whether a member's session has not ended."""
         return self._by_session.get(member.session) is member
 
     def name_of(self, session: int) -> str:
-        """Return how to name a session in a message."""
+        """Return the name of a session's member for messages, or the session's number if it is unknown."""
         member = self._by_session.get(session)
         return member.name if member else f"session {session:016x}"
 
@@ -99,50 +166,55 @@ class Sessions:
 
     @property
     def lease_ns(self) -> int:
-        """How long a member may be silent before it is lost, in nanoseconds."""
+        """How long a session lasts after the last message from its member, in nanoseconds."""
         return max(self._tuning.lease_ns, self._tuning.lease_ns_per_member * len(self.members))
 
     @property
     def hello_interval_ns(self) -> int:
-        """The interval at which clients say hello, in nanoseconds."""
+        """The interval at which members send hellos, in nanoseconds."""
         tuning = self._tuning
         stretched_ns = min(tuning.hello_ns_per_member * len(self.members), tuning.hello_ns_max)
         return max(min(tuning.hello_ns, tuning.reach_ns // tuning.hellos_per_reach), stretched_ns)
 
     @property
     def reach_ns(self) -> int:
-        """How long a member stays reachable without a sign that it can be asked, in nanoseconds."""
+        """How long a member stays reachable after its last confirmation, in nanoseconds."""
         return max(self._tuning.reach_ns, self._tuning.hellos_per_reach * self.hello_interval_ns)
 
     @property
     def retry_after_ns(self) -> int:
-        """How long a client waits for what is in flight before it repeats a request, in nanoseconds."""
+        """How long a client waits for deliveries in flight before it repeats a request, in nanoseconds."""
         return max(self._tuning.retry_after_ns, self._tuning.retry_after_ns_per_member * len(self.members))
-
-    def returning_ns(self, client_count: int) -> int:
-        """Return how long clients that were connected before a restart have time to come back, in nanoseconds."""
-        return max(self.reach_ns, self._tuning.lease_ns_per_member * client_count)
 
     # -- joining
 
+    def restore(self, lost_clients: Collection[str]) -> int:
+        """Note which clients were connected before a restart.
+
+        Returns:
+            How long they have time to return, in nanoseconds.
+        """
+        self.lost_clients.update(dict.fromkeys(lost_clients))
+        return max(self.reach_ns, self._tuning.lease_ns_per_member * len(lost_clients))
+
     def validate_join(self, name: str, instance_id: bytes, delivery_port: int, peer: str, now: int) -> Member | None:
-        """Return the member whose session a join replaces; None if there is none.
+        """Return the member whose session a join replaces; None if it replaces none.
 
         Args:
-            name: the name of who joins.
-            instance_id: who that is.
-            delivery_port: where it takes connections for deliveries.
-            peer: where the join came from, for messages.
+            name: the name of the new member.
+            instance_id: its identity.
+            delivery_port: the port where it accepts connections for deliveries.
+            peer: the address of its control calls, for messages.
             now: the time, in nanoseconds.
 
         Raises:
-            BadArgument: the name or the port cannot be used.
+            BadArgument: the name or the port is invalid.
             NameTaken: another connected member has the name.
             DuplicateInstance: another machine has the same identity and is still active.
         """
         present = self.members.get(validate_client_name(name))
         if not 0 <= delivery_port <= PORT_MAX:
-            raise BadArgument(f"delivery port {delivery_port} is none: name one from 0 to {PORT_MAX}")
+            raise BadArgument(f"delivery port {delivery_port} is out of range: name one from 0 to {PORT_MAX}")
         if present is not None:
             if present.instance_id != instance_id:
                 raise NameTaken(f"a client named {name!r} is connected already: choose another with --name")
@@ -150,10 +222,10 @@ class Sessions:
         return present
 
     def _refuse_duplicate(self, present: Member, peer: str, now: int) -> None:
-        """Keep two machines of one identity from replacing each other for ever.
+        """Prevent two machines with one identity from replacing each other again and again.
 
-        A client that comes back replaces its old session, once. If that happens again soon, and the old session was
-        heard lately, two machines are at work: the newcomer is refused until the other is silent.
+        A client that returns replaces its old session. If this happens twice in a short time, and the old session is
+        still active, there are two machines: the new one is refused until the other is silent.
 
         Raises:
             DuplicateInstance: the member stays.
@@ -163,173 +235,148 @@ class Sessions:
             return
         if now - present.heard_at >= self.lease_ns * self._tuning.active_percent_of_lease // 100:
             return
-        present.contested(now)  # a machine that keeps trying stays refused
+        present.contested_at = now  # a machine that tries again and again is refused again and again
         if present.refusal_logged_at is None or now - present.refusal_logged_at >= replacement_ns:
-            present.refusal_logged(now)
-            self._work.emit(DuplicateRefused(present.name, peer, present.peer))
+            present.refusal_logged_at = now
+            self._work.emit(effects.DuplicateRefused(present.name, peer, present.peer))
         raise DuplicateInstance(
             f"{present.name!r} is connected from {present.peer or 'elsewhere'}, with the identity of this client at"
             f" {peer or 'another address'}: if its folder was copied, give one of the two another --name"
         )
 
-    def join(
-        self,
-        name: str,
-        instance_id: bytes,
-        now: int,
-        *,
-        source: bool,
-        delivery_port: int,
-        held: Mapping[FileId, Held] | None,
-        peer: str,
-        is_replacement: bool,
-    ) -> Member:
-        """Begin a session.
+    def new_session(self) -> int:
+        """Return the number of a new session."""
+        while (session := self._draw_session()) in RESERVED_SESSIONS or session in self._by_session:
+            pass
+        return session
+
+    def join(self, member: Member, *, replaces: bool) -> None:
+        """Begin the session of a new member.
 
         Args:
-            name: the member's name.
-            instance_id: who it is.
-            now: the time, in nanoseconds.
-            source: it is a source.
-            delivery_port: where it takes connections for deliveries.
-            held: what it holds, by file.
-            peer: where the join came from, for messages.
-            is_replacement: the session replaces another one of its identity.
+            member: the member.
+            replaces: it replaces another session of its identity.
 
         Raises:
             LimitReached: there are too many members, or they hold too many ranges.
         """
         tuning = self._tuning
         if len(self.members) >= tuning.members_max:
-            raise LimitReached(f"the network has its most members ({tuning.members_max}) already")
-        if self._told_range_count + told_range_count(held) > tuning.told_ranges_max:
+            raise LimitReached(f"the network already has {tuning.members_max} members, the most that are possible")
+        member.told_range_count = sum(max(1, held.verified.range_count) for held in member.told.values())
+        if self._told_range_count + member.told_range_count > tuning.told_ranges_max:
             raise LimitReached(
-                f"the clients of the network hold their files in more than {tuning.told_ranges_max} pieces"
+                f"the clients of the network hold their files in more than {tuning.told_ranges_max} ranges"
             )
-        member = Member(
-            self._new_session(),
-            name,
-            source,
-            instance_id,
-            delivery_port,
-            self._kept_links,
-            held,
-            peer,
-            joined_at=now,
-            contested_at=now if is_replacement else None,
-            tuning=tuning,
-        )
         self._told_range_count += member.told_range_count
-        self.members[name] = self._by_session[member.session] = member
-        self.lost_clients.pop(name, None)
-        self._leases.set(member.session, now + self.lease_ns)
-        self._reach.set(member.session, now + self.reach_ns)
+        member.heard_at = member.joined_at
+        member.contested_at = member.joined_at if replaces else None
+        self.members[member.name] = self._by_session[member.session] = member
+        self.lost_clients.pop(member.name, None)
+        self._leases.set(member.session, member.joined_at + self.lease_ns)
+        self._reach.set(member.session, member.joined_at + self.reach_ns)
         self._forget_names()
-        self._work.emit(ClientJoined(name))
-        return member
+        self._work.emit(effects.ClientJoined(member.name))
 
-    def _new_session(self) -> int:
-        while (session := self._draw_session()) in RESERVED_SESSIONS or session in self._by_session:
-            pass
-        return session
-
-    def remember_lost(self, names: Iterable[str]) -> None:
-        """Note the clients that were connected before a restart."""
-        self.lost_clients.update(dict.fromkeys(names))
-
-    # -- while a session lasts
+    # -- during a session
 
     def lease_renewed(self, session: int, now: int) -> None:
-        """Note that a member is alive.
+        """Renew the lease of a session.
 
         Args:
             session: the member's session.
             now: the time, in nanoseconds.
 
         Raises:
-            SessionUnknown: the session has ended or never was.
+            SessionUnknown: the session has ended, or never existed.
         """
-        self.get(session).note_heard(now)
+        self.get(session).heard_at = now
         self._leases.postpone(session, now + self.lease_ns)
 
     def heard_from(self, member: Member, address: Address, downlink_ok: bool, now: int) -> None:
-        """Note a datagram of a member.
+        """Handle the sender of a datagram: renew its lease, and note whether it is reachable.
 
         Args:
             member: the member.
-            address: where the datagram came from.
-            downlink_ok: the member receives the server's datagrams.
+            address: the address that sent the datagram.
+            downlink_ok: the server's datagrams arrive at the member.
             now: the time, in nanoseconds.
         """
         session, is_first, had_data_path = member.session, member.address is None, member.has_data_path
-        member.note_datagram(address, now)
-        self._leases.postpone(session, now + self.lease_ns)  # however late its renewals come
+        member.address, member.heard_at = address, now
+        self._leases.postpone(session, now + self.lease_ns)  # renewals over the control plane may be late
         is_reachable = member.has_data_path and downlink_ok
         if is_reachable:
             self._reach.postpone(session, now + self.reach_ns)
         if is_first:
             self._forget_names()
             if not member.source:
-                self._work.emit(UplinkConfirmed(member.name))
+                self._work.emit(effects.UplinkConfirmed(member.name))
                 self._work.member_heard(session)
         if member.has_data_path and not had_data_path:
             self._work.data_path_opened(session)
         if is_reachable and not member.reachable:
-            self._set_reach(member, True)
+            self._set_reachable(member, True)
+
+    def _set_reachable(self, member: Member, reachable: bool) -> None:
+        member.reachable = reachable
+        self._forget_names()
+        self._work.emit(effects.ReachabilityChanged(member.name, reachable))
+        self._work.reach_changed(member.session)
 
     def note_srtt(self, member: Member, srtt_us: int) -> None:
         """Note the round-trip time that a member measured.
 
         Args:
             member: the member.
-            srtt_us: the round-trip time, in microseconds; 0 if it does not know.
+            srtt_us: its smoothed round-trip time, in microseconds; 0 if it has none.
         """
-        member.set_srtt(srtt_us)
-
-    def _set_reach(self, member: Member, reachable: bool) -> None:
-        member.set_reach(reachable)
-        self._forget_names()
-        self._work.emit(ReachabilityChanged(member.name, reachable))
-        self._work.reach_changed(member.session)
+        member.srtt_us = min(srtt_us, SRTT_US_MAX)
 
     def link_opened(self, member: Member) -> None:
         """Note that a member's TCP link is open."""
-        member.set_linked(True)
+        member.linked = True
         self._work.data_path_opened(member.session)
 
     def link_closed(self, member: Member) -> None:
         """Note that a member's TCP link is closed."""
-        member.set_linked(False)
+        member.linked = False
 
     def take_request_number(self, member: Member, number: int) -> str | None:
-        """Note the number of a request, and have the session ended if the number is impossible.
+        """Note the number of a request, or mark the session to end if the number is impossible.
 
         Args:
-            member: whose request it is.
-            number: its number.
+            member: the member that sent the request.
+            number: the number.
 
         Returns:
-            Why the session ends; None if it goes on.
+            The reason why the session ends; None if it goes on.
         """
-        fault = member.note_request_number(number)
-        if fault is not None:
-            self._work.end_session(member.session, fault, EndCause.PROTOCOL_ERROR)
+        jump_max = self._tuning.request_jump_max
+        if number > member.request_number + jump_max:
+            fault = f"request number {number} is more than {jump_max} ahead of {member.request_number}: join again"
+        elif number > REQUEST_NUMBER_LAST:
+            fault = f"request number {number} is near the last of this session: join again"
+        else:
+            member.request_number = max(member.request_number, number)
+            return None
+        self._work.end_session(member.session, fault, effects.EndCause.PROTOCOL_ERROR)
         return fault
 
     def drop_told(self, file_id: FileId) -> None:
-        """Forget what members said at joining of a file that is removed: seeded anew, it begins with nothing there."""
+        """Forget what members held of a removed file when they joined: if it is seeded again, they hold none of it."""
         for member in self.members.values():
-            member.drop_told(file_id)
+            member.told.pop(file_id, None)
 
     # -- the end of a session
 
-    def end(self, member: Member, reason: str, cause: EndCause) -> None:
+    def end(self, member: Member, reason: str, cause: effects.EndCause) -> None:
         """End a session.
 
         Args:
-            member: whose.
-            reason: why, in words.
-            cause: why, as a program reads it.
+            member: the member.
+            reason: why, for people.
+            cause: why, for programs.
         """
         self._leases.cancel(member.session)
         self._reach.cancel(member.session)
@@ -340,9 +387,9 @@ class Sessions:
             self.lost_clients[member.name] = member.address
             if len(self.lost_clients) > self._tuning.lost_clients_max:
                 del self.lost_clients[next(iter(self.lost_clients))]
-        self._work.emit(EndSession(member.session, reason, cause))
-        self._work.emit(CloseLink(member.session))
-        self._work.emit(ClientLost(member.name, reason))
+        self._work.emit(effects.EndSession(member.session, reason, cause))
+        self._work.emit(effects.CloseLink(member.session))
+        self._work.emit(effects.ClientLost(member.name, reason))
 
     def _forget_names(self) -> None:
         self._client_names = self._heard_names = None
@@ -354,21 +401,19 @@ class Sessions:
         return earliest(self._leases.next_deadline(), self._reach.next_deadline())
 
     def expired_leases(self, now: int) -> Iterator[int]:
-        """Take out the sessions whose leases ran out: their members are lost."""
+        """Remove the leases that have expired, and return their sessions."""
         return self._expired(self._leases, now)
 
     def expire_reach(self, now: int) -> None:
-        """Take members for unreachable that gave no sign for too long that they can be asked."""
+        """Mark members as unreachable whose last confirmation is too old."""
         for session in self._expired(self._reach, now):
-            member = self._by_session[session]
-            if member.reachable:
-                self._set_reach(member, False)
+            self._set_reachable(self._by_session[session], False)
 
     def _expired(self, timers: Timers[int], now: int) -> Iterator[int]:
-        """Take out sessions that were silent for too long, a few at a time.
+        """Remove the sessions whose timers have expired, a few at a time.
 
-        If this looks late, the server was busy or stood still, and has not read what came meanwhile: they get as much
-        time again, but no more than a lease.
+        If the call comes late, the server was busy, and messages of these sessions may wait to be read. Then the
+        timers start again, with the delay or the lease as their time, whichever is shorter.
         """
         late_ns = now - (timers.next_deadline() or now)
         for session in islice(timers.expired(now), self._tuning.expiries_per_tick_max):
@@ -385,3 +430,4 @@ class Sessions:
         assert not self.lost_clients.keys() & self.members.keys(), "a connected client counts as lost"
         assert self._told_range_count == sum(member.told_range_count for member in self.members.values())
         assert all(session in self._leases for session in self._by_session), "a member without a lease"
+        assert all((member.session in self._reach) == member.reachable for member in self.members.values())

@@ -11,8 +11,8 @@ from pspd.core.model.ranges import RangeSet
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.availability import Availability
-from pspd.core.server.member import Member
 from pspd.core.server.recipients import Recipients
+from pspd.core.server.sessions import Member
 from pspd.core.server.shares import Shares
 from pspd.core.server.traffic import Traffic
 from pspd.core.server.work_set import WorkSet

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pspd.core.model.manifest import FileId
-from pspd.core.server.member import validate_client_name
+from pspd.core.server.sessions import validate_client_name
 from pspd.daemon.member.member import MemberDaemon, first_of
 from pspd.daemon.member.reconciler import FileHooks
 from pspd.daemon.member.route import Route

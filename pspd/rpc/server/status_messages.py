@@ -10,7 +10,7 @@ from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import RangeSet
 from pspd.core.server.machine import ServerMachine
-from pspd.core.server.member import Member
+from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.traffic import Traffic
 from pspd.rpc.translate import range_to_pb
