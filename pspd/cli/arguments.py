@@ -12,10 +12,10 @@ import click
 
 
 class NamedInErrors(click.Command):
-    """A command that its usage errors name, also those that click raises without a context."""
+    """A command whose usage errors name it, including those that click raises without a context."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the command line; an error without a context gets this command's.
+        """Parse the command line; give an error without a context the context of this command.
 
         Args:
             ctx: the command's context.
@@ -29,7 +29,7 @@ class NamedInErrors(click.Command):
 
 
 def usage_text(error: click.ClickException, command: str) -> str:
-    """Return in one line what is wrong with a command line, and where to read more.
+    """Return one line about the error in a command line and its help.
 
     Args:
         error: click's error.

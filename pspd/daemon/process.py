@@ -23,10 +23,10 @@ from pspd.store.filesystem.file_bytes import OPEN_FILES_MAX
 from pspd.text.plain import plain_text
 
 GARBAGE_OBJECTS = 20_000
-"""Allocations between two collections of cycles: moving data makes thousands of objects a second, and hardly a cycle.
-With Python's 700, collections took a twentieth of the classic profile's time."""
+"""Allocations between two collections of cyclic garbage. Moving data makes thousands of objects per second, but hardly
+any cycles; with Python's default of 700, collections would take noticeable time."""
 FILES_FRACTION = 2
-"""One in this many descriptors is for stored files; the others are for sockets and for files that are being sent."""
+"""Half of the descriptors are for stored files; the others are for sockets and for files that are being sent."""
 FILES_EACH_MIN = 4
 """With fewer, a client would open and close files all the time; it ends with an error that says what to raise."""
 
@@ -37,7 +37,7 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
     """Run a daemon until it ends or is asked to stop; return its exit code.
 
     Args:
-        name: what precedes an error line.
+        name: the name with which an error line begins.
         main: the daemon; it stops cleanly when the event is set.
     """
     try:
@@ -61,7 +61,7 @@ def _report(name: str, error: Exception) -> Exit:
     """Print in one line why the daemon ends; return its exit code.
 
     Args:
-        name: what precedes the line.
+        name: the name with which the line begins.
         error: the error that ended it.
     """
     known = error if isinstance(error, PspError) else environment_error(error)
@@ -78,18 +78,18 @@ def _open_log(level: str) -> None:
         raise BadArgument(f"PSPD_LOG is {level!r}: set it to DEBUG, INFO, WARNING or ERROR")
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(_PlainLines("%(asctime)s %(message)s"))
-    lines.addFilter(_is_no_cancelled_call)
+    lines.addFilter(_is_not_cancelled_call)
     logging.basicConfig(level=number, handlers=[lines])
 
 
-def _is_no_cancelled_call(record: logging.LogRecord) -> bool:
+def _is_not_cancelled_call(record: logging.LogRecord) -> bool:
     """Return whether to log a record: gRPC logs calls that are cancelled by a stop as errors, with a traceback."""
     is_cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
     return not (is_cancelled and record.name.startswith("grpc."))
 
 
 class _PlainLines(logging.Formatter):
-    """Escapes control characters: names come from other machines, and a terminal would obey them."""
+    """Escapes control characters: names come from other machines, and a terminal would execute them."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Format a record's message."""
@@ -117,9 +117,9 @@ async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, Non
     if os.environ.get(EXIT_WITH_PARENT):
         try:
             loop.add_reader(sys.stdin, _stop_at_end_of_input, loop, stopping)
-        except PermissionError:  # the kernel watches neither files nor /dev/null
+        except PermissionError:  # epoll supports neither files nor /dev/null
             raise BadArgument(
-                f"{EXIT_WITH_PARENT} is set, and standard input is no pipe: unset it, or give a pipe"
+                f"{EXIT_WITH_PARENT} is set, but standard input is not a pipe: unset it, or give a pipe"
             ) from None
     await main(stopping)
 
@@ -132,7 +132,7 @@ def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stopping: asyncio.Eve
 
 
 def say_ready(**fields: object) -> None:
-    """Write the ready line, the only one on standard output; continue if nobody reads it."""
+    """Write the ready line, the only one on standard output; continue if its reader has gone."""
     try:
         print(json.dumps({"ready": True, **fields, "pid": os.getpid()}), flush=True)
     except (ReaderGone, StorageError) as error:

@@ -1,4 +1,4 @@
-"""Starts daemons as processes of their own, waits until they are ready, and ends them."""
+"""Starts daemons as separate processes, waits until they are ready, and stops them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pspd.text.addresses import parse_address
 from pspd.text.plain import plain_text
 
 LAUNCHES_MAX = 100
-"""Launches whose clients still run: each is a process."""
+"""The most launches whose clients still run; each launch is a process."""
 READY_SECONDS = 30.0
 """How long launched clients may take to join."""
 STOP_SECONDS = 5.0
@@ -35,7 +35,7 @@ READ_BYTES = 64 * 1024
 
 
 def _start_in_group(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a process in a process group of its own: Ctrl-C at the terminal reaches only its parent, which stops it."""
+    """Start a process in its own process group: Ctrl-C at the terminal reaches only the parent, which stops it."""
     return subprocess.Popen(command, process_group=0, **options)
 
 
@@ -45,8 +45,8 @@ class DaemonProcess:
     It stops by itself when its parent ends.
 
     Attributes:
-        title: what messages call it.
-        ready: what its ready line says; empty until `read_ready` has read it.
+        title: the name of the process in messages.
+        ready: the contents of its ready line; empty until `read_ready` has read it.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class DaemonProcess:
         """Start the process.
 
         Args:
-            title: what messages call it.
+            title: the name of the process in messages.
             arguments: the arguments of `pspd`.
             log: the file to append its log to; None for a pipe, which `read_log` must empty.
-            command: the command before the arguments; that of this installation if None.
+            command: the command to which the arguments are added; `pspd` of this installation if None.
             environment: its environment; that of this process if None.
-            start: starts the process, with the options of `subprocess.Popen`.
+            start: starts the process; takes the options of `subprocess.Popen`.
             **options: further options for `start`.
 
         Raises:
@@ -119,11 +119,11 @@ class DaemonProcess:
         return self._process.poll() is not None
 
     def read_ready(self) -> bool:
-        """Read what has arrived of the ready line; return whether it is complete. Does not block.
+        """Read the ready line as far as it has arrived; return whether it is complete. Does not block.
 
         Raises:
             PspError: the process ended before it was ready.
-            InternalError: its first line is no ready line.
+            InternalError: its first line is not a ready line.
         """
         while not self.ready:
             try:
@@ -147,7 +147,7 @@ class DaemonProcess:
         """Wait for the ready line; return whether it came.
 
         Args:
-            seconds: how long to wait; None for any time.
+            seconds: how long to wait; None for no limit.
 
         Raises:
             PspError: as in `read_ready`.
@@ -190,7 +190,7 @@ class DaemonProcess:
         """Return the error for a process that has ended: the one that it reported, or its last line.
 
         Args:
-            what: what happened, after its title.
+            what: what the process did, such as "did not start".
         """
         code, last_line = self._process.returncode, self.last_line
         reported = parse_daemon_error(code, last_line)
@@ -240,7 +240,7 @@ def stop_all(processes: Sequence[DaemonProcess], seconds: float) -> None:
 
 
 def default_folder() -> Path:
-    """Return the folder of launched clients for which nobody names another.
+    """Return the default folder of launched clients.
 
     Raises:
         StorageError: the user has no home folder.
@@ -261,7 +261,7 @@ class Launcher:
         """Start clients in one process; return their names once they have joined.
 
         Args:
-            count: how many clients.
+            count: how many clients to start.
             folder: the folder below which each has its own; empty for the default.
             server: the address of the server that they join.
 
@@ -303,7 +303,7 @@ class Launcher:
         return process.ready
 
     def _read_log(self, process: DaemonProcess) -> None:
-        """Keep the pipe from a log empty; after its end, collect the process."""
+        """Empty the pipe from a log; after its end, reap the process."""
         if not process.read_log():
             loop = asyncio.get_running_loop()
             loop.remove_reader(process.log)
@@ -326,7 +326,7 @@ def _validate(count: int, folder: str, server: str) -> None:
     """Refuse a launch that cannot work.
 
     Args:
-        count: how many clients.
+        count: how many clients to start.
         folder: the folder below which each has its own; empty for the default.
         server: the address of the server that they join.
 

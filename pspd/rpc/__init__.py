@@ -1,1 +1,1 @@
-"""gRPC: translates between messages and the daemons' own words, and decides nothing."""
+"""The control API over gRPC: its client, its server, and the translation of its messages."""

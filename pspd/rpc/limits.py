@@ -13,11 +13,12 @@ from pspd.text.sizes import size_text
 
 INSTANCE_ID_BYTES = 16
 HELD_FILES_MAX, HELD_RANGES_MAX = 10_000, 100_000
-"""Files, and ranges of all files together, that a client reports as held: each costs the server memory and time."""
+"""The most files, and the most ranges of all files together, that a client may report as held. Each costs the server
+memory and time."""
 REPORTS_MAX = 1000
-"""Reports in one call; a client sends the others with the next."""
+"""The most reports in one call; a client sends the others with the next call."""
 REPORT_REASON_CHARACTERS_MAX = 300
-"""The length of the reason why a client declined a file; a longer one is cut."""
+"""The length of the reason why a client declined a file; longer reasons are cut."""
 STOP_NAMES_MAX = 1000
 DIRECTORY_CHARACTERS_MAX = 4096
 ADDRESS_CHARACTERS_MAX = 300
@@ -32,7 +33,7 @@ _HOLDING_BYTES = 3 * _TAG_BYTES + DIGEST_BYTES
 _REPORT_BYTES = 6 * _TAG_BYTES + DIGEST_BYTES + REPORT_REASON_CHARACTERS_MAX * UTF8_BYTES_MAX
 _MANIFEST_BYTES = 8 * _TAG_BYTES + NAME_BYTES_MAX + BLOCK_COUNT_MAX * DIGEST_BYTES
 _CUTS_BYTES = 2 * SHARE_COUNT_MAX * DIGEST_BYTES
-"""The boundary of a share adds at most two pieces."""
+"""A boundary between shares adds the digests of at most two pieces of a block."""
 
 FIXED_BYTES_MAX = 1024
 """The limit of requests without text, with room for fields of later versions."""
@@ -73,7 +74,7 @@ REQUEST_BYTES_MAX: dict[str, int] = {
 }
 """The limit of each method, by its gRPC path."""
 LARGEST_REQUEST_BYTES = max(REQUEST_BYTES_MAX.values())
-"""The largest request that the server receives before it knows the method."""
+"""The largest request of any method: the limit of gRPC itself, which applies before the method is known."""
 
 
 def validate_request_size(method: str, size_bytes: int) -> None:

@@ -27,7 +27,7 @@ ERROR_LINE = re.compile(r"pspd( (server|client|agent))?: error: .+\n")
 
 @dataclass
 class Runs:
-    """What the daemons were started with, in place of running them."""
+    """The arguments with which daemons would have been started."""
 
     given: list[tuple[Any, ...]] = field(default_factory=list)
 
@@ -41,7 +41,7 @@ class Runs:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """No daemon runs; what each was to run with is kept."""
+    """Record the arguments of each daemon instead of running it."""
     runs = Runs()
     monkeypatch.setattr("pspd.daemon.process.run", runs.catch)
     monkeypatch.setattr("pspd.daemon.server.daemon.run_server", runs.note)
@@ -55,7 +55,7 @@ Pspd = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def pspd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pspd:
-    """Runs ``pspd`` in this process; gives its exit code and what it said on stderr."""
+    """Run ``pspd`` in this process; return its exit code and its stderr."""
 
     def call(*arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["pspd", *map(str, arguments)])

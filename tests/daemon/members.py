@@ -30,13 +30,13 @@ CONNECT_SECONDS = 5.0
 
 
 def retry_after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Have members retry declined files after `seconds`."""
+    """Make members retry declined files after `seconds`."""
     for module in (declined, reconciler):
         monkeypatch.setattr(module, "RETRY_SECONDS_MIN", seconds)
 
 
 def watch_every(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Have members check their finished files every `seconds`."""
+    """Make members check their finished files every `seconds`."""
     monkeypatch.setattr(reconciler, "WATCH_SECONDS", seconds)
 
 
@@ -44,8 +44,8 @@ class Client:
     """A member with its files in memory.
 
     Attributes:
-        touched: what somebody is to have done to its finished files, until it is set otherwise.
-        look: what tells that.
+        touched: the external changes of its finished files that `look` returns.
+        look: returns the external changes.
     """
 
     def __init__(self, route: Route, name: str) -> None:
@@ -59,13 +59,13 @@ class Client:
         self.running = asyncio.ensure_future(self.daemon.run(CONNECT_SECONDS, self.joined.set))
 
     async def ready(self) -> None:
-        """Waits until it is a member; raises what its daemon ended with."""
+        """Wait until it is a member; raise the error of a daemon that ended."""
         await until(f"{self.name} is a member", lambda: self.joined.is_set() or self.running.done())
         if self.running.done():
             await self.running
 
     async def end(self) -> None:
-        """Says goodbye and waits for the daemon's end."""
+        """Leave the network, and wait until the daemon has ended."""
         await self.daemon.leave()
         self.running.cancel()
         await asyncio.wait([self.running])
@@ -89,7 +89,7 @@ class InProcess:
         self._stack = stack
 
     async def join(self, *names: str) -> list[Client]:
-        """Starts clients; returns when they are members."""
+        """Start clients; return them when they are members."""
         made = [Client(self.route, name) for name in names]
         for client in made:
             self.clients[client.name] = client
@@ -99,17 +99,17 @@ class InProcess:
         return made
 
     async def seed(self, path: Path, client_count: int = 0, hold_back: bool = False) -> list[SeedProgress]:
-        """Seeds a file; returns what its source told meanwhile."""
+        """Seed a file; return the progress that its source reported."""
         told: list[SeedProgress] = []
         await seed(self.address, path, client_count=client_count, hold_back=hold_back, on_progress=told.append)
         return told
 
     def file(self, name: str) -> network_pb2.File:
-        """A file as the server shows it."""
+        """Return a file as the server shows it."""
         return self.server.status(name, with_file_clients=True).files[0]
 
     def connected(self) -> list[str]:
-        """Names of the clients that are members."""
+        """Return the names of the connected clients."""
         return [
             client.name
             for client in self.server.view.clients()
@@ -117,7 +117,7 @@ class InProcess:
         ]
 
     async def copies(self, source: Path, *names: str) -> None:
-        """Waits until clients show the file; each copy must be the source byte for byte."""
+        """Wait until clients show the file; each copy must equal the source."""
         for name in names:
             await until(f"{name} shows {source.name}", functools.partial(self._shows, name, source.name))
             shown = hashlib.sha256(self.clients[name].store.finished[source.name])
@@ -129,6 +129,6 @@ class InProcess:
 
 @asynccontextmanager
 async def in_process(parameters: Parameters) -> AsyncIterator[InProcess]:
-    """Runs a server; what joined it ends before it."""
+    """Run a server; its members end before it."""
     async with running_network(parameters) as (server, _, address), AsyncExitStack() as stack:
         yield InProcess(server, address, stack)

@@ -1,4 +1,4 @@
-"""Waits between tries to join: they grow until a session lasts."""
+"""Delays between attempts to join grow until a session lasts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One file's trouble is that file's: it is declined, and everything else goes on."""
+"""An error with one file declines that file; the client continues with the others."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.support.loops import on_loop, until
 FILE, OTHER = Sample(7 * 1024, name="a.bin"), Sample(5 * 1024, name="b.bin")
 
 
-class Piece:
-    """A link that brings one delivery, to the client's plane."""
+class FakeLink:
+    """A link that receives one delivery."""
 
     closed = False
     peer = ("127.0.0.1", 9)
@@ -37,11 +37,11 @@ class Piece:
 
 
 def deliver(kept: Kept, sample: Sample, start: int = 0, stop: int | None = None) -> bool:
-    """Brings chunks as a link does; returns whether the client took them."""
+    """Deliver chunks as a link does; return whether the client accepted them."""
     stop = sample.manifest.chunk_count if stop is None else stop
     data = sample.chunks(start, stop)
     frame = Frame(Kind.DELIVERY, SESSION, sample.file_id, start, stop, len(data), 1)
-    link: Any = Piece()
+    link: Any = FakeLink()
     targets = kept.files.plane.frame_started(link, frame)
     if targets is None:
         return False
@@ -75,7 +75,7 @@ async def test_unwritable_file_is_declined(tmp_path: Path, monkeypatch: pytest.M
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", error_of(number))
             assert deliver(kept, FILE, 2, 3)
-            assert not deliver(kept, FILE, 3, 4), "it takes no more"
+            assert not deliver(kept, FILE, 3, 4), "it accepts no more"
         (report,) = declined(kept)
         assert os.strerror(number) in report.reason
         assert (report.division, report.still_holds) == (7, True)
@@ -97,7 +97,7 @@ async def test_unwritable_journal_loses_nothing(tmp_path: Path, monkeypatch: pyt
             deliver(kept, FILE)
         assert len(declined(kept)) == 1
         work = asyncio.ensure_future(kept.files.retry_declined())
-        await until("what was saved is enough", lambda: kept.is_complete(FILE))
+        await until("the saved chunks suffice", lambda: kept.is_complete(FILE))
         work.cancel()
 
 

@@ -1,4 +1,4 @@
-"""Which clients a process runs, and how it runs them."""
+"""The clients of one process: their names and folders, and how they run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that has proof that a file's digests contradict each other declines that file for good."""
+"""A client finally declines a file whose digests contradict each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.loops import on_loop, until
 
 
 class Proving(MemoryStore):
-    """Takes every write for a proof."""
+    """A store in which every write proves a contradiction."""
 
     def __init__(self) -> None:
         super().__init__(blake3_digest, b"a" * 16)

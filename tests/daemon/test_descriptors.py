@@ -1,4 +1,4 @@
-"""Descriptors are as many as the system allows, and enough for each client of a process."""
+"""A process raises its limit of file descriptors, and shares them among its clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server writes down survives it; what cannot be read or written costs no more than that."""
+"""A ledger survives its server; an unreadable or unwritable record affects no other record."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_removed_file_is_deleted(path: Path) -> None:
 
 
 def test_saved_record_is_in_the_database_at_once(path: Path, tmp_path: Path) -> None:
-    """Copies of the files, as they are on the disk, stand for a server that was killed at that moment."""
+    """A copy of the files on the disk is the ledger of a server that was killed at that moment."""
     ledger = Ledger(path)
     ledger.save_file(record_of("f"))
     copy = tmp_path / "copy"
@@ -100,10 +100,10 @@ def test_second_server_is_refused(path: Path) -> None:
 
 
 def test_other_file_is_refused_and_left_alone(path: Path) -> None:
-    path.write_bytes(b"something else, of which somebody may be in need" * 100)
+    path.write_bytes(b"the data of another program, which must not be lost" * 100)
     with pytest.raises(StorageError, match="move it away"):
         Ledger(path)
-    assert path.read_bytes().startswith(b"something else")
+    assert path.read_bytes().startswith(b"the data of another program")
 
 
 def test_other_version_is_refused_and_left_alone(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Memory for the cache: bounded by the machine, and taken without touching it."""
+"""Memory for the cache: limited by the machine, and allocated without touching it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole networks in one event loop: the daemons as they run, only their processes and disks are missing."""
+"""Whole networks in one event loop: real daemons, without their processes and disks."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def test_declined_files_are_retried_with_growing_delay(
         await until("it was tried again", lambda: next(iter(refused.values())).delay > 0.1)
         await network.seed(second)
         first_delay, second_delay = (each.delay for each in refused.values())
-        assert first_delay > second_delay, "a file that comes up later begins with a short one"
+        assert first_delay > second_delay, "a later file begins with a short delay"
         del blocked.store.finished["second.bin"]
         await network.copies(second, "b")
         assert [each.manifest.name for each in refused.values()] == ["file.bin"]

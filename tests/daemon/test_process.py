@@ -1,4 +1,4 @@
-"""How a daemon runs: what ends it, with which code, and what it says."""
+"""How a daemon runs: how it ends, its exit code, and its log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _logging_as_before() -> Iterator[None]:
 
 
 async def end_at_once(_stopping: asyncio.Event) -> None:
-    """A daemon that has nothing to do."""
+    """A daemon that ends at once."""
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_ready_line_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> N
 
 
 class Waiting:
-    """Something that never ends by itself; notes that it was ended."""
+    """Wait forever; record the cancellation."""
 
     def __init__(self) -> None:
         self.ended = False

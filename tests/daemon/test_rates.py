@@ -1,4 +1,4 @@
-"""Rates of files, and the time that is left."""
+"""Rates of files, and their remaining time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CHUNKS = 1000
 
 
 def exchanging_file() -> SharedFile:
-    """A file of which two clients hold a half each."""
+    """Return a file of which each of two clients holds a half."""
     file = SharedFile(Bench().manifest("file", CHUNKS), "source")
     file.phase = Phase.EXCHANGING
     file.availability.hold("a", [(0, 512)])

@@ -1,4 +1,4 @@
-"""What a client logs of the files that it receives."""
+"""The log of the files that a client receives."""
 
 from __future__ import annotations
 

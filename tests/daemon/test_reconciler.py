@@ -1,4 +1,4 @@
-"""What becomes of a member's files on a disk, whatever its user does there meanwhile."""
+"""A member's files on a disk, while its user changes or removes some of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SESSION = 7
 
 
 class Said(Reports):
-    """Keeps what is to be said."""
+    """Reports that are recorded instead of sent."""
 
     def __init__(self) -> None:
         super().__init__("amy", cast("MemberClient", cast("Any", None)))
@@ -43,10 +43,10 @@ DIVISION = 7
 
 
 class Kept:
-    """A keeper of files in a folder, within a session.
+    """A reconciler of the files in a folder, within a session.
 
     Attributes:
-        gate: unpacking waits for it.
+        gate: the event that unpacking waits for.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,13 +69,13 @@ class Kept:
         return unpack and wait_and_unpack
 
     def take(self, sample: Sample | FolderSample) -> None:
-        """The file is assigned, and comes."""
+        """Assign a file, and deliver all of it."""
         self.files.take(sample.manifest, (), started=True, division=DIVISION)
         if not self.store.known()[sample.file_id].complete:
             self.deliver(sample)
 
     def deliver(self, sample: Sample | FolderSample) -> None:
-        """All of a file comes."""
+        """Deliver all of a file."""
         count = sample.manifest.chunk_count
         frame = Frame(Kind.DELIVERY, SESSION, sample.file_id, 0, count, len(sample.data), 1)
         written = self.store.write(sample.file_id, 0, count, memoryview(sample.data))
@@ -140,9 +140,9 @@ async def test_file_moved_away_and_back_is_taken_again(tmp_path: Path, monkeypat
         assert not kept.store.known()
         kept.files.begin_session()
         kept.files.take(sample.manifest, (), started=True, division=DIVISION)
-        assert not kept.store.known(), "it is not brought back, either in the next session"
+        assert not kept.store.known(), "it is not restored in the next session either"
         elsewhere.rename(place)
-        await until("it is had again", lambda: kept.is_complete(sample))
+        await until("it is complete again", lambda: kept.is_complete(sample))
         for each in work:
             each.cancel()
 
@@ -160,9 +160,9 @@ async def test_unfinishable_file_is_declined_and_retried(tmp_path: Path, monkeyp
         assert "move it away" in declined.reason
         assert declined.division == DIVISION
         work = asyncio.ensure_future(kept.files.retry_declined())
-        await until("it is tried in vain", lambda: kept.files._declined[sample.file_id].delay > 0.01)
+        await until("attempts fail", lambda: kept.files._declined[sample.file_id].delay > 0.01)
         in_the_way.unlink()
-        await until("it is had after all", lambda: kept.is_complete(sample))
+        await until("it is complete after all", lambda: kept.is_complete(sample))
         work.cancel()
 
 
@@ -183,6 +183,6 @@ async def test_file_that_fails_to_finish_again_is_retried_again(
             patch.setattr(kept.store, "finish", fail)
             kept.take(sample)
             work = asyncio.ensure_future(kept.files.retry_declined())
-            await until("it is tried in vain", lambda: tries > 3)
-        await until("it is had after all", lambda: kept.is_complete(sample))
+            await until("attempts fail", lambda: tries > 3)
+        await until("it is complete after all", lambda: kept.is_complete(sample))
         work.cancel()

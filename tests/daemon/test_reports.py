@@ -1,4 +1,4 @@
-"""Reports: few calls, in order, each repeated until it was heard."""
+"""Reports are sent in few calls, in order, and repeated until the server answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DECLINED = Declined(bytes(32), "no room")
 
 
 class Server:
-    """Takes calls, answers each when told to, and fails as often as told to."""
+    """A server that answers each call when the test allows it, and fails as often as the test wants."""
 
     def __init__(self, *failures: PspError) -> None:
         self.calls: list[tuple[int, list[Report]]] = []
@@ -47,7 +47,7 @@ async def test_reports_during_a_call_go_with_the_next() -> None:
     reports = told_to(server)
     telling = asyncio.ensure_future(reports.send(SESSION))
     reports.add(FIRST)
-    await until("the first is said at once", lambda: server.calls == [(SESSION, [FIRST])])
+    await until("the first is sent at once", lambda: server.calls == [(SESSION, [FIRST])])
     for report in (SECOND, DECLINED, THIRD):
         reports.add(report)
     server.answers.release()
@@ -64,11 +64,11 @@ async def test_failed_reports_are_repeated_before_later_ones(monkeypatch: pytest
     reports = told_to(server)
     reports.add(FIRST)
     telling = asyncio.ensure_future(reports.send(SESSION))
-    await until("it is said", lambda: len(server.calls) == 1)
+    await until("it is sent", lambda: len(server.calls) == 1)
     reports.add(SECOND)
     for _ in range(3):
         server.answers.release()
-    await until("it is said until it is heard", lambda: len(server.calls) == 3)
+    await until("it is repeated until it is answered", lambda: len(server.calls) == 3)
     assert [said for _, said in server.calls] == [[FIRST], [FIRST, SECOND], [FIRST, SECOND]]
     telling.cancel()
 
@@ -81,7 +81,7 @@ async def test_new_session_drops_unsent_reports() -> None:
     reports.clear()
     telling = asyncio.ensure_future(reports.send(SESSION))
     reports.add(SECOND)
-    await until("the new one is said", lambda: server.calls == [(SESSION, [SECOND])])
+    await until("the new one is sent", lambda: server.calls == [(SESSION, [SECOND])])
     telling.cancel()
 
 
@@ -101,11 +101,11 @@ async def test_refused_report_does_not_hold_up_later_ones() -> None:
     reports = told_to(server)
     reports.add(FIRST)
     telling = asyncio.ensure_future(reports.send(SESSION))
-    await until("it is said", lambda: len(server.calls) == 1)
+    await until("it is sent", lambda: len(server.calls) == 1)
     reports.add(SECOND)
     for _ in range(2):
         server.answers.release()
-    await until("the next is said", lambda: server.calls[1:] == [(SESSION, [SECOND])])
+    await until("the next is sent", lambda: server.calls[1:] == [(SESSION, [SECOND])])
     telling.cancel()
 
 
@@ -116,12 +116,12 @@ async def test_forgotten_report_is_not_repeated(monkeypatch: pytest.MonkeyPatch)
     reports = told_to(server)
     reports.add(FIRST)
     telling = asyncio.ensure_future(reports.send(SESSION))
-    await until("it is said", lambda: len(server.calls) == 1)
+    await until("it is sent", lambda: len(server.calls) == 1)
     reports.add(SECOND)
     reports.add(THIRD)
     reports.forget(FIRST.file_id)
     reports.forget(THIRD.file_id)
     for _ in range(2):
         server.answers.release()
-    await until("the rest is said", lambda: server.calls[1:] == [(SESSION, [SECOND])])
+    await until("the rest is sent", lambda: server.calls[1:] == [(SESSION, [SECOND])])
     telling.cancel()

@@ -1,4 +1,4 @@
-"""Files that are not what they were: verified between two sessions, and fetched again as far as they are wrong."""
+"""Changed files are verified between two sessions; their wrong chunks are fetched again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def alter_share(network: InProcess, client: Client) -> int:
-    """Changes a byte in the middle of what a client holds, behind its back; returns the byte's chunk."""
+    """Change a byte of a chunk that a client holds, without its knowledge; return the chunk."""
     file = network.file("file.bin")
     (held,) = next(each for each in file.clients if each.name == client.name).held_ranges
     chunk = (held.start + held.stop) // 2
@@ -37,12 +37,12 @@ def alter_share(network: InProcess, client: Client) -> int:
 
 
 def holdings(file: pb.File) -> dict[str, int]:
-    """How many chunks each client holds."""
+    """Return how many chunks each client holds."""
     return {client.name: client.held_chunk_count for client in file.clients}
 
 
 def missing_chunks(network: InProcess) -> list[tuple[int, int]]:
-    """The ranges that nobody holds."""
+    """Return the ranges without a holder."""
     return [(each.range.start, each.range.stop) for each in network.file("file.bin").missing_ranges]
 
 
@@ -54,7 +54,7 @@ async def test_second_seeding_repairs_altered_bytes(source: Path, parameters: Pa
         await network.seed(source, client_count=2, hold_back=True)
         chunk = alter_share(network, garbled)
         network.server.release("file.bin")
-        await until("it is known what lacks", lambda: missing_chunks(network) == [(chunk, chunk + 1)])
+        await until("the missing chunk is known", lambda: missing_chunks(network) == [(chunk, chunk + 1)])
         assert network.file("file.bin").missing_ranges[0].last_holder == "a"
         await network.seed(source)
         await network.copies(source, "a", "b")
@@ -119,19 +119,19 @@ async def test_client_that_cannot_verify_a_file_stays(
 
 
 def remove_copy(network: InProcess, client: Client, copy: Path) -> None:
-    """Somebody removes a client's finished copy, which lay there."""
+    """Remove a client's finished copy, as its user might."""
     del client.store.finished["file.bin"]
     client.touched = ExternalChanges({network.file("file.bin").file_id: copy}, [])
 
 
 def refusals(network: InProcess) -> dict[str, str]:
-    """Why clients declined the file."""
+    """Return why clients declined the file, by client."""
     return {client.name: client.refusal for client in network.file("file.bin").clients if client.refusal}
 
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients look all the time."""
+    """Make clients check their files all the time."""
     retry_after(monkeypatch, 0.01)
     watch_every(monkeypatch, 0.01)
 
@@ -154,10 +154,10 @@ async def test_removed_copy_is_declined_and_not_fetched_again(source: Path, tmp_
         session = client.daemon.session
         network.server._control.execute(VerifyFile(session, bytes(32)))
         await until("it is a member again", lambda: client.daemon.session not in (0, session))
-        await until("it says so again", lambda: "a" in refusals(network))
+        await until("it reports the file again", lambda: "a" in refusals(network))
         assert not client.store.known()
         await other.end()
-        await until("nobody has it", lambda: network.file("file.bin").state == pb.FILE_STATE_STALLED)
+        await until("it has no holder", lambda: network.file("file.bin").state == pb.FILE_STATE_STALLED)
 
 
 @pytest.mark.usefixtures("often")
@@ -170,7 +170,7 @@ async def test_removed_copy_is_taken_again_when_it_is_back(source: Path, tmp_pat
         await network.copies(source, "a")
         saved = client.store.finished["file.bin"]
         remove_copy(network, client, copy)
-        await until("it says so", lambda: bool(refusals(network)))
+        await until("it reports the file", lambda: bool(refusals(network)))
         client.touched = ExternalChanges({}, [])
         client.store.finished["file.bin"] = saved
         copy.touch()
@@ -189,7 +189,7 @@ async def test_removed_unverified_copy_is_not_fetched_again(source: Path, tmp_pa
         remove_copy(network, client, tmp_path / "there.bin")
         network.server._control.execute(VerifyFile(session, network.file("file.bin").file_id))
         await until("it is a member again", lambda: client.daemon.session not in (0, session))
-        await until("it says so", lambda: bool(refusals(network)))
+        await until("it reports the file", lambda: bool(refusals(network)))
         assert not client.store.known()
 
 
@@ -209,7 +209,7 @@ async def test_copy_missing_once_does_not_count_as_removed(source: Path, tmp_pat
             return ExternalChanges(removed if looks % 2 else {}, [])
 
         client.look = look
-        await until("it has looked often", lambda: looks > 6)
+        await until("it has checked often", lambda: looks > 6)
         assert client.store.known()
         assert not refusals(network)
 
@@ -217,7 +217,7 @@ async def test_copy_missing_once_does_not_count_as_removed(source: Path, tmp_pat
 @pytest.mark.usefixtures("often")
 @on_loop
 async def test_share_of_a_removed_copy_is_reassigned(source: Path, tmp_path: Path) -> None:
-    """Else the file would count as seeded while nobody has that share, and its source would go."""
+    """Otherwise the file would count as seeded without a holder of that share, and its source would leave."""
     data = await asyncio.to_thread(source.read_bytes)
     async with in_process(FAST) as network:
         client, _ = await network.join("a", "b")
@@ -232,7 +232,7 @@ async def test_share_of_a_removed_copy_is_reassigned(source: Path, tmp_path: Pat
         await until("one has it", lambda: network.file("file.bin").complete_client_count)
         client.touched = ExternalChanges({file_id: tmp_path / "there.bin"}, [])
         del client.store.finished["file.bin"]
-        await until("it says so", lambda: "a" in refusals(network))
+        await until("it reports the file", lambda: "a" in refusals(network))
         network.server.leave(idle)
         await seeding
         await network.copies(source, "b")
@@ -247,7 +247,7 @@ async def test_file_removed_everywhere_is_taken_when_reseeded(source: Path, tmp_
         await network.seed(source)
         await network.copies(source, "a")
         remove_copy(network, client, tmp_path / "there.bin")
-        await until("it says so", lambda: bool(refusals(network)))
+        await until("it reports the file", lambda: bool(refusals(network)))
         client.touched = ExternalChanges({}, [])
         network.server.remove("file.bin", force=True)
         await until("it is gone", lambda: not network.server.status("", with_file_clients=False).files)

@@ -1,4 +1,4 @@
-"""A member's way to its server: one address of its name, for control and data alike."""
+"""A member's route to its server: one address of its name, for control and data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Says what the name ``hub`` resolves to from now on."""
+    """Set the addresses to which the name ``hub`` resolves."""
     known: list[str] = []
     resolve = socket.getaddrinfo
 
@@ -45,7 +45,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @asynccontextmanager
 async def server_on(*hosts: str, port: int = 0) -> AsyncIterator[tuple[NetworkDaemon, int]]:
-    """A whole server on these hosts."""
+    """Run a complete server on these hosts."""
     network = NetworkDaemon(FAST, default_cache_chunks(FAST), hosts, 0, asyncio.Event())
     served, bound = await serve(hosts, port, [], lambda server: register_all(server, network))
     try:
@@ -56,7 +56,7 @@ async def server_on(*hosts: str, port: int = 0) -> AsyncIterator[tuple[NetworkDa
 
 
 async def joins(route: Route, name: str) -> Client:
-    """A client that data has reached."""
+    """Run a client that data can reach."""
     client = Client(route, name)
     await client.ready()
     return client
@@ -86,7 +86,7 @@ async def test_server_answers_on_every_address_it_has(hub: Callable[..., None], 
 
 
 def listen_hosts_free(hub: Callable[..., None]) -> int:
-    """A port that is free on every host."""
+    """Return a port that is free on every host."""
     hub(*HOSTS)
     return listen_hosts("hub", 0)[1]
 

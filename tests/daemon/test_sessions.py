@@ -1,4 +1,4 @@
-"""Sessions of a running server: none can be computed from others, and a forged number costs one rejoin."""
+"""Session ids cannot be computed from others; a forged request number costs one rejoin."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def undo_left(value: int, shift: int, mask: int) -> int:
 
 
 def state_word(output: int) -> int:
-    """The word of a Mersenne Twister's state that an output was made of."""
+    """Return the word of a Mersenne Twister's state from which an output was computed."""
     found = undo_left(undo_right(output, 18), 15, 0xEFC60000)
     return undo_right(undo_left(found, 7, 0x9D2C5680), 11)
 
 
 def next_session(known: list[int]) -> int:
-    """The number that follows, if a Mersenne Twister gave the known ones."""
+    """Return the number that follows if a Mersenne Twister drew the known ones."""
     words = [word for session in known for word in (session & 0xFFFFFFFF, session >> 32)]
     twister = Random()
     twister.setstate((3, (*map(state_word, words), WORDS), None))
@@ -79,8 +79,8 @@ async def test_client_rejoins_after_a_forged_request_number(tmp_path: Path) -> N
         await network.seed(source, client_count=2, hold_back=True)
         first = client.daemon.session
         forged = Request(first, network.file("file.bin").file_id, REQUEST_NUMBER_MAX, 0, 1, ())
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-            stranger.sendto(encode_datagram(forged), ("127.0.0.1", network.server.data_port))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(encode_datagram(forged), ("127.0.0.1", network.server.data_port))
         await until("the client has another session", lambda: client.daemon.session not in (0, first))
         network.server.release("file.bin")
         await network.copies(source, "a", "b")

@@ -1,4 +1,4 @@
-"""The source: how long a file needs it, and what ends it before its time."""
+"""The source: how long a file needs it, and what ends it early."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TestHowLongItIsNeeded:
     @pytest.mark.parametrize("min_holder_count", [0, 1, 2])
     @pytest.mark.parametrize("state", [pb.FILE_STATE_SEEDED, pb.FILE_STATE_DISTRIBUTING, pb.FILE_STATE_STALLED])
     def test_not_needed_after_its_own_seeding(self, state: pb.FileState, min_holder_count: int) -> None:
-        """A share that is lost after that needs a repair, which is another seeding."""
+        """A share that is lost later needs a repair by another seeding."""
         file = pb.File(state=state, seeded=True, min_holder_count=min_holder_count)
         assert _needs_no_source(file, ONE_COPY, divided_here=True)
 
@@ -79,7 +79,7 @@ class TestWhetherAnybodyTakesIt:
 
 
 def source_of(network: InProcess) -> str:
-    """The name of the one source that is a member; empty if none is."""
+    """Return the name of the only connected source; empty without one."""
     return next((client.name for client in network.server.view.clients() if client.source), "")
 
 

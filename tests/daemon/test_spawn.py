@@ -1,4 +1,4 @@
-"""Launched clients: real processes, or scripts that stand for them."""
+"""Launched clients: real processes, or scripts in their place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SERVER = "127.0.0.1:1"
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program that is started in place of Python; the test writes it. Notes its pid and arguments."""
+    """Return a script that is started in place of Python and records its pid and arguments; the test writes it."""
     script = tmp_path / "stand-in"
     monkeypatch.setattr(launcher_module, "DAEMON_COMMAND", (str(script), *DAEMON_COMMAND[1:]))
     return script
@@ -35,7 +35,7 @@ def write(script: Path, *lines: str) -> None:
 
 
 def noted(script: Path) -> list[list[str]]:
-    """Pid and arguments of each process that was started."""
+    """Return the pid and the arguments of each process that was started."""
     note = script.parent / "arguments"
     return [line.split() for line in note.read_text().splitlines()]
 

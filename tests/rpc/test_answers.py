@@ -1,4 +1,4 @@
-"""Answers of a server that makes no sense: a member refuses or ignores them, and goes on."""
+"""A member refuses or ignores invalid answers of a server, and continues."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def assigned(*shares: tuple[int, int], **manifest: Any) -> membership.FileAssign
 class TestSession:
     @pytest.mark.parametrize("port", [0, 65_536, 70_000, 2**32 - 1])
     def test_invalid_data_port_is_refused(self, port: int) -> None:
-        with pytest.raises(PspError, match=f"the server at {SERVER} names data port {port}, which is no port"):
+        with pytest.raises(PspError, match=f"the server at {SERVER} names data port {port}, which is not a port"):
             granted(data_port=port)
 
     @pytest.mark.parametrize(("lease_ms", "seconds"), [(0, 4.0), (1, 4.0), (4000, 4.0), (30_000, 30.0)])
@@ -51,7 +51,7 @@ class TestAssignment:
 
     @pytest.mark.parametrize("share", [(3, 2), (0, 6), (5, 2**32 - 1)])
     def test_invalid_share_is_refused(self, share: tuple[int, int]) -> None:
-        with pytest.raises(BadArgument, match=r"a share of 'a\.bin' is no range of its 5 chunks"):
+        with pytest.raises(BadArgument, match=r"a share of 'a\.bin' is not a range of its 5 chunks"):
             member.assign_from_pb(7, assigned((0, 1), share), blake3_digest)
 
     @pytest.mark.parametrize(

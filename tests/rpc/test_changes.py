@@ -1,4 +1,4 @@
-"""What whoever watches the status is told."""
+"""A watcher of the status is sent a snapshot, then changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A member's side of the control API: what it is told comes through, and a dead server is noticed."""
+"""A member's end of the control API: instructions arrive unchanged, and a dead server is detected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MANIFEST = Manifest.build("a.bin", len(DATA), read_at, blake3_digest).divided(3,
 
 
 class Telling:
-    """A network that tells a member what it is given to tell."""
+    """A network that sends given events to a member."""
 
     def __init__(self, *events: MemberEvent) -> None:
         self._events = events
@@ -70,7 +70,7 @@ async def test_invalid_file_is_ignored(caplog: pytest.LogCaptureFixture) -> None
 
 
 class WithoutModes:
-    """A network of a version whose manifests have no mode: it leaves out what it does not know."""
+    """A network of a version whose manifests have no mode: it ignores this field."""
 
     def __init__(self) -> None:
         self.view = self
@@ -89,7 +89,7 @@ async def test_server_without_modes_is_reported() -> None:
     async with control(WithoutModes()) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
         assert await member.announce(usual, SESSION, 3) == (3, pb.File(file_id=usual.file_id))
-        with pytest.raises(WrongState, match=r"takes 'a\.bin' for another file, as it is of another version"):
+        with pytest.raises(WrongState, match=r"computes another id for 'a\.bin', as it runs another version"):
             await member.announce(private, SESSION, 3)
 
 
@@ -112,7 +112,7 @@ async def test_long_reason_of_an_end_is_cut() -> None:
 
 @pytest.fixture
 def options_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, int]]:
-    """The options that the last channel or server was made with."""
+    """Return the options of the last channel or server."""
     seen: dict[str, dict[str, int]] = {}
 
     def watch(name: str) -> None:
@@ -140,7 +140,7 @@ class TestKeepalive:
 
     @on_loop
     async def test_pings_continue_without_calls(self, options_of: Callable[[str], dict[str, int]]) -> None:
-        """A member that only listens says nothing for as long as nothing happens."""
+        """A member that only listens sends nothing while nothing happens."""
         await open_channel("127.0.0.1:1").close()
         channel = options_of("insecure_channel")
         assert channel["grpc.keepalive_permit_without_calls"] == 1
@@ -154,7 +154,7 @@ class TestKeepalive:
 
     @on_loop
     async def test_connecting_has_time_for_a_slow_link(self, options_of: Callable[[str], dict[str, int]]) -> None:
-        """gRPC takes the minimum backoff as the timeout of connecting: two round trips, and three SYN packets."""
+        """gRPC uses the minimum backoff as its connect timeout: two round trips, and three SYN packets."""
         await open_channel("127.0.0.1:1").close()
         assert options_of("insecure_channel")["grpc.min_reconnect_backoff_ms"] > 3000
 

@@ -1,4 +1,4 @@
-"""Every reason travels from the server to its clients as what it is."""
+"""Every error reaches the caller of the server with its reason and message."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILE_ID = bytes(32)
 
 
 class Refusing:
-    """A network that answers nothing but one error."""
+    """A network that raises the same error in every call."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -53,7 +53,7 @@ class Refusing:
 
 
 async def say_everything(member: MemberClient) -> dict[str, PspError]:
-    """Makes each call of a member; every one must be refused. Gives the errors by what was called."""
+    """Make each call of a member; all must be refused. Return the errors by the names of the calls."""
     manifest = Manifest.parse("a.bin", 0, b"", blake3_digest)
     calls: dict[str, Awaitable[object]] = {
         "parameters": member.parameters(),

@@ -1,4 +1,4 @@
-"""Each request is bounded by its method before it is parsed, and each field by a limit of its own."""
+"""The size of each request is limited before it is parsed; some fields have further limits."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ FILE_ID = bytes(DIGEST_BYTES)
 
 
 def descriptors() -> Iterator[FileDescriptor]:
-    """Of every file of the control API, and of the services that libraries bring."""
+    """Yield the descriptor of every proto file of the control API and of the libraries' services."""
     for path in sorted(Path(pspd.v1.__path__[0]).glob("*_pb2.py")):
         yield import_module(f"pspd.v1.{path.stem}").DESCRIPTOR
     yield from (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR, reflection_v1_pb2.DESCRIPTOR)
 
 
 def methods() -> dict[str, MethodDescriptor]:
-    """Every rpc by its path."""
+    """Return every rpc by its path."""
     return {
         f"/{service.full_name}/{method.name}": method
         for file in descriptors()
@@ -62,7 +62,7 @@ def methods() -> dict[str, MethodDescriptor]:
 
 
 def padded(size_bytes: int) -> bytes:
-    """A request of so many bytes: one field that no message of ours has."""
+    """Return a request of so many bytes, as a field that no message has."""
     head = b"\xfa\x7f"  # field 2047, with a length
     rest = size_bytes - len(head)
     length_bytes = next(n for n in range(1, 6) if rest - n < 1 << 7 * n)
@@ -72,7 +72,7 @@ def padded(size_bytes: int) -> bytes:
 
 
 async def answer_of(channel: grpc.aio.Channel, path: str, data: bytes) -> PspError | None:
-    """The error with which a call ends; None if it gets an answer. A busy machine may need longer to connect."""
+    """Return the error of a call; None if it is answered. A busy machine may need longer to connect."""
     method = methods()[path]
     try:
         if method.client_streaming:
@@ -104,7 +104,7 @@ async def test_request_one_byte_too_large_is_refused(path: str) -> None:
 
 
 class TestLargestRequests:
-    """What the limits of the fields allow together fits into the limit of the method."""
+    """A request whose fields are at their limits fits into the limit of its method."""
 
     def test_largest_join_is_accepted(self) -> None:
         spans = 10  # of each file
@@ -254,7 +254,7 @@ async def test_error_does_not_keep_the_request_in_memory() -> None:
 
 
 class Waiting:
-    """A network whose announcements last."""
+    """A network whose announcements never return."""
 
     def __init__(self) -> None:
         self.is_waiting = asyncio.Event()

@@ -1,4 +1,4 @@
-"""When a server that does not answer is tried again."""
+"""When to call a server again that does not answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every server of ours has besides our services: health, reflection, and an address it can be told by."""
+"""Every gRPC server also offers health and reflection, and reports the address that it listens on."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_unparsable_request_is_refused_without_a_log_line(method: str, cap
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await (call.read() if method == "Attend" else call)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "no message of this API" in refused.value.details()
+        assert "not a message of this API" in refused.value.details()
         assert caplog.text == ""
 
 

@@ -1,4 +1,4 @@
-"""Nothing is lost between the core's words and the API's messages, and nothing is left without a message."""
+"""Translations between types of the core and messages of the API are complete and lose nothing."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TestManifest:
         assert message.mode == (0 if mode == 0o644 else mode)
 
     def test_id_is_computed_not_believed(self) -> None:
-        """The id is worked out anew: it is no field of the message."""
+        """The id is computed again, as it is not a field of the message."""
         assert "file_id" not in pb.Manifest.DESCRIPTOR.fields_by_name
         lie = replace(manifest_of(5000), file_id=bytes(32))
         assert translate.manifest_from_pb(translate.manifest_to_pb(lie), blake3_digest) == manifest_of(5000)
@@ -253,7 +253,7 @@ class TestShown:
         machine.link_opened(bob, 0)
 
         def states(now: int, *, heard: bool) -> dict[str, pb.ClientState]:
-            """Of each member, all of them having renewed their leases, and one having shown that it hears us."""
+            """Return each member's state after all have renewed their leases and one has sent a hello."""
             for member in machine.members.values():
                 machine.sessions.lease_renewed(member.session, now)
             if heard:

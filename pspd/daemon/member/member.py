@@ -247,7 +247,7 @@ class MemberDaemon:
         self.client.use(channel)
         held = {} if self._source else self._storage.known()
         port = 0
-        if not (await self.client.parameters()).kept_links:  # each transfer has a connection of its own
+        if not (await self.client.parameters()).kept_links:  # each transfer has its own connection
             port = self.files.plane.listen(family_of(address))
         session = await self.client.join(
             self.name, self._instance_id, source=self._source, delivery_port=port, held=held

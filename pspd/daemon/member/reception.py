@@ -1,4 +1,4 @@
-"""Logs what a client receives: the beginning of each file, its progress and its rate."""
+"""Logs the files that a client receives: the beginning of each one, its progress and its rate."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Reception:
 
 
 class ReceptionLog:
-    """Logs what one client receives.
+    """Logs the files that one client receives.
 
     Args:
         name: the client's name.

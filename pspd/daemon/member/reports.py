@@ -1,4 +1,4 @@
-"""A member's reports about its files, batched into as few calls as the server's pace asks for."""
+"""A member's reports about its files, sent in batches."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class Reports:
     """Reports in the order in which they were made; each is kept until the server has answered it.
 
-    Reports that are made during a call wait for the next one, so a busy server gets fewer calls. Unsent reports end
-    with their session: the next session begins with everything that is held.
+    Reports that are made during a call wait for the next one, so a busy server gets fewer calls. Unsent reports are
+    dropped with their session, as the next session begins with a report of all held chunks.
 
     Args:
         name: the member's name.

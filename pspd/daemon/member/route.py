@@ -22,7 +22,7 @@ DIAL_SECONDS = 4.0
 class Route:
     """Chooses one address of a server, and keeps a channel to it; the members of one process share it.
 
-    gRPC would try every address of a name by itself without telling which one answered: data could go to another.
+    If gRPC chose among the addresses of a name, it would not report its choice, and data might go to another address.
 
     Args:
         server: the address of the control API, as the user wrote it.

@@ -11,7 +11,7 @@ from pspd.errors import LimitReached
 from pspd.text.sizes import size_text
 
 CACHE_MEMORY_PERCENT_MAX = 75
-"""The largest part of the machine's memory for the cache; with more the machine would swap or kill the server."""
+"""The largest part of the machine's memory for the cache. With more, the machine might swap or kill the server."""
 LAZY_BYTES_MIN = 1 << 20
 """Smaller allocations come from the heap: a cache that grows with each client makes thousands of them."""
 _CONTROL_GROUP_MAX = Path("/sys/fs/cgroup/memory.max")
@@ -21,8 +21,8 @@ def allocate(size_bytes: int) -> memoryview:
     """Return zeroed memory without touching it: the kernel provides each page at its first use.
 
     Raises:
-        MemoryError: there is not so much memory.
-        OverflowError: no machine has so much.
+        MemoryError: the system has not enough memory.
+        OverflowError: the size exceeds the address space.
     """
     if size_bytes < LAZY_BYTES_MIN:
         return memoryview(bytearray(size_bytes))
@@ -42,7 +42,7 @@ def machine_bytes() -> int:
 
 
 def validate_cache_size(chunk_count: int) -> int:
-    """Return the size of a cache, in chunks, if this machine can have it.
+    """Return the size of a cache in chunks, if this machine has enough memory for it.
 
     Raises:
         LimitReached: the size is more than ``CACHE_MEMORY_PERCENT_MAX`` of the machine's memory.

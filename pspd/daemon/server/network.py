@@ -94,10 +94,10 @@ class NetworkDaemon:
         return self._machine.sessions.lease_ns // MILLISECOND_NS
 
     def use_ledger(self, ledger: Ledger) -> None:
-        """Restore the state that a ledger has, and write all further changes down in it.
+        """Restore the state from a ledger, and record all further changes in it.
 
         Raises:
-            StorageError: it cannot be read.
+            StorageError: the ledger cannot be read.
         """
         records, clients = ledger.load()
         self._machine.restore(records, clients, now_ns())
@@ -107,7 +107,7 @@ class NetworkDaemon:
         self._control.use_ledger(ledger)
 
     def close_ledger(self) -> None:
-        """Write nothing more down, so that a restarted server waits for the clients that are connected now."""
+        """Record no more changes, so that a restarted server waits for the clients that are connected now."""
         self._control.close_ledger()
 
     async def close(self) -> None:
@@ -142,12 +142,12 @@ class NetworkDaemon:
         """Add a member; return its session.
 
         Args:
-            name: its name.
-            instance_id: the identity by which it is recognized when it comes back.
+            name: the member's name.
+            instance_id: the identity by which the server recognizes the member when it comes back.
             source: whether it is a source.
-            delivery_port: the TCP port on which it takes deliveries; 0 for none.
-            held: what it holds, by file.
-            peer: the address of its call.
+            delivery_port: the TCP port on which it accepts deliveries; 0 for none.
+            held: the chunks that it holds, by file.
+            peer: the address from which it called.
 
         Raises:
             PspError: the network refuses it.
@@ -164,10 +164,10 @@ class NetworkDaemon:
         return member.session
 
     async def attend(self, session: int) -> AsyncIterator[MemberEvent]:
-        """Yield the instructions to a member until its session ends; the session ends when nobody reads them.
+        """Yield the instructions to a member until its session ends; closing this generator ends the session.
 
         Raises:
-            SessionUnknown: the session has ended or never was.
+            SessionUnknown: the session has ended or never existed.
             WrongState: another call attends already.
         """
         queue = self._queues.claim(session, self._machine.sessions.get(session).name)
@@ -227,13 +227,13 @@ class NetworkDaemon:
         """Ask clients to stop; return their names.
 
         Args:
-            names: which clients.
-            everyone: ask all clients.
-            force: ask even if others need what only they hold.
+            names: the clients to ask.
+            everyone: whether to ask all clients instead.
+            force: whether to ask even if other clients need chunks that only they hold.
 
         Raises:
             NotFound: a client is not connected.
-            WrongState: others need, or may need, what only they hold, and `force` is not set.
+            WrongState: other clients need, or may need, chunks that only they hold, and `force` is not set.
         """
         if not force and self._machine.lifecycle.awaits_holders:
             raise WrongState(
@@ -262,7 +262,7 @@ class NetworkDaemon:
         """Start clients on this machine; return their names.
 
         Args:
-            count: how many.
+            count: how many clients to start.
             directory: the folder below which each has its own; empty for the default.
         """
         return await self._launcher.launch(count, directory, self.address)
@@ -277,7 +277,7 @@ class NetworkDaemon:
     async def announce(
         self, manifest: Manifest, session: int, client_count: int, terms: Terms
     ) -> tuple[SharedFile, int]:
-        """Announce a file, and wait for clients; return the file and its number of shares, 0 if it is divided already.
+        """Announce a file, and wait for clients; return the file and its number of shares (0 if it is divided already).
 
         Args:
             manifest: the file's manifest.
@@ -286,8 +286,8 @@ class NetworkDaemon:
             terms: the terms of its seeding.
 
         Raises:
-            BadArgument: there would be fewer clients than replicas.
-            LimitReached: it would wait for more clients than a network can have.
+            BadArgument: `client_count` is smaller than the number of replicas.
+            LimitReached: a network cannot have so many clients.
         """
         if client_count and terms.replica_count > client_count:
             raise BadArgument(
@@ -340,7 +340,7 @@ class NetworkDaemon:
 
         Args:
             file: its id or name.
-            force: remove it even if not every client has it.
+            force: whether to remove it even if not every client has it.
         """
         found = self.view.find(file)
         message = self.view.file(found)

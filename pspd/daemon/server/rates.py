@@ -15,17 +15,17 @@ from pspd.core.server.shared_file import SharedFile
 
 SAMPLE_SECONDS = 0.5
 SAMPLES_MAX = 11
-"""The window of a rate: 5 s. A shorter one follows each frame, a longer one shows a rate after a stall."""
+"""The window of a rate: 5 s. A shorter one would make it jump with each frame; a longer one would show a stall late."""
 SPAN_NS_MIN = 200 * MILLISECOND_NS
-"""The shortest span for a rate: deliveries are counted in frames of up to 8 MiB."""
+"""The shortest time from which a rate is computed, as deliveries are counted in frames of up to 8 MiB."""
 
 
 class Sample(NamedTuple):
-    """A counter at one moment.
+    """The value of a counter at one moment.
 
     Attributes:
-        at: when, in nanoseconds.
-        delivered_bytes: the bytes of the file that had been delivered.
+        at: the time in nanoseconds.
+        delivered_bytes: how many bytes of the file had been delivered.
     """
 
     at: int
@@ -55,11 +55,11 @@ class DeliveryRates:
             self._timer.cancel()
 
     def sample(self, files: Iterable[SharedFile], now: int) -> None:
-        """Sample all files that are being seeded or exchanged, each phase by itself.
+        """Sample all files that are being seeded or exchanged; each phase has its own samples.
 
         Args:
             files: every file.
-            now: the time in nanoseconds.
+            now: the current time in nanoseconds.
         """
         samples: dict[tuple[FileId, Phase], deque[Sample]] = {}
         for file in files:
@@ -70,11 +70,11 @@ class DeliveryRates:
         self._samples = samples
 
     def rate(self, file: SharedFile, now: int) -> float | None:
-        """Return a file's rate in bytes per second; None if it is not moving, or not for long enough.
+        """Return a file's rate in bytes per second; None if it is unknown or the file is not being delivered.
 
         Args:
             file: the file.
-            now: the time in nanoseconds.
+            now: the current time in nanoseconds.
         """
         samples = self._samples.get((file.file_id, file.phase))
         if not samples or not _is_moving(file) or now - samples[0].at < SPAN_NS_MIN:
@@ -86,21 +86,21 @@ def _is_moving(file: SharedFile) -> bool:
     return file.phase is Phase.SEEDING or (file.phase is Phase.EXCHANGING and not file.is_complete)
 
 
-def seconds_left(file: SharedFile, takers: Collection[str], rate: float | None) -> float | None:
+def seconds_left(file: SharedFile, recipients: Collection[str], rate: float | None) -> float | None:
     """Return the seconds until a file is seeded, or until its clients have it.
 
     Args:
         file: the file.
-        takers: names of the clients that want or have it.
+        recipients: the names of the clients that need or have the file.
         rate: bytes delivered per second; None if it is unknown.
 
     Returns:
-        The seconds; None if they are unknown: nothing moves, or chunks have no holder.
+        The seconds; None if they are unknown because nothing is delivered or some chunks have no holder.
     """
     if not rate or (file.stalled and file.phase is not Phase.SEEDING):
         return None
     chunks = 0
-    for name in takers:
+    for name in recipients:
         held = file.availability.held.get(name) or RangeSet()
         if file.phase is Phase.SEEDING:
             share = RangeSet(file.shares.ranges_of(name))

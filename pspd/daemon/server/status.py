@@ -15,17 +15,17 @@ from pspd.rpc.server import status_messages
 from pspd.v1 import network_pb2, status_service_pb2
 
 ID_DIGITS_MIN = 4
-"""The shortest beginning of an id that names a file."""
+"""The fewest digits of an id that identify a file."""
 SHOWN_CHARACTERS_MAX = 300
-"""How much of a wrong name an error repeats."""
+"""The most characters of an unknown name that an error message repeats."""
 
 
 class NetworkStatus:
-    """Shows the server, its cache, its clients and its files. It lives as long as the server, whose uptime it counts.
+    """The server, its cache, its clients and its files as messages; created with the server, whose uptime it measures.
 
     Args:
-        machine: the protocol.
-        data_port: the port for data.
+        machine: the server's protocol machine.
+        data_port: the UDP and TCP port for data.
     """
 
     def __init__(self, machine: ServerMachine, data_port: int) -> None:
@@ -88,7 +88,7 @@ class NetworkStatus:
         return message
 
     def network(self, address: str, file: str, *, with_clients: bool) -> status_service_pb2.GetStatusResponse:
-        """Return the message for the whole network, or as far as one file is concerned.
+        """Return the message for the network with all its files, or with one of them.
 
         Args:
             address: the address of the control API.

@@ -1,4 +1,4 @@
-"""A connection to one daemon's control API, and the one map from gRPC's errors to the project's."""
+"""A connection to one daemon's control API, and the mapping from gRPC's errors to the project's."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Peer:
     Attributes:
         address: the address as the user wrote it.
         role: "server" or "agent".
-        option: the option with which the user names another one.
-        start_hint: how to start one.
+        option: the option with which the user names another daemon.
+        start_hint: advice how to start such a daemon.
     """
 
     address: str
@@ -65,7 +65,7 @@ def open_channel(target: str, *, keepalive: bool = True) -> grpc.aio.Channel:
     It shares no connection, and no backoff after a failure, with earlier channels to the same address.
 
     Args:
-        target: the address, or the addresses to try in order as a gRPC target.
+        target: the address, or several addresses, as a gRPC target; gRPC tries them in order.
         keepalive: whether to ping the peer, so that a call without a deadline notices a dead connection.
     """
     keepalive_options = _KEEPALIVE_OPTIONS if keepalive else []
@@ -73,10 +73,10 @@ def open_channel(target: str, *, keepalive: bool = True) -> grpc.aio.Channel:
 
 
 def error_of(error: grpc.aio.AioRpcError, peer: Peer) -> PspError:
-    """Return the error that a failed call stands for.
+    """Return the project's error for a failed call.
 
     Args:
-        error: what gRPC raised.
+        error: the error that gRPC raised.
         peer: the daemon that was called.
     """
     metadata = error.trailing_metadata()
@@ -85,7 +85,7 @@ def error_of(error: grpc.aio.AioRpcError, peer: Peer) -> PspError:
     if isinstance(reason, str) and reason in Reason.__members__:
         return error_classes()[Reason[reason]](details)
     match error.code():
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:  # the latter from a server that stops
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:  # CANCELLED: the server is stopping
             return peer.no_answer()
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return TimedOut(
@@ -127,7 +127,7 @@ class DaemonClient:
         """Raise gRPC's errors as ``PspError``.
 
         The members of one process share a channel. A member that joins again closes a broken channel: gRPC then
-        cancels the calls of the other members and refuses new ones. They see a server that does not answer.
+        cancels the calls of the other members and refuses new ones. Such calls fail as if the server did not answer.
         """
         try:
             yield
@@ -147,7 +147,7 @@ class DaemonClient:
         Args:
             method: the stub's method.
             request: its request.
-            timeout_seconds: how long it may take; None for any time.
+            timeout_seconds: how long the call may take; None for no limit.
         """
         with self._errors():
             return await method(request, timeout=timeout_seconds)
@@ -158,7 +158,7 @@ class DaemonClient:
         Args:
             method: the stub's method.
             request: its request.
-            timeout_seconds: how long the whole stream may take; None for any time.
+            timeout_seconds: how long the whole stream may take; None for no limit.
         """
         with self._errors():
             call = method(request, timeout=timeout_seconds)

@@ -1,4 +1,4 @@
-"""What a member says to its server: membership, reports, and a source's file."""
+"""Calls a server as one of its members, and validates its answers: no answer makes a member crash or loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import membership_service_pb2_grpc, network_pb2
 
 LEASE_SECONDS_MIN = 4.0
-"""A shorter lease counts as this one: a member renews four times per lease, and at most once a second."""
+"""The shortest lease that a member assumes: it renews four times per lease, and at most once a second."""
 REPORT_SECONDS = 60.0
 """How long a report may take. A busy server answers late, and a repeated report only adds load; a dead connection is
 noticed by its keepalive."""
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What the server granted to a member.
+    """A session that the server granted to a member.
 
     Attributes:
         session: the session's id.
@@ -63,7 +63,8 @@ def session_from_pb(message: membership.JoinResponse, server: str) -> Session:
     """
     if not 0 < message.data_port <= PORT_MAX:
         raise PspError(
-            f"the server at {server} names data port {message.data_port}, which is no port: name another with --server"
+            f"the server at {server} names data port {message.data_port}, which is not a port: name another server with"
+            " --server"
         )
     return Session(
         message.session_id,
@@ -77,18 +78,18 @@ def assign_from_pb(session: int, message: membership.FileAssigned, digest: Diges
     """Return the assignment of a file in a message.
 
     Args:
-        session: the member's session.
+        session: the id of the member's session.
         message: the message.
-        digest: the digest of manifests.
+        digest: the digest function, for the ids of files.
 
     Raises:
         BadName: the manifest has a name that no client accepts.
-        BadArgument: the manifest is malformed, or a share is no range of the file's chunks.
+        BadArgument: the manifest is malformed, or a share is not a range of the file's chunks.
     """
     manifest = translate.manifest_from_pb(message.manifest, digest)
     shares = translate.ranges_from_pb(message.shares)
     if any(share.start > share.stop or share.stop > manifest.chunk_count for share in shares):
-        raise BadArgument(f"a share of {manifest.name!r} is no range of its {manifest.chunk_count} chunks")
+        raise BadArgument(f"a share of {manifest.name!r} is not a range of its {manifest.chunk_count} chunks")
     return Assign(session, manifest, shares, message.exchange_started, message.division)
 
 
@@ -100,7 +101,7 @@ def share_count_from_pb(share_count: int, server: str) -> int:
         server: the server's address, for messages.
 
     Raises:
-        PspError: the number is larger than any file allows.
+        PspError: no file may have so many shares.
     """
     if share_count > SHARE_COUNT_MAX:
         raise PspError(
@@ -116,7 +117,7 @@ class MemberClient(ServerClient):
     Args:
         channel: the channel to the server; None if `use` sets one before the first call.
         server: the server's address, for messages.
-        digest: the digest of manifests.
+        digest: the digest function, for the ids of files.
     """
 
     def __init__(self, channel: grpc.aio.Channel | None, server: str, digest: Digest) -> None:
@@ -143,8 +144,8 @@ class MemberClient(ServerClient):
             name: the member's name.
             instance_id: the identity by which the server recognizes it when it comes back.
             source: whether it is a source.
-            delivery_port: the TCP port for deliveries, where each transfer has a connection of its own; else 0.
-            held: what it holds, by file.
+            delivery_port: the TCP port for deliveries, if each transfer has its own connection; otherwise 0.
+            held: the chunks that it holds, by file.
         """
         role = membership.MEMBER_ROLE_SOURCE if source else membership.MEMBER_ROLE_CLIENT
         request = membership.JoinRequest(
@@ -177,7 +178,7 @@ class MemberClient(ServerClient):
                         yield None
 
     def _assigned(self, session: int, message: membership.FileAssigned) -> Assign | None:
-        """Return the assignment; None if it is malformed, as the client ignores it then."""
+        """Return an assignment; log a malformed one and return None, as the member ignores it."""
         try:
             return assign_from_pb(session, message, self._digest)
         except (BadArgument, BadName) as error:
@@ -193,7 +194,7 @@ class MemberClient(ServerClient):
 
         Args:
             session: the session's id.
-            reports: the reports; more than a call may have are sent in several calls.
+            reports: the reports; they are sent in several calls if one call cannot carry all of them.
         """
         for first in range(0, len(reports), REPORTS_MAX):
             request = membership.ReportFilesRequest(
@@ -220,13 +221,13 @@ class MemberClient(ServerClient):
             manifest: the file's manifest.
             session: the source's session.
             client_count: how many clients to wait for; 0 for those that are connected.
-            terms: the terms on which it is seeded.
+            terms: the terms of its seeding.
 
         Returns:
             The number of shares (0 if the file is divided already) and the file.
 
         Raises:
-            WrongState: the server does not understand all of the manifest: it knows the file by another id.
+            WrongState: the server does not know all fields of the manifest, so it computes another id for the file.
             PspError: the server cannot be reached, or refuses.
         """
         request = files.AnnounceFileRequest(
@@ -239,13 +240,13 @@ class MemberClient(ServerClient):
         answer = await self._call(self._files.AnnounceFile, request, None)
         if answer.file_id != manifest.file_id:
             raise WrongState(
-                f"the server at {self._server} takes {manifest.name!r} for another file, as it is of another version:"
+                f"the server at {self._server} computes another id for {manifest.name!r}, as it runs another version:"
                 " run the same version on both"
             )
         return share_count_from_pb(answer.share_count, self._server), answer.file
 
     async def divide(self, manifest: Manifest, session: int, hold_back: bool) -> None:
-        """Have the server assign the shares.
+        """Ask the server to assign the shares.
 
         Args:
             manifest: the manifest, divided into shares.

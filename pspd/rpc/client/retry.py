@@ -1,4 +1,4 @@
-"""How a server that does not answer is tried again."""
+"""When to call a server again that does not answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RetryPolicy:
 
     Args:
         next_pause: returns the seconds until the next attempt.
-        seconds_max: how long an outage may last; None for any time.
+        seconds_max: how long an outage may last; None for no limit.
     """
 
     def __init__(self, next_pause: Callable[[], float], seconds_max: float | None = None) -> None:
@@ -49,7 +49,7 @@ class RetryPolicy:
             error: how the last attempt failed.
 
         Raises:
-            PspError: `error`, if the next attempt would come after the longest outage.
+            PspError: `error`, if the next attempt would come too late: after `seconds_max` of outage.
         """
         self.note_lost()
         pause = self._next_pause()

@@ -1,4 +1,4 @@
-"""What an operator can ask of a server, and of an agent."""
+"""The calls of an operator to a server and to an agent."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ServerClient(DaemonClient):
 
         Args:
             file: the id or name of the only file to include; empty for all files.
-            timeout_seconds: after this time the stream raises `TimedOut`; None for never.
+            timeout_seconds: after this time the stream raises `TimedOut`; None for no limit.
         """
         request = status_service_pb2.WatchStatusRequest(file=file, with_file_clients=True)
         return self._stream(self._status.WatchStatus, request, timeout_seconds)
@@ -73,7 +73,7 @@ class ServerClient(DaemonClient):
 
         Args:
             file: its id or name.
-            force: remove it even if not every client has it.
+            force: whether to remove it even if not every client has it.
         """
         request = file_service_pb2.RemoveFileRequest(file=file, force=force)
         return (await self._call(self._files.RemoveFile, request)).file
@@ -86,7 +86,7 @@ class ServerClient(DaemonClient):
         """Start clients on the server's machine; return their names.
 
         Args:
-            count: how many.
+            count: how many clients to start.
             folder: the folder below which each has its own; empty for the default.
         """
         request = client_service_pb2.LaunchClientsRequest(count=count, dir=folder)
@@ -96,9 +96,9 @@ class ServerClient(DaemonClient):
         """Ask clients to stop; return the names of those that were asked.
 
         Args:
-            names: which ones.
-            all_clients: ask every client.
-            force: ask even if others still need what they hold.
+            names: the clients to ask.
+            all_clients: whether to ask every client instead.
+            force: whether to ask even if other clients need chunks that only they hold.
         """
         request = client_service_pb2.StopClientsRequest(names=names, all_clients=all_clients, force=force)
         return list((await self._call(self._clients.StopClients, request)).names)
@@ -128,7 +128,7 @@ class AgentClient(DaemonClient):
         """Start clients on the agent's machine; return their names.
 
         Args:
-            count: how many.
+            count: how many clients to start.
             folder: the folder below which each has its own; empty for the default.
             server: the address of the server that they join.
         """

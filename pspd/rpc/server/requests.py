@@ -19,7 +19,7 @@ from pspd.host.environment import environment_error
 from pspd.rpc.conventions import REASON_KEY
 from pspd.rpc.limits import validate_request_size
 
-UNREADABLE = BadArgument("the request is no message of this API: does the caller run another version?")
+UNREADABLE = BadArgument("the request is not a message of this API: does the caller run another version?")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Method = Callable[[Any, Any], Any]
@@ -119,7 +119,7 @@ def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
 
 
 def _streaming(method: Method) -> Callable[[Any, Any], Any]:
-    if not inspect.isasyncgenfunction(method):  # it sends its answers itself
+    if not inspect.isasyncgenfunction(method):  # such a method writes its answers to the context
         return _unary(method)
 
     async def stream(parsed: _Parsed, context: Context) -> AsyncGenerator[Any, None]:
@@ -152,4 +152,4 @@ _WRAPPERS: dict[str, Callable[[Method], Any]] = {
     "unary_stream": _streaming,
     "stream_stream": _conversing,
 }
-"""The wrapper of each kind of method; our services have no other kind."""
+"""The wrapper of each kind of method; no service has another kind."""

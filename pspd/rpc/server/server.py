@@ -19,7 +19,7 @@ from pspd.text.addresses import Address, address_text
 _REFLECTION_V1 = reflection_v1_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
 
 # On a link full of deliveries, a ping and its TCP retransmissions may take seconds.
-_KEEPALIVE: list[tuple[str, int]] = [
+_OPTIONS: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -35,7 +35,7 @@ async def serve(
 
     Args:
         hosts: the hosts to listen on, as literals.
-        port: the port on each of them; 0 for any, with only one host.
+        port: the port on each of them; with a single host, 0 for any free port.
         services: the names of the services.
         register: adds the services to the server.
 
@@ -43,7 +43,7 @@ async def serve(
         PortTaken: an address cannot be used.
     """
     server = grpc.aio.server(
-        interceptors=[CheckedRequests()], options=[*channel_options(LARGEST_REQUEST_BYTES), *_KEEPALIVE]
+        interceptors=[CheckedRequests()], options=[*channel_options(LARGEST_REQUEST_BYTES), *_OPTIONS]
     )
     register(server)
     checks = health.aio.HealthServicer()
@@ -59,7 +59,7 @@ async def serve(
 def _enable_reflection(services: list[str], server: grpc.aio.Server) -> None:
     """Serve reflection as v1, and as v1alpha for older tools.
 
-    Both have the same messages on the wire, so one servicer of the library answers both.
+    The library implements only v1alpha. Both have the same messages on the wire, so its servicer answers v1 too.
 
     Args:
         services: the names of the services.
@@ -81,4 +81,6 @@ def _bind(server: grpc.aio.Server, address: Address) -> int:
     with contextlib.suppress(RuntimeError):
         if bound := server.add_insecure_port(shown):
             return bound
-    raise PortTaken(f"cannot listen on {shown}: the port is taken, or it is no address of this machine: choose another")
+    raise PortTaken(
+        f"cannot listen on {shown}: the port is taken, or the address is not one of this machine: choose another"
+    )

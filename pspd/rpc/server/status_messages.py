@@ -65,15 +65,15 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         with_clients: whether to list the file's clients.
     """
     clients = [member.name for member in machine.members.values() if not member.source]
-    takers = machine.lifecycle.takers_of(file)
+    recipients = machine.lifecycle.takers_of(file)
     message = pb.File(
         file_id=file.file_id,
         name=file.manifest.name,
         size_bytes=file.manifest.size_bytes,
         chunk_count=file.manifest.chunk_count,
         state=_file_state(file),
-        client_count=len(takers),
-        complete_client_count=sum(name in file.recipients.complete for name in takers),
+        client_count=len(recipients),
+        complete_client_count=sum(name in file.recipients.complete for name in recipients),
         min_holder_count=file.availability.min_holder_count(),
         missing_ranges=[
             pb.MissingRange(range=range_to_pb(span), last_holder=name)
@@ -96,11 +96,11 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         recipient_count=file.recipients.count,
     )
     if with_clients:
-        lacking = set(file.shares.unheld_owners()) if file.phase is Phase.SEEDING else set()
+        unheld = set(file.shares.unheld_owners()) if file.phase is Phase.SEEDING else set()
         for name in clients:
             client = _file_client_to_pb(file, name)
-            client.share_held = file.is_divided and name not in lacking
-            if name in lacking:
+            client.share_held = file.is_divided and name not in unheld
+            if name in unheld:
                 member = machine.members[name]
                 state = machine.demand.existing_state(member, file.file_id)
                 since = max(file.seeding_at or 0, member.joined_at, state.requested_at if state else 0)
