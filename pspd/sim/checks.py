@@ -9,18 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 
+from pspd.core.effects import server as effects
 from pspd.core.effects.client import ClientEffect, Contribute, ReportMilestone
-from pspd.core.effects.server import (
-    ClientJoined,
-    ClientLost,
-    Deliver,
-    FileDeclined,
-    FileDivided,
-    FileSeeded,
-    ReachabilityChanged,
-    ServerEffect,
-    ShareReassigned,
-)
 from pspd.core.effects.shared import Milestone, SendDatagram
 from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import CHUNK_BYTES, FileId, Manifest
@@ -49,8 +39,8 @@ class Violation(AssertionError):
     """A rule is broken.
 
     Args:
-        rule: its name.
-        what: what broke it.
+        rule: the rule's name.
+        what: how it is broken.
 
     Attributes:
         rule: the rule's name.
@@ -62,7 +52,7 @@ class Violation(AssertionError):
 
 
 class Checks(Observer):
-    """Checks a network whose content is real.
+    """Checks the rules in a virtual network whose content is real.
 
     Args:
         network: the network.
@@ -70,8 +60,8 @@ class Checks(Observer):
 
     Attributes:
         seedings: every file that is seeded, by id; add a seeding before it starts.
-        sees_unsolicited: whether members send unsolicited contributions; if so, every step checks the cache.
-        honest: whether all bytes are right: no holder sends wrong ones, and no store is altered.
+        sees_unsolicited: whether members send unsolicited contributions; then every step checks the cache.
+        honest: whether no holder sends wrong bytes and no store is altered or lost.
         undisturbed: whether every share has stayed with its first owner: no client was lost or declined a file.
     """
 
@@ -93,24 +83,24 @@ class Checks(Observer):
 
     # -- the server
 
-    def on_server_effect(self, effect: ServerEffect) -> None:
+    def on_server_effect(self, effect: effects.ServerEffect) -> None:
         """See ``Observer``."""
         self._server_acted = True
         match effect:
             case SendDatagram(_, data):
                 self._check_datagram(data)
-            case Deliver():
+            case effects.Deliver():
                 self._check_delivery(effect)
-            case FileDivided():
+            case effects.FileDivided():
                 self._check_division(effect)
-            case ShareReassigned() | FileDeclined():
+            case effects.ShareReassigned() | effects.FileDeclined():
                 self.undisturbed = False
-            case ReachabilityChanged() | ClientLost():
+            case effects.ReachabilityChanged() | effects.ClientLost():
                 self.undisturbed = False
                 self._members_changed = True
-            case FileSeeded():
+            case effects.FileSeeded():
                 self._check_server_forgets(effect)
-            case ClientJoined(name):
+            case effects.ClientJoined(name):
                 self._check_joins(name)
 
     def _check_joins(self, name: str) -> None:
@@ -119,16 +109,16 @@ class Checks(Observer):
         if len(joins) == JOINS_MAX and joins[-1] - joins[0] < JOINS_NS:
             raise Violation("R12 one identity", f"{name} joined {JOINS_MAX} times within a minute")
 
-    def _check_division(self, divided: FileDivided) -> None:
+    def _check_division(self, divided: effects.FileDivided) -> None:
         server = self._network.server
-        assert server is not None, "it has just emitted this"
+        assert server is not None, "the effect comes from it"
         file = server.catalogue.files[divided.file_id]
         replica_count = file.terms.replica_count
         spans = [span for _, span in divided.shares[: file.manifest.share_count]]
         sizes = [span.chunk_count for span in spans]
-        borders = [0, *(span.stop for span in spans)]
-        exhaustive = [span.start for span in spans] == borders[:-1]
-        if not exhaustive or borders[-1] != self._original(divided.file_id)[0].chunk_count:
+        boundaries = [0, *(span.stop for span in spans)]
+        exhaustive = [span.start for span in spans] == boundaries[:-1]
+        if not exhaustive or boundaries[-1] != self._original(divided.file_id)[0].chunk_count:
             raise Violation("R1 division", f"the shares {spans} are not disjoint and exhaustive")
         if max(sizes) - min(sizes) > 1:
             raise Violation("R1 division", f"the shares {spans} differ by more than one chunk")
@@ -145,7 +135,7 @@ class Checks(Observer):
         if not isinstance(datagram, Broadcast) or datagram.number <= self._broadcast_number:
             return
         server = self._network.server
-        assert server is not None, "it has just emitted this"
+        assert server is not None, "the effect comes from it"
         self._broadcast_number = datagram.number
         solicited = self._solicited.setdefault(datagram.file_id, RangeSet())
         for entry in datagram.asked:
@@ -153,7 +143,7 @@ class Checks(Observer):
                 raise Violation("R7 miss", f"the server broadcasts for [{entry.start}, {entry.stop}), which is cached")
             solicited.add(entry.start, entry.stop)
 
-    def _check_delivery(self, delivery: Deliver) -> None:
+    def _check_delivery(self, delivery: effects.Deliver) -> None:
         frame = delivery.frame
         manifest, data = self._original(frame.file_id)
         payload = b"".join(delivery.views)
@@ -165,9 +155,9 @@ class Checks(Observer):
         if payload[offset : offset + len(expected)] != expected:
             raise Violation("R9 first good copy", f"wrong bytes are delivered within [{first}, {last})")
 
-    def _check_server_forgets(self, event: FileSeeded) -> None:
+    def _check_server_forgets(self, event: effects.FileSeeded) -> None:
         server = self._network.server
-        assert server is not None, "it has just emitted this"
+        assert server is not None, "the effect comes from it"
         manifest, _ = self._original(event.file_id)
         if server.cache.chunks_of(event.file_id) or event.cached_bytes:
             raise Violation("R2 the server forgets", f"{server.cache.chunks_of(event.file_id)} chunks are left in it")
@@ -184,7 +174,7 @@ class Checks(Observer):
             held.update(verified)
             for share in file.shares.all:
                 if share.owner == client.name and not verified.covers(share.start, share.stop) and self.honest:
-                    raise Violation("R2 every share is held", f"{client.name} lacks some of its share {share}")
+                    raise Violation("R2 every share is held", f"{client.name} does not hold all of its share {share}")
         if self.honest and held.chunk_count < manifest.chunk_count:
             raise Violation("R2 every share is held", "no client holds some chunk")
 
@@ -210,8 +200,7 @@ class Checks(Observer):
     def _check_complete(self, client: Client, file_id: FileId) -> None:
         manifest, data = self._original(file_id)
         store = client.store
-        if not isinstance(store, MemoryStore):
-            return
+        assert isinstance(store, MemoryStore), "the content is real"
         if (store.finished.get(manifest.name), store.modes.get(manifest.name)) != (data, manifest.mode):
             raise Violation("R10 done", f"{client.name} shows a file that is not the source's")
 
@@ -271,7 +260,7 @@ class Checks(Observer):
                 self._check_no_silent_loss(server, file)
 
     def _check_solicited(self, server: ServerMachine) -> None:
-        """Newly cached chunks must have been broadcast for, once each time."""
+        """Check that each newly cached chunk was requested by a broadcast, once each time."""
         for file in server.catalogue.files.values():
             solicited = self._solicited.setdefault(file.file_id, RangeSet())
             cached = RangeSet(server.cache.cached(file.file_id, 0, file.manifest.chunk_count))
@@ -291,7 +280,7 @@ class Checks(Observer):
                         raise Violation("R9 waiters are served", f"{member.name} waits for {cached}, which are cached")
 
     def _check_recipients(self, server: ServerMachine, file: SharedFile) -> None:
-        """A client is reported as missing only while it is unreachable and does not have the file."""
+        """Check that only unreachable clients without the file are reported as missing."""
         for name, _ in file.recipients.missing():
             member = server.members.get(name)
             if member is not None and member.reachable:
@@ -313,9 +302,11 @@ class Checks(Observer):
                 held.add(0, file.manifest.chunk_count)
         if held.chunk_count < file.manifest.chunk_count:
             missing = held.gaps(0, file.manifest.chunk_count)
-            raise Violation("no silent loss", f"nobody holds {missing} of {file.manifest.name}, and it is not stalled")
+            raise Violation(
+                "no silent loss", f"{missing} of {file.manifest.name} have no holder, but it is not stalled"
+            )
 
-    # -- what is true
+    # -- expected contents
 
     def _original(self, file_id: FileId) -> tuple[Manifest, bytes]:
         seeding = self.seedings[file_id]

@@ -1,45 +1,47 @@
-"""The contents of files: real bytes for finding faults, none for forecasts."""
+"""The contents of files: real bytes to find faults, zeros without memory for forecasts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol
+from typing import ClassVar
 
-from pspd.core.model.manifest import Digest, FileId, Manifest
+from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import Held, Storage, Written
 from pspd.store.digests import blake3_digest
 from pspd.store.files.memory import MemoryStore
 
 _ZEROS = memoryview(bytes(8 * 1024 * 1024))
-"""As long as the longest frame of the fast profile."""
+"""As long as the longest frame in the fast profile."""
 
 
 def _zeros(length: int) -> memoryview:
     return _ZEROS[:length] if length <= len(_ZEROS) else memoryview(bytes(length))
 
 
-class Content(Protocol):
-    """How files' bytes are made, hashed and stored.
+class Content:
+    """How files' bytes are made, hashed and stored: random bytes, BLAKE3 and memory, so that wrong bytes are detected.
 
     Attributes:
         copied: whether deliveries and contributions copy bytes.
     """
 
-    copied: bool
+    copied: ClassVar[bool] = True
 
-    @property
-    def digest(self) -> Digest:
-        """The digest of manifests and blocks."""
+    def digest(self, parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
+        """Return the digest of a manifest or block."""
+        return blake3_digest(parts)
 
     def bytes_of(self, size_bytes: int, seed: int) -> bytes:
-        """Return the bytes of a file; empty for blank content.
+        """Return the random bytes of a file.
 
         Args:
-            size_bytes: their number.
-            seed: the same bytes for the same seed.
+            size_bytes: the file's size.
+            seed: equal seeds give equal bytes.
         """
+        return Random(seed).randbytes(size_bytes)
 
     def read(self, data: bytes, offset: int, length: int) -> bytes | memoryview:
         """Return a part of a file.
@@ -49,48 +51,23 @@ class Content(Protocol):
             offset: of the part, in bytes.
             length: of the part, in bytes.
         """
+        return data[offset : offset + length]
 
     def store(self, instance_id: bytes) -> Storage:
         """Return an empty store for a client."""
-
-
-class RealContent:
-    """Random bytes, BLAKE3, and stores in memory: a wrong byte is detected."""
-
-    copied = True
-
-    @property
-    def digest(self) -> Digest:
-        """BLAKE3."""
-        return blake3_digest
-
-    def bytes_of(self, size_bytes: int, seed: int) -> bytes:
-        """See ``Content.bytes_of``; no two chunks are equal."""
-        return Random(seed).randbytes(size_bytes)
-
-    def read(self, data: bytes, offset: int, length: int) -> bytes:
-        """See ``Content.read``."""
-        return data[offset : offset + length]
-
-    def store(self, instance_id: bytes) -> MemoryStore:
-        """See ``Content.store``; the store keeps the bytes."""
         return MemoryStore(blake3_digest, instance_id)
 
 
-class BlankContent:
+class BlankContent(Content):
     """Zeros that are never stored, so that many clients and large files fit into memory."""
 
-    copied = False
+    copied: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        self._digests: dict[int, bytes] = {}
+        self._digests: dict[int, bytes] = {}  # of zeros, by length
 
-    @property
-    def digest(self) -> Digest:
-        """BLAKE3; digests of zeros are cached by length."""
-        return self._digest
-
-    def _digest(self, parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
+    def digest(self, parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
+        """See ``Content.digest``."""
         parts = tuple(parts)
         if len(parts) > 1 and isinstance(parts[0], bytes):
             return blake3_digest(parts)
@@ -108,30 +85,23 @@ class BlankContent:
         """See ``Content.read``."""
         return _zeros(length)
 
-    def store(self, instance_id: bytes) -> BlankStore:
+    def store(self, instance_id: bytes) -> Storage:
         """See ``Content.store``; the store keeps ranges and no bytes."""
         return BlankStore()
 
 
+@dataclass(slots=True, eq=False)
 class _Entry:
     """The state of one file in a blank store."""
 
-    __slots__ = ("arrived", "finished", "manifest", "verified")
-
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
-        self.arrived = RangeSet()
-        self.verified = RangeSet()
-        self.finished = False
-
-    def divide(self, manifest: Manifest) -> None:
-        """Continue with another division of the file, which changes the verified units."""
-        self.manifest = manifest
-        self.verified = manifest.whole_units_of(self.arrived)
+    manifest: Manifest
+    arrived: RangeSet = field(default_factory=RangeSet)
+    verified: RangeSet = field(default_factory=RangeSet)
+    finished: bool = False
 
 
 class BlankStore:
-    """Implements ``pspd.core.model.storage.Storage`` for zeros: it keeps only ranges, as the bytes are always right."""
+    """Implements ``pspd.core.model.storage.Storage`` for zeros: the bytes are always right, so it keeps only ranges."""
 
     def __init__(self) -> None:
         self._entries: dict[FileId, _Entry] = {}
@@ -143,8 +113,8 @@ class BlankStore:
     def begin(self, manifest: Manifest) -> Held:
         """See ``Storage.begin``."""
         entry = self._entries.setdefault(manifest.file_id, _Entry(manifest))
-        if entry.manifest != manifest:
-            entry.divide(manifest)
+        if entry.manifest != manifest:  # another division has other units
+            entry.manifest, entry.verified = manifest, manifest.whole_units_of(entry.arrived)
         return self._held(manifest.file_id)
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:

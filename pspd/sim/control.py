@@ -165,7 +165,7 @@ class ControlPlane:
             held = client.store.begin(manifest)
         except errors.StorageError as error:
             client.machine.file_dropped(manifest.file_id)
-            self._report_declined(client, manifest.file_id, str(error), division, still_holds=False)
+            self._network.after_delay(client, self._declined_arrived, manifest.file_id, str(error), division, False)
             self._retry_later(client, assigned)
         else:
             started, now = assigned.exchange_started, self._network.now
@@ -199,16 +199,12 @@ class ControlPlane:
             client.machine.file_dropped(file_id)
         else:
             client.machine.file_declined(file_id, self._network.now)
-        self._report_declined(client, file_id, str(error), download.division, still_holds=not contradicts)
+        report = file_id, str(error), download.division, not contradicts
+        self._network.after_delay(client, self._declined_arrived, *report)
         if not contradicts:
             assigned = effects.Assign(client.session, download.manifest, (), has_started, download.division)
             self._retry_later(client, assigned)
         self._network.touch(client)
-
-    def _report_declined(
-        self, client: Client, file_id: FileId, reason: str, division: int, *, still_holds: bool
-    ) -> None:
-        self._network.after_delay(client, self._declined_arrived, file_id, reason, division, still_holds)
 
     def _declined_arrived(self, client: Client, file_id: FileId, reason: str, division: int, still_holds: bool) -> None:
         server, now = self._network.server, self._network.now
@@ -251,21 +247,18 @@ class ControlPlane:
 
     # -- reports
 
-    def report(self, client: Client, effect: ReportMilestone) -> None:
-        """Send a client's report to the server.
+    def report_arrived(self, client: Client, effect: ReportMilestone) -> None:
+        """Pass a client's report to the server.
 
         Args:
             client: the client.
             effect: the report.
         """
-        self._network.after_delay(client, self._report_arrived, effect)
-
-    def _report_arrived(self, client: Client, effect: ReportMilestone) -> None:
         network, server = self._network, self._network.server
         if server is None:
             return
         if client.partitioned:
-            network.in_epoch(client, network.now + REJOIN_NS, self._report_arrived, effect)
+            network.in_epoch(client, network.now + REJOIN_NS, self.report_arrived, effect)
             return
         # An unknown session or file is no error: the client reports again in its next session.
         with suppress(errors.SessionUnknown, errors.NotFound):

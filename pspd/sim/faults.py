@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from random import Random
 
 from pspd.core.model.parameters import SECOND_NS
@@ -26,7 +27,7 @@ DISK_LOSS_RATE = 1 / 3
 REMOVAL_RATE = 0.2
 """Fraction of networks in which a file is removed and seeded again."""
 ATTACK_RATE = 0.15
-"""Fraction of networks with a cloned client; and, independently, with a forged request."""
+"""Fraction of networks with a cloned client, and, independently, fraction with a forged request."""
 CLONE_JOIN_NS = SECOND_NS // 2
 """How often a cloned machine tries to join."""
 
@@ -34,38 +35,37 @@ Fault = Callable[[Client, int], None]
 """Takes the affected client and the fault's duration in nanoseconds."""
 
 
+@dataclass(slots=True, eq=False)
 class Faults:
     """Plans faults, causes them, and ends them.
 
     Args:
         network: the network.
-        checks: they are told what faults rule out.
-        goal: the clients and files.
-        trace: it records each fault.
-        seed: of the scenario.
-        random: of the scenario.
+        checks: the checks; some faults relax them.
+        goal: the clients and files of the network.
+        trace: the trace, which records each fault.
+        seed: the scenario's seed.
+        random: the scenario's source of randomness.
 
     Attributes:
         counts: how many faults of each kind happened.
+        healed: whether all faults have ended.
     """
 
-    def __init__(
-        self, network: VirtualNetwork, checks: Checks, goal: Goal, trace: Trace, seed: int, random: Random
-    ) -> None:
-        self.counts: Counter[str] = Counter()
-        self._network = network
-        self._checks = checks
-        self._goal = goal
-        self._trace = trace
-        self._seed = seed
-        self._random = random
-        self._healed = False
+    network: VirtualNetwork
+    checks: Checks
+    goal: Goal
+    trace: Trace
+    seed: int
+    random: Random
+    counts: Counter[str] = field(default_factory=Counter)
+    healed: bool = False
 
     # -- planning
 
     def plan(self) -> None:
         """Plan one random fault."""
-        random = self._random
+        random = self.random
         kinds: list[tuple[str, Fault]] = [
             ("crash", self._crash),
             ("crash", self._crash),
@@ -86,14 +86,14 @@ class Faults:
             ("seeded twice", self._seed_again),
         ]
         name, cause = random.choice(kinds)
-        self._checks.sees_unsolicited |= cause == self._send_unsolicited
-        client = random.choice([*self._goal.clients, *(seeding.source for seeding in self._goal.seedings)])
+        self.checks.sees_unsolicited |= cause == self._send_unsolicited
+        client = random.choice([*self.goal.clients, *(seeding.source for seeding in self.goal.seedings)])
         when = random.randrange(random.choice([SECOND_NS // 5, 15 * SECOND_NS]))
         self._schedule(when, name, cause, client, random.randrange(30 * SECOND_NS))
 
     def plan_late_start(self, client: Client) -> None:
         """Plan that a client joins late."""
-        self._schedule(self._random.randrange(20 * SECOND_NS), "late joiner", self._start, client, 0)
+        self._schedule(self.random.randrange(20 * SECOND_NS), "late joiner", self._restart, client, 0)
 
     def plan_special(self) -> None:
         """Plan a removal, a cloned machine and a forged request, each in some networks only."""
@@ -102,31 +102,30 @@ class Faults:
         self._plan_rarely("forged request", ATTACK_RATE, 30 * SECOND_NS, self._forge_request)
 
     def _plan_rarely(self, name: str, rate: float, duration_ns_max: int, cause: Fault) -> None:
-        random = Random(f"{name} {self._seed}")
+        random = Random(f"{name} {self.seed}")
         if random.random() < rate:
             when, duration_ns = random.randrange(FAULTS_NS_MAX), random.randrange(duration_ns_max)
-            self._schedule(when, name, cause, random.choice(self._goal.clients), duration_ns)
+            self._schedule(when, name, cause, random.choice(self.goal.clients), duration_ns)
 
     def _schedule(self, delay_ns: int, name: str, cause: Fault, client: Client, duration_ns: int) -> None:
         def happen() -> None:
-            if not self._healed:
+            if not self.healed:
                 self.counts[name] += 1
-                self._trace.record("fault", f"{name} at {client.name}")
+                self.trace.record("fault", f"{name} at {client.name}")
                 cause(client, duration_ns)
 
-        self._network.clock.after(delay_ns, happen)
+        self.network.after(delay_ns, happen)
 
     # -- healing
 
     def heal(self) -> None:
         """End all faults and prevent further ones."""
-        self._healed = True
-        self._trace.record("fault", "all faults end")
-        if self._network.server is None:
-            self._network.boot_server()
-        for client in self._network.clients.values():
+        self.healed = True
+        self.trace.record("fault", "all faults end")
+        self._restart_server()
+        for client in self.network.clients.values():
             self._end_faults(client)
-            self._network.heal(client)
+            self.network.heal(client)
             client.disk_full_until = 0
             self._free_disk(client)
             self._restart(client)
@@ -134,46 +133,42 @@ class Faults:
     def _end_faults(self, client: Client) -> None:
         client.downlink_blocked, client.reads_deliveries, client.tamper = False, True, None
 
-    def _restart(self, client: Client) -> None:
-        if not client.alive and not self._goal.has_left(client):
-            self._network.start(client)
+    def _restart(self, client: Client, duration_ns: int = 0) -> None:
+        if not client.alive and not self.goal.has_left(client):
+            self.network.start(client)
             if client.source_file is not None:
                 client.machine.hold_whole(client.source_file[0])
 
     # -- processes and links
 
-    def _start(self, client: Client, duration_ns: int) -> None:
-        if not client.alive:
-            self._network.start(client)
-
     def _crash(self, client: Client, duration_ns: int) -> None:
         if client.alive:
-            self._network.crash(client)
-            self._network.clock.after(duration_ns, self._restart, client)
+            self.network.crash(client)
+            self.network.after(duration_ns, self._restart, client)
 
     def _pause(self, client: Client, duration_ns: int) -> None:
-        """Stop a process, which finds everything that arrived when it resumes."""
-        client.paused_until = max(client.paused_until, self._network.now + duration_ns)
+        """Stop a process; when it resumes, it receives everything that arrived meanwhile."""
+        client.paused_until = max(client.paused_until, self.network.now + duration_ns)
 
     def _partition(self, client: Client, duration_ns: int) -> None:
-        self._network.partition(client)
-        self._network.clock.after(duration_ns, self._network.heal, client)
+        self.network.partition(client)
+        self.network.after(duration_ns, self.network.heal, client)
 
     def _break_link(self, client: Client, duration_ns: int) -> None:
-        self._network.links.break_link(client)
+        self.network.links.break_link(client)
 
     def _block_downlink(self, client: Client, duration_ns: int) -> None:
         client.downlink_blocked = True
-        self._network.clock.after(2 * duration_ns, self._end_faults, client)
+        self.network.after(2 * duration_ns, self._end_faults, client)
 
     def _stop_reading(self, client: Client, duration_ns: int) -> None:
         client.reads_deliveries = False
-        self._network.clock.after(duration_ns, self._end_faults, client)
+        self.network.after(duration_ns, self._end_faults, client)
 
     def _leave(self, client: Client, duration_ns: int) -> None:
         """Let a client leave for good."""
-        if client in self._goal.clients and len(self._goal.clients) > 1:
-            self._goal.leave(client)
+        if client in self.goal.clients and len(self.goal.clients) > 1:
+            self.goal.leave(client)
 
     # -- storage
 
@@ -181,103 +176,103 @@ class Faults:
         """Fill a client's disk; the client declines files and retries later."""
         if isinstance(client.store, MemoryStore):
             client.store.full = True
-            client.disk_full_until = max(client.disk_full_until, self._network.now + duration_ns)
-            self._network.clock.after(duration_ns, self._free_disk, client)
+            client.disk_full_until = max(client.disk_full_until, self.network.now + duration_ns)
+            self.network.after(duration_ns, self._free_disk, client)
 
     def _free_disk(self, client: Client) -> None:
-        if client.disk_full_until <= self._network.now and isinstance(client.store, MemoryStore):
+        if client.disk_full_until <= self.network.now and isinstance(client.store, MemoryStore):
             client.store.full = False
 
     def _alter_store(self, client: Client, duration_ns: int) -> None:
         """Change bytes of a file that a client has not finished."""
-        self._checks.honest = False
+        self.checks.honest = False
         if isinstance(client.store, MemoryStore):
-            for seeding in self._goal.seedings:
-                client.store.alter(seeding.manifest.file_id, self._random.randrange(2**16))
+            for seeding in self.goal.seedings:
+                client.store.alter(seeding.manifest.file_id, self.random.randrange(2**16))
 
     def _lose_disk(self, client: Client, duration_ns: int) -> None:
-        """Crash a client, which comes back with an empty disk."""
-        self._checks.honest = False
+        """Crash a client, and restart it with an empty disk."""
+        self.checks.honest = False
         if not client.source:
             if client.alive:
-                self._network.crash(client)
-            client.store = self._network.content.store(client.instance_id)
-            self._network.clock.after(duration_ns, self._restart, client)
+                self.network.crash(client)
+            client.store = self.network.content.store(client.instance_id)
+            self.network.after(duration_ns, self._restart, client)
 
     # -- contributions
 
     def _send_wrong_bytes(self, client: Client, duration_ns: int) -> None:
-        """Let a holder send frames of which only the last byte is wrong."""
-        self._checks.honest = False
+        """Let a holder send frames whose last byte is wrong."""
+        self.checks.honest = False
         client.tamper = lambda frame, payload: payload[:-1] + bytes(byte ^ 0x55 for byte in payload[-1:])
-        self._network.clock.after(duration_ns, self._end_faults, client)
+        self.network.after(duration_ns, self._end_faults, client)
 
     def _break_transfers(self, client: Client, duration_ns: int) -> None:
-        """Break off most contributions before their end."""
-        client.tamper = lambda frame, payload: None if self._random.random() < 0.7 else payload
-        self._network.clock.after(duration_ns, self._end_faults, client)
+        """Close the connection in the middle of most contributions."""
+        client.tamper = lambda frame, payload: None if self.random.random() < 0.7 else payload
+        self.network.after(duration_ns, self._end_faults, client)
 
     def _send_unsolicited(self, client: Client, duration_ns: int) -> None:
         """Send contributions that no broadcast asked for."""
         for file_id, held in client.store.known().items():
             for start, _ in held.verified if client.session else ():
-                manifest = self._checks.seedings[file_id].manifest
+                manifest = self.checks.seedings[file_id].manifest
                 length = manifest.byte_span(start, start + 1)[1]
                 frame = Frame(Kind.CONTRIBUTION, client.session, file_id, start, start + 1, length, 0)
-                self._network.transport.contribute(client, frame)
+                self.network.transport.contribute(client, frame)
 
     # -- the server and its files
 
     def _crash_server(self, client: Client, duration_ns: int) -> None:
-        if self._network.server is not None:
-            self._network.crash_server(disk_lost=self._random.random() < DISK_LOSS_RATE)
-            self._network.clock.after(duration_ns // 3, self._restart_server)
+        if self.network.server is not None:
+            self.network.crash_server(disk_lost=self.random.random() < DISK_LOSS_RATE)
+            self.network.after(duration_ns // 3, self._restart_server)
 
     def _restart_server(self) -> None:
-        if self._network.server is None:
-            self._network.boot_server()
+        if self.network.server is None:
+            self.network.boot_server()
 
     def _clear_cache(self, client: Client, duration_ns: int) -> None:
-        if self._network.server is not None:
-            self._network.server.clear_cache(self._network.now)
+        if self.network.server is not None:
+            self.network.server.clear_cache(self.network.now)
 
     def _seed_again(self, client: Client, duration_ns: int) -> None:
         """Start a second source for a file."""
-        self._goal.repair(self._random.choice(self._goal.seedings))
+        self.goal.repair(self.random.choice(self.goal.seedings))
 
     def _remove(self, client: Client, duration_ns: int) -> None:
         """Remove a file from the network and seed it again."""
-        seeding = self._goal.seedings[0]
-        server, file = self._network.server, seeding.file
+        seeding = self.goal.seedings[0]
+        server, file = self.network.server, seeding.file
         if server is not None and file is not None:
             with suppress(WrongState):
-                server.catalogue.remove(file, self._network.now, force=True)
-                self._checks.undisturbed = False
-                self._network.clock.after(duration_ns, self._goal.repair, seeding)
+                server.catalogue.remove(file, self.network.now, force=True)
+                self.checks.undisturbed = False
+                self.network.after(duration_ns, self.goal.repair, seeding)
 
     # -- attacks
 
     def _clone(self, client: Client, duration_ns: int) -> None:
         """Let a second machine with a client's identity join whenever it has no session, and do nothing else."""
-        ends_at, session = self._network.now + duration_ns, 0
+        ends_at, session = self.network.now + duration_ns, 0
 
         def join() -> None:
             nonlocal session
-            server = self._network.server
-            if self._healed or self._network.now >= ends_at:
+            server = self.network.server
+            if self.healed or self.network.now >= ends_at:
                 return
             present = server.members.get(client.name) if server is not None else None
             if server is not None and (present is None or present.session != session):
                 with suppress(DuplicateInstance):
-                    session = server.client_joined(client.name, client.instance_id, self._network.now).session
-            self._network.clock.after(CLONE_JOIN_NS, join)
+                    session = server.client_joined(client.name, client.instance_id, self.network.now).session
+            self.network.after(CLONE_JOIN_NS, join)
 
         join()
 
     def _forge_request(self, client: Client, duration_ns: int) -> None:
         """Send a request with a client's session and a number far ahead of the client's own."""
-        server = self._network.server
+        server = self.network.server
         file_id = next(iter(client.machine.downloads), None)
         if server is not None and file_id is not None and client.session:
             forged = Request(client.session, file_id, 2**31, 0, 1, ())
-            server.receive_datagram(encode_datagram(forged), client.address, self._network.now)
+            server.receive_datagram(encode_datagram(forged), client.address, self.network.now)

@@ -1,10 +1,9 @@
-"""Forecasts of time and traffic of a network that is not built yet."""
+"""Forecasts of the time and traffic of a network."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pspd.core.effects.client import ClientEffect, ReportMilestone
@@ -56,19 +55,19 @@ class Forecast:
         exchange_seconds: from then until every client had the file.
         first_client_seconds: until the first client had the file.
         last_client_seconds: until the last client had it.
-        contributed_bytes: sent by holders in the exchange; at least one file.
-        delivered_bytes: sent to clients in the exchange; at least n-1 files.
-        duplicate_bytes: sent by holders and dropped as duplicates.
-        request_datagrams: requests.
-        broadcast_datagrams: broadcasts, one for each member.
+        contributed_bytes: bytes that holders sent in the exchange; at least one file.
+        delivered_bytes: bytes that the server delivered in the exchange; at least n-1 files.
+        duplicate_bytes: bytes that holders sent and the server dropped as duplicates.
+        request_datagrams: requests that the server received.
+        broadcast_datagrams: broadcasts that the server sent, counted for each member.
         retransmit_count: repeated requests and broadcasts.
-        server_sent_bytes: everything that left the server, headers included.
-        server_received_bytes: everything that reached it.
+        server_sent_bytes: all bytes that the server sent, headers included.
+        server_received_bytes: all bytes that the server received, headers included.
         hit_count: the cache's hits, in chunks.
-        miss_count: its misses.
-        join_count: requests that joined a pending fetch.
-        eviction_count: its evictions.
-        event_count: actions in the simulation.
+        miss_count: the cache's misses, in chunks.
+        join_count: chunks requested while they were already being fetched.
+        eviction_count: the cache's evictions, in chunks.
+        event_count: simulated actions.
     """
 
     seeding_seconds: float
@@ -114,18 +113,6 @@ class Completions(Observer):
             self.at[client.name] = self._network.now
 
 
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Disable the cyclic collector, which costs much among the millions of objects of a large network."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def forecast(plan: Plan, on_progress: Callable[[float], None] = lambda done: None) -> Forecast:
     """Run a network in virtual time.
 
@@ -144,17 +131,17 @@ def forecast(plan: Plan, on_progress: Callable[[float], None] = lambda done: Non
     seeding = Seeding(network, "file", b"", plan.size_bytes, plan.source, plan.client_count)
     seeding.start()
     total_bytes = max(1, plan.size_bytes * plan.client_count)
-    action_count = 0
 
     def is_over() -> bool:
-        nonlocal action_count
-        action_count += 1
-        if action_count % ACTIONS_PER_PROGRESS == 0 and (file := seeding.file) is not None:
+        if network.action_count % ACTIONS_PER_PROGRESS == 0 and (file := seeding.file) is not None:
             on_progress(min(1.0, file.traffic.delivered_bytes / total_bytes))
         return completions.is_complete
 
-    with _without_collections():
+    gc.disable()  # collections cost much among the millions of objects of a large network, which has few cycles
+    try:
         is_done = network.run(is_over, LIMIT_NS)
+    finally:
+        gc.enable()
     if not is_done:
         raise TimedOut("this network would take longer than a week")
     on_progress(1.0)
@@ -186,7 +173,7 @@ def _measured(network: VirtualNetwork, seeding: Seeding, completions: list[int])
         miss_count=cache.miss_count,
         join_count=cache.join_count,
         eviction_count=cache.eviction_count,
-        event_count=network.clock.action_count,
+        event_count=network.action_count,
     )
 
 
@@ -194,11 +181,11 @@ def ideal_seconds(plan: Plan) -> float:
     """Return the least possible time of the exchange: the bottleneck's bytes at its rate; 0 if rates are unlimited."""
     count = plan.client_count
     share = plan.size_bytes // count
-    lacking = plan.size_bytes - share if count > 1 else 0
+    missing = plan.size_bytes - share if count > 1 else 0
     loads = [
-        (lacking * count, plan.server_rate),
-        (plan.size_bytes if lacking else 0, plan.server_rate),
-        (lacking, plan.access.down_rate),
-        (share if lacking else 0, plan.access.up_rate),
+        (missing * count, plan.server_rate),
+        (plan.size_bytes if missing else 0, plan.server_rate),
+        (missing, plan.access.down_rate),
+        (share if missing else 0, plan.access.up_rate),
     ]
     return max(load / rate if rate else 0.0 for load, rate in loads)

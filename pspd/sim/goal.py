@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from pspd.core.model.manifest import USUAL_MODE
 from pspd.core.model.terms import ONE_COPY, Terms
@@ -13,29 +13,29 @@ from pspd.sim.paths import Impairments
 from pspd.sim.seeding import Seeding
 
 
+@dataclass(slots=True, eq=False)
 class Goal:
     """The clients that must get files, and the files.
 
     Args:
         network: the network.
-        checks: they are told of each seeding.
-        impairments: of the path of a source that repairs a file.
+        checks: the checks, which need to know each seeding.
+        impairments: the path of a source that seeds a file again.
 
     Attributes:
         clients: clients that have not left for good.
         seedings: every seeding so far.
     """
 
-    def __init__(self, network: VirtualNetwork, checks: Checks, impairments: Impairments) -> None:
-        self.clients: list[Client] = []
-        self.seedings: list[Seeding] = []
-        self._network = network
-        self._checks = checks
-        self._impairments = impairments
+    network: VirtualNetwork
+    checks: Checks
+    impairments: Impairments
+    clients: list[Client] = field(default_factory=list)
+    seedings: list[Seeding] = field(default_factory=list)
 
     def add_client(self, access: Access) -> None:
         """Add a client that is not running yet."""
-        self.clients.append(self._network.add_client(f"client-{len(self._network.clients)}", access))
+        self.clients.append(self.network.add_client(f"client-{len(self.network.clients)}", access))
 
     def seed(
         self,
@@ -56,20 +56,20 @@ class Goal:
             terms: how many copies to seed, and whether the source stays.
             mode: the file's permissions.
         """
-        seeding = Seeding(self._network, name, data, len(data), access, client_count, terms, mode=mode)
+        seeding = Seeding(self.network, name, data, len(data), access, client_count, terms, mode=mode)
         self.seedings.append(seeding)
-        self._checks.seedings[seeding.manifest.file_id] = seeding
+        self.checks.seedings[seeding.manifest.file_id] = seeding
         seeding.start()
 
     def repair(self, lost: Seeding) -> None:
         """Seed a file again."""
         manifest = lost.manifest
-        self.seed(manifest.name, lost.data, Access(self._impairments), 0, mode=manifest.mode)
+        self.seed(manifest.name, lost.data, Access(self.impairments), 0, mode=manifest.mode)
 
     def leave(self, client: Client) -> None:
         """Let a client leave for good; sources no longer wait for it."""
         self.clients.remove(client)
-        self._network.stop(client)
+        self.network.stop(client)
         count = len(self.clients)
         for seeding in self.seedings:
             seeding.client_count = min(seeding.client_count, count)
@@ -82,7 +82,7 @@ class Goal:
         return client not in self.clients
 
     def lost(self) -> list[Seeding]:
-        """Return the seedings of files that only a source can restore: lost with a disk or the server's memory."""
+        """Return the seedings of files that only a new source can restore, because a disk or the server lost chunks."""
         active = {seeding.manifest.file_id for seeding in self.seedings if not seeding.over}
         return [
             seeding
@@ -110,8 +110,8 @@ class Goal:
             for client in self.clients:
                 if not _has_file(client, seeding):
                     held = client.store.known().get(seeding.manifest.file_id)
-                    lacking = held.verified.gaps(0, seeding.manifest.chunk_count) if held else "all"
-                    found.append(f"{client.name} lacks {lacking} of {seeding.manifest.name} ({state})")
+                    missing = held.verified.gaps(0, seeding.manifest.chunk_count) if held else "all"
+                    found.append(f"{client.name} does not hold {missing} of {seeding.manifest.name} ({state})")
         return found or ["the server does not report the files as complete"]
 
 

@@ -66,7 +66,7 @@ class Client:
 
     Attributes:
         machine: the protocol's state; new after a restart of the process.
-        epoch: counts sessions and restarts; what was scheduled in an earlier epoch is ignored.
+        epoch: the number of sessions and restarts so far; an action scheduled in an earlier epoch is void.
         session: the session as the client knows it; 0 for none.
         joining: whether a Join call is under way.
         alive: whether its process runs.
@@ -74,14 +74,14 @@ class Client:
         link_blocked: whether its attempts to open a link fail.
         downlink_blocked: whether the server's datagrams are lost.
         reads_deliveries: whether it reads from its link.
-        paused_until: when its stopped process resumes; its kernel goes on receiving.
-        deferred: what its stopped process does when it resumes, in order.
+        paused_until: when its stopped process resumes; its kernel still receives.
+        deferred: the actions of its stopped process, in order; they run when it resumes.
         disk_full_until: when its disk has space again.
-        source_file: manifest and bytes of what it seeds; None for a client.
+        source_file: manifest and bytes of the file that it seeds; None for a client.
         tamper: changes the payloads that it sends; None for none.
-        wakes_at: when its machine's timer fires.
+        wakes_at: when its machine's timer fires, in nanoseconds; None for not at all.
         last_event_at: when the last event sent to it arrives; the control plane keeps the order.
-        events: what the server sent over the control plane and has not arrived.
+        events: events of the control plane that have not arrived.
         declined_files: the assignments that it declined and retries.
     """
 
@@ -106,11 +106,6 @@ class Client:
         self.tamper: Tamper | None = None
         self.last_event_at = 0
         self.reset_process(random)
-
-    @property
-    def links_fail(self) -> bool:
-        """Whether no link to the server can be opened."""
-        return self.partitioned or self.link_blocked
 
     def reset_process(self, random: Random) -> None:
         """Discard everything that is only in the process's memory."""

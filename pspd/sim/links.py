@@ -21,11 +21,11 @@ class Links:
         network = self._network
         if client.link.is_open:
             return
-        if network.server is None or client.links_fail:
+        if network.server is None or client.partitioned or client.link_blocked:
             self._redial(client)
-            return
-        link = client.link = Link()
-        network.at_client(client, network.now + 2 * network.delay(client), self._opened, link)
+        else:
+            client.link = Link()
+            network.at_client(client, network.now + 2 * network.delay(client), self._opened, client.link)
 
     def _redial(self, client: Client) -> None:
         network = self._network
@@ -35,12 +35,13 @@ class Links:
         network, server = self._network, self._network.server
         if client.link is not link:
             return
-        if server is None or client.links_fail or not server.link_opened(client.session, network.now):
+        can_open = not client.partitioned and not client.link_blocked
+        if server is not None and can_open and server.link_opened(client.session, network.now):
+            link.is_open = True
+            client.machine.link_opened(network.now)
+            network.touch(client)
+        else:
             self._redial(client)
-            return
-        link.is_open = True
-        client.machine.link_opened(network.now)
-        network.touch(client)
 
     def break_link(self, client: Client) -> None:
         """Break the client's link; the client dials again."""

@@ -78,7 +78,7 @@ class VirtualNetwork(Timeline):
         end = self.now + limit_ns
         self._settle()
         while not until():
-            if not self.clock.step(end):
+            if not self.step(end):
                 return until()
             self._settle()
         return True
@@ -86,7 +86,7 @@ class VirtualNetwork(Timeline):
     # -- the server's process
 
     def boot_server(self) -> None:
-        """Start the server with what is on its disk."""
+        """Start the server from the state on its disk."""
         seed = self.random.getrandbits(32)
         draw_session = partial(Random(seed).getrandbits, 64)
         self._server = server = ServerMachine(
@@ -204,22 +204,14 @@ class VirtualNetwork(Timeline):
             self._carry_out_for(client, effect)
         deadline = client.machine.next_timeout() if client.alive else None
         if deadline is not None and (client.wakes_at is None or deadline < client.wakes_at):
-            self._set_alarm(client, deadline)
+            client.wakes_at = deadline
+            self.at_client(client, deadline, self._wake, deadline)
 
     def _wake(self, client: Client, when: int) -> None:
-        if client.wakes_at != when:
-            return
-        client.wakes_at = None
-        deadline = client.machine.next_timeout()
-        if deadline is not None and deadline > when:  # it was postponed
-            self._set_alarm(client, deadline)
-        else:
+        if client.wakes_at == when:
+            client.wakes_at = None
             client.machine.handle_timeout(self.now)
             self.touch(client)
-
-    def _set_alarm(self, client: Client, deadline: int) -> None:
-        client.wakes_at = deadline
-        self.at_client(client, deadline, self._wake, deadline)
 
     def _carry_out(self, effect: effects.ServerEffect) -> None:
         match effect:
@@ -258,4 +250,4 @@ class VirtualNetwork(Timeline):
             case client_effects.FinishFile(file_id):
                 self.control.finish(client, file_id)
             case client_effects.ReportMilestone():
-                self.control.report(client, effect)
+                self.after_delay(client, self.control.report_arrived, effect)

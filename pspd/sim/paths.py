@@ -1,4 +1,4 @@
-"""The path between the server and a client: bandwidth, delay, and impairments of datagrams."""
+"""The path between the server and a client: bandwidth, delay, and impairments of datagrams (as in netem)."""
 
 from __future__ import annotations
 
@@ -9,39 +9,37 @@ from random import Random
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 
 REORDER_DELAYS = 3
-"""A reordered datagram takes this many times the usual delay."""
+"""How many times the usual delay a reordered datagram takes."""
 
 
+@dataclass(slots=True, eq=False)
 class Pipe:
-    """One direction of one machine's link: bytes pass in order, at the link's rate.
+    """One direction of a host's link to its switch. It passes bytes at its rate, and queues those that exceed it.
 
     Attributes:
         rate: bytes per second; 0 for unlimited.
-        free_at: when the last accepted byte has passed, in nanoseconds.
-        byte_count: how many bytes passed.
+        free_at: when the queue is empty, in nanoseconds.
+        byte_count: how many bytes it accepted so far.
     """
 
-    __slots__ = ("byte_count", "free_at", "rate")
-
-    def __init__(self, rate: int = 0) -> None:
-        self.rate = rate
-        self.free_at = 0
-        self.byte_count = 0
+    rate: int = 0
+    free_at: int = 0
+    byte_count: int = 0
 
     def duration_ns(self, byte_count: int) -> int:
-        """Return how long ``byte_count`` bytes take to pass."""
+        """Return the transmission time of ``byte_count`` bytes, in nanoseconds."""
         return byte_count * SECOND_NS // self.rate if self.rate else 0
 
     def transmit(self, byte_count: int, start: int, finish: int = 0) -> tuple[int, int]:
-        """Transmit bytes of a connection; other traffic may pass between them.
+        """Transmit bytes of a connection. A slow sender occupies the pipe only for the transmission time of its bytes.
 
         Args:
-            byte_count: how many bytes.
-            start: when the first byte reaches the pipe, in nanoseconds.
-            finish: when the last one does.
+            byte_count: the number of bytes, headers included.
+            start: when the first byte arrives at the pipe, in nanoseconds.
+            finish: when the last byte arrives at the pipe, in nanoseconds.
 
         Returns:
-            When the first and the last byte have passed, in nanoseconds.
+            When the transmission begins and when it ends, in nanoseconds.
         """
         begins = max(start, self.free_at)
         self.free_at = begins + self.duration_ns(byte_count)
@@ -49,10 +47,10 @@ class Pipe:
         return begins, max(self.free_at, finish)
 
     def transmit_datagram(self, byte_count: int, now: int) -> None:
-        """Transmit a datagram ahead of queued bytes, which it delays by its own duration.
+        """Transmit a datagram ahead of the queue, which it delays by its transmission time.
 
         Args:
-            byte_count: its length, headers included.
+            byte_count: the datagram's length, headers included.
             now: the time, in nanoseconds.
         """
         self.free_at = max(now, self.free_at) + self.duration_ns(byte_count)
@@ -61,15 +59,15 @@ class Pipe:
 
 @dataclass(frozen=True, slots=True)
 class Impairments:
-    """Delay of the path between one client and the server, and what happens to datagrams on it, each way.
+    """Delay of a path, and loss, duplication and reordering of its datagrams. Both directions have the same values.
 
     Attributes:
         delay_ns: one-way propagation delay.
-        jitter_ns: maximum additional delay, drawn for each message; TCP keeps the order.
+        jitter_ns: maximum additional delay; each message draws its own.
         loss: fraction of datagrams lost.
-        burst: mean number of losses in a row; 1 for independent losses.
+        burst: mean length of a burst of losses, in datagrams; 1 for independent losses.
         duplicate: fraction of datagrams duplicated.
-        reorder: fraction of datagrams overtaken by later ones.
+        reorder: fraction of datagrams delayed by REORDER_DELAYS, so that later ones may overtake them.
     """
 
     delay_ns: int = MILLISECOND_NS // 2
@@ -84,32 +82,36 @@ class Impairments:
         return self.delay_ns + (int(self.jitter_ns * random.random()) if self.jitter_ns else 0)
 
 
+@dataclass(slots=True, eq=False)
 class DatagramPath:
-    """One direction of a path; remembers whether it is in a burst of losses (Gilbert's model)."""
+    """One direction of a path. Losses come in bursts, by Gilbert's model.
 
-    __slots__ = ("_impairments", "_is_lossy", "_random")
+    Attributes:
+        impairments: of the path.
+        random: the source of randomness.
+        is_lossy: whether a burst of losses has begun and not ended.
+    """
 
-    def __init__(self, impairments: Impairments, random: Random) -> None:
-        self._impairments = impairments
-        self._random = random
-        self._is_lossy = False
+    impairments: Impairments
+    random: Random
+    is_lossy: bool = False
 
     def delays(self) -> Iterator[int]:
-        """Return the delay of each copy of one datagram that arrives; nothing if it is lost."""
-        impairments, random = self._impairments, self._random
+        """Yield the delay of each copy of one datagram that arrives; nothing if every copy is lost."""
+        impairments, random = self.impairments, self.random
         for _ in range(2 if impairments.duplicate and random.random() < impairments.duplicate else 1):
             if not self._loses():
                 is_late = impairments.reorder and random.random() < impairments.reorder
                 yield impairments.delay(random) * (REORDER_DELAYS if is_late else 1)
 
     def _loses(self) -> bool:
-        impairments, random = self._impairments, self._random
+        impairments, random = self.impairments, self.random
         if not impairments.loss:
             return False
         if impairments.burst <= 1:
             return random.random() < impairments.loss
-        # The mean burst length gives the probability that a burst ends, the loss rate the one that it begins.
+        # The mean burst length gives the probability that a burst ends; the loss rate gives that of a beginning.
         ends = 1 / impairments.burst
         begins = min(1.0, ends * impairments.loss / max(1e-9, 1 - impairments.loss))
-        self._is_lossy = random.random() >= ends if self._is_lossy else random.random() < begins
-        return self._is_lossy
+        self.is_lossy = random.random() >= ends if self.is_lossy else random.random() < begins
+        return self.is_lossy

@@ -16,7 +16,7 @@ from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS,
 from pspd.core.model.terms import Terms
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.sim.checks import RECORD_CHECK_STEPS, Checks, Violation
-from pspd.sim.content import RealContent
+from pspd.sim.content import Content
 from pspd.sim.faults import FAULTS_NS_MAX, Faults
 from pspd.sim.goal import Goal
 from pspd.sim.hosts import Access
@@ -29,7 +29,7 @@ LIVENESS_NS = 3600 * SECOND_NS
 RECOVERY_NS = 60 * SECOND_NS
 """How long the network may recover by itself before a source repairs a lost file."""
 REPAIRS_MAX = 3
-"""How often sources may repair: a disk may turn out to be wrong late."""
+"""How often sources may seed lost files again: wrong bytes on a disk may be found late."""
 MODES = (0o644, 0o644, 0o600, 0o755)
 """Permissions of files, each equally likely."""
 
@@ -39,12 +39,12 @@ class Outcome:
     """The result of one run.
 
     Attributes:
-        seed: of the run.
+        seed: the run's seed.
         kind: "ok", "safety", "liveness" or "crash".
         rule: the broken rule or the type of the exception; empty if none.
         text: the violation or the stack trace.
-        digest: of the trace.
-        lines: the end of the trace.
+        digest: the digest of the whole trace.
+        lines: the last lines of the trace.
         faults: how many faults of each kind happened.
         seconds: the virtual time that passed.
     """
@@ -86,7 +86,7 @@ class Scenario:
         self._chunks_max = 300 if parameters.kept_links else 24
         cache_chunks = random.choice([None, 1, 2, 4, 16, 64, 1024])
         network_seed, server_rate = random.getrandbits(32), random.choice([0, 0, 10**6])
-        self._network = VirtualNetwork(parameters, cache_chunks, RealContent(), network_seed, server_rate, tuning)
+        self._network = VirtualNetwork(parameters, cache_chunks, Content(), network_seed, server_rate, tuning)
         self._trace = Trace(self._network)
         self._checks = Checks(self._network, record_check_steps)
         self._network.observers += [self._trace, self._checks]
@@ -102,6 +102,7 @@ class Scenario:
         Args:
             liveness_ns: how long recovery may take, in virtual nanoseconds.
         """
+        kind, rule, text = "ok", "", ""
         try:
             self._begin()
             self._network.run(lambda: False, self._random.randrange(FAULTS_NS_MAX))
@@ -110,18 +111,12 @@ class Scenario:
             self._checks.check_all()
             self._checks.check_records()
         except Violation as violation:
-            return self._outcome("liveness" if violation.rule == "liveness" else "safety", violation.rule, violation)
+            kind = "liveness" if violation.rule == "liveness" else "safety"
+            rule, text = violation.rule, str(violation)
         except Exception as error:
-            return self._outcome("crash", type(error).__name__, error)
-        return self._outcome("ok", "", None)
-
-    def _outcome(self, kind: str, rule: str, error: Exception | None) -> Outcome:
-        text = "" if error is None else str(error)
-        if kind == "crash":
-            text = "".join(traceback.format_exception(error))
-        lines = list(self._trace.lines)
-        seconds = self._network.now / SECOND_NS
-        return Outcome(self._seed, kind, rule, text, self._trace.digest, lines, self._faults.counts, seconds)
+            kind, rule, text = "crash", type(error).__name__, "".join(traceback.format_exception(error))
+        trace, seconds = self._trace, self._network.now / SECOND_NS
+        return Outcome(self._seed, kind, rule, text, trace.digest, list(trace.lines), self._faults.counts, seconds)
 
     def _begin(self) -> None:
         random, clients = self._random, self._goal.clients
@@ -132,19 +127,16 @@ class Scenario:
             self._faults.plan_late_start(client)
         terms = _draw_terms(Random(f"terms {self._seed}"), len(clients))
         for number in range(1 if random.random() < 0.8 else 2):
-            self._seed_file(f"file-{number}", len(clients) - late_count, terms)
+            size_bytes = self._draw_size()
+            access = replace(self._draw_access(), disk_rate=0)
+            data_seed = random.getrandbits(32)
+            mode = Random(f"mode {data_seed}").choice(MODES)
+            data = self._network.content.bytes_of(size_bytes, data_seed)
+            self._goal.seed(f"file-{number}", data, access, len(clients) - late_count, terms, mode)
         if random.random() < 0.75:
             for _ in range(random.randint(1, 6)):
                 self._faults.plan()
         self._faults.plan_special()
-
-    def _seed_file(self, name: str, client_count: int, terms: Terms) -> None:
-        size_bytes = self._draw_size()
-        access = replace(self._draw_access(), disk_rate=0)
-        data_seed = self._random.getrandbits(32)
-        mode = Random(f"mode {data_seed}").choice(MODES)
-        data = self._network.content.bytes_of(size_bytes, data_seed)
-        self._goal.seed(name, data, access, client_count, terms, mode)
 
     def _draw_size(self) -> int:
         random = self._random

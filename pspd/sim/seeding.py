@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import USUAL_MODE, Manifest
 from pspd.core.model.parameters import MILLISECOND_NS
@@ -14,16 +16,17 @@ from pspd.sim.network import VirtualNetwork
 POLL_NS = 50 * MILLISECOND_NS
 
 
+@dataclass(eq=False)
 class Seeding:
     """One file and its source.
 
     Args:
         network: where the file is seeded.
         name: the file's name.
-        data: the file's bytes, from ``network.content.bytes_of``; empty where content is blank.
+        data: the file's bytes, from ``network.content.bytes_of``; empty if the content is blank.
         size_bytes: the file's size.
         access: the source's link.
-        client_count: how many clients to wait for and divide the file among; 0 for those that are connected.
+        client_count: how many clients to wait for and divide the file among; 0 for all connected clients.
         terms: how many copies to seed, and whether the source stays.
         mode: the file's permissions.
         hold: whether the exchange waits for a release.
@@ -31,80 +34,66 @@ class Seeding:
 
     Attributes:
         source: the source's host.
-        data: the file's bytes.
         manifest: the file's manifest, as last divided.
-        client_count: may be lowered when clients leave.
-        terms: may be lowered when clients leave.
         over: whether the source has left.
     """
 
-    def __init__(
-        self,
-        network: VirtualNetwork,
-        name: str,
-        data: bytes,
-        size_bytes: int,
-        access: Access,
-        client_count: int,
-        terms: Terms = ONE_COPY,
-        *,
-        mode: int = USUAL_MODE,
-        hold: bool = False,
-        share_count: int = 0,
-    ) -> None:
-        self.data = data
-        self.client_count = client_count
-        self.terms = terms
-        self.over = False
-        self._network = network
-        self._hold = hold
-        self._share_count = share_count
+    network: VirtualNetwork
+    name: str
+    data: bytes
+    size_bytes: int
+    access: Access
+    client_count: int
+    terms: Terms = ONE_COPY
+    mode: int = USUAL_MODE
+    hold: bool = False
+    share_count: int = 0
+    over: bool = False
+
+    def __post_init__(self) -> None:
         self._announced_in = 0
         self._divided_here = False
-        self.manifest: Manifest = Manifest.build(name, size_bytes, self._read_at, network.content.digest, mode=mode)
-        number = sum(client.source for client in network.clients.values())
-        self.source: Client = network.add_client(f"source-{number} of {name}", access, source=True)
+        digest = self.network.content.digest
+        self.manifest: Manifest = Manifest.build(self.name, self.size_bytes, self._read_at, digest, mode=self.mode)
+        number = sum(client.source for client in self.network.clients.values())
+        self.source: Client = self.network.add_client(f"source-{number} of {self.name}", self.access, source=True)
 
     def start(self) -> None:
         """Start the source's process."""
-        self._network.start(self.source)
-        self._network.clock.after(POLL_NS, self._poll)
+        self.network.start(self.source)
+        self.network.after(POLL_NS, self._poll)
 
     @property
     def file(self) -> SharedFile | None:
         """The server's record of the file; None if it has none, or is down."""
-        server = self._network.server
+        server = self.network.server
         return server.catalogue.files.get(self.manifest.file_id) if server is not None else None
 
     def _read_at(self, offset: int, length: int) -> bytes | memoryview:
-        return self._network.content.read(self.data, offset, length)
+        return self.network.content.read(self.data, offset, length)
 
     def _poll(self) -> None:
         """Take the next possible step now, and poll again later."""
-        source, server = self.source, self._network.server
+        source, server = self.source, self.network.server
         file = self.file
         # The server ends the source's session once the file is seeded; the source may learn of it later.
-        if file is not None and file.seeded_at is not None and self._may_leave(file):
-            self.over = True
-            self._network.stop(source)
-            return
+        if file is not None and file.seeded_at is not None:
+            divided, holders = self._divided_here, file.availability.min_holder_count()
+            if not source_is_needed(
+                stays=self.terms.stays, divided_here=divided, is_complete=file.is_complete, min_holder_count=holders
+            ):
+                self.over = True
+                self.network.stop(source)
+                return
         if server is not None and source.session and not source.partitioned:
             try:
                 self._step(source.session)
             except PspError:
                 self._announced_in = 0  # the session ended, or another source is seeding: retry
-        self._network.clock.after(POLL_NS, self._poll)
-
-    def _may_leave(self, file: SharedFile) -> bool:
-        return not source_is_needed(
-            stays=self.terms.stays,
-            divided_here=self._divided_here,
-            is_complete=file.is_complete,
-            min_holder_count=file.availability.min_holder_count(),
-        )
+        self.network.after(POLL_NS, self._poll)
 
     def _step(self, session: int) -> None:
-        network, server = self._network, self._network.server
+        network, server = self.network, self.network.server
         assert server is not None, "the caller has checked"
         catalogue = server.catalogue
         if self._announced_in != session:
@@ -117,10 +106,10 @@ class Seeding:
         if file is not None and file.phase is Phase.ANNOUNCED and file.source == self.source.name:
             count = len(server.sessions.heard_names())
             if count >= max(1, self.client_count, self.terms.replica_count):
-                share_count = self._share_count or self.client_count or count
+                share_count = self.share_count or self.client_count or count
                 self.manifest = self.manifest.divided(share_count, self._read_at, network.content.digest)
                 self._offer()
-                catalogue.divide(self.manifest, session, network.now, hold_back=self._hold)
+                catalogue.divide(self.manifest, session, network.now, hold_back=self.hold)
                 self._divided_here = True
 
     def _offer(self) -> None:

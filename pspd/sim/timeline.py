@@ -18,54 +18,6 @@ SERVER: Address = ("server", 1)
 Action = Callable[..., object]
 
 
-class Clock:
-    """Runs actions in the order of their times; actions of the same time in the order of scheduling.
-
-    Attributes:
-        now: the time, in nanoseconds.
-        action_count: how many actions ran.
-    """
-
-    __slots__ = ("_order", "_queue", "action_count", "now")
-
-    def __init__(self) -> None:
-        self.now = 0
-        self.action_count = 0
-        self._order = 0
-        self._queue: list[tuple[int, int, Action, tuple[Any, ...]]] = []
-
-    def at(self, when: int, action: Action, *arguments: Any) -> None:
-        """Schedule an action.
-
-        Args:
-            when: its time, in nanoseconds; a past time means as soon as this call has returned.
-            action: the function to call.
-            *arguments: its arguments.
-        """
-        self._order += 1
-        heappush(self._queue, (max(when, self.now), self._order, action, arguments))
-
-    def after(self, delay_ns: int, action: Action, *arguments: Any) -> None:
-        """Schedule an action relative to now.
-
-        Args:
-            delay_ns: how long from now, in nanoseconds.
-            action: the function to call.
-            *arguments: its arguments.
-        """
-        self.at(self.now + delay_ns, action, *arguments)
-
-    def step(self, end: int) -> bool:
-        """Run the next action; return False, with the time set to ``end``, if none is due by then."""
-        if not self._queue or self._queue[0][0] > end:
-            self.now = max(self.now, end)
-            return False
-        self.now, _, action, arguments = heappop(self._queue)
-        self.action_count += 1
-        action(*arguments)
-        return True
-
-
 class Timeline:
     """Time, hosts and sessions of a virtual network; its links, control plane and transport build on them.
 
@@ -75,7 +27,8 @@ class Timeline:
         seed: of all random draws.
 
     Attributes:
-        clock: virtual time.
+        now: the virtual time, in nanoseconds.
+        action_count: how many actions ran.
         random: the only source of randomness.
         clients: every client and source that was ever added, by name.
         sessions: the client of each session since the server's last start.
@@ -85,7 +38,8 @@ class Timeline:
     """
 
     def __init__(self, parameters: Parameters, content: Content, seed: int) -> None:
-        self.clock = Clock()
+        self.now = 0
+        self.action_count = 0
         self.random = Random(seed)
         self.parameters = parameters
         self.content = content
@@ -95,11 +49,8 @@ class Timeline:
         self.server_touched = True
         self.touched: dict[Client, None] = {}
         self._server: ServerMachine | None = None
-
-    @property
-    def now(self) -> int:
-        """The time, in nanoseconds."""
-        return self.clock.now
+        self._queue: list[tuple[int, int, Action, tuple[Any, ...]]] = []
+        self._order = 0
 
     @property
     def server(self) -> ServerMachine | None:
@@ -126,6 +77,37 @@ class Timeline:
 
     # -- scheduling
 
+    def at(self, when: int, action: Action, *arguments: Any) -> None:
+        """Schedule an action; actions of the same time run in the order of scheduling.
+
+        Args:
+            when: its time, in nanoseconds; an action in the past runs next.
+            action: the function to call.
+            *arguments: its arguments.
+        """
+        self._order += 1
+        heappush(self._queue, (max(when, self.now), self._order, action, arguments))
+
+    def after(self, delay_ns: int, action: Action, *arguments: Any) -> None:
+        """Schedule an action relative to now.
+
+        Args:
+            delay_ns: the delay, in nanoseconds.
+            action: the function to call.
+            *arguments: its arguments.
+        """
+        self.at(self.now + delay_ns, action, *arguments)
+
+    def step(self, end: int) -> bool:
+        """Run the next action; return False, with the time set to ``end``, if none is due by then."""
+        if not self._queue or self._queue[0][0] > end:
+            self.now = max(self.now, end)
+            return False
+        self.now, _, action, arguments = heappop(self._queue)
+        self.action_count += 1
+        action(*arguments)
+        return True
+
     def at_server(self, when: int, action: Action, *arguments: object) -> None:
         """Schedule an action of the server's process; it is void if the process crashes before.
 
@@ -134,7 +116,7 @@ class Timeline:
             action: the function to call, with the server's machine and ``arguments``.
             *arguments: its further arguments.
         """
-        self.clock.at(when, self._run_at_server, self.server_epoch, action, arguments)
+        self.at(when, self._run_at_server, self.server_epoch, action, arguments)
 
     def _run_at_server(self, epoch: int, action: Action, arguments: tuple[object, ...]) -> None:
         server = self.server
@@ -150,7 +132,7 @@ class Timeline:
             action: the function to call.
             *arguments: its further arguments.
         """
-        self.clock.at(when, self._run_in_epoch, client, client.epoch, action, arguments)
+        self.at(when, self._run_in_epoch, client, client.epoch, action, arguments)
 
     def _run_in_epoch(self, client: Client, epoch: int, action: Action, arguments: tuple[object, ...]) -> None:
         if client.epoch == epoch:
@@ -175,12 +157,12 @@ class Timeline:
             action: the function to call.
             *arguments: its further arguments.
         """
-        self.clock.at(when, self._run_at_client, client, client.epoch, action, arguments)
+        self.at(when, self._run_at_client, client, client.epoch, action, arguments)
 
     def _run_at_client(self, client: Client, epoch: int, action: Action, arguments: tuple[object, ...]) -> None:
         if self.now < client.paused_until or client.deferred:
             if not client.deferred:
-                self.clock.at(client.paused_until, self._resume, client)
+                self.at(client.paused_until, self._resume, client)
             client.deferred.append((epoch, action, arguments))
         else:
             self._run_in_epoch(client, epoch, action, arguments)
@@ -188,9 +170,9 @@ class Timeline:
     def _resume(self, client: Client) -> None:
         """Run the oldest deferred action of a process, if it has resumed; each action is a separate step."""
         if self.now < client.paused_until:
-            self.clock.at(client.paused_until, self._resume, client)
+            self.at(client.paused_until, self._resume, client)
         elif client.deferred:
             epoch, action, arguments = client.deferred.popleft()
             if client.deferred:
-                self.clock.at(self.now, self._resume, client)
+                self.at(self.now, self._resume, client)
             self._run_in_epoch(client, epoch, action, arguments)

@@ -1,4 +1,4 @@
-"""A trace of a run, one line per effect: the last lines to read, and a digest of all lines to compare runs."""
+"""A trace of a run, one line per effect: the last lines for the reader, and a digest of all lines to compare runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Trace(Observer):
 
         Args:
             who: "server", a client's name, or "fault".
-            what: what happened.
+            what: the effect or fault.
         """
         line = f"{self._network.now / SECOND_NS:.6f} {who}: {what}"
         self._hash.update(line.encode())

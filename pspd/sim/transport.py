@@ -15,7 +15,7 @@ from pspd.sim.paths import Pipe
 from pspd.sim.timeline import SERVER, Timeline
 
 SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
-"""How many unread bytes the kernels of both ends buffer for one connection."""
+"""How many unread bytes the kernels of both ends buffer for one link."""
 ETHERNET_BYTES = 14
 DATAGRAM_HEAD_BYTES = ETHERNET_BYTES + 20 + 8
 """Ethernet, IP and UDP headers."""
@@ -24,11 +24,11 @@ SEGMENT_HEAD_BYTES = ETHERNET_BYTES + 20 + 32
 SEGMENT_BYTES = 1448
 """Payload of one TCP segment."""
 RETRY_NS = SECOND_NS
-"""How soon bytes that wait for a partition to heal, or for a reader, are tried again."""
+"""Interval of attempts to pass bytes that wait for the end of a partition, or for a reader."""
 
 
 def on_the_wire(byte_count: int) -> int:
-    """Return how many bytes of a cable TCP needs for ``byte_count`` bytes, acknowledgements excluded."""
+    """Return how many bytes TCP sends on the cable for ``byte_count`` bytes of data, acknowledgements excluded."""
     return byte_count + -(-byte_count // SEGMENT_BYTES) * SEGMENT_HEAD_BYTES
 
 
@@ -53,7 +53,7 @@ class Transport:
     # -- deliveries
 
     def deliver(self, delivery: Deliver) -> None:
-        """Send a delivery over the client's link, or over a connection of its own (classic)."""
+        """Send a delivery over the client's link, or over a new connection (classic)."""
         network = self._network
         server, client = network.server, network.client_of(delivery.session)
         assert server is not None, "a server that delivers is running"
@@ -85,7 +85,7 @@ class Transport:
         self._network.at_client(client, arrives, self._arrive_alone, delivery.frame, payload)
 
     def _transmit_down(self, server: ServerMachine, client: Client, delivery: Deliver) -> tuple[int, bytes]:
-        """Take the bytes of a delivery from the server; return when the last one arrives, and the payload."""
+        """Send the bytes of a delivery from the server; return when the last byte arrives, and the payload."""
         network = self._network
         payload = b"".join(delivery.views) if network.content.copied else b""
         size, delay = on_the_wire(FRAME_BYTES + delivery.frame.length), network.delay(client)
@@ -134,7 +134,7 @@ class Transport:
     # -- contributions
 
     def contribute(self, client: Client, frame: Frame) -> None:
-        """Send a contribution over the client's link, or over a connection of its own (classic).
+        """Send a contribution over the client's link, or over a new connection (classic).
 
         Args:
             client: the holder.
@@ -180,7 +180,7 @@ class Transport:
         network, server = self._network, self._network.server
         if not link.is_open or server is None:
             return
-        # Frames of one link do not interleave.
+        # A partitioned client's bytes wait; the frames of one link do not interleave.
         retry_ns = RETRY_NS if client.partitioned else MILLISECOND_NS if link.receiving is not None else 0
         if retry_ns:
             network.in_epoch(client, network.now + retry_ns, self._head_arrives, link, frame, payload, arrives)

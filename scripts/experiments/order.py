@@ -69,7 +69,7 @@ def measure(order: Order, case: Case, size_bytes: int, cache_chunks: int, seed: 
     begun = network.now
     usual_ns = size_bytes * SECOND_NS // min(rates)
     for client in late:
-        network.clock.after(random.randrange(usual_ns), network.start, client)
+        network.after(random.randrange(usual_ns), network.start, client)
     assert network.run(lambda: len(completions.at) == CLIENTS, LIMIT_NS), "the exchange does not end"
     file = seeding.file
     assert file is not None, "the file is complete"

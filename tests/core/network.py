@@ -12,7 +12,7 @@ from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.machine import ServerMachine
-from pspd.sim.content import RealContent
+from pspd.sim.content import Content
 from pspd.sim.hosts import Access, Client
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.observer import Observer
@@ -58,7 +58,7 @@ class CoreNetwork(Observer):
         jitter_ns: int = MILLISECOND_NS,
         tuning: ServerTuning = SERVER_TUNING,
     ) -> None:
-        self.network = VirtualNetwork(parameters, cache_chunks, RealContent(), seed, tuning=tuning)
+        self.network = VirtualNetwork(parameters, cache_chunks, Content(), seed, tuning=tuning)
         self.network.observers.append(self)
         self.events: list[Effect] = []
         self.on_effect: Callable[[str, Effect], None] = lambda name, effect: None

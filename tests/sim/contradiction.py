@@ -8,7 +8,7 @@ from pspd.core.model.manifest import DIGEST_BYTES, Manifest
 from pspd.core.model.parameters import FAST, SECOND_NS
 from pspd.core.model.terms import Terms
 from pspd.core.wire.datagrams import Request, decode_datagram
-from pspd.sim.content import RealContent
+from pspd.sim.content import Content
 from pspd.sim.hosts import Access, Client
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.observer import Observer
@@ -47,7 +47,7 @@ class Contradiction:
     """Three clients, a file with contradictory digests, and a valid one."""
 
     def __init__(self) -> None:
-        self.network = VirtualNetwork(FAST, 64, RealContent(), seed=5)
+        self.network = VirtualNetwork(FAST, 64, Content(), seed=5)
         self.requests = RequestCount()
         self.network.observers.append(self.requests)
         for index in range(3):

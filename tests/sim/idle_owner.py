@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pspd.core.model.file_record import Phase
 from pspd.core.model.parameters import FAST, SECOND_NS
-from pspd.sim.content import RealContent
+from pspd.sim.content import Content
 from pspd.sim.hosts import Access
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.seeding import Seeding
@@ -17,7 +17,7 @@ class IdleOwner:
     """Three clients, one of them idle, and a file."""
 
     def __init__(self) -> None:
-        self.network = VirtualNetwork(FAST, 64, RealContent(), seed=5)
+        self.network = VirtualNetwork(FAST, 64, Content(), seed=5)
         for index in range(3):
             self.network.start(self.network.add_client(f"client-{index}", Access()))
         self.idle = self.network.clients["client-1"]
