@@ -9,15 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pspctl import completion
 from pspctl.api import ServerApi
-from pspctl.completion import (
-    Goal,
-    require_none_declined,
-    require_none_missing,
-    require_recipient,
-    unfinished_text,
-    wait_until_complete,
-)
 from pspctl.deadline import Deadline
 from pspctl.options import Settings
 from pspctl.outage import OutagePolicy
@@ -140,7 +133,8 @@ def _seed(plan: SeedPlan, outage: OutagePolicy) -> _Result:
         file = file_view(outage.retry(lambda: api.client.status(file_id)).files[0])
         progress.seeded(file)
         return _Result(file, state_before, left_count=0)
-    file = wait_until_complete(outage, file_id, Goal(outage.deadline, awaits_missing=state_before in DIVIDING))
+    goal = completion.Goal(outage.deadline, awaits_missing=state_before in DIVIDING)
+    file = completion.wait_until_complete(outage, file_id, goal)
     # The server does not know the names of clients that left before the division.
     left_count = max(0, plan.client_count - file["recipient_count"]) if state_before is None else 0
     return _Result(file, state_before, left_count)
@@ -244,7 +238,7 @@ def _require_client(plan: SeedPlan, deadline: Deadline, step: SeedProgress | Non
 def _not_seeded_text(plan: SeedPlan, deadline: Deadline, step: SeedProgress | None) -> str:
     """Return the message for a file that was not seeded at the deadline: how far it is, and what to do."""
     if step is not None and step.file is not None and step.phase == "staying":
-        return unfinished_text(file_view(step.file), deadline)
+        return completion.unfinished_text(file_view(step.file), deadline)
     match step:
         case None:
             so_far = "seeding had not begun"
@@ -291,10 +285,10 @@ def _require_all_chunks(plan: SeedPlan, view: FileView) -> None:
 
 def _require_all_clients(plan: SeedPlan, result: _Result, deadline: Deadline, kept: str) -> None:
     """Raise an error if clients declined the file, were lost, or left before the division."""
-    require_none_declined(result.file)
+    completion.require_none_declined(result.file)
     if result.divided_now:
-        require_none_missing(result.file, deadline, kept)
-    require_recipient(result.file, deadline)
+        completion.require_none_missing(result.file, deadline, kept)
+    completion.require_recipient(result.file, deadline)
     if result.left_count:
         left = f"{result.left_count} of {count_text(plan.client_count, 'client')} left"
         raise WrongState(f"{left} before {plan.shown_name} was divided: see `pspctl clients`{kept}")

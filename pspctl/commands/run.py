@@ -143,16 +143,10 @@ def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
             run_folder.note_clients()
             return _run_network(plan, run_folder, deadline, progress)
     except BaseException:
-        if is_new:
-            _remove_empty(plan)
+        for folder in [*client_folders(plan.folder, plan.client_count), plan.folder] if is_new else []:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
         raise
-
-
-def _remove_empty(plan: RunPlan) -> None:
-    """Remove the folders that a failed run created, if they are empty."""
-    for folder in [*client_folders(plan.folder, plan.client_count), plan.folder]:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
 
 
 def _run_network(plan: RunPlan, run_folder: RunFolder, deadline: Deadline, progress: Progress) -> RunView:

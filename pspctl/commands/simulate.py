@@ -11,13 +11,13 @@ from rich.console import Group, RenderableType
 
 from pspctl.options import Command, Settings, size
 from pspctl.output import show, shown_progress
-from pspctl.ui.columns import Column, FittedTable
+from pspctl.ui.columns import Column, FittedTable, Kind
 from pspctl.ui.units import count_text, duration_text, percent_text, ratio_text, size_text
 from pspd.cli.arguments import Count
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.parameters import MILLISECOND_NS, PROFILES, Order, default_cache_chunks
 from pspd.errors import BadArgument
-from pspd.sim.forecast import Forecast, Plan, forecast, ideal_seconds
+from pspd.sim.forecast import Plan, forecast, ideal_seconds
 from pspd.sim.hosts import Access
 from pspd.sim.paths import Impairments
 from pspd.text.sizes import parse_size
@@ -26,6 +26,8 @@ BYTES_PER_MBIT = 125_000
 SIZE_BYTES_MAX = 1 << 40
 DELAY_MS_MAX = 10_000
 MBIT_MIN, MBIT_MAX = 0.01, 10_000_000
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 class SimulationView(TypedDict):
@@ -59,19 +61,16 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
     return size_bytes
 
 
-def _rate_option(name: str, metavar: str, link: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(
-        name,
-        type=float,
-        callback=_within(MBIT_MIN, MBIT_MAX, or_zero=True),
-        default=1000,
-        metavar=metavar,
-        show_default=True,
-        help=f"The speed of {link} in each direction, in Mbit/s; 0 for unlimited.",
-    )
+def _number(name: str, metavar: str, default: float, check: Callable[..., float], text: str) -> Decorator:
+    return click.option(name, type=float, metavar=metavar, default=default, callback=check, help=text)
 
 
-@click.command("simulate", cls=Command)
+def _rate(name: str, metavar: str, link: str) -> Decorator:
+    text = f"The speed of {link} in each direction, in Mbit/s; 0 for unlimited."
+    return _number(name, metavar, 1000, _within(MBIT_MIN, MBIT_MAX, or_zero=True), text)
+
+
+@click.command("simulate", cls=Command, context_settings={"show_default": True})
 @click.option("--clients", type=Count(1, 100_000), metavar="N", required=True, help="The number of clients.")
 @click.option(
     "--size", "size_bytes", callback=_bytes, metavar="SIZE", required=True, help="The size of the file, such as 64MiB."
@@ -81,41 +80,18 @@ def _rate_option(name: str, metavar: str, link: str) -> Callable[[Callable[..., 
     metavar="SIZE",
     help="The size of the server's cache; auto means one KiB per client. Default: the profile's.",
 )
-@click.option(
-    "--profile", type=click.Choice(list(PROFILES)), default="fast", show_default=True, help="The protocol parameters."
-)
+@click.option("--profile", type=click.Choice(list(PROFILES)), default="fast", help="The protocol parameters.")
 @click.option(
     "--order",
     type=click.Choice([order.value for order in Order]),
     help="The order in which clients request chunks. Default: the profile's.",
 )
+@_number("--loss", "P", 0, _within(0, 0.9), "The fraction of datagrams lost in each direction, 0 to 0.9.")
+@_number("--delay", "MS", 0.5, _within(0, DELAY_MS_MAX), "The one-way delay of each client's link, in milliseconds.")
+@_rate("--server-mbit", "X", "the server's link")
+@_rate("--client-mbit", "Y", "each client's link, and the source's,")
 @click.option(
-    "--loss",
-    type=float,
-    callback=_within(0, 0.9),
-    default=0,
-    metavar="P",
-    show_default=True,
-    help="The fraction of datagrams lost in each direction, 0 to 0.9.",
-)
-@click.option(
-    "--delay",
-    type=float,
-    callback=_within(0, DELAY_MS_MAX),
-    default=0.5,
-    metavar="MS",
-    show_default=True,
-    help="The one-way delay of each client's link, in milliseconds.",
-)
-@_rate_option("--server-mbit", "X", "the server's link")
-@_rate_option("--client-mbit", "Y", "each client's link, and the source's,")
-@click.option(
-    "--seed",
-    type=int,
-    default=1,
-    metavar="K",
-    show_default=True,
-    help="The random seed: the same seed gives the same forecast.",
+    "--seed", type=int, default=1, metavar="K", help="The random seed: the same seed gives the same forecast."
 )
 @click.pass_obj
 def simulate(
@@ -156,7 +132,15 @@ def simulate(
     )
     with shown_progress(settings) as progress:
         result = forecast(plan, progress.simulation)
-    view = _view(plan, result)
+    view = SimulationView(
+        clients=clients,
+        size_bytes=size_bytes,
+        profile=profile,
+        cache_bytes=(plan.cache_chunks or clients) * CHUNK_BYTES,
+        order=parameters.order.value,
+        ideal_exchange_seconds=ideal_seconds(plan),
+        forecast=asdict(result),
+    )
     show(settings, view, lambda: _rendered(view))
 
 
@@ -172,25 +156,10 @@ def _cache_chunks(cache: str | None, default: int | None) -> int | None:
     return wanted // CHUNK_BYTES
 
 
-def _view(plan: Plan, result: Forecast) -> SimulationView:
-    return SimulationView(
-        clients=plan.client_count,
-        size_bytes=plan.size_bytes,
-        profile=plan.parameters.profile,
-        cache_bytes=(plan.cache_chunks or plan.client_count) * CHUNK_BYTES,
-        order=plan.parameters.order.value,
-        ideal_exchange_seconds=ideal_seconds(plan),
-        forecast=asdict(result),
-    )
-
-
 def _rendered(view: SimulationView) -> RenderableType:
     figures, size_bytes, count = view["forecast"], view["size_bytes"], view["clients"]
     table = FittedTable(
-        Column("EXCHANGE", is_name=True),
-        Column("FORECAST", is_number=True),
-        Column("RATIO", is_number=True),
-        Column("IDEAL"),
+        Column("EXCHANGE", Kind.NAME), Column("FORECAST", Kind.NUMBER), Column("RATIO", Kind.NUMBER), Column("IDEAL")
     )
     ideal = view["ideal_exchange_seconds"]
     exchange = figures["exchange_seconds"]

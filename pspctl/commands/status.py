@@ -57,7 +57,10 @@ def status(settings: Settings, file: str | None, watch: bool) -> None:
 def _watch(settings: Settings, api: ServerApi, file: str) -> None:
     """Show the network until the user ends it, also through a restart of the server."""
     if settings.output == "table" and console().is_terminal:
-        _watch_in_place(api, file)
+        with Live(console=console(), auto_refresh=False) as live:
+            screen = _LiveScreen(live, in_full=bool(file))
+            for view in _views(api, file, screen):
+                screen.show(view)
         return
     with shown_progress(settings) as progress:
         views = _views(api, file, progress)
@@ -99,22 +102,20 @@ class _LiveScreen(Progress):
         self._in_full = in_full
         self._last: StatusView | None = None
 
-    def show(self, view: StatusView) -> None:
-        """Show a status."""
+    def show(self, view: StatusView, note: str = "") -> None:
+        """Show a status.
+
+        Args:
+            view: the status.
+            note: a line above it.
+        """
         self._last = view
-        self._live.update(Plain(Screen(view, in_full=self._in_full)), refresh=True)
+        self._live.update(Plain(Screen(view, self._in_full, note)), refresh=True)
 
     def note(self, text: str) -> None:
         """Show a note above the last status."""
         if self._last is not None:
-            self._live.update(Plain(Screen(self._last, in_full=self._in_full, note=text)), refresh=True)
-
-
-def _watch_in_place(api: ServerApi, file: str) -> None:
-    with Live(console=console(), auto_refresh=False) as live:
-        screen = _LiveScreen(live, in_full=bool(file))
-        for view in _views(api, file, screen):
-            screen.show(view)
+            self.show(self._last, text)
 
 
 def _watch_lines(views: Iterator[StatusView]) -> None:

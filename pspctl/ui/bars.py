@@ -66,7 +66,7 @@ class BarProgress(LineProgress):
         """Start without bars; they are drawn in `progress`."""
         super().__init__()
         self._progress = progress
-        self._tasks: dict[str, bars.TaskID] = {}
+        self._tasks: dict[str, bars.Task] = {}
 
     def seeding(self, step: SeedProgress) -> None:
         """Update the bar of the phase."""
@@ -102,7 +102,7 @@ class BarProgress(LineProgress):
         """Update the bars of the clients; remove those of clients that are gone."""
         labels = {f"{INDENT}{plain_text(name)}": count for name, count in held.items()}
         for label in [label for label in self._tasks if label.startswith(INDENT) and label not in labels]:
-            self._progress.remove_task(self._tasks.pop(label))
+            self._progress.remove_task(self._tasks.pop(label).id)
         for label, count in labels.items():
             self._show(label, count * CHUNK_BYTES, chunk_count * CHUNK_BYTES)
 
@@ -118,13 +118,13 @@ class BarProgress(LineProgress):
         if not total:  # an empty file: its bar would stay at 0 %
             return
         if label not in self._tasks:
-            self._tasks[label] = self._progress.add_task(label, total=total, unit=unit, done_before=done)
-        self._progress.update(self._tasks[label], completed=done, total=total)
+            self._progress.add_task(label, total=total, unit=unit, done_before=done)
+            self._tasks[label] = self._progress.tasks[-1]
+        self._progress.update(self._tasks[label].id, completed=done, total=total)
 
     def _finish(self, label: str) -> None:
         """Fill a bar if it is shown."""
-        if label in self._tasks:
-            task = self._progress.tasks[self._progress.task_ids.index(self._tasks[label])]
+        if task := self._tasks.get(label):
             self._progress.update(task.id, completed=task.total)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -16,20 +17,26 @@ GAP_CELLS = 2
 ELLIPSIS = "…"
 
 
+class Kind(Enum):
+    """How the cells of a column are shown."""
+
+    TEXT = "in full, aligned to the left"
+    NUMBER = "in full, aligned to the right"
+    NAME = "shortened if necessary"
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a table.
 
     Attributes:
         heading: its heading.
-        is_number: whether its cells are aligned to the right.
-        is_name: whether its cells may be shortened; exactly one column of a table is so.
+        kind: how its cells are shown; exactly one column of a table has names.
         drop_order: optional columns are dropped in this order, lowest first; 0 for a column that always stays.
     """
 
     heading: str
-    is_number: bool = False
-    is_name: bool = False
+    kind: Kind = Kind.TEXT
     drop_order: int = 0
 
 
@@ -42,7 +49,7 @@ class FittedTable:
 
     def __init__(self, *columns: Column) -> None:
         self._columns = columns
-        self._name_index = next(index for index, column in enumerate(columns) if column.is_name)
+        self._name_index = next(index for index, column in enumerate(columns) if column.kind is Kind.NAME)
         self._rows = [[Text(column.heading, style="bold") for column in columns]]
 
     def add_row(self, *cells: str | Text) -> None:
@@ -71,7 +78,7 @@ class FittedTable:
         line = Text(no_wrap=True, overflow="ignore")
         for index in kept:
             padding = " " * (widths[index] - row[index].cell_len)
-            is_number = self._columns[index].is_number
+            is_number = self._columns[index].kind is Kind.NUMBER
             line.append(padding if is_number else "").append_text(row[index])
             line.append("" if is_number else padding).append(" " * GAP_CELLS)
         line.rstrip()

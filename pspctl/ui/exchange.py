@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pspctl.ui.columns import Column, FittedTable
+from pspctl.ui.columns import Column, FittedTable, Kind
 from pspctl.ui.file_text import declined_text, file_state_text, short_id, shown_name
 from pspctl.ui.units import count_text, duration_text, rate_text, ratio_text, size_text
 from pspctl.ui.views import FileView, RunView, SeedView, recipients
@@ -21,10 +21,7 @@ def exchange_table(file: FileView) -> FittedTable:
     needed_chunks = file["chunk_count"] * len(clients) - sum(client["share_chunk_count"] for client in clients)
     needed_bytes = size_bytes * needed_chunks / max(1, file["chunk_count"])
     table = FittedTable(
-        Column("EXCHANGE", is_name=True),
-        Column("MOVED", is_number=True),
-        Column("RATIO", is_number=True),
-        Column("IDEAL"),
+        Column("EXCHANGE", Kind.NAME), Column("MOVED", Kind.NUMBER), Column("RATIO", Kind.NUMBER), Column("IDEAL")
     )
     for name, moved, whole, ideal in (
         ("contributed / file size", contributed, size_bytes, "1.0" if _has_ideals(file) else "-"),

@@ -10,18 +10,7 @@ from typing import TypeVar
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from pspctl.ui.tables import (
-    NO_CLIENT,
-    NO_FILE,
-    clients_table,
-    exchange_parts,
-    file_clients_table,
-    files_table,
-    problem_lines,
-    safety_lines,
-    stall_lines,
-    status_header,
-)
+from pspctl.ui import tables
 from pspctl.ui.units import count_text
 from pspctl.ui.views import ClientView, FileClientView, FileView, StatusView
 
@@ -56,7 +45,7 @@ class Screen:
             options: the width.
         """
         head = [Text(self.note, style="yellow")] if self.note else []
-        head.append(status_header(self.status))
+        head.append(tables.status_header(self.status))
         # The last line stays free: the terminal echoes ^C there.
         room = console.size.height - 1 - _height(console, options, head)
         yield from head
@@ -77,7 +66,7 @@ def _network_parts(
     """Return a table of files and a table of clients; a line under each counts the rows that are left out."""
     active = [file for file in status["files"] if file["state"] != "complete"]
     files = [*active, *(file for file in status["files"] if file["state"] == "complete")]
-    stalls = [line for file in active for line in stall_lines(file)][:TEXT_LINES_MAX]
+    stalls = [line for file in active for line in tables.stall_lines(file)][:TEXT_LINES_MAX]
     conditions = _conditions(status)
     progress = _progress_of(status["files"])
     clients = _ranked_clients(status, conditions, progress)
@@ -86,12 +75,12 @@ def _network_parts(
     # Each table has a blank line and its headings.
     room -= 2 * 2 + len(sources) + _height(console, options, stalls)
     file_rows, client_rows = _row_counts(room, (len(active), len(files)), (problem_count, len(clients)))
-    parts: list[RenderableType] = ["", files_table(files[:file_rows]) if files else NO_FILE]
+    parts: list[RenderableType] = ["", tables.files_table(files[:file_rows]) if files else tables.NO_FILE]
     parts += [*_rest(files[file_rows:], "file", lambda file: file["state"]), *stalls, ""]
     if client_rows or sources:
-        parts.append(clients_table(clients[:client_rows], sources, progress=progress))
+        parts.append(tables.clients_table(clients[:client_rows], sources, progress=progress))
     elif not clients:
-        parts.append(NO_CLIENT)
+        parts.append(tables.NO_CLIENT)
     parts += _rest(clients[client_rows:], "client", lambda client: conditions[client["name"]])
     return parts
 
@@ -117,9 +106,10 @@ def _row_counts(room: int, files: tuple[int, int], clients: tuple[int, int]) -> 
 
 def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOptions) -> Sequence[RenderableType]:
     """Return one file, with the clients that lack most of it first, and its exchange if there is room."""
-    top: list[RenderableType] = ["", files_table([file]), *stall_lines(file)[:TEXT_LINES_MAX], *safety_lines(file)]
-    bottom: list[RenderableType] = [*problem_lines(file)[:TEXT_LINES_MAX]]
-    exchange = exchange_parts(file)
+    top: list[RenderableType] = ["", tables.files_table([file])]
+    top += [*tables.stall_lines(file)[:TEXT_LINES_MAX], *tables.safety_lines(file)]
+    bottom: list[RenderableType] = [*tables.problem_lines(file)[:TEXT_LINES_MAX]]
+    exchange = tables.exchange_parts(file)
     clients = sorted(file["clients"], key=lambda client: (client["complete"], client["held_chunk_count"]))
     room -= 2 + _height(console, options, [*top, *bottom])
     if min(len(clients), CLIENT_ROWS_MIN) + 1 + _height(console, options, exchange) <= room:
@@ -127,7 +117,7 @@ def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOpt
         room -= _height(console, options, exchange)
     rows = len(clients) if len(clients) <= room else max(1, room - 1)
     rest = _rest(clients[rows:], "client", _file_client_condition)
-    return [*top, "", file_clients_table(file, clients[:rows]), *rest, *bottom]
+    return [*top, "", tables.file_clients_table(file, clients[:rows]), *rest, *bottom]
 
 
 def _rest(rows: Sequence[Row], what: str, condition_of: Callable[[Row], str]) -> list[RenderableType]:

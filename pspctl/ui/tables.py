@@ -7,19 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from pspctl.ui.columns import Column, FittedTable
+from pspctl.ui import file_text
+from pspctl.ui.columns import Column, FittedTable, Kind
 from pspctl.ui.exchange import exchange_table, ideals_text
-from pspctl.ui.file_text import (
-    declined_text,
-    file_state_text,
-    idle_texts,
-    missing_texts,
-    progress_text,
-    refusal_texts,
-    safety_text,
-    short_id,
-    shown_name,
-)
 from pspctl.ui.units import count_text, duration_text, percent_text, rate_text, size_text
 from pspctl.ui.views import CacheView, ClientView, FileClientView, FileView, StatusView
 from pspd.text.plain import plain_text
@@ -71,46 +61,43 @@ def clients_table(
         sources: the sources.
         progress: how many chunks each client holds and is to hold, by name; None for no such column.
     """
+    done = [] if progress is None else [Column("PROGRESS", Kind.NUMBER)]
     table = FittedTable(
-        Column("CLIENT", is_name=True),
-        Column("ADDRESS", drop_order=1),
-        Column("STATE"),
-        *([] if progress is None else [Column("PROGRESS", is_number=True)]),
-        Column("RTT", is_number=True),
+        Column("CLIENT", Kind.NAME), Column("ADDRESS", drop_order=1), Column("STATE"), *done, Column("RTT", Kind.NUMBER)
     )
     rows = [(client, client["state"]) for client in clients]
     rows += [(source, "source" if source["state"] == "connected" else source["state"]) for source in sources]
     for client, state in rows:
-        srtt = f"{client['srtt_ms']:.1f} ms" if client["srtt_ms"] else "-"
-        done = [] if progress is None else [percent_text(*progress.get(client["name"], (0, 0)))]
-        address = plain_text(client["address"]) or "-"
-        table.add_row(plain_text(client["name"]), address, _state_text(state), *done, srtt)
+        name, address = plain_text(client["name"]), plain_text(client["address"]) or "-"
+        percentage = [] if progress is None else [percent_text(*progress.get(client["name"], (0, 0)))]
+        rtt = f"{client['srtt_ms']:.1f} ms" if client["srtt_ms"] else "-"
+        table.add_row(name, address, _state_text(state), *percentage, rtt)
     return table
 
 
 def files_table(files: Sequence[FileView]) -> FittedTable:
     """Return the files, one per row, with rate and time left while data moves."""
     with_rates = any(file["rate_bytes_per_second"] is not None for file in files)
-    rates = [Column("RATE", is_number=True), Column("LEFT", is_number=True)] if with_rates else []
+    rates = [Column("RATE", Kind.NUMBER), Column("LEFT", Kind.NUMBER)] if with_rates else []
     table = FittedTable(
-        Column("FILE", is_name=True),
+        Column("FILE", Kind.NAME),
         Column("ID", drop_order=2),
-        Column("SIZE", is_number=True, drop_order=3),
+        Column("SIZE", Kind.NUMBER, drop_order=3),
         Column("STATE"),
-        Column("PROGRESS", is_number=True),
+        Column("PROGRESS", Kind.NUMBER),
         *rates,
-        Column("CLIENTS", is_number=True),
-        Column("MIN HOLDERS", is_number=True, drop_order=1),
+        Column("CLIENTS", Kind.NUMBER),
+        Column("MIN HOLDERS", Kind.NUMBER, drop_order=1),
     )
     for file in files:
         table.add_row(
-            shown_name(file),
-            short_id(file),
+            file_text.shown_name(file),
+            file_text.short_id(file),
             size_text(file["size_bytes"]),
-            _state_text(file_state_text(file)),
-            progress_text(file),
+            _state_text(file_text.file_state_text(file)),
+            file_text.progress_text(file),
             *(_rate_cells(file) if with_rates else ()),
-            f"{file['complete_client_count']}/{file['client_count']}{declined_text(file)}",
+            f"{file['complete_client_count']}/{file['client_count']}{file_text.declined_text(file)}",
             str(file["min_holder_count"]),
         )
     return table
@@ -132,12 +119,12 @@ def file_table(status: StatusView) -> RenderableType:
 
 def safety_lines(file: FileView) -> list[Text]:
     """Return `safety_text` as a line, if it is not empty."""
-    return _lines([safety_text(file)])
+    return _lines([file_text.safety_text(file)])
 
 
 def problem_lines(file: FileView) -> list[Text]:
     """Return which clients declined the file or delay its seeding, one per line."""
-    return _lines([*refusal_texts(file), *idle_texts(file)], "yellow")
+    return _lines([*file_text.refusal_texts(file), *file_text.idle_texts(file)], "yellow")
 
 
 def exchange_parts(file: FileView) -> list[RenderableType]:
@@ -151,7 +138,7 @@ def _lines(texts: list[str], style: str = "") -> list[Text]:
 
 def stall_lines(file: FileView) -> list[Text]:
     """Return `missing_texts` as lines with the file's name."""
-    return _lines([f"{plain_text(file['name'])}: {text}" for text in missing_texts(file)], "red")
+    return _lines([f"{plain_text(file['name'])}: {text}" for text in file_text.missing_texts(file)], "red")
 
 
 def file_clients_table(file: FileView, clients: Iterable[FileClientView]) -> FittedTable:
@@ -162,11 +149,11 @@ def file_clients_table(file: FileView, clients: Iterable[FileClientView]) -> Fit
         clients: those of its clients that are shown.
     """
     table = FittedTable(
-        Column("CLIENT", is_name=True),
-        Column("CHUNKS", is_number=True, drop_order=3),
-        Column("OF", is_number=True, drop_order=2),
-        Column("SHARE", is_number=True, drop_order=1),
-        Column("PROGRESS", is_number=True),
+        Column("CLIENT", Kind.NAME),
+        Column("CHUNKS", Kind.NUMBER, drop_order=3),
+        Column("OF", Kind.NUMBER, drop_order=2),
+        Column("SHARE", Kind.NUMBER, drop_order=1),
+        Column("PROGRESS", Kind.NUMBER),
         Column("COMPLETE"),
     )
     for client in clients:
@@ -195,7 +182,7 @@ def contexts_table(current: str | None, addresses: Mapping[str, str]) -> FittedT
         current: the name that gets a star.
         addresses: the servers' addresses by name.
     """
-    table = FittedTable(Column(""), Column("NAME", is_name=True), Column("SERVER"))
+    table = FittedTable(Column(""), Column("NAME", Kind.NAME), Column("SERVER"))
     for name, address in sorted(addresses.items()):
         table.add_row("*" if name == current else "", plain_text(name), plain_text(address))
     return table

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from pspctl.ui.columns import NAME_CELLS_MIN, Column, FittedTable, shortened
+from pspctl.ui.columns import NAME_CELLS_MIN, Column, FittedTable, Kind, shortened
 from pspctl.ui.tables import clients_table, contexts_table, file_clients_table, files_table
 from pspctl.ui.views import client_views, file_view
 from tests.pspctl.fakes import client, file
@@ -72,7 +72,7 @@ def test_narrow_terminal_gets_whole_cells() -> None:
 
 
 def test_optional_columns_are_dropped_before_names_get_short() -> None:
-    table = FittedTable(Column("N", is_name=True), Column("A", drop_order=2), Column("B", drop_order=1), Column("C"))
+    table = FittedTable(Column("N", Kind.NAME), Column("A", drop_order=2), Column("B", drop_order=1), Column("C"))
     table.add_row("n" * 20, "a" * 10, "b" * 10, "c")
     assert drawn(table, 60)[0].split() == ["N", "A", "B", "C"]
     assert drawn(table, 40)[0].split() == ["N", "A", "C"]
