@@ -140,7 +140,9 @@ def main() -> NoReturn:
     """
     ensure_utf8()
     streams.prepare()
-    _ignore_zero_size()
+    for name in ("COLUMNS", "LINES"):  # a terminal size of 0 means unknown: with it, nothing would be shown
+        if not os.environ.get(name, "80").strip("0"):
+            del os.environ[name]
     settings = Settings()
     logging.getLogger("pspd").addHandler(logging.NullHandler())  # drop what a source logs: the command prints messages
 
@@ -154,13 +156,6 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
         signal.signal(signal.SIGHUP, interrupt)
     cli.main(prog_name="pspctl", obj=settings)
-
-
-def _ignore_zero_size() -> None:
-    """Remove a terminal size of 0 from the environment: it means unknown, and nothing would be shown."""
-    for name in ("COLUMNS", "LINES"):
-        if not os.environ.get(name, "80").strip("0"):
-            del os.environ[name]
 
 
 if __name__ == "__main__":

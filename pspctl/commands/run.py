@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -14,7 +13,7 @@ from blake3 import blake3
 from pspctl.api import ServerApi
 from pspctl.completion import Goal, require_none_declined, wait_until_complete
 from pspctl.deadline import Deadline
-from pspctl.local import LocalNetwork, RunFolder, client_count_max, client_folders, require_free
+from pspctl.local import LocalNetwork, RunFolder, client_count_max
 from pspctl.options import Command, Settings, size
 from pspctl.outage import OutagePolicy
 from pspctl.output import show, shown_progress
@@ -32,28 +31,6 @@ from pspd.net.loop import loop_factory
 from pspd.store.source.source_store import name_of
 
 READ_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """What to distribute, and where to.
-
-    Attributes:
-        path: the file or folder.
-        client_count: how many clients to run.
-        folder: below it, each client gets a folder of its own.
-        server_arguments: more arguments for `pspd server`.
-    """
-
-    path: Path
-    client_count: int
-    folder: Path
-    server_arguments: list[str]
-
-    @property
-    def copies(self) -> list[Path]:
-        """The paths of the clients' copies."""
-        return [folder / name_of(self.path) for folder in client_folders(self.folder, self.client_count)]
 
 
 @click.command("run", cls=Command)
@@ -98,11 +75,10 @@ def run(
     server_arguments = ["--profile", profile] if profile else []
     server_arguments += ["--cache", str(cache)] if cache is not None else []
     _require_possible(client_count, cache)
-    plan = RunPlan(path, client_count, folder, server_arguments)
     if _is_inside(folder, path):
         raise BadArgument(f"{folder} is in {path}, and would be distributed with it: name another folder with --to")
     with shown_progress(settings) as progress:
-        view = _run(plan, Deadline(timeout), progress)
+        view = _run(path, RunFolder(folder, client_count), server_arguments, Deadline(timeout), progress)
     show(settings, view, lambda: run_text(view))
     wrong_count = client_count - view["file"]["declined_client_count"] - view["verified_client_count"]
     if wrong_count:
@@ -128,45 +104,45 @@ def _require_possible(client_count: int, cache: int | str | None) -> None:
         raise BadArgument(f"a cache of {size_text(cache)} is smaller than a chunk: give --cache 1KiB or more")
 
 
-def _run(plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
+def _run(path: Path, folder: RunFolder, server_arguments: list[str], deadline: Deadline, progress: Progress) -> RunView:
     """Create the folder, run the network in it, and clean up after an error."""
-    is_new = not os.path.lexists(plan.folder)
+    copies_dir = folder.copies_dir
+    is_new = not os.path.lexists(copies_dir)
     try:
-        plan.folder.mkdir(parents=True, exist_ok=True)
+        copies_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
-            f"cannot create the folder {plan.folder}: {error.strerror}: name another with --to"
+            f"cannot create the folder {copies_dir}: {error.strerror}: name another with --to"
         ) from error
     try:
-        with RunFolder(plan.folder, plan.client_count) as run_folder:
-            require_free(plan.folder, plan.client_count, name_of(plan.path))
-            run_folder.note_clients()
-            return _run_network(plan, run_folder, deadline, progress)
+        with folder:
+            folder.claim(name_of(path))
+            with contextlib.closing(LocalNetwork(folder)) as network:
+                return _distribute(path, network, server_arguments, deadline, progress)
     except BaseException:
-        for folder in [*client_folders(plan.folder, plan.client_count), plan.folder] if is_new else []:
+        for created in [*folder.client_folders, copies_dir] if is_new else []:
             with contextlib.suppress(OSError):  # it is not empty
-                folder.rmdir()
+                created.rmdir()
         raise
 
 
-def _run_network(plan: RunPlan, run_folder: RunFolder, deadline: Deadline, progress: Progress) -> RunView:
-    with LocalNetwork(plan.folder, run_folder.path, run_folder.lock) as network:
-        try:
-            network.start(plan.client_count, plan.server_arguments, deadline)
-            return _distribute(network, plan, deadline, progress)
-        except PspError:
-            network.check()  # if a daemon died, that is the cause
-            raise
-
-
-def _distribute(network: LocalNetwork, plan: RunPlan, deadline: Deadline, progress: Progress) -> RunView:
-    seed_plan = SeedPlan(plan.path, client_count=plan.client_count)
-    with ServerApi(network.server, loop_factory()) as api:
-        outage = OutagePolicy(api, deadline, progress)
-        file_id = run_source(seed_plan, outage, network.check)
-        file = wait_until_complete(outage, file_id, Goal(deadline, plan.client_count), network.check)
-        cache = api.run(api.client.cache())
-    return {**seed_view(file, cache), "verified_client_count": verified_count(plan.path, plan.copies)}
+def _distribute(
+    path: Path, network: LocalNetwork, server_arguments: list[str], deadline: Deadline, progress: Progress
+) -> RunView:
+    """Start the network, seed the file, wait until every client has it, and verify the copies."""
+    client_count = network.folder.client_count
+    try:
+        network.start(server_arguments, deadline)
+        with ServerApi(network.server, loop_factory()) as api:
+            outage = OutagePolicy(api, deadline, progress)
+            file_id = run_source(SeedPlan(path, client_count=client_count), outage, network.check)
+            file = wait_until_complete(outage, file_id, Goal(deadline, client_count), network.check)
+            cache = api.run(api.client.cache())
+    except PspError:
+        network.check()  # if a daemon died, that is the cause
+        raise
+    copies = [folder / name_of(path) for folder in network.folder.client_folders]
+    return {**seed_view(file, cache), "verified_client_count": verified_count(path, copies)}
 
 
 def verified_count(original: Path, copies: list[Path]) -> int:
