@@ -1,4 +1,4 @@
-"""Accepting TCP connections, without spinning when the process is out of descriptors."""
+"""Accepts TCP connections, and pauses when the process is out of descriptors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ class Acceptor:
 
     Args:
         listener: a listening, non-blocking socket.
-        accepted: called with each connection and its peer's address; ``OSError`` from it closes the connection.
-        accepts_per_wakeup: how many connections to accept before the event loop continues. A high number pays where
-            connections come in bursts: an idle listener costs one extra system call per wakeup.
+        accepted: called with each connection and its peer's address; if it raises ``OSError``, the connection is
+            closed.
+        accepts_per_wakeup: connections to accept before the event loop continues. A high number suits bursts. With 1,
+            a wakeup does not need a second system call to find that no connection waits.
     """
 
     def __init__(

@@ -27,5 +27,5 @@ class Backoff:
         return seconds
 
     def reset(self) -> None:
-        """Begin again with the first delay, after a success."""
+        """Start again with the first delay, after a success."""
         self._seconds = self._first_seconds

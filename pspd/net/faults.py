@@ -18,10 +18,10 @@ class Faults:
     """Probabilities of faults, between 0 and 1, that apply to each received datagram.
 
     Attributes:
-        loss: that it is dropped.
-        duplicate: that it is delivered twice.
-        reorder: that it is delivered after the next datagram.
-        seed: of the random numbers.
+        loss: the probability that it is dropped.
+        duplicate: the probability that it is delivered twice.
+        reorder: the probability that it is delivered after the next datagram.
+        seed: the seed of the random numbers.
     """
 
     loss: float = 0.0
@@ -42,7 +42,7 @@ class Faults:
             try:
                 values[name] = float(value)
             except ValueError:
-                raise BadArgument(f"faults {text!r}: {part!r} has no number, write for example loss=0.3") from None
+                raise BadArgument(f"faults {text!r}: {part!r} has no number: write for example loss=0.3") from None
             is_probability = name in ("loss", "duplicate", "reorder") and 0 <= values[name] <= 1
             if not is_probability and not (name == "seed" and isfinite(values[name])):
                 raise BadArgument(f"faults {text!r}: {part!r} is none of loss, duplicate, reorder (0 to 1), seed")
@@ -54,7 +54,7 @@ class FaultyReceiver:
     """Applies faults to datagrams before it passes them on.
 
     Args:
-        faults: their probabilities.
+        faults: the probabilities of faults.
         receive: receives the datagrams that remain.
     """
 
@@ -69,7 +69,7 @@ class FaultyReceiver:
 
         Args:
             data: the datagram.
-            source: its sender.
+            source: the address of its sender.
         """
         faults, random = self._faults, self._random
         if random.random() < faults.loss:

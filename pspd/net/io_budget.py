@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from pspd.net.driver import now_ns
 
 TIME_SLICE_NS = 20_000_000
-"""How long sockets run before the control plane does, which needs many rounds of the loop for one call."""
+"""How long sockets run before other work. One call of the control plane needs many rounds of the loop."""
 
 log = logging.getLogger(__name__)
 
@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 class IoBudget:
     """Limits the sockets of one event loop to time slices; between two slices the loop does all other work.
 
-    With hundreds of clients one pass over all sockets may take seconds, as each contribution is sent to all clients.
-    Deferred callbacks run first in the next slice, in order; otherwise the sockets that the kernel reports first would
-    starve the others.
+    With hundreds of clients one pass over all sockets may take seconds, because each contribution is sent to all
+    clients. Deferred callbacks run first in the next slice, in order. Otherwise the sockets that the kernel reports
+    first would starve the others.
     """
 
     def __init__(self) -> None:

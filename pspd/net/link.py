@@ -1,7 +1,7 @@
 """A TCP connection that carries frames.
 
-It uses a plain non-blocking socket: asyncio's transports buffer what the kernel does not accept at once, and the server
-may hold file bytes only in its cache (R4).
+It uses a plain non-blocking socket: asyncio's transports buffer bytes that the kernel does not accept at once, but the
+server may hold file bytes only in its cache (R4).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from pspd.text.addresses import Address, address_text
 READS_PER_WAKEUP = 8
 """Reads on one link before the event loop continues."""
 OUTGOING_FRAMES_MAX = 4096
-"""Frames that may wait on one link. Further ones are not sent; the peer requests them again."""
+"""Frames that may wait on one link. Others are not sent, and the peer requests them again."""
 READ_TIMEOUT_SECONDS = 15.0
-"""How long a peer may pause where bytes are due: before its first frame, and within a frame."""
+"""How long a peer may pause before its first frame and within a frame."""
 
 log = logging.getLogger(__name__)
 
 
 class LinkHandler(FrameHandler["Link"], Protocol):
-    """Receives the frames and the state changes of links."""
+    """Handles the frames and the state changes of links."""
 
     def frame_aborted(self, link: Link, frame: Frame) -> None:
         """Handle the end of a link before a payload was complete.
@@ -51,27 +51,27 @@ class LinkHandler(FrameHandler["Link"], Protocol):
 
         Args:
             link: the link.
-            error: how the peer violated the protocol, if it did.
+            error: the violation of the protocol by the peer, if there was one.
         """
 
 
 class Link:
     """One TCP connection; it owns its socket.
 
-    It reads and writes at once, and asks the event loop for a wakeup only when the kernel has nothing to read or no
-    room to write: a connection for one short transfer is often finished before.
+    It reads and writes immediately, and asks the event loop for a wakeup only when the kernel has nothing to read or no
+    room to write. A connection for one short transfer often needs no wakeup.
 
     Args:
         stream: the socket.
-        handler: receives its frames.
-        peer: the other end's address.
-        persistent: whether it is for many transfers in both directions; else for one.
+        handler: handles its frames and state changes.
+        peer: the address of the other end.
+        persistent: whether it carries many transfers in both directions; else one transfer.
         connected: whether the socket is connected already.
 
     Attributes:
-        peer: the other end's address.
+        peer: the address of the other end.
         closed: the connection is closed.
-        connect_failure: why the connection attempt failed, as the system says it; empty otherwise.
+        connect_failure: the system's reason for a failed connection attempt; empty otherwise.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Link:
         self._budget = IoBudget.of_running_loop()
         self._receiver: FrameReceiver[Link] = FrameReceiver(handler)
         self._outgoing: deque[OutgoingFrame] = deque()
-        self._is_sending = not connected  # or waiting until it may
+        self._is_sending = not connected  # or waiting until the kernel has room
         self._closes_when_sent = False
         self._watches_readable = self._watches_writable = False
         self._read_timer: asyncio.TimerHandle | None = None
@@ -99,8 +99,8 @@ class Link:
 
         Args:
             address: where to connect.
-            handler: receives its frames.
-            persistent: whether it is for many transfers in both directions; else it only sends.
+            handler: handles its frames and state changes.
+            persistent: whether it carries many transfers in both directions; else it only sends.
 
         Raises:
             OSError: the attempt fails at once.
@@ -114,9 +114,9 @@ class Link:
 
         Args:
             stream: the connection's socket.
-            peer: the other end's address.
-            handler: receives its frames.
-            persistent: whether it is for many transfers in both directions; else it only receives.
+            peer: the address of the other end.
+            handler: handles its frames and state changes.
+            persistent: whether it carries many transfers in both directions; else it only receives.
 
         Raises:
             OSError: the connection is closed already.
@@ -128,7 +128,7 @@ class Link:
         return Link(stream, handler, peer, persistent=persistent)
 
     def start(self) -> None:
-        """Begin to send and receive. The handler must know the link by now."""
+        """Begin to send and receive. From now on the handler is called, even before this returns."""
         if self.closed:
             return
         if self._is_connected:
@@ -138,7 +138,7 @@ class Link:
             self._stream.getpeername()
         except OSError:
             self._watch_writable(True)
-        else:  # within one machine a connection is made at once
+        else:  # on one machine the connection may be established already
             self._on_connected()
 
     # -- sending
@@ -154,8 +154,8 @@ class Link:
 
         Args:
             frame: the head.
-            payload: what follows it; memory stays the caller's.
-            on_end: called when the payload is no longer needed, with whether it was sent.
+            payload: the payload; its memory belongs to the caller.
+            on_end: called when the payload is no longer needed; the argument tells whether it was sent.
             on_unreadable: called if the payload's file cannot be read any more. The link is closed then, as the rest of
                 the frame is missing.
         """
@@ -268,7 +268,7 @@ class Link:
 
     @property
     def _bytes_are_due(self) -> bool:
-        """Whether the peer must send: its first frame, the rest of a frame, or the end of a single transfer."""
+        """Whether the peer must send its first frame, the rest of a frame, or the end of a single transfer."""
         receiver = self._receiver
         return not (self._persistent and receiver.is_between_frames) or receiver.received_count == 0
 
@@ -289,10 +289,10 @@ class Link:
     # -- the end
 
     def close(self, error: WireError | None = None) -> None:
-        """Close the connection, and report the end of everything under way.
+        """Close the connection, and report the end of the frame that is being received and of all unsent ones.
 
         Args:
-            error: how the peer violated the protocol, if it did.
+            error: the violation of the protocol by the peer, if there was one.
         """
         if self.closed:
             return
@@ -306,7 +306,7 @@ class Link:
         if (aborted := self._receiver.end()) is not None:
             _call_safely(self._handler.frame_aborted, self, aborted)
         unsent, self._outgoing = list(self._outgoing), deque()
-        # Before the unsent frames: the handler learns that they are lost with the link.
+        # Before `on_end` of the unsent frames, so that the handler knows that they are lost with the link.
         _call_safely(self._handler.link_closed, self, error)
         for outgoing in unsent:
             outgoing.close_file()

@@ -14,7 +14,7 @@ from pspd.net.receiving import VIEWS_PER_CALL
 _MORE = getattr(socket, "MSG_MORE", 0)
 
 _FILE_ERRNOS = frozenset({errno.EIO, errno.EBADMSG, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EUCLEAN})
-"""Errors of `sendfile` that concern the file; a connection never fails with these."""
+"""Errors of `sendfile` that concern the file; a connection does not fail with these."""
 
 Payload = list[memoryview] | FileSlice
 
@@ -28,9 +28,9 @@ class OutgoingFrame:
 
     Args:
         frame: the head.
-        payload: what follows it. Memory stays the caller's; a file's descriptor is duplicated, as the caller may close
-            its own before the last byte is sent.
-        on_end: called when the payload is no longer needed, with whether all of it was sent.
+        payload: the payload. Its memory belongs to the caller. The descriptor of a file is duplicated, because the
+            caller may close it before the last byte is sent.
+        on_end: called when the payload is no longer needed; the argument tells whether it was sent.
         on_unreadable: called if the payload's file cannot be read any more.
 
     Raises:

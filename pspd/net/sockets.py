@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import product
 
 from pspd.errors import PortTaken
 from pspd.host.addresses import ANY_HOSTS, address_of, family_of, sockaddr_of
@@ -41,30 +42,27 @@ def listen_hosts(host: str, port: int) -> tuple[list[str], int]:
 
     Args:
         host: a name or a literal.
-        port: 0 for any. For a single host it stays 0, and the listener chooses.
+        port: 0 for any. It stays 0 for a single host.
 
     Raises:
         PortTaken: the port is not free on one of the addresses, or this machine has none of them.
     """
-    literals = _literals(host)
-    for _ in range(PORT_TRIES):
-        hosts, chosen, missing, taken = [], port, None, None
-        with contextlib.ExitStack() as listeners:
-            for literal in literals:
-                try:
-                    listener = listeners.enter_context(bind_listener(literal, chosen))
-                except AddressMissing as error:
-                    missing = error
-                except PortTaken as error:
-                    taken = error
-                else:
-                    hosts.append(literal)
-                    chosen = listener.getsockname()[1]
-        if taken is None and hosts:
-            return hosts, chosen if len(hosts) > 1 else port
-        if port or not hosts:
-            break
-    raise taken or missing or PortTaken(f"cannot listen on {host}: it has no address: name one of this machine")
+    hosts: list[str] = []
+    missing: AddressMissing | None = None
+    for literal in _literals(host):
+        try:
+            bind_listener(literal, port).close()
+            hosts.append(literal)
+        except AddressMissing as error:
+            missing = error
+    if not hosts:
+        raise missing or PortTaken(f"cannot listen on {host}: it has no address: name one of this machine")
+    if port == 0 and len(hosts) > 1:
+        listeners = _bind_all(hosts, port, [bind_listener])
+        port = listeners[0].getsockname()[1]
+        for listener in listeners:
+            listener.close()
+    return hosts, port
 
 
 def _literals(host: str) -> list[str]:
@@ -96,27 +94,32 @@ def bind_pairs(hosts: Sequence[str], port: int) -> list[tuple[socket.socket, soc
     Raises:
         PortTaken: the port is not free, or no port is free for all sockets.
     """
-    taken = None
-    for _ in range(PORT_TRIES if port == 0 else 1):
+    try:
+        bound = _bind_all(hosts, port, [bind_listener, bind_datagrams])
+    except PortRefused as error:  # by default this is the control port + 1, so the message names the option
+        raise PortTaken(f"{error} with --data-port") from None
+    return list(zip(bound[::2], bound[1::2], strict=True))
+
+
+def _bind_all(
+    hosts: Sequence[str], port: int, openers: Sequence[Callable[[str, int], socket.socket]]
+) -> list[socket.socket]:
+    """Open sockets on each host, all with the same port number. For port 0, try several numbers."""
+    bound: list[socket.socket] = []
+    for tries in range(1, PORT_TRIES + 1):
         with contextlib.ExitStack() as opened:
-            pairs, chosen = [], port
+            bound, chosen = [], port
             try:
-                for host in hosts:
-                    listener = opened.enter_context(bind_listener(host, chosen))
-                    chosen = listener.getsockname()[1]
-                    pairs.append((listener, opened.enter_context(bind_datagrams(host, chosen))))
-            except PortTaken as error:
-                if chosen == 0:  # any port was refused
+                for host, open_socket in product(hosts, openers):
+                    bound.append(opened.enter_context(open_socket(host, chosen)))
+                    chosen = bound[0].getsockname()[1]
+            except PortRefused:
+                if port or not bound or tries == PORT_TRIES:
                     raise
-                taken = error
             else:
                 opened.pop_all()
-                return pairs
-    if isinstance(taken, PortRefused) and port:  # by default this is the control port + 1, so the option is named
-        raise PortTaken(f"{taken} with --data-port")
-    if taken is not None and port:
-        raise taken
-    raise PortTaken(f"no port on {', '.join(hosts)} is free for both TCP and UDP: name one with --data-port")
+                break
+    return bound
 
 
 def bind_listener(host: str, port: int) -> socket.socket:

@@ -10,6 +10,7 @@ import pytest
 from pspd.errors import PortTaken
 from pspd.net.sockets import (
     USER_TIMEOUT_MS,
+    PortRefused,
     bind_datagrams,
     bind_listener,
     bind_pairs,
@@ -66,7 +67,7 @@ def test_any_port_is_free_for_tcp_and_udp(monkeypatch: pytest.MonkeyPatch) -> No
     def refuse_twice(host: str, port: int) -> socket.socket:
         tried.append(port)
         if len(tried) < 3:
-            raise PortTaken("taken")
+            raise PortRefused("taken")
         return bind_datagrams(host, port)
 
     monkeypatch.setattr("pspd.net.sockets.bind_datagrams", refuse_twice)
@@ -77,7 +78,7 @@ def test_any_port_is_free_for_tcp_and_udp(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_search_for_any_port_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(host: str, port: int) -> socket.socket:
-        raise PortTaken("taken")
+        raise PortRefused("taken")
 
     monkeypatch.setattr("pspd.net.sockets.bind_datagrams", refuse)
     with pytest.raises(PortTaken, match="--data-port"):
