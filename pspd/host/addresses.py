@@ -40,7 +40,7 @@ def resolve(host: str, port: int, option: str = "--server") -> list[Address]:
 
 
 def address_of(sockaddr: tuple[Any, ...]) -> Address:
-    """Convert a socket address of Python's; keep the interface of a link-local host."""
+    """Convert a socket address of Python to an address, with the interface of a link-local host."""
     host, port = sockaddr[:2]
     scope = sockaddr[3] if len(sockaddr) > 3 else 0
     if not scope or "%" in host:
@@ -52,7 +52,7 @@ def address_of(sockaddr: tuple[Any, ...]) -> Address:
 
 
 def sockaddr_of(address: Address) -> tuple[Any, ...]:
-    """Convert an address into a socket address of Python's.
+    """Convert an address to a socket address of Python.
 
     Raises:
         OSError: the interface does not exist.
@@ -72,7 +72,7 @@ def family_of(address: Address) -> socket.AddressFamily:
 def grpc_target(addresses: Sequence[Address]) -> str:
     """Return the gRPC target that tries the addresses in order.
 
-    A target has one scheme, so a mixed list writes its IPv4 addresses as IPv4-mapped IPv6 ones.
+    A target has one scheme, so in a mixed list IPv4 addresses become IPv4-mapped IPv6 addresses.
     """
     if all(family_of(address) is socket.AF_INET for address in addresses):
         return "ipv4:" + ",".join(map(address_text, addresses))

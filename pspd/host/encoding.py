@@ -1,4 +1,4 @@
-"""File names are UTF-8 on every machine, whatever its locale."""
+"""The encoding of file names: UTF-8 on every machine, in any locale."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sys
 def ensure_utf8() -> None:
     """Restart the process in Python's UTF-8 mode if its locale uses another encoding.
 
-    Call this first: it replaces the running program and keeps the process number. Names travel as UTF-8 and are the
-    same bytes on every disk; in a latin-1 locale Python cannot even open a file with a Japanese name. The standard
+    Call this first: it replaces the running program, with the same process number. Names are sent as UTF-8 and are the
+    same bytes on every disk, but in a Latin-1 locale Python cannot open a file with a Japanese name. The standard
     streams keep the encoding of the locale.
     """
     if sys.getfilesystemencoding() == "utf-8" or "utf8" in sys._xoptions or not sys.executable:

@@ -16,9 +16,9 @@ from pspd.errors import LimitReached, PspError, StorageError
 
 APPLICATION = "psp"
 DESCRIPTORS_MIN = 32
-"""Open files that a program needs. uvloop and gRPC use about twenty, and abort if they get none."""
+"""Open files that a program needs. uvloop and gRPC use about twenty, and abort without them."""
 THREADS_MIN = 8
-"""Threads that gRPC runs."""
+"""Threads that gRPC needs."""
 
 FolderKind = Literal["config", "data", "state"]
 _FOLDERS: dict[FolderKind, Callable[[str], str]] = {
@@ -66,7 +66,7 @@ def require_descriptors() -> None:
 
 
 def require_threads() -> None:
-    """Check that gRPC can start its threads: if it cannot, it aborts or hangs.
+    """Check that gRPC can start its threads; otherwise it aborts or hangs.
 
     Raises:
         LimitReached: the machine does not allow that many threads.
@@ -87,7 +87,7 @@ def require_threads() -> None:
 
 
 def environment_error(error: BaseException) -> PspError | None:
-    """Return the ``PspError`` for an error of the machine; None if the error is a bug in the program."""
+    """Return the ``PspError`` for an error that the machine causes; None if the error is a bug in the program."""
     match error:
         case MemoryError():
             return LimitReached(_NO_MEMORY)

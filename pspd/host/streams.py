@@ -1,4 +1,4 @@
-"""The standard streams of both programs: always open, and never the cause of a traceback.
+"""The standard streams of both programs: always open, and without tracebacks when they fail.
 
 If a descriptor is closed at the start, Python sets ``sys.stdout`` to None, and the next file or socket reuses its
 number.
@@ -22,15 +22,15 @@ STDIN, STDOUT, STDERR = range(3)
 
 
 class ReaderGone(Exception):
-    """The reader of stdout has closed it. A program ends then without a message."""
+    """The reader of stdout has closed it. The program then ends without a message."""
 
 
 def prepare() -> None:
     """Make all three streams usable. Call this before anything opens a file or a socket.
 
-    A closed descriptor is opened on ``/dev/null``. Characters that the terminal's encoding lacks are written as
-    escapes. Writing to stdout raises ``ReaderGone`` or ``StorageError``; writing to stderr raises nothing. Streams that
-    a test has replaced stay.
+    Closed descriptors are opened on ``/dev/null``. Characters outside the terminal's encoding are written as escapes.
+    Writing to stdout may raise ``ReaderGone`` or ``StorageError``; writing to stderr raises nothing. Streams that a
+    test has replaced are not changed.
     """
     for descriptor in (STDIN, STDOUT, STDERR):
         try:
@@ -52,7 +52,7 @@ def writes_unicode() -> bool:
 
 
 def require_reader() -> None:
-    """Check that stdout still has a reader. Of use to a program that writes rarely.
+    """Check that stdout still has a reader, for a program that writes rarely.
 
     Raises:
         ReaderGone: stdout is a pipe or a socket, and its other end is closed.
@@ -64,7 +64,7 @@ def require_reader() -> None:
 
 
 class _Stdout(io.FileIO):
-    """stdout. It fails once: otherwise the remaining buffer would fail again at the program's end."""
+    """stdout. It fails only once: otherwise the rest of the buffer would fail again at the program's end."""
 
     _failed = False
 
@@ -82,7 +82,7 @@ class _Stdout(io.FileIO):
 
 
 class _Stderr(io.FileIO):
-    """stderr. It drops what cannot be written, as there is no other place to report to."""
+    """stderr. It drops bytes that cannot be written, because there is no other place for a report."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Write bytes; return their number."""

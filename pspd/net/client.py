@@ -27,8 +27,7 @@ from pspd.net.dial import connect_error
 from pspd.net.driver import Driver, now_ns
 from pspd.net.faults import Faults
 from pspd.net.link import Link
-from pspd.net.path import DataPath
-from pspd.net.reconnecting_link import ReconnectingLink
+from pspd.net.reconnecting_link import DataPath, ReconnectingLink
 from pspd.net.sockets import bind_datagrams, bind_listener
 from pspd.text.addresses import Address, address_text
 

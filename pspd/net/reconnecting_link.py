@@ -1,4 +1,4 @@
-"""A client's persistent link to its server, which reconnects when it breaks."""
+"""A client's path to its server: the persistent link, which reconnects when it breaks, and the state of UDP and TCP."""
 
 from __future__ import annotations
 
@@ -10,14 +10,50 @@ from pspd.core.wire.header import Kind
 from pspd.net.backoff import Backoff
 from pspd.net.dial import DialLog
 from pspd.net.link import Link, LinkHandler
-from pspd.net.path import DataPath
-from pspd.text.addresses import Address
+from pspd.text.addresses import Address, address_text
 
 DIAL_SECONDS_MIN = 0.05
 DIAL_SECONDS_MAX = 2.0
 """The first and the longest delay between two connection attempts."""
 STABLE_SECONDS = 1.0
 """A link that ends sooner is a failed attempt: another program or a proxy may have accepted the connection."""
+
+
+class DataPath:
+    """Which protocols have worked between a client and its server in one session.
+
+    Attributes:
+        ready: set as soon as both UDP and TCP have worked.
+        tcp_failure: why the last TCP connection attempt failed; None if it succeeded.
+    """
+
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+        self._udp_works = False
+        self.tcp_failure: str | None = "no answer"
+
+    def note_udp(self) -> None:
+        """Record that datagrams travel in both directions."""
+        self._udp_works = True
+        self._review()
+
+    def note_tcp(self, failure: str | None) -> None:
+        """Record the result of a TCP connection attempt: None for success, else the reason of its failure."""
+        self.tcp_failure = failure
+        self._review()
+
+    def _review(self) -> None:
+        if self._udp_works and self.tcp_failure is None:
+            self.ready.set()
+
+    def problem_text(self, server: Address) -> str:
+        """Return a message for the user: which protocol does not work, and what to check."""
+        shown, port = address_text(server), server[1]
+        if self.tcp_failure is None:
+            return f"no answer from {shown} by UDP: is UDP port {port} open?"
+        if self._udp_works:
+            return f"cannot connect to {shown} by TCP ({self.tcp_failure}): is TCP port {port} open?"
+        return f"cannot reach {shown} by UDP or TCP ({self.tcp_failure}): are UDP and TCP port {port} open?"
 
 
 class ReconnectingLink:

@@ -1,1 +1,1 @@
-"""Text that people write and read: sizes, addresses, and text that is safe to print."""
+"""Text for people: sizes, addresses, and text that is safe to print."""

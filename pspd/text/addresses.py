@@ -40,7 +40,7 @@ DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
 _ADDRESS = re.compile(
     r"(?:\[(?P<bracketed>[^\[\]\s]+)\]|(?P<name>(?!\d+\Z)[^:/\[\]\s]+))(?::(?P<port>\d{1,9}))?", re.ASCII
 )
-"""A number alone is not a host, but a port without one."""
+"""A number alone is not a host: it is a port."""
 
 
 def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""What the server saves of a file for a restart: everything but its bytes (R2)."""
+"""The record of a file that the server saves for a restart: everything except its bytes (R2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pspd.core.model.manifest import FileId, Manifest
 
 
 class Phase(Enum):
-    """How far the server has taken a file."""
+    """The phases of a file, from the server's view."""
 
     ANNOUNCED = "announced"
     SEEDING = "seeding"
@@ -20,14 +20,14 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A divided file. Who holds what of it is not saved: clients report that when they come back.
+    """The saved state of a divided file. Holdings are not saved: clients report them when they rejoin.
 
     Attributes:
-        manifest: the file's, as it was divided.
-        source: name of the member that seeds it.
-        phase: how far the server has taken it.
-        held_back: whether the exchange waits until it is released.
-        owners: to whom each share was given, in the order of the shares.
+        manifest: the manifest of the divided file.
+        source: the name of the member that seeds it.
+        phase: its phase.
+        held_back: whether the exchange waits for its release.
+        owners: the owner of each share, in the order of the shares.
     """
 
     manifest: Manifest

@@ -1,4 +1,4 @@
-"""What a client holds of one file: verified units, and chunks that wait for the rest of their unit."""
+"""The saved chunks of one file at one client: verified units, and chunks whose unit is incomplete."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pspd.core.model.ranges import Range, RangeSet
 
 
 class Holdings:
-    """The record of what a store has of one file. It tells the store which units to verify.
+    """The record of the saved chunks of one file. It tells the store which units to verify.
 
     Only verified chunks are contributed and counted. Chunks that are saved while the rest of their unit is missing are
-    *unverified*: they are not requested again, but not trusted either.
+    *unverified*: they are not requested again, and not contributed.
 
     Args:
         manifest: the file.
-        verified: chunks that are verified already; those of incomplete units are ignored.
+        verified: chunks that are already verified; those of incomplete units are ignored.
     """
 
     __slots__ = ("_manifest", "_unverified", "_verified")
@@ -35,7 +35,7 @@ class Holdings:
         return self._verified.chunk_count == self._manifest.chunk_count
 
     def missing(self) -> RangeSet:
-        """Return the chunks that are not saved: those to request (R5)."""
+        """Return the chunks that are not saved, which the client requests (R5)."""
         return RangeSet(self._verified.gaps(0, self._manifest.chunk_count)).minus(self._unverified)
 
     def add_saved(self, start: int, stop: int) -> list[tuple[Range, bytes]]:
@@ -46,7 +46,7 @@ class Holdings:
             stop: one past the last.
 
         Returns:
-            The units that are now saved as a whole and not yet verified, each with its digest. The caller compares the
+            The completely saved units that are not yet verified, each with its digest. The caller compares the
             digest with the saved bytes, and calls :meth:`mark_verified` or :meth:`mark_corrupt` for each unit.
         """
         self._unverified.update(self._verified.gaps(start, stop))
@@ -62,12 +62,12 @@ class Holdings:
         self._verified.add(*units)
 
     def mark_corrupt(self, units: Range) -> None:
-        """Record that the bytes of whole units do not match their digests: the chunks are missing again."""
+        """Record that the saved bytes of whole units do not match their digests. The chunks are missing again."""
         self._unverified.discard(*units)
         self._verified.discard(*units)
 
     def check(self) -> None:
-        """Assert that whole units alone are verified, and that no chunk counts twice."""
+        """Assert that only whole units are verified, and that each chunk is verified, unverified or missing."""
         assert self._manifest.whole_units_of(self._verified) == self._verified, "part of a unit is verified"
         assert not self._verified.common(self._unverified), "verified chunks are unverified"
         count = self._verified.chunk_count + self._unverified.chunk_count + self.missing().chunk_count

@@ -19,7 +19,7 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Parameters that the server decides and tells each client that joins.
+    """Parameters that the server chooses and sends to each client that joins.
 
     Attributes:
         profile: the name of the profile.
@@ -30,8 +30,8 @@ class Parameters:
         request_ranges: the most ranges in one request.
         kept_links: the client opens one TCP link and keeps it. Otherwise each transfer has its own TCP connection,
             opened by the server for a delivery and by the holder for a contribution.
-        all_holders_answer: every holder answers a broadcast. Otherwise only the one that is named, and all of them
-            if it fails.
+        all_holders_answer: every holder answers a broadcast. Otherwise a broadcast names one holder, and asks all of
+            them only after several failures.
         order: the order of a client's requests.
     """
 
@@ -46,7 +46,7 @@ class Parameters:
 
     @property
     def gathers(self) -> bool:
-        """Whether a frame can have several chunks, so that it is worth collecting some."""
+        """Whether a frame can have several chunks, so that batches save work."""
         return self.frame_chunks > 1
 
 

@@ -1,6 +1,6 @@
-"""Sets of chunks, and maps from chunks, as sorted disjoint ranges ``[start, stop)``.
+"""Sets of chunks and maps from chunks, stored as sorted disjoint ranges ``[start, stop)``.
 
-Their cost depends on the number of ranges, not on the number of chunks.
+Their memory and time depend on the number of ranges, not on the number of chunks.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class RangeSet:
         return index % 2 == 1 or (index < len(self._boundaries) and self._boundaries[index] < stop)
 
     def around(self, start: int, stop: int) -> Range:
-        """Return the set's range that covers a range, which must be in the set. An empty range covers itself.
+        """Return the range of the set that contains another range; for an empty range, the range itself.
 
         Args:
             start: the first chunk.
@@ -235,7 +235,7 @@ class RangeSet:
         return twin
 
     def clear(self) -> None:
-        """Remove everything."""
+        """Remove all chunks."""
         self._boundaries.clear()
         self._chunk_count = 0
 
@@ -263,7 +263,7 @@ class RangeSet:
 
 
 class Spanned(Protocol):
-    """An object that stands for the chunks ``[start, stop)``."""
+    """An object that covers the chunks ``[start, stop)``."""
 
     @property
     def start(self) -> int:
@@ -305,7 +305,7 @@ class RangeMap(Generic[T]):
         del self._spans[index]
 
     def at(self, chunk: int) -> T | None:
-        """Return the object that stands for a chunk; None if there is none."""
+        """Return the object that covers a chunk; None if there is none."""
         index = bisect_right(self._starts, chunk) - 1
         if index >= 0 and chunk < self._spans[index].stop:
             return self._spans[index]

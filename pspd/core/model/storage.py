@@ -14,8 +14,8 @@ class FileSlice(NamedTuple):
 
     Attributes:
         fd: the file's descriptor.
-        offset: of the first byte.
-        length: how many bytes.
+        offset: the offset of the first byte.
+        length: the number of bytes.
     """
 
     fd: int
@@ -28,8 +28,8 @@ class Written:
     """The result of a write.
 
     Attributes:
-        verified: the chunks of units that it completed and that match their digests.
-        corrupt: the units that do not.
+        verified: the chunks of units that the write completed and that match their digests.
+        corrupt: the completed units that do not match their digests.
     """
 
     verified: RangeSet = field(default_factory=RangeSet)
@@ -38,7 +38,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a store has of one file.
+    """The chunks of one file in a store.
 
     Attributes:
         verified: the verified chunks.
@@ -54,15 +54,15 @@ class Held:
         return max((span.stop for span in self.verified), default=0)
 
     def copy(self) -> Held:
-        """Return a snapshot, if ``verified`` is a live view."""
+        """Return a snapshot, with a copy of ``verified``."""
         return Held(self.verified.copy(), self.complete)
 
 
 class Storage(Protocol):
-    """The files of one client. Every method may raise ``StorageError`` with a message for people."""
+    """The files of one client. Every method may raise ``StorageError`` with a message for users."""
 
     def known(self) -> dict[FileId, Held]:
-        """Return a snapshot of the files that are there, by id."""
+        """Return a snapshot of all files, by id."""
 
     def begin(self, manifest: Manifest) -> Held:
         """Prepare to write a file, or resume it; idempotent.
@@ -80,7 +80,7 @@ class Storage(Protocol):
             data: their bytes.
 
         Raises:
-            ContradictoryDigests: every piece of a block matches its digest, and the whole block does not.
+            ContradictoryDigests: every piece of a block matches its digest, but the whole block does not.
         """
 
     def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice | memoryview:
@@ -99,7 +99,7 @@ class Storage(Protocol):
         """Make the verified file visible under its own name in one atomic step (R10); idempotent."""
 
     def verify(self, file_id: FileId) -> None:
-        """Verify all saved bytes of a file again. Chunks that are wrong are missing from then on."""
+        """Verify all saved bytes of a file again. Wrong chunks are missing afterwards."""
 
     def discard(self, file_id: FileId) -> None:
         """Forget a file and delete its unfinished data; a finished file stays. Idempotent."""

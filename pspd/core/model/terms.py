@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SAFE_HOLDERS = 2
-"""With so many holders a chunk is safe: it survives the loss of a client and of the original."""
+"""A chunk with so many holders survives the loss of one client, without the source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a source requires when it announces a file.
+    """The requirements of a source when it announces a file.
 
     Attributes:
         replica_count: how many clients must hold each share before the file is seeded; R1 requires one.
-        stays: the source stays as the holder of last resort until each chunk has :data:`SAFE_HOLDERS`.
+        stays: the source remains the holder of last resort until each chunk has :data:`SAFE_HOLDERS`.
     """
 
     replica_count: int = 1
@@ -28,8 +28,8 @@ ONE_COPY = Terms()
 def source_is_needed(*, stays: bool, divided_here: bool, is_complete: bool, min_holder_count: int) -> bool:
     """Return whether the source of a seeded file is still needed.
 
-    A source that has divided the file has given every share away, and stays only if its terms say so. A source of a
-    file that was already in the network stays until the clients hold every chunk without it.
+    A source that has divided the file is needed only if its terms say so, because clients own every share. The source
+    of a file that was already in the network is needed until the clients hold every chunk.
 
     Args:
         stays: the terms say that the source stays.

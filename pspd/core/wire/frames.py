@@ -11,7 +11,7 @@ from pspd.core.wire.header import HEADER_BYTES, DropReason, Kind, WireError, enc
 _FRAME = Struct(">32sIIIQI")
 
 FRAME_BYTES = HEADER_BYTES + _FRAME.size
-"""Size of a frame's head; the payload follows."""
+"""Size of the head of a frame."""
 FRAME_PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
 
 
@@ -23,9 +23,9 @@ class Frame(NamedTuple):
         session: the client's session.
         file_id: the file; zeros in LINK.
         start: the first chunk of the payload.
-        stop: one past its last.
+        stop: one past the last.
         length: size of the payload, in bytes.
-        number: of the delivery, or of the broadcast that a contribution answers.
+        number: the number of the delivery, or of the broadcast that a contribution answers.
         echo: in a delivery, the number of a request whose round trip it measures; 0 if it measures none.
     """
 
@@ -50,7 +50,7 @@ def decode_frame(data: bytes | memoryview) -> Frame:
     """Decode the head of a frame from its :data:`FRAME_BYTES` bytes.
 
     Raises:
-        WireError: it is not valid, so that the rest of the stream cannot be parsed either.
+        WireError: the head is not valid, so the rest of the stream cannot be parsed.
     """
     kind, _flags, session = parse_header(data)
     if kind not in (Kind.LINK, Kind.DELIVERY, Kind.CONTRIBUTION):

@@ -30,7 +30,7 @@ class Kind(IntEnum):
 
 
 class DropReason(StrEnum):
-    """Why an input was dropped. Drops are counted by reason."""
+    """The reasons for dropping an input. Drops are counted by reason."""
 
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
@@ -56,7 +56,7 @@ class WireError(Exception):
     """A datagram or frame that is not a valid message of this protocol.
 
     Attributes:
-        reason: why.
+        reason: the reason for dropping it.
     """
 
     def __init__(self, reason: DropReason) -> None:
@@ -68,9 +68,9 @@ def encode_header(kind: Kind, session: int, flags: int = 0) -> bytes:
     """Encode a header.
 
     Args:
-        kind: of the datagram or frame.
+        kind: the kind of the datagram or frame.
         session: the client's session.
-        flags: of the kind.
+        flags: the flags of this kind.
     """
     return _HEADER.pack(_MAGIC, VERSION, kind, flags, session, _TAG)
 
@@ -79,7 +79,7 @@ def parse_header(data: bytes | memoryview) -> tuple[int, int, int]:
     """Parse a header; return its kind, flags and session.
 
     Raises:
-        WireError: it is too short, or of another protocol or version.
+        WireError: the header is too short, or from another protocol or version.
     """
     if len(data) < _HEADER.size:
         raise WireError(DropReason.TOO_SHORT)
@@ -95,8 +95,8 @@ def unpack_exactly(layout: Struct, body: bytes | memoryview) -> tuple[Any, ...]:
     """Unpack a body.
 
     Args:
-        layout: its layout.
-        body: exactly so many bytes.
+        layout: the layout of the body.
+        body: the body, which must have the size of the layout.
 
     Raises:
         WireError: the body is shorter or longer.
