@@ -8,6 +8,7 @@ from pspd.core.model.file_record import FileRecord, Phase
 from pspd.core.model.parameters import MILLISECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
+from pspd.core.model.terms import Terms
 from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
@@ -158,3 +159,25 @@ def test_a_new_file_waits_for_nobody_who_was_there_before() -> None:
     bench.reach(a, file, Milestone.COMPLETE)
     assert bench.server.lifecycle.awaited
     assert file.is_complete
+
+
+def test_awaited_clients_may_hold_chunks_of_a_restored_file() -> None:
+    before = Bench()
+    before.join("a")
+    record = before.exchange("f", 6).record
+    bench, file = restarted(before, record, "a")
+    assert bench.server.lifecycle.awaits_holders
+    back(bench, file, "a", (0, 6))
+    assert not bench.server.lifecycle.awaits_holders
+
+
+def test_replica_without_an_owner_has_no_last_holder() -> None:
+    before = Bench()
+    a, b = before.join("a"), before.join("b")
+    file = before.seed("f", 4, terms=Terms(replica_count=2))
+    before.server.client_left(b.session, "gone", before.now)
+    before.reach(a, file, Milestone.SHARE_HELD)
+    record = saved(before)
+    assert sorted(record.owners) == ["", "", "a", "a"]
+    _, file = restarted(before, record)
+    assert file.availability.missing() == [(Range(0, 4), "a")]

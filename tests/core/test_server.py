@@ -501,6 +501,17 @@ class TestDeclining:
         assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 1)]
         assert bench.server.lifecycle.takers_of(file) == ["a"]
 
+    def test_client_that_left_before_the_poll_is_told_of_no_share(self) -> None:
+        bench = Bench(at_once=False)
+        a, _ = bench.join("a"), bench.join("b")
+        file = bench.seed("f", 4)
+        bench.server.catalogue.file_declined(a.session, file.file_id, "no room", bench.now)
+        bench.server.poll()
+        report = ReportMilestone(file.file_id, Milestone.SHARE_HELD, 0)
+        bench.server.catalogue.milestone_reached(a.session, report, bench.now)
+        bench.server.client_left(a.session, "gone", bench.now)
+        assert a.session not in [effect.session for effect in bench.effects(Assign)]
+
     def test_client_that_accepts_later_is_told_of_its_share(self) -> None:
         bench = Bench()
         a = bench.join("a")

@@ -124,13 +124,11 @@ class SharedFile:
             The part in the client's shares during seeding, everything during the exchange.
         """
         inside = RangeSet((start, min(stop, self.manifest.chunk_count)) for start, stop in ranges)
-        match self.phase:
-            case Phase.EXCHANGING:
-                return inside
-            case Phase.SEEDING:
-                return inside.common(RangeSet(self.shares.ranges_of(name)))
-            case _:
-                return RangeSet()
+        if self.phase is Phase.EXCHANGING:
+            return inside
+        if self.phase is Phase.SEEDING:
+            return inside.common(RangeSet(self.shares.ranges_of(name)))
+        return RangeSet()
 
     # -- phases
 
