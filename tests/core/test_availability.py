@@ -1,4 +1,4 @@
-"""Who holds what of a file, as the server sees it: whole units, of members in reach, against plain sets."""
+"""The holdings of members and the available chunks, compared with plain sets."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pspd.core.server.shared_file import SharedFile
 from tests.core.bench import Bench
 
 CHUNKS = 2101
-BORDER = CHUNKS // 4
-"""The first share's end: an odd chunk, so that the block of two chunks around it is cut."""
-LOW, HIGH = BORDER - 9, BORDER + 9
+BOUNDARY = CHUNKS // 4
+"""The end of the first share: an odd chunk, so that the boundary cuts a block of two chunks."""
+LOW, HIGH = BOUNDARY - 9, BOUNDARY + 9
 UNDIVIDED, DIVIDED = Bench().manifest("f", CHUNKS), Bench().manifest("f", CHUNKS, 4)
 
 chunks = st.integers(LOW, HIGH)
@@ -70,13 +70,13 @@ class TestHoldings:
             assert missing.keys() == set(range(CHUNKS)) - available
             assert {chunk for chunk in missing if missing[chunk]} == set().union(*(held[n] for n in away)) - available
 
-    def test_border_of_a_share_cuts_units(self) -> None:
+    def test_boundary_of_a_share_cuts_units(self) -> None:
         file = SharedFile(UNDIVIDED, "s")
-        file.availability.hold("a", [(BORDER - 1, BORDER)])
-        assert UNDIVIDED.unit_at(BORDER)[0] == Range(BORDER - 1, BORDER + 1)
+        file.availability.hold("a", [(BOUNDARY - 1, BOUNDARY)])
+        assert UNDIVIDED.unit_at(BOUNDARY)[0] == Range(BOUNDARY - 1, BOUNDARY + 1)
         assert list(file.availability.held["a"]) == []
         file.divide(DIVIDED, "s", ["a"], 0)
-        assert list(file.availability.held["a"]) == [Range(BORDER - 1, BORDER)]
+        assert list(file.availability.held["a"]) == [Range(BOUNDARY - 1, BOUNDARY)]
         assert file.availability.available == file.availability.held["a"]
 
 
@@ -168,4 +168,4 @@ class TestLostWithout:
         bench.server.catalogue.file_declined(b.session, file.file_id, "it was removed", bench.now)
         assert file.is_complete
         assert [lost for _, lost in bench.server.catalogue.lost_without({"a"})] == [RangeSet([(0, 6)])]
-        assert bench.server.catalogue.lost_without({"a", "b"}) == [], "then nobody is left who could want it"
+        assert bench.server.catalogue.lost_without({"a", "b"}) == [], "no client is left that could want it"

@@ -1,4 +1,4 @@
-"""Members whose lease lives while their link or their datagrams do not pass: nobody counts on them, or waits."""
+"""Members that renew their leases, but whose link or datagrams fail: they become unreachable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.core.samples import sample_bytes
 KIB = 1024
 LIMIT_NS = 600 * SECOND_NS
 NOTICED_NS = SERVER_TUNING.reach_ns + 6 * SECOND_NS
-"""A member that is cut off is known to be so, and one that is back: the last hello was up to 5 s ago."""
+"""After this time a member that was cut off, or is back, is known as such: its last hello was up to 5 s ago."""
 PROFILES = pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic", "fast"])
 
 
@@ -53,15 +53,15 @@ def assert_have(network: CoreNetwork, data: bytes, *names: str) -> None:
     assert [network.clients[name].store.finished.get("f") == data for name in names] == [True] * len(names)
 
 
-class TestWhoIsInReach:
-    def test_one_that_hears_the_server_and_has_a_link_stays_so(self) -> None:
+class TestReachable:
+    def test_member_with_link_and_confirmations_stays_reachable(self) -> None:
         bench = Bench()
         member = bench.join("a")
         bench.live(5 * SERVER_TUNING.reach_ns)
         assert member.reachable
         assert bench.effects(ReachabilityChanged) == []
 
-    def test_or_asks_and_says_that_it_hears(self) -> None:
+    def test_requests_that_confirm_keep_a_member_reachable(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
@@ -73,7 +73,7 @@ class TestWhoIsInReach:
             bench.ask(b, file, (0, 3))
         assert (a.reachable, b.reachable) == (True, False)
 
-    def test_one_without_a_link_is_not_though_its_lease_is_renewed(self) -> None:
+    def test_member_without_a_link_becomes_unreachable(self) -> None:
         bench = Bench()
         member = bench.join("a")
         bench.live(SECOND_NS)
@@ -85,13 +85,13 @@ class TestWhoIsInReach:
         assert bench.server.members == {"a": member}
         assert bench.server.sessions.client_names() == []
 
-    def test_nor_is_one_that_does_not_hear_the_server(self) -> None:
+    def test_member_that_does_not_confirm_becomes_unreachable(self) -> None:
         bench = Bench()
         member = bench.join("a")
         bench.live(SERVER_TUNING.reach_ns, deaf=[member])
         assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
-    def test_nor_one_that_says_nothing_at_all(self) -> None:
+    def test_silent_member_becomes_unreachable(self) -> None:
         bench = Bench()
         member = bench.join("a", reachable=False)
         for _ in range(SERVER_TUNING.reach_ns // SECOND_NS):
@@ -99,7 +99,7 @@ class TestWhoIsInReach:
             bench.pass_time(SECOND_NS)
         assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
-    def test_where_no_links_are_kept_datagrams_that_pass_suffice(self) -> None:
+    def test_classic_member_is_reachable_by_datagrams_alone(self) -> None:
         bench = Bench(CLASSIC)
         member = bench.join("a")
         bench.server.link_closed(member.session, bench.now)
@@ -108,7 +108,7 @@ class TestWhoIsInReach:
         bench.live(SERVER_TUNING.reach_ns, deaf=[member])
         assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
-    def test_it_is_told_once_when_it_goes_and_once_when_it_comes_back(self) -> None:
+    def test_each_change_of_reachability_is_one_event(self) -> None:
         bench = Bench()
         member = bench.join("a")
         for _ in range(2):
@@ -116,7 +116,7 @@ class TestWhoIsInReach:
             bench.live(3 * SERVER_TUNING.reach_ns)
         assert [event.reachable for event in bench.effects(ReachabilityChanged)] == [False, True, False, True]
 
-    def test_a_link_alone_does_not_bring_it_back_but_the_next_hello_does(self) -> None:
+    def test_hello_not_link_makes_a_member_reachable_again(self) -> None:
         bench = Bench()
         member = bench.join("a")
         bench.server.link_closed(member.session, bench.now)
@@ -126,7 +126,7 @@ class TestWhoIsInReach:
         bench.send(member, Hello(member.session, 3, 1))
         assert member.reachable
 
-    def test_one_that_is_away_still_has_a_lease_that_can_run_out(self) -> None:
+    def test_lease_of_an_unreachable_member_expires(self) -> None:
         bench = Bench()
         member = bench.join("a")
         bench.live(SERVER_TUNING.reach_ns, deaf=[member])
@@ -134,7 +134,7 @@ class TestWhoIsInReach:
         assert [lost.name for lost in bench.effects(ClientLost)] == ["a"]
         assert bench.server.next_timeout() is None
 
-    def test_one_that_joins_again_begins_in_reach(self) -> None:
+    def test_member_that_joins_again_is_reachable(self) -> None:
         bench = Bench()
         a = bench.join("a")
         bench.join("b")
@@ -146,22 +146,22 @@ class TestWhoIsInReach:
         assert not file.stalled
 
 
-class TestHoldersAway:
+class TestUnreachableHolders:
     def away(self) -> tuple[Bench, SharedFile, Member, Member]:
-        """A file of which "b", now away, is the only one to hold chunks 2 and 3; "a" holds the others."""
+        """Return a file of 4 chunks: "b", now unreachable, holds chunks 2 and 3, "a" the others."""
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
         bench.live(SERVER_TUNING.reach_ns, deaf=[b])
         return bench, file, a, b
 
-    def test_the_file_stalls_and_its_missing_ranges_bear_its_name(self) -> None:
+    def test_file_stalls_and_names_the_unreachable_holder(self) -> None:
         bench, file, _, _ = self.away()
         assert bench.effects(FileStalled) == [FileStalled(file.file_id, "f", ((Range(2, 4), "b"),))]
         assert file.availability.missing() == [(Range(2, 4), "b")]
         assert file.availability.min_holder_count() == 0
 
-    def test_what_another_holds_too_is_not_missing(self) -> None:
+    def test_chunks_with_another_holder_are_not_missing(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -170,7 +170,7 @@ class TestHoldersAway:
         assert bench.effects(FileStalled) == []
         assert file.availability.min_holder_count() == 1
 
-    def test_of_two_who_had_it_the_one_that_is_only_away_is_named(self) -> None:
+    def test_unreachable_holder_is_named_before_a_lost_one(self) -> None:
         bench = Bench()
         _, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
@@ -179,13 +179,13 @@ class TestHoldersAway:
         bench.live(SERVER_TUNING.reach_ns, deaf=[b])
         assert file.availability.missing() == [(Range(2, 4), "b"), (Range(4, 6), "c")]
 
-    def test_nobody_is_asked_for_what_only_it_holds(self) -> None:
+    def test_chunks_of_an_unreachable_holder_are_not_asked_for(self) -> None:
         bench, file, a, _ = self.away()
         bench.server.poll()
         bench.ask(a, file, (2, 4))
         assert bench.asked("a") == []
 
-    def test_when_it_is_back_the_file_resumes_and_who_asked_is_served(self) -> None:
+    def test_file_resumes_when_the_holder_is_reachable_again(self) -> None:
         bench, file, a, b = self.away()
         bench.ask(a, file, (2, 4))
         bench.server.poll()
@@ -196,7 +196,7 @@ class TestHoldersAway:
         assert bench.contribute(bench.frame(b, file, 2, 4))
         assert [deliver.frame.start for deliver in bench.delivered(a)] == [2]
 
-    def test_what_it_gets_while_it_is_away_counts_when_it_is_back(self) -> None:
+    def test_chunks_got_while_unreachable_count_afterwards(self) -> None:
         bench, file, a, b = self.away()
         bench.reach(b, file, Milestone.COMPLETE)
         assert file.stalled
@@ -205,20 +205,20 @@ class TestHoldersAway:
         assert not file.stalled
         assert file.availability.missing() == []
 
-    def test_what_it_lacks_while_it_is_away_is_still_lacking_when_it_is_back(self) -> None:
+    def test_chunks_retracted_while_unreachable_stay_missing(self) -> None:
         bench, file, _, b = self.away()
         bench.ask(b, file, (3, 4))
         bench.live(SECOND_NS)
         assert file.availability.missing() == [(Range(3, 4), "")]
 
-    def test_one_that_leaves_while_it_is_away_is_the_last_who_held_it(self) -> None:
+    def test_unreachable_member_that_leaves_is_the_last_holder(self) -> None:
         bench, file, _, b = self.away()
         bench.server.client_left(b.session, "gone", bench.now)
         assert file.availability.missing() == [(Range(2, 4), "b")]
 
 
-class TestSeedingWithoutThem:
-    def test_a_share_that_it_had_held_goes_to_another(self) -> None:
+class TestUnreachableInSeeding:
+    def test_held_share_of_an_unreachable_client_is_reassigned(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
@@ -233,7 +233,7 @@ class TestSeedingWithoutThem:
         assert file.phase is Phase.EXCHANGING
         assert not file.stalled
 
-    def test_with_nobody_to_give_it_to_the_share_stays_with_who_comes_back(self) -> None:
+    def test_share_of_the_only_client_stays_with_it(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 4)
@@ -243,7 +243,7 @@ class TestSeedingWithoutThem:
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
 
-    def test_with_everyone_away_the_shares_wait_for_a_new_one(self) -> None:
+    def test_shares_of_unreachable_clients_go_to_a_new_client(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
@@ -253,7 +253,7 @@ class TestSeedingWithoutThem:
         bench.reach(c, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
 
-    def test_a_file_is_divided_among_those_in_reach_alone(self) -> None:
+    def test_file_is_divided_among_reachable_clients_only(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         bench.live(SERVER_TUNING.reach_ns, deaf=[b])
@@ -263,7 +263,7 @@ class TestSeedingWithoutThem:
         shares = {effect.session: effect.shares for effect in bench.effects(Assign)}
         assert shares == {a.session: (Range(0, 4),), b.session: ()}
 
-    def test_what_one_that_is_away_has_of_a_file_that_is_new_counts_when_it_is_back(self) -> None:
+    def test_holdings_of_an_unreachable_client_count_afterwards(self) -> None:
         bench = Bench()
         bench.join("a")
         manifest = bench.manifest("f", 4)
@@ -275,7 +275,7 @@ class TestSeedingWithoutThem:
         bench.live(SECOND_NS)
         assert file.availability.min_holder_count() == 1
 
-    def test_a_source_that_is_away_stalls_its_file_until_it_is_back(self) -> None:
+    def test_unreachable_source_stalls_its_file(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 4)
@@ -288,7 +288,7 @@ class TestSeedingWithoutThem:
         assert len(bench.effects(FileResumed)) == 1
         assert bench.contribute(bench.frame(source, file, 0, 4))
 
-    def test_a_source_that_is_away_before_its_file_is_divided_keeps_it(self) -> None:
+    def test_unreachable_source_keeps_its_announced_file(self) -> None:
         bench = Bench()
         bench.join("a")
         source = bench.join("s", source=True)
@@ -298,8 +298,8 @@ class TestSeedingWithoutThem:
         assert bench.effects(Assign) == []
 
 
-class TestCompleteWithoutThem:
-    def test_nobody_waits_for_one_that_is_away_but_it_is_waited_for_again_when_it_is_back(self) -> None:
+class TestUnreachableAtCompletion:
+    def test_completion_waits_for_reachable_clients_only(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -312,7 +312,7 @@ class TestCompleteWithoutThem:
         bench.reach(b, file, Milestone.COMPLETE)
         assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 2)]
 
-    def test_with_everyone_away_nothing_is_complete(self) -> None:
+    def test_file_without_reachable_clients_is_not_complete(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.exchange("f", 4)
@@ -322,7 +322,7 @@ class TestCompleteWithoutThem:
 
 
 class TestNetworks:
-    def test_a_holder_whose_link_is_down_for_good_stalls_the_file_until_it_is_back(self) -> None:
+    def test_holder_without_a_link_stalls_the_file(self) -> None:
         data = sample_bytes(60 * KIB)
         network = network_of(FAST, "a", "b", "c")
         manifest = network.seed("f", data)
@@ -341,7 +341,7 @@ class TestNetworks:
         events = told(network, ReachabilityChanged, FileStalled, FileResumed)
         assert [type(event) for event in events] == [ReachabilityChanged, FileStalled, ReachabilityChanged, FileResumed]
 
-    def test_nobody_waits_longer_for_one_whose_link_is_down_than_it_takes_to_notice(self) -> None:
+    def test_client_without_a_link_delays_completion_briefly(self) -> None:
         data = sample_bytes(40 * KIB)
         network = network_of(FAST, "a", "b", "idle")
         manifest = network.seed("f", data, share_count=2)
@@ -354,7 +354,7 @@ class TestNetworks:
         network.pass_time(SECOND_NS)
         assert told(network, FileCompleted)[-1] == FileCompleted(manifest.file_id, "f", 3)
 
-    def test_the_share_of_one_whose_link_is_down_is_given_away_while_seeding(self) -> None:
+    def test_share_of_a_client_without_a_link_is_reassigned(self) -> None:
         data = sample_bytes(60 * KIB)
         network = network_of(FAST, "a", "b", "c")
         network.block_link(network.clients["b"])
@@ -368,7 +368,7 @@ class TestNetworks:
         assert network.run(lambda: "f" in network.clients["b"].store.finished, 30 * SECOND_NS)
         assert_have(network, data, "a", "b", "c")
 
-    def test_a_source_whose_link_is_down_seeds_on_when_it_is_back(self) -> None:
+    def test_source_continues_when_its_link_is_back(self) -> None:
         data = sample_bytes(60 * KIB)
         network = network_of(FAST, "a", "b")
         manifest = network.seed("f", data)
@@ -383,7 +383,7 @@ class TestNetworks:
         assert network.run(lambda: file.is_complete, 30 * SECOND_NS)
         assert_have(network, data, "a", "b")
 
-    def test_a_file_that_is_seeded_while_a_client_is_away_reaches_it_when_it_is_back(self) -> None:
+    def test_client_gets_a_file_seeded_while_it_was_unreachable(self) -> None:
         data = sample_bytes(40 * KIB)
         network = network_of(FAST, "a", "b")
         away = network.clients["b"]
@@ -397,7 +397,7 @@ class TestNetworks:
         assert_have(network, data, "a", "b")
 
     @PROFILES
-    def test_one_that_never_hears_the_server_is_no_holder_until_it_does(self, parameters: Parameters) -> None:
+    def test_client_without_downlink_is_not_a_holder(self, parameters: Parameters) -> None:
         data = sample_bytes(30 * KIB)
         network = network_of(parameters, "a", "b", "deaf", deaf="deaf")
         manifest = network.seed("f", data)
@@ -418,7 +418,7 @@ class TestNetworks:
             ReachabilityChanged("deaf", True),
         ]
 
-    def test_one_that_hears_no_more_says_so_after_a_silence_and_is_away_after_another(self) -> None:
+    def test_client_whose_downlink_fails_becomes_unreachable(self) -> None:
         network = network_of(FAST, "a")
         network.pass_time(60 * SECOND_NS)
         since = network.now
@@ -432,7 +432,7 @@ class TestNetworks:
         assert told(network, ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
     @PROFILES
-    def test_a_third_of_all_datagrams_lost_for_a_minute_puts_nobody_out_of_reach(self, parameters: Parameters) -> None:
+    def test_loss_of_a_third_makes_no_client_unreachable(self, parameters: Parameters) -> None:
         network, file, data = self.lossy(parameters, 1, 0.33)
         assert file.is_complete
         assert_have(network, data, "a", "b", "c")
@@ -440,9 +440,7 @@ class TestNetworks:
 
     @pytest.mark.parametrize("seed", range(4))
     @PROFILES
-    def test_one_that_loses_half_of_all_datagrams_for_a_minute_stays_a_member_and_finishes(
-        self, parameters: Parameters, seed: int
-    ) -> None:
+    def test_client_survives_the_loss_of_half_of_all_datagrams(self, parameters: Parameters, seed: int) -> None:
         network, file, data = self.lossy(parameters, seed, 0.5)
         members = network.server.members
         assert set(members) == {"a", "b", "c"}
@@ -450,7 +448,7 @@ class TestNetworks:
         assert_have(network, data, "a", "b", "c")
 
     def lossy(self, parameters: Parameters, seed: int, loss: float) -> tuple[CoreNetwork, SharedFile, bytes]:
-        """A network after a minute in which this part of all datagrams was lost, each way."""
+        """Return a network after a minute in which this part of all datagrams was lost, each way."""
         data = sample_bytes(40 * KIB)
         network = CoreNetwork(parameters, 16, seed=seed, loss=loss)
         for name in "abc":

@@ -1,4 +1,4 @@
-"""A file is taken out of the network: at once, or as soon as its last byte has left the server."""
+"""Removing a file: it is deleted at once, or when its last byte has left the server."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_holdings_from_joining_end_with_the_removal(bench: Bench) -> None:
     remove(bench, file)
     anew = bench.seed("f", 6)
     assert anew.file_id == file.file_id
-    assert not anew.availability.held.get(again.name), "it was told to drop that"
+    assert not anew.availability.held.get(again.name), "it deleted that"
 
 
 def test_reports_on_an_old_division_are_refused(bench: Bench) -> None:

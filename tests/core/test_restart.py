@@ -1,4 +1,4 @@
-"""A server that was restarted, with what it had written down: who was connected has time to come back."""
+"""A restarted server with its saved records: clients that were connected have time to return."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TestSeeding:
         bench.seed("f", 6)
         return bench, saved(bench)
 
-    def test_whoever_comes_back_gets_its_own_share_and_nobody_elses(self) -> None:
+    def test_returning_client_gets_its_own_share_only(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         b = back(bench, file, "b")
         assert assigned(bench, b) == [(Range(3, 6),)]
@@ -50,7 +50,7 @@ class TestSeeding:
         assert assigned(bench, a) == [(Range(0, 3),)]
         assert file.phase is Phase.SEEDING
 
-    def test_owner_that_comes_back_keeps_its_share_until_heard(self) -> None:
+    def test_returning_owner_keeps_its_share_before_it_is_heard(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         back(bench, file, "b")
         silent = bench.join("a", reachable=False)
@@ -58,14 +58,14 @@ class TestSeeding:
         assert file.shares.ranges_of("a") == (Range(0, 3),)
         assert assigned(bench, silent) == [(Range(0, 3),)]
 
-    def test_what_was_held_before_is_held_when_its_owner_says_so(self) -> None:
+    def test_share_is_held_when_its_owner_reports_it(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         for name, share in (("a", (0, 3)), ("b", (3, 6))):
             member = back(bench, file, name, share)
             bench.reach(member, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
 
-    def test_the_share_of_one_who_does_not_come_back_goes_to_another(self) -> None:
+    def test_share_of_a_client_that_does_not_return_is_reassigned(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         a = back(bench, file, "a", (0, 3))
         bench.live(SERVER_TUNING.reach_ns - MILLISECOND_NS)
@@ -83,7 +83,7 @@ class TestExchange:
             bench.join(name)
         return bench, bench.exchange("f", 6).record
 
-    def test_goes_on_and_is_told_to_who_comes_back(self) -> None:
+    def test_exchange_continues_for_returning_clients(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         a = back(bench, file, "a", (0, 3))
         assert [effect.exchange_started for effect in bench.effects(Assign)] == [True]
@@ -93,7 +93,7 @@ class TestExchange:
         assert not bench.effects(FileSeeded)
         assert not bench.effects(StartExchange)
 
-    def test_is_neither_stalled_nor_complete_while_others_may_come_back(self) -> None:
+    def test_awaited_file_is_neither_stalled_nor_complete(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         back(bench, file, "a", (0, 6), complete=True)
         assert (file.stalled, file.is_complete) == (False, False)
@@ -102,26 +102,26 @@ class TestExchange:
         bench.reach(bench.server.members["b"], file, Milestone.COMPLETE)
         assert file.is_complete
 
-    def test_is_complete_without_one_who_does_not_come_back(self) -> None:
+    def test_file_is_complete_without_a_lost_client(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         back(bench, file, "a", (0, 6), complete=True)
         bench.live(SERVER_TUNING.reach_ns)
         assert file.is_complete
         assert len(bench.effects(FileCompleted)) == 1
 
-    def test_is_stalled_by_one_who_does_not_come_back_and_says_who_that_is(self) -> None:
+    def test_file_stalled_by_a_lost_client_names_it(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         back(bench, file, "a", (0, 3))
         bench.live(SERVER_TUNING.reach_ns)
         assert [effect.missing for effect in bench.effects(FileStalled)] == [((Range(3, 6), "b"),)]
 
-    def test_with_nobody_who_was_connected_it_is_as_after_any_loss(self) -> None:
+    def test_file_without_connected_clients_is_stalled_at_once(self) -> None:
         bench, file = restarted(*self.begun())
         back(bench, file, "c")
         assert file.stalled
 
 
-def test_what_is_held_back_is_held_back_until_it_is_released() -> None:
+def test_file_stays_held_back_until_its_release() -> None:
     before = Bench()
     members = [before.join(name) for name in "ab"]
     file = before.seed("f", 6, hold_back=True)
@@ -134,7 +134,7 @@ def test_what_is_held_back_is_held_back_until_it_is_released() -> None:
     assert saved(bench).phase is Phase.EXCHANGING
 
 
-def test_the_lost_are_known_by_name_until_they_are_back() -> None:
+def test_lost_clients_are_listed_until_they_return() -> None:
     bench = Bench()
     bench.server.restore([], ["a", "b"], bench.now)
     assert list(bench.server.sessions.lost_clients) == ["a", "b"]
@@ -142,7 +142,7 @@ def test_the_lost_are_known_by_name_until_they_are_back() -> None:
     assert list(bench.server.sessions.lost_clients) == ["b"]
 
 
-def test_who_does_not_come_back_is_told_to_be_lost_and_not_waited_for_again() -> None:
+def test_client_that_does_not_return_is_lost_once() -> None:
     bench = Bench()
     bench.server.restore([], ["a", "b"], bench.now)
     bench.join("a")
@@ -151,7 +151,7 @@ def test_who_does_not_come_back_is_told_to_be_lost_and_not_waited_for_again() ->
     assert not bench.server.lifecycle.awaited
 
 
-def test_a_new_file_waits_for_nobody_who_was_there_before() -> None:
+def test_new_file_does_not_wait_for_awaited_clients() -> None:
     bench = Bench()
     bench.server.restore([], ["ghost"], bench.now)
     a = bench.join("a")

@@ -1,4 +1,4 @@
-"""Shares, the seeded moment, and what becomes of both when members come and go."""
+"""Shares and the seeded moment, also when members come and go."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TestSeeding:
         bench.reach(a, file, Milestone.SHARE_HELD)
         bench.ask(a, file, (1, 2))
         bench.reach(b, file, Milestone.SHARE_HELD)
-        assert file.phase is Phase.SEEDING, "the source is not let go"
+        assert file.phase is Phase.SEEDING, "the source stays"
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
 
@@ -186,7 +186,7 @@ class TestSeeding:
         bench.server.contribution_aborted(receipt, bench.now)
         assert file.phase is Phase.EXCHANGING
 
-    def test_a_source_that_is_gone_may_come_back_under_another_name(self) -> None:
+    def test_source_may_return_under_another_name(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 2)
@@ -200,7 +200,7 @@ class TestSeeding:
         assert file.phase is Phase.EXCHANGING
         assert "other" not in bench.server.members  # it may go, and is told so
 
-    def test_shares_held_suffice_though_the_source_is_gone(self) -> None:
+    def test_file_is_seeded_though_its_source_has_left(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 2)
@@ -209,7 +209,7 @@ class TestSeeding:
         assert file.phase is Phase.EXCHANGING
         assert not file.stalled
 
-    def test_a_source_repairs_a_file_that_has_lost_chunks_and_stays(self) -> None:
+    def test_returning_source_repairs_a_file_and_stays(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -222,7 +222,7 @@ class TestSeeding:
         bench.ask(a, file, (2, 4))
         assert [asked.responder for asked in bench.asked("a")] == [source.session]
 
-    def test_held_back_the_exchange_waits_for_its_release(self) -> None:
+    def test_held_back_exchange_waits_for_its_release(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 2, hold_back=True)
@@ -235,14 +235,14 @@ class TestSeeding:
         assert file.phase is Phase.EXCHANGING
         assert len(bench.effects(StartExchange)) == 2
 
-    def test_what_is_not_held_back_cannot_be_released(self) -> None:
+    def test_file_that_is_not_held_back_cannot_be_released(self) -> None:
         bench = Bench()
         bench.join("a")
         with pytest.raises(WrongState):
             bench.server.catalogue.release(bench.exchange("f", 2), bench.now)
 
     @pytest.mark.parametrize("held", [[(2, 9)], [(0, 2**32 - 1)], [(0, 4), (5, 6)]])
-    def test_holding_beyond_the_end_counts_as_nothing(self, held: list[tuple[int, int]]) -> None:
+    def test_holding_beyond_the_end_is_ignored(self, held: list[tuple[int, int]]) -> None:
         bench = Bench()
         bench.join("a")
         file = bench.exchange("f", 4)
@@ -250,7 +250,7 @@ class TestSeeding:
         assert list(file.availability.held["b"]) == []
         assert "b" not in file.recipients.complete
 
-    def test_holding_of_a_file_that_comes_later_is_judged_then(self) -> None:
+    def test_holding_of_a_later_file_is_checked_then(self) -> None:
         bench = Bench()
         manifest = bench.manifest("f", 4)
         bench.join("a", held={manifest.file_id: Held(RangeSet([(0, 5)]), complete=True)})
@@ -259,14 +259,14 @@ class TestSeeding:
             "its share alone, which it reported"
         )
 
-    def test_complete_without_all_chunks_is_not_believed(self) -> None:
+    def test_complete_holding_without_all_chunks_is_not_complete(self) -> None:
         bench = Bench()
         bench.join("a")
         file = bench.exchange("f", 4)
         bench.join("b", held={file.file_id: Held(RangeSet([(0, 3)]), complete=True)})
         assert (list(file.availability.held["b"]), file.recipients.complete) == ([Range(0, 3)], set())
 
-    def test_what_a_client_holds_when_it_joins_counts(self) -> None:
+    def test_holdings_at_joining_count(self) -> None:
         bench = Bench()
         bench.join("a")
         file = bench.exchange("f", 4)
@@ -287,14 +287,14 @@ class TestSeeding:
 
 
 class TestSilentClients:
-    def test_silent_client_is_given_no_share(self) -> None:
+    def test_silent_client_gets_no_share(self) -> None:
         bench = Bench()
         heard, silent = bench.join("a"), bench.join("b", reachable=False)
         file = bench.seed("f", 10)
         assert [share.owner for share in file.shares.all] == [heard.name]
         assert bench.server.sessions.heard_names() == ["a"]
         bench.reach(heard, file, Milestone.SHARE_HELD)
-        assert file.phase is Phase.EXCHANGING, "nobody waits for it"
+        assert file.phase is Phase.EXCHANGING, "the silent client does not delay it"
         bench.send(silent, Hello(silent.session, 1, 0))
         assert UplinkConfirmed("b") in bench.server.poll()
 
@@ -307,7 +307,7 @@ class TestSilentClients:
         with pytest.raises(WrongState, match="0 clients"):
             bench.server.catalogue.divide(manifest, source.session, bench.now)
 
-    def test_client_that_is_heard_takes_a_share_without_owner(self) -> None:
+    def test_first_datagram_gets_a_client_a_share_without_owner(self) -> None:
         bench = Bench()
         lost = bench.join("a")
         file = bench.seed("f", 10)
@@ -321,7 +321,7 @@ class TestSilentClients:
         assert [(each.session, each.shares) for each in assigned] == [(silent.session, (Range(0, 10),))]
 
 
-def test_a_client_is_told_first_of_what_it_has_some_of() -> None:
+def test_files_that_a_client_holds_are_assigned_first() -> None:
     bench = Bench()
     bench.join("a")
     first, second = bench.exchange("f", 4), bench.exchange("g", 4)
@@ -331,7 +331,7 @@ def test_a_client_is_told_first_of_what_it_has_some_of() -> None:
 
 
 class TestRecipients:
-    """Clients that a file was divided among, and that went before they had it."""
+    """Clients that own shares of a file, and left before they had it."""
 
     def test_client_without_the_file_is_missing_until_it_returns(self) -> None:
         bench = Bench()
@@ -374,7 +374,7 @@ class TestRecipients:
 
 
 class TestSeedingTime:
-    """The time of a seeding is that of the attempt that brought it to its end."""
+    """The seeding time is that of the last attempt."""
 
     def test_another_source_begins_a_new_attempt(self) -> None:
         bench = Bench()
@@ -387,7 +387,7 @@ class TestSeedingTime:
         bench.server.catalogue.source_returned(file, again.session, bench.now)
         assert file.seeding_at == bench.now
 
-    def test_a_source_that_joins_again_goes_on_with_its_attempt(self) -> None:
+    def test_source_that_joins_again_continues_its_attempt(self) -> None:
         bench = Bench()
         bench.join("a")
         file = bench.seed("f", 4)
@@ -398,7 +398,7 @@ class TestSeedingTime:
         bench.server.catalogue.source_returned(file, again.session, bench.now)
         assert file.seeding_at == began_at
 
-    def test_a_restart_makes_the_times_unknown(self) -> None:
+    def test_restart_makes_the_times_unknown(self) -> None:
         bench = Bench()
         bench.join("a")
         record = bench.exchange("f", 4).record

@@ -1,4 +1,4 @@
-"""Who takes nothing of its share does not hold up a seeding."""
+"""Clients that make no progress on their shares do not delay the seeding."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bench() -> Bench:
 
 
 def begun(bench: Bench, terms: Terms = ONE_COPY) -> tuple[Member, Member, SharedFile]:
-    """Two clients; the first holds its share."""
+    """Return two clients, of which the first holds its share, and the file."""
     a, b = bench.join("a"), bench.join("b")
     file = bench.seed("f", 12, terms=terms)
     bench.reach(a, file, Milestone.SHARE_HELD)
@@ -36,7 +36,7 @@ def begun(bench: Bench, terms: Terms = ONE_COPY) -> tuple[Member, Member, Shared
 
 
 def pass_time(bench: Bench, duration_ns: int, do: Callable[[], None] = lambda: None) -> list[object]:
-    """Time in which everybody says hello, and ``do`` is done each second. Returns what the server did."""
+    """Let every member send hellos, and call ``do`` each second. Return the effects of the server."""
     effects: list[object] = []
     until = bench.now + duration_ns
     while bench.now < until:
@@ -60,7 +60,7 @@ def test_idle_owner_loses_its_share(bench: Bench) -> None:
     assert told == {a.session: (Range(0, 6), Range(6, 12)), b.session: ()}, "both are told"
     assert [effect.record.owners for effect in effects if isinstance(effect, SaveFile)] == [("a", "a")]
     bench.reach(a, file, Milestone.SHARE_HELD)
-    assert file.phase is not Phase.SEEDING, "nobody waits for the other any more"
+    assert file.phase is not Phase.SEEDING, "the idle owner does not delay it"
 
 
 def test_owner_that_never_acknowledges_is_idle(bench: Bench) -> None:
@@ -105,7 +105,7 @@ def test_only_client_keeps_its_share_until_another_comes(bench: Bench) -> None:
     assert passed_on(pass_time(bench, TWO_LOOKS_NS)) == ["a"]
     assert file.shares.ranges_of("b") == (Range(0, 12),)
     bench.server.client_left(bench.server.members["b"].session, "it left", bench.now)
-    assert file.shares.ranges_of("a") == (Range(0, 12),), "it gets it back"
+    assert file.shares.ranges_of("a") == (Range(0, 12),), "it is the owner again"
 
 
 def test_idle_owner_is_found_after_a_restart(bench: Bench) -> None:

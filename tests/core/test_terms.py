@@ -1,4 +1,4 @@
-"""Shares on several clients, and a source that stays as the holder of last resort."""
+"""Replicas of shares, and a source that stays as the holder of last resort."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STAYING = Terms(stays=True)
 
 
 class TestReplicas:
-    def test_each_share_is_given_to_as_many_clients(self) -> None:
+    def test_each_share_has_as_many_owners_as_replicas(self) -> None:
         bench = Bench()
         members = [bench.join(name) for name in "abc"]
         file = bench.seed("f", 6, terms=TWO_COPIES)
@@ -42,7 +42,7 @@ class TestReplicas:
         assert not bench.effects(FileStalled)
         assert file.availability.min_holder_count() == 1
 
-    def test_a_copy_whose_owner_is_lost_goes_to_one_who_has_none_of_it(self) -> None:
+    def test_replica_of_a_lost_owner_goes_to_a_client_without_one(self) -> None:
         bench = Bench()
         members = {name: bench.join(name) for name in "abcd"}
         file = bench.seed("f", 8, terms=TWO_COPIES)
@@ -50,7 +50,7 @@ class TestReplicas:
         owners = {start: {share.owner for share in file.shares.all if share.start == start} for start in (0, 2, 4, 6)}
         assert all(len(names) == 2 for names in owners.values())
 
-    def test_with_too_few_clients_left_it_goes_on_with_fewer_copies(self) -> None:
+    def test_seeding_continues_with_fewer_replicas(self) -> None:
         bench = Bench()
         members = {name: bench.join(name) for name in "ab"}
         file = bench.seed("f", 4, terms=TWO_COPIES)
@@ -60,7 +60,7 @@ class TestReplicas:
         assert file.phase is Phase.EXCHANGING
 
     @pytest.mark.parametrize("is_held", [False, True])
-    def test_who_comes_back_meanwhile_is_given_its_copies_again(self, is_held: bool) -> None:
+    def test_returning_owner_gets_its_replicas_again(self, is_held: bool) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.seed("f", 6, terms=TWO_COPIES)
@@ -77,7 +77,7 @@ class TestReplicas:
         assert file.phase is Phase.EXCHANGING
         assert file.availability.min_holder_count() == 2
 
-    def test_what_each_was_told_last_is_what_is_its_own(self) -> None:
+    def test_last_assignment_of_each_client_has_its_shares(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.seed("f", 6, terms=TWO_COPIES)
@@ -88,7 +88,7 @@ class TestReplicas:
         assert told[a.session] == file.shares.ranges_of("a")
         assert told[c.session] == file.shares.ranges_of("c")
 
-    def test_shares_of_no_chunk_are_no_copies_of_the_one_beside_them(self) -> None:
+    def test_empty_shares_are_not_replicas_of_their_neighbours(self) -> None:
         bench = Bench()
         members = {name: bench.join(name) for name in "abcd"}
         file = bench.seed("f", 1, terms=TWO_COPIES)
@@ -97,7 +97,7 @@ class TestReplicas:
             bench.reach(members[name], file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
 
-    def test_one_who_declines_leaves_fewer_copies(self) -> None:
+    def test_client_that_declines_leaves_fewer_replicas(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4, terms=TWO_COPIES)
@@ -106,7 +106,7 @@ class TestReplicas:
         assert file.phase is Phase.EXCHANGING
         assert file.availability.min_holder_count() == 1
 
-    def test_more_than_there_are_clients_are_refused(self) -> None:
+    def test_more_replicas_than_clients_are_refused(self) -> None:
         bench = Bench()
         bench.join("a")
         with pytest.raises(WrongState, match="2 replicas of 'f' need as many clients"):
@@ -123,7 +123,7 @@ class TestReplicas:
             bench.server.catalogue.divide(manifest, source.session, bench.now)
         assert file.shares.all == []
 
-    def test_nobody_but_the_one_named_takes_itself_for_asked(self) -> None:
+    def test_broadcast_names_a_holder_for_each_range(self) -> None:
         bench = Bench(cache_chunks=1024)
         members = {name: bench.join(name) for name in "abc"}
         file = bench.exchange("f", 6, TWO_COPIES)
@@ -135,13 +135,13 @@ class TestReplicas:
 
 
 class TestStaying:
-    def test_the_source_is_not_let_go_at_the_seeded_moment(self) -> None:
+    def test_staying_source_stays_at_the_seeded_moment(self) -> None:
         bench = Bench()
         bench.join("a"), bench.join("b")
         bench.exchange("f", 4, STAYING)
         assert "source of f" in bench.server.members
 
-    def test_it_is_let_go_when_every_client_has_the_file(self) -> None:
+    def test_staying_source_ends_when_every_client_has_the_file(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4, STAYING)
@@ -153,7 +153,7 @@ class TestStaying:
         assert (ended.session, ended.cause) == (source.session, EndCause.SOURCE_DONE)
         assert file.is_complete
 
-    def test_several_of_them_are_let_go_together(self) -> None:
+    def test_several_staying_sources_end_together(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4, STAYING)
@@ -165,14 +165,14 @@ class TestStaying:
         assert set(bench.server.members) == {"a"}
         assert file.is_complete
 
-    def test_a_client_is_asked_before_it(self) -> None:
+    def test_client_is_asked_before_a_source(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4, STAYING)
         bench.ask(a, file, (2, 4))
         assert [entry.responder for entry in bench.asked("a")] == [b.session]
 
-    def test_a_client_that_is_not_found_by_chance_is_asked_before_it(self) -> None:
+    def test_rare_client_holder_is_asked_before_a_source(self) -> None:
         bench = Bench(cache_chunks=1024)
         members = [bench.join(f"m{index}") for index in range(60)]
         file = bench.exchange("f", 60, STAYING)
@@ -183,7 +183,7 @@ class TestStaying:
         bench.pass_time(len(members) * SERVER_TUNING.broadcast_pacing_ns)
         assert [entry.responder for entry in bench.asked("m0")] == [holder.session]
 
-    def test_another_client_is_asked_before_it_when_one_does_not_answer(self) -> None:
+    def test_second_client_is_asked_before_a_source(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6, STAYING)
@@ -193,7 +193,7 @@ class TestStaying:
         bench.pass_time(SERVER_TUNING.fetch_rto_min_ns * 3 // 2)
         assert [entry.responder for entry in bench.asked("a")] == [c.session]
 
-    def test_what_a_lost_client_held_is_asked_of_it(self) -> None:
+    def test_source_is_asked_for_chunks_of_a_lost_client(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4, STAYING)
