@@ -263,7 +263,7 @@ class TestMembership:
         bench.join("b")  # back again: no one more
 
     def test_holdings_at_joining_are_bounded(self) -> None:
-        bench = Bench(tuning=replace(SERVER_TUNING, told_ranges_max=5))
+        bench = Bench(tuning=replace(SERVER_TUNING, join_ranges_max=5))
         pieces = {
             bytes(32): Held(RangeSet([(0, 1), (2, 3), (4, 5)]), complete=False),
             bytes(31) + b"x": Held(RangeSet(), complete=False),
@@ -499,7 +499,7 @@ class TestDeclining:
         bench.reach(a, file, Milestone.SHARE_HELD)
         bench.reach(a, file, Milestone.COMPLETE)
         assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 1)]
-        assert bench.server.lifecycle.takers_of(file) == ["a"]
+        assert bench.server.lifecycle.accepting_clients(file) == ["a"]
 
     def test_client_that_left_before_the_poll_is_told_of_no_share(self) -> None:
         bench = Bench(at_once=False)
@@ -532,7 +532,7 @@ class TestDeclining:
         share = file.shares.ranges_of("b")[0]
         catalogue_of = bench.server.catalogue
         catalogue_of.file_declined(b.session, file.file_id, "no room", bench.now, still_holds=True)
-        assert (list(file.availability.missing()), bench.server.lifecycle.takers_of(file)) == ([], ["a"])
+        assert (list(file.availability.missing()), bench.server.lifecycle.accepting_clients(file)) == ([], ["a"])
         catalogue_of.file_declined(b.session, file.file_id, "no room", bench.now)
         assert [span for span, _ in file.availability.missing()] == [share]
 

@@ -419,7 +419,7 @@ MUTANTS = [
     Mutant(
         "lifecycle",
         "clients are not told of their shares",
-        replaced(Lifecycle, "_tell", lambda self, file, names: None),
+        replaced(Lifecycle, "_assign_to", lambda self, file, names: None),
         {"liveness"},
     ),
     Mutant(

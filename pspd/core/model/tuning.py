@@ -44,7 +44,7 @@ class ServerTuning:
 
     # Bounds of the server's memory
     members_max: int = 20_000
-    told_ranges_max: int = 5_000_000
+    join_ranges_max: int = 5_000_000
     """Ranges that all members together may report when they join, at least one per file: about 80 bytes each."""
     lost_clients_max: int = 1024
     files_max: int = 10_000

@@ -59,7 +59,7 @@ class Catalogue:
         """Return the chunks that other clients lack or declined, and that only these clients hold, by file."""
         found = []
         for file in self.files.values():
-            rest = [name for name in self._lifecycle.takers_of(file) if name not in names]
+            rest = [name for name in self._lifecycle.accepting_clients(file) if name not in names]
             is_with_rest = bool(rest) and file.recipients.all_complete(rest)
             is_wanted = not file.is_complete or not file.recipients.declined.keys() <= set(names)
             if file.is_divided and is_wanted and not is_with_rest:
@@ -107,7 +107,7 @@ class Catalogue:
             file = SharedFile(manifest, source.name, next(self._divisions), self._work, self._tuning)
             self._lifecycle.add(file)
             for member in self._sessions.members.values():
-                self._lifecycle.note_told(file, member)
+                self._lifecycle.note_held_at_join(file, member)
         elif self._is_seeded_by_another(file, source):
             raise WrongState(
                 f"{manifest.name!r} is being seeded already: wait for it with `pspctl wait {manifest.name}`"
@@ -187,7 +187,7 @@ class Catalogue:
         self._work.emit(SaveFile(file.record))
         self._work.emit(FileDivided(file.file_id, manifest.name, shares, file.terms.replica_count))
         for member in self._sessions.members.values():
-            self._lifecycle.tell(file, member)
+            self._lifecycle.assign(file, member)
         return file
 
     # -- what members report
@@ -212,7 +212,7 @@ class Catalogue:
         state = self._demand.superseded(member, file, report.request_number)
         shares = file.shares.ranges_of(member.name)
         if file.recipients.accept_after_all(member.name) and shares:
-            self._work.takers_changed(file.file_id, member.name)
+            self._work.review_owners(file.file_id, member.name)
         if report.milestone is Milestone.COMPLETE:
             file.recipients.mark_complete(member.name)
             file.availability.hold_whole(member.name)
@@ -250,7 +250,7 @@ class Catalogue:
         file.shares.clear_acks(member.name)
         self._demand.declined(self._demand.state(member, file))
         self._work.emit(FileDeclined(file_id, file.manifest.name, member.name, reason))
-        self._work.takers_changed(file_id)
+        self._work.review_owners(file_id)
 
     def _reported(self, session: int, file_id: FileId, division: int, now: int) -> tuple[Member, SharedFile]:
         """Return the client and the file of a report. The file may have been removed and announced again meanwhile."""
@@ -305,7 +305,7 @@ class Catalogue:
         if not file.is_complete and not force:
             raise WrongState(f"not every client has {name!r}: wait until it is complete, or remove it with --force")
         file.removed()
-        self._sessions.drop_told(file.file_id)
+        self._sessions.forget_held_at_join(file.file_id)
         self._work.emit(FileRemoved(file.file_id, name))
         for member in self._sessions.members.values():
             if not member.source:

@@ -53,7 +53,7 @@ class Lifecycle:
         self._demand.forget(file.file_id)
         self._pending.forget(file.file_id)
 
-    def takers_of(self, file: SharedFile, *, heard: bool = False) -> list[str]:
+    def accepting_clients(self, file: SharedFile, *, heard: bool = False) -> list[str]:
         """Return the names of the reachable clients that have not declined a file.
 
         Args:
@@ -84,7 +84,7 @@ class Lifecycle:
             self._work.emit(effects.ClientLost(name, "it has not come back since the server was restarted"))
         self.awaited.clear()
         for file in self.files.values():
-            self._work.takers_changed(file.file_id)
+            self._work.review_owners(file.file_id)
 
     def restore(self, file: SharedFile) -> None:
         """Add a file that was saved before a restart, and expect the owners of its shares."""
@@ -99,22 +99,22 @@ class Lifecycle:
     # -- members come and go
 
     def member_joined(self, member: Member) -> None:
-        """Note what a new member holds, and mark every file, so that the member learns its shares."""
+        """Note the holdings of a new member, and mark every file, so that the member gets its assignments."""
         self.awaited.discard(member.name)
         # Files that it holds come first, so that it does not promise their space to other files.
-        for file in sorted(self.files.values(), key=lambda file: file.file_id not in member.told):
-            self.note_told(file, member)
-            self._work.takers_changed(file.file_id, member.name)
+        for file in sorted(self.files.values(), key=lambda file: file.file_id not in member.held_at_join):
+            self.note_held_at_join(file, member)
+            self._work.review_owners(file.file_id, member.name)
             self._work.serve_waiters(file.file_id)
 
-    def note_told(self, file: SharedFile, member: Member) -> None:
+    def note_held_at_join(self, file: SharedFile, member: Member) -> None:
         """Note the part of a file that a member reported at joining.
 
         Args:
             file: the file.
             member: the member.
         """
-        known = member.told.get(file.file_id)
+        known = member.held_at_join.get(file.file_id)
         chunk_count = file.manifest.chunk_count
         if known is not None and known.stop > chunk_count:  # the holding is of another file
             known = None
@@ -130,7 +130,7 @@ class Lifecycle:
         """Mark the files in seeding: a client whose first datagram came can own shares (R1)."""
         for file in self.files.values():
             if file.phase is Phase.SEEDING:
-                self._work.takers_changed(file.file_id)
+                self._work.review_owners(file.file_id)
 
     def reach_changed(self, member: Member) -> None:
         """Note that a member became reachable, or unreachable with everything that it holds (R12)."""
@@ -143,10 +143,10 @@ class Lifecycle:
                 file.shares.clear_acks(name)
                 file.availability.mark_unreachable(name)
                 file.recipients.mark_away(name, self._work.now)
-            self._work.takers_changed(file.file_id, name)
+            self._work.review_owners(file.file_id, name)
 
     def member_left(self, member: Member) -> None:
-        """Withdraw what a member announced, and note that its shares and holdings are gone (R12)."""
+        """Withdraw the files that a member announced, and clear its acknowledgements and holdings (R12)."""
         name = member.name
         for file in list(self.files.values()):
             self.withdraw(file, name)
@@ -155,7 +155,7 @@ class Lifecycle:
             file.availability.depart(name)
             file.recipients.mark_away(name, self._work.now)
             file.recipients.forget(name)
-            self._work.takers_changed(file.file_id)
+            self._work.review_owners(file.file_id)
 
     def withdraw(self, file: SharedFile, source: str) -> None:
         """Delete a file that a source announced, unless it is divided.
@@ -176,32 +176,33 @@ class Lifecycle:
             file: the file.
             idle: the clients' names.
         """
-        takers = [name for name in self.takers_of(file) if name not in idle]
-        preferred = [name for name in self.takers_of(file, heard=True) if name not in idle]
+        keep = [name for name in self.accepting_clients(file) if name not in idle]
+        preferred = [name for name in self.accepting_clients(file, heard=True) if name not in idle]
         if not idle or not preferred or self.awaited:
             return
-        given = file.shares.reassign(takers, preferred)
+        given = file.shares.reassign(keep, preferred)
         self._work.emit(effects.SaveFile(file.record))
         for name in idle:
             self._work.emit(effects.ShareReassigned(file.file_id, file.manifest.name, name))
-        self._tell(file, [*given, *idle])
+        self._assign_to(file, [*given, *idle])
 
     def _reassign_orphaned(self, file: SharedFile) -> list[str]:
-        """Reassign the shares of clients that are gone. Return the new owners."""
+        """Reassign the shares of clients that are lost or declined the file. Return the new owners."""
         if file.phase is not Phase.SEEDING:
             return []
-        given = file.shares.reassign({*self.takers_of(file), *self.awaited}, self.takers_of(file, heard=True))
+        keep = {*self.accepting_clients(file), *self.awaited}
+        given = file.shares.reassign(keep, self.accepting_clients(file, heard=True))
         if given:
             self._work.emit(effects.SaveFile(file.record))
         return given
 
-    def _tell(self, file: SharedFile, names: Iterable[str]) -> None:
+    def _assign_to(self, file: SharedFile, names: Iterable[str]) -> None:
         for name in dict.fromkeys(names):
             member = self._sessions.members.get(name)
             if member is not None:
-                self.tell(file, member)
+                self.assign(file, member)
 
-    def tell(self, file: SharedFile, member: Member) -> None:
+    def assign(self, file: SharedFile, member: Member) -> None:
         """Send a client its shares of a divided file.
 
         Args:
@@ -216,10 +217,10 @@ class Lifecycle:
     # -- phases
 
     def review(self, file: SharedFile) -> None:
-        """Take a file one phase further, if it may, and emit what changed. The machine's ``poll`` alone calls this."""
-        to_tell = self._work.takers_to_tell(file.file_id)
-        if to_tell is not None:
-            self._tell(file, [*self._reassign_orphaned(file), *to_tell])
+        """Assign the shares of a file, and take it to its next phase if it is due. Only ``poll`` calls this."""
+        to_assign = self._work.clients_to_assign(file.file_id)
+        if to_assign is not None:
+            self._assign_to(file, [*self._reassign_orphaned(file), *to_assign])
         if file.phase is Phase.REMOVED and not self._forwarder.forget(file):
             self.delete(file)
         if not file.is_divided:
@@ -262,11 +263,11 @@ class Lifecycle:
             self._work.emit(effects.FileResumed(file.file_id, file.manifest.name))
 
     def _review_completion(self, file: SharedFile) -> None:
-        takers = self.takers_of(file)
-        may_complete = file.phase is Phase.EXCHANGING and bool(takers) and not self._awaits_holders_of(file)
-        is_complete = may_complete and file.recipients.all_complete(takers)
+        accepting = self.accepting_clients(file)
+        may_complete = file.phase is Phase.EXCHANGING and bool(accepting) and not self._awaits_holders_of(file)
+        is_complete = may_complete and file.recipients.all_complete(accepting)
         if is_complete and not file.is_complete:
-            self._work.emit(effects.FileCompleted(file.file_id, file.manifest.name, len(takers)))
+            self._work.emit(effects.FileCompleted(file.file_id, file.manifest.name, len(accepting)))
         file.set_complete(is_complete, self._work.now)
         for name in file.availability.sources if is_complete else ():
             session = self._sessions.members[name].session

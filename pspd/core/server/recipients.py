@@ -80,7 +80,7 @@ class Recipients:
         """Note that a client takes the file. Return whether it had declined it."""
         had_declined = self.declined.pop(name, None) is not None
         if had_declined:
-            self._work.takers_changed(self._file_id)
+            self._work.review_owners(self._file_id)
         return had_declined
 
     def forget(self, name: str) -> None:

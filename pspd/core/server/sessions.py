@@ -50,7 +50,7 @@ class Member:
         instance_id: the identity that is stored with its files.
         delivery_port: the port where it accepts connections for deliveries; 0 if it accepts none.
         kept_links: data goes over a link that it keeps open.
-        told: what it held when it joined, by file.
+        held_at_join: the chunks that it held when it joined, by file.
         peer: the address of its control calls, for messages; empty if unknown.
         joined_at: when its session began, in nanoseconds.
         contested_at: when it last replaced another session of its identity, or another one was refused, in
@@ -62,7 +62,7 @@ class Member:
         reachable: it has confirmed lately that the server's datagrams arrive.
         srtt_us: its smoothed round-trip time, in microseconds; 0 before it has reported one.
         request_number: the highest number of its requests.
-        told_range_count: how many ranges it held when it joined, at least one for each file.
+        join_range_count: how many ranges it held when it joined, at least one for each file.
     """
 
     session: int
@@ -71,7 +71,7 @@ class Member:
     instance_id: bytes
     delivery_port: int
     kept_links: bool
-    told: dict[FileId, Held] = field(default_factory=dict)
+    held_at_join: dict[FileId, Held] = field(default_factory=dict)
     peer: str = ""
     joined_at: int = 0
     contested_at: int | None = None
@@ -82,7 +82,7 @@ class Member:
     reachable: bool = True
     srtt_us: int = 0
     request_number: int = 0
-    told_range_count: int = 0
+    join_range_count: int = 0
 
     @property
     def has_data_path(self) -> bool:
@@ -115,7 +115,7 @@ class Sessions:
         self._work = work
         self._tuning = tuning
         self._by_session: dict[int, Member] = {}
-        self._told_range_count = 0
+        self._join_range_count = 0
         self._leases: Timers[int] = Timers()
         self._reach: Timers[int] = Timers()
         self._client_names: list[str] | None = None
@@ -263,12 +263,12 @@ class Sessions:
         tuning = self._tuning
         if len(self.members) >= tuning.members_max:
             raise LimitReached(f"the network already has {tuning.members_max} members, the most that are possible")
-        member.told_range_count = sum(max(1, held.verified.range_count) for held in member.told.values())
-        if self._told_range_count + member.told_range_count > tuning.told_ranges_max:
+        member.join_range_count = sum(max(1, held.verified.range_count) for held in member.held_at_join.values())
+        if self._join_range_count + member.join_range_count > tuning.join_ranges_max:
             raise LimitReached(
-                f"the clients of the network hold their files in more than {tuning.told_ranges_max} ranges"
+                f"the clients of the network hold their files in more than {tuning.join_ranges_max} ranges"
             )
-        self._told_range_count += member.told_range_count
+        self._join_range_count += member.join_range_count
         member.heard_at = member.joined_at
         member.contested_at = member.joined_at if replaces else None
         self.members[member.name] = self._by_session[member.session] = member
@@ -363,10 +363,10 @@ class Sessions:
         self._work.end_session(member.session, fault, effects.EndCause.PROTOCOL_ERROR)
         return fault
 
-    def drop_told(self, file_id: FileId) -> None:
-        """Forget what members held of a removed file when they joined: if it is seeded again, they hold none of it."""
+    def forget_held_at_join(self, file_id: FileId) -> None:
+        """Forget what members held of a removed file when they joined. A new division of the file starts without it."""
         for member in self.members.values():
-            member.told.pop(file_id, None)
+            member.held_at_join.pop(file_id, None)
 
     # -- the end of a session
 
@@ -381,7 +381,7 @@ class Sessions:
         self._leases.cancel(member.session)
         self._reach.cancel(member.session)
         del self.members[member.name], self._by_session[member.session]
-        self._told_range_count -= member.told_range_count
+        self._join_range_count -= member.join_range_count
         self._forget_names()
         if not member.source:
             self.lost_clients[member.name] = member.address
@@ -428,6 +428,6 @@ class Sessions:
         assert all(name == member.name for name, member in self.members.items()), "a member under another name"
         assert all(session == member.session for session, member in self._by_session.items()), "a wrong session"
         assert not self.lost_clients.keys() & self.members.keys(), "a connected client counts as lost"
-        assert self._told_range_count == sum(member.told_range_count for member in self.members.values())
+        assert self._join_range_count == sum(member.join_range_count for member in self.members.values())
         assert all(session in self._leases for session in self._by_session), "a member without a lease"
         assert all((member.session in self._reach) == member.reachable for member in self.members.values())

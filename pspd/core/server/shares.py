@@ -127,7 +127,7 @@ class Shares:
     # -- owners
 
     def reassign(self, names: Collection[str], preferred: list[str]) -> list[str]:
-        """Give the shares that are not held, and whose owners are gone, to other clients in turn.
+        """Give shares that are not held, and whose owners are not among ``names``, to other clients in turn.
 
         No client owns two replicas of one range. If no other client is left, the replica gets no owner.
 

@@ -64,7 +64,7 @@ class WorkSet:
     reach_sessions: dict[int, None] = field(default_factory=dict)
     changed_files: dict[FileId, None] = field(default_factory=dict)
     waiter_files: dict[FileId, None] = field(default_factory=dict)
-    _taker_files: dict[FileId, dict[str, None]] = field(default_factory=dict)
+    _owner_files: dict[FileId, dict[str, None]] = field(default_factory=dict)
     _effects: list[ServerEffect] = field(default_factory=list)
 
     # -- effects
@@ -100,14 +100,14 @@ class WorkSet:
         self.changed_files[file_id] = None
         self.is_marked = self.serving_due = True
 
-    def takers_changed(self, file_id: FileId, name: str = "") -> None:
+    def review_owners(self, file_id: FileId, name: str = "") -> None:
         """Mark a file whose shares may need other owners.
 
         Args:
             file_id: the file.
             name: a client that must be told its shares even if they stay the same; empty for none.
         """
-        names = self._taker_files.setdefault(file_id, {})
+        names = self._owner_files.setdefault(file_id, {})
         if name:
             names[name] = None
         self.file_changed(file_id)
@@ -175,9 +175,9 @@ class WorkSet:
         """Note that requests have been served: work is left only if something was marked meanwhile."""
         self.serving_due = self.is_marked
 
-    def takers_to_tell(self, file_id: FileId) -> dict[str, None] | None:
+    def clients_to_assign(self, file_id: FileId) -> dict[str, None] | None:
         """Remove and return the clients that must be told their shares of a file; None if no owner has to change."""
-        return self._taker_files.pop(file_id, None)
+        return self._owner_files.pop(file_id, None)
 
 
 def drained(marks: dict[K, V]) -> Iterator[tuple[K, V]]:

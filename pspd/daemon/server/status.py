@@ -80,7 +80,7 @@ class NetworkStatus:
     def _file(self, file: SharedFile, now: int, *, with_clients: bool) -> network_pb2.File:
         message = status_messages.file_to_pb(self._machine, file, now, with_clients=with_clients)
         rate = self._rates.rate(file, now)
-        eta = seconds_left(file, self._machine.lifecycle.takers_of(file), rate)
+        eta = seconds_left(file, self._machine.lifecycle.accepting_clients(file), rate)
         if rate is not None:
             message.rate_bytes_per_second = rate
         if eta is not None:

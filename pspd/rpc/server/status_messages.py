@@ -65,7 +65,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         with_clients: whether to list the file's clients.
     """
     clients = [member.name for member in machine.members.values() if not member.source]
-    recipients = machine.lifecycle.takers_of(file)
+    recipients = machine.lifecycle.accepting_clients(file)
     message = pb.File(
         file_id=file.file_id,
         name=file.manifest.name,
