@@ -51,6 +51,7 @@ class SeedProgress:
     file: network_pb2.File | None = None
 
 
+RECONNECTING = SeedProgress("reconnecting")
 OnProgress = Callable[[SeedProgress], None]
 
 
@@ -175,7 +176,7 @@ class _Seeding:
     async def _run(self) -> None:
         policy = RetryPolicy(lambda: REJOIN_SECONDS)  # the command limits the length of an outage
         while True:
-            session = await self.member.join_with(policy, TEMPORARY, lambda _: self._report_outage())
+            session = await self.member.join_with(policy, TEMPORARY, lambda _: self.on_progress(RECONNECTING))
             self.terms = replace(self.terms, stays=self.terms.stays and not session.parameters.all_holders_answer)
             try:
                 path_seconds = PATH_SECONDS_LATER if self.member.ready.is_set() else PATH_SECONDS
@@ -187,11 +188,8 @@ class _Seeding:
                 if await self._is_over():
                     return
                 if not isinstance(ended, ReverificationNeeded):
-                    self._report_outage()
+                    self.on_progress(RECONNECTING)
             await asyncio.sleep(REJOIN_SECONDS)
-
-    def _report_outage(self) -> None:
-        self.on_progress(SeedProgress("reconnecting"))
 
     async def _work(self) -> None:
         """Announce and divide the file, and follow it until it no longer needs its source.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pspd.core.model.file_record import Phase
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.server.shared_file import SharedFile
-from pspd.daemon.server.rates import SAMPLES_MAX, DeliveryRates, seconds_left
+from pspd.daemon.server.status import SAMPLES_MAX, DeliveryRates, seconds_left
 from tests.core.bench import Bench
 
 CHUNKS = 1000

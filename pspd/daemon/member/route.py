@@ -65,14 +65,12 @@ class Route:
             channel = open_channel(grpc_target([address]))
             try:
                 await MemberClient(channel, self.server, blake3_digest).parameters()
-            except (Unreachable, TimedOut) as error:
-                failure = error
-                await channel.close()
-            except BaseException:
-                with contextlib.suppress(Exception):
-                    await channel.close()
-                raise
-            else:
                 self._channel, self._address = channel, address
                 return
+            except (Unreachable, TimedOut) as error:
+                failure = error
+            finally:
+                if self._channel is not channel:
+                    with contextlib.suppress(Exception):
+                        await channel.close()
         raise failure

@@ -1,14 +1,20 @@
-"""The state of the network, as the control API shows it."""
+"""The state of the network, as the control API shows it, with the rate and the remaining time of each file."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import deque
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from pspd import __version__
 from pspd.core.model.file_record import Phase
+from pspd.core.model.manifest import CHUNK_BYTES, FileId
+from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
+from pspd.core.model.ranges import RangeSet
 from pspd.core.server.machine import ServerMachine
 from pspd.core.server.shared_file import SharedFile
-from pspd.daemon.server.rates import DeliveryRates, seconds_left
 from pspd.errors import NotFound
 from pspd.net.driver import now_ns
 from pspd.rpc.server import status_messages
@@ -18,6 +24,97 @@ ID_DIGITS_MIN = 4
 """The fewest digits of an id that identify a file."""
 SHOWN_CHARACTERS_MAX = 300
 """The most characters of an unknown name that an error message repeats."""
+
+SAMPLE_SECONDS = 0.5
+SAMPLES_MAX = 11
+"""The window of a rate: 5 s. A shorter one would make it jump with each frame; a longer one would show a stall late."""
+SPAN_NS_MIN = 200 * MILLISECOND_NS
+"""The shortest time from which a rate is computed, as deliveries are counted in frames of up to 8 MiB."""
+
+
+class Sample(NamedTuple):
+    """The value of a counter at one moment.
+
+    Attributes:
+        at: the time in nanoseconds.
+        delivered_bytes: how many bytes of the file had been delivered.
+    """
+
+    at: int
+    delivered_bytes: int
+
+
+class DeliveryRates:
+    """Samples the delivered bytes of each file that is being seeded or exchanged."""
+
+    def __init__(self) -> None:
+        self._samples: dict[tuple[FileId, Phase], deque[Sample]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, files: Collection[SharedFile]) -> None:
+        """Sample every `SAMPLE_SECONDS` from now on; `files` is a live view of all files."""
+        self.sample(files, now_ns())
+        self._timer = asyncio.get_running_loop().call_later(SAMPLE_SECONDS, self.start, files)
+
+    def stop(self) -> None:
+        """Stop sampling."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def sample(self, files: Iterable[SharedFile], now: int) -> None:
+        """Sample all files that are being seeded or exchanged; each phase has its own samples.
+
+        Args:
+            files: every file.
+            now: the current time in nanoseconds.
+        """
+        samples: dict[tuple[FileId, Phase], deque[Sample]] = {}
+        for file in files:
+            if _is_moving(file):
+                key = file.file_id, file.phase
+                samples[key] = self._samples.get(key) or deque(maxlen=SAMPLES_MAX)
+                samples[key].append(Sample(now, file.traffic.delivered_bytes))
+        self._samples = samples
+
+    def rate(self, file: SharedFile, now: int) -> float | None:
+        """Return a file's rate in bytes per second; None if it is unknown or the file is not being delivered.
+
+        Args:
+            file: the file.
+            now: the current time in nanoseconds.
+        """
+        samples = self._samples.get((file.file_id, file.phase))
+        if not samples or not _is_moving(file) or now - samples[0].at < SPAN_NS_MIN:
+            return None
+        return (file.traffic.delivered_bytes - samples[0].delivered_bytes) * SECOND_NS / (now - samples[0].at)
+
+
+def _is_moving(file: SharedFile) -> bool:
+    return file.phase is Phase.SEEDING or (file.phase is Phase.EXCHANGING and not file.is_complete)
+
+
+def seconds_left(file: SharedFile, recipients: Collection[str], rate: float | None) -> float | None:
+    """Return the seconds until a file is seeded, or until its clients have it.
+
+    Args:
+        file: the file.
+        recipients: the names of the clients that need or have the file.
+        rate: bytes delivered per second; None if it is unknown.
+
+    Returns:
+        The seconds; None if they are unknown because nothing is delivered or some chunks have no holder.
+    """
+    if not rate or (file.stalled and file.phase is not Phase.SEEDING):
+        return None
+    chunks = 0
+    for name in recipients:
+        held = file.availability.held.get(name) or RangeSet()
+        if file.phase is Phase.SEEDING:
+            share = RangeSet(file.shares.ranges_of(name))
+            chunks += share.chunk_count - share.common(held).chunk_count
+        else:
+            chunks += file.manifest.chunk_count - held.chunk_count
+    return chunks * CHUNK_BYTES / rate
 
 
 class NetworkStatus:
@@ -33,7 +130,7 @@ class NetworkStatus:
         self._data_port = data_port
         self._started_at = time.monotonic()
         self._rates = DeliveryRates()
-        self._rates.start(machine.catalogue.files.values, now_ns)
+        self._rates.start(machine.catalogue.files.values())
 
     def close(self) -> None:
         """Stop sampling rates."""
@@ -68,16 +165,18 @@ class NetworkStatus:
         """Return the messages for all members, by name."""
         return status_messages.clients_to_pb(self._machine)
 
-    def file(self, file: SharedFile) -> network_pb2.File:
-        """Return the message for one file."""
-        return self._file(file, now_ns(), with_clients=True)
-
     def files(self, *, with_clients: bool) -> list[network_pb2.File]:
         """Return the messages for all files, oldest first."""
-        now = now_ns()
-        return [self._file(file, now, with_clients=with_clients) for file in self._shown_files]
+        return [self.file(file, with_clients=with_clients) for file in self._shown_files]
 
-    def _file(self, file: SharedFile, now: int, *, with_clients: bool) -> network_pb2.File:
+    def file(self, file: SharedFile, *, with_clients: bool = True) -> network_pb2.File:
+        """Return the message for one file.
+
+        Args:
+            file: the file.
+            with_clients: whether to list its clients.
+        """
+        now = now_ns()
         message = status_messages.file_to_pb(self._machine, file, now, with_clients=with_clients)
         rate = self._rates.rate(file, now)
         eta = seconds_left(file, self._machine.lifecycle.accepting_clients(file), rate)
@@ -95,10 +194,7 @@ class NetworkStatus:
             file: the id or name of the only file to show; empty for all files.
             with_clients: whether each file lists its clients.
         """
-        if file:
-            files = [self._file(self.find(file), now_ns(), with_clients=with_clients)]
-        else:
-            files = self.files(with_clients=with_clients)
+        files = [self.find(file)] if file else self._shown_files
         server = network_pb2.Server(
             address=address,
             version=__version__,
@@ -108,5 +204,8 @@ class NetworkStatus:
             dropped_counts={reason.value: count for reason, count in self._machine.drop_counts.items()},
         )
         return status_service_pb2.GetStatusResponse(
-            server=server, cache=self.cache(), clients=self.clients(), files=files
+            server=server,
+            cache=self.cache(),
+            clients=self.clients(),
+            files=[self.file(each, with_clients=with_clients) for each in files],
         )
