@@ -1,4 +1,4 @@
-"""The control plane between the server and its clients: joining, leases, events, reports, and declined files."""
+"""The control plane between the server and its clients: sessions, links, leases, events, files and reports."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pspd.core.client.download import Stage
 from pspd.core.effects import server as effects
 from pspd.core.effects.client import ReportMilestone
 from pspd.core.model.manifest import FileId
-from pspd.core.model.parameters import SECOND_NS
+from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 from pspd.core.server.machine import ServerMachine
 from pspd.sim.hosts import Client, Link
-from pspd.sim.links import Links
 from pspd.sim.timeline import SERVER, Timeline
 
 REJOIN_NS = SECOND_NS
 """Mean time between two attempts to reach the server."""
+REDIAL_NS = 50 * MILLISECOND_NS
+"""Mean time between two attempts to open a link."""
 DECLINED_RETRY_NS = 5 * SECOND_NS
 """How soon a client tries again to store a file that it declined."""
 RENEWALS_PER_LEASE = 4
 
 
 class ControlPlane:
-    """Carries control calls and events, and does what the client daemon does with them."""
+    """Carries control calls and events, opens and closes links, and acts on events as the client daemon does."""
 
-    def __init__(self, network: Timeline, links: Links) -> None:
+    def __init__(self, network: Timeline) -> None:
         self._network = network
-        self._links = links
 
     # -- sessions
 
@@ -72,7 +72,7 @@ class ControlPlane:
         network = self._network
         client.machine.joined(session, SERVER, network.parameters, network.now)
         if network.parameters.kept_links:
-            self._links.dial(client)
+            self.dial(client)
         network.touch(client)
 
     def leave(self, client: Client) -> None:
@@ -87,7 +87,7 @@ class ControlPlane:
     def lose_session(self, client: Client) -> None:
         """End the session at the client, which joins again."""
         client.machine.left()
-        self._links.close(client)
+        self.close(client)
         client.end_session()
         self._rejoin(client)
         self._network.touch(client)
@@ -101,7 +101,7 @@ class ControlPlane:
             link: its TCP link.
         """
         server.link_closed(session, self._network.now)
-        self._links.abort_transfers(link)
+        self.abort_transfers(link)
         server.client_left(session, "its connection ended", self._network.now)
 
     def renew_leases(self, server: ServerMachine) -> None:
@@ -115,6 +115,62 @@ class ControlPlane:
                 except errors.SessionUnknown:
                     self.lose_session(client)
         network.at_server(network.now + server.sessions.lease_ns // RENEWALS_PER_LEASE, self.renew_leases)
+
+    # -- links
+
+    def dial(self, client: Client) -> None:
+        """Open the client's link; retry until it is open or the client's epoch is over."""
+        network = self._network
+        if client.link.is_open:
+            return
+        if network.server is None or client.partitioned or client.link_blocked:
+            self._redial(client)
+        else:
+            client.link = Link()
+            network.at_client(client, network.now + 2 * network.delay(client), self._opened, client.link)
+
+    def _redial(self, client: Client) -> None:
+        network = self._network
+        network.in_epoch(client, network.now + network.jittered(REDIAL_NS), self.dial)
+
+    def _opened(self, client: Client, link: Link) -> None:
+        network, server = self._network, self._network.server
+        if client.link is not link:
+            return
+        can_open = not client.partitioned and not client.link_blocked
+        if server is not None and can_open and server.link_opened(client.session, network.now):
+            link.is_open = True
+            client.machine.link_opened(network.now)
+            network.touch(client)
+        else:
+            self._redial(client)
+
+    def break_link(self, client: Client) -> None:
+        """Break the client's link; the client dials again."""
+        if client.link.is_open:
+            self.close(client)
+            self._redial(client)
+
+    def close(self, client: Client) -> None:
+        """Close the client's link on both sides."""
+        link, client.link = client.link, Link()
+        server = self._network.server
+        if server is not None and client.session:
+            server.link_closed(client.session, self._network.now)
+        self.abort_transfers(link)
+
+    def abort_transfers(self, link: Link) -> None:
+        """Tell the server that the transfers on a link failed."""
+        link.is_open = False
+        server, now = self._network.server, self._network.now
+        if server is None:
+            return
+        if link.receiving is not None:
+            receipt, link.receiving = link.receiving, None
+            server.contribution_aborted(receipt, now)
+        while link.queue:
+            delivery = link.queue.popleft()
+            server.delivery_failed(delivery.session, delivery.number, now)
 
     # -- events
 

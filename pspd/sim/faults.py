@@ -155,7 +155,7 @@ class Faults:
         self.network.after(duration_ns, self.network.heal, client)
 
     def _break_link(self, client: Client, duration_ns: int) -> None:
-        self.network.links.break_link(client)
+        self.network.control.break_link(client)
 
     def _block_downlink(self, client: Client, duration_ns: int) -> None:
         client.downlink_blocked = True

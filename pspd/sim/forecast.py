@@ -89,6 +89,7 @@ class Forecast:
     event_count: int
 
 
+@dataclass(eq=False)
 class Completions(Observer):
     """Records when each client has the file.
 
@@ -97,10 +98,9 @@ class Completions(Observer):
         is_complete: whether the server reported that all clients have the file.
     """
 
-    def __init__(self, network: VirtualNetwork) -> None:
-        self.at: dict[str, int] = {}
-        self.is_complete = False
-        self._network = network
+    network: VirtualNetwork
+    at: dict[str, int] = field(default_factory=dict)
+    is_complete: bool = False
 
     def on_server_effect(self, effect: ServerEffect) -> None:
         """See ``Observer``."""
@@ -110,7 +110,7 @@ class Completions(Observer):
     def on_client_effect(self, client: Client, effect: ClientEffect) -> None:
         """See ``Observer``."""
         if isinstance(effect, ReportMilestone) and effect.milestone is Milestone.COMPLETE:
-            self.at[client.name] = self._network.now
+            self.at[client.name] = self.network.now
 
 
 def forecast(plan: Plan, on_progress: Callable[[float], None] = lambda done: None) -> Forecast:

@@ -92,10 +92,7 @@ class Goal:
 
     def is_reached(self) -> bool:
         """Return whether every source is done and every client has every file."""
-        if not all(seeding.over for seeding in self.seedings):
-            return False
-        files = [seeding.file for seeding in self.seedings]
-        if not all(file is None or file.is_complete for file in files):
+        if not all(each.over and (each.file is None or each.file.is_complete) for each in self.seedings):
             return False
         return all(_has_file(client, seeding) for seeding in self.seedings for client in self.clients)
 

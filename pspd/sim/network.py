@@ -17,7 +17,6 @@ from pspd.core.server.machine import ServerMachine
 from pspd.sim.content import Content
 from pspd.sim.control import ControlPlane
 from pspd.sim.hosts import Access, Client, Link
-from pspd.sim.links import Links
 from pspd.sim.observer import Observer
 from pspd.sim.timeline import Timeline
 from pspd.sim.transport import Transport
@@ -38,8 +37,7 @@ class VirtualNetwork(Timeline):
         tuning: the server's tunables.
 
     Attributes:
-        links: the clients' TCP links.
-        control: the control plane.
+        control: the control plane and the clients' links.
         transport: the data plane.
         observers: they see every effect.
     """
@@ -54,8 +52,7 @@ class VirtualNetwork(Timeline):
         tuning: ServerTuning = SERVER_TUNING,
     ) -> None:
         super().__init__(parameters, content, seed)
-        self.links = Links(self)
-        self.control = ControlPlane(self, self.links)
+        self.control = ControlPlane(self)
         self.transport = Transport(self, self.control, server_rate)
         self.observers: list[Observer] = []
         self._records: dict[FileId, FileRecord] = {}  # the server's state on disk, as are its clients' names
@@ -239,7 +236,7 @@ class VirtualNetwork(Timeline):
                 self._recorded_clients.pop(name, None)
             case effects.CloseLink(session):
                 if (client := self.client_of(session)) is not None:
-                    self.links.break_link(client)
+                    self.control.break_link(client)
 
     def _carry_out_for(self, client: Client, effect: client_effects.ClientEffect) -> None:
         match effect:

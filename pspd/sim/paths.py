@@ -26,10 +26,6 @@ class Pipe:
     free_at: int = 0
     byte_count: int = 0
 
-    def duration_ns(self, byte_count: int) -> int:
-        """Return the transmission time of ``byte_count`` bytes, in nanoseconds."""
-        return byte_count * SECOND_NS // self.rate if self.rate else 0
-
     def transmit(self, byte_count: int, start: int, finish: int = 0) -> tuple[int, int]:
         """Transmit bytes of a connection. A slow sender occupies the pipe only for the transmission time of its bytes.
 
@@ -42,8 +38,7 @@ class Pipe:
             When the transmission begins and when it ends, in nanoseconds.
         """
         begins = max(start, self.free_at)
-        self.free_at = begins + self.duration_ns(byte_count)
-        self.byte_count += byte_count
+        self.transmit_datagram(byte_count, start)
         return begins, max(self.free_at, finish)
 
     def transmit_datagram(self, byte_count: int, now: int) -> None:
@@ -53,7 +48,7 @@ class Pipe:
             byte_count: the datagram's length, headers included.
             now: the time, in nanoseconds.
         """
-        self.free_at = max(now, self.free_at) + self.duration_ns(byte_count)
+        self.free_at = max(now, self.free_at) + (byte_count * SECOND_NS // self.rate if self.rate else 0)
         self.byte_count += byte_count
 
 

@@ -130,7 +130,7 @@ class CoreNetwork(Observer):
     def block_link(self, client: Client) -> None:
         """Break a client's link, and let no other open."""
         client.link_blocked = True
-        self.network.links.break_link(client)
+        self.network.control.break_link(client)
 
     def unblock_link(self, client: Client) -> None:
         """Let a client open a link."""

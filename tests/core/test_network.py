@@ -272,10 +272,10 @@ class TestMembership:
         for index in range(12):
             network.pass_time(4 * MILLISECOND_NS)
             peer = network.clients[f"c{index % 3}"]
-            network.network.links.break_link(peer)
+            network.network.control.break_link(peer)
             network.pass_time(MILLISECOND_NS)
             peer.link = Link()  # another link replaces the one that opens
-            network.network.links.dial(peer)
+            network.network.control.dial(peer)
         assert completes(network, manifest)
         assert_everyone_has(network, "f", data)
 
