@@ -6,21 +6,15 @@ A server, three clients and a source distribute a file of one byte. They are the
 
 from __future__ import annotations
 
-import heapq
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import count
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from google.protobuf.message import Message
 
-from pspd.core.client.machine import ClientMachine
-from pspd.core.effects.client import ClientEffect, Contribute, FinishFile, ReportMilestone
-from pspd.core.effects.server import Assign, Deliver, EndSession, MemberFailed, RemoveFile, ServerEffect, StartExchange
+from pspd.core.effects import client as client_effects
+from pspd.core.effects import server as effects
 from pspd.core.effects.shared import SendDatagram
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import FAST, FAST_CACHE_CHUNKS, MILLISECOND_NS
@@ -29,9 +23,12 @@ from pspd.core.wire.datagrams import Broadcast, Request, decode_datagram
 from pspd.core.wire.frames import Frame, decode_frame, encode_frame
 from pspd.core.wire.header import Kind
 from pspd.rpc import translate
+from pspd.sim.content import Content
+from pspd.sim.hosts import Access, Client
+from pspd.sim.network import VirtualNetwork
+from pspd.sim.observer import Observer
+from pspd.sim.paths import Impairments
 from pspd.store.digests import blake3_digest
-from pspd.store.files.memory import MemoryStore
-from pspd.text.addresses import Address
 from pspd.v1 import file_service_pb2, membership_service_pb2
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "trace.md"
@@ -40,314 +37,171 @@ BEGIN, END = "<!-- trace: begin -->\n", "<!-- trace: end -->\n"
 NAME, DATA = "one.txt", b"A"
 CLIENTS = ("anna", "bert", "carl")
 SOURCE = "source-1"
-SERVER: Address = ("10.0.0.1", 7071)
+DATA_PORT = 7071
 DELAY_NS = MILLISECOND_NS // 2
 """How long each message takes, one way."""
 END_NS = 100 * MILLISECOND_NS
 SEED = 1
 
-Action = Callable[[], None]
 
-
-@dataclass(eq=False)
-class Peer:
-    """A client or the source.
+class Run(Observer):
+    """A virtual network whose messages are written as lines of the trace.
 
     Attributes:
-        name: its name in the network.
-        number: its number among the peers, from 1; its address and its identity follow from it.
-        machine: its state machine.
-        store: its files.
-        session: its session; 0 before it has joined.
-        source_data: the bytes of the source's file; empty for a client.
-        attends: whether its stream of events is open.
-        queued_events: events for it that wait for the stream.
-    """
-
-    name: str
-    number: int
-    machine: ClientMachine
-    store: MemoryStore
-    session: int = 0
-    source_data: bytes = b""
-    attends: bool = False
-    queued_events: list[Message] = field(default_factory=list)
-
-    @property
-    def address(self) -> Address:
-        """Its datagram address."""
-        return f"10.0.0.{self.number + 1}", 50_000 + self.number
-
-
-class Run:
-    """The network, its virtual clock, and the lines of the trace.
-
-    Attributes:
-        now: the virtual time, in nanoseconds.
         lines: the lines written so far.
     """
 
     def __init__(self) -> None:
-        self.now = 0
         self.lines: list[str] = []
-        draw_session = partial(Random(SEED).getrandbits, 64)
-        self.server = ServerMachine(FAST, FAST_CACHE_CHUNKS, blake3_digest, SEED, draw_session)
-        self.peers = [
-            Peer(name, number, ClientMachine(SEED + number), MemoryStore(blake3_digest, bytes([number]) * 16))
-            for number, name in enumerate((*CLIENTS, SOURCE), 1)
-        ]
-        self._queue: list[tuple[int, int, Action]] = []
-        self._order = count()
+        self._network = VirtualNetwork(FAST, FAST_CACHE_CHUNKS, Content(), SEED)
+        self._network.observers.append(self)
 
     def run(self) -> str:
         """Distribute the file and return the trace."""
-        *clients, source = self.peers
+        network, clients = self._network, [self._add(name) for name in CLIENTS]
         for index, client in enumerate(clients):
-            self._at(10 * index * MILLISECOND_NS, self._joining(client))
-        self._at(40 * MILLISECOND_NS, self._joining(source, self._announcing(source)))
-        for client in clients:
-            self._at(90 * MILLISECOND_NS, self._leaving(client))
-        while self._queue and self._queue[0][0] < END_NS:
-            self.now, _, action = heapq.heappop(self._queue)
-            action()
-            self._settle()
-        assert all(client.store.finished == {NAME: DATA} for client in clients), "not every client has the file"
+            network.after(10 * index * MILLISECOND_NS, self._join, client)
+            network.after(90 * MILLISECOND_NS, self._leave, client)
+        network.after(40 * MILLISECOND_NS, self._join, self._add(SOURCE))
+        network.run(lambda: False, END_NS)
+        assert all(client.store.known()[self._manifest().file_id].complete for client in clients), "a file is missing"
         return "\n".join(self.lines)
 
-    # -- time
+    def _add(self, name: str) -> Client:
+        access = Access(Impairments(DELAY_NS))
+        client = self._network.add_client(name, access, source=name == SOURCE)
+        client.instance_id = bytes([len(self._network.clients)]) * 16
+        return client
 
-    def _at(self, when: int, action: Action) -> None:
-        heapq.heappush(self._queue, (when, next(self._order), action))
+    @property
+    def _server(self) -> ServerMachine:
+        server = self._network.server
+        assert server is not None, "the server does not crash"
+        return server
 
-    def _on_arrival(self, action: Action) -> None:
-        """Schedule an action for the arrival of a message sent now."""
-        self._at(self.now + DELAY_NS, action)
+    # -- control calls, in the times that the simulator gives them
 
-    def _settle(self) -> None:
-        """Carry out the effects of all machines, and schedule their next timeouts."""
-        while effects := self.server.poll():
-            for effect in effects:
-                self._server_effect(effect)
-        for peer in self.peers:
-            for client_effect in peer.machine.poll():
-                self._client_effect(peer, client_effect)
-        machines: list[ServerMachine | ClientMachine] = [self.server, *(peer.machine for peer in self.peers)]
-        for machine in machines:
-            deadline = machine.next_timeout()
-            if deadline is not None and deadline < END_NS:
-                self._at(max(deadline, self.now + 1), lambda machine=machine: machine.handle_timeout(self.now))  # type: ignore[misc]
-
-    # -- control calls
-
-    def _call(
-        self, peer: Peer, method: str, request: Message, answer: Callable[[], Message | None], then: Action
-    ) -> None:
-        """Call the server for a peer.
+    def _call(self, client: Client, method: str, request: Message, answer: Callable[[], Message | None]) -> None:
+        """Call the server for a client.
 
         Args:
-            peer: who calls.
+            client: the caller.
             method: the name of the call.
             request: the request message.
-            answer: handles the request at the server and returns the response, or None if the call stays open.
-            then: runs when the response has arrived.
+            answer: returns the response when the request has arrived; None if the call stays open.
         """
-        self._write(peer.name, "server", f"{method} request", _fields(request))
+        self._write(client.name, "server", f"{method} request", _fields(request))
 
         def serve() -> None:
             message = answer()
             if message is not None:
-                self._answer(peer, method, message, then)
+                self._write("server", client.name, f"{method} response", _fields(message))
 
-        self._on_arrival(serve)
+        self._network.after(DELAY_NS, serve)
 
-    def _answer(self, peer: Peer, method: str, message: Message, then: Action) -> None:
-        self._write("server", peer.name, f"{method} response", _fields(message))
-        self._on_arrival(then)
+    def _join(self, client: Client) -> None:
+        role = f"MEMBER_ROLE_{'SOURCE' if client.source else 'CLIENT'}"
+        request = membership_service_pb2.JoinRequest(name=client.name, role=role, instance_id=client.instance_id)
+        self._network.start(client)  # its Join arrives before ``answer`` runs
+        self._call(client, "Join", request, lambda: self._joined(client))
 
-    def _joining(self, peer: Peer, then: Action = lambda: None) -> Action:
-        role = "SOURCE" if peer.name == SOURCE else "CLIENT"
-        request = membership_service_pb2.JoinRequest(
-            name=peer.name, role=f"MEMBER_ROLE_{role}", instance_id=peer.store.instance_id
+    def _joined(self, client: Client) -> Message:
+        self._network.after(DELAY_NS, self._attend, client)
+        self._network.after(3 * DELAY_NS, self._link_opened, client)
+        if client.source:
+            self._network.after(DELAY_NS, self._announce, client)
+        return membership_service_pb2.JoinResponse(
+            session_id=client.session,
+            data_port=DATA_PORT,
+            lease_ms=self._server.sessions.lease_ns // MILLISECOND_NS,
+            parameters=translate.parameters_to_pb(FAST),
         )
 
-        def answer() -> Message:
-            member = self.server.client_joined(peer.name, request.instance_id, self.now, source=role == "SOURCE")
-            peer.session = member.session
-            return membership_service_pb2.JoinResponse(
-                session_id=member.session,
-                data_port=SERVER[1],
-                lease_ms=self.server.sessions.lease_ns // MILLISECOND_NS,
-                parameters=translate.parameters_to_pb(FAST),
-            )
+    def _link_opened(self, client: Client) -> None:
+        self._write(client.name, "server", *_frame(Frame(Kind.LINK, client.session), b""))
 
-        def joined() -> None:
-            peer.machine.joined(peer.session, SERVER, FAST, self.now)
-            self._settle()
-            self._frame_up(peer, Frame(Kind.LINK, peer.session), b"")
-            peer.machine.link_opened(self.now)
-            self._attend(peer)
-            then()
-
-        return lambda: self._call(peer, "Join", request, answer, joined)
-
-    def _attend(self, peer: Peer) -> None:
-        request = membership_service_pb2.AttendRequest(session_id=peer.session)
-
+    def _attend(self, client: Client) -> None:
         def answer() -> None:
-            peer.attends = True
-            peer.queued_events.insert(0, membership_service_pb2.AttendResponse())
-            self._send_events(peer)
+            self._write("server", client.name, "Attend event", ["(empty)"])
 
-        self._call(peer, "Attend", request, answer, lambda: None)
+        self._call(client, "Attend", membership_service_pb2.AttendRequest(session_id=client.session), answer)
 
-    def _announcing(self, source: Peer) -> Action:
-        manifest = Manifest.build(NAME, len(DATA), _read, blake3_digest)
-        source.source_data = DATA
+    def _manifest(self) -> Manifest:
+        return Manifest.build(NAME, len(DATA), _read, blake3_digest)
+
+    def _announce(self, source: Client) -> None:
+        manifest = self._manifest()
         request = file_service_pb2.AnnounceFileRequest(
             session_id=source.session, manifest=translate.manifest_to_pb(manifest), client_count=len(CLIENTS)
         )
 
         def answer() -> Message:
-            file = self.server.catalogue.announce(manifest, source.session)
+            file = self._server.catalogue.announce(manifest, source.session)
+            self._network.after(DELAY_NS, self._divide, source)
             return file_service_pb2.AnnounceFileResponse(file_id=file.file_id, share_count=len(CLIENTS))
 
-        def call() -> None:
-            request.session_id = source.session
-            self._call(source, "AnnounceFile", request, answer, lambda: self._divide(source, manifest))
+        self._call(source, "AnnounceFile", request, answer)
 
-        return call
-
-    def _divide(self, source: Peer, manifest: Manifest) -> None:
-        divided = manifest.divided(len(CLIENTS), _read, blake3_digest)
+    def _divide(self, source: Client) -> None:
+        divided = self._manifest().divided(len(CLIENTS), _read, blake3_digest)
+        source.source_file = divided, DATA
         source.machine.hold_whole(divided)
         request = file_service_pb2.DivideFileRequest(
             session_id=source.session, manifest=translate.manifest_to_pb(divided)
         )
 
         def answer() -> Message:
-            self.server.catalogue.divide(divided, source.session, self.now)
+            self._server.catalogue.divide(divided, source.session, self._network.now)
             return file_service_pb2.DivideFileResponse()
 
-        self._call(source, "DivideFile", request, answer, lambda: None)
+        self._call(source, "DivideFile", request, answer)
 
-    def _report(self, peer: Peer, effect: ReportMilestone) -> None:
-        request = membership_service_pb2.ReportFilesRequest(
-            session_id=peer.session, reports=[translate.report_to_pb(effect)]
-        )
-
-        def answer() -> Message:
-            self.server.catalogue.milestone_reached(request.session_id, effect, self.now)
-            return membership_service_pb2.ReportFilesResponse()
-
-        self._call(peer, "ReportFiles", request, answer, lambda: None)
-
-    def _leaving(self, peer: Peer) -> Action:
-        def answer() -> Message:
-            self.server.client_left(peer.session, "it left", self.now)
-            return membership_service_pb2.LeaveResponse()
-
-        def leave() -> None:
-            request = membership_service_pb2.LeaveRequest(session_id=peer.session)
-            peer.machine.left()
-            self._call(peer, "Leave", request, answer, lambda: None)
-
-        return leave
-
-    # -- events
-
-    def _send_events(self, peer: Peer) -> None:
-        """Send a peer its queued events if its stream is open."""
-        while peer.attends and peer.queued_events:
-            message = peer.queued_events.pop(0)
-            self._write("server", peer.name, "Attend event", _fields(message) or ["(empty)"])
-            self._on_arrival(self._receive_event(peer, message))
-
-    def _receive_event(self, peer: Peer, message: Message) -> Action:
-        def receive() -> None:
-            assert isinstance(message, membership_service_pb2.AttendResponse)
-            match message.WhichOneof("event"):
-                case "file_assigned":
-                    event = message.file_assigned
-                    manifest = translate.manifest_from_pb(event.manifest, blake3_digest)
-                    shares, held = translate.ranges_from_pb(event.shares), peer.store.begin(manifest)
-                    peer.machine.file_assigned(manifest, shares, event.exchange_started, held, self.now, event.division)
-                case "exchange_started":
-                    peer.machine.exchange_started(message.exchange_started.file_id, self.now)
-                case "session_ended":
-                    peer.machine.left()
-
-        return receive
+    def _leave(self, client: Client) -> None:
+        request = membership_service_pb2.LeaveRequest(session_id=client.session)
+        self._network.stop(client)
+        self._call(client, "Leave", request, membership_service_pb2.LeaveResponse)
 
     # -- effects
 
-    def _server_effect(self, effect: ServerEffect) -> None:
+    def on_server_effect(self, effect: effects.ServerEffect) -> None:
+        """See ``Observer``."""
         match effect:
-            case SendDatagram(address, data):
-                peer = next(peer for peer in self.peers if peer.address == address)
-                self._write("server", peer.name, *_datagram(data))
-                self._on_arrival(lambda: peer.machine.receive_datagram(data, SERVER, self.now))
-            case Deliver(session, number, frame, views):
-                self._deliver(self._peer_of(session), frame, b"".join(views))
-                self.server.delivery_sent(session, number, self.now)
-            case MemberFailed(_, error):
-                raise error
-            case Assign(session) | StartExchange(session) | EndSession(session) | RemoveFile(session):
-                peer = self._peer_of(session)
-                peer.queued_events.append(translate.attend_response(effect))
-                self._send_events(peer)
+            case SendDatagram((name, _), data):
+                self._write("server", name, *_datagram(data))
+            case effects.Deliver(session, _, frame, views):
+                self._write("server", self._name_of(session), *_frame(frame, b"".join(views)))
+            case (
+                effects.Assign(session)
+                | effects.StartExchange(session)
+                | effects.EndSession(session)
+                | effects.RemoveFile(session)
+            ):
+                event = _fields(translate.attend_response(effect))
+                self._write("server", self._name_of(session), "Attend event", event)
 
-    def _peer_of(self, session: int) -> Peer:
-        return next(peer for peer in self.peers if peer.session == session)
+    def _name_of(self, session: int) -> str:
+        return self._network.sessions[session].name
 
-    def _deliver(self, peer: Peer, frame: Frame, payload: bytes) -> None:
-        self._write("server", peer.name, *_frame(frame, payload))
-
-        def arrive() -> None:
-            if peer.machine.delivery_started(frame, "server"):
-                written = peer.store.write(frame.file_id, frame.start, frame.stop, memoryview(payload))
-                peer.machine.delivery_stored(frame, written, self.now)
-
-        self._on_arrival(arrive)
-
-    def _client_effect(self, peer: Peer, effect: ClientEffect) -> None:
+    def on_client_effect(self, client: Client, effect: client_effects.ClientEffect) -> None:
+        """See ``Observer``."""
         match effect:
             case SendDatagram(_, data):
-                self._write(peer.name, "server", *_datagram(data))
-                self._on_arrival(lambda: self.server.receive_datagram(data, peer.address, self.now))
-            case Contribute(frame):
-                stored = peer.source_data or peer.store.payload(frame.file_id, frame.start, frame.stop)
-                self._frame_up(peer, frame, bytes(stored))
-            case FinishFile(file_id):
-                peer.store.finish(file_id)
-                self._write(peer.name, "", f"makes {NAME} visible", [])
-                peer.machine.file_finished(file_id)
-                for following in peer.machine.poll():
-                    self._client_effect(peer, following)
-            case ReportMilestone():
-                self._report(peer, effect)
-
-    def _frame_up(self, peer: Peer, frame: Frame, payload: bytes) -> None:
-        self._write(peer.name, "server", *_frame(frame, payload))
-
-        def arrive() -> None:
-            if frame.kind is Kind.LINK:
-                self.server.link_opened(frame.session, self.now)
-                return
-            receipt = self.server.contribution_started(frame, peer.name, self.now)
-            if receipt is None:
-                return
-            rest = payload
-            for view in receipt.views:
-                view[:], rest = rest[: len(view)], rest[len(view) :]
-            self.server.contribution_received(receipt, self.now)
-
-        self._on_arrival(arrive)
+                self._write(client.name, "server", *_datagram(data))
+            case client_effects.Contribute(frame):
+                self._write(client.name, "server", *_frame(frame, DATA))
+            case client_effects.FinishFile():
+                self._write(client.name, "", f"makes {NAME} visible", [])
+            case client_effects.ReportMilestone():
+                request = membership_service_pb2.ReportFilesRequest(
+                    session_id=client.session, reports=[translate.report_to_pb(effect)]
+                )
+                self._call(client, "ReportFiles", request, membership_service_pb2.ReportFilesResponse)
 
     # -- the page
 
     def _write(self, sender: str, receiver: str, what: str, details: list[str]) -> None:
         arrow = f"{sender} -> {receiver}" if receiver else sender
-        self.lines.append(f"{self.now / MILLISECOND_NS:7.3f} ms  {arrow:<20}  {what}")
+        self.lines.append(f"{self._network.now / MILLISECOND_NS:7.3f} ms  {arrow:<20}  {what}")
         self.lines += [f"            {line}" for line in details]
 
 
