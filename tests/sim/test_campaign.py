@@ -15,7 +15,7 @@ CAMPAIGN = Path(__file__).resolve().parents[2] / "scripts" / "campaign.py"
 
 
 def campaign(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the script in a process of its own."""
+    """Run the script in a separate process."""
     command = [sys.executable, str(CAMPAIGN), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=120)
 
@@ -28,10 +28,11 @@ def test_traces_do_not_depend_on_the_hash_seed() -> None:
 
 
 def test_many_seeds_are_ok() -> None:
-    result = campaign("--seeds", "0..200")
+    """Run some seeds in Python; ``scripts/check-compiled`` runs more of them in compiled modules."""
+    result = campaign("--seeds", "0..60")
     assert result.returncode == 0, result.stdout
-    assert "200 seeds" in result.stdout
-    assert "'ok': 200" in result.stdout
+    assert "60 seeds" in result.stdout
+    assert "'ok': 60" in result.stdout
 
 
 @pytest.mark.parametrize("wrong", [("--seeds", "9..3"), ("--seeds", "1.."), ("--seeds", "x"), ("--jobs", "0")])
