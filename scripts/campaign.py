@@ -1,7 +1,7 @@
 """Runs simulated networks, one per seed, and prints every broken rule; ``scripts/sim`` starts it.
 
 A seed draws a network, files, faults and their end, and always gives the same run. Exit codes: 0 if all runs are ok, 3
-if a safety rule is broken, 4 for liveness, 5 if the code raises; of several the gravest: 5, then 3, then 4.
+if a safety rule is broken, 4 for liveness, 5 if the code raises. Of several kinds the gravest counts: 5, 3, 4.
 """
 
 from __future__ import annotations

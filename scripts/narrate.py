@@ -113,7 +113,7 @@ def demonstrate(source: Path, folder: Path) -> None:
 
     Args:
         source: the file.
-        folder: for the copies.
+        folder: the folder for the copies.
 
     Raises:
         DemoFailed: the network did not finish, the server kept a part, or a copy differs.
@@ -132,11 +132,11 @@ def demonstrate(source: Path, folder: Path) -> None:
 
 
 def run(source: Path, folder: Path) -> Json:
-    """Have ``pspctl`` start a network, seed a file, wait for all copies, and stop the network.
+    """Run ``pspctl run``: start a network, seed a file, wait for all copies, and stop the network.
 
     Args:
         source: the file.
-        folder: for the copies.
+        folder: the folder for the copies.
 
     Returns:
         The JSON output of ``pspctl run``.
@@ -232,7 +232,7 @@ def say(indent: str, text: str) -> None:
     """Print a paragraph.
 
     Args:
-        indent: of each line.
+        indent: the indentation of each line.
         text: the paragraph.
     """
     print(fill(text, 88, initial_indent=indent, subsequent_indent=indent), flush=True)

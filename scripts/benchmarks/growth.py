@@ -91,7 +91,7 @@ def measured(clients: int, mib: int, folder: Path) -> Growth:
     Args:
         clients: how many.
         mib: the file's size.
-        folder: for everything.
+        folder: the folder for all files.
 
     Raises:
         RuntimeError: a copy is wrong.

@@ -81,7 +81,7 @@ def write_page(runs: list[Run], tools: list[Tool]) -> None:
         "machine, a speed limits each host's link in both directions, and *loopback* means that all run on one host. "
         "Hosts are network namespaces on one bridge, all on one machine. Every copy is compared with the source.",
         f"Each tool runs once per round, in {max(Counter((run.setting, run.tool) for run in runs).values())} rounds, "
-        "and each round begins with another tool. Times on such a machine drift, so compare the ratios within one "
+        "and each round begins with another tool. Times on such a machine vary, so compare the ratios within one "
         "table: below 1, PSP is faster.",
         "On slow links the server's link limits PSP, because it carries n-1 copies: 64 MiB to 8 clients over 200 "
         "Mbit/s take at least 18.8 s. BitTorrent and multicast do not have this limit and are faster there.",

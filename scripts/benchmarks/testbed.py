@@ -39,7 +39,7 @@ class Testbed:
         clients: the hosts that get it.
         mbit: the speed of each host's link, each way; 0 for unlimited.
         file: the file.
-        folder: for everything else; empty at the start of each run.
+        folder: the folder for all other files; empty at the start of each run.
     """
 
     def __init__(self, folder: Path, client_count: int, size_bytes: int, mbit: float, *, loopback: bool) -> None:
@@ -102,10 +102,10 @@ class Testbed:
             The time of a monotonic clock.
         """
         filler = self.folder / "filler"
-        piece = bytes(FILLER_BYTES)
+        zeros = bytes(FILLER_BYTES)
         with filler.open("wb") as file:
             for _ in range(0, len(self.clients) * self.file.stat().st_size, FILLER_BYTES):
-                file.write(piece)
+                file.write(zeros)
         filler.unlink()
         return time.monotonic()
 

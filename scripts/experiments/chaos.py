@@ -3,7 +3,7 @@
 In each round a new network distributes files of random sizes, and folders. Meanwhile clients and the server are killed,
 stopped and restarted, hosts are unplugged, datagrams and segments are lost, disks fill up, stored bytes change, and
 clients read slowly, join late or leave for good. Then all faults end, and every file must arrive complete and correct
-at every remaining client within a time limit. Files of which chunks left with a client are seeded again. The seed
+at every remaining client within a time limit. Files whose chunks left with a client are seeded again. The seed
 determines the faults, but not the timing of the processes.
 """
 

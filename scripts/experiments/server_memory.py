@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--stopped", type=int, default=10, help="how many of the clients stop reading for a while")
     parser.add_argument("--cache", default="8MiB")
     plan = parser.parse_args()
-    # A daemon ends with the thread that started it, so the threads stay until the end.
+    # A daemon exits with the thread that started it, so the threads live until the end.
     with (
         ThreadPoolExecutor() as starters,
         tempfile.TemporaryDirectory() as place,
@@ -88,7 +88,7 @@ def main() -> None:
         print(f"{unanswered} of {plan.files} release commands timed out and were repeated")
         print(
             f"server: {memory.start_bytes / MIB:.1f} MiB at its start, {members / MIB:.1f} more with all members,"
-            f" {grown / MIB:.1f} at most, of which {cache / MIB:.1f} were its cache:"
+            f" {grown / MIB:.1f} at most, its cache included ({cache / MIB:.1f}):"
             f" {(grown - cache - members) / plan.clients / plan.files:.0f} bytes for each client and file"
         )
 
@@ -112,7 +112,7 @@ def _distribute(network: Network, plan: argparse.Namespace, place: Path) -> int:
         unanswered = next(releases)
         os.kill(stopped.pid, signal.SIGSTOP)
         unanswered += sum(releases)
-    # Looking for the copies costs the server nothing, unlike asking it.
+    # Look for the copies, because status requests would load the server.
     _await_copies(network, "p*", reading, files)
     os.kill(stopped.pid, signal.SIGCONT)
     _await_copies(network, "stopped*", plan.stopped, files)

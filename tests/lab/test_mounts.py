@@ -1,4 +1,4 @@
-"""A client whose disk is unmounted, and not mounted when the client starts again."""
+"""A client's disk is unmounted, and not mounted when the client starts again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.lab
 
 END_SECONDS = 20
 UNSHARED = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
-"""Runs a shell in a mount namespace of its own."""
+"""Runs a shell in a separate mount namespace."""
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def network(laboratory: None, tmp_path: Path) -> Iterator[Network]:
 
 @pytest.fixture
 def start(network: Network, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Provide a function that starts a client in a mount namespace of its own, after a shell command."""
+    """Provide a function that starts a client in a separate mount namespace, after a shell command."""
     started: list[subprocess.Popen[str]] = []
     client = f"exec {BIN}/pspd client --name a --server {network.server().ready['listen']} --require-mount --dir"
 
@@ -64,8 +64,8 @@ def test_client_does_not_write_beside_an_unmounted_disk(
     assert client.wait(END_SECONDS) == 1
     assert not list(disk.iterdir())
     again = start("true")
-    _, told = again.communicate(timeout=END_SECONDS)
-    assert told.startswith(f"pspd client: error: {disk} is not on a mounted disk")
+    _, message = again.communicate(timeout=END_SECONDS)
+    assert message.startswith(f"pspd client: error: {disk} is not on a mounted disk")
     assert again.returncode == 4
     assert not list(disk.iterdir())
 
@@ -82,7 +82,7 @@ def test_read_only_disk_is_reported(
     # A second mount over the folder: the first cannot become read-only while the client's lock is open.
     subprocess.run([*entered, "mount", "--bind", disk, disk], check=True)
     subprocess.run([*entered, "mount", "-o", "remount,bind,ro", disk], check=True)
-    _, told = client.communicate(timeout=END_SECONDS)
+    _, message = client.communicate(timeout=END_SECONDS)
     expected = f"pspd client: error: cannot use {disk}/.psp: Read-only file system: use a folder that can be written to"
-    assert told.splitlines()[-1] == expected
+    assert message.splitlines()[-1] == expected
     assert client.returncode == 1

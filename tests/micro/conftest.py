@@ -1,6 +1,6 @@
-"""Cost by part: each test names what one round handles, and the summary tells the cost of one of them.
+"""Cost of the parts of the data path: each test names the items that a round processes; the summary shows ns per item.
 
-Without ``--benchmark-enable`` each runs once, as a test like any other.
+Without ``--benchmark-enable`` each test runs once, like any other test.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NS_PER_SECOND = 1e9
 
 
 class Cost(Protocol):
-    """Measures a function that handles ``count`` things of a kind; ``setup`` makes its arguments, and costs nothing."""
+    """Measures a function that processes ``count`` items; ``setup`` makes its arguments, and is not measured."""
 
     def __call__(
         self, function: Callable[..., object], count: int, what: str, setup: Callable[[], tuple[Any, ...]] = ...
@@ -35,11 +35,11 @@ def cost(benchmark: BenchmarkFixture) -> Cost:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Tells the median of each, for one of what it handles."""
+    """Print the median time per item of each test."""
     measured = [each for each in config._benchmarksession.benchmarks if each.stats.rounds]
     if not measured:
         return
-    terminalreporter.section("cost by part: median of one, in nanoseconds")
+    terminalreporter.section("cost by part: median time per item, in nanoseconds")
     for each in measured:
         ns = each.stats.median * NS_PER_SECOND / each.extra_info["count"]
         terminalreporter.write_line(f"{ns:12,.0f} per {each.extra_info['what']:9} {each.fullname.split('::')[-1]}")

@@ -1,4 +1,4 @@
-"""What the parts of the data path cost: the codec, range sets, the cache, the store, and the two machines."""
+"""The cost of the parts of the data path: the codec, range sets, the cache, the store, and the two state machines."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.micro.conftest import Cost
 FILE = bytes(32)
 RANGES = 100
 FRAME = FAST.window_min_chunks // 2
-"""What one frame carries where the window is as narrow as it gets."""
+"""Chunks in a frame when the window is narrowest."""
 SMALL_FRAME = 8
-"""Where a frame costs the same whatever its size."""
+"""Chunks in a frame that is so small that its size does not matter."""
 MEMBERS = 8
 ROUNDS_MAX = 256
-PIECE = 256
+RANGE_CHUNKS = 256
 
 
 class TestCodec:
@@ -49,13 +49,13 @@ class TestCodec:
     def test_encode_a_broadcast(self, cost: Cost) -> None:
         cost(lambda: encode_datagram(self.BROADCAST), 50, "range")
 
-    def test_decode_a_broadcast_that_is_new(self, cost: Cost) -> None:
+    def test_decode_a_new_broadcast(self, cost: Cost) -> None:
         numbers = count()
 
-        def another() -> tuple[bytes]:
+        def next_datagram() -> tuple[bytes]:
             return (encode_datagram(Broadcast(7, FILE, next(numbers), self.BROADCAST.asked)),)
 
-        cost(decode_datagram, 50, "range", another)
+        cost(decode_datagram, 50, "range", next_datagram)
 
     def test_encode_and_decode_the_head_of_a_frame(self, cost: Cost) -> None:
         cost(lambda: decode_frame(encode_frame(self.FRAME)), FRAME, "chunk")
@@ -74,22 +74,22 @@ class TestRangeSets:
 
         cost(change, 2 * RANGES, "range", lambda: (self.scattered(),))
 
-    def test_have_in_common(self, cost: Cost) -> None:
+    def test_intersect(self, cost: Cost) -> None:
         one, other = self.scattered(), RangeSet((10 * index + 3, 10 * index + 8) for index in range(1000))
         cost(lambda: one.common(other), 1000, "range")
 
-    def test_lack(self, cost: Cost) -> None:
+    def test_find_gaps(self, cost: Cost) -> None:
         ranges = self.scattered()
         cost(lambda: ranges.gaps(0, 10_000), 1000, "range")
 
 
-class TestTheCache:
+class TestCache:
     @pytest.mark.parametrize("frame", [1, FRAME])
-    def test_takes_in_sends_and_evicts_a_frame(self, cost: Cost, frame: int) -> None:
+    def test_cache_send_and_evict_a_frame(self, cost: Cost, frame: int) -> None:
         cache = Cache(8 * frame)
         starts = count(0, frame)
 
-        def pass_through() -> None:
+        def cache_and_send() -> None:
             start = next(starts)
             stop = start + frame
             assert cache.reserve(FILE, start, stop)
@@ -99,19 +99,19 @@ class TestTheCache:
             assert cache.views(FILE, start, stop, frame * CHUNK_BYTES)
             cache.unpin(FILE, start, stop)
 
-        cost(pass_through, frame, "chunk")
+        cost(cache_and_send, frame, "chunk")
 
 
-class TestTheServer:
-    def test_brings_a_frame_from_its_holder_to_all_others(self, cost: Cost) -> None:
-        """Asked for, fetched, verified, handed out, sent, and acknowledged with the next request."""
+class TestServer:
+    def test_forward_a_frame_from_its_holder_to_all_other_members(self, cost: Cost) -> None:
+        """Request, fetch, verify and deliver a frame; the next request acknowledges it."""
         bench = Bench(replace(FAST, frame_chunks=SMALL_FRAME), cache_chunks=16 * SMALL_FRAME, checked=False)
         holder, *others = (bench.join(f"m{index}") for index in range(MEMBERS))
         file = bench.exchange("f", MEMBERS * (ROUNDS_MAX * SMALL_FRAME))
         starts = count(0, SMALL_FRAME)
         delivered = dict.fromkeys((member.session for member in others), 0)
 
-        def bring() -> None:
+        def forward() -> None:
             start = next(starts)
             stop = start + SMALL_FRAME
             for member in others:
@@ -125,11 +125,11 @@ class TestTheServer:
                 delivered[delivery.session] = delivery.number
                 bench.server.delivery_sent(delivery.session, delivery.number, bench.now)
 
-        cost(bring, len(others), "delivery")
+        cost(forward, len(others), "delivery")
 
 
-class TestTheClient:
-    def test_takes_a_delivery_and_asks_again(self, cost: Cost) -> None:
+class TestClient:
+    def test_receive_a_delivery_and_request_again(self, cost: Cost) -> None:
         manifest = manifest_of(64 * FRAME)
 
         def ready() -> tuple[Client]:
@@ -138,33 +138,35 @@ class TestTheClient:
             client.datagrams()
             return (client,)
 
-        def take(client: Client) -> None:
+        def receive(client: Client) -> None:
             client.deliver(manifest, 0, FRAME)
             assert client.requests()
 
-        cost(take, FRAME, "chunk", ready)
+        cost(receive, FRAME, "chunk", ready)
 
 
-class TestTheStore:
+class TestStore:
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[DiskStore]:
         store = DiskStore(tmp_path, blake3_digest)
         yield store
         store.close()
 
-    def test_verifies_and_saves(self, cost: Cost, store: DiskStore) -> None:
-        data = bytes(ROUNDS_MAX * PIECE * CHUNK_BYTES)
+    def test_verify_and_save(self, cost: Cost, store: DiskStore) -> None:
+        data = bytes(ROUNDS_MAX * RANGE_CHUNKS * CHUNK_BYTES)
 
         def read_at(offset: int, length: int) -> bytes:
             return data[offset : offset + length]
 
         manifest = Manifest.build("f", len(data), read_at, blake3_digest).divided(1, read_at, blake3_digest)
         store.begin(manifest)
-        starts = count(0, PIECE)
-        piece = memoryview(data)[: PIECE * CHUNK_BYTES]
+        starts = count(0, RANGE_CHUNKS)
+        payload = memoryview(data)[: RANGE_CHUNKS * CHUNK_BYTES]
 
         def save() -> None:
             start = next(starts)
-            assert store.write(manifest.file_id, start, start + PIECE, piece).verified.chunk_count == PIECE
+            assert (
+                store.write(manifest.file_id, start, start + RANGE_CHUNKS, payload).verified.chunk_count == RANGE_CHUNKS
+            )
 
-        cost(save, PIECE, "chunk")
+        cost(save, RANGE_CHUNKS, "chunk")

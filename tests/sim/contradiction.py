@@ -1,4 +1,4 @@
-"""A network whose source seeds contradictory digests: each piece of a block matches, the whole block does not."""
+"""A network whose source seeds contradictory digests: both parts of a cut block match, the whole block does not."""
 
 from __future__ import annotations
 

@@ -353,7 +353,7 @@ MUTANTS = [
     ),
     Mutant(
         "demand",
-        "new requests are not looked at",
+        "new requests are not served",
         replaced(Demand, "mark_ready", lambda self, state: None),
         {"liveness", "R9 waiters are served"},
     ),
@@ -374,7 +374,7 @@ MUTANTS = [
     ),
     Mutant(
         "holders",
-        "members are asked for chunks that they lack",
+        "members are asked for chunks that they do not hold",
         replaced(Holders, "able_to_send", ask_every_member),
         {"IndexError", "liveness"},
     ),

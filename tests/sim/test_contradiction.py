@@ -1,4 +1,4 @@
-"""Clients decline a file whose digests contradict each other, and do not request it for ever."""
+"""Clients decline a file whose digests contradict each other, and stop requesting it."""
 
 from __future__ import annotations
 

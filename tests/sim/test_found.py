@@ -43,7 +43,7 @@ def waiting_requests_skip_the_cache(patch: pytest.MonkeyPatch) -> None:
 
 
 def sources_count_as_holders(patch: pytest.MonkeyPatch) -> None:
-    """Let two sources that repair a file take each other for its holders, and leave."""
+    """Count sources as holders: two sources of one file both leave."""
     count = Availability.min_holder_count
 
     def with_sources(self: Availability) -> int:
@@ -57,7 +57,7 @@ def sources_count_as_holders(patch: pytest.MonkeyPatch) -> None:
 
 
 def returning_members_are_not_served(patch: pytest.MonkeyPatch) -> None:
-    """Ignore the earlier requests of a member whose link is up again."""
+    """Ignore earlier requests of a member that has opened its link again."""
     first = Demand.mark_ready_first
     patch.setattr(
         Demand, "mark_ready_first", lambda self, file_ids, sessions: first(self, file_ids, list(sessions)[:0])
@@ -78,7 +78,7 @@ def late_answers_postpone_requests(patch: pytest.MonkeyPatch) -> None:
 
 
 def timeout_is_unbounded(patch: pytest.MonkeyPatch) -> None:
-    """Let a client that received nothing for minutes take that time for a round trip."""
+    """Let a client measure minutes without a delivery as one round trip."""
     patch.setattr(rto, "RTO_MAX_NS", 240 * SECOND_NS)
 
 
