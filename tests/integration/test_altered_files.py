@@ -1,4 +1,4 @@
-"""Files that the user changes in a running client's folder: no wrong byte is distributed."""
+"""Changing files in a running client's folder: no corrupt byte is distributed."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def garble(path: Path, offset: int) -> None:
 
 
 def garble_unseen(path: Path, offset: int) -> None:
-    """Change one byte of a file, but not its modification time."""
+    """Change one byte of a file, and keep its modification time."""
     state = path.stat()
     garble(path, offset)
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 def refusal(network: Network, client: str) -> str:
-    """Return why a client declined the file; empty if it did not."""
+    """Return the reason why a client declined the file; empty if it did not decline."""
     clients: list[Json] = network.file("file.bin")["clients"]
     return next((each["refusal"] for each in clients if each["name"] == client), "")
 
 
 def missing_chunks(network: Network) -> tuple[int, int, set[str]]:
-    """Return the first missing chunk, the one after the last, and their last holders."""
+    """Return the first missing chunk, one past the last, and the last clients that had them."""
     missing: list[Json] = network.file("file.bin")["missing_ranges"]
     starts, stops = [each["start"] for each in missing], [each["stop"] for each in missing]
     return min(starts, default=0), max(stops, default=0), {each["last_holder"] for each in missing}
@@ -66,7 +66,7 @@ def held_back(network: Network, clients: dict[str, Daemon], tmp_path: Path) -> P
 
 
 def release_and_repair(network: Network, source: Path, expected: tuple[int, int, set[str]]) -> None:
-    """Release the file, expect it to stall because these chunks are missing, and seed it again."""
+    """Release the file, wait until it stalls because the given chunks are missing, and seed it again."""
     network.ctl("release", source.name)
     network.until(
         f"{expected} are missing",

@@ -1,4 +1,4 @@
-"""Files in a network whose clients join late, crash, return, and share the network with other files."""
+"""Distribution while clients join late, crash and return, and while other files are distributed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.daemons import Daemon, Network
 from tests.support.files import random_file, sha256
 
 BIG_BYTES = 40_000_000
-"""Large enough for events during its distribution."""
+"""A file large enough that events happen during its distribution."""
 
 
 def test_server_keeps_nothing_after_seeding(network: Network, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_two_replicas_survive_loss_of_a_client(network: Network, tmp_path: Path)
 
 
 def test_waiting_source_replaces_lost_holder(network: Network, tmp_path: Path) -> None:
-    """A source that waits serves the share of a client that was lost before any other had it."""
+    """A source that waits sends the share of a lost client again if no other client has it."""
     network.server()
     clients = {name: network.client(name) for name in "ab"}
     slow = network.client("c", "--faults", "loss=0.9")
@@ -150,7 +150,7 @@ def test_wait_and_drain_survive_server_restart(
         network.ctl("release", "file.bin")
         assert wait.wait(60) == 0
         assert drain.wait(60) == 0
-    network.await_copies(source, names[1:])  # the other stops as soon as that loses nothing
+    network.await_copies(source, names[1:])  # the first client stops as soon as no data is lost by that
 
 
 def test_server_that_lost_its_state_learns_file_by_seeding(network: Network, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_name_belongs_to_one_file(network: Network, tmp_path: Path) -> None:
 
 
 def test_users_own_file_is_not_overwritten(network: Network, tmp_path: Path) -> None:
-    """A client whose folder has another file of that name declines; it retries when that file is moved away."""
+    """A client whose folder has another file of that name declines; it retries once that file is moved away."""
     network.server()
     network.client("a")
     source = random_file(tmp_path / "file.bin", 100_000)

@@ -1,4 +1,4 @@
-"""The table of errors in ``docs/cli.md``: each of its commands is run and must end as documented."""
+"""Run each command of the error table in ``docs/cli.md``; it must end as documented."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Row:
     """A row of the table.
 
     Attributes:
-        command: as it is typed.
+        command: the command line.
         message: the error message without the program's name; ``...`` stands for any text.
         code: the exit code.
     """

@@ -1,4 +1,4 @@
-"""The exit codes of ``pspctl``, each with an error of one line."""
+"""The exit codes of ``pspctl``, each with a one-line error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distribution with datagrams lost, duplicated and reordered by the daemons themselves (R11)."""
+"""Distribution while the daemons lose, duplicate and reorder datagrams on purpose (R11)."""
 
 from __future__ import annotations
 

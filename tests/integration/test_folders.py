@@ -1,4 +1,4 @@
-"""Folders, from a source to every client."""
+"""Distribution of folders from a source to every client."""
 
 from __future__ import annotations
 

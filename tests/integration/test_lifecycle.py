@@ -1,4 +1,4 @@
-"""How daemons start, refuse to start, and stop."""
+"""Starting and stopping daemons, and errors that prevent a start."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_daemons_end_during_a_transfer(network: Network, tmp_path: Path) -> None
 
 
 def test_second_signal_ends_client_at_once(network: Network) -> None:
-    """A client that cannot leave its session because the server hangs ends at the second signal."""
+    """If the server hangs, a client cannot leave its session; a second signal ends the client."""
     server = network.server()
     client = network.client("a")
     server.signal(signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Permission bits, from a source to every client, and across restarts."""
+"""Permission bits are copied from a source to every client, and survive restarts."""
 
 from __future__ import annotations
 

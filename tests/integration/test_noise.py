@@ -1,4 +1,4 @@
-"""Random bytes on the ports of a network do no harm."""
+"""Random bytes on the ports of a network do not disturb it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_network_works_despite_noise_on_every_port(network: Network, tmp_path: P
 
     for number, port in enumerate((data_port, *client_ports)):
         noise_datagrams(port, number)
-    # The connections stay open: idle strangers must not keep others out.
+    # The connections stay open: idle unknown connections must not keep clients out.
     strangers = [link for port in (data_port, api_port) for link in noise_connections(port, port)]
     try:
         source = random_file(tmp_path / "file.bin", 1_000_000)

@@ -15,7 +15,8 @@ from tests.support.files import random_file
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGEST_BYTES = {"fast": 3_000_000, "classic": 20_000}
-"""In fast, share boundaries cut blocks of this file; in classic each chunk takes a request, so it is small."""
+"""In the fast profile, share boundaries cut blocks of this file. It is small, because in the classic profile each chunk
+takes a request."""
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def test_member_that_receives_nothing_reports_it(network: Network, tmp_path: Pat
 
 
 def test_source_that_cannot_send_announces_nothing(network: Network, tmp_path: Path) -> None:
-    """If it announced the file, that would stay in the network, stalled."""
+    """If the source announced the file, the file would stay in the network and stall."""
     network.server("--faults", LOST)
     network.launch_client("a", "--connect-timeout", 60)
     network.until("it has joined", lambda: any(each["name"] == "a" for each in network.status()["clients"]))

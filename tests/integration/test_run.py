@@ -1,4 +1,4 @@
-"""``pspctl run`` with files of every special size, in both profiles."""
+"""``pspctl run`` with files of all boundary sizes, in both profiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``pspctl run`` that a signal ends, and the run after it."""
+"""Ending ``pspctl run`` with a signal, and starting the next run."""
 
 from __future__ import annotations
 

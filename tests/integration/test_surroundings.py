@@ -24,7 +24,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become ano
 
 
 def started(network: Network, line: str) -> subprocess.Popen[bytes]:
-    """Start a line of bash in the network's folder; its stderr goes to the file ``stderr`` there."""
+    """Start a bash command line in the network's folder; its stderr goes to the file ``stderr`` there."""
     with open(network.folder / "stderr", "wb") as errors:
         return network.host.popen(
             ["bash", "-c", line],

@@ -14,7 +14,7 @@ NOBODY = 65534
 
 @pytest.fixture(params=["disk", "memory"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    """Each of the two client stores."""
+    """Each of the two client stores, disk and memory."""
     made: Bench = DiskBench(tmp_path / "client") if request.param == "disk" else MemoryBench()
     yield made
     made.store.close()
@@ -30,7 +30,7 @@ def disk(tmp_path: Path) -> Iterator[DiskBench]:
 
 @pytest.fixture
 def as_nobody() -> Iterator[Path]:
-    """A folder of a user who is subject to modes: nobody, if the tests run as root."""
+    """A folder of a user whom modes restrict: if the tests run as root, the user nobody."""
     with tempfile.TemporaryDirectory() as folder:
         if os.geteuid():
             yield Path(folder)

@@ -1,4 +1,4 @@
-"""Both client stores behind one interface, and sample files."""
+"""Access to both client stores through one interface, and sample files."""
 
 from __future__ import annotations
 

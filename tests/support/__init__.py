@@ -1,1 +1,1 @@
-"""What several kinds of tests stand on: hosts, daemons, files."""
+"""Helpers that several kinds of tests share: hosts, daemons, files."""

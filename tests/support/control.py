@@ -1,4 +1,4 @@
-"""A control API in this process: the real services over a real port, in front of whatever answers them."""
+"""A control API in the test process: the real services on a real port, in front of a real or fake network."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ HOST = "127.0.0.1"
 
 
 def register_all(server: grpc.aio.Server, network: Any) -> None:
-    """Adds every service of a network, real or fake, to a gRPC server."""
+    """Add every service of a network, real or fake, to a gRPC server."""
     register(server, network)
     client_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentServicer(Launcher()), server)
 
 
 @asynccontextmanager
 async def control(network: Any) -> AsyncIterator[tuple[grpc.aio.Channel, str]]:
-    """Serves a network, real or fake; gives a channel to it and its address."""
+    """Serve a network, real or fake; yield a channel to it and its address."""
     server, port = await serve([HOST], 0, SERVICES, lambda server: register_all(server, network))
     address = f"{HOST}:{port}"
     channel = open_channel(address)
@@ -44,7 +44,7 @@ async def control(network: Any) -> AsyncIterator[tuple[grpc.aio.Channel, str]]:
 async def running_network(
     parameters: Parameters,
 ) -> AsyncIterator[tuple[NetworkDaemon, grpc.aio.Channel, str]]:
-    """A server daemon with its control API; gives a channel to it and its address."""
+    """Run a server daemon with its control API; yield the daemon, a channel to it and its address."""
     network = NetworkDaemon(parameters, default_cache_chunks(parameters), [HOST], 0, asyncio.Event())
     try:
         async with control(network) as (channel, network.address):

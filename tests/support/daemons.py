@@ -1,7 +1,6 @@
-"""Real daemons as processes, for the tests that run a whole network: on loopback or in a laboratory.
+"""Real daemons as processes, for tests that run a whole network: on loopback or in network namespaces.
 
-Nothing here sleeps and hopes: everything that takes time is waited for with a deadline, and a daemon that
-ends unasked ends the waiting at once.
+Every wait has a condition and a deadline, and fails at once if a daemon ends unexpectedly.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ class Daemon(DaemonProcess):
     """One ``pspd`` process of a test, on any host."""
 
     def __init__(self, name: str, host: Host, args: Iterable[object], log: Path, env: Mapping[str, str]) -> None:
-        """Start it.
+        """Start the daemon.
 
         Args:
-            name: what messages call it.
+            name: the daemon's name in messages.
             host: the machine to start it on.
-            args: its arguments.
-            log: the file to append its log to; it runs in the folder of this file.
-            env: its environment.
+            args: the arguments after ``pspd``.
+            log: the file to append its log to; its folder becomes the daemon's working directory.
+            env: the environment.
         """
         self.name = name
         self.host = host
@@ -57,56 +56,56 @@ class Daemon(DaemonProcess):
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the daemon runs."""
         return not self.has_ended
 
     @property
     def died(self) -> bool:
-        """Whether it ended though no test asked it to."""
+        """Whether the daemon ended without being asked to."""
         return self.has_ended and not self._end_expected
 
     def read_ready(self) -> bool:
-        """Read what has arrived of the ready line; return whether it is complete."""
+        """Read the part of the ready line that has arrived; return whether the line is complete."""
         if super().read_ready():
             assert self.ready["ready"] is True, self.ready
             assert self.ready["pid"] == self.pid, self.ready
         return bool(self.ready)
 
     def log_tail(self) -> str:
-        """Return the end of its log."""
+        """Return the end of the daemon's log."""
         return "\n".join(self.log_text().splitlines()[-LOG_LINES_SHOWN:])
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, after which it may end."""
+        """Send the daemon a signal; it may end from now on."""
         self._end_expected = True
         super().signal(number)
 
     def may_end(self) -> None:
-        """Expect its end from now on."""
+        """Allow the daemon to end from now on."""
         self._end_expected = True
 
     def pause(self) -> None:
-        """Stop its execution."""
+        """Pause the daemon with SIGSTOP."""
         super().signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Continue its execution after a pause."""
+        """Continue the daemon after a pause."""
         super().signal(signal.SIGCONT)
 
     def await_end(self, seconds: float = STOP_SECONDS) -> int:
-        """Wait for its end; return its exit code, negative for a signal."""
+        """Wait until the daemon ends; return its exit code, negative for a signal."""
         self._end_expected = True
         code = self.wait(seconds)
         assert code is not None, f"{self.name} has not ended after {seconds} s"
         return code
 
     def stop(self, seconds: float = STOP_SECONDS) -> int:
-        """Send SIGTERM and wait for its end; return its exit code."""
+        """Send SIGTERM and wait until the daemon ends; return its exit code."""
         self.signal(signal.SIGTERM)
         return self.await_end(seconds)
 
     def kill(self) -> None:
-        """Kill it, and every process in its group."""
+        """Kill the daemon and every process in its group."""
         self._end_expected = True
         kill_group(self._process)
 
@@ -115,7 +114,7 @@ class Network:
     """A server and its clients; leaving it ends every process in it.
 
     Attributes:
-        folder: where everything of it lives and runs; a client's files are in the folder of its name.
+        folder: contains all state and logs of the network; each client's folder in it has the client's name.
         address: the server's control address, once it is ready.
     """
 
@@ -136,43 +135,43 @@ class Network:
         for daemon in self._daemons:
             daemon.close()
         self._kill_strays()
-        # pytest shows what a fixture prints here for failed tests alone.
+        # pytest shows this output only for failed tests.
         for daemon in self._daemons:
             print(f"--- {daemon.name}: pspd {' '.join(map(str, daemon.args))}\n{daemon.log_tail()}")
         raised = [daemon.name for daemon in self._daemons if "Traceback" in daemon.log_text()]
-        assert error is not None or not raised, f"errors that no daemon knows were logged by {raised}"
+        assert error is not None or not raised, f"unknown errors were logged by {raised}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of every process: nothing of the user's own settings, and this network's mark."""
+        """The environment of every process: without the user's PSP settings, and with this network's mark."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("PSP")}
         home = {"HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder / "config")}
         server = {"PSPCTL_SERVER": self.address} if self.address else {}
         return kept | home | server | {_MARK: self._mark}
 
     def server(self, *args: object, listen: str | None = None, data_port: int = 0) -> Daemon:
-        """Starts the server; returns when it is ready. Without ``listen`` the system picks its ports."""
+        """Start the server and wait until it is ready. Without ``listen``, the system chooses the ports."""
         bound = ("--listen", listen or f"{self.host.address}:0", "--data-port", data_port)
         daemon = self._start("server", self.host, ("server", *bound, "--state-dir", self.folder / "server", *args))
         self.address = daemon.ready["listen"]
         return daemon
 
     def restarted_server(self, before: Daemon, *args: object) -> Daemon:
-        """Starts a server where one was that has ended: with its ports and its state."""
+        """Start a server that has ended again, with the same ports and state."""
         return self.server(*args, listen=before.ready["listen"], data_port=before.ready["data_port"])
 
     def client(self, name: str, *args: object, host: Host | None = None) -> Daemon:
-        """Starts a client; returns when it has joined. One that ended is started again by its name."""
+        """Start a client and wait until it has joined. The name of a client that has ended starts that client again."""
         joins = ("--server", self.address, "--dir", self.folder / name, "--name", name)
         return self._start(name, host or self.host, ("client", *joins, *args))
 
     def launch_client(self, name: str, *args: object, host: Host | None = None) -> Daemon:
-        """Starts a client and waits for nothing."""
+        """Start a client without waiting."""
         joins = ("--server", self.address, "--dir", self.folder / name, "--name", name)
         return self._launch(name, host or self.host, ("client", *joins, *args))
 
     def clients(self, count: int, *args: object) -> list[str]:
-        """Starts clients ``c0``, ``c1``, ... all at once; returns their names when all are ready."""
+        """Start clients ``c0``, ``c1``, ... at the same time, wait until all are ready, and return their names."""
         names = [f"c{index}" for index in range(count)]
         for name in names:
             self.launch_client(name, *args)
@@ -180,12 +179,12 @@ class Network:
         return names
 
     def agent(self, host: Host | None = None) -> Daemon:
-        """Starts an agent; returns when it is ready."""
+        """Start an agent and wait until it is ready."""
         where = host or self.host
         return self._start("agent", where, ("agent", "--listen", f"{where.address}:0"))
 
     def pspd(self, *args: object, code: int | None) -> subprocess.CompletedProcess[str]:
-        """Runs a daemon that must end by itself, with ``code`` unless that is None; returns what it said."""
+        """Run a daemon that ends by itself; unless ``code`` is None, the exit code must equal it. Return the output."""
         done = self.host.run([BIN / "pspd", *args], timeout=READY_SECONDS, cwd=self.folder, env=self.environment)
         said = f"pspd {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         assert code is None or done.returncode == code, said
@@ -193,7 +192,7 @@ class Network:
         return done
 
     def ctl(self, *args: object, code: int | None = 0, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Runs ``pspctl`` beside the server; its exit code must be ``code``, unless that is None."""
+        """Run ``pspctl`` on the server's host; unless ``code`` is None, the exit code must equal it."""
         done = self.host.run([BIN / "pspctl", *args], timeout=timeout, cwd=self.folder, env=self.environment)
         said = f"pspctl {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         assert code is None or done.returncode == code, said
@@ -201,30 +200,30 @@ class Network:
         return done
 
     def start_ctl(self, *args: object) -> subprocess.Popen[bytes]:
-        """Runs ``pspctl`` in the background; what it writes to stderr can be read."""
+        """Start ``pspctl`` in the background, with a pipe for its stderr."""
         arguments = [BIN / "pspctl", *args]
         return self.host.popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=self.environment)
 
     def json(self, *args: object, timeout: float = 60) -> Json:
-        """What ``pspctl`` answers in JSON."""
+        """Return the JSON output of a ``pspctl`` command."""
         answer: Json = json.loads(self.ctl("-o", "json", *args, timeout=timeout).stdout)
         assert answer["schema_version"] == 1
         return answer
 
     def status(self) -> Json:
-        """The network as the server sees it."""
+        """Return the status of the network from the server."""
         return self.json("status")
 
     def file(self, name: str) -> Json:
-        """One file as the server sees it."""
+        """Return the status of one file from the server."""
         return next(file for file in self.status()["files"] if file["name"] == name)
 
     def copy(self, client: str, name: str) -> Path:
-        """Where a client shows a finished file."""
+        """Return the path of a finished file in a client's folder."""
         return self.folder / client / name
 
     def await_copies(self, source: Path, clients: Iterable[str], seconds: float = 60, name: str = "") -> None:
-        """Waits until every client shows the file; each copy must be the source byte for byte."""
+        """Wait until every client has the finished file; each copy must equal the source byte for byte."""
         copies = [self.copy(client, name or source.name) for client in clients]
         for copy in copies:
             self.until(f"{copy.relative_to(self.folder)} is there", copy.exists, seconds)
@@ -233,15 +232,15 @@ class Network:
         assert not different, f"copies that differ from {source.name}: {different}"
 
     def until(self, what: str, condition: Callable[[], bool], seconds: float = READY_SECONDS) -> None:
-        """Waits until something is so.
+        """Wait until a condition is true.
 
         Raises:
-            AssertionError: it is not so after ``seconds``, or a daemon ended unasked.
+            AssertionError: it is not true after ``seconds``, or a daemon ended unexpectedly.
         """
         deadline = time.monotonic() + seconds
         while not condition():
             dead = [daemon.name for daemon in self._daemons if daemon.died]
-            assert not dead, f"while waiting until {what}: {dead} ended unasked"
+            assert not dead, f"while waiting until {what}: {dead} ended unexpectedly"
             assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
             time.sleep(POLL_SECONDS)
 
@@ -259,10 +258,10 @@ class Network:
         return daemon
 
     def _kill_strays(self) -> None:
-        """Kills what daemons started outside their own process groups: whatever bears this network's mark."""
+        """Kill every process with this network's mark, also those outside the daemons' process groups."""
         mark = f"{_MARK}={self._mark}".encode()
         for process in Path("/proc").glob("[0-9]*"):
-            # A process may end, or be none of ours, while it is looked at.
+            # A process may end meanwhile, or belong to another user.
             with contextlib.suppress(OSError):
                 if mark in (process / "environ").read_bytes().split(b"\0"):
                     os.kill(int(process.name), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The tables of ``docs/protocol.md`` about what is dropped, and the reason under which it is counted."""
+"""Read the tables of ``docs/protocol.md`` about drops and the reasons under which they are counted."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Row(NamedTuple):
     """A row of a table.
 
     Attributes:
-        reason: the reason under which it is counted.
-        what: what is dropped.
+        reason: the reason under which the drop is counted.
+        what: a description of the dropped datagram or frame.
         side: "server" or "client".
         then: what happens to the connection; empty for datagrams.
     """
@@ -37,7 +37,7 @@ class Size(NamedTuple):
 
 
 def rows() -> list[Row]:
-    """Return the rows of both tables, once for each side that they concern."""
+    """Return the rows of both tables; a row about both sides is returned once for each."""
     section = _SECTION.search(PAGE.read_text())
     assert section, "the page has no section on what is dropped"
     return [

@@ -19,9 +19,9 @@ def random_file(path: Path, size_bytes: int, seed: int = 0) -> Path:
     """Write a file of random bytes; return its path.
 
     Args:
-        path: where to write it; missing folders are created.
-        size_bytes: its size.
-        seed: with the size, determines its bytes.
+        path: the path of the file; missing folders are created.
+        size_bytes: the size.
+        seed: determines the bytes, together with the size.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     random = Random(f"{size_bytes} {seed}")

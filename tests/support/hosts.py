@@ -1,4 +1,4 @@
-"""Where a program runs: on this machine, or in a network namespace that stands for another machine."""
+"""Run programs on this machine, or in a network namespace that simulates another machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Has the kernel kill a program when the test process is killed. A preexec_fn is not safe in a process with threads.
+# Makes the kernel kill a program when the test process is killed. A preexec_fn is not safe in a process with threads.
 _EXIT_WITH_PARENT: tuple[str, ...] = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
 
 
@@ -20,9 +20,9 @@ class Host:
     """A machine, real or simulated by a network namespace.
 
     Attributes:
-        name: its name in messages.
-        address: its IPv4 address.
-        enter: the words before a command that run it there.
+        name: the host's name in messages.
+        address: the IPv4 address.
+        enter: the command prefix that runs a program there.
     """
 
     name: str
@@ -42,15 +42,15 @@ class Host:
         return subprocess.Popen(command, start_new_session=True, **options)
 
     def run(self, args: Sequence[object], timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end and kill what is left of its process group; return its output.
+        """Run a program to its end, kill the rest of its process group, and return its output.
 
         Args:
             args: the command.
-            timeout: how many seconds it may take.
+            timeout: the most seconds that it may take.
             options: as for `subprocess.Popen`.
 
         Raises:
-            subprocess.TimeoutExpired: it took longer and was killed.
+            subprocess.TimeoutExpired: the program took longer and was killed.
         """
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
         with self.popen(args, stdin=subprocess.DEVNULL, **options) as process:
@@ -66,7 +66,7 @@ LOCAL = Host("local", "127.0.0.1")
 
 def kill_group(process: subprocess.Popen[Any]) -> None:
     """Kill the process group of a program that `Host.popen` started, and wait for the program."""
-    # The group may outlive its leader, or be empty already.
+    # The group may still exist after its leader has ended, or may be empty.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""Coroutines as tests: each runs in its own event loop with a time limit, and no error in it is lost."""
+"""Run coroutines as tests: each in its own event loop, with a time limit and with all errors reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EAGER_POLLS = 50
 """How often to poll without a pause: most conditions become true after a few rounds of the loop."""
 
 GRPC_STRAY = "PollerCompletionQueue._handle_events"
-"""gRPC has one queue for all loops and may find a late event of a closed loop; that is no error of the program."""
+"""gRPC has one queue for all loops and may find a late event of a closed loop; the program cannot prevent that."""
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 LOOPS: dict[str, LoopFactory] = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
@@ -28,9 +28,10 @@ P = ParamSpec("P")
 
 
 class Chosen:
-    """The event loop that the tests run on: by default that of the daemons.
+    """The event loop for the tests; the default is the event loop of the daemons.
 
     Attributes:
+        factory: creates the event loop.
         expects_faults: whether the test provokes unknown errors that the program catches and logs.
     """
 
@@ -75,7 +76,7 @@ def run_on_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine to its end.
 
     Raises:
-        TimeoutError: it takes longer than `SECONDS_MAX`.
+        TimeoutError: the coroutine takes longer than `SECONDS_MAX`.
         AssertionError: a callback or a task failed without a waiter, or the program caught an unknown error.
     """
     lost: list[str] = []
@@ -94,7 +95,7 @@ def run_on_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
         with asyncio.Runner(loop_factory=Chosen.factory) as runner:
             runner.run(watched())
-            gc.collect(1)  # a failed task reports itself when it is collected; older objects are of other tests
+            gc.collect(1)  # a failed task reports itself when it is collected; older objects belong to other tests
     finally:
         logger.removeHandler(caught)
     assert not lost, lost

@@ -86,7 +86,7 @@ class File:
                 self.stored[low:high] = self.held[low:high] = [good] * (high - low)
 
     def covers(self, start: int, stop: int) -> bool:
-        """Return whether a range is held."""
+        """Return whether every chunk of a range is stored."""
         return stop <= self.chunks and all(self.held[start:stop])
 
     def wanted(self) -> list[tuple[int, int]]:

@@ -83,7 +83,7 @@ class TestWholeFiles:
 
 
 def with_other_block_digest(manifest: Manifest, chunk: int) -> Manifest:
-    """Return the same division of another file, in which the digest of a chunk's block is wrong."""
+    """Return the manifest of another file with the same division, whose digest for a chunk's block is wrong."""
     offset = chunk // manifest.block_chunks * DIGEST_BYTES
     digests = bytearray(manifest.block_digests)
     digests[offset : offset + DIGEST_BYTES] = blake3_digest((b"other bytes",))
@@ -123,7 +123,7 @@ class TestUnits:
         assert bench.write(sample, *first) == Written(verified=RangeSet([first]))
         with pytest.raises(ContradictoryDigests, match="contradict each other"):
             bench.write(sample, *second)
-        assert not bench.store.known()[sample.file_id].verified, "neither piece is held: the file is never whole"
+        assert not bench.store.known()[sample.file_id].verified, "no piece is verified: the file is never complete"
 
     def test_wrong_bytes_are_no_contradiction(self, bench: Bench) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
@@ -131,10 +131,10 @@ class TestUnits:
         sample.manifest = with_other_block_digest(sample.manifest, first.start)
         bench.begin(sample)
         bench.write(sample, *first)
-        spoilt = bytearray(sample.chunks(*second))
-        spoilt[0] ^= 1
+        corrupt = bytearray(sample.chunks(*second))
+        corrupt[0] ^= 1
         for _ in range(20):
-            written = bench.store.write(sample.file_id, *second, memoryview(spoilt))
+            written = bench.store.write(sample.file_id, *second, memoryview(corrupt))
             assert written == Written(corrupt=[second])
 
     def test_changed_bytes_are_no_contradiction(self, bench: Bench) -> None:
@@ -147,9 +147,9 @@ class TestUnits:
 
     def test_corrupt_unit_is_requested_again(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
-        spoilt = bytearray(pairs.chunks(0, 6))
-        spoilt[2 * 1024] ^= 1
-        written = bench.store.write(pairs.file_id, 0, 6, memoryview(spoilt))
+        corrupt = bytearray(pairs.chunks(0, 6))
+        corrupt[2 * 1024] ^= 1
+        written = bench.store.write(pairs.file_id, 0, 6, memoryview(corrupt))
         assert written == Written(verified=RangeSet([Range(0, 2), Range(4, 6)]), corrupt=[Range(2, 4)])
         assert bench.store.missing(pairs.file_id).within(0, 6) == [Range(2, 4)]
         with pytest.raises(InternalError):
@@ -159,9 +159,9 @@ class TestUnits:
     def test_verified_unit_is_never_overwritten(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
         bench.write(pairs, 2, 4)
-        spoilt = bytearray(pairs.chunks(0, 6))
-        spoilt[2 * 1024 : 4 * 1024] = bytes(2048)
-        written = bench.store.write(pairs.file_id, 0, 6, memoryview(spoilt))
+        corrupt = bytearray(pairs.chunks(0, 6))
+        corrupt[2 * 1024 : 4 * 1024] = bytes(2048)
+        written = bench.store.write(pairs.file_id, 0, 6, memoryview(corrupt))
         assert written == Written(verified=RangeSet([Range(0, 2), Range(4, 6)]))
         assert bench.payload(pairs, 0, 6) == pairs.chunks(0, 6)
 
@@ -186,14 +186,14 @@ class TestDivision:
     def test_division_may_change_without_losing_chunks(self, bench: Bench, before: int, after: int) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, before)
         bench.begin(sample)
-        border = sample.manifest.share(3).start if before else sample.divided(7).share(3).start
-        assert border % 2 == 1
-        bench.write(sample, 0, border)
+        boundary = sample.manifest.share(3).start if before else sample.divided(7).share(3).start
+        assert boundary % 2 == 1
+        bench.write(sample, 0, boundary)
         sample.manifest = sample.divided(after)
         held = bench.begin(sample)
-        assert bench.store.missing(sample.file_id) == RangeSet([(border, sample.manifest.chunk_count)])
-        # Under (7, 0) and (7, 5) the last chunk now waits for the rest of its unit, under (0, 7) its unit is verified.
-        assert held.verified == RangeSet([(0, border if after == 7 else border - 1)])
+        assert bench.store.missing(sample.file_id) == RangeSet([(boundary, sample.manifest.chunk_count)])
+        # With (7, 0) and (7, 5) the last chunk waits for the rest of its unit; with (0, 7) its unit is verified.
+        assert held.verified == RangeSet([(0, boundary if after == 7 else boundary - 1)])
         bench.write_all(sample)
         bench.store.finish(sample.file_id)
         assert bench.visible() == {"a.bin": sample.data}
@@ -396,16 +396,16 @@ class TestChangedFiles:
 
 
 def forged(sample: Sample) -> tuple[Sample, Range]:
-    """Other bytes for the first cut block, with digests that prove each of its pieces; and that block.
+    """Return a sample whose first cut block is corrupt and whose piece digests match the corrupt bytes; and that block.
 
-    The file's id covers whole blocks alone: a division with such digests is one of the same file.
+    The file's id covers the digests of whole blocks only, so the sample has the same file id.
     """
     block, _ = sample.manifest.block_at(sample.manifest.cut_pieces[0].start)
     other = Sample(len(sample.data), sample.manifest.share_count)
-    spoilt = bytearray(sample.data)
+    corrupt = bytearray(sample.data)
     for chunk in range(*block):
-        spoilt[chunk * 1024] ^= 1
-    other.data = bytes(spoilt)
+        corrupt[chunk * 1024] ^= 1
+    other.data = bytes(corrupt)
     other.manifest = replace(sample.manifest, cut_digests=other.divided(sample.manifest.share_count).cut_digests)
     assert other.file_id == sample.file_id
     return other, block
@@ -414,35 +414,35 @@ def forged(sample: Sample) -> tuple[Sample, Range]:
 class TestForgedDigestsOfPieces:
     @pytest.mark.parametrize("at_once", [True, False], ids=["at-once", "piece-by-piece"])
     def test_forged_pieces_do_not_verify_a_block(self, bench: Bench, at_once: bool) -> None:
-        liar, block = forged(Sample(BLOCKS_OF_TWO_BYTES, share_count=7))
-        bench.begin(liar)
+        forgery, block = forged(Sample(BLOCKS_OF_TWO_BYTES, share_count=7))
+        bench.begin(forgery)
         start = block.start
         if not at_once:
-            piece = liar.manifest.unit_at(block.start)[0]
-            assert bench.write(liar, *piece) == Written(verified=RangeSet([piece]))
+            piece = forgery.manifest.unit_at(block.start)[0]
+            assert bench.write(forgery, *piece) == Written(verified=RangeSet([piece]))
             start = piece.stop
         with pytest.raises(ContradictoryDigests):
-            bench.write(liar, start, block.stop)
-        assert not bench.store.known()[liar.file_id].verified
-        assert bench.store.missing(liar.file_id) == liar.all
+            bench.write(forgery, start, block.stop)
+        assert not bench.store.known()[forgery.file_id].verified
+        assert bench.store.missing(forgery.file_id) == forgery.all
 
     def test_forged_file_is_never_finished(self, bench: Bench) -> None:
-        liar, block = forged(Sample(BLOCKS_OF_TWO_BYTES, share_count=7))
-        bench.begin(liar)
-        bench.write(liar, 0, block.start)
+        forgery, block = forged(Sample(BLOCKS_OF_TWO_BYTES, share_count=7))
+        bench.begin(forgery)
+        bench.write(forgery, 0, block.start)
         with pytest.raises(ContradictoryDigests):
-            bench.write(liar, *block)
-        bench.write(liar, block.stop, liar.manifest.chunk_count)
-        assert bench.store.missing(liar.file_id) == RangeSet([block])
+            bench.write(forgery, *block)
+        bench.write(forgery, block.stop, forgery.manifest.chunk_count)
+        assert bench.store.missing(forgery.file_id) == RangeSet([block])
         with pytest.raises(IntegrityError, match="cannot be finished"):
-            bench.store.finish(liar.file_id)
+            bench.store.finish(forgery.file_id)
         assert bench.visible() == {}
 
     def test_forged_pieces_are_dropped_with_a_correct_division(self, bench: Bench) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
-        liar, block = forged(sample)
-        bench.begin(liar)
-        bench.write(liar, *liar.manifest.unit_at(block.start)[0])
+        forgery, block = forged(sample)
+        bench.begin(forgery)
+        bench.write(forgery, *forgery.manifest.unit_at(block.start)[0])
         bench.begin(sample)
         while missing := bench.store.missing(sample.file_id):
             bench.write_parts(sample, missing)
@@ -494,7 +494,7 @@ def test_any_order_of_writes_gives_the_same_file(
                 written = bench.store.write(sample.file_id, first + start, first + stop, memoryview(data))
                 for unit in written.verified:
                     assert bench.payload(sample, *unit) == sample.chunks(*unit)
-            # A wrong byte in an incomplete unit is found when the unit is whole: at most one more round.
+            # A wrong byte in an incomplete unit is found when the unit is complete: this takes at most one more round.
             while missing := bench.store.missing(sample.file_id):
                 bench.write_parts(sample, missing)
             bench.store.finish(sample.file_id)

@@ -1,4 +1,4 @@
-"""A killed client, and a crashed machine: wrong bytes are never trusted."""
+"""After a client is killed or the machine crashes, no corrupt bytes are trusted."""
 
 from __future__ import annotations
 

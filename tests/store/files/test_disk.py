@@ -1,4 +1,4 @@
-"""A client's folder through restarts, conflicts with the user's files, and failing disks."""
+"""A client's folder after restarts, name conflicts with the user's files, and disk errors."""
 
 from __future__ import annotations
 
@@ -328,7 +328,7 @@ class TestJournal:
 
 
 class TestDiskErrors:
-    def test_unit_in_pieces_is_verified_from_the_disk(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unit_in_parts_is_verified_from_the_disk(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = Sample(2 * MIB + 1024)  # its units have two chunks
         disk.begin(sample)
         whole_write = os.pwrite

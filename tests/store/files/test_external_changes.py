@@ -1,4 +1,4 @@
-"""Files that other programs change while a client runs: noticed before they are sent, then verified again."""
+"""Changes by other programs while a client runs are noticed before a file is sent; then it is verified again."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def sample() -> Sample:
 class TestUnfinishedFile:
     @pytest.fixture
     def part(self, disk: DiskBench, sample: Sample) -> Path:
-        """The partial file of a file that lacks its last chunk."""
+        """The partial file of a file whose last chunk is missing."""
         disk.begin(sample)
         disk.write(sample, 0, 6)
         return disk.path(sample, "part")
@@ -277,7 +277,7 @@ class TestFinishedFile:
 
 
 class TestVerifying:
-    """A store with ``verifies``."""
+    """A store that is opened with ``verifies``."""
 
     @pytest.fixture
     def verifying(self, disk: DiskBench) -> Iterator[Callable[[], DiskStore]]:

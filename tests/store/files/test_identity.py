@@ -1,4 +1,4 @@
-"""A client's folder: created, locked by one client, and the boot id."""
+"""Creating and locking a client's folder, and the boot id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file's permission bits, from its source through its manifest to every copy."""
+"""A file's permission bits are taken from the source, put into the manifest and set on every copy."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class TestCopy:
 
     @pytest.mark.parametrize("mode", [0o600, 0o755])
     def test_copy_keeps_the_mode_its_user_sets(self, disk: DiskBench, mode: int) -> None:
-        """A mode is no byte of the file: the copy counts as before, even after a full verification."""
+        """The mode is not part of the bytes: the copy stays complete, even after a full verification."""
         sample = Sample(5000, mode=0o640)
         disk.receive(sample)
         (disk.folder / "a.bin").chmod(mode)
@@ -107,7 +107,7 @@ class TestCopy:
 
 
 class TestReadOnlyCopy:
-    """Modes do not restrict root, so these run as a user."""
+    """Modes do not restrict root, so these tests run as another user."""
 
     def test_read_only_copy_is_served(self, as_nobody: Path) -> None:
         sample = Sample(5000, mode=0o400)
@@ -121,7 +121,7 @@ class TestReadOnlyCopy:
         disk.store.close()
 
     def test_read_only_copy_finishes_once_its_name_is_free(self, as_nobody: Path) -> None:
-        """The partial file already had the mode when another file took the name and the store was closed."""
+        """The partial file has its final mode when another file takes the name and the store is closed."""
         sample = Sample(5000, mode=0o400)
         disk = DiskBench(as_nobody)
         disk.begin(sample)

@@ -1,8 +1,9 @@
-"""A store that is interrupted at every step that changes the disk, by a kill or a power loss, and then recovers.
+"""Interrupt a store at every step that changes the disk, by a kill or a power loss; then it must recover.
 
 A step creates a file, writes (an interrupted write leaves half of it), links, renames or removes a name, or sets a
-length. A kill leaves the disk as it is. A power loss may lose everything that was not flushed. Here it loses all of it:
-once the bytes become zeros, once the files become empty. Names survive, as in a journalling file system.
+length. A kill leaves the disk as it is. A power loss may lose everything that was not flushed. These tests lose all of
+it: in one case the bytes become zeros, in another the files become empty. Names survive, as in a journaling file
+system.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Disk:
         return self._steps_left < 0
 
     def changes(self, change: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a call that an interruption prevents."""
+        """Wrap a system call; an interruption prevents it."""
 
         def done(*arguments: Any, **more: Any) -> Any:
             if self._step():
@@ -53,7 +54,7 @@ class Disk:
         return done
 
     def writes(self, write: Callable[..., int]) -> Callable[..., int]:
-        """Wrap a write, of which an interruption leaves half."""
+        """Wrap a write; an interruption leaves half of it."""
 
         def written(fd: int, data: bytes, *offset: int) -> int:
             self.unflushed.add(os.fstat(fd).st_ino)
@@ -65,7 +66,7 @@ class Disk:
         return written
 
     def opens(self, open_file: Callable[..., int]) -> Callable[..., int]:
-        """Wrap an opening, which is a step if it creates the file."""
+        """Wrap ``os.open``, which is a step if it creates the file."""
 
         def opened(path: Path, flags: int, *mode: int, **more: Any) -> int:
             if flags & os.O_CREAT and not os.path.lexists(path) and self._step():
@@ -246,7 +247,7 @@ def test_flushed_file_is_not_read_after_power_loss(tmp_path: Path, monkeypatch: 
 
 @pytest.fixture
 def lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DiskBench]:
-    """A client with a finished file, when the machine crashed before the flush; not started again yet."""
+    """A client with a finished file; the machine crashed before the flush, and the client is not started again yet."""
     monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the first boot")
     bench = DiskBench(tmp_path / "client")
     bench.receive(SMALL)

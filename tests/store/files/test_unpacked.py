@@ -1,4 +1,4 @@
-"""Distributed folders at a client: unpacked for the user, and kept as an archive for other clients."""
+"""Distributed folders at a client: unpacked for the user, and stored as an archive for other clients."""
 
 from __future__ import annotations
 

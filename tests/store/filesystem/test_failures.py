@@ -1,4 +1,4 @@
-"""Errors of the operating system: which decline a file, and which end the client."""
+"""Errors of the operating system: some decline a file, others end the client."""
 
 from __future__ import annotations
 

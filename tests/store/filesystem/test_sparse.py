@@ -1,4 +1,4 @@
-"""Runs of zeros take no disk space, and the content stays the same."""
+"""Runs of zeros take no disk space, and the content is unchanged."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def file(tmp_path: Path) -> Iterator[int]:
 
 
 zero_or_not = st.sampled_from([b"\0", b"x"])
-pieces = st.lists(st.tuples(zero_or_not, st.sampled_from([1, 1023, 1024, 4095, 4096, 9000, 70_000])), max_size=5)
+parts = st.lists(st.tuples(zero_or_not, st.sampled_from([1, 1023, 1024, 4095, 4096, 9000, 70_000])), max_size=5)
 offsets = st.integers(0, 20).map(lambda chunk: chunk * CHUNK_BYTES)
 
 
@@ -71,12 +71,12 @@ def joined(parts: list[tuple[bytes, int]]) -> bytes:
 
 class TestZeroRuns:
     @settings(deadline=None)
-    @given(offsets, pieces)
+    @given(offsets, parts)
     def test_zero_runs_are_the_blocks_of_zeros(self, offset: int, parts: list[tuple[bytes, int]]) -> None:
         data = joined(parts)
-        borders = [0, *range(-offset % BLOCK_BYTES or BLOCK_BYTES, len(data), BLOCK_BYTES), len(data)]
+        boundaries = [0, *range(-offset % BLOCK_BYTES or BLOCK_BYTES, len(data), BLOCK_BYTES), len(data)]
         zeros = RangeSet(
-            Range(start, stop) for start, stop in pairwise(borders) if start < stop and not any(data[start:stop])
+            Range(start, stop) for start, stop in pairwise(boundaries) if start < stop and not any(data[start:stop])
         )
         found = zero_runs(offset, memoryview(data))
         assert found == [tuple(run) for run in zeros]
@@ -89,7 +89,7 @@ class TestZeroRuns:
 
 class TestWriteSparse:
     @settings(deadline=None, max_examples=60)
-    @given(st.lists(st.tuples(offsets, pieces), max_size=6), st.booleans())
+    @given(st.lists(st.tuples(offsets, parts), max_size=6), st.booleans())
     def test_result_equals_a_plain_write(
         self, writes: list[tuple[int, list[tuple[bytes, int]]]], tells_holes: bool
     ) -> None:

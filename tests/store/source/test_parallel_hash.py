@@ -38,7 +38,7 @@ def processors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def alone(path: Path) -> Manifest:
-    """The manifest that one process builds."""
+    """Return the manifest that one process builds."""
     with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
         return store.build()
 

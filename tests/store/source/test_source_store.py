@@ -1,4 +1,4 @@
-"""The file that a source seeds: read, never written."""
+"""The file that a source seeds is read and never written."""
 
 from __future__ import annotations
 

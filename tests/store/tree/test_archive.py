@@ -43,14 +43,14 @@ TOP = Entry(".", FOLDER, 0o755)
 
 def packed(path: Path, *things: tuple[Entry, bytes] | bytes) -> Path:
     """Write an archive of entries with their content, and of raw bytes; the entries need not be valid."""
-    pieces = []
+    parts = []
     for thing in things:
         if isinstance(thing, bytes):
-            pieces.append(thing)
+            parts.append(thing)
         else:
             entry, data = thing
-            pieces += [entry.header(), data, bytes(padded(len(data)) - len(data))]
-    path.write_bytes(b"".join([*pieces, bytes(1024)]))
+            parts += [entry.header(), data, bytes(padded(len(data)) - len(data))]
+    path.write_bytes(b"".join([*parts, bytes(1024)]))
     return path
 
 
@@ -86,7 +86,7 @@ class TestFolderArchive:
             tar.extractall(tmp_path / "out", filter="tar")
         assert seen_in(tmp_path / "out") == seen_in(folder)
 
-    def test_reading_in_pieces_gives_the_same_bytes(self, folder: Path) -> None:
+    def test_reading_in_parts_gives_the_same_bytes(self, folder: Path) -> None:
         whole, draw = archived(folder), random.Random(1)
         with closing(FolderArchive(folder)) as found:
             for _ in range(300):
