@@ -150,9 +150,7 @@ class ServerPlane:
     def _close_unidentified(self, link: Link) -> None:
         """Close a link on which no LINK frame has arrived, even if other bytes have."""
         if self._sessions.get(link) == 0:
-            link.close()
-            self._machine.frame_refused(DropReason.SILENT, address_text(link.peer))
-            self.pump()
+            self._refuse(link, DropReason.SILENT)
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
         """See ``FrameHandler.frame_started``. On a persistent link LINK comes first, then contributions."""
@@ -177,7 +175,7 @@ class ServerPlane:
         return receipt.views if receipt is not None else None
 
     def _refuse(self, link: Link, reason: DropReason) -> None:
-        """Refuse a frame, and close its connection."""
+        """Count a violation of the protocol by the peer, and close the connection."""
         self._machine.frame_refused(reason, address_text(link.peer))
         link.close()
 

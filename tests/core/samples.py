@@ -13,5 +13,5 @@ def sessions(seed: int) -> Callable[[], int]:
 
 
 def sample_bytes(size_bytes: int, seed: int = 7) -> bytes:
-    """Return bytes of which no two chunks are equal."""
+    """Return bytes with a different content in each chunk."""
     return Random(seed).randbytes(size_bytes)

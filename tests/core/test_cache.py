@@ -293,7 +293,7 @@ class TestSize:
         assert b"".join(before) == content_of(A, 0) + content_of(A, 1)
         assert cache.high_water_chunks == 5
 
-    def test_run_across_segments_is_cut_at_their_border(self) -> None:
+    def test_run_across_segments_is_cut_at_their_boundary(self) -> None:
         cache = Cache(2)
         cache.resize(5)
         hold(cache, A, 0, 5)
@@ -342,7 +342,7 @@ class TestCounters:
         hold(cache, A, 0, 3)
         cache.count_hits(2)
         cache.count_joins(1)
-        assert not cache.reserve(B, 0, 5), "a fetch that cannot start is no miss"
+        assert not cache.reserve(B, 0, 5), "a fetch that cannot start must not count as a miss"
         assert (cache.hit_count, cache.join_count, cache.miss_count) == (2, 1, 3)
 
 

@@ -117,16 +117,16 @@ class TestDownloads:
 
     def test_new_division_restarts_the_download(self) -> None:
         client = Client()
-        manifest, anew = manifest_of(10, share_count=2), manifest_of(10, share_count=3)
-        assert manifest.file_id == anew.file_id
+        manifest, again = manifest_of(10, share_count=2), manifest_of(10, share_count=3)
+        assert manifest.file_id == again.file_id
         client.assign(manifest, (0, 5))
         client.deliver(manifest, 0, 4, number=6)
         client.datagrams()
         client.machine.joined(SESSION, SERVER, FAST, client.now)
-        client.assign(anew, (0, 3), held=((0, 1),))
+        client.assign(again, (0, 3), held=((0, 1),))
         (request,) = client.requests()
         assert (request.number, request.acknowledged, request.ranges) == (1, 0, (Range(1, 3),))
-        client.receive(Broadcast(SESSION, anew.file_id, 1, (Asked(0, 1, EVERY_HOLDER), Asked(1, 2, EVERY_HOLDER))))
+        client.receive(Broadcast(SESSION, again.file_id, 1, (Asked(0, 1, EVERY_HOLDER), Asked(1, 2, EVERY_HOLDER))))
         sent = [effect.frame.start for effect in client.other_effects() if isinstance(effect, Contribute)]
         assert sent == [0]
 
@@ -322,7 +322,7 @@ class TestContributions:
         client.assign(manifest, (2, 5), held=((0, 10),), complete=True)
         assert self.asked(client, manifest, Asked(0, 10, OWNERS)) == [(2, 5)]
 
-    def test_owner_does_not_send_what_it_lacks(self) -> None:
+    def test_owner_does_not_send_missing_chunks(self) -> None:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest, (2, 5), held=((2, 4),))

@@ -1,4 +1,4 @@
-"""What a client requests, in which order, and when it repeats a request."""
+"""The requests of a client: their chunks, their order, and their repetition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client holds: verified, unverified and missing chunks."""
+"""The saved chunks of a client: verified, unverified and missing ones."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def sha256(parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
 
 
 def hollow(size_bytes: int, share_count: int = 0) -> Manifest:
-    """A manifest of which only the geometry matters."""
+    """Return a manifest with arbitrary digests."""
     blocks = bytes(-(-size_bytes // block_bytes_of(size_bytes)) * DIGEST_BYTES)
     bare = Manifest("a.bin", size_bytes, blocks, bytes(DIGEST_BYTES), share_count)
     cuts = bytes(len(bare.cut_pieces) * DIGEST_BYTES)
@@ -56,7 +56,7 @@ def small(size_bytes: int, share_count: int) -> tuple[Manifest, bytes]:
 
 
 A_TXT = bytes(index % 251 for index in range(5000))
-"""The file of which the protocol page tells the id."""
+"""The example file of the protocol page, which states its id."""
 
 
 def built(name: str, data: bytes, mode: int = USUAL_MODE) -> Manifest:
@@ -219,11 +219,11 @@ class TestModes:
 
 class TestUnits:
     @settings(deadline=None, max_examples=40)
-    @example(17 * MIB, 15_000)  # blocks that two borders cut
-    @example(17 * MIB, 40_000)  # more shares than chunks: borders that coincide
+    @example(17 * MIB, 15_000)  # blocks that two boundaries cut
+    @example(17 * MIB, 40_000)  # more shares than chunks: boundaries that coincide
     @example(4 * KIB, 100)
     @given(st.integers(0, 300 * KIB) | st.integers(2 * MIB, 5 * MIB), st.integers(0, 20_000))
-    def test_units_tile_the_file_and_end_at_share_borders(self, size_bytes: int, share_count: int) -> None:
+    def test_units_tile_the_file_and_end_at_share_boundaries(self, size_bytes: int, share_count: int) -> None:
         manifest = hollow(size_bytes, share_count)
         units = [unit for unit, _ in manifest.units(0, manifest.chunk_count)]
         assert [unit.start for unit in units] == [0, *(unit.stop for unit in units)][: len(units)]
@@ -242,8 +242,8 @@ class TestUnits:
         manifest = hollow(size_bytes, share_count)
         step, last = manifest.block_chunks, manifest.chunk_count
         pieces = manifest.cut_pieces
-        borders = {last, *range(0, last, step), *(manifest.share(i).start for i in range(share_count))}
-        tiles = [Range(*pair) for pair in pairwise(sorted(borders))]
+        boundaries = {last, *range(0, last, step), *(manifest.share(i).start for i in range(share_count))}
+        tiles = [Range(*pair) for pair in pairwise(sorted(boundaries))]
         assert pieces == [t for t in tiles if t.start % step or (t.stop % step and t.stop != last)]
 
     def test_unit_has_the_digest_of_its_bytes(self) -> None:

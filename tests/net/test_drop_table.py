@@ -140,7 +140,7 @@ async def ask(scene: Scene, machine: ServerMachine, datagrams: socket.socket, po
 
 @asynccontextmanager
 async def client_scene(parameters: Parameters) -> AsyncIterator[Scene]:
-    """Yield a client that lacks two chunks of a file; the test is its server."""
+    """Yield a client with two missing chunks of a file; the test is its server."""
     machine, reports, store = ClientMachine(seed=1), list[str](), MemoryStore(blake3_digest)
 
     def control(effect: object) -> None:

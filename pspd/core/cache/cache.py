@@ -284,26 +284,23 @@ class Cache:
     # -- eviction
 
     def _drop_unpinned(self, extents: Iterable[Extent]) -> int:
-        unpinned = [part for extent in extents for part in self._unpinned(extent)]
-        self._drop_ranges(unpinned)
-        self._lower_high_water()
-        return sum(stop - start for _, start, stop in unpinned)
+        return self._drop_ranges([part for extent in extents for part in self._unpinned(extent)])
 
     def _make_room(self, count: int) -> None:
         """Evict the least recently read chunks until ``count`` chunks can be reserved, as far as pins allow."""
-        victims = self.victims(count)
-        self.eviction_count += sum(stop - start for _, start, stop in victims)
-        self._drop_ranges(victims)
-        self._lower_high_water()
+        self.eviction_count += self._drop_ranges(self.victims(count))
 
     def _unpinned(self, extent: Extent) -> list[FileRange]:
         unpinned = self._pins.unpinned(extent.file_id, extent.start, extent.stop)
         return [(extent.file_id, start, stop) for start, stop in unpinned]
 
-    def _drop_ranges(self, ranges: Iterable[FileRange]) -> None:
+    def _drop_ranges(self, ranges: list[FileRange]) -> int:
+        """Drop cached ranges that are not pinned. Return the number of their chunks."""
         for each in ranges:
             for extent in self._exactly(*each):
                 self._drop(extent)
+        self._lower_high_water()
+        return sum(stop - start for _, start, stop in ranges)
 
     def _drop(self, extent: Extent) -> None:
         extents = self._files[extent.file_id]
