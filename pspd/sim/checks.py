@@ -272,10 +272,11 @@ class Checks(Observer):
             self._cached[file.file_id] = cached
 
     def _check_waiters(self, server: ServerMachine, file: SharedFile) -> None:
+        unflushed = RangeSet(fetch.span for fetch in server.deliveries.batches.get(file, ()))
         for state in server.demand.of_file(file.file_id).waiting:
             member = state.member
             if member.has_data_path and state.window_left_chunks > 0 and state.requester.quota_used_chunks == 0:
-                for start, stop in state.wanted.minus(server.deliveries.unflushed(file)):
+                for start, stop in state.wanted.minus(unflushed):
                     if cached := server.cache.cached(file.file_id, start, stop):
                         raise Violation("R9 waiters are served", f"{member.name} waits for {cached}, which are cached")
 

@@ -403,6 +403,47 @@ class TestFetching:
         bench.pass_time(SERVER_TUNING.reordering_ns_min)
         assert [asked.start for asked in bench.asked("a")] == [first.start]
 
+    def test_contributions_of_one_holder_may_overlap(self) -> None:
+        """A holder that begins to answer a later broadcast has not lost the one that it is answering."""
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        file = bench.exchange("f", 8)
+        for start in (4, 6):
+            bench.ask(a, file, (4, 5), (start, start + 1))
+        first, second = bench.fetches(file)
+        assert bench.start(bench.frame(b, file, 4, 5, first.number))
+        assert bench.start(bench.frame(b, file, 6, 7, second.number))
+        assert first.number < second.number
+        assert not first.lost_by_reordering
+
+    def test_unasked_fetch_of_a_lost_link_is_no_retransmission(self) -> None:
+        bench = Bench(tuning=replace(SERVER_TUNING, broadcast_pacing_ns=SECOND_NS))
+        a, b, c = (bench.join(name) for name in "abc")
+        file = bench.exchange("f", 9)
+        bench.ask(a, file, (3, 4))
+        bench.reach(c, file, Milestone.COMPLETE)
+        bench.ask(a, file, (3, 4), (5, 6))
+        _, unasked = bench.fetches(file)
+        assert (unasked.tries, unasked.holder and unasked.holder.member) == (0, b)
+        bench.server.link_closed(b.session, bench.now)
+        count = file.traffic.retransmit_count
+        bench.server.handle_timeout(bench.now)
+        assert (unasked.tries, unasked.holder and unasked.holder.member) == (0, c)
+        assert file.traffic.retransmit_count == count + 1, "the fetch that was broadcast"
+
+    def test_another_holder_is_found_by_sampling(self) -> None:
+        bench = Bench(tuning=replace(SERVER_TUNING, holders_tried_max=1))
+        a, b, c, d = (bench.join(name) for name in "abcd")
+        file = bench.exchange("f", 8)
+        for member in (c, d):
+            bench.reach(member, file, Milestone.COMPLETE)
+        bench.ask(a, file, (2, 3))
+        (fetch,) = bench.fetches(file)
+        assert fetch.holder is bench.holder(b)
+        bench.pass_time(2 * SECOND_NS)
+        assert fetch.tries == 2
+        assert fetch.holder in (bench.holder(c), bench.holder(d))
+
     def test_busy_holder_is_not_asked_again(self) -> None:
         bench = Bench(cache_chunks=256)
         a, b = bench.join("a"), bench.join("b")

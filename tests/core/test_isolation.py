@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import pytest
 
-from pspd.core.effects.server import ClientLost, Deliver, EndSession, MemberFailed, ServerEffect
+from pspd.core.effects.server import (
+    ClientLost,
+    Deliver,
+    EndSession,
+    MemberFailed,
+    ReachabilityChanged,
+    ServerEffect,
+)
 from pspd.core.effects.shared import Milestone, SendDatagram
+from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import Range
-from pspd.core.server.fetch import FetchTable
+from pspd.core.model.tuning import SERVER_TUNING
+from pspd.core.server.fetch import Fetch, FetchTable
 from pspd.core.server.request_state import Echo, RequestState
 from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
@@ -68,6 +78,49 @@ class TestServing:
         assert [effect.session for effect in effects if isinstance(effect, EndSession)] == [members["a"].session]
         assert any(isinstance(effect, SendDatagram) and effect.address == ("b", 1) for effect in effects)
         assert bench.join("a").session != members["a"].session, "it may come back"
+
+    def test_fault_while_a_request_is_served_ends_that_session_alone(self) -> None:
+        bench, members, file = exchange()
+        bench.ask(members["c"], file, (6, 8))
+        bench.machine.poll()
+        bench.contribute(bench.frame(members["d"], file, 6, 8))
+        bench.machine.poll()
+        for name in "ab":
+            bench.ask(members[name], file, (6, 8))
+        bench.state(members["a"], file).echoes.extend(cast(list[Echo], ["no echo"]))
+        assert outcome(bench.machine.poll()) == (["a"], [members["b"].session])
+        assert "a" not in bench.machine.members
+
+    @pytest.mark.parametrize("is_connected", [True, False])
+    def test_fault_in_a_contribution_ends_its_senders_session(self, is_connected: bool) -> None:
+        bench, members, file = exchange()
+        bench.ask(members["a"], file, (6, 8))
+        bench.machine.poll()
+        receipt = bench.start(bench.frame(members["d"], file, 6, 8))
+        assert receipt is not None
+        receipt = receipt._replace(fetch=cast(Fetch, None))
+        if is_connected:
+            bench.server.contribution_received(receipt, bench.now)
+            assert outcome(bench.machine.poll()) == (["d"], [])
+        else:
+            bench.server.client_left(members["d"].session, "it left", bench.now)
+            with pytest.raises((AttributeError, TypeError)):
+                bench.server.contribution_received(receipt, bench.now)
+            assert outcome(bench.machine.poll()) == ([], [])
+
+    def test_member_may_leave_before_the_poll_that_follows_up(self) -> None:
+        bench = Bench(tuning=replace(SERVER_TUNING, reach_ns=5 * SECOND_NS), at_once=False)
+        member = bench.join("a")
+        file = bench.exchange("f", 2)
+        bench.pass_time(5 * SECOND_NS)
+        bench.ask(member, file, wants_ack=True)
+        bench.last_request += 2 * SERVER_TUNING.request_jump_max
+        bench.ask(member, file)
+        bench.server.client_left(member.session, "it left", bench.now)
+        effects = bench.machine.poll()
+        assert [effect.reason for effect in effects if isinstance(effect, EndSession)] == ["it left"]
+        assert [effect.name for effect in effects if isinstance(effect, ReachabilityChanged)] == ["a"]
+        assert not any(isinstance(effect, SendDatagram) for effect in effects)
 
 
 class TestReports:

@@ -35,7 +35,7 @@ def waiting_requests_skip_the_cache(patch: pytest.MonkeyPatch) -> None:
     deliver_cached, hit_or_fetch = Deliveries.deliver_cached, Forwarder._hit_or_fetch
 
     def unless_waiting(self: Forwarder, state: RequestState) -> bool:
-        is_waiting = state in self._demand.queues.get(state.file.file_id, ())
+        is_waiting = state in self._queues.get(state.file.file_id, ())
         patch.setattr(Deliveries, "deliver_cached", (lambda self, state: None) if is_waiting else deliver_cached)
         return hit_or_fetch(self, state)
 

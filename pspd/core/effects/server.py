@@ -181,14 +181,6 @@ class RemoveFile:
 
 
 @dataclass(frozen=True, slots=True)
-class FileRemoved:
-    """A file was removed from the network: delete its saved record."""
-
-    file_id: FileId
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class VerifyFile:
     """Tell a member that it sent wrong bytes of a file: it verifies what it holds, and joins again."""
 
@@ -197,108 +189,99 @@ class VerifyFile:
 
 
 @dataclass(frozen=True, slots=True)
-class FileDivided:
-    """A file was divided into shares (R1).
+class AboutFile:
+    """The fields of every event of a file.
 
     Attributes:
         file_id: the file.
         name: its name.
-        shares: the owner and the range of each.
-        replica_count: how many clients own each range.
     """
 
     file_id: FileId
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileRemoved(AboutFile):
+    """A file was removed from the network: delete its saved record."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileDivided(AboutFile):
+    """A file was divided into shares (R1).
+
+    Attributes:
+        shares: the owner and the range of each.
+        replica_count: how many clients own each range.
+    """
+
     shares: tuple[tuple[str, Range], ...]
     replica_count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class FileSeeded:
+class FileSeeded(AboutFile):
     """Every share is held, and the server has no byte of the file (R2).
 
     Attributes:
-        file_id: the file.
-        name: its name.
         share_count: how many shares there are.
         chunk_count: how many chunks the file has.
         cached_bytes: how much of it the server has cached.
     """
 
-    file_id: FileId
-    name: str
     share_count: int
     chunk_count: int
     cached_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class FileDeclined:
+class FileDeclined(AboutFile):
     """A client cannot store a file.
 
     Attributes:
-        file_id: the file.
-        name: its name.
         client: the client's name.
         reason: why.
     """
 
-    file_id: FileId
-    name: str
     client: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class ShareReassigned:
-    """A client made no progress on its share, so that the share was reassigned.
+class ShareReassigned(AboutFile):
+    """The share of a client without progress was reassigned.
 
     Attributes:
-        file_id: the file.
-        name: its name.
         client: the client's name.
     """
 
-    file_id: FileId
-    name: str
     client: str
 
 
 @dataclass(frozen=True, slots=True)
-class FileStalled:
+class FileStalled(AboutFile):
     """Chunks of a file have no connected holder.
 
     Attributes:
-        file_id: the file.
-        name: its name.
         missing: the chunks, and the name of their last holder.
     """
 
-    file_id: FileId
-    name: str
     missing: tuple[tuple[Range, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class FileResumed:
+class FileResumed(AboutFile):
     """Every chunk of a stalled file has a holder again."""
-
-    file_id: FileId
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
-class FileCompleted:
+class FileCompleted(AboutFile):
     """Every connected client has the file (R10).
 
     Attributes:
-        file_id: the file.
-        name: its name.
         client_count: how many clients have it.
     """
 
-    file_id: FileId
-    name: str
     client_count: int
 
 

@@ -73,6 +73,9 @@ class Deliveries:
         _work: takes the effects and the marks.
         _tuning: quota, and the sizes of batches.
         _pacer: the pauses between batches.
+
+    Attributes:
+        batches: by file, fetches that have arrived and are not delivered yet.
     """
 
     _parameters: Parameters
@@ -82,7 +85,7 @@ class Deliveries:
     _work: WorkSet
     _tuning: ServerTuning
     _pacer: Pacer
-    _batches: dict[SharedFile, list[Fetch]] = field(default_factory=dict)
+    batches: dict[SharedFile, list[Fetch]] = field(default_factory=dict)
     _unreleased: dict[tuple[int, int], tuple[RequestState, Range, FanOut]] = field(default_factory=dict)
     _number: int = 0
 
@@ -90,12 +93,12 @@ class Deliveries:
 
     def next_timeout(self) -> int | None:
         """Return when :meth:`handle_timeout` is due."""
-        return self._pacer.next_at if self._batches else None
+        return self._pacer.next_at if self.batches else None
 
     def handle_timeout(self, now: int) -> None:
         """Flush batches, one file after the other, as far as pacing allows."""
-        while self._batches and self._pacer.is_allowed(now):
-            self._pacer.spend(self.flush(next(iter(self._batches))), now)
+        while self.batches and self._pacer.is_allowed(now):
+            self._pacer.spend(self.flush(next(iter(self.batches))), now)
 
     # -- quota
 
@@ -131,11 +134,11 @@ class Deliveries:
             now: the time, in nanoseconds.
         """
         file = fetch.file
-        batch = self._batches.setdefault(file, [])
+        batch = self.batches.setdefault(file, [])
         batch.append(fetch)
         chunks_max = min(self._parameters.frame_chunks, self._cache.capacity_chunks // self._tuning.batch_cache_divisor)
         is_full = sum(each.chunk_count for each in batch) >= chunks_max
-        if not self._parameters.gathers or (is_full and len(self._batches) > 1):
+        if not self._parameters.gathers or (is_full and len(self.batches) > 1):
             self.flush(file)  # unpaced: it does not delay the other files
         elif is_full:
             self._pacer.spend(self.flush(file), now)
@@ -144,7 +147,7 @@ class Deliveries:
 
     def flush(self, file: SharedFile) -> int:
         """Deliver a file's batch to every client that wants it. Return the number of deliveries."""
-        fetches = self._batches.pop(file, [])
+        fetches = self.batches.pop(file, [])
         # A fetch that was broadcast twice measures no round trip (Karn's rule).
         is_measured = all(fetch.tries == 1 for fetch in fetches)
         order = min((fetch.order for fetch in fetches), default=0)
@@ -170,12 +173,8 @@ class Deliveries:
 
     def flush_all(self) -> None:
         """Flush every batch, before it can be evicted."""
-        while self._batches:
-            self.flush(next(iter(self._batches)))
-
-    def unflushed(self, file: SharedFile) -> RangeSet:
-        """Return the chunks of a file that have arrived and are not delivered yet."""
-        return RangeSet(fetch.span for fetch in self._batches.get(file, ()))
+        while self.batches:
+            self.flush(next(iter(self.batches)))
 
     def _fan_out(self, state: RequestState, cached: RangeSet, fan_outs: RangeMap[FanOut], fetch_order: int) -> int:
         """Add the deliveries to one client; ``fetch_order`` is 0 if they measure no round trip.
@@ -276,7 +275,7 @@ class Deliveries:
             used[state.requester] = used.get(state.requester, 0) + span.chunk_count
         for requester, chunk_count in used.items():
             assert requester.quota_used_chunks == chunk_count, f"{requester.member.name}'s quota is miscounted"
-        assert all(self._batches.values()), "an empty batch"
+        assert all(self.batches.values()), "an empty batch"
 
 
 def _cut(run: Range, size: int) -> list[Range]:

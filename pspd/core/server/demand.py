@@ -1,10 +1,9 @@
-"""Demand: what clients want, which requests can be served now, and which wait in a queue (R5)."""
+"""Demand: what clients want, and which requests can be served now (R5)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 
 from pspd.core.effects.shared import SendDatagram
 from pspd.core.model.file_record import Phase
@@ -34,9 +33,6 @@ class Demand:
         _contributions: drops cached chunks that a client reports as wrong.
         _work: takes the effects and the marks.
         _tuning: bounds of what is remembered.
-
-    Attributes:
-        queues: by file, the requests that wait for room in the cache or at a holder, first come, first served.
     """
 
     _parameters: Parameters
@@ -45,7 +41,6 @@ class Demand:
     _contributions: Contributions
     _work: WorkSet
     _tuning: ServerTuning
-    queues: dict[FileId, dict[RequestState, None]] = field(default_factory=dict)
     _requesters: dict[int, Requester] = field(default_factory=dict)
     _files: dict[FileId, FileDemand] = field(default_factory=dict)
     _ready: dict[RequestState, None] = field(default_factory=dict)
@@ -212,18 +207,16 @@ class Demand:
                 self._settle(state, number, has_arrived=False)
                 if state.file.phase is Phase.EXCHANGING:  # during seeding, what a client may get can change meanwhile
                     state.want_again(span)  # the client may be waiting without repeating its request
-            self.mark_ready(state)  # serving it removes it from its queue: nothing is fetched while it has no link
+            self.mark_ready(state)  # then Forwarder takes it out of its wait queue
 
     def member_lost(self, member: Member) -> None:
-        """Delete all requests of a member whose session ends."""
+        """Delete all requests of a member whose session ends. Forwarder takes them out of its queues."""
         self.link_lost(member)
         for state in self.requester(member).states.values():
-            self._ready.pop(state, None)
-            self.dequeue(state)
             state.want(RangeSet())
         self._requesters.pop(member.session, None)
 
-    # -- the ready queue and the wait queues
+    # -- the ready queue
 
     def mark_ready(self, state: RequestState) -> None:
         """Add a request to the ready queue."""
@@ -252,34 +245,6 @@ class Demand:
         ready, self._ready = self._ready, {}
         return ready
 
-    def enqueue(self, state: RequestState) -> None:
-        """Put a request into its file's wait queue; one that waits already keeps its place."""
-        state.queued()
-        self.queues.setdefault(state.file.file_id, {}).setdefault(state)
-
-    def dequeue(self, state: RequestState) -> None:
-        """Remove a request from its wait queue, if it is there."""
-        queue = self.queues.get(state.file.file_id)
-        if queue is not None and state in queue:
-            del queue[state]
-            self._work.admit()  # those behind it move up
-            if not queue:
-                del self.queues[state.file.file_id]
-
-    def in_queue(self, file_id: FileId, index: int) -> RequestState | None:
-        """Return a request in a wait queue; None if the queue is shorter.
-
-        Args:
-            file_id: the file.
-            index: the request's place in the queue, from 0.
-        """
-        return next(islice(self.queues.get(file_id, ()), index, None), None)
-
-    def rotate_queue(self, file_id: FileId) -> None:
-        """Move a file's wait queue behind those of the other files."""
-        if file_id in self.queues:
-            self.queues[file_id] = self.queues.pop(file_id)
-
     def check(self) -> None:
         """Assert the invariants."""
         for requester in self._requesters.values():
@@ -290,4 +255,3 @@ class Demand:
             for state in demand.waiting:
                 assert self._sessions.is_current(state.member), "a request of a member that is gone"
                 assert state.file.file_id == file_id, "a request of another file"
-        assert all(self.queues.values()), "an empty queue"

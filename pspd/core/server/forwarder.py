@@ -49,6 +49,7 @@ class Forwarder:
     _work: WorkSet
     _tuning: ServerTuning
     _tried_admission: tuple[bool, int] | None = None
+    _queues: dict[FileId, dict[RequestState, None]] = field(default_factory=dict)
     _untried_queues: int = 0
     _deferred: Timers[FileId] = field(default_factory=Timers)
 
@@ -76,8 +77,8 @@ class Forwarder:
                 if state.member.has_data_path and state.wanted:
                     self._serve(state)
                 else:
-                    self._demand.dequeue(state)
-        if self._demand.queues and self._may_admit:
+                    self._dequeue(state)
+        if self._queues and self._may_admit:
             self._serve_queues()
         self._broadcasts.send(self._work.now)
 
@@ -103,15 +104,16 @@ class Forwarder:
     def _serve_queues(self) -> None:
         """Serve the queues of all files in turn, as far as one round goes."""
         if self._untried_queues == 0 or self._admission != self._tried_admission:
-            self._untried_queues = len(self._demand.queues)
+            self._untried_queues = len(self._queues)
         skipped = 0
-        for file_id in list(islice(self._demand.queues, self._untried_queues)):
+        for file_id in list(islice(self._queues, self._untried_queues)):
             if not self._cache_has_room:  # the next round begins with the files that this one has not reached
                 self._untried_queues = 0
                 break
             self._untried_queues -= 1
             skipped += self._serve_queue(file_id)
-            self._demand.rotate_queue(file_id)
+            if file_id in self._queues:
+                self._queues[file_id] = self._queues.pop(file_id)  # behind those of the other files
             if skipped >= self._tuning.queue_skips_per_round_max and self._pending.is_active:
                 break
         else:
@@ -126,7 +128,7 @@ class Forwarder:
         """
         skipped = 0
         while skipped < self._tuning.queue_skips_max and self._cache_has_room:
-            following = self._demand.in_queue(file_id, skipped)
+            following = next(islice(self._queues.get(file_id, ()), skipped, None), None)
             if following is None:
                 break
             skipped += self._serve(following)
@@ -144,19 +146,29 @@ class Forwarder:
         except Exception as error:
             self._work.member_failed(state.member.session, error)
         if is_waiting:
-            self._demand.enqueue(state)
+            state.queued()
+            self._queues.setdefault(state.file.file_id, {}).setdefault(state)  # one that waits already keeps its place
         else:
-            self._demand.dequeue(state)
+            self._dequeue(state)
         return is_waiting
+
+    def _dequeue(self, state: RequestState) -> None:
+        """Remove a request from its wait queue, if it is there."""
+        queue = self._queues.get(state.file.file_id)
+        if queue is not None and state in queue:
+            del queue[state]
+            self._work.admit()  # those behind it move up
+            if not queue:
+                del self._queues[state.file.file_id]
 
     def _hit_or_fetch(self, state: RequestState) -> bool:
         """Deliver cached chunks, and fetch others. Return whether chunks are left to fetch."""
         self._deliveries.deliver_cached(state)
-        fetchable = self._fetchable(state)
+        fetchable = state.fetchable
         chunk_count = self._chunks_to_fetch(state) if fetchable else 0
         if chunk_count > 0:
             chunk_count -= self._fetch_from_cursor(state, fetchable, chunk_count)
-        return chunk_count > 0 and bool(self._fetchable(state))
+        return chunk_count > 0 and bool(state.fetchable)
 
     def _chunks_to_fetch(self, state: RequestState) -> int:
         """Return how many more chunks to fetch for a client: its credit, less the wanted chunks being fetched."""
@@ -170,11 +182,6 @@ class Forwarder:
             if other is state:
                 window_chunks -= expected_chunks
         return min(window_chunks, quota_chunks)
-
-    def _fetchable(self, state: RequestState) -> RangeSet:
-        """Return the wanted chunks that a member holds and that are not being fetched."""
-        file = state.file
-        return state.wanted.common(file.availability.available).minus(self._pending.table_of(file.file_id).chunks)
 
     def _fetch_from_cursor(self, state: RequestState, fetchable: RangeSet, chunk_count: int) -> int:
         """Start fetches of wanted chunks, from the shared cursor on. Return the number of chunks in those."""
@@ -228,3 +235,7 @@ class Forwarder:
         self._demand.want_nothing(file.file_id)
         self._pending.give_up_all(file.file_id)
         return self._cache.forget(file.file_id) * CHUNK_BYTES
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        assert all(self._queues.values()), "an empty queue"

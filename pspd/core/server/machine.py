@@ -211,8 +211,9 @@ class ServerMachine:
         session, kept_links = self.sessions.new_session(), self.parameters.kept_links
         member = Member(session, name, source, instance_id, delivery_port, kept_links, dict(held or {}), peer, now)
         self.sessions.join(member, replaces=present is not None)
-        if self._cache_follows_clients:  # the classic cache has one chunk per client
-            self._grow_cache()
+        client_count = self.sessions.client_count
+        if self._cache_follows_clients and client_count > self.cache.capacity_chunks:
+            self.cache.resize(client_count)  # the classic cache has one chunk per client
         self.lifecycle.member_joined(member)
         return member
 
@@ -300,12 +301,6 @@ class ServerMachine:
             self._work.serve_waiters(file.file_id)
         self._work.room_changed()
 
-    def _grow_cache(self) -> None:
-        if len(self.members) > self.cache.capacity_chunks:
-            client_count = self.sessions.client_count
-            if client_count > self.cache.capacity_chunks:
-                self.cache.resize(client_count)
-
     # -- datagrams
 
     def receive_datagram(self, data: bytes | memoryview, source: Address, now: int) -> None:
@@ -327,19 +322,19 @@ class ServerMachine:
             self._work.drop(DropReason.UNKNOWN_SESSION, address_text(source))
             return
         try:
-            match datagram:
-                case Hello(_, number, srtt_us):
-                    self.sessions.note_srtt(member, srtt_us)
-                    self._pending.seed_rtt(member)
-                    self.sessions.heard_from(member, source, srtt_us != 0, now)
-                    answer = HelloAck(member.session, number, self.sessions.hello_interval_ns // MILLISECOND_NS)
-                    self._work.emit(SendDatagram(source, encode_datagram(answer)))
-                case Request():
-                    self.sessions.heard_from(member, source, datagram.downlink_ok, now)
-                    if self.sessions.take_request_number(member, datagram.number) is None:
-                        self.demand.receive(member, self.lifecycle.files.get(datagram.file_id), datagram)
-                    else:
-                        self._work.drop(DropReason.BAD_NUMBER, member.name)
+            if isinstance(datagram, Hello):
+                self.sessions.note_srtt(member, datagram.srtt_us)
+                self._pending.seed_rtt(member)
+                self.sessions.heard_from(member, source, datagram.srtt_us != 0, now)
+                answer = HelloAck(member.session, datagram.number, self.sessions.hello_interval_ns // MILLISECOND_NS)
+                self._work.emit(SendDatagram(source, encode_datagram(answer)))
+            else:
+                assert isinstance(datagram, Request), "SERVER_DATAGRAMS has no other kind"
+                self.sessions.heard_from(member, source, datagram.downlink_ok, now)
+                if self.sessions.take_request_number(member, datagram.number) is None:
+                    self.demand.receive(member, self.lifecycle.files.get(datagram.file_id), datagram)
+                else:
+                    self._work.drop(DropReason.BAD_NUMBER, member.name)
         except Exception as fault:  # another name: mypyc gives all errors of one name the type of the first
             self._work.member_failed(member.session, fault)
 
@@ -439,6 +434,6 @@ class ServerMachine:
 
     def checks(self) -> list[Callable[[], None]]:
         """Return a check of the invariants for each kind of record, and for each file."""
-        owners = self.cache, self.sessions, self._pending, self.demand, self.deliveries
+        owners = self.cache, self.sessions, self._pending, self.demand, self._forwarder, self.deliveries
         files = self.lifecycle.files.values()
         return [owner.check for owner in owners] + [partial(file.check, self.members) for file in files]

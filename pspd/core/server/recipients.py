@@ -1,47 +1,48 @@
-"""The clients that a file is for: who has it, who declined it, and who went away before it had it."""
+"""The clients that a file is for: which of them have it, declined it, or left before they had it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
 from pspd.core.model.manifest import FileId
 from pspd.core.server.work_set import WorkSet
 
 
+@dataclass(eq=False)
 class Recipients:
-    """Keeps track of who has a file, and of who has not had it yet.
+    """Which clients have a file, and which do not have it yet.
 
     Args:
-        file_id: the file.
-        work: where changes are marked.
+        _file_id: the file.
+        _work: takes the marks.
 
     Attributes:
-        count: how many clients are to get the file, or have had it.
-        complete: names of connected clients that showed the finished file.
-        declined: why a connected client cannot take the file, by name.
+        count: how many clients the file is for, including those that have had it.
+        complete: names of connected clients that reported the complete file.
+        declined: by name, why a connected client cannot store the file.
     """
 
-    def __init__(self, file_id: FileId, work: WorkSet) -> None:
-        self.count = 0
-        self.complete: set[str] = set()
-        self.declined: dict[str, str] = {}
-        self._file_id = file_id
-        self._work = work
-        self._away_since: dict[str, int | None] = {}
+    _file_id: FileId
+    _work: WorkSet
+    count: int = 0
+    complete: set[str] = field(default_factory=set)
+    declined: dict[str, str] = field(default_factory=dict)
+    _away_since: dict[str, int | None] = field(default_factory=dict)
 
     def expect(self, names: Iterable[str], away_since: int | None = None) -> None:
-        """Expect that these clients get the file; call it once for a file.
+        """Set the clients that the file is for. Call it once for a file.
 
         Args:
-            names: their names.
-            away_since: since when they are away, in nanoseconds; None if they are here.
+            names: the clients' names.
+            away_since: since when they are not reachable, in nanoseconds; None if they are reachable.
         """
         expected = dict.fromkeys(names, away_since)
         self.count += len(expected)
         self._away_since.update(expected)
 
     def mark_present(self, name: str) -> None:
-        """Note that a client has come, or is reachable again."""
+        """Note that a client has joined, or is reachable again."""
         if name in self._away_since:
             self._away_since[name] = None
 
@@ -49,55 +50,55 @@ class Recipients:
         """Note that a client has left or is unreachable.
 
         Args:
-            name: its name.
+            name: the client's name.
             now: the time, in nanoseconds.
         """
         if name in self._away_since and self._away_since[name] is None:
             self._away_since[name] = now
 
     def served(self, name: str) -> None:
-        """Note that a client has had the file; it may go now."""
+        """Note that a client has had the file: it does not count as missing if it leaves."""
         self._away_since.pop(name, None)
 
     def mark_complete(self, name: str) -> None:
-        """Note that a connected client showed the finished file."""
+        """Note that a connected client reported the complete file."""
         self.complete.add(name)
         self.served(name)
         self._work.file_changed(self._file_id)
 
     def decline(self, name: str, reason: str) -> None:
-        """Note that a client cannot take the file.
+        """Note that a client cannot store the file.
 
         Args:
-            name: its name.
-            reason: why, in a line.
+            name: the client's name.
+            reason: why, in one line.
         """
         self.declined[name] = reason
         self.complete.discard(name)
         self._work.file_changed(self._file_id)
 
     def accept_after_all(self, name: str) -> bool:
-        """Note that a client takes the file. Return whether it had declined it."""
+        """Note that a client stores the file after all. Return whether it had declined it."""
         had_declined = self.declined.pop(name, None) is not None
         if had_declined:
             self._work.review_owners(self._file_id)
         return had_declined
 
     def forget(self, name: str) -> None:
-        """Forget what a client that left has shown or declined."""
+        """Forget what a client reported, because it left."""
         self.complete.discard(name)
         self.declined.pop(name, None)
         self._work.file_changed(self._file_id)
 
     def all_complete(self, names: Collection[str]) -> bool:
-        """Whether all of these clients have the file."""
+        """Return whether all of these clients have the file."""
         return len(self.complete) >= len(names) and self.complete.issuperset(names)
 
     def missing(self) -> list[tuple[str, int]]:
-        """Return the names of those who went before they had the file, each with the time since when."""
+        """Return the clients that left before they had the file, each with the time when it left."""
         return sorted((name, since) for name, since in self._away_since.items() if since is not None)
 
     def check(self) -> None:
         """Assert the invariants."""
-        assert not self.complete & self.declined.keys(), "a client has declined the file and shown it"
-        assert self.count >= len(self._away_since), "more clients lack the file than were to get it"
+        assert not self.complete & self.declined.keys(), "a client has declined the file and has it"
+        assert self.count >= len(self._away_since), "more clients wait for the file than it is for"

@@ -163,6 +163,11 @@ class RequestState:
         return self._expected_chunks
 
     @property
+    def fetchable(self) -> RangeSet:
+        """The wanted chunks that a member holds and that are not being fetched."""
+        return self.wanted.common(self.file.availability.available).minus(self._fetches.chunks)
+
+    @property
     def newest_echo(self) -> int:
         """The number of the newest request to be measured; 0 if there is none."""
         return self.echoes[-1].number if self.echoes else 0
