@@ -18,8 +18,8 @@ from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.catalogue import Catalogue
 from pspd.core.server.contributions import Receipt
-from pspd.core.server.fetch import Fetch, Holder
 from pspd.core.server.machine import ServerMachine
+from pspd.core.server.pending import Fetch, Holder
 from pspd.core.server.request_state import FileDemand, RequestState
 from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.shared_file import SharedFile
@@ -42,7 +42,7 @@ def address_of(name: str) -> Address:
 
 
 def raised(effects: list[ServerEffect]) -> list[ServerEffect]:
-    """These effects; raises what the machine raised while it served a member."""
+    """Return these effects. Raise an error that the machine met while it served a member."""
     for effect in effects:
         if isinstance(effect, MemberFailed):
             raise effect.error
@@ -50,10 +50,10 @@ def raised(effects: list[ServerEffect]) -> list[ServerEffect]:
 
 
 class ServedAtOnce:
-    """A server machine, or its catalogue, that works off what changed after every call, not when it is polled.
+    """A proxy of a server machine or one of its parts, which follows up on changes after every call, not only in poll.
 
-    So a test sees at once what an input led to, and the invariants are checked after every input. It looks like what it
-    stands for, of which no method can be replaced: the core may be compiled.
+    A test sees at once what an input led to, and the invariants are checked after every input. It is a proxy because
+    the core may be compiled, and compiled methods cannot be replaced.
     """
 
     def __init__(self, part: object, machine: ServerMachine, *, checked: bool) -> None:
@@ -79,9 +79,9 @@ class ServedAtOnce:
 
 
 class Bench:
-    """The machine, the time, and the effects since a test last looked.
+    """A server machine, and the time.
 
-    Requests, contributions and what the driver tells come a millisecond apart: none is gathered with the one before.
+    Requests, contributions and reports of the driver are a millisecond apart, so that none is batched with another.
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class Bench:
         self.data: dict[FileId, bytes] = {}
         self.last_request = 0
 
-    # -- what comes out
+    # -- effects
 
     def effects(self, kind: type[E]) -> list[E]:
-        """The effects of one kind since the last look; the others are passed over."""
+        """Return the effects of one kind since the last call, and drop the others."""
         return [effect for effect in raised(self.server.poll()) if isinstance(effect, kind)]
 
     def asked(self, name: str) -> list[Asked]:
-        """What the broadcasts since the last look ask, as one member hears them."""
+        """Return the entries of the broadcasts to one member since the last call."""
         found: list[Asked] = []
         for effect in self.effects(SendDatagram):
             datagram = decode_datagram(effect.data)
@@ -118,29 +118,29 @@ class Bench:
     def delivered(self, member: Member) -> list[Deliver]:
         return [effect for effect in self.effects(Deliver) if effect.session == member.session]
 
-    # -- what the machine knows
+    # -- records
 
     def fetches(self, file: SharedFile) -> RangeMap[Fetch]:
-        """What is being fetched of a file."""
+        """Return the fetches of a file."""
         return self.machine._pending.table_of(file.file_id).ranges
 
     def demand(self, file: SharedFile) -> FileDemand:
-        """What is wanted of a file."""
+        """Return what all clients want of a file."""
         return self.machine.demand.of_file(file.file_id)
 
     def state(self, member: Member, file: SharedFile) -> RequestState:
-        """A member's request of a file."""
+        """Return a member's request of a file."""
         return self.machine.demand.state(member, file)
 
     def holder(self, member: Member) -> Holder:
-        """What a member is asked for."""
+        """Return a member as a holder."""
         return self.machine._pending.holder_of(member)
 
     def quota_used_chunks(self, member: Member) -> int:
-        """How much of the cache deliveries to a member pin."""
+        """Return how many chunks the deliveries to a member pin."""
         return self.machine.demand.requester(member).quota_used_chunks
 
-    # -- people
+    # -- members
 
     def join(
         self,
@@ -172,14 +172,14 @@ class Bench:
         return manifest.divided(share_count, read_at, blake3_digest)
 
     def seed(self, name: str, chunk_count: int, *, hold_back: bool = False, terms: Terms = ONE_COPY) -> SharedFile:
-        """Announces and divides a file; its source is "source of ..."."""
+        """Announce and divide a file; its source is "source of ..."."""
         source = self.join(f"source of {name}", source=True)
         manifest = self.manifest(name, chunk_count, len(self.server.sessions.heard_names()))
         self.server.catalogue.announce(manifest, source.session, terms)
         return self.server.catalogue.divide(manifest, source.session, self.now, hold_back=hold_back)
 
     def exchange(self, name: str, chunk_count: int, terms: Terms = ONE_COPY) -> SharedFile:
-        """A file of which every client holds its share, as they say."""
+        """Seed a file, and let every client report its share."""
         file = self.seed(name, chunk_count, terms=terms)
         for member in list(self.server.members.values()):
             if not member.source:
@@ -228,7 +228,7 @@ class Bench:
         return self.server.contribution_started(frame, "somewhere", self.now)
 
     def contribute(self, frame: Frame, *, good: bool = True) -> bool:
-        """A whole contribution comes; False if the server does not want it."""
+        """Send a whole contribution. Return False if the server drops it."""
         receipt = self.start(frame)
         if receipt is None:
             return False
@@ -241,12 +241,12 @@ class Bench:
         return True
 
     def sent(self, member: Member, number: int) -> None:
-        """The bytes of a delivery have left the cache."""
+        """Report that the kernel has taken all of a delivery."""
         self.now += MILLISECOND_NS
         self.server.delivery_sent(member.session, number, self.now)
 
     def pass_time(self, duration_ns: int) -> None:
-        """Lets the time pass, and the machine do what becomes due."""
+        """Let time pass, and the machine handle its timers."""
         end = self.now + duration_ns
         while (deadline := self.server.next_timeout()) is not None and deadline <= end:
             self.now = max(self.now, deadline)
@@ -254,7 +254,7 @@ class Bench:
         self.now = end
 
     def live(self, duration_ns: int, *, deaf: Collection[Member] = ()) -> None:
-        """Lets the time pass while every member renews its lease, and says whether it hears the server."""
+        """Let time pass while every member renews its lease and sends hellos; deaf members report no round trip."""
         end = self.now + duration_ns
         while self.now < end:
             for member in list(self.server.members.values()):

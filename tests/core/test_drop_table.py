@@ -44,7 +44,7 @@ Trial = Callable[[Parameters], list[Drops]]
 
 
 class ServerSide:
-    """A server with a client "a" that lacks half of a file, a client "b", and files in every other state."""
+    """A server with a client "a" that holds half of a file, a client "b", and files in every other state."""
 
     kinds = SERVER_DATAGRAMS
 
@@ -56,7 +56,7 @@ class ServerSide:
         self.file_id = self.file.file_id
 
     def receive(self, data: bytes) -> Drops:
-        """What is counted when this comes from the client."""
+        """Return what the server counts when the client sends this."""
         return self.receive_from("a", data)
 
     def receive_from(self, name: str, data: bytes) -> Drops:
@@ -82,7 +82,7 @@ class ClientSide:
         self.number = self.client.requests()[-1].number
 
     def receive(self, data: bytes, source: Address = SERVER) -> Drops:
-        """What is counted when this comes from the server, or from elsewhere."""
+        """Return what the client counts when it receives this, from the server or another sender."""
         before = Counter(self.client.machine.drop_counts)
         self.client.machine.poll()
         self.client.machine.receive_datagram(data, source, self.client.now)
@@ -97,7 +97,7 @@ SIDES: dict[str, type[ServerSide] | type[ClientSide]] = {"server": ServerSide, "
 
 
 def valid(side: Side, kind: Kind, session: int | None = None) -> bytes:
-    """A datagram of a kind that names the file of its side, with one range if it has any."""
+    """Return a datagram of a kind for the file of its side, with one range if the kind has ranges."""
     session = side.session if session is None else session
     datagrams: dict[Kind, Datagram] = {
         Kind.HELLO: Hello(session, 3, 1000),
@@ -295,13 +295,13 @@ TRIALS: dict[str, Trial] = {
 }
 
 
-def test_the_table_has_every_case_and_no_other() -> None:
+def test_table_and_cases_agree() -> None:
     assert sorted({row.what for row in datagram_rows()}) == sorted({*SENT, *TRIALS})
 
 
 @pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic", "fast"])
 @pytest.mark.parametrize("row", datagram_rows(), ids=lambda row: f"{row.side}-{row.reason}")
-def test_a_dropped_datagram_counts_as_the_table_says(row: Row, parameters: Parameters) -> None:
+def test_dropped_datagram_counts_as_in_the_table(row: Row, parameters: Parameters) -> None:
     if row.what in TRIALS:
         drops = TRIALS[row.what](parameters)
         assert drops == [{row.reason: 1}] * len(drops)
@@ -315,8 +315,8 @@ def test_a_dropped_datagram_counts_as_the_table_says(row: Row, parameters: Param
 
 @pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic", "fast"])
 @pytest.mark.parametrize("name", SIDES)
-def test_a_sound_datagram_is_not_dropped(name: str, parameters: Parameters) -> None:
-    """Whatever its flags and its tag; its session's first hello-ack and request-ack."""
+def test_valid_datagram_is_not_dropped(name: str, parameters: Parameters) -> None:
+    """All flags and tags are valid, and so are a session's first hello-ack and request-ack."""
     for kind in SIDES[name].kinds:
         for flags, tag in ((0, 0), (0xFFFFFFFF, 0), (0xFFFFFFF8, 255)):
             side = SIDES[name](parameters)
@@ -325,7 +325,7 @@ def test_a_sound_datagram_is_not_dropped(name: str, parameters: Parameters) -> N
             assert side.receive(data) == {}, kind.name
 
 
-def test_what_a_client_does_not_hold_is_ignored_and_not_dropped() -> None:
+def test_broadcast_for_chunks_not_held_is_ignored() -> None:
     side = ClientSide(FAST)
     for file_id, span in ((FILE_ID, (0, 1)), (side.file_id, (0, 3)), (side.file_id, (3, 2**32 - 1))):
         asks = Broadcast(SESSION, file_id, 3, (Asked(*span, EVERY_HOLDER),))

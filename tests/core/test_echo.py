@@ -1,4 +1,4 @@
-"""Which request a delivery echoes: one that asked for what it carries, or none."""
+"""A delivery echoes a request that asked for its chunks, or none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def exchange() -> tuple[Bench, dict[str, Member], SharedFile]:
 
 
 def deliver_first(bench: Bench, members: dict[str, Member], file: SharedFile) -> int:
-    """Client a asks for two chunks and gets them. Returns the number of the delivery."""
+    """Let client a request and receive two chunks. Return the number of the delivery."""
     bench.ask(members["a"], file, (6, 8))
     bench.contribute(bench.frame(members["d"], file, 6, 8))
     (delivery,) = bench.delivered(members["a"])
@@ -26,7 +26,7 @@ def deliver_first(bench: Bench, members: dict[str, Member], file: SharedFile) ->
 
 
 def join_a_fetch(bench: Bench, members: dict[str, Member], file: SharedFile) -> int:
-    """Client a asks for what is being fetched for b already. Returns the echo of the delivery."""
+    """Let client a request chunks that are being fetched for b. Return the echo of the delivery."""
     bench.ask(members["b"], file, (4, 6))
     bench.ask(members["a"], file, (4, 6))
     bench.contribute(bench.frame(members["c"], file, 4, 6))

@@ -1,4 +1,4 @@
-"""What is fetched, of whom, and what becomes of it."""
+"""Fetches: which chunks, from which holders, and what happens if no contribution arrives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.core.bench import QUARTER_FRAMES, Bench
 
 
 def hearers(bench: Bench) -> list[str]:
-    """Who was sent broadcasts since the last look, in order."""
+    """Return the receivers of the broadcasts since the last call, in order."""
     sent = bench.effects(SendDatagram)
     return [effect.address[0] for effect in sent if isinstance(decode_datagram(effect.data), Broadcast)]
 
@@ -250,7 +250,7 @@ class TestFetching:
         assert len(bench.delivered(a)) == 1
 
     def test_client_without_a_link_leaves_the_queue(self) -> None:
-        """Nobody fetches for it what is cached meanwhile, and came too late for it."""
+        """Chunks that are cached too late for it are not fetched for it again."""
         bench = Bench(cache_chunks=8, tuning=QUARTER_FRAMES)
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 30)
@@ -298,6 +298,19 @@ class TestFetching:
         bench.server.client_left(a.session, "gone", bench.now)
         bench.server.delivery_failed(a.session, deliver.number, bench.now)  # of one who is gone
 
+    def test_failed_delivery_leaves_those_of_other_files_in_flight(self) -> None:
+        bench = Bench()
+        a, b = bench.join("a"), bench.join("b")
+        first, second = bench.exchange("f", 4), bench.exchange("g", 6)
+        numbers = []
+        for file in (first, second):
+            bench.ask(a, file, (3, 4))
+            bench.contribute(bench.frame(b, file, 3, 4, bench.machine._pending._broadcast_number))
+            numbers += [deliver.number for deliver in bench.delivered(a)]
+        bench.server.delivery_failed(a.session, numbers[1], bench.now)
+        assert list(bench.state(a, first).in_flight) == numbers[:1]
+        assert not bench.state(a, second).in_flight
+
     def test_silent_holder_is_asked_again_and_then_everyone(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
@@ -323,7 +336,7 @@ class TestFetching:
         assert [x.frame.start for x in delivers if x.session == a.session] == [3, 2]
         assert [x.frame.start for x in delivers if x.session == d.session] == [3]
 
-    def test_range_that_no_one_has_whole_is_asked_by_unit(self) -> None:
+    def test_range_without_a_whole_holder_is_asked_by_unit(self) -> None:
         bench = Bench(replace(FAST, all_holders_answer=True))
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 20)

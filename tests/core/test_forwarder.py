@@ -1,4 +1,4 @@
-"""Hit, join, fetch and deliver: what the server does about requests, and when nobody answers."""
+"""Requests: hit, join or fetch, wait queues, batches and quota."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TestRequestAck:
 
 
 def note_ack(state: RequestState) -> None:
-    """Count a request of a client that acknowledges a delivery."""
+    """Count a request that acknowledges a delivery."""
     state.depart(10**6, Range(0, 0))
     state.acknowledge(10**6, is_rest_lost=False)
     assert state.ack_round == state.demand.ack_count
@@ -97,7 +97,7 @@ class TestStragglers:
         note_ack(bench.state(a, file))
         assert bench.demand(file).is_wanted(3, 6)
 
-    def test_client_that_waited_for_nothing_is_no_straggler(self) -> None:
+    def test_client_that_wanted_nothing_is_no_straggler(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
@@ -122,10 +122,10 @@ class TestStragglers:
 
 
 class TestSingleDeliveryConnections:
-    """Where each delivery has one (classic), nothing but the client's next request tells what became of it."""
+    """Without a kept link (classic), only the client's next request shows whether a delivery arrived."""
 
     def on_its_way(self) -> tuple[Bench, Member, SharedFile, int]:
-        """A client that holds chunks [0, 3), and the number of a delivery of chunk 3 to it."""
+        """Return a client that holds chunks [0, 3), and the number of a delivery of chunk 3 to it."""
         bench = Bench(CLASSIC, 8)
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
@@ -171,7 +171,7 @@ class TestSingleDeliveryConnections:
 
 
 def delivered_to_b(bench: Bench) -> tuple[Member, Member, Member, SharedFile, int]:
-    """Members a, b and c, a file of which c holds [6, 9), and the number of a delivery of that which b has got."""
+    """Return members a, b and c, a file of which c holds [6, 9), and the number of a delivery of those to b."""
     a, b, c = (bench.join(name) for name in "abc")
     file = bench.exchange("f", 9)
     bench.ask(b, file, (6, 9))
@@ -183,7 +183,7 @@ def delivered_to_b(bench: Bench) -> tuple[Member, Member, Member, SharedFile, in
 
 
 class TestNewHolders:
-    """Who waits for chunks that nobody had is served as soon as somebody has them."""
+    """A request for chunks without a holder is served as soon as there is one."""
 
     def test_acknowledgement_serves_waiting_requests(self) -> None:
         bench = Bench()
@@ -316,14 +316,14 @@ class TestWaitQueues:
 
 
 class TestBatches:
-    """What comes soon after what was handed out last; here a second is soon."""
+    """Chunks that arrive soon after the last fan-out are batched; here one second is soon."""
 
     SLOW = replace(QUARTER_FRAMES, delivery_pacing_ns=SECOND_NS)
 
     def waiting(
         self, cache_chunks: int = 64, tuning: ServerTuning = SLOW
     ) -> tuple[Bench, SharedFile, Member, list[Member]]:
-        """A holder of a file's second half, and two who wait for that."""
+        """Return a holder of a file's second half, and two clients that want it."""
         bench = Bench(cache_chunks=cache_chunks, tuning=tuning)
         first, holder = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 48)
@@ -346,7 +346,7 @@ class TestBatches:
         assert self.spans(bench.effects(Deliver)) == [(a.session, 24, 40), (d.session, 24, 40)]
 
     def first_two(self, frame_chunks: int) -> tuple[Bench, SharedFile, Member, list[Member]]:
-        """The first frame is handed out, and has left; the second has come soon after, and is gathered."""
+        """Deliver the first frame, and let the second arrive soon after, so that it is batched."""
         bench, file, holder, waiting = self.waiting(cache_chunks=4 * frame_chunks)
         self.contribute(bench, file, holder, 24, chunks=frame_chunks)
         for deliver in bench.effects(Deliver):
@@ -357,7 +357,7 @@ class TestBatches:
         return bench, file, holder, waiting
 
     def two_files(self, tuning: ServerTuning = SLOW) -> tuple[Bench, SharedFile, SharedFile, Member]:
-        """A first half of what two wait for of one file is handed out, and what they want of another is gathered."""
+        """Deliver half of what two clients want of one file, and batch what they want of another."""
         bench, file, holder, waiting = self.waiting(tuning=tuning)
         other = bench.exchange("g", 48)
         for member in waiting:
@@ -433,7 +433,7 @@ class TestBatches:
 
 
 class TestQuota:
-    """A cache of 64 chunks has frames of 16: one member claims 32 chunks of it at most."""
+    """A cache of 64 chunks has frames of 16: deliveries to one member pin at most 32 chunks."""
 
     QUOTA = 32
 
@@ -441,7 +441,7 @@ class TestQuota:
         return sum(asked.stop - asked.start for asked in bench.asked("a"))
 
     def stuck(self) -> tuple[Bench, SharedFile, Member, list[Deliver]]:
-        """A client that asked for much, and to which everything that was fetched for it is on its way."""
+        """Return a client with a large request, and everything fetched for it in flight."""
         bench = Bench(tuning=QUARTER_FRAMES)
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 200)

@@ -1,4 +1,4 @@
-"""One member's fault is that member's: the others are served, and no report or withdrawal leaves a trap behind."""
+"""An error while one member is served does not affect the others; refused reports leave no state behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pspd.core.effects.shared import Milestone, SendDatagram
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import Range
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.core.server.fetch import Fetch, FetchTable
+from pspd.core.server.pending import Fetch, FetchTable
 from pspd.core.server.request_state import Echo, RequestState
 from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
@@ -30,20 +30,20 @@ from tests.core.bench import Bench
 
 
 def exchange() -> tuple[Bench, dict[str, Member], SharedFile]:
-    """A file of eight chunks, two with each of a, b, c and d."""
+    """Return a file of eight chunks, of which a, b, c and d hold two each."""
     bench = Bench(at_once=False)
     members = {name: bench.join(name) for name in "abcd"}
     return bench, members, bench.exchange("f", 8)
 
 
 def outcome(effects: list[ServerEffect]) -> tuple[list[str], list[int]]:
-    """Who failed, and to which sessions something was delivered."""
+    """Return the members that failed, and the sessions of the deliveries."""
     failed = [effect.name for effect in effects if isinstance(effect, MemberFailed)]
     return failed, [effect.session for effect in effects if isinstance(effect, Deliver)]
 
 
 class TestServing:
-    def test_faulty_request_does_not_cost_others_their_turn(self) -> None:
+    def test_fault_in_a_request_does_not_affect_other_requests(self) -> None:
         bench, members, file = exchange()
         undivided = SharedFile(file.manifest, "s")
         undivided.availability.hold("d", [(0, 8)])
@@ -58,7 +58,7 @@ class TestServing:
         bench.contribute(bench.frame(members["d"], file, 6, 8))
         assert outcome(bench.machine.poll()) == ([], [members["b"].session, members["c"].session])
 
-    def test_fault_in_handing_out_does_not_cost_other_waiters(self) -> None:
+    def test_fault_in_a_fan_out_does_not_affect_other_clients(self) -> None:
         bench, members, file = exchange()
         for name in "abc":
             bench.ask(members[name], file, (6, 8))
@@ -137,7 +137,7 @@ class TestReports:
         assert bench.machine.demand.requester(member).states == {}
         assert file.recipients.complete == set()
 
-    def test_withdrawal_clears_what_members_asked(self) -> None:
+    def test_withdrawal_deletes_requests(self) -> None:
         bench, member, source, file = self.announced()
         bench.state(member, file)
         bench.server.lifecycle.withdraw(file, "s")

@@ -15,8 +15,7 @@ from pspd.core.model.manifest import CHUNK_BYTES, Manifest
 from pspd.core.model.parameters import FAST, MILLISECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.core.server.fetch import Fetch
-from pspd.core.server.pending import Pending
+from pspd.core.server.pending import Fetch, Pending
 from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet
@@ -38,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass
 class Entry:
-    """What the model knows of a fetch; its session is that of the holder named, its number that of its broadcast."""
+    """The model of a fetch: session is that of the named holder, number that of its last broadcast."""
 
     file: int
     span: Range
@@ -85,7 +84,7 @@ class PendingMachine(RuleBasedStateMachine):
 
     @property
     def neighbours(self) -> list[tuple[Fetch, Fetch]]:
-        """Fetches that may be joined: not broadcast yet, and naming one holder."""
+        """Pairs of fetches that may be joined: not broadcast yet, and naming the same holder."""
         new = [
             (fetch, entry)
             for fetch, entry in self.model.items()

@@ -25,7 +25,7 @@ PROFILES = pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic"
 
 
 def reverify(network: CoreNetwork, manifest: Manifest, peer: Client) -> None:
-    """Have a client verify what it stores, between two sessions."""
+    """Let a client verify its files between two sessions."""
     network.network.control.reverify(peer, manifest.file_id)
     assert network.run(lambda: network.is_member(peer), 60 * SECOND_NS)
 

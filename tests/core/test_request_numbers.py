@@ -1,4 +1,4 @@
-"""Request numbers: an impossible one ends the session, and none is beyond what the wire carries."""
+"""Request numbers: an impossible number ends the session, and no number exceeds the field on the wire."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def exchange() -> tuple[Bench, Member, SharedFile]:
 
 
 class TestServer:
-    def test_largest_plausible_jump_is_taken(self) -> None:
+    def test_largest_plausible_jump_is_accepted(self) -> None:
         bench, member, file = exchange()
         ask(bench, member, file, 1)
         ask(bench, member, file, 1 + SERVER_TUNING.request_jump_max)

@@ -1,4 +1,4 @@
-"""What comes to the server and is dropped: counted by reason, nothing of it cached."""
+"""The server counts dropped inputs by reason, and caches nothing of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason, Kind
 from tests.core.bench import Bench
 
-NOBODY = 0xDEAD
+UNKNOWN = 0xDEAD
 
 
 class TestDrops:
@@ -23,7 +23,7 @@ class TestDrops:
         assert all(bench.server.drop_counts[reason] for reason, _ in found)
         return found
 
-    def test_what_is_no_datagram(self) -> None:
+    def test_malformed_datagrams_are_dropped(self) -> None:
         bench = Bench()
         member = bench.join("a")
         good = encode_datagram(Hello(member.session, 2, 0))
@@ -43,14 +43,14 @@ class TestDrops:
             )
         ]
 
-    def test_datagrams_that_are_not_for_a_server_or_of_nobody(self) -> None:
+    def test_wrong_kind_or_unknown_session_is_dropped(self) -> None:
         bench = Bench()
         member = bench.join("a")
         bench.send(member, HelloAck(member.session, 1, 5000))
-        bench.send(member, Hello(NOBODY, 1, 0))
+        bench.send(member, Hello(UNKNOWN, 1, 0))
         assert self.drops(bench) == [(DropReason.UNKNOWN_KIND, "a:1"), (DropReason.UNKNOWN_SESSION, "a:1")]
 
-    def test_requests_for_what_there_is_not(self) -> None:
+    def test_requests_for_unknown_files_or_ranges_are_dropped(self) -> None:
         bench = Bench()
         member = bench.join("a")
         file = bench.exchange("f", 4)
@@ -64,7 +64,7 @@ class TestDrops:
             (DropReason.BAD_RANGE, "a"),
         ]
 
-    def test_a_request_that_a_newer_one_overtook(self) -> None:
+    def test_stale_request_is_dropped(self) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -73,25 +73,25 @@ class TestDrops:
         bench.ask(a, file, (2, 3))
         assert self.drops(bench) == [(DropReason.STALE, "a")]
 
-    def test_a_link_of_nobody(self) -> None:
+    def test_link_of_an_unknown_session_is_refused(self) -> None:
         bench = Bench()
-        assert not bench.server.link_opened(NOBODY, bench.now)
-        bench.server.link_closed(NOBODY, bench.now)
+        assert not bench.server.link_opened(UNKNOWN, bench.now)
+        bench.server.link_closed(UNKNOWN, bench.now)
         assert self.drops(bench) == [(DropReason.UNKNOWN_SESSION, "link of session 000000000000dead")]
 
-    def test_what_is_no_frame(self) -> None:
+    def test_refused_frame_is_counted(self) -> None:
         bench = Bench()
         bench.server.frame_refused(DropReason.BAD_MAGIC, "x:5")
         assert self.drops(bench) == [(DropReason.BAD_MAGIC, "x:5")]
 
-    def test_contributions_that_make_no_sense_are_not_received_and_nothing_is_cached(self) -> None:
+    def test_invalid_contributions_are_dropped_and_not_cached(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
         good = bench.frame(b, file, 2, 4)
         frames = [
             Frame(Kind.DELIVERY, b.session, file.file_id, 2, 4, good.length),
-            Frame(Kind.CONTRIBUTION, NOBODY, file.file_id, 2, 4, good.length),
+            Frame(Kind.CONTRIBUTION, UNKNOWN, file.file_id, 2, 4, good.length),
             Frame(Kind.CONTRIBUTION, b.session, bytes(32), 2, 4, good.length),
             Frame(Kind.CONTRIBUTION, b.session, file.file_id, 2, 5, good.length),
             Frame(Kind.CONTRIBUTION, b.session, file.file_id, 2, 4, good.length + 1),
@@ -110,10 +110,10 @@ class TestDrops:
         ]
         assert bench.server.cache.used_chunks == 0
         assert file.traffic.duplicate_bytes == 2 * good.length
-        bench.ask(a, file, (2, 4))  # and they do no harm to what comes later
+        bench.ask(a, file, (2, 4))  # later contributions are accepted
         assert bench.contribute(good)
 
-    def test_only_the_first_copy_is_received_and_the_others_are_counted(self) -> None:
+    def test_first_copy_is_received_and_duplicates_are_counted(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -131,7 +131,7 @@ class TestDrops:
         assert bench.server.drop_counts == {DropReason.DUPLICATE: 3, DropReason.ABORTED: 1}
         assert bench.server.cache.used_chunks == 2
 
-    def test_a_corrupt_contribution_is_not_cached_and_its_holder_not_believed(self) -> None:
+    def test_corrupt_contribution_is_fetched_from_another_holder(self) -> None:
         bench = Bench()
         a, b, c = bench.join("a"), bench.join("b"), bench.join("c")
         file = bench.exchange("f", 6)
@@ -149,7 +149,7 @@ class TestDrops:
         assert bench.contribute(bench.frame(c, file, 2, 4, number=2))
         assert [deliver.frame.start for deliver in bench.delivered(a)] == [2]
 
-    def test_the_last_holder_of_a_chunk_proved_wrong_stalls_the_file(self) -> None:
+    def test_corrupt_last_holder_stalls_the_file(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -159,7 +159,7 @@ class TestDrops:
         bench.reach(b, file, Milestone.COMPLETE)
         assert bench.effects(FileResumed) == [FileResumed(file.file_id, "f")]
 
-    def test_a_client_that_lost_what_it_held_says_so_by_asking_for_it(self) -> None:
+    def test_request_for_held_chunks_retracts_them(self) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -167,17 +167,17 @@ class TestDrops:
         assert bench.effects(FileStalled)[0].missing == ((Range(1, 2), ""),)
         assert list(file.availability.held["a"]) == [Range(0, 1)]
 
-    def test_who_has_the_file_lacks_nothing_whatever_an_older_request_says(self) -> None:
+    def test_request_overtaken_by_a_complete_report_retracts_nothing(self) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
         bench.reach(a, file, Milestone.COMPLETE)
-        bench.ask(a, file, (1, 4))  # was on its way when the report was made
+        bench.ask(a, file, (1, 4))  # sent before the report
         assert bench.effects(FileStalled) == []
         assert list(file.availability.held["a"]) == [Range(0, 4)]
         assert file.availability.min_holder_count() == 1
 
-    def test_who_sent_corrupt_bytes_is_told_to_verify_what_it_holds(self) -> None:
+    def test_sender_of_corrupt_bytes_is_told_to_verify(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
@@ -187,7 +187,7 @@ class TestDrops:
         bench.contribute(bench.frame(c, file, 4, 6))
         assert bench.effects(VerifyFile) == [VerifyFile(b.session, file.file_id)]
 
-    def test_who_joins_again_with_what_was_verified_anew_is_a_holder_of_that(self) -> None:
+    def test_member_that_joins_after_verification_is_a_holder(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -196,10 +196,10 @@ class TestDrops:
         assert file.availability.missing() == [(Range(2, 4), "")]
         b = bench.join("b", held={file.file_id: Held(RangeSet([(3, 4)]), complete=False)})
         assert file.availability.missing() == [(Range(2, 3), "")]
-        bench.live(10 * SECOND_NS)  # what was asked for as a whole is given up
+        bench.live(10 * SECOND_NS)  # the fetch of the whole range is given up
         assert [(x.start, x.stop, x.responder) for x in bench.asked("a")][-1] == (3, 4, b.session)
 
-    def test_a_contribution_of_someone_who_is_gone_before_it_ends_is_good(self) -> None:
+    def test_contribution_of_a_member_that_left_is_used(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -214,7 +214,7 @@ class TestDrops:
         bench.server.contribution_received(receipt, bench.now)
         assert len(bench.delivered(a)) == 1
 
-    def test_nor_is_a_corrupt_one_a_fault_of_ours(self) -> None:
+    def test_corrupt_contribution_of_a_member_that_left_is_dropped(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)

@@ -11,14 +11,14 @@ from pspd.core.model.file_record import Phase
 from pspd.core.model.parameters import Parameters
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.demand import Demand
-from pspd.core.server.fetch import Fetch
 from pspd.core.server.holders import Holders
-from pspd.core.server.pending import Pending
+from pspd.core.server.pending import Fetch, Pending
 from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet
 from pspd.core.timing.pacing import Pacer
 from pspd.core.timing.timers import earliest
+from pspd.core.timing.window import frame_chunks_in
 from pspd.core.wire import datagrams
 from pspd.core.wire.datagrams import Asked
 
@@ -106,11 +106,12 @@ class Broadcasts:
         return joined
 
     def _can_be_joined(self, fetch: Fetch, following: Fetch) -> bool:
-        """Return whether one holder is asked for both, for the first time, and both fit into one frame."""
+        """Return whether one holder is asked for both, for the first time, and one frame to any client has room."""
+        chunks_max = min(self._pending.frame_chunks, frame_chunks_in(self._parameters.window_min_chunks))
         return (
             fetch.holder is following.holder is not None
             and fetch.stop == following.start
-            and following.stop - fetch.start <= self._pending.joined_chunks_max
+            and following.stop - fetch.start <= chunks_max
             and fetch.tries == following.tries == 0
         )
 

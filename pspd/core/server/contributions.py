@@ -11,8 +11,7 @@ from pspd.core.effects.server import VerifyFile
 from pspd.core.model.manifest import Digest, FileId
 from pspd.core.model.ranges import Range
 from pspd.core.model.tuning import ServerTuning
-from pspd.core.server.fetch import Fetch
-from pspd.core.server.pending import Pending
+from pspd.core.server.pending import Fetch, Pending
 from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet

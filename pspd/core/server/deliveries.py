@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from pspd.core.cache.cache import Cache
 from pspd.core.effects.server import Deliver
@@ -16,8 +15,7 @@ from pspd.core.model.parameters import Parameters
 from pspd.core.model.ranges import Range, RangeMap, RangeSet
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.demand import Demand
-from pspd.core.server.fetch import Fetch
-from pspd.core.server.pending import Pending
+from pspd.core.server.pending import Fetch, Pending
 from pspd.core.server.request_state import Requester, RequestState
 from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
@@ -27,36 +25,20 @@ from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import Kind
 
 
-class OutgoingDelivery(NamedTuple):
-    """A delivery that is about to leave.
-
-    Attributes:
-        state: the request that it answers.
-        span: its range.
-        number: its number.
-        echo: the number of the request whose round trip it measures; 0 for none.
-    """
-
-    state: RequestState
-    span: Range
-    number: int
-    echo: int
-
-
 @dataclass(slots=True)
 class FanOut:
     """Deliveries out of one cached frame. Their ranges are pinned once, until the buffers of all are released.
 
     Attributes:
         start, stop: the frame.
-        outgoing: the deliveries, until they leave.
+        outgoing: the request and the head of each delivery, until it leaves.
         pinned: their ranges, merged.
         unreleased_count: the number of deliveries that left and whose buffers are not released.
     """
 
     start: int
     stop: int
-    outgoing: list[OutgoingDelivery] = field(default_factory=list)
+    outgoing: list[tuple[RequestState, Frame]] = field(default_factory=list)
     pinned: list[Range] = field(default_factory=list)
     unreleased_count: int = 0
 
@@ -86,7 +68,7 @@ class Deliveries:
     _tuning: ServerTuning
     _pacer: Pacer
     batches: dict[SharedFile, list[Fetch]] = field(default_factory=dict)
-    _unreleased: dict[tuple[int, int], tuple[RequestState, Range, FanOut]] = field(default_factory=dict)
+    _unreleased: dict[tuple[int, int], tuple[RequestState, Frame, FanOut]] = field(default_factory=dict)
     _number: int = 0
 
     # -- time
@@ -118,11 +100,10 @@ class Deliveries:
         """Deliver the wanted chunks that are cached."""
         credit_chunks = self._credit_chunks(state)
         for cached in self._cache.cached_among(state.file.file_id, state.wanted) if credit_chunks > 0 else ():
-            for outgoing in self._depart(state, cached, state.newest_echo, credit_chunks):
-                chunk_count = outgoing.span.chunk_count
-                credit_chunks -= chunk_count
-                self._cache.count_hits(chunk_count)
-                self._send(state.file, FanOut(*outgoing.span, [outgoing]))
+            for frame in self._depart(state, cached, state.newest_echo, credit_chunks):
+                credit_chunks -= frame.stop - frame.start
+                self._cache.count_hits(frame.stop - frame.start)
+                self._send(state.file, FanOut(frame.start, frame.stop, [(state, frame)]))
             if credit_chunks <= 0:
                 break
 
@@ -189,33 +170,33 @@ class Deliveries:
         for wanted in state.wanted.common(cached):
             for fan_out in fan_outs.overlapping(*wanted):
                 span = Range(max(wanted.start, fan_out.start), min(wanted.stop, fan_out.stop))
-                for outgoing in self._depart(state, span, echo, credit_chunks):
-                    credit_chunks -= outgoing.span.chunk_count
-                    fan_out.outgoing.append(outgoing)
+                for frame in self._depart(state, span, echo, credit_chunks):
+                    credit_chunks -= frame.stop - frame.start
+                    fan_out.outgoing.append((state, frame))
             if credit_chunks <= 0:
                 break
         return granted_chunks - credit_chunks
 
-    def _depart(self, state: RequestState, span: Range, echo: int, credit_chunks: int) -> Iterator[OutgoingDelivery]:
-        """Put a cached range in flight, in frames, as far as the client's credit allows."""
+    def _depart(self, state: RequestState, span: Range, echo: int, credit_chunks: int) -> Iterator[Frame]:
+        """Put a cached range in flight, as far as the client's credit allows. Return the heads of its deliveries."""
+        file, session = state.file, state.member.session
         frame_chunks = min(self._parameters.frame_chunks, state.frame_chunks)
         for part in _cut(Range(span.start, min(span.stop, span.start + credit_chunks)), frame_chunks):
             self._number += 1
             state.depart(self._number, part)
-            yield OutgoingDelivery(state, part, self._number, echo)
+            length = file.manifest.byte_span(*part)[1]
+            yield Frame(Kind.DELIVERY, session, file.file_id, part.start, part.stop, length, self._number, echo)
 
     def _send(self, file: SharedFile, fan_out: FanOut) -> None:
         outgoing, fan_out.outgoing = fan_out.outgoing, []
-        fan_out.pinned = list(RangeSet(each.span for each in outgoing))
+        fan_out.pinned = list(RangeSet((frame.start, frame.stop) for _, frame in outgoing))
         fan_out.unreleased_count = len(outgoing)
         for span in fan_out.pinned:
             self._cache.pin(file.file_id, *span)
-        for state, span, number, echo in outgoing:
-            session = state.member.session
-            self._unreleased[session, number] = (state, span, fan_out)
-            length = file.manifest.byte_span(*span)[1]
-            frame = Frame(Kind.DELIVERY, session, file.file_id, *span, length, number, echo)
-            self._work.emit(Deliver(session, number, frame, self._cache.views(file.file_id, *span, length)))
+        for state, frame in outgoing:
+            self._unreleased[frame.session, frame.number] = (state, frame, fan_out)
+            views = self._cache.views(file.file_id, frame.start, frame.stop, frame.length)
+            self._work.emit(Deliver(frame.session, frame.number, frame, views))
 
     # -- the end of a delivery
 
@@ -228,8 +209,8 @@ class Deliveries:
         """
         released = self._buffers_released(session, number)
         if released is not None:
-            file, span = released
-            file.traffic.count_delivery(file.manifest.byte_span(*span)[1])
+            file, byte_count = released
+            file.traffic.count_delivery(byte_count)
 
     def failed(self, member: Member | None, session: int, number: int) -> None:
         """Note that a delivery does not arrive.
@@ -243,17 +224,17 @@ class Deliveries:
         if member is not None:
             self._demand.delivery_lost(member, number)
 
-    def _buffers_released(self, session: int, number: int) -> tuple[SharedFile, Range] | None:
+    def _buffers_released(self, session: int, number: int) -> tuple[SharedFile, int] | None:
         """Unpin what only this delivery pins. If the member's quota was used up, mark its requests ready.
 
         Returns:
-            The file and the range; None if the buffers were released before.
+            The file and the number of bytes; None if the buffers were released before.
         """
         found = self._unreleased.pop((session, number), None)
         self._work.room_changed()
         if found is None:
             return None
-        state, span, fan_out = found
+        state, frame, fan_out = found
         file, requester = state.file, state.requester
         fan_out.unreleased_count -= 1
         if fan_out.unreleased_count == 0:
@@ -262,17 +243,17 @@ class Deliveries:
             if file.is_draining:
                 self._work.file_changed(file.file_id)
         quota_left_chunks = self.quota_left_chunks(requester)
-        requester.release_quota(span.chunk_count)
+        requester.release_quota(frame.stop - frame.start)
         for other in requester.states.values():
             if other.wanted and other.window_left_chunks > quota_left_chunks:
                 self._demand.mark_ready(other)
-        return file, span
+        return file, frame.length
 
     def check(self) -> None:
         """Assert the invariants."""
         used: dict[Requester, int] = {}
-        for state, span, _ in self._unreleased.values():
-            used[state.requester] = used.get(state.requester, 0) + span.chunk_count
+        for state, frame, _ in self._unreleased.values():
+            used[state.requester] = used.get(state.requester, 0) + frame.stop - frame.start
         for requester, chunk_count in used.items():
             assert requester.quota_used_chunks == chunk_count, f"{requester.member.name}'s quota is miscounted"
         assert all(self.batches.values()), "an empty batch"

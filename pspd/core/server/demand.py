@@ -13,10 +13,9 @@ from pspd.core.model.ranges import RangeSet
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.contributions import Contributions
 from pspd.core.server.pending import Pending
-from pspd.core.server.request_state import FileDemand, Requester, RequestState
+from pspd.core.server.request_state import FileDemand, Requester, RequestState, StragglerBudget
 from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.shared_file import SharedFile
-from pspd.core.server.straggler_budget import StragglerBudget
 from pspd.core.server.work_set import WorkSet
 from pspd.core.wire.datagrams import Request, RequestAck, encode_datagram
 from pspd.core.wire.header import DropReason
@@ -109,11 +108,7 @@ class Demand:
         if request.number <= state.number:
             self._work.drop(DropReason.STALE, member.name)
             return
-        self._take(state, request)
-
-    def _take(self, state: RequestState, request: Request) -> None:
-        """Handle what a request acknowledges, which chunks it says are missing, and which it asks for."""
-        file, name, parameters = state.file, state.member.name, self._parameters
+        name, parameters = member.name, self._parameters
         if request.repeated:
             file.traffic.count_retransmit()
         if (request.repeated or request.wants_ack) and parameters.kept_links:
@@ -165,10 +160,11 @@ class Demand:
         state.want(RangeSet())
 
     def satisfied(self, state: RequestState) -> None:
-        """End the request of a client that has the whole file: everything in flight to it has arrived."""
+        """End the request of a client that holds the whole file: nothing is in flight to it any more."""
         state.want(RangeSet())
-        for delivery in list(state.in_flight):
-            self._settle(state, delivery, has_arrived=True)
+        for number in list(state.in_flight):
+            state.settle(number)
+        self.mark_ready(state)
 
     def delivery_lost(self, member: Member, number: int) -> None:
         """Note that a delivery does not arrive.
@@ -179,13 +175,8 @@ class Demand:
         """
         for state in self.requester(member).states.values():
             if number in state.in_flight:
-                self._settle(state, number, has_arrived=False)
-
-    def _settle(self, state: RequestState, number: int, has_arrived: bool) -> None:
-        span = state.settle(number)
-        if has_arrived:
-            state.file.availability.hold(state.member.name, [span])
-        self.mark_ready(state)
+                state.settle(number)
+                self.mark_ready(state)
 
     def want_nothing(self, file_id: FileId) -> None:
         """End all requests of a file that is seeded or removed."""
@@ -204,7 +195,7 @@ class Demand:
         """Want again everything in flight to a member whose link is lost. The driver releases the buffers."""
         for state in self.requester(member).states.values():
             for number, span in list(state.in_flight.items()):
-                self._settle(state, number, has_arrived=False)
+                state.settle(number)
                 if state.file.phase is Phase.EXCHANGING:  # during seeding, what a client may get can change meanwhile
                     state.want_again(span)  # the client may be waiting without repeating its request
             self.mark_ready(state)  # then Forwarder takes it out of its wait queue

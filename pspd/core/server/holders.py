@@ -10,8 +10,7 @@ from pspd.core.model.file_record import Phase
 from pspd.core.model.parameters import Parameters
 from pspd.core.model.ranges import Range
 from pspd.core.model.tuning import ServerTuning
-from pspd.core.server.fetch import Fetch, Holder
-from pspd.core.server.pending import Pending
+from pspd.core.server.pending import Fetch, Holder, Pending
 from pspd.core.server.sessions import Sessions
 from pspd.core.server.shared_file import SharedFile
 

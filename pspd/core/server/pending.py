@@ -1,4 +1,8 @@
-"""The pending table: the fetches, the members asked for them, and the timers of their answers (R7, R11)."""
+"""The pending table: fetches, the members that are asked for them, and the timers of their answers (R7, R11).
+
+The pending table is apart from the cache. A range is fetched once for every client that wants it, and what arrives is
+delivered to all of them before it can be evicted.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,111 @@ from random import Random
 from pspd.core.cache.cache import Cache
 from pspd.core.model.manifest import FileId
 from pspd.core.model.parameters import Parameters
-from pspd.core.model.ranges import Range
+from pspd.core.model.ranges import Range, RangeMap, RangeSet
 from pspd.core.model.tuning import ServerTuning
-from pspd.core.server.fetch import Fetch, FetchTable, Holder
 from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet
 from pspd.core.timing.rtt import RttEstimator
 from pspd.core.timing.timers import Timers
-from pspd.core.timing.window import Window, frame_chunks_in
+from pspd.core.timing.window import Window
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Holder:
+    """The fetches that name one member, and how it answers.
+
+    Attributes:
+        member: the member.
+        rtt: round trips from a broadcast to the contribution that answers it.
+        window: bounds how many chunks the member is asked for at a time.
+        asked: the fetches that name it, oldest assignment first.
+        asked_chunks: the number of chunks in those fetches.
+        heard_at: when one of its contributions last began or ended, in nanoseconds.
+    """
+
+    member: Member
+    rtt: RttEstimator
+    window: Window
+    asked: dict[Fetch, None] = field(default_factory=dict)
+    asked_chunks: int = 0
+    heard_at: int = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether its window allows another fetch."""
+        return self.asked_chunks < self.window.chunks
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Fetch:
+    """A range to be fetched, from the decision to fetch it until it arrives.
+
+    Attributes:
+        file: the file.
+        start, stop: the range.
+        order: the number of fetches started so far when it started, itself included.
+        tries: how often it was broadcast.
+        number: the number of its last broadcast.
+        asked_at: when that was sent, in nanoseconds.
+        holder: the member that is named to answer; None if every holder is asked.
+        sender: the session whose contribution is being received; None if there is none.
+        lost_by_reordering: the holder has answered a later broadcast, so that this one was lost (R11).
+    """
+
+    file: SharedFile
+    start: int
+    stop: int
+    order: int
+    tries: int = 0
+    number: int = 0
+    asked_at: int = 0
+    holder: Holder | None = None
+    sender: int | None = None
+    lost_by_reordering: bool = False
+
+    @property
+    def chunk_count(self) -> int:
+        """The number of chunks in the range."""
+        return self.stop - self.start
+
+    @property
+    def span(self) -> Range:
+        """The range."""
+        return Range(self.start, self.stop)
+
+    def assign(self, holder: Holder | None) -> None:
+        """Name a holder to answer, or every holder, in place of the one before."""
+        if self.holder is not None:
+            del self.holder.asked[self]
+            self.holder.asked_chunks -= self.chunk_count
+        self.holder = holder
+        if holder is not None:
+            holder.asked[self] = None
+            holder.asked_chunks += self.chunk_count
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class FetchTable:
+    """The fetches of one file.
+
+    Attributes:
+        ranges: the fetches.
+        chunks: their chunks.
+        change_count: how often those have changed.
+    """
+
+    ranges: RangeMap[Fetch] = field(default_factory=RangeMap)
+    chunks: RangeSet = field(default_factory=RangeSet)
+    change_count: int = 0
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        assert RangeSet(fetch.span for fetch in self.ranges) == self.chunks, "the pending table disagrees with itself"
+        for fetch in self.ranges:
+            assert fetch.holder is None or fetch in fetch.holder.asked, "a holder does not know what it is asked for"
 
 
 @dataclass(eq=False)
@@ -81,11 +179,6 @@ class Pending:
         small = min(tuning.small_frame_chunks, capacity // tuning.small_frame_cache_divisor)
         return min(self._parameters.frame_chunks, max(1, small, capacity // tuning.frame_cache_divisor))
 
-    @property
-    def joined_chunks_max(self) -> int:
-        """The most chunks in a joined fetch: one frame of a client whose window is as narrow as can be."""
-        return min(self.frame_chunks, frame_chunks_in(self._parameters.window_min_chunks))
-
     def timeout_ns(self, fetch: Fetch) -> int:
         """Return how long to wait for the answer to a broadcast, in nanoseconds."""
         rtt = fetch.holder.rtt if fetch.holder else self._rtt
@@ -103,7 +196,10 @@ class Pending:
         """
         self.started_count += 1
         fetch = Fetch(file, span.start, span.stop, self.started_count)
-        self.table_of(file.file_id).add(fetch)
+        table = self.table_of(file.file_id)
+        table.ranges.insert(fetch)
+        table.chunks.add(fetch.start, fetch.stop)
+        table.change_count += 1
         fetch.assign(holder)
         self.unasked[fetch] = None
         return fetch
@@ -118,7 +214,11 @@ class Pending:
         self._timers.cancel(following)
         del self.unasked[following]
         self.table_of(fetch.file.file_id).ranges.remove(following)
-        fetch.join(following)
+        holder = fetch.holder
+        following.assign(None)
+        fetch.assign(None)
+        fetch.stop, fetch.order = following.stop, following.order
+        fetch.assign(holder)
 
     def cut_into_units(self, fetch: Fetch) -> list[Fetch]:
         """Cut a fetch into units. Return those: a holder has all of a unit or nothing of it."""
@@ -176,7 +276,9 @@ class Pending:
         self._broadcast_number += 1
         for fetch in fetches:
             del self.unasked[fetch]
-            fetch.asked(self._broadcast_number, now)
+            fetch.number, fetch.asked_at = self._broadcast_number, now
+            fetch.tries += 1
+            fetch.lost_by_reordering = False
             self._timers.set(fetch, now + self.timeout_ns(fetch))
         return self._broadcast_number
 
@@ -194,7 +296,10 @@ class Pending:
     def _end(self, fetch: Fetch) -> None:
         self._timers.cancel(fetch)
         self.unasked.pop(fetch, None)
-        self.table_of(fetch.file.file_id).remove(fetch)
+        table = self.table_of(fetch.file.file_id)
+        table.ranges.remove(fetch)
+        table.chunks.discard(fetch.start, fetch.stop)
+        table.change_count += 1
         fetch.assign(None)
         self._work.admit()
         if fetch.file.is_draining:
@@ -229,19 +334,19 @@ class Pending:
             rtt = holder.rtt if fetch.holder is holder else self._rtt
             rtt.sample(now - fetch.asked_at)
         self._note_reordering(holder, frame.number, now)
-        fetch.receive_from(member.session)
+        fetch.sender = member.session
         self.unasked.pop(fetch, None)
         self.await_rest(fetch, now)
         return fetch
 
     def _note_reordering(self, holder: Holder, number: int, now: int) -> None:
         """Find lost broadcasts and answers: a holder answers in the order in which it was asked (R11)."""
-        holder.answers(now)
+        holder.heard_at = now
         for fetch in holder.asked:  # in the order of their numbers; those that have none yet come last
             if fetch.number >= number or fetch.tries == 0:
                 break
             if fetch.sender is None and fetch not in self.unasked:
-                fetch.lost()
+                fetch.lost_by_reordering = True
                 self._timers.set(fetch, now + max(self._tuning.reordering_ns_min, holder.rtt.srtt_ns // 2))
 
     def received(self, fetch: Fetch, member: Member | None, now: int) -> None:
@@ -254,7 +359,9 @@ class Pending:
         """
         self._end(fetch)
         if member is not None:
-            self.holder_of(member).answered(fetch, now)
+            holder = self.holder_of(member)
+            holder.heard_at = now
+            holder.window.delivered(fetch.chunk_count, holder.rtt.min_ns, now)
 
     def retry(self, fetch: Fetch, now: int) -> None:
         """Ask again after a contribution that broke off or was corrupt.
@@ -263,7 +370,7 @@ class Pending:
             fetch: the fetch.
             now: the time, in nanoseconds.
         """
-        fetch.receive_from(None)
+        fetch.sender = None
         # At once the first time; then after a timeout, so that a faulty holder does not set the pace.
         self._timers.set(fetch, now if fetch.tries == 1 else now + self.timeout_ns(fetch))
         if fetch.file.is_draining:
@@ -281,7 +388,7 @@ class Pending:
         """Ask again for the answers that a member can no longer send, because its link is lost."""
         for fetch in self.holder_of(member).asked:
             if fetch.sender is None:
-                fetch.lost()
+                fetch.lost_by_reordering = True
                 self._timers.set(fetch, fetch.asked_at)
 
     def member_lost(self, member: Member) -> None:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from pspd.core.model.manifest import FileId
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.server.fetch import FetchTable
+from pspd.core.model.tuning import ServerTuning
+from pspd.core.server.pending import FetchTable
 from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
-from pspd.core.server.straggler_budget import StragglerBudget
 from pspd.core.timing.window import frame_chunks_in
 
 ECHOES_MAX = 16
@@ -29,6 +29,41 @@ class Echo(NamedTuple):
 
     number: int
     fetch_order: int
+
+
+@dataclass(eq=False, slots=True)
+class StragglerBudget:
+    """How long fetches of a file may be stalled for stragglers, before chunks that these still want are evicted.
+
+    Clients of equal speed drift apart, because their machines schedule them differently. If a client falls behind by
+    more than the cache holds, its chunks must be fetched twice; a pause now and then avoids that. But a slow client
+    must not slow down the fast ones. So pauses use up a budget, which grows by a fraction of the time that passes.
+    """
+
+    _tuning: ServerTuning
+    _budget_ns: int
+    _counted_until: int | None = None
+    _is_waiting: bool = False
+
+    def wait_until(self, is_wanted: bool, now: int) -> int | None:
+        """Decide whether to defer the next fetch.
+
+        Args:
+            is_wanted: whether a client that is no straggler wants chunks that the fetch would evict.
+            now: the time, in nanoseconds.
+
+        Returns:
+            The latest time at which to fetch, in nanoseconds; None to fetch now.
+        """
+        elapsed_ns = 0 if self._counted_until is None else now - self._counted_until
+        self._counted_until = now
+        if self._is_waiting:
+            self._budget_ns = max(0, self._budget_ns - elapsed_ns)
+        else:
+            earned_ns = elapsed_ns // self._tuning.straggler_budget_divisor
+            self._budget_ns = min(self._tuning.straggler_budget_ns_max, self._budget_ns + earned_ns)
+        self._is_waiting = is_wanted and self._budget_ns >= self._tuning.straggler_budget_ns_min
+        return now + self._budget_ns if self._is_waiting else None
 
 
 @dataclass(eq=False, repr=False, slots=True)
