@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from pspd.core.client.download import Download
+from pspd.core.client.download import Download, Stage
 from pspd.core.model.parameters import FAST
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.tuning import CLIENT_TUNING
@@ -48,7 +48,7 @@ def test_complete_files_are_not_logged(lines: pytest.LogCaptureFixture) -> None:
     reception, download = ReceptionLog("anna"), download_of(CHUNKS)
     reception.update([download])
     download = download_of()
-    download.decline()
+    download.enter(Stage.DECLINED)
     reception.update([download])
     assert lines.messages == []
     assert reception.end(download.file_id) == ""
