@@ -337,10 +337,10 @@ async def test_sender_of_wrong_bytes_is_logged_once(source: Path, caplog: pytest
         (client,) = await network.join("a")
         await network.seed(source)
         file = network.file("file.bin")
-        network.server._control.execute(VerifyFile(client.daemon.session, file.file_id))
+        network.server.control.execute(VerifyFile(client.daemon.session, file.file_id))
         assert "file.bin: a sent wrong bytes of it" in caplog.text
         for _ in range(3):
-            network.server._control.execute(InputDropped(DropReason.CORRUPT, "mallory"))
+            network.server.control.execute(InputDropped(DropReason.CORRUPT, "mallory"))
         assert caplog.text.count("mallory sent wrong bytes") == 1
 
 

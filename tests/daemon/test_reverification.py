@@ -71,7 +71,7 @@ async def test_file_is_reverified_before_the_next_session(source: Path, paramete
         before, file = suspected.daemon.session, network.file("file.bin")
         held = holdings(file)
         others_session = other.daemon.session
-        network.server._control.execute(VerifyFile(before, file.file_id))
+        network.server.control.execute(VerifyFile(before, file.file_id))
         await until(
             "it is a member again", lambda: network.connected() == ["a", "b"] and suspected.daemon.session != before
         )
@@ -86,7 +86,7 @@ async def test_needless_reverification_costs_one_session(source: Path) -> None:
         await network.seed(source, client_count=2, hold_back=True)
         before, file = suspected.daemon.session, network.file("file.bin")
         for file_id in (file.file_id, bytes(32)):
-            network.server._control.execute(VerifyFile(before, file_id))
+            network.server.control.execute(VerifyFile(before, file_id))
         await until(
             "it is a member again", lambda: network.connected() == ["a", "b"] and suspected.daemon.session != before
         )
@@ -111,7 +111,7 @@ async def test_client_that_cannot_verify_a_file_stays(
         await network.seed(source)
         await network.copies(source, "a")
         monkeypatch.setattr(client.store, "verify", fail)
-        network.server._control.execute(VerifyFile(client.daemon.session, network.file("file.bin").file_id))
+        network.server.control.execute(VerifyFile(client.daemon.session, network.file("file.bin").file_id))
         session = client.daemon.session
         await until("it has joined again", lambda: client.daemon.session not in (0, session))
         assert "check the disk" in caplog.text
@@ -152,7 +152,7 @@ async def test_removed_copy_is_declined_and_not_fetched_again(source: Path, tmp_
         told = next(each for each in network.file("file.bin").clients if each.name == "a")
         assert (told.complete, told.held_chunk_count) == (False, 0)
         session = client.daemon.session
-        network.server._control.execute(VerifyFile(session, bytes(32)))
+        network.server.control.execute(VerifyFile(session, bytes(32)))
         await until("it is a member again", lambda: client.daemon.session not in (0, session))
         await until("it reports the file again", lambda: "a" in refusals(network))
         assert not client.store.known()
@@ -187,7 +187,7 @@ async def test_removed_unverified_copy_is_not_fetched_again(source: Path, tmp_pa
         await network.copies(source, "a")
         session = client.daemon.session
         remove_copy(network, client, tmp_path / "there.bin")
-        network.server._control.execute(VerifyFile(session, network.file("file.bin").file_id))
+        network.server.control.execute(VerifyFile(session, network.file("file.bin").file_id))
         await until("it is a member again", lambda: client.daemon.session not in (0, session))
         await until("it reports the file", lambda: bool(refusals(network)))
         assert not client.store.known()

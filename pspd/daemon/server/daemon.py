@@ -75,7 +75,7 @@ async def run_server(
             log.info("control on %s, data on port %d, profile %s", network.address, data_port, profile)
             say_ready(role="server", listen=network.address, data_port=data_port)
             await stopping.wait()
-            network.close_ledger()
+            network.control.close_ledger()
         finally:
             await server.stop(STOP_GRACE_SECONDS)
     finally:

@@ -42,6 +42,7 @@ class NetworkDaemon:
         parameters: the protocol's parameters.
         data_port: the UDP and TCP port for data.
         stopping: set when the server has to stop.
+        control: executes the machine's effects that move no data.
         view: the state of the network as messages.
     """
 
@@ -81,8 +82,8 @@ class NetworkDaemon:
             parameters, cache_chunks, blake3_digest, secrets.randbits(64), draw_session, tuning, allocate
         )
         self._queues = MemberQueues(self._end_unread)
-        self._control = ControlEffects(self._machine, self._queues)
-        self._plane = ServerPlane(self._machine, self._control.execute, hosts, data_port, faults)
+        self.control = ControlEffects(self._machine, self._queues)
+        self._plane = ServerPlane(self._machine, self.control.execute, hosts, data_port, faults)
         self._launcher = Launcher()
         self._leaving: set[int] = set()  # sessions that were asked to stop
         self.data_port = self._plane.port
@@ -103,16 +104,12 @@ class NetworkDaemon:
         self._machine.restore(records, clients, now_ns())
         self._plane.pump()
         if records:
-            log.info("files from before: %d; clients that were connected: %d", len(records), len(clients))
-        self._control.use_ledger(ledger)
-
-    def close_ledger(self) -> None:
-        """Record no more changes, so that a restarted server waits for the clients that are connected now."""
-        self._control.close_ledger()
+            log.info("restored %d files; %d clients were connected before", len(records), len(clients))
+        self.control.use_ledger(ledger)
 
     async def close(self) -> None:
         """Close sockets and the ledger, and stop launched clients."""
-        self.close_ledger()
+        self.control.close_ledger()
         self.view.close()
         self._plane.close()
         await self._launcher.stop()
@@ -122,10 +119,6 @@ class NetworkDaemon:
         reason = f"it did not read {EVENTS_MAX} events"
         self._machine.client_left(session, reason, now_ns(), EndCause.PROTOCOL_ERROR)
         self._plane.pump()
-
-    async def changed(self, seconds_max: float) -> None:
-        """Wait until a client or a file changes its state, or for `seconds_max`."""
-        await self._control.changed(seconds_max)
 
     # -- members
 
@@ -310,7 +303,7 @@ class NetworkDaemon:
         try:
             while len(names := self._machine.sessions.heard_names()) < wanted_count:
                 self._machine.sessions.get(session)
-                await self.changed(1.0)
+                await self.control.changed(1.0)
         except BaseException:
             self._machine.lifecycle.withdraw(file, source)
             raise

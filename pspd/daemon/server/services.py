@@ -214,7 +214,7 @@ class ControlServicer(
                 yield change
             seen = current
             # At the same time: a change during the pause must not be waited for again.
-            await asyncio.gather(asyncio.sleep(pause_seconds), self._network.changed(interval_ms / 1000))
+            await asyncio.gather(asyncio.sleep(pause_seconds), self._network.control.changed(interval_ms / 1000))
 
     async def StopServer(self, request: status.StopServerRequest, context: Context) -> status.StopServerResponse:
         """Stop the server."""
