@@ -36,8 +36,8 @@ class Goal:
     def is_settled(self, file: FileView) -> bool:
         """Return whether no connected client can get more of the file.
 
-        That is so when all have it or declined it; when no client is connected to receive it; and, without a deadline,
-        when its missing chunks are at clients that have been lost for a full lease.
+        That is true if all have it or declined it; if no client is connected to receive it; and, without a deadline,
+        if the clients with its missing chunks have been lost for a full lease.
         """
         if file["state"] == "complete":
             return file["complete_client_count"] + file["declined_client_count"] >= self.client_count
@@ -46,7 +46,7 @@ class Goal:
         return file["state"] == "stalled" and bool(file["missing_clients"]) and not self._may_return(file)
 
     def is_reached(self, file: FileView) -> bool:
-        """Return whether a file is settled, and no lost client is waited for that may return."""
+        """Return whether a file is settled, and the wait includes no lost client that may return."""
         waits_for_missing = (self.awaits_missing or has_no_recipient(file)) and self._may_return(file)
         return self.is_settled(file) and not waits_for_missing
 

@@ -6,7 +6,7 @@ import time
 
 
 class Deadline:
-    """A point in time that ends a wait; None as the timeout means that there is none."""
+    """A point in time that ends a wait; with None as the timeout, the wait never ends."""
 
     def __init__(self, timeout_seconds: float | None) -> None:
         """Start the timeout now."""

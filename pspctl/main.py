@@ -40,7 +40,7 @@ SIGNAL_OUTCOMES = {
 class Root(Group):
     """The group of all commands; each ends with an exit code of `pspd.errors.Exit`.
 
-    A command's module is imported when the command is used, so that no command waits for another one's imports.
+    A command's module is imported when the command is used, so that no command waits for the imports of another.
     """
 
     def main(self, *arguments: Any, **attributes: Any) -> NoReturn:
@@ -127,7 +127,7 @@ def cli() -> None:
 
     Example with several machines:
       pspd server --listen ADDRESS:7070               # on one machine, whose address is ADDRESS
-      pspd client --server ADDRESS:7070 --dir DIR     # on each machine that is to get the file
+      pspd client --server ADDRESS:7070 --dir DIR     # on each machine that should get the file
       pspctl seed big.iso --server ADDRESS:7070 --wait
       pspctl status --server ADDRESS:7070 --watch
     """

@@ -33,20 +33,20 @@ CHECK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
 """How long a source that is cancelled may take to leave the network."""
 DIVIDING = (None, "seeding")
-"""The states in which the network had a file before, if this run divided it; None if it did not have it."""
+"""States before the command after which the command itself divides the file; None: the network had no such file."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeedPlan:
-    """What to seed, and how.
+    """The order to seed a file.
 
     Attributes:
         path: the file or folder.
         name: its name in the network; None for its own.
-        client_count: how many clients to wait for and to divide the file among; 0 for those that are connected.
+        client_count: how many clients to wait for, before the file is divided among them; 0 for the connected ones.
         hold_back: hold the exchange back until `pspctl release`.
         terms: how many copies of each share to give out, and whether the source stays in the exchange.
-        hashing: the digests that other processes are computing of the file.
+        hashing: the processes that compute the file's digests; None if there are none.
     """
 
     path: Path
@@ -64,12 +64,12 @@ class SeedPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What a run came to.
+    """The result of a seeding.
 
     Attributes:
         file: the file at the end.
-        state_before: its state before the run; None if the network did not have it.
-        left_count: how many clients that were waited for left before the file was divided.
+        state_before: its state before the command; None if the network did not have it.
+        left_count: how many of the clients of ``--clients`` left before the file was divided.
     """
 
     file: FileView
@@ -78,7 +78,7 @@ class _Result:
 
     @property
     def divided_now(self) -> bool:
-        """Whether this run divided the file."""
+        """Whether this command divided the file."""
         return self.state_before in DIVIDING
 
     @property
@@ -110,7 +110,7 @@ def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_
             _delete(plan.path, original, result.file["min_holder_count"])
         cache = outage.retry(api.client.cache)  # last: the wait may have been long
     answer = seed_view(result.file, cache)
-    # The times of a file that was divided before are not those of this run.
+    # If the file was divided before, its times are not those of this command.
     show(settings, answer, lambda: seed_text(answer, with_times=result.divided_now))
     _require_all_chunks(plan, result.file)
     if plan.terms.stays:
@@ -153,7 +153,7 @@ class _Steps:
         self._outage = outage
 
     def note(self, step: SeedProgress) -> None:
-        """Take the next step of the source."""
+        """Show a step of the source, and record whether the server answers."""
         if step.phase == "reconnecting":
             self._outage.note_lost()
         else:
@@ -171,7 +171,7 @@ def run_source(plan: SeedPlan, outage: OutagePolicy, check: Callable[[], None] =
 
     Args:
         plan: what to seed.
-        outage: the server, on whose event loop the source runs; the deadline; and the progress, which shows every step.
+        outage: the server, the deadline, and the progress, which shows every step.
         check: called every `CHECK_SECONDS`; may raise an error to end the work.
 
     Raises:
@@ -208,7 +208,7 @@ async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _Steps, check: Calla
     )
     try:
         while not (await asyncio.wait([work], timeout=deadline.within(CHECK_SECONDS)))[0]:
-            has_passed = deadline.passed  # read before the outage is checked, whose error says more
+            has_passed = deadline.passed  # read first: if it passes meanwhile, the outage's error says more
             outage.check()
             if has_passed:
                 raise TimedOut(_not_seeded_text(plan, deadline, steps.last))

@@ -19,7 +19,7 @@ from pspd.errors import WrongState
 def cache(ctx: click.Context) -> None:
     """Show, clear or resize the server's cache.
 
-    The cache is the only place where the server holds file data. Without a subcommand, show it.
+    The cache is the only place where the server holds file data. Without a subcommand, its state is shown.
 
     Examples:
       pspctl cache
@@ -79,5 +79,5 @@ def _automatic_bytes(api: ServerApi) -> int:
     """Return the size that ``auto`` means: one chunk per connected client."""
     connected = [client for client in client_views(api.run(api.client.clients())) if client["state"] == "connected"]
     if not connected:
-        raise WrongState("no client is connected to size the cache by: start one, or name a size such as 64MiB")
+        raise WrongState("auto needs a connected client: start one, or name a size such as 64MiB")
     return len(connected) * CHUNK_BYTES

@@ -34,7 +34,7 @@ def release(settings: Settings, file: str) -> None:
 
     Example:
       pspctl seed big.iso --hold
-      pspctl status big.iso        # every client holds its share, the server nothing
+      pspctl status big.iso        # every client holds its share, the server holds no file data
       pspctl release big.iso
     """
     with ServerApi(settings.server) as api:
@@ -49,7 +49,7 @@ def release(settings: Settings, file: str) -> None:
 def rm(settings: Settings, names: tuple[str, ...], force: bool) -> None:
     """Remove files from the network.
 
-    Clients no longer receive them, and their names are free. Finished copies stay; unfinished ones are deleted.
+    Clients stop receiving them, and their names become free. Finished copies stay; unfinished ones are deleted.
 
     Examples:
       pspctl rm big.iso

@@ -94,7 +94,7 @@ def _is_inside(folder: Path, path: Path) -> bool:
 
 
 def _require_possible(client_count: int, cache: int | str | None) -> None:
-    """Raise BadArgument for what the daemons would refuse, before they are started."""
+    """Raise BadArgument if the daemons would refuse these numbers."""
     if client_count > (most := client_count_max()):
         raise BadArgument(
             f"{client_count} clients are too many for this machine: give --clients 1 to {most},"

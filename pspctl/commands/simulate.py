@@ -110,8 +110,8 @@ def simulate(
     """Forecast what a network of many clients would do.
 
     Runs the real protocol code of the server and of each client in virtual time, over links of the given speed,
-    delay and loss. It starts no daemon and sends no byte. It does not simulate the processors: expect less where
-    links are faster than the machines.
+    delay and loss. It starts no daemon and sends no byte. It does not simulate the processors: where links are faster
+    than the machines, expect less.
 
     Examples:
       pspctl simulate --clients 1000 --size 64MiB --server-mbit 10000

@@ -33,8 +33,8 @@ def status(settings: Settings, file: str | None, watch: bool) -> None:
     """Show the network, or one file.
 
     Shows the server, its cache, its clients and its files. With a file's name, its id or the first digits
-    of its id, shows that file in full: how much each client has, and what the exchange moved beside the ideal.
-    With --watch, shows what fits the terminal: active files and clients with problems come first.
+    of its id, shows that file in full: how much each client has, and how much the exchange moved, beside the ideal.
+    With --watch on a terminal, active files and clients with problems come first, and the rest is counted.
 
     Examples:
       pspctl status
@@ -72,7 +72,7 @@ def _watch(settings: Settings, api: ServerApi, file: str) -> None:
 
 
 def _views(api: ServerApi, file: str, progress: Progress) -> Iterator[StatusView]:
-    """Yield the status now and after each change; during an outage of the server, wait."""
+    """Yield the status now and after each change, also through a restart of the server."""
     for status in follow_status(OutagePolicy(api, NEVER, progress), file):
         streams.require_reader()
         yield status_view(status)

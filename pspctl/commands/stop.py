@@ -54,8 +54,8 @@ def stop(
 ) -> None:
     """Stop the clients named, all clients, or the server.
 
-    A client is not stopped while it alone holds chunks that other clients lack: wait with --drain, or
-    lose them with --force. Files stay where they are. When the server stops, clients wait for it to return.
+    The server refuses to stop a client that alone holds chunks which others still need: wait with --drain, or
+    lose the chunks with --force. Files stay where they are. When the server stops, clients wait for it to return.
 
     Examples:
       pspctl stop client-2
@@ -159,7 +159,7 @@ class _Drain:
                 self.outage.progress.note(f"{plain_text(file['name'])}: {hold_text(file)}")
 
     def _require_recipient(self, file: FileView) -> None:
-        """Raise WrongState if all other clients declined the file, or have been lost for a full lease."""
+        """Raise WrongState if all other clients declined the file or have been lost for a full lease."""
         others = [client for client in file["clients"] if not (self.all_clients or client["name"] in self.names)]
         if others and len(others) < len(file["clients"]) and all(client["refusal"] for client in others):
             reasons = "; ".join(refusal_texts(file)[:REFUSALS_MAX])

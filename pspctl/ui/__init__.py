@@ -1,1 +1,1 @@
-"""What `pspctl` shows: tables, progress, JSON."""
+"""The output of `pspctl`: tables, progress and JSON."""

@@ -23,9 +23,9 @@ if TYPE_CHECKING:  # it imports the whole client
 CLIENT_BARS_MAX = 8
 """With more clients there is only one bar for all."""
 INDENT = "  "
-"""Stands before clients' names: their bars are parts of the bar above."""
+"""Precedes the names of clients: their bars are parts of the bar above."""
 RATE_SECONDS_MIN = 0.2
-"""A bar that was shown for less time has no rate: its work was mostly done before."""
+"""A bar that was shown for less time has no rate: most of its work was done before."""
 
 
 class AmountColumn(bars.ProgressColumn):
@@ -55,7 +55,7 @@ class PlainProgress(bars.Progress):
     """Bars whose labels are made safe to print: they contain names from other machines."""
 
     def get_renderable(self) -> RenderableType:
-        """Return what is drawn."""
+        """Return the bars as rich draws them."""
         return Plain(super().get_renderable())
 
 

@@ -72,10 +72,10 @@ def run_text(view: RunView) -> str:
 
 
 def _exchange_rate(file: FileView) -> float | None:
-    """Return the rate of an exchange: what the clients lacked after seeding, in bytes per second of the exchange.
+    """Return the rate of an exchange: the bytes that were missing after the seeding, divided by the exchange's time.
 
-    None if another amount was moved because a client joined late or already had chunks: the time is that of the first
-    completion.
+    None if the exchange moved another amount, because a client joined late or already had chunks: the time ends with
+    the first completion.
     """
     seconds, needed = file["seconds"]["exchange"], file["size_bytes"] * max(0, file["client_count"] - 1)
     is_comparable = not _has_late_client(file) and abs(_delivered_bytes(file) - needed) <= RATE_TOLERANCE * needed
@@ -94,10 +94,10 @@ def _has_late_client(file: FileView) -> bool:
 
 
 def _has_ideals(file: FileView) -> bool:
-    """Return whether the connected clients are those that the file was divided among, for whom the ideals hold."""
+    """Return whether the file was divided among exactly the connected clients: the ideals assume this."""
     return not _has_late_client(file) and _has_all_shares(file)
 
 
 def _has_all_shares(file: FileView) -> bool:
-    """Return whether no client has left with its share; otherwise the chunks that it needed are unknown."""
+    """Return whether no client has left with its share; if one has, nobody knows how many chunks it needed."""
     return sum(client["share_chunk_count"] for client in recipients(file)) >= file["chunk_count"]

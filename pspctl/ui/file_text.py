@@ -12,7 +12,7 @@ from pspd.text.plain import plain_text
 SHORT_ID_DIGITS = 12
 MISSING_RANGES_MAX = 4
 IDLE_SECONDS = 5.0
-"""A client requests chunks that it lacks every few seconds; one that is silent for longer is named."""
+"""A client without its whole share sends a request every few seconds; a text names one that is silent for longer."""
 IDLE_CLIENTS_MAX = 4
 MISSING_CLIENTS_MAX = 20
 
@@ -33,7 +33,7 @@ def file_state_text(file: FileView) -> str:
 
 
 def progress_text(file: FileView) -> str:
-    """Return the percentage of the wanted data that the clients hold."""
+    """Return which percentage of the file the clients hold on average."""
     if file["state"] == "complete":
         return "100.0 %"
     clients = recipients(file)
@@ -60,7 +60,7 @@ def refusal_texts(file: FileView) -> list[str]:
 def idle_clients(file: FileView) -> dict[str, str]:
     """Return a sentence for each client that delays the seeding, by name, the longest silent first.
 
-    A client that is slow but requests chunks is not named.
+    There is no sentence for a client that is slow but sends requests.
     """
     idle = [
         (client["share_idle_seconds"] or 0.0, client["name"]) for client in file["clients"] if not client["refusal"]
@@ -131,7 +131,7 @@ def _missing_text(holder: str, ranges: list[MissingRangeView], refusal: str, *, 
     elif not holder:
         last = "never held by a client: seed the file again"
     elif refusal:
-        # Its reason says what to do; if the file is seeded again before, the client declines it again.
+        # The reason says what to do. Until that is done, the client would decline the file again.
         last = f"last held by {plain_text(holder)}, which declined it: {plain_text(refusal)}"
     else:
         last = f"last held by {plain_text(holder)}: start it again"

@@ -63,7 +63,7 @@ def _height(console: Console, options: ConsoleOptions, parts: Sequence[Renderabl
 def _network_parts(
     status: StatusView, room: int, console: Console, options: ConsoleOptions
 ) -> Sequence[RenderableType]:
-    """Return a table of files and a table of clients; a line under each counts the rows that are left out."""
+    """Return a table of files and a table of clients; a line under each counts the omitted rows."""
     active = [file for file in status["files"] if file["state"] != "complete"]
     files = [*active, *(file for file in status["files"] if file["state"] == "complete")]
     stalls = [line for file in active for line in tables.stall_lines(file)][:TEXT_LINES_MAX]
@@ -105,7 +105,7 @@ def _row_counts(room: int, files: tuple[int, int], clients: tuple[int, int]) -> 
 
 
 def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOptions) -> Sequence[RenderableType]:
-    """Return one file, with the clients that lack most of it first, and its exchange if there is room."""
+    """Return one file, with the clients that have the least of it first, and its exchange if there is room."""
     top: list[RenderableType] = ["", tables.files_table([file])]
     top += [*tables.stall_lines(file)[:TEXT_LINES_MAX], *tables.safety_lines(file)]
     bottom: list[RenderableType] = [*tables.problem_lines(file)[:TEXT_LINES_MAX]]
@@ -121,10 +121,10 @@ def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOpt
 
 
 def _rest(rows: Sequence[Row], what: str, condition_of: Callable[[Row], str]) -> list[RenderableType]:
-    """Return a line such as ``and 22 more clients, all complete``; none if no row is left out.
+    """Return a line such as ``and 22 more clients, all complete``; an empty list if no row is omitted.
 
     Args:
-        rows: the rows that are left out.
+        rows: the omitted rows.
         what: the noun for one of them.
         condition_of: returns the condition of a row in a word.
     """
@@ -145,7 +145,7 @@ def _file_client_condition(client: FileClientView) -> str:
 
 
 def _conditions(status: StatusView) -> dict[str, str]:
-    """Return each client's condition by name: lost, behind with a file, declined (a file), or complete with all."""
+    """Return each client's condition by name: lost, behind (with a file), declined (a file), or complete."""
     conditions = {client["name"]: "complete" for client in status["clients"]}
     for file in status["files"]:
         for client in file["clients"]:
@@ -169,7 +169,7 @@ def _ranked_clients(
 
 
 def _progress_of(files: Sequence[FileView]) -> dict[str, tuple[int, int]]:
-    """Return by client how many chunks it holds, and how many the files have that it accepts."""
+    """Return by client's name how many chunks it holds, and how many chunks its accepted files have."""
     progress: dict[str, tuple[int, int]] = {}
     for file in files:
         for client in file["clients"]:

@@ -59,7 +59,7 @@ def clients_table(
     Args:
         clients: the clients.
         sources: the sources.
-        progress: how many chunks each client holds and is to hold, by name; None for no such column.
+        progress: how many chunks each client holds and how many it wants, by name; None to omit the column.
     """
     done = [] if progress is None else [Column("PROGRESS", Kind.NUMBER)]
     table = FittedTable(
@@ -146,7 +146,7 @@ def file_clients_table(file: FileView, clients: Iterable[FileClientView]) -> Fit
 
     Args:
         file: the file.
-        clients: those of its clients that are shown.
+        clients: the clients that the table shows.
     """
     table = FittedTable(
         Column("CLIENT", Kind.NAME),

@@ -11,17 +11,15 @@ from typing import Any
 import grpc
 
 from pspd.errors import NotFound, PspError
-from pspd.v1 import (
-    cache_service_pb2,
-    cache_service_pb2_grpc,
-    client_service_pb2,
-    client_service_pb2_grpc,
-    file_service_pb2,
-    file_service_pb2_grpc,
-    network_pb2,
-    status_service_pb2,
-    status_service_pb2_grpc,
+from pspd.v1 import cache_service_pb2, client_service_pb2, file_service_pb2, network_pb2, status_service_pb2
+from pspd.v1.cache_service_pb2_grpc import CacheServiceServicer, add_CacheServiceServicer_to_server
+from pspd.v1.client_service_pb2_grpc import (
+    AgentServiceServicer,
+    ClientServiceServicer,
+    add_ClientServiceServicer_to_server,
 )
+from pspd.v1.file_service_pb2_grpc import FileServiceServicer, add_FileServiceServicer_to_server
+from pspd.v1.status_service_pb2_grpc import StatusServiceServicer, add_StatusServiceServicer_to_server
 
 MANY_THREADS = 8
 
@@ -123,10 +121,10 @@ def refused(context: grpc.ServicerContext, error: PspError) -> None:
 
 
 class Servicer(
-    status_service_pb2_grpc.StatusServiceServicer,
-    file_service_pb2_grpc.FileServiceServicer,
-    client_service_pb2_grpc.ClientServiceServicer,
-    cache_service_pb2_grpc.CacheServiceServicer,
+    StatusServiceServicer,
+    FileServiceServicer,
+    ClientServiceServicer,
+    CacheServiceServicer,
 ):
     """All services that ``pspctl`` calls."""
 
@@ -217,7 +215,7 @@ class Servicer(
         return self.answer(context, request, lambda: cache_service_pb2.ResizeCacheResponse(cache=self.fake.cache))
 
 
-class AgentServicer(client_service_pb2_grpc.AgentServiceServicer):
+class AgentServicer(AgentServiceServicer):
     """A fake agent that records its requests."""
 
     def __init__(self) -> None:
@@ -243,9 +241,9 @@ def register_all(fake: FakeServer) -> Callable[[grpc.Server], None]:
     servicer = Servicer(fake)
 
     def register(server: grpc.Server) -> None:
-        status_service_pb2_grpc.add_StatusServiceServicer_to_server(servicer, server)
-        file_service_pb2_grpc.add_FileServiceServicer_to_server(servicer, server)
-        client_service_pb2_grpc.add_ClientServiceServicer_to_server(servicer, server)
-        cache_service_pb2_grpc.add_CacheServiceServicer_to_server(servicer, server)
+        add_StatusServiceServicer_to_server(servicer, server)
+        add_FileServiceServicer_to_server(servicer, server)
+        add_ClientServiceServicer_to_server(servicer, server)
+        add_CacheServiceServicer_to_server(servicer, server)
 
     return register
