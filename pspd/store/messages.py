@@ -18,7 +18,7 @@ def name_conflict(name: str, where: Path | str) -> str:
 
     Args:
         name: the file's name.
-        where: the folder that contains the other file.
+        where: the folder that contains the other file, or "memory".
     """
     return f"another file named {name!r} is in {where}: move it away to receive this one"
 

@@ -33,6 +33,7 @@ from pspd.store.messages import not_begun
 from pspd.store.tree.traverse import flush_tree
 
 _STAT_BLOCK_BYTES = 512
+"""The unit of ``st_blocks``."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,7 +76,8 @@ class DiskStore:
             open_files_max: how many descriptors to keep open; None for the default.
 
         Raises:
-            StorageError: another client uses the folder, or it is unusable.
+            WrongState: another client uses the folder.
+            StorageError: the folder is unusable.
         """
         self._open_files = OpenFiles(open_files_max)
         self._files: dict[FileId, StoredFile] = {}

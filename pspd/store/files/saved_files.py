@@ -35,6 +35,7 @@ _LOG = logging.getLogger(__name__)
 _FINISHING_NS = 2_000_000_000
 """A change of a file within this time after its completion record was written may be this program's."""
 _COPY_CHUNKS = 1024
+"""How many chunks are copied at once."""
 _PARTIAL_FLAGS = os.O_RDWR | os.O_CREAT
 # Not through a symbolic link, which could lead out of the folder.
 _FINISHED_FLAGS = os.O_RDONLY | os.O_NOFOLLOW

@@ -30,8 +30,11 @@ END = bytes(2 * tarfile.BLOCKSIZE)
 """The bytes at the end of an archive."""
 
 _KIND_AT = slice(156, 157)
+"""The position of an entry's type in its tar header."""
 _SIZE_AT = slice(124, 135)
+"""The position of an entry's size in its tar header: octal digits."""
 _PAX_BYTES_MAX = 32 * 1024
+"""How large a pax header may be. It contains a path and a link target, of at most 4096 characters each."""
 _PAX_RECORDS_MAX = 4
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK

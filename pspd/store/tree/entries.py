@@ -19,6 +19,7 @@ from pspd.errors import BadArgument
 
 ENTRIES_MAX = 1_000_000
 DEPTH_MAX = 200
+"""How many components a path may have."""
 PATH_CHARACTERS_MAX = 4096
 LINKS_FOLLOWED_MAX = 40
 """How many symbolic links Linux follows on one path."""

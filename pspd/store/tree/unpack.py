@@ -18,6 +18,7 @@ from pspd.store.tree.entries import FILE, FOLDER, LINK, ArchiveError, Entry
 from pspd.store.tree.traverse import is_real_folder, remove_tree
 
 _COPY_BYTES = 1024 * 1024
+"""How many bytes are copied at once."""
 
 
 def unpack(archive: Path, folder: Path, check_stopped: Callable[[], None]) -> None:
