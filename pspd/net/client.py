@@ -184,7 +184,7 @@ class ClientPlane:
             raise NoDataPath(path.problem_text(self._server))
 
     def leave(self) -> None:
-        """End the session on this side. The client keeps its files."""
+        """End the session: close the data connections. The client keeps its files."""
         self._machine.left()
         self._uplink.close()
         for connection in list(self._connections):
@@ -210,7 +210,7 @@ class ClientPlane:
         Args:
             manifest: the file.
             shares: the chunks to request first.
-            exchange_started: whether all other chunks may be requested too.
+            exchange_started: whether to request all chunks, not only those of the shares.
             division: the number of the division that the shares belong to.
 
         Raises:
@@ -281,7 +281,7 @@ class ClientPlane:
         link.start()
 
     def link_opened(self, link: Link) -> None:
-        """See ``LinkHandler.link_opened``. The machine sends requests as soon as their answers can come."""
+        """See ``LinkHandler.link_opened``. The machine repeats its requests, now that deliveries can arrive."""
         if link is self._uplink.link:
             self._uplink.note_opened()
             self._machine.link_opened(now_ns())
@@ -320,4 +320,4 @@ class ClientPlane:
             link.close()
 
     def frame_aborted(self, link: Link, frame: Frame) -> None:
-        """See ``LinkHandler.frame_aborted``. The machine requests missing chunks again in any case."""
+        """See ``LinkHandler.frame_aborted``. Nothing to do: the machine requests missing chunks again."""

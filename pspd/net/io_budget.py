@@ -30,11 +30,7 @@ class IoBudget:
     @staticmethod
     def of_running_loop() -> IoBudget:
         """Return the budget that all sockets of the running event loop share."""
-        loop = asyncio.get_running_loop()
-        budget = _BUDGETS.get(loop)
-        if budget is None:
-            budget = _BUDGETS[loop] = IoBudget()
-        return budget
+        return _BUDGETS.setdefault(asyncio.get_running_loop(), IoBudget())
 
     def admits(self, callback: Callable[[], None]) -> bool:
         """Return whether a socket's callback may do work now; if not, defer it to the next slice."""

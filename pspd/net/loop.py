@@ -1,4 +1,4 @@
-"""The choice of an event loop for everything that moves bytes."""
+"""The event loop of programs that transfer data."""
 
 from __future__ import annotations
 

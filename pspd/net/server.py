@@ -54,10 +54,10 @@ class ServerPlane:
         self._control = control
         self._loop = asyncio.get_running_loop()
         self._driver: Driver[ServerEffect] = Driver(machine, self._execute)
-        self._sessions: dict[Link, int] = {}  # of each accepted link; 0 until it is identified
-        self._links: dict[int, Link] = {}  # the identified ones, by session
+        self._sessions: dict[Link, int] = {}  # of each accepted link; 0 before its LINK frame
+        self._links: dict[int, Link] = {}  # the links with a session
         self._delivering: set[Link] = set()  # connections for one delivery each
-        self._receipts: dict[Link, Receipt] = {}  # of the contributions that are being received
+        self._receipts: dict[Link, Receipt] = {}  # of contributions in progress
         self._dial_log = DialLog()
         pairs = bind_pairs(hosts, port)
         self._datagrams = DatagramSockets(hosts, [bound for _, bound in pairs], self._on_datagram, faults)
@@ -123,7 +123,7 @@ class ServerPlane:
         return link
 
     def _delivery_ended(self, delivery: Deliver, sent: bool) -> None:
-        """Report that a delivery's views are no longer needed: the kernel has the bytes, or they are not sent."""
+        """Report that the views of a delivery are no longer needed: the kernel has the bytes, or they are not sent."""
         report = self._machine.delivery_sent if sent else self._machine.delivery_failed
         report(delivery.session, delivery.number, now_ns())
         self.pump()
@@ -206,7 +206,7 @@ class ServerPlane:
         self.pump()
 
     def link_opened(self, link: Link) -> None:
-        """See ``LinkHandler.link_opened``. The server dials for single deliveries, which are sent now."""
+        """See ``LinkHandler.link_opened``. The server dials only in the classic profile, for single deliveries."""
         self._dial_log.succeeded(link.peer)
 
     def link_closed(self, link: Link, error: WireError | None) -> None:

@@ -1,4 +1,4 @@
-"""The client machine: requests any number of files, and contributes what it holds (R5, R8, R10, R11).
+"""The client machine: requests any number of files, and contributes verified chunks (R5, R8, R10, R11).
 
 Inputs go in with the time; effects come out of :meth:`ClientMachine.poll`. A source is the same machine with a file
 that is already whole.
