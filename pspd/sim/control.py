@@ -250,16 +250,13 @@ class ControlPlane:
         """
         download = client.machine.downloads[file_id]
         has_started = download.stage in (Stage.EXCHANGE, Stage.FINISHING)
-        contradicts = isinstance(error, errors.ContradictoryDigests)
+        contradicts, division = isinstance(error, errors.ContradictoryDigests), download.division
+        self._network.after_delay(client, self._declined_arrived, file_id, str(error), division, not contradicts)
         if contradicts:
             client.machine.file_dropped(file_id)
         else:
             client.machine.file_declined(file_id, self._network.now)
-        report = file_id, str(error), download.division, not contradicts
-        self._network.after_delay(client, self._declined_arrived, *report)
-        if not contradicts:
-            assigned = effects.Assign(client.session, download.manifest, (), has_started, download.division)
-            self._retry_later(client, assigned)
+            self._retry_later(client, effects.Assign(client.session, download.manifest, (), has_started, division))
         self._network.touch(client)
 
     def _declined_arrived(self, client: Client, file_id: FileId, reason: str, division: int, still_holds: bool) -> None:

@@ -57,14 +57,13 @@ class Transport:
         network = self._network
         server, client = network.server, network.client_of(delivery.session)
         assert server is not None, "a server that delivers is running"
-        if client is None or not client.alive:
+        is_classic = not network.parameters.kept_links
+        if client is None or not client.alive or not (is_classic or client.link.is_open):
             server.delivery_failed(delivery.session, delivery.number, network.now)
-        elif not network.parameters.kept_links:
+        elif is_classic:
             # One round trip opens the connection; the next segment carries the first bytes.
             when = network.now + 2 * network.delay(client)
             network.at_server(when, self._deliver_alone, client, client.epoch, delivery)
-        elif not client.link.is_open:
-            server.delivery_failed(delivery.session, delivery.number, network.now)
         else:
             client.link.queue.append(delivery)
             self._fill_buffers(server, client, client.link)
@@ -145,16 +144,18 @@ class Transport:
             if client.link.is_open:
                 self._transmit_up(client, client.link, frame)
         else:
-            link = Link()
-            link.is_open = True
-            network.in_epoch(client, network.now + 2 * network.delay(client), self._transmit_up, link, frame)
+            link, when = Link(is_open=True), network.now + 2 * network.delay(client)
+            network.in_epoch(client, when, self._transmit_up, link, frame)
 
     def _transmit_up(self, client: Client, link: Link, frame: Frame) -> None:
         network = self._network
         payload: bytes | None = b""
         if network.content.copied:
             try:
-                payload = self._payload(client, frame)
+                if client.source_file is not None:
+                    payload = client.source_file[1][frame.start * CHUNK_BYTES :][: frame.length]
+                else:
+                    payload = bytes(client.store.payload(frame.file_id, frame.start, frame.stop))
             except PspError:
                 self._control.reverify(client, frame.file_id)
                 return
@@ -163,11 +164,6 @@ class Transport:
         size, delay = on_the_wire(FRAME_BYTES + frame.length), network.delay(client)
         begins, ends = client.up.transmit(size, network.now)
         network.in_epoch(client, begins + delay, self._reach_server, link, frame, payload, size, ends + delay)
-
-    def _payload(self, client: Client, frame: Frame) -> bytes:
-        if client.source_file is not None:
-            return client.source_file[1][frame.start * CHUNK_BYTES :][: frame.length]
-        return bytes(client.store.payload(frame.file_id, frame.start, frame.stop))
 
     def _reach_server(
         self, client: Client, link: Link, frame: Frame, payload: bytes | None, size: int, ends: int
