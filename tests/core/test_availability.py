@@ -47,7 +47,7 @@ class TestHoldings:
         for index, (change, name, (start, stop)) in enumerate(steps):
             span = Range(min(start, stop), max(start, stop))
             if divides and index == len(steps) // 2:
-                file.divide(DIVIDED, "s", ["a", "b"], 0)
+                file.divide(DIVIDED, "s", ["a", "b"])
             match change:
                 case "hold":
                     file.availability.hold(name, [span])
@@ -75,7 +75,7 @@ class TestHoldings:
         file.availability.hold("a", [(BOUNDARY - 1, BOUNDARY)])
         assert UNDIVIDED.unit_at(BOUNDARY)[0] == Range(BOUNDARY - 1, BOUNDARY + 1)
         assert list(file.availability.held["a"]) == []
-        file.divide(DIVIDED, "s", ["a"], 0)
+        file.divide(DIVIDED, "s", ["a"])
         assert list(file.availability.held["a"]) == [Range(BOUNDARY - 1, BOUNDARY)]
         assert file.availability.available == file.availability.held["a"]
 

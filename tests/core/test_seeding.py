@@ -402,5 +402,5 @@ class TestSeedingTime:
         bench = Bench()
         bench.join("a")
         record = bench.exchange("f", 4).record
-        restored = SharedFile.restored(record, 1, WorkSet(), SERVER_TUNING, bench.now)
+        restored = SharedFile.restored(record, 1, WorkSet(), SERVER_TUNING)
         assert (restored.seeding_at, restored.exchanging_at) == (None, None)

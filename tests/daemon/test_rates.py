@@ -73,7 +73,7 @@ def test_seconds_left_count_missing_chunks_at_the_rate() -> None:
 
 def test_seconds_left_count_shares_while_seeding() -> None:
     file = SharedFile(Bench().manifest("file", CHUNKS), "source")
-    file.divide(Bench().manifest("file", CHUNKS, 2), "source", ["a", "b"], 0)
+    file.divide(Bench().manifest("file", CHUNKS, 2), "source", ["a", "b"])
     assert seconds_left(file, ["a", "b"], 100 * 1024) == CHUNKS / 100
     file.availability.hold("a", [(0, CHUNKS // 2)])
     assert seconds_left(file, ["a", "b"], 100 * 1024) == CHUNKS / 2 / 100

@@ -78,10 +78,9 @@ class Catalogue:
             now: the time, in nanoseconds.
         """
         self._work.started(now)
-        self._lifecycle.await_members(awaited)
-        for record in records:
-            file = SharedFile.restored(record, next(self._divisions), self._work, self._tuning, now)
-            self._lifecycle.restore(file)
+        files = [SharedFile.restored(record, next(self._divisions), self._work, self._tuning) for record in records]
+        self._lifecycle.restore(files, awaited)
+        for file in files:
             if file.phase is Phase.SEEDING:
                 self._monitor.watch(file, now)
 
@@ -179,7 +178,7 @@ class Catalogue:
         _require_divisible(file, manifest, names)
         order = itertools.product(range(file.terms.replica_count), range(manifest.share_count))
         owners = [names[(replica + index) % len(names)] for replica, index in order]
-        file.divide(manifest, source.name, owners, now, held_back=hold_back)
+        file.divide(manifest, source.name, owners, held_back=hold_back)
         file.recipients.expect(names)
         file.availability.add_source(source.name)
         self._monitor.watch(file, now)

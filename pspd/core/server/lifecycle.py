@@ -74,10 +74,6 @@ class Lifecycle:
     def _awaits_holders_of(self, file: SharedFile) -> bool:
         return file.was_restored and bool(self.awaited)
 
-    def await_members(self, names: Iterable[str]) -> None:
-        """Give clients that were connected before a restart time to return: they keep their shares."""
-        self.awaited = set(names)
-
     def stop_awaiting(self) -> None:
         """Treat the clients that have not returned as lost (R12)."""
         for name in sorted(self.awaited):
@@ -86,15 +82,22 @@ class Lifecycle:
         for file in self.files.values():
             self._work.review_owners(file.file_id)
 
-    def restore(self, file: SharedFile) -> None:
-        """Add a file that was saved before a restart, and expect the owners of its shares."""
-        self.add(file)
-        owners = [owner for owner in file.shares.owners if owner]
-        file.recipients.expect(owners, self._work.now)
-        # After the seeding, a client that had left before the restart may have completed the file.
-        for name in owners if file.phase is not Phase.SEEDING else ():
-            if name not in self.awaited:
-                file.recipients.served(name)
+    def restore(self, files: Iterable[SharedFile], awaited: Iterable[str]) -> None:
+        """Add the files that were saved before a restart, and expect the owners of their shares.
+
+        Args:
+            files: the files, oldest first.
+            awaited: names of the clients that were connected. They keep their shares until :meth:`stop_awaiting`.
+        """
+        self.awaited.update(awaited)
+        for file in files:
+            self.add(file)
+            owners = [owner for owner in file.shares.owners if owner]
+            file.recipients.expect(owners, self._work.now)
+            # After the seeding, a client that had left before the restart may have completed the file.
+            for name in owners if file.phase is not Phase.SEEDING else ():
+                if name not in self.awaited:
+                    file.recipients.served(name)
 
     # -- members come and go
 
@@ -253,14 +256,12 @@ class Lifecycle:
 
     def _review_coverage(self, file: SharedFile) -> None:
         stalled = not file.availability.is_complete and not self._awaits_holders_of(file)
-        if stalled == file.stalled:
-            return
-        file.set_stalled(stalled)
-        if stalled:
+        if stalled and not file.stalled:
             missing = tuple(file.availability.missing())
             self._work.emit(effects.FileStalled(file.file_id, file.manifest.name, missing))
-        else:
+        if file.stalled and not stalled:
             self._work.emit(effects.FileResumed(file.file_id, file.manifest.name))
+        file.set_stalled(stalled)
 
     def _review_completion(self, file: SharedFile) -> None:
         accepting = self.accepting_clients(file)

@@ -160,11 +160,6 @@ class Sessions:
         return self._heard_names
 
     @property
-    def client_count(self) -> int:
-        """How many clients are connected."""
-        return sum(not member.source for member in self.members.values())
-
-    @property
     def lease_ns(self) -> int:
         """How long a session lasts after the last message from its member, in nanoseconds."""
         return max(self._tuning.lease_ns, self._tuning.lease_ns_per_member * len(self.members))

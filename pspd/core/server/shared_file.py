@@ -69,7 +69,7 @@ class SharedFile:
         self.recipients = Recipients(self.manifest.file_id, self._work)
 
     @staticmethod
-    def restored(record: FileRecord, division: int, work: WorkSet, tuning: ServerTuning, now: int) -> SharedFile:
+    def restored(record: FileRecord, division: int, work: WorkSet, tuning: ServerTuning) -> SharedFile:
         """Return a file as it was saved before a restart. It has no holders until clients return.
 
         Args:
@@ -77,15 +77,16 @@ class SharedFile:
             division: number of its division.
             work: collects the marks.
             tuning: limits on what is remembered.
-            now: the time, in nanoseconds.
         """
         file = SharedFile(record.manifest, record.source, division, work, tuning, record.phase, was_restored=True)
         file.held_back = record.held_back
         file.terms = Terms(replica_count=len(record.owners) // max(1, record.manifest.share_count))
         file.shares.give(record.manifest, record.owners)
         if file.phase is not Phase.SEEDING:
-            file.seeded_at = now
-            file.shares.restore_held()
+            file.seeded_at = work.now
+            for name in file.shares.unheld_owners():
+                file.shares.acknowledge(name)
+            file.shares.seeded()
             for share in file.shares.all:
                 if share.owner:
                     file.availability.remember_departed(share.owner, share.start, share.stop)
@@ -144,20 +145,17 @@ class SharedFile:
         else:
             self.terms = replace(self.terms, stays=terms.stays)
 
-    def divide(
-        self, manifest: Manifest, source: str, owners: Iterable[str], now: int, *, held_back: bool = False
-    ) -> None:
+    def divide(self, manifest: Manifest, source: str, owners: Iterable[str], *, held_back: bool = False) -> None:
         """Divide the file, and begin to seed it (R1).
 
         Args:
             manifest: the manifest, with the share count.
             source: the source's name.
             owners: the owner of each share, in the order of the shares, once for every replica.
-            now: the time, in nanoseconds.
             held_back: the exchange waits for a release.
         """
         self.manifest, self.source, self.held_back = manifest, source, held_back
-        self.phase, self.seeding_at = Phase.SEEDING, now
+        self.phase, self.seeding_at = Phase.SEEDING, self._work.now
         self.shares.give(manifest, owners)
         self.availability.divide(manifest)
 

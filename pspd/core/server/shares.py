@@ -69,13 +69,6 @@ class Shares:
         self._unheld_count = sum(bool(share.owner) and not share.held for share in self.all)
         self._work.file_changed(self._file_id)
 
-    def restore_held(self) -> None:
-        """Mark every share that has an owner as held: the file was seeded before a restart."""
-        for share in self.all:
-            share.held = share.held or bool(share.owner)
-        self._unheld_count = 0
-        self._is_seeded = True
-
     def seeded(self) -> None:
         """Note the end of the seeding: from now on acknowledgements stay."""
         self._is_seeded = True
