@@ -75,7 +75,7 @@ class Root(click.Group):
             ctx.exit(known.exit_code)
 
 
-@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="pspd")
 def cli() -> None:
     """The daemons of a PSP network, each in the foreground.
@@ -87,7 +87,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST[:PORT]", help="Control address.")
+@click.option("--listen", default=DEFAULT_LISTEN, metavar="HOST[:PORT]", help="Control address.")
 @click.option(
     "--data-port", type=Count(0, PORT_MAX), metavar="PORT", help="UDP and TCP port for data.  [default: control + 1]"
 )
@@ -97,13 +97,7 @@ def cli() -> None:
     help="Its record of files and clients for the next start; never file data.",
 )
 @click.option("--cache", metavar="SIZE", help="64MiB, 100KiB, or auto for 1 KiB per client.")
-@click.option(
-    "--profile",
-    type=click.Choice(sorted(PROFILES)),
-    default="fast",
-    show_default=True,
-    help="Parameters to start from.",
-)
+@click.option("--profile", type=click.Choice(sorted(PROFILES)), default="fast", help="Parameters to start from.")
 @click.option("--order", type=click.Choice([order.value for order in Order]), help="The order of requests.")
 @click.option(
     "--config",
@@ -117,7 +111,6 @@ def cli() -> None:
     "--reach",
     type=Seconds(REACH_SECONDS_MIN, REACH_SECONDS_MAX),
     default=SERVER_TUNING.reach_ns / SECOND_NS,
-    show_default=True,
     metavar="S",
     help="How long a client counts as a holder without a sign that it is reachable.",
 )
@@ -153,15 +146,9 @@ def server(
 
 
 @cli.command()
+@click.option("--server", default=DEFAULT_LISTEN, metavar="HOST[:PORT]", help="The server's address.")
 @click.option(
-    "--server", default=DEFAULT_LISTEN, show_default=True, metavar="HOST[:PORT]", help="The server's address."
-)
-@click.option(
-    "--dir",
-    "folder",
-    type=Folder(path_type=Path, file_okay=False),
-    default=Path(),
-    help="Where files appear.  [default: .]",
+    "--dir", "folder", type=Folder(path_type=Path, file_okay=False), default=Path(), help="Where files appear."
 )
 @click.option("--name", help="Unique in the network.  [default: the host's name]")
 @click.option("--count", type=Count(1, CLIENTS_PER_PROCESS_MAX), metavar="N", help="Run N clients, in DIR/NAME-i.")
@@ -180,7 +167,6 @@ def server(
     "--connect-timeout",
     type=Seconds(0),
     default=CONNECT_SECONDS,
-    show_default=True,
     metavar="S",
     help="How long to wait for a server, and for data to pass, at the start.",
 )
@@ -221,7 +207,7 @@ def client(
 
 
 @cli.command()
-@click.option("--listen", default=AGENT_LISTEN, show_default=True, metavar="HOST[:PORT]", help="Control address.")
+@click.option("--listen", default=AGENT_LISTEN, metavar="HOST[:PORT]", help="Control address.")
 def agent(listen: str) -> None:
     """Run an agent, which launches clients on this machine for `pspctl launch --on`.
 
