@@ -75,7 +75,7 @@ class FileServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DivideFile(self, request, context):
-        """Takes the digests of the pieces into which the shares' boundaries cut blocks, and assigns the shares.
+        """Accepts the digests of the pieces into which the shares' boundaries cut blocks, and assigns the shares.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
