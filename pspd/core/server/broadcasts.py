@@ -1,4 +1,4 @@
-"""Broadcasts: what they say, who receives them, when they are sent, and what follows if no answer comes (R7, R11)."""
+"""Broadcasts: their entries, receivers and pacing, and retransmission if no answer arrives (R7, R11)."""
 
 from __future__ import annotations
 

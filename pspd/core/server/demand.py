@@ -31,7 +31,7 @@ class Demand:
         _pending: the fetches.
         _contributions: drops cached chunks that a client reports as wrong.
         _work: takes the effects and the marks.
-        _tuning: bounds of what is remembered.
+        _tuning: bounds of the memory for each client.
     """
 
     _parameters: Parameters
@@ -154,7 +154,7 @@ class Demand:
         return state
 
     def declined(self, state: RequestState) -> None:
-        """End the request of a client that declined the file, and presume lost what is in flight to it."""
+        """End the request of a client that declined the file, and presume its deliveries in flight lost."""
         state.presume_lost()
         self.mark_ready(state)
         state.want(RangeSet())

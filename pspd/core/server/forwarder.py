@@ -33,9 +33,9 @@ class Forwarder:
         _cache: the cached chunks.
         _demand: the requests.
         _pending: the fetches.
-        _holders: finds members that can send what is not cached.
+        _holders: finds members that can send chunks that are not cached.
         _broadcasts: asks them for it.
-        _deliveries: sends what is cached.
+        _deliveries: sends cached chunks.
         _work: takes the marks.
         _tuning: bounds how many requests are tried at a time.
     """
@@ -164,6 +164,8 @@ class Forwarder:
     def _hit_or_fetch(self, state: RequestState) -> bool:
         """Deliver cached chunks, and fetch others. Return whether chunks are left to fetch."""
         self._deliveries.deliver_cached(state)
+        if not state.wanted:
+            return False
         fetchable = state.fetchable
         chunk_count = self._chunks_to_fetch(state) if fetchable else 0
         if chunk_count > 0:

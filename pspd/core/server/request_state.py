@@ -68,7 +68,7 @@ class StragglerBudget:
 
 @dataclass(eq=False, repr=False, slots=True)
 class FileDemand:
-    """What all clients together want of one file.
+    """The demand of all clients together for one file.
 
     ``Forwarder`` alone moves the cursor and uses the budget; each ``RequestState`` enters itself and counts its
     acknowledgements.

@@ -1,4 +1,4 @@
-"""Counters of what moved for one file."""
+"""Counters of the datagrams and bytes of one file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Traffic:
-    """What moved for one file; see the control API for what each figure counts. It counts itself."""
+    """Counters of the datagrams and bytes of one file. The control API explains each of them."""
 
     request_datagrams: int = 0
     broadcast_datagrams: int = 0
@@ -32,15 +32,15 @@ class Traffic:
         self.retransmit_count += 1
 
     def count_contribution(self, byte_count: int) -> None:
-        """Count a good contribution."""
+        """Count a contribution that passed verification."""
         self.contributed_bytes += byte_count
 
     def count_duplicate(self, byte_count: int) -> None:
-        """Count a contribution that was not needed."""
+        """Count a duplicate contribution."""
         self.duplicate_bytes += byte_count
 
     def count_corrupt(self, byte_count: int) -> None:
-        """Count bytes that do not have their digest."""
+        """Count bytes with a wrong digest."""
         self.corrupt_bytes += byte_count
 
     def count_delivery(self, byte_count: int) -> None:
@@ -48,6 +48,6 @@ class Traffic:
         self.delivered_bytes += byte_count
 
     def note_seeded(self) -> None:
-        """Remember the figures of the seeding."""
+        """Save the byte counters at the end of the seeding."""
         self.seeding_contributed_bytes = self.contributed_bytes
         self.seeding_delivered_bytes = self.delivered_bytes
