@@ -86,7 +86,7 @@ class RunFolder:
         return client_folders(self.copies_dir, self.client_count)
 
     def __enter__(self) -> Self:
-        """Create and lock the folder, and remove what a killed run left.
+        """Create and lock the folder, and remove the leftovers of a killed run.
 
         Raises:
             WrongState: another run uses it.
@@ -127,7 +127,7 @@ class RunFolder:
             time.sleep(POLL_SECONDS)
 
     def _remove_leftovers(self) -> None:
-        """Remove what a killed run left."""
+        """Remove the unfinished files and the logs of a killed run."""
         with contextlib.suppress(ValueError):
             folders = client_folders(self.copies_dir, int(os.pread(self.lock, COUNT_BYTES_MAX, 0)))
             for work in (folder / STORE_FOLDER for folder in folders):

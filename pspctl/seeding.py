@@ -38,7 +38,7 @@ DIVIDING = (None, "seeding")
 
 @dataclass(frozen=True, slots=True)
 class SeedPlan:
-    """The order to seed a file.
+    """A file to seed, and how to seed it.
 
     Attributes:
         path: the file or folder.
@@ -93,7 +93,7 @@ def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_
 
     Args:
         settings: the shared options.
-        plan: what to seed.
+        plan: the file, and how to seed it.
         deadline: when to give up.
         delete_source: delete the original when every client has the file.
 
@@ -170,12 +170,12 @@ def run_source(plan: SeedPlan, outage: OutagePolicy, check: Callable[[], None] =
     """Seed a file; return its id in hex once the source may leave.
 
     Args:
-        plan: what to seed.
+        plan: the file, and how to seed it.
         outage: the server, the deadline, and the progress, which shows every step.
         check: called every `CHECK_SECONDS`; may raise an error to end the work.
 
     Raises:
-        TimedOut: the deadline passed; says for what the source was waiting.
+        TimedOut: the deadline passed; says what the source was waiting for.
         PspError: as in the source.
         PartlySeeded: it was interrupted while the shares were being given out.
     """

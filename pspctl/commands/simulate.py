@@ -1,4 +1,4 @@
-"""``pspctl simulate``: forecast what a network would do."""
+"""``pspctl simulate``: forecast the exchange in a network of many clients."""
 
 from __future__ import annotations
 

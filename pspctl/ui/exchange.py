@@ -1,4 +1,4 @@
-"""How an exchange went: a table of what it moved, and the sentence that `seed`, `wait` and `run` answer with."""
+"""The result of an exchange: a table of its traffic, and the sentence that `seed`, `wait` and `run` print."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RATE_TOLERANCE = 0.1
 
 
 def exchange_table(file: FileView) -> FittedTable:
-    """Return what the exchange of a file moved, each figure beside its ideal."""
+    """Return a table of the exchange of a file: how much it moved, beside the ideal."""
     traffic, size_bytes = file["traffic"], file["size_bytes"]
     contributed = traffic["contributed_bytes"] - traffic["seeding_contributed_bytes"]
     datagrams = traffic["request_datagrams"] + traffic["broadcast_datagrams"]

@@ -128,7 +128,7 @@ def problem_lines(file: FileView) -> list[Text]:
 
 
 def exchange_parts(file: FileView) -> list[RenderableType]:
-    """Return a blank line, what the exchange moved, and why some ratios have no ideal."""
+    """Return a blank line, the table of the exchange, and why some ratios have no ideal."""
     return ["", exchange_table(file), *_lines([ideals_text(file)], "dim")]
 
 

@@ -1,4 +1,4 @@
-"""The progress bars: they end full, and show the rate of what was moved while they were visible."""
+"""The progress bars: they end full, and show the rate since they became visible."""
 
 from __future__ import annotations
 
