@@ -175,10 +175,11 @@ class ClientPlane:
         path = self._path
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                while not self._kept_links and path.tcp_failure is not None:
-                    path.note_tcp(await connect_error(self._server, timeout_seconds))
-                    if path.tcp_failure is not None:
+                if not self._kept_links:
+                    while (failure := await connect_error(self._server, timeout_seconds)) is not None:
+                        path.note_tcp(failure)
                         await asyncio.sleep(TCP_PROBE_SECONDS)
+                    path.note_tcp(None)
                 await path.ready.wait()
         if not path.ready.is_set():
             raise NoDataPath(path.problem_text(self._server))
