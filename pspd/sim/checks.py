@@ -1,4 +1,4 @@
-"""Checks of the rules that must always hold, after every step of a virtual network.
+"""Checks of the rules that must always hold in a virtual network.
 
 A check compares the machines' effects and the contents of stores with the source's bytes, and raises
 :class:`Violation` with the name of the broken rule.
@@ -242,7 +242,7 @@ class Checks(Observer):
             checks[self._steps % len(checks)]()
 
     def check_records(self) -> None:
-        """Run the machines' own checks of their records."""
+        """Run the checks that the state machines have of their records."""
         for client in self._network.clients.values():
             client.machine.check()
         if self._network.server is not None:
@@ -290,7 +290,7 @@ class Checks(Observer):
                 raise Violation("R12 recipients", f"{name} is reported as missing, but has the file")
 
     def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:
-        """Skip the check while the server and its members disagree about who is connected."""
+        """Check that a file is stalled if a chunk has no holder. Skip it while the server awaits members."""
         if file.stalled or not self.honest or server.lifecycle.awaited:
             return
         held = RangeSet()

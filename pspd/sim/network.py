@@ -95,7 +95,7 @@ class VirtualNetwork(Timeline):
         self.control.renew_leases(server)
 
     def crash_server(self, *, disk_lost: bool) -> None:
-        """Crash the server, and lose its disk if asked; clients notice that their connections close."""
+        """Crash the server, and erase its disk if asked; clients notice that their connections close."""
         self._server = None
         self.server_epoch += 1
         if disk_lost:
@@ -135,7 +135,7 @@ class VirtualNetwork(Timeline):
             self.at_server(self.now + self.delay(client), self.control.connections_closed, session, link)
 
     def stop(self, client: Client) -> None:
-        """Stop the client's process after it has left the network."""
+        """Send Leave for the client, and stop its process."""
         self.control.leave(client)
         client.alive = False
         client.reset_process(self.random)

@@ -31,7 +31,7 @@ RECOVERY_NS = 60 * SECOND_NS
 REPAIRS_MAX = 3
 """How often sources may seed lost files again: wrong bytes on a disk may be found late."""
 MODES = (0o644, 0o644, 0o600, 0o755)
-"""Permissions of files, each equally likely."""
+"""Permissions of files; each file draws one of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class Seeding:
 
     @property
     def file(self) -> SharedFile | None:
-        """The server's record of the file; None if it has none, or is down."""
+        """The server's record of the file; None if the server has none or is down."""
         server = self.network.server
         return server.catalogue.files.get(self.manifest.file_id) if server is not None else None
 

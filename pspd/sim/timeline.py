@@ -19,7 +19,7 @@ Action = Callable[..., object]
 
 
 class Timeline:
-    """Time, hosts and sessions of a virtual network; its links, control plane and transport build on them.
+    """Time, hosts and sessions of a virtual network; its control plane and its transport use them.
 
     Args:
         parameters: the protocol's parameters.

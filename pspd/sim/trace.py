@@ -80,9 +80,9 @@ def described(effect: ServerEffect | ClientEffect) -> str:
 
 def _described_datagram(datagram: Datagram) -> str:
     match datagram:
-        case Request(_, _, number, acknowledged, window, ranges, repeated, wants_answer, hears):
+        case Request(_, _, number, acknowledged, window, ranges, repeated, wants_answer, downlink_ok):
             spans = ", ".join(map(str, ranges[:4])) + (", ..." if len(ranges) > 4 else "")
-            flags = {" repeated": repeated, " wants an answer": wants_answer, " deaf": not hears}
+            flags = {" repeated": repeated, " wants an answer": wants_answer, " downlink not ok": not downlink_ok}
             flags_text = "".join(flag for flag, is_set in flags.items() if is_set)
             return f"request {number}{flags_text}: {spans}, window {window}, got {acknowledged}"
         case Broadcast(_, _, number, asked):

@@ -168,7 +168,7 @@ class Transport:
     def _reach_server(
         self, client: Client, link: Link, frame: Frame, payload: bytes | None, size: int, ends: int
     ) -> None:
-        """Occupy the server's link only now: other traffic may have passed while the first bytes were under way."""
+        """Occupy the server's link only now: other traffic may have passed while the first bytes were in flight."""
         starts, arrives = self.down.transmit(size, self._network.now, ends)
         self._network.in_epoch(client, starts, self._head_arrives, link, frame, payload, arrives)
 
