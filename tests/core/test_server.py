@@ -503,7 +503,7 @@ class TestDeclining:
 
     def test_client_that_left_before_the_poll_is_told_of_no_share(self) -> None:
         bench = Bench(at_once=False)
-        a, _ = bench.join("a"), bench.join("b")
+        a = bench.join("a")
         file = bench.seed("f", 4)
         bench.server.catalogue.file_declined(a.session, file.file_id, "no room", bench.now)
         bench.server.poll()
