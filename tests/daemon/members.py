@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pspd.core.model.parameters import Parameters
+from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.daemon.member import declined, reconciler
 from pspd.daemon.member.member import MemberDaemon
 from pspd.daemon.member.reconciler import FileHooks
@@ -128,7 +129,7 @@ class InProcess:
 
 
 @asynccontextmanager
-async def in_process(parameters: Parameters) -> AsyncIterator[InProcess]:
+async def in_process(parameters: Parameters, tuning: ServerTuning = SERVER_TUNING) -> AsyncIterator[InProcess]:
     """Run a server; its members end before it."""
-    async with running_network(parameters) as (server, _, address), AsyncExitStack() as stack:
+    async with running_network(parameters, tuning) as (server, _, address), AsyncExitStack() as stack:
         yield InProcess(server, address, stack)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -12,7 +13,8 @@ import pytest
 
 from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.shared import Milestone
-from pspd.core.model.parameters import FAST
+from pspd.core.model.parameters import FAST, SECOND_NS
+from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.wire.datagrams import REQUEST_NUMBER_MAX, Request, encode_datagram
 from pspd.daemon.server.network import NetworkDaemon
 from pspd.errors import SessionUnknown
@@ -114,3 +116,12 @@ async def test_impossible_number_in_a_report_ends_its_call(tmp_path: Path) -> No
         with pytest.raises(SessionUnknown, match="request number"):
             network.server.report(client.daemon.session, [report, report])
         assert "unknown_file" not in network.server.status("", with_file_clients=False).server.dropped_counts
+
+
+@on_loop
+async def test_announced_lease_grows_with_the_members() -> None:
+    tuning = replace(SERVER_TUNING, lease_ns=SECOND_NS, lease_ns_per_member=10 * SECOND_NS)
+    async with in_process(FAST, tuning) as network:
+        for count in (1, 2, 3):
+            await network.join(f"client-{count}")
+            assert network.server.lease_ms == count * 10_000

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from pspd.core.model.parameters import Parameters, default_cache_chunks
+from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.daemon.agent import AgentServicer
 from pspd.daemon.server.network import NetworkDaemon
 from pspd.daemon.server.services import SERVICES, register
@@ -43,9 +44,11 @@ async def control(network: Any) -> AsyncIterator[tuple[grpc.aio.Channel, str]]:
 @asynccontextmanager
 async def running_network(
     parameters: Parameters,
+    tuning: ServerTuning = SERVER_TUNING,
 ) -> AsyncIterator[tuple[NetworkDaemon, grpc.aio.Channel, str]]:
     """Run a server daemon with its control API; yield the daemon, a channel to it and its address."""
-    network = NetworkDaemon(parameters, default_cache_chunks(parameters), [HOST], 0, asyncio.Event())
+    cache_chunks = default_cache_chunks(parameters)
+    network = NetworkDaemon(parameters, cache_chunks, [HOST], 0, asyncio.Event(), tuning=tuning)
     try:
         async with control(network) as (channel, network.address):
             yield network, channel, network.address

@@ -546,3 +546,17 @@ class TestQuota:
             store.begin(sample.manifest)
         with closing(DiskStore(tmp_path, blake3_digest, max_bytes=1)) as store:
             assert not store.begin(sample.manifest).complete
+
+
+def test_folder_behind_a_symbolic_link_is_flushed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    sample = Sample(5000)
+    with closing(DiskStore(tmp_path / "link", blake3_digest)) as store:
+        store.begin(sample.manifest)
+        chunk_count = sample.manifest.chunk_count
+        store.write(sample.file_id, 0, chunk_count, sample.chunks(0, chunk_count))
+        store.finish(sample.file_id)
+        store.flush_job(sample.file_id)()
+        store.record_flushed(sample.file_id)
+    assert (tmp_path / "real" / "a.bin").read_bytes() == sample.data
