@@ -49,7 +49,10 @@ class Api(Generic[C]):
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end; Ctrl-C cancels it and raises KeyboardInterrupt."""
-        return self._runner.run(call)
+        try:
+            return self._runner.run(call)
+        except asyncio.CancelledError:  # the runner forgets a signal that arrives while it begins
+            raise KeyboardInterrupt from None
 
     def _resolve(self) -> str:
         return grpc_target(resolve(*parse_address(self.address), self.client.peer.option))
