@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pspctl import outage
+from pspctl.ui import views
 from pspd.text.plain import plain_text
 from pspd.v1 import network_pb2, status_service_pb2
 from tests.pspctl.conftest import Pspctl
 from tests.pspctl.fakes import FakeServer, client, file
 
-SERVER = {"address", "version", "profile", "uptime_seconds"}
-CACHE = {"capacity_bytes", "used_bytes", "high_water_bytes", "hit_count", "miss_count", "eviction_count"}
-CLIENT = {"name", "address", "state", "srtt_ms"}
-FILE = {
-    *("file_id", "name", "size_bytes", "chunk_count", "state", "client_count", "complete_client_count"),
-    *("min_holder_count", "missing_ranges", "traffic", "clients"),
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
+NAME = re.compile(r"`(\w+)`")
+NESTED = re.compile(r"\{(`\w+`(?:, `\w+`)*)\}")
+"""In the meaning of a field: the names of the fields of the objects in it."""
+VIEWS: dict[str, type[Any]] = {
+    "server": views.ServerView,
+    "cache": views.CacheView,
+    "client": views.ClientView,
+    "file": views.FileView,
+    "file.missing_ranges": views.MissingRangeView,
+    "file.seconds": views.SecondsView,
+    "file.missing_clients": views.MissingClientView,
+    "traffic": views.TrafficView,
+    "client of a file": views.FileClientView,
 }
-TRAFFIC = {
-    *("request_datagrams", "broadcast_datagrams", "contributed_bytes", "delivered_bytes", "duplicate_bytes"),
-    "retransmit_count",
-}
-FILE_CLIENT = {"name", "held_chunk_count", "complete"}
+"""The type of each object, by the name of its table in the page, or by the name of its field."""
+DOCUMENTS: dict[str, type[Any]] = {"status": views.StatusView, "seed": views.SeedView, "run": views.RunView}
+"""The type of the answer of a command."""
+
+
+def documented_fields() -> dict[str, list[str]]:
+    """Return the names of the fields of each object, from the tables in the page."""
+    found: dict[str, list[str]] = {}
+    tables = re.findall(r"^\*\*([\w ]+)\*\*\n\n\| field .*\n\|[-|]+\n((?:\|.*\n)+)", PAGE.read_text(), re.MULTILINE)
+    for name, rows in tables:
+        found[name] = []
+        for row in rows.splitlines():
+            names, _, meaning = row.removeprefix("| ").split(" | ", 2)
+            found[name] += NAME.findall(names)
+            if nested := NESTED.search(meaning):
+                found[f"{name}.{NAME.findall(names)[0]}"] = NAME.findall(nested[1])
+    return found
 
 
 def stalled_file() -> Any:
@@ -36,17 +59,62 @@ def change(**fields: Any) -> Any:
     return status_service_pb2.WatchStatusResponse(**fields)
 
 
-def test_json_has_every_documented_field(pspctl: Pspctl, fake: FakeServer) -> None:
-    fake.files = [network_pb2.File(clients=[network_pb2.FileClient()])]
-    fake.clients = [network_pb2.Client()]
+def documented_answer(command: str) -> list[str]:
+    """Return the fields of a command's answer, from the page's table of commands."""
+    row = re.search(rf"^\| `{command}`.*? \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
+    assert row
+    return NAME.findall(row[1])
+
+
+def objects_in(file: Any) -> dict[str, Any]:
+    """Return a file's JSON object and the objects in it, by their names in `VIEWS`; no array may be empty."""
+    return {
+        "file": file,
+        "file.missing_ranges": file["missing_ranges"][0],
+        "file.seconds": file["seconds"],
+        "file.missing_clients": file["missing_clients"][0],
+        "traffic": file["traffic"],
+        "client of a file": file["clients"][0],
+    }
+
+
+def test_json_has_exactly_the_documented_fields(pspctl: Pspctl, fake: FakeServer) -> None:
+    fake.files = [
+        network_pb2.File(
+            missing_ranges=[network_pb2.MissingRange()],
+            missing_clients=[network_pb2.MissingClient()],
+            clients=[network_pb2.FileClient()],
+        )
+    ]
+    fake.clients = [network_pb2.Client(), network_pb2.Client(source=True)]
     document = json.loads(pspctl("status", "-o", "json").stdout)
-    assert document["schema_version"] == 1
-    assert document["server"].keys() >= SERVER
-    assert document["cache"].keys() >= CACHE
-    assert document["clients"][0].keys() >= CLIENT
-    assert document["files"][0].keys() >= FILE
-    assert document["files"][0]["traffic"].keys() >= TRAFFIC
-    assert document["files"][0]["clients"][0].keys() >= FILE_CLIENT
+    shown = {"server": document["server"], "cache": document["cache"], "client": document["clients"][0]}
+    shown |= objects_in(document["files"][0])
+    documented = {name: sorted(names) for name, names in documented_fields().items()}
+    assert {name: sorted(found) for name, found in shown.items()} == documented
+    assert document["sources"][0].keys() == document["clients"][0].keys()
+    assert document.pop("schema_version") == 1
+    assert sorted(document) == sorted(documented_answer("status"))
+
+
+def test_views_have_exactly_the_documented_fields() -> None:
+    assert {name: sorted(view.__annotations__) for name, view in VIEWS.items()} == {
+        name: sorted(names) for name, names in documented_fields().items()
+    }
+    for command, view in DOCUMENTS.items():
+        assert sorted(view.__annotations__) == sorted(documented_answer(command)), command
+
+
+def test_documented_example_has_every_field_in_order() -> None:
+    example = re.search(r'^\{"schema_version".*"verified_client_count".*$', PAGE.read_text(), re.MULTILINE)
+    assert example
+    document = json.loads(example[0])
+    file = document["file"]
+    shown = {"file": file, "file.seconds": file["seconds"], "traffic": file["traffic"], "cache": document["cache"]}
+    shown["client of a file"] = file["clients"][0]
+    assert {name: list(found) for name, found in shown.items()} == {
+        name: list(VIEWS[name].__annotations__) for name in shown
+    }
 
 
 def test_json_numbers_are_numbers_and_ids_are_hex(pspctl: Pspctl, fake: FakeServer) -> None:
