@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from random import Random
 from typing import Any, cast
 
 import pytest
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,6 +50,27 @@ def manifest_of(size_bytes: int, share_count: int = 0, name: str = "a.bin") -> M
 
 def over_the_wire(message: pb.Manifest) -> pb.Manifest:
     return pb.Manifest.FromString(message.SerializeToString())
+
+
+def all_fields(descriptor: Descriptor, prefix: str = "") -> set[str]:
+    """Return the paths of all fields of a kind of message, with those of the messages in it."""
+    found = set()
+    for each in descriptor.fields:
+        found.add(prefix + each.name)
+        if each.message_type is not None:
+            found |= all_fields(each.message_type, f"{prefix}{each.name}.")
+    return found
+
+
+def filled_fields(message: Message, prefix: str = "") -> set[str]:
+    """Return the paths of the fields of a message that are not zero or empty, with those of the messages in it."""
+    found = set()
+    for each, value in message.ListFields():
+        found.add(prefix + each.name)
+        for inner in value if isinstance(value, Sequence) else [value]:
+            if isinstance(inner, Message):
+                found |= filled_fields(inner, f"{prefix}{each.name}.")
+    return found
 
 
 PIECES, WHOLE = bytes(32), bytes(31) + b"w"
@@ -201,10 +225,24 @@ class TestAttendance:
 
 
 class TestShown:
-    def test_cache_message(self) -> None:
+    def test_every_field_of_the_cache_is_filled(self) -> None:
         cache = Cache(100)
+        cache.reserve(PIECES, 0, 3)
+        cache.release(PIECES, 0, 1)
+        cache.count_hits(4)
+        cache.count_joins(5)
+        cache.eviction_count = 6
         message = status_messages.cache_to_pb(cache)
-        assert message == pb.Cache(capacity_bytes=100 * 1024)
+        assert filled_fields(message) == all_fields(pb.Cache.DESCRIPTOR)
+        assert message == pb.Cache(
+            capacity_bytes=100 * 1024,
+            used_bytes=2 * 1024,
+            high_water_bytes=3 * 1024,
+            hit_count=4,
+            miss_count=3,
+            join_count=5,
+            eviction_count=6,
+        )
 
     def machine(self) -> ServerMachine:
         machine = ServerMachine(FAST, 64, blake3_digest, 1, sessions(1))
@@ -214,6 +252,14 @@ class TestShown:
         for member in machine.members.values():
             machine.receive_datagram(encode_datagram(Hello(member.session, 1, 0)), ("10.0.0.1", 4000), 0)
         return machine
+
+    def test_every_field_of_a_client_is_filled(self) -> None:
+        machine = self.machine()
+        for member in machine.members.values():
+            machine.sessions.note_srtt(member, 1500)
+        amy, _, source = status_messages.clients_to_pb(machine)
+        assert filled_fields(source) == all_fields(pb.Client.DESCRIPTOR)
+        assert (amy.name, amy.address, amy.srtt_ms, source.source) == ("amy", "10.0.0.1:4000", 1.5, True)
 
     def test_member_is_lost_until_its_first_datagram(self) -> None:
         machine = ServerMachine(FAST, 64, blake3_digest, 1, sessions(1))
@@ -344,6 +390,46 @@ class TestShown:
         shown = status_messages.file_to_pb(machine, file, 2 * SECOND_NS, with_clients=False)
         assert shown.state == pb.FILE_STATE_STALLED
         assert [translate.ranges_from_pb([each.range]) for each in shown.missing_ranges] == [(Range(0, 5),)]
+
+    def test_every_field_of_a_file_is_filled(self) -> None:
+        """No file has all fields at once: one file lacks chunks in its seeding, the other one is complete."""
+        of_network_status = {"rate_bytes_per_second", "eta_seconds"}  # tests/daemon/test_status.py
+        filled = filled_fields(self.stalled_file_message()) | filled_fields(self.complete_file_message())
+        assert filled == all_fields(pb.File.DESCRIPTOR) - of_network_status
+
+    def stalled_file_message(self) -> pb.File:
+        """Return the message of a file in seeding that has lost its source and the owner of its second share."""
+        machine = self.machine()
+        file = self.file(machine)
+        amy = machine.members["amy"]
+        share_chunk_count = sum(span.chunk_count for span in file.shares.ranges_of("amy"))
+        held = ReportMilestone(file.file_id, Milestone.SHARE_HELD, share_chunk_count)
+        machine.catalogue.milestone_reached(amy.session, held, 2 * SECOND_NS)
+        for name in ("src", "amy"):
+            machine.client_left(machine.members[name].session, "it left", 3 * SECOND_NS)
+        machine.poll()
+        machine.cache.reserve(file.file_id, 0, 2)
+        now = 4 * SECOND_NS + machine.sessions.lease_ns
+        return status_messages.file_to_pb(machine, file, now, with_clients=True)
+
+    def complete_file_message(self) -> pb.File:
+        """Return the message of a file that one client has and another one has declined, with every counter set."""
+        machine = self.machine()
+        file = self.file(machine)
+        amy, bob = (machine.members[name] for name in ("amy", "bob"))
+        for member in (amy, bob):
+            share_chunk_count = sum(span.chunk_count for span in file.shares.ranges_of(member.name))
+            held = ReportMilestone(file.file_id, Milestone.SHARE_HELD, share_chunk_count)
+            machine.catalogue.milestone_reached(member.session, held, 2 * SECOND_NS)
+        machine.poll()
+        complete = ReportMilestone(file.file_id, Milestone.COMPLETE, 0)
+        machine.catalogue.milestone_reached(bob.session, complete, 3 * SECOND_NS)
+        machine.catalogue.file_declined(amy.session, file.file_id, "no room", 3 * SECOND_NS, still_holds=True)
+        machine.poll()
+        file.traffic = Traffic(**dict.fromkeys((counter.name for counter in fields(Traffic)), 1))
+        file.manifest = replace(file.manifest, is_folder=True)
+        file.held_back, file.cached_bytes_when_seeded = True, 1
+        return status_messages.file_to_pb(machine, file, 4 * SECOND_NS, with_clients=True)
 
     def test_every_traffic_counter_is_translated(self) -> None:
         machine = self.machine()
