@@ -41,13 +41,13 @@ class Goal:
         """
         if file["state"] == "complete":
             return file["complete_client_count"] + file["declined_client_count"] >= self.client_count
-        if has_no_recipient(file) or (file["client_count"] == 0 and file["declined_client_count"] > 0):
+        if has_only_lost_clients(file) or (file["client_count"] == 0 and file["declined_client_count"] > 0):
             return True
         return file["state"] == "stalled" and bool(file["missing_clients"]) and not self._may_return(file)
 
     def is_reached(self, file: FileView) -> bool:
         """Return whether a file is settled, and the wait includes no lost client that may return."""
-        waits_for_missing = (self.awaits_missing or has_no_recipient(file)) and self._may_return(file)
+        waits_for_missing = (self.awaits_missing or has_only_lost_clients(file)) and self._may_return(file)
         return self.is_settled(file) and not waits_for_missing
 
     def _may_return(self, file: FileView) -> bool:
@@ -95,7 +95,7 @@ def wait_until_complete(
     raise TimedOut(unfinished_text(view, goal.deadline))
 
 
-def has_no_recipient(file: FileView) -> bool:
+def has_only_lost_clients(file: FileView) -> bool:
     """Return whether every client that should receive a file is lost."""
     return not (file["client_count"] or file["declined_client_count"]) and bool(file["missing_clients"])
 
@@ -120,7 +120,7 @@ def require_none_missing(file: FileView, deadline: Deadline, consequence: str = 
     raise TimedOut(text) if deadline.passed else WrongState(text)
 
 
-def require_recipient(file: FileView, deadline: Deadline) -> None:
+def require_connected_client(file: FileView, deadline: Deadline) -> None:
     """Raise an error if every client that should receive a file is lost.
 
     Args:
@@ -131,7 +131,7 @@ def require_recipient(file: FileView, deadline: Deadline) -> None:
         TimedOut: they are lost, and the deadline has passed.
         WrongState: they are lost.
     """
-    if has_no_recipient(file):
+    if has_only_lost_clients(file):
         require_none_missing(file, deadline)
 
 

@@ -288,7 +288,7 @@ def _require_all_clients(plan: SeedPlan, result: _Result, deadline: Deadline, ke
     completion.require_none_declined(result.file)
     if result.divided_now:
         completion.require_none_missing(result.file, deadline, kept)
-    completion.require_recipient(result.file, deadline)
+    completion.require_connected_client(result.file, deadline)
     if result.left_count:
         left = f"{result.left_count} of {count_text(plan.client_count, 'client')} left"
         raise WrongState(f"{left} before {plan.shown_name} was divided: see `pspctl clients`{kept}")

@@ -152,13 +152,13 @@ class _Drain:
         files = [file_view(file) for file in self.outage.retry(self.outage.api.client.status).files]
         if self.outage.deadline.timeout_seconds is None:
             for file in files:
-                self._require_recipient(file)
+                self._require_accepting_client(file)
         if is_first:
             self.outage.progress.note(f"waiting: {refusal}")
             for file in filter(hold_text, files):
                 self.outage.progress.note(f"{plain_text(file['name'])}: {hold_text(file)}")
 
-    def _require_recipient(self, file: FileView) -> None:
+    def _require_accepting_client(self, file: FileView) -> None:
         """Raise WrongState if all other clients declined the file or have been lost for a full lease."""
         others = [client for client in file["clients"] if not (self.all_clients or client["name"] in self.names)]
         if others and len(others) < len(file["clients"]) and all(client["refusal"] for client in others):

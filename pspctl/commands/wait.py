@@ -5,7 +5,13 @@ from __future__ import annotations
 import click
 
 from pspctl.api import ServerApi
-from pspctl.completion import Goal, require_holders, require_none_declined, require_recipient, wait_until_complete
+from pspctl.completion import (
+    Goal,
+    require_connected_client,
+    require_holders,
+    require_none_declined,
+    wait_until_complete,
+)
 from pspctl.deadline import Deadline
 from pspctl.options import Command, Settings, file_name
 from pspctl.outage import OutagePolicy
@@ -37,5 +43,5 @@ def wait(settings: Settings, file: str, timeout: float | None) -> None:
     answer = seed_view(view, cache)
     show(settings, answer, lambda: seed_text(answer))
     require_none_declined(view)
-    require_recipient(view, deadline)
+    require_connected_client(view, deadline)
     require_holders(view)

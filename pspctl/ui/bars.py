@@ -13,7 +13,7 @@ from rich.text import Text
 from pspctl.ui.plain import Plain
 from pspctl.ui.progress import LineProgress
 from pspctl.ui.units import rate_text, size_text
-from pspctl.ui.views import FileView, file_view, recipients
+from pspctl.ui.views import FileView, accepting_clients, file_view
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.text.plain import plain_text
 
@@ -86,7 +86,7 @@ class BarProgress(LineProgress):
         if file["state"] == "seeding":
             return
         self.seeded(file)
-        held = {client["name"]: client["held_chunk_count"] for client in recipients(file)}
+        held = {client["name"]: client["held_chunk_count"] for client in accepting_clients(file)}
         self._show("exchange", sum(held.values()) * CHUNK_BYTES, file["chunk_count"] * len(held) * CHUNK_BYTES)
         self._show_clients(held if len(held) <= CLIENT_BARS_MAX else {}, file["chunk_count"])
         if file["state"] == "complete":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pspctl.ui.columns import Column, FittedTable, Kind
 from pspctl.ui.file_text import declined_text, file_state_text, short_id, shown_name
 from pspctl.ui.units import count_text, duration_text, rate_text, ratio_text, size_text
-from pspctl.ui.views import FileView, RunView, SeedView, recipients
+from pspctl.ui.views import FileView, RunView, SeedView, accepting_clients
 
 RATE_TOLERANCE = 0.1
 """The largest relative difference of delivered and needed bytes at which an exchange has a rate."""
@@ -16,7 +16,7 @@ def exchange_table(file: FileView) -> FittedTable:
     traffic, size_bytes = file["traffic"], file["size_bytes"]
     contributed = traffic["contributed_bytes"] - traffic["seeding_contributed_bytes"]
     datagrams = traffic["request_datagrams"] + traffic["broadcast_datagrams"]
-    clients = recipients(file)
+    clients = accepting_clients(file)
     # The exchange brings each connected client all chunks except its share.
     needed_chunks = file["chunk_count"] * len(clients) - sum(client["share_chunk_count"] for client in clients)
     needed_bytes = size_bytes * needed_chunks / max(1, file["chunk_count"])
@@ -78,7 +78,7 @@ def _exchange_rate(file: FileView) -> float | None:
     the first completion.
     """
     seconds, needed = file["seconds"]["exchange"], file["size_bytes"] * max(0, file["client_count"] - 1)
-    is_comparable = not _has_late_client(file) and abs(_delivered_bytes(file) - needed) <= RATE_TOLERANCE * needed
+    is_comparable = not _has_late_joiner(file) and abs(_delivered_bytes(file) - needed) <= RATE_TOLERANCE * needed
     return needed / seconds if seconds and needed and is_comparable else None
 
 
@@ -87,17 +87,17 @@ def _delivered_bytes(file: FileView) -> int:
     return file["traffic"]["delivered_bytes"] - file["traffic"]["seeding_delivered_bytes"]
 
 
-def _has_late_client(file: FileView) -> bool:
+def _has_late_joiner(file: FileView) -> bool:
     """Return whether a client joined after the division: with enough chunks, only such a client has no share."""
-    clients = recipients(file)
+    clients = accepting_clients(file)
     return file["chunk_count"] >= len(clients) and not all(client["share_chunk_count"] for client in clients)
 
 
 def _has_ideals(file: FileView) -> bool:
     """Return whether the file was divided among exactly the connected clients: the ideals assume this."""
-    return not _has_late_client(file) and _has_all_shares(file)
+    return not _has_late_joiner(file) and _has_all_shares(file)
 
 
 def _has_all_shares(file: FileView) -> bool:
     """Return whether no client has left with its share; if one has, nobody knows how many chunks it needed."""
-    return sum(client["share_chunk_count"] for client in recipients(file)) >= file["chunk_count"]
+    return sum(client["share_chunk_count"] for client in accepting_clients(file)) >= file["chunk_count"]

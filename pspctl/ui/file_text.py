@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from pspctl.ui.units import count_text, duration_text, percent_text
-from pspctl.ui.views import FileView, MissingRangeView, recipients
+from pspctl.ui.views import FileView, MissingRangeView, accepting_clients
 from pspd.core.model.terms import SAFE_HOLDERS
 from pspd.text.plain import plain_text
 
@@ -36,7 +36,7 @@ def progress_text(file: FileView) -> str:
     """Return which percentage of the file the clients hold on average."""
     if file["state"] == "complete":
         return "100.0 %"
-    clients = recipients(file)
+    clients = accepting_clients(file)
     if not clients:
         return percent_text(file["complete_client_count"], file["client_count"])
     held_chunks = sum(client["held_chunk_count"] for client in clients)

@@ -243,7 +243,7 @@ def file_view(file: network_pb2.File) -> FileView:
     )
 
 
-def recipients(file: FileView) -> list[FileClientView]:
+def accepting_clients(file: FileView) -> list[FileClientView]:
     """Return the clients of a file, except those that declined it."""
     return [client for client in file["clients"] if not client["refusal"]]
 

@@ -207,7 +207,7 @@ class _Seeding:
             self.divided_here = True
             file = await self._file()
         while not _needs_no_source(file, self.terms, divided_here=self.divided_here):
-            _require_recipient(file)
+            _require_accepting_client(file)
             self._report_file(file)
             await asyncio.sleep(poll_seconds(len(file.clients)))
             file = await self._file()
@@ -256,7 +256,7 @@ def poll_seconds(client_count: int) -> float:
     return max(POLL_SECONDS_MIN, POLL_SECONDS_PER_CLIENT * client_count)
 
 
-def _require_recipient(file: network_pb2.File) -> None:
+def _require_accepting_client(file: network_pb2.File) -> None:
     """Raise an error if every client has declined the file."""
     refusals = [client for client in file.clients if client.refusal]
     if refusals and len(refusals) == len(file.clients):

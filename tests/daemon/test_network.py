@@ -82,7 +82,7 @@ async def test_report_of_unknown_file_does_not_hide_others(source: Path) -> None
 
 @EACH_PROFILE
 @on_loop
-async def test_late_client_gets_the_file_without_source(source: Path, parameters: Parameters) -> None:
+async def test_late_joiner_gets_the_file_without_source(source: Path, parameters: Parameters) -> None:
     async with in_process(parameters) as network:
         await network.join("a")
         await network.seed(source)

@@ -11,7 +11,7 @@ import pytest
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import FAST, PROFILES, Parameters
 from pspd.core.model.terms import ONE_COPY, Terms
-from pspd.daemon.source import POLL_SECONDS_MIN, _needs_no_source, _require_recipient, poll_seconds
+from pspd.daemon.source import POLL_SECONDS_MIN, _needs_no_source, _require_accepting_client, poll_seconds
 from pspd.errors import StorageError, TimedOut, Unreachable, WrongState
 from pspd.rpc.client.member import MemberClient, Session
 from pspd.v1 import network_pb2 as pb
@@ -67,15 +67,15 @@ class TestWhetherAnybodyTakesIt:
 
     def test_file_declined_by_all_raises_the_first_reason(self) -> None:
         with pytest.raises(WrongState, match=r"^no client takes 'f'; a says: no room$"):
-            _require_recipient(pb.File(name="f", client_count=0, clients=self.REFUSALS))
+            _require_accepting_client(pb.File(name="f", client_count=0, clients=self.REFUSALS))
 
-    def test_one_recipient_is_enough(self) -> None:
+    def test_one_accepting_client_is_enough(self) -> None:
         clients = [*self.REFUSALS, pb.FileClient(name="c")]
-        _require_recipient(pb.File(name="f", client_count=1, clients=clients))
+        _require_accepting_client(pb.File(name="f", client_count=1, clients=clients))
 
     @pytest.mark.parametrize("clients", [[], [pb.FileClient(name="a")]], ids=["nobody", "out of reach"])
     def test_lost_clients_may_come_back(self, clients: list[pb.FileClient]) -> None:
-        _require_recipient(pb.File(name="f", client_count=0, clients=clients))
+        _require_accepting_client(pb.File(name="f", client_count=0, clients=clients))
 
 
 def source_of(network: InProcess) -> str:

@@ -76,7 +76,7 @@ class Holder:
 
 
 def _asked_of(broadcast: Broadcast, shares: tuple[Range, ...]) -> Iterator[tuple[int, int]]:
-    """Iterate over the ranges that a broadcast requests from its recipient, which owns these shares."""
+    """Iterate over the ranges that a broadcast requests from the client that receives it and owns these shares."""
     for entry in broadcast.asked:
         if entry.responder in (EVERY_HOLDER, broadcast.session):
             yield entry.start, entry.stop

@@ -1,4 +1,4 @@
-"""The clients that a file is for: which of them have it, declined it, or left before they had it."""
+"""The recipients of a file, and which clients have the file, declined it, or left before they had it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from pspd.core.server.work_set import WorkSet
 
 @dataclass(eq=False)
 class Recipients:
-    """Which clients have a file, and which do not have it yet.
+    """Which clients have or declined a file, and which of its recipients left before they had it.
+
+    The recipients are the clients among which the file was divided.
 
     Args:
         _file_id: the file.
         _work: takes the marks.
 
     Attributes:
-        count: how many clients the file is for, including those that have had it.
+        count: how many recipients the file has, including those that have left.
         complete: names of connected clients that reported the complete file.
         declined: by name, why a connected client cannot store the file.
     """
@@ -31,10 +33,10 @@ class Recipients:
     _away_since: dict[str, int | None] = field(default_factory=dict)
 
     def expect(self, names: Iterable[str], away_since: int | None = None) -> None:
-        """Set the clients that the file is for. Call it once for a file.
+        """Set the recipients of the file. Call it once for a file.
 
         Args:
-            names: the clients' names.
+            names: the recipients' names.
             away_since: since when they are not reachable, in nanoseconds; None if they are reachable.
         """
         expected = dict.fromkeys(names, away_since)
@@ -95,10 +97,10 @@ class Recipients:
         return len(self.complete) >= len(names) and self.complete.issuperset(names)
 
     def missing(self) -> list[tuple[str, int]]:
-        """Return the clients that left before they had the file, each with the time when it left."""
+        """Return the recipients that left before they had the file, each with the time when it left."""
         return sorted((name, since) for name, since in self._away_since.items() if since is not None)
 
     def check(self) -> None:
         """Assert the invariants."""
         assert not self.complete & self.declined.keys(), "a client has declined the file and has it"
-        assert self.count >= len(self._away_since), "more clients wait for the file than it is for"
+        assert self.count >= len(self._away_since), "more recipients lack the file than it has"

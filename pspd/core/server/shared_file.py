@@ -37,7 +37,7 @@ class SharedFile:
         completed_at: when the file was complete for the first time, in nanoseconds; None before.
         shares: the division.
         availability: the holders.
-        recipients: the clients that the file is for.
+        recipients: its recipients, and which clients have it or declined it.
         traffic: counters.
     """
 

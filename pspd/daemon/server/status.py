@@ -93,12 +93,12 @@ def _is_moving(file: SharedFile) -> bool:
     return file.phase is Phase.SEEDING or (file.phase is Phase.EXCHANGING and not file.is_complete)
 
 
-def seconds_left(file: SharedFile, recipients: Collection[str], rate: float | None) -> float | None:
+def seconds_left(file: SharedFile, names: Collection[str], rate: float | None) -> float | None:
     """Return the seconds until a file is seeded, or until its clients have it.
 
     Args:
         file: the file.
-        recipients: the names of the clients that need or have the file.
+        names: the clients that accept the file.
         rate: bytes delivered per second; None if it is unknown.
 
     Returns:
@@ -107,7 +107,7 @@ def seconds_left(file: SharedFile, recipients: Collection[str], rate: float | No
     if not rate or (file.stalled and file.phase is not Phase.SEEDING):
         return None
     chunks = 0
-    for name in recipients:
+    for name in names:
         held = file.availability.held.get(name) or RangeSet()
         if file.phase is Phase.SEEDING:
             share = RangeSet(file.shares.ranges_of(name))

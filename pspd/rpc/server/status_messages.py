@@ -65,15 +65,15 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         with_clients: whether to list the file's clients.
     """
     clients = [member.name for member in machine.members.values() if not member.source]
-    recipients = machine.lifecycle.accepting_clients(file)
+    accepting = machine.lifecycle.accepting_clients(file)
     message = pb.File(
         file_id=file.file_id,
         name=file.manifest.name,
         size_bytes=file.manifest.size_bytes,
         chunk_count=file.manifest.chunk_count,
         state=_file_state(file),
-        client_count=len(recipients),
-        complete_client_count=sum(name in file.recipients.complete for name in recipients),
+        client_count=len(accepting),
+        complete_client_count=sum(name in file.recipients.complete for name in accepting),
         min_holder_count=file.availability.min_holder_count(),
         missing_ranges=[
             pb.MissingRange(range=range_to_pb(span), last_holder=name)
