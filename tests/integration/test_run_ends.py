@@ -35,7 +35,7 @@ class Run:
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
             if "-m pspd" in line and str(self.to) in line:

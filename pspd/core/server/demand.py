@@ -23,7 +23,7 @@ from pspd.core.wire.header import DropReason
 
 @dataclass(eq=False)
 class Demand:
-    """Every request. It alone changes requests, except that ``Deliveries`` puts what it delivers in flight.
+    """Every request. Only ``Deliveries`` (what is in flight) and ``Forwarder`` (who waits) change requests, too.
 
     Args:
         _parameters: the profile.
