@@ -30,7 +30,7 @@ class Settings:
     Attributes:
         server_option: the address given with ``--server``; None without it.
         output: ``table`` or ``json``.
-        quiet: whether to show no progress and no notes.
+        quiet: whether to suppress progress and notes.
         debug: whether to show the stack trace of an error.
         ended_by: the signal other than SIGINT that interrupted the command.
     """
@@ -108,13 +108,13 @@ def shared_options() -> list[click.Parameter]:
     ]
 
 
-class _Shared(NamedInErrors):
-    """Adds the shared options, lists them apart from the command's own, and keeps the lines of examples."""
+class _WithSharedOptions(NamedInErrors):
+    """Adds the shared options, lists them after the command's own, and keeps the line breaks of examples."""
 
     def __init__(self, *arguments: Any, **attributes: Any) -> None:
         """Make the command; the arguments are those of `click.Command`."""
         super().__init__(*arguments, **attributes)
-        # click folds the lines of a paragraph, unless a backspace stands before it.
+        # click rewraps a paragraph, unless the line before it consists of a backspace (\b).
         self.help = self.help and re.sub(r"^( *)(?=Examples?\b.*:$)", "\\1\b\n\\1", self.help, flags=re.MULTILINE)
         own_options = {option for parameter in self.params for option in parameter.opts}
         self.params += [option for option in shared_options() if own_options.isdisjoint(option.opts)]
@@ -138,11 +138,11 @@ class _Shared(NamedInErrors):
                     formatter.write_dl(records)
 
 
-class Command(_Shared):
+class Command(_WithSharedOptions):
     """A command with the shared options."""
 
 
-class Group(_Shared, click.Group):
+class Group(_WithSharedOptions, click.Group):
     """A group with the shared options; its commands have them too."""
 
     command_class = Command

@@ -19,7 +19,7 @@ from pspd.host import streams
 from pspd.text.plain import plain_json, plain_text
 
 PIPE_WIDTH = 1_000
-"""The width where stdout is no terminal: wide enough that no line is folded."""
+"""The width where stdout is not a terminal: wide enough that no line is folded."""
 
 
 def show(settings: Settings, document: Mapping[str, Any], render: Callable[[], RenderableType]) -> None:

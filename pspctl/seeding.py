@@ -26,7 +26,7 @@ from pspd.store.source.parallel_hash import FileState, ParallelHash
 from pspd.store.source.source_store import name_of
 from pspd.text.plain import plain_text
 
-if TYPE_CHECKING:  # it imports the whole client
+if TYPE_CHECKING:  # this module imports the whole client
     from pspd.daemon.source import SeedProgress
 
 CHECK_SECONDS = 0.5

@@ -89,7 +89,7 @@ def _changes(views: Iterator[StatusView]) -> Iterator[StatusView]:
 
 
 class _LiveScreen(Progress):
-    """A screen that is updated in place; a note stands above the last status until the next one."""
+    """A screen that is updated in place; a note is shown above the last status until the next status."""
 
     def __init__(self, live: Live, *, in_full: bool) -> None:
         """Start with nothing shown.

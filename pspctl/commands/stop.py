@@ -136,7 +136,7 @@ class _Drain:
                 self.outage.wait(error)
 
     def _stop(self, *, skip_gone: bool) -> list[str]:
-        """Try to stop the clients; with `skip_gone`, clients that have left by themselves are no error."""
+        """Try to stop the clients; with `skip_gone`, clients that have left by themselves are not an error."""
         api = self.outage.api
         try:
             return api.run(api.client.stop_clients(self.names, all_clients=self.all_clients))

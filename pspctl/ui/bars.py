@@ -17,7 +17,7 @@ from pspctl.ui.views import FileView, accepting_clients, file_view
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.text.plain import plain_text
 
-if TYPE_CHECKING:  # it imports the whole client
+if TYPE_CHECKING:  # this module imports the whole client
     from pspd.daemon.source import SeedProgress
 
 CLIENT_BARS_MAX = 8
@@ -25,7 +25,7 @@ CLIENT_BARS_MAX = 8
 INDENT = "  "
 """Precedes the names of clients: their bars are parts of the bar above."""
 RATE_SECONDS_MIN = 0.2
-"""A bar that was shown for less time has no rate: most of its work was done before."""
+"""A bar that was shown for less time has no rate: most of its work was done before it was shown."""
 
 
 class AmountColumn(bars.ProgressColumn):
@@ -55,12 +55,12 @@ class PlainProgress(bars.Progress):
     """Bars whose labels are made safe to print: they contain names from other machines."""
 
     def get_renderable(self) -> RenderableType:
-        """Return the bars as rich draws them."""
+        """Return the bars, with unprintable characters escaped."""
         return Plain(super().get_renderable())
 
 
 class BarProgress(LineProgress):
-    """Draws one bar per phase, and one per client if there are few; notes stand above them."""
+    """Draws one bar per phase, and one per client if there are few; notes are printed above them."""
 
     def __init__(self, progress: bars.Progress) -> None:
         """Start without bars; they are drawn in `progress`."""
@@ -93,7 +93,7 @@ class BarProgress(LineProgress):
             self._finish("exchange")
 
     def seeded(self, file: FileView) -> None:
-        """Fill the bars of the seeding: its last step was reported a moment before its end."""
+        """Fill the bars of the seeding: the last step that was reported may be short of the total."""
         super().seeded(file)
         for label in ("waiting", "seeding"):
             self._finish(label)

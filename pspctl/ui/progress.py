@@ -10,7 +10,7 @@ from pspctl.ui.file_text import hold_text, idle_clients, missing_texts, refusal_
 from pspctl.ui.views import FileView, file_view
 from pspd.text.plain import plain_text
 
-if TYPE_CHECKING:  # it imports the whole client
+if TYPE_CHECKING:  # this module imports the whole client
     from pspd.daemon.source import SeedProgress
 
 WAITING_NOTE_SECONDS = 5.0

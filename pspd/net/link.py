@@ -70,7 +70,7 @@ class Link:
 
     Attributes:
         peer: the address of the other end.
-        closed: the connection is closed.
+        closed: whether the connection is closed.
         connect_failure: the system's reason for a failed connection attempt; empty otherwise.
     """
 

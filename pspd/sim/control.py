@@ -313,6 +313,6 @@ class ControlPlane:
         if client.partitioned:
             network.in_epoch(client, network.now + REJOIN_NS, self.report_arrived, effect)
             return
-        # An unknown session or file is no error: the client reports again in its next session.
+        # An unknown session or file is not an error: the client reports again in its next session.
         with suppress(errors.SessionUnknown, errors.NotFound):
             server.catalogue.milestone_reached(client.session, effect, network.now)

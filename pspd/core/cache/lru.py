@@ -10,9 +10,12 @@ from pspd.core.model.manifest import FileId
 
 
 class LruState(Enum):
-    """The state of an extent in an LRU list. SKIPPED and RETURNING extents belong to the list, but are not linked."""
+    """The state of an extent in an LRU list.
 
-    UNLINKED = 0
+    An ABSENT extent is not in the list. SKIPPED and RETURNING extents are in the list, but not linked into its ring.
+    """
+
+    ABSENT = 0
     LINKED = 1
     SKIPPED = 2
     RETURNING = 3
@@ -26,7 +29,7 @@ class Extent:
         start: the first chunk.
         stop: one past the last.
         slot: the slot of the first chunk.
-        ready: the chunks are received; otherwise their slots are reserved.
+        ready: whether the chunks have been received. If not, their slots are reserved for a fetch.
         lru_state: its state in the LRU list.
         read_number: its position in the order of reads.
         older: the next older extent in the list.
@@ -44,7 +47,7 @@ class Extent:
         self.stop = stop
         self.slot = slot
         self.ready = ready
-        self.lru_state = LruState.UNLINKED
+        self.lru_state = LruState.ABSENT
         self.read_number = 0
 
     @property
@@ -56,29 +59,31 @@ class Extent:
 class LruList:
     """Extents, iterated from the least to the most recently read.
 
-    The list is a doubly linked ring. Extents that are being sent to slow clients become the oldest, but are pinned:
-    each search for victims would visit all of them. The search therefore marks them as skipped, which unlinks them.
-    When a pin of a skipped extent ends, the extent returns: the next iteration that passes its position links it there.
+    The list is a doubly linked ring. A delivery pins the extents that it sends, so that they are not evicted. If the
+    client is slow, they become the oldest, and each search for extents to evict would visit them first. So the search
+    marks extents without an unpinned chunk as skipped, which unlinks them. When a pin of a skipped extent ends, the
+    extent returns: the next iteration that passes its position links it there.
     """
 
     def __init__(self) -> None:
-        self._ends = Extent(b"", 0, 0, 0)
-        self._ends.older = self._ends.newer = self._ends
+        self._sentinel = Extent(b"", 0, 0, 0)  # closes the ring: its ``newer`` is the oldest extent
+        self._sentinel.older = self._sentinel.newer = self._sentinel
         self._read_count = 0
-        self._returning: list[tuple[int, int, Extent]] = []  # a heap by read number, then start
+        # A heap by read number, then start. Entries of removed extents stay until an iteration reaches them.
+        self._returning: list[tuple[int, int, Extent]] = []
 
     def append(self, extent: Extent) -> None:
         """Add an extent as the most recently read."""
         self._read_count += 1
         extent.read_number = self._read_count
-        self._link(self._ends, extent)
+        self._link(self._sentinel, extent)
 
     def remove(self, extent: Extent) -> None:
         """Remove an extent in any state."""
         if extent.lru_state is LruState.LINKED:
             extent.older.newer = extent.newer
             extent.newer.older = extent.older
-        extent.lru_state = LruState.UNLINKED
+        extent.lru_state = LruState.ABSENT
 
     def split(self, lower: Extent, upper: Extent) -> None:
         """Add the upper part of an extent that was cut in two, as recent as the lower part.
@@ -108,16 +113,16 @@ class LruList:
 
     def __iter__(self) -> Iterator[Extent]:
         """Iterate over the extents that are not skipped. The current one may be removed or skipped meanwhile."""
-        extent = self._ends.newer
+        extent = self._sentinel.newer
         while True:
             while self._returning and (
-                extent is self._ends or self._returning[0][0:2] < (extent.read_number, extent.start)
+                extent is self._sentinel or self._returning[0][0:2] < (extent.read_number, extent.start)
             ):
-                read_number, _, back = heappop(self._returning)
-                if back.lru_state is LruState.RETURNING and back.read_number == read_number:
-                    self._link(extent, back)
-                    extent = back
-            if extent is self._ends:
+                read_number, _, returned = heappop(self._returning)
+                if returned.lru_state is LruState.RETURNING and returned.read_number == read_number:
+                    self._link(extent, returned)
+                    extent = returned
+            if extent is self._sentinel:
                 return
             following = extent.newer
             yield extent
@@ -126,8 +131,8 @@ class LruList:
     def check(self, extents: list[Extent]) -> None:
         """Assert that these are the extents of the list, and that the linked ones are in the order of reads."""
         linked = 0
-        extent = self._ends
-        while extent.newer is not self._ends:
+        extent = self._sentinel
+        while extent.newer is not self._sentinel:
             older, extent = extent, extent.newer
             assert extent.older is older, "the ring is broken"
             assert extent.lru_state is LruState.LINKED, "a linked extent has another state"
@@ -135,7 +140,7 @@ class LruList:
             linked += 1
         returning = {(number, start) for number, start, _ in self._returning}
         for extent in extents:
-            assert extent.lru_state is not LruState.UNLINKED, "an extent is not in the list"
+            assert extent.lru_state is not LruState.ABSENT, "an extent is not in the list"
             assert extent.lru_state is not LruState.RETURNING or (extent.read_number, extent.start) in returning, (
                 "a returning extent is not in the heap"
             )
@@ -146,7 +151,7 @@ class LruList:
         heappush(self._returning, (extent.read_number, extent.start, extent))
 
     def _link(self, newer: Extent, extent: Extent) -> None:
-        """Link an extent into the ring as the next older one of ``newer``."""
+        """Insert an extent into the ring, directly before ``newer``."""
         extent.lru_state = LruState.LINKED
         extent.older, extent.newer = newer.older, newer
         newer.older.newer = extent

@@ -17,7 +17,11 @@ from pspd.core.wire.frames import Frame
 
 
 class Stage(Enum):
-    """The stages of a download."""
+    """The stages of a download.
+
+    SHARE gets the client's shares. WAITING requests nothing until the server starts the exchange or assigns the file
+    again. EXCHANGE gets all other chunks. FINISHING makes the file visible.
+    """
 
     SHARE = "share"
     WAITING = "waiting"
@@ -42,10 +46,10 @@ class Download:
         manifest: the file.
         stage: the stage of the download.
         verified: chunks that may be contributed. Only the store changes this set.
-        missing: chunks to request: neither verified nor delivered in this session.
+        missing: chunks that are neither verified nor delivered in this session. Corrupt chunks are missing again.
         shares: the ranges to get before the exchange (R1).
         division: identifies the division of the file that the shares are from.
-        is_paused: the next request waits, because several deliveries in a row were corrupt.
+        is_paused: whether the next request waits, because several deliveries in a row were corrupt.
         request_number: the number of the last request for this file.
         window: limits the chunks in flight.
         rtt: round trips from a request to its first delivery. They include the server's fetch.
@@ -77,11 +81,11 @@ class Download:
         self._random = random
         self._acknowledged = 0  # number of the last delivery
         self._outstanding = RangeSet()  # chunks of the last request, without those delivered since
-        self._retry_after_ns = 0  # from the answer to the last request; 0 without one
+        self._retry_after_ns = 0  # from the acknowledgement of the last request; 0 if none has come
         self._expects_wait = False  # deliveries take longer than a timeout
-        self._cursor = 0  # where the last broadcast ended
+        self._cursor = 0  # one past the last chunk of the last broadcast
         self._sequence_start = 0  # where the sequential order starts
-        self._requested_stop = 0  # where the last request ended
+        self._requested_stop = 0  # one past the last chunk that the last request named
         self._advertised_chunks = self.window.chunks  # the window in the last request
         self._repeats = 0
         self._chunks_since_request = 0
@@ -142,7 +146,8 @@ class Download:
     def end_session(self) -> None:
         """Reset the state of the session. Request nothing until the file is assigned in the next session.
 
-        Delivered chunks that are not verified are missing again: the server of the next session does not know them.
+        Delivered chunks that are not verified are missing again: in the next session, the server does not know
+        that it delivered them.
         """
         self.stage = Stage.WAITING
         self.shares = ()
@@ -174,8 +179,8 @@ class Download:
             session: the client's session.
             number: the number of the request, which is unique in the session.
             now: the time, in nanoseconds.
-            repeated: no delivery arrived in time after the last request.
-            downlink_ok: the server's datagrams arrive.
+            repeated: whether the last request is repeated, because no delivery arrived in time.
+            downlink_ok: whether the server's datagrams arrive.
         """
         self.request_number = number
         self.is_paused = False
@@ -190,7 +195,7 @@ class Download:
         else:
             self._sent_at.clear()
         self._outstanding, self._retry_after_ns = RangeSet(ranges), 0
-        # On the link of a busy server, deliveries take longer than any timeout. An answer to the request makes the
+        # If the server is busy, deliveries take longer than any timeout. An acknowledgement of the request makes the
         # client wait instead of repeating it.
         wants_ack = bool(ranges) and (self._expects_wait or self.rtt.rto_ns >= RTO_MAX_NS)
         acknowledged, window_chunks, named = self._acknowledged, self.window.chunks, tuple(ranges)
@@ -199,7 +204,7 @@ class Download:
         )
 
     def note_broadcast(self, stop: int) -> None:
-        """Move the cursor behind a range that is being fetched, so that all clients request the same chunks next."""
+        """Move the cursor to the end of a range that is being fetched, so that all clients request the same chunks."""
         self._cursor = stop
 
     def note_ack(self, number: int, retry_after_ns: int) -> bool:
@@ -227,7 +232,8 @@ class Download:
     def timeout_ns(self) -> int:
         """Return how long to wait for the next delivery before repeating the request, in nanoseconds.
 
-        This is the time in the server's answer to the last request, if deliveries are known to be slow.
+        If the server has acknowledged the last request, and the timeout cannot grow any more, the acknowledgement names
+        the time.
         """
         if self._retry_after_ns and self.rtt.rto_ns >= RTO_MAX_NS:
             return self._retry_after_ns
@@ -238,7 +244,7 @@ class Download:
         parameters = self._parameters
         if not wanted:
             return []
-        if self._repeats > LINEAR_TIMEOUTS:  # perhaps the first chunks have no holder: start behind them
+        if self._repeats > LINEAR_TIMEOUTS:  # perhaps the first chunks have no holder: start after them
             start = self._sequence_start = self._requested_stop
         elif parameters.order is Order.SEQUENTIAL:
             start = self._sequence_start
@@ -246,7 +252,7 @@ class Download:
             start = self._cursor
         else:
             start = self._random_chunk(wanted)
-        # With a window of one chunk a range is one chunk; otherwise a request names everything that is missing.
+        # If the window is one chunk, each range is one chunk. Otherwise a range is as long as possible.
         range_chunks = 1 if parameters.window_max_chunks == 1 else self.manifest.chunk_count
         picked: list[Range] = []
         for low, high in wanted.cyclic_from(start):
@@ -266,7 +272,7 @@ class Download:
     # -- deliveries
 
     def note_delivery(self, frame: Frame, written: Written, now: int) -> bool:
-        """Record that a delivery, or with number 0 the first part of one, is stored.
+        """Record that a delivery, or a part of it, is stored. All parts but the last have number and echo 0.
 
         Args:
             frame: the head of the delivery.
@@ -274,8 +280,8 @@ class Download:
             now: the time, in nanoseconds.
 
         Returns:
-            Whether to send the next request: nothing is outstanding, or the delivery is complete, so that it can be
-            acknowledged, and enough of the window is used.
+            Whether to send the next request. This is so if nothing is outstanding. It is also so if the delivery is
+            complete, which the request then acknowledges, and enough chunks have arrived since the last request.
         """
         sent_at = self._sent_at.pop(frame.echo, None)
         if sent_at is not None:
@@ -300,14 +306,17 @@ class Download:
 
     @property
     def corrupt_pause_ns(self) -> int:
-        """How long to wait before the next request, after corrupt deliveries; 0 after at most one."""
+        """How long to wait before the next request, in nanoseconds; 0 unless two deliveries in a row were corrupt."""
         if self._corrupt_deliveries < 2:
             return 0
         doubled_ns = self._tuning.corrupt_pause_ns_min << min(self._corrupt_deliveries - 2, 16)
         return min(doubled_ns, self._tuning.corrupt_pause_ns_max)
 
     def _count_corrupt(self, written: Written, *, is_complete: bool) -> None:
-        """Count consecutive deliveries with corrupt units and without verified ones. Several parts are one delivery."""
+        """Count the corrupt deliveries in a row. A delivery that is stored in parts counts once.
+
+        A delivery is corrupt if it completes corrupt units and no verified one.
+        """
         if written.verified:
             self._corrupt_deliveries, self._is_corrupt = 0, False
         elif written.corrupt:
@@ -330,6 +339,6 @@ class Download:
         for chunks in (self.missing, self.verified):
             assert not chunks.overlaps(self.manifest.chunk_count, FILE_CHUNKS_MAX), "chunks are beyond the end"
         assert not self._outstanding.minus(self.missing), "delivered chunks are outstanding"
-        assert self.stage is not Stage.FINISHING or self.is_whole, "a file is finished that is not whole"
+        assert self.stage is not Stage.FINISHING or self.is_whole, "the file is being finished, but is not whole"
         assert len(self._sent_at) <= self._tuning.measured_requests_max, "too many requests are measured"
-        assert all(number <= self.request_number for number in self._sent_at), "a request is measured that was not sent"
+        assert all(number <= self.request_number for number in self._sent_at), "an unsent request is measured"

@@ -21,7 +21,7 @@ class Hellos:
 
     Attributes:
         rtt: round trips of hellos, which are those of the network alone.
-        downlink_ok: a datagram has arrived from the server recently, in this session.
+        downlink_ok: whether a datagram has arrived from the server recently, in this session.
         interval_ns: the time between hellos, as the server wants it, in nanoseconds.
     """
 

@@ -1,4 +1,4 @@
-"""The client machine: requests any number of files, and contributes verified chunks (R5, R8, R10, R11).
+"""The client's state machine: requests any number of files, and contributes verified chunks (R5, R8, R10, R11).
 
 Inputs go in with the time; effects come out of :meth:`ClientMachine.poll`. A source is the same machine with a file
 that is already whole.
@@ -132,7 +132,7 @@ class ClientMachine:
         Args:
             manifest: the file.
             shares: the ranges to download before the exchange.
-            exchange_started: the exchange has started.
+            exchange_started: whether the exchange has started.
             held: the chunks that the store has, as a live view.
             now: the time, in nanoseconds.
             division: identifies the division that the shares are from.

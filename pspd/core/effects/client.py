@@ -1,4 +1,4 @@
-"""Effects of the client machine. Commands have imperative names, events names in the past tense."""
+"""Effects of ``ClientMachine``. Commands have imperative names, events names in the past tense."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pspd.core.wire.frames import Frame
 
 @dataclass(frozen=True, slots=True)
 class DownlinkChanged:
-    """The server's datagrams have ceased to arrive, or arrive again.
+    """The server's datagrams have stopped arriving, or arrive again.
 
     Attributes:
-        downlink_ok: they arrive.
+        downlink_ok: whether the server's datagrams arrive.
     """
 
     downlink_ok: bool
@@ -36,14 +36,15 @@ class FinishFile:
 
 @dataclass(frozen=True, slots=True)
 class ReportMilestone:
-    """Report a milestone to the server, until it confirms the report.
+    """Report a milestone to the server, and repeat the report until the server confirms it.
 
     Attributes:
         file_id: the file.
         milestone: what the client has reached.
-        share_chunk_count: how many chunks its shares have. A share assigned meanwhile is not part of the report.
+        share_chunk_count: how many chunks its shares have. A share assigned later is not part of the report.
         division: which division of the file the shares are from.
-        request_number: of the client's last request before the report. The report supersedes it and earlier ones.
+        request_number: the number of the client's last request before the report. The report supersedes this request
+            and earlier ones.
     """
 
     file_id: FileId

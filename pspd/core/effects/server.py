@@ -1,4 +1,4 @@
-"""Effects of the server machine. Commands have imperative names, events names in the past tense."""
+"""Effects of ``ServerMachine``. Commands have imperative names, events names in the past tense."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Assign:
         session: the client's session.
         manifest: the file.
         shares: its shares, to get before the exchange.
-        exchange_started: the client may request the whole file.
+        exchange_started: whether the client may request the whole file.
         division: identifies this division of the file; a file that is removed and seeded again has another.
     """
 
@@ -126,7 +126,7 @@ Fault = Exception
 
 @dataclass(frozen=True, slots=True)
 class MemberFailed:
-    """The machine raised an error while it served a member. It ends the member's session; log the error.
+    """``ServerMachine`` raised an error while it served a member. It ends the member's session; log the error.
 
     Attributes:
         name: the member's name.
@@ -158,7 +158,7 @@ class ReachabilityChanged:
 
     Attributes:
         name: the member's name.
-        reachable: it can be asked for chunks.
+        reachable: whether it can be asked for chunks.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Effects of both machines."""
+"""Effects of both state machines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Milestone(Enum):
 
 
 class SendDatagram(NamedTuple):
-    """Send a datagram. The machine itself retransmits what is lost.
+    """Send a datagram. The state machine itself retransmits what is lost.
 
     Attributes:
         address: the destination.

@@ -103,7 +103,7 @@ class Manifest:
             file is a folder. It does not depend on the division.
         share_count: how many shares the file is divided into; 0 before the division.
         cut_digests: 32 bytes for each piece of a cut block, in the order of the file, concatenated.
-        is_folder: the file is the archive of a folder, which clients unpack.
+        is_folder: whether the file is the archive of a folder, which clients unpack.
         mode: the permission bits of the visible file; ``USUAL_MODE`` for a folder, whose archive has the modes.
         chunk_count: how many chunks the file has.
         block_chunks: how many chunks a block has; the last may have fewer.
@@ -152,7 +152,7 @@ class Manifest:
             digest: the digest function.
             share_count: how many shares there are.
             cut_digests: 32 bytes for each piece of a cut block.
-            is_folder: the file is the archive of a folder.
+            is_folder: whether the file is the archive of a folder.
             mode: its permission bits.
 
         Raises:
@@ -199,7 +199,7 @@ class Manifest:
             size_bytes: its size.
             read_at: the function that reads the file.
             digest: the digest function.
-            is_folder: the file is the archive of a folder.
+            is_folder: whether the file is the archive of a folder.
             mode: its permission bits.
         """
         step = block_bytes_of(size_bytes)

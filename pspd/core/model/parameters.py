@@ -28,10 +28,10 @@ class Parameters:
             fetched while one is in flight.
         window_max_chunks: the largest window.
         request_ranges: the most ranges in one request.
-        kept_links: the client opens one TCP link and keeps it. Otherwise each transfer has its own TCP connection,
-            opened by the server for a delivery and by the holder for a contribution.
-        all_holders_answer: every holder answers a broadcast. Otherwise a broadcast names one holder, and asks all of
-            them only after several failures.
+        kept_links: whether the client opens one TCP link and keeps it. Otherwise each transfer has its own TCP
+            connection, opened by the server for a delivery and by the holder for a contribution.
+        all_holders_answer: whether every holder answers a broadcast. Otherwise a broadcast names one holder, and asks
+            all of them only after several failures.
         order: the order of a client's requests.
     """
 

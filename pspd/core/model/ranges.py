@@ -193,6 +193,7 @@ class RangeSet:
         return rest
 
     def _combined(self, other: RangeSet, *, inside: bool) -> RangeSet:
+        """Return the chunks of this set that are in the other set, or not in the other set."""
         combined = RangeSet()
         boundaries, found = self._boundaries, combined._boundaries
         for start, stop in zip(boundaries[::2], boundaries[1::2], strict=True):

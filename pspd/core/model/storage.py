@@ -42,7 +42,7 @@ class Held:
 
     Attributes:
         verified: the verified chunks.
-        complete: the file is finished and visible.
+        complete: whether the file is finished and visible.
     """
 
     verified: RangeSet

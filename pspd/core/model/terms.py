@@ -14,7 +14,7 @@ class Terms:
 
     Attributes:
         replica_count: how many clients must hold each share before the file is seeded; R1 requires one.
-        stays: the source remains the holder of last resort until each chunk has :data:`SAFE_HOLDERS`.
+        stays: whether the source remains the holder of last resort until each chunk has :data:`SAFE_HOLDERS`.
     """
 
     replica_count: int = 1
@@ -32,9 +32,9 @@ def source_is_needed(*, stays: bool, divided_here: bool, is_complete: bool, min_
     of a file that was already in the network is needed until the clients hold every chunk.
 
     Args:
-        stays: the terms say that the source stays.
-        divided_here: the file was divided for this source.
-        is_complete: every client has the file.
+        stays: whether the terms say that the source stays.
+        divided_here: whether the file was divided for this source.
+        is_complete: whether every client has the file.
         min_holder_count: how many clients hold the rarest chunk.
     """
     if stays:

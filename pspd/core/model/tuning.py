@@ -1,4 +1,4 @@
-"""Tunables: timeouts, pacing and bounds that peers do not need to know, one class for each machine.
+"""Tunables: timeouts, pacing and bounds that peers do not need to know, one class for each state machine.
 
 A machine gets its tuning as an argument, so that tests and the simulator can change values.
 """
@@ -12,7 +12,10 @@ from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 
 @dataclass(frozen=True, slots=True)
 class ServerTuning:
-    """Tunables of the server's machine. Times are in nanoseconds. A ``_per_member`` time is added for each member."""
+    """Tunables of the server's state machine. Times are in nanoseconds.
+
+    A ``_per_member`` time is added for each member.
+    """
 
     # Leases and reachability
     lease_ns: int = 30 * SECOND_NS
@@ -102,7 +105,7 @@ class ServerTuning:
     straggler_rounds: int = 6
     """Rounds of acknowledgements by other clients after which a client without any is a straggler."""
     straggler_budget_divisor: int = 3
-    """Stragglers may stall fetches for this part of the time."""
+    """The budget grows by the time in which no fetch is deferred for slower clients, divided by this."""
     straggler_budget_ns_max: int = 1000 * MILLISECOND_NS
     straggler_budget_ns_initial: int = 250 * MILLISECOND_NS
     """The largest and the first budget. A busy machine may pause a client for some tenths of a second."""
@@ -123,7 +126,7 @@ SERVER_TUNING = ServerTuning()
 
 @dataclass(frozen=True, slots=True)
 class ClientTuning:
-    """Tunables of the client's machine. Times are in nanoseconds."""
+    """Tunables of the client's state machine. Times are in nanoseconds."""
 
     # Hellos and the downlink
     hello_interval_ns_min: int = SECOND_NS

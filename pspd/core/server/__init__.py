@@ -1,1 +1,1 @@
-"""The server's machine: forwards chunks between clients and stores no file."""
+"""The server's state machine: forwards chunks between clients and stores no file."""

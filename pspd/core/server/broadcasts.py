@@ -41,7 +41,7 @@ class Broadcasts:
         _holders: finds members that can answer.
         _demand: tells whether a fetch is still wanted.
         _sessions: the connected members.
-        _work: takes the effects.
+        _work: collects the effects.
         _tuning: pacing, and how often to ask.
     """
 
@@ -94,7 +94,7 @@ class Broadcasts:
         self._pacer.spend(datagram_count, now)
 
     def _joined(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
-        """Return fetches in the order of their chunks, beginning with the oldest fetch; join those of one holder."""
+        """Return fetches in the order of their chunks, beginning with the oldest fetch; merge those of one holder."""
         first = fetches[0].start
         fetches.sort(key=lambda fetch: (fetch.start - first) % file.manifest.chunk_count)
         joined: list[Fetch] = []
@@ -106,7 +106,7 @@ class Broadcasts:
         return joined
 
     def _can_be_joined(self, fetch: Fetch, following: Fetch) -> bool:
-        """Return whether one holder is asked for both, for the first time, and one frame to any client has room."""
+        """Return whether one holder is asked for both, for the first time, and any client accepts both in one frame."""
         chunks_max = min(self._pending.frame_chunks, frame_chunks_in(self._parameters.window_min_chunks))
         return (
             fetch.holder is following.holder is not None

@@ -162,7 +162,7 @@ class Catalogue:
             manifest: the manifest of the file, with its share count.
             session: the source's session.
             now: the time, in nanoseconds.
-            hold_back: the exchange waits for a release.
+            hold_back: whether the exchange waits for a release.
 
         Raises:
             NotFound: the file was not announced.
@@ -234,7 +234,7 @@ class Catalogue:
             reason: why, in one line.
             now: the time, in nanoseconds.
             division: the division that the report is about; 0 if unknown.
-            still_holds: the client still sends the chunks that it holds.
+            still_holds: whether the client still sends the chunks that it holds.
 
         Raises:
             NotFound: the file is unknown or not divided, or the report is about an earlier division.

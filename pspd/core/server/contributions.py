@@ -44,7 +44,7 @@ class Contributions:
         _digest: the digest of the manifests.
         _pending: the pending table.
         _sessions: the connected members.
-        _work: takes the effects.
+        _work: collects the effects.
         _tuning: bounds how many senders of partial units are remembered.
     """
 

@@ -52,7 +52,7 @@ class Deliveries:
         _cache: the cached chunks.
         _pending: the pending table, for the sizes of frames.
         _demand: the requests.
-        _work: takes the effects and the marks.
+        _work: collects the effects, and the marks of what has changed.
         _tuning: quota, and the sizes of batches.
         _pacer: the pauses between batches.
 
@@ -178,7 +178,7 @@ class Deliveries:
         return granted_chunks - credit_chunks
 
     def _depart(self, state: RequestState, span: Range, echo: int, credit_chunks: int) -> Iterator[Frame]:
-        """Put a cached range in flight, as far as the client's credit allows. Return the heads of its deliveries."""
+        """Put a cached range in flight, as far as window and quota allow. Return the heads of its deliveries."""
         file, session = state.file, state.member.session
         frame_chunks = min(self._parameters.frame_chunks, state.frame_chunks)
         for part in _cut(Range(span.start, min(span.stop, span.start + credit_chunks)), frame_chunks):

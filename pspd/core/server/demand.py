@@ -30,7 +30,7 @@ class Demand:
         _sessions: the connected members.
         _pending: the fetches.
         _contributions: drops cached chunks that a client reports as wrong.
-        _work: takes the effects and the marks.
+        _work: collects the effects, and the marks of what has changed.
         _tuning: bounds of the memory for each client.
     """
 

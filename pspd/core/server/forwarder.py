@@ -1,8 +1,8 @@
-"""Forwarding: a request is a hit, joins a fetch, or starts one (R4, R6-R9).
+"""Forwarding: a request is served from the cache, is aggregated with a fetch, or starts a fetch (R4, R6-R9).
 
-Cached chunks are delivered, as far as the client's window and quota allow. The others are fetched from a cursor that
-all clients of a file share, so that one fetch serves many clients although the cache is small. A request for chunks
-that are being fetched waits for that fetch.
+Cached chunks are delivered, as far as the client's window and quota allow. The others are fetched. All clients of a
+file share a cursor, at which the next fetch starts, so that one fetch serves many clients although the cache is small.
+A request for chunks that are being fetched waits for that fetch.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Forwarder:
         _demand: the requests.
         _pending: the fetches.
         _holders: finds members that can send chunks that are not cached.
-        _broadcasts: asks them for it.
+        _broadcasts: asks these members for the chunks.
         _deliveries: sends cached chunks.
-        _work: takes the marks.
+        _work: collects the marks of what has changed.
         _tuning: bounds how many requests are tried at a time.
     """
 
@@ -60,8 +60,8 @@ class Forwarder:
         return self._deferred.next_deadline()
 
     def handle_timeout(self, now: int) -> None:
-        """Try every waiting request again, including those whose fetches were deferred for stragglers."""
-        list(self._deferred.expired(now))
+        """Cause every waiting request to be tried again, including those whose fetches were deferred."""
+        list(self._deferred.expired(now))  # removes the deadlines that have passed
         self._work.admit()
 
     # -- serving
@@ -84,7 +84,7 @@ class Forwarder:
 
     @property
     def _admission(self) -> tuple[bool, int]:
-        """A value that changes when more waiting requests may be admitted than before."""
+        """A value that changes when a waiting request may be able to start fetches that it could not start before."""
         return self._cache_has_room, self._work.admission_epoch
 
     @property
@@ -96,13 +96,17 @@ class Forwarder:
         """Whether to try the waiting requests now.
 
         With thousands of clients, an attempt after every input would nearly always fail. If there are fetches, it is
-        enough to try when one ends. If there are none, or a fetch is deferred for stragglers, any input may help.
+        enough to try when one ends. If there are none, or a fetch is deferred for slower clients, try after any
+        input.
         """
         is_new = self._admission != self._tried_admission or self._untried_queues > 0
         return is_new or not self._pending.is_active or self._deferred.next_deadline() is not None
 
     def _serve_queues(self) -> None:
-        """Serve the queues of all files in turn, as far as one round goes."""
+        """Serve the queues of all files in turn.
+
+        A round ends early if the cache has no room, or too many requests were skipped. The next round continues there.
+        """
         if self._untried_queues == 0 or self._admission != self._tried_admission:
             self._untried_queues = len(self._queues)
         skipped = 0
@@ -173,7 +177,7 @@ class Forwarder:
         return chunk_count > 0 and bool(state.fetchable)
 
     def _chunks_to_fetch(self, state: RequestState) -> int:
-        """Return how many more chunks to fetch for a client: its credit, less the wanted chunks being fetched."""
+        """Return how many more chunks to fetch for a client: as window and quota allow, less those being fetched."""
         window_chunks = state.window_left_chunks
         quota_chunks = self._deliveries.quota_left_chunks(state.requester)
         for other in state.requester.states.values():
@@ -186,7 +190,7 @@ class Forwarder:
         return min(window_chunks, quota_chunks)
 
     def _fetch_from_cursor(self, state: RequestState, fetchable: RangeSet, chunk_count: int) -> int:
-        """Start fetches of wanted chunks, from the shared cursor on. Return the number of chunks in those."""
+        """Start fetches of wanted chunks, from the shared cursor on. Return the number of chunks in these fetches."""
         file, demand = state.file, state.demand
         shares_tried = fetched_chunks = 0
         for start, stop in fetchable.cyclic_from(demand.cursor):
@@ -207,16 +211,16 @@ class Forwarder:
         return fetched_chunks
 
     def _reserve(self, state: RequestState, span: Range) -> bool:
-        """Reserve room for a fetch. Return False if there is no room, or the fetch is deferred for stragglers."""
-        if not self._cache.has_room(span.chunk_count):  # asked first: with hundreds of requests it is the usual answer
+        """Reserve room for a fetch. Return False if there is no room, or the fetch is deferred for slower clients."""
+        if not self._cache.has_room(span.chunk_count):  # first: with hundreds of requests, there is rarely room
             return False
-        return not self._defer_for_stragglers(state, span) and self._cache.reserve(state.file.file_id, *span)
+        return not self._defer_for_slower_clients(state, span) and self._cache.reserve(state.file.file_id, *span)
 
-    def _defer_for_stragglers(self, state: RequestState, span: Range) -> bool:
-        """Return whether a fetch is deferred for clients that still want the chunks that it would evict."""
+    def _defer_for_slower_clients(self, state: RequestState, span: Range) -> bool:
+        """Defer a fetch if clients other than stragglers want chunks that it would evict. Return whether it waits."""
         if self._cache.victims(span.chunk_count):
             self._deliveries.flush_all()
-        victims = self._cache.victims(span.chunk_count)  # flushing has pinned chunks, which are no victims
+        victims = self._cache.victims(span.chunk_count)  # flushing has pinned chunks, which are not victims
         if not victims:
             return False
         is_wanted = any(self._demand.of_file(file_id).is_wanted(start, stop) for file_id, start, stop in victims)

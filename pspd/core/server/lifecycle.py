@@ -58,7 +58,7 @@ class Lifecycle:
 
         Args:
             file: the file.
-            heard: only those that sent a datagram in this session: only these get shares.
+            heard: whether to leave out clients that have sent no datagram in this session: they get no shares.
         """
         names = self._sessions.heard_names() if heard else self._sessions.client_names()
         declined = file.recipients.declined

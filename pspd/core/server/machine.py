@@ -1,4 +1,4 @@
-"""The server's machine: its inputs, and ``poll``, which follows up on their changes.
+"""The server's state machine: its inputs, and ``poll``, which follows up on their changes.
 
 It never waits, and no input from the network makes it fail. The driver calls it with each input and the time, takes
 the effects from :meth:`ServerMachine.poll`, and calls :meth:`ServerMachine.handle_timeout` when
@@ -415,7 +415,7 @@ class ServerMachine:
     # -- dropped inputs
 
     def frame_refused(self, reason: DropReason, origin: str) -> None:
-        """Count an input over TCP that is no valid frame, and whose connection is closed.
+        """Count an input over TCP that is not a valid frame, and whose connection is closed.
 
         Args:
             reason: why it was dropped.

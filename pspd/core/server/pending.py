@@ -1,7 +1,7 @@
-"""The pending table: fetches, the members that are asked for them, and the timers of their answers (R7, R11).
+"""The pending table: fetches, the members that are asked to answer them, and their timers (R7, R11).
 
-The pending table is apart from the cache. A range is fetched once for every client that wants it, and what arrives is
-delivered to all of them before it can be evicted.
+The pending table is separate from the cache. One fetch of a range serves all clients that want it: the range is
+delivered, as far as the window and the quota of each client allow, before it can be evicted.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from pspd.core.wire.header import DropReason
 
 @dataclass(eq=False, repr=False, slots=True)
 class Holder:
-    """The fetches that name one member, and how it answers.
+    """One member as a holder: the fetches that it is named to answer, and how fast it answers.
 
     Attributes:
         member: the member.
         rtt: round trips from a broadcast to the contribution that answers it.
         window: bounds how many chunks the member is asked for at a time.
-        asked: the fetches that name it, oldest assignment first.
+        asked: the fetches that it is named to answer, oldest assignment first.
         asked_chunks: the number of chunks in those fetches.
         heard_at: when one of its contributions last began or ended, in nanoseconds.
     """
@@ -53,18 +53,19 @@ class Holder:
 
 @dataclass(eq=False, repr=False, slots=True)
 class Fetch:
-    """A range to be fetched, from the decision to fetch it until it arrives.
+    """A range to be fetched, from the decision to fetch it until it arrives or the server gives up.
 
     Attributes:
         file: the file.
         start, stop: the range.
-        order: the number of fetches started so far when it started, itself included.
+        order: the number of fetches that had been started when it started, including this one.
         tries: how often it was broadcast.
         number: the number of its last broadcast.
-        asked_at: when that was sent, in nanoseconds.
+        asked_at: when its last broadcast was sent, in nanoseconds.
         holder: the member that is named to answer; None if every holder is asked.
         sender: the session whose contribution is being received; None if there is none.
-        lost_by_reordering: the holder has answered a later broadcast, so that this one was lost (R11).
+        lost_by_reordering: whether its broadcast or answer seems lost, because the holder has answered a later
+            broadcast, or because the holder's link is lost (R11).
     """
 
     file: SharedFile
@@ -89,7 +90,7 @@ class Fetch:
         return Range(self.start, self.stop)
 
     def assign(self, holder: Holder | None) -> None:
-        """Name a holder to answer, or every holder, in place of the one before."""
+        """Name another holder to answer; None to ask every holder."""
         if self.holder is not None:
             del self.holder.asked[self]
             self.holder.asked_chunks -= self.chunk_count
@@ -104,9 +105,9 @@ class FetchTable:
     """The fetches of one file.
 
     Attributes:
-        ranges: the fetches.
-        chunks: their chunks.
-        change_count: how often those have changed.
+        ranges: the fetches, in the order of their chunks.
+        chunks: the chunks of all fetches.
+        change_count: how often ``chunks`` has changed.
     """
 
     ranges: RangeMap[Fetch] = field(default_factory=RangeMap)
@@ -115,9 +116,9 @@ class FetchTable:
 
     def check(self) -> None:
         """Assert the invariants."""
-        assert RangeSet(fetch.span for fetch in self.ranges) == self.chunks, "the pending table disagrees with itself"
+        assert RangeSet(fetch.span for fetch in self.ranges) == self.chunks, "the chunks are not those of the fetches"
         for fetch in self.ranges:
-            assert fetch.holder is None or fetch in fetch.holder.asked, "a holder does not know what it is asked for"
+            assert fetch.holder is None or fetch in fetch.holder.asked, "a fetch is missing from its holder"
 
 
 @dataclass(eq=False)
@@ -126,9 +127,9 @@ class Pending:
 
     Args:
         _parameters: the profile.
-        _cache: reserves room for the fetches.
+        _cache: has the room that is reserved for the fetches.
         _random: for the jitter of timeouts.
-        _work: takes the marks.
+        _work: collects the marks of what has changed.
         _tuning: timeouts and the sizes of frames.
 
     Attributes:
@@ -159,7 +160,7 @@ class Pending:
         return table
 
     def holder_of(self, member: Member) -> Holder:
-        """Return a member as a holder."""
+        """Return the holder record of a member. Create it if there is none."""
         holder = self._holders.get(member.session)
         if holder is None:
             window = Window(self._parameters.window_min_chunks, self._parameters.window_max_chunks)
@@ -169,7 +170,7 @@ class Pending:
 
     @property
     def is_active(self) -> bool:
-        """Whether there are fetches: each of them ends sooner or later."""
+        """Whether there are fetches. Each ends, at the latest after its last timeout."""
         return bool(self.unasked) or self._timers.next_deadline() is not None
 
     @property
@@ -205,11 +206,11 @@ class Pending:
         return fetch
 
     def join(self, fetch: Fetch, following: Fetch) -> None:
-        """Join two adjacent fetches that wait to be broadcast and name the same holder.
+        """Merge two adjacent fetches that wait to be broadcast and name the same holder.
 
         Args:
-            fetch: the first, which stays.
-            following: the second, which ends.
+            fetch: the first. It becomes the merged fetch.
+            following: the second. It is removed.
         """
         self._timers.cancel(following)
         del self.unasked[following]
@@ -221,7 +222,7 @@ class Pending:
         fetch.assign(holder)
 
     def cut_into_units(self, fetch: Fetch) -> list[Fetch]:
-        """Cut a fetch into units. Return those: a holder has all of a unit or nothing of it."""
+        """Replace a fetch by one for each of its units, and return these: a holder has a whole unit or nothing."""
         self._timers.cancel(fetch)
         self.unasked.pop(fetch, None)
         fetch.assign(None)
@@ -236,7 +237,7 @@ class Pending:
         return parts
 
     def assign(self, fetch: Fetch, holders: list[Holder]) -> None:
-        """Name the holder to answer a fetch: the one that is asked for the fewest chunks.
+        """Choose the holder that is asked for the fewest chunks, and name it to answer a fetch.
 
         Args:
             fetch: the fetch.
@@ -245,7 +246,11 @@ class Pending:
         fetch.assign(min(holders, key=lambda holder: holder.asked_chunks, default=None))
 
     def timed_out(self, fetch: Fetch) -> Holder | None:
-        """Return the holder that did not answer, which the fetch no longer names; None if every holder was asked."""
+        """Record that no answer came in time. The fetch no longer names its holder.
+
+        Returns:
+            The holder that did not answer; None if every holder was asked.
+        """
         silent = fetch.holder
         if silent is not None:
             silent.window.timed_out()
@@ -264,7 +269,7 @@ class Pending:
         return found
 
     def asked(self, fetches: list[Fetch], now: int) -> int:
-        """Note one broadcast that asks for fetches.
+        """Record that fetches were broadcast, and set their timers.
 
         Args:
             fetches: the fetches.
@@ -342,7 +347,9 @@ class Pending:
     def _note_reordering(self, holder: Holder, number: int, now: int) -> None:
         """Find lost broadcasts and answers: a holder answers in the order in which it was asked (R11)."""
         holder.heard_at = now
-        for fetch in holder.asked:  # in the order of their numbers; those that have none yet come last
+        # In the order of assignment, which is nearly always that of the numbers. If it is not, a loss may be found only
+        # when its timer expires.
+        for fetch in holder.asked:
             if fetch.number >= number or fetch.tries == 0:
                 break
             if fetch.sender is None and fetch not in self.unasked:
@@ -371,7 +378,7 @@ class Pending:
             now: the time, in nanoseconds.
         """
         fetch.sender = None
-        # At once the first time; then after a timeout, so that a faulty holder does not set the pace.
+        # At once the first time; then after a timeout, so that a faulty holder does not cause a busy loop.
         self._timers.set(fetch, now if fetch.tries == 1 else now + self.timeout_ns(fetch))
         if fetch.file.is_draining:
             self._work.file_changed(fetch.file.file_id)
@@ -379,7 +386,7 @@ class Pending:
     # -- members
 
     def seed_rtt(self, member: Member) -> None:
-        """Take the round-trip time that a member measured, unless there is a sample already."""
+        """Use the round-trip time that a member measured as the first sample, unless there is one already."""
         rtt = self.holder_of(member).rtt
         if member.srtt_us and not rtt.srtt_ns:
             rtt.sample(member.srtt_us * 1000)
@@ -403,7 +410,7 @@ class Pending:
         return self._timers.next_deadline()
 
     def expired(self, now: int) -> Iterator[Fetch]:
-        """Remove and return the timers of overdue answers, as their fetches."""
+        """Yield the fetches whose timers have expired, and remove these timers."""
         return self._timers.expired(now)
 
     def wait(self, fetch: Fetch, now: int) -> None:

@@ -17,7 +17,7 @@ class Recipients:
 
     Args:
         _file_id: the file.
-        _work: takes the marks.
+        _work: collects the marks of what has changed.
 
     Attributes:
         count: how many recipients the file has, including those that have left.

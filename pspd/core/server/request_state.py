@@ -33,7 +33,7 @@ class Echo(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class StragglerBudget:
-    """How long fetches of a file may be stalled for stragglers, before chunks that these still want are evicted.
+    """How long fetches of a file may be deferred for slower clients, before chunks that these still want are evicted.
 
     Clients of equal speed drift apart, because their machines schedule them differently. If a client falls behind by
     more than the cache holds, its chunks must be fetched twice; a pause now and then avoids that. But a slow client
@@ -49,7 +49,7 @@ class StragglerBudget:
         """Decide whether to defer the next fetch.
 
         Args:
-            is_wanted: whether a client that is no straggler wants chunks that the fetch would evict.
+            is_wanted: whether a client that is not a straggler wants chunks that the fetch would evict.
             now: the time, in nanoseconds.
 
         Returns:
@@ -74,7 +74,7 @@ class FileDemand:
     acknowledgements.
 
     Attributes:
-        budget: how long fetches may be stalled for stragglers.
+        budget: how long fetches may be deferred for slower clients.
         straggler_rounds: after how many acknowledgements by each other client a client is a straggler.
         waiting: the requests that want chunks, in order.
         ack_count: how many requests have acknowledged deliveries.
@@ -88,7 +88,7 @@ class FileDemand:
     cursor: int = 0
 
     def is_wanted(self, start: int, stop: int) -> bool:
-        """Return whether a client that is no straggler wants some of a range.
+        """Return whether a client that is not a straggler wants some of a range.
 
         Args:
             start: the first chunk.
@@ -144,13 +144,13 @@ class RequestState:
         file: the file.
         demand: what all clients want of the file.
         number: the number of the newest request.
-        requested_at: when that arrived, in nanoseconds.
+        requested_at: when the newest request arrived, in nanoseconds.
         echoes: requests whose round trips are still to be measured. Empty while the client waits in a queue, because
             that wait says nothing about the network.
         window_chunks: how many chunks may be in flight.
         wanted: the chunks that are wanted.
         in_flight: the range of each delivery in flight, by number.
-        in_flight_chunks: the number of chunks in those.
+        in_flight_chunks: the number of chunks in flight.
         presumed_lost: the range of each delivery presumed lost, by number.
         ack_round: the file's count of acknowledging requests when this client last acknowledged; it shows a straggler.
     """
@@ -245,7 +245,7 @@ class RequestState:
     def want(self, ranges: RangeSet) -> None:
         """Replace the wanted chunks by these, without those in flight. The state keeps and changes the set."""
         if not (self.wanted or self.in_flight):
-            self.ack_round = self.demand.ack_count  # a client that wanted nothing is no straggler
+            self.ack_round = self.demand.ack_count  # a client that wanted nothing is not a straggler
         self.wanted = ranges
         self.wanted.difference_update(self.in_flight.values())
         self._wanted_changed()

@@ -19,7 +19,7 @@ from pspd.text.addresses import PORT_MAX, Address
 CLIENT_NAME_CHARACTERS_MAX = 100
 
 SRTT_US_MAX = 60_000_000
-"""The longest round-trip time, in microseconds, that a hello may report: a longer one is no measurement."""
+"""The longest round-trip time, in microseconds, that a hello may report: a longer one is not a measurement."""
 
 REQUEST_NUMBER_LAST = REQUEST_NUMBER_MAX - 2**20
 """A session whose request numbers pass this ends before they wrap: the client joins again and counts from 1."""
@@ -46,10 +46,10 @@ class Member:
     Attributes:
         session: a random number that identifies the session in every message.
         name: its name; other sessions have it before and after.
-        source: it holds one file completely and wants none.
+        source: whether it holds one file completely and wants none.
         instance_id: the identity that is stored with its files.
         delivery_port: the port where it accepts connections for deliveries; 0 if it accepts none.
-        kept_links: data goes over a link that it keeps open.
+        kept_links: whether data goes over a link that it keeps open.
         held_at_join: the chunks that it held when it joined, by file.
         peer: the address of its control calls, for messages; empty if unknown.
         joined_at: when its session began, in nanoseconds.
@@ -58,8 +58,8 @@ class Member:
         refusal_logged_at: when such a refusal was last logged, in nanoseconds; None for never.
         heard_at: when it last renewed its lease by any message, in nanoseconds.
         address: the address of its datagrams; None before the first.
-        linked: its TCP link is open.
-        reachable: it has confirmed lately that the server's datagrams arrive.
+        linked: whether its TCP link is open.
+        reachable: whether it has confirmed lately that the server's datagrams arrive.
         srtt_us: its smoothed round-trip time, in microseconds; 0 before it has reported one.
         request_number: the highest number of its requests.
         join_range_count: how many ranges it held when it joined, at least one for each file.
@@ -250,7 +250,7 @@ class Sessions:
 
         Args:
             member: the member.
-            replaces: it replaces another session of its identity.
+            replaces: whether it replaces another session of its identity.
 
         Raises:
             LimitReached: there are too many members, or they hold too many ranges.
@@ -294,7 +294,7 @@ class Sessions:
         Args:
             member: the member.
             address: the address that sent the datagram.
-            downlink_ok: the server's datagrams arrive at the member.
+            downlink_ok: whether the server's datagrams arrive at the member.
             now: the time, in nanoseconds.
         """
         session, is_first, had_data_path = member.session, member.address is None, member.has_data_path

@@ -28,10 +28,10 @@ class SharedFile:
         division: number of the file's division; no other division has it until the server restarts.
         phase: how far the server has taken the file.
         terms: the terms of the seeding.
-        held_back: the exchange waits for a release.
-        was_restored: the file is older than the last restart of the server.
-        is_complete: every reachable client that takes the file has it.
-        stalled: some chunk has no reachable holder.
+        held_back: whether the exchange waits for a release.
+        was_restored: whether the file is older than the last restart of the server.
+        is_complete: whether every reachable client that takes the file has it.
+        stalled: whether some chunk has no reachable holder.
         cached_bytes_when_seeded: bytes of the file in the cache at the seeded moment.
         seeding_at, seeded_at, exchanging_at: when these phases began, in nanoseconds; None before.
         completed_at: when the file was complete for the first time, in nanoseconds; None before.
@@ -152,7 +152,7 @@ class SharedFile:
             manifest: the manifest, with the share count.
             source: the source's name.
             owners: the owner of each share, in the order of the shares, once for every replica.
-            held_back: the exchange waits for a release.
+            held_back: whether the exchange waits for a release.
         """
         self.manifest, self.source, self.held_back = manifest, source, held_back
         self.phase, self.seeding_at = Phase.SEEDING, self._work.now

@@ -18,7 +18,7 @@ class Share:
         start: its first chunk.
         stop: one past its last chunk; ``start`` or less if there are more shares than chunks.
         owner: the owner's name; empty while every client that could get this replica owns another one of the range.
-        held: the owner has acknowledged it, or it is empty.
+        held: whether the owner has acknowledged it, or it is empty.
     """
 
     start: int

@@ -40,9 +40,9 @@ class WorkSet:
 
     Attributes:
         now: the time of the last input, in nanoseconds.
-        is_marked: something is marked for review.
-        serving_due: something is marked, or more requests may be served than before.
-        admission_epoch: counts the events after which a waiting request may be admitted: a fetch has ended, chunks
+        is_marked: whether something is marked for review.
+        serving_due: whether something is marked, or more requests may be served than before.
+        admission_epoch: counts the events after which a waiting request may start fetches: a fetch has ended, chunks
             have a holder again, a member can receive again, a wait queue is shorter.
         drop_counts: how many inputs were dropped, by reason.
         endings: sessions that must end.
@@ -161,7 +161,7 @@ class WorkSet:
         self.serving_due = True
 
     def admit(self) -> None:
-        """Mark that more waiting requests may be admitted than before."""
+        """Mark that waiting requests may be able to start more fetches than before."""
         self.admission_epoch += 1
         self.serving_due = True
 

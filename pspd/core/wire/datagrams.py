@@ -80,9 +80,9 @@ class Request(NamedTuple):
         acknowledged: the number of the last processed delivery. All earlier ones are processed too.
         window_chunks: how many chunks may be in flight to the client at a time.
         ranges: the chunks to send, most urgent first.
-        repeated: the request is sent again, because no delivery arrived in time (R11).
-        wants_ack: the client asks for a REQUEST_ACK, because deliveries take longer than its timeout.
-        downlink_ok: the server's datagrams arrive at the client; the same as ``srtt_us`` other than 0 in a hello.
+        repeated: whether the request is sent again, because no delivery arrived in time (R11).
+        wants_ack: whether the client asks for a REQUEST_ACK, because deliveries take longer than its timeout.
+        downlink_ok: whether the server's datagrams arrive at the client. A hello says so by a ``srtt_us`` other than 0.
     """
 
     session: int

@@ -36,7 +36,7 @@ class Route:
         self._address: Address = ("", 0)
 
     async def connect(self) -> tuple[grpc.aio.Channel, Address]:
-        """Return a channel to the server and its address; both stay the same as long as the connection stands.
+        """Return a channel to the server and its address; both stay the same as long as the connection lasts.
 
         Otherwise resolve the name again, and take the first address on which the control API answers.
 
