@@ -1,4 +1,4 @@
-"""Wait until every client has a file (R10), and the errors for a file that some of them did not get."""
+"""The wait until every client has a file (R10), and the errors if some clients do not get it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pspd.errors import NotFound, TimedOut, WrongState
 from pspd.text.plain import plain_text
 
 REFUSALS_MAX = 4
-"""How many reasons of clients that declined a file one error quotes."""
+"""The most reasons for declining a file that one error message quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class Goal:
 
     Attributes:
         deadline: when to give up.
-        client_count: how many clients must have the file or have declined it, at least, so that the wait does not end
-            while one of them is disconnected for a moment.
-        awaits_missing: also wait for clients that were lost before they had the file: until the deadline or, without
-            one, until each has been lost for a full lease.
+        client_count: the fewest clients that must have the file or have declined it. The wait then does not end while
+            one of them is disconnected for a moment.
+        awaits_missing: whether to wait also for missing clients: those that were lost before they had the file. The
+            wait for them ends at the deadline or, without one, when each has been lost for a full lease.
     """
 
     deadline: Deadline
@@ -36,8 +36,8 @@ class Goal:
     def is_settled(self, file: FileView) -> bool:
         """Return whether no connected client can get more of the file.
 
-        That is true if all have it or declined it; if no client is connected to receive it; and, without a deadline,
-        if the clients with its missing chunks have been lost for a full lease.
+        That is true if all clients have it or declined it, or if no client is connected to receive it. Without a
+        deadline, it is also true if the file is stalled and each missing client has been lost for a full lease.
         """
         if file["state"] == "complete":
             return file["complete_client_count"] + file["declined_client_count"] >= self.client_count
@@ -46,7 +46,7 @@ class Goal:
         return file["state"] == "stalled" and bool(file["missing_clients"]) and not self._may_return(file)
 
     def is_reached(self, file: FileView) -> bool:
-        """Return whether a file is settled, and the wait includes no lost client that may return."""
+        """Return whether the wait has ended: the file is settled, and the wait for missing clients is over."""
         waits_for_missing = (self.awaits_missing or has_only_lost_clients(file)) and self._may_return(file)
         return self.is_settled(file) and not waits_for_missing
 
@@ -60,16 +60,16 @@ class Goal:
 def wait_until_complete(
     outage: OutagePolicy, file: str, goal: Goal, check: Callable[[], None] = lambda: None
 ) -> FileView:
-    """Wait until a file has reached its goal, also through a restart of the server; return its last state.
+    """Wait until a file has reached its goal, even if the server restarts meanwhile; return its last state.
 
     Args:
-        outage: the server, what to do when it is lost, and the progress, which shows every change.
+        outage: decides how long to wait for a lost server. Its `progress` shows every change.
         file: the file's id or name.
         goal: when the wait ends.
         check: called at every change and when the server is lost; may raise an error to end the wait.
 
     Raises:
-        TimedOut: the deadline passed; says how far the file is.
+        TimedOut: the deadline passed; the message says how far the file is.
         PspError: as in `follow_status`.
     """
     view: FileView | None = None
@@ -101,16 +101,16 @@ def has_only_lost_clients(file: FileView) -> bool:
 
 
 def require_none_missing(file: FileView, deadline: Deadline, consequence: str = "") -> None:
-    """Raise an error if clients among which a file was divided were lost before they had it.
+    """Raise an error if clients that should receive a file were lost before they had it.
 
     Args:
         file: the file.
         deadline: when the command gives up.
-        consequence: what to add to the message.
+        consequence: the text to append to the message, such as ``; big.iso was not deleted``.
 
     Raises:
-        TimedOut: some are missing, and the deadline has passed.
-        WrongState: some are missing.
+        TimedOut: clients are missing, and the deadline has passed.
+        WrongState: clients are missing, and the deadline has not passed.
     """
     if not file["missing_clients"]:
         return
@@ -129,7 +129,7 @@ def require_connected_client(file: FileView, deadline: Deadline) -> None:
 
     Raises:
         TimedOut: they are lost, and the deadline has passed.
-        WrongState: they are lost.
+        WrongState: they are lost, and the deadline has not passed.
     """
     if has_only_lost_clients(file):
         require_none_missing(file, deadline)
@@ -139,7 +139,7 @@ def require_none_declined(file: FileView) -> None:
     """Raise an error if clients declined a file.
 
     Raises:
-        WrongState: some did; quotes their reasons.
+        WrongState: clients declined it; the message quotes their reasons.
     """
     refusals = file_text.refusal_texts(file)
     if refusals:
@@ -152,7 +152,7 @@ def require_holders(file: FileView) -> None:
     """Raise an error if chunks of a file have no holder.
 
     Raises:
-        WrongState: some have none; says which, and who held them last.
+        WrongState: chunks have no holder; the message says which chunks, and which client held them last.
     """
     if file["state"] == "stalled":
         raise WrongState(f"{plain_text(file['name'])} is stalled: {'; '.join(file_text.missing_texts(file))}")

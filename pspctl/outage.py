@@ -1,4 +1,4 @@
-"""Calls of a command that waits, also while its server is unreachable: a restarted server resumes its work."""
+"""Repeats the calls of a waiting command while its server is unreachable: a restarted server resumes its work."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ OUTAGE_SECONDS_MAX = 60.0
 RETRY_SECONDS = 0.5
 """The pause between two attempts to reach the server."""
 WATCH_SECONDS = 10.0
-"""How long one watch call lasts: a server that fell silent is detected, and an idle network is still refreshed."""
+"""How long one watch call lasts. The next call detects a silent server, and refreshes the status of an idle network."""
 RECONNECT_SECONDS = 0.2
-"""The pause after a connection broke that had worked."""
+"""The pause after a working connection has broken."""
 
 T = TypeVar("T")
 
@@ -128,7 +128,7 @@ class StatusMirror:
 def follow_status(
     outage: OutagePolicy, file: str = "", check: Callable[[], None] = lambda: None
 ) -> Iterator[status_service_pb2.GetStatusResponse]:
-    """Yield the status now and after each change, also through a restart of the server.
+    """Yield the status now and after each change, even if the server restarts meanwhile.
 
     The watch is renewed every `WATCH_SECONDS`, and when its connection breaks: on a link full of deliveries a broken
     connection does not mean that the server is gone.

@@ -99,7 +99,7 @@ def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_
 
     Raises:
         PspError: the file could not be seeded, or did not reach every client.
-        KeyboardInterrupt: the user interrupted it; says so if the file is partly seeded.
+        KeyboardInterrupt: the user interrupted it; the message says so if the file is partly seeded.
     """
     original = FileState.of(plan.path.stat())
     with ServerApi(settings.server, loop_factory()) as api, shown_progress(settings) as progress:
@@ -175,7 +175,7 @@ def run_source(plan: SeedPlan, outage: OutagePolicy, check: Callable[[], None] =
         check: called every `CHECK_SECONDS`; may raise an error to end the work.
 
     Raises:
-        TimedOut: the deadline passed; says what the source was waiting for.
+        TimedOut: the deadline passed; the message says what the source was waiting for.
         PspError: as in the source.
         PartlySeeded: it was interrupted while the shares were being given out.
     """

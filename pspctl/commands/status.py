@@ -55,7 +55,7 @@ def status(settings: Settings, file: str | None, watch: bool) -> None:
 
 
 def _watch(settings: Settings, api: ServerApi, file: str) -> None:
-    """Show the network until the user ends it, also through a restart of the server."""
+    """Show the network until the user ends it, even if the server restarts meanwhile."""
     if settings.output == "table" and console().is_terminal:
         with Live(console=console(), auto_refresh=False) as live:
             screen = _LiveScreen(live, in_full=bool(file))
@@ -72,7 +72,7 @@ def _watch(settings: Settings, api: ServerApi, file: str) -> None:
 
 
 def _views(api: ServerApi, file: str, progress: Progress) -> Iterator[StatusView]:
-    """Yield the status now and after each change, also through a restart of the server."""
+    """Yield the status now and after each change, even if the server restarts meanwhile."""
     for status in follow_status(OutagePolicy(api, NEVER, progress), file):
         streams.require_reader()
         yield status_view(status)

@@ -28,9 +28,9 @@ from pspd.cli.arguments import Seconds
 def wait(settings: Settings, file: str, timeout: float | None) -> None:
     """Wait until every client has a file.
 
-    Name the file by its name, its id, or the first digits of its id. The command does not wait for lost clients. Only
-    if all clients are lost, or lost clients hold chunks that no other client has, it gives them one lease (30 s) to
-    return, or with --timeout until the timeout.
+    Name the file by its name, its id, or the first digits of its id. The command does not wait for lost clients,
+    except if all clients are lost, or if lost clients hold chunks that no other client has. Then it gives them one
+    lease (30 s) to return or, with --timeout, until the timeout.
 
     Example:
       pspctl wait big.iso --timeout 600

@@ -12,7 +12,7 @@ from pspd.text.plain import plain_text
 SHORT_ID_DIGITS = 12
 MISSING_RANGES_MAX = 4
 IDLE_SECONDS = 5.0
-"""A client without its whole share sends a request every few seconds; a text names one that is silent for longer."""
+"""A client whose share is incomplete sends a request every few seconds. After this time without one, it is idle."""
 IDLE_CLIENTS_MAX = 4
 MISSING_CLIENTS_MAX = 20
 
@@ -33,7 +33,10 @@ def file_state_text(file: FileView) -> str:
 
 
 def progress_text(file: FileView) -> str:
-    """Return which percentage of the file the clients hold on average."""
+    """Return the percentage of the file that the clients hold on average.
+
+    If the clients are not listed, it is the percentage of the clients that have the file.
+    """
     if file["state"] == "complete":
         return "100.0 %"
     clients = accepting_clients(file)
@@ -58,7 +61,7 @@ def refusal_texts(file: FileView) -> list[str]:
 
 
 def idle_clients(file: FileView) -> dict[str, str]:
-    """Return a sentence for each client that delays the seeding, by name, the longest silent first.
+    """Return a sentence for each client that delays the seeding, keyed by its name; the longest silence first.
 
     There is no sentence for a client that is slow but sends requests.
     """

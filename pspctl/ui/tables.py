@@ -199,7 +199,7 @@ def cache_text(cache: CacheView) -> str:
 
 
 def _cache_text(cache: CacheView) -> str:
-    # A request that is aggregated with a fetch costs no broadcast, but is not a hit either.
+    # A request that joins a pending fetch costs no broadcast, but is not a hit either.
     request_count = cache["hit_count"] + cache["miss_count"] + cache["join_count"]
     hits = percent_text(cache["hit_count"], request_count)
     return f"{size_text(cache['used_bytes'])} of {size_text(cache['capacity_bytes'])} used, hit ratio {hits}"

@@ -28,9 +28,9 @@ POLL_SECONDS_PER_CLIENT = 0.004
 REJOIN_SECONDS = 0.5
 """The pause before the source joins again."""
 PATH_SECONDS = 10.0
-"""How long a source waits for data to pass between it and the server."""
+"""How long a source waits until data can flow between it and the server."""
 PATH_SECONDS_LATER = 60.0
-"""The same after data has passed in an earlier session: as long as an outage may last."""
+"""The same if data has flowed in an earlier session: as long as an outage may last."""
 
 
 @dataclass(frozen=True, slots=True)

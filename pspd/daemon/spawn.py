@@ -30,7 +30,7 @@ READY_SECONDS = 30.0
 STOP_SECONDS = 5.0
 """How long a daemon may take to stop before it is killed."""
 REAP_SECONDS = 0.1
-"""How long after its last output a process is expected to have ended."""
+"""The delay between the end of a process's log and its reaping: the process should have ended by then."""
 READ_BYTES = 64 * 1024
 
 
@@ -182,12 +182,12 @@ class DaemonProcess:
 
     @property
     def last_line(self) -> str:
-        """The last line of its log that is not empty."""
+        """The last line of its log that is not empty; a remark if there is none."""
         lines = self.log_text().split("\n")
         return next((plain_text(line.strip()) for line in reversed(lines) if line.strip()), "it logged nothing")
 
     def death(self, what: str = "ended") -> PspError:
-        """Return the error for a process that has ended: the one that it reported, or its last line.
+        """Return the error for a process that has ended: the error that it reported, or one that quotes its last line.
 
         Args:
             what: what the process did, such as "did not start".
@@ -252,7 +252,7 @@ def default_folder() -> Path:
 
 
 class Launcher:
-    """Launches clients for a server or an agent; they end with it."""
+    """Launches clients for a `pspd server` or a `pspd agent`; they stop when that process stops."""
 
     def __init__(self) -> None:
         self._processes: list[DaemonProcess] = []

@@ -37,7 +37,7 @@ _BUG_ERRNOS = {
 
 
 def user_folder(kind: FolderKind) -> Path | None:
-    """Return the user's folder of a kind; None for a user without a home folder."""
+    """Return the folder for the user's PSP files of one kind; None for a user without a home folder."""
     try:
         return Path(_FOLDERS[kind](APPLICATION))
     except RuntimeError:
@@ -49,13 +49,13 @@ def no_home_error(kind: FolderKind, setting: str) -> StorageError:
 
     Args:
         kind: the kind of folder that is needed.
-        setting: the option or variable that sets another folder: ``--state-dir``.
+        setting: the option or variable that sets another folder, such as ``--state-dir``.
     """
     return StorageError(f"no {kind} folder: user {os.getuid()} has no home: set HOME, or name one with {setting}")
 
 
 def require_descriptors() -> None:
-    """Check that the limit on open files suffices for a program that moves data.
+    """Check that the limit on open files suffices for a program that uses gRPC.
 
     Raises:
         LimitReached: the limit on open files is too low.
@@ -66,7 +66,7 @@ def require_descriptors() -> None:
 
 
 def require_threads() -> None:
-    """Check that gRPC can start its threads; otherwise it aborts or hangs.
+    """Check that gRPC can start its threads. Without them, gRPC aborts or hangs.
 
     Raises:
         LimitReached: the machine does not allow that many threads.

@@ -96,7 +96,7 @@ class ControlPlane:
         """Tell the server that the connections of a session closed.
 
         Args:
-            server: the server's machine.
+            server: the server's state machine.
             session: the session.
             link: its TCP link.
         """

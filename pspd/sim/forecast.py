@@ -30,9 +30,9 @@ class Plan:
         size_bytes: the file's size.
         parameters: the protocol's parameters.
         cache_chunks: the server's cache; None for one chunk per client.
-        access: each client's link.
+        access: each client's network link.
         server_rate: bytes per second that the server sends, and receives; 0 for unlimited.
-        source: the source's link.
+        source: the source's network link.
         seed: of all random draws.
     """
 

@@ -51,7 +51,7 @@ class Goal:
         Args:
             name: the file's name.
             data: the file's bytes.
-            access: the source's link.
+            access: the source's network link.
             client_count: how many clients it waits for; 0 for those that are connected.
             terms: how many copies to seed, and whether the source stays.
             mode: the file's permissions.

@@ -59,7 +59,7 @@ class Client:
 
     Args:
         name: unique in the network.
-        access: its link and disk.
+        access: its network link and disk.
         store: its files.
         random: the network's source of randomness.
         source: whether it is a source.

@@ -113,7 +113,7 @@ class VirtualNetwork(Timeline):
 
         Args:
             name: unique in the network.
-            access: its link and disk.
+            access: its network link and disk.
             source: whether it is a source.
         """
         store = self.content.store(name.encode())

@@ -13,14 +13,14 @@ class Observer:
     """Sees every effect as it happens; does nothing unless overridden."""
 
     def on_server_effect(self, effect: ServerEffect) -> None:
-        """Observe an effect of the server's machine, before it is carried out."""
+        """Observe an effect of the server's state machine, before it is carried out."""
 
     def on_client_effect(self, client: Client, effect: ClientEffect) -> None:
-        """Observe an effect of a client's machine, before it is carried out.
+        """Observe an effect of a client's state machine, before it is carried out.
 
         Args:
             client: the client.
-            effect: what its machine wants done or reports.
+            effect: what its state machine wants done or reports.
         """
 
     def on_settled(self, polled: Collection[Client]) -> None:

@@ -14,7 +14,7 @@ REORDER_DELAYS = 3
 
 @dataclass(slots=True, eq=False)
 class Pipe:
-    """One direction of a host's link to its switch. It passes bytes at its rate, and queues those that exceed it.
+    """One direction of a host's network link. It passes bytes at its rate, and queues those that exceed the rate.
 
     Attributes:
         rate: bytes per second; 0 for unlimited.
@@ -62,7 +62,8 @@ class Impairments:
         loss: fraction of datagrams lost.
         burst: mean length of a burst of losses, in datagrams; 1 for independent losses.
         duplicate: fraction of datagrams duplicated.
-        reorder: fraction of datagrams delayed by REORDER_DELAYS, so that later ones may overtake them.
+        reorder: fraction of datagrams that take REORDER_DELAYS times the usual delay, so that later ones may overtake
+            them.
     """
 
     delay_ns: int = MILLISECOND_NS // 2
@@ -105,7 +106,8 @@ class DatagramPath:
             return False
         if impairments.burst <= 1:
             return random.random() < impairments.loss
-        # The mean burst length gives the probability that a burst ends; the loss rate gives that of a beginning.
+        # The mean burst length gives the probability that a burst ends. The loss rate gives the probability that one
+        # begins.
         ends = 1 / impairments.burst
         begins = min(1.0, ends * impairments.loss / max(1e-9, 1 - impairments.loss))
         self.is_lossy = random.random() >= ends if self.is_lossy else random.random() < begins

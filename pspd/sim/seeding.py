@@ -25,7 +25,7 @@ class Seeding:
         name: the file's name.
         data: the file's bytes, from ``network.content.bytes_of``; empty if the content is blank.
         size_bytes: the file's size.
-        access: the source's link.
+        access: the source's network link.
         client_count: how many clients to wait for and divide the file among; 0 for all connected clients.
         terms: how many copies to seed, and whether the source stays.
         mode: the file's permissions.

@@ -54,7 +54,7 @@ class Timeline:
 
     @property
     def server(self) -> ServerMachine | None:
-        """The server's machine, None while it is down; it is polled after each access."""
+        """The server's state machine, None while it is down; it is polled after each access."""
         self.server_touched = True
         return self._server
 
@@ -64,7 +64,7 @@ class Timeline:
         return client if client is not None and client.session == session else None
 
     def touch(self, client: Client) -> None:
-        """Mark the client's machine to be polled."""
+        """Mark the client's state machine to be polled."""
         self.touched[client] = None
 
     def delay(self, client: Client) -> int:
@@ -113,7 +113,7 @@ class Timeline:
 
         Args:
             when: the action's time, in nanoseconds.
-            action: the function to call, with the server's machine and ``arguments``.
+            action: the function to call, with the server's state machine and ``arguments``.
             *arguments: its further arguments.
         """
         self.at(when, self._run_at_server, self.server_epoch, action, arguments)

@@ -11,7 +11,7 @@ _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 
 _SIZE = re.compile(r"(\d{1,20})\s*([A-Za-z]*)", re.ASCII)
 
 SIZE_BYTES_MAX = (1 << 63) - 1
-"""The largest number in the control API."""
+"""The largest size: a larger one does not fit into a signed 64-bit integer."""
 
 
 def parse_size(text: str) -> int:

@@ -331,7 +331,7 @@ class Cache:
         return found
 
     def _split(self, extent: Extent, boundary: int) -> None:
-        """Cut an extent in two, both as recent as it was."""
+        """Cut an extent in two. Both parts keep its place in the LRU order."""
         extents = self._files[extent.file_id]
         extents.remove(extent)
         upper = Extent(extent.file_id, boundary, extent.stop, extent.slot + boundary - extent.start, extent.ready)

@@ -34,7 +34,7 @@ class Deliver(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CloseLink:
-    """Close a client's TCP link."""
+    """Close a member's TCP link."""
 
     session: int
 

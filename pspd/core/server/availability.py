@@ -18,9 +18,9 @@ class Availability:
     """The holdings of the connected members, by name.
 
     Args:
-        manifest: the manifest of the file.
-        work: collects the marks.
-        departed_max: how many holdings of clients that left are remembered.
+        _manifest: the manifest of the file.
+        _work: collects the marks.
+        _departed_max: how many holdings of clients that left are remembered.
 
     Attributes:
         held: the whole units that each connected member holds.

@@ -33,7 +33,7 @@ class Entry:
 
 @dataclass(eq=False)
 class Broadcasts:
-    """Broadcasts fetches, one file after the other, and again if no answer comes.
+    """Sends broadcasts that ask for fetches, one file after the other, and repeats them if no answer comes.
 
     Args:
         _parameters: the profile.
@@ -62,7 +62,10 @@ class Broadcasts:
         return earliest(self._pending.next_timeout(), self._pacer.next_at if self._pending.unasked else None)
 
     def handle_timeout(self, now: int) -> None:
-        """Ask again for overdue answers, first one holder, then all; send the broadcasts that are due."""
+        """Handle overdue answers, and send the broadcasts that are due.
+
+        A fetch without an answer is broadcast again. It names one holder at first, later all of them; finally it fails.
+        """
         for fetch in self._pending.expired(now):
             if fetch.sender is not None:
                 self._work.emit(CloseLink(fetch.sender))
@@ -94,7 +97,7 @@ class Broadcasts:
         self._pacer.spend(datagram_count, now)
 
     def _joined(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
-        """Return fetches in the order of their chunks, beginning with the oldest fetch; merge those of one holder."""
+        """Return fetches in the order of their chunks, beginning with the oldest fetch; merge adjacent ones."""
         first = fetches[0].start
         fetches.sort(key=lambda fetch: (fetch.start - first) % file.manifest.chunk_count)
         joined: list[Fetch] = []
@@ -106,7 +109,7 @@ class Broadcasts:
         return joined
 
     def _can_be_joined(self, fetch: Fetch, following: Fetch) -> bool:
-        """Return whether one holder is asked for both, for the first time, and any client accepts both in one frame."""
+        """Return whether two adjacent fetches that were not broadcast yet name one holder and fit into one frame."""
         chunks_max = min(self._pending.frame_chunks, frame_chunks_in(self._parameters.window_min_chunks))
         return (
             fetch.holder is following.holder is not None
@@ -129,10 +132,10 @@ class Broadcasts:
         return datagram_count
 
     def _audience(self, file: SharedFile, fetches: list[Fetch]) -> Iterable[Member]:
-        """Return the receivers of a broadcast: every member (R7), but during seeding only the sources and the named.
+        """Return the receivers of a broadcast: every member (R7), but during seeding only sources and named holders.
 
-        During seeding no other member holds anything, and telling n clients of each of n shares would be most of the
-        work. Fetches that were tried too often go to every member all the same.
+        During seeding no other member has anything to send, and telling n clients of each of n shares would be most of
+        the work. However, a fetch that was broadcast too often goes to every member.
         """
         everyone = self._sessions.members.values()
         if file.phase is not Phase.SEEDING or any(fetch.tries > self._tuning.named_tries_max for fetch in fetches):
@@ -146,7 +149,7 @@ class Broadcasts:
     # -- no answer
 
     def _is_worthwhile(self, fetch: Fetch) -> bool:
-        """Return whether a client wants some of it, and a member holds some; otherwise it only takes up the cache."""
+        """Return whether a client wants part of a fetch and a member holds part; if not, it only occupies the cache."""
         start, stop = fetch.start, fetch.stop
         is_wanted = self._demand.of_file(fetch.file.file_id).is_wanted_by_any(start, stop)
         return is_wanted and fetch.file.availability.available.overlaps(start, stop)
@@ -160,7 +163,11 @@ class Broadcasts:
         return is_sending or now - holder.heard_at < self._pending.timeout_ns(fetch)
 
     def _ask_otherwise(self, fetch: Fetch) -> list[Fetch]:
-        """Name a holder again, or cut the fetch into units. Return the fetches to broadcast."""
+        """Name another holder if possible, or the same one again, or cut the fetch into units.
+
+        Returns:
+            The fetches to broadcast.
+        """
         silent = self._pending.timed_out(fetch)
         if silent is None:
             is_early = fetch.tries < self._tuning.named_tries_max
@@ -195,7 +202,7 @@ def entries_of(fetches: Iterable[Fetch]) -> list[Entry]:
 
 
 def _are_adjacent_shares(fetch: Fetch, following: Fetch) -> bool:
-    """Return whether two adjacent fetches name the owners of two shares, and share their boundary."""
+    """Return whether two adjacent fetches name the owners of two shares, and meet at the boundary of the shares."""
     share, next_share = (fetch.file.shares.at(each.start) for each in (fetch, following))
     return (
         fetch.file.terms.replica_count == 1  # with replicas, every owner of a share would answer

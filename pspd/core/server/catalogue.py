@@ -32,12 +32,12 @@ class Catalogue:
     """Carries out commands and reports. It raises ``PspError`` when it refuses a command.
 
     Args:
-        sessions: the members.
-        demand: the requests.
-        lifecycle: the files.
-        monitor: watches the owners of shares.
-        work: collects the effects and the marks.
-        tuning: limits on the number and size of files.
+        _sessions: the members.
+        _demand: the requests.
+        _lifecycle: the files.
+        _monitor: watches the owners of shares.
+        _work: collects the effects and the marks.
+        _tuning: limits on the number and size of files.
     """
 
     _sessions: Sessions
@@ -202,7 +202,7 @@ class Catalogue:
         Raises:
             NotFound: the file is unknown or not divided, or the report is about an earlier division.
             WrongState: the session is a source's.
-            SessionUnknown: the session is unknown, or ends because the request number is impossible.
+            SessionUnknown: the session is unknown, or ends because the request number is too high.
         """
         member, file = self._reported(session, report.file_id, report.division, now)
         fault = self._sessions.take_request_number(member, report.request_number)

@@ -213,7 +213,7 @@ class Deliveries:
             file.traffic.count_delivery(byte_count)
 
     def failed(self, member: Member | None, session: int, number: int) -> None:
-        """Note that a delivery does not arrive.
+        """Note that a delivery will not arrive.
 
         Args:
             member: the client; None if its session has ended.

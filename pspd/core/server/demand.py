@@ -63,7 +63,7 @@ class Demand:
         return requester
 
     def existing_state(self, member: Member, file_id: FileId) -> RequestState | None:
-        """Return a member's request of a file; None if there is none.
+        """Return a member's request for a file; None if there is none.
 
         Args:
             member: the member.
@@ -73,7 +73,7 @@ class Demand:
         return requester.states.get(file_id) if requester is not None else None
 
     def state(self, member: Member, file: SharedFile) -> RequestState:
-        """Return a member's request of a file. A new one wants nothing.
+        """Return a member's request for a file. A new one wants nothing.
 
         Args:
             member: the member.
@@ -90,7 +90,7 @@ class Demand:
     # -- requests
 
     def receive(self, member: Member, file: SharedFile | None, request: Request) -> None:
-        """Take a client's newest request in place of the one before, or drop it.
+        """Replace a client's previous request for a file by a newer one, or drop the newer one.
 
         Args:
             member: the client.
@@ -118,7 +118,7 @@ class Demand:
         arrived = state.acknowledge(request.acknowledged, is_rest_lost=not parameters.kept_links)
         if arrived:
             file.availability.hold(name, arrived)
-        # Ignore the ranges of a request that the client's own COMPLETE report overtook: it has the whole file.
+        # A request shows which chunks the client lacks, unless it has already reported that it has the whole file.
         if name not in file.recipients.complete and (refuted := file.availability.retract(name, request.ranges)):
             file.shares.clear_acks(name)
             self._contributions.distrust(file, refuted)
@@ -127,9 +127,9 @@ class Demand:
         state.renew(request.number, window_chunks, wanted, self._pending.started_count, self._work.now)
 
     def acknowledge_requests(self) -> None:
-        """Acknowledge requests to their clients, so that they do not repeat them while they wait.
+        """Send the acknowledgements that are due: a client that gets one waits longer before it repeats the request.
 
-        Call it after requests have been served: a client with deliveries in flight is told to wait longer.
+        Call this after requests have been served: a client with deliveries in flight is told to wait longer.
         """
         for state in self._to_acknowledge:
             member = state.member
@@ -142,7 +142,7 @@ class Demand:
     # -- the end of requests and deliveries
 
     def superseded(self, member: Member, file: SharedFile, number: int) -> RequestState:
-        """Note that a client's report supersedes its requests. Return its request of the file.
+        """Note that a client's report on a file supersedes its requests for the file. Return the superseded request.
 
         Args:
             member: the client.
@@ -167,7 +167,7 @@ class Demand:
         self.mark_ready(state)
 
     def delivery_lost(self, member: Member, number: int) -> None:
-        """Note that a delivery does not arrive.
+        """Note that a delivery will not arrive.
 
         Args:
             member: the client that it was for.
@@ -179,12 +179,12 @@ class Demand:
                 self.mark_ready(state)
 
     def want_nothing(self, file_id: FileId) -> None:
-        """End all requests of a file that is seeded or removed."""
+        """End all requests for a file that is seeded or removed."""
         for state in list(self.of_file(file_id).waiting):
             state.want(RangeSet())
 
     def forget(self, file_id: FileId) -> None:
-        """Delete all requests of a deleted file: if it is seeded again, they do not apply."""
+        """Delete all requests for a deleted file: if it is seeded again, they do not apply."""
         self._files.pop(file_id, None)
         for requester in self._requesters.values():
             requester.states.pop(file_id, None)
@@ -192,13 +192,13 @@ class Demand:
     # -- members
 
     def link_lost(self, member: Member) -> None:
-        """Want again everything in flight to a member whose link is lost. The driver releases the buffers."""
+        """Treat deliveries in flight to a member as lost, because its link is. The driver releases the buffers."""
         for state in self.requester(member).states.values():
             for number, span in list(state.in_flight.items()):
                 state.settle(number)
-                if state.file.phase is Phase.EXCHANGING:  # during seeding, what a client may get can change meanwhile
+                if state.file.phase is Phase.EXCHANGING:  # during seeding, the client's shares may change meanwhile
                     state.want_again(span)  # the client may be waiting without repeating its request
-            self.mark_ready(state)  # then Forwarder takes it out of its wait queue
+            self.mark_ready(state)  # so that Forwarder removes it from its wait queue
 
     def member_lost(self, member: Member) -> None:
         """Delete all requests of a member whose session ends. Forwarder takes them out of its queues."""
@@ -218,8 +218,8 @@ class Demand:
         """Add requests to the front of the ready queue.
 
         Args:
-            file_ids: files, for all of their requests that want chunks.
-            sessions: members that can receive again, for all of their requests.
+            file_ids: the files. All requests for them that want chunks are added.
+            sessions: the sessions of members that can receive again. All their requests are added.
         """
         first: dict[RequestState, None] = {}
         for file_id in file_ids:

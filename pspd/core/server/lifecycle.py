@@ -22,12 +22,12 @@ class Lifecycle:
     """Assigns the shares of every file to clients that are connected, and takes files from phase to phase.
 
     Args:
-        sessions: the members.
-        forwarder: makes the server forget a file.
-        demand: the requests.
-        pending: the fetches.
-        cache: the cache.
-        work: collects the effects and the marks.
+        _sessions: the members.
+        _forwarder: makes the server forget a file.
+        _demand: the requests.
+        _pending: the fetches.
+        _cache: the cache.
+        _work: collects the effects and the marks.
 
     Attributes:
         files: every file, by id, oldest first.
@@ -119,7 +119,7 @@ class Lifecycle:
         """
         known = member.held_at_join.get(file.file_id)
         chunk_count = file.manifest.chunk_count
-        if known is not None and known.stop > chunk_count:  # the holding is of another file
+        if known is not None and known.stop > chunk_count:  # the report is wrong: the file has fewer chunks
             known = None
         file.availability.hold(member.name, known.verified if known else ())
         file.recipients.mark_present(member.name)
@@ -130,7 +130,7 @@ class Lifecycle:
             file.availability.mark_unreachable(member.name)
 
     def member_heard(self) -> None:
-        """Mark the files in seeding: a client whose first datagram came can own shares (R1)."""
+        """Mark the files that are being seeded: a client whose first datagram has arrived can own shares (R1)."""
         for file in self.files.values():
             if file.phase is Phase.SEEDING:
                 self._work.review_owners(file.file_id)
@@ -229,7 +229,8 @@ class Lifecycle:
         if not file.is_divided:
             return
         if file.phase is Phase.SEEDING and file.shares.are_held and not self._forwarder.forget(file):
-            self._seeded(file)  # marks the file again: the next steps may have to wait for the end of the source
+            # This marks the file again: the next steps may have to wait for the end of the source's session.
+            self._seeded(file)
             return
         if file.phase is Phase.SEEDED and not file.held_back:
             self._exchange(file)
@@ -237,7 +238,7 @@ class Lifecycle:
         self._review_completion(file)
 
     def _seeded(self, file: SharedFile) -> None:
-        """Note the seeded moment (R2): every share is held, and the server has no byte of the file."""
+        """Note that a file is seeded (R2): every share is held, and the server has no byte of the file."""
         cached_bytes = self._cache.chunks_of(file.file_id) * CHUNK_BYTES
         file.seeded(cached_bytes, self._work.now)
         self._work.emit(effects.SaveFile(file.record))

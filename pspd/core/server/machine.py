@@ -1,4 +1,4 @@
-"""The server's state machine: its inputs, and ``poll``, which follows up on their changes.
+"""The server's state machine: its inputs, and ``poll``, which processes the changes that they cause.
 
 It never waits, and no input from the network makes it fail. The driver calls it with each input and the time, takes
 the effects from :meth:`ServerMachine.poll`, and calls :meth:`ServerMachine.handle_timeout` when
@@ -96,7 +96,7 @@ class ServerMachine:
     # -- for the driver
 
     def poll(self) -> list[ServerEffect]:
-        """Return the effects since the last call, in order, after following up on every change."""
+        """Return the effects since the last call, in order, after every change has been processed."""
         self._settle()
         self.demand.acknowledge_requests()
         return self._work.take_effects()
@@ -110,7 +110,7 @@ class ServerMachine:
             self._work.serving_ended()
 
     def _review(self) -> None:
-        """Follow up on the marks of members and files, and mark the requests ready that can be served now."""
+        """Process the marks of members and files, and mark as ready the requests that can be served now."""
         work = self._work
         work.review_started()
         self._end_marked()
@@ -238,10 +238,10 @@ class ServerMachine:
         self.lifecycle.member_left(member)
 
     def link_opened(self, session: int, now: int) -> bool:
-        """Note that a client's TCP link is open; it replaces an earlier link.
+        """Note that a member's TCP link is open; it replaces an earlier link.
 
         Args:
-            session: the client's session.
+            session: the member's session.
             now: the time, in nanoseconds.
 
         Returns:
@@ -258,10 +258,10 @@ class ServerMachine:
         return True
 
     def link_closed(self, session: int, now: int) -> None:
-        """Note that a client's TCP link is closed. The client will connect again.
+        """Note that a member's TCP link is closed. The member will connect again.
 
         Args:
-            session: the client's session.
+            session: the member's session.
             now: the time, in nanoseconds.
         """
         self._work.started(now)
@@ -341,7 +341,7 @@ class ServerMachine:
     # -- contributions
 
     def contribution_started(self, frame: Frame, origin: str, now: int) -> Receipt | None:
-        """Handle the head of a frame from a client.
+        """Handle the head of a frame from a member.
 
         Args:
             frame: the head.
@@ -395,7 +395,7 @@ class ServerMachine:
         self.deliveries.sent(session, number)
 
     def delivery_failed(self, session: int, number: int, now: int) -> None:
-        """Note that a delivery does not arrive, and that its views are no longer needed. The client asks again.
+        """Note that a delivery will not arrive, and that its views are no longer needed. The client asks again.
 
         Args:
             session: the client's session.
@@ -415,7 +415,7 @@ class ServerMachine:
     # -- dropped inputs
 
     def frame_refused(self, reason: DropReason, origin: str) -> None:
-        """Count an input over TCP that is not a valid frame, and whose connection is closed.
+        """Count an input over TCP that is not a valid frame; its connection is closed.
 
         Args:
             reason: why it was dropped.

@@ -119,7 +119,7 @@ class Requester:
 
     Attributes:
         member: the member.
-        states: its request of each file.
+        states: its request for each file.
         quota_used_chunks: chunks in deliveries to it whose buffers are not released.
     """
 
@@ -134,7 +134,7 @@ class Requester:
 
 @dataclass(eq=False, repr=False, slots=True)
 class RequestState:
-    """A client's request of one file. ``Demand`` and ``Deliveries`` alone call the methods that change it.
+    """A client's request for one file. ``Demand`` and ``Deliveries`` alone call the methods that change it.
 
     A chunk is *wanted* until it is delivered, then *in flight* until the client acknowledges it. The window bounds the
     chunks in flight. A delivery that is *presumed lost* may still arrive; its number shows that if it is acknowledged.

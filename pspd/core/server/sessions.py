@@ -19,7 +19,7 @@ from pspd.text.addresses import PORT_MAX, Address
 CLIENT_NAME_CHARACTERS_MAX = 100
 
 SRTT_US_MAX = 60_000_000
-"""The longest round-trip time, in microseconds, that a hello may report: a longer one is not a measurement."""
+"""The longest round-trip time, in microseconds: a longer one in a hello is reduced to it."""
 
 REQUEST_NUMBER_LAST = REQUEST_NUMBER_MAX - 2**20
 """A session whose request numbers pass this ends before they wrap: the client joins again and counts from 1."""
@@ -45,7 +45,7 @@ class Member:
 
     Attributes:
         session: a random number that identifies the session in every message.
-        name: its name; other sessions have it before and after.
+        name: its name; its earlier and later sessions have the same name.
         source: whether it holds one file completely and wants none.
         instance_id: the identity that is stored with its files.
         delivery_port: the port where it accepts connections for deliveries; 0 if it accepts none.
@@ -53,13 +53,13 @@ class Member:
         held_at_join: the chunks that it held when it joined, by file.
         peer: the address of its control calls, for messages; empty if unknown.
         joined_at: when its session began, in nanoseconds.
-        contested_at: when it last replaced another session of its identity, or another one was refused, in
-            nanoseconds; None for never.
+        contested_at: when it last replaced another session of its identity, or when a join with its identity was last
+            refused, in nanoseconds; None for never.
         refusal_logged_at: when such a refusal was last logged, in nanoseconds; None for never.
         heard_at: when it last renewed its lease by any message, in nanoseconds.
         address: the address of its datagrams; None before the first.
-        linked: whether its TCP link is open.
-        reachable: whether it has confirmed lately that the server's datagrams arrive.
+        linked: its TCP link is open.
+        reachable: it has just joined, or has recently confirmed that the server's datagrams arrive.
         srtt_us: its smoothed round-trip time, in microseconds; 0 before it has reported one.
         request_number: the highest number of its requests.
         join_range_count: how many ranges it held when it joined, at least one for each file.
@@ -187,7 +187,7 @@ class Sessions:
         """Note which clients were connected before a restart.
 
         Returns:
-            How long they have time to return, in nanoseconds.
+            The time that they have to return, in nanoseconds.
         """
         self.lost_clients.update(dict.fromkeys(lost_clients))
         return max(self.reach_ns, self._tuning.lease_ns_per_member * len(lost_clients))
@@ -223,7 +223,7 @@ class Sessions:
         still active, there are two machines: the new one is refused until the other is silent.
 
         Raises:
-            DuplicateInstance: the member stays.
+            DuplicateInstance: the new machine is refused.
         """
         replacement_ns = self._tuning.replacement_ns
         if present.contested_at is None or now - present.contested_at >= replacement_ns:
@@ -289,7 +289,7 @@ class Sessions:
         self._leases.postpone(session, now + self.lease_ns)
 
     def heard_from(self, member: Member, address: Address, downlink_ok: bool, now: int) -> None:
-        """Handle the sender of a datagram: renew its lease, and note whether it is reachable.
+        """Handle the sender of a datagram: renew its lease, and mark it as reachable if data can flow both ways.
 
         Args:
             member: the member.
@@ -338,7 +338,7 @@ class Sessions:
         member.linked = False
 
     def take_request_number(self, member: Member, number: int) -> str | None:
-        """Note the number of a request, or mark the session to end if the number is impossible.
+        """Note the number of a request, or mark the session to end if the number is too high.
 
         Args:
             member: the member that sent the request.
@@ -359,7 +359,7 @@ class Sessions:
         return fault
 
     def forget_held_at_join(self, file_id: FileId) -> None:
-        """Forget what members held of a removed file when they joined. A new division of the file starts without it."""
+        """Forget which chunks of a removed file members held when they joined. They do not count in a new division."""
         for member in self.members.values():
             member.held_at_join.pop(file_id, None)
 
@@ -400,15 +400,15 @@ class Sessions:
         return self._expired(self._leases, now)
 
     def expire_reach(self, now: int) -> None:
-        """Mark members as unreachable whose last confirmation is too old."""
+        """Mark members whose last confirmation is too old as unreachable."""
         for session in self._expired(self._reach, now):
             self._set_reachable(self._by_session[session], False)
 
     def _expired(self, timers: Timers[int], now: int) -> Iterator[int]:
-        """Remove the sessions whose timers have expired, a few at a time.
+        """Remove expired timers, a few at a time, and yield their sessions.
 
-        If the call comes late, the server was busy, and messages of these sessions may wait to be read. Then the
-        timers start again, with the delay or the lease as their time, whichever is shorter.
+        If the call comes late, the server was busy, and messages of these sessions may still be unread. Then the
+        timers start again. They run for as long as the call was late, but at most for one lease.
         """
         late_ns = now - (timers.next_deadline() or now)
         for session in islice(timers.expired(now), self._tuning.expiries_per_tick_max):

@@ -36,10 +36,10 @@ class ShareMonitor:
     """Takes snapshots of the owners whose shares are not held yet, and compares them.
 
     Args:
-        sessions: the members.
-        demand: the requests of the owners.
-        pending: the sizes of frames.
-        tuning: the intervals.
+        _sessions: the members.
+        _demand: the requests of the owners.
+        _pending: the sizes of frames.
+        _tuning: the intervals.
     """
 
     _sessions: Sessions

@@ -32,7 +32,7 @@ class SharedFile:
         was_restored: whether the file is older than the last restart of the server.
         is_complete: whether every reachable client that takes the file has it.
         stalled: whether some chunk has no reachable holder.
-        cached_bytes_when_seeded: bytes of the file in the cache at the seeded moment.
+        cached_bytes_when_seeded: bytes of the file in the cache when it was seeded.
         seeding_at, seeded_at, exchanging_at: when these phases began, in nanoseconds; None before.
         completed_at: when the file was complete for the first time, in nanoseconds; None before.
         shares: the division.
@@ -177,7 +177,7 @@ class SharedFile:
             self.source = source
 
     def seeded(self, cached_bytes: int, now: int) -> None:
-        """Note the seeded moment (R2).
+        """Note that the file is seeded (R2).
 
         Args:
             cached_bytes: bytes of the file in the cache.

@@ -37,8 +37,8 @@ class Shares:
     """The division of one file: each range, then each again for every further replica.
 
     Args:
-        file_id: the file.
-        work: collects the marks.
+        _file_id: the file.
+        _work: collects the marks.
 
     Attributes:
         all: every share, replica by replica.

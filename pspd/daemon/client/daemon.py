@@ -90,12 +90,13 @@ async def run_clients(
         stopping: set to stop them.
         server: the server's address.
         plans: the clients.
-        connect_seconds: how long to wait for a server, and then for data to pass.
+        connect_seconds: how long to wait for a server, and then until data can flow.
         faults: faults to inject into received datagrams.
         options: how the clients store files.
 
     Raises:
-        Unreachable: no server answers, or data does not pass.
+        Unreachable: no server answers.
+        NoDataPath: the server answers, but data cannot flow.
         StorageError: a folder cannot be used, or a disk failed.
         PspError: the server refuses a client.
     """

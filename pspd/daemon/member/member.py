@@ -32,13 +32,13 @@ STEADY_SECONDS = 30.0
 """A session that lasts this long is a success. After a shorter one, the next delay is longer."""
 
 TEMPORARY = (Unreachable, TimedOut, DuplicateInstance)
-"""Errors of an attempt to join after which a later attempt may succeed."""
+"""Errors in joining that may be temporary: a later attempt may succeed."""
 
 log = logging.getLogger(__name__)
 
 
 class RejoinBackoff(Backoff):
-    """Delays that double from attempt to attempt, until a session lasts.
+    """Delays that double from attempt to attempt, until a session lasts `STEADY_SECONDS`.
 
     Args:
         random: the source of jitter.
@@ -48,13 +48,13 @@ class RejoinBackoff(Backoff):
         super().__init__(REJOIN_SECONDS_MIN, REJOIN_SECONDS_MAX, random)
 
     def session_ended(self, seconds: float) -> None:
-        """Begin again with the first delay if the session that ended has lasted."""
+        """Begin again with the first delay if the session lasted `STEADY_SECONDS` or longer."""
         if seconds >= STEADY_SECONDS:
             self.reset()
 
 
 class SessionEnded(Exception):
-    """The server ended the session; the text says why.
+    """The session has ended; the message says why.
 
     Attributes:
         cause: the machine-readable cause; None if it is unknown.
@@ -74,7 +74,7 @@ class Stopped(Exception):
 
 
 async def first_of(*awaitables: Awaitable[Any]) -> None:
-    """Wait until one of several has ended, cancel the others, and raise the error of the first."""
+    """Wait until one awaitable ends, then cancel the others. Raise the error of the one that ended, if it has one."""
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -101,7 +101,7 @@ class MemberDaemon:
     Attributes:
         name: the member's name.
         session: the id of its session; 0 for none.
-        ready: set once data has been able to flow in one of its sessions.
+        ready: set when data can flow for the first time, and never cleared.
         client: its end of the control API.
         files: its files.
     """
@@ -135,12 +135,12 @@ class MemberDaemon:
         """Stay a member until asked to stop.
 
         Args:
-            connect_seconds: how long to try to join for the first time, and then how long to wait for data to pass.
+            connect_seconds: how long to try to join for the first time, and then how long to wait until data can flow.
             on_ready: called once, when data can flow.
 
         Raises:
             Unreachable: no server answered within `connect_seconds`.
-            NoDataPath: the server answered, but data does not pass.
+            NoDataPath: the server answered, but data cannot flow.
             PspError: the server refuses this member, or the store failed.
         """
         self._on_ready = on_ready
@@ -175,11 +175,12 @@ class MemberDaemon:
     async def _join_after_outage(self, backoff: RejoinBackoff, seconds_max: float | None) -> Session:
         """Join, and log each kind of failure once.
 
-        Before data has ever passed, only temporary errors are tried again; afterwards all errors except the store's.
+        Until data has flowed for the first time, only temporary errors lead to another attempt. Afterwards, all errors
+        do, except the store's.
 
         Args:
             backoff: the delays between attempts.
-            seconds_max: how long to try before data has ever passed; None after that.
+            seconds_max: how long to try, if data has never flowed; otherwise None, for no limit.
         """
         is_first = seconds_max is not None
         logged: set[type[PspError]] = set() if is_first else {Unreachable, TimedOut}  # the loss has been logged
@@ -262,11 +263,11 @@ class MemberDaemon:
 
         Args:
             session: the session that the server granted.
-            path_seconds: how long to wait for data to pass at the beginning; None to skip this check.
+            path_seconds: how long to wait at the beginning until data can flow; None to skip this check.
 
         Raises:
-            SessionEnded: the server ended it.
-            NoDataPath: data does not pass.
+            SessionEnded: the server ended it, or the member must verify files.
+            NoDataPath: data cannot flow.
             Stopped: the member was asked to stop.
             PspError: the server cannot be reached, or the store failed.
         """

@@ -65,7 +65,7 @@ class FileReconciler:
         faults: faults to inject into received datagrams.
 
     Attributes:
-        machine: the client's protocol machine.
+        machine: the client's state machine.
         plane: its sockets.
         reverification_needed: set while files must be verified again, for which the session has to end.
     """

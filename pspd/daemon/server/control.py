@@ -81,7 +81,7 @@ class ControlEffects:
     """Executes control effects.
 
     Args:
-        machine: the server's protocol machine, for names.
+        machine: the server's state machine, for names.
         queues: the queues of instructions to members.
     """
 

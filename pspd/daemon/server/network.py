@@ -185,7 +185,7 @@ class NetworkDaemon:
             reports: the member's reports, in order.
 
         Raises:
-            SessionUnknown: there is no such session, or it ends here because a request number is impossible.
+            SessionUnknown: there is no such session, or it ends here because a request number is too high.
         """
         self._machine.sessions.get(session)
         try:

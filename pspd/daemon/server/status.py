@@ -27,9 +27,9 @@ SHOWN_CHARACTERS_MAX = 300
 
 SAMPLE_SECONDS = 0.5
 SAMPLES_MAX = 11
-"""The window of a rate: 5 s. A shorter one would make it jump with each frame; a longer one would show a stall late."""
+"""A rate is the average over 5 s. A shorter time would make it jump with each frame; a longer one would hide stalls."""
 SPAN_NS_MIN = 200 * MILLISECOND_NS
-"""The shortest time from which a rate is computed, as deliveries are counted in frames of up to 8 MiB."""
+"""The shortest time over which a rate is computed, as deliveries are counted in frames of up to 8 MiB."""
 
 
 class Sample(NamedTuple):
@@ -121,7 +121,7 @@ class NetworkStatus:
     """The server, its cache, its clients and its files as messages; created with the server, whose uptime it measures.
 
     Args:
-        machine: the server's protocol machine.
+        machine: the server's state machine.
         data_port: the UDP and TCP port for data.
     """
 
@@ -162,7 +162,7 @@ class NetworkStatus:
         return status_messages.cache_to_pb(self._machine.cache)
 
     def clients(self) -> list[network_pb2.Client]:
-        """Return the messages for all members, by name."""
+        """Return the messages for all members and lost clients, sorted by name."""
         return status_messages.clients_to_pb(self._machine)
 
     def files(self, *, with_clients: bool) -> list[network_pb2.File]:

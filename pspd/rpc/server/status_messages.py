@@ -1,4 +1,4 @@
-"""Translates the state of the server's machine to messages, and compares two such states."""
+"""Translates the state of the server's state machine to messages, and compares two such states."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cache_to_pb(cache: Cache) -> pb.Cache:
 
 
 def clients_to_pb(machine: ServerMachine) -> list[pb.Client]:
-    """Return every member, connected or lost, by name."""
+    """Return all members and lost clients, sorted by name."""
     found = [_member_to_pb(member) for member in machine.members.values()]
     for name, address in machine.sessions.lost_clients.items():
         found.append(pb.Client(name=name, address=address_text(address), state=pb.CLIENT_STATE_LOST))
@@ -59,7 +59,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
     """Return the state of a file as a message.
 
     Args:
-        machine: the server's protocol machine.
+        machine: the server's state machine.
         file: the file.
         now: the current time in nanoseconds.
         with_clients: whether to list the file's clients.
