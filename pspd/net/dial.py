@@ -70,7 +70,8 @@ async def connect_error(address: Address, timeout_seconds: float) -> str | None:
             writable = asyncio.Event()
             loop.add_writer(stream, writable.set)
             try:
-                await asyncio.wait_for(writable.wait(), timeout_seconds)
+                async with asyncio.timeout(timeout_seconds):  # wait_for loses a cancellation in Python 3.11
+                    await writable.wait()
             finally:
                 loop.remove_writer(stream)
             if number := stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):

@@ -211,9 +211,10 @@ class ServerMachine:
         session, kept_links = self.sessions.new_session(), self.parameters.kept_links
         member = Member(session, name, source, instance_id, delivery_port, kept_links, dict(held or {}), peer, now)
         self.sessions.join(member, replaces=present is not None)
-        client_count = sum(not each.source for each in self.members.values())
-        if self._cache_follows_clients and client_count > self.cache.capacity_chunks:
-            self.cache.resize(client_count)  # the classic cache has one chunk per client
+        if self._cache_follows_clients and len(self.members) > self.cache.capacity_chunks:
+            client_count = sum(not each.source for each in self.members.values())
+            if client_count > self.cache.capacity_chunks:
+                self.cache.resize(client_count)  # the classic cache has one chunk per client
         self.lifecycle.member_joined(member)
         return member
 

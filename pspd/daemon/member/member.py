@@ -184,7 +184,8 @@ class MemberDaemon:
         """
         is_first = seconds_max is not None
         logged: set[type[PspError]] = set() if is_first else {Unreachable, TimedOut}  # the loss has been logged
-        policy = RetryPolicy(backoff.next_seconds, seconds_max)
+        pauses = RejoinBackoff(Random()) if is_first else backoff  # a late server does not delay later rejoins
+        policy = RetryPolicy(pauses.next_seconds, seconds_max)
         policy.note_lost()
 
         def log_each_kind_once(error: PspError) -> None:

@@ -107,10 +107,11 @@ def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
         request = await parsed.take(context)
         try:
             answered = method(request, context)
-            del request  # it may be large, and the call and the traceback of an error may live long
-            return await answered
         except NotImplementedError:  # raised by a library's service that is newer than its servicer
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server does not have this method")
+        del request  # it may be large, and the call and the traceback of an error may live long
+        try:
+            return await answered
         except Exception as error:
             failure = error
         await _refuse(context, failure)

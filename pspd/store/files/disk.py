@@ -83,7 +83,7 @@ class DiskStore:
         self._files: dict[FileId, StoredFile] = {}
         self._begun: dict[FileId, None] = {}  # begun since the start; the other files may belong to other networks
         self._lock_fd = lock_folder(folder)
-        folder = folder.resolve()  # messages are read on other machines, and flushing follows no symbolic link
+        folder = folder.absolute()  # messages from now on are read on other machines
         self._work = folder / STORE_FOLDER
         self._max_bytes = max_bytes
         self._records = Records(folder, digest)

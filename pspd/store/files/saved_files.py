@@ -319,6 +319,9 @@ def _set_aside(visible: Path) -> None:
     """Rename a damaged file to a free name, which is its own with a suffix, shortened if it would be too long."""
     try:
         bytes_max = os.pathconf(visible.parent, "PC_NAME_MAX")
+    except OSError:  # the file system does not tell
+        bytes_max = 255
+    try:
         for number in count(1):
             suffix = f".damaged-{number}"
             kept = os.fsencode(visible.name)[: bytes_max - len(suffix)].decode("utf-8", "ignore")

@@ -168,7 +168,7 @@ def flush_file(path: Path) -> None:
     """
     try:
         flush(path)
-        flush(path.parent)
+        flush(os.path.realpath(path.parent))  # a client's folder may be a symbolic link
     except OSError as error:
         raise storage_error("flush", path, error) from None
 

@@ -100,7 +100,7 @@ def flush_tree(root: Path) -> None:
         for folder, _, names in walk(root):
             for path in [*(os.path.join(folder, name) for name in names), folder]:
                 _flush(path)
-        _flush(root.parent)
+        _flush(os.path.realpath(root.parent))
     except OSError as error:
         raise storage_error("flush", root, error) from None
 

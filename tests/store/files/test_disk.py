@@ -560,3 +560,14 @@ def test_folder_behind_a_symbolic_link_is_flushed(tmp_path: Path) -> None:
         store.flush_job(sample.file_id)()
         store.record_flushed(sample.file_id)
     assert (tmp_path / "real" / "a.bin").read_bytes() == sample.data
+
+
+def test_removed_link_to_the_folder_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("real")
+    with closing(DiskStore(link, blake3_digest)) as store:
+        store.require_usable()
+        link.unlink()
+        with pytest.raises(StorageError):
+            store.require_usable()
