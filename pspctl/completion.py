@@ -84,7 +84,7 @@ def wait_until_complete(
             if goal.is_reached(view):
                 return view
             if goal.is_settled(view) and not is_note_shown:
-                outage.progress.note(f"waiting for {file_text.missing_text(view)}")
+                outage.progress.note(f"waiting for {file_text.missing_clients_text(view)}")
                 is_note_shown = True
     except TimedOut:
         if view is None or outage.is_down or not goal.deadline.passed:  # the server does not answer
@@ -115,7 +115,7 @@ def require_none_missing(file: FileView, deadline: Deadline, consequence: str = 
     if not file["missing_clients"]:
         return
     waited = f" within {deadline.text}" if deadline.passed else ""
-    missed = f"{plain_text(file['name'])} did not reach {file_text.missing_text(file)}{waited}"
+    missed = f"{plain_text(file['name'])} did not reach {file_text.missing_clients_text(file)}{waited}"
     text = f"{missed}: start them again, and they get it{consequence}"
     raise TimedOut(text) if deadline.passed else WrongState(text)
 
@@ -155,7 +155,7 @@ def require_holders(file: FileView) -> None:
         WrongState: chunks have no holder; the message says which chunks, and which client held them last.
     """
     if file["state"] == "stalled":
-        raise WrongState(f"{plain_text(file['name'])} is stalled: {'; '.join(file_text.missing_texts(file))}")
+        raise WrongState(f"{plain_text(file['name'])} is stalled: {'; '.join(file_text.missing_chunks_texts(file))}")
 
 
 def unfinished_text(file: FileView, deadline: Deadline) -> str:
@@ -170,4 +170,4 @@ def unfinished_text(file: FileView, deadline: Deadline) -> str:
         f"{plain_text(file['name'])} was not complete after {deadline.text}:"
         f" {file_text.file_state_text(file)}, {file_text.progress_text(file)}, {counts}{file_text.declined_text(file)}"
     )
-    return "; ".join([text, *filter(None, [file_text.hold_text(file)]), *file_text.missing_texts(file)])
+    return "; ".join([text, *filter(None, [file_text.hold_text(file)]), *file_text.missing_chunks_texts(file)])

@@ -220,7 +220,7 @@ class LocalNetwork:
         """Raise PspError with the last line of its log if a daemon died."""
         for daemon in [*self._clients, *self._servers]:
             if daemon.has_ended:
-                raise daemon.death()
+                raise daemon.end_error()
 
     def close(self) -> None:
         """Stop the clients, then the server; kill daemons that have not ended after `STOP_SECONDS`."""

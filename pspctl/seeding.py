@@ -16,7 +16,7 @@ from pspctl.options import Settings
 from pspctl.outage import OutagePolicy
 from pspctl.output import show, shown_progress
 from pspctl.ui.exchange import seed_text
-from pspctl.ui.file_text import idle_texts, missing_text, missing_texts
+from pspctl.ui.file_text import idle_texts, missing_chunks_texts, missing_clients_text
 from pspctl.ui.units import count_text, size_text
 from pspctl.ui.views import FileView, file_view, seed_view
 from pspd.core.model.terms import ONE_COPY, SAFE_HOLDERS, Terms
@@ -230,8 +230,8 @@ def _require_client(plan: SeedPlan, deadline: Deadline, step: SeedProgress | Non
     missing = view["missing_clients"]
     if missing and not view["declined_client_count"] and all(client["given_up"] for client in missing):
         raise WrongState(
-            f"all clients of {plan.shown_name} are lost: {missing_text(view)}: start them again, then run the same"
-            " command again"
+            f"all clients of {plan.shown_name} are lost: {missing_clients_text(view)}: start them again, then run the"
+            " same command again"
         )
 
 
@@ -278,8 +278,8 @@ def _require_all_chunks(plan: SeedPlan, view: FileView) -> None:
     """Raise WrongState if the file is stalled: a caller that deletes the original on success must not lose data."""
     if view["state"] == "stalled":
         raise WrongState(
-            f"{plan.shown_name} was seeded, but is stalled now: {'; '.join(missing_texts(view))}; keep the original,"
-            " and seed it again if these clients do not come back"
+            f"{plan.shown_name} was seeded, but is stalled now: {'; '.join(missing_chunks_texts(view))}; keep the"
+            " original, and seed it again if these clients do not come back"
         )
 
 

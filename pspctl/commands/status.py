@@ -13,7 +13,7 @@ from pspctl.deadline import NEVER
 from pspctl.options import Command, Settings, file_name
 from pspctl.outage import OutagePolicy, follow_status
 from pspctl.output import console, print_answer, show, show_json, shown_progress
-from pspctl.ui.file_text import declined_text, file_state_text, missing_texts, progress_text
+from pspctl.ui.file_text import declined_text, file_state_text, missing_chunks_texts, progress_text
 from pspctl.ui.plain import Plain
 from pspctl.ui.progress import Progress
 from pspctl.ui.screen import Screen
@@ -145,5 +145,5 @@ def states_of(view: StatusView) -> dict[Subject, str]:
             f" {file['complete_client_count']} of {count_text(file['client_count'], 'client')} complete"
             f"{declined_text(file)}"
         )
-        states["file", file["file_id"], file["name"]] = "; ".join([state, *missing_texts(file)])
+        states["file", file["file_id"], file["name"]] = "; ".join([state, *missing_chunks_texts(file)])
     return states

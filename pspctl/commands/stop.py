@@ -13,7 +13,7 @@ from pspctl.deadline import Deadline
 from pspctl.options import Command, Settings
 from pspctl.outage import OutagePolicy
 from pspctl.output import show, shown_progress
-from pspctl.ui.file_text import hold_text, missing_text, refusal_texts
+from pspctl.ui.file_text import hold_text, missing_clients_text, refusal_texts
 from pspctl.ui.views import FileView, client_views, file_view
 from pspd.cli.arguments import Seconds
 from pspd.errors import NotFound, TimedOut, Unreachable, WrongState
@@ -171,6 +171,6 @@ class _Drain:
         are_lost = missing and all(client["given_up"] for client in missing)
         if file["state"] == "stalled" and not others and are_lost:
             raise WrongState(
-                f"all other clients of {plain_text(file['name'])!r} are lost: {missing_text(file)}: start them again,"
-                " or stop with --force"
+                f"all other clients of {plain_text(file['name'])!r} are lost: {missing_clients_text(file)}:"
+                " start them again, or stop with --force"
             )

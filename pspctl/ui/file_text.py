@@ -80,7 +80,7 @@ def idle_texts(file: FileView) -> list[str]:
     return list(idle_clients(file).values())[:IDLE_CLIENTS_MAX]
 
 
-def missing_text(file: FileView) -> str:
+def missing_clients_text(file: FileView) -> str:
     """Return the clients lost before they had a file: ``anna (lost 35.2 s ago), bert (lost 2 min 3 s ago)``."""
     missing = file["missing_clients"]
     names = [
@@ -109,7 +109,7 @@ def safety_text(file: FileView) -> str:
     return f"safe: each chunk is on at least {file['min_holder_count']} clients: one and the original may be lost"
 
 
-def missing_texts(file: FileView) -> list[str]:
+def missing_chunks_texts(file: FileView) -> list[str]:
     """Return which chunks of a stalled file are missing, and what to do; empty if the file is not stalled."""
     if file["state"] != "stalled":
         return []
@@ -120,14 +120,14 @@ def missing_texts(file: FileView) -> list[str]:
     refusals = {client["name"]: client["refusal"] for client in file["clients"]}
     any_refused = any(refusals.values())
     texts = [
-        _missing_text(holder, group, refusals.get(holder, ""), any_refused=any_refused)
+        _missing_chunks_text(holder, group, refusals.get(holder, ""), any_refused=any_refused)
         for holder, group in groups.items()
     ]
     more = len(ranges) - MISSING_RANGES_MAX
     return [*texts, f"and {count_text(more, 'more range')}"] if more > 0 else texts
 
 
-def _missing_text(holder: str, ranges: list[MissingRangeView], refusal: str, *, any_refused: bool) -> str:
+def _missing_chunks_text(holder: str, ranges: list[MissingRangeView], refusal: str, *, any_refused: bool) -> str:
     listed = ", ".join(f"[{missing['start']}, {missing['stop']})" for missing in ranges)
     if not holder and any_refused:
         last = "and clients declined the file: resolve their reasons, then seed it again if chunks are still missing"

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from pspctl.ui.file_text import hold_text, idle_clients, missing_texts, refusal_texts
+from pspctl.ui.file_text import hold_text, idle_clients, missing_chunks_texts, refusal_texts
 from pspctl.ui.views import FileView, file_view
 from pspd.text.plain import plain_text
 
@@ -67,7 +67,7 @@ class LineProgress(Progress):
             for text in [hold_text(file), *refusal_texts(file)]:
                 self._note_once(file, text, text)
         self._note_if_no_client(file)
-        stalls = missing_texts(file)
+        stalls = missing_chunks_texts(file)
         if stalls and stalls != self._stalls:
             self.note(f"{plain_text(file['name'])} is stalled: {'; '.join(stalls)}")
         self._stalls = stalls

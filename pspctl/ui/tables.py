@@ -137,8 +137,8 @@ def _lines(texts: list[str], style: str = "") -> list[Text]:
 
 
 def stall_lines(file: FileView) -> list[Text]:
-    """Return `missing_texts` as lines with the file's name."""
-    return _lines([f"{plain_text(file['name'])}: {text}" for text in file_text.missing_texts(file)], "red")
+    """Return `missing_chunks_texts` as lines with the file's name."""
+    return _lines([f"{plain_text(file['name'])}: {text}" for text in file_text.missing_chunks_texts(file)], "red")
 
 
 def file_clients_table(file: FileView, clients: Iterable[FileClientView]) -> FittedTable:

@@ -132,7 +132,7 @@ class DaemonProcess:
                 return False
             if not part:
                 self.kill()
-                raise self.death("did not start")
+                raise self.end_error("did not start")
             self._output += part
             line, newline, _ = self._output.partition(b"\n")
             if newline:
@@ -186,7 +186,7 @@ class DaemonProcess:
         lines = self.log_text().split("\n")
         return next((plain_text(line.strip()) for line in reversed(lines) if line.strip()), "it logged nothing")
 
-    def death(self, what: str = "ended") -> PspError:
+    def end_error(self, what: str = "ended") -> PspError:
         """Return the error for a process that has ended: the error that it reported, or one that quotes its last line.
 
         Args:

@@ -6,7 +6,7 @@ import re
 
 from pspd.errors import BadArgument, LimitReached
 
-_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+_UNIT_BYTES = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
 _SIZE = re.compile(r"(\d{1,20})\s*([A-Za-z]*)", re.ASCII)
 
@@ -22,7 +22,7 @@ def parse_size(text: str) -> int:
         LimitReached: the size is too large.
     """
     match = _SIZE.fullmatch(text.strip())
-    unit = _UNITS.get(match[2].upper()) if match else None
+    unit = _UNIT_BYTES.get(match[2].upper()) if match else None
     if match is None or unit is None:
         raise BadArgument(f"{text!r} is not a size: write a whole number and B, KiB, MiB, GiB or TiB, such as 64MiB")
     size_bytes = int(match[1]) * unit
@@ -31,12 +31,12 @@ def parse_size(text: str) -> int:
     return size_bytes
 
 
-_BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_UNIT_NAMES = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def size_text(size_bytes: float) -> str:
     """Return a size in the largest unit in which it is at least 1, such as ``1.5 MiB``."""
     value, unit = float(size_bytes), 0
-    while value >= 1024 and unit < len(_BYTE_UNITS) - 1:
+    while value >= 1024 and unit < len(_UNIT_NAMES) - 1:
         value, unit = value / 1024, unit + 1
-    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {_BYTE_UNITS[unit]}"
+    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {_UNIT_NAMES[unit]}"

@@ -49,7 +49,7 @@ def completes(network: CoreNetwork, manifest: Manifest, limit_ns: int = LIMIT_NS
 
 
 def clients(network: CoreNetwork) -> list[Client]:
-    return [network.clients[name] for name in network.server.sessions.client_names()]
+    return [network.clients[name] for name in network.server.sessions.reachable_clients()]
 
 
 def assert_everyone_has(network: CoreNetwork, name: str, data: bytes) -> None:
@@ -81,7 +81,7 @@ class TestSeeding:
             FileSeeded(manifest.file_id, "f", 4, 31, 0)
         ]
         (divided,) = [event for event in network.events if isinstance(event, FileDivided)]
-        assert [name for name, _ in divided.shares] == network.server.sessions.client_names()
+        assert [name for name, _ in divided.shares] == network.server.sessions.reachable_clients()
 
         network.pass_time(20 * SECOND_NS)
         assert file.phase is Phase.SEEDED

@@ -129,7 +129,7 @@ class PendingMachine(RuleBasedStateMachine):
     @rule(number=picks)
     def join_neighbours(self, number: int) -> None:
         first, second = pick(self.neighbours, number)
-        self.pending.join(first, second)
+        self.pending.merge(first, second)
         one, other = self.model[first], self.model.pop(second)
         one.span = Range(one.span.start, other.span.stop)
 

@@ -83,7 +83,7 @@ class TestReachable:
         bench.live(SECOND_NS)
         assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
         assert bench.server.members == {"a": member}
-        assert bench.server.sessions.client_names() == []
+        assert bench.server.sessions.reachable_clients() == []
 
     def test_member_that_does_not_confirm_becomes_unreachable(self) -> None:
         bench = Bench()

@@ -50,7 +50,7 @@ class TestMembership:
     def test_client_joins_and_leaves(self) -> None:
         bench = Bench()
         member = bench.join("a")
-        assert bench.server.sessions.client_names() == ["a"]
+        assert bench.server.sessions.reachable_clients() == ["a"]
         assert bench.server.sessions.get(member.session) is member
         bench.server.poll()
         bench.server.client_left(member.session, "it left", bench.now)

@@ -174,7 +174,7 @@ MUTANTS = [
     Mutant(
         "broadcasts",
         "a lost broadcast is not sent again",
-        replaced(Broadcasts, "_ask_otherwise", lambda self, fetch: []),
+        replaced(Broadcasts, "_reassign", lambda self, fetch: []),
         {"liveness"},
     ),
     Mutant(

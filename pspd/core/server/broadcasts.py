@@ -78,7 +78,7 @@ class Broadcasts:
             else:
                 if fetch.tries > 0:
                     fetch.file.traffic.count_retransmit()
-                self._pending.ask_again(self._ask_otherwise(fetch))
+                self._pending.ask_again(self._reassign(fetch))
         self.send(now)
 
     # -- sending
@@ -91,24 +91,24 @@ class Broadcasts:
         for file, fetches in self._pending.unasked_by_file().items():
             if self._parameters.gathers and datagram_count >= self._tuning.broadcast_burst_datagrams:
                 break
-            entries = entries_of(self._joined(file, fetches))
+            entries = entries_of(self._merged(file, fetches))
             for index in range(0, len(entries), datagrams.BROADCAST_RANGES_MAX):
                 datagram_count += self._broadcast(file, entries[index : index + datagrams.BROADCAST_RANGES_MAX], now)
         self._pacer.spend(datagram_count, now)
 
-    def _joined(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
+    def _merged(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
         """Return fetches in the order of their chunks, beginning with the oldest fetch; merge adjacent ones."""
         first = fetches[0].start
         fetches.sort(key=lambda fetch: (fetch.start - first) % file.manifest.chunk_count)
-        joined: list[Fetch] = []
+        merged: list[Fetch] = []
         for fetch in fetches:
-            if joined and self._can_be_joined(joined[-1], fetch):
-                self._pending.join(joined[-1], fetch)
+            if merged and self._can_be_merged(merged[-1], fetch):
+                self._pending.merge(merged[-1], fetch)
             else:
-                joined.append(fetch)
-        return joined
+                merged.append(fetch)
+        return merged
 
-    def _can_be_joined(self, fetch: Fetch, following: Fetch) -> bool:
+    def _can_be_merged(self, fetch: Fetch, following: Fetch) -> bool:
         """Return whether two adjacent fetches that were not broadcast yet name one holder and fit into one frame."""
         chunks_max = min(self._pending.frame_chunks, frame_chunks_in(self._parameters.window_min_chunks))
         return (
@@ -162,7 +162,7 @@ class Broadcasts:
         is_sending = any(other.sender == holder.member.session for other in holder.asked)
         return is_sending or now - holder.heard_at < self._pending.timeout_ns(fetch)
 
-    def _ask_otherwise(self, fetch: Fetch) -> list[Fetch]:
+    def _reassign(self, fetch: Fetch) -> list[Fetch]:
         """Name another holder if possible, or the same one again, or cut the fetch into units.
 
         Returns:

@@ -239,7 +239,7 @@ class Demand:
     def check(self) -> None:
         """Assert the invariants."""
         for requester in self._requesters.values():
-            assert requester.quota_used_chunks >= 0, f"{requester.member.name} uses less than nothing of the cache"
+            assert requester.quota_used_chunks >= 0, f"{requester.member.name} has a negative use of the quota"
             for state in requester.states.values():
                 state.check()
         for file_id, demand in self._files.items():

@@ -60,7 +60,7 @@ class Lifecycle:
             file: the file.
             heard: whether to leave out clients that have sent no datagram in this session: they get no shares.
         """
-        names = self._sessions.heard_names() if heard else self._sessions.client_names()
+        names = self._sessions.heard_names() if heard else self._sessions.reachable_clients()
         declined = file.recipients.declined
         return [name for name in names if name not in declined] if declined else names
 

@@ -205,7 +205,7 @@ class Pending:
         self.unasked[fetch] = None
         return fetch
 
-    def join(self, fetch: Fetch, following: Fetch) -> None:
+    def merge(self, fetch: Fetch, following: Fetch) -> None:
         """Merge two adjacent fetches that wait to be broadcast and name the same holder.
 
         Args:

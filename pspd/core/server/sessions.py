@@ -118,7 +118,7 @@ class Sessions:
         self._join_range_count = 0
         self._leases: Timers[int] = Timers()
         self._reach: Timers[int] = Timers()
-        self._client_names: list[str] | None = None
+        self._reachable_clients: list[str] | None = None
         self._heard_names: list[str] | None = None
 
     # -- reading
@@ -147,16 +147,16 @@ class Sessions:
         member = self._by_session.get(session)
         return member.name if member else f"session {session:016x}"
 
-    def client_names(self) -> list[str]:
+    def reachable_clients(self) -> list[str]:
         """Return the names of the reachable clients, in the order in which they joined."""
-        if self._client_names is None:
-            self._client_names = [m.name for m in self.members.values() if m.reachable and not m.source]
-        return self._client_names
+        if self._reachable_clients is None:
+            self._reachable_clients = [m.name for m in self.members.values() if m.reachable and not m.source]
+        return self._reachable_clients
 
     def heard_names(self) -> list[str]:
         """Return the names of reachable clients that sent a datagram in this session: only these get shares."""
         if self._heard_names is None:
-            self._heard_names = [name for name in self.client_names() if self.members[name].address is not None]
+            self._heard_names = [name for name in self.reachable_clients() if self.members[name].address is not None]
         return self._heard_names
 
     @property
@@ -387,7 +387,7 @@ class Sessions:
         self._work.emit(effects.ClientLost(member.name, reason))
 
     def _forget_names(self) -> None:
-        self._client_names = self._heard_names = None
+        self._reachable_clients = self._heard_names = None
 
     # -- time
 
