@@ -1,6 +1,6 @@
 """The holders of one file, and the chunks that reachable members hold.
 
-Members hold whole units: a part of a unit can be neither verified nor sent.
+Only whole units count as held, because a part of a unit cannot be verified.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ class Availability:
 
     Args:
         _manifest: the manifest of the file.
-        _work: collects the marks.
-        _departed_max: how many holdings of clients that left are remembered.
+        _work: the work set, which collects the marks.
+        _departed_max: the largest number of departed clients whose holdings are remembered.
 
     Attributes:
-        held: the whole units that each connected member holds.
-        sources: names of the connected sources; each holds the whole file while it is connected.
-        unreachable: names of the connected members that are unreachable; their chunks are not available.
-        available: chunks with at least one reachable holder.
+        held: the whole units that each connected member holds, by name.
+        sources: names of the connected sources of the file; each holds the whole file while it is connected.
+        unreachable: names of the connected members that are unreachable.
+        available: the chunks with at least one reachable holder.
     """
 
     _manifest: Manifest
@@ -40,7 +40,7 @@ class Availability:
     _departed: dict[str, RangeSet] = field(default_factory=dict)
 
     def divide(self, manifest: Manifest) -> None:
-        """Recompute the holdings: the boundaries of shares cut units."""
+        """Recompute the holdings for a divided manifest, because boundaries of shares cut blocks into smaller units."""
         self._manifest = manifest
         self.held = {name: manifest.whole_units_of(arrived) for name, arrived in self._arrived.items()}
         self._find_available()
@@ -58,11 +58,11 @@ class Availability:
     # -- holdings
 
     def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> None:
-        """Note that a connected member holds ranges.
+        """Note that ranges have arrived at a connected member, which holds the units that are whole now.
 
         Args:
             name: the member's name.
-            ranges: what it has received; it holds the whole units among them.
+            ranges: the ranges that have arrived.
         """
         is_new = False
         held = self.held.setdefault(name, RangeSet())
@@ -82,7 +82,7 @@ class Availability:
         self.hold(name, [(0, self._manifest.chunk_count)])
 
     def add_source(self, name: str) -> None:
-        """Note that a source holds every chunk while it is connected."""
+        """Add a connected source of the file. The source holds every chunk while it is connected."""
         self.sources[name] = None
         self.hold_whole(name)
         self._supplied()
@@ -95,7 +95,7 @@ class Availability:
             ranges: the chunks that it does not hold.
 
         Returns:
-            The parts that it was supposed to have received.
+            The parts of the ranges that were recorded as arrived at the member.
         """
         arrived = self._arrived[name]
         refuted = [part for span in ranges for part in arrived.within(*span)]
@@ -108,7 +108,7 @@ class Availability:
     # -- members come and go
 
     def depart(self, name: str) -> None:
-        """Note that a member has left, and remember what it held."""
+        """Note that a member has left. Remember what it held, unless it was a source of the file."""
         held = self.held.pop(name, None) or RangeSet()
         if name not in self.unreachable:
             self._lose_holder(held)
@@ -122,21 +122,21 @@ class Availability:
         self.sources.pop(name, None)
 
     def mark_unreachable(self, name: str) -> None:
-        """Note that a member is unreachable: its chunks are not available until it is reachable again."""
+        """Note that a member is unreachable: chunks that only this member holds are not available any more."""
         if name not in self.unreachable:
             self.unreachable.add(name)
             self._lose_holder(self.held[name])
 
     def mark_reachable(self, name: str) -> None:
-        """Note that a member is reachable again: its chunks are available."""
+        """Note that a member is reachable again: the chunks that it holds are available."""
         self.unreachable.discard(name)
         self.available.update(self.held[name])
         self._supplied()
 
     def _lose_holder(self, held: RangeSet) -> None:
-        """Remove the chunks without another holder from the available ones.
+        """Remove the chunks that a lost holder held from the available ones, if no reachable member holds them.
 
-        It stops at the first holders that have them all: hundreds of members may leave at once.
+        The search ends when a holder of each chunk is found, because hundreds of members may leave at once.
         """
         left = held.copy()
         for name in self._reachable_names():
@@ -160,11 +160,11 @@ class Availability:
         return [name for name in self.held if name not in self.unreachable]
 
     def client_names(self) -> list[str]:
-        """Return the names of the connected clients, without sources."""
+        """Return the names of the connected members that are not sources of this file."""
         return [name for name in self.held if name not in self.sources] if self.sources else list(self.held)
 
     def lost_without(self, names: Collection[str]) -> RangeSet:
-        """Return the available chunks that only these members hold."""
+        """Return the available chunks that no other reachable members hold."""
         left = RangeSet(span for name in self._reachable_names() if name not in names for span in self.held[name])
         return self.available.minus(left)
 
@@ -174,7 +174,10 @@ class Availability:
         return self.available.chunk_count == self._manifest.chunk_count
 
     def missing(self) -> list[tuple[Range, str]]:
-        """Return the ranges that are not available, each with the name of its last holder, if known."""
+        """Return the ranges that are not available, each with the name of a holder that left or is unreachable.
+
+        The name is empty if no such holder is known.
+        """
         found = []
         lost = {**self._departed, **{name: self.held[name] for name in sorted(self.unreachable)}}
         for gap in self.available.gaps(0, self._manifest.chunk_count):
@@ -187,9 +190,9 @@ class Availability:
         return sorted(found)
 
     def min_holder_count(self) -> int:
-        """Return how many reachable clients hold the rarest chunk; of an empty file, how many there are.
+        """Return how many reachable members hold the rarest chunk; for an empty file, how many there are.
 
-        Sources do not count: they leave.
+        Sources of the file do not count, because they leave.
         """
         steps: dict[int, int] = {0: 0, self._manifest.chunk_count: 0}
         names = [name for name in self._reachable_names() if name not in self.sources]

@@ -1,4 +1,4 @@
-"""The catalogue: commands about files, and the reports of members about them."""
+"""The catalogue: carries out commands about files, and applies the reports of clients about files."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ from pspd.errors import LimitReached, NameTaken, NotFound, SessionUnknown, Wrong
 from pspd.text.sizes import size_text
 
 REFUSAL_CHARACTERS_MAX = 300
+"""A longer reason for declining a file is cut to this length."""
 
 
 @dataclass(slots=True, eq=False)
 class Catalogue:
-    """Carries out commands and reports. It raises ``PspError`` when it refuses a command.
+    """Carries out commands about files, and applies reports. It raises ``PspError`` when it refuses one.
 
     Args:
         _sessions: the members.
-        _demand: the requests.
+        _demand: the requests, which reports supersede or end.
         _lifecycle: the files.
-        _monitor: watches the owners of shares.
-        _work: collects the effects and the marks.
-        _tuning: limits on the number and size of files.
+        _monitor: the share monitor, which watches the owners of a file in seeding.
+        _work: the work set, which collects the effects and the marks.
+        _tuning: the limits on the number of files and on the size of their manifests.
     """
 
     _sessions: Sessions
@@ -52,11 +53,15 @@ class Catalogue:
 
     @property
     def files(self) -> Mapping[FileId, SharedFile]:
-        """Every file, by id, oldest first."""
+        """Every file, by id, in the order in which the files were added."""
         return self._lifecycle.files
 
     def lost_without(self, names: Collection[str]) -> list[tuple[SharedFile, RangeSet]]:
-        """Return the chunks that other clients lack or declined, and that only these clients hold, by file."""
+        """Return, for each file, the available chunks that only these clients hold.
+
+        The result leaves out files without such chunks, and files whose chunks nobody else needs: a file that all other
+        accepting clients have, if there are any, and a complete file that no other client declined.
+        """
         found = []
         for file in self.files.values():
             rest = [name for name in self._lifecycle.accepting_clients(file) if name not in names]
@@ -69,12 +74,12 @@ class Catalogue:
     # -- after a restart
 
     def restore(self, records: Iterable[FileRecord], awaited: Iterable[str], now: int) -> None:
-        """Restore the files that were saved before the server was restarted.
+        """Restore the files that were saved before a restart, and watch the owners of files in seeding.
 
         Args:
             records: the records of the files, oldest first.
-            awaited: names of the clients that were connected. They keep their shares until they return or their time
-                runs out; meanwhile no restored file is stalled or complete.
+            awaited: names of the clients that were connected before the restart. While the server awaits them, it
+                reassigns none of their shares, and no restored file becomes stalled or complete.
             now: the time, in nanoseconds.
         """
         self._work.started(now)
@@ -87,7 +92,7 @@ class Catalogue:
     # -- seeding
 
     def announce(self, manifest: Manifest, session: int, terms: Terms = ONE_COPY) -> SharedFile:
-        """Add the file of a source. A file that the network already has keeps its phase.
+        """Add the file that a source announces, and return it. A file that is already there keeps its phase.
 
         Args:
             manifest: the manifest of the file.
@@ -95,9 +100,11 @@ class Catalogue:
             terms: the terms of the seeding.
 
         Raises:
-            LimitReached: the network has too many files, or their manifests are too large.
+            LimitReached: the network has too many files, or all manifests together are too large.
             NameTaken: another file has the name.
-            WrongState: another source is seeding the file, or the session is a client's.
+            SessionUnknown: the session is unknown.
+            WrongState: another reachable source is seeding the file, the file is being removed, or the session is a
+                client's.
         """
         source = self._source_of(session)
         file = self.files.get(manifest.file_id)
@@ -143,7 +150,7 @@ class Catalogue:
         return member
 
     def source_returned(self, file: SharedFile, session: int, now: int) -> None:
-        """Note that a source holds every chunk of a divided file, so that lost chunks are available again.
+        """Note that a source announced a divided file again: while it is connected, every chunk has a holder.
 
         Args:
             file: the file.
@@ -166,8 +173,10 @@ class Catalogue:
 
         Raises:
             NotFound: the file was not announced.
-            WrongState: the file is already divided, there are too few clients, or the session is a client's.
-            LimitReached: there would be too many shares with all replicas.
+            SessionUnknown: the session is unknown.
+            WrongState: the file is already divided or removed, the share count is 0, there are too few clients, or the
+                session is a client's.
+            LimitReached: the product of share count and replica count is too large.
         """
         self._work.started(now)
         source = self._source_of(session)
@@ -192,17 +201,17 @@ class Catalogue:
     # -- what members report
 
     def milestone_reached(self, session: int, report: ReportMilestone, now: int) -> None:
-        """Note that a client holds its shares, or has finished the file. The same report may come again.
+        """Note that a client holds its shares, or has the complete file. A client may repeat a report.
 
         Args:
             session: the client's session.
-            report: its report. It has no effect if the client's shares have changed meanwhile.
+            report: the report. A report of held shares does not acknowledge them if they have changed meanwhile.
             now: the time, in nanoseconds.
 
         Raises:
-            NotFound: the file is unknown or not divided, or the report is about an earlier division.
+            NotFound: the file is unknown, not divided or removed, or the report is about an earlier division.
             WrongState: the session is a source's.
-            SessionUnknown: the session is unknown, or ends because the request number is too high.
+            SessionUnknown: the session is unknown, or must end because the report's request number is too high.
         """
         member, file = self._reported(session, report.file_id, report.division, now)
         fault = self._sessions.take_request_number(member, report.request_number)
@@ -220,24 +229,26 @@ class Catalogue:
             file.availability.hold(member.name, shares)
         else:
             return
-        if member.reachable:  # the share of an unreachable client is not held (R2): it reports again when it returns
+        if member.reachable:  # an unreachable client's shares are not held (R2); once reachable, it reports again
             file.shares.acknowledge(member.name)
 
     def file_declined(
         self, session: int, file_id: FileId, reason: str, now: int, *, division: int = 0, still_holds: bool = False
     ) -> None:
-        """Note that a client declines a file: its shares are reassigned, and nothing waits for the client (R12).
+        """Note that a client declines a file, so that nothing waits for the client (R12).
+
+        During the seeding, the client's shares are marked for reassignment.
 
         Args:
             session: the client's session.
             file_id: the file.
-            reason: why, in one line.
+            reason: the reason that the client gives. It is cut, and becomes one line.
             now: the time, in nanoseconds.
-            division: the division that the report is about; 0 if unknown.
-            still_holds: whether the client still sends the chunks that it holds.
+            division: the number of the division that the report is about; 0 if unknown.
+            still_holds: whether the client goes on answering broadcasts for the chunks that it holds.
 
         Raises:
-            NotFound: the file is unknown or not divided, or the report is about an earlier division.
+            NotFound: the file is unknown, not divided or removed, or the report is about an earlier division.
             WrongState: the session is a source's.
             SessionUnknown: the session is unknown.
         """
@@ -252,7 +263,7 @@ class Catalogue:
         self._work.review_owners(file_id)
 
     def _reported(self, session: int, file_id: FileId, division: int, now: int) -> tuple[Member, SharedFile]:
-        """Return the client and the file of a report. The file may have been removed and announced again meanwhile."""
+        """Return the client and the file of a report. Refuse a report by a source, or about another division."""
         self._work.started(now)
         member, file = self._sessions.get(session), self.files.get(file_id)
         if member.source:
@@ -266,7 +277,7 @@ class Catalogue:
     # -- commands
 
     def release(self, file: SharedFile, now: int) -> None:
-        """Release an exchange that is held back: it starts now, or as soon as the file is seeded.
+        """Release a file that is held back: its exchange starts now, or as soon as the file is seeded.
 
         Args:
             file: the file.
@@ -284,18 +295,18 @@ class Catalogue:
         self._work.emit(SaveFile(file.record))
 
     def remove(self, file: SharedFile, now: int, *, force: bool = False) -> None:
-        """Remove a file from the network. Clients delete the unfinished file, and keep the finished one.
+        """Remove a file from the network. A client keeps the file if it is complete, and otherwise deletes it.
 
-        Reports and requests for it are refused from now on. The server deletes the file when its last byte has left
-        the cache.
+        From now on the server refuses reports about the file, and drops requests for it. The server deletes the file
+        when the last byte of the file has left the cache.
 
         Args:
             file: the file.
             now: the time, in nanoseconds.
-            force: remove it even if not every client has it.
+            force: whether to remove the file even if it is not complete.
 
         Raises:
-            WrongState: a source is seeding the file; or not every client has it, and ``force`` is not set.
+            WrongState: a source of the file is connected; or the file is not complete, and ``force`` is not set.
         """
         self._work.started(now)
         name = file.manifest.name
@@ -312,7 +323,7 @@ class Catalogue:
 
 
 def _require_divisible(file: SharedFile, manifest: Manifest, names: list[str]) -> None:
-    """Raise an error if a file cannot be divided among these clients now."""
+    """Raise ``WrongState`` or ``LimitReached`` if a file cannot be divided among these clients now."""
     if file.phase is not Phase.ANNOUNCED or not names or manifest.share_count == 0:
         raise WrongState(f"{manifest.name!r} cannot be divided now: {len(names)} clients, {file.phase.value}")
     if len(names) < file.terms.replica_count:
@@ -325,7 +336,7 @@ def _require_divisible(file: SharedFile, manifest: Manifest, names: list[str]) -
 
 
 def _name_taken(manifest: Manifest, other: Manifest) -> str:
-    """Return the message for a name that another file has, with other bytes or another mode."""
+    """Return the error message for a file whose name another file has: only the modes differ, or the bytes do."""
     if replace(manifest, mode=other.mode, file_id=other.file_id) == replace(other, share_count=0, cut_digests=b""):
         difference, advice = f"mode {other.mode:03o}, not {manifest.mode:03o}", "change it with chmod"
     else:

@@ -1,4 +1,4 @@
-"""The lifecycle of the files: their shares as clients come and go, and their phases (R1, R2, R10, R12)."""
+"""The lifecycle of files: reassigns shares as clients come and go, and begins phases (R1, R2, R10, R12)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from pspd.core.server.work_set import WorkSet
 
 @dataclass(slots=True, eq=False)
 class Lifecycle:
-    """Assigns the shares of every file to clients that are connected, and takes files from phase to phase.
+    """Sends clients their shares, reassigns shares, and takes every file from phase to phase.
 
     Args:
         _sessions: the members.
-        _forwarder: makes the server forget a file.
+        _forwarder: the forwarder, which ends the requests and fetches of a file, and drops the file from the cache.
         _demand: the requests.
-        _pending: the fetches.
+        _pending: the pending table, with the fetches.
         _cache: the cache.
-        _work: collects the effects and the marks.
+        _work: the work set, which collects the effects and the marks.
 
     Attributes:
-        files: every file, by id, oldest first.
-        awaited: names of the clients that were connected before a restart, and still have time to return.
+        files: every file, by id, in the order in which the files were added.
+        awaited: names of the clients that were connected before a restart and have not returned. It is empty once
+            their time to return is over.
     """
 
     _sessions: Sessions
@@ -48,7 +49,7 @@ class Lifecycle:
         self.files[file.file_id] = file
 
     def delete(self, file: SharedFile) -> None:
-        """Delete a file, and all requests for it: they belong to one division."""
+        """Delete a file with its requests and fetches, so that none applies if the file is announced again."""
         self.files.pop(file.file_id, None)
         self._demand.forget(file.file_id)
         self._pending.forget(file.file_id)
@@ -58,7 +59,7 @@ class Lifecycle:
 
         Args:
             file: the file.
-            heard: whether to leave out clients that have sent no datagram in this session: they get no shares.
+            heard: whether to leave out clients that have sent no datagram in their session, and so get no shares.
         """
         names = self._sessions.heard_names() if heard else self._sessions.reachable_clients()
         declined = file.recipients.declined
@@ -68,14 +69,14 @@ class Lifecycle:
 
     @property
     def awaits_holders(self) -> bool:
-        """Whether the holders of some file are not known yet, because awaited clients may hold it."""
+        """Whether awaited clients may hold chunks of some restored file."""
         return any(self._awaits_holders_of(file) for file in self.files.values())
 
     def _awaits_holders_of(self, file: SharedFile) -> bool:
         return file.was_restored and bool(self.awaited)
 
     def stop_awaiting(self) -> None:
-        """Treat the clients that have not returned as lost (R12)."""
+        """Report the clients that are still awaited as lost, and mark all files so that shares are reassigned (R12)."""
         for name in sorted(self.awaited):
             self._work.emit(effects.ClientLost(name, "it has not come back since the server was restarted"))
         self.awaited.clear()
@@ -83,18 +84,19 @@ class Lifecycle:
             self._work.review_owners(file.file_id)
 
     def restore(self, files: Iterable[SharedFile], awaited: Iterable[str]) -> None:
-        """Add the files that were saved before a restart, and expect the owners of their shares.
+        """Add the files that were saved before a restart. The owners of their shares become their recipients.
 
         Args:
             files: the files, oldest first.
-            awaited: names of the clients that were connected. They keep their shares until :meth:`stop_awaiting`.
+            awaited: names of the clients that were connected before the restart. While a client is awaited, its shares
+                are not reassigned.
         """
         self.awaited.update(awaited)
         for file in files:
             self.add(file)
             owners = [owner for owner in file.shares.owners if owner]
             file.recipients.expect(owners, self._work.now)
-            # After the seeding, a client that had left before the restart may have completed the file.
+            # An owner that had left before the restart may have had the whole file, unless the file was in seeding.
             for name in owners if file.phase is not Phase.SEEDING else ():
                 if name not in self.awaited:
                     file.recipients.served(name)
@@ -104,14 +106,14 @@ class Lifecycle:
     def member_joined(self, member: Member) -> None:
         """Note the holdings of a new member, and mark every file, so that the member gets its assignments."""
         self.awaited.discard(member.name)
-        # Files that it holds come first, so that it does not promise their space to other files.
+        # The files that the member has begun come first, so that it does not give the space for them to other files.
         for file in sorted(self.files.values(), key=lambda file: file.file_id not in member.held_at_join):
             self.note_held_at_join(file, member)
             self._work.review_owners(file.file_id, member.name)
             self._work.serve_waiters(file.file_id)
 
     def note_held_at_join(self, file: SharedFile, member: Member) -> None:
-        """Note the part of a file that a member reported at joining.
+        """Note which chunks of a file a member reported when it joined, and whether it had the complete file.
 
         Args:
             file: the file.
@@ -130,13 +132,13 @@ class Lifecycle:
             file.availability.mark_unreachable(member.name)
 
     def member_heard(self) -> None:
-        """Mark the files that are being seeded: a client whose first datagram has arrived can own shares (R1)."""
+        """Mark the files in seeding, because a client whose first datagram has arrived can own shares (R1)."""
         for file in self.files.values():
             if file.phase is Phase.SEEDING:
                 self._work.review_owners(file.file_id)
 
     def reach_changed(self, member: Member) -> None:
-        """Note that a member became reachable, or unreachable with everything that it holds (R12)."""
+        """Note in every file that a member became reachable, or that it and its holdings became unreachable (R12)."""
         name = member.name
         for file in self.files.values():
             if member.reachable:
@@ -149,7 +151,7 @@ class Lifecycle:
             self._work.review_owners(file.file_id, name)
 
     def member_left(self, member: Member) -> None:
-        """Withdraw the files that a member announced, and clear its acknowledgements and holdings (R12)."""
+        """Withdraw the undivided files of a member that left, and clear its acknowledgements and holdings (R12)."""
         name = member.name
         for file in list(self.files.values()):
             self.withdraw(file, name)
@@ -161,7 +163,7 @@ class Lifecycle:
             self._work.review_owners(file.file_id)
 
     def withdraw(self, file: SharedFile, source: str) -> None:
-        """Delete a file that a source announced, unless it is divided.
+        """Delete a file that a source has announced, if the file is not divided yet.
 
         Args:
             file: the file.
@@ -173,7 +175,9 @@ class Lifecycle:
     # -- shares
 
     def reassign_idle(self, file: SharedFile, idle: list[str]) -> None:
-        """Reassign the shares of clients that make no progress, if there are other clients.
+        """Reassign the shares of clients that make no progress, if other clients can take the shares.
+
+        Nothing is reassigned while clients are awaited.
 
         Args:
             file: the file.
@@ -190,7 +194,10 @@ class Lifecycle:
         self._assign_to(file, [*given, *idle])
 
     def _reassign_orphaned(self, file: SharedFile) -> list[str]:
-        """Reassign the shares of clients that are lost or declined the file. Return the new owners."""
+        """Reassign the shares of clients that left, are unreachable or declined the file. Return the new owners.
+
+        Only a file in seeding is reassigned. Awaited clients keep their shares.
+        """
         if file.phase is not Phase.SEEDING:
             return []
         keep = {*self.accepting_clients(file), *self.awaited}
@@ -206,11 +213,11 @@ class Lifecycle:
                 self.assign(file, member)
 
     def assign(self, file: SharedFile, member: Member) -> None:
-        """Send a client its shares of a divided file.
+        """Send a client the manifest of a divided file; during the seeding, with the client's shares.
 
         Args:
             file: the file.
-            member: the member.
+            member: the client; a source is sent nothing.
         """
         if not member.source and file.is_divided:
             shares = file.shares.ranges_of(member.name) if file.phase is Phase.SEEDING else ()
@@ -220,7 +227,10 @@ class Lifecycle:
     # -- phases
 
     def review(self, file: SharedFile) -> None:
-        """Assign the shares of a file, and take it to its next phase if it is due. Only ``poll`` calls this."""
+        """Bring the owners and the phase of a file up to date, and find out whether it is stalled or complete.
+
+        Only ``ServerMachine.poll`` causes this.
+        """
         to_assign = self._work.clients_to_assign(file.file_id)
         if to_assign is not None:
             self._assign_to(file, [*self._reassign_orphaned(file), *to_assign])
@@ -229,7 +239,7 @@ class Lifecycle:
         if not file.is_divided:
             return
         if file.phase is Phase.SEEDING and file.shares.are_held and not self._forwarder.forget(file):
-            # This marks the file again: the next steps may have to wait for the end of the source's session.
+            # The call marks the file again. If the source's session must end, it ends before the next review.
             self._seeded(file)
             return
         if file.phase is Phase.SEEDED and not file.held_back:
@@ -238,7 +248,7 @@ class Lifecycle:
         self._review_completion(file)
 
     def _seeded(self, file: SharedFile) -> None:
-        """Note that a file is seeded (R2): every share is held, and the server has no byte of the file."""
+        """Note and report that a file is seeded (R2), and end the source's session unless the source stays."""
         cached_bytes = self._cache.chunks_of(file.file_id) * CHUNK_BYTES
         file.seeded(cached_bytes, self._work.now)
         self._work.emit(effects.SaveFile(file.record))

@@ -1,4 +1,4 @@
-"""The recipients of a file, and which clients have the file, declined it, or left before they had it."""
+"""The recipients of a file, the clients that have or declined it, and the recipients that left before they had it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pspd.core.server.work_set import WorkSet
 
 @dataclass(eq=False)
 class Recipients:
-    """Which clients have or declined a file, and which of its recipients left before they had it.
+    """The state of each recipient of a file, and of each connected client that has or declined the file.
 
-    The recipients are the clients among which the file was divided.
+    The recipients are the clients among which the file was divided; after a restart, the owners of the file's shares.
 
     Args:
-        _file_id: the file.
-        _work: collects the marks of what has changed.
+        _file_id: the id of the file.
+        _work: the work set, which collects the marks.
 
     Attributes:
-        count: how many recipients the file has, including those that have left.
-        complete: names of connected clients that reported the complete file.
-        declined: by name, why a connected client cannot store the file.
+        count: how many recipients the file has, including recipients that have left.
+        complete: names of the connected clients that reported that they have the complete file.
+        declined: the reason of each connected client that declined the file, by the client's name.
     """
 
     _file_id: FileId
@@ -37,7 +37,7 @@ class Recipients:
 
         Args:
             names: the recipients' names.
-            away_since: since when they are not reachable, in nanoseconds; None if they are reachable.
+            away_since: the time since when the recipients are unreachable, in nanoseconds; None if they are reachable.
         """
         expected = dict.fromkeys(names, away_since)
         self.count += len(expected)
@@ -59,28 +59,28 @@ class Recipients:
             self._away_since[name] = now
 
     def served(self, name: str) -> None:
-        """Note that a client has had the file: it does not count as missing if it leaves."""
+        """Note that a client has, or may have, the complete file: it no longer counts as missing when it leaves."""
         self._away_since.pop(name, None)
 
     def mark_complete(self, name: str) -> None:
-        """Note that a connected client reported the complete file."""
+        """Note that a connected client reported that it has the complete file."""
         self.complete.add(name)
         self.served(name)
         self._work.file_changed(self._file_id)
 
     def decline(self, name: str, reason: str) -> None:
-        """Note that a client cannot store the file.
+        """Note that a client declined the file.
 
         Args:
             name: the client's name.
-            reason: why, in one line.
+            reason: the reason, in one line.
         """
         self.declined[name] = reason
         self.complete.discard(name)
         self._work.file_changed(self._file_id)
 
     def accept_after_all(self, name: str) -> bool:
-        """Note that a client stores the file after all. Return whether it had declined it."""
+        """Note that a client accepts the file after all. Return whether the client had declined the file."""
         had_declined = self.declined.pop(name, None) is not None
         if had_declined:
             self._work.review_owners(self._file_id)
@@ -93,11 +93,14 @@ class Recipients:
         self._work.file_changed(self._file_id)
 
     def all_complete(self, names: Collection[str]) -> bool:
-        """Return whether all of these clients have the file."""
+        """Return whether all of these clients have the complete file."""
         return len(self.complete) >= len(names) and self.complete.issuperset(names)
 
     def missing(self) -> list[tuple[str, int]]:
-        """Return the recipients that left before they had the file, each with the time when it left."""
+        """Return the recipients that left or became unreachable before they had the file, sorted by name.
+
+        Each name comes with the time since when the recipient is away, in nanoseconds.
+        """
         return sorted((name, since) for name, since in self._away_since.items() if since is not None)
 
     def check(self) -> None:

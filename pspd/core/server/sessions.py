@@ -1,4 +1,4 @@
-"""Sessions: the members, how long their leases last, and whether they are reachable (R12)."""
+"""Sessions: begins and ends them, and knows which members are connected and which of these are reachable (R12)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from pspd.text.addresses import PORT_MAX, Address
 CLIENT_NAME_CHARACTERS_MAX = 100
 
 SRTT_US_MAX = 60_000_000
-"""The longest round-trip time, in microseconds: a longer one in a hello is reduced to it."""
+"""The longest round-trip time that the server notes, in microseconds. A longer one in a hello is reduced to it."""
 
 REQUEST_NUMBER_LAST = REQUEST_NUMBER_MAX - 2**20
-"""A session whose request numbers pass this ends before they wrap: the client joins again and counts from 1."""
+"""The last request number of a session. A higher one ends the session, and the client joins again and counts from 1:
+request numbers never wrap."""
 
 
 def validate_client_name(name: str) -> str:
     """Return a client name if it is allowed.
 
     Raises:
-        BadArgument: it is empty, too long, a path, or holds control characters.
+        BadArgument: the name is blank or too long, or contains a slash or an unprintable character.
     """
     if not 0 < len(name.strip()) <= CLIENT_NAME_CHARACTERS_MAX or not name.isprintable() or "/" in name:
         shown = name if len(name) <= CLIENT_NAME_CHARACTERS_MAX else f"{name[:CLIENT_NAME_CHARACTERS_MAX]}..."
@@ -45,24 +46,24 @@ class Member:
 
     Attributes:
         session: a random number that identifies the session in every message.
-        name: its name; its earlier and later sessions have the same name.
-        source: whether it holds one file completely and wants none.
-        instance_id: the identity that is stored with its files.
-        delivery_port: the port where it accepts connections for deliveries; 0 if it accepts none.
-        kept_links: whether data goes over a link that it keeps open.
-        held_at_join: the chunks that it held when it joined, by file.
-        peer: the address of its control calls, for messages; empty if unknown.
-        joined_at: when its session began, in nanoseconds.
-        contested_at: when it last replaced another session of its identity, or when a join with its identity was last
-            refused, in nanoseconds; None for never.
+        name: the member's name. A client has the same name in all its sessions.
+        source: whether the member is a source.
+        instance_id: the member's identity, which is the same in its next session.
+        delivery_port: the port where the member accepts connections for deliveries; 0 if it accepts none.
+        kept_links: whether the profile sends data over links.
+        held_at_join: the chunks that the member held when it joined, by file.
+        peer: the address of the member's control calls, for messages; empty if unknown.
+        joined_at: when the session began, in nanoseconds.
+        contested_at: when the session replaced another one with the same identity, or when a join with that identity
+            was last refused, in nanoseconds; None for never.
         refusal_logged_at: when such a refusal was last logged, in nanoseconds; None for never.
-        heard_at: when it last renewed its lease by any message, in nanoseconds.
-        address: the address of its datagrams; None before the first.
-        linked: its TCP link is open.
-        reachable: it has just joined, or has recently confirmed that the server's datagrams arrive.
-        srtt_us: its smoothed round-trip time, in microseconds; 0 before it has reported one.
-        request_number: the highest number of its requests.
-        join_range_count: how many ranges it held when it joined, at least one for each file.
+        heard_at: when the last message that renewed the lease arrived, in nanoseconds.
+        address: the address that sent the member's last datagram; None before the first datagram.
+        linked: whether the member's link is open.
+        reachable: whether the member has just joined, or has recently confirmed that the server's datagrams arrive.
+        srtt_us: the smoothed round-trip time in the member's last hello, in microseconds; 0 for none.
+        request_number: the highest number of the member's requests.
+        join_range_count: how many ranges the member held when it joined, with at least one for each file.
     """
 
     session: int
@@ -86,26 +87,26 @@ class Member:
 
     @property
     def has_data_path(self) -> bool:
-        """Whether deliveries can be sent to it, and contributions can come from it."""
+        """Whether the member has a data path: its address is known, and its link is open if the profile has links."""
         return self.address is not None and (self.linked or not self.kept_links)
 
     @property
     def askable(self) -> bool:
-        """Whether it can be asked for chunks."""
+        """Whether the server can ask the member for chunks."""
         return self.has_data_path and self.reachable
 
 
 class Sessions:
-    """Every session.
+    """Every current session.
 
     Args:
-        draw_session: returns a random 64-bit number.
-        work: collects the effects and the marks.
-        tuning: leases, reachability and limits.
+        draw_session: the function that returns a random 64-bit number.
+        work: the work set, which collects the effects and the marks.
+        tuning: the times of leases and reachability, and the limits on members.
 
     Attributes:
         members: the connected members, by name.
-        lost_clients: the last address of clients that are not connected any more, by name.
+        lost_clients: the last datagram address of each client that is no longer connected, by name; None if unknown.
     """
 
     def __init__(self, draw_session: Callable[[], int], work: WorkSet, tuning: ServerTuning) -> None:
@@ -143,7 +144,7 @@ class Sessions:
         return self._by_session.get(member.session) is member
 
     def name_of(self, session: int) -> str:
-        """Return the name of a session's member for messages, or the session's number if it is unknown."""
+        """Return the name of a session's member for messages, or the session's number if the session is unknown."""
         member = self._by_session.get(session)
         return member.name if member else f"session {session:016x}"
 
@@ -154,14 +155,14 @@ class Sessions:
         return self._reachable_clients
 
     def heard_names(self) -> list[str]:
-        """Return the names of reachable clients that sent a datagram in this session: only these get shares."""
+        """Return the names of reachable clients that have sent a datagram in their session: only these get shares."""
         if self._heard_names is None:
             self._heard_names = [name for name in self.reachable_clients() if self.members[name].address is not None]
         return self._heard_names
 
     @property
     def lease_ns(self) -> int:
-        """How long a session lasts after the last message from its member, in nanoseconds."""
+        """How long a session lasts after its lease was last renewed, in nanoseconds."""
         return max(self._tuning.lease_ns, self._tuning.lease_ns_per_member * len(self.members))
 
     @property
@@ -173,12 +174,12 @@ class Sessions:
 
     @property
     def reach_ns(self) -> int:
-        """How long a member stays reachable after its last confirmation, in nanoseconds."""
+        """How long a member stays reachable after it confirmed that datagrams arrive, in nanoseconds."""
         return max(self._tuning.reach_ns, self._tuning.hellos_per_reach * self.hello_interval_ns)
 
     @property
     def retry_after_ns(self) -> int:
-        """How long a client waits for deliveries in flight before it repeats a request, in nanoseconds."""
+        """How long a client with deliveries in flight waits before it repeats a request, in nanoseconds."""
         return max(self._tuning.retry_after_ns, self._tuning.retry_after_ns_per_member * len(self.members))
 
     # -- joining
@@ -187,24 +188,24 @@ class Sessions:
         """Note which clients were connected before a restart.
 
         Returns:
-            The time that they have to return, in nanoseconds.
+            How long these clients have to return, in nanoseconds.
         """
         self.lost_clients.update(dict.fromkeys(lost_clients))
         return max(self.reach_ns, self._tuning.lease_ns_per_member * len(lost_clients))
 
     def validate_join(self, name: str, instance_id: bytes, delivery_port: int, peer: str, now: int) -> Member | None:
-        """Return the member whose session a join replaces; None if it replaces none.
+        """Check a join. Return the member whose session it replaces; None if it replaces no session.
 
         Args:
             name: the name of the new member.
-            instance_id: its identity.
-            delivery_port: the port where it accepts connections for deliveries.
-            peer: the address of its control calls, for messages.
+            instance_id: the identity of the new member.
+            delivery_port: the port where the new member accepts connections for deliveries; 0 if it accepts none.
+            peer: the address of the new member's control calls, for messages.
             now: the time, in nanoseconds.
 
         Raises:
             BadArgument: the name or the port is invalid.
-            NameTaken: another connected member has the name.
+            NameTaken: a connected member with another identity has the name.
             DuplicateInstance: another machine has the same identity and is still active.
         """
         present = self.members.get(validate_client_name(name))
@@ -219,8 +220,8 @@ class Sessions:
     def _refuse_duplicate(self, present: Member, peer: str, now: int) -> None:
         """Prevent two machines with one identity from replacing each other again and again.
 
-        A client that returns replaces its old session. If this happens twice in a short time, and the old session is
-        still active, there are two machines: the new one is refused until the other is silent.
+        A client that returns replaces its old session. If the old session began in this way a short time ago and is
+        still active, there are two machines. The new machine is refused while the old one stays active.
 
         Raises:
             DuplicateInstance: the new machine is refused.
@@ -230,7 +231,7 @@ class Sessions:
             return
         if now - present.heard_at >= self.lease_ns * self._tuning.active_percent_of_lease // 100:
             return
-        present.contested_at = now  # a machine that tries again and again is refused again and again
+        present.contested_at = now  # each refusal extends the time in which the next join is refused
         if present.refusal_logged_at is None or now - present.refusal_logged_at >= replacement_ns:
             present.refusal_logged_at = now
             self._work.emit(effects.DuplicateRefused(present.name, peer, present.peer))
@@ -240,7 +241,7 @@ class Sessions:
         )
 
     def new_session(self) -> int:
-        """Return the number of a new session."""
+        """Draw a number for a new session, which is neither reserved nor in use."""
         while (session := self._draw_session()) in RESERVED_SESSIONS or session in self._by_session:
             pass
         return session
@@ -250,10 +251,10 @@ class Sessions:
 
         Args:
             member: the member.
-            replaces: whether it replaces another session of its identity.
+            replaces: whether the session replaces another one with the same identity.
 
         Raises:
-            LimitReached: there are too many members, or they hold too many ranges.
+            LimitReached: there are too many members, or all members together hold too many ranges.
         """
         tuning = self._tuning
         if len(self.members) >= tuning.members_max:
@@ -289,17 +290,19 @@ class Sessions:
         self._leases.postpone(session, now + self.lease_ns)
 
     def heard_from(self, member: Member, address: Address, downlink_ok: bool, now: int) -> None:
-        """Handle the sender of a datagram: renew its lease, and mark it as reachable if data can flow both ways.
+        """Note that a member sent a datagram: renew its lease, and mark it as reachable if it has a data path.
+
+        The member becomes reachable only if ``downlink_ok`` is set.
 
         Args:
             member: the member.
             address: the address that sent the datagram.
-            downlink_ok: whether the server's datagrams arrive at the member.
+            downlink_ok: whether the datagram confirms that the server's datagrams arrive at the member.
             now: the time, in nanoseconds.
         """
         session, is_first, had_data_path = member.session, member.address is None, member.has_data_path
         member.address, member.heard_at = address, now
-        self._leases.postpone(session, now + self.lease_ns)  # renewals over the control plane may be late
+        self._leases.postpone(session, now + self.lease_ns)  # renewals by control calls may be late
         is_reachable = member.has_data_path and downlink_ok
         if is_reachable:
             self._reach.postpone(session, now + self.reach_ns)
@@ -324,28 +327,28 @@ class Sessions:
 
         Args:
             member: the member.
-            srtt_us: its smoothed round-trip time, in microseconds; 0 if it has none.
+            srtt_us: the smoothed round-trip time, in microseconds; 0 if the member has none.
         """
         member.srtt_us = min(srtt_us, SRTT_US_MAX)
 
     def link_opened(self, member: Member) -> None:
-        """Note that a member's TCP link is open."""
+        """Note that a member's link is open."""
         member.linked = True
         self._work.data_path_opened(member.session)
 
     def link_closed(self, member: Member) -> None:
-        """Note that a member's TCP link is closed."""
+        """Note that a member's link is closed."""
         member.linked = False
 
     def take_request_number(self, member: Member, number: int) -> str | None:
-        """Note the number of a request, or mark the session to end if the number is too high.
+        """Note the request number of a request or report, or mark the session to end if the number is too high.
 
         Args:
-            member: the member that sent the request.
-            number: the number.
+            member: the member that sent the request or report.
+            number: the request number.
 
         Returns:
-            The reason why the session ends; None if it goes on.
+            The reason why the session ends; None if the session goes on.
         """
         jump_max = self._tuning.request_jump_max
         if number > member.request_number + jump_max:
@@ -359,7 +362,7 @@ class Sessions:
         return fault
 
     def forget_held_at_join(self, file_id: FileId) -> None:
-        """Forget which chunks of a removed file members held when they joined. They do not count in a new division."""
+        """Forget which chunks of a removed file members held when they joined, in case the file is announced again."""
         for member in self.members.values():
             member.held_at_join.pop(file_id, None)
 
@@ -370,8 +373,8 @@ class Sessions:
 
         Args:
             member: the member.
-            reason: why, for people.
-            cause: why, for programs.
+            reason: the reason, for people.
+            cause: the reason, for programs.
         """
         self._leases.cancel(member.session)
         self._reach.cancel(member.session)
@@ -392,15 +395,15 @@ class Sessions:
     # -- time
 
     def next_timeout(self) -> int | None:
-        """Return when :meth:`expired_leases` and :meth:`expire_reach` are due."""
+        """Return when :meth:`expired_leases` and :meth:`expire_reach` are due, in nanoseconds; None without members."""
         return earliest(self._leases.next_deadline(), self._reach.next_deadline())
 
     def expired_leases(self, now: int) -> Iterator[int]:
-        """Remove the leases that have expired, and return their sessions."""
+        """Remove leases that have expired, a few at a time, and return their sessions."""
         return self._expired(self._leases, now)
 
     def expire_reach(self, now: int) -> None:
-        """Mark members whose last confirmation is too old as unreachable."""
+        """Mark members as unreachable, a few at a time, if their last confirmation is too old."""
         for session in self._expired(self._reach, now):
             self._set_reachable(self._by_session[session], False)
 

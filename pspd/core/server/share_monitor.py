@@ -1,4 +1,4 @@
-"""The share monitor: finds owners of shares that make no progress in seeding, so that they delay nobody else."""
+"""The share monitor: finds the owners that make no progress during seeding, so that they do not delay others (R12)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pspd.core.timing.timers import Timers
 
 
 class Progress(NamedTuple):
-    """A snapshot of the owner of a share.
+    """A snapshot of an owner's progress with a file.
 
     Attributes:
         session: the owner's session.
-        request: number of its latest request.
-        delivery: number of the oldest delivery that it has not acknowledged; 0 if there is none.
-        delivery_since: time of the first snapshot with this delivery, in nanoseconds.
+        request: the number of the owner's latest request for the file.
+        delivery: the number of the oldest delivery in flight to the owner; 0 if there is none.
+        delivery_since: the time of the first snapshot with this delivery, in nanoseconds.
     """
 
     session: int
@@ -33,13 +33,13 @@ class Progress(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class ShareMonitor:
-    """Takes snapshots of the owners whose shares are not held yet, and compares them.
+    """Takes snapshots of the owners whose shares are not held yet, and compares each with the one before.
 
     Args:
         _sessions: the members.
         _demand: the requests of the owners.
-        _pending: the sizes of frames.
-        _tuning: the intervals.
+        _pending: the pending table, which limits the size of frames.
+        _tuning: the times after which an owner makes no progress.
     """
 
     _sessions: Sessions
@@ -50,11 +50,11 @@ class ShareMonitor:
     _watched: dict[FileId, tuple[SharedFile, dict[str, Progress]]] = field(default_factory=dict)
 
     def next_timeout(self) -> int | None:
-        """Return when :meth:`idle_owners` is due."""
+        """Return when :meth:`idle_owners` is due, in nanoseconds; None if no file is watched."""
         return self._timers.next_deadline()
 
     def watch(self, file: SharedFile, now: int) -> None:
-        """Watch the owners of a file's shares until it is seeded.
+        """Watch the owners of a file's shares until the file is no longer in seeding.
 
         Args:
             file: a file in seeding.
@@ -63,7 +63,7 @@ class ShareMonitor:
         self._compare(file, {}, now)
 
     def idle_owners(self, now: int) -> list[tuple[SharedFile, list[str]]]:
-        """Return the owners that made no progress, by file.
+        """Take the snapshots that are due. Return the names of the owners that made no progress, by file.
 
         The result is empty if the call comes late: then the server was busy, and the owners are not to blame.
         """
@@ -78,7 +78,19 @@ class ShareMonitor:
         return found
 
     def _compare(self, file: SharedFile, before: dict[str, Progress], now: int) -> list[str]:
-        """Take a snapshot of every owner. Return the owners that made no progress since the snapshots before."""
+        """Take a snapshot of each owner whose shares are not held yet, and set the timer of the next snapshots.
+
+        An owner has made no progress if it sent no request since the previous snapshot, or if the same delivery has
+        been the oldest one in flight to it for too long.
+
+        Args:
+            file: the file.
+            before: the previous snapshots, by name of the owner.
+            now: the time, in nanoseconds.
+
+        Returns:
+            The names of the owners that made no progress.
+        """
         tuning = self._tuning
         share_chunks = -(-file.manifest.chunk_count // max(1, file.manifest.share_count))
         delivery_ns = tuning.share_ns + tuning.share_ns_per_chunk * min(share_chunks, self._pending.frame_chunks)

@@ -23,22 +23,27 @@ class SharedFile:
     """A file, its phase, and the records of its shares, holders, recipients and traffic.
 
     Attributes:
-        manifest: the manifest; after the division, with the share count.
-        source: name of the member that seeds the file.
-        division: number of the file's division; no other division has it until the server restarts.
-        phase: how far the server has taken the file.
+        manifest: the manifest; it has a share count after the division.
+        source: the name of the source that seeds the file, or has seeded it.
+        division: the number of the file's division; the numbers start again when the server restarts.
+        phase: the phase of the file.
         terms: the terms of the seeding.
         held_back: whether the exchange waits for a release.
-        was_restored: whether the file is older than the last restart of the server.
-        is_complete: whether every reachable client that takes the file has it.
-        stalled: whether some chunk has no reachable holder.
-        cached_bytes_when_seeded: bytes of the file in the cache when it was seeded.
-        seeding_at, seeded_at, exchanging_at: when these phases began, in nanoseconds; None before.
-        completed_at: when the file was complete for the first time, in nanoseconds; None before.
-        shares: the division.
-        availability: the holders.
-        recipients: its recipients, and which clients have it or declined it.
-        traffic: counters.
+        was_restored: whether the file was divided before the last restart of the server.
+        is_complete: whether every reachable client has the file, except clients that declined it; False if there is no
+            such client, before the exchange, and while restored clients are awaited.
+        stalled: whether some chunk has no reachable holder; False before the division, and while restored clients are
+            awaited.
+        cached_bytes_when_seeded: how many bytes of the file were in the cache when the file was seeded.
+        seeding_at: when the latest source began to seed the file, in nanoseconds; None if none did since the server
+            started.
+        seeded_at: when the file was seeded, or restored as seeded, in nanoseconds; None before.
+        exchanging_at: when the exchange began, in nanoseconds; None if it did not begin since the server started.
+        completed_at: when the file was first complete since the server started, in nanoseconds; None before.
+        shares: the shares.
+        availability: the holders, and the chunks that reachable members hold.
+        recipients: the recipients, and the clients that have the file or declined it.
+        traffic: the counters of datagrams and bytes.
     """
 
     manifest: Manifest
@@ -70,13 +75,13 @@ class SharedFile:
 
     @staticmethod
     def restored(record: FileRecord, division: int, work: WorkSet, tuning: ServerTuning) -> SharedFile:
-        """Return a file as it was saved before a restart. It has no holders until clients return.
+        """Return a file as it was saved before a restart. The file has no holders until clients return.
 
         Args:
             record: the saved record.
-            division: number of its division.
-            work: collects the marks.
-            tuning: limits on what is remembered.
+            division: the new number of the file's division.
+            work: the work set, which collects the marks.
+            tuning: the limit on the number of remembered holdings.
         """
         file = SharedFile(record.manifest, record.source, division, work, tuning, record.phase, was_restored=True)
         file.held_back = record.held_back
@@ -101,17 +106,17 @@ class SharedFile:
 
     @property
     def record(self) -> FileRecord:
-        """The record that a restarted server needs."""
+        """The record that the server saves for a restart."""
         return FileRecord(self.manifest, self.source, self.phase, self.held_back, self.shares.owners)
 
     @property
     def is_divided(self) -> bool:
-        """Whether clients may take the file: it is divided, and not removed."""
+        """Whether the file is divided and not removed."""
         return self.phase not in (Phase.ANNOUNCED, Phase.REMOVED)
 
     @property
     def is_draining(self) -> bool:
-        """Whether the phase lasts until the server has no byte of the file."""
+        """Whether the phase of the file cannot end while the server has a byte of the file."""
         return self.phase in (Phase.SEEDING, Phase.REMOVED)
 
     def servable(self, name: str, ranges: Iterable[tuple[int, int]]) -> RangeSet:
@@ -122,7 +127,8 @@ class SharedFile:
             ranges: the requested ranges.
 
         Returns:
-            The part in the client's shares during seeding, everything during the exchange.
+            The chunks in the client's shares during seeding, all requested chunks of the file during the exchange, and
+            no chunks in other phases.
         """
         inside = RangeSet((start, min(stop, self.manifest.chunk_count)) for start, stop in ranges)
         if self.phase is Phase.EXCHANGING:
@@ -134,11 +140,11 @@ class SharedFile:
     # -- phases
 
     def announced(self, source: str, terms: Terms) -> None:
-        """Note that a source announced the file.
+        """Note that a source announced the file. If the file is divided, only ``terms.stays`` is noted.
 
         Args:
             source: the source's name.
-            terms: its terms. Those of a divided file stay, except for whether the source stays.
+            terms: the terms of the source.
         """
         if self.phase is Phase.ANNOUNCED:
             self.source, self.terms = source, terms
@@ -151,7 +157,7 @@ class SharedFile:
         Args:
             manifest: the manifest, with the share count.
             source: the source's name.
-            owners: the owner of each share, in the order of the shares, once for every replica.
+            owners: the name of each share's owner, in the order of ``Shares.all``.
             held_back: whether the exchange waits for a release.
         """
         self.manifest, self.source, self.held_back = manifest, source, held_back
@@ -165,7 +171,7 @@ class SharedFile:
         self._work.file_changed(self.file_id)
 
     def source_returned(self, source: str, now: int) -> None:
-        """Note that a source offers a divided file again.
+        """Note that a source announced a divided file again: during seeding, it becomes the source of the file.
 
         Args:
             source: the source's name.
@@ -173,14 +179,14 @@ class SharedFile:
         """
         if self.phase is Phase.SEEDING:
             if self.source != source:
-                self.seeding_at = now  # a new attempt: do not count the time since the last one
+                self.seeding_at = now  # the time without a source does not count
             self.source = source
 
     def seeded(self, cached_bytes: int, now: int) -> None:
         """Note that the file is seeded (R2).
 
         Args:
-            cached_bytes: bytes of the file in the cache.
+            cached_bytes: how many bytes of the file are in the cache.
             now: the time, in nanoseconds.
         """
         self.phase, self.seeded_at = Phase.SEEDED, now
@@ -198,10 +204,10 @@ class SharedFile:
         self.stalled = stalled
 
     def set_complete(self, is_complete: bool, now: int) -> None:
-        """Set whether every reachable client that takes the file has it.
+        """Set whether the file is complete, and note when it first was.
 
         Args:
-            is_complete: whether it is so.
+            is_complete: whether the file is complete.
             now: the time, in nanoseconds.
         """
         self.is_complete = is_complete
@@ -209,7 +215,7 @@ class SharedFile:
             self.completed_at = self.completed_at or now
 
     def removed(self) -> None:
-        """Remove the file from the network; the server deletes it when its last byte has left the cache."""
+        """Note that the file is removed. The server deletes it when its last byte has left the cache."""
         self.phase = Phase.REMOVED
         self._work.file_changed(self.file_id)
 

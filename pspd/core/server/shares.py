@@ -1,4 +1,4 @@
-"""The shares of one file: the ranges it is divided into, their owners, and which owners have acknowledged them (R1)."""
+"""The shares of one file: their ranges, their owners, and which shares the owners have acknowledged (R1)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pspd.core.server.work_set import WorkSet
 
 @dataclass(slots=True, eq=False)
 class Share:
-    """One replica of a range that the file is divided into (R1).
+    """One replica of one of the ranges into which a file is divided (R1).
 
     Attributes:
-        start: its first chunk.
-        stop: one past its last chunk; ``start`` or less if there are more shares than chunks.
-        owner: the owner's name; empty while every client that could get this replica owns another one of the range.
-        held: whether the owner has acknowledged it, or it is empty.
+        start: the first chunk.
+        stop: one past the last chunk; equal to ``start`` if the share is empty.
+        owner: the owner's name; empty if each client that could take this replica owns another one of the range.
+        held: whether the owner has acknowledged that it holds the share; True if the share is empty.
     """
 
     start: int
@@ -28,20 +28,20 @@ class Share:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has no chunks, as there are more shares than chunks."""
+        """Whether the share has no chunks, because the file has fewer chunks than shares."""
         return self.start >= self.stop
 
 
 @dataclass(slots=True, eq=False)
 class Shares:
-    """The division of one file: each range, then each again for every further replica.
+    """All shares of one file, with their owners and acknowledgements.
 
     Args:
-        _file_id: the file.
-        _work: collects the marks.
+        _file_id: the id of the file.
+        _work: the work set, which collects the marks.
 
     Attributes:
-        all: every share, replica by replica.
+        all: every share: first one replica of each range, in the order of the ranges, then the next replicas.
     """
 
     _file_id: FileId
@@ -53,11 +53,11 @@ class Shares:
     _is_seeded: bool = False
 
     def give(self, manifest: Manifest, owners: Iterable[str]) -> None:
-        """Divide the file.
+        """Create the shares, and give them to their owners.
 
         Args:
             manifest: the manifest, with the share count.
-            owners: the owner of each share, in the order of the shares, once for every replica.
+            owners: the name of each share's owner, in the order of :attr:`all`.
         """
         for index, owner in enumerate(owners):
             share = Share(*manifest.share(index % manifest.share_count), owner)
@@ -70,29 +70,29 @@ class Shares:
         self._work.file_changed(self._file_id)
 
     def seeded(self) -> None:
-        """Note the end of the seeding: from now on acknowledgements stay."""
+        """Note the end of the seeding: from now on :meth:`clear_acks` clears nothing."""
         self._is_seeded = True
 
     # -- reading
 
     @property
     def owners(self) -> tuple[str, ...]:
-        """The owner of each share, in the order of the shares."""
+        """The name of each share's owner, in the order of :attr:`all`; empty for a share without an owner."""
         return tuple(share.owner for share in self.all)
 
     @property
     def are_held(self) -> bool:
-        """Whether every share is held and acknowledged (R2)."""
+        """Whether every share that has an owner is held (R2)."""
         return self._unheld_count == 0
 
     def at(self, chunk: int) -> Share:
-        """Return the share that contains a chunk, in the first replica."""
+        """Return the share that contains a chunk: of several replicas, the first."""
         share = self._first.at(chunk)
         assert share is not None, "no such chunk"
         return share
 
     def ranges_of(self, name: str) -> tuple[Range, ...]:
-        """Return the ranges of the shares that a client owns, sorted, without empty ones."""
+        """Return the ranges of a client's shares, sorted, without empty ranges."""
         given = self._given.get(name, ())
         return tuple(sorted(Range(share.start, share.stop) for share in given if not share.is_empty))
 
@@ -110,7 +110,7 @@ class Shares:
         self._work.file_changed(self._file_id)
 
     def clear_acks(self, name: str) -> None:
-        """Clear the acknowledgements of a client during seeding, so that its shares may be reassigned."""
+        """Clear a client's acknowledgements, if the file is in seeding, so that its shares may be reassigned."""
         for share in self._given.get(name, ()) if not self._is_seeded else ():
             if share.held and not share.is_empty:
                 share.held = False
@@ -120,13 +120,14 @@ class Shares:
     # -- owners
 
     def reassign(self, names: Collection[str], preferred: list[str]) -> list[str]:
-        """Give shares that are not held, and whose owners are not among ``names``, to other clients in turn.
+        """Take each share that is not held from an owner not among ``names``, and give it to another client.
 
-        No client owns two replicas of one range. If no other client is left, the replica gets no owner.
+        No client owns two replicas of one range. A share that no preferred client can take gets no owner. Nothing
+        changes if ``preferred`` is empty.
 
         Args:
-            names: the clients that keep their shares.
-            preferred: the clients that get more shares.
+            names: names of the clients that keep their shares.
+            preferred: names of the clients that get these shares in turn.
 
         Returns:
             The names of the new owners.
@@ -146,7 +147,7 @@ class Shares:
         return list(dict.fromkeys(share.owner for share in orphans if share.owner))
 
     def _move(self, share: Share, owner: str) -> None:
-        """Give a share that is not held to another owner; the empty name for none."""
+        """Give a share that is not held to another owner; an empty name leaves the share without an owner."""
         self._given[share.owner].remove(share)
         self._given.setdefault(owner, []).append(share)
         self._unheld_count += bool(owner) - bool(share.owner)

@@ -1,4 +1,4 @@
-"""Counters of the datagrams and bytes of one file."""
+"""The traffic of one file: counts datagrams and bytes for the control API."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Traffic:
-    """Counters of the datagrams and bytes of one file. The control API explains each of them."""
+    """Counters of the datagrams and bytes of one file. The message ``Traffic`` of the control API explains each one."""
 
     request_datagrams: int = 0
     broadcast_datagrams: int = 0
@@ -20,31 +20,31 @@ class Traffic:
     seeding_delivered_bytes: int = 0
 
     def count_request(self) -> None:
-        """Count a request datagram."""
+        """Count a request datagram that arrived."""
         self.request_datagrams += 1
 
     def count_broadcast(self) -> None:
-        """Count a broadcast datagram."""
+        """Count a broadcast datagram that was sent."""
         self.broadcast_datagrams += 1
 
     def count_retransmit(self) -> None:
-        """Count a request or broadcast that was sent again."""
+        """Count a repeated request, or a repeated broadcast of a fetch."""
         self.retransmit_count += 1
 
     def count_contribution(self, byte_count: int) -> None:
-        """Count a contribution that passed verification."""
+        """Count the bytes of an accepted contribution."""
         self.contributed_bytes += byte_count
 
     def count_duplicate(self, byte_count: int) -> None:
-        """Count a duplicate contribution."""
+        """Count the bytes of a contribution that was dropped as a duplicate or as unsolicited."""
         self.duplicate_bytes += byte_count
 
     def count_corrupt(self, byte_count: int) -> None:
-        """Count bytes with a wrong digest."""
+        """Count the bytes of a contribution, or of a cached unit, with a wrong digest."""
         self.corrupt_bytes += byte_count
 
     def count_delivery(self, byte_count: int) -> None:
-        """Count a delivery that was sent."""
+        """Count the bytes of a delivery that was sent."""
         self.delivered_bytes += byte_count
 
     def note_seeded(self) -> None:

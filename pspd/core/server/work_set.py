@@ -1,7 +1,7 @@
-"""The work set: what changed since the machine was last polled, and the effects so far.
+"""The work set: collects effects, and marks of what has changed, until ``ServerMachine.poll`` takes them.
 
-Whoever changes a record marks it here. Only ``ServerMachine.poll`` reads and clears the marks, so that no caller can
-forget a review, or a request that can be served now. Marks keep their order: equal inputs give equal effects.
+Code that changes a record marks the record here. Only ``ServerMachine.poll`` processes the marks, so that no other code
+can forget to review a file, or to serve a request. Marks keep their order: equal inputs give equal effects.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ V = TypeVar("V")
 
 
 class Ending(NamedTuple):
-    """Why a session must end.
+    """The reason why a session must end.
 
     Attributes:
-        reason: for people.
-        cause: for programs.
+        reason: the reason, for people.
+        cause: the reason, for programs.
         error: the internal error that makes the session end; None if there was no error.
     """
 
@@ -36,21 +36,21 @@ class Ending(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class WorkSet:
-    """Marks of everything that changed, in order.
+    """The effects so far, and marks of everything that changed, in order.
 
     Attributes:
         now: the time of the last input, in nanoseconds.
-        is_marked: whether something is marked for review.
-        serving_due: whether something is marked, or more requests may be served than before.
-        admission_epoch: counts the events after which a waiting request may start fetches: a fetch has ended, chunks
-            have a holder again, a member can receive again, a wait queue is shorter.
+        is_marked: whether a session, a member or a file is marked.
+        serving_due: whether something is marked, or requests may be served that could not be served before.
+        admission_epoch: the number of events after which a waiting request may be able to start a fetch. Examples are
+            the end of a fetch, another holder of chunks, a new data path, and a shorter wait queue.
         drop_counts: how many inputs were dropped, by reason.
-        endings: sessions that must end.
-        heard_sessions: members whose first datagram has arrived.
-        data_path_sessions: members that can receive again.
-        reach_sessions: members that became reachable or unreachable.
-        changed_files: files whose phase, coverage or completion may have changed.
-        waiter_files: files whose waiting requests may be served.
+        endings: the reasons why sessions must end, by session.
+        heard_sessions: the sessions of clients whose first datagram has arrived.
+        data_path_sessions: the sessions of members to which the server may be able to send data again.
+        reach_sessions: the sessions of members that became reachable or unreachable.
+        changed_files: the ids of files whose owners, phase, availability or completion may have changed.
+        waiter_files: the ids of files whose waiting requests may be served.
     """
 
     now: int = 0
@@ -77,14 +77,14 @@ class WorkSet:
         """Count and report a dropped input.
 
         Args:
-            reason: why it was dropped.
-            origin: its sender, for messages.
+            reason: the reason why the input was dropped.
+            origin: the sender of the input, for messages.
         """
         self.drop_counts[reason] += 1
         self.emit(InputDropped(reason, origin))
 
     def take_effects(self) -> list[ServerEffect]:
-        """Return the effects since the last call, in order."""
+        """Remove and return all effects, in order."""
         effects = self._effects.copy()
         self._effects.clear()
         return effects
@@ -96,7 +96,7 @@ class WorkSet:
         self.now = now
 
     def file_changed(self, file_id: FileId) -> None:
-        """Mark a file whose phase, coverage or completion may have changed."""
+        """Mark a file whose phase, availability or completion may have changed."""
         self.changed_files[file_id] = None
         self.is_marked = self.serving_due = True
 
@@ -104,8 +104,9 @@ class WorkSet:
         """Mark a file whose shares may need other owners.
 
         Args:
-            file_id: the file.
-            name: a client that must be told its shares even if they stay the same; empty for none.
+            file_id: the id of the file.
+            name: the name of a client to which the server must send its shares even if they stay the same; empty for
+                none.
         """
         names = self._owner_files.setdefault(file_id, {})
         if name:
@@ -113,18 +114,18 @@ class WorkSet:
         self.file_changed(file_id)
 
     def serve_waiters(self, file_id: FileId) -> None:
-        """Mark a file whose waiting requests may be served: chunks have another holder, or a fetch was given up."""
+        """Mark a file whose waiting requests may be served, for example because chunks have another holder."""
         self.waiter_files[file_id] = None
         self.is_marked = True
         self.admit()
 
     def member_heard(self, session: int) -> None:
-        """Mark a member whose first datagram has arrived."""
+        """Mark a client whose first datagram has arrived."""
         self.heard_sessions[session] = None
         self.is_marked = self.serving_due = True
 
     def data_path_opened(self, session: int) -> None:
-        """Mark a member that can receive again."""
+        """Mark a member to which the server may be able to send data again."""
         self.data_path_sessions[session] = None
         self.is_marked = True
         self.admit()
@@ -138,30 +139,30 @@ class WorkSet:
         """Mark a session that must end.
 
         Args:
-            session: the session.
-            reason: why, for people.
-            cause: why, for programs.
+            session: the number of the session. Only the first reason for its end counts.
+            reason: the reason, for people.
+            cause: the reason, for programs.
         """
         self.endings.setdefault(session, Ending(reason, cause))
         self.is_marked = self.serving_due = True
 
     def member_failed(self, session: int, error: Exception) -> None:
-        """Mark a session that must end because of an error while its member was served.
+        """Mark a session that must end because of an internal error while the server served the member.
 
         Args:
             session: the member's session.
-            error: the error; only the first one is reported.
+            error: the error. It is not reported if the session is already marked to end.
         """
         reason = "the server met an internal error while it served it: see its log"
         self.endings.setdefault(session, Ending(reason, EndCause.SERVER_FAULT, error))
         self.is_marked = self.serving_due = True
 
     def room_changed(self) -> None:
-        """Mark that the cache may have more room than before."""
+        """Note that requests may be served, for example because the cache has more room."""
         self.serving_due = True
 
     def admit(self) -> None:
-        """Mark that waiting requests may be able to start more fetches than before."""
+        """Note that waiting requests may be able to start fetches that they could not start before."""
         self.admission_epoch += 1
         self.serving_due = True
 
@@ -172,16 +173,19 @@ class WorkSet:
         self.is_marked = False
 
     def serving_ended(self) -> None:
-        """Note that requests have been served: work is left only if something was marked meanwhile."""
+        """Note that requests have been served. Serving is due again only if something was marked meanwhile."""
         self.serving_due = self.is_marked
 
     def clients_to_assign(self, file_id: FileId) -> dict[str, None] | None:
-        """Remove and return the clients that must be told their shares of a file; None if no owner has to change."""
+        """Return the names of clients to which the server must send their shares of a file, and clear the mark.
+
+        Return None if the file is not marked by :meth:`review_owners`.
+        """
         return self._owner_files.pop(file_id, None)
 
 
 def drained(marks: dict[K, V]) -> Iterator[tuple[K, V]]:
-    """Remove and return marks one by one, those included that are added meanwhile."""
+    """Remove and yield marks one by one, including marks that are added meanwhile."""
     while marks:
         key = next(iter(marks))
         yield key, marks.pop(key)
