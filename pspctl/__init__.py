@@ -2,5 +2,5 @@
 
 import os
 
-# Keep the log of gRPC's core off stderr; gRPC reads this once, when it is imported.
+# Keep the log of gRPC's core off stderr; gRPC reads this variable once, when it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

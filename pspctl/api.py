@@ -1,4 +1,4 @@
-"""The control API for a command: calls that block, over the one asynchronous client."""
+"""Calls the control API for a command: runs each asynchronous call on an event loop, and blocks until it ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Api(Generic[C]):
     """A connection to one daemon, and the event loop that its calls run on. Use it in a ``with`` block.
 
     Attributes:
-        client: the client of the daemon; `run` runs its methods.
+        client: the object whose methods call the daemon; `run` runs them.
         address: the daemon's address.
     """
 
@@ -31,10 +31,11 @@ class Api(Generic[C]):
         """Open a connection.
 
         Args:
-            client: the client of that daemon.
-            loop_factory: makes the event loop; None for Python's own.
+            client: the object whose methods call the daemon.
+            loop_factory: the function that makes the event loop; None for Python's default loop.
 
         Raises:
+            BadArgument: the daemon's address is not an address.
             Unreachable: the host is unknown.
             LimitReached: there are too few threads or descriptors for gRPC, which would abort.
         """
@@ -48,10 +49,10 @@ class Api(Generic[C]):
         self.run(self._open())
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end; Ctrl-C cancels it and raises KeyboardInterrupt."""
+        """Run a coroutine to its end, and return its result; Ctrl-C cancels it and raises KeyboardInterrupt."""
         try:
             return self._runner.run(call)
-        except asyncio.CancelledError:  # the runner forgets a signal that arrives while it begins
+        except asyncio.CancelledError:  # the runner does not count a signal that arrives while it starts
             raise KeyboardInterrupt from None
 
     def _resolve(self) -> str:
@@ -62,9 +63,9 @@ class Api(Generic[C]):
         self.client.use(self._channel)
 
     def reopen(self) -> None:
-        """Connect again with the next call: the backoff of a refused channel grows with each failure."""
+        """Open a new channel: gRPC would wait longer after each failure before it connects the old one again."""
         self.run(self._channel.close())
-        with contextlib.suppress(Unreachable):  # the name was known before: its server is unreachable, too
+        with contextlib.suppress(Unreachable):  # if the name cannot be resolved now, keep the known addresses
             self._target = self._resolve()
         self.run(self._open())
 
@@ -80,14 +81,14 @@ class Api(Generic[C]):
 
 
 class ServerApi(Api[ServerClient]):
-    """A connection to a server. Every call raises only `pspd.errors.PspError`."""
+    """A connection to a server. Apart from an interrupt, its calls raise only `pspd.errors.PspError`."""
 
     def __init__(self, address: str, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
         """Open a connection.
 
         Args:
             address: the server's address with port.
-            loop_factory: makes the event loop; None for Python's own.
+            loop_factory: the function that makes the event loop; None for Python's default loop.
         """
         super().__init__(ServerClient(Peer(address)), loop_factory)
 
@@ -96,7 +97,7 @@ class ServerApi(Api[ServerClient]):
 
         Args:
             file: the id or name of the only file to include; empty for all files.
-            timeout_seconds: after this time the stream raises `TimedOut`; None for never.
+            timeout_seconds: the time after which the stream raises `TimedOut`; None for no limit.
         """
         stream = self.client.changes(file, timeout_seconds)
 
@@ -107,6 +108,6 @@ class ServerApi(Api[ServerClient]):
             while (change := self.run(following())) is not None:
                 yield change
         except GeneratorExit:
-            if not self._is_closed:  # a traceback may keep this iterator for longer
+            if not self._is_closed:  # a traceback may keep this iterator longer than the connection is open
                 self.run(stream.aclose())
             raise

@@ -1,4 +1,4 @@
-"""The wait until every client has a file (R10), and the errors if some clients do not get it."""
+"""Waits until every client has a file (R10), and raises errors if some clients do not get the file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pspd.errors import NotFound, TimedOut, WrongState
 from pspd.text.plain import plain_text
 
 REFUSALS_MAX = 4
-"""The most reasons for declining a file that one error message quotes."""
+"""The most clients' reasons for declining a file that one error message quotes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """When the wait for a file ends.
+    """Decides when the wait for a file ends.
 
     Attributes:
-        deadline: when to give up.
-        client_count: the fewest clients that must have the file or have declined it. The wait then does not end while
-            one of them is disconnected for a moment.
-        awaits_missing: whether to wait also for missing clients: those that were lost before they had the file. The
-            wait for them ends at the deadline or, without one, when each has been lost for a full lease.
+        deadline: the deadline of the command.
+        client_count: the fewest clients that must have the file or have declined it. A complete file with fewer such
+            clients does not end the wait: some clients may be disconnected only briefly.
+        awaits_missing: whether to wait also for missing clients, which were lost before they had the file. The wait
+            for them ends at the deadline or, without a deadline, when each has been lost for a full lease.
     """
 
     deadline: Deadline
@@ -34,10 +34,11 @@ class Goal:
     awaits_missing: bool = False
 
     def is_settled(self, file: FileView) -> bool:
-        """Return whether no connected client can get more of the file.
+        """Return whether the clients that are connected now cannot get more of the file.
 
-        That is true if all clients have it or declined it, or if no client is connected to receive it. Without a
-        deadline, it is also true if the file is stalled and each missing client has been lost for a full lease.
+        This is true if the file is complete on at least `client_count` clients, counting clients that declined it. It
+        is true if no connected client accepts the file, and some clients declined it or were lost. Without a deadline,
+        it is also true if the file is stalled and each missing client has been lost for a full lease.
         """
         if file["state"] == "complete":
             return file["complete_client_count"] + file["declined_client_count"] >= self.client_count
@@ -46,12 +47,12 @@ class Goal:
         return file["state"] == "stalled" and bool(file["missing_clients"]) and not self._may_return(file)
 
     def is_reached(self, file: FileView) -> bool:
-        """Return whether the wait has ended: the file is settled, and the wait for missing clients is over."""
+        """Return whether to end the wait: the file is settled, and no missing client is awaited any longer."""
         waits_for_missing = (self.awaits_missing or has_only_lost_clients(file)) and self._may_return(file)
         return self.is_settled(file) and not waits_for_missing
 
     def _may_return(self, file: FileView) -> bool:
-        """Return whether a lost client may still return within its lease or the deadline."""
+        """Return whether a missing client may return: until the deadline or, without one, within a full lease."""
         missing = file["missing_clients"]
         has_deadline = self.deadline.timeout_seconds is not None
         return bool(missing) and (has_deadline or not all(client["given_up"] for client in missing))
@@ -60,13 +61,15 @@ class Goal:
 def wait_until_complete(
     outage: OutagePolicy, file: str, goal: Goal, check: Callable[[], None] = lambda: None
 ) -> FileView:
-    """Wait until a file has reached its goal, even if the server restarts meanwhile; return its last state.
+    """Wait until a file has reached its goal, even if the server restarts meanwhile; return the file's last state.
+
+    If the deadline passes while the file is settled, return the state, too.
 
     Args:
-        outage: decides how long to wait for a lost server. Its `progress` shows every change.
+        outage: the policy for a lost server. Its progress shows every change.
         file: the file's id or name.
-        goal: when the wait ends.
-        check: called at every change and when the server is lost; may raise an error to end the wait.
+        goal: decides when the wait ends.
+        check: a function that is called at every change and when the server is lost; it may raise an error.
 
     Raises:
         TimedOut: the deadline passed; the message says how far the file is.
@@ -96,7 +99,7 @@ def wait_until_complete(
 
 
 def has_only_lost_clients(file: FileView) -> bool:
-    """Return whether every client that should receive a file is lost."""
+    """Return whether every client that should receive a file was lost; false if no client was lost."""
     return not (file["client_count"] or file["declined_client_count"]) and bool(file["missing_clients"])
 
 
@@ -105,8 +108,8 @@ def require_none_missing(file: FileView, deadline: Deadline, consequence: str = 
 
     Args:
         file: the file.
-        deadline: when the command gives up.
-        consequence: the text to append to the message, such as ``; big.iso was not deleted``.
+        deadline: the deadline of the command.
+        consequence: the end of the message, such as ``; big.iso was not deleted``.
 
     Raises:
         TimedOut: clients are missing, and the deadline has passed.
@@ -125,11 +128,11 @@ def require_connected_client(file: FileView, deadline: Deadline) -> None:
 
     Args:
         file: the file.
-        deadline: when the command gives up.
+        deadline: the deadline of the command.
 
     Raises:
-        TimedOut: they are lost, and the deadline has passed.
-        WrongState: they are lost, and the deadline has not passed.
+        TimedOut: all clients are lost, and the deadline has passed.
+        WrongState: all clients are lost, and the deadline has not passed.
     """
     if has_only_lost_clients(file):
         require_none_missing(file, deadline)
@@ -139,7 +142,7 @@ def require_none_declined(file: FileView) -> None:
     """Raise an error if clients declined a file.
 
     Raises:
-        WrongState: clients declined it; the message quotes their reasons.
+        WrongState: clients declined the file; the message quotes their reasons.
     """
     refusals = file_text.refusal_texts(file)
     if refusals:
@@ -149,10 +152,10 @@ def require_none_declined(file: FileView) -> None:
 
 
 def require_holders(file: FileView) -> None:
-    """Raise an error if chunks of a file have no holder.
+    """Raise an error if a file is stalled.
 
     Raises:
-        WrongState: chunks have no holder; the message says which chunks, and which client held them last.
+        WrongState: chunks have no reachable holder; the message names the chunks and the last holder of each.
     """
     if file["state"] == "stalled":
         raise WrongState(f"{plain_text(file['name'])} is stalled: {'; '.join(file_text.missing_chunks_texts(file))}")

@@ -1,4 +1,4 @@
-"""Named servers, stored in a JSON file of the user."""
+"""Stores the servers that the user has named, in a JSON file."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ FOLDER_VARIABLE = "PSPCTL_CONFIG_DIR"
 
 @dataclass(slots=True)
 class Contexts:
-    """Server addresses by name, and the name that commands use by default."""
+    """Server addresses by name, and the name of the server to which commands talk by default."""
 
     current: str | None = None
     addresses: dict[str, str] = field(default_factory=dict)
 
     @property
     def current_address(self) -> str | None:
-        """The address of the current context; None if there is none."""
+        """The address of the current context; None without a current context."""
         return None if self.current is None else self.addresses.get(self.current)
 
 
 def contexts_path() -> Path | None:
-    """Return the path of the file of contexts; None for a user without a home folder."""
+    """Return the path of the contexts file; None if `FOLDER_VARIABLE` is not set and the user has no home folder."""
     given = os.environ.get(FOLDER_VARIABLE)
     folder = Path(given) if given else user_folder("config")
     return folder and folder / "contexts.json"
 
 
 def load() -> Contexts:
-    """Load the contexts; there are none without a file.
+    """Load the contexts; if there is no file, return an empty `Contexts`.
 
     Raises:
         StorageError: the file cannot be read, or does not hold contexts.
@@ -60,7 +60,7 @@ def save(contexts: Contexts) -> None:
     """Write the contexts in one atomic step, so that a reader never finds a part of the file.
 
     Raises:
-        StorageError: the folder cannot be written.
+        StorageError: the file cannot be written, or the user has no home folder.
     """
     path = contexts_path()
     if path is None:
@@ -69,7 +69,7 @@ def save(contexts: Contexts) -> None:
     try:
         path.parent.mkdir(0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".contexts-", delete=False) as file:
-            os.fchmod(file.fileno(), 0o600)  # the umask does not matter
+            os.fchmod(file.fileno(), 0o600)  # whatever the umask is
             file.write(text)
         os.replace(file.name, path)
     except OSError as error:

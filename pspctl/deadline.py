@@ -1,4 +1,4 @@
-"""How long a command may take."""
+"""The deadline of a command."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 
 
 class Deadline:
-    """A point in time that ends a wait; with None as the timeout, the wait never ends."""
+    """The point in time at which a wait ends, or no such point."""
 
     def __init__(self, timeout_seconds: float | None) -> None:
-        """Start the timeout now."""
+        """Set the deadline `timeout_seconds` from now; None for no deadline."""
         self.timeout_seconds = timeout_seconds
         self._at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
 
@@ -20,7 +20,7 @@ class Deadline:
 
     @property
     def text(self) -> str:
-        """The timeout as it was typed: ``0.2 s``."""
+        """The timeout with its unit, such as ``0.2 s``; empty if there is no deadline."""
         return "" if self.timeout_seconds is None else f"{self.timeout_seconds:.15g} s"
 
     @property
@@ -29,7 +29,7 @@ class Deadline:
         return self.remaining_seconds == 0
 
     def at_most(self, seconds: float) -> Deadline:
-        """Return this deadline, or a new one in `seconds` if that is earlier."""
+        """Return the earlier of this deadline and a new deadline `seconds` from now."""
         remaining = self.remaining_seconds
         return self if remaining is not None and remaining <= seconds else Deadline(seconds)
 

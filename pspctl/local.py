@@ -1,4 +1,4 @@
-"""A network on this machine alone: the daemons of ``pspctl run``, and its hidden folder beside the copies."""
+"""Runs a network on this machine alone: the daemons of ``pspctl run``, and the hidden folder of the run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START_SECONDS = 60.0
 CLIENT_NAME = "client"
 RUN_FOLDER = ".psp-run"
 WAIT_SECONDS = 6.0
-"""How long to wait for the lock: longer than the daemons of a killed run take to end by themselves."""
+"""How long to wait for the lock: longer than it takes until the daemons of a killed run end by themselves."""
 POLL_SECONDS = 0.05
 COUNT_BYTES_MAX = 20
 
@@ -31,8 +31,8 @@ def client_folders(copies_dir: Path, client_count: int) -> list[Path]:
     """Return the folders of the clients.
 
     Args:
-        copies_dir: the folder above them.
-        client_count: how many clients there are.
+        copies_dir: the folder that contains the clients' folders.
+        client_count: the number of clients.
     """
     return [copies_dir / f"{CLIENT_NAME}-{index}" for index in range(client_count)]
 
@@ -48,11 +48,11 @@ def core_count() -> int:
 
 
 def client_groups(client_count: int, group_count: int) -> list[tuple[int, int]]:
-    """Divide clients evenly; return the first index and the size of each group that is not empty.
+    """Divide clients evenly into groups; return the first client's index and the size of each non-empty group.
 
     Args:
-        client_count: how many clients there are.
-        group_count: into how many groups to divide them.
+        client_count: the number of clients.
+        group_count: the number of groups.
     """
     bounds = [client_count * index // group_count for index in range(group_count + 1)]
     return [(start, stop - start) for start, stop in pairwise(bounds) if start < stop]
@@ -60,15 +60,15 @@ def client_groups(client_count: int, group_count: int) -> list[tuple[int, int]]:
 
 @dataclass(slots=True)
 class RunFolder:
-    """The hidden folder of one run. Entering the ``with`` block creates it; leaving the block removes it.
+    """The hidden folder of one run. Entering the ``with`` block creates and locks it; leaving the block removes it.
 
-    The daemons inherit the lock, so it is free only when the run and all its daemons have ended. A killed run leaves
-    its folder; the next run removes it together with the unfinished files of the killed run's clients.
+    The daemons inherit the lock, so it is free only when the run and all its daemons have ended. If a run is killed,
+    its hidden folder remains; the next run empties the folder, and removes the unfinished files of the killed run.
 
     Attributes:
         copies_dir: the folder of the copies, in which each client has a folder, ``client-<i>``.
         client_count: how many clients the run has.
-        lock: the descriptor of the folder's lock.
+        lock: the file descriptor of the lock; -1 while this process does not hold the lock.
     """
 
     copies_dir: Path
@@ -89,8 +89,8 @@ class RunFolder:
         """Create and lock the folder, and remove the leftovers of a killed run.
 
         Raises:
-            WrongState: another run uses it.
-            StorageError: it cannot be created or locked.
+            WrongState: another run uses the folder.
+            StorageError: the folder cannot be created, locked or emptied.
         """
         try:
             self._acquire_lock()
@@ -104,19 +104,19 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the folder."""
+        """Remove the folder, and release the lock."""
         try:
             shutil.rmtree(self.path, ignore_errors=True)
         finally:
             self._release_lock()
 
     def _acquire_lock(self) -> None:
-        """Wait for the lock."""
+        """Create the folder and lock it; raise WrongState if another run holds the lock for `WAIT_SECONDS`."""
         deadline = Deadline(WAIT_SECONDS)
         path = self.path / "lock"
         while True:
             self.path.mkdir(mode=0o700, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError, BlockingIOError):  # the run that held it removes it
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):  # another run removes or locks the folder
                 self.lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
                 fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(self.lock), os.lstat(path)):
@@ -127,7 +127,7 @@ class RunFolder:
             time.sleep(POLL_SECONDS)
 
     def _remove_leftovers(self) -> None:
-        """Remove the unfinished files and the logs of a killed run."""
+        """Remove the unfinished files, the logs and the server's state of a killed run."""
         with contextlib.suppress(ValueError):
             folders = client_folders(self.copies_dir, int(os.pread(self.lock, COUNT_BYTES_MAX, 0)))
             for work in (folder / STORE_FOLDER for folder in folders):
@@ -140,15 +140,15 @@ class RunFolder:
                 os.unlink(entry)
 
     def claim(self, name: str) -> None:
-        """Make sure that the clients' folders are free, and store how many there are.
+        """Check that the clients' folders are free, and store the number of clients in the hidden folder.
 
-        If this run is killed, the next one removes the unfinished files in as many folders.
+        If this run is killed, the next run removes the unfinished files of as many clients.
 
         Args:
             name: the name of the file that the clients will receive.
 
         Raises:
-            WrongState: a folder contains this name, or belongs to another client.
+            WrongState: a client's folder contains a file of this name, or the hidden folder of another client.
         """
         for folder in self.client_folders:
             for path in (folder / name, folder / STORE_FOLDER):
@@ -164,7 +164,7 @@ class RunFolder:
 
 
 def _is_in_use(work: Path) -> bool:
-    """Return whether a client uses this hidden folder, because the user started one there after the run was killed."""
+    """Return whether a client uses a hidden folder: the user may have started one there after the run was killed."""
     try:
         lock = os.open(work / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -180,11 +180,11 @@ def _is_in_use(work: Path) -> bool:
 
 @dataclass(slots=True)
 class LocalNetwork:
-    """A server and clients. `close` stops them and removes the clients' hidden folders.
+    """The server and the clients of a run. `close` stops them, and removes the clients' hidden folders.
 
     Attributes:
-        folder: the folder of the run, whose lock every daemon inherits.
-        server: the server's address, once it is ready.
+        folder: the hidden folder of the run; every daemon inherits the folder's lock.
+        server: the server's address; empty until the server is ready.
     """
 
     folder: RunFolder
@@ -196,8 +196,8 @@ class LocalNetwork:
         """Start the server, then the clients; return when all are ready.
 
         Args:
-            server_arguments: more arguments for `pspd server`.
-            deadline: when to give up; at most `START_SECONDS` from now.
+            server_arguments: further arguments of `pspd server`.
+            deadline: the deadline of the command. The start takes at most `START_SECONDS` in any case.
 
         Raises:
             PspError: a daemon died.
@@ -210,20 +210,23 @@ class LocalNetwork:
         self._servers.append(self._daemon("server", arguments))
         self._wait_ready(deadline)
         self.server = str(self._servers[0].ready["listen"])
-        for first_index, count in client_groups(self.folder.client_count, core_count()):  # one process for each core
+        for first_index, count in client_groups(self.folder.client_count, core_count()):  # one process per core
             arguments = ["client", "--server", self.server, "--dir", str(self.folder.copies_dir), "--name", CLIENT_NAME]
             arguments += ["--count", str(count), "--first-index", str(first_index)]
             self._clients.append(self._daemon(f"client-{first_index}", arguments))
         self._wait_ready(deadline)
 
     def check(self) -> None:
-        """Raise PspError with the last line of its log if a daemon died."""
+        """Raise PspError if a daemon has ended; the message quotes the last line of the daemon's log."""
         for daemon in [*self._clients, *self._servers]:
             if daemon.has_ended:
                 raise daemon.end_error()
 
     def close(self) -> None:
-        """Stop the clients, then the server; kill daemons that have not ended after `STOP_SECONDS`."""
+        """Stop the clients, then the server, and remove the clients' hidden folders.
+
+        Daemons that have not ended within `STOP_SECONDS` are killed.
+        """
         deadline = Deadline(STOP_SECONDS)
         try:
             stop_all(self._clients, STOP_SECONDS)

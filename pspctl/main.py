@@ -1,4 +1,4 @@
-"""The entry point of ``pspctl``: it finds the command, runs it, and turns its error into an exit code."""
+"""The entry point of ``pspctl``: finds and runs the command, reports an error, and sets the exit code."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ COMMANDS = (
 )
 """The commands in the order of the help text."""
 SHARED_MODULES = {"release": "files", "rm": "files", "launch": "clients"}
-"""The modules of `pspctl.commands` that hold several commands; any other command has a module of its name."""
+"""The module of each command whose module in `pspctl.commands` does not have the command's name."""
 SIGNAL_OUTCOMES = {
     signal.SIGINT: ("interrupted", Exit.INTERRUPTED),
     signal.SIGTERM: ("terminated", Exit.TERMINATED),
     signal.SIGHUP: ("hung up", Exit.HUNG_UP),
 }
-"""The message and exit code of a command that a signal ended."""
+"""The message and exit code of a command that a signal ended, by signal."""
 
 
 class Root(Group):
-    """The group of all commands; each ends with an exit code of `pspd.errors.Exit`.
+    """The group of all commands. Each command ends with an exit code of `pspd.errors.Exit`.
 
-    A command's module is imported when the command is used, so that no command waits for the imports of another.
+    A command's module is imported when the command is used, so that no command waits for another command's imports.
     """
 
     def main(self, *arguments: Any, **attributes: Any) -> NoReturn:
@@ -48,7 +48,7 @@ class Root(Group):
         settings: Settings = attributes.setdefault("obj", Settings())
         attributes["standalone_mode"] = False
         try:
-            # click returns the code of its own exits, such as --help's; commands return None.
+            # After --help and the like, click returns an exit code; commands return None.
             code = super().main(*arguments, **attributes) or Exit.OK
         except (Exception, click.exceptions.Abort) as error:
             if settings.debug:
@@ -57,12 +57,12 @@ class Root(Group):
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the chosen command."""
+        """Run the chosen command; raise click's Abort if a signal interrupts it."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             if sys.stderr.isatty():
-                click.echo(err=True)  # ends the line with the terminal's ^C
+                click.echo(err=True)  # ends the line on which the terminal echoed ^C
             raise click.exceptions.Abort(*interrupt.args) from interrupt
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -70,7 +70,7 @@ class Root(Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command; None if there is none of this name.
+        """Import and return a command; return None if no command has this name.
 
         Args:
             ctx: the context of the group.
@@ -86,9 +86,11 @@ class Root(Group):
 def report(error: BaseException, ended_by: signal.Signals | None = None) -> Exit:
     """Write an error to stderr in one line; return its exit code.
 
+    If the reader of stdout has gone, write nothing. If a group was called without a command, write the group's help.
+
     Args:
         error: the error that ended the command.
-        ended_by: the signal that interrupted the command, if it was not SIGINT.
+        ended_by: the signal other than SIGINT that interrupted the command; None for no such signal.
     """
     match error:
         case ReaderGone():
@@ -136,11 +138,11 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run ``pspctl``.
 
-    SIGTERM and SIGHUP are handled like Ctrl-C, so that the command cleans up; only the exit code differs.
+    SIGTERM and SIGHUP are handled like Ctrl-C, so that the command cleans up; the message and exit code differ.
     """
     ensure_utf8()
     streams.prepare()
-    for name in ("COLUMNS", "LINES"):  # a terminal size of 0 means unknown: with it, nothing would be shown
+    for name in ("COLUMNS", "LINES"):  # a terminal size of 0 means unknown, but rich would show nothing
         if not os.environ.get(name, "80").strip("0"):
             del os.environ[name]
     settings = Settings()
@@ -151,11 +153,12 @@ def main() -> NoReturn:
     def interrupt(number: int, frame: FrameType | None) -> None:
         settings.ended_by = signal.Signals(number)
         handler = signal.getsignal(signal.SIGINT)
-        # A shell without job control makes its background commands ignore SIGINT.
+        # The default handler is for commands that ignore SIGINT, as a shell without job control makes them do
+        # in the background.
         (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
     signal.signal(signal.SIGTERM, interrupt)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup makes its command ignore SIGHUP
         signal.signal(signal.SIGHUP, interrupt)
     cli.main(prog_name="pspctl", obj=settings)
 

@@ -1,7 +1,7 @@
 """The options that all commands share, and the classes that add them to each command.
 
 ``pspctl --server X status`` and ``pspctl status --server X`` mean the same: every command and group has these options,
-each stores its value in the one `Settings`, and the last one wins.
+and each option stores its value in the one `Settings`. If an option is given several times, the last value counts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Settings:
         output: ``table`` or ``json``.
         quiet: whether to suppress progress and notes.
         debug: whether to show the stack trace of an error.
-        ended_by: the signal other than SIGINT that interrupted the command.
+        ended_by: the signal other than SIGINT that interrupted the command; None for no such signal.
     """
 
     server_option: str | None = None
@@ -43,17 +43,18 @@ class Settings:
 
     @property
     def server(self) -> str:
-        """The server's address, as `address` finds it."""
+        """The server's address with port, as `address` returns it without an argument."""
         return self.address()
 
     def address(self, option: str | None = None) -> str:
         """Return the server's address with port: from an option, the environment, the context, or the default.
 
         Args:
-            option: takes precedence over `server_option`.
+            option: the address that takes precedence over `server_option`; None for `server_option`.
 
         Raises:
-            BadArgument: it is not an address.
+            BadArgument: the text found is not an address.
+            StorageError: as in `contexts.load`.
         """
         option = self.server_option if option is None else option
         if option is not None:
@@ -64,7 +65,7 @@ class Settings:
             address, origin = known.current_address or DEFAULT_LISTEN, f"context {known.current}"
         try:
             return full_address(address)
-        except BadArgument as error:  # it was not typed with this command: say where it is from
+        except BadArgument as error:  # the user did not type the address with this command: say where it is from
             raise BadArgument(f"{origin}: {error}") from None
 
 
@@ -75,9 +76,9 @@ class SharedOption(click.Option):
         """Make the option.
 
         Args:
-            declarations: its names, as for click.
-            field: the field of `Settings` that takes its value.
-            attributes: as for `click.Option`.
+            declarations: the option's names, as in `click.Option`.
+            field: the field of `Settings` that stores the option's value.
+            attributes: further arguments of `click.Option`.
         """
 
         def store(ctx: click.Context, _: click.Parameter, value: Any) -> None:
@@ -88,7 +89,7 @@ class SharedOption(click.Option):
 
 
 def shared_options() -> list[click.Parameter]:
-    """Return the shared options, new for each command."""
+    """Return new instances of the shared options, for one command."""
     return [
         SharedOption(
             "--server",
@@ -109,12 +110,15 @@ def shared_options() -> list[click.Parameter]:
 
 
 class _WithSharedOptions(NamedInErrors):
-    """Adds the shared options, lists them after the command's own, and keeps the line breaks of examples."""
+    """A command with the shared options, except those that it declares itself.
+
+    Its help lists the shared options last, and keeps the line breaks of examples.
+    """
 
     def __init__(self, *arguments: Any, **attributes: Any) -> None:
         """Make the command; the arguments are those of `click.Command`."""
         super().__init__(*arguments, **attributes)
-        # click rewraps a paragraph, unless the line before it consists of a backspace (\b).
+        # click does not rewrap a paragraph whose first line consists of a backspace (\b).
         self.help = self.help and re.sub(r"^( *)(?=Examples?\b.*:$)", "\\1\b\n\\1", self.help, flags=re.MULTILINE)
         own_options = {option for parameter in self.params for option in parameter.opts}
         self.params += [option for option in shared_options() if own_options.isdisjoint(option.opts)]
@@ -159,10 +163,10 @@ class Group(_WithSharedOptions, click.Group):
 
 
 def file_name(text: str) -> str:
-    """Parse a file's name, its id or the first digits of its id; a folder's name may end with a slash.
+    """Return a file's name, its id or the first digits of its id as typed, without a slash at the end.
 
     Raises:
-        BadArgument: it is empty, which would mean every file.
+        BadArgument: the text is empty, which would mean every file, or has only slashes.
     """
     if not text.strip("/"):
         raise BadArgument("the name of the file is empty: give one that `pspctl files` shows")
@@ -170,10 +174,11 @@ def file_name(text: str) -> str:
 
 
 def size(text: str) -> int | str:
-    """Parse the size of a cache; return it in bytes, or ``auto`` as it is.
+    """Parse the size of a cache; return it in bytes, or ``auto`` unchanged.
 
     Raises:
-        BadArgument: it is neither a size nor ``auto``.
+        BadArgument: the text is neither a size nor ``auto``.
+        LimitReached: the size is too large.
     """
     try:
         return text if text == "auto" else parse_size(text)

@@ -1,4 +1,4 @@
-"""Repeats the calls of a waiting command while its server is unreachable: a restarted server resumes its work."""
+"""Repeats the calls of a waiting command while the server does not answer: a restarted server resumes its work."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pspd.rpc.client.retry import RetryPolicy
 from pspd.v1 import status_service_pb2
 
 OUTAGE_SECONDS_MAX = 60.0
-"""How long an outage may last: restarting a server takes seconds, booting its machine about a minute."""
+"""The longest outage that a command tolerates: restarting a server takes seconds, booting a machine about a minute."""
 RETRY_SECONDS = 0.5
 """The pause between two attempts to reach the server."""
 WATCH_SECONDS = 10.0
-"""How long one watch call lasts. The next call detects a silent server, and refreshes the status of an idle network."""
+"""How long one watch call lasts. The next call shows whether the server still answers, and gets the whole status."""
 RECONNECT_SECONDS = 0.2
-"""The pause after a working connection has broken."""
+"""The pause before the next watch call if the connection broke after the server had answered."""
 
 T = TypeVar("T")
 
 
 class OutagePolicy(RetryPolicy):
-    """Decides how long to wait for a server that has become unreachable.
+    """Decides how long to wait for a server that no longer answers.
 
-    If the server has never answered, its first error is final.
+    If the server has never answered, the first failure ends the command.
 
     Args:
-        api: the server's API.
+        api: the connection to the server.
         deadline: the deadline of the whole command.
-        progress: gets one note per outage.
+        progress: the progress of the command, which shows one note per outage.
     """
 
     def __init__(self, api: ServerApi, deadline: Deadline, progress: Progress) -> None:
@@ -44,7 +44,7 @@ class OutagePolicy(RetryPolicy):
         self._was_reached = False
 
     def note_lost(self) -> None:
-        """Record that the server does not answer; the first call of an outage starts its time limit."""
+        """Record that the server does not answer; the first call begins an outage, and shows a note."""
         if not self.is_down:
             self.progress.note(f"lost the server at {self.api.address}: waiting for it to come back")
         super().note_lost()
@@ -55,11 +55,11 @@ class OutagePolicy(RetryPolicy):
         super().note_answer()
 
     def check(self) -> None:
-        """Raise an error if the server is down, and the command has waited long enough.
+        """Raise an error if the command must not wait any longer for the server.
 
         Raises:
-            TimedOut: the command's deadline has passed.
-            Unreachable: the outage has lasted `OUTAGE_SECONDS_MAX`.
+            TimedOut: the server does not answer, and the command's deadline has passed.
+            Unreachable: the outage has lasted for at least `OUTAGE_SECONDS_MAX`.
         """
         if self.is_down and self.deadline.passed:
             raise TimedOut(self._text(self.deadline.text))
@@ -67,10 +67,10 @@ class OutagePolicy(RetryPolicy):
             raise Unreachable(self._text(f"{OUTAGE_SECONDS_MAX:.15g} s"))
 
     def wait(self, error: PspError) -> None:
-        """Pause after a failed attempt, then reopen the connection for the next one.
+        """Record a failed attempt, pause, and reopen the connection for the next attempt.
 
         Raises:
-            PspError: `error`, if the server has never answered; or as in `check`.
+            PspError: `error`, if the server has never answered; otherwise as in `check`.
         """
         if not self._was_reached:
             raise error
@@ -80,10 +80,10 @@ class OutagePolicy(RetryPolicy):
         self.api.reopen()
 
     def retry(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return the result of a call, which is repeated until the server answers.
+        """Repeat a call until the server answers; return the result.
 
         Raises:
-            PspError: as in the call and in `wait`.
+            PspError: the server answered with an error, or as in `wait`.
         """
         while True:
             try:
@@ -108,8 +108,8 @@ class StatusMirror:
         self._file_indexes: dict[bytes, int] = {}
 
     def apply(self, change: status_service_pb2.WatchStatusResponse) -> status_service_pb2.GetStatusResponse:
-        """Apply a change; return the whole status, which the next call modifies."""
-        if change.snapshot:  # the first change, or something was removed
+        """Apply a change; return the whole status. The next call may modify the returned object."""
+        if change.snapshot:  # the first message, or the first after a client or a file was removed
             self._status, self._client_indexes, self._file_indexes = status_service_pb2.GetStatusResponse(), {}, {}
         status = self._status
         if change.HasField("server"):
@@ -130,13 +130,13 @@ def follow_status(
 ) -> Iterator[status_service_pb2.GetStatusResponse]:
     """Yield the status now and after each change, even if the server restarts meanwhile.
 
-    The watch is renewed every `WATCH_SECONDS`, and when its connection breaks: on a link full of deliveries a broken
-    connection does not mean that the server is gone.
+    The watch call is repeated every `WATCH_SECONDS`, and when its connection breaks. A broken connection does not mean
+    that the server is gone: deliveries may delay the packets of the connection too much.
 
     Args:
-        outage: what to do when the server stops or does not answer.
+        outage: the policy for a server that stops or does not answer.
         file: a file's id or name; empty for the whole network.
-        check: called when the server stops or does not answer; may raise an error.
+        check: a function that is called when the server stops or does not answer; it may raise an error.
 
     Raises:
         TimedOut: the deadline passed.

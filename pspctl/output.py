@@ -1,4 +1,4 @@
-"""Where output goes: the answer to stdout, as a table or as JSON; notes and progress to stderr."""
+"""Writes the answer to stdout, as a table or as JSON, and notes and progress to stderr."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pspd.host import streams
 from pspd.text.plain import plain_json, plain_text
 
 PIPE_WIDTH = 1_000
-"""The width where stdout is not a terminal: wide enough that no line is folded."""
+"""The width in characters if stdout is not a terminal: wide enough that normally no line is folded."""
 
 
 def show(settings: Settings, document: Mapping[str, Any], render: Callable[[], RenderableType]) -> None:
@@ -28,7 +28,7 @@ def show(settings: Settings, document: Mapping[str, Any], render: Callable[[], R
     Args:
         settings: the shared options.
         document: the answer as JSON data.
-        render: returns the same answer as a table or as text.
+        render: the function that returns the same answer as a table or as text.
     """
     if settings.output == "json":
         show_json(document)
@@ -40,7 +40,10 @@ def show(settings: Settings, document: Mapping[str, Any], render: Callable[[], R
 
 
 def show_json(document: Mapping[str, Any]) -> None:
-    """Print a document as one line of JSON; characters that stdout cannot encode become escapes."""
+    """Print a document with its schema version as one line of JSON.
+
+    Unprintable characters become escapes; if the encoding of stdout is not UTF-8, so do all characters beyond ASCII.
+    """
     text = json.dumps({"schema_version": SCHEMA_VERSION, **document}, ensure_ascii=not streams.writes_unicode())
     print_answer(plain_json(text))
 
@@ -50,30 +53,30 @@ def print_answer(text: str) -> None:
 
     Raises:
         StorageError: stdout cannot be written.
-        ReaderGone: the reader of the pipe has ended.
+        ReaderGone: the reader of stdout has closed it.
     """
     click.echo(text)
 
 
 def remark(text: str) -> None:
-    """Write a line to stderr."""
+    """Write a note to stderr as one line."""
     click.echo(f"pspctl: {plain_text(text)}", err=True)
 
 
 def console() -> Console:
-    """Return stdout as a console, which interprets no markup: names come from other machines."""
+    """Return a console for stdout that interprets no markup, because names come from other machines."""
     return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False, emoji=False)
 
 
 @contextmanager
 def shown_progress(settings: Settings) -> Iterator[Progress]:
-    """Show progress on stderr inside the ``with`` block, as the settings and the terminal ask."""
+    """Yield an object that shows progress on stderr: bars on a terminal, else lines, and nothing if quiet or JSON."""
     if settings.quiet or settings.output == "json":
         yield Progress()
     elif not sys.stderr.isatty():
         yield LineProgress()
     else:
-        from pspctl.ui.bars import shown_bars  # imports rich's bars: only where they are shown
+        from pspctl.ui.bars import shown_bars  # imports rich's bars, so import it only if bars are shown
 
         with shown_bars() as progress:
             yield progress

@@ -1,4 +1,4 @@
-"""Seed a file (R1, R2): run the source, wait for the clients, print the answer, and delete the original."""
+"""Seeds a file (R1, R2): runs the source, waits for the clients, prints the answer, and deletes the original."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from pspd.store.source.parallel_hash import FileState, ParallelHash
 from pspd.store.source.source_store import name_of
 from pspd.text.plain import plain_text
 
-if TYPE_CHECKING:  # this module imports the whole client
+if TYPE_CHECKING:  # `pspd.daemon.source` imports the whole client
     from pspd.daemon.source import SeedProgress
 
 CHECK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
-"""How long a source that is cancelled may take to leave the network."""
+"""How long a source may take to leave the network after it was cancelled."""
 DIVIDING = (None, "seeding")
-"""States before the command after which the command itself divides the file; None: the network had no such file."""
+"""The states of a file before the command if the command seeds it or finishes its seeding; None: it was unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,11 @@ class SeedPlan:
 
     Attributes:
         path: the file or folder.
-        name: its name in the network; None for its own.
-        client_count: how many clients to wait for, before the file is divided among them; 0 for the connected ones.
-        hold_back: hold the exchange back until `pspctl release`.
-        terms: how many copies of each share to give out, and whether the source stays in the exchange.
-        hashing: the processes that compute the file's digests; None if there are none.
+        name: the file's name in the network; None for the last part of `path`.
+        client_count: how many clients to wait for before the division; 0 for the connected clients.
+        hold_back: whether the exchange waits for `pspctl release`.
+        terms: how many clients get each share, and whether the source stays in the exchange.
+        hashing: the child processes that compute the file's digests; None without such processes.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class SeedPlan:
 
     @property
     def shown_name(self) -> str:
-        """The name in the network, safe to print."""
+        """The file's name in the network, safe to print."""
         return plain_text(self.name or name_of(self.path))
 
 
@@ -67,9 +67,9 @@ class _Result:
     """The result of a seeding.
 
     Attributes:
-        file: the file at the end.
-        state_before: its state before the command; None if the network did not have it.
-        left_count: how many of the clients of ``--clients`` left before the file was divided.
+        file: the file at the end of the command.
+        state_before: the file's state before the command; None if the network did not have the file.
+        left_count: how many of the clients that ``--clients`` asked for left before the file was divided.
     """
 
     file: FileView
@@ -78,28 +78,28 @@ class _Result:
 
     @property
     def divided_now(self) -> bool:
-        """Whether this command divided the file."""
+        """Whether this command seeded the file, or finished its seeding."""
         return self.state_before in DIVIDING
 
     @property
     def reached_all(self) -> bool:
-        """Whether no client declined the file, was lost or left."""
+        """Whether no client declined the file, left before the division, or is missing after this seeding."""
         is_missed = self.divided_now and bool(self.file["missing_clients"])
         return not (self.file["declined_client_count"] or self.left_count or is_missed)
 
 
 def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_source: bool) -> None:
-    """Seed a file; if the plan says so, wait until every client has it.
+    """Seed a file and print the answer; if the source stays, first wait until every client has the file.
 
     Args:
         settings: the shared options.
         plan: the file, and how to seed it.
-        deadline: when to give up.
-        delete_source: delete the original when every client has the file.
+        deadline: the deadline of the command.
+        delete_source: whether to delete the original when every client has the file.
 
     Raises:
-        PspError: the file could not be seeded, or did not reach every client.
-        KeyboardInterrupt: the user interrupted it; the message says so if the file is partly seeded.
+        PspError: the file could not be seeded or deleted, is stalled, or did not reach every client.
+        KeyboardInterrupt: the user interrupted the command. If the file is partly seeded, the message says so.
     """
     original = FileState.of(plan.path.stat())
     with ServerApi(settings.server, loop_factory()) as api, shown_progress(settings) as progress:
@@ -108,9 +108,9 @@ def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_
         if delete_source and result.reached_all:
             _require_fresh_copies(plan, result.state_before)
             _delete(plan.path, original, result.file["min_holder_count"])
-        cache = outage.retry(api.client.cache)  # last: the wait may have been long
+        cache = outage.retry(api.client.cache)  # read last, so that the answer shows the cache at the end
     answer = seed_view(result.file, cache)
-    # If the file was divided before, its times are not those of this command.
+    # If the file was seeded before this command, the file's times do not belong to the command.
     show(settings, answer, lambda: seed_text(answer, with_times=result.divided_now))
     _require_all_chunks(plan, result.file)
     if plan.terms.stays:
@@ -118,7 +118,7 @@ def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_
 
 
 def _seed(plan: SeedPlan, outage: OutagePolicy) -> _Result:
-    """Run the source, then wait for the clients if the plan says so."""
+    """Run the source; if it stays, wait until every client has the file; return the result."""
     api, progress = outage.api, outage.progress
     states = {view["file_id"]: view["state"] for view in map(file_view, api.run(api.client.files()))}
     try:
@@ -141,11 +141,16 @@ def _seed(plan: SeedPlan, outage: OutagePolicy) -> _Result:
 
 
 class PartlySeeded(KeyboardInterrupt):
-    """An interrupt after which clients hold some of the shares."""
+    """An interrupt while the source was giving the clients their shares."""
 
 
 class _Steps:
-    """Passes the source's steps on to the progress, and remembers the last one."""
+    """Shows the source's steps, and remembers the last step.
+
+    Attributes:
+        last: the last step; None before the first.
+        gave_shares: whether the source has begun to give the clients their shares, and has not reported the end.
+    """
 
     def __init__(self, outage: OutagePolicy) -> None:
         self.last: SeedProgress | None = None
@@ -153,7 +158,7 @@ class _Steps:
         self._outage = outage
 
     def note(self, step: SeedProgress) -> None:
-        """Show a step of the source, and record whether the server answers."""
+        """Show and remember a step of the source; record whether the server is lost."""
         if step.phase == "reconnecting":
             self._outage.note_lost()
         else:
@@ -167,17 +172,18 @@ class _Steps:
 
 
 def run_source(plan: SeedPlan, outage: OutagePolicy, check: Callable[[], None] = lambda: None) -> str:
-    """Seed a file; return its id in hex once the source may leave.
+    """Seed a file; return its id in hex once the source has left.
 
     Args:
         plan: the file, and how to seed it.
-        outage: the server, the deadline, and the progress, which shows every step.
-        check: called every `CHECK_SECONDS`; may raise an error to end the work.
+        outage: the policy for a lost server, with the deadline. Its progress shows every step.
+        check: a function that is called every `CHECK_SECONDS`; it may raise an error to end the seeding.
 
     Raises:
-        TimedOut: the deadline passed; the message says what the source was waiting for.
-        PspError: as in the source.
-        PartlySeeded: it was interrupted while the shares were being given out.
+        TimedOut: the deadline passed; the message says how far the seeding is.
+        WrongState: without a deadline, all clients of the file have been lost for a full lease.
+        PspError: as in `pspd.daemon.source.seed` and in `OutagePolicy.check`.
+        PartlySeeded: the user interrupted the command while the source was giving the clients their shares.
     """
     steps = _Steps(outage)
     try:
@@ -191,7 +197,7 @@ def run_source(plan: SeedPlan, outage: OutagePolicy, check: Callable[[], None] =
 
 
 async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _Steps, check: Callable[[], None]) -> bytes:
-    from pspd.daemon.source import seed  # imports the whole client: only commands that seed pay for it
+    from pspd.daemon.source import seed  # imports the whole client, which only commands that seed need
 
     deadline = outage.deadline
     work: asyncio.Future[bytes] = asyncio.ensure_future(
@@ -208,7 +214,7 @@ async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _Steps, check: Calla
     )
     try:
         while not (await asyncio.wait([work], timeout=deadline.within(CHECK_SECONDS)))[0]:
-            has_passed = deadline.passed  # read first: if it passes meanwhile, the outage's error says more
+            has_passed = deadline.passed  # read before the check, whose error says more if the server is lost
             outage.check()
             if has_passed:
                 raise TimedOut(_not_seeded_text(plan, deadline, steps.last))
@@ -223,7 +229,7 @@ async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _Steps, check: Calla
 
 
 def _require_client(plan: SeedPlan, deadline: Deadline, step: SeedProgress | None) -> None:
-    """Raise WrongState if, without a deadline, all clients for the file have been lost for a full lease."""
+    """Raise WrongState if there is no deadline, and all clients of the file have been lost for a full lease."""
     if deadline.timeout_seconds is not None or step is None or step.file is None or step.file.client_count:
         return
     view = file_view(step.file)
@@ -236,7 +242,7 @@ def _require_client(plan: SeedPlan, deadline: Deadline, step: SeedProgress | Non
 
 
 def _not_seeded_text(plan: SeedPlan, deadline: Deadline, step: SeedProgress | None) -> str:
-    """Return the message for a file that was not seeded at the deadline: how far it is, and what to do."""
+    """Return the error message for a deadline that passed before the source left: how far the file is, and advice."""
     if step is not None and step.file is not None and step.phase == "staying":
         return completion.unfinished_text(file_view(step.file), deadline)
     match step:
@@ -254,7 +260,7 @@ def _not_seeded_text(plan: SeedPlan, deadline: Deadline, step: SeedProgress | No
 
 
 def _advice(plan: SeedPlan, wanted_count: int) -> str:
-    """Return what to do when fewer clients than `wanted_count` joined."""
+    """Return the advice for a user when fewer than `wanted_count` clients have joined."""
     if wanted_count <= 1:
         return "start one with `pspd client`"
     option = "--replicas" if wanted_count == plan.terms.replica_count > plan.client_count else "--clients"
@@ -262,7 +268,7 @@ def _advice(plan: SeedPlan, wanted_count: int) -> str:
 
 
 def _known_text(plan: SeedPlan, state_before: str) -> str:
-    """Return the note about a file that the network already had, in this state."""
+    """Return the note about a file that was already in the network, in the state `state_before`."""
     done = "its missing chunks were seeded" if _lacked_chunks(state_before) else "nothing had to be seeded"
     options = {"--clients": plan.client_count, "--replicas": plan.terms.replica_count > 1}
     given = " and ".join(option for option, is_given in options.items() if is_given)
@@ -275,7 +281,7 @@ def _lacked_chunks(state: str) -> bool:
 
 
 def _require_all_chunks(plan: SeedPlan, view: FileView) -> None:
-    """Raise WrongState if the file is stalled: a caller that deletes the original on success must not lose data."""
+    """Raise WrongState if the file is stalled: a script that deletes the original on success must not lose data."""
     if view["state"] == "stalled":
         raise WrongState(
             f"{plan.shown_name} was seeded, but is stalled now: {'; '.join(missing_chunks_texts(view))}; keep the"
@@ -284,7 +290,7 @@ def _require_all_chunks(plan: SeedPlan, view: FileView) -> None:
 
 
 def _require_all_clients(plan: SeedPlan, result: _Result, deadline: Deadline, kept: str) -> None:
-    """Raise an error if clients declined the file, were lost, or left before the division."""
+    """Raise an error if clients declined the file, were lost, or left before the division; `kept` ends the message."""
     completion.require_none_declined(result.file)
     if result.divided_now:
         completion.require_none_missing(result.file, deadline, kept)
@@ -295,7 +301,7 @@ def _require_all_clients(plan: SeedPlan, result: _Result, deadline: Deadline, ke
 
 
 def _require_fresh_copies(plan: SeedPlan, state_before: str | None) -> None:
-    """Raise WrongState if clients had the file before: they may have changed or removed their copies since."""
+    """Raise WrongState if the network had all chunks before: clients may have changed or removed their copies since."""
     if state_before is not None and not _lacked_chunks(state_before):
         raise WrongState(
             f"{plan.path} was not deleted: {plan.shown_name} was in the network before, and clients may"
@@ -304,7 +310,7 @@ def _require_fresh_copies(plan: SeedPlan, state_before: str | None) -> None:
 
 
 def _delete(path: Path, state: FileState, holder_count: int) -> None:
-    """Delete the original, unless it was changed since `state`, or too few clients hold every chunk."""
+    """Delete the original; raise WrongState if it has changed since `state`, or a chunk has too few holders."""
     if holder_count < SAFE_HOLDERS:
         raise WrongState(
             f"{path} was not deleted: only {count_text(holder_count, 'client')} has all of it, and may be lost"

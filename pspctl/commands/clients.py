@@ -74,7 +74,7 @@ def launch(settings: Settings, count: int, folder: str, agents: tuple[str, ...])
 
 
 def _launch_through(agents: tuple[str, ...], count: int, folder: str, server: str) -> list[tuple[str, str]]:
-    """Start clients, spread evenly over agents; return each client's name and the address of its agent."""
+    """Start `count` clients, divided evenly among agents; return each client's name and its agent's address."""
     for agent in agents:
         (agent_host, _), (server_host, _) = parse_address(agent), parse_address(server)
         if server_host in _LOOPBACK_HOSTS and agent_host not in _LOOPBACK_HOSTS:

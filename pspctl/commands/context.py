@@ -99,7 +99,7 @@ def remove(settings: Settings, name: str) -> None:
 
 
 def _load_with(name: str) -> contexts.Contexts:
-    """Load the contexts; raise NotFound if none has this name."""
+    """Load the contexts; raise NotFound if no context has this name."""
     known = contexts.load()
     if name not in known.addresses:
         raise NotFound(f"no context is called {name!r}: see `pspctl context ls`")
@@ -107,7 +107,7 @@ def _load_with(name: str) -> contexts.Contexts:
 
 
 def _show(settings: Settings, known: contexts.Contexts, sentence: str | None) -> None:
-    """Print the contexts, or in the table format, after a change, only a sentence."""
+    """Print the contexts; in the table format, print `sentence` instead if it is given."""
     document = {
         "current": known.current,
         "contexts": [{"name": name, "address": address} for name, address in sorted(known.addresses.items())],

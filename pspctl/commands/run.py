@@ -94,7 +94,7 @@ def _is_inside(folder: Path, path: Path) -> bool:
 
 
 def _require_possible(client_count: int, cache: int | str | None) -> None:
-    """Raise BadArgument if the daemons would refuse these numbers."""
+    """Raise BadArgument if there are too many clients for this machine, or the cache is smaller than a chunk."""
     if client_count > (most := client_count_max()):
         raise BadArgument(
             f"{client_count} clients are too many for this machine: give --clients 1 to {most},"
@@ -105,7 +105,7 @@ def _require_possible(client_count: int, cache: int | str | None) -> None:
 
 
 def _run(path: Path, folder: RunFolder, server_arguments: list[str], deadline: Deadline, progress: Progress) -> RunView:
-    """Create the folder, run the network in it, and clean up after an error."""
+    """Create the folder of the copies, and run the network in it; after an error, remove new folders that are empty."""
     copies_dir = folder.copies_dir
     is_new = not os.path.lexists(copies_dir)
     try:
@@ -121,7 +121,7 @@ def _run(path: Path, folder: RunFolder, server_arguments: list[str], deadline: D
                 return _distribute(path, network, server_arguments, deadline, progress)
     except BaseException:
         for created in [*folder.client_folders, copies_dir] if is_new else []:
-            with contextlib.suppress(OSError):  # it is not empty
+            with contextlib.suppress(OSError):  # the folder is not empty, or was never created
                 created.rmdir()
         raise
 
@@ -139,7 +139,7 @@ def _distribute(
             file = wait_until_complete(outage, file_id, Goal(deadline, client_count), network.check)
             cache = api.run(api.client.cache())
     except PspError:
-        network.check()  # if a daemon died, that is the cause
+        network.check()  # if a daemon died, its error is the cause
         raise
     copies = [folder / name_of(path) for folder in network.folder.client_folders]
     return {**seed_view(file, cache), "verified_client_count": verified_count(path, copies)}
@@ -150,10 +150,10 @@ def verified_count(original: Path, copies: list[Path]) -> int:
 
     Args:
         original: the file or folder that was distributed.
-        copies: the paths of the copies; missing ones do not count.
+        copies: the paths of the copies; missing copies do not count.
 
     Raises:
-        StorageError: the original cannot be read any more.
+        StorageError: the original can no longer be read.
     """
     with ThreadPoolExecutor() as threads:
         digests = list(threads.map(_digest, [original, *copies]))

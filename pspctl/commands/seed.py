@@ -76,7 +76,7 @@ def seed(
         raise click.UsageError(f"--replicas {replica_count} needs as many clients: --clients {client_count} is fewer")
     terms = Terms(replica_count, stays=wait or delete_source)
     with ParallelHash.begin(path, blake3_digest) or contextlib.nullcontext() as hashing:
-        # Most of the program is imported here: other processes read the file meanwhile.
+        # This import loads most of the program; meanwhile the child processes hash the file.
         from pspctl.seeding import SeedPlan, seed_file
 
         plan = SeedPlan(path, name, client_count or 0, hold, terms, hashing)
@@ -84,7 +84,7 @@ def seed(
 
 
 def _require_deletable(path: Path, *, delete_source: bool) -> None:
-    """Raise a usage error if the original is not a file that ``--delete-source`` may delete."""
+    """Raise a usage error if `delete_source` is set for a folder, a symbolic link, or a client's own copy."""
     if delete_source and path.is_dir():
         raise click.UsageError(f"--delete-source deletes files, and {path} is a folder: delete it yourself")
     if delete_source and path.is_symlink():

@@ -31,7 +31,7 @@ Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 class SimulationView(TypedDict):
-    """The answer: the parameters, the forecast, and the shortest possible time."""
+    """The answer of `pspctl simulate`: the parameters, the forecast, and the shortest possible time of the exchange."""
 
     clients: int
     size_bytes: int
@@ -43,7 +43,7 @@ class SimulationView(TypedDict):
 
 
 def _within(least: float, most: float, *, or_zero: bool = False) -> Callable[..., float]:
-    """Return a callback that accepts numbers between bounds, and 0 if allowed."""
+    """Return a callback that accepts only numbers from `least` to `most` and, with `or_zero`, 0."""
 
     def check(ctx: click.Context, parameter: click.Parameter, number: float) -> float:
         if least <= number <= most or (or_zero and number == 0):
@@ -145,7 +145,7 @@ def simulate(
 
 
 def _cache_chunks(cache: str | None, default: int | None) -> int | None:
-    """Return the size of the cache in chunks; None for one chunk per client."""
+    """Return the size of the cache in chunks, `default` if `cache` is None; the result None means one per client."""
     if cache is None:
         return default
     wanted = size(cache)

@@ -55,7 +55,7 @@ def status(settings: Settings, file: str | None, watch: bool) -> None:
 
 
 def _watch(settings: Settings, api: ServerApi, file: str) -> None:
-    """Show the network until the user ends it, even if the server restarts meanwhile."""
+    """Show the network or one file at every change until the user interrupts the command."""
     if settings.output == "table" and console().is_terminal:
         with Live(console=console(), auto_refresh=False) as live:
             screen = _LiveScreen(live, in_full=bool(file))
@@ -72,14 +72,14 @@ def _watch(settings: Settings, api: ServerApi, file: str) -> None:
 
 
 def _views(api: ServerApi, file: str, progress: Progress) -> Iterator[StatusView]:
-    """Yield the status now and after each change, even if the server restarts meanwhile."""
+    """Yield the status now and after each change; raise ReaderGone when stdout has no reader."""
     for status in follow_status(OutagePolicy(api, NEVER, progress), file):
         streams.require_reader()
         yield status_view(status)
 
 
 def _changes(views: Iterator[StatusView]) -> Iterator[StatusView]:
-    """Yield the status now, and again when anything but the server's uptime and counters changed."""
+    """Yield the first status, and then each status in which more than the entry of the server has changed."""
     last: dict[str, object] = {}
     for view in views:
         timeless = {key: value for key, value in view.items() if key != "server"}
@@ -89,14 +89,14 @@ def _changes(views: Iterator[StatusView]) -> Iterator[StatusView]:
 
 
 class _LiveScreen(Progress):
-    """A screen that is updated in place; a note is shown above the last status until the next status."""
+    """A screen that is updated in place. A note stays above the last status until the next status is shown."""
 
     def __init__(self, live: Live, *, in_full: bool) -> None:
         """Start with nothing shown.
 
         Args:
-            live: draws the screen.
-            in_full: show one file in full.
+            live: rich's display, which draws the screen.
+            in_full: whether to show one file in full instead of the whole network.
         """
         self._live = live
         self._in_full = in_full
@@ -107,19 +107,19 @@ class _LiveScreen(Progress):
 
         Args:
             view: the status.
-            note: a line above it.
+            note: the line to show above the status; empty for none.
         """
         self._last = view
         self._live.update(Plain(Screen(view, self._in_full, note)), refresh=True)
 
     def note(self, text: str) -> None:
-        """Show a note above the last status."""
+        """Show a note above the last status, if there is one."""
         if self._last is not None:
             self.show(self._last, text)
 
 
 def _watch_lines(views: Iterator[StatusView]) -> None:
-    """Print one line per change, for logs and pipes."""
+    """Print one line for each client, source or file whose state has changed or that is gone."""
     last: dict[Subject, str] = {}
     for view in views:
         states = states_of(view)
@@ -131,11 +131,11 @@ def _watch_lines(views: Iterator[StatusView]) -> None:
 
 
 Subject = tuple[str, str, str]
-"""A client or file that a line is about: its kind, its unique key, and its name."""
+"""A client, source or file: its kind (``client`` for sources too, or ``file``), its unique key, and its name."""
 
 
 def states_of(view: StatusView) -> dict[Subject, str]:
-    """Return the state of each client and each file in words."""
+    """Return the state of each client, source and file in words."""
     states: dict[Subject, str] = {}
     for client in [*view["clients"], *view["sources"]]:
         states["client", client["name"], client["name"]] = client["state"]

@@ -20,11 +20,11 @@ from pspd.errors import NotFound, TimedOut, Unreachable, WrongState
 from pspd.text.plain import plain_text
 
 NO_ADDRESS = "\0"
-"""The value of ``--server`` without an address; it cannot be typed, so that ``--server ""`` is refused."""
+"""The value of ``--server`` without an address. It cannot be typed; an empty address can, and is refused."""
 RETRY_SECONDS = 0.2
 """The pause between two attempts to stop the clients."""
 ATTEMPTS_PER_STATUS = 10
-"""How many attempts there are per check of the files: the status of all files with all clients is large."""
+"""The files are checked only once in so many attempts: the status of all files with all clients is large."""
 
 
 @click.command("stop", cls=Command)
@@ -102,9 +102,9 @@ class _Drain:
     """Stops clients as soon as no chunk is lost with them.
 
     Attributes:
-        outage: the server, the deadline, and the progress, which shows why the clients cannot be stopped yet.
-        names: the clients' names; not used with `all_clients`.
-        all_clients: stop every client.
+        outage: the policy for a lost server, with the deadline. Its progress shows why the clients still run.
+        names: the names of the clients to stop; empty with `all_clients`.
+        all_clients: whether to stop every client.
     """
 
     outage: OutagePolicy
@@ -112,13 +112,13 @@ class _Drain:
     all_clients: bool
 
     def run(self) -> list[str]:
-        """Wait until the clients can be stopped, and stop them; return their names.
+        """Wait until the clients can be stopped, and ask them to stop; return the names of the clients asked.
 
         Raises:
             TimedOut: the deadline passed.
-            WrongState: no other client can take what these clients hold.
-            NotFound: a client of this name was not connected at the start.
-            PspError: the server was lost.
+            WrongState: there is no deadline, and no other client can take what these clients hold.
+            NotFound: a named client was not connected at the start.
+            PspError: as in `OutagePolicy.wait`.
         """
         refusal_count = 0
         while True:
@@ -136,7 +136,7 @@ class _Drain:
                 self.outage.wait(error)
 
     def _stop(self, *, skip_gone: bool) -> list[str]:
-        """Try to stop the clients; with `skip_gone`, clients that have left by themselves are not an error."""
+        """Ask the clients to stop; return the names of the clients asked. With `skip_gone`, skip clients that left."""
         api = self.outage.api
         try:
             return api.run(api.client.stop_clients(self.names, all_clients=self.all_clients))
@@ -148,7 +148,7 @@ class _Drain:
         return api.run(api.client.stop_clients(left)) if left else []
 
     def _check_files(self, refusal: WrongState, *, is_first: bool) -> None:
-        """Raise WrongState if the wait cannot end; at the first refusal, note its reason."""
+        """Raise WrongState if, without a deadline, the wait would never end; note the reason for the first refusal."""
         files = [file_view(file) for file in self.outage.retry(self.outage.api.client.status).files]
         if self.outage.deadline.timeout_seconds is None:
             for file in files:
@@ -159,7 +159,11 @@ class _Drain:
                 self.outage.progress.note(f"{plain_text(file['name'])}: {hold_text(file)}")
 
     def _require_accepting_client(self, file: FileView) -> None:
-        """Raise WrongState if all other clients declined the file or have been lost for a full lease."""
+        """Raise WrongState if no other client will get the file.
+
+        This is so if every other client declined the file, or if the file is stalled, no other client is connected,
+        and each missing client has been lost for a full lease.
+        """
         others = [client for client in file["clients"] if not (self.all_clients or client["name"] in self.names)]
         if others and len(others) < len(file["clients"]) and all(client["refusal"] for client in others):
             reasons = "; ".join(refusal_texts(file)[:REFUSALS_MAX])

@@ -1,1 +1,1 @@
-"""The output of `pspctl`: tables, progress and JSON."""
+"""The output of `pspctl`: tables, progress and JSON documents."""

@@ -17,19 +17,19 @@ from pspctl.ui.views import FileView, accepting_clients, file_view
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.text.plain import plain_text
 
-if TYPE_CHECKING:  # this module imports the whole client
+if TYPE_CHECKING:  # `pspd.daemon.source` imports the whole client
     from pspd.daemon.source import SeedProgress
 
 CLIENT_BARS_MAX = 8
-"""With more clients there is only one bar for all."""
+"""The most clients with separate bars; with more clients, there is only the bar of the exchange."""
 INDENT = "  "
-"""Precedes the names of clients: their bars are parts of the bar above."""
+"""Precedes the names of clients: the clients' bars are parts of the bar above."""
 RATE_SECONDS_MIN = 0.2
-"""A bar that was shown for less time has no rate: most of its work was done before it was shown."""
+"""A bar that was shown for less time has no rate: most of the work was done before the bar was shown."""
 
 
 class AmountColumn(bars.ProgressColumn):
-    """``1.5 MiB / 8.0 MiB``, or a count such as ``2 / 3 clients``."""
+    """The amount that is done, such as ``1.5 MiB / 8.0 MiB`` or ``2 / 3 clients``."""
 
     def render(self, task: bars.Task) -> Text:
         """Return the cell of a bar."""
@@ -40,7 +40,7 @@ class AmountColumn(bars.ProgressColumn):
 
 
 class RateColumn(bars.ProgressColumn):
-    """The current rate of a bar that counts bytes; at its end, the average while it was shown."""
+    """The current rate of a bar that counts bytes; for a finished bar, the average rate since the bar was shown."""
 
     def render(self, task: bars.Task) -> Text:
         """Return the cell of a bar; empty without a rate."""
@@ -60,16 +60,16 @@ class PlainProgress(bars.Progress):
 
 
 class BarProgress(LineProgress):
-    """Draws one bar per phase, and one per client if there are few; notes are printed above them."""
+    """Draws one bar per phase and, if there are few clients, one per client; prints notes above the bars."""
 
     def __init__(self, progress: bars.Progress) -> None:
-        """Start without bars; they are drawn in `progress`."""
+        """Start without bars; `progress` will draw them."""
         super().__init__()
         self._progress = progress
         self._tasks: dict[str, bars.Task] = {}
 
     def seeding(self, step: SeedProgress) -> None:
-        """Update the bar of the phase."""
+        """Update the bar of the phase, and write which clients delay the seeding."""
         if step.file is not None:
             self._note_clients(file_view(step.file))
         match step.phase:
@@ -82,7 +82,7 @@ class BarProgress(LineProgress):
                 self._show("seeding", step.done * CHUNK_BYTES, step.total * CHUNK_BYTES)
 
     def exchange(self, file: FileView) -> None:
-        """Update the bar of the exchange and those of the clients."""
+        """After the seeding, update the bars of the exchange and the clients; write why the file is not complete."""
         if file["state"] == "seeding":
             return
         self.seeded(file)
@@ -93,13 +93,13 @@ class BarProgress(LineProgress):
             self._finish("exchange")
 
     def seeded(self, file: FileView) -> None:
-        """Fill the bars of the seeding: the last step that was reported may be short of the total."""
+        """Fill the bars of the seeding, which may not have reached the total; write why the file is not complete."""
         super().seeded(file)
         for label in ("waiting", "seeding"):
             self._finish(label)
 
     def _show_clients(self, held: dict[str, int], chunk_count: int) -> None:
-        """Update the bars of the clients; remove those of clients that are gone."""
+        """Update the bars of the clients in `held`; remove the bars of other clients."""
         labels = {f"{INDENT}{plain_text(name)}": count for name, count in held.items()}
         for label in [label for label in self._tasks if label.startswith(INDENT) and label not in labels]:
             self._progress.remove_task(self._tasks.pop(label).id)

@@ -1,4 +1,4 @@
-"""Tables that fit the terminal: only the name column is shortened, no other cell is ever cut."""
+"""Tables that fit the terminal: names are shortened, optional columns are dropped, all other cells stay whole."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 NAME_CELLS_COMFORTABLE = 16
-"""Optional columns are dropped before names become narrower than this."""
+"""Optional columns are dropped before names are shortened to fewer cells than this."""
 NAME_CELLS_MIN = 8
-"""Names never become narrower than this; the terminal folds a table that is still too wide."""
+"""Names are never shortened to fewer cells than this; the terminal folds a table that is still too wide."""
 GAP_CELLS = 2
 ELLIPSIS = "…"
 
@@ -30,9 +30,9 @@ class Column:
     """One column of a table.
 
     Attributes:
-        heading: its heading.
-        kind: how its cells are shown; exactly one column of a table has names.
-        drop_order: optional columns are dropped in this order, lowest first; 0 for a column that always stays.
+        heading: the heading of the column.
+        kind: how the column's cells are shown; exactly one column of a table has the kind `NAME`.
+        drop_order: the rank of an optional column; the lowest rank is dropped first. 0 for a column that always stays.
     """
 
     heading: str
@@ -41,10 +41,11 @@ class Column:
 
 
 class FittedTable:
-    """A table that fits its width, without lines between the cells.
+    """A table that fits the terminal's width, without lines between the cells.
 
-    When it is too wide, the name column is shortened first. Below `NAME_CELLS_COMFORTABLE` cells, optional columns are
-    dropped one by one. Every other cell is shown in full: a truncated number would be a wrong number.
+    When the table is too wide, names are shortened to `NAME_CELLS_COMFORTABLE` cells. If that is not enough, optional
+    columns are dropped one by one, and then names are shortened to `NAME_CELLS_MIN` cells. All other cells are shown
+    in full: a truncated number would be a wrong number.
     """
 
     def __init__(self, *columns: Column) -> None:
@@ -60,8 +61,8 @@ class FittedTable:
         """Yield the lines of the table.
 
         Args:
-            console: draws the table.
-            options: the width.
+            console: the console that draws the table.
+            options: rich's options, with the width.
         """
         widths = [max(cell.cell_len for cell in column) for column in zip(*self._rows, strict=True)]
         kept = self._kept(widths, options.max_width)
@@ -85,7 +86,7 @@ class FittedTable:
         return line
 
     def _kept(self, widths: list[int], max_width: int) -> list[int]:
-        """Return the indexes of the columns that are shown, given the natural width of each."""
+        """Return the indexes of the columns to show; `widths` are the columns' widths without shortening."""
         kept = list(range(len(widths)))
         optional = sorted((column.drop_order, index) for index, column in enumerate(self._columns) if column.drop_order)
         comfortable = min(widths[self._name_index], NAME_CELLS_COMFORTABLE)
@@ -97,17 +98,17 @@ class FittedTable:
 
 
 def _name_room(widths: list[int], kept: list[int], name_index: int, max_width: int) -> int:
-    """Return how many cells the other columns leave to the name column."""
+    """Return how many of `max_width` cells the other columns in `kept` leave to the name column."""
     return max_width - sum(widths[index] + GAP_CELLS for index in kept if index != name_index)
 
 
 def shortened(text: str, cells: int) -> str:
     """Return a text shortened in the middle, such as ``very-long-na…v2.iso``.
 
-    Wide characters take two cells. A combining character stays with the one that it modifies.
+    Wide characters take two cells. A combining character stays with the character that it modifies.
 
     Args:
-        text: printable characters.
+        text: the text, of printable characters.
         cells: the most cells of a terminal that the result may take, at least 1.
     """
     if cell_len(text) <= cells:
@@ -120,7 +121,7 @@ def shortened(text: str, cells: int) -> str:
 
 
 def _prefix(clusters: list[str], cells: int) -> list[str]:
-    """Return as many of the first clusters as fit."""
+    """Return as many of the first clusters as fit into `cells`."""
     taken: list[str] = []
     for cluster in clusters:
         cells -= cell_len(cluster)
@@ -131,7 +132,7 @@ def _prefix(clusters: list[str], cells: int) -> list[str]:
 
 
 def _clusters(text: str) -> list[str]:
-    """Return the characters of a text, each with the combining ones that follow it."""
+    """Return the characters of a text, each with the combining characters that follow it."""
     clusters: list[str] = []
     for char in text:
         if clusters and cell_len(char) == 0:

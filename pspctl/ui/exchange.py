@@ -8,16 +8,16 @@ from pspctl.ui.units import count_text, duration_text, rate_text, ratio_text, si
 from pspctl.ui.views import FileView, RunView, SeedView, accepting_clients
 
 RATE_TOLERANCE = 0.1
-"""The largest relative difference of delivered and needed bytes at which an exchange has a rate."""
+"""The largest relative difference between delivered and needed bytes for which the rate of an exchange is shown."""
 
 
 def exchange_table(file: FileView) -> FittedTable:
-    """Return a table of the exchange of a file: how much it moved, beside the ideal."""
+    """Return a table of the exchange of a file: the traffic, and the ideal for comparison."""
     traffic, size_bytes = file["traffic"], file["size_bytes"]
     contributed = traffic["contributed_bytes"] - traffic["seeding_contributed_bytes"]
     datagrams = traffic["request_datagrams"] + traffic["broadcast_datagrams"]
     clients = accepting_clients(file)
-    # The exchange brings each connected client all chunks except its share.
+    # In the exchange, each client that accepts the file needs all chunks except those of its share.
     needed_chunks = file["chunk_count"] * len(clients) - sum(client["share_chunk_count"] for client in clients)
     needed_bytes = size_bytes * needed_chunks / max(1, file["chunk_count"])
     table = FittedTable(
@@ -35,7 +35,7 @@ def exchange_table(file: FileView) -> FittedTable:
 
 
 def ideals_text(file: FileView) -> str:
-    """Return why some ratios have no ideal; empty if all have one."""
+    """Return why some ratios have no ideal; empty if all ratios have one, or the file lists no client."""
     if _has_ideals(file) or not file["clients"]:
         return ""
     return "no ideal (-): clients joined after the division, or left with their shares"
@@ -46,7 +46,7 @@ def seed_text(view: SeedView, *, with_times: bool = True) -> str:
 
     Args:
         view: the answer as JSON data.
-        with_times: include how long seeding and exchange took.
+        with_times: whether to include how long the seeding and the exchange took.
     """
     file, seconds = view["file"], view["seconds"]
     name = f"{shown_name(file)} ({size_text(file['size_bytes'])}, {short_id(file)})"
@@ -72,10 +72,10 @@ def run_text(view: RunView) -> str:
 
 
 def _exchange_rate(file: FileView) -> float | None:
-    """Return the rate of an exchange: the bytes that were missing after the seeding, divided by the exchange's time.
+    """Return the rate of an exchange in bytes per second: the bytes that clients needed, divided by the time.
 
-    None if the exchange moved another amount, because a client joined late or already had chunks: the time ends with
-    the first completion.
+    Return None if a client joined late, or if the delivered bytes differ too much from the needed bytes: the time
+    ends when the file is complete for the first time, and later deliveries do not belong to it.
     """
     seconds, needed = file["seconds"]["exchange"], file["size_bytes"] * max(0, file["client_count"] - 1)
     is_comparable = not _has_late_joiner(file) and abs(_delivered_bytes(file) - needed) <= RATE_TOLERANCE * needed
@@ -83,21 +83,21 @@ def _exchange_rate(file: FileView) -> float | None:
 
 
 def _delivered_bytes(file: FileView) -> int:
-    """Return how many bytes were delivered after the seeding."""
+    """Return how many bytes of a file were delivered after the seeding."""
     return file["traffic"]["delivered_bytes"] - file["traffic"]["seeding_delivered_bytes"]
 
 
 def _has_late_joiner(file: FileView) -> bool:
-    """Return whether a client joined after the division: with enough chunks, only such a client has no share."""
+    """Return whether a client has no share although the file has a chunk for each, as if it had joined late."""
     clients = accepting_clients(file)
     return file["chunk_count"] >= len(clients) and not all(client["share_chunk_count"] for client in clients)
 
 
 def _has_ideals(file: FileView) -> bool:
-    """Return whether the file was divided among exactly the connected clients: the ideals assume this."""
+    """Return whether the file's shares belong to exactly the clients that accept it: the ideals assume this."""
     return not _has_late_joiner(file) and _has_all_shares(file)
 
 
 def _has_all_shares(file: FileView) -> bool:
-    """Return whether no client has left with its share; if one has, nobody knows how many chunks it needed."""
+    """Return whether no client has left with its share: the number of chunks that such a client needed is unknown."""
     return sum(client["share_chunk_count"] for client in accepting_clients(file)) >= file["chunk_count"]

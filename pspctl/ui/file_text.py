@@ -12,7 +12,7 @@ from pspd.text.plain import plain_text
 SHORT_ID_DIGITS = 12
 MISSING_RANGES_MAX = 4
 IDLE_SECONDS = 5.0
-"""A client whose share is incomplete sends a request every few seconds. After this time without one, it is idle."""
+"""A client is idle after this time without a request. Until it holds its share, it sends one every few seconds."""
 IDLE_CLIENTS_MAX = 4
 MISSING_CLIENTS_MAX = 20
 
@@ -23,7 +23,7 @@ def short_id(file: FileView) -> str:
 
 
 def shown_name(file: FileView) -> str:
-    """Return a file's name, safe to print; a folder's ends with a slash."""
+    """Return a file's name, safe to print; the name of a folder ends with a slash."""
     return plain_text(file["name"]) + ("/" if file["folder"] else "")
 
 
@@ -33,9 +33,9 @@ def file_state_text(file: FileView) -> str:
 
 
 def progress_text(file: FileView) -> str:
-    """Return the percentage of the file that the clients hold on average.
+    """Return the percentage of a file that clients hold on average, except clients that declined the file.
 
-    If the clients are not listed, it is the percentage of the clients that have the file.
+    If the file lists no such client, return the percentage of clients that have the file.
     """
     if file["state"] == "complete":
         return "100.0 %"
@@ -47,12 +47,12 @@ def progress_text(file: FileView) -> str:
 
 
 def declined_text(file: FileView) -> str:
-    """Return ``, 1 declined``, to follow a count of clients; empty if no client declined the file."""
+    """Return how many clients declined a file, such as ``, 1 declined``; empty if no client did. It follows a count."""
     return f", {file['declined_client_count']} declined" if file["declined_client_count"] else ""
 
 
 def refusal_texts(file: FileView) -> list[str]:
-    """Return one sentence for each client that declined a file: its name and reason."""
+    """Return one sentence for each client that declined a file: the client's name and reason."""
     return [
         f"{plain_text(client['name'])} declined it: {plain_text(client['refusal'])}"
         for client in file["clients"]
@@ -61,9 +61,9 @@ def refusal_texts(file: FileView) -> list[str]:
 
 
 def idle_clients(file: FileView) -> dict[str, str]:
-    """Return a sentence for each client that delays the seeding, keyed by its name; the longest silence first.
+    """Return a sentence for each client that delays the seeding because it is idle, keyed by the client's name.
 
-    There is no sentence for a client that is slow but sends requests.
+    The client that has been idle for the longest time comes first. A slow client that sends requests is not idle.
     """
     idle = [
         (client["share_idle_seconds"] or 0.0, client["name"]) for client in file["clients"] if not client["refusal"]
@@ -76,12 +76,12 @@ def idle_clients(file: FileView) -> dict[str, str]:
 
 
 def idle_texts(file: FileView) -> list[str]:
-    """Return the first sentences of `idle_clients`."""
+    """Return the first `IDLE_CLIENTS_MAX` sentences of `idle_clients`."""
     return list(idle_clients(file).values())[:IDLE_CLIENTS_MAX]
 
 
 def missing_clients_text(file: FileView) -> str:
-    """Return the clients lost before they had a file: ``anna (lost 35.2 s ago), bert (lost 2 min 3 s ago)``."""
+    """Return the names of the clients that were lost before they had a file, such as ``anna (lost 35.2 s ago)``."""
     missing = file["missing_clients"]
     names = [
         f"{plain_text(client['name'])} (lost {duration_text(client['away_seconds'])} ago)"
@@ -92,14 +92,17 @@ def missing_clients_text(file: FileView) -> str:
 
 
 def hold_text(file: FileView) -> str:
-    """Return how to start the exchange of a file; empty if it is not held back."""
+    """Return how to start the exchange of a file; empty if the file is not held back."""
     if not file["held_back"]:
         return ""
     return f"held back: start it with `pspctl release {shlex.quote(plain_text(file['name']))}`"
 
 
 def safety_text(file: FileView) -> str:
-    """Return whether one client and the original may be lost without loss of data; empty if seeding or stalled."""
+    """Return whether the network could lose one client and the original without losing chunks.
+
+    The text is empty while the file is being seeded or is stalled.
+    """
     if file["state"] in ("seeding", "stalled"):
         return ""
     if file["min_holder_count"] == 0:
@@ -110,7 +113,7 @@ def safety_text(file: FileView) -> str:
 
 
 def missing_chunks_texts(file: FileView) -> list[str]:
-    """Return which chunks of a stalled file are missing, and what to do; empty if the file is not stalled."""
+    """Return sentences that say which chunks of a stalled file are missing, and what to do; empty if not stalled."""
     if file["state"] != "stalled":
         return []
     ranges = file["missing_ranges"]

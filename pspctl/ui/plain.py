@@ -1,4 +1,4 @@
-"""The last step before a terminal: control characters in names from other machines become escapes."""
+"""Makes rich's output safe to print: control characters in names from other machines become escapes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pspd.text.plain import plain_lines
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """Wraps anything that rich can draw: colours stay, and unprintable characters become escapes."""
+    """Something that rich can draw, made safe to print: colours stay, and unprintable characters become escapes."""
 
     content: RenderableType
 

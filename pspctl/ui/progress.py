@@ -1,4 +1,4 @@
-"""How a command shows its progress: not at all, or in a few lines on stderr; `pspctl.ui.bars` draws bars."""
+"""Shows the progress of a command: not at all, or in a few lines on stderr; `pspctl.ui.bars` draws bars."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pspctl.ui.file_text import hold_text, idle_clients, missing_chunks_texts, r
 from pspctl.ui.views import FileView, file_view
 from pspd.text.plain import plain_text
 
-if TYPE_CHECKING:  # this module imports the whole client
+if TYPE_CHECKING:  # `pspd.daemon.source` imports the whole client
     from pspd.daemon.source import SeedProgress
 
 WAITING_NOTE_SECONDS = 5.0
-"""The least time between two notes about clients that join."""
+"""The shortest time between two notes that say how many clients have joined."""
 
 
 class Progress:
@@ -24,13 +24,13 @@ class Progress:
         """Show a step of the source."""
 
     def exchange(self, file: FileView) -> None:
-        """Show a change during the exchange of a file."""
+        """Show the state of a file that the command waits for."""
 
     def seeded(self, file: FileView) -> None:
         """Show that a file is seeded."""
 
     def simulation(self, part: float) -> None:
-        """Show which part of a simulation is done, from 0 to 1."""
+        """Show the part of a simulation that is done: 0 to 1."""
 
     def note(self, text: str) -> None:
         """Show one line, such as a reason to wait."""
@@ -47,7 +47,10 @@ class LineProgress(Progress):
         self._joined_noted_at = 0.0
 
     def seeding(self, step: SeedProgress) -> None:
-        """Write how many clients have joined: at the first step, then when the number changes."""
+        """Write which clients delay the seeding, and how many clients have joined.
+
+        The number is written once, then after changes, at most every `WAITING_NOTE_SECONDS`.
+        """
         if step.file is not None:
             self._note_clients(file_view(step.file))
         if step.phase != "waiting" or step.done >= step.total or step.done == self._joined:
@@ -62,7 +65,7 @@ class LineProgress(Progress):
         self.seeded(file)
 
     def seeded(self, file: FileView) -> None:
-        """Write why the file is not complete: it is held back, a client declined it, or chunks are missing."""
+        """Write why the file is not complete: held back, declined, stalled, or without a connected client."""
         if file["state"] != "complete":
             for text in [hold_text(file), *refusal_texts(file)]:
                 self._note_once(file, text, text)
@@ -77,19 +80,19 @@ class LineProgress(Progress):
         print(f"pspctl: {plain_text(text)}", file=sys.stderr, flush=True)
 
     def _note_clients(self, file: FileView) -> None:
-        """Write which clients delay the seeding, each once, or that no client is connected."""
+        """Write which clients delay the seeding, each client once, and whether no client is connected."""
         self._note_if_no_client(file)
         for client, text in idle_clients(file).items():
             self._note_once(file, text, f"idle {client}")
 
     def _note_once(self, file: FileView, text: str, key: str) -> None:
-        """Write a text about a file, unless it is empty or one with the same key was written before."""
+        """Write a text about a file if it is not empty and is the first text with this key."""
         if text and key not in self._noted:
             self._noted.add(key)
             self.note(f"{plain_text(file['name'])}: {text}")
 
     def _note_if_no_client(self, file: FileView) -> None:
-        """Write that no client is connected, each time that the last one leaves."""
+        """Write that no client is connected, once until a client is connected again."""
         has_no_client = not (file["client_count"] or file["declined_client_count"])
         if has_no_client and not self._has_no_client:
             self.note(f"{plain_text(file['name'])}: no client is connected: waiting for one")

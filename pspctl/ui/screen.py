@@ -15,7 +15,7 @@ from pspctl.ui.units import count_text
 from pspctl.ui.views import ClientView, FileClientView, FileView, StatusView
 
 LOST_ROWS_MAX = 3
-"""How many lost clients are listed before those that are behind: hundreds may be lost for good."""
+"""The most lost clients that are listed above the clients that are behind: hundreds may be lost for good."""
 SOURCE_ROWS_MAX = 2
 TEXT_LINES_MAX = 4
 CLIENT_ROWS_MIN = 3
@@ -25,12 +25,12 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """A status that takes no more lines than the terminal has.
+    """A status, shortened to the height of the terminal.
 
     Attributes:
-        status: the network.
-        in_full: whether to show its one file in full, instead of the whole network.
-        note: a line above everything else; empty for none.
+        status: the status of the network.
+        in_full: whether to show the only file of the status in full, instead of the whole network.
+        note: the line to show above everything else; empty for none.
     """
 
     status: StatusView
@@ -41,8 +41,8 @@ class Screen:
         """Yield the parts of the screen from top to bottom.
 
         Args:
-            console: draws the parts; its height limits them.
-            options: the width.
+            console: the console that draws the parts; its height limits the number of lines.
+            options: rich's options, with the width.
         """
         head = [Text(self.note, style="yellow")] if self.note else []
         head.append(tables.status_header(self.status))
@@ -63,7 +63,7 @@ def _height(console: Console, options: ConsoleOptions, parts: Sequence[Renderabl
 def _network_parts(
     status: StatusView, room: int, console: Console, options: ConsoleOptions
 ) -> Sequence[RenderableType]:
-    """Return a table of files and a table of clients; a line under each counts the omitted rows."""
+    """Return a table of files and a table of clients; a line under each table counts the omitted rows."""
     active = [file for file in status["files"] if file["state"] != "complete"]
     files = [*active, *(file for file in status["files"] if file["state"] == "complete")]
     stalls = [line for file in active for line in tables.stall_lines(file)][:TEXT_LINES_MAX]
@@ -72,7 +72,7 @@ def _network_parts(
     clients = _ranked_clients(status, conditions, progress)
     problem_count = sum(conditions[client["name"]] != "complete" for client in clients)
     sources = status["sources"][:SOURCE_ROWS_MAX]
-    # Each table has a blank line and its headings.
+    # Each table has a blank line above it, and a line of headings.
     room -= 2 * 2 + len(sources) + _height(console, options, stalls)
     file_rows, client_rows = _row_counts(room, (len(active), len(files)), (problem_count, len(clients)))
     parts: list[RenderableType] = ["", tables.files_table(files[:file_rows]) if files else tables.NO_FILE]
@@ -86,12 +86,12 @@ def _network_parts(
 
 
 def _row_counts(room: int, files: tuple[int, int], clients: tuple[int, int]) -> tuple[int, int]:
-    """Return how many files and how many clients are shown.
+    """Return how many files and how many clients to show.
 
     Args:
-        room: how many lines there are for both, with the line under each that counts the rest.
-        files: how many files are active, and how many there are.
-        clients: how many clients have a problem, and how many there are.
+        room: the number of lines for both, including the lines that count the omitted files and clients.
+        files: the number of active files and of all files.
+        clients: the number of clients with a problem and of all clients.
     """
     (active, all_files), (problem_count, all_clients) = files, clients
     if all_files + all_clients <= room:
@@ -100,12 +100,12 @@ def _row_counts(room: int, files: tuple[int, int], clients: tuple[int, int]) -> 
     file_rows = max(min(1, all_files), min(active, room - min(problem_count, CLIENT_ROWS_MIN)))
     client_rows = max(0, min(problem_count, room - file_rows))
     file_rows = min(all_files, max(file_rows, room - client_rows))
-    spare = file_rows == all_files  # then no line counts the rest
+    spare = file_rows == all_files  # then no line has to count omitted files
     return file_rows, min(all_clients, max(0, room - file_rows + spare))
 
 
 def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOptions) -> Sequence[RenderableType]:
-    """Return one file, with the clients that have the least of it first, and its exchange if there is room."""
+    """Return the parts for one file: its clients, those with the fewest chunks first, and its exchange if it fits."""
     top: list[RenderableType] = ["", tables.files_table([file])]
     top += [*tables.stall_lines(file)[:TEXT_LINES_MAX], *tables.safety_lines(file)]
     bottom: list[RenderableType] = [*tables.problem_lines(file)[:TEXT_LINES_MAX]]
@@ -121,12 +121,12 @@ def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOpt
 
 
 def _rest(rows: Sequence[Row], what: str, condition_of: Callable[[Row], str]) -> list[RenderableType]:
-    """Return a line such as ``and 22 more clients, all complete``; an empty list if no row is omitted.
+    """Return a list of one line, such as ``and 22 more clients, all complete``; empty if no row is omitted.
 
     Args:
         rows: the omitted rows.
-        what: the noun for one of them.
-        condition_of: returns the condition of a row in a word.
+        what: the noun for one row.
+        condition_of: the function that returns the condition of a row in one word.
     """
     if not rows:
         return []
@@ -145,7 +145,7 @@ def _file_client_condition(client: FileClientView) -> str:
 
 
 def _conditions(status: StatusView) -> dict[str, str]:
-    """Return each client's condition by name: lost, behind (with a file), declined (a file), or complete."""
+    """Return each client's condition by name: lost, behind (on any file), declined (any file), or complete."""
     conditions = {client["name"]: "complete" for client in status["clients"]}
     for file in status["files"]:
         for client in file["clients"]:
@@ -159,7 +159,7 @@ def _conditions(status: StatusView) -> dict[str, str]:
 def _ranked_clients(
     status: StatusView, conditions: dict[str, str], progress: dict[str, tuple[int, int]]
 ) -> list[ClientView]:
-    """Return the clients in order: a few lost ones, those behind, those that declined, other lost ones, the rest."""
+    """Return the clients in this order of conditions: lost (a few), behind, declined, lost (the others), complete."""
     groups: dict[str, list[ClientView]] = {"lost": [], "behind": [], "declined": [], "complete": []}
     for client in status["clients"]:
         groups[conditions[client["name"]]].append(client)
@@ -169,7 +169,7 @@ def _ranked_clients(
 
 
 def _progress_of(files: Sequence[FileView]) -> dict[str, tuple[int, int]]:
-    """Return by client's name how many chunks it holds, and how many chunks its accepted files have."""
+    """Return, by client name, how many chunks the client holds of the files that it accepts, and how many they have."""
     progress: dict[str, tuple[int, int]] = {}
     for file in files:
         for client in file["clients"]:

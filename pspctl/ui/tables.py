@@ -27,7 +27,7 @@ _STATE_STYLES = {
 
 
 def status_table(status: StatusView) -> RenderableType:
-    """Return the whole network: the server, its clients and files."""
+    """Return the whole network: the server, the clients and the files, with the missing chunks of stalled files."""
     clients, files = clients_table(status["clients"], status["sources"]), status["files"]
     return Group(
         status_header(status),
@@ -59,7 +59,8 @@ def clients_table(
     Args:
         clients: the clients.
         sources: the sources.
-        progress: how many chunks each client holds and how many it wants, by name; None to omit the column.
+        progress: by client name, the number of chunks that the client holds and the number that it should hold in the
+            end; None to omit the column.
     """
     done = [] if progress is None else [Column("PROGRESS", Kind.NUMBER)]
     table = FittedTable(
@@ -76,7 +77,7 @@ def clients_table(
 
 
 def files_table(files: Sequence[FileView]) -> FittedTable:
-    """Return the files, one per row, with rate and time left while data moves."""
+    """Return the files, one per row, with the rate and the time left if the rate of any file is known."""
     with_rates = any(file["rate_bytes_per_second"] is not None for file in files)
     rates = [Column("RATE", Kind.NUMBER), Column("LEFT", Kind.NUMBER)] if with_rates else []
     table = FittedTable(
@@ -109,7 +110,7 @@ def _rate_cells(file: FileView) -> tuple[str, str]:
 
 
 def file_table(status: StatusView) -> RenderableType:
-    """Return one file in full: its state, how much each client has, and what the exchange moved."""
+    """Return the file of a status in full: its state, how much each client has, and what the exchange moved."""
     parts: list[RenderableType] = [status_header(status)]
     for file in status["files"]:
         parts += ["", files_table([file]), *stall_lines(file), *safety_lines(file)]
@@ -118,7 +119,7 @@ def file_table(status: StatusView) -> RenderableType:
 
 
 def safety_lines(file: FileView) -> list[Text]:
-    """Return `safety_text` as a line, if it is not empty."""
+    """Return `safety_text` as a list of one line; an empty list if the text is empty."""
     return _lines([file_text.safety_text(file)])
 
 
@@ -128,7 +129,7 @@ def problem_lines(file: FileView) -> list[Text]:
 
 
 def exchange_parts(file: FileView) -> list[RenderableType]:
-    """Return a blank line, the table of the exchange, and why some ratios have no ideal."""
+    """Return a blank line, the table of the exchange and, if some ratios have no ideal, the reason."""
     return ["", exchange_table(file), *_lines([ideals_text(file)], "dim")]
 
 
@@ -137,12 +138,12 @@ def _lines(texts: list[str], style: str = "") -> list[Text]:
 
 
 def stall_lines(file: FileView) -> list[Text]:
-    """Return `missing_chunks_texts` as lines with the file's name."""
+    """Return `missing_chunks_texts` as lines that begin with the file's name."""
     return _lines([f"{plain_text(file['name'])}: {text}" for text in file_text.missing_chunks_texts(file)], "red")
 
 
 def file_clients_table(file: FileView, clients: Iterable[FileClientView]) -> FittedTable:
-    """Return how far clients are with a file, one per row.
+    """Return the progress of clients with a file, one client per row.
 
     Args:
         file: the file.
@@ -179,7 +180,7 @@ def contexts_table(current: str | None, addresses: Mapping[str, str]) -> FittedT
     """Return the named servers, one per row.
 
     Args:
-        current: the name that gets a star.
+        current: the name of the current context, which gets a star; None if there is none.
         addresses: the servers' addresses by name.
     """
     table = FittedTable(Column(""), Column("NAME", Kind.NAME), Column("SERVER"))
@@ -199,7 +200,7 @@ def cache_text(cache: CacheView) -> str:
 
 
 def _cache_text(cache: CacheView) -> str:
-    # A request that joins a pending fetch costs no broadcast, but is not a hit either.
+    # A chunk of an aggregated request costs no broadcast, but is not a hit either.
     request_count = cache["hit_count"] + cache["miss_count"] + cache["join_count"]
     hits = percent_text(cache["hit_count"], request_count)
     return f"{size_text(cache['used_bytes'])} of {size_text(cache['capacity_bytes'])} used, hit ratio {hits}"

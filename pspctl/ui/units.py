@@ -8,7 +8,7 @@ __all__ = ["count_text", "duration_text", "percent_text", "rate_text", "ratio_te
 
 
 def rate_text(bytes_per_second: float) -> str:
-    """Return a rate in MiB/s, so that rates are easy to compare; below 0.1 MiB/s in KiB/s."""
+    """Return a rate in MiB/s, so that rates are easy to compare; a rate below 0.1 MiB/s in KiB/s."""
     mib_per_second = bytes_per_second / (1 << 20)
     return f"{mib_per_second:.1f} MiB/s" if mib_per_second >= 0.1 else f"{bytes_per_second / 1024:.1f} KiB/s"
 
@@ -31,8 +31,8 @@ def count_text(count: int, one: str, many: str | None = None) -> str:
 
     Args:
         count: the number.
-        one: the singular.
-        many: the plural; by default the singular with an s.
+        one: the singular of the noun.
+        many: the plural of the noun; None for the singular with an s.
     """
     return f"{count} {one if count == 1 else many or f'{one}s'}"
 

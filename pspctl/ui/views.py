@@ -1,6 +1,6 @@
-"""The JSON documents that commands print, made from protocol messages.
+"""Makes the JSON documents that commands print, from messages of the control API.
 
-Every field is present and integers are numbers; proto3's own JSON drops zeros and writes 64-bit integers as strings.
+Every field is present, and integers are numbers. proto3's own JSON omits zeros, and has 64-bit integers as strings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FILE_STATES = {
     network_pb2.FILE_STATE_COMPLETE: "complete",
 }
 UNKNOWN = "unknown"
-"""The state of a client or file for which this version has no name."""
+"""The name for a state of a client or file that this version of `pspctl` does not know."""
 
 
 class ServerView(TypedDict):
@@ -41,7 +41,7 @@ class ServerView(TypedDict):
 
 
 class CacheView(TypedDict):
-    """The server's cache (R4); counts are of chunks."""
+    """The server's cache (R4); its counts are numbers of chunks."""
 
     capacity_bytes: int
     used_bytes: int
@@ -62,7 +62,7 @@ class ClientView(TypedDict):
 
 
 class MissingRangeView(TypedDict):
-    """Chunks ``[start, stop)`` without a connected holder; ``last_holder`` is empty if no client ever held them."""
+    """Chunks ``[start, stop)`` without a reachable holder; ``last_holder`` is empty if the server knows none."""
 
     start: int
     stop: int
@@ -84,7 +84,7 @@ class TrafficView(TypedDict):
 
 
 class FileClientView(TypedDict):
-    """One client's state for one file; ``refusal`` is its reason if it declined the file, else empty."""
+    """One client's state for one file; ``refusal`` is the reason for declining the file, or empty."""
 
     name: str
     held_chunk_count: int
@@ -96,14 +96,14 @@ class FileClientView(TypedDict):
 
 
 class SecondsView(TypedDict):
-    """How long the two phases took, or have taken so far."""
+    """How many seconds the seeding and the exchange took, or have taken so far."""
 
     seeding: float
     exchange: float
 
 
 class MissingClientView(TypedDict):
-    """A client that was lost before it had a file; ``given_up`` is true after a full lease."""
+    """A client that was lost before it had a file; ``given_up`` is true once it was away for a full lease."""
 
     name: str
     away_seconds: float
@@ -169,7 +169,7 @@ def _view(kind: type[View], message: Any, **converted: Any) -> View:
     Args:
         kind: the type of the view.
         message: the protocol message.
-        converted: the fields that differ from those of the message.
+        converted: the values of the fields that are not copied.
     """
     fields = {name: converted[name] if name in converted else getattr(message, name) for name in kind.__annotations__}
     return cast(View, fields)
@@ -190,7 +190,7 @@ def client_views(clients: Iterable[network_pb2.Client], *, source: bool = False)
 
     Args:
         clients: the clients and sources of the network.
-        source: whether to return the sources.
+        source: whether to return the sources instead of the clients.
     """
     return [
         {
@@ -205,7 +205,7 @@ def client_views(clients: Iterable[network_pb2.Client], *, source: bool = False)
 
 
 def _file_client_view(client: network_pb2.FileClient) -> FileClientView:
-    # `_view` takes twice as long, and a network has thousands of clients.
+    # `_view` would take twice as long, and a network may have thousands of clients.
     return {
         "name": client.name,
         "held_chunk_count": client.held_chunk_count,
@@ -266,10 +266,10 @@ def status_view(status: status_service_pb2.GetStatusResponse) -> StatusView:
 
 
 def seed_view(file: FileView, cache: network_pb2.Cache) -> SeedView:
-    """Return the answer of `pspctl seed`.
+    """Return the answer of `pspctl seed` and `pspctl wait`.
 
     Args:
-        file: the file that was seeded.
+        file: the view of the file.
         cache: the server's cache.
     """
     return {"file": file, "seconds": file["seconds"], "cache": cache_view(cache)}
