@@ -8,7 +8,7 @@ from blake3 import blake3
 
 
 def blake3_digest(parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
-    """Return the BLAKE3 digest (32 bytes) of the concatenated parts; a ``pspd.core.model.manifest.Digest``."""
+    """Return the BLAKE3 digest (32 bytes) of the concatenated parts. It is a ``pspd.core.model.manifest.Digest``."""
     if isinstance(parts, tuple) and len(parts) == 1:
         # Nearly every call is for one block: this saves a second call into the library.
         return blake3(parts[0]).digest()

@@ -1,8 +1,13 @@
 """The encoding of a manifest on disk.
 
-Big-endian: magic (8 bytes; it differs for a folder, and for a file with a mode), size in bytes (u64), share count
-(u32), the lengths (u32 each) of name, block digests and cut digests, the mode (u16) unless it is the usual one, then
-the name, block digests and cut digests themselves, and the CRC-32 (u32) of everything before it.
+Integers are big-endian. The fields, in this order:
+
+- the magic (8 bytes): one for a folder, one for a file with the usual mode, one for a file with another mode;
+- the size in bytes (u64) and the share count (u32);
+- the lengths in bytes (u32 each) of the name, the block digests and the cut digests;
+- the mode (u16), only if the magic is that of a file with another mode;
+- the name (UTF-8), the block digests and the cut digests;
+- the CRC-32 (u32) of all preceding bytes.
 """
 
 from __future__ import annotations
@@ -42,7 +47,7 @@ def decode_manifest(record: bytes, digest: Digest) -> Manifest:
 
     Raises:
         ValueError: the record is torn or has another format.
-        PspError: its parts do not form a manifest.
+        PspError: the parts of the record do not form a manifest.
     """
     body, checksum = record[: -_CHECKSUM.size], record[-_CHECKSUM.size :]
     if len(body) < _HEADER.size or checksum != _CHECKSUM.pack(zlib.crc32(body)):

@@ -1,4 +1,4 @@
-"""Error messages that several stores share: one line each, with what the user can do."""
+"""Errors and error messages that several stores share."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pspd.errors import InternalError, StorageError
 
 
 def changed_while_read(path: Path) -> StorageError:
-    """Return the error for a source that changed after it was opened."""
+    """Return the error for a seeded file or folder that was changed after it was opened."""
     return StorageError(f"{path} was changed while it was read: seed it again when nothing writes to it")
 
 
 def name_conflict(name: str, where: Path | str) -> str:
-    """Return the message for a name that another file already has; that file is never overwritten.
+    """Return the message for a file whose name another file already has. The other file is never overwritten.
 
     Args:
         name: the file's name.
-        where: the folder that contains the other file, or "memory".
+        where: the folder that contains the other file; "memory" for a store in memory.
     """
     return f"another file named {name!r} is in {where}: move it away to receive this one"
 

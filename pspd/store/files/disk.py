@@ -42,8 +42,8 @@ class ExternalChanges(NamedTuple):
     """Changes that other programs have made to finished files.
 
     Attributes:
-        removed: the paths of removed files, by file.
-        changed: files that must be verified, because their size, time or kind has changed.
+        removed: the paths of removed files, by file id.
+        changed: the ids of files that must be verified, because their size, time or kind has changed.
     """
 
     removed: dict[FileId, Path]
@@ -66,14 +66,14 @@ class DiskStore:
         verifies: bool = False,
         open_files_max: int | None = None,
     ) -> None:
-        """Lock the folder, which is created if necessary, and load its files.
+        """Create the folder if necessary, lock it, and load its files.
 
         Args:
-            folder: where finished files appear.
+            folder: the client's folder, in which finished files appear.
             digest: the digest function of manifests.
-            max_bytes: the quota for all files of the network together; None for no limit.
-            verifies: verify all files, as if there were no records.
-            open_files_max: how many descriptors to keep open; None for the default.
+            max_bytes: the most bytes that all files of the network may take together; None for no limit.
+            verifies: whether to verify all files, as if there were no records.
+            open_files_max: the maximum number of open descriptors; None for the default.
 
         Raises:
             WrongState: another client uses the folder.
@@ -83,7 +83,7 @@ class DiskStore:
         self._files: dict[FileId, StoredFile] = {}
         self._begun: dict[FileId, None] = {}  # begun since the start; the other files may belong to other networks
         self._lock_fd = lock_folder(folder)
-        folder = folder.absolute()  # messages from now on are read on other machines
+        folder = folder.absolute()  # later messages are read on other machines
         self._work = folder / STORE_FOLDER
         self._max_bytes = max_bytes
         self._records = Records(folder, digest)
@@ -100,16 +100,16 @@ class DiskStore:
     def known(self) -> dict[FileId, Held]:
         """See ``Storage.known``.
 
-        A finished file that another program has changed holds its intact units only. A removed one is forgotten.
+        Of a finished file that another program has changed, only the intact units are verified.
         """
         return {file_id: file.held.copy() for file_id, file in self._files.items()}
 
     def manifest(self, file_id: FileId) -> Manifest:
-        """Return the manifest that a file was last begun with."""
+        """Return the manifest of the latest ``begin`` of a file."""
         return self._file(file_id).verifier.manifest
 
     def begin(self, manifest: Manifest) -> Held:
-        """See ``Storage.begin``. Another division of the file is accepted, and saved.
+        """See ``Storage.begin``. A manifest with another division is accepted and saved.
 
         Raises:
             StorageError: another file has the name, there is no room, or nothing can be saved.
@@ -119,11 +119,11 @@ class DiskStore:
         if file is None or file.status is not FileStatus.FINISHED:
             file = self._open(manifest, file)
         if file.verifier.manifest != manifest:
-            # Until the new division is saved, the file is not known: another attempt then starts from the disk.
+            # If saving the new division fails, the file is not known: the next ``begin`` starts from the disk.
             self._files.pop(file_id, None)
             file.verifier.redivide(manifest)
             if file.status is FileStatus.UNFINISHED:
-                # Before the manifest: chunks that are no longer verified may be overwritten from now on.
+                # This comes before the manifest: chunks that are no longer verified may be overwritten from now on.
                 file.journal.rewrite(file.verifier.verified)
             self._records.save_manifest(manifest)
         self._files[file_id] = file
@@ -131,11 +131,11 @@ class DiskStore:
         return file.held
 
     def _open(self, manifest: Manifest, file: StoredFile | None) -> StoredFile:
-        """Return an unfinished file that can be written, or a finished one.
+        """Open, adopt or create a file, and return it: an unfinished file that can be written, or a finished file.
 
         Args:
             manifest: the file's manifest.
-            file: the file, if this store knows it.
+            file: the file as this store knows it; None if it does not know the file.
         """
         is_changed = file is not None and file.status is FileStatus.CHANGED
         if file is not None and is_changed and self._saved.is_name_taken(file):
@@ -144,7 +144,7 @@ class DiskStore:
         if adopted is not None:
             return adopted
         if file is not None and is_changed and manifest.is_folder:
-            # The other file that had the folder's name is gone, and the folder's archive is intact.
+            # The file that had the folder's name is gone. Keep the intact units of the folder's archive.
             file.verifier.verify_all()
             return self._saved.salvage(file, set_aside=False)
         if file is not None and not is_changed:
@@ -165,14 +165,14 @@ class DiskStore:
         return written
 
     def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice:
-        """See ``Storage.payload``. Checks first that no other program has written to the file.
+        """See ``Storage.payload``. First check that no other program has written to the file.
 
-        The store owns the descriptor and may close it during any later call, to make room for others. Use ``os.dup`` to
-        keep it open.
+        The store owns the descriptor. Any later call may close it, to make room for other descriptors. Use ``os.dup``
+        to keep it open.
 
         Raises:
-            InternalError: not all of the chunks are verified.
-            StorageError: another program has changed the file, or it cannot be read.
+            InternalError: a chunk is not verified.
+            StorageError: another program has changed the file, or the file cannot be opened.
         """
         file = self._file(file_id)
         offset, length = file.verifier.payload_span(start, stop)
@@ -188,7 +188,7 @@ class DiskStore:
         """See ``Storage.finish`` (R10).
 
         Raises:
-            IntegrityError: not all of it is verified, or another program has written to it since.
+            IntegrityError: a chunk is not verified, or another program has written to the file.
             StorageError: another file has the name, or the disk fails.
         """
         file = self._file(file_id)
@@ -219,7 +219,7 @@ class DiskStore:
     def flush_job(self, file_id: FileId) -> Callable[[], None]:
         """Return a function that flushes a finished file to the disk, callable in any thread.
 
-        It raises ``StorageError`` if the disk fails. After it has returned, call :meth:`record_flushed`.
+        The function raises ``StorageError`` if the disk fails. Call :meth:`record_flushed` after it has returned.
         """
         file = self._file(file_id)
         manifest, path = file.verifier.manifest, file.saved.path
@@ -233,7 +233,9 @@ class DiskStore:
         return flush
 
     def record_flushed(self, file_id: FileId) -> None:
-        """Record that a finished file is on the disk, so that it need not be read after the next boot.
+        """Record that a finished file is on the disk, so that it need not be verified after the next boot.
+
+        Do nothing if the store is closed, or the file was changed or discarded.
 
         Raises:
             StorageError: the record cannot be saved.
@@ -247,13 +249,13 @@ class DiskStore:
             self._records.save_completion(file.verifier.manifest, state, ON_DISK)
 
     def verify(self, file_id: FileId) -> None:
-        """See ``Storage.verify``. A corrupt finished file stays under its name, because it belongs to the user.
+        """See ``Storage.verify``. A corrupt finished file keeps its name, because it belongs to the user.
 
         Raises:
             StorageError: the disk fails.
         """
         file = self._file(file_id)
-        # If this fails, the file is not known: another attempt then starts from the disk.
+        # If the verification fails, the file is no longer known: the next ``begin`` reads it from the disk.
         del self._files[file_id]
         if file.status is FileStatus.UNFINISHED:
             self._folders.remove_unpacked(file_id)
@@ -278,14 +280,14 @@ class DiskStore:
                     found.changed.append(file_id)
             except FileNotFoundError:
                 found.removed[file_id] = self._records.visible(file.verifier.manifest)
-            except Exception as error:  # this proves no change
+            except Exception as error:  # an error does not prove a change
                 _LOG.warning("cannot look at %s: %s", file.saved.path, error)
         return found
 
     def unpack_job(self, file_id: FileId) -> Callable[[], None] | None:
-        """Return a function that unpacks a verified folder before :meth:`finish`, callable in any thread.
+        """Return a function that unpacks a folder, callable in any thread before :meth:`finish`.
 
-        Return None for a file, and for a folder that is unpacked or finished. See ``UnpackedFolders.unpack_job``.
+        Every chunk must be verified. Return None if nothing is to unpack: see ``UnpackedFolders.unpack_job``.
         """
         file = self._file(file_id)
         if not file.verifier.manifest.is_folder or file.status is not FileStatus.UNFINISHED:
@@ -293,7 +295,7 @@ class DiskStore:
         return self._folders.unpack_job(file.verifier.manifest, file.saved.path)
 
     def discard(self, file_id: FileId) -> None:
-        """See ``Storage.discard``. A folder that a thread is unpacking stays; discard it again afterwards.
+        """See ``Storage.discard``. While a thread unpacks the folder, the unpacked part stays: call this again later.
 
         Raises:
             StorageError: something cannot be removed.
@@ -309,7 +311,7 @@ class DiskStore:
         """See ``Storage.require_usable``: the folder is in its place, and this process may use it.
 
         Raises:
-            StoreFailed: it is not.
+            StoreFailed: the folder is gone, was replaced, or may not be used.
         """
         try:
             is_in_place = os.path.samestat(os.stat(self._work), self._work_state)
@@ -324,7 +326,7 @@ class DiskStore:
             raise StoreFailed(str(storage_error("use", self._work, OSError(number, ""))))
 
     def close(self) -> None:
-        """Close all files and unlock the folder; idempotent. This writes nothing, so a crash loses nothing more."""
+        """Close all files and unlock the folder; idempotent. This writes nothing: a crash is not worse."""
         self._folders.stop()
         self._open_files.close_all()
         if self._lock_fd >= 0:
@@ -332,7 +334,7 @@ class DiskStore:
             self._lock_fd = -1
 
     def _require_room(self, manifest: Manifest, more_bytes: int) -> None:
-        """Check that a file has room beside the other files of this network; ``more_bytes`` is what it takes in all."""
+        """Check that a file has room; ``more_bytes`` includes the bytes of the file that are already on the disk."""
         file_id = manifest.file_id
         others = [self._files[other] for other in self._begun if other in self._files and other != file_id]
         part = stat_regular(self._records.path(file_id, PARTIAL))

@@ -15,7 +15,7 @@ class Buffer:
 
     Attributes:
         saved: the bytes; immutable once the file is finished.
-        is_changed: whether another program has changed the bytes.
+        is_changed: whether :meth:`flip_byte` has changed the bytes since :meth:`accept_changes`.
     """
 
     __slots__ = ("is_changed", "saved")
@@ -44,7 +44,7 @@ class Buffer:
         return self.saved
 
     def flip_byte(self, offset: int) -> None:
-        """Change one byte of an unfinished file as another program would; the offset counts modulo the size."""
+        """Change one byte of an unfinished file, as another program might; ``offset`` is taken modulo the size."""
         if isinstance(self.saved, bytearray) and self.saved:
             self.saved[offset % len(self.saved)] ^= 0xFF
             self.is_changed = True
@@ -61,7 +61,7 @@ class MemoryStore:
         finished: the bytes of each finished file, by name.
         modes: the permission bits of each file that this store finished, by name.
         instance_id: 16 bytes that identify this store.
-        full: whether the store refuses to write.
+        full: whether the store has no room: it refuses to write and to begin files.
     """
 
     def __init__(self, digest: Digest, instance_id: bytes = bytes(16)) -> None:
@@ -83,11 +83,11 @@ class MemoryStore:
         return {file_id: self._held(file_id).copy() for file_id in self._files}
 
     def manifest(self, file_id: FileId) -> Manifest:
-        """Return the manifest that a file was last begun with."""
+        """Return the manifest of the latest ``begin`` of a file."""
         return self._file(file_id)[0].manifest
 
     def begin(self, manifest: Manifest) -> Held:
-        """See ``Storage.begin``. A file of the same name and bytes is adopted."""
+        """See ``Storage.begin``. A finished file with the same name and bytes is adopted."""
         known = self._files.get(manifest.file_id)
         if known is not None and known[0].manifest != manifest:
             known[0].redivide(manifest)
@@ -131,11 +131,11 @@ class MemoryStore:
         self.modes[manifest.name] = manifest.mode
 
     def alter(self, file_id: FileId, offset: int) -> None:
-        """Change one byte of an unfinished file as another program would; other files stay.
+        """Change one byte of a file, as another program might. Do nothing if the file is finished or not known.
 
         Args:
-            file_id: the file, which need not be known.
-            offset: which byte, modulo the file's size.
+            file_id: the file's id.
+            offset: the offset of the byte, taken modulo the file's size.
         """
         if file_id in self._files:
             self._files[file_id][1].flip_byte(offset)

@@ -1,4 +1,4 @@
-"""A client's folder: who uses it, and the records in its hidden folder about its files."""
+"""A client's folder: its lock, and the records about its files in its hidden folder."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pspd.store.manifest_codec import decode_manifest, encode_manifest
 
 INSTANCE_BYTES = 16
 ON_DISK = ""
-"""Replaces the boot in a completion record when the file is flushed: it survives any crash of the machine."""
+"""Replaces the boot id in a completion record of a flushed file, which survives any crash of the machine."""
 UNVERIFIED = "unverified"
-"""Replaces the boot in a completion record when the file must be verified before it is used."""
+"""Replaces the boot id in a completion record of a file that must be verified before it is used."""
 TORN = "torn"
-"""Replaces the boot in a completion record that is torn, or whose file the disk has damaged."""
+"""Replaces the boot id in a completion record if the record is torn, or if the disk has damaged the file."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _OWNER_BYTES_MAX = 80
@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def lock_folder(folder: Path) -> int:
-    """Create a client's folder if necessary, make its hidden folder private, and lock it for this process.
+    """Create a client's folder if necessary, make its hidden folder private, and lock the folder for this process.
 
     Returns:
         The descriptor of the lock; closing it releases the lock.
@@ -47,7 +47,7 @@ def lock_folder(folder: Path) -> int:
         work.mkdir(PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error("use", work, error) from None
-    make_private(work)  # earlier versions left the modes to the umask
+    make_private(work)  # earlier versions created files with the modes that the umask allows
     try:
         with ExitStack() as on_failure:
             fd = open_private(lock, os.O_RDWR | os.O_CREAT)
@@ -72,7 +72,7 @@ def load_instance_id(path: Path) -> bytes:
     """Return the 16 random bytes that identify a folder's client; create them on first use.
 
     Raises:
-        StorageError: they cannot be read or saved.
+        StorageError: the bytes cannot be read or saved.
     """
     try:
         saved = path.read_bytes()
@@ -87,11 +87,11 @@ def load_instance_id(path: Path) -> bytes:
 
 
 def boot_id() -> str:
-    """Return the id of the machine's present boot; a new random id where the machine has none.
+    """Return the id of the machine's present boot; a new random id if the machine reports none.
 
     A killed process loses no byte that it has written. After a power failure, the disk may have the journal but not the
-    bytes that the journal lists, because nothing is flushed. So saved bytes are trusted within one boot, and verified
-    once after the next.
+    bytes of the ranges in the journal, because neither is flushed. So saved bytes are trusted within one boot, and
+    verified once in the next boot.
     """
     try:
         return _BOOT_ID.read_text("ascii").strip()
@@ -101,13 +101,13 @@ def boot_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class CompletionRecord:
-    """A record that a file was finished; it identifies the file by its attributes, without reading it.
+    """The record of a finished file. It identifies the file by name, size and time, so that the file need not be read.
 
     Attributes:
         name: the file's name in the client's folder.
-        size_bytes: its size.
-        mtime_ns: its modification time.
-        boot_id: the boot in which it was finished, or ``ON_DISK``, ``UNVERIFIED`` or ``TORN``.
+        size_bytes: the size of the file, or of a folder's archive.
+        mtime_ns: the modification time of the file, or of a folder's archive, in nanoseconds.
+        boot_id: the id of the boot in which the file was finished, or ``ON_DISK``, ``UNVERIFIED`` or ``TORN``.
     """
 
     name: str
@@ -121,10 +121,10 @@ class CompletionRecord:
 
     @staticmethod
     def decode(record: bytes) -> CompletionRecord:
-        """Return the record in JSON that :meth:`encode` made.
+        """Return the record that :meth:`encode` encoded.
 
         Raises:
-            ValueError: it has another format.
+            ValueError: the JSON has another format.
         """
         match json.loads(record):
             case {"name": str(name), "size_bytes": int(size_bytes), "mtime_ns": int(mtime_ns), "boot_id": str(boot)}:
@@ -132,7 +132,7 @@ class CompletionRecord:
         raise ValueError("the record has another format")
 
     def may_be_lost(self, boot: str) -> bool:
-        """Return whether the machine may have crashed before the file was on the disk; ``boot`` is the present one."""
+        """Return whether the machine may have crashed before the file was flushed; ``boot`` is the present boot id."""
         return self.boot_id not in (ON_DISK, UNVERIFIED, boot)
 
     def describes(self, state: os.stat_result) -> bool:
@@ -145,12 +145,12 @@ class Records:
 
     Attributes:
         folder: the client's folder.
-        work: its hidden folder.
+        work: the hidden folder in it.
         digest: the digest function of manifests.
     """
 
     def __init__(self, folder: Path, digest: Digest) -> None:
-        """Set the paths; create nothing on the disk.
+        """Set the paths. This creates nothing on the disk.
 
         Args:
             folder: the client's folder.
@@ -168,8 +168,8 @@ class Records:
         """Return the path of one of a file's parts in the hidden folder.
 
         Args:
-            file_id: the file.
-            suffix: one of those in ``pspd.store.layout``.
+            file_id: the file's id.
+            suffix: the suffix of the part, from ``pspd.store.layout``.
         """
         return self.work / f"{file_id.hex()}.{suffix}"
 
@@ -180,21 +180,24 @@ class Records:
                 manifest = decode_manifest(path.read_bytes(), self.digest)
                 if manifest.file_id.hex() != path.stem:
                     raise ValueError("the manifest of another file")
-            except Exception as error:  # any error concerns this file alone
+            except Exception as error:  # any error concerns only this file
                 _LOG.warning("ignoring %s: %s", path, error)
             else:
                 yield manifest
 
     def save_manifest(self, manifest: Manifest) -> None:
-        """Save a manifest; replace an earlier one of the same file.
+        """Save a manifest; replace an earlier manifest of the same file.
 
         Raises:
-            StorageError: it cannot be saved.
+            StorageError: the manifest cannot be saved.
         """
         replace_file(self.path(manifest.file_id, MANIFEST), encode_manifest(manifest))
 
     def completion(self, file_id: FileId) -> CompletionRecord | None:
-        """Return the completion record of a file, or None. A torn record still shows that the file was finished."""
+        """Return the completion record of a file; None if there is none, or it cannot be read.
+
+        A torn record is returned as ``TORN``, because it still shows that the file was finished.
+        """
         path = self.path(file_id, COMPLETION)
         try:
             return CompletionRecord.decode(path.read_bytes())
@@ -212,8 +215,8 @@ class Records:
 
         Args:
             manifest: the file's manifest.
-            state: the state of its bytes.
-            boot_id: the present boot, or ``ON_DISK``.
+            state: the ``stat`` result of the file, or of a folder's archive.
+            boot_id: the present boot id, or ``ON_DISK``.
 
         Raises:
             StorageError: the record cannot be saved.
@@ -222,14 +225,15 @@ class Records:
         replace_file(self.path(manifest.file_id, COMPLETION), record.encode())
 
     def distrust(self, manifest: Manifest, boot_id: str) -> CompletionRecord:
-        """Record that a finished file must be verified, and return the record. Call this before anything can fail.
+        """Record that a finished file must be verified, and return the record. Call this before any step that can fail.
 
         Args:
             manifest: the file's manifest.
             boot_id: ``UNVERIFIED``, or ``TORN`` if the disk has damaged the file.
 
         Raises:
-            StorageError: the record cannot be saved. It is then removed, and the store treats the file as the user's.
+            StorageError: the record cannot be saved. The earlier record is then removed, so that the store treats the
+                file as the user's.
         """
         record = CompletionRecord(manifest.name, size_bytes=0, mtime_ns=0, boot_id=boot_id)
         try:
@@ -243,7 +247,7 @@ class Records:
         """Remove parts of a file from the hidden folder.
 
         Args:
-            file_id: the file.
+            file_id: the file's id.
             suffixes: the suffixes of the parts, from ``pspd.store.layout``.
 
         Raises:
@@ -264,16 +268,16 @@ class Records:
                 remove_file(path)
 
     def boot(self) -> str:
-        """Return the boot within which the journals can be trusted; empty if unknown."""
+        """Return the id of the boot in which the journals can be trusted; empty if it is unknown."""
         try:
             return (self.work / BOOT).read_text("ascii")
         except (OSError, ValueError):
             return ""
 
     def save_boot(self, boot: str) -> None:
-        """Record the boot within which the journals can be trusted.
+        """Record the id of the boot in which the journals can be trusted.
 
         Raises:
-            StorageError: it cannot be saved.
+            StorageError: the id cannot be saved.
         """
         replace_file(self.work / BOOT, boot.encode())

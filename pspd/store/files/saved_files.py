@@ -1,8 +1,7 @@
 """Open, publish and recover the files of a client's folder.
 
-Recovery decides which existing bytes are good: after a restart, a power failure, or a change by the user. Finished
-files under their own name may have become the user's. They are never removed or overwritten; at most, a file that the
-disk has damaged is set aside under another name.
+Recovery decides which existing bytes are good: after a restart, a power failure, or a change by the user. A finished
+file belongs to the user. It is never removed or overwritten; it is renamed only if the disk has damaged it.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from pspd.store.tree.traverse import is_changed_since
 _LOG = logging.getLogger(__name__)
 
 _FINISHING_NS = 2_000_000_000
-"""A change of a file within this time after its completion record was written may be this program's."""
+"""A change of a file within this time after its completion record was saved may be this program's; nanoseconds."""
 _COPY_CHUNKS = 1024
 """How many chunks are copied at once."""
 _PARTIAL_FLAGS = os.O_RDWR | os.O_CREAT
-# Not through a symbolic link, which could lead out of the folder.
+# A symbolic link is not followed, because it could lead out of the folder.
 _FINISHED_FLAGS = os.O_RDONLY | os.O_NOFOLLOW
 
 
@@ -45,37 +44,37 @@ class SavedFiles:
     """Opens, publishes and recovers the files of one folder.
 
     Attributes:
-        boot: the machine's present boot.
+        boot: the id of the machine's present boot.
     """
 
     def __init__(
         self, records: Records, folders: UnpackedFolders, open_files: OpenFiles, boot: str, *, verifies: bool
     ) -> None:
-        """Read in which boot the journals can be trusted.
+        """Determine whether the journals can be trusted.
 
         Args:
-            records: the records of the client's folder, which this process has locked.
-            folders: the folders among its files.
-            open_files: the open descriptors.
-            boot: the machine's present boot.
-            verifies: verify everything, as if there were no records.
+            records: the records of a client's folder that this process has locked.
+            folders: the unpacked folders among the client's files.
+            open_files: the store's open descriptors.
+            boot: the id of the machine's present boot.
+            verifies: whether to verify everything, as if there were no records.
         """
         self.boot = boot
         self._records = records
         self._folders = folders
         self._open_files = open_files
         self._verifies = verifies
-        # Otherwise saved bytes are verified when a file is opened.
+        # If this is False, saved bytes are verified when a file is opened.
         self._trusts_journals = records.boot() == boot and not verifies
 
     def finished_path(self, manifest: Manifest) -> Path:
-        """Return the path of a finished file's bytes, which other clients are sent: for a folder, its archive."""
+        """Return the path of a finished file's bytes, which are sent to other clients; for a folder, of its archive."""
         if manifest.is_folder:
             return self._records.path(manifest.file_id, ARCHIVE)
         return self._records.visible(manifest)
 
     def conflict(self, manifest: Manifest) -> StorageError:
-        """Return the error for a file whose name is taken."""
+        """Return the error for a file whose name another file has."""
         return StorageError(name_conflict(manifest.name, self._records.folder))
 
     def open_partial(self, manifest: Manifest, *, keeps_completion: bool = False) -> StoredFile:
@@ -83,7 +82,7 @@ class SavedFiles:
 
         Args:
             manifest: the file's manifest.
-            keeps_completion: keep a completion record, which otherwise is removed.
+            keeps_completion: whether to keep the file's completion record; otherwise it is removed.
         """
         file_id = manifest.file_id
         if not keeps_completion:
@@ -109,7 +108,7 @@ class SavedFiles:
         return file
 
     def _open_finished(self, manifest: Manifest) -> StoredFile:
-        """Open a file under its own name; no chunk is verified yet."""
+        """Open a finished file for reading. No chunk counts as verified yet."""
         saved = FileBytes(self.finished_path(manifest), _FINISHED_FLAGS, self._open_files)
         # The file may have been replaced since its descriptor was opened.
         self._open_files.close(saved.path)
@@ -118,11 +117,13 @@ class SavedFiles:
         return StoredFile(BlockVerifier(manifest, saved, self._records.digest), saved, journal, FileStatus.FINISHED)
 
     def publish(self, file: StoredFile, state: os.stat_result) -> None:
-        """Save the completion record of a file that has just got its own name, then remove the partial file.
+        """Finish a file whose bytes are at :meth:`finished_path`.
+
+        Save the completion record, then give an unpacked folder its name, then remove the partial file.
 
         Args:
             file: the file.
-            state: the state of its bytes.
+            state: the ``stat`` result of the file's bytes.
         """
         manifest = file.verifier.manifest
         self._records.save_completion(manifest, state, self.boot)
@@ -134,16 +135,21 @@ class SavedFiles:
         self.remove_work(manifest.file_id)
 
     def is_name_taken(self, file: StoredFile) -> bool:
-        """Return whether a changed file, or another file that replaced a folder, still has the file's name."""
+        """Return whether a file's name is still taken after another program changed the file.
+
+        A changed file takes it until it is replaced or changed again; for a folder, another kind of file takes it.
+        """
         manifest = file.verifier.manifest
         return self._folders.is_replaced(manifest) if manifest.is_folder else file.saved.is_in_place
 
     def looks_unchanged(self, file: StoredFile) -> bool:
-        """Return whether a finished file has its size and modification time, or a folder is a folder.
+        """Return whether a finished file has the size and modification time that it had before.
+
+        For a folder, return whether this is true of its archive, and there is still a folder under its name.
 
         Raises:
-            FileNotFoundError: it was removed.
-            OSError: it cannot be examined.
+            FileNotFoundError: the file, folder or archive was removed.
+            OSError: the file, folder or archive cannot be examined.
         """
         manifest = file.verifier.manifest
         if manifest.is_folder and not stat.S_ISDIR(os.lstat(self._records.visible(manifest)).st_mode):
@@ -160,8 +166,8 @@ class SavedFiles:
     def load_all(self) -> dict[FileId, StoredFile]:
         """Return the files that earlier clients have left in the folder, by id.
 
-        After a restart of the machine, this verifies the bytes that were not flushed. Otherwise it trusts finished
-        files with their recorded size and time, and journals that were written after their file.
+        After a restart of the machine, this verifies the bytes that were not flushed. Otherwise it trusts a finished
+        file with its recorded size and time, and a journal that was written after the partial file.
         """
         files: dict[FileId, StoredFile] = {}
         all_loaded = True
@@ -172,7 +178,7 @@ class SavedFiles:
                 file = self.open_partial(manifest) if record is None else self.load_finished(manifest, record)
             except StoreFailed:
                 raise
-            except Exception as error:  # any error concerns this file alone
+            except Exception as error:  # any error concerns only this file
                 _LOG.warning("cannot load %r: %s", manifest.name, error)
                 _LOG.debug("cannot load %r: where:", manifest.name, exc_info=error)
                 all_loaded = False
@@ -181,22 +187,24 @@ class SavedFiles:
                     files[manifest.file_id] = file
         self._folders.remove_strays()
         if all_loaded and not self._trusts_journals:
-            # Every file was verified just now, so its journal is of this boot.
+            # Every file was verified just now, so the journals can be trusted in this boot.
             self._records.remove_other_journals({manifest.file_id for manifest in manifests})
             self._records.save_boot(self.boot)
             self._trusts_journals = True
         return files
 
     def load_finished(self, manifest: Manifest, record: CompletionRecord) -> StoredFile | None:
-        """Return a file that was finished, with its intact units verified; None if it was removed.
+        """Load a file that has a completion record, and return it with its intact units verified.
+
+        Return None, and forget the file, if another program removed it.
 
         Args:
             manifest: the file's manifest.
-            record: its completion record.
+            record: the file's completion record.
         """
         visible, state = self._records.visible(manifest), stat_regular(self.finished_path(manifest))
         if manifest.is_folder and not os.path.lexists(visible):
-            state = None  # the archive exists, the folder does not
+            state = None  # an archive without its folder is not used
         if state is None and self._records.path(manifest.file_id, PARTIAL).exists():
             return self.open_partial(manifest)
         self.remove_work(manifest.file_id)
@@ -213,12 +221,12 @@ class SavedFiles:
         if unchanged and record.boot_id in (ON_DISK, self.boot) and not self._verifies:
             file.verifier.resume(RangeSet([Range(0, manifest.chunk_count)]), ())
             return file
-        # Verify it. Salvage it if the disk has damaged it; leave it alone if another program has changed it.
+        # Salvage the file if the disk has damaged it; do not write to it if another program has changed it.
         file.verifier.verify_all()
         is_right = file.verifier.complete and state.st_size == manifest.size_bytes
         is_damaged = self._is_damaged(manifest, record, state)
         if is_right and not (manifest.is_folder and is_damaged):
-            # A later difference in an unpacked folder is the user's: it is flushed by now, or was verified just now.
+            # An unpacked folder is flushed by now, or was verified just now: a later difference is the user's change.
             self._records.save_completion(manifest, state, ON_DISK if unchanged or manifest.is_folder else self.boot)
             return file
         if manifest.is_folder or is_damaged or (unchanged and self._verifies):
@@ -228,14 +236,15 @@ class SavedFiles:
         return file
 
     def adopt_existing(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile | None:
-        """Return the file that already has the name, if its bytes are right; None if the name is free.
+        """Return the existing file with the name, if it is right or salvageable; None if there is no such file.
 
         Args:
             manifest: the file's manifest.
-            require_room: called with a number of bytes before more than a manifest is written.
+            require_room: a function that takes the manifest and a number of bytes, and raises if they do not fit. It is
+                called before an archive is saved.
 
         Raises:
-            StorageError: another file has the name, or there is no room.
+            StorageError: another file has the name, or there is no room for an archive.
         """
         visible, part = self._records.visible(manifest), self._records.path(manifest.file_id, PARTIAL)
         try:
@@ -262,14 +271,14 @@ class SavedFiles:
         record = self._records.completion(manifest.file_id)
         if record is None or not self._is_damaged(manifest, record, state):
             raise self.conflict(manifest)
-        # The file is this client's: the disk has lost its manifest and some of its bytes.
+        # This client finished the file, but the disk has lost the manifest and some of the bytes.
         damaged = self._open_finished(manifest)
         damaged.verifier.verify_all()
         self._records.save_manifest(manifest)
         return self.salvage(damaged)
 
     def _adopt_folder(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile:
-        """Read the archive from an equal folder, so that it need not be fetched."""
+        """Save the archive of an equal folder as a partial file, so that it need not be requested; return this file."""
         require_room(manifest, manifest.size_bytes)
         self._records.save_manifest(manifest)
         self._records.remove(manifest.file_id, ARCHIVE)
@@ -279,11 +288,11 @@ class SavedFiles:
         return file
 
     def salvage(self, damaged: StoredFile, *, set_aside: bool = True) -> StoredFile:
-        """Make a damaged finished file unfinished again. Its intact units are copied; the others must be fetched.
+        """Copy the intact units of a damaged finished file to a new unfinished file, and return the new file.
 
         Args:
             damaged: the finished file.
-            set_aside: rename the damaged file, so that nobody uses it by mistake. It remains for the user.
+            set_aside: whether to rename the damaged file, so that nobody uses it by mistake. It remains on the disk.
         """
         manifest, visible = damaged.verifier.manifest, self._records.visible(damaged.verifier.manifest)
         self._records.distrust(manifest, TORN)
@@ -303,8 +312,8 @@ class SavedFiles:
 
         Args:
             manifest: the file's manifest.
-            record: its completion record.
-            state: the file's state; None if there is no regular file. A folder's is not used.
+            record: the file's completion record.
+            state: the file's ``stat`` result; None if there is no regular file; not used for a folder.
         """
         if not record.may_be_lost(self.boot):
             return False
@@ -316,10 +325,10 @@ class SavedFiles:
 
 
 def _set_aside(visible: Path) -> None:
-    """Rename a damaged file to a free name, which is its own with a suffix, shortened if it would be too long."""
+    """Rename a damaged file to a free name: its own name, shortened if necessary, and a suffix."""
     try:
         bytes_max = os.pathconf(visible.parent, "PC_NAME_MAX")
-    except OSError:  # the file system does not tell
+    except OSError:  # the file system does not report the limit
         bytes_max = 255
     try:
         for number in count(1):
@@ -335,7 +344,7 @@ def _set_aside(visible: Path) -> None:
 
 
 def _copy(ranges: RangeSet, read_at: ReadAt, file: StoredFile) -> None:
-    """Write chunks that are in another file on this disk, as if they had been delivered."""
+    """Write chunks from another file on this disk to a partial file and its journal."""
     for start, stop in ranges:
         for first in range(start, stop, _COPY_CHUNKS):
             last = min(first + _COPY_CHUNKS, stop)

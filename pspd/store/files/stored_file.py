@@ -1,8 +1,8 @@
 """One unfinished or finished file of a client's folder: its status, its journal, and the disk space that it takes.
 
-A journal lists the verified ranges of an unfinished file, which a client can trust after a restart. Records of 12
-bytes, big-endian: start (u32), stop (u32), CRC-32 of these eight bytes (u32). Records are only appended. Reading stops
-at the first torn or bad record.
+A journal lists the verified ranges of an unfinished file, so that a client need not verify them after a restart. It
+consists of records of 12 bytes, big-endian: start (u32), stop (u32), CRC-32 of these eight bytes (u32). New records are
+appended. Reading stops at the first torn or bad record.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def encode_ranges(ranges: Iterable[tuple[int, int]]) -> bytes:
 
 
 def decode_ranges(data: bytes, chunk_count: int) -> tuple[RangeSet, bool]:
-    """Return the ranges in a journal, and whether every record of it is good.
+    """Return the ranges in a journal before its first bad record, and whether all records are good.
 
     Args:
-        data: the journal.
+        data: the content of the journal.
         chunk_count: the number of chunks in the file.
     """
     ranges = RangeSet()
@@ -55,8 +55,8 @@ class Journal:
     """One file's journal.
 
     Args:
-        path: the journal.
-        open_files: where its descriptor is kept.
+        path: the journal's path.
+        open_files: the store's open descriptors.
     """
 
     __slots__ = ("_open_files", "path")
@@ -66,7 +66,7 @@ class Journal:
         self._open_files = open_files
 
     def read(self, chunk_count: int) -> tuple[RangeSet, bool]:
-        """Return the journal's ranges, and whether it is free of errors, as a missing journal is.
+        """Return the journal's ranges, and whether all records are good. A missing journal has no records.
 
         Raises:
             StorageError: the journal cannot be read.
@@ -92,26 +92,26 @@ class Journal:
         except OSError as error:
             raise storage_error("write", self.path, error) from None
         if count != len(records):
-            # A torn record would hide all later ones: remove it.
+            # A torn record would hide all later records: remove it.
             with suppress(OSError):
                 os.ftruncate(fd, os.fstat(fd).st_size - count)
             raise StorageError(f"cannot write {self.path}: No space left on device: free some space there")
 
     def rewrite(self, ranges: RangeSet) -> None:
-        """Replace the journal atomically by one with exactly these ranges.
+        """Replace the journal atomically by a journal with exactly these ranges.
 
         Raises:
-            StorageError: it cannot be written; the journal is unchanged.
+            StorageError: the new journal cannot be written; the old journal is unchanged.
         """
         self._open_files.close(self.path)
         replace_file(self.path, encode_ranges(ranges))
 
 
 class FileStatus(Enum):
-    """The stage of a file, which also says where its bytes are."""
+    """The status of a file, which also determines where its bytes are."""
 
-    UNFINISHED = auto()  # in the hidden folder; written to
-    FINISHED = auto()  # under its own name; never written to
+    UNFINISHED = auto()  # in the hidden folder; the store writes to it
+    FINISHED = auto()  # under its own name; the store does not write to it
     CHANGED = auto()  # under its own name, changed by another program; its intact units can be sent
 
 
@@ -119,10 +119,10 @@ class StoredFile:
     """A file's verified chunks, bytes, journal and status. Only its own methods change the fields.
 
     Args:
-        verifier: verifies what is written, and records what is verified.
-        saved: the bytes.
-        journal: the journal, which exists while the file is unfinished.
-        status: the file's stage.
+        verifier: the file's verifier, which records the verified chunks.
+        saved: the file's bytes.
+        journal: the file's journal, which exists on the disk while the file is unfinished.
+        status: the file's status.
     """
 
     __slots__ = ("journal", "saved", "status", "verifier")
@@ -140,13 +140,13 @@ class StoredFile:
 
     @property
     def unwritten_bytes(self) -> int:
-        """How much more disk space the file will take."""
+        """The number of bytes of disk space that the file will still take."""
         if self.status is not FileStatus.UNFINISHED:
             return 0
         return max(0, disk_bytes(self.verifier.manifest) - self.verifier.verified.chunk_count * CHUNK_BYTES)
 
     def mark_finished(self, saved: FileBytes) -> None:
-        """Record that the file has its own name; ``saved`` are its bytes there."""
+        """Record that the file is finished; ``saved`` is the file under its final path."""
         saved.accept_state()
         self.saved = saved
         self.status = FileStatus.FINISHED
@@ -157,26 +157,26 @@ class StoredFile:
 
 
 def disk_bytes(manifest: Manifest) -> int:
-    """Return how much disk space a file takes; a folder takes it twice, for its archive and unpacked."""
+    """Return how many bytes of disk space a file takes: for a folder, twice the size of its archive."""
     return manifest.size_bytes * (2 if manifest.is_folder else 1)
 
 
 def require_space(
     manifest: Manifest, more_bytes: int, others: Collection[StoredFile], work: Path, max_bytes: int | None
 ) -> None:
-    """Check that a file fits into the client's quota and on its disk, before it is begun.
+    """Check that a file stays within ``--max-bytes`` and fits on the disk, before it is begun.
 
     This does not reserve the space: other clients on the same disk, and other programs, can still fill the disk.
 
     Args:
         manifest: the file's manifest.
-        more_bytes: how much more disk space it will take.
-        others: the other files of the networks that this client is in.
+        more_bytes: how many bytes of disk space the file will still take.
+        others: the other files that were begun since the client started.
         work: the client's hidden folder.
-        max_bytes: the client's quota; None for no limit.
+        max_bytes: the most bytes that all these files may take (``--max-bytes``); None for no limit.
 
     Raises:
-        StorageError: it exceeds the quota or the free space.
+        StorageError: the file exceeds the limit or the free space.
     """
     used_bytes = sum(disk_bytes(file.verifier.manifest) for file in others)
     needed_bytes = disk_bytes(manifest)

@@ -22,10 +22,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class UnpackedFolders:
-    """Unpacks archives, several at a time in threads, and publishes the folders.
+    """Unpacks archives, in several threads at the same time if necessary, and publishes the folders.
 
     Args:
-        records: the records of the client's folder, which this process has locked.
+        records: the records of a client's folder that this process has locked.
     """
 
     def __init__(self, records: Records) -> None:
@@ -34,7 +34,7 @@ class UnpackedFolders:
         self._is_stopping = False
 
     def is_intact(self, manifest: Manifest) -> bool:
-        """Return whether the folder that has the name equals the archive."""
+        """Return whether there is a folder under its own name, and its archive is the manifest's."""
         return is_folder_of(manifest, self._records.visible(manifest), self._records.digest)
 
     def is_replaced(self, manifest: Manifest) -> bool:
@@ -46,13 +46,13 @@ class UnpackedFolders:
         """Return a function that unpacks a verified archive, callable in any thread.
 
         Return None if the folder is already unpacked or its name is taken. The function raises ``StorageError`` if the
-        archive cannot be unpacked or changes meanwhile, or the store is closed.
+        archive cannot be unpacked or changes meanwhile, or if the store is closed meanwhile.
 
         Args:
             manifest: the folder's manifest.
-            part: the folder's archive.
+            part: the path of the folder's archive.
         """
-        # The path is unique: a thread of an earlier client in this process may still be writing to another one.
+        # The path is unique, because a thread of an earlier client in this process may still be unpacking the folder.
         temporary = self._records.path(manifest.file_id, f"{UNPACKING}-{os.urandom(4).hex()}")
         unpacked = self._records.path(manifest.file_id, UNPACKED)
         if unpacked.exists() or os.path.lexists(self._records.visible(manifest)):
@@ -85,10 +85,10 @@ class UnpackedFolders:
 
         Args:
             manifest: the folder's manifest.
-            part: the folder's archive.
+            part: the path of the folder's archive.
 
         Raises:
-            FileExistsError: the folder's name is taken.
+            FileExistsError: something else has the folder's name.
             StorageError: the archive cannot be unpacked.
         """
         visible = self._records.visible(manifest)
@@ -101,7 +101,10 @@ class UnpackedFolders:
     def publish(self, manifest: Manifest) -> None:
         """Give an unpacked folder its name (R10), unless it has the name already.
 
-        The completion record must exist by now: after a crash it shows that the folder is not the user's.
+        The completion record must be saved earlier: after a crash, it shows that the folder is this client's.
+
+        Raises:
+            StorageError: the folder cannot be renamed. The completion record is then removed.
         """
         visible = self._records.visible(manifest)
         if os.path.lexists(visible):
@@ -113,7 +116,7 @@ class UnpackedFolders:
             raise storage_error("finish", visible, error) from None
 
     def remove_unpacked(self, file_id: FileId) -> None:
-        """Remove an unpacked folder that does not have its name yet, unless a thread is unpacking it.
+        """Remove an unpacked or partly unpacked folder without its own name, unless a thread is unpacking it.
 
         Raises:
             StorageError: the folder cannot be removed.
@@ -123,7 +126,7 @@ class UnpackedFolders:
             remove_tree(path)
 
     def remove_strays(self) -> None:
-        """Remove everything that earlier clients have unpacked: after a crash it may be damaged."""
+        """Remove the unpacked folders in the hidden folder: after a crash they may be damaged. Log errors."""
         for path in self._records.work.glob("*.unpack*"):
             try:
                 remove_tree(path)

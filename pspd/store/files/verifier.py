@@ -1,8 +1,8 @@
-"""Verify and save the bytes of one file. All client stores use this module, so the order is the same in all of them.
+"""Verify and save the bytes of one file, in the same order on disk and in memory.
 
-:class:`SavedBytes` stores the bytes, :class:`pspd.core.model.holdings.Holdings` records which chunks are verified. A
-unit that arrives whole is verified in memory, saved, and only then recorded as verified; if it is corrupt, it is not
-saved. A unit that arrives in several ranges is verified from the saved bytes once it is complete.
+A ``SavedBytes`` stores the bytes. :class:`pspd.core.model.holdings.Holdings` records which chunks are verified. A unit
+that arrives whole is verified in memory, saved, and only then recorded as verified; if it is corrupt, it is not saved.
+A unit that arrives in several ranges is verified from the saved bytes once it is complete.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SavedBytes(Protocol):
             data: the bytes.
 
         Raises:
-            StorageError: not all of them are saved.
+            StorageError: not all bytes are saved.
         """
 
     def read_at(self, offset: int, length: int) -> bytes | memoryview:
@@ -39,7 +39,7 @@ class SavedBytes(Protocol):
             length: the number of bytes; fewer are returned at the end of the saved bytes.
 
         Raises:
-            StorageError: they cannot be read.
+            StorageError: the bytes cannot be read.
         """
 
 
@@ -74,7 +74,7 @@ class BlockVerifier:
         """Check that every chunk of the file is verified, so that it can be finished (R10).
 
         Raises:
-            IntegrityError: it is not.
+            IntegrityError: a chunk is not verified.
         """
         if not self.complete:
             raise IntegrityError(
@@ -89,12 +89,12 @@ class BlockVerifier:
     def write(self, start: int, stop: int, data: memoryview) -> Written:
         """Save chunks and verify every unit that they complete (R10).
 
-        Verified chunks are not written again: another copy is either the same or wrong.
+        Verified chunks are not written again: a second copy is either equal or wrong.
 
         Args:
             start: the first chunk.
             stop: one past the last chunk.
-            data: their bytes.
+            data: the bytes of the chunks.
 
         Raises:
             ContradictoryDigests: every piece of a block matches its digest, but the whole block does not.
@@ -112,10 +112,10 @@ class BlockVerifier:
         return written
 
     def _refuse_contradiction(self, block: Range) -> None:
-        """Raise if the saved bytes of a corrupt cut block prove that its digests contradict each other.
+        """Raise ``ContradictoryDigests`` if the saved bytes of a corrupt cut block prove that its digests are wrong.
 
-        The pieces are verified again in the same bytes as the block, because the saved bytes may have changed since.
-        Without this proof, the file must not be declined.
+        Pieces and block are verified again in one copy of the saved bytes, because another program may have changed
+        these bytes. Without the proof, the file must not be declined.
         """
         if (block, self.manifest.block_at(block.start)[1]) not in self.manifest.cut_blocks_in(*block):
             return
@@ -133,7 +133,10 @@ class BlockVerifier:
         return self._digest((data,)) == self.manifest.block_at(block.start)[1]
 
     def _write_gap(self, chunks: Range, data: memoryview, written: Written) -> None:
-        """Verify the units that arrived whole, save all bytes that are not corrupt, then record the verified units."""
+        """Verify the units that arrived whole, save all chunks except corrupt units, then record the verified units.
+
+        Units that arrived in part are verified from the saved bytes if they are complete now.
+        """
         manifest, offset = self.manifest, chunks.start * CHUNK_BYTES
         whole = manifest.whole_units(*chunks)
         inside = data[whole.start * CHUNK_BYTES - offset :][: manifest.byte_span(*whole)[1]]
@@ -150,10 +153,10 @@ class BlockVerifier:
         self._verify_saved(Range(whole.stop, chunks.stop), written)
 
     def resume(self, trusted: RangeSet, saved: Iterable[Range]) -> None:
-        """Start again from bytes that were saved earlier.
+        """Replace the record of saved and verified chunks by a record of chunks that were saved earlier.
 
         Args:
-            trusted: chunks to record as verified without reading them. Those of an incomplete unit are only saved.
+            trusted: saved chunks to record as verified without reading them, except chunks of incomplete units.
             saved: other saved chunks; their units are verified if they are complete.
         """
         self._holdings = Holdings(self.manifest, trusted)
@@ -161,25 +164,25 @@ class BlockVerifier:
         self._resume_saved(saved)
 
     def redivide(self, manifest: Manifest) -> None:
-        """Continue with another division of the same file, whose boundaries make other units (R1)."""
+        """Continue with another division of the same file, which has other units (R1)."""
         verified = self._holdings.verified
         saved = self._holdings.missing().gaps(0, manifest.chunk_count)
         self.manifest = manifest
         self.resume(verified, saved)
 
     def verify_all(self) -> None:
-        """Compute every unit's digest again from the saved bytes."""
+        """Verify every unit again from the saved bytes."""
         self.resume(RangeSet(), [Range(0, self.manifest.chunk_count)])
 
     def payload_span(self, start: int, stop: int) -> tuple[int, int]:
-        """Return the offset and length in bytes of chunks to send (R8).
+        """Return the offset and length, in bytes, of verified chunks (R8).
 
         Args:
             start: the first chunk.
             stop: one past the last chunk.
 
         Raises:
-            InternalError: not all of them are verified.
+            InternalError: a chunk is not verified, or is not in the file.
         """
         span = self._byte_span(start, stop)
         if not self._holdings.verified.covers(start, stop):
@@ -197,7 +200,7 @@ class BlockVerifier:
                 self._verify_saved(gap, Written())
 
     def _verify_saved(self, chunks: Range, written: Written) -> None:
-        """Record that ``chunks`` are saved, and verify from the saved bytes the units that are now complete."""
+        """Record that ``chunks`` are saved, and verify the units that are complete now from the saved bytes."""
         if chunks.start == chunks.stop:
             return
         for unit, expected in self._holdings.add_saved(*chunks):
@@ -208,7 +211,7 @@ class BlockVerifier:
                 written.corrupt.append(unit)
 
     def _mark_verified(self, units: Range, written: Written) -> None:
-        """Record a run of units as verified: they are saved and match their digests."""
+        """Record a run of units as verified, then verify the cut blocks whose pieces are all verified now."""
         self._holdings.mark_verified(units)
         written.verified.add(*units)
         for block, _ in self.manifest.cut_blocks_in(*units):
@@ -217,8 +220,8 @@ class BlockVerifier:
     def _verify_cut(self, block: Range, written: Written) -> None:
         """Verify a cut block as a whole once all its pieces are verified.
 
-        The file's id covers the digests of whole blocks only. If the pieces match their digests, but the block does
-        not match its own, the pieces do not belong to this file.
+        The file's id depends on the digests of blocks, not of pieces. If all pieces match their digests, but the block
+        does not match its digest, the digests of the pieces are not of this file.
         """
         if not self._holdings.verified.covers(*block):
             return

@@ -18,7 +18,7 @@ FILE_ERRORS: dict[int, str] = {
     errno.EDQUOT: "free some space there, or raise the quota",
     errno.EFBIG: "use a file system that takes files of this size, or raise the limit (ulimit -f)",
     errno.ENOMEM: "free some memory",
-    # Something else has the file's path, or its name cannot be used there.
+    # Something else is at the path, or the path cannot be used.
     **dict.fromkeys((errno.EEXIST, errno.ENOTEMPTY), "move away what is there"),
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "name a folder",
@@ -27,17 +27,19 @@ FILE_ERRORS: dict[int, str] = {
     errno.ENAMETOOLONG: "use shorter names",
     errno.EINVAL: "use a folder whose file system takes this name and size",
     errno.EILSEQ: "seed it again under a name that this file system takes (--name)",
-    # This user may not access it, or a program is using it.
+    # This user may not access the path, or a program is using it.
     **dict.fromkeys((errno.EACCES, errno.EPERM), "grant this user access, or use another folder"),
     **dict.fromkeys((errno.EBUSY, errno.ETXTBSY), "close the program that uses it"),
-    # A limit of this process or of the machine, which may be temporary.
+    # A limit of the process, the machine or the file system. Some of these errors are temporary.
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.ENFILE: "raise the machine's limit on open files (fs.file-max)",
     errno.EMLINK: "use another file system",
     errno.EXDEV: "use a folder that is one file system",
 }
-"""Advice for errors that decline a file. So does an error in neither table: if it concerns every file, the client
-declines every file."""
+"""Advice for errors of one file, by error number. The client declines the file.
+
+An error in neither table is treated as an error of one file. If it concerns every file, the client declines each file.
+"""
 
 STORE_ERRORS: dict[int, str] = {
     # The disk or file system is damaged or gone. A write that fails like this may have lost earlier writes too.
@@ -50,22 +52,22 @@ STORE_ERRORS: dict[int, str] = {
     # An encrypted folder is locked.
     **dict.fromkeys((errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED), "unlock the folder"),
 }
-"""Advice for errors that end the client."""
+"""Advice for errors of the store, by error number. They end the client, except failed reads in ``_BAD_SECTORS``."""
 
 _BAD_SECTORS = {errno.EIO, errno.EBADMSG}
-"""A failed read with one of these most likely means bad sectors in one file only."""
+"""Error numbers in ``STORE_ERRORS`` that concern one file if a read fails: most likely, it has bad sectors."""
 
 
 def storage_error(action: str, path: Path, error: OSError) -> StorageError:
     """Return an error whose message is one line: the failed operation, the path, the reason and advice.
 
     Args:
-        action: the verb of the failed operation, such as "write"; "read" for every operation that changes nothing.
+        action: the verb of the failed operation, such as "write"; for "read", see ``_BAD_SECTORS``.
         path: the file or folder.
-        error: the error.
+        error: the error of the operating system.
 
     Returns:
-        A ``StoreFailed`` if the store as a whole is affected.
+        A ``StoreFailed`` if the error concerns the whole store; otherwise another ``StorageError``.
     """
     number = error.errno or 0
     why = os.strerror(number) if number else str(error)

@@ -1,4 +1,4 @@
-"""Read and write the bytes of files: a bounded set of open descriptors, and holes instead of zeros."""
+"""Read and write the bytes of files, with a bounded number of open descriptors, and with holes instead of zeros."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.files import open_private
 
 OPEN_FILES_MAX = 128
-"""How many descriptors a store keeps open by default: two (data, journal) for each of 64 files being written."""
+"""The maximum number of open descriptors by default: two (data and journal) for each of 64 unfinished files."""
 BLOCK_BYTES = 4096
-"""The allocation unit of nearly all file systems. Shorter runs of zeros save nothing."""
+"""The allocation unit of nearly all file systems, in bytes. A shorter hole saves no space."""
 
 _ZEROS = bytes(1024 * 1024)
-"""As many zeros as a store writes at once."""
+"""Zeros to compare data with; longer data is compared block by block."""
 
 
 class OpenFiles:
-    """Descriptors by path, opened on demand. The least recently used one is closed to make room.
+    """Open descriptors by path. Files are opened on demand; the least recently used descriptor is closed to make room.
 
     Args:
-        count_max: how many may be open; ``OPEN_FILES_MAX`` if None.
+        count_max: the maximum number of open descriptors; None for ``OPEN_FILES_MAX``.
     """
 
     def __init__(self, count_max: int | None = None) -> None:
@@ -36,8 +36,8 @@ class OpenFiles:
         """Return the descriptor of a file; open the file if necessary.
 
         Args:
-            path: the file. It is created as a private file.
-            flags: those of ``os.open``; always the same for one path.
+            path: the file. If ``flags`` contain ``O_CREAT`` and it does not exist, it is created as a private file.
+            flags: the flags for ``os.open``; not used if the file is open already.
 
         Raises:
             StorageError: the file cannot be opened.
@@ -62,11 +62,11 @@ class OpenFiles:
             os.close(fd)
 
     def move(self, path: Path, new_path: Path) -> None:
-        """Keep the descriptor of an open file that was renamed.
+        """Record the new path of an open file that was renamed.
 
         Args:
-            path: its path until now.
-            new_path: its new path. A descriptor that was open under it is closed.
+            path: the old path.
+            new_path: the new path. If a descriptor is open for this path, it is closed.
         """
         self.close(new_path)
         self._fds[new_path] = self._fds.pop(path)
@@ -78,14 +78,14 @@ class OpenFiles:
 
 
 class FileBytes:
-    """Read and write one file; a ``pspd.store.files.verifier.SavedBytes``.
+    """The bytes of one file on disk; implements ``pspd.store.files.verifier.SavedBytes``.
 
-    If the file's size or modification time changes without :meth:`write_at`, another program has changed the file.
+    A change of the file's size or modification time counts as another program's if :meth:`write_at` did not make it.
 
     Args:
         path: the file.
-        flags: those of ``os.open``.
-        open_files: where the file's descriptor is kept.
+        flags: the flags for ``os.open``.
+        open_files: the store's open descriptors.
     """
 
     __slots__ = ("_flags", "_is_changed", "_known_state", "_open_files", "path")
@@ -99,7 +99,7 @@ class FileBytes:
 
     @property
     def fd(self) -> int:
-        """The open descriptor; valid until ``OpenFiles`` closes it to make room."""
+        """The file's open descriptor; valid until ``OpenFiles`` closes it to make room."""
         return self._open_files.fd(self.path, self._flags)
 
     @property
@@ -111,14 +111,17 @@ class FileBytes:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the path still leads to this file, and no other program has written to it."""
+        """Whether the path still leads to the open file, and no other program has written to the file."""
         try:
             return os.path.samestat(os.lstat(self.path), os.fstat(self.fd)) and not self.is_changed
         except OSError:
             return False
 
     def matches(self, state: os.stat_result) -> bool:
-        """Return whether ``state`` is that of a regular file with this one's accepted size and modification time."""
+        """Return whether ``state`` is of a regular file with the size and modification time of :meth:`accept_state`.
+
+        Before the first :meth:`accept_state`, every regular file matches.
+        """
         return stat.S_ISREG(state.st_mode) and self._known_state in (None, (state.st_size, state.st_mtime_ns))
 
     def accept_state(self) -> None:
@@ -154,9 +157,9 @@ class FileBytes:
 
 
 def write_sparse(fd: int, offset: int, data: memoryview) -> None:
-    """Write all of ``data``. Zeros are written only where the file has no hole.
+    """Write all of ``data``, but leave holes in the file where ``data`` has blocks of zeros.
 
-    The file's length afterwards is the same as after a plain write.
+    Blocks of zeros are written only over data. The file's length afterwards is the same as after a plain write.
 
     Args:
         fd: a file open for reading and writing.
@@ -180,10 +183,10 @@ def write_sparse(fd: int, offset: int, data: memoryview) -> None:
 
 
 def zero_runs(offset: int, data: memoryview) -> list[tuple[int, int]]:
-    """Return the runs ``[start, stop)`` in which ``data`` fills blocks of the file with zeros.
+    """Return the runs ``[start, stop)``, as positions in ``data``, that fill blocks of the file with zeros.
 
-    A block that ``data`` covers only partly is included if that part is zeros. In most blocks without zeros, the first
-    byte is enough to see it.
+    A block that ``data`` covers only partly is included if ``data`` has only zeros there. The first byte of each block
+    is checked first, which excludes most blocks without zeros.
 
     Args:
         offset: the position of ``data`` in the file, in bytes.
@@ -207,18 +210,18 @@ def zero_runs(offset: int, data: memoryview) -> list[tuple[int, int]]:
 
 
 def _is_zeros(data: memoryview, start: int, stop: int) -> bool:
-    """Return whether a run of bytes, no longer than ``_ZEROS``, is all zeros. Its ends are checked first."""
+    """Return whether all bytes of a run are zeros. The run must not be empty or longer than ``_ZEROS``."""
     return data[start] == data[stop - 1] == 0 and bytes(data[start:stop]) == _ZEROS[: stop - start]
 
 
 def _data_ranges(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the ranges that are not holes; the whole range if the file system does not report holes."""
+    """Yield the parts ``[start, stop)`` of a file between two offsets that are not known to be holes."""
     while offset < end:
         try:
             offset = os.lseek(fd, offset, os.SEEK_DATA)
             hole = os.lseek(fd, offset, os.SEEK_HOLE)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # a hole up to the file's end
+            if error.errno == errno.ENXIO:  # there is only a hole up to the file's end
                 return
             hole = end
         if offset < end:
@@ -227,7 +230,7 @@ def _data_ranges(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _write(fd: int, offset: int, data: memoryview) -> None:
-    """Write all of ``data``. One call may write less, for example when the disk fills up."""
+    """Write all of ``data``. One ``pwrite`` may write less, for example when the disk fills up."""
     while data:
         count = os.pwrite(fd, data, offset)
         data = data[count:]

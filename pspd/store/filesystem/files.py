@@ -1,4 +1,4 @@
-"""Single files: private ones, and changes that happen completely or not at all and never overwrite a user's file."""
+"""Operations on single files: make them private, replace them atomically, publish, flush and compare them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _LOG = logging.getLogger(__name__)
 
 
 def open_private(path: str | Path, flags: int) -> int:
-    """Open a file of the hidden folder, and create it if necessary: readable for its owner only, under any umask.
+    """Open a file of the hidden folder; if it does not exist, create it as a private file, under any umask.
 
     Args:
         path: the file.
-        flags: those of ``os.open``, with ``O_CREAT``.
+        flags: the flags for ``os.open``, with ``O_CREAT``.
 
     Raises:
         OSError: the file cannot be opened.
@@ -36,7 +36,8 @@ def open_private(path: str | Path, flags: int) -> int:
     try:
         fd = os.open(path, flags, PRIVATE_FILE_MODE)
     except PermissionError:
-        # A partial file gets its final mode just before its name. If the name is then refused, it is written again.
+        # A partial file gets its final mode, which may be read-only, before its name. If it does not get the name, it
+        # may be written again.
         os.chmod(path, PRIVATE_FILE_MODE)
         return os.open(path, flags)
     if os.fstat(fd).st_mode & PRIVATE_FILE_MODE != PRIVATE_FILE_MODE:
@@ -58,8 +59,8 @@ def make_private_folder(path: Path) -> None:
 def make_private(folder: Path) -> None:
     """Make an existing folder, and the regular files directly in it, private.
 
-    Files with a second name are left alone: they may be finished files, which have their source's mode. If modes cannot
-    be changed (a file system without modes, a folder of another user), this logs a warning.
+    A file with a second name (hard link) is left alone: it may be a finished file, which has the mode of the source's
+    file. If a mode cannot be changed (a file system without modes, a folder of another user), log a warning.
     """
     try:
         if os.stat(folder).st_mode & MODE_BITS != PRIVATE_FOLDER_MODE:
@@ -74,7 +75,7 @@ def make_private(folder: Path) -> None:
 
 
 def set_mode(fd: int, mode: int, path: Path) -> None:
-    """Set a file's permission bits. If the file system refuses, this logs a warning.
+    """Set a file's permission bits; log a warning if the file system refuses.
 
     Args:
         fd: the open file.
@@ -88,14 +89,14 @@ def set_mode(fd: int, mode: int, path: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a small private file atomically.
+    """Create or replace a small private file atomically.
 
     Args:
-        path: the file; an existing one is replaced.
-        data: its whole content.
+        path: the file.
+        data: the whole content of the file.
 
     Raises:
-        StorageError: the file cannot be written; an existing one is unchanged.
+        StorageError: the file cannot be written; an existing file is unchanged.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -125,21 +126,21 @@ def remove_file(path: Path) -> None:
 
 
 def publish_file(path: Path, visible: Path) -> None:
-    """Give a file a second name, which must be free. Without hard links, rename the file instead.
+    """Give a file a second name, which must be free. If hard links are impossible, rename the file instead.
 
     Args:
         path: the file.
-        visible: its new name.
+        visible: the path with the second name.
 
     Raises:
-        FileExistsError: another file has that name.
+        FileExistsError: another file has the second name.
         OSError: the file system refuses.
     """
     try:
         os.link(path, visible)
     except OSError as error:
         if is_same_file(path, visible):
-            return  # done before a crash
+            return  # the file got its second name before a crash
         if error.errno not in _NO_LINKS:
             raise
         if os.path.lexists(visible):
@@ -151,7 +152,7 @@ def flush(path: str | Path) -> None:
     """Flush a regular file or a folder to the disk.
 
     Raises:
-        OSError: it cannot be opened, or the disk fails.
+        OSError: the file or folder cannot be opened, or the disk fails.
     """
     fd = os.open(path, _FLUSH_FLAGS)
     try:
@@ -164,7 +165,7 @@ def flush_file(path: Path) -> None:
     """Flush a file and its name to the disk.
 
     Raises:
-        StorageError: the disk fails.
+        StorageError: the file or its folder cannot be opened, or the disk fails.
     """
     try:
         flush(path)
@@ -174,7 +175,7 @@ def flush_file(path: Path) -> None:
 
 
 def stat_regular(path: Path) -> os.stat_result | None:
-    """Return the state of a regular file; None if there is none, or the path is something else."""
+    """Return the ``stat`` result of a regular file; None if the path is not a regular file, or cannot be examined."""
     try:
         state = os.lstat(path)
     except OSError:
@@ -183,7 +184,7 @@ def stat_regular(path: Path) -> os.stat_result | None:
 
 
 def mtime_ns(path: Path) -> int:
-    """Return when a file was last written to, in nanoseconds of file time; 0 if there is none."""
+    """Return a file's modification time in nanoseconds; 0 if it cannot be read."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -194,8 +195,8 @@ def is_same_file(path: Path, other: Path) -> bool:
     """Return whether two paths are names of one regular file.
 
     Args:
-        path: a path.
-        other: another path.
+        path: the first path.
+        other: the second path.
     """
     state, other_state = stat_regular(path), stat_regular(other)
     return state is not None and other_state is not None and os.path.samestat(state, other_state)

@@ -1,4 +1,4 @@
-"""Check that a client's folder is on a mounted disk, not on the file system below an unused mount point."""
+"""Check that a client's folder is on a mounted disk, and not in the empty folder where a disk should be mounted."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def require_mount(folder: Path, mount_point: Path | None = None) -> None:
 
     Args:
         folder: the folder. It need not exist yet; symbolic links are followed.
-        mount_point: where the disk must be mounted; None for the folder itself or any parent other than ``/``.
+        mount_point: the path where a disk must be mounted; None for the folder itself or any parent except ``/``.
 
     Raises:
-        WrongState: nothing is mounted there.
-        BadArgument: the folder is not below the mount point.
+        WrongState: no disk is mounted there.
+        BadArgument: the folder is neither the mount point nor below it.
         StorageError: the mounts cannot be read.
     """
     real_folder = Path(os.path.realpath(folder))
     with suppress(OSError):
-        os.listdir(real_folder)  # an automounter then mounts it
+        os.listdir(real_folder)  # makes an automounter mount the disk
     if mount_point is None:
         if not _mount_points().intersection([real_folder, *real_folder.parents]) - {Path("/")}:
             raise WrongState(
@@ -45,7 +45,7 @@ def require_mount(folder: Path, mount_point: Path | None = None) -> None:
 
 
 def _mount_points() -> set[Path]:
-    """Return every mount point that this process sees, except those where an automounter has not mounted a disk yet.
+    """Return every mount point that this process sees, except mount points where an automounter has mounted no disk.
 
     Raises:
         StorageError: the kernel's list cannot be read.

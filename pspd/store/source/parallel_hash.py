@@ -1,7 +1,7 @@
 """Hash a file's blocks in child processes, while this process still loads the modules that it needs for seeding.
 
-Forked processes start within a millisecond. Threads gain nothing here: for blocks of 64 KiB, passing the interpreter
-lock costs as much as hashing. The caller uses the digests only if it has the same file open, unchanged since.
+Threads would not help: for small blocks, passing the interpreter lock costs as much as hashing. The caller uses the
+digests only if it has opened the same file, and the file is unchanged.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from typing import NamedTuple, Self
 from pspd.core.model.manifest import DIGEST_BYTES, Digest, block_bytes_of
 
 PARALLEL_BYTES_MIN = 32 * 1024 * 1024
-"""Starting processes takes longer than it saves for smaller files."""
+"""The size of the smallest file that is hashed in processes, in bytes. For smaller files, this would save no time."""
 PROCESSES_MAX = 8
 STRIPE_BLOCKS = 128
-"""How many blocks a process hashes in a row; another process hashes the next stripe. The digests of several stripes fit
-into a pipe's buffer, so no process waits while another one's pipe is read."""
+"""The number of consecutive blocks in a stripe. The processes hash the stripes in turn.
+
+The digests of several stripes fit into a pipe's buffer, so a process seldom waits while another pipe is read.
+"""
 
 
 class FileState(NamedTuple):
-    """Identifies a file and its content: a write or a replacement changes it."""
+    """The identity of a file and its content. It changes if the file is written to or replaced."""
 
     device: int
     inode: int
@@ -36,22 +38,22 @@ class FileState(NamedTuple):
 
     @classmethod
     def of(cls, found: os.stat_result) -> Self:
-        """Return the state in a result of ``stat``."""
+        """Return the state in a ``stat`` result."""
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
-    """A file that child processes hash. Leaving the context ends the processes.
+    """Child processes that hash one file. Leaving the context ends the processes.
 
     Attributes:
-        state: the file's state at the start.
+        state: the file's state when the processes were started.
     """
 
     def __init__(self, fd: int, digest: Digest) -> None:
         """Start the processes.
 
         Args:
-            fd: the open file; the caller keeps it and may close it.
+            fd: the file's descriptor. The caller closes it, at any time after this call.
             digest: the digest function of manifests.
         """
         self.state = FileState.of(os.fstat(fd))
@@ -77,9 +79,10 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
             digest: the digest function of manifests.
 
         Returns:
-            None if the file is too small or cannot be read; seeding then reports the error.
+            The processes; None if the file is too small, not regular or unreadable, if other threads run, or if a
+            process cannot be started. The caller then hashes the file itself.
         """
-        if threading.active_count() > 1:  # a fork does not copy the other threads, but the locks that they hold
+        if threading.active_count() > 1:  # a fork copies the locks that other threads hold, but not the threads
             return None
         with contextlib.suppress(OSError), open(path, "rb", buffering=0, opener=_open_nonblocking) as file:
             found = os.fstat(file.fileno())
@@ -92,10 +95,11 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
         self.close()
 
     def block_digests(self, progress: Callable[[int], None]) -> bytes | None:
-        """Return the digests of all blocks in order, or None on failure. Callable once: it ends with :meth:`close`.
+        """Return the digests of all blocks in order, or None on failure. Call this only once: it ends the processes.
 
         Args:
-            progress: called with the number of bytes hashed so far; an exception that it raises ends the hashing.
+            progress: a function that is called with the number of bytes hashed so far; an exception from it ends the
+                hashing.
         """
         found: list[bytes] = []
         with self:
@@ -111,7 +115,7 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
         return b"".join(found)
 
     def stop(self) -> None:
-        """Kill the processes, so that :meth:`block_digests` returns at once in the thread that waits for it."""
+        """Kill the processes, so that :meth:`block_digests` returns at once in another thread."""
         for pid in list(self._pids):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -122,7 +126,7 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
             os.close(self._pipes.pop())
         while self._pids:
             pid = self._pids.pop()
-            with contextlib.suppress(ChildProcessError):  # if SIGCHLD is ignored, ended processes are gone
+            with contextlib.suppress(ChildProcessError):  # if SIGCHLD is ignored, the kernel reaps ended processes
                 if os.waitpid(pid, os.WNOHANG) == (0, 0):
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
@@ -140,7 +144,7 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
         self._pids.append(pid)
 
     def _run_child(self, fd: int, stripes: list[range], digest: Digest, pipe: int) -> None:
-        """Hash stripes in the forked process, write the digests to a pipe, and exit. A closed pipe ends it too."""
+        """Hash stripes in the forked process, write the digests to a pipe, and exit. A closed pipe ends the process."""
         step = block_bytes_of(self.state.size_bytes)
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
@@ -158,5 +162,5 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
-    """Open a file; a named pipe without waiting for a writer."""
+    """Open a file. If it is a named pipe, do not wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)

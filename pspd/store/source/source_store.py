@@ -1,4 +1,4 @@
-"""A source's read-only store: the one file or folder that it seeds."""
+"""The read-only store of a source: it contains the one file or folder that the source seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pspd.store.source.parallel_hash import FileState, ParallelHash
 from pspd.store.tree.archive import FolderArchive
 
 Progress = Callable[[int], None]
-"""Called with the number of bytes read so far."""
+"""A function that is called with the number of bytes read so far."""
 
 _PROGRESS_STEP_BYTES = 16 * 1024 * 1024
 
@@ -29,13 +29,13 @@ def name_of(path: Path) -> str:
 
 
 class FileContent:
-    """One regular file, read through one descriptor. If the path is replaced, the opened file is still served.
+    """One regular file, read through one descriptor, even if another file replaces it at its path.
 
     It has the interface of :class:`FolderArchive`.
 
     Attributes:
         size_bytes: the file's size when it was opened.
-        mode: the permission bits for the copies, as they were then; they always let the owner read.
+        mode: the permission bits of the copies: the file's when it was opened, and the owner's right to read.
         state: the file's state when it was opened.
     """
 
@@ -46,8 +46,8 @@ class FileContent:
             path: the file.
 
         Raises:
-            BadArgument: it is not a regular file.
-            StorageError: it cannot be read.
+            BadArgument: the path is not a regular file, or the kernel generates the file when it is read.
+            StorageError: the file cannot be opened.
         """
         self._path = path
         try:
@@ -67,7 +67,7 @@ class FileContent:
             raise BadArgument(f"cannot seed {path}: its size is unknown until it is read: seed a copy of it")
 
     def _is_generated(self) -> bool:
-        """Return whether the kernel generates the (seemingly empty) file when it is read, as in ``/proc``."""
+        """Return whether the kernel generates the empty-looking file, as in ``/proc``; also True if reading fails."""
         try:
             return bool(os.pread(self._fd, 1, 0))
         except OSError:
@@ -81,7 +81,7 @@ class FileContent:
             length: the number of bytes.
 
         Raises:
-            StorageError: the file is shorter now, or cannot be read.
+            StorageError: the file has become shorter, or cannot be read.
         """
         try:
             data = os.pread(self._fd, length, offset)
@@ -92,7 +92,7 @@ class FileContent:
         return data
 
     def payload(self, offset: int, length: int) -> FileSlice:
-        """Return bytes for sending. The descriptor stays valid until :meth:`close`.
+        """Return a slice of the file for sending. Its descriptor stays valid until :meth:`close`.
 
         Args:
             offset: the position in the file, in bytes.
@@ -101,7 +101,7 @@ class FileContent:
         return FileSlice(self._fd, offset, length)
 
     def require_unwritten(self) -> None:
-        """Raise ``StorageError`` if the opened file was written to since. This takes one system call."""
+        """Raise ``StorageError`` if the file was written to after it was opened. This takes one system call."""
         if FileState.of(os.fstat(self._fd)) != self.state:
             raise changed_while_read(self._path)
 
@@ -122,7 +122,7 @@ class FileContent:
 class SourceStore:
     """Implements ``pspd.core.model.storage.Storage`` for a source, which has every chunk from the start.
 
-    Call :meth:`build` first, and :meth:`divided` once the number of shares is known. Then the store can serve.
+    Call :meth:`build` first, and :meth:`divided` when the number of shares is known. Then call :meth:`payload`.
     """
 
     def __init__(self, path: Path, name: str, digest: Digest) -> None:
@@ -135,8 +135,8 @@ class SourceStore:
 
         Raises:
             BadName: the name is not allowed.
-            BadArgument: the path, or something in the folder, is not a file, folder or link.
-            StorageError: it cannot be read.
+            BadArgument: the path, or something in the folder, cannot be distributed.
+            StorageError: the file or folder cannot be read.
         """
         self._path = path
         self._name = validate_name(name)
@@ -146,18 +146,19 @@ class SourceStore:
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes will be distributed."""
+        """The number of bytes to distribute: the size of the file, or of the folder's archive."""
         return self._content.size_bytes
 
     def build(self, progress: Progress = lambda _: None, hashing: ParallelHash | None = None) -> Manifest:
-        """Read everything once and build the manifest, not yet divided.
+        """Read the file or folder once, and return its manifest, not yet divided.
 
         Args:
-            progress: called with the number of bytes read so far.
-            hashing: digests that other processes are computing. They are used if they are of this very file.
+            progress: a function that is called with the number of bytes read so far.
+            hashing: processes that hash a file; None for none. Their digests are used only for the same file in the
+                same state.
 
         Raises:
-            StorageError: the file cannot be read, or was changed meanwhile.
+            StorageError: the file or folder cannot be read, or was changed meanwhile.
         """
         content, digests = self._content, None
         if hashing is not None and isinstance(content, FileContent) and content.state == hashing.state:
@@ -172,7 +173,7 @@ class SourceStore:
         return manifest
 
     def _read(self, progress: Progress) -> Manifest:
-        """Hash one block after the other; the kernel reads ahead."""
+        """Hash the blocks one by one in this process, and return the manifest."""
         content, reported_bytes = self._content, 0
 
         def read_at(offset: int, length: int) -> bytes:
@@ -187,10 +188,10 @@ class SourceStore:
         return Manifest.build(self._name, size_bytes, read_at, self._digest, is_folder=is_folder, mode=mode)
 
     def divided(self, share_count: int) -> Manifest:
-        """Divide the manifest into shares (R1) and return it; :meth:`manifest` then returns the same.
+        """Divide the file into shares (R1), and return the new manifest. :meth:`manifest` returns it from now on.
 
         Raises:
-            StorageError: the file cannot be read, or was changed meanwhile.
+            StorageError: the file or folder cannot be read, or was changed meanwhile.
         """
         divided = self._built().divided(share_count, self._content.read_at, self._digest)
         self._content.require_unwritten()
@@ -198,7 +199,7 @@ class SourceStore:
         return divided
 
     def manifest(self, file_id: FileId) -> Manifest:
-        """Return the file's manifest, as last divided."""
+        """Return the file's latest manifest."""
         manifest = self._built()
         if manifest.file_id != file_id:
             raise not_begun(file_id)
@@ -210,7 +211,7 @@ class SourceStore:
         return self._manifest
 
     def known(self) -> dict[FileId, Held]:
-        """See ``Storage.known``: the file with every chunk; nothing before :meth:`build`."""
+        """See ``Storage.known``: the file with every chunk; no file before :meth:`build`."""
         return {self._manifest.file_id: _all_held(self._manifest)} if self._manifest is not None else {}
 
     def begin(self, manifest: Manifest) -> Held:
@@ -224,7 +225,7 @@ class SourceStore:
         raise InternalError(f"the source of {file_id.hex()} received chunks [{start}, {stop}), but requests none")
 
     def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice | memoryview:
-        """See ``Storage.payload``. A descriptor stays valid until :meth:`close`.
+        """See ``Storage.payload``. The descriptor of a ``FileSlice`` stays valid until :meth:`close`.
 
         Raises:
             StorageError: the file was changed since it was opened.
@@ -260,10 +261,10 @@ class SourceStore:
             raise changed_while_read(self._path)
 
     def require_usable(self) -> None:
-        """See ``Storage.require_usable``. Errors of the source's file appear when it is read."""
+        """See ``Storage.require_usable``: this checks nothing. Errors are raised when the file is read."""
 
     def close(self) -> None:
-        """Close what is open; idempotent."""
+        """Close the file, or all open files of the folder; idempotent."""
         self._content.close()
 
 

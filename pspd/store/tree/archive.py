@@ -1,8 +1,8 @@
-"""The archive of a folder, which is distributed like a file: read it from the folder, and parse it.
+"""The archive of a folder, which the network distributes like a file: make archives from folders, and parse archives.
 
-It is a POSIX tar (pax): the folder itself, then its content in path order, with modes and symbolic links, without
-owners and times. Equal folders have equal archives. A source never stores the archive; it reads it from the folder. The
-parser accepts an archive only if a source would have written exactly the same bytes.
+An archive is a POSIX tar (pax): the folder itself, then its content in path order. It contains modes and symbolic
+links, but no owners and times. Equal folders have equal archives. A source never stores an archive; it makes the bytes
+from the folder on demand. The parser accepts an archive only if a source would make exactly the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pspd.store.tree.entries import FILE, FOLDER, LINK, TOP, ArchiveError, Entry
 from pspd.store.tree.traverse import raise_error, walk
 
 HEADER_BYTES_MAX = 1 << 30
-"""How large all headers of an archive may be together."""
+"""The maximum size of all headers of an archive together, in bytes."""
 END = bytes(2 * tarfile.BLOCKSIZE)
 """The bytes at the end of an archive."""
 
@@ -34,18 +34,18 @@ _KIND_AT = slice(156, 157)
 _SIZE_AT = slice(124, 135)
 """The position of an entry's size in its tar header: octal digits."""
 _PAX_BYTES_MAX = 32 * 1024
-"""How large a pax header may be. It contains a path and a link target, of at most 4096 characters each."""
+"""The maximum size of a pax header, in bytes: a path and a link target have at most 4096 characters each."""
 _PAX_RECORDS_MAX = 4
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class FolderArchive:
-    """The archive of a folder that does not change, read from the folder on demand.
+    """The archive of a folder, made from the folder on demand. The folder must not change meanwhile.
 
     Attributes:
         size_bytes: the archive's size.
-        mode: the mode in the folder's manifest: the default, because the archive contains the modes.
+        mode: the mode in the folder's manifest: always the usual one, because the archive contains the real modes.
     """
 
     mode = USUAL_MODE
@@ -57,8 +57,8 @@ class FolderArchive:
             folder: the folder.
 
         Raises:
-            BadArgument: something in it cannot be distributed.
-            StorageError: it cannot be read.
+            BadArgument: something in the folder cannot be distributed.
+            StorageError: something in the folder cannot be read.
         """
         self._folder = folder
         self._open_files = OpenFiles()
@@ -78,7 +78,7 @@ class FolderArchive:
             length: the number of bytes.
 
         Raises:
-            StorageError: the folder was changed since it was listed, or cannot be read.
+            StorageError: a file in the folder was changed since the folder was listed, or cannot be read.
         """
         parts = []
         end = offset + length
@@ -104,16 +104,24 @@ class FolderArchive:
         """Do nothing: :meth:`read_at` checks each file that it reads."""
 
     def require_unchanged(self) -> None:
-        """Raise ``StorageError`` if the folder was changed since it was listed."""
+        """Check that the folder was not changed since it was listed.
+
+        Raises:
+            BadArgument: something in the folder cannot be distributed.
+            StorageError: the folder was changed, or cannot be read.
+        """
         if _entries_in(self._folder) != self._entries:
             raise changed_while_read(self._folder)
 
     def close(self) -> None:
-        """Close what is open; idempotent."""
+        """Close all open files; idempotent."""
         self._open_files.close_all()
 
     def _part(self, index: int, offset: int, end: int) -> bytes:
-        """Return bytes of entry ``index`` from ``offset`` up to ``end``: of its header, its content or its padding."""
+        """Return bytes from ``offset`` up to at most ``end``: of one part of entry ``index``, or of the archive's end.
+
+        The parts of an entry are its header, its content and its padding.
+        """
         if offset >= self.size_bytes - len(END):
             return bytes(end - offset)
         entry = self._entries[index]
@@ -143,12 +151,12 @@ class FolderArchive:
 
 
 def padded(size_bytes: int) -> int:
-    """Return how many bytes an archive takes for content of a size: whole tar blocks."""
+    """Return the size of a file's content in an archive, in bytes: rounded up to whole tar blocks."""
     return -(-size_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _entries_in(folder: Path) -> list[Entry]:
-    """Return the entries for a folder and its content, in archive order."""
+    """Return the entries of a folder and its content, in archive order."""
     try:
         found = [Entry.of_path(folder, name) for name in [TOP, *sorted(_paths_in(folder))]]
         entries.validate_entries(found)
@@ -170,7 +178,7 @@ def _paths_in(folder: Path) -> Iterator[str]:
 
 
 def _is_client_folder(folder: str) -> bool:
-    """Return whether a folder is a client's; also True if its hidden folder cannot be read, because it is private."""
+    """Return whether a folder is a client's; also True if this user has no access to its hidden folder."""
     try:
         os.lstat(os.path.join(folder, STORE_FOLDER, INSTANCE))
     except OSError as error:
@@ -182,11 +190,11 @@ def parse_entries(read_at: Callable[[int, int], bytes], size_bytes: int) -> list
     """Return each entry of an archive, and the offset of its content in the archive.
 
     Args:
-        read_at: returns bytes of the archive, given an offset and a length.
+        read_at: a function that returns bytes of the archive, given an offset and a length in bytes.
         size_bytes: the archive's size.
 
     Raises:
-        ArchiveError: no source writes such an archive.
+        ArchiveError: no source would make the archive.
     """
     found: list[tuple[Entry, int]] = []
     offset, end = 0, size_bytes - len(END)
@@ -208,7 +216,11 @@ def parse_entries(read_at: Callable[[int, int], bytes], size_bytes: int) -> list
 
 
 def _entry_at(read_at: Callable[[int, int], bytes], offset: int) -> tuple[Entry, int]:
-    """Return the entry at an offset, and where its content begins; ValueError or TarError if it is malformed."""
+    """Return the entry at an offset, and the offset of the entry's content.
+
+    Raises:
+        ValueError: the entry is malformed, or ``tarfile.TarError`` is raised instead.
+    """
     block, length, records = read_at(offset, tarfile.BLOCKSIZE), tarfile.BLOCKSIZE, {}
     if block[_KIND_AT] == tarfile.XHDTYPE:
         size = int(block[_SIZE_AT], 8)
@@ -229,7 +241,7 @@ def _entry_at(read_at: Callable[[int, int], bytes], offset: int) -> tuple[Entry,
 
 
 def _pax_records(data: bytes) -> dict[str, str]:
-    """Return the records of a pax header. Each is its length, a space, a key, ``=``, a value and a newline."""
+    """Return the records of a pax header. A record has its own length, a space, a key, ``=``, a value and a newline."""
     records: dict[str, str] = {}
     while data:
         if len(records) == _PAX_RECORDS_MAX:

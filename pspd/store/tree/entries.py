@@ -1,7 +1,7 @@
-"""The entries of a folder's archive, and which of them are valid.
+"""The entries of a folder's archive, and the rules that they must obey.
 
-A valid archive stays within its folder: every entry lies in a folder of the archive, and no symbolic link leads out of
-it, through any number of other links. This is decided from the entries alone, without looking at a disk.
+A valid archive stays within its folder: every entry is in a folder of the archive, and no symbolic link leads out of
+the folder, not even through other links. The check reads only the entries, not a disk.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pspd.errors import BadArgument
 
 ENTRIES_MAX = 1_000_000
 DEPTH_MAX = 200
-"""How many components a path may have."""
+"""The maximum number of components in a path."""
 PATH_CHARACTERS_MAX = 4096
 LINKS_FOLLOWED_MAX = 40
 """How many symbolic links Linux follows on one path."""
 LINK_STEPS_MAX = 5_000_000
-"""How many path components may be visited to resolve all links of one archive."""
+"""The maximum number of path components that are visited to resolve all links of one archive."""
 
 FILE, FOLDER, LINK = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE
 TOP = "."
@@ -42,9 +42,10 @@ class Entry:
         name: the entry's path in the folder; ``TOP`` for the folder itself.
         kind: ``FILE``, ``FOLDER`` or ``LINK``.
         mode: the permission bits.
-        size_bytes: a file's size.
-        mtime_ns: a file's modification time, if the entry was read from a disk; archives do not contain it.
-        target: a link's target.
+        size_bytes: the size of a file; 0 for a folder or link.
+        mtime_ns: the modification time of a file on a disk, in nanoseconds; 0 for an entry from an archive, which
+            contains no times.
+        target: the target of a link; empty for a file or folder.
     """
 
     name: str
@@ -56,15 +57,15 @@ class Entry:
 
     @staticmethod
     def of_path(folder: Path, name: str) -> Entry:
-        """Return the entry for a path in a folder. Its mode lets the owner of each copy read it.
+        """Return the entry for a path in a folder. The entry's mode always lets the owner of a copy read the copy.
 
         Args:
             folder: the folder.
-            name: the path in it.
+            name: the path in the folder; ``TOP`` for the folder itself.
 
         Raises:
-            BadArgument: it is not a file, folder or symbolic link.
-            OSError: it cannot be read.
+            BadArgument: the path is not a file, folder or symbolic link.
+            OSError: the path cannot be read.
         """
         path = folder / name
         state = os.stat(path) if name == TOP else os.lstat(path)  # the user may name the folder through a link
@@ -81,14 +82,16 @@ class Entry:
         raise BadArgument(f"cannot seed {path}: it is not a file, folder or symbolic link: remove it from the folder")
 
     def header(self) -> bytes:
-        """Return the entry's header in the archive, which its bytes follow."""
+        """Return the entry's header in the archive. A file's content follows the header."""
         info = tarfile.TarInfo(self.name)
         info.type, info.mode, info.size, info.linkname = self.kind, self.mode, self.size_bytes, self.target
         return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 def validate_entries(entries: list[Entry]) -> None:
-    """Check that every entry lies in a folder of the archive, that paths are unique, and that no link leads out.
+    """Check that the entries form a valid archive.
+
+    Every entry after the first is in a folder of the archive. Paths are unique and sorted. No link leads out.
 
     Raises:
         ArchiveError: an entry is invalid.
@@ -98,7 +101,7 @@ def validate_entries(entries: list[Entry]) -> None:
     if len(entries) > ENTRIES_MAX:
         raise ArchiveError(f"it has more than {ENTRIES_MAX} entries")
     for entry in entries:
-        # A folder can contain such an entry, and the owner of a copy may read it.
+        # The owner must be able to read a copy, and only a link has a target.
         needed = {FILE: stat.S_IRUSR, FOLDER: stat.S_IRUSR | stat.S_IXUSR, LINK: MODE_BITS}[entry.kind]
         needed |= stat.S_IRWXU if entry.name == TOP else 0
         has_null = "\0" in entry.name + entry.target
@@ -125,10 +128,10 @@ def validate_path_length(name: str, target: str = "") -> None:
 
     Args:
         name: the path of an entry.
-        target: the link's target, if the entry is a link.
+        target: the target of a link; empty for a file or folder.
 
     Raises:
-        ArchiveError: the path or target is too long, or the path is too deep.
+        ArchiveError: the path or target is too long, or the path has too many components.
     """
     if max(len(name), len(target)) > PATH_CHARACTERS_MAX or name.count("/") >= DEPTH_MAX:
         limits = f"{PATH_CHARACTERS_MAX} characters or {DEPTH_MAX} levels"
@@ -136,7 +139,7 @@ def validate_path_length(name: str, target: str = "") -> None:
 
 
 def _leads_out(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]) -> bool:
-    """Return whether a link leads out of the folder or loops, if all links are followed."""
+    """Return whether a link is absolute, leads out of the folder, or loops, if all links are followed."""
     components = [*reversed(link.name.split("/"))]
     current: list[str] = []
     followed = 0

@@ -15,11 +15,11 @@ from pspd.store.filesystem.files import flush
 def walk(
     root: str | Path, onerror: Callable[[OSError], None] = lambda _: None
 ) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield a folder and every folder below it, parents first. Unlike ``os.walk`` of Python 3.11, any depth works.
+    """Yield a folder and every folder below it, parents first. Any depth works; ``os.walk`` of Python 3.11 recurses.
 
     Args:
         root: the folder.
-        onerror: called for each folder that cannot be read, which is then skipped.
+        onerror: a function that is called with the error if a folder cannot be read. The folder is then skipped.
 
     Yields:
         A folder's path, the names of the folders in it, and the names of everything else, links to folders included.
@@ -41,7 +41,7 @@ def walk(
 
 
 def raise_error(error: OSError) -> None:
-    """Raise the error; an ``onerror`` for :func:`walk` that ends it."""
+    """Raise the error. As ``onerror``, this function ends :func:`walk`."""
     raise error
 
 
@@ -51,11 +51,11 @@ def is_real_folder(path: Path) -> bool:
 
 
 def is_changed_since(root: Path, time_ns: int) -> bool:
-    """Return whether a folder or anything in it has changed after a time; also True if that cannot be determined.
+    """Return whether a folder or anything in it was changed after a time; also True if this cannot be determined.
 
     Args:
         root: the folder.
-        time_ns: the time in nanoseconds, as file systems record it.
+        time_ns: the time to compare change times (``st_ctime_ns``) with.
     """
     try:
         for folder, _, names in walk(root, raise_error):
@@ -91,7 +91,7 @@ def remove_tree(path: Path) -> None:
 
 
 def flush_tree(root: Path) -> None:
-    """Flush a folder, its name and its content to the disk. Files that vanish or cannot be opened are skipped.
+    """Flush a folder, its name and its content to the disk. Skip what vanishes, and what this user may not open.
 
     Raises:
         StorageError: the disk fails.

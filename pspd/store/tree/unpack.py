@@ -22,12 +22,12 @@ _COPY_BYTES = 1024 * 1024
 
 
 def unpack(archive: Path, folder: Path, check_stopped: Callable[[], None]) -> None:
-    """Unpack an archive into a new folder. If that fails, the folder is removed.
+    """Unpack an archive into a new folder. If this fails, remove the folder.
 
     Args:
-        archive: the archive.
+        archive: the path of the archive.
         folder: the folder; an existing one is removed first.
-        check_stopped: called regularly; an exception that it raises ends the unpacking.
+        check_stopped: a function that is called regularly; an exception from it ends the unpacking.
 
     Raises:
         StorageError: the archive is invalid, or the disk fails.
@@ -78,7 +78,7 @@ def _unpack_file(source: int, offset: int, entry: Entry, path: Path, check_stopp
 
 
 def is_folder_of(manifest: Manifest, folder: Path, digest: Digest) -> bool:
-    """Return whether a folder's archive is the one that a manifest describes.
+    """Return whether a folder exists and its archive is the one that a manifest describes.
 
     Args:
         manifest: the manifest of a folder's archive.
