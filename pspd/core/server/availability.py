@@ -92,7 +92,7 @@ class Availability:
 
         Args:
             name: the member's name.
-            ranges: the chunks that it does not hold.
+            ranges: the ranges that the member does not hold.
 
         Returns:
             The parts of the ranges that were recorded as arrived at the member.
@@ -134,9 +134,12 @@ class Availability:
         self._supplied()
 
     def _lose_holder(self, held: RangeSet) -> None:
-        """Remove the chunks that a lost holder held from the available ones, if no reachable member holds them.
+        """Remove chunks from the available ones, except chunks that a reachable member still holds.
 
-        The search ends when a holder of each chunk is found, because hundreds of members may leave at once.
+        The search for such members ends as soon as possible, because hundreds of members may leave at once.
+
+        Args:
+            held: the chunks of the member that left or became unreachable.
         """
         left = held.copy()
         for name in self._reachable_names():
@@ -164,7 +167,7 @@ class Availability:
         return [name for name in self.held if name not in self.sources] if self.sources else list(self.held)
 
     def lost_without(self, names: Collection[str]) -> RangeSet:
-        """Return the available chunks that no other reachable members hold."""
+        """Return the available chunks that no reachable member except these holds."""
         left = RangeSet(span for name in self._reachable_names() if name not in names for span in self.held[name])
         return self.available.minus(left)
 
@@ -190,7 +193,7 @@ class Availability:
         return sorted(found)
 
     def min_holder_count(self) -> int:
-        """Return how many reachable members hold the rarest chunk; for an empty file, how many there are.
+        """Return how many reachable members hold the rarest chunk; for an empty file, how many members are reachable.
 
         Sources of the file do not count, because they leave.
         """

@@ -30,7 +30,7 @@ REFUSAL_CHARACTERS_MAX = 300
 
 @dataclass(slots=True, eq=False)
 class Catalogue:
-    """Carries out commands about files, and applies reports. It raises ``PspError`` when it refuses one.
+    """Carries out commands about files, and applies reports. A refused command or report raises ``PspError``.
 
     Args:
         _sessions: the members.
@@ -59,8 +59,11 @@ class Catalogue:
     def lost_without(self, names: Collection[str]) -> list[tuple[SharedFile, RangeSet]]:
         """Return, for each file, the available chunks that only these clients hold.
 
-        The result leaves out files without such chunks, and files whose chunks nobody else needs: a file that all other
-        accepting clients have, if there are any, and a complete file that no other client declined.
+        The result omits a file if
+
+        - it is not divided, or has no such chunks;
+        - all other reachable clients that accept it have it, and there is at least one such client; or
+        - it is complete, and no other client has declined it.
         """
         found = []
         for file in self.files.values():
@@ -92,7 +95,7 @@ class Catalogue:
     # -- seeding
 
     def announce(self, manifest: Manifest, session: int, terms: Terms = ONE_COPY) -> SharedFile:
-        """Add the file that a source announces, and return it. A file that is already there keeps its phase.
+        """Add the file that a source announces, and return it. A file already in the network keeps its phase.
 
         Args:
             manifest: the manifest of the file.
@@ -150,7 +153,7 @@ class Catalogue:
         return member
 
     def source_returned(self, file: SharedFile, session: int, now: int) -> None:
-        """Note that a source announced a divided file again: while it is connected, every chunk has a holder.
+        """Note that a source announced a divided file again: while the source is connected, it holds every chunk.
 
         Args:
             file: the file.
@@ -201,11 +204,11 @@ class Catalogue:
     # -- what members report
 
     def milestone_reached(self, session: int, report: ReportMilestone, now: int) -> None:
-        """Note that a client holds its shares, or has the complete file. A client may repeat a report.
+        """Note that a client holds its shares, or has the whole file. A client may repeat a report.
 
         Args:
             session: the client's session.
-            report: the report. A report of held shares does not acknowledge them if they have changed meanwhile.
+            report: the report. A report of held shares acknowledges nothing if the client's shares have changed.
             now: the time, in nanoseconds.
 
         Raises:
@@ -237,12 +240,12 @@ class Catalogue:
     ) -> None:
         """Note that a client declines a file, so that nothing waits for the client (R12).
 
-        During the seeding, the client's shares are marked for reassignment.
+        During seeding, the client's shares are marked for reassignment.
 
         Args:
             session: the client's session.
             file_id: the file.
-            reason: the reason that the client gives. It is cut, and becomes one line.
+            reason: the client's reason. A long reason is cut, and unprintable characters become spaces.
             now: the time, in nanoseconds.
             division: the number of the division that the report is about; 0 if unknown.
             still_holds: whether the client goes on answering broadcasts for the chunks that it holds.
@@ -295,7 +298,7 @@ class Catalogue:
         self._work.emit(SaveFile(file.record))
 
     def remove(self, file: SharedFile, now: int, *, force: bool = False) -> None:
-        """Remove a file from the network. A client keeps the file if it is complete, and otherwise deletes it.
+        """Remove a file from the network. Clients that have the whole file keep it; the others delete their part.
 
         From now on the server refuses reports about the file, and drops requests for it. The server deletes the file
         when the last byte of the file has left the cache.
@@ -336,7 +339,7 @@ def _require_divisible(file: SharedFile, manifest: Manifest, names: list[str]) -
 
 
 def _name_taken(manifest: Manifest, other: Manifest) -> str:
-    """Return the error message for a file whose name another file has: only the modes differ, or the bytes do."""
+    """Return the error message for a file whose name another file has. It says whether only the modes differ."""
     if replace(manifest, mode=other.mode, file_id=other.file_id) == replace(other, share_count=0, cut_digests=b""):
         difference, advice = f"mode {other.mode:03o}, not {manifest.mode:03o}", "change it with chmod"
     else:

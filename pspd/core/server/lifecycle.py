@@ -31,8 +31,8 @@ class Lifecycle:
 
     Attributes:
         files: every file, by id, in the order in which the files were added.
-        awaited: names of the clients that were connected before a restart and have not returned. It is empty once
-            their time to return is over.
+        awaited: names of the clients that were connected before a restart, have not returned, and still have time to
+            return.
     """
 
     _sessions: Sessions
@@ -49,7 +49,7 @@ class Lifecycle:
         self.files[file.file_id] = file
 
     def delete(self, file: SharedFile) -> None:
-        """Delete a file with its requests and fetches, so that none applies if the file is announced again."""
+        """Delete a file with its requests and fetches: they do not apply if the file is announced again."""
         self.files.pop(file.file_id, None)
         self._demand.forget(file.file_id)
         self._pending.forget(file.file_id)
@@ -84,7 +84,7 @@ class Lifecycle:
             self._work.review_owners(file.file_id)
 
     def restore(self, files: Iterable[SharedFile], awaited: Iterable[str]) -> None:
-        """Add the files that were saved before a restart. The owners of their shares become their recipients.
+        """Add the files that were saved before a restart. The owners of a file's shares become its recipients.
 
         Args:
             files: the files, oldest first.
@@ -96,7 +96,7 @@ class Lifecycle:
             self.add(file)
             owners = [owner for owner in file.shares.owners if owner]
             file.recipients.expect(owners, self._work.now)
-            # An owner that had left before the restart may have had the whole file, unless the file was in seeding.
+            # After the seeding, an owner that had left before the restart may have had the whole file.
             for name in owners if file.phase is not Phase.SEEDING else ():
                 if name not in self.awaited:
                     file.recipients.served(name)
@@ -106,14 +106,14 @@ class Lifecycle:
     def member_joined(self, member: Member) -> None:
         """Note the holdings of a new member, and mark every file, so that the member gets its assignments."""
         self.awaited.discard(member.name)
-        # The files that the member has begun come first, so that it does not give the space for them to other files.
+        # Files that the member has begun come first: it must not use the space that they need for other files.
         for file in sorted(self.files.values(), key=lambda file: file.file_id not in member.held_at_join):
             self.note_held_at_join(file, member)
             self._work.review_owners(file.file_id, member.name)
             self._work.serve_waiters(file.file_id)
 
     def note_held_at_join(self, file: SharedFile, member: Member) -> None:
-        """Note which chunks of a file a member reported when it joined, and whether it had the complete file.
+        """Note which chunks of a file a member reported when it joined, and whether it had the whole file.
 
         Args:
             file: the file.
@@ -138,7 +138,7 @@ class Lifecycle:
                 self._work.review_owners(file.file_id)
 
     def reach_changed(self, member: Member) -> None:
-        """Note in every file that a member became reachable, or that it and its holdings became unreachable (R12)."""
+        """Note in every file that a member became reachable or unreachable, and mark the files for review (R12)."""
         name = member.name
         for file in self.files.values():
             if member.reachable:
@@ -181,7 +181,7 @@ class Lifecycle:
 
         Args:
             file: the file.
-            idle: the clients' names.
+            idle: names of the clients that make no progress.
         """
         keep = [name for name in self.accepting_clients(file) if name not in idle]
         preferred = [name for name in self.accepting_clients(file, heard=True) if name not in idle]
@@ -194,9 +194,12 @@ class Lifecycle:
         self._assign_to(file, [*given, *idle])
 
     def _reassign_orphaned(self, file: SharedFile) -> list[str]:
-        """Reassign the shares of clients that left, are unreachable or declined the file. Return the new owners.
+        """During seeding, reassign shares whose owner has left, is unreachable or declined the file.
 
-        Only a file in seeding is reassigned. Awaited clients keep their shares.
+        Shares without an owner are reassigned too. Awaited clients keep their shares.
+
+        Returns:
+            The names of the new owners.
         """
         if file.phase is not Phase.SEEDING:
             return []
@@ -213,7 +216,7 @@ class Lifecycle:
                 self.assign(file, member)
 
     def assign(self, file: SharedFile, member: Member) -> None:
-        """Send a client the manifest of a divided file; during the seeding, with the client's shares.
+        """Send a client the manifest of a divided file and, during seeding, the client's shares.
 
         Args:
             file: the file.
@@ -229,7 +232,7 @@ class Lifecycle:
     def review(self, file: SharedFile) -> None:
         """Bring the owners and the phase of a file up to date, and find out whether it is stalled or complete.
 
-        Only ``ServerMachine.poll`` causes this.
+        A removed file is deleted when the server has no byte of it. Only ``ServerMachine`` calls this, in its ``poll``.
         """
         to_assign = self._work.clients_to_assign(file.file_id)
         if to_assign is not None:
@@ -239,7 +242,7 @@ class Lifecycle:
         if not file.is_divided:
             return
         if file.phase is Phase.SEEDING and file.shares.are_held and not self._forwarder.forget(file):
-            # The call marks the file again. If the source's session must end, it ends before the next review.
+            # This marks the file for another review. If the source's session must end, it ends before that review.
             self._seeded(file)
             return
         if file.phase is Phase.SEEDED and not file.held_back:

@@ -21,7 +21,7 @@ class Recipients:
 
     Attributes:
         count: how many recipients the file has, including recipients that have left.
-        complete: names of the connected clients that reported that they have the complete file.
+        complete: names of the connected clients that reported that they have the whole file.
         declined: the reason of each connected client that declined the file, by the client's name.
     """
 
@@ -33,11 +33,11 @@ class Recipients:
     _away_since: dict[str, int | None] = field(default_factory=dict)
 
     def expect(self, names: Iterable[str], away_since: int | None = None) -> None:
-        """Set the recipients of the file. Call it once for a file.
+        """Set the recipients of the file. Call this once for each file.
 
         Args:
             names: the recipients' names.
-            away_since: the time since when the recipients are unreachable, in nanoseconds; None if they are reachable.
+            away_since: the time from which the recipients count as away, in nanoseconds; None if they are reachable.
         """
         expected = dict.fromkeys(names, away_since)
         self.count += len(expected)
@@ -59,11 +59,11 @@ class Recipients:
             self._away_since[name] = now
 
     def served(self, name: str) -> None:
-        """Note that a client has, or may have, the complete file: it no longer counts as missing when it leaves."""
+        """Note that a client has, or may have, the whole file. The client does not count as missing if it leaves."""
         self._away_since.pop(name, None)
 
     def mark_complete(self, name: str) -> None:
-        """Note that a connected client reported that it has the complete file."""
+        """Note that a connected client reported that it has the whole file."""
         self.complete.add(name)
         self.served(name)
         self._work.file_changed(self._file_id)
@@ -87,19 +87,19 @@ class Recipients:
         return had_declined
 
     def forget(self, name: str) -> None:
-        """Forget what a client reported, because it left."""
+        """Forget what a client reported before it left."""
         self.complete.discard(name)
         self.declined.pop(name, None)
         self._work.file_changed(self._file_id)
 
     def all_complete(self, names: Collection[str]) -> bool:
-        """Return whether all of these clients have the complete file."""
+        """Return whether all of these clients have reported that they have the whole file."""
         return len(self.complete) >= len(names) and self.complete.issuperset(names)
 
     def missing(self) -> list[tuple[str, int]]:
         """Return the recipients that left or became unreachable before they had the file, sorted by name.
 
-        Each name comes with the time since when the recipient is away, in nanoseconds.
+        Each name comes with the time from which the recipient counts as away, in nanoseconds.
         """
         return sorted((name, since) for name, since in self._away_since.items() if since is not None)
 

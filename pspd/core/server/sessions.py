@@ -1,4 +1,4 @@
-"""Sessions: begins and ends them, and knows which members are connected and which of these are reachable (R12)."""
+"""Sessions: begins and ends sessions, and records which members are connected and reachable (R12)."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def validate_client_name(name: str) -> str:
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A client or a source, during one session. ``Sessions`` alone changes it.
+    """A client or a source, during one session. Only ``Sessions`` changes members.
 
     Attributes:
-        session: a random number that identifies the session in every message.
+        session: the random number that identifies the session in every message.
         name: the member's name. A client has the same name in all its sessions.
         source: whether the member is a source.
-        instance_id: the member's identity, which is the same in its next session.
+        instance_id: the identity by which the server recognizes the member when it joins again.
         delivery_port: the port where the member accepts connections for deliveries; 0 if it accepts none.
         kept_links: whether the profile sends data over links.
         held_at_join: the chunks that the member held when it joined, by file.
@@ -61,9 +61,9 @@ class Member:
         address: the address that sent the member's last datagram; None before the first datagram.
         linked: whether the member's link is open.
         reachable: whether the member has just joined, or has recently confirmed that the server's datagrams arrive.
-        srtt_us: the smoothed round-trip time in the member's last hello, in microseconds; 0 for none.
-        request_number: the highest number of the member's requests.
-        join_range_count: how many ranges the member held when it joined, with at least one for each file.
+        srtt_us: the smoothed round-trip time in the member's last hello, in microseconds; 0 if the hello had none.
+        request_number: the highest number of the member's requests; 0 before the first request.
+        join_range_count: how many ranges the member held when it joined, counting at least one for each file.
     """
 
     session: int
@@ -174,7 +174,7 @@ class Sessions:
 
     @property
     def reach_ns(self) -> int:
-        """How long a member stays reachable after it confirmed that datagrams arrive, in nanoseconds."""
+        """How long a member stays reachable after it last confirmed that datagrams arrive, in nanoseconds."""
         return max(self._tuning.reach_ns, self._tuning.hellos_per_reach * self.hello_interval_ns)
 
     @property
@@ -241,7 +241,7 @@ class Sessions:
         )
 
     def new_session(self) -> int:
-        """Draw a number for a new session, which is neither reserved nor in use."""
+        """Draw a session number that is neither reserved nor in use."""
         while (session := self._draw_session()) in RESERVED_SESSIONS or session in self._by_session:
             pass
         return session
@@ -290,9 +290,9 @@ class Sessions:
         self._leases.postpone(session, now + self.lease_ns)
 
     def heard_from(self, member: Member, address: Address, downlink_ok: bool, now: int) -> None:
-        """Note that a member sent a datagram: renew its lease, and mark it as reachable if it has a data path.
+        """Renew the lease of a member that sent a datagram, and note the sender's address.
 
-        The member becomes reachable only if ``downlink_ok`` is set.
+        The member becomes or stays reachable if it has a data path and ``downlink_ok`` is set.
 
         Args:
             member: the member.
@@ -341,7 +341,7 @@ class Sessions:
         member.linked = False
 
     def take_request_number(self, member: Member, number: int) -> str | None:
-        """Note the request number of a request or report, or mark the session to end if the number is too high.
+        """Note the request number of a request or report. If it is too high, mark the session to end.
 
         Args:
             member: the member that sent the request or report.

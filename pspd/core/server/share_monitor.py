@@ -20,7 +20,7 @@ class Progress(NamedTuple):
 
     Attributes:
         session: the owner's session.
-        request: the number of the owner's latest request for the file.
+        request: the number of the owner's latest request for the file; 0 if there is none.
         delivery: the number of the oldest delivery in flight to the owner; 0 if there is none.
         delivery_since: the time of the first snapshot with this delivery, in nanoseconds.
     """
@@ -33,13 +33,13 @@ class Progress(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class ShareMonitor:
-    """Takes snapshots of the owners whose shares are not held yet, and compares each with the one before.
+    """Takes snapshots of the owners whose shares are not held yet, and compares each with the previous one.
 
     Args:
         _sessions: the members.
         _demand: the requests of the owners.
         _pending: the pending table, which limits the size of frames.
-        _tuning: the times after which an owner makes no progress.
+        _tuning: the interval of the snapshots, and the limit for an unacknowledged delivery.
     """
 
     _sessions: Sessions
@@ -57,7 +57,7 @@ class ShareMonitor:
         """Watch the owners of a file's shares until the file is no longer in seeding.
 
         Args:
-            file: a file in seeding.
+            file: the file, which is in seeding.
             now: the time, in nanoseconds.
         """
         self._compare(file, {}, now)

@@ -31,12 +31,12 @@ class SharedFile:
         held_back: whether the exchange waits for a release.
         was_restored: whether the file was divided before the last restart of the server.
         is_complete: whether every reachable client has the file, except clients that declined it; False if there is no
-            such client, before the exchange, and while restored clients are awaited.
-        stalled: whether some chunk has no reachable holder; False before the division, and while restored clients are
-            awaited.
+            such client, before the exchange and, for a restored file, while clients are awaited.
+        stalled: whether some chunk has no reachable holder; False before the division and, for a restored file, while
+            clients are awaited.
         cached_bytes_when_seeded: how many bytes of the file were in the cache when the file was seeded.
-        seeding_at: when the latest source began to seed the file, in nanoseconds; None if none did since the server
-            started.
+        seeding_at: when the seeding began, or another source took it over, in nanoseconds; None if neither happened
+            since the server started.
         seeded_at: when the file was seeded, or restored as seeded, in nanoseconds; None before.
         exchanging_at: when the exchange began, in nanoseconds; None if it did not begin since the server started.
         completed_at: when the file was first complete since the server started, in nanoseconds; None before.
@@ -81,7 +81,7 @@ class SharedFile:
             record: the saved record.
             division: the new number of the file's division.
             work: the work set, which collects the marks.
-            tuning: the limit on the number of remembered holdings.
+            tuning: the server's tuning, with the limit on remembered holdings.
         """
         file = SharedFile(record.manifest, record.source, division, work, tuning, record.phase, was_restored=True)
         file.held_back = record.held_back
@@ -204,7 +204,7 @@ class SharedFile:
         self.stalled = stalled
 
     def set_complete(self, is_complete: bool, now: int) -> None:
-        """Set whether the file is complete, and note when it first was.
+        """Set whether the file is complete, and note when it was first complete.
 
         Args:
             is_complete: whether the file is complete.

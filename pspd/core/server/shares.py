@@ -120,14 +120,14 @@ class Shares:
     # -- owners
 
     def reassign(self, names: Collection[str], preferred: list[str]) -> list[str]:
-        """Take each share that is not held from an owner not among ``names``, and give it to another client.
+        """Give other clients the shares that are not held and have no owner among ``names``.
 
         No client owns two replicas of one range. A share that no preferred client can take gets no owner. Nothing
         changes if ``preferred`` is empty.
 
         Args:
             names: names of the clients that keep their shares.
-            preferred: names of the clients that get these shares in turn.
+            preferred: names of the clients that can get these shares, in turn.
 
         Returns:
             The names of the new owners.

@@ -40,7 +40,7 @@ class WorkSet:
 
     Attributes:
         now: the time of the last input, in nanoseconds.
-        is_marked: whether a session, a member or a file is marked.
+        is_marked: whether something was marked since the last review began.
         serving_due: whether something is marked, or requests may be served that could not be served before.
         admission_epoch: the number of events after which a waiting request may be able to start a fetch. Examples are
             the end of a fetch, another holder of chunks, a new data path, and a shorter wait queue.
@@ -105,8 +105,7 @@ class WorkSet:
 
         Args:
             file_id: the id of the file.
-            name: the name of a client to which the server must send its shares even if they stay the same; empty for
-                none.
+            name: the name of a client whose shares the server must send even if they stay the same; empty for none.
         """
         names = self._owner_files.setdefault(file_id, {})
         if name:
@@ -136,10 +135,10 @@ class WorkSet:
         self.is_marked = self.serving_due = True
 
     def end_session(self, session: int, reason: str, cause: EndCause) -> None:
-        """Mark a session that must end.
+        """Mark a session that must end. A session that is already marked keeps its first reason.
 
         Args:
-            session: the number of the session. Only the first reason for its end counts.
+            session: the session's number.
             reason: the reason, for people.
             cause: the reason, for programs.
         """
@@ -151,7 +150,7 @@ class WorkSet:
 
         Args:
             session: the member's session.
-            error: the error. It is not reported if the session is already marked to end.
+            error: the error. It is not reported if the session was already marked to end.
         """
         reason = "the server met an internal error while it served it: see its log"
         self.endings.setdefault(session, Ending(reason, EndCause.SERVER_FAULT, error))
@@ -177,7 +176,7 @@ class WorkSet:
         self.serving_due = self.is_marked
 
     def clients_to_assign(self, file_id: FileId) -> dict[str, None] | None:
-        """Return the names of clients to which the server must send their shares of a file, and clear the mark.
+        """Return the names of the clients whose shares of a file the server must send, and clear the mark.
 
         Return None if the file is not marked by :meth:`review_owners`.
         """
