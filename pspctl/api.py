@@ -1,4 +1,4 @@
-"""Calls the control API for a command: runs each asynchronous call on an event loop, and blocks until it ends."""
+"""Calls the control API for a command: runs each asynchronous call on an event loop, and waits for the result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Api(Generic[C]):
     """A connection to one daemon, and the event loop that its calls run on. Use it in a ``with`` block.
 
     Attributes:
-        client: the object whose methods call the daemon; `run` runs them.
+        client: the object whose methods call the daemon; `run` runs these calls.
         address: the daemon's address.
     """
 
@@ -63,7 +63,7 @@ class Api(Generic[C]):
         self.client.use(self._channel)
 
     def reopen(self) -> None:
-        """Open a new channel: gRPC would wait longer after each failure before it connects the old one again."""
+        """Replace the channel: gRPC waits longer after each failure before it connects the same channel again."""
         self.run(self._channel.close())
         with contextlib.suppress(Unreachable):  # if the name cannot be resolved now, keep the known addresses
             self._target = self._resolve()

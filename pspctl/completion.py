@@ -66,13 +66,13 @@ def wait_until_complete(
     If the deadline passes while the file is settled, return the state, too.
 
     Args:
-        outage: the policy for a lost server. Its progress shows every change.
+        outage: the policy for a lost server; it has the progress that shows every change.
         file: the file's id or name.
         goal: decides when the wait ends.
         check: a function that is called at every change and when the server is lost; it may raise an error.
 
     Raises:
-        TimedOut: the deadline passed; the message says how far the file is.
+        TimedOut: the deadline passed before the file was settled; the message says how far the file is.
         PspError: as in `follow_status`.
     """
     view: FileView | None = None

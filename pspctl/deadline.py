@@ -6,7 +6,7 @@ import time
 
 
 class Deadline:
-    """The point in time at which a wait ends, or no such point."""
+    """The time at which a command gives up, or no such time."""
 
     def __init__(self, timeout_seconds: float | None) -> None:
         """Set the deadline `timeout_seconds` from now; None for no deadline."""

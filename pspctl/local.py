@@ -140,7 +140,7 @@ class RunFolder:
                 os.unlink(entry)
 
     def claim(self, name: str) -> None:
-        """Check that the clients' folders are free, and store the number of clients in the hidden folder.
+        """Check that the clients' folders are free, and store the number of clients in the lock file.
 
         If this run is killed, the next run removes the unfinished files of as many clients.
 
@@ -210,7 +210,7 @@ class LocalNetwork:
         self._servers.append(self._daemon("server", arguments))
         self._wait_ready(deadline)
         self.server = str(self._servers[0].ready["listen"])
-        for first_index, count in client_groups(self.folder.client_count, core_count()):  # one process per core
+        for first_index, count in client_groups(self.folder.client_count, core_count()):  # one process each
             arguments = ["client", "--server", self.server, "--dir", str(self.folder.copies_dir), "--name", CLIENT_NAME]
             arguments += ["--count", str(count), "--first-index", str(first_index)]
             self._clients.append(self._daemon(f"client-{first_index}", arguments))

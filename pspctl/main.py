@@ -28,7 +28,7 @@ COMMANDS = (
 )
 """The commands in the order of the help text."""
 SHARED_MODULES = {"release": "files", "rm": "files", "launch": "clients"}
-"""The module of each command whose module in `pspctl.commands` does not have the command's name."""
+"""The modules in `pspctl.commands` of the commands that share a module; other commands have a module of their name."""
 SIGNAL_OUTCOMES = {
     signal.SIGINT: ("interrupted", Exit.INTERRUPTED),
     signal.SIGTERM: ("terminated", Exit.TERMINATED),
@@ -153,8 +153,8 @@ def main() -> NoReturn:
     def interrupt(number: int, frame: FrameType | None) -> None:
         settings.ended_by = signal.Signals(number)
         handler = signal.getsignal(signal.SIGINT)
-        # The default handler is for commands that ignore SIGINT, as a shell without job control makes them do
-        # in the background.
+        # A command ignores SIGINT if a shell without job control started it in the background. The default handler
+        # then interrupts it.
         (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
     signal.signal(signal.SIGTERM, interrupt)

@@ -128,7 +128,7 @@ class _WithSharedOptions(NamedInErrors):
 
         Args:
             ctx: the command's context.
-            formatter: collects the help text.
+            formatter: the formatter that collects the help text.
         """
         own: list[tuple[str, str]] = []
         shared: list[tuple[str, str]] = []
@@ -156,14 +156,14 @@ class Group(_WithSharedOptions, click.Group):
 
         Args:
             ctx: the group's context.
-            formatter: collects the help text.
+            formatter: the formatter that collects the help text.
         """
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
 
 
 def file_name(text: str) -> str:
-    """Return a file's name, its id or the first digits of its id as typed, without a slash at the end.
+    """Return a file's name, its id or the first digits of its id as typed, except for one slash at the end.
 
     Raises:
         BadArgument: the text is empty, which would mean every file, or has only slashes.

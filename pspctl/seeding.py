@@ -33,7 +33,7 @@ CHECK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
 """How long a source may take to leave the network after it was cancelled."""
 DIVIDING = (None, "seeding")
-"""The states of a file before the command if the command seeds it or finishes its seeding; None: it was unknown."""
+"""States before a command that seeds a file, or finishes its seeding; None: the network did not have the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class _Result:
 
 
 def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_source: bool) -> None:
-    """Seed a file and print the answer; if the source stays, first wait until every client has the file.
+    """Seed a file, wait until every client has it if `plan.terms.stays` is set, and print the answer.
 
     Args:
         settings: the shared options.
@@ -118,7 +118,7 @@ def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_
 
 
 def _seed(plan: SeedPlan, outage: OutagePolicy) -> _Result:
-    """Run the source; if it stays, wait until every client has the file; return the result."""
+    """Run the source; if `plan.terms.stays` is set, wait until every client has the file; return the result."""
     api, progress = outage.api, outage.progress
     states = {view["file_id"]: view["state"] for view in map(file_view, api.run(api.client.files()))}
     try:
@@ -149,7 +149,7 @@ class _Steps:
 
     Attributes:
         last: the last step; None before the first.
-        gave_shares: whether the source has begun to give the clients their shares, and has not reported the end.
+        gave_shares: whether the source has begun to give out the shares, and has not reported that all are held.
     """
 
     def __init__(self, outage: OutagePolicy) -> None:
@@ -176,7 +176,7 @@ def run_source(plan: SeedPlan, outage: OutagePolicy, check: Callable[[], None] =
 
     Args:
         plan: the file, and how to seed it.
-        outage: the policy for a lost server, with the deadline. Its progress shows every step.
+        outage: the policy for a lost server; it has the deadline, and the progress that shows every step.
         check: a function that is called every `CHECK_SECONDS`; it may raise an error to end the seeding.
 
     Raises:

@@ -145,7 +145,7 @@ def simulate(
 
 
 def _cache_chunks(cache: str | None, default: int | None) -> int | None:
-    """Return the size of the cache in chunks, `default` if `cache` is None; the result None means one per client."""
+    """Return the size of the cache in chunks (None: one chunk per client); without an option, return `default`."""
     if cache is None:
         return default
     wanted = size(cache)

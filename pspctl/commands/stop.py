@@ -102,7 +102,7 @@ class _Drain:
     """Stops clients as soon as no chunk is lost with them.
 
     Attributes:
-        outage: the policy for a lost server, with the deadline. Its progress shows why the clients still run.
+        outage: the policy for a lost server; it has the deadline, and the progress that shows why clients still run.
         names: the names of the clients to stop; empty with `all_clients`.
         all_clients: whether to stop every client.
     """
@@ -148,7 +148,10 @@ class _Drain:
         return api.run(api.client.stop_clients(left)) if left else []
 
     def _check_files(self, refusal: WrongState, *, is_first: bool) -> None:
-        """Raise WrongState if, without a deadline, the wait would never end; note the reason for the first refusal."""
+        """Raise WrongState if, without a deadline, the wait would never end.
+
+        At the first refusal, note its reason and the files that are held back.
+        """
         files = [file_view(file) for file in self.outage.retry(self.outage.api.client.status).files]
         if self.outage.deadline.timeout_seconds is None:
             for file in files:

@@ -99,5 +99,8 @@ def _has_ideals(file: FileView) -> bool:
 
 
 def _has_all_shares(file: FileView) -> bool:
-    """Return whether no client has left with its share: the number of chunks that such a client needed is unknown."""
+    """Return whether the shares of the clients that accept the file have at least as many chunks as the file.
+
+    If not, a client left with its share or declined the file, and the number of chunks that it needed is unknown.
+    """
     return sum(client["share_chunk_count"] for client in accepting_clients(file)) >= file["chunk_count"]

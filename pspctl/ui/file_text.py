@@ -47,7 +47,7 @@ def progress_text(file: FileView) -> str:
 
 
 def declined_text(file: FileView) -> str:
-    """Return how many clients declined a file, such as ``, 1 declined``; empty if no client did. It follows a count."""
+    """Return how many clients declined a file, as the end of a list: ``, 1 declined``; empty if no client did."""
     return f", {file['declined_client_count']} declined" if file["declined_client_count"] else ""
 
 
@@ -92,14 +92,14 @@ def missing_clients_text(file: FileView) -> str:
 
 
 def hold_text(file: FileView) -> str:
-    """Return how to start the exchange of a file; empty if the file is not held back."""
+    """Return advice on how to start the exchange of a file that is held back; empty for other files."""
     if not file["held_back"]:
         return ""
     return f"held back: start it with `pspctl release {shlex.quote(plain_text(file['name']))}`"
 
 
 def safety_text(file: FileView) -> str:
-    """Return whether the network could lose one client and the original without losing chunks.
+    """Return a sentence that says whether one client and the original may be lost without losing chunks.
 
     The text is empty while the file is being seeded or is stalled.
     """

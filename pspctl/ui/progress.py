@@ -30,7 +30,7 @@ class Progress:
         """Show that a file is seeded."""
 
     def simulation(self, part: float) -> None:
-        """Show the part of a simulation that is done: 0 to 1."""
+        """Show which part of a simulation is done; `part` is from 0 to 1."""
 
     def note(self, text: str) -> None:
         """Show one line, such as a reason to wait."""
@@ -49,7 +49,7 @@ class LineProgress(Progress):
     def seeding(self, step: SeedProgress) -> None:
         """Write which clients delay the seeding, and how many clients have joined.
 
-        The number is written once, then after changes, at most every `WAITING_NOTE_SECONDS`.
+        The number is written when it is new, at most every `WAITING_NOTE_SECONDS`, and not when all have joined.
         """
         if step.file is not None:
             self._note_clients(file_view(step.file))
@@ -80,7 +80,7 @@ class LineProgress(Progress):
         print(f"pspctl: {plain_text(text)}", file=sys.stderr, flush=True)
 
     def _note_clients(self, file: FileView) -> None:
-        """Write which clients delay the seeding, each client once, and whether no client is connected."""
+        """Write which clients delay the seeding, each client once; if no client is connected, write this."""
         self._note_if_no_client(file)
         for client, text in idle_clients(file).items():
             self._note_once(file, text, f"idle {client}")
@@ -92,7 +92,7 @@ class LineProgress(Progress):
             self.note(f"{plain_text(file['name'])}: {text}")
 
     def _note_if_no_client(self, file: FileView) -> None:
-        """Write that no client is connected, once until a client is connected again."""
+        """If no client is connected, write this once; write it again only after a client has been connected."""
         has_no_client = not (file["client_count"] or file["declined_client_count"])
         if has_no_client and not self._has_no_client:
             self.note(f"{plain_text(file['name'])}: no client is connected: waiting for one")

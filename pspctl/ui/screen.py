@@ -145,7 +145,10 @@ def _file_client_condition(client: FileClientView) -> str:
 
 
 def _conditions(status: StatusView) -> dict[str, str]:
-    """Return each client's condition by name: lost, behind (on any file), declined (any file), or complete."""
+    """Return each client's condition by name: the first of these that applies.
+
+    They are: lost; behind, if a file of the client is incomplete; declined, if the client declined a file; complete.
+    """
     conditions = {client["name"]: "complete" for client in status["clients"]}
     for file in status["files"]:
         for client in file["clients"]:
@@ -159,7 +162,10 @@ def _conditions(status: StatusView) -> dict[str, str]:
 def _ranked_clients(
     status: StatusView, conditions: dict[str, str], progress: dict[str, tuple[int, int]]
 ) -> list[ClientView]:
-    """Return the clients in this order of conditions: lost (a few), behind, declined, lost (the others), complete."""
+    """Return the clients sorted by condition: lost, behind, declined, complete.
+
+    Lost clients beyond the first `LOST_ROWS_MAX` come after the clients that declined a file.
+    """
     groups: dict[str, list[ClientView]] = {"lost": [], "behind": [], "declined": [], "complete": []}
     for client in status["clients"]:
         groups[conditions[client["name"]]].append(client)

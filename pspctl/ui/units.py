@@ -14,7 +14,7 @@ def rate_text(bytes_per_second: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a duration: ``30 ms``, ``0.4 s``, ``5 min 3 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    """Return a duration in fitting units: ``30 ms``, ``0.4 s``, ``5 min 3 s``, ``2 h 10 min``, ``3 d 4 h``."""
     if seconds < 0.1:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 60:
@@ -38,7 +38,7 @@ def count_text(count: int, one: str, many: str | None = None) -> str:
 
 
 def percent_text(part: float, whole: float) -> str:
-    """Return a part as a percentage, rounded down so that 100 % means all.
+    """Return a part as a percentage of the whole, rounded down so that 100 % means all.
 
     Args:
         part: the part.

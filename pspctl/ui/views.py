@@ -1,6 +1,6 @@
 """Makes the JSON documents that commands print, from messages of the control API.
 
-Every field is present, and integers are numbers. proto3's own JSON omits zeros, and has 64-bit integers as strings.
+Every field is present, and integers are numbers. proto3's own JSON omits zeros, and writes 64-bit integers as strings.
 """
 
 from __future__ import annotations
