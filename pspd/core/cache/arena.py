@@ -11,31 +11,31 @@ from pspd.errors import LimitReached
 from pspd.text.sizes import size_text
 
 Allocate = Callable[[int], memoryview]
-"""Takes a size in bytes and returns that much writable, zeroed memory.
+"""A function that returns writable memory of a given size in bytes, filled with zeros.
 
-It raises ``MemoryError`` or ``OverflowError`` if there is not enough.
+It raises ``MemoryError`` or ``OverflowError`` if there is not enough memory.
 """
 
 _ZEROS = bytes(256 * 1024)
 
 
 def allocate_on_heap(size_bytes: int) -> memoryview:
-    """Return zeroed memory from the heap. All of it is written at once, which is slow for large sizes."""
+    """Return memory from the heap, filled with zeros. The filling is slow for large sizes."""
     return memoryview(bytearray(size_bytes))
 
 
 class Arena:
-    """Slots of one chunk each. The arena grows by whole segments of memory and never shrinks.
+    """Memory for chunks: slots of one chunk each, in segments. The arena grows by segments and never shrinks.
 
     Free slots hold zeros, so that no byte of a removed file stays in memory (R2).
 
     Args:
-        slot_count: the number of slots at the start.
-        allocate: allocates the memory of a segment.
+        slot_count: the initial number of slots.
+        allocate: the function that allocates the memory of a segment.
 
     Attributes:
         free: the free slots.
-        slot_count: the number of all slots.
+        slot_count: the number of all slots, free or in use.
     """
 
     def __init__(self, slot_count: int, allocate: Allocate = allocate_on_heap) -> None:
@@ -49,7 +49,7 @@ class Arena:
         """Add slots until there are ``slot_count``.
 
         Raises:
-            LimitReached: the machine does not have enough memory.
+            LimitReached: there is not enough memory.
         """
         added = slot_count - self.slot_count
         if added > 0:
@@ -63,7 +63,10 @@ class Arena:
             self.slot_count = slot_count
 
     def acquire(self, slot_count: int) -> list[Range]:
-        """Take free slots: from one run if one is long enough, else from several. Each result is within one segment."""
+        """Take free slots. Return them as ranges, each within one segment.
+
+        The slots come from one run of free slots if it is long enough, otherwise from several runs.
+        """
         runs = next(([run] for run in self.free if run.chunk_count >= slot_count), None) or list(self.free)
         acquired: list[Range] = []
         for start, stop in runs:
@@ -80,7 +83,7 @@ class Arena:
 
         Args:
             start: the first slot.
-            stop: one past the last.
+            stop: one past the last slot.
         """
         for run in self._split_at_segments(start, stop):
             view = self.view(run.start, run.chunk_count)
@@ -109,7 +112,7 @@ class Arena:
         return memory[(slot - base) * CHUNK_BYTES : (slot - base + slot_count) * CHUNK_BYTES]
 
     def check(self, used: list[Range]) -> None:
-        """Assert that each slot is either free or in one of the ``used`` ranges."""
+        """Assert that each slot is either free or in exactly one of the ``used`` ranges."""
         slots = self.free.copy()
         slots.update(used)
         used_count = sum(run.chunk_count for run in used)

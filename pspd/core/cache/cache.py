@@ -1,9 +1,10 @@
-"""The server's cache: LRU over chunks, in one arena of fixed size (R4).
+"""The server's cache: chunks of files in an arena of limited size, evicted in LRU order (R4).
 
-The server holds file bytes only here. A fetch *reserves* chunks and receives directly into their slots. A delivery
-*pins* chunks and sends from their slots. Reserved and pinned chunks are not evicted. An *extent* groups chunks that
-were last read at the same time, so that work is done per range; part of an extent can be evicted. Pins are not part of
-extents: the ranges of thousands of deliveries begin and end anywhere, and would fragment the extents.
+The server stores file bytes only here. The range of a fetch is *reserved*: a contribution is received directly into
+its slots. The range of a delivery is *pinned*: it is sent directly from its slots. Reserved and pinned chunks are not
+evicted. An *extent* groups chunks that were last read at the same time, so that operations work on ranges instead of
+single chunks. A part of an extent can be evicted. Pins are recorded apart from extents, because the pins of thousands
+of deliveries overlap, and would split the extents into small parts.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ FileRange = tuple[FileId, int, int]
 
 
 class Cache:
-    """Chunks of any files, at most ``capacity_chunks`` of them.
+    """Reserved and cached chunks of all files.
 
     Args:
-        capacity_chunks: the capacity.
-        allocate: allocates its memory.
+        capacity_chunks: the initial capacity.
+        allocate: the function that allocates the memory.
 
     Attributes:
-        capacity_chunks: the capacity.
+        capacity_chunks: the most chunks in use. After it is lowered, more are in use until pins end.
         high_water_chunks: the most chunks in use since the capacity was last lowered.
-        hit_count: requested chunks that were cached.
-        miss_count: requested chunks that had to be fetched.
-        join_count: requested chunks that were already being fetched for another client.
-        eviction_count: chunks evicted to make room.
+        hit_count: how many requested chunks were delivered from the cache.
+        miss_count: how many chunks were reserved for fetches.
+        join_count: how many requested chunks were aggregated: they waited for a fetch that had already started.
+        eviction_count: how many chunks were evicted to make room.
     """
 
     def __init__(self, capacity_chunks: int, allocate: Allocate = allocate_on_heap) -> None:
@@ -53,16 +54,16 @@ class Cache:
 
     @property
     def used_chunks(self) -> int:
-        """Chunks in use, whether reserved or cached."""
+        """The number of chunks in use: reserved or cached."""
         return self._used_chunks
 
     @property
     def reservable_chunks(self) -> int:
-        """The most chunks that can be reserved now: free chunks and those that may be evicted."""
+        """The number of chunks that can be reserved now: free chunks, and cached chunks that are not pinned."""
         return max(0, self.capacity_chunks - self._reserved_chunks - self._pins.chunk_count)
 
     def has_room(self, count: int) -> bool:
-        """Return whether ``count`` chunks can be reserved."""
+        """Return whether ``count`` chunks can be reserved now."""
         lower_bound = self.capacity_chunks - self._reserved_chunks - self._pins.pinned_upper_bound
         return count <= lower_bound or count <= self.reservable_chunks
 
@@ -71,9 +72,9 @@ class Cache:
         return sum(extent.chunk_count for extent in self._files.get(file_id, ()))
 
     def victims(self, count: int) -> list[FileRange]:
-        """Return the ranges to evict before ``count`` chunks can be reserved, least recently read first.
+        """Return the ranges that must be evicted before ``count`` chunks can be reserved, least recently read first.
 
-        If too much is pinned, these are all ranges that may be evicted.
+        If the evictable ranges do not suffice, return all of them.
         """
         excess = self._used_chunks + count - self.capacity_chunks
         victims: list[FileRange] = []
@@ -93,15 +94,15 @@ class Cache:
     # -- receiving
 
     def reserve(self, file_id: FileId, start: int, stop: int) -> bool:
-        """Reserve a range to fetch it, evict as needed, and count its chunks as misses.
+        """Reserve a range for a fetch, evict chunks if necessary, and count the range as missed.
 
         Args:
             file_id: the file.
-            start: the first chunk; none of the range may be in use.
-            stop: one past the last.
+            start: the first chunk. No chunk of the range may be in use.
+            stop: one past the last chunk.
 
         Returns:
-            False, without any change, if too much is reserved or pinned.
+            Whether the range is reserved; False, without any change, if too many chunks are reserved or pinned.
         """
         count = stop - start
         if not self.has_room(count):
@@ -118,7 +119,7 @@ class Cache:
         return True
 
     def commit(self, file_id: FileId, start: int, stop: int) -> None:
-        """Cache a reserved range that has been received, as the most recently read.
+        """Mark a reserved range as cached after it was received, and as the most recently read.
 
         Args:
             file_id: the file.
@@ -151,7 +152,7 @@ class Cache:
             file_id: the file.
             start: the first chunk.
             stop: one past the last.
-            length: the size in bytes; the last chunk of a file may be shorter than its slot.
+            length: the size of the range in bytes. The last chunk of a file may be shorter than its slot.
         """
         views = []
         for extent in self._files[file_id].overlapping(start, stop):
@@ -180,7 +181,7 @@ class Cache:
 
         Args:
             file_id: the file.
-            chunks: some of its chunks.
+            chunks: the set.
         """
         ready = self._ready.get(file_id)
         return ready.common(chunks) if ready else RangeSet()
@@ -207,12 +208,12 @@ class Cache:
         self._pins.add(file_id, start, stop)
 
     def unpin(self, file_id: FileId, start: int, stop: int) -> None:
-        """End one pin.
+        """End one pin of a range, and evict chunks beyond the capacity.
 
         Args:
             file_id: the file.
-            start: the first chunk of the range, exactly as it was pinned.
-            stop: one past its last.
+            start: the first chunk of the pinned range.
+            stop: one past the last chunk of the pinned range.
         """
         self._pins.remove(file_id, start, stop)
         for extent in self._files[file_id].overlapping(start, stop):
@@ -220,24 +221,24 @@ class Cache:
         self.trim()
 
     def count_hits(self, count: int) -> None:
-        """Count chunks that a client requested and that were cached."""
+        """Count requested chunks that were delivered from the cache."""
         self.hit_count += count
 
     def count_joins(self, count: int) -> None:
-        """Count chunks that a client requested while they were being fetched for another."""
+        """Count requested chunks that were aggregated: they waited for a fetch that had already started."""
         self.join_count += count
 
     # -- dropping
 
     def clear(self) -> int:
-        """Drop all chunks that are neither reserved nor pinned. Return their number."""
+        """Drop all chunks that are neither reserved nor pinned. Return the number of dropped chunks."""
         return self._drop_unpinned(self._lru)
 
     def forget(self, file_id: FileId) -> int:
         """Drop the chunks of a file that are neither reserved nor pinned (R2).
 
         Returns:
-            How many of its chunks are still in use.
+            The number of the file's chunks that are still in use.
         """
         self._drop_unpinned([extent for extent in self._files.get(file_id, ()) if extent.ready])
         return self.chunks_of(file_id)
@@ -254,7 +255,11 @@ class Cache:
             self._drop_unpinned(self._exactly(file_id, *part))
 
     def resize(self, capacity_chunks: int) -> None:
-        """Change the capacity. Evict chunks beyond it, and pinned ones as soon as their pins end."""
+        """Change the capacity, and evict chunks beyond it. Pinned chunks are evicted when their pins end.
+
+        Raises:
+            LimitReached: there is not enough memory.
+        """
         shrinks = capacity_chunks < self.capacity_chunks
         self._arena.grow(capacity_chunks)
         self.capacity_chunks = capacity_chunks
@@ -267,7 +272,7 @@ class Cache:
         self._make_room(0)
 
     def check(self) -> None:
-        """Assert that every record agrees with the others."""
+        """Assert the invariants."""
         extents = [extent for of_file in self._files.values() for extent in of_file]
         assert self._used_chunks == sum(extent.chunk_count for extent in extents), "used chunks are miscounted"
         reserved = sum(extent.chunk_count for extent in extents if not extent.ready)
@@ -295,7 +300,7 @@ class Cache:
         return [(extent.file_id, start, stop) for start, stop in unpinned]
 
     def _drop_ranges(self, ranges: list[FileRange]) -> int:
-        """Drop cached ranges that are not pinned. Return the number of their chunks."""
+        """Drop ranges that are cached and not pinned. Return the number of dropped chunks."""
         for each in ranges:
             for extent in self._exactly(*each):
                 self._drop(extent)
@@ -315,12 +320,12 @@ class Cache:
             self._ready.pop(extent.file_id, None)
 
     def _lower_high_water(self) -> None:
-        """Lower the high-water mark while a cache that was made smaller still shrinks."""
+        """If the high-water mark is above the capacity, which was lowered, set it to the chunks in use."""
         if self.high_water_chunks > self.capacity_chunks:
             self.high_water_chunks = self._used_chunks
 
     def _exactly(self, file_id: FileId, start: int, stop: int) -> list[Extent]:
-        """Return the extents of a range, after splitting those that reach beyond its ends."""
+        """Split the extents that cross the ends of a range in use. Return the extents of the range."""
         extents = self._files[file_id]
         for boundary in (start, stop):
             extent = extents.at(boundary)
@@ -331,7 +336,7 @@ class Cache:
         return found
 
     def _split(self, extent: Extent, boundary: int) -> None:
-        """Cut an extent in two. Both parts keep its place in the LRU order."""
+        """Split an extent in two. Both parts keep the place of the extent in the LRU order."""
         extents = self._files[extent.file_id]
         extents.remove(extent)
         upper = Extent(extent.file_id, boundary, extent.stop, extent.slot + boundary - extent.start, extent.ready)

@@ -12,7 +12,8 @@ from pspd.core.model.manifest import FileId
 class LruState(Enum):
     """The state of an extent in an LRU list.
 
-    An ABSENT extent is not in the list. SKIPPED and RETURNING extents are in the list, but not linked into its ring.
+    An ABSENT extent is not in the list. LINKED, SKIPPED and RETURNING extents are in the list, but only LINKED ones are
+    in its ring.
     """
 
     ABSENT = 0
@@ -30,10 +31,10 @@ class Extent:
         stop: one past the last.
         slot: the slot of the first chunk.
         ready: whether the chunks have been received. If not, their slots are reserved for a fetch.
-        lru_state: its state in the LRU list.
-        read_number: its position in the order of reads.
-        older: the next older extent in the list.
-        newer: the next newer extent in the list.
+        lru_state: the state of the extent in the LRU list.
+        read_number: the position of the extent in the order of reads.
+        older: the next older extent in the ring.
+        newer: the next newer extent in the ring.
     """
 
     __slots__ = ("file_id", "lru_state", "newer", "older", "read_number", "ready", "slot", "start", "stop")
@@ -59,9 +60,9 @@ class Extent:
 class LruList:
     """Extents, iterated from the least to the most recently read.
 
-    The list is a doubly linked ring. A delivery pins the extents that it sends, so that they are not evicted. If the
-    client is slow, they become the oldest, and each search for extents to evict would visit them first. So the search
-    marks extents without an unpinned chunk as skipped, which unlinks them. When a pin of a skipped extent ends, the
+    The list is a doubly linked ring. The chunks of a delivery are pinned, so that they are not evicted. If the client
+    is slow, their extents become the oldest, and each search for chunks to evict would visit these extents first. So
+    the search skips extents whose chunks are all pinned: they leave the ring. When a pin of a skipped extent ends, the
     extent returns: the next iteration that passes its position links it there.
     """
 
@@ -69,7 +70,7 @@ class LruList:
         self._sentinel = Extent(b"", 0, 0, 0)  # closes the ring: its ``newer`` is the oldest extent
         self._sentinel.older = self._sentinel.newer = self._sentinel
         self._read_count = 0
-        # A heap by read number, then start. Entries of removed extents stay until an iteration reaches them.
+        # A heap of returning extents. Entries of removed extents stay until an iteration reaches them.
         self._returning: list[tuple[int, int, Extent]] = []
 
     def append(self, extent: Extent) -> None:
@@ -86,7 +87,7 @@ class LruList:
         extent.lru_state = LruState.ABSENT
 
     def split(self, lower: Extent, upper: Extent) -> None:
-        """Add the upper part of an extent that was cut in two, as recent as the lower part.
+        """Add the upper part of a split extent, with the read number and the state of the lower part.
 
         Args:
             lower: the extent, already shortened to its lower part.
@@ -102,17 +103,20 @@ class LruList:
                 upper.lru_state = lower.lru_state
 
     def skip(self, extent: Extent) -> None:
-        """Leave an extent out of iterations until :meth:`unskip`."""
+        """Exclude an extent from iterations until :meth:`unskip`."""
         self.remove(extent)
         extent.lru_state = LruState.SKIPPED
 
     def unskip(self, extent: Extent) -> None:
-        """Include a skipped extent in iterations again. Ignore any other extent."""
+        """Include an extent in iterations again if it was skipped; otherwise do nothing."""
         if extent.lru_state is LruState.SKIPPED:
             self._return(extent)
 
     def __iter__(self) -> Iterator[Extent]:
-        """Iterate over the extents that are not skipped. The current one may be removed or skipped meanwhile."""
+        """Iterate over the extents that are not skipped, and link returning extents into the ring.
+
+        The extent of the current step may be removed or skipped.
+        """
         extent = self._sentinel.newer
         while True:
             while self._returning and (
@@ -129,7 +133,7 @@ class LruList:
             extent = following
 
     def check(self, extents: list[Extent]) -> None:
-        """Assert that these are the extents of the list, and that the linked ones are in the order of reads."""
+        """Assert that the list has exactly these extents, and that the ring is in the order of reads."""
         linked = 0
         extent = self._sentinel
         while extent.newer is not self._sentinel:

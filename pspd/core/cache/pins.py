@@ -9,9 +9,9 @@ from pspd.core.model.ranges import Range, RangeSet
 class Pins:
     """Ranges of files, each pinned any number of times, and the union of all pinned chunks.
 
-    Pinned ranges overlap arbitrarily: with thousands of clients, hundreds of pins cover each chunk, so pins are not
-    counted per chunk. The union grows with each pin. After pins have ended it is rebuilt, but only when the exact union
-    is needed: while the cache has room, it is not.
+    With thousands of clients, hundreds of pins may cover one chunk, so pins are not counted per chunk. The union grows
+    with each pin, but does not shrink when a pin ends. It is rebuilt when the exact union is needed, which is rare
+    while the cache has room.
     """
 
     def __init__(self) -> None:
@@ -33,12 +33,12 @@ class Pins:
         self._unite(*pin)
 
     def remove(self, file_id: FileId, start: int, stop: int) -> None:
-        """End one pin.
+        """End one pin of a range.
 
         Args:
             file_id: the file.
-            start: the first chunk of the range, exactly as it was pinned.
-            stop: one past its last.
+            start: the first chunk of the pinned range.
+            stop: one past the last chunk of the pinned range.
         """
         pin = (file_id, start, stop)
         assert pin in self._counts, "the range is not pinned"
@@ -49,7 +49,7 @@ class Pins:
 
     @property
     def pinned_upper_bound(self) -> int:
-        """An upper bound of the number of pinned chunks, without a rebuild of the union."""
+        """An upper bound of the number of pinned chunks. Reading it does not rebuild the union."""
         return self._union_chunks
 
     @property
@@ -71,7 +71,7 @@ class Pins:
         return union.gaps(start, stop) if union else [Range(start, stop)]
 
     def check(self) -> None:
-        """Assert that the union covers every pin, and has no more if it is exact."""
+        """Assert that the union covers every pin, and nothing else if it is exact."""
         assert self._union_chunks == sum(union.chunk_count for union in self._unions.values()), "miscounted"
         exact: dict[FileId, RangeSet] = {}
         for (file_id, start, stop), count in self._counts.items():
@@ -89,10 +89,10 @@ class Pins:
         self._union_chunks += union.chunk_count - before_chunks
 
     def _rebuild(self) -> None:
-        """Rebuild the union if pins have ended."""
+        """Rebuild the union if pins have ended since it was built."""
         if not self._is_exact:
             self._is_exact = True
             self._union_chunks = 0
             self._unions.clear()
-            for pin in sorted(self._counts):  # sets grow fastest in ascending order
+            for pin in sorted(self._counts):  # a set grows fastest if ranges are added in ascending order
                 self._unite(*pin)

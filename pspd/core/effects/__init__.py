@@ -1,1 +1,1 @@
-"""Effects of the state machines: commands for the shell to carry out, and events to log."""
+"""Effects of the state machines: commands for the driver to carry out, and events to log."""

@@ -1,4 +1,4 @@
-"""Effects of ``ClientMachine``. Commands have imperative names, events names in the past tense."""
+"""Effects of ``ClientMachine``: commands with imperative names, and events with names in the past tense."""
 
 from __future__ import annotations
 
@@ -12,24 +12,28 @@ from pspd.core.wire.frames import Frame
 
 @dataclass(frozen=True, slots=True)
 class DownlinkChanged:
-    """The server's datagrams have stopped arriving, or arrive again.
+    """The server's datagrams have begun to arrive, or have stopped arriving.
 
     Attributes:
-        downlink_ok: whether the server's datagrams arrive.
+        downlink_ok: whether the server's datagrams arrive now.
     """
 
     downlink_ok: bool
 
 
 class Contribute(NamedTuple):
-    """Send a range to the server over TCP (R8): the frame's head, then its payload from the store."""
+    """Send a contribution to the server over TCP (R8): its head, then the payload from the store.
+
+    Attributes:
+        frame: the head of the contribution.
+    """
 
     frame: Frame
 
 
 @dataclass(frozen=True, slots=True)
 class FinishFile:
-    """Make a verified file visible (R10), then call ``file_finished``."""
+    """Make a verified file visible (R10), then call ``ClientMachine.file_finished``."""
 
     file_id: FileId
 
@@ -40,10 +44,10 @@ class ReportMilestone:
 
     Attributes:
         file_id: the file.
-        milestone: what the client has reached.
-        share_chunk_count: how many chunks its shares have. A share assigned later is not part of the report.
-        division: which division of the file the shares are from.
-        request_number: the number of the client's last request before the report. The report supersedes this request
+        milestone: the milestone.
+        share_chunk_count: the number of chunks in the client's shares at the time of the report.
+        division: the number of the file's division; 0 if unknown.
+        request_number: the number of the client's newest request for the file. The report supersedes this request
             and earlier ones.
     """
 

@@ -1,4 +1,4 @@
-"""Effects of ``ServerMachine``. Commands have imperative names, events names in the past tense."""
+"""Effects of ``ServerMachine``: commands with imperative names, and events with names in the past tense."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pspd.core.wire.frames import Frame
 
 
 class Deliver(NamedTuple):
-    """Send a range to a client over TCP (R6): the frame's head, then the views, without copying them.
+    """Send a delivery to a client over TCP (R6): the head, then the views, without copying them.
 
-    Call ``delivery_sent`` as soon as the views are no longer needed, or ``delivery_failed`` if they could not be sent.
-    The client acknowledges the delivery in its next request.
+    Call ``ServerMachine.delivery_sent`` when the kernel has taken all bytes, or ``delivery_failed`` if they could not
+    be sent. Do not use the views after that.
 
     Attributes:
-        session: the client's session.
-        number: of the delivery.
-        frame: the head.
-        views: the payload.
+        session: the client's session number.
+        number: the delivery's number.
+        frame: the delivery's head.
+        views: the memory of the payload, in order.
     """
 
     session: int
@@ -41,14 +41,14 @@ class CloseLink:
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Assign a file and shares of it to a client, in place of an earlier assignment.
+    """Assign a file and its shares to a client. This replaces an earlier assignment of the same file.
 
     Attributes:
-        session: the client's session.
-        manifest: the file.
-        shares: its shares, to get before the exchange.
+        session: the client's session number.
+        manifest: the manifest of the file.
+        shares: the client's shares during seeding; empty if it has none, or after seeding.
         exchange_started: whether the client may request the whole file.
-        division: identifies this division of the file; a file that is removed and seeded again has another.
+        division: the number of the file's division. A file that is removed and seeded again gets another number.
     """
 
     session: int
@@ -60,7 +60,7 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class StartExchange:
-    """Tell a client that every share is held, so that it may request the whole file."""
+    """Tell a client that the exchange has started: the client may now request the whole file."""
 
     session: int
     file_id: FileId
@@ -80,12 +80,12 @@ class EndCause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EndSession:
-    """Tell a client that its session is over.
+    """Tell a member that its session has ended.
 
     Attributes:
-        session: the client's session.
-        reason: why, for people.
-        cause: why, for programs; None if the server is older than this field.
+        session: the member's session number.
+        reason: why the session ended, for people.
+        cause: why the session ended, for programs; None if a client receives no cause that it knows.
     """
 
     session: int
@@ -95,7 +95,7 @@ class EndSession:
 
 @dataclass(frozen=True, slots=True)
 class ClientJoined:
-    """A client has joined."""
+    """A member has joined."""
 
     name: str
 
@@ -109,11 +109,11 @@ class UplinkConfirmed:
 
 @dataclass(frozen=True, slots=True)
 class ClientLost:
-    """A client's session has ended.
+    """A member's session has ended, or a client has not returned after a restart of the server.
 
     Attributes:
-        name: the client's name.
-        reason: why.
+        name: the member's name.
+        reason: why the member is lost, for people.
     """
 
     name: str
@@ -121,16 +121,16 @@ class ClientLost:
 
 
 Fault = Exception
-"""Any error. mypyc looks up the type of a dataclass field in its own module only."""
+"""Any error. An alias, because mypyc finds the type of a dataclass field only in the module of the class."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemberFailed:
-    """``ServerMachine`` raised an error while it served a member. It ends the member's session; log the error.
+    """An internal error occurred while ``ServerMachine`` served a member, whose session therefore ends.
 
     Attributes:
         name: the member's name.
-        error: the error.
+        error: the error, to be logged.
     """
 
     name: str
@@ -139,12 +139,12 @@ class MemberFailed:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateRefused:
-    """A second machine with a client's identity was refused, because the first is still active.
+    """A second machine with a member's identity was refused, because the first is still active.
 
     Attributes:
-        name: the client's name.
-        refused: control address of the machine that was refused.
-        present: control address of the machine that is connected.
+        name: the member's name.
+        refused: the address of the refused machine's control calls; empty if unknown.
+        present: the address of the connected machine's control calls; empty if unknown.
     """
 
     name: str
@@ -158,7 +158,7 @@ class ReachabilityChanged:
 
     Attributes:
         name: the member's name.
-        reachable: whether it can be asked for chunks.
+        reachable: whether the member is reachable now.
     """
 
     name: str
@@ -167,14 +167,14 @@ class ReachabilityChanged:
 
 @dataclass(frozen=True, slots=True)
 class SaveFile:
-    """Save what a restarted server must know of a file, before carrying out the effects that follow."""
+    """Save the record of a file for a restart of the server. Do so before carrying out the effects that follow."""
 
     record: FileRecord
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveFile:
-    """Tell a client that a file was removed from the network: it deletes the unfinished file."""
+    """Tell a client that a file was removed from the network. The client deletes an unfinished copy."""
 
     session: int
     file_id: FileId
@@ -182,7 +182,7 @@ class RemoveFile:
 
 @dataclass(frozen=True, slots=True)
 class VerifyFile:
-    """Tell a member that it sent wrong bytes of a file: it verifies what it holds, and joins again."""
+    """Tell a member that it sent wrong bytes of a file. The member leaves, verifies its copy, and joins again."""
 
     session: int
     file_id: FileId
@@ -190,11 +190,11 @@ class VerifyFile:
 
 @dataclass(frozen=True, slots=True)
 class AboutFile:
-    """The fields of every event of a file.
+    """The base class of the events of a file.
 
     Attributes:
         file_id: the file.
-        name: its name.
+        name: the file's name.
     """
 
     file_id: FileId
@@ -203,7 +203,7 @@ class AboutFile:
 
 @dataclass(frozen=True, slots=True)
 class FileRemoved(AboutFile):
-    """A file was removed from the network: delete its saved record."""
+    """A file was removed from the network. The driver deletes the file's saved record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +211,8 @@ class FileDivided(AboutFile):
     """A file was divided into shares (R1).
 
     Attributes:
-        shares: the owner and the range of each.
-        replica_count: how many clients own each range.
+        shares: the owner's name and the range of each share, replica by replica.
+        replica_count: how many replicas of each share there are.
     """
 
     shares: tuple[tuple[str, Range], ...]
@@ -226,7 +226,7 @@ class FileSeeded(AboutFile):
     Attributes:
         share_count: how many shares there are.
         chunk_count: how many chunks the file has.
-        cached_bytes: how much of it the server has cached.
+        cached_bytes: how many bytes of the file are in the cache.
     """
 
     share_count: int
@@ -236,11 +236,11 @@ class FileSeeded(AboutFile):
 
 @dataclass(frozen=True, slots=True)
 class FileDeclined(AboutFile):
-    """A client cannot store a file.
+    """A client declined a file.
 
     Attributes:
         client: the client's name.
-        reason: why.
+        reason: why the client cannot take the file, in one line.
     """
 
     client: str
@@ -249,7 +249,7 @@ class FileDeclined(AboutFile):
 
 @dataclass(frozen=True, slots=True)
 class ShareReassigned(AboutFile):
-    """The share of a client without progress was reassigned.
+    """The shares of a client that made no progress were reassigned.
 
     Attributes:
         client: the client's name.
@@ -260,10 +260,10 @@ class ShareReassigned(AboutFile):
 
 @dataclass(frozen=True, slots=True)
 class FileStalled(AboutFile):
-    """Chunks of a file have no connected holder.
+    """Chunks of a file have no reachable holder.
 
     Attributes:
-        missing: the chunks, and the name of their last holder.
+        missing: the ranges of these chunks, each with the name of its last holder; an empty name if it is unknown.
     """
 
     missing: tuple[tuple[Range, str], ...]
@@ -271,15 +271,15 @@ class FileStalled(AboutFile):
 
 @dataclass(frozen=True, slots=True)
 class FileResumed(AboutFile):
-    """Every chunk of a stalled file has a holder again."""
+    """Every chunk of a stalled file has a reachable holder again."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileCompleted(AboutFile):
-    """Every connected client has the file (R10).
+    """Every reachable client has the file, except clients that declined it (R10).
 
     Attributes:
-        client_count: how many clients have it.
+        client_count: how many reachable clients have the file.
     """
 
     client_count: int
@@ -296,6 +296,6 @@ ServerEvent = ClientJoined | UplinkConfirmed | ClientLost | DuplicateRefused | R
 """Events for the log and for watchers of the network."""
 
 ControlEffect = MemberEffect | SaveFile | InputDropped | MemberFailed | ServerEvent
-"""Effects outside the data plane."""
+"""Effects that move no data."""
 
 ServerEffect = SendDatagram | Deliver | CloseLink | ControlEffect

@@ -11,14 +11,14 @@ from pspd.text.addresses import Address
 
 
 class Milestone(Enum):
-    """What a client has reached with a file."""
+    """A milestone that a client reaches with a file: it holds all its shares, or has the complete file."""
 
     SHARE_HELD = 1
     COMPLETE = 2
 
 
 class SendDatagram(NamedTuple):
-    """Send a datagram. The state machine itself retransmits what is lost.
+    """Send a datagram once. The driver does not retransmit it: the state machine does.
 
     Attributes:
         address: the destination.
@@ -31,11 +31,11 @@ class SendDatagram(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InputDropped:
-    """A datagram or frame was dropped.
+    """An input was dropped: a datagram, frame, connection or report.
 
     Attributes:
-        reason: why.
-        origin: the sender, or what was dropped.
+        reason: the reason under which it is counted.
+        origin: the sender, or a description of the input.
     """
 
     reason: DropReason

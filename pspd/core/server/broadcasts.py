@@ -1,4 +1,4 @@
-"""Broadcasts: their entries, receivers and pacing, and retransmission if no answer arrives (R7, R11)."""
+"""Broadcasts: their entries, receivers, pacing and retransmission (R7, R11)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ from pspd.core.wire.datagrams import Asked
 
 @dataclass(slots=True)
 class Entry:
-    """One range of a broadcast, and the fetches that it asks for."""
+    """One range of a broadcast.
+
+    Attributes:
+        asked: the range, and the responder.
+        fetches: the fetches that the entry asks for.
+    """
 
     asked: Asked
     fetches: list[Fetch] = field(default_factory=list)
@@ -33,16 +38,16 @@ class Entry:
 
 @dataclass(eq=False)
 class Broadcasts:
-    """Sends broadcasts that ask for fetches, one file after the other, and repeats them if no answer comes.
+    """Sends broadcasts that ask for fetches, one file after the other, and asks again if no answer comes.
 
     Args:
         _parameters: the profile.
         _pending: the fetches.
-        _holders: finds members that can answer.
-        _demand: tells whether a fetch is still wanted.
+        _holders: the choice of members that can answer.
+        _demand: the requests, which show whether a fetch is still wanted.
         _sessions: the connected members.
-        _work: collects the effects.
-        _tuning: pacing, and how often to ask.
+        _work: the collector of effects.
+        _tuning: the pacing, and the limits on the tries of a fetch.
     """
 
     _parameters: Parameters
@@ -58,13 +63,14 @@ class Broadcasts:
         self._pacer = Pacer(self._tuning.broadcast_pacing_ns if self._parameters.gathers else 0)
 
     def next_timeout(self) -> int | None:
-        """Return when :meth:`handle_timeout` is due; None if nothing is unasked or unanswered."""
+        """Return when :meth:`handle_timeout` is due; None if no fetch is unasked or unanswered."""
         return earliest(self._pending.next_timeout(), self._pacer.next_at if self._pending.unasked else None)
 
     def handle_timeout(self, now: int) -> None:
         """Handle overdue answers, and send the broadcasts that are due.
 
-        A fetch without an answer is broadcast again. It names one holder at first, later all of them; finally it fails.
+        A fetch without an answer is broadcast again: at first to one named holder, later to all holders. After the last
+        try it is abandoned. If a contribution takes too long, its link is closed.
         """
         for fetch in self._pending.expired(now):
             if fetch.sender is not None:
@@ -84,7 +90,7 @@ class Broadcasts:
     # -- sending
 
     def send(self, now: int) -> None:
-        """Broadcast the unasked fetches, unless the pause after the last broadcasts still lasts."""
+        """Broadcast unasked fetches, file by file, as far as pacing allows."""
         if not self._pending.unasked or not self._pacer.is_allowed(now):
             return
         datagram_count = 0
@@ -97,7 +103,7 @@ class Broadcasts:
         self._pacer.spend(datagram_count, now)
 
     def _merged(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
-        """Return fetches in the order of their chunks, beginning with the oldest fetch; merge adjacent ones."""
+        """Sort fetches by their chunks, cyclically from the first in the list, and merge adjacent ones. Return them."""
         first = fetches[0].start
         fetches.sort(key=lambda fetch: (fetch.start - first) % file.manifest.chunk_count)
         merged: list[Fetch] = []
@@ -109,7 +115,10 @@ class Broadcasts:
         return merged
 
     def _can_be_merged(self, fetch: Fetch, following: Fetch) -> bool:
-        """Return whether two adjacent fetches that were not broadcast yet name one holder and fit into one frame."""
+        """Return whether two fetches can be merged.
+
+        They must be adjacent, never broadcast, name the same holder, and fit into one frame.
+        """
         chunks_max = min(self._pending.frame_chunks, frame_chunks_in(self._parameters.window_min_chunks))
         return (
             fetch.holder is following.holder is not None
@@ -119,7 +128,7 @@ class Broadcasts:
         )
 
     def _broadcast(self, file: SharedFile, entries: list[Entry], now: int) -> int:
-        """Send one broadcast to its audience. Return the number of datagrams."""
+        """Send one broadcast to each of its receivers. Return the number of datagrams."""
         fetches = [fetch for entry in entries for fetch in entry.fetches]
         number = self._pending.asked(fetches, now)
         body = datagrams.encode_broadcast_body(file.file_id, number, tuple(entry.asked for entry in entries))
@@ -134,8 +143,8 @@ class Broadcasts:
     def _audience(self, file: SharedFile, fetches: list[Fetch]) -> Iterable[Member]:
         """Return the receivers of a broadcast: every member (R7), but during seeding only sources and named holders.
 
-        During seeding no other member has anything to send, and telling n clients of each of n shares would be most of
-        the work. However, a fetch that was broadcast too often goes to every member.
+        During seeding, broadcasting each of n shares to n clients would be most of the server's work. A broadcast still
+        goes to every member if no source can answer it, or if one of its fetches has been broadcast too often.
         """
         everyone = self._sessions.members.values()
         if file.phase is not Phase.SEEDING or any(fetch.tries > self._tuning.named_tries_max for fetch in fetches):
@@ -149,13 +158,16 @@ class Broadcasts:
     # -- no answer
 
     def _is_worthwhile(self, fetch: Fetch) -> bool:
-        """Return whether a client wants part of a fetch and a member holds part; if not, it only occupies the cache."""
+        """Return whether a client wants a chunk of a fetch, and a reachable member holds a chunk of it."""
         start, stop = fetch.start, fetch.stop
         is_wanted = self._demand.of_file(fetch.file.file_id).is_wanted_by_any(start, stop)
         return is_wanted and fetch.file.availability.available.overlaps(start, stop)
 
     def _is_answering(self, fetch: Fetch, now: int) -> bool:
-        """Return whether the named holder is busy with earlier fetches: it answers them in order."""
+        """Return whether the named holder is still answering earlier fetches, which it does in order.
+
+        It is if it is sending a contribution, or has sent one within the last timeout.
+        """
         holder = fetch.holder
         if holder is None or fetch.lost_by_reordering or not holder.member.has_data_path:
             return False
@@ -163,10 +175,12 @@ class Broadcasts:
         return is_sending or now - holder.heard_at < self._pending.timeout_ns(fetch)
 
     def _reassign(self, fetch: Fetch) -> list[Fetch]:
-        """Name another holder if possible, or the same one again, or cut the fetch into units.
+        """Prepare a fetch without an answer to be broadcast again.
+
+        Name another holder or the same one again, ask every holder again, or cut the fetch into units.
 
         Returns:
-            The fetches to broadcast.
+            The fetches to broadcast: the same one, or its units.
         """
         silent = self._pending.timed_out(fetch)
         if silent is None:
@@ -179,15 +193,15 @@ class Broadcasts:
             return [fetch]
         units = self._pending.cut_into_units(fetch)
         for unit in units if not others else ():
-            self._pending.assign(unit, self._holders.of_all(unit))  # no member holds all of it: some may hold parts
+            self._pending.assign(unit, self._holders.of_all(unit))  # members may hold some of the units
         return units
 
 
 def entries_of(fetches: Iterable[Fetch]) -> list[Entry]:
-    """Return the entries of a broadcast that ask for fetches, in their order.
+    """Return the entries of a broadcast that ask for fetches, in the order of the fetches.
 
-    One entry asks the owners for a run of shares: in a large network a share is a few chunks, and naming every owner
-    would take many datagrams.
+    One entry asks the owners of adjacent shares: in a large network a share has few chunks, and an entry for each
+    owner would take many datagrams.
     """
     entries: list[Entry] = []
     for fetch in fetches:
@@ -202,7 +216,7 @@ def entries_of(fetches: Iterable[Fetch]) -> list[Entry]:
 
 
 def _are_adjacent_shares(fetch: Fetch, following: Fetch) -> bool:
-    """Return whether two adjacent fetches name the owners of two shares, and meet at the boundary of the shares."""
+    """Return whether two adjacent fetches are in adjacent shares, and each names the owner of its share."""
     share, next_share = (fetch.file.shares.at(each.start) for each in (fetch, following))
     return (
         fetch.file.terms.replica_count == 1  # with replicas, every owner of a share would answer

@@ -1,4 +1,4 @@
-"""Contributions: receive them straight into the cache, verify them, and blame the senders of wrong bytes (R9)."""
+"""Contributions: their reception into the cache, their verification, and the senders of wrong bytes (R9)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pspd.core.wire.header import DropReason, Kind
 
 
 class Receipt(NamedTuple):
-    """An accepted contribution. The driver hands it back when the payload has ended.
+    """An accepted contribution. The driver passes it back when the payload is complete or has broken off.
 
     Attributes:
         views: the memory for the payload, in order.
         frame: the contribution's head.
-        fetch: the fetch that it answers.
-        sender: the member that sends it.
+        fetch: the fetch that the contribution answers.
+        sender: the member that sends the contribution.
     """
 
     views: list[memoryview]
@@ -40,12 +40,12 @@ class Contributions:
     """Accepts, verifies and caches contributions.
 
     Args:
-        _cache: receives the payloads.
-        _digest: the digest of the manifests.
+        _cache: the cache, which has the memory for payloads.
+        _digest: the function that computes the digests in manifests.
         _pending: the pending table.
         _sessions: the connected members.
-        _work: collects the effects.
-        _tuning: bounds how many senders of partial units are remembered.
+        _work: the collector of effects.
+        _tuning: the limit on the remembered senders of partial units.
     """
 
     _cache: Cache
@@ -57,16 +57,16 @@ class Contributions:
     _part_senders: dict[tuple[FileId, int], str] = field(default_factory=dict)
 
     def accept(self, frame: Frame, file: SharedFile | None, origin: str, now: int) -> Receipt | None:
-        """Accept a contribution's head, or drop it.
+        """Accept a contribution by its head, or drop it.
 
         Args:
             frame: the head.
-            file: the file that it names; None if there is no such file.
+            file: the file that the head names; None if there is no such file.
             origin: the sender's address, for messages.
             now: the time, in nanoseconds.
 
         Returns:
-            None if the payload must be dropped.
+            The receipt; None if the payload must be dropped.
         """
         member = self._sessions.find(frame.session)
         if frame.kind is not Kind.CONTRIBUTION:
@@ -86,14 +86,16 @@ class Contributions:
         return None
 
     def received(self, receipt: Receipt, now: int) -> bool:
-        """Verify a payload and cache it (R9).
+        """Verify the whole units of a payload, and cache the payload if they are correct (R9).
+
+        If a unit is wrong, its sender no longer counts as a holder of the range, and the range is asked for again.
 
         Args:
             receipt: the receipt of the contribution.
             now: the time, in nanoseconds.
 
         Returns:
-            Whether the payload was good, so that its fetch has ended.
+            Whether the payload is cached, so that the fetch has ended.
         """
         _, frame, fetch, sender = receipt
         file, span = fetch.file, fetch.span
@@ -112,7 +114,7 @@ class Contributions:
         return True
 
     def aborted(self, receipt: Receipt, now: int) -> None:
-        """Ask again for a contribution whose connection broke.
+        """Count a contribution that broke off, and ask for its range again.
 
         Args:
             receipt: the receipt of the contribution.
@@ -122,23 +124,24 @@ class Contributions:
         self._pending.retry(receipt.fetch, now)
 
     def is_good(self, file: SharedFile, units: Range) -> bool:
-        """Return whether every unit of a cached run has the digest that the manifest gives.
+        """Return whether every unit of a received range has the digest that the manifest states.
 
         Args:
             file: the file.
-            units: the run of whole units.
+            units: the range of whole units, which the cache has reserved or cached.
         """
         views = self._cache.views(file.file_id, *units, file.manifest.byte_span(*units)[1])
         return not file.manifest.wrong_units(*units, views, self._digest)
 
     def distrust(self, file: SharedFile, ranges: Iterable[Range]) -> None:
-        """Drop cached chunks that a client reports as wrong, unless the server finds that their digests are right.
+        """Drop the cached chunks of units that a client found wrong, except whole units whose digests match.
 
-        A contribution of less than a unit cannot be verified when it arrives, but the whole unit in the cache can.
+        A contribution of less than a unit cannot be verified when it arrives, but a whole unit in the cache can. If
+        this unit is wrong, blame the senders of its parts.
 
         Args:
             file: the file.
-            ranges: the chunks that the client reports as wrong.
+            ranges: the chunks that the client requests again although it has received them.
         """
         for span in ranges:
             for unit, _ in file.manifest.units(*span):
@@ -153,12 +156,15 @@ class Contributions:
                         self._blame(self._sessions.members.get(sender), file, unit)
 
     def _blame(self, member: Member | None, file: SharedFile, span: Range) -> None:
-        """Tell the sender of wrong bytes, if connected, to verify the file; until then it does not hold the range."""
+        """Note that a sender of wrong bytes does not hold a range, and tell it to verify the file.
+
+        Do nothing if the sender is not connected, or has already been blamed for the range.
+        """
         if member is not None and file.availability.retract(member.name, [span]):
             self._work.emit(VerifyFile(member.session, file.file_id))
 
     def _note_parts(self, member: Member, file: SharedFile, span: Range) -> None:
-        """Remember who sent partial units: if such a unit turns out to be wrong, that member may be to blame."""
+        """Remember the sender of the partial units at the ends of a range, to blame it if such a unit is wrong."""
         whole = file.manifest.whole_units(span.start, span.stop)
         for chunk in (*range(span.start, whole.start), *range(whole.stop, span.stop)):
             self._part_senders[file.file_id, chunk] = member.name

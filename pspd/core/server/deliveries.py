@@ -1,7 +1,7 @@
-"""Deliveries: cached chunks leave for the clients that want them (R4, R6, R9).
+"""Deliveries: send cached chunks to the clients that want them (R4, R6, R9).
 
-Chunks that are cached when a client asks leave at once. Chunks that arrive are delivered to every client that wants
-them before they can be evicted: at once or, where many clients wait, in a batch with those that arrive soon after.
+Chunks that are cached when a request arrives are delivered at once. Fetched chunks are delivered to every client that
+wants them, before they can be evicted: at once or, where many clients wait, in a batch with other fetched chunks.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from pspd.core.wire.header import Kind
 
 @dataclass(slots=True)
 class FanOut:
-    """Deliveries out of one cached frame. Their ranges are pinned once, until the buffers of all are released.
+    """The deliveries from one cached range. Their chunks are pinned once, until the buffers of all are released.
 
     Attributes:
-        start, stop: the frame.
-        outgoing: the request and the head of each delivery, until it leaves.
-        pinned: their ranges, merged.
-        unreleased_count: the number of deliveries that left and whose buffers are not released.
+        start: the first chunk of the cached range.
+        stop: one past the last chunk of the cached range.
+        outgoing: the request and the head of each delivery that is not sent yet.
+        pinned: the merged ranges of the sent deliveries.
+        unreleased_count: the number of sent deliveries whose buffers are not released.
     """
 
     start: int
@@ -50,14 +51,14 @@ class Deliveries:
     Args:
         _parameters: the profile.
         _cache: the cached chunks.
-        _pending: the pending table, for the sizes of frames.
+        _pending: the pending table, which limits the size of frames.
         _demand: the requests.
-        _work: collects the effects, and the marks of what has changed.
-        _tuning: quota, and the sizes of batches.
+        _work: the collector of effects and marks.
+        _tuning: the quota, and the sizes of batches.
         _pacer: the pauses between batches.
 
     Attributes:
-        batches: by file, fetches that have arrived and are not delivered yet.
+        batches: the fetches of each file whose ranges have arrived and are not delivered yet.
     """
 
     _parameters: Parameters
@@ -74,11 +75,11 @@ class Deliveries:
     # -- time
 
     def next_timeout(self) -> int | None:
-        """Return when :meth:`handle_timeout` is due."""
+        """Return when :meth:`handle_timeout` is due, in nanoseconds; None if there is no batch."""
         return self._pacer.next_at if self.batches else None
 
     def handle_timeout(self, now: int) -> None:
-        """Flush batches, one file after the other, as far as pacing allows."""
+        """Deliver batches, one file after the other, as far as pacing allows."""
         while self.batches and self._pacer.is_allowed(now):
             self._pacer.spend(self.flush(next(iter(self.batches))), now)
 
@@ -91,13 +92,13 @@ class Deliveries:
         return max(capacity // self._tuning.quota_cache_divisor, two_frames) - requester.quota_used_chunks
 
     def _credit_chunks(self, state: RequestState) -> int:
-        """Return how many more chunks may leave for a client now: the rest of its window, within its quota."""
+        """Return how many more chunks may be sent to a client now, as far as window and quota allow."""
         return min(state.window_left_chunks, self.quota_left_chunks(state.requester))
 
     # -- sending
 
     def deliver_cached(self, state: RequestState) -> None:
-        """Deliver the wanted chunks that are cached."""
+        """Deliver the cached chunks that a client wants, as far as window and quota allow. Count them as hits."""
         credit_chunks = self._credit_chunks(state)
         for cached in self._cache.cached_among(state.file.file_id, state.wanted) if credit_chunks > 0 else ():
             for frame in self._depart(state, cached, state.newest_echo, credit_chunks):
@@ -120,14 +121,14 @@ class Deliveries:
         chunks_max = min(self._parameters.frame_chunks, self._cache.capacity_chunks // self._tuning.batch_cache_divisor)
         is_full = sum(each.chunk_count for each in batch) >= chunks_max
         if not self._parameters.gathers or (is_full and len(self.batches) > 1):
-            self.flush(file)  # unpaced: it does not delay the other files
+            self.flush(file)  # without pacing, which would delay the other files
         elif is_full:
             self._pacer.spend(self.flush(file), now)
         else:
             self.handle_timeout(now)
 
     def flush(self, file: SharedFile) -> int:
-        """Deliver a file's batch to every client that wants it. Return the number of deliveries."""
+        """Deliver a file's batch to every client that wants chunks of it. Return the number of deliveries."""
         fetches = self.batches.pop(file, [])
         # A fetch that was broadcast twice measures no round trip (Karn's rule).
         is_measured = all(fetch.tries == 1 for fetch in fetches)
@@ -142,7 +143,7 @@ class Deliveries:
         for state in list(self._demand.of_file(file.file_id).waiting):
             try:
                 delivered_chunks += self._fan_out(state, cached, fan_outs, order if is_measured else 0)
-            except Exception as error:  # it costs only this member its session
+            except Exception as error:  # it ends only the session of this member
                 self._work.member_failed(state.member.session, error)
         delivery_count = 0
         for fan_out in fan_outs:
@@ -153,15 +154,15 @@ class Deliveries:
         return delivery_count
 
     def flush_all(self) -> None:
-        """Flush every batch, before it can be evicted."""
+        """Deliver every batch, before its chunks can be evicted."""
         while self.batches:
             self.flush(next(iter(self.batches)))
 
     def _fan_out(self, state: RequestState, cached: RangeSet, fan_outs: RangeMap[FanOut], fetch_order: int) -> int:
-        """Add the deliveries to one client; ``fetch_order`` is 0 if they measure no round trip.
+        """Add the deliveries to one client to the fan-outs. They measure no round trip if ``fetch_order`` is 0.
 
         Returns:
-            The number of chunks in them.
+            The number of chunks in these deliveries.
         """
         credit_chunks = granted_chunks = self._credit_chunks(state) if state.member.has_data_path else 0
         if credit_chunks <= 0:
@@ -178,7 +179,7 @@ class Deliveries:
         return granted_chunks - credit_chunks
 
     def _depart(self, state: RequestState, span: Range, echo: int, credit_chunks: int) -> Iterator[Frame]:
-        """Put a cached range in flight, as far as window and quota allow. Return the heads of its deliveries."""
+        """Put at most ``credit_chunks`` chunks of a cached range in flight. Yield the heads of the deliveries."""
         file, session = state.file, state.member.session
         frame_chunks = min(self._parameters.frame_chunks, state.frame_chunks)
         for part in _cut(Range(span.start, min(span.stop, span.start + credit_chunks)), frame_chunks):
@@ -201,10 +202,10 @@ class Deliveries:
     # -- the end of a delivery
 
     def sent(self, session: int, number: int) -> None:
-        """Note that the kernel has taken all of a delivery.
+        """Release the buffers of a delivery that the kernel has taken completely, and count its bytes.
 
         Args:
-            session: the client's session.
+            session: the client's session number.
             number: the delivery's number.
         """
         released = self._buffers_released(session, number)
@@ -213,11 +214,11 @@ class Deliveries:
             file.traffic.count_delivery(byte_count)
 
     def failed(self, member: Member | None, session: int, number: int) -> None:
-        """Note that a delivery will not arrive.
+        """Release the buffers of a delivery that will not arrive, and note that it is no longer in flight.
 
         Args:
-            member: the client; None if its session has ended.
-            session: that session.
+            member: the client; None if the session has ended.
+            session: the client's session number.
             number: the delivery's number.
         """
         self._buffers_released(session, number)
@@ -225,10 +226,12 @@ class Deliveries:
             self._demand.delivery_lost(member, number)
 
     def _buffers_released(self, session: int, number: int) -> tuple[SharedFile, int] | None:
-        """Unpin what only this delivery pins. If the member's quota was used up, mark its requests ready.
+        """Return the chunks of a delivery to the quota, and mark the requests ready that the quota limited.
+
+        If this was the last delivery of its fan-out with buffers, unpin the chunks of the fan-out.
 
         Returns:
-            The file and the number of bytes; None if the buffers were released before.
+            The file and the delivery's size in bytes; None if the buffers were released before.
         """
         found = self._unreleased.pop((session, number), None)
         self._work.room_changed()

@@ -1,4 +1,4 @@
-"""Demand: what clients want, and which requests can be served now (R5)."""
+"""Demand: the requests of the clients, and the queue of requests to be served next (R5)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from pspd.core.wire.header import DropReason
 
 @dataclass(eq=False)
 class Demand:
-    """Every request. Only ``Deliveries`` (what is in flight) and ``Forwarder`` (who waits) change requests, too.
+    """All requests. Besides this class, ``Deliveries`` (sent chunks) and ``Forwarder`` (wait queues) change them.
 
     Args:
         _parameters: the profile.
         _sessions: the connected members.
         _pending: the fetches.
-        _contributions: drops cached chunks that a client reports as wrong.
-        _work: collects the effects, and the marks of what has changed.
-        _tuning: bounds of the memory for each client.
+        _contributions: the service that drops cached chunks that may be wrong.
+        _work: the collector of effects and marks.
+        _tuning: the straggler budget, and the limit on remembered deliveries.
     """
 
     _parameters: Parameters
@@ -48,7 +48,7 @@ class Demand:
     # -- reading
 
     def of_file(self, file_id: FileId) -> FileDemand:
-        """Return what all clients together want of a file."""
+        """Return the demand of all clients for a file. Create it if there is none."""
         demand = self._files.get(file_id)
         if demand is None:
             budget = StragglerBudget(self._tuning, self._tuning.straggler_budget_ns_initial)
@@ -56,7 +56,7 @@ class Demand:
         return demand
 
     def requester(self, member: Member) -> Requester:
-        """Return the requests of a member."""
+        """Return the record of a member's requests. Create it if there is none."""
         requester = self._requesters.get(member.session)
         if requester is None:
             requester = self._requesters[member.session] = Requester(member)
@@ -73,7 +73,7 @@ class Demand:
         return requester.states.get(file_id) if requester is not None else None
 
     def state(self, member: Member, file: SharedFile) -> RequestState:
-        """Return a member's request for a file. A new one wants nothing.
+        """Return a member's request for a file. If there is none, create one that wants nothing.
 
         Args:
             member: the member.
@@ -93,7 +93,7 @@ class Demand:
         """Replace a client's previous request for a file by a newer one, or drop the newer one.
 
         Args:
-            member: the client.
+            member: the sender of the request.
             file: the file that the request names; None if there is no such file.
             request: the request.
         """
@@ -114,11 +114,11 @@ class Demand:
         if (request.repeated or request.wants_ack) and parameters.kept_links:
             self._to_acknowledge[state] = None
         self.mark_ready(state)
-        # Without a kept link nothing else reports a lost delivery: the client asks again for what it does not have.
+        # Without a kept link, only this request shows that earlier deliveries were lost: it does not acknowledge them.
         arrived = state.acknowledge(request.acknowledged, is_rest_lost=not parameters.kept_links)
         if arrived:
             file.availability.hold(name, arrived)
-        # A request shows which chunks the client lacks, unless it has already reported that it has the whole file.
+        # The client lacks the chunks that it requests, unless it has already reported the complete file.
         if name not in file.recipients.complete and (refuted := file.availability.retract(name, request.ranges)):
             file.shares.clear_acks(name)
             self._contributions.distrust(file, refuted)
@@ -127,9 +127,9 @@ class Demand:
         state.renew(request.number, window_chunks, wanted, self._pending.started_count, self._work.now)
 
     def acknowledge_requests(self) -> None:
-        """Send the acknowledgements that are due: a client that gets one waits longer before it repeats the request.
+        """Answer requests by the REQUEST_ACKs that are due, so that clients wait longer before they repeat requests.
 
-        Call this after requests have been served: a client with deliveries in flight is told to wait longer.
+        Call this after requests have been served: the time to wait depends on whether deliveries are in flight.
         """
         for state in self._to_acknowledge:
             member = state.member
@@ -142,35 +142,35 @@ class Demand:
     # -- the end of requests and deliveries
 
     def superseded(self, member: Member, file: SharedFile, number: int) -> RequestState:
-        """Note that a client's report on a file supersedes its requests for the file. Return the superseded request.
+        """Note that a client's report on a file supersedes its requests for the file. Return the client's request.
 
         Args:
             member: the client.
             file: the file.
-            number: the number of the client's last request before the report.
+            number: the number of the newest request that the report supersedes.
         """
         state = self.state(member, file)
         state.note_number(number)
         return state
 
     def declined(self, state: RequestState) -> None:
-        """End the request of a client that declined the file, and presume its deliveries in flight lost."""
+        """End the request of a client that declined the file, and presume the deliveries in flight to it lost."""
         state.presume_lost()
         self.mark_ready(state)
         state.want(RangeSet())
 
     def satisfied(self, state: RequestState) -> None:
-        """End the request of a client that holds the whole file: nothing is in flight to it any more."""
+        """End the request of a client that has the complete file. Its deliveries are no longer in flight."""
         state.want(RangeSet())
         for number in list(state.in_flight):
             state.settle(number)
         self.mark_ready(state)
 
     def delivery_lost(self, member: Member, number: int) -> None:
-        """Note that a delivery will not arrive.
+        """Note that a delivery will not arrive: it is no longer in flight.
 
         Args:
-            member: the client that it was for.
+            member: the recipient of the delivery.
             number: the delivery's number.
         """
         for state in self.requester(member).states.values():
@@ -179,12 +179,12 @@ class Demand:
                 self.mark_ready(state)
 
     def want_nothing(self, file_id: FileId) -> None:
-        """End all requests for a file that is seeded or removed."""
+        """Clear the wanted chunks of all requests for a file that is seeded or removed."""
         for state in list(self.of_file(file_id).waiting):
             state.want(RangeSet())
 
     def forget(self, file_id: FileId) -> None:
-        """Delete all requests for a deleted file: if it is seeded again, they do not apply."""
+        """Delete all requests for a deleted file, so that they do not apply if the file is seeded again."""
         self._files.pop(file_id, None)
         for requester in self._requesters.values():
             requester.states.pop(file_id, None)
@@ -192,16 +192,19 @@ class Demand:
     # -- members
 
     def link_lost(self, member: Member) -> None:
-        """Treat deliveries in flight to a member as lost, because its link is. The driver releases the buffers."""
+        """Note that a member's link is lost, and with it all deliveries in flight. The driver releases the buffers.
+
+        During the exchange, the lost chunks are wanted again.
+        """
         for state in self.requester(member).states.values():
             for number, span in list(state.in_flight.items()):
                 state.settle(number)
-                if state.file.phase is Phase.EXCHANGING:  # during seeding, the client's shares may change meanwhile
-                    state.want_again(span)  # the client may be waiting without repeating its request
-            self.mark_ready(state)  # so that Forwarder removes it from its wait queue
+                if state.file.phase is Phase.EXCHANGING:  # during seeding, the client's shares may change
+                    state.want_again(span)  # the client may not repeat its request soon
+            self.mark_ready(state)  # so that Forwarder removes the request from the wait queue
 
     def member_lost(self, member: Member) -> None:
-        """Delete all requests of a member whose session ends. Forwarder takes them out of its queues."""
+        """Delete all requests of a member whose session ends. ``Forwarder`` then removes them from its queues."""
         self.link_lost(member)
         for state in self.requester(member).states.values():
             state.want(RangeSet())
@@ -218,8 +221,8 @@ class Demand:
         """Add requests to the front of the ready queue.
 
         Args:
-            file_ids: the files. All requests for them that want chunks are added.
-            sessions: the sessions of members that can receive again. All their requests are added.
+            file_ids: the ids of files. All requests that want chunks of these files are added.
+            sessions: the session numbers of members that can receive again. All requests of these members are added.
         """
         first: dict[RequestState, None] = {}
         for file_id in file_ids:
@@ -232,7 +235,7 @@ class Demand:
         self._ready = first
 
     def take_ready(self) -> dict[RequestState, None]:
-        """Empty the ready queue, and return what was in it, in order."""
+        """Empty the ready queue. Return its requests, in order."""
         ready, self._ready = self._ready, {}
         return ready
 

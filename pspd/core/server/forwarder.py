@@ -1,8 +1,8 @@
-"""Forwarding: a request is served from the cache, is aggregated with a fetch, or starts a fetch (R4, R6-R9).
+"""The forwarder: serves requests from the cache, by aggregation, or by fetches (R4, R6-R9).
 
-Cached chunks are delivered, as far as the client's window and quota allow. The others are fetched. All clients of a
-file share a cursor, at which the next fetch starts, so that one fetch serves many clients although the cache is small.
-A request for chunks that are being fetched waits for that fetch.
+Cached chunks are delivered, as far as the client's window and quota allow. For chunks that are being fetched, a request
+waits for that fetch. Other chunks are fetched. All clients of a file share a cursor, at which the next fetch starts, so
+that one fetch serves many clients although the cache is small.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Forwarder:
         _cache: the cached chunks.
         _demand: the requests.
         _pending: the fetches.
-        _holders: finds members that can send chunks that are not cached.
-        _broadcasts: asks these members for the chunks.
-        _deliveries: sends cached chunks.
-        _work: collects the marks of what has changed.
-        _tuning: bounds how many requests are tried at a time.
+        _holders: the choice of members to fetch chunks from.
+        _broadcasts: the broadcasts, which ask these members.
+        _deliveries: the deliveries of cached chunks.
+        _work: the collector of marks.
+        _tuning: the limits on the requests and shares that are tried at a time.
     """
 
     _cache: Cache
@@ -56,21 +56,21 @@ class Forwarder:
     # -- time
 
     def next_timeout(self) -> int | None:
-        """Return when :meth:`handle_timeout` is due."""
+        """Return when :meth:`handle_timeout` is due, in nanoseconds; None if no fetch is deferred."""
         return self._deferred.next_deadline()
 
     def handle_timeout(self, now: int) -> None:
-        """Cause every waiting request to be tried again, including those whose fetches were deferred."""
+        """Let all waiting requests be tried again, including requests whose fetches were deferred."""
         list(self._deferred.expired(now))  # removes the deadlines that have passed
         self._work.admit()
 
     # -- serving
 
     def serve(self) -> None:
-        """Serve the ready queue, then the wait queues; deliver cached chunks and fetch others, as far as possible.
+        """Serve the requests in the ready queue, then those in the wait queues, and send broadcasts that are due.
 
         If the cache or the holders have no room for a request's fetches, the request waits in a queue. Meanwhile its
-        client receives chunks that are fetched for others. A client that asks again keeps its place.
+        client receives chunks that are fetched for others. A client that requests again keeps its place in the queue.
         """
         while ready := self._demand.take_ready():
             for state in ready:
@@ -84,7 +84,7 @@ class Forwarder:
 
     @property
     def _admission(self) -> tuple[bool, int]:
-        """A value that changes when a waiting request may be able to start fetches that it could not start before."""
+        """A value that changes when waiting requests may be able to start more fetches than before."""
         return self._cache_has_room, self._work.admission_epoch
 
     @property
@@ -95,29 +95,30 @@ class Forwarder:
     def _may_admit(self) -> bool:
         """Whether to try the waiting requests now.
 
-        With thousands of clients, an attempt after every input would nearly always fail. If there are fetches, it is
-        enough to try when one ends. If there are none, or a fetch is deferred for slower clients, try after any
-        input.
+        With thousands of clients, an attempt after every input would nearly always fail. While there are fetches, it is
+        enough to try after a change of ``_admission``, and until the round has reached every queue. If there are no
+        fetches, or one is deferred for slower clients, try after every input.
         """
         is_new = self._admission != self._tried_admission or self._untried_queues > 0
         return is_new or not self._pending.is_active or self._deferred.next_deadline() is not None
 
     def _serve_queues(self) -> None:
-        """Serve the queues of all files in turn.
+        """Serve the wait queues of all files in turn.
 
-        A round ends early if the cache has no room, or too many requests were skipped. The next round continues there.
+        A round ends early if the cache has no room, or if too many requests were skipped. The next round continues with
+        the files that this round has not reached.
         """
         if self._untried_queues == 0 or self._admission != self._tried_admission:
             self._untried_queues = len(self._queues)
         skipped = 0
         for file_id in list(islice(self._queues, self._untried_queues)):
-            if not self._cache_has_room:  # the next round begins with the files that this one has not reached
+            if not self._cache_has_room:  # end the round; the files not reached are first in the next one
                 self._untried_queues = 0
                 break
             self._untried_queues -= 1
             skipped += self._serve_queue(file_id)
             if file_id in self._queues:
-                self._queues[file_id] = self._queues.pop(file_id)  # behind those of the other files
+                self._queues[file_id] = self._queues.pop(file_id)  # move it after the queues of the other files
             if skipped >= self._tuning.queue_skips_per_round_max and self._pending.is_active:
                 break
         else:
@@ -125,7 +126,7 @@ class Forwarder:
         self._tried_admission = self._admission
 
     def _serve_queue(self, file_id: FileId) -> int:
-        """Serve the queue of one file, first come, first served, but skip a few requests whose holders have no room.
+        """Serve the wait queue of one file in order, and skip a few requests that cannot start all their fetches.
 
         Returns:
             How many requests were skipped.
@@ -139,10 +140,10 @@ class Forwarder:
         return skipped
 
     def _serve(self, state: RequestState) -> bool:
-        """Serve one request. An error ends only the session of its member.
+        """Serve one request. An error ends only the session of the request's member.
 
         Returns:
-            Whether the request waits in a queue, because not all of it could be fetched.
+            Whether the request now waits in a queue, because not all its fetches could be started.
         """
         is_waiting = False
         try:
@@ -151,7 +152,7 @@ class Forwarder:
             self._work.member_failed(state.member.session, error)
         if is_waiting:
             state.queued()
-            self._queues.setdefault(state.file.file_id, {}).setdefault(state)  # one that waits already keeps its place
+            self._queues.setdefault(state.file.file_id, {}).setdefault(state)  # it keeps an earlier place
         else:
             self._dequeue(state)
         return is_waiting
@@ -161,12 +162,12 @@ class Forwarder:
         queue = self._queues.get(state.file.file_id)
         if queue is not None and state in queue:
             del queue[state]
-            self._work.admit()  # those behind it move up
+            self._work.admit()  # the requests after it move up
             if not queue:
                 del self._queues[state.file.file_id]
 
     def _hit_or_fetch(self, state: RequestState) -> bool:
-        """Deliver cached chunks, and fetch others. Return whether chunks are left to fetch."""
+        """Deliver cached chunks, and fetch others. Return whether the request must wait to fetch more chunks."""
         self._deliveries.deliver_cached(state)
         if not state.wanted:
             return False
@@ -177,7 +178,7 @@ class Forwarder:
         return chunk_count > 0 and bool(state.fetchable)
 
     def _chunks_to_fetch(self, state: RequestState) -> int:
-        """Return how many more chunks to fetch for a client: as window and quota allow, less those being fetched."""
+        """Return how many more chunks to fetch for a client: within window and quota, less what is being fetched."""
         window_chunks = state.window_left_chunks
         quota_chunks = self._deliveries.quota_left_chunks(state.requester)
         for other in state.requester.states.values():
@@ -190,7 +191,11 @@ class Forwarder:
         return min(window_chunks, quota_chunks)
 
     def _fetch_from_cursor(self, state: RequestState, fetchable: RangeSet, chunk_count: int) -> int:
-        """Start fetches of wanted chunks, from the shared cursor on. Return the number of chunks in these fetches."""
+        """Start fetches of wanted chunks, from the file's cursor on, until they have ``chunk_count`` chunks or more.
+
+        Returns:
+            The number of chunks in the started fetches. It is lower if the cache or the holders have no room.
+        """
         file, demand = state.file, state.demand
         shares_tried = fetched_chunks = 0
         for start, stop in fetchable.cyclic_from(demand.cursor):
@@ -212,15 +217,19 @@ class Forwarder:
 
     def _reserve(self, state: RequestState, span: Range) -> bool:
         """Reserve room for a fetch. Return False if there is no room, or the fetch is deferred for slower clients."""
-        if not self._cache.has_room(span.chunk_count):  # first: with hundreds of requests, there is rarely room
+        if not self._cache.has_room(span.chunk_count):  # checked first: with hundreds of requests, there is rarely room
             return False
         return not self._defer_for_slower_clients(state, span) and self._cache.reserve(state.file.file_id, *span)
 
     def _defer_for_slower_clients(self, state: RequestState, span: Range) -> bool:
-        """Defer a fetch if clients other than stragglers want chunks that it would evict. Return whether it waits."""
+        """Defer a fetch if clients other than stragglers want chunks that it would evict, and the budget allows it.
+
+        Returns:
+            Whether the fetch is deferred.
+        """
         if self._cache.victims(span.chunk_count):
             self._deliveries.flush_all()
-        victims = self._cache.victims(span.chunk_count)  # flushing has pinned chunks, which are not victims
+        victims = self._cache.victims(span.chunk_count)  # without the chunks that flushing has pinned
         if not victims:
             return False
         is_wanted = any(self._demand.of_file(file_id).is_wanted(start, stop) for file_id, start, stop in victims)
@@ -232,10 +241,10 @@ class Forwarder:
     # -- forgetting
 
     def forget(self, file: SharedFile) -> int:
-        """End all requests and fetches of a file, and drop it from the cache (R2).
+        """End all requests and fetches of a file, and drop the file from the cache (R2).
 
         Returns:
-            How many bytes of it are still being received or sent.
+            How many bytes of the cache are still in use, because chunks of the file are being received or sent.
         """
         self._deliveries.flush(file)
         self._demand.want_nothing(file.file_id)

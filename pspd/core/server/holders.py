@@ -1,4 +1,4 @@
-"""Whom to ask for chunks, and for how many at once (R7, R8)."""
+"""Holders: the choice of members to ask for chunks, and of the range to ask for (R7, R8)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pspd.core.server.shared_file import SharedFile
 
 @dataclass(eq=False)
 class Holders:
-    """Chooses among the members that hold a range. It changes nothing.
+    """Chooses among the members that hold a range.
 
     Args:
         _parameters: the profile.
         _sessions: the connected members.
-        _pending: the pending table, with what each member is asked for.
-        _random: for samples of many holders.
-        _tuning: the size of samples.
+        _pending: the pending table, which has the holder record of each member.
+        _random: the source of random samples of many holders.
+        _tuning: the size of these samples.
     """
 
     _parameters: Parameters
@@ -36,16 +36,17 @@ class Holders:
     def next_fetch(
         self, file: SharedFile, start: int, stop: int, frame_chunks: int
     ) -> tuple[Range | None, Holder | None]:
-        """Find the first part of a wanted range that can be fetched now as one frame, and the holder to name.
+        """Return the range to fetch next from the beginning of a wanted range, and the holder to name.
 
         Args:
             file: the file.
-            start: the first chunk.
-            stop: one past the last chunk.
-            frame_chunks: the most chunks in one frame to the client.
+            start: the first chunk of the wanted range.
+            stop: one past the last chunk of the wanted range.
+            frame_chunks: the most chunks in one delivery to the requester.
 
         Returns:
-            The range, None if no holder of ``start`` has room; and the holder, None to ask every holder.
+            The range to fetch, or None if no reachable holder of chunk ``start`` has room; and the holder to name, or
+            None to ask every holder.
         """
         limit = min(self._pending.frame_chunks, frame_chunks)
         if self._parameters.all_holders_answer:
@@ -61,14 +62,17 @@ class Holders:
         return file.manifest.frame_from(start, stop, limit), holder
 
     def _choose(self, file: SharedFile, chunk: int) -> Holder | None:
-        """Choose a holder of a chunk: the owner of its share if it can, else the one asked for the fewest chunks."""
+        """Choose a holder of a chunk that has room: the owner of its share, else the one asked for the fewest chunks.
+
+        Return None if no holder has room.
+        """
         owner = self.able_to_send([file.shares.at(chunk).owner], file, chunk, chunk + 1)
         if owner and owner[0].has_room:
             return owner[0]
         sources = self.able_to_send(file.availability.sources, file, chunk, chunk + 1)
         if file.phase is Phase.SEEDING and sources:
             able = sources
-        else:  # a source only if no client can
+        else:  # a source is asked only if no client can send the chunk
             names = file.availability.client_names()
             tried_max = self._tuning.holders_tried_max
             some = self._random.sample(names, tried_max) if len(names) > tried_max else names
@@ -80,10 +84,10 @@ class Holders:
         return min((each for each in able if each.has_room), key=lambda holder: holder.asked_chunks, default=None)
 
     def able_to_send(self, names: Iterable[str], file: SharedFile, start: int, stop: int) -> list[Holder]:
-        """Return the members that hold all of a range and can be asked for it.
+        """Return the members that hold a whole range and can be asked for it.
 
         Args:
-            names: names of the members to look at.
+            names: the names of the members to consider.
             file: the file.
             start: the first chunk.
             stop: one past the last chunk.
@@ -97,11 +101,13 @@ class Holders:
         return found
 
     def of_all(self, fetch: Fetch, but: Holder | None = None) -> list[Holder]:
-        """Return holders that can send all of a fetch: of a sample of clients, else of all clients, else the sources.
+        """Return holders that can send the whole range of a fetch.
+
+        They are in a sample of the clients; if none of these can, among all clients; if no client can, the sources.
 
         Args:
             fetch: the fetch.
-            but: a holder to leave out; None for none.
+            but: a holder to exclude; None to exclude none.
         """
         file, names = fetch.file, fetch.file.availability.client_names()
         tried: list[list[str]] = [names, list(file.availability.sources)]
@@ -114,10 +120,10 @@ class Holders:
         return []
 
     def still_holds(self, holder: Holder, fetch: Fetch) -> bool:
-        """Return whether a member that did not answer is connected and holds all of a fetch.
+        """Return whether a holder that did not answer is connected and still holds the whole range of a fetch.
 
         Args:
-            holder: the member.
+            holder: the holder.
             fetch: the fetch.
         """
         held = fetch.file.availability.held.get(holder.member.name)

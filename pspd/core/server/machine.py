@@ -1,8 +1,9 @@
 """The server's state machine: its inputs, and ``poll``, which processes the changes that they cause.
 
-It never waits, and no input from the network makes it fail. The driver calls it with each input and the time, takes
-the effects from :meth:`ServerMachine.poll`, and calls :meth:`ServerMachine.handle_timeout` when
-:meth:`ServerMachine.next_timeout` says. Commands (join, announce, ...) raise ``PspError`` when refused.
+The machine never blocks, and invalid input from the network raises no error. The driver calls the machine with each
+input and the time, takes the effects from :meth:`ServerMachine.poll`, and calls :meth:`ServerMachine.handle_timeout`
+at the time that :meth:`ServerMachine.next_timeout` returns. A command (join, announce, ...) that is refused raises
+``PspError``.
 """
 
 from __future__ import annotations
@@ -42,24 +43,28 @@ from pspd.text.addresses import Address, address_text
 
 
 class ServerMachine:
-    """Forwards requests to holders and chunks to clients, and stores nothing but its cache (R2, R4).
+    """Forwards requests to holders and chunks to clients, and stores bytes of files only in its cache (R2, R4).
 
     Args:
         parameters: the profile; clients learn it when they join.
-        cache_chunks: the cache's size; None for one chunk per client, growing as clients join.
-        digest: computes the digests in manifests.
-        seed: for the jitter of timeouts and the choice of holders; equal seeds give equal effects.
-        draw_session: returns a random 64-bit number for a new session. Only that number authenticates a member, so
-            the driver draws it from a cryptographic source; a seeded generator would reveal every later number.
-        tuning: timeouts, pacing and bounds.
-        allocate: allocates the memory of the cache.
+        cache_chunks: the size of the cache, in chunks; None for one chunk per client, growing as clients join.
+        digest: the function that computes the digests in manifests.
+        seed: the seed for the jitter of timeouts and the choice of holders. Equal seeds and inputs give equal effects.
+        draw_session: the function that returns a random 64-bit number for a new session. Only this number authenticates
+            a member, so it must come from a cryptographic source: the numbers of a seeded generator are predictable.
+        tuning: the timeouts, pacing and limits.
+        allocate: the function that allocates the memory of the cache.
 
     Attributes:
+        parameters: the profile.
+        cache: the cache.
         members: the connected members, by name.
-        sessions: their sessions. Only the machine calls the methods that change them, except ``lease_renewed``.
+        sessions: the sessions of the members. Of the methods that change them, callers may call only ``lease_renewed``.
         drop_counts: how many inputs were dropped, by reason.
-        lifecycle: the files.
-        catalogue: commands and reports about files.
+        demand: the requests.
+        deliveries: the deliveries of cached chunks.
+        lifecycle: the files, and their phases.
+        catalogue: the commands and reports about files.
     """
 
     def __init__(
@@ -96,13 +101,13 @@ class ServerMachine:
     # -- for the driver
 
     def poll(self) -> list[ServerEffect]:
-        """Return the effects since the last call, in order, after every change has been processed."""
+        """Process every change. Return the effects since the last call, in order."""
         self._settle()
         self.demand.acknowledge_requests()
         return self._work.take_effects()
 
     def _settle(self) -> None:
-        """Review everything marked, and serve requests, until nothing is marked any more."""
+        """Review what is marked in the work set, and serve requests, until no work is left."""
         while self._work.serving_due:
             if self._work.is_marked:
                 self._review()
@@ -110,7 +115,7 @@ class ServerMachine:
             self._work.serving_ended()
 
     def _review(self) -> None:
-        """Process the marks of members and files, and mark as ready the requests that can be served now."""
+        """Process the marks of members and files, and add requests that can be served now to the ready queue."""
         work = self._work
         work.review_started()
         self._end_marked()
@@ -163,11 +168,11 @@ class ServerMachine:
         self._forwarder.handle_timeout(now)
 
     def restore(self, records: Iterable[FileRecord], clients: Collection[str], now: int) -> None:
-        """Restore what was saved before a restart. Call it before anything else.
+        """Restore the state that was saved before a restart. Call this before any other method.
 
         Args:
             records: the records of all files, oldest first.
-            clients: names of the clients that were connected: they have time to come back.
+            clients: the names of the clients that were connected. The machine waits a while for their return.
             now: the time, in nanoseconds.
         """
         self.catalogue.restore(records, clients, now)
@@ -186,19 +191,19 @@ class ServerMachine:
         held: Mapping[FileId, Held] | None = None,
         peer: str = "",
     ) -> Member:
-        """Begin a session. If a connected member joins again, the new session replaces the old one.
+        """Begin a session, and return its member. If a connected member joins again, the old session is replaced.
 
         Args:
             name: the member's name.
-            instance_id: its identity.
+            instance_id: the identity that the member stores with its files.
             now: the time, in nanoseconds.
-            source: whether it is a source.
-            delivery_port: the port where it accepts connections for deliveries; 0 for none.
-            held: the chunks that it holds, by file.
-            peer: the address from which it joins, for messages.
+            source: whether the member is a source.
+            delivery_port: the port where the member accepts connections for deliveries; 0 if it accepts none.
+            held: the chunks that the member holds, by file.
+            peer: the address of the member's control calls, for messages; empty if unknown.
 
         Raises:
-            BadArgument: the name or the port cannot be used.
+            BadArgument: the name or the port is invalid.
             NameTaken: another connected member has the name.
             DuplicateInstance: another machine has the same identity and is still active.
             LimitReached: there are too many members, or they hold too many ranges.
@@ -219,13 +224,13 @@ class ServerMachine:
         return member
 
     def client_left(self, session: int, reason: str, now: int, cause: EndCause = EndCause.LEFT) -> None:
-        """End the session of a member that has left; ignore an unknown session.
+        """End the session of a member that has left. Do nothing if the session is unknown.
 
         Args:
             session: the member's session.
-            reason: why, for people.
+            reason: why the session ends, for people.
             now: the time, in nanoseconds.
-            cause: why, for programs.
+            cause: why the session ends, for programs.
         """
         self._work.started(now)
         member = self.sessions.find(session)
@@ -239,14 +244,14 @@ class ServerMachine:
         self.lifecycle.member_left(member)
 
     def link_opened(self, session: int, now: int) -> bool:
-        """Note that a member's TCP link is open; it replaces an earlier link.
+        """Note that a member's TCP link is open. It replaces an earlier link of the session.
 
         Args:
             session: the member's session.
             now: the time, in nanoseconds.
 
         Returns:
-            False if the session is unknown.
+            Whether the session is known. If not, the link is counted as dropped.
         """
         self._work.started(now)
         member = self.sessions.find(session)
@@ -259,7 +264,7 @@ class ServerMachine:
         return True
 
     def link_closed(self, session: int, now: int) -> None:
-        """Note that a member's TCP link is closed. The member will connect again.
+        """Note that a member's TCP link is closed, and that everything in flight over it is lost.
 
         Args:
             session: the member's session.
@@ -278,20 +283,21 @@ class ServerMachine:
     # -- the cache
 
     def clear_cache(self, now: int) -> int:
-        """Empty the cache. Return the number of chunks dropped."""
+        """Drop all cached chunks that are not being sent. Return the number of dropped chunks."""
         self._work.started(now)
         self._work.room_changed()
         return self.cache.clear()
 
     def resize_cache(self, capacity_chunks: int, now: int) -> None:
-        """Set the size of the cache; it no longer grows with the number of clients.
+        """Set the size of the cache, which then no longer grows with the number of clients.
 
         Args:
-            capacity_chunks: the size.
+            capacity_chunks: the size, in chunks.
             now: the time, in nanoseconds.
 
         Raises:
             BadArgument: the size is less than one chunk.
+            LimitReached: there is not enough memory.
         """
         if capacity_chunks < 1:
             raise BadArgument("the cache holds at least one chunk: give 1KiB or more")
@@ -350,8 +356,8 @@ class ServerMachine:
             now: the time, in nanoseconds.
 
         Returns:
-            A receipt with the memory for the payload. Hand it back to ``contribution_received`` or
-            ``contribution_aborted``. None: receive the payload and drop it.
+            The receipt, which has the memory for the payload, and which the driver passes to ``contribution_received``
+            or ``contribution_aborted``; None if the driver must drop the payload.
         """
         self._work.started(now)
         return self._contributions.accept(frame, self.lifecycle.files.get(frame.file_id), origin, now)
@@ -396,7 +402,7 @@ class ServerMachine:
         self.deliveries.sent(session, number)
 
     def delivery_failed(self, session: int, number: int, now: int) -> None:
-        """Note that a delivery will not arrive, and that its views are no longer needed. The client asks again.
+        """Note that a delivery will not arrive, and that its views are no longer needed.
 
         Args:
             session: the client's session.
@@ -407,7 +413,7 @@ class ServerMachine:
         self.deliveries.failed(self.sessions.find(session), session, number)
 
     def delivery_address(self, session: int) -> Address | None:
-        """Return the address where a client accepts connections for deliveries; None if it accepts none now."""
+        """Return the address where a client accepts connections for deliveries; None if there is no such address."""
         member = self.sessions.find(session)
         if member is None or member.address is None or member.delivery_port == 0:
             return None
@@ -416,16 +422,16 @@ class ServerMachine:
     # -- dropped inputs
 
     def frame_refused(self, reason: DropReason, origin: str) -> None:
-        """Count an input over TCP that is not a valid frame; its connection is closed.
+        """Count a TCP connection that the driver closes because of invalid input or a limit.
 
         Args:
-            reason: why it was dropped.
-            origin: the sender's address.
+            reason: why the connection is closed.
+            origin: the address of the peer.
         """
         self._work.drop(reason, origin)
 
     def report_refused(self, session: int) -> None:
-        """Count a report on a file that is not divided, perhaps because it was removed meanwhile."""
+        """Count a report that was refused: for example, the file was removed while the report was on its way."""
         self._work.drop(DropReason.UNKNOWN_FILE, self.sessions.name_of(session))
 
     def check(self) -> None:
@@ -434,7 +440,7 @@ class ServerMachine:
             check()
 
     def checks(self) -> list[Callable[[], None]]:
-        """Return a check of the invariants for each kind of record, and for each file."""
+        """Return the functions that check the invariants: one for each kind of record, and one for each file."""
         owners = self.cache, self.sessions, self._pending, self.demand, self._forwarder, self.deliveries
         files = self.lifecycle.files.values()
         return [owner.check for owner in owners] + [partial(file.check, self.members) for file in files]

@@ -1,7 +1,7 @@
-"""The pending table: fetches, the members that are asked to answer them, and their timers (R7, R11).
+"""The pending table: the fetches, their timers, and the holders that are asked to answer them (R7, R11).
 
-The pending table is separate from the cache. One fetch of a range serves all clients that want it: the range is
-delivered, as far as the window and the quota of each client allow, before it can be evicted.
+One fetch serves all clients that want its range: the range is delivered to each of them, as far as window and quota
+allow, before it can be evicted.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Holder:
 
     Attributes:
         member: the member.
-        rtt: round trips from a broadcast to the contribution that answers it.
-        window: bounds how many chunks the member is asked for at a time.
-        asked: the fetches that it is named to answer, oldest assignment first.
-        asked_chunks: the number of chunks in those fetches.
-        heard_at: when one of its contributions last began or ended, in nanoseconds.
+        rtt: the estimator of the time from a broadcast to the contribution that answers it.
+        window: the limit on the chunks that the member is asked for at a time.
+        asked: the fetches that the member is named to answer, oldest assignment first.
+        asked_chunks: the number of chunks in ``asked``.
+        heard_at: when a contribution of the member was last accepted or completed, in nanoseconds.
     """
 
     member: Member
@@ -47,25 +47,27 @@ class Holder:
 
     @property
     def has_room(self) -> bool:
-        """Whether its window allows another fetch."""
+        """Whether the window allows another fetch."""
         return self.asked_chunks < self.window.chunks
 
 
 @dataclass(eq=False, repr=False, slots=True)
 class Fetch:
-    """A range to be fetched, from the decision to fetch it until it arrives or the server gives up.
+    """A range that is being fetched. A fetch ends when its range arrives, or when the server abandons it.
 
     Attributes:
         file: the file.
-        start, stop: the range.
-        order: the number of fetches that had been started when it started, including this one.
-        tries: how often it was broadcast.
-        number: the number of its last broadcast.
-        asked_at: when its last broadcast was sent, in nanoseconds.
+        start: the first chunk.
+        stop: one past the last chunk.
+        order: the number of the fetch in the order of starts, from 1. A merged fetch has the number of its second
+            part; units that are fetched separately have the number of the cut fetch.
+        tries: how often the fetch was broadcast.
+        number: the number of the latest broadcast; 0 before the first.
+        asked_at: when the latest broadcast was sent, in nanoseconds.
         holder: the member that is named to answer; None if every holder is asked.
-        sender: the session whose contribution is being received; None if there is none.
-        lost_by_reordering: whether its broadcast or answer seems lost, because the holder has answered a later
-            broadcast, or because the holder's link is lost (R11).
+        sender: the session number of the member whose contribution is being received; None if none is.
+        lost_by_reordering: whether the latest broadcast, or the answer, is presumed lost because the holder has
+            answered a later broadcast, or because the holder's link is lost (R11).
     """
 
     file: SharedFile
@@ -86,11 +88,11 @@ class Fetch:
 
     @property
     def span(self) -> Range:
-        """The range."""
+        """The range that is being fetched."""
         return Range(self.start, self.stop)
 
     def assign(self, holder: Holder | None) -> None:
-        """Name another holder to answer; None to ask every holder."""
+        """Name a holder to answer, in place of the current one; None to ask every holder."""
         if self.holder is not None:
             del self.holder.asked[self]
             self.holder.asked_chunks -= self.chunk_count
@@ -123,18 +125,18 @@ class FetchTable:
 
 @dataclass(eq=False)
 class Pending:
-    """The pending table. It alone changes fetches, their tables and their holders.
+    """The pending table. Only this class changes ``Fetch``, ``FetchTable`` and ``Holder`` records.
 
     Args:
         _parameters: the profile.
-        _cache: has the room that is reserved for the fetches.
-        _random: for the jitter of timeouts.
-        _work: collects the marks of what has changed.
-        _tuning: timeouts and the sizes of frames.
+        _cache: the cache, which has reserved room for the fetches.
+        _random: the source of jitter for timeouts.
+        _work: the collector of marks.
+        _tuning: the timeouts and the sizes of frames.
 
     Attributes:
         started_count: the number of fetches started so far.
-        unasked: fetches that wait to be broadcast, in order.
+        unasked: the fetches that wait to be broadcast, in the order in which they were queued.
     """
 
     _parameters: Parameters
@@ -153,7 +155,7 @@ class Pending:
     # -- reading
 
     def table_of(self, file_id: FileId) -> FetchTable:
-        """Return the fetches of a file."""
+        """Return the fetch table of a file. Create it if there is none."""
         table = self._tables.get(file_id)
         if table is None:
             table = self._tables[file_id] = FetchTable()
@@ -170,7 +172,7 @@ class Pending:
 
     @property
     def is_active(self) -> bool:
-        """Whether there are fetches. Each ends, at the latest after its last timeout."""
+        """Whether there are fetches. Every fetch ends, at the latest when its last timer expires."""
         return bool(self.unasked) or self._timers.next_deadline() is not None
 
     @property
@@ -181,19 +183,19 @@ class Pending:
         return min(self._parameters.frame_chunks, max(1, small, capacity // tuning.frame_cache_divisor))
 
     def timeout_ns(self, fetch: Fetch) -> int:
-        """Return how long to wait for the answer to a broadcast, in nanoseconds."""
+        """Return how long to wait for the answer to the latest broadcast of a fetch, in nanoseconds."""
         rtt = fetch.holder.rtt if fetch.holder else self._rtt
         return rtt.timeout_ns(self._random, fetch.tries - 1)
 
     # -- the life of a fetch
 
     def start(self, file: SharedFile, span: Range, holder: Holder | None) -> Fetch:
-        """Add a fetch, which waits to be broadcast.
+        """Add a fetch, queue it to be broadcast, and return it.
 
         Args:
             file: the file.
-            span: the range; the cache has reserved room for it.
-            holder: the member to name; None for every holder.
+            span: the range, for which the cache has reserved room.
+            holder: the holder to name; None to ask every holder.
         """
         self.started_count += 1
         fetch = Fetch(file, span.start, span.stop, self.started_count)
@@ -209,8 +211,8 @@ class Pending:
         """Merge two adjacent fetches that wait to be broadcast and name the same holder.
 
         Args:
-            fetch: the first. It becomes the merged fetch.
-            following: the second. It is removed.
+            fetch: the first fetch. It becomes the merged fetch.
+            following: the second fetch. It is removed.
         """
         self._timers.cancel(following)
         del self.unasked[following]
@@ -222,7 +224,10 @@ class Pending:
         fetch.assign(holder)
 
     def cut_into_units(self, fetch: Fetch) -> list[Fetch]:
-        """Replace a fetch by one for each of its units, and return these: a holder has a whole unit or nothing."""
+        """Replace a fetch by one fetch for each unit in its range. Return the new fetches; they are not queued.
+
+        Members hold whole units: a member that does not hold the whole range may hold some of the units.
+        """
         self._timers.cancel(fetch)
         self.unasked.pop(fetch, None)
         fetch.assign(None)
@@ -241,15 +246,15 @@ class Pending:
 
         Args:
             fetch: the fetch.
-            holders: the holders that can answer; if the list is empty, every holder is asked.
+            holders: the holders to choose from. If there are none, every holder is asked.
         """
         fetch.assign(min(holders, key=lambda holder: holder.asked_chunks, default=None))
 
     def timed_out(self, fetch: Fetch) -> Holder | None:
-        """Record that no answer came in time. The fetch no longer names its holder.
+        """Record that a fetch got no answer in time. It no longer names a holder.
 
         Returns:
-            The holder that did not answer; None if every holder was asked.
+            The named holder, which did not answer; None if every holder was asked.
         """
         silent = fetch.holder
         if silent is not None:
@@ -262,14 +267,14 @@ class Pending:
         self.unasked.update(dict.fromkeys(fetches))
 
     def unasked_by_file(self) -> dict[SharedFile, list[Fetch]]:
-        """Return the fetches that wait to be broadcast, by file, in order."""
+        """Return the fetches that wait to be broadcast, by file, in the order in which they were queued."""
         found: dict[SharedFile, list[Fetch]] = {}
         for fetch in self.unasked:
             found.setdefault(fetch.file, []).append(fetch)
         return found
 
     def asked(self, fetches: list[Fetch], now: int) -> int:
-        """Record that fetches were broadcast, and set their timers.
+        """Record one broadcast that asks for fetches, and set the timers of the fetches.
 
         Args:
             fetches: the fetches.
@@ -288,12 +293,12 @@ class Pending:
         return self._broadcast_number
 
     def give_up(self, fetch: Fetch) -> None:
-        """End a fetch without an answer."""
+        """Abandon a fetch, and free the room that is reserved for it."""
         self._end(fetch)
         self._cache.release(fetch.file.file_id, fetch.start, fetch.stop)
 
     def give_up_all(self, file_id: FileId) -> None:
-        """End every fetch of a file, except those whose contributions are being received."""
+        """Abandon every fetch of a file, except fetches whose contributions are being received."""
         for fetch in list(self.table_of(file_id).ranges):
             if fetch.sender is None:
                 self.give_up(fetch)
@@ -317,16 +322,16 @@ class Pending:
     # -- contributions
 
     def accept(self, member: Member, file: SharedFile, frame: Frame, now: int) -> Fetch | DropReason:
-        """Accept a contribution's head.
+        """Accept a contribution by its head, or count it as a duplicate.
 
         Args:
             member: the sender.
             file: the file.
-            frame: the head.
+            frame: the contribution's head.
             now: the time, in nanoseconds.
 
         Returns:
-            The fetch that it answers, or the reason to drop it.
+            The fetch that the contribution answers, or the reason to drop the contribution.
         """
         fetch = self.table_of(file.file_id).ranges.at(frame.start)
         exact = fetch is not None and (fetch.start, fetch.stop) == (frame.start, frame.stop)
@@ -345,10 +350,13 @@ class Pending:
         return fetch
 
     def _note_reordering(self, holder: Holder, number: int, now: int) -> None:
-        """Find lost broadcasts and answers: a holder answers in the order in which it was asked (R11)."""
+        """Expect no answer to broadcasts before the one that a holder answers, and shorten their timers (R11).
+
+        A holder answers in the order in which it was asked, so these broadcasts or their answers are lost.
+        """
         holder.heard_at = now
-        # In the order of assignment, which is nearly always that of the numbers. If it is not, a loss may be found only
-        # when its timer expires.
+        # ``asked`` is in the order of assignment, which is nearly always the order of the numbers. Where it is not, a
+        # lost broadcast may be noticed only when the timer of its fetch expires.
         for fetch in holder.asked:
             if fetch.number >= number or fetch.tries == 0:
                 break
@@ -371,14 +379,14 @@ class Pending:
             holder.window.delivered(fetch.chunk_count, holder.rtt.min_ns, now)
 
     def retry(self, fetch: Fetch, now: int) -> None:
-        """Ask again after a contribution that broke off or was corrupt.
+        """Set the timer to ask again after a contribution that broke off or was corrupt.
 
         Args:
             fetch: the fetch.
             now: the time, in nanoseconds.
         """
         fetch.sender = None
-        # At once the first time; then after a timeout, so that a faulty holder does not cause a busy loop.
+        # After the first broadcast at once; later after a timeout, so that a faulty holder does not cause a busy loop.
         self._timers.set(fetch, now if fetch.tries == 1 else now + self.timeout_ns(fetch))
         if fetch.file.is_draining:
             self._work.file_changed(fetch.file.file_id)
@@ -386,27 +394,27 @@ class Pending:
     # -- members
 
     def seed_rtt(self, member: Member) -> None:
-        """Use the round-trip time that a member measured as the first sample, unless there is one already."""
+        """If a holder has no round-trip sample, use the round-trip time that it measured itself as the first sample."""
         rtt = self.holder_of(member).rtt
         if member.srtt_us and not rtt.srtt_ns:
             rtt.sample(member.srtt_us * 1000)
 
     def link_lost(self, member: Member) -> None:
-        """Ask again for the answers that a member can no longer send, because its link is lost."""
+        """Let the timers of fetches expire that a member can no longer answer, because its link is lost."""
         for fetch in self.holder_of(member).asked:
             if fetch.sender is None:
                 fetch.lost_by_reordering = True
                 self._timers.set(fetch, fetch.asked_at)
 
     def member_lost(self, member: Member) -> None:
-        """Forget a lost member."""
+        """Let the timers of fetches expire that name a lost member, and delete its holder record."""
         self.link_lost(member)
         self._holders.pop(member.session, None)
 
     # -- time
 
     def next_timeout(self) -> int | None:
-        """Return when the next answer is overdue; None if none is awaited."""
+        """Return when the next timer of a fetch expires, in nanoseconds; None if no timer runs."""
         return self._timers.next_deadline()
 
     def expired(self, now: int) -> Iterator[Fetch]:
@@ -423,7 +431,7 @@ class Pending:
         self._timers.set(fetch, now + self.timeout_ns(fetch))
 
     def await_rest(self, fetch: Fetch, now: int) -> None:
-        """Set the timer for the rest of a contribution.
+        """Set the timer of a fetch to the longest time that receiving its contribution may take.
 
         Args:
             fetch: the fetch that is being received.

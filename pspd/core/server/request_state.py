@@ -1,4 +1,4 @@
-"""The requests of one client, and what all clients together want of one file."""
+"""The requests of one client, and the demand of all clients for one file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pspd.core.server.shared_file import SharedFile
 from pspd.core.timing.window import frame_chunks_in
 
 ECHOES_MAX = 16
-"""Requests per client and file that may wait for the delivery that measures their round trip."""
+"""The most requests per client and file that are remembered to measure round trips."""
 
 
 class Echo(NamedTuple):
-    """A request whose round trip is measured by a delivery of chunks that were fetched after it arrived.
+    """A request whose round trip a later delivery may measure.
 
     Attributes:
         number: the request's number.
-        fetch_order: how many fetches had been started when it arrived.
+        fetch_order: how many fetches the server had started when the request arrived.
     """
 
     number: int
@@ -33,11 +33,11 @@ class Echo(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class StragglerBudget:
-    """How long fetches of a file may be deferred for slower clients, before chunks that these still want are evicted.
+    """The time for which fetches of a file may be deferred, so that chunks that slower clients want are not evicted.
 
-    Clients of equal speed drift apart, because their machines schedule them differently. If a client falls behind by
-    more than the cache holds, its chunks must be fetched twice; a pause now and then avoids that. But a slow client
-    must not slow down the fast ones. So pauses use up a budget, which grows by a fraction of the time that passes.
+    Clients of equal speed drift apart, because their machines schedule them differently. If the distance between two
+    clients exceeds the cache, chunks must be fetched twice; short pauses avoid that. But a slow client must not slow
+    down the fast ones. So pauses use up a budget. Between pauses, it grows by a fraction of the time.
     """
 
     _tuning: ServerTuning
@@ -46,14 +46,14 @@ class StragglerBudget:
     _is_waiting: bool = False
 
     def wait_until(self, is_wanted: bool, now: int) -> int | None:
-        """Decide whether to defer the next fetch.
+        """Update the budget, and decide whether to defer the next fetch.
 
         Args:
             is_wanted: whether a client that is not a straggler wants chunks that the fetch would evict.
             now: the time, in nanoseconds.
 
         Returns:
-            The latest time at which to fetch, in nanoseconds; None to fetch now.
+            The time until which the fetch may be deferred, in nanoseconds; None to fetch now.
         """
         elapsed_ns = 0 if self._counted_until is None else now - self._counted_until
         self._counted_until = now
@@ -70,15 +70,16 @@ class StragglerBudget:
 class FileDemand:
     """The demand of all clients together for one file.
 
-    ``Forwarder`` alone moves the cursor and uses the budget; each ``RequestState`` enters itself and counts its
-    acknowledgements.
+    Only ``Forwarder`` moves the cursor and uses the budget. Each ``RequestState`` adds itself to ``waiting``, removes
+    itself, and increments ``ack_count``.
 
     Attributes:
-        budget: how long fetches may be deferred for slower clients.
-        straggler_rounds: after how many acknowledgements by each other client a client is a straggler.
-        waiting: the requests that want chunks, in order.
-        ack_count: how many requests have acknowledged deliveries.
-        cursor: the chunk after the last new fetch. New fetches begin here, so that all clients want the same chunks.
+        budget: the limit on deferring fetches for slower clients.
+        straggler_rounds: the average number of acknowledgements per waiting client after which a client that
+            acknowledged nothing is a straggler.
+        waiting: the requests that want chunks, in the order in which they began to.
+        ack_count: how many requests acknowledged a delivery in flight.
+        cursor: the chunk at which the next fetch starts. All clients share it, so that one fetch serves many.
     """
 
     budget: StragglerBudget
@@ -88,7 +89,7 @@ class FileDemand:
     cursor: int = 0
 
     def is_wanted(self, start: int, stop: int) -> bool:
-        """Return whether a client that is not a straggler wants some of a range.
+        """Return whether a client that is not a straggler wants a chunk of a range.
 
         Args:
             start: the first chunk.
@@ -100,7 +101,7 @@ class FileDemand:
         )
 
     def is_wanted_by_any(self, start: int, stop: int) -> bool:
-        """Return whether any client, stragglers included, wants some of a range.
+        """Return whether any client, stragglers included, wants a chunk of a range.
 
         Args:
             start: the first chunk.
@@ -115,12 +116,12 @@ class FileDemand:
 
 @dataclass(eq=False, repr=False, slots=True)
 class Requester:
-    """The requests of one member, and the part of the cache that its deliveries pin.
+    """The requests of one member, and how much of the member's quota is used.
 
     Attributes:
         member: the member.
-        states: its request for each file.
-        quota_used_chunks: chunks in deliveries to it whose buffers are not released.
+        states: the member's request for each file, by id.
+        quota_used_chunks: the number of chunks in deliveries to the member whose buffers are not released.
     """
 
     member: Member
@@ -128,31 +129,32 @@ class Requester:
     quota_used_chunks: int = 0
 
     def release_quota(self, chunk_count: int) -> None:
-        """Note that a delivery no longer pins its chunks."""
+        """Note that the buffers of a delivery with this number of chunks are released."""
         self.quota_used_chunks -= chunk_count
 
 
 @dataclass(eq=False, repr=False, slots=True)
 class RequestState:
-    """A client's request for one file. ``Demand`` and ``Deliveries`` alone call the methods that change it.
+    """A client's request for one file. Only ``Demand``, ``Deliveries`` and ``Forwarder`` change it.
 
-    A chunk is *wanted* until it is delivered, then *in flight* until the client acknowledges it. The window bounds the
-    chunks in flight. A delivery that is *presumed lost* may still arrive; its number shows that if it is acknowledged.
+    A chunk is *wanted* until it is sent, then *in flight* until the client acknowledges it. The window limits the
+    chunks in flight. A delivery that is *presumed lost* may have arrived: a later request may acknowledge its number.
 
     Attributes:
-        requester: all requests of the client.
+        requester: the record of all requests of the client.
         file: the file.
-        demand: what all clients want of the file.
-        number: the number of the newest request.
+        demand: the demand of all clients for the file.
+        number: the number of the newest request, or of the newest request that a report superseded.
         requested_at: when the newest request arrived, in nanoseconds.
-        echoes: requests whose round trips are still to be measured. Empty while the client waits in a queue, because
-            that wait says nothing about the network.
+        echoes: the requests whose round trips may still be measured, oldest first. They are discarded when the client
+            waits in a queue, because that delay says nothing about the network.
         window_chunks: how many chunks may be in flight.
-        wanted: the chunks that are wanted.
-        in_flight: the range of each delivery in flight, by number.
+        wanted: the wanted chunks.
+        in_flight: the range of each delivery in flight, by the number of the delivery.
         in_flight_chunks: the number of chunks in flight.
-        presumed_lost: the range of each delivery presumed lost, by number.
-        ack_round: the file's count of acknowledging requests when this client last acknowledged; it shows a straggler.
+        presumed_lost: the range of each delivery presumed lost, by the number of the delivery.
+        ack_round: the value of ``demand.ack_count`` when this client last acknowledged a delivery, or began to want
+            chunks. It shows whether the client is a straggler.
     """
 
     requester: Requester
@@ -181,17 +183,17 @@ class RequestState:
 
     @property
     def frame_chunks(self) -> int:
-        """The most chunks in one frame to the client."""
+        """The most chunks in one delivery to the client: half of the window, but at least one."""
         return frame_chunks_in(self.window_chunks)
 
     @property
     def window_left_chunks(self) -> int:
-        """How many more chunks may be in flight now."""
+        """The number of further chunks that the window allows; negative if the client has reduced the window."""
         return self.window_chunks - self.in_flight_chunks
 
     @property
     def expected_chunks(self) -> int:
-        """How many wanted chunks are being fetched. It is read often, so that it is counted only after a change."""
+        """The number of wanted chunks that are being fetched. They are counted again only after a change."""
         if self._expected_as_of != self._fetches.change_count:
             self._expected_as_of = self._fetches.change_count
             self._expected_chunks = self.wanted.common(self._fetches.chunks).chunk_count
@@ -199,16 +201,22 @@ class RequestState:
 
     @property
     def fetchable(self) -> RangeSet:
-        """The wanted chunks that a member holds and that are not being fetched."""
+        """The wanted chunks that are not being fetched and that a reachable member holds."""
         return self.wanted.common(self.file.availability.available).minus(self._fetches.chunks)
 
     @property
     def newest_echo(self) -> int:
-        """The number of the newest request to be measured; 0 if there is none."""
+        """The number of the newest request whose round trip may be measured; 0 if there is none."""
         return self.echoes[-1].number if self.echoes else 0
 
     def echo_of(self, fetch_order: int) -> int:
-        """Return the number of the newest request that arrived before a fetch started; 0 if there is none."""
+        """Return the number of the newest request that arrived before a fetch started; 0 if there is none.
+
+        The requests before the returned one are no longer measured.
+
+        Args:
+            fetch_order: the number of the fetch in the order of starts.
+        """
         echoes = self.echoes
         while len(echoes) > 1 and echoes[1].fetch_order < fetch_order:
             echoes.popleft()
@@ -217,17 +225,17 @@ class RequestState:
     # -- requests
 
     def note_number(self, number: int) -> None:
-        """Note that requests up to a number are superseded by a report."""
+        """Note that a report supersedes requests up to a number."""
         self.number = max(self.number, number)
 
     def renew(self, number: int, window_chunks: int, ranges: RangeSet, fetch_order: int, now: int) -> None:
         """Replace the previous request by a newer one.
 
         Args:
-            number: its number.
+            number: the number of the newer request.
             window_chunks: how many chunks may be in flight.
-            ranges: the chunks that it asks for; the state keeps and changes this set.
-            fetch_order: how many fetches have been started.
+            ranges: the requested chunks. ``RequestState`` keeps this set and changes it.
+            fetch_order: how many fetches the server has started.
             now: the time, in nanoseconds.
         """
         self.number, self.requested_at = number, now
@@ -239,11 +247,11 @@ class RequestState:
             self.echoes.append(Echo(number, fetch_order))
 
     def queued(self) -> None:
-        """Note that the client waits in a queue: its requests no longer measure a round trip."""
+        """Note that the client waits in a queue: the round trips of its requests are not measured."""
         self.echoes.clear()
 
     def want(self, ranges: RangeSet) -> None:
-        """Replace the wanted chunks by these, without those in flight. The state keeps and changes the set."""
+        """Want the chunks of a set that are not in flight, and no others. Keep the set and change it."""
         if not (self.wanted or self.in_flight):
             self.ack_round = self.demand.ack_count  # a client that wanted nothing is not a straggler
         self.wanted = ranges
@@ -251,18 +259,18 @@ class RequestState:
         self._wanted_changed()
 
     def want_again(self, span: Range) -> None:
-        """Want the range of a lost delivery again, until the client's next request replaces it."""
+        """Add the range of a lost delivery to the wanted chunks, until the client's next request replaces them."""
         self.wanted.add(*span)
         self._wanted_changed()
 
     # -- deliveries
 
     def depart(self, number: int, span: Range) -> None:
-        """Note a delivery of wanted chunks: they are in flight.
+        """Note that a delivery of wanted chunks is sent: they are in flight, and count against the quota.
 
         Args:
             number: the delivery's number.
-            span: its range.
+            span: the delivery's range.
         """
         self.in_flight[number] = span
         self.in_flight_chunks += span.chunk_count
@@ -271,7 +279,7 @@ class RequestState:
         self._wanted_changed()
 
     def settle(self, number: int) -> Range:
-        """Note that a delivery is no longer in flight. Return its range."""
+        """Note that a delivery is no longer in flight. Return the delivery's range."""
         span = self.in_flight.pop(number)
         self.in_flight_chunks -= span.chunk_count
         return span
@@ -280,11 +288,11 @@ class RequestState:
         """Acknowledge every delivery up to a number.
 
         Args:
-            number: the last delivery that the client has processed.
-            is_rest_lost: whether the other deliveries in flight are presumed lost.
+            number: the number of the latest delivery that the client has stored.
+            is_rest_lost: whether to presume the later deliveries in flight lost.
 
         Returns:
-            The ranges that have arrived.
+            The ranges that have arrived at the client.
         """
         arrived = [self.settle(delivery) for delivery in list(self.in_flight) if delivery <= number]
         if arrived:
@@ -298,7 +306,7 @@ class RequestState:
         return arrived
 
     def presume_lost(self) -> None:
-        """Presume everything in flight lost."""
+        """Presume every delivery in flight lost. Remember only the newest deliveries presumed lost."""
         for number in list(self.in_flight):
             self.presumed_lost[number] = self.settle(number)
         while len(self.presumed_lost) > self._presumed_lost_max:
