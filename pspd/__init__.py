@@ -1,3 +1,3 @@
-"""The daemons of a PSP network: a file for every machine of a group, through a server that keeps nothing."""
+"""The daemons of a PSP network, which distributes files to a group of machines through a server that stores no file."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""``python -m pspd``."""
+"""The entry point of ``python -m pspd``."""
 
 import sys
 

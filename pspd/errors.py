@@ -28,8 +28,8 @@ class Reason(StrEnum):
     """Why an operation was refused or failed.
 
     Attributes:
-        grpc_status: the name of the gRPC status that carries the error; a string, so that the core can import this
-            module without gRPC.
+        grpc_status: the name of the gRPC status that carries the error. It is a string, so that the core can import
+            this module without gRPC.
         exit_code: the exit code of a command that fails with the error.
     """
 
@@ -37,12 +37,12 @@ class Reason(StrEnum):
     exit_code: Exit
 
     def __new__(cls, name: str, grpc_status: str, exit_code: Exit) -> Reason:
-        """Return a member that is its own name.
+        """Return a member whose value is its name.
 
         Args:
             name: the name of the member.
-            grpc_status: the name of its gRPC status.
-            exit_code: its exit code.
+            grpc_status: the name of the member's gRPC status.
+            exit_code: the member's exit code.
         """
         member = str.__new__(cls, name)
         member._value_, member.grpc_status, member.exit_code = name, grpc_status, exit_code
@@ -66,10 +66,12 @@ class Reason(StrEnum):
 
 
 class PspError(Exception):
-    """The base of all errors. Its text is one line: what happened, with which value, and what the user can do.
+    """The base class of the errors that users see.
+
+    The text of an error is one line: what happened, with which value, and what the user can do.
 
     Attributes:
-        reason: why, for programs.
+        reason: the reason for the error, for programs.
     """
 
     reason: ClassVar[Reason] = Reason.INTERNAL
@@ -103,7 +105,7 @@ class NotFound(PspError):
 
 
 class SessionUnknown(PspError):
-    """The session has ended or never existed: the client must join again."""
+    """The session has ended or never existed: the member must join again."""
 
     reason = Reason.SESSION_UNKNOWN
 
@@ -115,7 +117,7 @@ class NameTaken(PspError):
 
 
 class DuplicateInstance(PspError):
-    """Another machine with the same identity is connected: a client's folder was copied."""
+    """Another session with the same identity is active: a client's folder may have been copied."""
 
     reason = Reason.DUPLICATE_INSTANCE
 
@@ -179,18 +181,18 @@ class StoreFailed(StorageError):
 
 
 def error_classes() -> dict[Reason, type[PspError]]:
-    """Return the class of each reason. Classes that share the reason of their base class are not included."""
+    """Return the class of each reason. Only direct subclasses of :class:`PspError` are included."""
     return {cls.reason: cls for cls in PspError.__subclasses__()}
 
 
 def parse_daemon_error(exit_code: int | None, last_line: str) -> PspError | None:
-    """Return the error that made a daemon exit; None if its log does not end with an error.
+    """Return the error that made a daemon exit; None if the last line of its log is not an error with this exit code.
 
-    Several reasons share an exit code. The result has the class of the first.
+    Several reasons share an exit code: the result has the class of the first such reason.
 
     Args:
-        exit_code: the daemon's exit code.
-        last_line: the last line of its log, such as ``pspd server: error: what happened``.
+        exit_code: the daemon's exit code; None if the daemon has not ended.
+        last_line: the last line of the daemon's log, such as ``pspd server: error: what happened``.
     """
     _, separator, text = last_line.partition(": error: ")
     for reason, cls in error_classes().items():

@@ -1,4 +1,4 @@
-"""Types of command-line arguments that both commands use: counts, durations, folders and paths."""
+"""Types of command-line arguments that ``pspd`` and ``pspctl`` share: counts, durations, folders and paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class NamedInErrors(click.Command):
     """A command whose usage errors name it, including those that click raises without a context."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the command line; give an error without a context the context of this command.
+        """Parse the command line. A usage error that has no context gets the context of this command.
 
         Args:
             ctx: the command's context.
@@ -29,7 +29,7 @@ class NamedInErrors(click.Command):
 
 
 def usage_text(error: click.ClickException, command: str) -> str:
-    """Return one line about the error in a command line and its help.
+    """Return one line that describes a usage error and names the command's help.
 
     Args:
         error: click's error.
@@ -46,17 +46,17 @@ class Count(click.IntRange):
 
 
 class Seconds(click.FloatRange):
-    """A duration within bounds."""
+    """A duration in seconds, within bounds."""
 
     name = "number of seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Convert the text, and refuse nan, which no bound excludes.
+        """Convert the text, and refuse NaN, which no bound excludes.
 
         Args:
             value: the text.
-            param: the parameter.
-            ctx: the context.
+            param: the parameter that gets the value.
+            ctx: the command's context.
         """
         seconds: float = super().convert(value, param, ctx)
         if isnan(seconds):
@@ -72,8 +72,8 @@ class Folder(click.Path):
 
         Args:
             value: the text.
-            param: the parameter.
-            ctx: the context.
+            param: the parameter that gets the value.
+            ctx: the command's context.
         """
         if value == "":
             self.fail("it is empty: name a folder, or . for the current one", param, ctx)
@@ -87,12 +87,12 @@ class Existing(click.Path):
         super().__init__(exists=True, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Convert the text; a path without permission is not reported as missing.
+        """Convert the text; report a path without permission as such, not as missing.
 
         Args:
             value: the text.
-            param: the parameter.
-            ctx: the context.
+            param: the parameter that gets the value.
+            ctx: the command's context.
         """
         try:
             os.stat(value)

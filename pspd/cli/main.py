@@ -32,7 +32,7 @@ AGENT_LISTEN = f"127.0.0.1:{AGENT_PORT}"
 CONNECT_SECONDS = 10.0
 
 REACH_SECONDS_MIN = 6
-"""The time of three hellos of a client at their fastest, and of their delivery."""
+"""The shortest time for ``--reach``: with less, the loss of a few hellos would make a client unreachable."""
 REACH_SECONDS_MAX = 24 * 3600
 FAULTS_HELP = (
     "For tests and lessons: inject faults into received datagrams, e.g. loss=0.3,duplicate=0.1,reorder=0.1,seed=7."
@@ -40,7 +40,7 @@ FAULTS_HELP = (
 
 
 def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
-    """Make the settings of a file the defaults of the options; the command line takes precedence."""
+    """Use the settings in a file as defaults of the options; the command line takes precedence."""
     if path is None:
         return
     known = {option.name for option in context.command.params} - {parameter.name}
@@ -59,12 +59,12 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
 
 
 class Root(click.Group):
-    """The group of all daemons; an error line begins with the name of the daemon."""
+    """The group of the daemons' commands. An error line begins with the name of the command."""
 
     command_class = NamedInErrors
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the chosen daemon."""
+        """Run the chosen daemon; if it fails, print the error in one line and exit with its code."""
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -234,7 +234,7 @@ def _parameters(profile: str, order: str | None, cache: str | None) -> tuple[Par
 
 
 def _require_current_folder(folder: Path) -> None:
-    """Raise OSError if a folder is in the current one, and that was deleted."""
+    """Raise ``OSError`` if a folder's path is relative and the current folder was deleted."""
     if not folder.is_absolute():
         os.getcwd()
 

@@ -1,7 +1,7 @@
-"""Addresses: resolved from host names, converted for sockets and for gRPC.
+"""Addresses: their resolution from host names, and their conversion for sockets and for gRPC.
 
 Inside the program an address is a host literal and a port. A link-local host includes its interface, as in
-``fe80::1%eth0``: without it the kernel does not know which link the host is on.
+``fe80::1%eth0``: without the interface, the kernel does not know which network the host is on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def resolve(host: str, port: int, option: str = "--server") -> list[Address]:
         option: the command-line option that the error message names.
 
     Raises:
-        Unreachable: the name has no address.
+        Unreachable: the name cannot be resolved.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -65,12 +65,12 @@ def sockaddr_of(address: Address) -> tuple[Any, ...]:
 
 
 def family_of(address: Address) -> socket.AddressFamily:
-    """Return the address family of a host literal."""
+    """Return the address family of an address."""
     return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
 
 def grpc_target(addresses: Sequence[Address]) -> str:
-    """Return the gRPC target that tries the addresses in order.
+    """Return a target with which gRPC tries the addresses in order.
 
     A target has one scheme, so in a mixed list IPv4 addresses become IPv4-mapped IPv6 addresses.
     """

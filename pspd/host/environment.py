@@ -16,9 +16,9 @@ from pspd.errors import LimitReached, PspError, StorageError
 
 APPLICATION = "psp"
 DESCRIPTORS_MIN = 32
-"""Open files that a program needs. uvloop and gRPC use about twenty, and abort without them."""
+"""The number of open files that a program needs. uvloop and gRPC open about twenty, and abort if they cannot."""
 THREADS_MIN = 8
-"""Threads that gRPC needs."""
+"""The number of threads that gRPC needs."""
 
 FolderKind = Literal["config", "data", "state"]
 _FOLDERS: dict[FolderKind, Callable[[str], str]] = {
@@ -33,11 +33,11 @@ _BUG_ERRNOS = {
     *(errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTTY, errno.ESPIPE, errno.EAGAIN, errno.EINPROGRESS),
     *(errno.EALREADY, errno.ENOTSOCK, errno.EDESTADDRREQ, errno.EISCONN, errno.ENOTCONN, errno.EPIPE),
 }
-"""Errors that only a bug in this program can cause."""
+"""The numbers of the system's errors that only a bug in this program can cause."""
 
 
 def user_folder(kind: FolderKind) -> Path | None:
-    """Return the folder for the user's PSP files of one kind; None for a user without a home folder."""
+    """Return the folder for the user's PSP files of one kind; None if the user has no home folder."""
     try:
         return Path(_FOLDERS[kind](APPLICATION))
     except RuntimeError:
@@ -66,10 +66,10 @@ def require_descriptors() -> None:
 
 
 def require_threads() -> None:
-    """Check that gRPC can start its threads. Without them, gRPC aborts or hangs.
+    """Check that gRPC can start its threads: otherwise it aborts or hangs.
 
     Raises:
-        LimitReached: the machine does not allow that many threads.
+        LimitReached: the machine does not allow :data:`THREADS_MIN` more threads.
     """
     are_started = threading.Event()
     started: list[threading.Thread] = []
@@ -87,7 +87,7 @@ def require_threads() -> None:
 
 
 def environment_error(error: BaseException) -> PspError | None:
-    """Return the ``PspError`` for an error that the machine causes; None if the error is a bug in the program."""
+    """Return the ``PspError`` for an error that the machine causes; None for any other error, which is a bug."""
     match error:
         case MemoryError():
             return LimitReached(_NO_MEMORY)

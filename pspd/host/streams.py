@@ -1,7 +1,7 @@
 """The standard streams of both programs: always open, and without tracebacks when they fail.
 
-If a descriptor is closed at the start, Python sets ``sys.stdout`` to None, and the next file or socket reuses its
-number.
+If a descriptor is closed at the start, Python sets its stream, such as ``sys.stdout``, to None. The next file or socket
+then gets the number of the closed descriptor.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ReaderGone(Exception):
 def prepare() -> None:
     """Make all three streams usable. Call this before anything opens a file or a socket.
 
-    Closed descriptors are opened on ``/dev/null``. Characters outside the terminal's encoding are written as escapes.
+    Closed descriptors are opened on ``/dev/null``. Characters outside a stream's encoding are written as escapes.
     Writing to stdout may raise ``ReaderGone`` or ``StorageError``; writing to stderr raises nothing. Streams that a
     test has replaced are not changed.
     """
@@ -64,12 +64,12 @@ def require_reader() -> None:
 
 
 class _Stdout(io.FileIO):
-    """stdout. It fails only once: otherwise the rest of the buffer would fail again at the program's end."""
+    """The stream of stdout. It fails only once, and then drops all bytes: the buffer is written again at the end."""
 
     _failed = False
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write bytes; return their number."""
+        """Write bytes; return the number of bytes written or dropped."""
         if self._failed:
             return memoryview(data).nbytes
         try:
@@ -82,10 +82,10 @@ class _Stdout(io.FileIO):
 
 
 class _Stderr(io.FileIO):
-    """stderr. It drops bytes that cannot be written, because there is no other place for a report."""
+    """The stream of stderr. It drops bytes that cannot be written, because there is no other place for a report."""
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write bytes; return their number."""
+        """Write bytes; return the number of bytes written or dropped."""
         try:
             return super().write(data)
         except OSError:

@@ -1,4 +1,4 @@
-"""Addresses as text."""
+"""Addresses as text: their formatting and parsing."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
 _ADDRESS = re.compile(
     r"(?:\[(?P<bracketed>[^\[\]\s]+)\]|(?P<name>(?!\d+\Z)[^:/\[\]\s]+))(?::(?P<port>\d{1,9}))?", re.ASCII
 )
-"""A number alone is not a host: it is a port."""
+"""The pattern of an address, except an IPv6 host without brackets. A number alone is not an address."""
 
 
 def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
-    """Parse ``host:port`` or ``host``. An IPv6 host with a port is in brackets.
+    """Parse ``host:port`` or ``host``; return the host and the port. An IPv6 host with a port is in brackets.
 
     Args:
-        text: such as ``10.0.0.1``, ``hub:7070``, ``::1``, ``[::1]:7070`` or ``[fe80::1%eth0]:7070``.
-        default_port: the port if the text has none. Port 0 stands for any free one.
+        text: an address such as ``10.0.0.1``, ``hub:7070``, ``::1``, ``[::1]:7070`` or ``[fe80::1%eth0]:7070``.
+        default_port: the port if the text has none. Port 0 means any free port.
 
     Raises:
         BadArgument: the text is not an address.

@@ -17,12 +17,16 @@ def plain_text(text: str) -> str:
 
 
 def plain_lines(text: str) -> str:
-    """Return a text with every character escaped that is not printable, except for line ends."""
+    """Return a text in which all characters that are not printable are escaped, except line ends."""
     return "\n".join(map(plain_text, text.split("\n")))
 
 
 def plain_json(document: str) -> str:
-    """Return an equivalent JSON document, with every character escaped that is not printable."""
+    """Return an equivalent JSON document, with every character that is not printable escaped.
+
+    Args:
+        document: the JSON document, in one line.
+    """
     if document.isprintable():
         return document
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in document)

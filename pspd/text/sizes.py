@@ -1,4 +1,4 @@
-"""Sizes in bytes as text."""
+"""Sizes in bytes as text: their parsing and formatting."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZE_BYTES_MAX = (1 << 63) - 1
 
 
 def parse_size(text: str) -> int:
-    """Parse a size such as ``1024``, ``100KiB`` or ``64MiB``; return it in bytes.
+    """Parse a size such as ``1024``, ``100KiB`` or ``64MiB``; return the number of bytes.
 
     Raises:
         BadArgument: the text is not a size.

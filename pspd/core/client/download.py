@@ -19,8 +19,9 @@ from pspd.core.wire.frames import Frame
 class Stage(Enum):
     """The stages of a download.
 
-    SHARE gets the client's shares. WAITING requests nothing until the server starts the exchange or assigns the file
-    again. EXCHANGE gets all other chunks. FINISHING makes the file visible.
+    In SHARE, the client gets its shares. In WAITING, it requests nothing until the server starts the exchange or
+    assigns the file again. In EXCHANGE, it gets all other chunks. In FINISHING, it makes the file visible. In COMPLETE,
+    the file is visible. In DECLINED, the client cannot take the file.
     """
 
     SHARE = "share"
@@ -32,27 +33,27 @@ class Stage(Enum):
 
 
 class Download:
-    """The verified and the missing chunks of one file at one client, and the state of its requests.
+    """The verified and the missing chunks of one file at one client, and the state of the requests for the file.
 
     Args:
-        manifest: the file.
-        verified: its verified chunks, as a live view of the store's record.
-        parameters: the profile.
+        manifest: the manifest of the file.
+        verified: the verified chunks, as a live view of the store's record.
+        parameters: the parameters of the network.
         tuning: the client's tunables.
-        random: for jitter, and for the random order of requests.
-        srtt_ns: the round trip of hellos, in nanoseconds; 0 if unknown.
+        random: the source of jitter and of the random order of requests.
+        srtt_ns: the smoothed round-trip time of hellos, in nanoseconds; 0 if unknown.
 
     Attributes:
-        manifest: the file.
+        manifest: the manifest of the file.
         stage: the stage of the download.
-        verified: chunks that may be contributed. Only the store changes this set.
-        missing: chunks that are neither verified nor delivered in this session. Corrupt chunks are missing again.
-        shares: the ranges to get before the exchange (R1).
-        division: identifies the division of the file that the shares are from.
-        is_paused: whether the next request waits, because several deliveries in a row were corrupt.
-        request_number: the number of the last request for this file.
-        window: limits the chunks in flight.
-        rtt: round trips from a request to its first delivery. They include the server's fetch.
+        verified: the verified chunks, which may be contributed. Only the store changes this set.
+        missing: the chunks that are neither verified nor delivered in this session. Corrupt chunks are missing again.
+        shares: the client's shares, which it gets before the exchange (R1).
+        division: the number of the division that made the shares.
+        is_paused: whether the next request waits, because two or more deliveries in a row were corrupt.
+        request_number: the number of the last request for this file; 0 if this session has none.
+        window: the limit on the chunks in flight.
+        rtt: the round trips from a request to the delivery that echoes its number. They include the server's fetch.
     """
 
     def __init__(
@@ -79,11 +80,11 @@ class Download:
         self._parameters = parameters
         self._tuning = tuning
         self._random = random
-        self._acknowledged = 0  # number of the last delivery
+        self._acknowledged = 0  # number of the latest stored delivery
         self._outstanding = RangeSet()  # chunks of the last request, without those delivered since
-        self._retry_after_ns = 0  # from the acknowledgement of the last request; 0 if none has come
-        self._expects_wait = False  # deliveries take longer than a timeout
-        self._cursor = 0  # one past the last chunk of the last broadcast
+        self._retry_after_ns = 0  # from the REQUEST_ACK of the last request; 0 without one
+        self._expects_wait = False  # whether deliveries take longer than the timeout
+        self._cursor = 0  # one past the last chunk of the latest broadcast
         self._sequence_start = 0  # where the sequential order starts
         self._requested_stop = 0  # one past the last chunk that the last request named
         self._advertised_chunks = self.window.chunks  # the window in the last request
@@ -91,11 +92,11 @@ class Download:
         self._chunks_since_request = 0
         self._sent_at: dict[int, int] = {}  # by request number
         self._corrupt_deliveries = 0  # in a row
-        self._is_corrupt = False  # a unit of the current delivery was corrupt
+        self._is_corrupt = False  # whether the current delivery is corrupt so far
 
     @property
     def file_id(self) -> FileId:
-        """The digest of the file's manifest."""
+        """The id of the file."""
         return self.manifest.file_id
 
     @property
@@ -119,22 +120,22 @@ class Download:
         """Record an assignment by the server.
 
         Args:
-            shares: the client's shares, in place of earlier ones.
-            division: identifies the division that the shares are from.
+            shares: the client's shares, which replace earlier ones.
+            division: the number of the division that made the shares.
             verified: the verified chunks, as a live view of the store's record.
         """
         self.shares, self.division, self.verified = shares, division, verified
 
     def enter(self, stage: Stage) -> None:
-        """Enter a stage.
+        """Enter a stage, and let the sequential order start at the first chunk.
 
-        With the sequential order all clients begin at the first chunk, so that they request the same chunks together.
+        All clients start there, so that they request the same chunks together.
         """
         self.stage = stage
         self._sequence_start = self._repeats = 0
 
     def advance(self) -> bool:
-        """Enter the next stage if this one is done. Return whether it was."""
+        """Enter the next stage if the current one is done; return whether it was done."""
         if self.stage is Stage.SHARE and all(self.verified.covers(*share) for share in self.shares):
             self.stage = Stage.WAITING
             return True
@@ -171,16 +172,17 @@ class Download:
     def request(
         self, session: int, number: int, now: int, *, repeated: bool = False, downlink_ok: bool = False
     ) -> Request:
-        """Return the next request, which names as many wanted chunks as fit. End a pause.
+        """Return the next request, and record it as sent. This ends a pause.
 
-        An empty request ends all measurements of round trips.
+        The request names as many wanted ranges as the parameters allow. A request without ranges ends all measurements
+        of round trips.
 
         Args:
-            session: the client's session.
-            number: the number of the request, which is unique in the session.
+            session: the number of the client's session.
+            number: the number of the request.
             now: the time, in nanoseconds.
-            repeated: whether the last request is repeated, because no delivery arrived in time.
-            downlink_ok: whether the server's datagrams arrive.
+            repeated: whether no delivery arrived in time after the last request.
+            downlink_ok: whether the server's datagrams arrive at the client.
         """
         self.request_number = number
         self.is_paused = False
@@ -195,8 +197,8 @@ class Download:
         else:
             self._sent_at.clear()
         self._outstanding, self._retry_after_ns = RangeSet(ranges), 0
-        # If the server is busy, deliveries take longer than any timeout. An acknowledgement of the request makes the
-        # client wait instead of repeating it.
+        # If the server is busy, deliveries take longer than any timeout. A REQUEST_ACK makes the client wait instead
+        # of repeating the request.
         wants_ack = bool(ranges) and (self._expects_wait or self.rtt.rto_ns >= RTO_MAX_NS)
         acknowledged, window_chunks, named = self._acknowledged, self.window.chunks, tuple(ranges)
         return Request(
@@ -204,7 +206,7 @@ class Download:
         )
 
     def note_broadcast(self, stop: int) -> None:
-        """Move the cursor to the end of a range that is being fetched, so that all clients request the same chunks."""
+        """Move the cursor to ``stop``, where a broadcast ends, so that all clients request the same chunks."""
         self._cursor = stop
 
     def note_ack(self, number: int, retry_after_ns: int) -> bool:
@@ -212,10 +214,10 @@ class Download:
 
         Args:
             number: the number of the request.
-            retry_after_ns: how long to wait for each delivery, in nanoseconds.
+            retry_after_ns: how long to wait for a delivery, in nanoseconds.
 
         Returns:
-            False if it is not the last request, or all chunks that it named have arrived.
+            Whether the answer is current. False if the request is not the last one, or if all its chunks have arrived.
         """
         if number != self.request_number or not self._outstanding:
             return False
@@ -230,21 +232,21 @@ class Download:
         self.rtt.timed_out()
 
     def timeout_ns(self) -> int:
-        """Return how long to wait for the next delivery before repeating the request, in nanoseconds.
+        """Return how long to wait for the next delivery before the request is repeated, in nanoseconds.
 
-        If the server has acknowledged the last request, and the timeout cannot grow any more, the acknowledgement names
-        the time.
+        If the timeout without backoff is at its maximum, and the server has acknowledged the last request, this is the
+        time in the acknowledgement.
         """
         if self._retry_after_ns and self.rtt.rto_ns >= RTO_MAX_NS:
             return self._retry_after_ns
         return self.rtt.timeout_ns(self._random)
 
     def _pick(self, wanted: RangeSet) -> list[Range]:
-        """Return the ranges to request, in the profile's order."""
+        """Return the ranges to request, in the order that the parameters state."""
         parameters = self._parameters
         if not wanted:
             return []
-        if self._repeats > LINEAR_TIMEOUTS:  # perhaps the first chunks have no holder: start after them
+        if self._repeats > LINEAR_TIMEOUTS:  # perhaps the requested chunks have no holder: skip them
             start = self._sequence_start = self._requested_stop
         elif parameters.order is Order.SEQUENTIAL:
             start = self._sequence_start
@@ -272,16 +274,16 @@ class Download:
     # -- deliveries
 
     def note_delivery(self, frame: Frame, written: Written, now: int) -> bool:
-        """Record that a delivery, or a part of it, is stored. All parts but the last have number and echo 0.
+        """Record that a delivery, or a part of one, is stored. All parts but the last have number and echo 0.
 
         Args:
-            frame: the head of the delivery.
-            written: the result of storing it.
+            frame: the head of the delivery or of its part.
+            written: the result of storing the payload.
             now: the time, in nanoseconds.
 
         Returns:
-            Whether to send the next request. This is so if nothing is outstanding. It is also so if the delivery is
-            complete, which the request then acknowledges, and enough chunks have arrived since the last request.
+            Whether to send the next request. This is so if no requested chunks are outstanding. It is also so if the
+            delivery is complete, and enough chunks have arrived since the last request.
         """
         sent_at = self._sent_at.pop(frame.echo, None)
         if sent_at is not None:
@@ -301,12 +303,12 @@ class Download:
         return not self._outstanding or (is_complete and self._chunks_since_request >= self._step_chunks)
 
     def idle(self) -> None:
-        """Record that nothing is requested for a while."""
+        """Record that nothing is requested now: the time until the next delivery does not count for the window."""
         self.window.idle()
 
     @property
     def corrupt_pause_ns(self) -> int:
-        """How long to wait before the next request, in nanoseconds; 0 unless two deliveries in a row were corrupt."""
+        """How long the next request waits, in nanoseconds; 0 after fewer than two corrupt deliveries in a row."""
         if self._corrupt_deliveries < 2:
             return 0
         doubled_ns = self._tuning.corrupt_pause_ns_min << min(self._corrupt_deliveries - 2, 16)
@@ -315,7 +317,8 @@ class Download:
     def _count_corrupt(self, written: Written, *, is_complete: bool) -> None:
         """Count the corrupt deliveries in a row. A delivery that is stored in parts counts once.
 
-        A delivery is corrupt if it completes corrupt units and no verified one.
+        A delivery is corrupt if it completes corrupt units and no verified one. In a delivery that is stored in parts,
+        a verified unit makes up only for the corrupt units of its own part and of earlier parts.
         """
         if written.verified:
             self._corrupt_deliveries, self._is_corrupt = 0, False
@@ -327,9 +330,9 @@ class Download:
 
     @property
     def _step_chunks(self) -> int:
-        """How many chunks are delivered between two requests.
+        """The number of chunks that arrive between two requests.
 
-        It depends on the window that the server knows: the server sends no more, even if the window has grown since.
+        It depends on the window in the last request, because the server sends no more, even if the window has grown.
         """
         frame_chunks = min(self._parameters.frame_chunks, frame_chunks_in(self._advertised_chunks))
         return max(self._advertised_chunks // self._tuning.requests_per_window, frame_chunks)

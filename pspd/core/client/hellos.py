@@ -1,4 +1,4 @@
-"""Hellos: they announce the client's address, and their answers show whether the server's datagrams arrive."""
+"""Hellos: they announce the client's datagram address, and their answers show whether the server's datagrams arrive."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Hellos:
 
     Args:
         tuning: the client's tunables.
-        random: for jitter.
+        random: the source of jitter.
 
     Attributes:
-        rtt: round trips of hellos, which are those of the network alone.
+        rtt: the round trips of hellos, which do not include the server's fetches.
         downlink_ok: whether a datagram has arrived from the server recently, in this session.
-        interval_ns: the time between hellos, as the server wants it, in nanoseconds.
+        interval_ns: the time between hellos that the server asks for, within bounds, in nanoseconds; 0 if unknown.
     """
 
     def __init__(self, tuning: ClientTuning, random: Random) -> None:
@@ -34,8 +34,8 @@ class Hellos:
         self._number = 0
         self._sent_at: int | None = None  # of the last hello, until it is answered
         self._received_at = 0
-        self._reported_ok = False  # downlink_ok at the last hello
-        self._is_lost = False  # the loss of the downlink was reported to the shell
+        self._reported_ok = False  # whether the last hello reported that the downlink works
+        self._is_lost = False  # whether the downlink is marked as lost
 
     @property
     def is_confirmed(self) -> bool:
@@ -43,7 +43,7 @@ class Hellos:
         return self._reported_ok and self._sent_at is None
 
     def start_session(self, now: int) -> None:
-        """Begin a session. Its downlink is not known to work before the first datagram."""
+        """Begin a session. Until its first datagram arrives, the downlink does not count as working."""
         self._sent_at = None
         self._received_at = now
         self.downlink_ok = False
@@ -64,12 +64,12 @@ class Hellos:
         return Hello(session, self._number, srtt_us)
 
     def timeout_ns(self) -> int:
-        """Return how long to wait for an answer, in nanoseconds."""
+        """Return how long to wait for the answer to the last hello, in nanoseconds."""
         is_first = self.rtt.srtt_ns == 0 and self.rtt.timeout_count < self._tuning.hellos_without_backoff
         return self.rtt.timeout_ns(self._random, 0 if is_first else None)
 
     def note_silence(self, now: int) -> bool:
-        """Check how long ago the last datagram arrived. Return whether the downlink is lost since this call."""
+        """Mark the downlink as lost if no datagram has arrived for too long. Return whether this call marked it."""
         tuning = self._tuning
         limit_ns = max(tuning.downlink_timeout_ns, tuning.hellos_per_downlink_timeout * self.interval_ns)
         if now - self._received_at < limit_ns:
@@ -79,7 +79,7 @@ class Hellos:
         return not was_lost
 
     def note_datagram(self, now: int) -> bool:
-        """Record a datagram from the server. Return whether the downlink was lost before."""
+        """Record a datagram from the server. Return whether the downlink was marked as lost until now."""
         self._received_at, self.downlink_ok = now, True
         was_lost, self._is_lost = self._is_lost, False
         return was_lost
@@ -92,7 +92,7 @@ class Hellos:
             now: the time, in nanoseconds.
 
         Returns:
-            False if it does not answer the last hello, or is the second answer.
+            Whether the answer is valid. False if it does not answer the last hello, or answers it again.
         """
         if ack.number != self._number or self._sent_at is None:
             return False

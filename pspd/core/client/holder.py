@@ -13,7 +13,7 @@ from pspd.core.wire.header import Kind
 
 
 class Holder:
-    """The files that a client can contribute, and the broadcasts that it has answered.
+    """The files that a client can contribute, and the numbers of the broadcasts that it has answered.
 
     Args:
         tuning: the client's tunables.
@@ -28,8 +28,8 @@ class Holder:
         """Contribute a file, or replace its record.
 
         Args:
-            manifest: the file.
-            verified: a live view of its verified chunks.
+            manifest: the manifest of the file.
+            verified: the verified chunks of the file, as a live view.
         """
         self._files[manifest.file_id] = (manifest, verified)
 
@@ -38,23 +38,25 @@ class Holder:
         self._files.pop(file_id, None)
 
     def name_of(self, file_id: FileId) -> str | None:
-        """Return the name of a file; None if it is unknown."""
+        """Return the name of a file; None if the file is unknown."""
         file = self._files.get(file_id)
         return file[0].name if file is not None else None
 
     def start_session(self) -> None:
-        """Forget the broadcasts of the last session."""
+        """Forget the answered broadcasts of the last session."""
         self._answered.clear()
 
     def answer(self, broadcast: Broadcast, shares: tuple[Range, ...]) -> list[Frame] | None:
-        """Return the contributions to a broadcast: the requested ranges that this client holds.
+        """Return the contributions to a broadcast, and remember the broadcast as answered.
+
+        The client contributes each range that it is asked for, if it holds the whole range and a frame can carry it.
 
         Args:
             broadcast: the broadcast.
             shares: the client's shares of the file.
 
         Returns:
-            The heads of the contributions; None if the broadcast was answered before.
+            The heads of the contributions; None if the client has already answered this broadcast.
         """
         file = self._files.get(broadcast.file_id)
         if file is None:
@@ -76,7 +78,7 @@ class Holder:
 
 
 def _asked_of(broadcast: Broadcast, shares: tuple[Range, ...]) -> Iterator[tuple[int, int]]:
-    """Iterate over the ranges that a broadcast requests from the client that receives it and owns these shares."""
+    """Iterate over the ranges that a broadcast asks for from a client with these shares."""
     for entry in broadcast.asked:
         if entry.responder in (EVERY_HOLDER, broadcast.session):
             yield entry.start, entry.stop

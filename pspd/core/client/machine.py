@@ -1,7 +1,7 @@
 """The client's state machine: requests any number of files, and contributes verified chunks (R5, R8, R10, R11).
 
-Inputs go in with the time; effects come out of :meth:`ClientMachine.poll`. A source is the same machine with a file
-that is already whole.
+Each input comes with the time; :meth:`ClientMachine.poll` returns the effects. A source uses the same machine, with a
+file that it holds completely.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from pspd.core.wire.header import DropReason, Kind, WireError
 from pspd.text.addresses import Address, address_text
 
 _HELLO_TIMER = b"hello"
-"""Name of the timer of hellos. Other timers have the ids of files as names, which are longer."""
+"""The name of the timer for hellos. The names of the other timers are file ids, which are longer."""
 
 
 class ClientMachine:
-    """One client of the network, in one session after another.
+    """One client or source of the network, in one session after another.
 
     Args:
-        seed: the seed of jitter and of the random order; the same seed gives the same effects.
+        seed: the seed of jitter and of the random order. The same seed and inputs give the same effects.
         tuning: the tunables.
 
     Attributes:
         downloads: the files that were assigned to the client.
-        drop_counts: how many inputs were dropped, by reason.
-        hellos: the hellos, and whether the server's datagrams arrive.
+        drop_counts: the numbers of dropped inputs, by reason.
+        hellos: the hellos and the state of the downlink.
     """
 
     def __init__(self, seed: int, tuning: ClientTuning = CLIENT_TUNING) -> None:
@@ -65,7 +65,7 @@ class ClientMachine:
         return effects
 
     def next_timeout(self) -> int | None:
-        """Return when to call :meth:`handle_timeout`, in nanoseconds; None for not at all."""
+        """Return when to call :meth:`handle_timeout`, in nanoseconds; None if nothing will be due."""
         return self._timers.next_deadline()
 
     def handle_timeout(self, now: int) -> None:
@@ -75,7 +75,7 @@ class ClientMachine:
                 self._send_hello(now)
                 continue
             download = self.downloads[name]
-            is_timeout = not download.is_paused  # after a pause nothing is lost
+            is_timeout = not download.is_paused  # the end of a pause does not mean a loss
             if is_timeout:
                 download.timed_out()
             self._request(download, now, repeated=is_timeout)
@@ -83,7 +83,7 @@ class ClientMachine:
     # -- the session
 
     def joined(self, session: int, server: Address, parameters: Parameters, now: int) -> None:
-        """Begin a session, in which the server assigns the files again. The client keeps its chunks.
+        """Begin a session, and send its first hello. The server assigns the files again; the client keeps its chunks.
 
         Args:
             session: the number of the session.
@@ -101,14 +101,14 @@ class ClientMachine:
         self._send_hello(now)
 
     def left(self) -> None:
-        """End the session: send nothing until the next."""
+        """End the session, and cancel all timers."""
         self._session = 0
         self._timers.cancel(_HELLO_TIMER)
         for download in self.downloads.values():
             self._timers.cancel(download.file_id)
 
     def link_opened(self, now: int) -> None:
-        """Request the missing chunks again, because the last TCP link may have lost deliveries."""
+        """Request the missing chunks again, because deliveries may have been lost with the previous link."""
         for download in self.downloads.values():
             self._request(download, now)
 
@@ -127,15 +127,17 @@ class ClientMachine:
     def file_assigned(
         self, manifest: Manifest, shares: tuple[Range, ...], exchange_started: bool, held: Held, now: int, division: int
     ) -> None:
-        """Download a file that the server has assigned, first its shares (R1), or change the shares of a download.
+        """Begin or continue to download a file that the server has assigned, with these shares (R1).
+
+        A file that the store holds completely is only reported.
 
         Args:
-            manifest: the file.
-            shares: the ranges to download before the exchange.
+            manifest: the manifest of the file.
+            shares: the client's shares, which it downloads before the exchange.
             exchange_started: whether the exchange has started.
-            held: the chunks that the store has, as a live view.
+            held: the chunks of the file in the store; ``held.verified`` is a live view.
             now: the time, in nanoseconds.
-            division: identifies the division that the shares are from.
+            division: the number of the division that made the shares.
         """
         assert self._parameters is not None, "files are assigned within a session"
         download = self.downloads.get(manifest.file_id)
@@ -153,10 +155,10 @@ class ClientMachine:
             self._advance(download, now)
 
     def exchange_started(self, file_id: FileId, now: int) -> None:
-        """Request the whole file, because every share is held (R5).
+        """Request all missing chunks of a file, because its exchange has started (R5).
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             now: the time, in nanoseconds.
         """
         download = self.downloads.get(file_id)
@@ -165,20 +167,20 @@ class ClientMachine:
             self._advance(download, now)
 
     def name_of(self, file_id: FileId) -> str | None:
-        """Return the name of a file that is held or downloaded; None if it is unknown."""
+        """Return the name of a file that is held or downloaded; None if the file is unknown."""
         return self._holder.name_of(file_id)
 
     def file_dropped(self, file_id: FileId) -> None:
-        """Stop contributing and downloading a file until it is assigned again: it was removed, or is being verified."""
+        """Stop contributing and downloading a file until it is assigned again."""
         self.downloads.pop(file_id, None)
         self._holder.remove(file_id)
         self._timers.cancel(file_id)
 
     def file_declined(self, file_id: FileId, now: int) -> None:
-        """Stop requesting a file that cannot be stored, until it is assigned again. Still contribute it (R8).
+        """Stop requesting a file that cannot be stored, until it is assigned again; continue to contribute it (R8).
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             now: the time, in nanoseconds.
         """
         download = self.downloads[file_id]
@@ -192,7 +194,7 @@ class ClientMachine:
         return download is not None and download.stage is not Stage.DECLINED
 
     def file_finished(self, file_id: FileId) -> None:
-        """Report that a file is complete and visible under its own name (R10)."""
+        """Record and report that a file is complete and visible under its own name (R10)."""
         download = self.downloads[file_id]
         download.enter(Stage.COMPLETE)
         self._report(download, Milestone.COMPLETE)
@@ -202,7 +204,7 @@ class ClientMachine:
         self._effects.append(ReportMilestone(download.file_id, milestone, share_chunks, division, number))
 
     def _advance(self, download: Download, now: int) -> None:
-        """Enter the next stage if this one is done, and send the next request."""
+        """Enter the next stage if the current one is done, and send the next request."""
         if download.advance():
             if download.stage is Stage.WAITING:
                 self._report(download, Milestone.SHARE_HELD)
@@ -221,7 +223,8 @@ class ClientMachine:
             self._timers.set(download.file_id, now + download.timeout_ns())
 
     def _send_request(self, download: Download, now: int, *, repeated: bool = False) -> None:
-        # The server ends a session before its numbers reach the largest. If that message is lost, they stop there.
+        # The server ends a session before the request numbers reach the maximum. If the client does not learn of this,
+        # the numbers stay at the maximum.
         number = self._request_number = min(self._request_number + 1, REQUEST_NUMBER_MAX)
         downlink_ok = self.hellos.downlink_ok
         self._send(download.request(self._session, number, now, repeated=repeated, downlink_ok=downlink_ok))
@@ -232,14 +235,14 @@ class ClientMachine:
     # -- deliveries
 
     def delivery_started(self, frame: Frame, origin: str) -> bool:
-        """Check the head of a frame from the server.
+        """Check the head of a frame from the server; count the frame as dropped if it is not wanted.
 
         Args:
             frame: the head.
-            origin: the server's address.
+            origin: the server's address, as text.
 
         Returns:
-            Whether to store the payload; otherwise it is dropped.
+            Whether to store the payload.
         """
         download = self.downloads.get(frame.file_id)
         if frame.kind is not Kind.DELIVERY:
@@ -255,12 +258,12 @@ class ClientMachine:
         return False
 
     def delivery_stored(self, frame: Frame, written: Written, now: int) -> None:
-        """Record that the payload of a delivery is stored, and request more when it is time.
+        """Record that the payload of a delivery is stored, and send the next request if it is due.
 
-        A delivery may be recorded in parts, each as a frame. All parts but the last have number and echo 0.
+        A delivery may be recorded in parts, each with its own head. All heads but the last have number and echo 0.
 
         Args:
-            frame: the head.
+            frame: the head of the delivery or of its part.
             written: the result of storing the payload.
             now: the time, in nanoseconds.
         """
@@ -310,12 +313,12 @@ class ClientMachine:
         if not self.hellos.note_ack(ack, now):
             self._drop(DropReason.STALE, "hello")
             return
-        # The first hello after the answer tells the server at once that the downlink works.
+        # If the server does not know yet that the downlink works, the next hello tells it at once.
         wait_ns = self.hellos.interval_ns if self.hellos.is_confirmed else 0
         self._timers.set(_HELLO_TIMER, now + wait_ns)
 
     def _receive_request_ack(self, ack: RequestAck, now: int) -> None:
-        """Wait for deliveries as long as the server says, within the bounds of the tuning."""
+        """Wait for deliveries as long as the server states, within the bounds of the tuning; drop a stale answer."""
         download, tuning = self.downloads.get(ack.file_id), self._tuning
         told_ns = min(ack.retry_after_ms * MILLISECOND_NS, tuning.retry_after_ns_max)
         retry_after_ns = max(tuning.retry_after_ns_min, told_ns)
@@ -323,7 +326,7 @@ class ClientMachine:
             self._drop(DropReason.UNKNOWN_FILE, "request")
         elif download.note_ack(ack.number, retry_after_ns):
             self._timers.set(ack.file_id, now + retry_after_ns)
-            if self.hellos.is_confirmed:  # the answer shows the same as that to a hello
+            if self.hellos.is_confirmed:  # a REQUEST_ACK counts as a hello-ack
                 self._timers.set(_HELLO_TIMER, now + self.hellos.interval_ns)
         else:
             self._drop(DropReason.STALE, "request")
@@ -339,11 +342,11 @@ class ClientMachine:
             self._effects += map(Contribute, frames)
 
     def frame_refused(self, reason: DropReason, origin: str) -> None:
-        """Record that a TCP connection was closed because its data was not a frame.
+        """Count a TCP connection that the client refused or closed.
 
         Args:
-            reason: why.
-            origin: the sender's address.
+            reason: the reason for closing the connection.
+            origin: the sender's address, as text.
         """
         self._drop(reason, origin)
 
@@ -352,7 +355,7 @@ class ClientMachine:
         self._effects.append(InputDropped(reason, origin))
 
     def check(self) -> None:
-        """Assert the invariants of every record."""
+        """Assert the invariants of the timers and of every download."""
         self._timers.check()
         for file_id, download in self.downloads.items():
             download.check()

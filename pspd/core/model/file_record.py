@@ -1,4 +1,4 @@
-"""The record of a file that the server saves for a restart: everything except its bytes (R2)."""
+"""The record of a divided file, which the server saves for a restart. The record has no bytes of the file (R2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pspd.core.model.manifest import FileId, Manifest
 
 
 class Phase(Enum):
-    """The phases of a file, from the server's view."""
+    """The phases of a file at the server."""
 
     ANNOUNCED = "announced"
     SEEDING = "seeding"
@@ -24,10 +24,10 @@ class FileRecord:
 
     Attributes:
         manifest: the manifest of the divided file.
-        source: the name of the member that seeds it.
-        phase: its phase.
-        held_back: whether the exchange waits for its release.
-        owners: the owner of each share, in the order of the shares.
+        source: the name of the source that seeds or seeded the file.
+        phase: the phase of the file.
+        held_back: whether the exchange waits for ``ReleaseFile``.
+        owners: the name of the owner of each share, in the order of the shares, repeated for each replica.
     """
 
     manifest: Manifest
@@ -38,5 +38,5 @@ class FileRecord:
 
     @property
     def file_id(self) -> FileId:
-        """The digest of the file's manifest."""
+        """The id of the file."""
         return self.manifest.file_id

@@ -9,12 +9,12 @@ from pspd.core.model.ranges import Range, RangeSet
 class Holdings:
     """The record of the saved chunks of one file. It tells the store which units to verify.
 
-    Only verified chunks are contributed and counted. Chunks that are saved while the rest of their unit is missing are
-    *unverified*: they are not requested again, and not contributed.
+    A saved chunk is *unverified* until its whole unit is saved and verified. Unverified chunks are neither requested
+    again nor contributed.
 
     Args:
-        manifest: the file.
-        verified: chunks that are already verified; those of incomplete units are ignored.
+        manifest: the manifest of the file.
+        verified: the chunks that are already verified; chunks of incomplete units are ignored. None means no chunks.
     """
 
     __slots__ = ("_manifest", "_unverified", "_verified")
@@ -39,11 +39,11 @@ class Holdings:
         return RangeSet(self._verified.gaps(0, self._manifest.chunk_count)).minus(self._unverified)
 
     def add_saved(self, start: int, stop: int) -> list[tuple[Range, bytes]]:
-        """Record that chunks are saved.
+        """Record that chunks are saved; return the units that can be verified now.
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
 
         Returns:
             The completely saved units that are not yet verified, each with its digest. The caller compares the

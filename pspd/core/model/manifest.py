@@ -1,8 +1,8 @@
-"""Manifests: the name and size of a file, and the digests that verify its bytes.
+"""Manifests: the name, size and mode of a file, and the digests that verify its bytes.
 
-A *block* is an aligned run of chunks with one digest. Shares end at chunk boundaries (R1), which need not be block
-boundaries. If the boundary of a share cuts a block, each *piece* of the block has a digest too. A *unit* is verified as
-a whole: an uncut block, or a piece of a cut one. A share consists of whole units, so it can be verified alone.
+A *block* is an aligned run of chunks with one digest. Shares end at chunk boundaries (R1), which may lie inside a
+block. If the boundary of a share cuts a block into *pieces*, each piece has a digest too. A *unit* is an uncut block,
+or a piece of a cut one; it is verified as a whole. A share consists of whole units, so it can be verified alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BLOCK_COUNT_MAX = 2**20
 NAME_BYTES_MAX = 254
 SHARE_COUNT_MAX = 100_000
 USUAL_MODE = 0o644
-"""The permission bits of a file whose manifest does not contain any."""
+"""The mode (permission bits) of a file if messages with its manifest state none."""
 MODE_BITS = 0o777
 OWNER_READS = 0o400
 STORE_FOLDER = ".psp"
@@ -34,9 +34,9 @@ _BLOCK_COUNT_USUAL_MAX = 2048
 
 FileId = bytes
 Digest = Callable[[Iterable[bytes | bytearray | memoryview]], bytes]
-"""Takes consecutive parts of some bytes, and returns the digest of all of them, 32 bytes."""
+"""A function that gets some bytes in consecutive parts, and returns their digest of 32 bytes."""
 ReadAt = Callable[[int, int], "bytes | memoryview"]
-"""Takes an offset and a length in bytes and returns exactly those bytes of a file."""
+"""A function that gets an offset and a length, in bytes, and returns exactly these bytes of a file."""
 
 
 def chunk_count_of(size_bytes: int) -> int:
@@ -47,8 +47,8 @@ def chunk_count_of(size_bytes: int) -> int:
 def block_bytes_of(size_bytes: int) -> int:
     """Return the block size of a file, in bytes: a power of two that depends only on the size of the file.
 
-    Small files have small blocks, so that they still have many. Blocks of 64 KiB suffice for BLAKE3's full speed. In
-    files beyond 64 GiB blocks are larger, so that no manifest has more than 32 MiB of block digests.
+    Small files have small blocks, so that even a small file has many blocks. Blocks of 64 KiB suffice for BLAKE3's full
+    speed. In files beyond 64 GiB blocks are larger, so that no manifest has more than 32 MiB of block digests.
     """
 
     def smallest(block_count_max: int) -> int:
@@ -62,7 +62,8 @@ def validate_name(name: str) -> str:
     """Return the name if it is a valid file name in a client's folder.
 
     Raises:
-        BadName: the name is empty, too long or not valid Unicode, is a path, or has control characters.
+        BadName: the name is blank, too long, not valid Unicode, a path, ``.``, ``..`` or ``.psp``, or has control
+            characters.
     """
     shown = repr(name if len(name) <= 60 else name[:57] + "...")
     try:
@@ -83,7 +84,7 @@ def validate_name(name: str) -> str:
 
 
 def _version_of(mode: int, *, is_folder: bool) -> bytes:
-    """Return the prefix of the bytes whose digest is the file id. Only an unusual mode needs the second version."""
+    """Return the prefix of the bytes whose digest is the file id. The prefix states the mode only if it is unusual."""
     if is_folder:
         return b"psp-folder-1\0"
     if mode == USUAL_MODE:
@@ -93,20 +94,20 @@ def _version_of(mode: int, *, is_folder: bool) -> bytes:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The name, size and digests of a file. Immutable.
+    """The name, size, mode and digests of a file. Immutable.
 
     Attributes:
         name: the file's name, one path component.
         size_bytes: the size of the file.
-        block_digests: 32 bytes for each block, concatenated.
-        file_id: the digest of name, size and block digests, of the mode if it is not the usual one, and of whether the
-            file is a folder. It does not depend on the division.
-        share_count: how many shares the file is divided into; 0 before the division.
-        cut_digests: 32 bytes for each piece of a cut block, in the order of the file, concatenated.
+        block_digests: the digests of the blocks, 32 bytes each, concatenated.
+        file_id: the digest of the size, the name and the block digests, after a prefix that depends on the mode and on
+            whether the file is a folder. The file id does not depend on the division.
+        share_count: the number of shares; 0 before the division.
+        cut_digests: the digests of the pieces of cut blocks, 32 bytes each, in the order of the file, concatenated.
         is_folder: whether the file is the archive of a folder, which clients unpack.
-        mode: the permission bits of the visible file; ``USUAL_MODE`` for a folder, whose archive has the modes.
-        chunk_count: how many chunks the file has.
-        block_chunks: how many chunks a block has; the last may have fewer.
+        mode: the permission bits of the visible file; ``USUAL_MODE`` for a folder, whose archive contains the modes.
+        chunk_count: the number of chunks in the file.
+        block_chunks: the number of chunks in a block; the last block may have fewer.
         cut_pieces: the pieces of all cut blocks, in the order of the file.
     """
 
@@ -143,21 +144,21 @@ class Manifest:
         is_folder: bool = False,
         mode: int = USUAL_MODE,
     ) -> Manifest:
-        """Check untrusted parts, and return the manifest that they form.
+        """Check the untrusted fields of a manifest, and return the manifest.
 
         Args:
             name: the file's name.
-            size_bytes: its size.
-            block_digests: 32 bytes for each block.
+            size_bytes: the file's size, in bytes.
+            block_digests: the digests of the blocks, concatenated.
             digest: the digest function.
-            share_count: how many shares there are.
-            cut_digests: 32 bytes for each piece of a cut block.
+            share_count: the number of shares; 0 before the division.
+            cut_digests: the digests of the pieces of cut blocks, concatenated.
             is_folder: whether the file is the archive of a folder.
-            mode: its permission bits.
+            mode: the file's permission bits.
 
         Raises:
             BadName: the name is not allowed.
-            BadArgument: the parts do not fit together.
+            BadArgument: a field is out of range, or the fields do not fit together.
         """
         validate_name(name)
         if size_bytes < 0 or chunk_count_of(size_bytes) > FILE_CHUNKS_MAX:
@@ -192,15 +193,15 @@ class Manifest:
     def build(
         name: str, size_bytes: int, read_at: ReadAt, digest: Digest, *, is_folder: bool = False, mode: int = USUAL_MODE
     ) -> Manifest:
-        """Return the manifest of a readable file, not yet divided.
+        """Read a file, and return its manifest. The file is not yet divided.
 
         Args:
             name: the file's name.
-            size_bytes: its size.
+            size_bytes: the file's size, in bytes.
             read_at: the function that reads the file.
             digest: the digest function.
             is_folder: whether the file is the archive of a folder.
-            mode: its permission bits.
+            mode: the file's permission bits.
         """
         step = block_bytes_of(size_bytes)
         digests = b"".join(
@@ -209,7 +210,7 @@ class Manifest:
         return Manifest.parse(name, size_bytes, digests, digest, is_folder=is_folder, mode=mode)
 
     def divided(self, share_count: int, read_at: ReadAt, digest: Digest) -> Manifest:
-        """Return the manifest of the same file, divided into shares (R1).
+        """Read the pieces of cut blocks, and return the manifest of the same file divided into shares (R1).
 
         Args:
             share_count: the number of shares.
@@ -221,7 +222,7 @@ class Manifest:
         return replace(bare, cut_digests=cuts)
 
     def share(self, index: int) -> Range:
-        """Return a share. Shares are disjoint and cover the file. Their sizes differ by at most one chunk (R1)."""
+        """Return a share by its index, from 0. The sizes of shares differ by at most one chunk (R1)."""
         return Range(index * self.chunk_count // self.share_count, (index + 1) * self.chunk_count // self.share_count)
 
     def byte_span(self, start: int, stop: int) -> tuple[int, int]:
@@ -229,18 +230,18 @@ class Manifest:
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         offset = start * CHUNK_BYTES
         return offset, min(stop * CHUNK_BYTES, self.size_bytes) - offset
 
     def has_range(self, start: int, stop: int, length: int) -> bool:
-        """Return whether a range is inside the file and has a length.
+        """Return whether a range is inside the file and has exactly ``length`` bytes.
 
         Args:
             start: the first chunk.
-            stop: one past the last.
-            length: the length, in bytes.
+            stop: one past the last chunk.
+            length: the expected length of the range, in bytes.
         """
         return stop <= self.chunk_count and length == self.byte_span(start, stop)[1]
 
@@ -260,14 +261,14 @@ class Manifest:
         return pieces
 
     def unit_at(self, chunk: int) -> tuple[Range, bytes]:
-        """Return the unit of a chunk, and its digest."""
+        """Return the unit that contains a chunk, with the unit's digest."""
         index = bisect_right(self._cut_starts, chunk) - 1
         if index >= 0 and chunk < self.cut_pieces[index].stop:
             return self.cut_pieces[index], self.cut_digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
         return self.block_at(chunk)
 
     def block_at(self, chunk: int) -> tuple[Range, bytes]:
-        """Return the block of a chunk, cut or not, and its digest."""
+        """Return the block that contains a chunk, cut or not, with the block's digest."""
         block, step = chunk // self.block_chunks, self.block_chunks
         span = Range(block * step, min((block + 1) * step, self.chunk_count))
         return span, self.block_digests[block * DIGEST_BYTES : (block + 1) * DIGEST_BYTES]
@@ -277,7 +278,7 @@ class Manifest:
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         first = max(0, bisect_right(self._cut_starts, start) - 1)
         last = bisect_left(self._cut_starts, stop)
@@ -288,18 +289,18 @@ class Manifest:
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         firsts = dict.fromkeys(piece.start // self.block_chunks for piece in self.cut_pieces_in(start, stop))
         return [self.block_at(first * self.block_chunks) for first in firsts]
 
     def wrong_units(self, start: int, stop: int, views: list[memoryview], digest: Digest) -> list[Range]:
-        """Return the units in a range whose bytes do not match their digests.
+        """Return the units in a range whose bytes do not match their digests. The range has only whole units.
 
         Args:
             start: the first chunk of the first unit.
             stop: one past the last chunk of the last unit.
-            views: the bytes of the range.
+            views: the bytes of the range, as consecutive views.
             digest: the digest function.
         """
         if len(views) == 1 and not self.cut_pieces_in(start, stop):  # the usual case, and usually nothing is wrong
@@ -318,7 +319,7 @@ class Manifest:
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         while start < stop:
             unit, expected = self.unit_at(start)
@@ -330,7 +331,7 @@ class Manifest:
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         if start >= stop:
             return Range(start, start)
@@ -341,16 +342,19 @@ class Manifest:
         return Range(low, high) if low < high else Range(start, start)
 
     def whole_units_of(self, chunks: RangeSet) -> RangeSet:
-        """Return the chunks of a set that are in whole units of it."""
+        """Return the chunks of a set whose whole unit is in the set."""
         return RangeSet(self.whole_units(*span) for span in chunks)
 
     def frame_from(self, start: int, stop: int, frame_chunks: int) -> Range:
-        """Return the beginning of a range as one frame, which ends with a unit if one ends in its second half.
+        """Return the beginning of a range that one frame takes.
+
+        If the range is too long for one frame, the result ends where a unit ends in the second half of the frame, if
+        there is such a unit.
 
         Args:
             start: the first chunk of the range.
-            stop: one past its last.
-            frame_chunks: the most chunks of the frame.
+            stop: one past the last chunk of the range.
+            frame_chunks: the most chunks in one frame.
         """
         if stop - start <= frame_chunks:
             return Range(start, stop)
@@ -360,7 +364,7 @@ class Manifest:
 
 
 def _take(views: list[memoryview], byte_count: int) -> list[memoryview]:
-    """Remove the first bytes from a list of views without copying them. Return them, in one view or several."""
+    """Remove the first ``byte_count`` bytes from a list of views. Return them as views, without copying."""
     taken = []
     while byte_count:
         view = views[0]

@@ -19,20 +19,19 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Parameters that the server chooses and sends to each client that joins.
+    """Parameters that the server chooses and sends to each member that joins.
 
     Attributes:
         profile: the name of the profile.
-        frame_chunks: the most chunks in one range of a broadcast, contribution or delivery.
-        window_min_chunks: the smallest window. A frame takes at most half of a window, so that the next frame is
-            fetched while one is in flight.
-        window_max_chunks: the largest window.
+        frame_chunks: the most chunks in one broadcast range, one contribution or one delivery.
+        window_min_chunks: the smallest window, in chunks.
+        window_max_chunks: the largest window, in chunks.
         request_ranges: the most ranges in one request.
-        kept_links: whether the client opens one TCP link and keeps it. Otherwise each transfer has its own TCP
-            connection, opened by the server for a delivery and by the holder for a contribution.
-        all_holders_answer: whether every holder answers a broadcast. Otherwise a broadcast names one holder, and asks
-            all of them only after several failures.
-        order: the order of a client's requests.
+        kept_links: whether each member opens a link. Otherwise each transfer has its own TCP connection: the server
+            opens it for a delivery, and the holder opens it for a contribution.
+        all_holders_answer: whether each broadcast asks every holder of a range. Otherwise a broadcast names one holder,
+            and every holder is asked only after several broadcasts without an answer.
+        order: the order in which a client requests missing chunks.
     """
 
     profile: str
@@ -72,13 +71,13 @@ FAST = Parameters(
     all_holders_answer=False,
     order=Order.CURSOR,
 )
-"""The default: ranges of chunks, kept links, an adaptive window, one holder asked at a time."""
+"""The default: frames of many chunks, kept links, an adaptive window, one holder asked for each range."""
 
 PROFILES = {profile.profile: profile for profile in (CLASSIC, FAST)}
 FAST_CACHE_CHUNKS = 64 * 1024
-"""The default cache of the fast profile: 64 MiB. That of the classic profile is 1 KiB per client."""
+"""The default cache of the fast profile, in chunks: 64 MiB. The classic profile's default is 1 KiB per client."""
 
 
 def default_cache_chunks(parameters: Parameters) -> int | None:
-    """Return the default cache of a profile: a fixed size, or None for one chunk per client (R4)."""
+    """Return the default size of a profile's cache, in chunks; None means one chunk per client (R4)."""
     return None if parameters.profile == CLASSIC.profile else FAST_CACHE_CHUNKS

@@ -1,6 +1,6 @@
-"""Sets of chunks and maps from chunks, stored as sorted disjoint ranges ``[start, stop)``.
+"""Sets of chunks, and maps from chunks to objects, both stored as sorted disjoint ranges ``[start, stop)``.
 
-Their memory and time depend on the number of ranges, not on the number of chunks.
+The memory and time of an operation depend on the number of ranges, not on the number of chunks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 
 class Range(NamedTuple):
-    """Chunks ``[start, stop)`` of one file."""
+    """The chunks ``[start, stop)`` of one file."""
 
     start: int
     stop: int
@@ -28,7 +28,7 @@ class Range(NamedTuple):
 
 
 _range_of = partial(tuple.__new__, Range)
-"""A faster ``Range(*pair)``: sets are iterated millions of times."""
+"""A faster form of ``Range(*pair)``, because sets are iterated millions of times."""
 
 
 def _ranges_between(boundaries: list[int]) -> list[Range]:
@@ -42,7 +42,7 @@ class RangeSet:
     number of boundaries is at or below it.
 
     Args:
-        ranges: the initial chunks.
+        ranges: the ranges of the initial chunks, in any order.
     """
 
     __slots__ = ("_boundaries", "_chunk_count")
@@ -67,7 +67,7 @@ class RangeSet:
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         if start >= stop:
             return
@@ -86,7 +86,7 @@ class RangeSet:
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         if start < stop:
             self._assign(start, stop, inside=False)
@@ -116,7 +116,7 @@ class RangeSet:
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         if start >= stop:
             return True
@@ -128,7 +128,7 @@ class RangeSet:
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         if start >= stop:
             return False
@@ -136,11 +136,11 @@ class RangeSet:
         return index % 2 == 1 or (index < len(self._boundaries) and self._boundaries[index] < stop)
 
     def around(self, start: int, stop: int) -> Range:
-        """Return the range of the set that contains another range; for an empty range, the range itself.
+        """Return the range of the set that contains ``[start, stop)``; ``[start, start)`` for an empty range.
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         if start >= stop:
             return Range(start, start)
@@ -153,7 +153,7 @@ class RangeSet:
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         return _ranges_between(self._cut(start, stop, inside=True))
 
@@ -162,7 +162,7 @@ class RangeSet:
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         return _ranges_between(self._cut(start, stop, inside=False))
 
@@ -202,9 +202,9 @@ class RangeSet:
         return combined
 
     def cyclic_from(self, chunk: int) -> Iterator[Range]:
-        """Iterate over the set once, from ``chunk`` to the end and then from the beginning.
+        """Iterate over the ranges once, from ``chunk`` to the end, and then from the beginning to ``chunk``.
 
-        The set must not change meanwhile.
+        A range that contains ``chunk`` is split there. The set must not change during the iteration.
         """
         boundaries = self._boundaries
         first = bisect_right(boundaries, chunk)
@@ -219,12 +219,12 @@ class RangeSet:
                 yield Range(start, stop)
 
     def update(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Add every range."""
+        """Add the chunks of every range."""
         for start, stop in ranges:
             self.add(start, stop)
 
     def difference_update(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Remove every range."""
+        """Remove the chunks of every range."""
         for start, stop in ranges:
             self.discard(start, stop)
 
@@ -281,7 +281,7 @@ T = TypeVar("T", bound=Spanned)
 class RangeMap(Generic[T]):
     """Disjoint objects in the order of their chunks.
 
-    While an object is in the map, its start must not change. Its stop may, as long as the objects stay disjoint.
+    While an object is in the map, its start must not change. Its stop may change, as long as the objects stay disjoint.
     """
 
     __slots__ = ("_spans", "_starts")
@@ -291,7 +291,7 @@ class RangeMap(Generic[T]):
         self._spans: list[T] = []
 
     def insert(self, span: T) -> None:
-        """Add an object that overlaps no other."""
+        """Add an object that overlaps no other object of the map."""
         index = bisect_left(self._starts, span.start)
         assert index == len(self._starts) or span.stop <= self._starts[index], "spans overlap"
         assert index == 0 or self._spans[index - 1].stop <= span.start, "spans overlap"
@@ -317,7 +317,7 @@ class RangeMap(Generic[T]):
 
         Args:
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         if start >= stop:
             return []

@@ -1,4 +1,4 @@
-"""The protocol's requirements on the store of a client. :mod:`pspd.store` implements them."""
+"""The interface of a client's store. :mod:`pspd.store` implements this interface."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pspd.core.model.ranges import Range, RangeSet
 
 
 class FileSlice(NamedTuple):
-    """Bytes of an open file, which the kernel sends without copying them to Python.
+    """A part of an open file, which the kernel can send without copying the bytes to Python.
 
     Attributes:
-        fd: the file's descriptor.
-        offset: the offset of the first byte.
-        length: the number of bytes.
+        fd: the descriptor of the open file.
+        offset: the offset of the part's first byte in the file.
+        length: the number of bytes in the part.
     """
 
     fd: int
@@ -28,8 +28,8 @@ class Written:
     """The result of a write.
 
     Attributes:
-        verified: the chunks of units that the write completed and that match their digests.
-        corrupt: the completed units that do not match their digests.
+        verified: the chunks of the units that the write completed and that match their digests.
+        corrupt: the units that the write completed and that do not match their digests.
     """
 
     verified: RangeSet = field(default_factory=RangeSet)
@@ -42,7 +42,7 @@ class Held:
 
     Attributes:
         verified: the verified chunks.
-        complete: whether the file is finished and visible.
+        complete: whether the file is complete and visible under its own name.
     """
 
     verified: RangeSet
@@ -59,53 +59,53 @@ class Held:
 
 
 class Storage(Protocol):
-    """The files of one client. Every method may raise ``StorageError`` with a message for users."""
+    """The stored files of one client. Every method may raise ``StorageError`` with a message for users."""
 
     def known(self) -> dict[FileId, Held]:
-        """Return a snapshot of all files, by id."""
+        """Return a snapshot of the chunks of every file, by file id."""
 
     def begin(self, manifest: Manifest) -> Held:
-        """Prepare to write a file, or resume it; idempotent.
+        """Prepare to write a new file, or resume an unfinished one; return its chunks in the store. Idempotent.
 
-        The result's verified chunks are a live view of the store's record.
+        ``verified`` of the result is a live view of the store's record.
         """
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
-        """Write chunks, and verify the units that they complete.
+        """Write chunks; verify the units that they complete, and return the result.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             start: the first chunk.
-            stop: one past the last.
-            data: their bytes.
+            stop: one past the last chunk.
+            data: the bytes of the chunks.
 
         Raises:
             ContradictoryDigests: every piece of a block matches its digest, but the whole block does not.
         """
 
     def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice | memoryview:
-        """Return the bytes of verified chunks, for sending.
+        """Return the bytes of verified chunks, for sending: a part of an open file, or a view of memory.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
 
     def missing(self, file_id: FileId) -> RangeSet:
-        """Return the chunks that are not saved, verified or not."""
+        """Return the chunks that are not saved. A saved chunk is not missing, even if it is not verified yet."""
 
     def finish(self, file_id: FileId) -> None:
-        """Make the verified file visible under its own name in one atomic step (R10); idempotent."""
+        """Make a completely verified file visible under its own name in one atomic step (R10); idempotent."""
 
     def verify(self, file_id: FileId) -> None:
-        """Verify all saved bytes of a file again. Wrong chunks are missing afterwards."""
+        """Verify all saved bytes of a file again. The chunks of corrupt units are no longer verified afterwards."""
 
     def discard(self, file_id: FileId) -> None:
-        """Forget a file and delete its unfinished data; a finished file stays. Idempotent."""
+        """Forget a file, and delete its data if it is unfinished; a finished file stays visible. Idempotent."""
 
     def require_usable(self) -> None:
-        """Raise ``StoreFailed`` if the store as a whole does not work any more."""
+        """Raise ``StoreFailed`` if the whole store has failed."""
 
     def close(self) -> None:
-        """Close everything."""
+        """Close all open files."""

@@ -1,20 +1,20 @@
-"""The terms of a seeding: how many clients hold each share, and how long the source stays."""
+"""The terms of a seeding: how many clients hold each share, and whether the source stays."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 SAFE_HOLDERS = 2
-"""A chunk with so many holders survives the loss of one client, without the source."""
+"""The number of clients that must hold a chunk so that the chunk survives the loss of one client without the source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The requirements of a source when it announces a file.
+    """The terms that a source states when it announces a file.
 
     Attributes:
-        replica_count: how many clients must hold each share before the file is seeded; R1 requires one.
-        stays: whether the source remains the holder of last resort until each chunk has :data:`SAFE_HOLDERS`.
+        replica_count: the number of clients that must hold each share before the file is seeded; R1 requires one.
+        stays: whether the source stays until :data:`SAFE_HOLDERS` clients hold each chunk, or the file is complete.
     """
 
     replica_count: int = 1
@@ -28,14 +28,15 @@ ONE_COPY = Terms()
 def source_is_needed(*, stays: bool, divided_here: bool, is_complete: bool, min_holder_count: int) -> bool:
     """Return whether the source of a seeded file is still needed.
 
-    A source that has divided the file is needed only if its terms say so, because clients own every share. The source
-    of a file that was already in the network is needed until the clients hold every chunk.
+    A source that stays is needed until :data:`SAFE_HOLDERS` clients hold each chunk. Any other source that divided the
+    file is not needed, because clients hold every share. The source of a file that was already divided is needed until
+    clients hold every chunk. A complete file needs no source.
 
     Args:
-        stays: whether the terms say that the source stays.
+        stays: whether the source stays, by its terms.
         divided_here: whether the file was divided for this source.
-        is_complete: whether every client has the file.
-        min_holder_count: how many clients hold the rarest chunk.
+        is_complete: whether the file is complete.
+        min_holder_count: the number of clients that hold the rarest chunk.
     """
     if stays:
         return not is_complete and min_holder_count < SAFE_HOLDERS

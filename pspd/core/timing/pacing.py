@@ -1,19 +1,18 @@
-"""Pacing: a limit on the rate of work that also costs other parties time."""
+"""Pacing: pauses that limit the rate of work."""
 
 from __future__ import annotations
 
 
 class Pacer:
-    """Allows work at intervals in proportion to the amount of the last work.
+    """A limit on the rate of work: a pause in proportion to the amount of the last work.
 
-    Work that becomes due earlier accumulates, and is done in larger batches. If a unit of work takes as long as its
-    pause, work takes at most half of the time.
+    Work that becomes due during a pause accumulates, and is done in one batch after the pause.
 
     Args:
         unit_ns: the pause for each unit of work, in nanoseconds; 0 for no pacing.
 
     Attributes:
-        next_at: when the next work is allowed, in nanoseconds.
+        next_at: the time from which work is allowed again, in nanoseconds.
     """
 
     __slots__ = ("_unit_ns", "next_at")
@@ -23,11 +22,11 @@ class Pacer:
         self.next_at = 0
 
     def is_allowed(self, now: int) -> bool:
-        """Return whether work is allowed at a time in nanoseconds."""
+        """Return whether work is allowed at the time ``now``, in nanoseconds."""
         return now >= self.next_at
 
     def spend(self, units: int, now: int) -> None:
-        """Record work, and delay the next in proportion.
+        """Record work, and begin a pause in proportion to the amount.
 
         Args:
             units: the amount of work.

@@ -1,4 +1,4 @@
-"""Retransmission timeouts: RFC 6298, with a finer clock, a later backoff, and jitter (R11)."""
+"""Retransmission timeouts: as in RFC 6298, but with a finer clock, a later backoff, and jitter (R11)."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 RTO_INITIAL_NS = 500 * MILLISECOND_NS
 RTO_MIN_NS = 50 * MILLISECOND_NS
 RTO_MAX_NS = 2 * SECOND_NS
-"""The longest timeout without jitter, with and without backoff: one slow round trip must not delay all later
+"""The longest timeout before jitter is added, even with backoff: one slow round trip must not delay all later
 retransmissions."""
 
 _GRANULARITY_NS = MILLISECOND_NS
 _JITTER = 0.25
 
 LINEAR_TIMEOUTS = 4
-"""Timeouts in a row before the backoff begins, as with Linux's thin-stream timeouts. Requests and broadcasts are small
-datagrams; TCP carries the data, with its own congestion control."""
+"""The most timeouts in a row that cause no backoff, as with Linux's thin-stream timeouts. Requests and broadcasts are
+small datagrams; TCP carries the data, with its own congestion control."""
 
 
 class RttEstimator:
     """The smoothed round-trip time, its variation, and the retransmission timeout that follows from them.
 
-    Each transmission has a different number, which the answer repeats, so no sample is ambiguous (Karn's algorithm).
+    Each transmission has a different number, which the answer repeats, so no sample is ambiguous (Karn's rule).
 
     Args:
         rto_min_ns: the shortest timeout, in nanoseconds.
 
     Attributes:
-        srtt_ns: the smoothed round-trip time; 0 before the first sample.
-        min_ns: the shortest round trip measured; 0 before the first sample.
-        timeout_count: timeouts since the last answer.
+        srtt_ns: the smoothed round-trip time, in nanoseconds; 0 before the first sample.
+        min_ns: the shortest measured round trip, in nanoseconds; 0 before the first sample.
+        timeout_count: the number of timeouts since the last answer.
     """
 
     __slots__ = ("_rto_min_ns", "_rttvar_ns", "min_ns", "srtt_ns", "timeout_count")
@@ -53,11 +53,11 @@ class RttEstimator:
         self.srtt_ns = max(1, self.srtt_ns + (rtt_ns - self.srtt_ns) // 8)
 
     def timed_out(self) -> None:
-        """Record that no answer came in time (section 5.5)."""
+        """Record that no answer came in time (RFC 6298, section 5.5)."""
         self.timeout_count += 1
 
     def answered(self) -> None:
-        """Record an answer, which ends the backoff (section 5.7)."""
+        """Record an answer, which ends the backoff (RFC 6298, section 5.7)."""
         self.timeout_count = 0
 
     @property
@@ -71,13 +71,13 @@ class RttEstimator:
     def timeout_ns(self, random: Random, timeout_count: int | None = None) -> int:
         """Return how long to wait for the next answer, in nanoseconds.
 
-        The first five timeouts in a row have the same length. Then each is twice as long as the one before, up to
+        The first five timeouts in a row have the same length. Each further one is twice as long as the last, up to
         ``RTO_MAX_NS``. Jitter adds up to a quarter, so that clients that lose datagrams together do not retransmit
         together.
 
         Args:
             random: the source of jitter.
-            timeout_count: timeouts in a row of one message, if the caller counts them; else those recorded here.
+            timeout_count: the number of timeouts in a row, if the caller counts them; None for the recorded number.
         """
         count = self.timeout_count if timeout_count is None else timeout_count
         backed_off_ns = min(self.rto_ns << min(max(0, count - LINEAR_TIMEOUTS), 16), RTO_MAX_NS)

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 STALE_ENTRIES_MIN, ENTRIES_PER_TIMER = 64, 4
-"""The heap is rebuilt when it has more entries than the sum of the first and the second for each timer."""
+"""The heap is rebuilt when it has more entries than the first number plus, for each timer, the second number."""
 
 
 def earliest(*deadlines: int | None) -> int | None:
@@ -25,8 +25,8 @@ def earliest(*deadlines: int | None) -> int | None:
 class Timers(Generic[K]):
     """At most one deadline per name, in nanoseconds. Setting, moving and cancelling are cheap.
 
-    Most deadlines are postponed again and again before they expire, so postponing does not touch the heap. The entry
-    of a name in the heap is never later than its deadline, and is corrected when it reaches the top.
+    Most deadlines are postponed again and again before they expire, so postponing does not touch the heap. A name's
+    entry in the heap is never later than the name's deadline. An earlier entry is corrected when it reaches the top.
     """
 
     __slots__ = ("_deadlines", "_heap", "_order", "_queued")
@@ -42,7 +42,7 @@ class Timers(Generic[K]):
 
         Args:
             name: the name.
-            deadline: when it expires, in nanoseconds.
+            deadline: the time of the deadline, in nanoseconds.
         """
         order = next(self._order)
         self._deadlines[name] = (deadline, order)
@@ -54,18 +54,18 @@ class Timers(Generic[K]):
                 self._rebuild()
 
     def postpone(self, name: K, deadline: int) -> None:
-        """Set the deadline of a name, unless it already has a later one.
+        """Set the deadline of a name if it has none or an earlier one.
 
         Args:
             name: the name.
-            deadline: the earliest time at which it expires, in nanoseconds.
+            deadline: the time of the deadline, in nanoseconds.
         """
         current = self._deadlines.get(name)
         if current is None or current[0] < deadline:
             self.set(name, deadline)
 
     def cancel(self, name: K) -> None:
-        """Remove the deadline of a name, if it has one."""
+        """Remove the deadline of a name, if there is one."""
         self._deadlines.pop(name, None)
 
     def next_deadline(self) -> int | None:
@@ -87,9 +87,9 @@ class Timers(Generic[K]):
         return None
 
     def expired(self, now: int) -> Iterator[K]:
-        """Remove and yield every name whose deadline has passed, earliest first.
+        """Remove the deadlines that have passed, and yield their names, earliest first.
 
-        This includes names that are set during the iteration.
+        This includes deadlines that are set during the iteration.
         """
         while (deadline := self.next_deadline()) is not None and deadline <= now:
             name = heappop(self._heap)[2]
@@ -98,14 +98,14 @@ class Timers(Generic[K]):
             yield name
 
     def check(self) -> None:
-        """Assert that the heap finds every deadline."""
+        """Assert that each deadline has an entry in the heap that is not later."""
         entries = {(queued, name) for queued, _, name in self._heap}
         for name, (deadline, _) in self._deadlines.items():
             assert self._queued[name] <= deadline, "a deadline expires too late"
             assert (self._queued[name], name) in entries, "a deadline is not in the heap"
 
     def _rebuild(self) -> None:
-        """Remove stale entries from the heap."""
+        """Rebuild the heap without stale entries."""
         self._queued = {name: deadline for name, (deadline, _) in self._deadlines.items()}
         self._heap = [(deadline, order, name) for name, (deadline, order) in self._deadlines.items()]
         heapify(self._heap)

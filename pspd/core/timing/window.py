@@ -7,32 +7,35 @@ from collections import deque
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 
 QUEUE_TIME_NS = 200 * MILLISECOND_NS
-"""How long a chunk may wait in queues. A window is the number of chunks that arrive in a round trip plus this time."""
+"""How long a chunk may wait in queues. A window is the number of chunks that arrive in the sum of this time and a round
+trip."""
 EPOCHS = 8
-"""Epochs whose best rate is taken as the rate of the path, so that a short stall does not lower it."""
+"""The number of epochs (measuring intervals) whose highest rate counts as the rate of the path, so that a short stall
+does not lower the rate."""
 TIMEOUTS_BEFORE_SHRINKING = 3
-"""Timeouts in a row that halve the window. A single timeout means a lost datagram, as TCP carries the data."""
+"""The number of timeouts in a row that halve the window. A single timeout means only a lost datagram, because TCP
+carries the data."""
 
 _EPOCH_NS_MIN = 10 * MILLISECOND_NS
 
 
 def frame_chunks_in(window_chunks: int) -> int:
-    """Return the most chunks of one frame: half of the window, so that two frames can be in flight."""
+    """Return the most chunks of one frame: half of a window, so that two frames can be in flight, but at least 1."""
     return max(1, window_chunks // 2)
 
 
 class Window:
-    """A window of the measured rate times the round trip and queue time, as in libtorrent's request queue.
+    """A window that adapts: the measured rate times the sum of round trip and queue time, as in libtorrent.
 
-    While the window limits the rate, the product is larger than the window, which then doubles. Once the path is full,
-    the rate and the window stay constant.
+    While the window limits the rate, this product is larger than the window, so the window grows, at most to twice
+    its size in each epoch. When the path is full, the rate and the window stay constant.
 
     Args:
-        min_chunks: the smallest window, and the first.
+        min_chunks: the smallest window, which is also the initial one.
         max_chunks: the largest window.
 
     Attributes:
-        chunks: the size of the window.
+        chunks: the size of the window, in chunks.
     """
 
     __slots__ = ("_delivered_chunks", "_epoch_start_ns", "_max_chunks", "_min_chunks", "_rates", "_timeouts", "chunks")
@@ -47,11 +50,11 @@ class Window:
         self.chunks = min_chunks
 
     def delivered(self, chunk_count: int, min_rtt_ns: int, now: int) -> None:
-        """Record chunks that arrived.
+        """Record chunks that arrived; at the end of an epoch, resize the window.
 
         Args:
             chunk_count: the number of chunks.
-            min_rtt_ns: the shortest round trip measured, in nanoseconds.
+            min_rtt_ns: the shortest measured round trip, in nanoseconds.
             now: the time, in nanoseconds.
         """
         self._timeouts = 0
@@ -78,7 +81,7 @@ class Window:
             self._resize(self.chunks // 2)
 
     def idle(self) -> None:
-        """Exclude the time until the next delivery from the rate, because no requests are open."""
+        """Discard the current epoch. The next one begins at the next delivery: idle time does not lower the rate."""
         self._epoch_start_ns = None
         self._delivered_chunks = 0
 

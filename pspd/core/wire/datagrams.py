@@ -1,4 +1,7 @@
-"""Datagrams (UDP): messages to bytes and back. docs/protocol.md has their layout."""
+"""Datagrams (UDP): their encoding and decoding. docs/protocol.md specifies the layout.
+
+In this module, "client" includes sources.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _BROADCAST = Struct(">32sQH")
 _ASKED = Struct(">IIQ")
 
 DATAGRAM_BYTES_MAX = 1200
-"""Practically no path fragments a datagram of this size. QUIC starts with the same size."""
+"""The largest size of a datagram. Practically no path fragments such a datagram; QUIC starts with the same size."""
 REQUEST_RANGES_MAX = (DATAGRAM_BYTES_MAX - HEADER_BYTES - _REQUEST.size) // 8
 BROADCAST_RANGES_MAX = (DATAGRAM_BYTES_MAX - HEADER_BYTES - _BROADCAST.size) // _ASKED.size
 HELLO_NUMBER_MAX = REQUEST_NUMBER_MAX = 2**32 - 1
@@ -28,7 +31,7 @@ HELLO_NUMBER_MAX = REQUEST_NUMBER_MAX = 2**32 - 1
 EVERY_HOLDER = 0
 """The responder that means every holder of the range."""
 OWNERS = 2**64 - 1
-"""The responder that means every owner of a share in the range. Each sends its part."""
+"""The responder that means every owner of a share in the range. Each owner sends the part in its own share."""
 RESERVED_SESSIONS = (EVERY_HOLDER, OWNERS)
 """Numbers that no session has."""
 
@@ -42,11 +45,11 @@ DATAGRAMS = SERVER_DATAGRAMS | CLIENT_DATAGRAMS
 
 
 class Hello(NamedTuple):
-    """Client to server: announces the client's address, and keeps the mapping of a NAT alive.
+    """Client to server: announces the client's datagram address, and confirms that the server's datagrams arrive.
 
     Attributes:
-        session: the client's session.
-        number: the number of this hello, which the answer repeats.
+        session: the number of the client's session.
+        number: the number of this hello, which the hello-ack repeats.
         srtt_us: the client's smoothed round-trip time, in microseconds; 0 if the server's datagrams do not arrive.
     """
 
@@ -59,9 +62,9 @@ class HelloAck(NamedTuple):
     """Server to client: the answer to a hello.
 
     Attributes:
-        session: the client's session.
+        session: the number of the client's session.
         number: the number of the answered hello.
-        hello_interval_ms: time until the next hello, in milliseconds.
+        hello_interval_ms: the time until the client's next hello, in milliseconds.
     """
 
     session: int
@@ -73,16 +76,16 @@ class Request(NamedTuple):
     """Client to server: requests missing chunks (R5).
 
     Attributes:
-        session: the client's session.
-        file_id: the file.
-        number: the number of this request, in one sequence for all files. Requests that arrive later with a lower
-            number for the same file are stale.
-        acknowledged: the number of the last processed delivery. All earlier ones are processed too.
-        window_chunks: how many chunks may be in flight to the client at a time.
-        ranges: the chunks to send, most urgent first.
-        repeated: whether the request is sent again, because no delivery arrived in time (R11).
-        wants_ack: whether the client asks for a REQUEST_ACK, because deliveries take longer than its timeout.
-        downlink_ok: whether the server's datagrams arrive at the client. A hello says so by a ``srtt_us`` other than 0.
+        session: the number of the client's session.
+        file_id: the id of the file.
+        number: the number of this request, in one sequence for all files. A request is stale if its number is not
+            higher than that of an earlier request for the same file.
+        acknowledged: the number of the latest delivery of this file that the client has stored; 0 for none.
+        window_chunks: the number of chunks of this file that may be in flight to the client.
+        ranges: the ranges of the wanted chunks, the most wanted first.
+        repeated: whether no delivery arrived in time after the last request (R11).
+        wants_ack: whether the client asks for a REQUEST_ACK, because deliveries may take longer than its timeout.
+        downlink_ok: whether the server's datagrams arrive at the client.
     """
 
     session: int
@@ -97,13 +100,13 @@ class Request(NamedTuple):
 
 
 class RequestAck(NamedTuple):
-    """Server to client: the request has arrived; deliveries follow.
+    """Server to client: the answer to a request, which states that the request has arrived.
 
     Attributes:
-        session: the client's session.
-        file_id: the file.
+        session: the number of the client's session.
+        file_id: the id of the file.
         number: the number of the answered request.
-        retry_after_ms: how long to wait for a delivery before requesting again, in milliseconds.
+        retry_after_ms: how long the client waits for a delivery before it requests again, in milliseconds.
     """
 
     session: int
@@ -117,8 +120,8 @@ class Asked(NamedTuple):
 
     Attributes:
         start: the first chunk.
-        stop: one past the last.
-        responder: the holder to send it: a session, :data:`EVERY_HOLDER` or :data:`OWNERS`.
+        stop: one past the last chunk.
+        responder: the member that sends the range: a session, :data:`EVERY_HOLDER` or :data:`OWNERS`.
     """
 
     start: int
@@ -127,13 +130,13 @@ class Asked(NamedTuple):
 
 
 class Broadcast(NamedTuple):
-    """Server to every client: asks holders for chunks (R7).
+    """Server to client: asks holders for chunks (R7). Each client gets its own datagram.
 
     Attributes:
-        session: the client's session.
-        file_id: the file.
+        session: the number of the client's session.
+        file_id: the id of the file.
         number: the number of this broadcast, which contributions repeat.
-        asked: the requested ranges, with their responders.
+        asked: the ranges that the server asks for, with their responders.
     """
 
     session: int
@@ -170,12 +173,12 @@ def _encode_request(request: Request) -> bytes:
 
 
 def encode_broadcast_body(file_id: FileId, number: int, asked: tuple[Asked, ...]) -> bytes:
-    """Encode the part of a broadcast that is the same for all clients; it follows :func:`encode_broadcast_head`.
+    """Encode the body of a broadcast, which is the same for all clients and comes after the head.
 
     Args:
-        file_id: the file.
+        file_id: the id of the file.
         number: the number of the broadcast.
-        asked: its ranges, at most :data:`BROADCAST_RANGES_MAX`.
+        asked: the ranges of the broadcast, at most :data:`BROADCAST_RANGES_MAX`.
     """
     assert len(asked) <= BROADCAST_RANGES_MAX
     entries = [_ASKED.pack(entry.start, entry.stop, entry.responder) for entry in asked]
@@ -195,7 +198,7 @@ def decode_datagram(data: bytes | memoryview, kinds: frozenset[Kind] = DATAGRAMS
         kinds: the kinds that the receiver accepts.
 
     Raises:
-        WireError: it is not a valid message of these kinds.
+        WireError: the datagram is not a valid message of these kinds.
     """
     if len(data) > DATAGRAM_BYTES_MAX:
         raise WireError(DropReason.TOO_LONG)
@@ -233,7 +236,7 @@ def _decode_request(session: int, flags: int, body: bytes | memoryview) -> Reque
 
 @lru_cache(maxsize=16)
 def _broadcast_body(body: bytes) -> tuple[FileId, int, tuple[Asked, ...]]:
-    """Decode a broadcast's body; cached, because all clients of a process receive the same."""
+    """Decode a broadcast's body. The result is cached, because all clients of a process receive the same body."""
     if len(body) < _BROADCAST.size:
         raise WireError(DropReason.TOO_SHORT)
     file_id, number, count = _BROADCAST.unpack_from(body)

@@ -1,4 +1,4 @@
-"""Frames (TCP): heads to bytes and back. docs/protocol.md has their layout."""
+"""Frames (TCP): the encoding and decoding of their heads. docs/protocol.md specifies the layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pspd.core.wire.header import HEADER_BYTES, DropReason, Kind, WireError, enc
 _FRAME = Struct(">32sIIIQI")
 
 FRAME_BYTES = HEADER_BYTES + _FRAME.size
-"""Size of the head of a frame."""
+"""The size of a frame's head."""
 FRAME_PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
 
 
@@ -19,14 +19,14 @@ class Frame(NamedTuple):
     """The head of a frame; ``length`` bytes of payload follow.
 
     Attributes:
-        kind: LINK (the first on a link), DELIVERY or CONTRIBUTION.
-        session: the client's session.
-        file_id: the file; zeros in LINK.
+        kind: LINK (the first frame on a link), DELIVERY or CONTRIBUTION.
+        session: the number of the member's session.
+        file_id: the id of the file; zeros in LINK.
         start: the first chunk of the payload.
-        stop: one past the last.
-        length: size of the payload, in bytes.
-        number: the number of the delivery, or of the broadcast that a contribution answers.
-        echo: in a delivery, the number of a request whose round trip it measures; 0 if it measures none.
+        stop: one past the last chunk of the payload.
+        length: the size of the payload, in bytes.
+        number: the number of the delivery, or of the broadcast that a contribution answers; 0 in LINK.
+        echo: in a delivery, the number of the request whose round trip the delivery measures; otherwise 0.
     """
 
     kind: Kind

@@ -1,4 +1,4 @@
-"""The header of every datagram and frame, and the reasons for dropping input."""
+"""The header of every datagram and frame, and the reasons for dropping a message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VERSION = 1
 
 _MAGIC = b"PS"
 _TAG = bytes(16)
-"""Reserved for authentication; ignored by receivers."""
+"""The tag, which is reserved for authentication. Receivers ignore it."""
 _HEADER = Struct(">2sBBIQ16s")
 
 HEADER_BYTES = _HEADER.size
@@ -30,7 +30,7 @@ class Kind(IntEnum):
 
 
 class DropReason(StrEnum):
-    """The reasons for dropping an input. Drops are counted by reason."""
+    """The reasons for dropping a datagram, frame or connection. Drops are counted by reason."""
 
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
@@ -56,7 +56,7 @@ class WireError(Exception):
     """A datagram or frame that is not a valid message of this protocol.
 
     Attributes:
-        reason: the reason for dropping it.
+        reason: the reason for dropping the datagram or frame.
     """
 
     def __init__(self, reason: DropReason) -> None:
@@ -69,17 +69,17 @@ def encode_header(kind: Kind, session: int, flags: int = 0) -> bytes:
 
     Args:
         kind: the kind of the datagram or frame.
-        session: the client's session.
+        session: the number of the member's session.
         flags: the flags of this kind.
     """
     return _HEADER.pack(_MAGIC, VERSION, kind, flags, session, _TAG)
 
 
 def parse_header(data: bytes | memoryview) -> tuple[int, int, int]:
-    """Parse a header; return its kind, flags and session.
+    """Parse a header; return its kind, flags and session. The kind may be an unknown one.
 
     Raises:
-        WireError: the header is too short, or from another protocol or version.
+        WireError: the data is shorter than a header, or has another magic or version.
     """
     if len(data) < _HEADER.size:
         raise WireError(DropReason.TOO_SHORT)
@@ -92,14 +92,14 @@ def parse_header(data: bytes | memoryview) -> tuple[int, int, int]:
 
 
 def unpack_exactly(layout: Struct, body: bytes | memoryview) -> tuple[Any, ...]:
-    """Unpack a body.
+    """Unpack a body that has exactly the size of its layout.
 
     Args:
         layout: the layout of the body.
-        body: the body, which must have the size of the layout.
+        body: the body.
 
     Raises:
-        WireError: the body is shorter or longer.
+        WireError: the body is shorter or longer than the layout.
     """
     if len(body) < layout.size:
         raise WireError(DropReason.TOO_SHORT)
