@@ -14,7 +14,7 @@ from pspd.errors import NotFound, TimedOut, WrongState
 from pspd.text.plain import plain_text
 
 REFUSALS_MAX = 4
-"""The most clients' reasons for declining a file that one error message quotes."""
+"""The largest number of clients whose reasons for declining a file one error message quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class Goal:
 
     Attributes:
         deadline: the deadline of the command.
-        client_count: the fewest clients that must have the file or have declined it. A complete file with fewer such
-            clients does not end the wait: some clients may be disconnected only briefly.
+        client_count: the smallest number of clients that must have the file or have declined it. A complete file with
+            fewer such clients does not end the wait: some clients may be disconnected only briefly.
         awaits_missing: whether to wait also for missing clients, which were lost before they had the file. The wait
             for them ends at the deadline or, without a deadline, when each has been lost for a full lease.
     """

@@ -38,7 +38,7 @@ def client_folders(copies_dir: Path, client_count: int) -> list[Path]:
 
 
 def client_count_max() -> int:
-    """Return the most clients that a network on this machine may have."""
+    """Return the largest number of clients that a network on this machine may have."""
     return CLIENTS_PER_PROCESS_MAX * core_count()
 
 

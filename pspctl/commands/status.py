@@ -131,7 +131,7 @@ def _watch_lines(views: Iterator[StatusView]) -> None:
 
 
 Subject = tuple[str, str, str]
-"""A client, source or file: its kind (``client`` for sources too, or ``file``), its unique key, and its name."""
+"""The kind (``file``, or ``client`` for clients and sources), the unique key and the name of something shown."""
 
 
 def states_of(view: StatusView) -> dict[Subject, str]:

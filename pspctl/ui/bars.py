@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # `pspd.daemon.source` imports the whole client
     from pspd.daemon.source import SeedProgress
 
 CLIENT_BARS_MAX = 8
-"""The most clients with separate bars; with more clients, there is only the bar of the exchange."""
+"""The largest number of clients that get separate bars; if there are more, only the bar of the exchange is shown."""
 INDENT = "  "
 """Precedes the names of clients: the clients' bars are parts of the bar above."""
 RATE_SECONDS_MIN = 0.2

@@ -109,7 +109,7 @@ def shortened(text: str, cells: int) -> str:
 
     Args:
         text: the text, of printable characters.
-        cells: the most cells of a terminal that the result may take, at least 1.
+        cells: the largest number of terminal cells that the result may take, at least 1.
     """
     if cell_len(text) <= cells:
         return text

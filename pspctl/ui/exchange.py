@@ -88,7 +88,7 @@ def _delivered_bytes(file: FileView) -> int:
 
 
 def _has_late_joiner(file: FileView) -> bool:
-    """Return whether a client has no share although the file has a chunk for each, as if it had joined late."""
+    """Return whether a client has no share although there are enough chunks: it is probably a late joiner."""
     clients = accepting_clients(file)
     return file["chunk_count"] >= len(clients) and not all(client["share_chunk_count"] for client in clients)
 

@@ -15,7 +15,7 @@ from pspctl.ui.units import count_text
 from pspctl.ui.views import ClientView, FileClientView, FileView, StatusView
 
 LOST_ROWS_MAX = 3
-"""The most lost clients that are listed above the clients that are behind: hundreds may be lost for good."""
+"""The largest number of lost clients above the clients that are behind: hundreds may be lost for good."""
 SOURCE_ROWS_MAX = 2
 TEXT_LINES_MAX = 4
 CLIENT_ROWS_MIN = 3
