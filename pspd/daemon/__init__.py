@@ -1,1 +1,1 @@
-"""The daemons: join the core, the sockets, the store and the control API into processes."""
+"""The daemons, which combine the core, the sockets, the store and the control API in processes."""

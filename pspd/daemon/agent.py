@@ -32,17 +32,17 @@ class AgentServicer(client_service_pb2_grpc.AgentServiceServicer):
 
 
 async def run_agent(stopping: asyncio.Event, listen: str) -> None:
-    """Run the agent until it is asked to stop; its clients end with it.
+    """Run the agent until it is asked to stop; then stop its clients.
 
     Args:
-        stopping: set to stop it.
-        listen: the address of its control API.
+        stopping: the event that is set to stop the agent.
+        listen: the address of the agent's control API.
 
     Raises:
         PortTaken: the address cannot be used.
     """
     host, port = parse_address(listen, AGENT_PORT)
-    hosts, port = listen_hosts(host, port)  # first: gRPC does not say why it cannot use an address
+    hosts, port = listen_hosts(host, port)  # checked first: gRPC does not say why it cannot use an address
     launcher = Launcher()
 
     def register(server: grpc.aio.Server) -> None:

@@ -1,4 +1,4 @@
-"""How a daemon runs: its loop, its signals, its log, its ready line, its file descriptors."""
+"""Runs a daemon: sets up its event loop, signals, log and limits, and writes its ready line."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ GARBAGE_OBJECTS = 20_000
 """Allocations between two collections of cyclic garbage. Moving data makes thousands of objects per second, but hardly
 any cycles; with Python's default of 700, collections would take noticeable time."""
 FILES_FRACTION = 2
-"""Half of the descriptors are for stored files; the others are for sockets and for files that are being sent."""
+"""The limit on descriptors is divided by this: half of them are for stored files, the others for sockets and for files
+that are being sent."""
 FILES_EACH_MIN = 4
-"""With fewer, a client would open and close files all the time; it ends with an error that says what to raise."""
+"""The fewest open files for one client. With fewer, it would open and close files all the time. If the descriptors do
+not suffice, the client ends with an error that names the limit to raise."""
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
 
     Args:
         name: the name with which an error line begins.
-        main: the daemon; it stops cleanly when the event is set.
+        main: the daemon's main function, which stops cleanly when the event is set.
     """
     try:
         _open_log(os.environ.get("PSPD_LOG", "INFO"))
@@ -58,11 +60,11 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
 
 
 def _report(name: str, error: Exception) -> Exit:
-    """Print in one line why the daemon ends; return its exit code.
+    """Print one line that says why the daemon ends; return the exit code.
 
     Args:
         name: the name with which the line begins.
-        error: the error that ended it.
+        error: the error that ended the daemon.
     """
     known = error if isinstance(error, PspError) else environment_error(error)
     if known is None:
@@ -83,13 +85,13 @@ def _open_log(level: str) -> None:
 
 
 def _is_not_cancelled_call(record: logging.LogRecord) -> bool:
-    """Return whether to log a record: gRPC logs calls that are cancelled by a stop as errors, with a traceback."""
+    """Return whether to log a record: gRPC logs each call that is cancelled by a stop as an error with a traceback."""
     is_cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
     return not (is_cancelled and record.name.startswith("grpc."))
 
 
 class _PlainLines(logging.Formatter):
-    """Escapes control characters: names come from other machines, and a terminal would execute them."""
+    """Escapes control characters in log lines: names come from other machines, and may contain control characters."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Format a record's message."""
@@ -105,14 +107,14 @@ async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, Non
 
     def on_signal(number: signal.Signals) -> None:
         if stopping.is_set():
-            os._exit(128 + number)  # the second signal stops it at once
+            os._exit(128 + number)  # the second signal stops the daemon at once
         log.info("stopping (%s); repeat the signal to stop at once", number.name)
         stopping.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-            continue  # started by nohup: it outlives its terminal
+            continue  # started by nohup: the daemon must outlive the terminal
         loop.add_signal_handler(number, on_signal, number)
     if os.environ.get(EXIT_WITH_PARENT):
         try:
@@ -132,7 +134,7 @@ def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stopping: asyncio.Eve
 
 
 def say_ready(**fields: object) -> None:
-    """Write the ready line, the only one on standard output; continue if its reader has gone."""
+    """Write the ready line, the only line on standard output; if this fails, log a warning and continue."""
     try:
         print(json.dumps({"ready": True, **fields, "pid": os.getpid()}), flush=True)
     except (ReaderGone, StorageError) as error:
@@ -140,7 +142,7 @@ def say_ready(**fields: object) -> None:
 
 
 def raise_limit() -> None:
-    """Raise the soft limit to the hard one. Systems keep the soft limit low for programs that use ``select``."""
+    """Raise the soft limit on open files to the hard limit: it is low only for programs that use ``select``."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # the system may refuse
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

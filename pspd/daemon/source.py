@@ -24,13 +24,14 @@ from pspd.v1 import network_pb2
 
 POLL_SECONDS_MIN = 0.2
 POLL_SECONDS_PER_CLIENT = 0.004
-"""How often the source asks for the clients' progress: each poll costs the server about 40 us per client."""
+"""The pause between two polls of the clients' progress grows with their number: each poll costs the server about 40 us
+per client."""
 REJOIN_SECONDS = 0.5
 """The pause before the source joins again."""
 PATH_SECONDS = 10.0
-"""How long a source waits until data can flow between it and the server."""
+"""How long a source waits in its first session until data can flow between it and the server."""
 PATH_SECONDS_LATER = 60.0
-"""The same if data has flowed in an earlier session: as long as an outage may last."""
+"""How long a source waits if data has flowed in an earlier session: as long as an outage may last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ class SeedProgress:
     Attributes:
         phase: "hashing", "waiting" (for clients), "seeding", "staying" (in the exchange), or "reconnecting" (after the
             loss of the server).
-        done: bytes hashed, clients joined, or chunks of shares held.
-        total: all bytes, the clients waited for, or the chunks of all shares.
-        file: the server's view of the file, once it is divided.
+        done: the number of bytes hashed, of clients joined, or of chunks of shares held, depending on the phase.
+        total: the number of all bytes, of clients to wait for, or of chunks of all shares.
+        file: the server's status of the file; None before the division and in "reconnecting".
     """
 
     phase: str
@@ -71,14 +72,14 @@ async def seed(
     Args:
         server: the address of the control API.
         path: the file or folder.
-        name: its name in the network; the last part of `path` if None.
-        client_count: how many clients to wait for, and into how many shares to divide the file; 0 for the number of
-            connected clients.
+        name: the file's name in the network; None for the last part of `path`.
+        client_count: how many clients to wait for, and into how many shares to divide the file; 0 for one client per
+            replica, and one share for each connected client.
         hold_back: whether the exchange waits for `pspctl release`.
         terms: the terms of the seeding. `Terms.stays` has no effect in a profile in which every holder answers each
-            broadcast: there the source cannot be the last one that is asked.
-        hashing: processes that compute the digests of the file in advance; None for none.
-        on_progress: called with each step.
+            broadcast: there the source cannot be the holder of last resort.
+        hashing: the processes that compute the digests of the file in advance; None for none.
+        on_progress: called with each change of the progress.
 
     Raises:
         PspError: the file cannot be read, or the server cannot be reached or refuses.
@@ -101,12 +102,12 @@ async def seed(
 
 
 async def _build(store: SourceStore, hashing: ParallelHash | None, on_progress: OnProgress) -> Manifest:
-    """Read the file in a thread, which stops soon if this is cancelled; return its manifest.
+    """Build the file's manifest in a thread, which stops soon if this call is cancelled; return the manifest.
 
     Args:
-        store: the file.
-        hashing: processes that compute its digests in advance; None for none.
-        on_progress: called with each step.
+        store: the source's store, which reads the file.
+        hashing: the processes that compute the digests of the file in advance; None for none.
+        on_progress: called with each change of the progress.
     """
     stopping = False
 
@@ -127,7 +128,7 @@ def folder_digest(folder: Path) -> bytes:
     """Return a digest of a folder's contents.
 
     Raises:
-        PspError: the folder cannot be read, or could not be seeded.
+        PspError: the folder cannot be read, or has contents that cannot be seeded.
     """
     with contextlib.closing(SourceStore(folder, "folder", blake3_digest)) as store:
         return store.build().file_id
@@ -135,17 +136,17 @@ def folder_digest(folder: Path) -> bytes:
 
 @dataclass(slots=True)
 class _Seeding:
-    """The seeding of one file, in as many sessions as it takes.
+    """The seeding of one file, in one or more sessions.
 
     Attributes:
         member: the source.
-        store: the file.
-        manifest: the file's manifest; divided into shares once their number is known.
-        client_count: how many clients to wait for; 0 for those that are connected.
+        store: the source's store, which reads the file.
+        manifest: the file's manifest. It has no shares until the server has said how many to make.
+        client_count: how many clients to wait for; 0 for one per replica.
         hold_back: whether the exchange waits for `pspctl release`.
         terms: the terms of the seeding.
-        on_progress: called with each step.
-        divided_here: whether this source has divided the file; otherwise it repairs a file that was divided before.
+        on_progress: called with each change of the progress.
+        divided_here: whether this source has divided the file. A file that was divided before is only repaired.
     """
 
     member: MemberDaemon
@@ -158,7 +159,7 @@ class _Seeding:
     divided_here: bool = False
 
     async def run(self) -> None:
-        """Seed; join again after an outage of the server.
+        """Seed the file; join again after an outage of the server.
 
         Raises:
             StorageError: the file has changed; clients may have parts of its old bytes.
@@ -192,9 +193,9 @@ class _Seeding:
             await asyncio.sleep(REJOIN_SECONDS)
 
     async def _work(self) -> None:
-        """Announce and divide the file, and follow it until it no longer needs its source.
+        """Wait until data can flow, announce and divide the file, and poll it until it no longer needs its source.
 
-        A source that cannot send data does not announce: the file would stay in the network, stalled.
+        Without the first wait, the file of a source that cannot send data would stay in the network, stalled.
         """
         await self.member.ready.wait()
         session = self.member.session
@@ -213,7 +214,7 @@ class _Seeding:
             file = await self._file()
 
     async def _announce(self, session: int) -> tuple[int, network_pb2.File]:
-        """Announce the file, and report how many clients have joined until the server answers."""
+        """Announce the file; return the number of shares and the file. Meanwhile, report the number of clients."""
         call = asyncio.ensure_future(self.member.client.announce(self.manifest, session, self.client_count, self.terms))
         try:
             while not (await asyncio.wait([call], timeout=POLL_SECONDS_MIN))[0]:
@@ -223,7 +224,7 @@ class _Seeding:
             call.cancel()
 
     async def _is_over(self) -> bool:
-        """Return whether the session ended because the file no longer needs its source."""
+        """Return whether the file no longer needs its source; False if the server does not say."""
         try:
             return _needs_no_source(await self._file(), self.terms, divided_here=self.divided_here)
         except PspError:
@@ -267,9 +268,9 @@ def _needs_no_source(file: network_pb2.File, terms: Terms, *, divided_here: bool
     """Return whether the source of a file may leave.
 
     Args:
-        file: the file.
-        terms: the terms of its seeding.
-        divided_here: whether this source has divided the file; otherwise it repairs the file.
+        file: the server's status of the file.
+        terms: the terms of the seeding.
+        divided_here: whether this source has divided the file.
     """
     return file.seeded and not source_is_needed(
         stays=terms.stays,

@@ -24,29 +24,29 @@ from pspd.text.addresses import parse_address
 from pspd.text.plain import plain_text
 
 LAUNCHES_MAX = 100
-"""The most launches whose clients still run; each launch is a process."""
+"""The most launches whose clients still run. Each launch is one process."""
 READY_SECONDS = 30.0
-"""How long launched clients may take to join."""
+"""How long launched clients may take until they are ready."""
 STOP_SECONDS = 5.0
 """How long a daemon may take to stop before it is killed."""
 REAP_SECONDS = 0.1
-"""The delay between the end of a process's log and its reaping: the process should have ended by then."""
+"""The delay between the end of a process's log and the reaping of the process, which should have ended by then."""
 READ_BYTES = 64 * 1024
 
 
 def _start_in_group(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a process in its own process group: Ctrl-C at the terminal reaches only the parent, which stops it."""
+    """Start a process in its own process group: Ctrl-C reaches only the parent, which then stops the process."""
     return subprocess.Popen(command, process_group=0, **options)
 
 
 class DaemonProcess:
     """A ``pspd`` process: its ready line, its log and its end.
 
-    It stops by itself when its parent ends.
+    The process stops by itself when its parent ends.
 
     Attributes:
         title: the name of the process in messages.
-        ready: the contents of its ready line; empty until `read_ready` has read it.
+        ready: the contents of the ready line; empty until `read_ready` has read the whole line.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class DaemonProcess:
         Args:
             title: the name of the process in messages.
             arguments: the arguments of `pspd`.
-            log: the file to append its log to; None for a pipe, which `read_log` must empty.
-            command: the command to which the arguments are added; `pspd` of this installation if None.
-            environment: its environment; that of this process if None.
-            start: starts the process; takes the options of `subprocess.Popen`.
+            log: the file to append the log to; None for a pipe, which must be emptied with `read_log`.
+            command: the command to which the arguments are added; None for `pspd` of this installation.
+            environment: the environment of the process; None for the environment of this process.
+            start: starts the process; it takes the arguments of `subprocess.Popen`.
             **options: further options for `start`.
 
         Raises:
-            LimitReached: the machine lets no more processes start.
+            LimitReached: the process cannot be started.
             OSError: the log cannot be written.
         """
         self.title = title
@@ -103,13 +103,13 @@ class DaemonProcess:
 
     @property
     def output(self) -> IO[bytes]:
-        """The pipe from its standard output."""
+        """The pipe from the standard output of the process."""
         assert self._process.stdout is not None
         return self._process.stdout
 
     @property
     def log(self) -> IO[bytes]:
-        """The pipe from its log, if it has no log file."""
+        """The pipe from the log of the process, which must have no log file."""
         assert self._process.stderr is not None
         return self._process.stderr
 
@@ -123,7 +123,7 @@ class DaemonProcess:
 
         Raises:
             PspError: the process ended before it was ready.
-            InternalError: its first line is not a ready line.
+            InternalError: the first line of its output is not a ready line.
         """
         while not self.ready:
             try:
@@ -144,7 +144,7 @@ class DaemonProcess:
         return True
 
     def wait_ready(self, seconds: float | None) -> bool:
-        """Wait for the ready line; return whether it came.
+        """Wait for the ready line; return whether it came in time.
 
         Args:
             seconds: how long to wait; None for no limit.
@@ -161,7 +161,7 @@ class DaemonProcess:
         return True
 
     def read_log(self) -> bool:
-        """Empty the pipe from its log, and keep the last line; return whether more may come. Does not block."""
+        """Empty the pipe from the log, and keep the last line; return whether more may come. Does not block."""
         while True:
             try:
                 part = os.read(self.log.fileno(), READ_BYTES)
@@ -174,7 +174,7 @@ class DaemonProcess:
             self._log_tail = last + b"\n" + rest
 
     def log_text(self) -> str:
-        """Return its log; only the end of it if it has no log file."""
+        """Return the log of the process; only its end if there is no log file."""
         if self._log_path is not None:
             return self._log_path.read_text(errors="replace")
         self.read_log()
@@ -182,12 +182,12 @@ class DaemonProcess:
 
     @property
     def last_line(self) -> str:
-        """The last line of its log that is not empty; a remark if there is none."""
+        """The last line of the log that is not empty; "it logged nothing" if there is none."""
         lines = self.log_text().split("\n")
         return next((plain_text(line.strip()) for line in reversed(lines) if line.strip()), "it logged nothing")
 
     def end_error(self, what: str = "ended") -> PspError:
-        """Return the error for a process that has ended: the error that it reported, or one that quotes its last line.
+        """Return the error for a process that has ended: the error in its last log line, or one that quotes this line.
 
         Args:
             what: what the process did, such as "did not start".
@@ -199,22 +199,22 @@ class DaemonProcess:
         return InternalError(f"the {self.title} {what}: {last_line} (exit code {code})")
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, unless it has ended."""
+        """Send a signal to the process, unless it has ended."""
         self._process.send_signal(number)
 
     def wait(self, seconds: float) -> int | None:
-        """Return its exit code, negative for a signal; None if it has not ended after `seconds`."""
+        """Wait up to `seconds` for the end; return the exit code (negative for a signal), or None if it still runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(seconds)
         return None
 
     def kill(self) -> None:
-        """Kill it if it has not ended, and wait for its end."""
+        """Kill the process if it has not ended, and wait for its end."""
         self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
-        """Kill it if it has not ended, and close its pipes."""
+        """Kill the process if it has not ended, and close its pipes."""
         self.kill()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
@@ -222,11 +222,11 @@ class DaemonProcess:
 
 
 def stop_all(processes: Sequence[DaemonProcess], seconds: float) -> None:
-    """Stop processes together.
+    """Stop processes at the same time; kill those that do not end in time.
 
     Args:
         processes: the processes.
-        seconds: processes that have not ended after this time are killed.
+        seconds: how long they may take together.
     """
     until = time.monotonic() + seconds
     try:
@@ -240,7 +240,7 @@ def stop_all(processes: Sequence[DaemonProcess], seconds: float) -> None:
 
 
 def default_folder() -> Path:
-    """Return the default folder of launched clients.
+    """Return the default folder for the folders of launched clients.
 
     Raises:
         StorageError: the user has no home folder.
@@ -258,17 +258,17 @@ class Launcher:
         self._processes: list[DaemonProcess] = []
 
     async def launch(self, count: int, folder: str, server: str) -> list[str]:
-        """Start clients in one process; return their names once they have joined.
+        """Start clients in one process; return their names once all of them are ready.
 
         Args:
             count: how many clients to start.
-            folder: the folder below which each has its own; empty for the default.
-            server: the address of the server that they join.
+            folder: the folder for the clients' folders; empty for the default.
+            server: the address of the server that the clients join.
 
         Raises:
             BadArgument: the number is out of range, the folder is not absolute, or an argument cannot be used.
-            LimitReached: too many launched processes still run, or the machine lets no more start.
-            PspError: the process ended before the clients had joined.
+            LimitReached: too many launched processes still run, or the process cannot be started.
+            PspError: the process ended before the clients were ready, or they were not ready in time.
         """
         _validate(count, folder, server)
         for process in [process for process in self._processes if process.has_ended]:
@@ -287,7 +287,7 @@ class Launcher:
             raise
 
     async def _ready(self, process: DaemonProcess) -> dict[str, Any]:
-        """Wait for the ready line; return what it says."""
+        """Wait for the ready line; return its contents."""
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(process.output, ready.set)
         try:
@@ -303,7 +303,7 @@ class Launcher:
         return process.ready
 
     def _read_log(self, process: DaemonProcess) -> None:
-        """Empty the pipe from a log; after its end, reap the process."""
+        """Empty the pipe from a process's log; at the end of the log, reap the process."""
         if not process.read_log():
             loop = asyncio.get_running_loop()
             loop.remove_reader(process.log)
@@ -323,12 +323,12 @@ class Launcher:
 
 
 def _validate(count: int, folder: str, server: str) -> None:
-    """Refuse a launch that cannot work.
+    """Raise an error if the arguments of a launch cannot be used.
 
     Args:
         count: how many clients to start.
-        folder: the folder below which each has its own; empty for the default.
-        server: the address of the server that they join.
+        folder: the folder for the clients' folders; empty for the default.
+        server: the address of the server that the clients join.
 
     Raises:
         BadArgument: an argument cannot be used.

@@ -1,1 +1,1 @@
-"""The sockets: asyncio drives the state machines of :mod:`pspd.core`. No other package opens a data socket."""
+"""Drives the state machines of :mod:`pspd.core` over sockets with asyncio. No other package opens a data socket."""

@@ -1,4 +1,4 @@
-"""Accepts TCP connections, and pauses when the process is out of descriptors."""
+"""Accepts TCP connections, and pauses when the system refuses, for example without free descriptors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 class Acceptor:
-    """Accepts the connections of a listener, which it owns.
+    """Accepts the connections of a listener, and owns the listener.
 
     Args:
         listener: a listening, non-blocking socket.
         accepted: called with each connection and its peer's address; if it raises ``OSError``, the connection is
             closed.
-        accepts_per_wakeup: connections to accept before the event loop continues. A high number suits bursts. With 1,
-            a wakeup does not need a second system call to find that no connection waits.
+        accepts_per_wakeup: the most connections to accept before the event loop continues. A high number suits bursts.
+            With 1, a wakeup does not need a second system call to find that no connection waits.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Acceptor:
             except ConnectionError:
                 continue  # the peer has closed it already
             except OSError as error:
-                # Out of descriptors: the listener stays readable, so an immediate retry would spin.
+                # For example, out of descriptors: the listener stays readable, so an immediate retry would spin.
                 if not self._is_failing:
                     log.warning("cannot accept connections for now: %s", error.strerror)
                 self._is_failing = True

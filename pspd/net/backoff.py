@@ -1,4 +1,4 @@
-"""Exponential backoff between attempts."""
+"""Computes the delays of an exponential backoff between attempts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ class Backoff:
     """Delays that double from attempt to attempt, with jitter, up to a maximum.
 
     Args:
-        first_seconds: the first delay.
-        max_seconds: the longest delay before jitter.
+        first_seconds: the first delay, before jitter.
+        max_seconds: the longest delay, before jitter.
         random: the source of jitter, which multiplies a delay by 0.5 to 1.5.
     """
 
@@ -21,7 +21,7 @@ class Backoff:
         self._seconds = first_seconds
 
     def next_seconds(self) -> float:
-        """Return the delay before the next attempt, and double the one after it."""
+        """Return the delay before the next attempt, and double the following delay."""
         seconds = self._seconds * (0.5 + self._random.random())
         self._seconds = min(2 * self._seconds, self._max_seconds)
         return seconds

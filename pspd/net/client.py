@@ -1,4 +1,4 @@
-"""A client's data plane: its UDP socket, its TCP connections, and its store."""
+"""The data plane of a client or a source: connects the state machine with UDP, TCP and the store."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from pspd.text.addresses import Address, address_text
 TCP_PROBE_SECONDS = 0.05
 """The delay between two attempts to connect to the server's data port, in the classic profile."""
 CONNECTIONS_MAX = 256
-"""Connections for single transfers that may be open at the same time, in the classic profile."""
+"""The most connections for single transfers that may be open at the same time, in the classic profile."""
 
 PART_CHUNKS = 1024
-"""A delivery is received in parts that end at multiples of this, and each is stored and verified while it is in the
-processor's cache. In files up to 1 TiB a unit ends there too."""
+"""A delivery is received in parts that end at multiples of this number of chunks. Each part is stored and verified
+while it is in the processor's cache. In files of up to 1 TiB, a unit ends at each of these multiples too."""
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +46,12 @@ _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
 
 class DeliveryParts:
-    """Provides memory for the deliveries of each link, and stores the received parts.
+    """Provides memory for the deliveries on each connection, and stores the received parts.
 
     Args:
-        machine: the protocol, which learns what is stored (R10).
-        storage: stores and verifies the chunks.
-        failed: called with the error if a file's chunks cannot be stored.
+        machine: the client's state machine; it is told which parts are stored (R10).
+        storage: the client's store, which writes and verifies the chunks.
+        failed: called with a file's id and the error if chunks of the file cannot be stored.
     """
 
     def __init__(self, machine: ClientMachine, storage: Storage, failed: Callable[[FileId, Exception], None]) -> None:
@@ -61,12 +61,12 @@ class DeliveryParts:
         self._parts: dict[Link, tuple[Frame, memoryview]] = {}
 
     def allocate(self, link: Link, frame: Frame, start: int) -> memoryview:
-        """Return memory for the next part of a delivery.
+        """Begin the next part of a delivery; return memory for it.
 
-        Only the last part has the number of the delivery, because the delivery is complete with it.
+        Only the last part has the delivery's number and echo, because only then is the delivery complete.
 
         Args:
-            link: the link that receives it.
+            link: the connection that receives the delivery.
             frame: the head of the delivery.
             start: the first chunk of the part.
         """
@@ -84,31 +84,31 @@ class DeliveryParts:
         return buffer[: part.length]
 
     def store(self, link: Link) -> Frame:
-        """Store and verify the part that a link has received, and return its head."""
+        """Store and verify the part that a connection has received; return the head of the part."""
         part, buffer = self._parts[link]
-        if self._machine.takes(part.file_id):  # the file may have been removed or declined in the meantime
+        if self._machine.takes(part.file_id):  # otherwise the file was removed or declined in the meantime
             try:
                 written = self._storage.write(part.file_id, part.start, part.stop, buffer[: part.length])
                 self._machine.delivery_stored(part, written, now_ns())
-            except Exception as error:  # any error concerns this file only
+            except Exception as error:  # any error affects only this file
                 self._failed(part.file_id, error)
         return part
 
     def forget(self, link: Link) -> None:
-        """Free the memory of a link."""
+        """Free the memory for the deliveries on a connection."""
         self._parts.pop(link, None)
 
 
 class ClientPlane:
-    """Drives a client machine over real sockets and a store.
+    """Drives a client's state machine over real sockets and a store.
 
     Args:
-        machine: the protocol.
-        storage: holds the client's chunks.
-        control: executes effects that do not move data.
-        verify: called if held chunks cannot be read, so that their file must be verified again.
-        failed: called if received chunks cannot be stored.
-        faults: faults to inject into received datagrams.
+        machine: the client's state machine.
+        storage: the client's store.
+        control: called with each effect that moves no data, to execute it.
+        verify: called with a file's id if chunks that it holds cannot be read: the file must be verified again.
+        failed: called with a file's id and the error if received chunks cannot be stored.
+        faults: the faults to inject into received datagrams; None for none.
     """
 
     def __init__(
@@ -138,17 +138,17 @@ class ClientPlane:
     # -- the session
 
     def listen(self, family: socket.AddressFamily) -> int:
-        """Open the port for deliveries on separate connections (classic). Return its number."""
+        """Open the port for deliveries on separate connections (classic), if it is not open; return its number."""
         if self._acceptor is None:
             self._acceptor = Acceptor(bind_listener(_ANY[family], 0), self._accept, accepts_per_wakeup=1)
         return self._acceptor.port
 
     def join(self, session: int, server: Address, parameters: Parameters) -> None:
-        """Begin a session: exchange data with the server from now on.
+        """End the last session and begin another: open the UDP socket and, in the fast profile, the link.
 
         Args:
-            session: the number of the session.
-            server: the address of the server's data ports.
+            session: the session number of the member.
+            server: the address of the server's data ports (UDP and TCP have the same number).
             parameters: the parameters of the network.
         """
         self.leave()
@@ -164,10 +164,10 @@ class ClientPlane:
     async def require_path(self, timeout_seconds: float) -> None:
         """Wait until data can flow in this session: UDP works in both directions, and TCP connections can be made.
 
-        In the classic profile this makes a connection that carries nothing.
+        In the classic profile, a TCP connection that carries no data is opened as a test, and closed again.
 
         Args:
-            timeout_seconds: how long to wait.
+            timeout_seconds: the longest wait, in seconds.
 
         Raises:
             NoDataPath: UDP, TCP or both do not work in time; the message says which.
@@ -185,7 +185,7 @@ class ClientPlane:
             raise NoDataPath(path.problem_text(self._server))
 
     def leave(self) -> None:
-        """End the session: close the data connections. The client keeps its files."""
+        """End the session: close its UDP socket and its TCP connections. The client keeps its files."""
         self._machine.left()
         self._uplink.close()
         for connection in list(self._connections):
@@ -195,7 +195,7 @@ class ClientPlane:
             self._datagrams = None
 
     def close(self) -> None:
-        """Close all sockets."""
+        """End the session, and close all sockets."""
         self.leave()
         self._driver.close()
         if self._acceptor is not None:
@@ -206,16 +206,16 @@ class ClientPlane:
         self._driver.pump()
 
     def assign(self, manifest: Manifest, shares: tuple[Range, ...], exchange_started: bool, division: int = 0) -> None:
-        """Begin to receive a file that the server has assigned.
+        """Begin to receive a file that the server has assigned, or change the shares of a file.
 
         Args:
-            manifest: the file.
-            shares: the chunks to request first.
+            manifest: the file's manifest.
+            shares: the ranges to request first.
             exchange_started: whether to request all chunks, not only those of the shares.
             division: the number of the division that the shares belong to.
 
         Raises:
-            Exception: the store cannot create the file.
+            Exception: the store cannot begin or resume the file.
         """
         held = self._storage.begin(manifest)
         self._machine.file_assigned(manifest, shares, exchange_started, held, now_ns(), division)
@@ -236,10 +236,10 @@ class ClientPlane:
                 assert_never(effect)
 
     def _contribute(self, frame: Frame) -> None:
-        """Send a contribution, over the link or over a separate connection (R8)."""
+        """Send a contribution over the link or over a separate connection (R8), if one can be used now."""
         try:
             payload = self._storage.payload(frame.file_id, frame.start, frame.stop)
-        except Exception as error:  # any error concerns this file only
+        except Exception as error:  # any error affects only this file
             log.warning("cannot send chunks [%d, %d): %s", frame.start, frame.stop, error)
             log.debug("cannot send chunks: stack trace:", exc_info=error)
             self._verify(frame.file_id)
@@ -253,7 +253,7 @@ class ClientPlane:
             try:
                 connection = Link.dial(self._server, self, persistent=False)
             except OSError:
-                return  # the server requests it again
+                return  # the server asks for the chunks again
             self._connections.add(connection)
             connection.send(frame, views, on_unreadable=on_unreadable)
             connection.close_when_sent()
@@ -282,7 +282,7 @@ class ClientPlane:
         link.start()
 
     def link_opened(self, link: Link) -> None:
-        """See ``LinkHandler.link_opened``. The machine repeats its requests, now that deliveries can arrive."""
+        """See ``LinkHandler.link_opened``. When the link opens, the machine repeats its requests."""
         if link is self._uplink.link:
             self._uplink.note_opened()
             self._machine.link_opened(now_ns())

@@ -1,4 +1,4 @@
-"""UDP sockets on the event loop. Each reply comes from the address to which its peer has sent."""
+"""Sends and receives datagrams on UDP sockets, and replies to each peer from the address to which the peer has sent."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pspd.net.io_budget import IoBudget
 from pspd.text.addresses import Address, address_text
 
 DATAGRAMS_PER_WAKEUP = 64
-"""Datagrams to receive before the event loop continues."""
+"""The most datagrams to receive before the event loop continues."""
 
 REPLY_PATHS_MAX = 65_536
-"""Peers whose reply path is remembered. The kernel chooses the source address for a forgotten peer."""
+"""The most peers whose path is remembered. For a forgotten peer, the kernel chooses the source address of a reply."""
 
 # Linux's numbers of the options of ip(7) and RFC 3542, section 6: Python does not name them on every system.
 _IP_PKTINFO = 8
@@ -32,7 +32,9 @@ T = TypeVar("T")
 
 
 def note_path(paths: dict[Address, T], peer: Address, path: T) -> None:
-    """Remember the path of a peer's last datagram. If there are too many peers, forget the oldest.
+    """Remember the path of a peer's last datagram. If there are too many peers, forget the first one.
+
+    A path is the local address or the socket that received the datagram.
 
     Args:
         paths: the remembered path of each peer.
@@ -51,12 +53,12 @@ class DatagramSocket:
     Args:
         bound: the socket.
         receive: called with each datagram and its sender's address.
-        faults: faults to inject into received datagrams.
-        tracks_local: whether to reply to each peer from the local address to which it has sent. A socket that is bound
-            to all addresses of the machine needs this: peers drop datagrams from an unknown address.
+        faults: the faults to inject into received datagrams; None for none.
+        tracks_local: whether to reply to each peer from the local address to which the peer has sent. A socket that is
+            bound to all addresses of the machine needs this: peers drop datagrams from an unknown address.
 
     Attributes:
-        unsent_count: datagrams that the kernel did not accept; the protocol treats them as lost.
+        unsent_count: the number of datagrams that the kernel did not accept; they are lost.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class DatagramSocket:
 
         Args:
             data: the datagram.
-            address: its destination.
+            address: the destination.
         """
         try:
             if self._local is not None and (local := self._local.get(address)) is not None:
@@ -118,7 +120,7 @@ class DatagramSocket:
         return data, peer
 
     def _source_option(self, local: bytes) -> tuple[int, int, bytes]:
-        """Return the control message that sets the source address of a datagram, and leaves the interface open."""
+        """Return the control message that sets the source address of a datagram, but not its interface."""
         if self._is_ipv6:
             return socket.IPPROTO_IPV6, _IPV6_PKTINFO, local + bytes(4)
         return socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + local + bytes(4)
@@ -131,13 +133,13 @@ class DatagramSocket:
 
 
 class DatagramSockets:
-    """One datagram socket per local host, all with the same port. The socket that hears a peer also replies to it.
+    """One datagram socket per local host, all with the same port. A reply leaves by the socket that the peer used.
 
     Args:
         hosts: the local host of each socket, as a literal.
-        bound: the sockets, in the same order; owned from now on.
+        bound: the bound sockets, in the same order. They belong to this object.
         receive: called with each datagram and its sender's address.
-        faults: faults to inject into received datagrams.
+        faults: the faults to inject into received datagrams; None for none.
     """
 
     def __init__(
@@ -169,7 +171,7 @@ class DatagramSockets:
 
         Args:
             data: the datagram.
-            address: its destination.
+            address: the destination.
         """
         path = self._paths.get(address) if self._paths is not None else None
         (path or self._sockets[0]).send(data, address)
@@ -181,7 +183,7 @@ class DatagramSockets:
 
 
 def _enable_packet_info(bound: socket.socket) -> bool:
-    """Make the kernel report the local address of each datagram. Return whether it can."""
+    """Make the kernel report the local address of each datagram; return False if the kernel cannot."""
     try:
         if bound.family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)

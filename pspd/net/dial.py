@@ -1,4 +1,4 @@
-"""TCP connection attempts: the first address that answers, the reason of a failure, and a log of repeated failures."""
+"""Tests TCP connections, finds the first address that answers, and logs repeated failures."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ATTEMPT_DELAY_SECONDS = 0.25
 """The delay before the next address is tried while earlier attempts are still under way (RFC 8305, section 5)."""
 
 LOGGED_FAILURES_MIN = 2
-"""Failures in a row before one is logged: a restart of the server causes one."""
+"""The number of failures in a row from which they are logged: a restart of the server causes a single one."""
 LOG_INTERVAL_SECONDS = 60.0
 LOGGED_ADDRESSES_MAX = 1000
-"""Addresses whose failures are counted. The one whose last failure is oldest is forgotten first."""
+"""The most addresses whose failures are counted. The address whose last failure is oldest is forgotten first."""
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ async def first_answering(addresses: Sequence[Address], timeout_seconds: float) 
     The connection is closed again.
 
     Args:
-        addresses: in order of preference.
-        timeout_seconds: for all addresses together.
+        addresses: the addresses, in order of preference.
+        timeout_seconds: the time limit for all addresses together.
     """
     waiting = list(addresses)
     attempts: dict[asyncio.Task[str | None], Address] = {}
@@ -55,14 +55,14 @@ async def first_answering(addresses: Sequence[Address], timeout_seconds: float) 
 
 
 async def connect_error(address: Address, timeout_seconds: float) -> str | None:
-    """Try to make a TCP connection, and close it again.
+    """Open a TCP connection as a test, and close it again; return why it failed.
 
     Args:
-        address: where to connect.
+        address: the address to connect to.
         timeout_seconds: how long to wait for an answer.
 
     Returns:
-        None for success; else why the attempt failed.
+        The reason why the attempt failed; None if it succeeded.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -70,7 +70,7 @@ async def connect_error(address: Address, timeout_seconds: float) -> str | None:
             writable = asyncio.Event()
             loop.add_writer(stream, writable.set)
             try:
-                async with asyncio.timeout(timeout_seconds):  # wait_for loses a cancellation in Python 3.11
+                async with asyncio.timeout(timeout_seconds):  # wait_for may lose a cancellation in Python 3.11
                     await writable.wait()
             finally:
                 loop.remove_writer(stream)
@@ -84,17 +84,17 @@ async def connect_error(address: Address, timeout_seconds: float) -> str | None:
 
 
 class DialLog:
-    """Logs repeated connection failures of each address, and its next success. It ignores single failures."""
+    """Logs repeated connection failures for each address, and the next success. Single failures are not logged."""
 
     def __init__(self) -> None:
         self._failures: dict[Address, tuple[int, float]] = {}  # failures in a row, time of the next log line
 
     def failed(self, address: Address, why: str) -> None:
-        """Count a failure; log the second in a row, then at most one per ``LOG_INTERVAL_SECONDS``.
+        """Count a failure; log the second failure in a row, then at most one per ``LOG_INTERVAL_SECONDS``.
 
         Args:
-            address: where the connection failed.
-            why: the reason to log.
+            address: the address to which no connection could be opened.
+            why: the reason of the failure.
         """
         count, next_log_at = self._failures.pop(address, (0, 0.0))
         count += 1

@@ -1,4 +1,4 @@
-"""The driver of a state machine: its clock, its one timer, and the execution of its effects."""
+"""Drives a state machine: provides the clock, executes the effects, and calls the machine at its timeouts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 E = TypeVar("E")
 
 ERROR_PAUSE_SECONDS = 1.0
-"""The shortest time to the next timeout after an error of the machine: a repeated error must not fill the log."""
+"""The shortest time of a timer that is set after ``poll`` raised an error: a repeated error must not fill the log."""
 
 log = logging.getLogger(__name__)
 
@@ -23,25 +23,25 @@ class Machine(Protocol[E]):
         """Return the effects to execute, in order."""
 
     def next_timeout(self) -> int | None:
-        """Return when to call ``handle_timeout``, in nanoseconds; None for never."""
+        """Return the time at which to call ``handle_timeout``, in nanoseconds; None if no timer runs."""
 
     def handle_timeout(self, now: int) -> None:
-        """Do the work that is due at a time in nanoseconds."""
+        """Do the work that is due at the time ``now``, in nanoseconds."""
 
 
 def now_ns() -> int:
-    """Return the monotonic time, in nanoseconds, which is the clock of all machines."""
+    """Return the monotonic time in nanoseconds: the clock of all state machines."""
     return time.monotonic_ns()
 
 
 class Driver(Generic[E]):
     """Executes a machine's effects, and calls it when its timeout expires.
 
-    Call :meth:`pump` after every input. Errors that the machine or an effect raises are logged, and the rest continues.
+    Call :meth:`pump` after every input. If the machine or an effect raises an error, the driver logs it and continues.
 
     Args:
-        machine: the machine to drive.
-        execute: executes one effect.
+        machine: the state machine.
+        execute: called with each effect, to execute it.
     """
 
     def __init__(self, machine: Machine[E], execute: Callable[[E], None]) -> None:
@@ -54,7 +54,7 @@ class Driver(Generic[E]):
         self._is_closed = False
 
     def pump(self) -> None:
-        """Execute effects until there are none. An effect may call this too."""
+        """Execute effects until none is left, then set the timer. A call from an effect returns at once."""
         if self._is_pumping or self._is_closed:
             return
         self._is_pumping = True
@@ -64,7 +64,7 @@ class Driver(Generic[E]):
                 for effect in effects:
                     try:
                         self._execute(effect)
-                    except Exception:  # an error of one effect must not stop the others; requests are repeated
+                    except Exception:  # an error of one effect must not stop the others; lost messages are repeated
                         log.exception("an effect could not be executed: %s", type(effect).__name__)
         except Exception:
             log.exception("the state machine raised an error; it continues with the next input")
@@ -74,7 +74,7 @@ class Driver(Generic[E]):
         self._set_timer(earliest_at)
 
     def _set_timer(self, earliest_at: int) -> None:
-        # A timer that fires early is harmless, so it is moved only if it would fire late.
+        # A timer that fires early is harmless, so a running timer is replaced only if it would fire too late.
         deadline = self._machine.next_timeout()
         if earliest_at:
             deadline = max(deadline or 0, earliest_at)
@@ -89,7 +89,7 @@ class Driver(Generic[E]):
         self._timer = self._timer_at = None
         try:
             self._machine.handle_timeout(now_ns())
-        except Exception:  # the next timeout does the rest
+        except Exception:  # the next timeout does the remaining work
             log.exception("the state machine raised an error at a timeout; it continues")
         self.pump()
 

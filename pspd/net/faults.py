@@ -1,4 +1,4 @@
-"""Injected network faults: received datagrams are lost, duplicated and reordered. For tests and demonstrations."""
+"""Injects network faults for tests and demonstrations: received datagrams are lost, duplicated and reordered."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Receive = Callable[[bytes, Address], None]
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Probabilities of faults, between 0 and 1, that apply to each received datagram.
+    """The faults to inject. All probabilities are from 0 to 1.
 
     Attributes:
-        loss: the probability that it is dropped.
-        duplicate: the probability that it is delivered twice.
-        reorder: the probability that it is delivered after the next datagram.
+        loss: the probability that a received datagram is dropped.
+        duplicate: the probability that a datagram is delivered twice, if it is neither dropped nor reordered.
+        reorder: the probability that a datagram is delivered after the next one that is not dropped.
         seed: the seed of the random numbers.
     """
 
@@ -31,7 +31,7 @@ class Faults:
 
     @staticmethod
     def parse(text: str) -> Faults:
-        """Parse faults such as ``loss=0.3,duplicate=0.1,reorder=0.1,seed=7``; omitted ones are 0.
+        """Parse faults such as ``loss=0.3,duplicate=0.1,reorder=0.1,seed=7``; omitted values are 0.
 
         Raises:
             BadArgument: the text is malformed, or a value is out of range.
@@ -51,11 +51,11 @@ class Faults:
 
 
 class FaultyReceiver:
-    """Applies faults to datagrams before it passes them on.
+    """Applies faults to received datagrams, and passes on what remains.
 
     Args:
-        faults: the probabilities of faults.
-        receive: receives the datagrams that remain.
+        faults: the faults to inject.
+        receive: called with each datagram that remains, and its sender's address.
     """
 
     def __init__(self, faults: Faults, receive: Receive) -> None:
@@ -65,7 +65,7 @@ class FaultyReceiver:
         self._delayed: tuple[bytes, Address] | None = None
 
     def __call__(self, data: bytes, source: Address) -> None:
-        """Receive a datagram, with faults.
+        """Drop, delay, duplicate or pass on a datagram; pass on an earlier delayed one after it.
 
         Args:
             data: the datagram.

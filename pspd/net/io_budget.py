@@ -1,4 +1,4 @@
-"""Time slices for the sockets of an event loop, so that they do not starve the control plane."""
+"""Limits the sockets of an event loop to time slices, so that they do not starve the control plane."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from pspd.net.driver import now_ns
 
 TIME_SLICE_NS = 20_000_000
-"""How long sockets run before other work. One call of the control plane needs many rounds of the loop."""
+"""The length of a time slice. It is short, because one call of the control plane needs many rounds of the loop."""
 
 log = logging.getLogger(__name__)
 
@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 class IoBudget:
     """Limits the sockets of one event loop to time slices; between two slices the loop does all other work.
 
-    With hundreds of clients one pass over all sockets may take seconds, because each contribution is sent to all
-    clients. Deferred callbacks run first in the next slice, in order. Otherwise the sockets that the kernel reports
-    first would starve the others.
+    With hundreds of clients, one pass over all sockets may take seconds, because each contribution is delivered to all
+    clients. Deferred callbacks run first in the next slice, in the order in which they were deferred. Otherwise the
+    sockets that the kernel reports first would starve the others.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class IoBudget:
         return True
 
     def is_deferred(self, callback: Callable[[], None]) -> bool:
-        """Return whether a callback waits for the next slice, so that its socket may have unread bytes."""
+        """Return whether a callback waits for the next slice; its socket may then have unread bytes."""
         return callback in self._deferred
 
     def _begin_slice(self) -> None:

@@ -1,7 +1,7 @@
-"""A TCP connection that carries frames.
+"""Carries frames over a TCP connection: a member's link (fast), or a connection for one transfer (classic).
 
-It uses a plain non-blocking socket: asyncio's transports buffer bytes that the kernel does not accept at once, but the
-server may hold file bytes only in its cache (R4).
+The connection uses a plain non-blocking socket: asyncio's transports buffer bytes that the kernel does not accept at
+once, but the server may hold file bytes only in its cache (R4).
 """
 
 from __future__ import annotations
@@ -23,55 +23,55 @@ from pspd.net.sockets import set_user_timeout, start_connect, tune_persistent
 from pspd.text.addresses import Address, address_text
 
 READS_PER_WAKEUP = 8
-"""Reads on one link before the event loop continues."""
+"""The most reads on one connection before the event loop continues."""
 OUTGOING_FRAMES_MAX = 4096
-"""Frames that may wait on one link. Others are not sent, and the peer requests them again."""
+"""The most frames that may wait on one connection. Further frames are dropped: the peer asks for their chunks again."""
 READ_TIMEOUT_SECONDS = 15.0
-"""How long a peer may pause before its first frame and within a frame."""
+"""How long a peer may send nothing while bytes are due. Other pauses are allowed: see ``_bytes_are_due``."""
 
 log = logging.getLogger(__name__)
 
 
 class LinkHandler(FrameHandler["Link"], Protocol):
-    """Handles the frames and the state changes of links."""
+    """Handles the frames and the state changes of connections."""
 
     def frame_aborted(self, link: Link, frame: Frame) -> None:
-        """Handle the end of a link before a payload was complete.
+        """Handle the end of a connection before a payload was complete.
 
         Args:
-            link: the link.
+            link: the connection.
             frame: the head of the frame.
         """
 
     def link_opened(self, link: Link) -> None:
-        """Handle a link that is connected. Called for dialled links only."""
+        """Handle a dialled connection that is established now; not called for accepted connections."""
 
     def link_closed(self, link: Link, error: WireError | None) -> None:
-        """Handle the end of a link.
+        """Handle the end of a connection.
 
         Args:
-            link: the link.
-            error: the violation of the protocol by the peer, if there was one.
+            link: the connection.
+            error: the violation of the protocol by the peer; None if there was none.
         """
 
 
 class Link:
     """One TCP connection; it owns its socket.
 
-    It reads and writes immediately, and asks the event loop for a wakeup only when the kernel has nothing to read or no
-    room to write. A connection for one short transfer often needs no wakeup.
+    It first tries to read or write, and asks the event loop for a wakeup only afterwards. So a connection for one short
+    transfer often needs no wakeup.
 
     Args:
         stream: the socket.
-        handler: handles its frames and state changes.
+        handler: the handler of the frames and the state changes.
         peer: the address of the other end.
-        persistent: whether it carries many transfers in both directions; else one transfer.
+        persistent: whether the connection carries many transfers in both directions; otherwise it carries one.
         connected: whether the socket is connected already.
 
     Attributes:
         peer: the address of the other end.
         closed: whether the connection is closed.
-        connect_failure: the system's reason for a failed connection attempt; empty otherwise.
+        connect_failure: the system's reason why the connection attempt failed; empty if it did not fail.
     """
 
     def __init__(
@@ -88,19 +88,19 @@ class Link:
         self._budget = IoBudget.of_running_loop()
         self._receiver: FrameReceiver[Link] = FrameReceiver(handler)
         self._outgoing: deque[OutgoingFrame] = deque()
-        self._is_sending = not connected  # or waiting until the kernel has room
+        self._is_sending = not connected  # also true while connecting, or while the kernel has no room
         self._closes_when_sent = False
         self._watches_readable = self._watches_writable = False
         self._read_timer: asyncio.TimerHandle | None = None
 
     @staticmethod
     def dial(address: Address, handler: LinkHandler, *, persistent: bool) -> Link:
-        """Return a link that connects to an address. Call :meth:`start` next; frames may be queued before.
+        """Begin to connect to an address; return the connection. Call :meth:`start` next; frames may be queued before.
 
         Args:
-            address: where to connect.
-            handler: handles its frames and state changes.
-            persistent: whether it carries many transfers in both directions; else it only sends.
+            address: the address to connect to.
+            handler: the handler of the frames and the state changes.
+            persistent: whether the connection carries many transfers in both directions; otherwise it only sends.
 
         Raises:
             OSError: the attempt fails at once.
@@ -110,13 +110,13 @@ class Link:
 
     @staticmethod
     def accepted(stream: socket.socket, peer: Address, handler: LinkHandler, *, persistent: bool) -> Link:
-        """Return a link for an accepted connection. Call :meth:`start` next.
+        """Configure an accepted connection; return its ``Link``. Call :meth:`start` next.
 
         Args:
             stream: the connection's socket.
             peer: the address of the other end.
-            handler: handles its frames and state changes.
-            persistent: whether it carries many transfers in both directions; else it only receives.
+            handler: the handler of the frames and the state changes.
+            persistent: whether the connection carries many transfers in both directions; otherwise it only receives.
 
         Raises:
             OSError: the connection is closed already.
@@ -128,7 +128,7 @@ class Link:
         return Link(stream, handler, peer, persistent=persistent)
 
     def start(self) -> None:
-        """Begin to send and receive. From now on the handler is called, even before this returns."""
+        """Begin to send and receive. The handler may be called before this returns."""
         if self.closed:
             return
         if self._is_connected:
@@ -150,14 +150,14 @@ class Link:
         on_end: Callable[[bool], None] | None = None,
         on_unreadable: Callable[[], None] | None = None,
     ) -> None:
-        """Queue a frame, and send as much as the kernel accepts now.
+        """Queue a frame, and send as much as the kernel accepts now. If this cannot be done, drop the frame.
 
         Args:
             frame: the head.
             payload: the payload; its memory belongs to the caller.
-            on_end: called when the payload is no longer needed; the argument tells whether it was sent.
-            on_unreadable: called if the payload's file cannot be read any more. The link is closed then, as the rest of
-                the frame is missing.
+            on_end: called when the payload is no longer needed, with whether the kernel has accepted all of it.
+            on_unreadable: called if the payload's file can no longer be read. The connection is closed before, as the
+                rest of the frame is missing.
         """
         if self.closed or len(self._outgoing) >= OUTGOING_FRAMES_MAX:
             if on_end:
@@ -165,7 +165,7 @@ class Link:
             return
         try:
             self._outgoing.append(OutgoingFrame(frame, payload, on_end, on_unreadable))
-        except OSError:  # out of descriptors; the peer requests it again
+        except OSError:  # out of descriptors; the peer asks for the chunks again
             if on_end:
                 on_end(False)
             return
@@ -173,7 +173,7 @@ class Link:
             self._flush()
 
     def close_when_sent(self) -> None:
-        """Close the connection when all queued frames are sent; the kernel still delivers them."""
+        """Close the connection once the kernel has accepted all queued frames, which it still delivers."""
         self._closes_when_sent = True
         if not (self._outgoing or self._is_sending):
             self.close()
@@ -289,10 +289,10 @@ class Link:
     # -- the end
 
     def close(self, error: WireError | None = None) -> None:
-        """Close the connection, and report the end of the frame that is being received and of all unsent ones.
+        """Close the connection; report a frame that is being received as aborted, and queued frames as not sent.
 
         Args:
-            error: the violation of the protocol by the peer, if there was one.
+            error: the violation of the protocol by the peer; None if there was none.
         """
         if self.closed:
             return
@@ -306,7 +306,7 @@ class Link:
         if (aborted := self._receiver.end()) is not None:
             _call_safely(self._handler.frame_aborted, self, aborted)
         unsent, self._outgoing = list(self._outgoing), deque()
-        # Before `on_end` of the unsent frames, so that the handler knows that they are lost with the link.
+        # Called before `on_end` of the unsent frames, so that the handler knows by then that the connection is closed.
         _call_safely(self._handler.link_closed, self, error)
         for outgoing in unsent:
             outgoing.close_file()
@@ -315,7 +315,7 @@ class Link:
 
 
 def _call_safely(callback: Callable[..., object], *arguments: object) -> None:
-    """Call back, and log errors, so that later callbacks are called too."""
+    """Call a callback and log its error, so that later callbacks are called too."""
     try:
         callback(*arguments)
     except Exception:

@@ -1,4 +1,4 @@
-"""The event loop of programs that transfer data."""
+"""Chooses the event loop of programs that transfer data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's factory; None, for Python's own loop, where uvloop is not installed."""
+    """Return uvloop's loop factory; None, which selects asyncio's own loop, if uvloop is not installed."""
     try:
         import uvloop
     except ImportError:

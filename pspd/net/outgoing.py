@@ -1,4 +1,4 @@
-"""Sending a frame over a TCP stream, from the memory or the file that holds its payload."""
+"""Sends a frame over a TCP stream, with a payload from memory or from a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pspd.net.receiving import VIEWS_PER_CALL
 _MORE = getattr(socket, "MSG_MORE", 0)
 
 _FILE_ERRNOS = frozenset({errno.EIO, errno.EBADMSG, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EUCLEAN})
-"""Errors of `sendfile` that concern the file; a connection does not fail with these."""
+"""Errors of `sendfile` that come from the file, not from the connection."""
 
 Payload = list[memoryview] | FileSlice
 
@@ -24,14 +24,14 @@ class UnreadablePayload(Exception):
 
 
 class OutgoingFrame:
-    """A frame that is being sent: its head, and the rest of its payload.
+    """A frame that is being sent.
 
     Args:
         frame: the head.
-        payload: the payload. Its memory belongs to the caller. The descriptor of a file is duplicated, because the
-            caller may close it before the last byte is sent.
-        on_end: called when the payload is no longer needed; the argument tells whether it was sent.
-        on_unreadable: called if the payload's file cannot be read any more.
+        payload: the payload. Its memory belongs to the caller. A file's descriptor is duplicated, because the caller
+            may close its own before the last byte is sent.
+        on_end: called when the payload is no longer needed, with whether the kernel has accepted all of it.
+        on_unreadable: called if the payload's file can no longer be read.
 
     Raises:
         OSError: the process is out of descriptors.
@@ -56,16 +56,16 @@ class OutgoingFrame:
             self._views += payload
 
     def send(self, stream: socket.socket, *, end_follows: bool) -> None:
-        """Send the frame.
+        """Send the rest of the frame.
 
         Args:
             stream: a non-blocking socket.
-            end_follows: whether the stream ends after the frame, so that the kernel may send both in one segment.
+            end_follows: whether the stream ends after the frame, so that both may share a segment.
 
         Raises:
             BlockingIOError: the kernel's buffer is full. Call this again later for the rest.
             OSError: the connection is broken.
-            UnreadablePayload: the file is shorter than it was, or cannot be read.
+            UnreadablePayload: the file is too short now, or cannot be read.
         """
         flags = _MORE if self._file or end_follows else 0
         while self._views:
@@ -97,7 +97,7 @@ class OutgoingFrame:
             self._views[0] = self._views[0][sent:]
 
     def close_file(self) -> None:
-        """Close the duplicate of the file's descriptor."""
+        """Close the duplicate of the file's descriptor, if it is open."""
         if self._file is not None:
             os.close(self._file.fd)
             self._file = None

@@ -1,4 +1,4 @@
-"""Receiving frames from a TCP stream, each payload directly into the memory that the handler provides."""
+"""Receives frames from a TCP stream, each payload directly into the memory that the handler provides."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pspd.core.wire.frames import FRAME_BYTES, Frame, decode_frame
 from pspd.core.wire.header import Kind
 
 VIEWS_PER_CALL = 64
-"""Buffers per system call; the system's limit is 1024."""
+"""The most buffers per system call; the system's limit is 1024."""
 
 _DISCARD_BUFFER = memoryview(bytearray(1024 * 1024))
 _DISCARD_FLAGS = getattr(socket, "MSG_TRUNC", 0) if os.uname().sysname == "Linux" else 0
-"""Linux discards the bytes itself, without a copy (tcp(7))."""
+"""With MSG_TRUNC, Linux itself discards the received bytes, without a copy (tcp(7))."""
 
 OwnerT = TypeVar("OwnerT", contravariant=True)
 
 
 class FrameHandler(Protocol[OwnerT]):
-    """Handles the frames of connections. It may close a connection in any call, which ends its frames."""
+    """Handles the frames of connections. Any call may close its connection; the rest of the stream is then ignored."""
 
     def frame_started(self, link: OwnerT, frame: Frame) -> list[memoryview] | None:
         """Handle the head of a frame.
@@ -35,7 +35,7 @@ class FrameHandler(Protocol[OwnerT]):
         """
 
     def frame_continued(self, link: OwnerT, frame: Frame) -> list[memoryview]:
-        """Handle a part of the payload, which fills the memory, and return memory for the next part.
+        """Handle a received part of the payload, which is not the last; return memory for the next part.
 
         Args:
             link: the connection.
@@ -43,7 +43,7 @@ class FrameHandler(Protocol[OwnerT]):
         """
 
     def frame_received(self, link: OwnerT, frame: Frame) -> None:
-        """Handle the end of the payload, or of its last part.
+        """Handle the complete payload, or its last part.
 
         Args:
             link: the connection.
@@ -54,7 +54,7 @@ class FrameHandler(Protocol[OwnerT]):
 class ReceiveState(Enum):
     """The meaning of the next bytes of a stream.
 
-    HEAD and BODY are the head and the payload of a frame, and DISCARD is a payload without memory. ENDED means that
+    HEAD and BODY are the head and the payload of a frame, and DISCARD is a payload to discard. ENDED means that
     the connection is closed.
     """
 
@@ -74,14 +74,14 @@ _ENDED: Final = ReceiveState.ENDED
 class FrameReceiver(Generic[OwnerT]):
     """Reads frames from a stream socket.
 
-    It has no reference to the connection that owns it: a cycle would delay the release of both to the collector.
+    It has no reference to the connection that owns it: a cycle would stay in memory until a garbage collection.
 
     Args:
-        handler: receives the frames.
+        handler: the handler of the frames.
 
     Attributes:
         state: the meaning of the next bytes.
-        received_count: bytes received so far.
+        received_count: the number of bytes received so far.
     """
 
     def __init__(self, handler: FrameHandler[OwnerT]) -> None:
@@ -120,7 +120,7 @@ class FrameReceiver(Generic[OwnerT]):
         self.received_count += count
 
     def end(self) -> Frame | None:
-        """End the stream. Return the frame whose payload is incomplete; None if there is none, or it was discarded."""
+        """End the stream; return the head of a frame whose payload is incomplete and kept; None if there is none."""
         frame = self._frame if self.state is _BODY else None
         self.state = _ENDED
         return frame
@@ -132,11 +132,11 @@ class FrameReceiver(Generic[OwnerT]):
 
     @property
     def is_within_head(self) -> bool:
-        """Whether part of a head is received."""
+        """Whether a part of a head, but not all of it, has been received."""
         return self.state is _HEAD and len(self._targets[0]) < FRAME_BYTES
 
     def _advance(self, count: int, owner: OwnerT) -> None:
-        """Account for received bytes: the payload comes first, then the next head."""
+        """Process received bytes, which fill the targets in order: the rest of a payload, then the next head."""
         while count:
             target = self._targets[0]
             if count < len(target):

@@ -1,4 +1,4 @@
-"""A client's path to its server: the persistent link, which reconnects when it breaks, and the state of UDP and TCP."""
+"""Keeps a client's link to its server open, and records whether UDP and TCP work."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pspd.text.addresses import Address, address_text
 
 DIAL_SECONDS_MIN = 0.05
 DIAL_SECONDS_MAX = 2.0
-"""The first and the longest delay between two connection attempts."""
+"""The first and the longest delay between two connection attempts, before jitter."""
 STABLE_SECONDS = 1.0
-"""A link that ends sooner is a failed attempt: another program or a proxy may have accepted the connection."""
+"""A link that ends sooner is treated as a failed attempt: another program or a proxy may have accepted it."""
 
 
 class DataPath:
-    """Which protocols have worked between a client and its server in one session.
+    """A record of whether UDP and TCP have worked between a client and its server in one session.
 
     Attributes:
         ready: set as soon as both UDP and TCP have worked.
-        tcp_failure: why the last TCP connection attempt failed; None if it succeeded.
+        tcp_failure: the reason why the last TCP connection attempt failed; None if it succeeded.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class DataPath:
         self._review()
 
     def note_tcp(self, failure: str | None) -> None:
-        """Record the result of a TCP connection attempt: None for success, else the reason of its failure."""
+        """Record the result of a TCP connection attempt: the reason why it failed; None if it succeeded."""
         self.tcp_failure = failure
         self._review()
 
@@ -57,13 +57,14 @@ class DataPath:
 
 
 class ReconnectingLink:
-    """Keeps one link to the server open: it connects, names the session, and connects again when the link breaks.
+    """Keeps one link to the server open: connects, sends the session number, and connects again when the link breaks.
 
     Args:
-        handler: receives the frames. It calls :meth:`note_opened` and :meth:`note_closed` for the current link.
+        handler: the handler of the frames. It must call :meth:`note_opened` and :meth:`note_closed` for the current
+            link.
 
     Attributes:
-        link: the current link, which may still be connecting; None between two attempts.
+        link: the current link, which may still be connecting; None between two attempts and while this is closed.
     """
 
     def __init__(self, handler: LinkHandler) -> None:
@@ -82,9 +83,9 @@ class ReconnectingLink:
         """Connect to a server, and connect again whenever the link breaks, until :meth:`close` is called.
 
         Args:
-            session: the client's session.
-            server: the server's data port.
-            path: records whether attempts succeed.
+            session: the session number of the client.
+            server: the address of the server's data port.
+            path: the record of whether attempts succeed.
         """
         self._session, self._server, self._path = session, server, path
         self._dial()
@@ -97,12 +98,12 @@ class ReconnectingLink:
             link.close()
 
     def note_opened(self) -> None:
-        """Record that the current link is connected."""
+        """Record that the current link is connected, and begin to wait until it is stable."""
         self._path.note_tcp(None)
         self._timer = self._loop.call_later(STABLE_SECONDS, self._note_stable)
 
     def note_closed(self, link: Link) -> None:
-        """Connect again, after the current link was closed."""
+        """Schedule the next connection attempt, as the current link was closed."""
         self.link = None
         self._cancel_timer()
         if not self._is_stable:

@@ -1,4 +1,4 @@
-"""The server's data plane: its UDP sockets, its TCP listeners, and its connections with clients."""
+"""The server's data plane: connects the state machine with UDP sockets, TCP listeners and TCP connections."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from pspd.text.addresses import Address, address_text
 
 ACCEPTS_PER_WAKEUP = 256
 UNIDENTIFIED_LINKS_MAX = 8192
-"""Connections that may be open without a LINK frame. In the classic profile these are all accepted ones."""
+"""The most accepted connections without a LINK frame. In the classic profile, no accepted connection has one."""
 IDENTIFY_SECONDS_MAX = 15.0
 """How long the peer of an accepted link may take to send its LINK frame."""
 
 
 class ServerPlane:
-    """Drives a server machine over real sockets.
+    """Drives the server's state machine over real sockets.
 
     Args:
-        machine: the protocol.
-        control: executes effects that do not move data, and receives events.
+        machine: the server's state machine.
+        control: called with each control effect, to execute it.
         hosts: the hosts to listen on, as literals: see ``listen_hosts``.
         port: the number of both the UDP and the TCP port; 0 for any.
-        faults: faults to inject into received datagrams.
+        faults: the faults to inject into received datagrams; None for none.
 
     Raises:
-        PortTaken: the port is not free.
+        PortTaken: an address is not available, or the port is not free.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class ServerPlane:
         self._control = control
         self._loop = asyncio.get_running_loop()
         self._driver: Driver[ServerEffect] = Driver(machine, self._execute)
-        self._sessions: dict[Link, int] = {}  # of each accepted link; 0 before its LINK frame
-        self._links: dict[int, Link] = {}  # the links with a session
-        self._delivering: set[Link] = set()  # connections for one delivery each
-        self._receipts: dict[Link, Receipt] = {}  # of contributions in progress
+        self._sessions: dict[Link, int] = {}  # by accepted connection; 0 before its LINK frame
+        self._links: dict[int, Link] = {}  # the link of each session
+        self._delivering: set[Link] = set()  # dialled connections, each for one delivery
+        self._receipts: dict[Link, Receipt] = {}  # of the contributions in progress
         self._dial_log = DialLog()
         pairs = bind_pairs(hosts, port)
         self._datagrams = DatagramSockets(hosts, [bound for _, bound in pairs], self._on_datagram, faults)
@@ -98,7 +98,7 @@ class ServerPlane:
                 self._control(effect)
 
     def _deliver(self, delivery: Deliver) -> None:
-        """Send a delivery, over the client's link or over a separate connection (R6)."""
+        """Send a delivery over the client's link or over a separate connection (R6), or report that it failed."""
         kept = self._machine.parameters.kept_links
         link = self._links.get(delivery.session) if kept else self._dial(delivery.session)
         if link is None:
@@ -110,7 +110,7 @@ class ServerPlane:
             link.start()
 
     def _dial(self, session: int) -> Link | None:
-        """Connect to a client for one delivery; return None if that fails at once."""
+        """Connect to a client for one delivery; return None if the client has no port or the attempt fails at once."""
         address = self._machine.delivery_address(session)
         if address is None:
             return None
@@ -123,7 +123,7 @@ class ServerPlane:
         return link
 
     def _delivery_ended(self, delivery: Deliver, sent: bool) -> None:
-        """Report that the views of a delivery are no longer needed: the kernel has the bytes, or they are not sent."""
+        """Report that the kernel has all bytes of a delivery, or that it failed: its views are no longer needed."""
         report = self._machine.delivery_sent if sent else self._machine.delivery_failed
         report(delivery.session, delivery.number, now_ns())
         self.pump()
@@ -148,12 +148,12 @@ class ServerPlane:
         link.start()
 
     def _close_unidentified(self, link: Link) -> None:
-        """Close a link on which no LINK frame has arrived, even if other bytes have."""
+        """Close an accepted connection on which no complete LINK frame has arrived."""
         if self._sessions.get(link) == 0:
             self._refuse(link, DropReason.SILENT)
 
     def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
-        """See ``FrameHandler.frame_started``. On a persistent link LINK comes first, then contributions."""
+        """See ``FrameHandler.frame_started``. On a link, LINK must come first, then only contributions."""
         kept = self._machine.parameters.kept_links
         is_link_due = kept and self._sessions[link] == 0
         if is_link_due != (frame.kind is Kind.LINK):
@@ -162,7 +162,7 @@ class ServerPlane:
         if is_link_due:
             self._identify(link, frame.session)
             return None
-        # A link speaks for one session only: CloseLink for another session would close another link.
+        # A link carries frames of its own session only: CloseLink for another session would not close this link.
         if kept and self._sessions[link] != frame.session:
             self._refuse(link, DropReason.UNKNOWN_SESSION)
             return None
@@ -180,7 +180,7 @@ class ServerPlane:
         link.close()
 
     def _identify(self, link: Link, session: int) -> None:
-        """Assign a link to a session, whose previous link is closed."""
+        """Assign a link to a session and close the session's previous link; close the link of an unknown session."""
         if not self._machine.link_opened(session, now_ns()):
             link.close()
             return
@@ -192,7 +192,7 @@ class ServerPlane:
         self.pump()
 
     def frame_continued(self, link: Link, frame: Frame) -> list[memoryview]:
-        """See ``FrameHandler.frame_continued``. Contributions get all their memory at the start."""
+        """See ``FrameHandler.frame_continued``. Never called: contributions get all their memory at the start."""
         raise AssertionError("a contribution has memory for all of its payload")
 
     def frame_received(self, link: Link, frame: Frame) -> None:

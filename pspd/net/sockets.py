@@ -1,4 +1,4 @@
-"""Opening and tuning data sockets."""
+"""Opens and configures data sockets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from pspd.host.addresses import ANY_HOSTS, address_of, family_of, sockaddr_of
 from pspd.text.addresses import Address, address_text, unmapped
 
 UDP_BUFFER_BYTES = 4 * 1024 * 1024
-"""The system's default, about 200 KiB, overflows after a burst of a few hundred datagrams."""
+"""The size of each buffer of a UDP socket. The system's default, about 200 KiB, overflows after a burst of a few
+hundred datagrams."""
 LISTEN_BACKLOG = 4096
-"""In the classic profile one broadcast makes all holders connect at the same moment."""
+"""The most connections that may wait for acceptance. In the classic profile, one broadcast makes all holders connect at
+the same time."""
 USER_TIMEOUT_MS = 15_000
 """How long sent data may stay unacknowledged before the kernel closes a connection (RFC 5482)."""
 DEFER_ACCEPT_SECONDS = 1
 PORT_TRIES = 20
-"""Ports to try until one is free on all hosts."""
+"""The most ports to try until one is free on all hosts."""
 
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
@@ -42,10 +44,10 @@ def listen_hosts(host: str, port: int) -> tuple[list[str], int]:
 
     Args:
         host: a name or a literal.
-        port: 0 for any. It stays 0 for a single host.
+        port: the port; 0 for any free one. With a single host, 0 is returned unchanged.
 
     Raises:
-        PortTaken: the port is not free on one of the addresses, or this machine has none of them.
+        PortTaken: the port is not free on one of the addresses, this machine has none of them, or the host is unknown.
     """
     hosts: list[str] = []
     missing: AddressMissing | None = None
@@ -88,11 +90,11 @@ def bind_pairs(hosts: Sequence[str], port: int) -> list[tuple[socket.socket, soc
     """Open a TCP listener and a UDP socket on each host, all with the same port number.
 
     Args:
-        hosts: literals.
-        port: 0 for any.
+        hosts: the host literals to listen on.
+        port: the port; 0 for any free one.
 
     Raises:
-        PortTaken: the port is not free, or no port is free for all sockets.
+        PortTaken: an address is not available, or no port was found that is free for all sockets.
     """
     try:
         bound = _bind_all(hosts, port, [bind_listener, bind_datagrams])
@@ -104,7 +106,7 @@ def bind_pairs(hosts: Sequence[str], port: int) -> list[tuple[socket.socket, soc
 def _bind_all(
     hosts: Sequence[str], port: int, openers: Sequence[Callable[[str, int], socket.socket]]
 ) -> list[socket.socket]:
-    """Open sockets on each host, all with the same port number. For port 0, try several numbers."""
+    """Open sockets on each host, all with the same port number. For port 0, try up to ``PORT_TRIES`` numbers."""
     bound: list[socket.socket] = []
     for tries in range(1, PORT_TRIES + 1):
         with contextlib.ExitStack() as opened:
@@ -125,11 +127,12 @@ def _bind_all(
 def bind_listener(host: str, port: int) -> socket.socket:
     """Open a non-blocking TCP listener.
 
-    The connecting side sends first, so the kernel delays a connection until its first bytes arrive, if it can.
+    The connecting side sends first. So on Linux, a connection waits for its first bytes before it can be accepted, for
+    about ``DEFER_ACCEPT_SECONDS`` at most.
 
     Args:
-        host: a literal.
-        port: 0 for any.
+        host: the host literal to listen on.
+        port: the port; 0 for any free one.
 
     Raises:
         PortTaken: the address is not available.
@@ -145,8 +148,8 @@ def bind_datagrams(host: str, port: int) -> socket.socket:
     """Open a non-blocking UDP socket with large buffers.
 
     Args:
-        host: a literal.
-        port: 0 for any.
+        host: the host literal to bind to.
+        port: the port; 0 for any free one.
 
     Raises:
         PortTaken: the address is not available.
@@ -191,11 +194,11 @@ def _bind_error(error: OSError, kind: socket.SocketKind, host: str, port: int) -
 
 
 def start_connect(address: Address, *, persistent: bool = False) -> socket.socket:
-    """Open a non-blocking TCP socket and begin to connect it; it becomes writable when the attempt ends.
+    """Open a non-blocking TCP socket and begin to connect it. The socket becomes writable when the attempt ends.
 
     Args:
-        address: where to connect.
-        persistent: whether the connection is for many transfers.
+        address: the address to connect to.
+        persistent: whether the connection is to carry many transfers.
 
     Raises:
         OSError: the attempt fails at once.
@@ -215,13 +218,13 @@ def start_connect(address: Address, *, persistent: bool = False) -> socket.socke
 
 
 def set_user_timeout(stream: socket.socket) -> None:
-    """Limit the time without an acknowledgement by the peer, after which the kernel closes the connection."""
+    """Make the kernel close a connection whose sent data stays unacknowledged for ``USER_TIMEOUT_MS``."""
     with contextlib.suppress(AttributeError, OSError):  # Linux only
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
 
 def tune_persistent(stream: socket.socket) -> None:
-    """Set a connection up for many transfers: disable Nagle's algorithm, and detect a dead peer while idle."""
+    """Configure a connection for many transfers: disable Nagle's algorithm, and make the kernel probe an idle peer."""
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     with contextlib.suppress(AttributeError, OSError):  # Linux only

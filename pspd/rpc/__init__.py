@@ -1,1 +1,1 @@
-"""The control API over gRPC: its client, its server, and the translation of its messages."""
+"""The control API over gRPC: the client, the server, and the translation of messages."""

@@ -1,7 +1,7 @@
-"""The largest request of each method, in bytes, checked before the request is parsed.
+"""Limits the size of the requests of each method, before a request is parsed.
 
-Parsing is expensive: two bytes on the wire may become an object of a hundred. A method whose requests contain no long
-list takes a few KiB; for the others, the limits of the fields add up.
+Parsing is expensive: two bytes on the wire may become an object of a hundred bytes. Requests without a long list are
+limited to a few KiB. The limit of other requests is the sum of the limits of their fields.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pspd.text.sizes import size_text
 
 INSTANCE_ID_BYTES = 16
 HELD_FILES_MAX, HELD_RANGES_MAX = 10_000, 100_000
-"""The most files, and the most ranges of all files together, that a client may report as held. Each costs the server
-memory and time."""
+"""The most files, and the most ranges of all files together, that a client may report as held. Each file and each
+range costs the server memory and time."""
 REPORTS_MAX = 1000
-"""The most reports in one call; a client sends the others with the next call."""
+"""The most reports in one call. A client sends further reports with its next call."""
 REPORT_REASON_CHARACTERS_MAX = 300
-"""The length of the reason why a client declined a file; longer reasons are cut."""
+"""The most characters of the reason why a client declined a file. The client cuts a longer reason."""
 STOP_NAMES_MAX = 1000
 DIRECTORY_CHARACTERS_MAX = 4096
 ADDRESS_CHARACTERS_MAX = 300
@@ -36,9 +36,9 @@ _CUTS_BYTES = 2 * SHARE_COUNT_MAX * DIGEST_BYTES
 """A boundary between shares adds the digests of at most two pieces of a block."""
 
 FIXED_BYTES_MAX = 1024
-"""The limit of requests without text, with room for fields of later versions."""
+"""The limit of requests without text, in bytes, with room for fields of later versions."""
 TEXT_BYTES_MAX = 8 * 1024
-"""The limit of requests with one short text: a file's name or id."""
+"""The limit of requests with one short text, such as a file's name or id, in bytes."""
 
 _MEMBERSHIP, _FILES, _CACHE, _CLIENTS, _STATUS = (
     f"/pspd.v1.{name}Service/" for name in ("Membership", "File", "Cache", "Client", "Status")
@@ -72,17 +72,17 @@ REQUEST_BYTES_MAX: dict[str, int] = {
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": TEXT_BYTES_MAX,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": TEXT_BYTES_MAX,
 }
-"""The limit of each method, by its gRPC path."""
+"""The largest request of each method, in bytes, by the method's gRPC path."""
 LARGEST_REQUEST_BYTES = max(REQUEST_BYTES_MAX.values())
-"""The largest request of any method: the limit of gRPC itself, which applies before the method is known."""
+"""The largest request of any method, in bytes. gRPC itself enforces this limit, before the method is known."""
 
 
 def validate_request_size(method: str, size_bytes: int) -> None:
     """Refuse a request that is larger than its method allows.
 
     Args:
-        method: the method's path; a method without its own limit has the smallest.
-        size_bytes: the size of the request on the wire.
+        method: the method's gRPC path. The limit of an unlisted method is ``FIXED_BYTES_MAX``.
+        size_bytes: the size of the request on the wire, in bytes.
 
     Raises:
         LimitReached: the request is too large.

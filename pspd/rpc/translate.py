@@ -21,7 +21,7 @@ from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import network_pb2 as pb
 
 END_REASON_CHARACTERS_MAX = 1000
-"""The most characters that a member keeps of the reason why its session ended; a name and an address take 400."""
+"""The most characters that a member keeps of the reason why its session ended. A name and an address take up to 400."""
 
 _ORDERS: dict[Order, Any] = {order: pb.RequestOrder.Value(f"REQUEST_ORDER_{order.name}") for order in Order}
 _ORDERS_BACK: dict[int, Order] = {value: order for order, value in _ORDERS.items()}
@@ -34,7 +34,7 @@ _CAUSES: dict[effects.EndCause, Any] = {
 }
 _CAUSES_BACK: dict[int, effects.EndCause] = {value: cause for cause, value in _CAUSES.items()}
 _COPIED_PARAMETERS = [field.name for field in fields(Parameters) if field.name != "order"]
-"""Parameters whose field in the message has the same name and value."""
+"""Names of the parameters whose field in the message has the same name and value."""
 
 
 def peer_text(peer: str) -> str:
@@ -47,7 +47,7 @@ def session_ended_from_pb(session: int, message: membership.SessionEnded) -> eff
     """Return the end of a session from a message; a long reason is cut, and an unknown cause becomes None.
 
     Args:
-        session: the session's id.
+        session: the session number of the member.
         message: the message.
     """
     return effects.EndSession(session, message.reason[:END_REASON_CHARACTERS_MAX], _CAUSES_BACK.get(message.cause))
@@ -112,9 +112,9 @@ def parameters_from_pb(message: pb.Parameters) -> Parameters:
 
 
 def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
-    """Return a client's holdings as messages, complete files first, and only as many ranges as the limits allow.
+    """Return a client's holdings as messages, complete files first, and only as many as the limits allow.
 
-    The server counts the others as not held; the client does not fetch them again for that.
+    The server treats omitted chunks as not held. The client holds them nevertheless, and does not request them.
     """
     messages, left = [], HELD_RANGES_MAX
     for file_id, known in sorted(held.items(), key=lambda item: not item[1].complete)[:HELD_FILES_MAX]:
@@ -128,10 +128,10 @@ def holdings_from_pb(messages: Sequence[pb.Holding]) -> dict[FileId, Held]:
     """Return a client's holdings from messages.
 
     Raises:
-        BadArgument: a file id or the order of ranges is wrong.
+        BadArgument: a file id has another length, or ranges are not ascending and disjoint.
         LimitReached: there are too many files or ranges.
     """
-    if len(messages) > HELD_FILES_MAX:  # first: a message becomes an object only when it is read
+    if len(messages) > HELD_FILES_MAX:  # checked first: a message becomes an object only when it is read
         raise LimitReached(f"a client may report at most {HELD_FILES_MAX} files that it holds")
     if sum(len(message.ranges) for message in messages) > HELD_RANGES_MAX:
         raise LimitReached(f"a client may report at most {HELD_RANGES_MAX} ranges that it holds")
@@ -156,8 +156,8 @@ class Declined:
     Attributes:
         file_id: the file's id.
         reason: why the client declines the file, in one line.
-        division: the number of the declined division of the file among clients.
-        still_holds: whether the client still sends the chunks of the file that it holds.
+        division: the number of the division that the client declines; 0 if it is unknown.
+        still_holds: whether the client still contributes the chunks of the file that it holds.
     """
 
     file_id: FileId
@@ -192,11 +192,11 @@ def report_to_pb(report: Report) -> membership.FileReport:
 
 
 def reports_from_pb(messages: Sequence[membership.FileReport]) -> list[Report]:
-    """Return reports from messages, without those of unknown milestones.
+    """Return reports from messages; leave out reports of unknown milestones.
 
     Raises:
-        BadArgument: a report names no file.
-        LimitReached: there are too many.
+        BadArgument: a file id has another length.
+        LimitReached: there are too many reports.
     """
     if len(messages) > REPORTS_MAX:
         raise LimitReached(f"one call has at most {REPORTS_MAX} reports: send the others with the next")
@@ -216,11 +216,11 @@ def report_from_pb(message: membership.FileReport) -> Report | None:
 
 
 MemberEvent = effects.MemberEffect | None
-"""An instruction to a member; None asks it to stop."""
+"""An instruction to a member; None asks the member to stop."""
 
 
 def attend_response(effect: MemberEvent) -> membership.AttendResponse:
-    """Return an instruction to a member as a message."""
+    """Return an instruction to a member, or None (to stop), as a message."""
     match effect:
         case effects.Assign(_, manifest, shares, started, division):
             return membership.AttendResponse(

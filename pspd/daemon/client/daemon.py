@@ -1,4 +1,4 @@
-"""``pspd client``: one client of the network, or many in one process."""
+"""``pspd client``: runs one client of the network, or many in one process."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class ClientPlan:
 
 @dataclass(frozen=True, slots=True)
 class StorageOptions:
-    """How clients store their files.
+    """Options of the clients' stores.
 
     Attributes:
-        max_bytes: the limit of all files in a client's folder together; None for no limit.
+        max_bytes: the limit on the size of all files in a client's folder together; None for no limit.
         verifies: whether a client verifies all its files when it starts.
     """
 
@@ -52,8 +52,8 @@ def plan_clients(name: str, folder: Path, count: int | None, first_index: int) -
 
     Args:
         name: the client's name, or the part of it before the number.
-        folder: the client's folder, or the one that contains the folders of all clients.
-        count: how many clients; None for one without a number.
+        folder: the client's folder, or the folder that contains the folders of all clients.
+        count: how many clients; None for one client without a number in its name.
         first_index: the first number.
     """
     if count is None:
@@ -63,7 +63,7 @@ def plan_clients(name: str, folder: Path, count: int | None, first_index: int) -
 
 
 def require_mounts(plans: list[ClientPlan], mount_point: Path | None) -> None:
-    """Raise an error unless the disk of each client is mounted; called before anything is written.
+    """Raise an error unless each client's folder is on a mounted disk; called before anything is written.
 
     Args:
         plans: the clients.
@@ -87,16 +87,16 @@ async def run_clients(
     """Run clients until they are asked to stop.
 
     Args:
-        stopping: set to stop them.
+        stopping: the event that is set to stop the clients.
         server: the server's address.
         plans: the clients.
-        connect_seconds: how long to wait for a server, and then until data can flow.
-        faults: faults to inject into received datagrams.
-        options: how the clients store files.
+        connect_seconds: how long to wait until the server answers, and then until data can flow.
+        faults: the faults to inject into received datagrams; None for none.
+        options: options of the clients' stores.
 
     Raises:
         Unreachable: no server answers.
-        NoDataPath: the server answers, but data cannot flow.
+        NoDataPath: the server answers, but data cannot flow between it and a client.
         StorageError: a folder cannot be used, or a disk failed.
         PspError: the server refuses a client.
     """
@@ -138,7 +138,7 @@ def _flusher(store: DiskStore, name: str) -> Callable[[FileId], None]:
     """Return a function that flushes a finished file to the disk in a thread, as a large file takes seconds.
 
     Args:
-        store: the client's files.
+        store: the client's store.
         name: the client's name.
     """
     flushes: set[asyncio.Task[None]] = set()

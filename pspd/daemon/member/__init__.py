@@ -1,1 +1,1 @@
-"""What clients and sources share: one membership in a server's network."""
+"""The membership in a network, which clients and sources have in common."""

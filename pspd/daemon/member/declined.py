@@ -1,4 +1,4 @@
-"""Declined files: why a member declines one, and when it tries again to take it."""
+"""Records why a member declines a file, and when it tries again to take the file."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pspd.text.plain import plain_text
 RETRY_SECONDS_MIN = 5.0
 RETRY_SECONDS_MAX = 300.0
 """Bounds of the delay before a client tries again to take a file: there may be more room by then. The delay doubles,
-as an attempt may have to read a large file that is in the way."""
+as an attempt may have to read a large existing file."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorBoundary:
-    """Contains every error with one file: it becomes the reason to decline that file, and the client goes on.
+    """Limits the effect of an error to one file: the error becomes the reason to decline the file.
 
     Attributes:
         name: the client's name.
         require_usable: raises ``StoreFailed`` if the store as a whole does not work.
-        store_failed: called with that error; the client ends.
+        store_failed: called with the error if the store as a whole has failed: it ends the client.
     """
 
     name: str
@@ -52,7 +52,7 @@ class ErrorBoundary:
             action: the operation that failed, such as "take".
             title: the file's name.
             error: the error.
-            known_reason: the reason that was logged last; it is not logged twice in a row.
+            known_reason: the last reason that was logged for the file; it is not logged again.
 
         Returns:
             The reason to decline the file, in one line.
@@ -77,15 +77,15 @@ class ErrorBoundary:
 class DeclinedFile:
     """A file that a member has declined.
 
-    A file that a user removed is tried again only after the user has put it back: the client does not restore it
-    against their will. A manifest with contradictory digests is never tried again; the same file with other digests is.
+    A file that a user removed is tried again only after the user has put it back: the user may not want it. A manifest
+    with contradictory digests is never tried again, but another manifest of the same file is.
 
     Attributes:
         manifest: the file's manifest.
-        division: the number of the declined division of the file among clients.
+        division: the number of the division that the member declines.
         reason: why the member declined the file, in one line.
         started: whether the file's exchange has started.
-        removed: the path from which a user removed the file; None if it was not removed.
+        removed: the path from which a user removed the file; None if no user removed it.
         is_final: whether this manifest is never tried again.
         delay: the seconds before the next attempt.
         retry_at: the time of the next attempt, on the loop's clock.
@@ -101,7 +101,7 @@ class DeclinedFile:
     retry_at: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Schedule the first attempt."""
+        """Schedule the next attempt after ``RETRY_SECONDS_MIN``."""
         self.back_off(RETRY_SECONDS_MIN / 2)
 
     def rules_out(self, manifest: Manifest) -> bool:
@@ -110,13 +110,13 @@ class DeclinedFile:
         return is_missing or (self.is_final and self.manifest == manifest)
 
     def take_retry(self, now: float) -> bool:
-        """Return whether to try again at time `now`; if so, schedule the attempt after it."""
+        """Return whether to try again at time `now`; if so, schedule the following attempt after a longer delay."""
         if self.retry_at > now or self.rules_out(self.manifest):
             return False
         self.back_off(self.delay)
         return True
 
     def back_off(self, delay: float) -> None:
-        """Schedule the next attempt after twice the `delay` of the last one; 0 if there was none."""
+        """Schedule the next attempt after twice `delay`, at most ``RETRY_SECONDS_MAX``, but no sooner than before."""
         self.delay = max(self.delay, min(2 * delay, RETRY_SECONDS_MAX))
         self.retry_at = asyncio.get_running_loop().time() + self.delay

@@ -27,9 +27,9 @@ LEAVE_SECONDS = 1.0
 RENEWALS_PER_LEASE = 4
 REJOIN_SECONDS_MIN = 0.1
 REJOIN_SECONDS_MAX = 2.0
-"""Bounds of the delay before a member joins again, without jitter."""
+"""Bounds of the delay before a member joins again, before jitter."""
 STEADY_SECONDS = 30.0
-"""A session that lasts this long is a success. After a shorter one, the next delay is longer."""
+"""After a session of this length, the next delay is the shortest. After a shorter session, the delay doubles."""
 
 TEMPORARY = (Unreachable, TimedOut, DuplicateInstance)
 """Errors in joining that may be temporary: a later attempt may succeed."""
@@ -48,7 +48,7 @@ class RejoinBackoff(Backoff):
         super().__init__(REJOIN_SECONDS_MIN, REJOIN_SECONDS_MAX, random)
 
     def session_ended(self, seconds: float) -> None:
-        """Begin again with the first delay if the session lasted `STEADY_SECONDS` or longer."""
+        """Start again with the first delay if the session lasted `STEADY_SECONDS` or longer."""
         if seconds >= STEADY_SECONDS:
             self.reset()
 
@@ -90,20 +90,20 @@ class MemberDaemon:
     """A client or a source of the network.
 
     Args:
-        route: the way to its server.
+        route: the route to the server.
         name: the member's name.
-        instance_id: the identity by which the server recognizes the member when it comes back.
-        storage: the member's files.
-        source: whether it is a source, which holds a file and requests none.
-        faults: faults to inject into the datagrams that it receives.
-        hooks: further work for its files.
+        instance_id: the identity by which the server recognizes the member when it joins again.
+        storage: the store of the member's files.
+        source: whether the member is a source, which holds one file and requests none.
+        faults: the faults to inject into received datagrams; None for none.
+        hooks: the store's further work on the member's files.
 
     Attributes:
         name: the member's name.
-        session: the id of its session; 0 for none.
+        session: the number of the member's last session; 0 before the first one and after ``leave``.
         ready: set when data can flow for the first time, and never cleared.
-        client: its end of the control API.
-        files: its files.
+        client: the client of the control API.
+        files: the reconciler of the member's files.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class MemberDaemon:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, connect_seconds: float, on_ready: Callable[[], None]) -> None:
-        """Stay a member until asked to stop.
+        """Join, and stay a member until the server or ``leave`` ends this; join again after an outage.
 
         Args:
             connect_seconds: how long to try to join for the first time, and then how long to wait until data can flow.
@@ -179,12 +179,12 @@ class MemberDaemon:
         do, except the store's.
 
         Args:
-            backoff: the delays between attempts.
+            backoff: the delays between attempts after the first session with data.
             seconds_max: how long to try, if data has never flowed; otherwise None, for no limit.
         """
         is_first = seconds_max is not None
         logged: set[type[PspError]] = set() if is_first else {Unreachable, TimedOut}  # the loss has been logged
-        pauses = RejoinBackoff(Random()) if is_first else backoff  # a late server does not delay later rejoins
+        pauses = RejoinBackoff(Random()) if is_first else backoff  # a late start of the server does not delay rejoins
         policy = RetryPolicy(pauses.next_seconds, seconds_max)
         policy.note_lost()
 
@@ -212,12 +212,12 @@ class MemberDaemon:
     async def join_with(
         self, policy: RetryPolicy, retried: tuple[type[PspError], ...], on_failure: Callable[[PspError], None]
     ) -> Session:
-        """Join; after a failure, try again as long as the policy allows.
+        """Join; after a failure, try again as long as the policy allows. Return the session.
 
         Args:
-            policy: decides how long to try, and with which pauses.
+            policy: the policy that decides how long to try, and with which pauses.
             retried: the errors after which to try again.
-            on_failure: called with the error of each attempt that is followed by another.
+            on_failure: called with the error of each attempt after which there will be another.
 
         Raises:
             PspError: as in `join`.
@@ -238,7 +238,7 @@ class MemberDaemon:
 
         Raises:
             StorageError: the file of a source has changed.
-            PspError: the server cannot be reached, or refuses.
+            PspError: the server cannot be reached, or refuses the member.
         """
         try:
             await self.files.reverify()
@@ -267,7 +267,7 @@ class MemberDaemon:
             path_seconds: how long to wait at the beginning until data can flow; None to skip this check.
 
         Raises:
-            SessionEnded: the server ended it, or the member must verify files.
+            SessionEnded: the server ended the session, or the member must verify files.
             NoDataPath: data cannot flow.
             Stopped: the member was asked to stop.
             PspError: the server cannot be reached, or the store failed.
@@ -288,7 +288,7 @@ class MemberDaemon:
             self.files.plane.leave()
 
     async def _watch_path(self, path_seconds: float | None) -> None:
-        """Wait until data can flow, call `on_ready` the first time, and never return."""
+        """Wait until data can flow, unless `path_seconds` is None; call `on_ready` the first time. Never return."""
         if path_seconds is not None:
             await self.files.plane.require_path(path_seconds)
             if not self.ready.is_set():

@@ -13,18 +13,18 @@ from pspd.text.plain import plain_text
 from pspd.text.sizes import size_text
 
 STEP_PERCENT = 10
-"""The progress between two lines about a file: at most 10 lines each."""
+"""The progress between two log lines about a file, in percent: at most 10 lines per file."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Reception:
-    """One file that is being received.
+    """The reception of one file.
 
     Attributes:
         chunks_before: the number of held chunks at the beginning.
-        step: the last step of progress that was logged.
+        step: the progress at the last log line, in units of ``STEP_PERCENT``.
         began_at: the time of the beginning, on the monotonic clock.
     """
 
@@ -45,7 +45,7 @@ class ReceptionLog:
         self._receptions: dict[FileId, _Reception] = {}
 
     def update(self, downloads: Iterable[Download]) -> None:
-        """Log new files, and files that have progressed by a step."""
+        """Log each new download, and each download that has progressed by a step."""
         for download in downloads:
             manifest, held = download.manifest, download.verified.chunk_count
             if download.stage in (Stage.COMPLETE, Stage.DECLINED) or held == manifest.chunk_count:
@@ -62,7 +62,7 @@ class ReceptionLog:
                 self._log_step(download, held, reception)
 
     def end(self, file_id: FileId) -> str:
-        """Forget a file; return its duration for the log, such as `` after 3.2 s``; empty if it is unknown."""
+        """Forget a file; return its duration for the log, as in `` after 3.2 s``; empty if the file is unknown."""
         reception = self._receptions.pop(file_id, None)
         return f" after {time.monotonic() - reception.began_at:.1f} s" if reception is not None else ""
 

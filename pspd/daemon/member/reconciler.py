@@ -1,4 +1,4 @@
-"""A member's files in all its sessions: takes or declines each one, finishes it, verifies it again, and watches it."""
+"""Manages a member's files across its sessions: takes or declines, finishes, watches and verifies them."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from pspd.text.plain import plain_text
 RECEPTION_SECONDS = 2.0
 """How often a client logs the progress of its files."""
 WATCH_SECONDS = 5.0
-"""How often a client checks that its finished files are there and unchanged: some 10 us for each."""
+"""How often a client checks that its finished files exist and are unchanged. This takes some 10 us per file."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class FileHooks:
-    """What a store does for a member's files besides storing them.
+    """The work of a store on a member's files besides storing them.
 
     Attributes:
-        unpack_job: returns the work that a thread does before a verified file is finished; None for no work.
+        unpack_job: returns a function that a thread calls before a verified file is finished; None if there is no need.
         on_finished: called with each file that has become visible.
         external_changes: returns the finished files that another program has removed or changed.
     """
@@ -58,16 +58,16 @@ class FileReconciler:
 
     Args:
         name: the member's name.
-        storage: its files.
-        reports: sends its reports.
-        hooks: further work for the files.
+        storage: the store of the member's files.
+        reports: sends the member's reports.
+        hooks: the store's further work on the files.
         failed: called with the error when the store as a whole no longer works: the member cannot continue.
-        faults: faults to inject into received datagrams.
+        faults: the faults to inject into received datagrams; None for none.
 
     Attributes:
         machine: the client's state machine.
-        plane: its sockets.
-        reverification_needed: set while files must be verified again, for which the session has to end.
+        plane: the member's data plane.
+        reverification_needed: set while files must be verified again. The session must end for that.
     """
 
     def __init__(
@@ -93,13 +93,16 @@ class FileReconciler:
         self._declined: dict[FileId, DeclinedFile] = {}
         self._taken_after: dict[FileId, float] = {}  # files that were declined before: the delay until they were taken
         self._unverified: dict[FileId, None] = {}
-        self._removed_before: set[FileId] = set()  # as of the last check
+        self._removed_before: set[FileId] = set()  # files that were missing at the last check
         self._unpacking: dict[FileId, asyncio.Task[None]] = {}
-        self._dropped: set[FileId] = set()  # while they were being unpacked
-        self._storage_lock = asyncio.Lock()  # held by the thread that verifies
+        self._dropped: set[FileId] = set()  # files that were dropped while they were being unpacked
+        self._storage_lock = asyncio.Lock()  # held while a thread verifies a file
 
     def begin_session(self) -> None:
-        """Forget the state of the last session: the server assigns every file again, and knows all held chunks."""
+        """Forget the reports and declined files of the last session, as the server assigns every file again.
+
+        Files that a user removed and files with contradictory digests stay declined.
+        """
         self._declined = {
             file_id: declined for file_id, declined in self._declined.items() if declined.removed or declined.is_final
         }
@@ -113,13 +116,13 @@ class FileReconciler:
     # -- instructions from the server
 
     def take(self, manifest: Manifest, shares: tuple[Range, ...], started: bool, division: int) -> None:
-        """Begin an assigned file, or decline it with a reason.
+        """Begin to receive an assigned file, or decline it with a reason.
 
         Args:
             manifest: the file's manifest.
             shares: the shares of this member.
             started: whether the file's exchange has started.
-            division: the number of this division of the file among clients.
+            division: the number of the division that the shares belong to.
         """
         file_id = manifest.file_id
         declined = self._declined.pop(file_id, None)
@@ -139,11 +142,11 @@ class FileReconciler:
             self._reception.update([download])
 
     def _note_declined(self, declined: DeclinedFile, *, still_holds: bool = False) -> None:
-        """Remember and report that a file is declined.
+        """Record and report that a file is declined.
 
         Args:
             declined: the declined file.
-            still_holds: whether its verified chunks are still sent to others.
+            still_holds: whether the member still contributes the verified chunks of the file.
         """
         file_id = declined.manifest.file_id
         self._declined[file_id] = declined
@@ -167,7 +170,7 @@ class FileReconciler:
         log.info("%s: %s was removed from the network%s", self._name, title, self._reception.end(file_id))
 
     async def retry_declined(self) -> None:
-        """Retry declined files, until cancelled; their shares have been reassigned."""
+        """Try again to take declined files, until cancelled. The files then have no shares: these were reassigned."""
         while True:
             await asyncio.sleep(RETRY_SECONDS_MIN / 2)
             now = asyncio.get_running_loop().time()
@@ -188,7 +191,7 @@ class FileReconciler:
                 declined.reason = reason
                 self._note_declined(declined)
         else:
-            if file_id not in self._declined:  # a complete file may fail to finish, and is declined again at once
+            if file_id not in self._declined:  # `assign` may have declined it again: a complete file may fail to finish
                 log.info("%s: takes %s after all", self._name, declined.manifest.name)
 
     # -- files that have changed
@@ -202,8 +205,8 @@ class FileReconciler:
         """Verify every file that needs it, so that the next session reports only chunks that are really held.
 
         Raises:
-            StorageError: a file cannot be verified, and does not count as held until it is begun again. If several
-                cannot, this is the first one's error.
+            StorageError: a file cannot be verified, and is not held until it is assigned again. If there are several,
+                this is the error of the first one.
         """
         self.reverification_needed.clear()
         removed = self._hooks.external_changes().removed if self._unverified else {}
@@ -232,7 +235,10 @@ class FileReconciler:
             await asyncio.sleep(RECEPTION_SECONDS)
 
     async def watch_finished(self) -> None:
-        """Check that finished files exist and are unchanged, as other clients rely on them, until the store fails."""
+        """Check at intervals that finished files exist and are unchanged, until the store fails.
+
+        Removed files are declined, and changed files are verified again: other clients rely on them.
+        """
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if not self._boundary.check_store():
@@ -246,11 +252,11 @@ class FileReconciler:
                 self.require_reverification(file_id)
 
     def _decline_removed(self, file_id: FileId, path: Path) -> None:
-        """Decline a file that a user has removed, as the server must not count on it.
+        """Decline a file that a user has removed, as the server must not rely on it.
 
         Args:
             file_id: the file's id.
-            path: the path from which it was removed.
+            path: the path from which the file was removed.
         """
         download = self.machine.downloads.get(file_id)
         if download is None:
@@ -305,7 +311,7 @@ class FileReconciler:
             self._unpacking[file_id] = asyncio.ensure_future(self._unpack(self.machine.downloads[file_id], unpack))
 
     async def _unpack(self, download: Download, unpack: Callable[[], None]) -> None:
-        """Unpack a folder in a thread, as that may take long; then make it visible.
+        """Unpack a folder in a thread, as this may take long; then make the folder visible.
 
         Args:
             download: the download of the folder.
@@ -327,7 +333,7 @@ class FileReconciler:
             self._dropped.discard(file_id)
             self._discard(file_id, plain_text(download.manifest.name))
         elif current is None or current.stage is not Stage.FINISHING:
-            pass  # it is being verified, or fetched again: its next finish uses the unpacked folder
+            pass  # it is being verified or received again; the unpacked folder is used when it is finished
         elif current is not download:
             self._finish(file_id)
         elif failure is None:
@@ -354,15 +360,15 @@ class FileReconciler:
         self.plane.pump()
 
     def _decline(self, file_id: FileId, error: Exception, action: str = "store") -> None:
-        """Decline a file that cannot be stored or finished, and try again later.
+        """Decline a file that cannot be stored or finished, and schedule the next attempt.
 
-        After an error of the disk or the store, its verified chunks are still sent to others; after contradictory
-        digests or an unexpected error they are not.
+        After an error of the disk or the store, the member still contributes the verified chunks of the file. After an
+        unexpected error or contradictory digests, it does not. Contradictory digests also rule out further attempts.
 
         Args:
             file_id: the file's id.
             error: the error.
-            action: the operation that failed, for the log.
+            action: the operation that failed, such as "unpack", for the log.
         """
         download = self.machine.downloads.get(file_id)
         reason = self._boundary.contain(action, self._title(file_id), error)

@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class Reports:
-    """Reports in the order in which they were made; each is kept until the server has answered it.
+    """Sends a member's reports in the order in which they were made; keeps each until the server has answered it.
 
-    Reports that are made during a call wait for the next one, so a busy server gets fewer calls. Unsent reports are
+    Reports that are made during a call wait for the next call, so a busy server gets fewer calls. Unsent reports are
     dropped with their session, as the next session begins with a report of all held chunks.
 
     Args:
         name: the member's name.
-        client: its end of the control API.
+        client: the client of the control API.
     """
 
     def __init__(self, name: str, client: MemberClient) -> None:
@@ -35,12 +35,12 @@ class Reports:
         self._has_more = asyncio.Event()
 
     def add(self, report: Report) -> None:
-        """Send a report with the next call."""
+        """Queue a report for the next call."""
         self._waiting.append(report)
         self._has_more.set()
 
     def forget(self, file_id: FileId) -> None:
-        """Drop all reports about a file: they are no longer true, and must not be repeated either."""
+        """Drop all reports about a file: they are no longer true, and must not be repeated."""
         for reports in (self._waiting, self._sending):
             reports[:] = [report for report in reports if report.file_id != file_id]
 
@@ -67,7 +67,7 @@ class Reports:
                 await self._client.report(session, self._sending)
             except SessionUnknown:
                 raise
-            except BadArgument as error:  # the server would refuse it again, and it would hold up later reports
+            except BadArgument as error:  # the server would refuse a repetition too, which would delay later reports
                 log.error("%s: the server refused a report: %s", self._name, error)
             except PspError as error:
                 log.info("%s: a report failed and will be repeated: %s", self._name, error)

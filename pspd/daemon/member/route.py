@@ -1,4 +1,4 @@
-"""A member's route to its server: one address, for control and data."""
+"""Chooses the address of a server that its members use for control and data, and connects to it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pspd.store.digests import blake3_digest
 from pspd.text.addresses import Address, parse_address
 
 DIAL_SECONDS = 4.0
-"""Time for three SYN packets, after 0, 1 and 3 s, on a link that loses some."""
+"""How long the addresses may take to answer: time for three SYN packets (after 0, 1 and 3 s) if some are lost."""
 
 
 class Route:
-    """Chooses one address of a server, and keeps a channel to it; the members of one process share it.
+    """Chooses one address of a server, and keeps a channel to it. The members of one process share a route.
 
     If gRPC chose among the addresses of a name, it would not report its choice, and data might go to another address.
 
@@ -36,13 +36,13 @@ class Route:
         self._address: Address = ("", 0)
 
     async def connect(self) -> tuple[grpc.aio.Channel, Address]:
-        """Return a channel to the server and its address; both stay the same as long as the connection lasts.
+        """Return a channel to the server and the server's address; both stay the same while the connection lasts.
 
-        Otherwise resolve the name again, and take the first address on which the control API answers.
+        If there is no connection, resolve the name, and take the first address on which the control API answers.
 
         Raises:
             Unreachable: the name is unknown, or no address answers.
-            PspError: another program answers.
+            PspError: another program or another version answers.
         """
         async with self._choosing:
             if self._channel is None or self._channel.get_state() is not grpc.ChannelConnectivity.READY:

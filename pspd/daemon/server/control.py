@@ -1,4 +1,4 @@
-"""Executes the effects that move no data: queues instructions for members, writes the ledger and the log."""
+"""Executes the effects that move no data: queues instructions to members, and writes the ledger and the log."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from pspd.rpc.translate import MemberEvent
 from pspd.text.sizes import size_text
 
 EVENTS_MAX = 100_000
-"""Unread events of one member: ten for each file that a network can have."""
+"""The most unread events of one member: ten for each file that a network can have."""
 CORRUPT_SENDERS_MAX = 1000
-"""Senders of wrong bytes that are remembered, so that each is logged once."""
+"""The most senders of wrong bytes that are remembered, so that each sender is logged once."""
 
 log = logging.getLogger(__name__)
 
 
 class MemberQueues:
-    """The instructions that wait for members to read them: one queue for each session, read by at most one stream.
+    """The queues of instructions to members: one for each session, read by at most one stream.
 
     Args:
-        overflowed: called with a session that has `EVENTS_MAX` unread events.
+        overflowed: called with the number of a session that has `EVENTS_MAX` unread events.
     """
 
     def __init__(self, overflowed: Callable[[int], None]) -> None:
@@ -42,10 +42,10 @@ class MemberQueues:
         self._queues[session] = asyncio.Queue()
 
     def put(self, session: int, event: MemberEvent) -> None:
-        """Add an event, unless the session has ended.
+        """Add an event, unless the session has ended. ``EndSession`` is the last event of a session.
 
         Args:
-            session: the session's id.
+            session: the session number of the member.
             event: the event; None asks the member to stop.
         """
         if (queue := self._queues.get(session)) is None:
@@ -53,15 +53,15 @@ class MemberQueues:
         queue.put_nowait(event)
         if isinstance(event, effects.EndSession):
             del self._queues[session]
-        elif queue.qsize() == EVENTS_MAX:  # later: the current effects must be executed first
+        elif queue.qsize() == EVENTS_MAX:  # called later: the current effects must be executed first
             asyncio.get_running_loop().call_soon(self._overflowed, session)
 
     def claim(self, session: int, name: str) -> asyncio.Queue[MemberEvent]:
         """Return the queue of a session for its only reader; `close` releases the queue.
 
         Args:
-            session: the session's id.
-            name: the member's name, for messages.
+            session: the session number of the member.
+            name: the member's name, for error messages.
 
         Raises:
             WrongState: another stream reads the queue.
@@ -78,10 +78,10 @@ class MemberQueues:
 
 
 class ControlEffects:
-    """Executes control effects.
+    """Executes control effects, and notifies watchers of changes.
 
     Args:
-        machine: the server's state machine, for names.
+        machine: the server's state machine, which knows the names of members and files.
         queues: the queues of instructions to members.
     """
 
@@ -97,13 +97,13 @@ class ControlEffects:
         self._ledger = ledger
 
     def close_ledger(self) -> None:
-        """Record no more changes, so that a restarted server waits for the clients that are connected now."""
+        """Close the ledger, so that a restarted server waits for the clients that are connected now."""
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
 
     async def changed(self, seconds_max: float) -> None:
-        """Wait until a client or a file changes its state, or for `seconds_max`."""
+        """Wait until the state of a client or a file changes, for at most `seconds_max`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds_max):
                 await self._changed.wait()
@@ -157,7 +157,7 @@ class ControlEffects:
         log.warning("%s: %s sent wrong bytes of it: not asked again until it has verified the file", file, name)
 
     def _log_corrupt_sender(self, name: str) -> None:
-        """Log a sender of wrong bytes once, as it may send many."""
+        """Log a sender of wrong bytes only once, as more wrong bytes may follow."""
         if name not in self._corrupt_senders:
             log.warning("%s sent wrong bytes: dropped", name)
             self._corrupt_senders[name] = None
@@ -166,7 +166,7 @@ class ControlEffects:
 
 
 def event_text(event: effects.ServerEvent) -> str:
-    """Return the line of the log for an event."""
+    """Return the log line for an event."""
     match event:
         case effects.ClientJoined(name):
             return f"{name} joined"

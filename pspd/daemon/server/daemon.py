@@ -1,4 +1,4 @@
-"""``pspd server``: the server."""
+"""``pspd server``: starts the server, and stops it on request."""
 
 from __future__ import annotations
 
@@ -37,16 +37,18 @@ async def run_server(
     """Run the server until it is asked to stop.
 
     Args:
-        stopping: set to stop it.
+        stopping: the event that is set to stop the server.
         listen: the address of the control API.
-        data_port: the UDP and TCP port for data; None for the control port + 1, 0 for any.
-        state_dir: the folder for its state.
+        data_port: the UDP and TCP port for data; None for the control port + 1, 0 for any free one.
+        state_dir: the folder for the server's state.
         parameters: the protocol's parameters.
-        cache_chunks: the size of the cache; None for one that grows with each client.
-        faults: faults to inject into received datagrams.
-        reach_seconds: how long a client counts as a holder without a sign that it is reachable.
+        cache_chunks: the size of the cache, in chunks; None for a cache that grows with the number of clients.
+        faults: the faults to inject into received datagrams; None for none.
+        reach_seconds: how long a member stays reachable after its last confirmation that datagrams arrive.
 
     Raises:
+        BadArgument: the control port and the data port cannot be used together.
+        LimitReached: this machine has too little memory for the cache.
         PortTaken: an address cannot be used.
         StorageError: the state folder cannot be used.
     """
@@ -58,7 +60,7 @@ async def run_server(
         raise BadArgument(f"port {port} is the control port: choose another with --data-port")
     if data_port > PORT_MAX:
         raise BadArgument(f"there is no port after {port} for data: name one with --data-port")
-    hosts, control_port = listen_hosts(host, port)  # first: gRPC does not say why it cannot use an address
+    hosts, control_port = listen_hosts(host, port)  # checked first: gRPC does not say why it cannot use an address
     tuning = replace(SERVER_TUNING, reach_ns=int(reach_seconds * SECOND_NS))
     network = NetworkDaemon(parameters, cache_chunks, hosts, data_port, stopping, faults, tuning)
     try:
@@ -69,7 +71,7 @@ async def run_server(
         try:
             if not port:
                 ledger = _ledger_of(state_dir, bound)
-                ledger.clear()  # an earlier server happened to have the same port
+                ledger.clear()  # remove the records of an earlier server that had the same port by chance
                 network.use_ledger(ledger)
             data_port, profile = network.data_port, parameters.profile
             log.info("control on %s, data on port %d, profile %s", network.address, data_port, profile)
@@ -83,7 +85,7 @@ async def run_server(
 
 
 def _ledger_of(state_dir: Path, port: int) -> Ledger:
-    """Open the ledger of the server on a control port, as several servers may share a state folder.
+    """Open the ledger of the server with a control port. Servers that share a state folder have separate ledgers.
 
     Args:
         state_dir: the state folder.

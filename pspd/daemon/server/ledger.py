@@ -1,6 +1,6 @@
-"""The server's record of its files and clients, from which it restarts; never a byte of a file (R2).
+"""Stores the server's records of files and clients for a restart, but no byte of a file (R2).
 
-One SQLite database in the state folder. It does not record holdings: clients report them when they rejoin.
+The ledger is an SQLite database in the state folder. It does not record holdings: clients report them when they rejoin.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare_folder(folder: Path) -> None:
-    """Create a state folder, and make sure that it can be written to.
+    """Create a state folder, if it does not exist, and check that files can be created in it.
 
     The folder becomes private to its owner, even if it existed before. A folder that contains anything except ledgers,
     or that is shared by design (it has the sticky bit, as ``/tmp`` does), keeps its mode.
@@ -65,7 +65,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def _make_file_private(path: Path) -> None:
-    """Make a ledger private to its owner before SQLite opens it; SQLite gives its log the same mode.
+    """Make a ledger private to its owner before SQLite opens it; SQLite gives the write-ahead log the same mode.
 
     Errors are ignored: SQLite fails to open the same file, and reports why.
     """
@@ -80,7 +80,7 @@ def _make_file_private(path: Path) -> None:
 
 
 class Ledger:
-    """One server's database, locked while it is open.
+    """The database of one server. It is locked while it is open.
 
     A file's record is on the disk when `save_file` returns. The names of connected clients are not flushed: after a
     power loss a few may be missing, and the restarted server does not wait for them. If a write fails, the server logs
@@ -118,7 +118,7 @@ class Ledger:
         return StorageError(f"cannot use {self._path}: {error}: move it away, or name another folder with --state-dir")
 
     def load(self) -> tuple[list[FileRecord], list[str]]:
-        """Return every file, oldest first, and the names of the clients that were connected; skip bad records.
+        """Return all files, oldest first, and the names of the clients that were connected; skip and log bad records.
 
         Raises:
             StorageError: the database cannot be read.
@@ -142,13 +142,13 @@ class Ledger:
         return records, clients
 
     def save_file(self, record: FileRecord) -> None:
-        """Save a file's record, and replace its previous one."""
+        """Save a file's record, in place of an earlier record of the file."""
         manifest, owners = encode_manifest(record.manifest), json.dumps(record.owners)
         values = (record.file_id, manifest, record.source, record.phase.value, record.held_back, owners)
 
         def save() -> None:
             self._database.execute(_SAVE_FILE, values)
-            # Move the record from the log into the database: otherwise it would be lost with the log.
+            # Copy the record from the write-ahead log into the database, in case the log is lost.
             self._database.execute("PRAGMA wal_checkpoint").fetchall()
 
         self._change(save, durable=True)

@@ -1,4 +1,4 @@
-"""Memory for the server's cache: how much the machine allows, and its allocation without a pause."""
+"""Allocates memory for the server's cache without a pause, and limits its size to what the machine allows."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pspd.errors import LimitReached
 from pspd.text.sizes import size_text
 
 CACHE_MEMORY_PERCENT_MAX = 75
-"""The largest part of the machine's memory for the cache. With more, the machine might swap or kill the server."""
+"""The largest part of the machine's memory for the cache, in percent. With more, the machine might swap or kill the
+server."""
 LAZY_BYTES_MIN = 1 << 20
-"""Smaller allocations come from the heap: a cache that grows with each client makes thousands of them."""
+"""Smaller allocations come from the heap: a cache that grows with the number of clients makes thousands of them."""
 _CONTROL_GROUP_MAX = Path("/sys/fs/cgroup/memory.max")
 
 
 def allocate(size_bytes: int) -> memoryview:
-    """Return zeroed memory without touching it: the kernel provides each page at its first use.
+    """Return zeroed memory. The kernel provides each page of a large block only at its first use.
 
     Raises:
         MemoryError: the system has not enough memory.
@@ -42,7 +43,7 @@ def machine_bytes() -> int:
 
 
 def validate_cache_size(chunk_count: int) -> int:
-    """Return the size of a cache in chunks, if this machine has enough memory for it.
+    """Return the given size of a cache in chunks, if this machine has enough memory for the cache.
 
     Raises:
         LimitReached: the size is more than ``CACHE_MEMORY_PERCENT_MAX`` of the machine's memory.

@@ -1,4 +1,4 @@
-"""Answers the calls of the control API, with the machine and its sockets."""
+"""Executes the calls of the control API with the server's state machine and its sockets."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ log = logging.getLogger(__name__)
 
 
 class NetworkDaemon:
-    """A running server: the network whose calls `ControlServicer` translates.
+    """A running server, which executes the calls that `ControlServicer` translates.
 
     Attributes:
-        address: the address of the control API, once it listens.
+        address: the address of the control API; empty until it listens.
         parameters: the protocol's parameters.
         data_port: the UDP and TCP port for data.
-        stopping: set when the server has to stop.
-        control: executes the machine's effects that move no data.
+        stopping: the event that is set to stop the server.
+        control: executes the effects that move no data.
         view: the state of the network as messages.
     """
 
@@ -56,19 +56,19 @@ class NetworkDaemon:
         faults: Faults | None = None,
         tuning: ServerTuning = SERVER_TUNING,
     ) -> None:
-        """Open the sockets for data.
+        """Create the state machine, and open the sockets for data.
 
         Args:
             parameters: the protocol's parameters.
-            cache_chunks: the size of the cache; None for one that grows with each client.
+            cache_chunks: the size of the cache, in chunks; None for a cache that grows with the number of clients.
             hosts: the hosts to listen on, as literals.
-            data_port: the UDP and TCP port for data; 0 for any.
-            stopping: set when the server has to stop.
-            faults: faults to inject into received datagrams.
-            tuning: the machine's tunables.
+            data_port: the UDP and TCP port for data; 0 for any free one.
+            stopping: the event that is set to stop the server.
+            faults: the faults to inject into received datagrams; None for none.
+            tuning: the tunables of the state machine.
 
         Raises:
-            LimitReached: the machine has no memory for such a cache.
+            LimitReached: this machine has too little memory for the cache.
             PortTaken: the port cannot be used.
         """
         self.address = ""
@@ -91,7 +91,7 @@ class NetworkDaemon:
 
     @property
     def lease_ms(self) -> int:
-        """How long a session lasts without a renewal, in milliseconds. It grows with the number of members."""
+        """The lease of a session, in milliseconds. It grows with the number of members."""
         return self._machine.sessions.lease_ns // MILLISECOND_NS
 
     def use_ledger(self, ledger: Ledger) -> None:
@@ -132,25 +132,25 @@ class NetworkDaemon:
         held: dict[FileId, Held],
         peer: str = "",
     ) -> int:
-        """Add a member; return its session.
+        """Add a member; return the number of its session.
 
         Args:
             name: the member's name.
-            instance_id: the identity by which the server recognizes the member when it comes back.
-            source: whether it is a source.
-            delivery_port: the TCP port on which it accepts deliveries; 0 for none.
-            held: the chunks that it holds, by file.
-            peer: the address from which it called.
+            instance_id: the identity by which the server recognizes the member when it joins again.
+            source: whether the member is a source.
+            delivery_port: the TCP port on which the member accepts deliveries; 0 for none.
+            held: the chunks that the member holds, by file id.
+            peer: the address from which the member called, for messages.
 
         Raises:
-            PspError: the network refuses it.
+            PspError: the network refuses the member.
         """
         try:
             member = self._machine.client_joined(
                 name, instance_id, now_ns(), source=source, delivery_port=delivery_port, held=held, peer=peer
             )
         except DuplicateInstance:
-            self._plane.pump()  # it is logged
+            self._plane.pump()  # this logs the refusal
             raise
         self._queues.open(member.session)
         self._plane.pump()
@@ -161,7 +161,7 @@ class NetworkDaemon:
 
         Raises:
             SessionUnknown: the session has ended or never existed.
-            WrongState: another call attends already.
+            WrongState: another call attends the session already.
         """
         queue = self._queues.claim(session, self._machine.sessions.get(session).name)
         try:
@@ -178,14 +178,14 @@ class NetworkDaemon:
         self._machine.sessions.lease_renewed(session, now_ns())
 
     def report(self, session: int, reports: Sequence[Report]) -> None:
-        """Apply a member's reports; drop and count those about a file that was removed.
+        """Apply a member's reports; drop and count each report that is refused.
 
         Args:
-            session: the session's id.
+            session: the session number of the member.
             reports: the member's reports, in order.
 
         Raises:
-            SessionUnknown: there is no such session, or it ends here because a request number is too high.
+            SessionUnknown: the session is unknown, or ends because a request number is too high.
         """
         self._machine.sessions.get(session)
         try:
@@ -195,7 +195,7 @@ class NetworkDaemon:
             self._plane.pump()
 
     def _apply_report(self, session: int, report: Report) -> None:
-        """Apply one report; an error with one file does not affect the others."""
+        """Apply one report. Only an unknown session prevents the next reports."""
         catalogue = self._machine.catalogue
         try:
             match report:
@@ -217,16 +217,16 @@ class NetworkDaemon:
         self._plane.pump()
 
     def stop_clients(self, names: list[str], everyone: bool, force: bool = False) -> list[str]:
-        """Ask clients to stop; return their names.
+        """Ask clients to stop; return the names of the clients that were asked.
 
         Args:
-            names: the clients to ask.
+            names: the names of the clients to ask.
             everyone: whether to ask all clients instead.
-            force: whether to ask even if other clients need chunks that only they hold.
+            force: whether to ask even if other clients need chunks that only these clients hold.
 
         Raises:
             NotFound: a client is not connected.
-            WrongState: other clients need, or may need, chunks that only they hold, and `force` is not set.
+            WrongState: other clients need, or may need, chunks that only these clients hold, and `force` is not set.
         """
         if not force and self._machine.lifecycle.awaits_holders:
             raise WrongState(
@@ -256,12 +256,12 @@ class NetworkDaemon:
 
         Args:
             count: how many clients to start.
-            directory: the folder below which each has its own; empty for the default.
+            directory: the folder for the clients' folders; empty for the default.
         """
         return await self._launcher.launch(count, directory, self.address)
 
     def stop(self) -> None:
-        """Stop the server."""
+        """Ask the server to stop."""
         log.info("stopping, as `pspctl stop --server` asked")
         self.stopping.set()
 
@@ -270,17 +270,18 @@ class NetworkDaemon:
     async def announce(
         self, manifest: Manifest, session: int, client_count: int, terms: Terms
     ) -> tuple[SharedFile, int]:
-        """Announce a file, and wait for clients; return the file and its number of shares (0 if it is divided already).
+        """Announce a file, and wait for clients; return the file and the number of shares (0 if it is divided already).
 
         Args:
             manifest: the file's manifest.
-            session: the source's session.
-            client_count: how many clients to wait for; 0 for those that are connected.
-            terms: the terms of its seeding.
+            session: the session number of the source.
+            client_count: how many clients to wait for; 0 for one per replica.
+            terms: the terms of the seeding.
 
         Raises:
             BadArgument: `client_count` is smaller than the number of replicas.
             LimitReached: a network cannot have so many clients.
+            PspError: the network refuses the file, or the source's session has ended.
         """
         if client_count and terms.replica_count > client_count:
             raise BadArgument(
@@ -310,11 +311,11 @@ class NetworkDaemon:
         return file, client_count or len(names)
 
     def divide(self, manifest: Manifest, session: int, hold_back: bool) -> SharedFile:
-        """Assign the shares of a file; return it.
+        """Divide a file and assign its shares; return the file.
 
         Args:
-            manifest: its manifest, divided into shares.
-            session: the source's session.
+            manifest: the file's manifest, with the number of shares.
+            session: the session number of the source.
             hold_back: whether the exchange waits for `pspctl release`.
         """
         file = self._machine.catalogue.divide(manifest, session, now_ns(), hold_back=hold_back)
@@ -322,7 +323,7 @@ class NetworkDaemon:
         return file
 
     def release(self, file: str) -> SharedFile:
-        """Start the exchange of a file that was seeded with --hold; return the file."""
+        """Release a file that is held back: its exchange starts as soon as it is seeded. Return the file."""
         found = self.view.find(file)
         self._machine.catalogue.release(found, now_ns())
         self._plane.pump()
@@ -332,7 +333,7 @@ class NetworkDaemon:
         """Remove a file from the network; return its last state.
 
         Args:
-            file: its id or name.
+            file: the file's id or name.
             force: whether to remove it even if not every client has it.
         """
         found = self.view.find(file)
@@ -353,17 +354,17 @@ class NetworkDaemon:
         return self.view.network(self.address, file, with_clients=with_file_clients)
 
     def clear_cache(self) -> int:
-        """Drop every cached chunk that is not in use; return how many."""
+        """Drop every cached chunk that is not in use; return the number of dropped chunks."""
         dropped = self._machine.clear_cache(now_ns())
         self._plane.pump()
         return dropped
 
     def resize_cache(self, capacity_chunks: int) -> None:
-        """Set the capacity of the cache.
+        """Set the capacity of the cache, which then no longer grows with the number of clients.
 
         Raises:
-            BadArgument: it is too small.
-            LimitReached: it is more than this machine has memory for.
+            BadArgument: the capacity is less than one chunk.
+            LimitReached: this machine has too little memory for the cache.
         """
         self._machine.resize_cache(validate_cache_size(capacity_chunks), now_ns())
         self._plane.pump()

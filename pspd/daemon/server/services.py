@@ -1,4 +1,4 @@
-"""The services of the control API: each call is translated, handed to the network, and its result is translated."""
+"""Implements the services of the control API: translates each call, lets the network execute it, and answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SERVICES = [f"pspd.v1.{name}Service" for name in ("Membership", "File", "Cache",
 WATCH_INTERVAL_MS_DEFAULT = 200
 WATCH_INTERVAL_MS_MIN = 20
 WATCH_PAUSE_FACTOR = 10
-"""A watch pauses for this many times as long as a status takes, which is long with hundreds of clients."""
+"""A watch pauses for at least this many times the duration of one status, which is long with hundreds of clients."""
 
 
 def register(server: grpc.aio.Server, network: NetworkDaemon) -> None:
@@ -43,7 +43,7 @@ def register(server: grpc.aio.Server, network: NetworkDaemon) -> None:
 
     Args:
         server: the gRPC server.
-        network: the network that answers the calls.
+        network: the network that executes the calls.
     """
     servicer = ControlServicer(network)
     membership_service_pb2_grpc.add_MembershipServiceServicer_to_server(servicer, server)
@@ -63,7 +63,7 @@ class ControlServicer(
     """Answers the calls of all services. A ``PspError`` that a method raises ends its call; see `CheckedRequests`.
 
     Args:
-        network: the network that answers the calls.
+        network: the network that executes the calls.
     """
 
     def __init__(self, network: NetworkDaemon) -> None:
@@ -100,7 +100,7 @@ class ControlServicer(
         )
 
     async def Attend(self, request: members.AttendRequest, context: Context) -> AsyncIterator[members.AttendResponse]:
-        """Stream instructions to a member; an empty response first shows that the session is attended."""
+        """Stream instructions to a member. An empty response comes first: it shows that the stream is open."""
         events = self._network.attend(request.session_id)
         yield members.AttendResponse()
         async for event in events:
@@ -124,23 +124,23 @@ class ControlServicer(
     # -- FileService
 
     async def AnnounceFile(self, request: files.AnnounceFileRequest, context: Context) -> files.AnnounceFileResponse:
-        """Announce a file, and answer once enough clients have joined."""
+        """Announce a file, and answer when enough clients have joined."""
         manifest = translate.manifest_from_pb(request.manifest, blake3_digest)
         terms = Terms(max(1, request.replica_count), request.stays)
         session, client_count = request.session_id, request.client_count
-        del request  # the call may last, and would keep the digests in memory twice
+        del request  # the call may last long, and would keep the digests in memory twice
         file, share_count = await self._network.announce(manifest, session, client_count, terms)
         message = self._network.view.file(file)
         return files.AnnounceFileResponse(file_id=file.file_id, share_count=share_count, file=message)
 
     async def DivideFile(self, request: files.DivideFileRequest, context: Context) -> files.DivideFileResponse:
-        """Assign a file's shares."""
+        """Divide a file and assign its shares."""
         manifest = translate.manifest_from_pb(request.manifest, blake3_digest)
         file = self._network.divide(manifest, request.session_id, request.hold_back)
         return files.DivideFileResponse(file=self._network.view.file(file))
 
     async def ReleaseFile(self, request: files.ReleaseFileRequest, context: Context) -> files.ReleaseFileResponse:
-        """Start the exchange of a file that was seeded with --hold."""
+        """Release a file that is held back: its exchange starts as soon as it is seeded."""
         file = self._network.release(request.file)
         return files.ReleaseFileResponse(file=self._network.view.file(file))
 
@@ -171,7 +171,7 @@ class ControlServicer(
     # -- ClientService
 
     async def ListClients(self, request: clients.ListClientsRequest, context: Context) -> clients.ListClientsResponse:
-        """Return all members."""
+        """Return all members and lost clients."""
         return clients.ListClientsResponse(clients=self._network.view.clients())
 
     async def LaunchClients(
@@ -213,7 +213,7 @@ class ControlServicer(
             if change is not None:
                 yield change
             seen = current
-            # At the same time: a change during the pause must not be waited for again.
+            # The pause and the wait run at the same time, so that a change during the pause ends the wait.
             await asyncio.gather(asyncio.sleep(pause_seconds), self._network.control.changed(interval_ms / 1000))
 
     async def StopServer(self, request: status.StopServerRequest, context: Context) -> status.StopServerResponse:

@@ -1,4 +1,4 @@
-"""The state of the network, as the control API shows it, with the rate and the remaining time of each file."""
+"""Provides the state of the network for the control API, with the rate and the remaining time of each file."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ SHOWN_CHARACTERS_MAX = 300
 
 SAMPLE_SECONDS = 0.5
 SAMPLES_MAX = 11
-"""A rate is the average over 5 s. A shorter time would make it jump with each frame; a longer one would hide stalls."""
+"""The most samples of a file. A rate is the average over about 5 s: over less time it would change with each frame, and
+over more it would hide stalls."""
 SPAN_NS_MIN = 200 * MILLISECOND_NS
-"""The shortest time over which a rate is computed, as deliveries are counted in frames of up to 8 MiB."""
+"""The shortest time over which a rate is computed: deliveries are counted in whole frames of up to 8 MiB."""
 
 
 class Sample(NamedTuple):
-    """The value of a counter at one moment.
+    """The number of delivered bytes of a file at one time.
 
     Attributes:
         at: the time in nanoseconds.
@@ -45,7 +46,7 @@ class Sample(NamedTuple):
 
 
 class DeliveryRates:
-    """Samples the delivered bytes of each file that is being seeded or exchanged."""
+    """Samples the delivered bytes of each file that is being seeded or exchanged, and computes rates."""
 
     def __init__(self) -> None:
         self._samples: dict[tuple[FileId, Phase], deque[Sample]] = {}
@@ -77,7 +78,7 @@ class DeliveryRates:
         self._samples = samples
 
     def rate(self, file: SharedFile, now: int) -> float | None:
-        """Return a file's rate in bytes per second; None if it is unknown or the file is not being delivered.
+        """Return a file's rate in bytes per second; None if the rate is unknown or the file is not being delivered.
 
         Args:
             file: the file.
@@ -94,15 +95,15 @@ def _is_moving(file: SharedFile) -> bool:
 
 
 def seconds_left(file: SharedFile, names: Collection[str], rate: float | None) -> float | None:
-    """Return the seconds until a file is seeded, or until its clients have it.
+    """Estimate the time until a file is seeded, or until its clients have it.
 
     Args:
         file: the file.
         names: the clients that accept the file.
-        rate: bytes delivered per second; None if it is unknown.
+        rate: the bytes delivered per second; None if this is unknown.
 
     Returns:
-        The seconds; None if they are unknown because nothing is delivered or some chunks have no holder.
+        The time in seconds; None if it is unknown because nothing is delivered or some chunks have no holder.
     """
     if not rate or (file.stalled and file.phase is not Phase.SEEDING):
         return None
@@ -118,7 +119,7 @@ def seconds_left(file: SharedFile, names: Collection[str], rate: float | None) -
 
 
 class NetworkStatus:
-    """The server, its cache, its clients and its files as messages; created with the server, whose uptime it measures.
+    """The server, its cache, its clients and its files as messages. The server's uptime starts when this is created.
 
     Args:
         machine: the server's state machine.
@@ -174,7 +175,7 @@ class NetworkStatus:
 
         Args:
             file: the file.
-            with_clients: whether to list its clients.
+            with_clients: whether to list the file's clients.
         """
         now = now_ns()
         message = status_messages.file_to_pb(self._machine, file, now, with_clients=with_clients)

@@ -1,1 +1,1 @@
-"""The client end of the control API."""
+"""The client side of the control API."""

@@ -1,4 +1,4 @@
-"""A connection to one daemon's control API, and the mapping from gRPC's errors to the project's."""
+"""Connects to one daemon's control API, and converts gRPC's errors to ``PspError``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pspd.rpc.conventions import REASON_KEY, channel_options
 CALL_SECONDS = 10.0
 """How long an ordinary call may take."""
 CONNECT_TIMEOUT_MS = 4_000
-"""How long gRPC tries to connect: time for three SYN packets (after 0, 1 and 3 s) on a link that loses some.
+"""How long gRPC tries to connect: time for three SYN packets (after 0, 1 and 3 s) on a path that loses packets.
 A refused connection fails at once. gRPC calls this timeout its minimum reconnect backoff; the default is 20 s."""
 
 _CONNECT_OPTIONS: list[tuple[str, int]] = [
@@ -35,13 +35,13 @@ _KEEPALIVE_OPTIONS: list[tuple[str, int]] = [
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The daemon at the other end, as error messages name it.
+    """The called daemon, as error messages name it.
 
     Attributes:
         address: the address as the user wrote it.
         role: "server" or "agent".
         option: the option with which the user names another daemon.
-        start_hint: advice how to start such a daemon.
+        start_hint: advice on how to start or name such a daemon.
     """
 
     address: str
@@ -62,10 +62,10 @@ class Peer:
 def open_channel(target: str, *, keepalive: bool = True) -> grpc.aio.Channel:
     """Open a channel to a control API; it connects with the first call.
 
-    It shares no connection, and no backoff after a failure, with earlier channels to the same address.
+    The channel has its own connection and its own backoff: it shares neither with earlier channels to the address.
 
     Args:
-        target: the address, or several addresses, as a gRPC target; gRPC tries them in order.
+        target: a gRPC target with one or more addresses; gRPC tries them in order.
         keepalive: whether to ping the peer, so that a call without a deadline notices a dead connection.
     """
     keepalive_options = _KEEPALIVE_OPTIONS if keepalive else []
@@ -106,11 +106,11 @@ def error_of(error: grpc.aio.AioRpcError, peer: Peer) -> PspError:
 
 
 class DaemonClient:
-    """Calls the control API of one daemon. Every call raises only ``PspError``.
+    """Calls the control API of one daemon. A failed call raises ``PspError``.
 
     Args:
         peer: the daemon.
-        channel: the channel to it; None if `use` sets one before the first call.
+        channel: the channel to the daemon; None if `use` is called before the first call.
     """
 
     def __init__(self, peer: Peer, channel: grpc.aio.Channel | None = None) -> None:
@@ -119,7 +119,7 @@ class DaemonClient:
             self.use(channel)
 
     def use(self, channel: grpc.aio.Channel) -> None:
-        """Send all further calls over `channel`."""
+        """Send all further calls over `channel`; implemented by subclasses."""
         raise NotImplementedError
 
     @contextlib.contextmanager
@@ -142,22 +142,22 @@ class DaemonClient:
             raise self.peer.no_answer() from None
 
     async def _call(self, method: Any, request: Any, timeout_seconds: float | None = CALL_SECONDS) -> Any:
-        """Return the response of one call.
+        """Make one call; return the response.
 
         Args:
             method: the stub's method.
-            request: its request.
+            request: the request.
             timeout_seconds: how long the call may take; None for no limit.
         """
         with self._errors():
             return await method(request, timeout=timeout_seconds)
 
     async def _stream(self, method: Any, request: Any, timeout_seconds: float | None) -> AsyncGenerator[Any, None]:
-        """Yield the responses of one streaming call, which ends with this generator.
+        """Make one streaming call; yield the responses. Closing this generator cancels the call.
 
         Args:
             method: the stub's method.
-            request: its request.
+            request: the request.
             timeout_seconds: how long the whole stream may take; None for no limit.
         """
         with self._errors():

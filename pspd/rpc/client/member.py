@@ -1,4 +1,4 @@
-"""Calls a server as one of its members, and validates its answers: no answer makes a member crash or loop."""
+"""Calls a server as one of its members, and validates the answers, so that no answer makes a member crash or loop."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import membership_service_pb2_grpc, network_pb2
 
 LEASE_SECONDS_MIN = 4.0
-"""The shortest lease that a member assumes: it renews four times per lease, and at most once a second."""
+"""The shortest lease that a member assumes. It renews a lease four times, so at most once a second."""
 REPORT_SECONDS = 60.0
-"""How long a report may take. A busy server answers late, and a repeated report only adds load; a dead connection is
-noticed by its keepalive."""
+"""How long a call with reports may take. A busy server answers late, and a repeated report only adds load. The
+keepalive detects a dead connection."""
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ class Session:
     """A session that the server granted to a member.
 
     Attributes:
-        session: the session's id.
+        session: the session number of the member.
         data_port: the server's UDP and TCP port for data.
-        lease_seconds: how long the session lasts without a renewal.
+        lease_seconds: how long the session lasts after the server last received something from the member, in seconds.
         parameters: the protocol's parameters.
     """
 
@@ -52,11 +52,11 @@ class Session:
 
 
 def session_from_pb(message: membership.JoinResponse, server: str) -> Session:
-    """Return the session that a message grants.
+    """Return the session that a message grants. Its lease is at least ``LEASE_SECONDS_MIN``.
 
     Args:
         message: the answer to `Join`.
-        server: the server's address, for messages.
+        server: the server's address, for error messages.
 
     Raises:
         PspError: the data port is not a port.
@@ -75,10 +75,10 @@ def session_from_pb(message: membership.JoinResponse, server: str) -> Session:
 
 
 def assign_from_pb(session: int, message: membership.FileAssigned, digest: Digest) -> Assign:
-    """Return the assignment of a file in a message.
+    """Return the assignment of a file from a message.
 
     Args:
-        session: the id of the member's session.
+        session: the session number of the member.
         message: the message.
         digest: the digest function, for the ids of files.
 
@@ -94,14 +94,14 @@ def assign_from_pb(session: int, message: membership.FileAssigned, digest: Diges
 
 
 def share_count_from_pb(share_count: int, server: str) -> int:
-    """Return the number of shares in the answer to an announcement.
+    """Return the number of shares in the answer to an announcement, if it is allowed.
 
     Args:
         share_count: the number in the answer.
-        server: the server's address, for messages.
+        server: the server's address, for error messages.
 
     Raises:
-        PspError: no file may have so many shares.
+        PspError: the number is larger than ``SHARE_COUNT_MAX``.
     """
     if share_count > SHARE_COUNT_MAX:
         raise PspError(
@@ -112,11 +112,11 @@ def share_count_from_pb(share_count: int, server: str) -> int:
 
 
 class MemberClient(ServerClient):
-    """Calls a server as one of its members. Every method raises ``PspError``.
+    """Calls a server as one of its members. A failed call raises ``PspError``.
 
     Args:
-        channel: the channel to the server; None if `use` sets one before the first call.
-        server: the server's address, for messages.
+        channel: the channel to the server; None if `use` is called before the first call.
+        server: the server's address, for error messages.
         digest: the digest function, for the ids of files.
     """
 
@@ -142,10 +142,10 @@ class MemberClient(ServerClient):
 
         Args:
             name: the member's name.
-            instance_id: the identity by which the server recognizes it when it comes back.
-            source: whether it is a source.
+            instance_id: the identity by which the server recognizes the member when it joins again.
+            source: whether the member is a source.
             delivery_port: the TCP port for deliveries, if each transfer has its own connection; otherwise 0.
-            held: the chunks that it holds, by file.
+            held: the chunks that the member holds, by file id.
         """
         role = membership.MEMBER_ROLE_SOURCE if source else membership.MEMBER_ROLE_CLIENT
         request = membership.JoinRequest(
@@ -158,7 +158,7 @@ class MemberClient(ServerClient):
         return session_from_pb(await self._call(self._members.Join, request), self._server)
 
     async def attend(self, session: int) -> AsyncGenerator[translate.MemberEvent, None]:
-        """Yield the server's instructions as they come; None asks the member to stop."""
+        """Yield the server's valid instructions as they come; None asks the member to stop."""
         request = membership.AttendRequest(session_id=session)
         async with contextlib.aclosing(self._stream(self._members.Attend, request, None)) as messages:
             async for message in messages:
@@ -178,7 +178,7 @@ class MemberClient(ServerClient):
                         yield None
 
     def _assigned(self, session: int, message: membership.FileAssigned) -> Assign | None:
-        """Return an assignment; log a malformed one and return None, as the member ignores it."""
+        """Return an assignment from a message; log a malformed one and return None."""
         try:
             return assign_from_pb(session, message, self._digest)
         except (BadArgument, BadName) as error:
@@ -190,11 +190,11 @@ class MemberClient(ServerClient):
         await self._call(self._members.RenewLease, membership.RenewLeaseRequest(session_id=session))
 
     async def report(self, session: int, reports: Sequence[Report]) -> None:
-        """Report milestones and declined files, in this order.
+        """Send reports about milestones and declined files, in as many calls as they need.
 
         Args:
-            session: the session's id.
-            reports: the reports; they are sent in several calls if one call cannot carry all of them.
+            session: the session number of the member.
+            reports: the reports, in the order in which to send them.
         """
         for first in range(0, len(reports), REPORTS_MAX):
             request = membership.ReportFilesRequest(
@@ -206,8 +206,8 @@ class MemberClient(ServerClient):
         """End the session.
 
         Args:
-            session: the session's id.
-            timeout_seconds: how long to wait for the server.
+            session: the session number of the member.
+            timeout_seconds: how long to wait for the server's answer.
         """
         request = membership.LeaveRequest(session_id=session)
         await self._call(self._members.Leave, request, timeout_seconds)
@@ -219,15 +219,15 @@ class MemberClient(ServerClient):
 
         Args:
             manifest: the file's manifest.
-            session: the source's session.
-            client_count: how many clients to wait for; 0 for those that are connected.
-            terms: the terms of its seeding.
+            session: the session number of the source.
+            client_count: how many clients to wait for; 0 for one per replica.
+            terms: the terms of the seeding.
 
         Returns:
-            The number of shares (0 if the file is divided already) and the file.
+            The number of shares (0 if the file is divided already), and the status of the file.
 
         Raises:
-            WrongState: the server does not know all fields of the manifest, so it computes another id for the file.
+            WrongState: the server computes another id for the file, because it runs another version.
             PspError: the server cannot be reached, or refuses.
         """
         request = files.AnnounceFileRequest(
@@ -246,11 +246,11 @@ class MemberClient(ServerClient):
         return share_count_from_pb(answer.share_count, self._server), answer.file
 
     async def divide(self, manifest: Manifest, session: int, hold_back: bool) -> None:
-        """Ask the server to assign the shares.
+        """Ask the server to divide the file and assign the shares.
 
         Args:
-            manifest: the manifest, divided into shares.
-            session: the source's session.
+            manifest: the file's manifest, with the number of shares.
+            session: the session number of the source.
             hold_back: whether the exchange waits for `pspctl release`.
         """
         request = files.DivideFileRequest(

@@ -1,4 +1,4 @@
-"""When to call a server again that does not answer."""
+"""Decides whether and when to call a server again after a failure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pspd.errors import PspError
 
 
 class RetryPolicy:
-    """Decides whether to try a server again after a failure, and after which pause.
+    """Decides after each failure whether to call a server again, and after which pause.
 
     An outage begins with a failure (or with `note_lost`) and ends with the next answer.
 
     Args:
-        next_pause: returns the seconds until the next attempt.
+        next_pause: returns the pause before the next attempt, in seconds.
         seconds_max: how long an outage may last; None for no limit.
     """
 
@@ -25,12 +25,12 @@ class RetryPolicy:
 
     @property
     def is_down(self) -> bool:
-        """Whether the server does not answer."""
+        """Whether an outage is under way."""
         return self._lost_at is not None
 
     @property
     def outage_seconds(self) -> float:
-        """How long the outage has lasted."""
+        """How long the outage has lasted; 0 if there is none."""
         return 0.0 if self._lost_at is None else time.monotonic() - self._lost_at
 
     def note_lost(self) -> None:
@@ -43,10 +43,10 @@ class RetryPolicy:
         self._lost_at = None
 
     def pause_after(self, error: PspError) -> float:
-        """Return the seconds to wait before the next attempt.
+        """Record a failure; return the seconds to wait before the next attempt.
 
         Args:
-            error: how the last attempt failed.
+            error: the error of the last attempt.
 
         Raises:
             PspError: `error`, if the next attempt would come too late: after `seconds_max` of outage.

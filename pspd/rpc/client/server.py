@@ -1,4 +1,4 @@
-"""The calls of an operator to a server and to an agent."""
+"""Calls a server or an agent for an operator."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pspd.v1 import (
 )
 
 LAUNCH_SECONDS = 120.0
-"""How long the launch of clients may take: they join before the call returns."""
+"""How long the launch of clients may take: the call returns when they are ready."""
 
 
 class ServerClient(DaemonClient):
-    """Calls a server. Every method raises ``PspError``."""
+    """Calls a server. A failed call raises ``PspError``."""
 
     def use(self, channel: grpc.aio.Channel) -> None:
         """Send all further calls over `channel`."""
@@ -50,7 +50,7 @@ class ServerClient(DaemonClient):
 
         Args:
             file: the id or name of the only file to include; empty for all files.
-            timeout_seconds: after this time the stream raises `TimedOut`; None for no limit.
+            timeout_seconds: the time after which the stream raises `TimedOut`; None for no limit.
         """
         request = status_service_pb2.WatchStatusRequest(file=file, with_file_clients=True)
         return self._stream(self._status.WatchStatus, request, timeout_seconds)
@@ -60,11 +60,11 @@ class ServerClient(DaemonClient):
         await self._call(self._status.StopServer, status_service_pb2.StopServerRequest())
 
     async def files(self) -> list[network_pb2.File]:
-        """Return every file, oldest first."""
+        """Return all files, oldest first."""
         return list((await self._call(self._files.ListFiles, file_service_pb2.ListFilesRequest())).files)
 
     async def release_file(self, file: str) -> network_pb2.File:
-        """Start the exchange of a file that was seeded with --hold; return the file."""
+        """Release a file that is held back: its exchange starts as soon as it is seeded. Return the file."""
         request = file_service_pb2.ReleaseFileRequest(file=file)
         return (await self._call(self._files.ReleaseFile, request)).file
 
@@ -72,14 +72,14 @@ class ServerClient(DaemonClient):
         """Remove a file from the network; return its last state.
 
         Args:
-            file: its id or name.
+            file: the file's id or name.
             force: whether to remove it even if not every client has it.
         """
         request = file_service_pb2.RemoveFileRequest(file=file, force=force)
         return (await self._call(self._files.RemoveFile, request)).file
 
     async def clients(self) -> list[network_pb2.Client]:
-        """Return every client by name, sources included."""
+        """Return all members and lost clients, sorted by name."""
         return list((await self._call(self._clients.ListClients, client_service_pb2.ListClientsRequest())).clients)
 
     async def launch_clients(self, count: int, folder: str) -> list[str]:
@@ -87,18 +87,18 @@ class ServerClient(DaemonClient):
 
         Args:
             count: how many clients to start.
-            folder: the folder below which each has its own; empty for the default.
+            folder: the folder for the clients' folders; empty for the default.
         """
         request = client_service_pb2.LaunchClientsRequest(count=count, dir=folder)
         return list((await self._call(self._clients.LaunchClients, request, LAUNCH_SECONDS)).names)
 
     async def stop_clients(self, names: list[str], *, all_clients: bool = False, force: bool = False) -> list[str]:
-        """Ask clients to stop; return the names of those that were asked.
+        """Ask clients to stop; return the names of the clients that were asked.
 
         Args:
-            names: the clients to ask.
+            names: the names of the clients to ask.
             all_clients: whether to ask every client instead.
-            force: whether to ask even if other clients need chunks that only they hold.
+            force: whether to ask even if other clients need chunks that only these clients hold.
         """
         request = client_service_pb2.StopClientsRequest(names=names, all_clients=all_clients, force=force)
         return list((await self._call(self._clients.StopClients, request)).names)
@@ -108,7 +108,7 @@ class ServerClient(DaemonClient):
         return (await self._call(self._cache.GetCache, cache_service_pb2.GetCacheRequest())).cache
 
     async def clear_cache(self) -> cache_service_pb2.ClearCacheResponse:
-        """Drop every cached chunk that is not in use."""
+        """Drop every cached chunk that is not in use; return how many, and the state of the cache."""
         return await self._call(self._cache.ClearCache, cache_service_pb2.ClearCacheRequest())
 
     async def resize_cache(self, capacity_bytes: int) -> network_pb2.Cache:
@@ -118,7 +118,7 @@ class ServerClient(DaemonClient):
 
 
 class AgentClient(DaemonClient):
-    """Calls an agent. Every method raises ``PspError``."""
+    """Calls an agent. A failed call raises ``PspError``."""
 
     def use(self, channel: grpc.aio.Channel) -> None:
         """Send all further calls over `channel`."""
@@ -129,8 +129,8 @@ class AgentClient(DaemonClient):
 
         Args:
             count: how many clients to start.
-            folder: the folder below which each has its own; empty for the default.
-            server: the address of the server that they join.
+            folder: the folder for the clients' folders; empty for the default.
+            server: the address of the server that the clients join.
         """
         request = client_service_pb2.AgentServiceLaunchClientsRequest(count=count, dir=folder, server=server)
         return list((await self._call(self._agent.LaunchClients, request, LAUNCH_SECONDS)).names)

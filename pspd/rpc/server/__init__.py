@@ -1,1 +1,1 @@
-"""The server end of the control API."""
+"""The server side of the control API."""

@@ -1,6 +1,6 @@
-"""Checks every request before its method is called, and ends a call whose method raises an error.
+"""Checks every request before its method is called, and reports the errors of methods with a status and a reason.
 
-gRPC itself logs a stack trace for a request that it cannot parse, and has one size limit for all methods.
+Without this, gRPC logs a stack trace for a request that it cannot parse, and has one size limit for all methods.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Method = Callable[[Any, Any], Any]
 
 
 async def _refuse(context: Context, error: Exception) -> None:
-    """End a call with a ``PspError`` or an error of the operating system; raise any other error.
+    """End a call with the gRPC status, message and reason of an error; raise an error that is a bug in the program.
 
-    The call ends with a gRPC status, a message, and a reason for programs.
+    A ``PspError`` or an error of the operating system is not a bug.
 
     Args:
         context: the call.
@@ -37,7 +37,7 @@ async def _refuse(context: Context, error: Exception) -> None:
     known = error if isinstance(error, PspError) else environment_error(error)
     if known is None:
         raise error
-    known.with_traceback(None)  # its frames hold the request
+    known.with_traceback(None)  # the frames of the traceback would keep the request in memory
     await context.abort(
         grpc.StatusCode[known.reason.grpc_status], str(known), trailing_metadata=((REASON_KEY, known.reason.value),)
     )
@@ -45,16 +45,16 @@ async def _refuse(context: Context, error: Exception) -> None:
 
 @dataclass(slots=True)
 class _Parsed:
-    """A parsed request that is taken once, as gRPC keeps the parser's result as long as the call lasts.
+    """The result of a parser. gRPC keeps it as long as the call lasts, so the request is taken out of it.
 
     Attributes:
-        request: the request, or the error instead of it; None once it was taken.
+        request: the request, or the error of a bad request; None after ``take``.
     """
 
     request: Any
 
     async def take(self, context: Context) -> Any:
-        """Return the request; end the call if it is an error."""
+        """Take out and return the request; if it is bad, end the call with its error."""
         request, self.request = self.request, None
         if isinstance(request, PspError):
             await _refuse(context, request)
@@ -62,7 +62,7 @@ class _Parsed:
 
 
 class CheckedRequests(grpc.aio.ServerInterceptor):
-    """Refuses requests that are too large for their method or cannot be parsed; ends calls whose method raises."""
+    """Refuses requests that are too large or cannot be parsed; reports the errors that methods raise."""
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Wrap the parser and the method of a handler; implements ``ServerInterceptor``.
@@ -83,11 +83,11 @@ class CheckedRequests(grpc.aio.ServerInterceptor):
 
 
 def _parser(method: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a parser that returns the error of a bad request, as a parser cannot end the call.
+    """Return a parser whose result contains the error of a bad request, as a parser cannot end the call.
 
     Args:
-        method: the method's path.
-        parse: its parser.
+        method: the method's gRPC path.
+        parse: the method's parser.
     """
 
     def parsed(data: bytes) -> _Parsed:
@@ -107,9 +107,9 @@ def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
         request = await parsed.take(context)
         try:
             answered = method(request, context)
-        except NotImplementedError:  # raised by a library's service that is newer than its servicer
+        except NotImplementedError:  # a library's service has a method that its servicer does not implement
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server does not have this method")
-        del request  # it may be large, and the call and the traceback of an error may live long
+        del request  # it may be large, and the call may last long
         try:
             return await answered
         except Exception as error:

@@ -1,4 +1,4 @@
-"""A gRPC server with our services, health and reflection."""
+"""Starts a gRPC server with given services, health checks and reflection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pspd.text.addresses import Address, address_text
 
 _REFLECTION_V1 = reflection_v1_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
 
-# On a link full of deliveries, a ping and its TCP retransmissions may take seconds.
+# The timeout is long: on a network full of deliveries, a ping and its TCP retransmissions may take seconds.
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 10_000),
@@ -36,7 +36,7 @@ async def serve(
     Args:
         hosts: the hosts to listen on, as literals.
         port: the port on each of them; with a single host, 0 for any free port.
-        services: the names of the services.
+        services: the names of the services, for health checks and reflection.
         register: adds the services to the server.
 
     Raises:
@@ -59,7 +59,8 @@ async def serve(
 def _enable_reflection(services: list[str], server: grpc.aio.Server) -> None:
     """Serve reflection as v1, and as v1alpha for older tools.
 
-    The library implements only v1alpha. Both have the same messages on the wire, so its servicer answers v1 too.
+    The library implements only v1alpha. Both versions have the same messages on the wire, so the library's servicer
+    answers v1 too.
 
     Args:
         services: the names of the services.

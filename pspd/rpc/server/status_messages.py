@@ -1,4 +1,4 @@
-"""Translates the state of the server's state machine to messages, and compares two such states."""
+"""Translates the state of the server's state machine to messages, and compares two statuses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pspd.v1 import network_pb2 as pb
 from pspd.v1 import status_service_pb2
 
 HELD_RANGES_SHOWN_MAX = 256
-"""The most ranges that a client's progress lists."""
+"""The most held ranges that a file's message lists for one client."""
 _COUNTERS = [field.name for field in fields(Traffic)]
 """The counters of a file's traffic; the message has the same names."""
 
@@ -38,7 +38,7 @@ def cache_to_pb(cache: Cache) -> pb.Cache:
 
 
 def clients_to_pb(machine: ServerMachine) -> list[pb.Client]:
-    """Return all members and lost clients, sorted by name."""
+    """Return all members and lost clients as messages, sorted by name."""
     found = [_member_to_pb(member) for member in machine.members.values()]
     for name, address in machine.sessions.lost_clients.items():
         found.append(pb.Client(name=name, address=address_text(address), state=pb.CLIENT_STATE_LOST))
@@ -143,10 +143,13 @@ def _seconds(start: int | None, stop: int | None, now: int) -> float:
 def changes(
     seen: status_service_pb2.GetStatusResponse | None, status: status_service_pb2.GetStatusResponse
 ) -> status_service_pb2.WatchStatusResponse | None:
-    """Return the difference between two statuses, for a watcher of the network; None if they are the same.
+    """Return the clients, files and cache that differ in two statuses, for a watcher; None if all are the same.
+
+    Fields that change with time alone are not compared. If `seen` is None, or one of its clients or files is gone,
+    return the whole status.
 
     Args:
-        seen: the last status that the watcher was sent; None before the first.
+        seen: the previous status; None if there is none.
         status: the current status.
     """
     known_clients = {client.name: client for client in seen.clients} if seen else {}
@@ -167,7 +170,7 @@ def changes(
 
 
 def _timeless(file: pb.File | None) -> pb.File | None:
-    """Return a copy of a file without the fields that change with time alone; None for no file."""
+    """Return a copy of a file without the fields that change with time alone; None if there is no file."""
     if file is None:
         return None
     timeless = pb.File()
