@@ -64,7 +64,10 @@ def require_reader() -> None:
 
 
 class _Stdout(io.FileIO):
-    """The stream of stdout. It fails only once, and then drops all bytes: the buffer is written again at the end."""
+    """The stream of stdout, which fails only once.
+
+    After a failure, it drops all bytes: otherwise the rest of the buffer would fail again at the program's end.
+    """
 
     _failed = False
 

@@ -48,7 +48,7 @@ class Download:
         stage: the stage of the download.
         verified: the verified chunks, which may be contributed. Only the store changes this set.
         missing: the chunks that are neither verified nor delivered in this session. Corrupt chunks are missing again.
-        shares: the client's shares, which it gets before the exchange (R1).
+        shares: the client's shares, which are requested before the exchange (R1).
         division: the number of the division that made the shares.
         is_paused: whether the next request waits, because two or more deliveries in a row were corrupt.
         request_number: the number of the last request for this file; 0 if this session has none.
@@ -90,7 +90,7 @@ class Download:
         self._advertised_chunks = self.window.chunks  # the window in the last request
         self._repeats = 0
         self._chunks_since_request = 0
-        self._sent_at: dict[int, int] = {}  # by request number
+        self._sent_at: dict[int, int] = {}  # send times, by request number
         self._corrupt_deliveries = 0  # in a row
         self._is_corrupt = False  # whether the current delivery is corrupt so far
 
@@ -206,7 +206,7 @@ class Download:
         )
 
     def note_broadcast(self, stop: int) -> None:
-        """Move the cursor to ``stop``, where a broadcast ends, so that all clients request the same chunks."""
+        """Move the cursor to ``stop``, the end of the latest broadcast, so that all clients request the same chunks."""
         self._cursor = stop
 
     def note_ack(self, number: int, retry_after_ns: int) -> bool:
@@ -234,8 +234,8 @@ class Download:
     def timeout_ns(self) -> int:
         """Return how long to wait for the next delivery before the request is repeated, in nanoseconds.
 
-        If the timeout without backoff is at its maximum, and the server has acknowledged the last request, this is the
-        time in the acknowledgement.
+        If the timeout without backoff is at its maximum, and the server has acknowledged the last request, the result
+        is the time in the acknowledgement.
         """
         if self._retry_after_ns and self.rtt.rto_ns >= RTO_MAX_NS:
             return self._retry_after_ns

@@ -49,7 +49,7 @@ class Hellos:
         self.downlink_ok = False
 
     def send(self, session: int, now: int) -> Hello:
-        """Return the next hello, and start waiting for its answer.
+        """Return the next hello, and start waiting for the answer.
 
         Args:
             session: the client's session.

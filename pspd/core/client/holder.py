@@ -78,7 +78,7 @@ class Holder:
 
 
 def _asked_of(broadcast: Broadcast, shares: tuple[Range, ...]) -> Iterator[tuple[int, int]]:
-    """Iterate over the ranges that a broadcast asks for from a client with these shares."""
+    """Iterate over the ranges that a broadcast asks a client with these shares to send."""
     for entry in broadcast.asked:
         if entry.responder in (EVERY_HOLDER, broadcast.session):
             yield entry.start, entry.stop

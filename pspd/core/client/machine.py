@@ -129,11 +129,11 @@ class ClientMachine:
     ) -> None:
         """Begin or continue to download a file that the server has assigned, with these shares (R1).
 
-        A file that the store holds completely is only reported.
+        A file that is complete in the store is reported as complete, and not requested.
 
         Args:
             manifest: the manifest of the file.
-            shares: the client's shares, which it downloads before the exchange.
+            shares: the client's shares, which are requested before the exchange.
             exchange_started: whether the exchange has started.
             held: the chunks of the file in the store; ``held.verified`` is a live view.
             now: the time, in nanoseconds.
@@ -238,7 +238,7 @@ class ClientMachine:
         """Check the head of a frame from the server; count the frame as dropped if it is not wanted.
 
         Args:
-            frame: the head.
+            frame: the head of the frame.
             origin: the server's address, as text.
 
         Returns:

@@ -67,7 +67,7 @@ class Holdings:
         self._verified.discard(*units)
 
     def check(self) -> None:
-        """Assert that only whole units are verified, and that each chunk is verified, unverified or missing."""
+        """Assert that only whole units are verified, and that each chunk is either verified, unverified or missing."""
         assert self._manifest.whole_units_of(self._verified) == self._verified, "part of a unit is verified"
         assert not self._verified.common(self._unverified), "verified chunks are unverified"
         count = self._verified.chunk_count + self._unverified.chunk_count + self.missing().chunk_count

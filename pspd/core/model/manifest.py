@@ -22,7 +22,7 @@ BLOCK_COUNT_MAX = 2**20
 NAME_BYTES_MAX = 254
 SHARE_COUNT_MAX = 100_000
 USUAL_MODE = 0o644
-"""The mode (permission bits) of a file if messages with its manifest state none."""
+"""The usual mode (permission bits) of a file. In messages, 0 stands for this mode."""
 MODE_BITS = 0o777
 OWNER_READS = 0o400
 STORE_FOLDER = ".psp"
@@ -98,7 +98,7 @@ class Manifest:
 
     Attributes:
         name: the file's name, one path component.
-        size_bytes: the size of the file.
+        size_bytes: the size of the file, in bytes.
         block_digests: the digests of the blocks, 32 bytes each, concatenated.
         file_id: the digest of the size, the name and the block digests, after a prefix that depends on the mode and on
             whether the file is a folder. The file id does not depend on the division.
@@ -274,7 +274,7 @@ class Manifest:
         return span, self.block_digests[block * DIGEST_BYTES : (block + 1) * DIGEST_BYTES]
 
     def cut_pieces_in(self, start: int, stop: int) -> list[Range]:
-        """Return the pieces of cut blocks that have a chunk in a range.
+        """Return the pieces that overlap a range.
 
         Args:
             start: the first chunk.
@@ -285,7 +285,7 @@ class Manifest:
         return [piece for piece in self.cut_pieces[first:last] if piece.stop > start]
 
     def cut_blocks_in(self, start: int, stop: int) -> list[tuple[Range, bytes]]:
-        """Return the cut blocks that have a chunk in a range, with their digests.
+        """Return the cut blocks that overlap a range, each with its digest.
 
         Args:
             start: the first chunk.
@@ -315,7 +315,7 @@ class Manifest:
         return wrong
 
     def units(self, start: int, stop: int) -> Iterator[tuple[Range, bytes]]:
-        """Iterate over the units that have a chunk in a range, with their digests.
+        """Iterate over the units that overlap a range, each with its digest.
 
         Args:
             start: the first chunk.
@@ -342,11 +342,11 @@ class Manifest:
         return Range(low, high) if low < high else Range(start, start)
 
     def whole_units_of(self, chunks: RangeSet) -> RangeSet:
-        """Return the chunks of a set whose whole unit is in the set."""
+        """Return those chunks of a set whose whole unit is in the set."""
         return RangeSet(self.whole_units(*span) for span in chunks)
 
     def frame_from(self, start: int, stop: int, frame_chunks: int) -> Range:
-        """Return the beginning of a range that one frame takes.
+        """Return as much of the beginning of a range as one frame takes.
 
         If the range is too long for one frame, the result ends where a unit ends in the second half of the frame, if
         there is such a unit.

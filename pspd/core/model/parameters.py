@@ -10,7 +10,11 @@ MILLISECOND_NS = 1_000_000
 
 
 class Order(StrEnum):
-    """The order in which a client requests missing chunks."""
+    """The order in which a client requests missing chunks.
+
+    A request starts where the latest broadcast of the file ends (CURSOR), at the first missing chunk (SEQUENTIAL), or
+    at a random one (RANDOM).
+    """
 
     CURSOR = "cursor"
     SEQUENTIAL = "sequential"

@@ -279,7 +279,7 @@ T = TypeVar("T", bound=Spanned)
 
 
 class RangeMap(Generic[T]):
-    """Disjoint objects in the order of their chunks.
+    """A map from chunks to the disjoint objects that cover them.
 
     While an object is in the map, its start must not change. Its stop may change, as long as the objects stay disjoint.
     """
@@ -313,7 +313,7 @@ class RangeMap(Generic[T]):
         return None
 
     def overlapping(self, start: int, stop: int) -> list[T]:
-        """Return the objects that have a chunk in a range, ascending.
+        """Return the objects that overlap a range, ascending.
 
         Args:
             start: the first chunk.

@@ -65,7 +65,7 @@ class Storage(Protocol):
         """Return a snapshot of the chunks of every file, by file id."""
 
     def begin(self, manifest: Manifest) -> Held:
-        """Prepare to write a new file, or resume an unfinished one; return its chunks in the store. Idempotent.
+        """Prepare to write a new file, or resume an unfinished one; return the file's chunks. Idempotent.
 
         ``verified`` of the result is a live view of the store's record.
         """

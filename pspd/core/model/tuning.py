@@ -92,20 +92,20 @@ class ServerTuning:
     frame_cache_divisor: int = 4
     small_frame_cache_divisor: int = 2
     small_frame_chunks: int = 64
-    """A frame is at most the cache divided by the first number, so that several frames are in flight. Frames
+    """A frame is at most the cache's size divided by the first number, so that several frames are in flight. Frames
     of up to ``small_frame_chunks`` are limited by the second number instead, because their cost hardly depends on their
     size."""
 
     # Deliveries
     quota_cache_divisor: int = 4
-    """A quota is the cache divided by this number, or two frames if that is more. So slow readers leave room for
+    """A quota is the cache's size divided by this number, or two frames if that is more. So slow readers leave room for
     others."""
     delivery_pacing_ns: int = 200_000
     """The pause after a batch, for each of its deliveries. Clients process their deliveries in this time. Chunks that
     arrive during the pause join the next batch."""
     batch_cache_divisor: int = 2
-    """A batch is full when it has ``frame_chunks`` chunks, or the cache divided by this number if that is less. The
-    rest of the cache is for fetches."""
+    """A batch is full when it has ``frame_chunks`` chunks, or the cache's size divided by this number if that is less.
+    The rest of the cache is for fetches."""
 
     # Waiting requests
     queue_skips_max: int = 3

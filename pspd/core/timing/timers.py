@@ -98,7 +98,7 @@ class Timers(Generic[K]):
             yield name
 
     def check(self) -> None:
-        """Assert that each deadline has an entry in the heap that is not later."""
+        """Assert that each deadline has an entry in the heap, which is not later than the deadline."""
         entries = {(queued, name) for queued, _, name in self._heap}
         for name, (deadline, _) in self._deadlines.items():
             assert self._queued[name] <= deadline, "a deadline expires too late"

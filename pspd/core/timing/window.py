@@ -7,8 +7,7 @@ from collections import deque
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 
 QUEUE_TIME_NS = 200 * MILLISECOND_NS
-"""How long a chunk may wait in queues. A window is the number of chunks that arrive in the sum of this time and a round
-trip."""
+"""How long a chunk may wait in queues. A window is the measured rate times the sum of this time and a round trip."""
 EPOCHS = 8
 """The number of epochs (measuring intervals) whose highest rate counts as the rate of the path, so that a short stall
 does not lower the rate."""
@@ -28,7 +27,7 @@ class Window:
     """A window that adapts: the measured rate times the sum of round trip and queue time, as in libtorrent.
 
     While the window limits the rate, this product is larger than the window, so the window grows, at most to twice
-    its size in each epoch. When the path is full, the rate and the window stay constant.
+    its size in each epoch. When the path is fully used, the rate and the window stay constant.
 
     Args:
         min_chunks: the smallest window, which is also the initial one.

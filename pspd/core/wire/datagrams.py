@@ -121,7 +121,7 @@ class Asked(NamedTuple):
     Attributes:
         start: the first chunk.
         stop: one past the last chunk.
-        responder: the member that sends the range: a session, :data:`EVERY_HOLDER` or :data:`OWNERS`.
+        responder: the sender of the range: the number of a session, :data:`EVERY_HOLDER` or :data:`OWNERS`.
     """
 
     start: int
@@ -186,7 +186,7 @@ def encode_broadcast_body(file_id: FileId, number: int, asked: tuple[Asked, ...]
 
 
 def encode_broadcast_head(session: int) -> bytes:
-    """Encode the part of a broadcast that differs between clients."""
+    """Encode the head of a broadcast, which differs between clients."""
     return encode_header(Kind.BROADCAST, session)
 
 

@@ -1,4 +1,4 @@
-"""The header of every datagram and frame, and the reasons for dropping a message."""
+"""The header of every datagram and frame, and the reasons for dropping datagrams, frames and connections."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def encode_header(kind: Kind, session: int, flags: int = 0) -> bytes:
 
 
 def parse_header(data: bytes | memoryview) -> tuple[int, int, int]:
-    """Parse a header; return its kind, flags and session. The kind may be an unknown one.
+    """Parse a header; return its kind, flags and session. The kind may be unknown.
 
     Raises:
         WireError: the data is shorter than a header, or has another magic or version.
