@@ -29,7 +29,7 @@ class Cache:
         allocate: the function that allocates the memory.
 
     Attributes:
-        capacity_chunks: the most chunks in use. After it is lowered, more are in use until pins end.
+        capacity_chunks: the most chunks that may be in use. After it is lowered, more are in use until pins end.
         high_water_chunks: the most chunks in use since the capacity was last lowered.
         hit_count: how many requested chunks were delivered from the cache.
         miss_count: how many chunks were reserved for fetches.
@@ -50,7 +50,7 @@ class Cache:
         self._arena = Arena(capacity_chunks, allocate)
         self._files: dict[FileId, RangeMap[Extent]] = {}
         self._ready: dict[FileId, RangeSet] = {}
-        self._lru = LruList()  # ready extents
+        self._lru = LruList()  # the extents with ``ready``
 
     @property
     def used_chunks(self) -> int:
@@ -124,7 +124,7 @@ class Cache:
         Args:
             file_id: the file.
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         for extent in self._exactly(file_id, start, stop):
             extent.ready = True
@@ -138,7 +138,7 @@ class Cache:
         Args:
             file_id: the file.
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         for extent in self._exactly(file_id, start, stop):
             self._reserved_chunks -= extent.chunk_count
@@ -151,7 +151,7 @@ class Cache:
         Args:
             file_id: the file.
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
             length: the size of the range in bytes. The last chunk of a file may be shorter than its slot.
         """
         views = []
@@ -171,7 +171,7 @@ class Cache:
         Args:
             file_id: the file.
             start: the first chunk of the range.
-            stop: one past its last.
+            stop: one past its last chunk.
         """
         ready = self._ready.get(file_id)
         return ready.within(start, stop) if ready else []
@@ -192,7 +192,7 @@ class Cache:
         Args:
             file_id: the file.
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         extents = self._files[file_id]
         last: Extent | None = None
@@ -231,11 +231,11 @@ class Cache:
     # -- dropping
 
     def clear(self) -> int:
-        """Drop all chunks that are neither reserved nor pinned. Return the number of dropped chunks."""
+        """Drop all cached chunks that are not pinned. Return the number of dropped chunks."""
         return self._drop_unpinned(self._lru)
 
     def forget(self, file_id: FileId) -> int:
-        """Drop the chunks of a file that are neither reserved nor pinned (R2).
+        """Drop the cached chunks of a file, except pinned ones (R2).
 
         Returns:
             The number of the file's chunks that are still in use.
@@ -244,12 +244,12 @@ class Cache:
         return self.chunks_of(file_id)
 
     def drop(self, file_id: FileId, start: int, stop: int) -> None:
-        """Drop the chunks of a range that are neither reserved nor pinned.
+        """Drop the cached chunks of a range, except pinned ones.
 
         Args:
             file_id: the file.
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         for part in self.cached(file_id, start, stop):
             self._drop_unpinned(self._exactly(file_id, *part))

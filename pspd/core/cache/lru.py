@@ -28,7 +28,7 @@ class Extent:
     Attributes:
         file_id: the file.
         start: the first chunk.
-        stop: one past the last.
+        stop: one past the last chunk.
         slot: the slot of the first chunk.
         ready: whether the chunks have been received. If not, their slots are reserved for a fetch.
         lru_state: the state of the extent in the LRU list.
@@ -155,7 +155,7 @@ class LruList:
         heappush(self._returning, (extent.read_number, extent.start, extent))
 
     def _link(self, newer: Extent, extent: Extent) -> None:
-        """Insert an extent into the ring, directly before ``newer``."""
+        """Insert an extent into the ring, as the direct predecessor of ``newer``."""
         extent.lru_state = LruState.LINKED
         extent.older, extent.newer = newer.older, newer
         newer.older.newer = extent

@@ -26,7 +26,7 @@ class Pins:
         Args:
             file_id: the file.
             start: the first chunk.
-            stop: one past the last.
+            stop: one past the last chunk.
         """
         pin = (file_id, start, stop)
         self._counts[pin] = self._counts.get(pin, 0) + 1
@@ -64,7 +64,7 @@ class Pins:
         Args:
             file_id: the file.
             start: the first chunk of the range.
-            stop: one past its last.
+            stop: one past its last chunk.
         """
         self._rebuild()
         union = self._unions.get(file_id)

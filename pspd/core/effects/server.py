@@ -85,7 +85,7 @@ class EndSession:
     Attributes:
         session: the member's session number.
         reason: why the session ended, for people.
-        cause: why the session ended, for programs; None if a client receives no cause that it knows.
+        cause: why the session ended, for programs; None in a client that received no cause that it knows.
     """
 
     session: int
@@ -126,7 +126,7 @@ Fault = Exception
 
 @dataclass(frozen=True, slots=True)
 class MemberFailed:
-    """An internal error occurred while ``ServerMachine`` served a member, whose session therefore ends.
+    """An internal error occurred while ``ServerMachine`` served a member. The session of this member ends.
 
     Attributes:
         name: the member's name.

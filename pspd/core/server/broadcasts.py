@@ -69,8 +69,9 @@ class Broadcasts:
     def handle_timeout(self, now: int) -> None:
         """Handle overdue answers, and send the broadcasts that are due.
 
-        A fetch without an answer is broadcast again: at first to one named holder, later to all holders. After the last
-        try it is abandoned. If a contribution takes too long, its link is closed.
+        A fetch without an answer is broadcast again: the first broadcasts name one holder each, later ones ask all
+        holders. It is abandoned after the last broadcast, or if no client wants it, or if no reachable member holds
+        any of it. If a contribution takes too long, the sender's link is closed.
         """
         for fetch in self._pending.expired(now):
             if fetch.sender is not None:
@@ -103,7 +104,7 @@ class Broadcasts:
         self._pacer.spend(datagram_count, now)
 
     def _merged(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
-        """Sort fetches by their chunks, cyclically from the first in the list, and merge adjacent ones. Return them."""
+        """Sort fetches by their chunks, cyclically from the first fetch on, and merge adjacent ones. Return them."""
         first = fetches[0].start
         fetches.sort(key=lambda fetch: (fetch.start - first) % file.manifest.chunk_count)
         merged: list[Fetch] = []
@@ -117,7 +118,7 @@ class Broadcasts:
     def _can_be_merged(self, fetch: Fetch, following: Fetch) -> bool:
         """Return whether two fetches can be merged.
 
-        They must be adjacent, never broadcast, name the same holder, and fit into one frame.
+        They are adjacent, name the same holder, fit into one frame together, and were never broadcast.
         """
         chunks_max = min(self._pending.frame_chunks, frame_chunks_in(self._parameters.window_min_chunks))
         return (
@@ -166,7 +167,7 @@ class Broadcasts:
     def _is_answering(self, fetch: Fetch, now: int) -> bool:
         """Return whether the named holder is still answering earlier fetches, which it does in order.
 
-        It is if it is sending a contribution, or has sent one within the last timeout.
+        It is considered so while it sends a contribution, and for one timeout after a contribution began or ended.
         """
         holder = fetch.holder
         if holder is None or fetch.lost_by_reordering or not holder.member.has_data_path:
@@ -200,8 +201,8 @@ class Broadcasts:
 def entries_of(fetches: Iterable[Fetch]) -> list[Entry]:
     """Return the entries of a broadcast that ask for fetches, in the order of the fetches.
 
-    One entry asks the owners of adjacent shares: in a large network a share has few chunks, and an entry for each
-    owner would take many datagrams.
+    One entry may ask the owners of several adjacent shares: in a large network a share has few chunks, and an entry for
+    each owner would take many datagrams.
     """
     entries: list[Entry] = []
     for fetch in fetches:

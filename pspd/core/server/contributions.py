@@ -88,7 +88,7 @@ class Contributions:
     def received(self, receipt: Receipt, now: int) -> bool:
         """Verify the whole units of a payload, and cache the payload if they are correct (R9).
 
-        If a unit is wrong, its sender no longer counts as a holder of the range, and the range is asked for again.
+        If a unit is wrong, the sender no longer counts as a holder of the range, and the range is asked for again.
 
         Args:
             receipt: the receipt of the contribution.
@@ -128,20 +128,20 @@ class Contributions:
 
         Args:
             file: the file.
-            units: the range of whole units, which the cache has reserved or cached.
+            units: the range of whole units, whose bytes are in the cache.
         """
         views = self._cache.views(file.file_id, *units, file.manifest.byte_span(*units)[1])
         return not file.manifest.wrong_units(*units, views, self._digest)
 
     def distrust(self, file: SharedFile, ranges: Iterable[Range]) -> None:
-        """Drop the cached chunks of units that a client found wrong, except whole units whose digests match.
+        """Verify the cached units of chunks that a client received and requests again. Drop all but correct units.
 
-        A contribution of less than a unit cannot be verified when it arrives, but a whole unit in the cache can. If
-        this unit is wrong, blame the senders of its parts.
+        A contribution of less than a unit cannot be verified when it arrives, but a unit that is cached as a whole can.
+        If such a unit is wrong, the senders of its parts are blamed.
 
         Args:
             file: the file.
-            ranges: the chunks that the client requests again although it has received them.
+            ranges: the received chunks that the client requests again.
         """
         for span in ranges:
             for unit, _ in file.manifest.units(*span):
@@ -156,15 +156,15 @@ class Contributions:
                         self._blame(self._sessions.members.get(sender), file, unit)
 
     def _blame(self, member: Member | None, file: SharedFile, span: Range) -> None:
-        """Note that a sender of wrong bytes does not hold a range, and tell it to verify the file.
+        """Note that a sender of wrong bytes does not hold a range, and tell this member to verify the file.
 
-        Do nothing if the sender is not connected, or has already been blamed for the range.
+        Do nothing if the sender is not connected, or does not count as a holder of any part of the range.
         """
         if member is not None and file.availability.retract(member.name, [span]):
             self._work.emit(VerifyFile(member.session, file.file_id))
 
     def _note_parts(self, member: Member, file: SharedFile, span: Range) -> None:
-        """Remember the sender of the partial units at the ends of a range, to blame it if such a unit is wrong."""
+        """Remember who sent the partial units at the ends of a range: they cannot be verified before they are whole."""
         whole = file.manifest.whole_units(span.start, span.stop)
         for chunk in (*range(span.start, whole.start), *range(whole.stop, span.stop)):
             self._part_senders[file.file_id, chunk] = member.name

@@ -27,7 +27,7 @@ from pspd.core.wire.header import Kind
 
 @dataclass(slots=True)
 class FanOut:
-    """The deliveries from one cached range. Their chunks are pinned once, until the buffers of all are released.
+    """The deliveries from one cached range. Their chunks are pinned once, until all buffers are released.
 
     Attributes:
         start: the first chunk of the cached range.
@@ -143,7 +143,7 @@ class Deliveries:
         for state in list(self._demand.of_file(file.file_id).waiting):
             try:
                 delivered_chunks += self._fan_out(state, cached, fan_outs, order if is_measured else 0)
-            except Exception as error:  # it ends only the session of this member
+            except Exception as error:  # the error ends only this member's session
                 self._work.member_failed(state.member.session, error)
         delivery_count = 0
         for fan_out in fan_outs:
@@ -159,7 +159,9 @@ class Deliveries:
             self.flush(next(iter(self.batches)))
 
     def _fan_out(self, state: RequestState, cached: RangeSet, fan_outs: RangeMap[FanOut], fetch_order: int) -> int:
-        """Add the deliveries to one client to the fan-outs. They measure no round trip if ``fetch_order`` is 0.
+        """Add the deliveries to one client to the fan-outs, as far as window and quota allow.
+
+        The deliveries measure no round trip if ``fetch_order`` is 0.
 
         Returns:
             The number of chunks in these deliveries.
@@ -226,9 +228,9 @@ class Deliveries:
             self._demand.delivery_lost(member, number)
 
     def _buffers_released(self, session: int, number: int) -> tuple[SharedFile, int] | None:
-        """Return the chunks of a delivery to the quota, and mark the requests ready that the quota limited.
+        """Give the chunks of a delivery back to the quota, and mark requests that the quota limited as ready.
 
-        If this was the last delivery of its fan-out with buffers, unpin the chunks of the fan-out.
+        When the buffers of all deliveries of the fan-out are released, unpin the chunks of the fan-out.
 
         Returns:
             The file and the delivery's size in bytes; None if the buffers were released before.

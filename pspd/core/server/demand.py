@@ -92,6 +92,8 @@ class Demand:
     def receive(self, member: Member, file: SharedFile | None, request: Request) -> None:
         """Replace a client's previous request for a file by a newer one, or drop the newer one.
 
+        An accepted request also shows which deliveries have arrived, and which chunks the client lacks.
+
         Args:
             member: the sender of the request.
             file: the file that the request names; None if there is no such file.
@@ -160,7 +162,7 @@ class Demand:
         state.want(RangeSet())
 
     def satisfied(self, state: RequestState) -> None:
-        """End the request of a client that has the complete file. Its deliveries are no longer in flight."""
+        """End the request of a client that has the complete file. Deliveries to it are no longer in flight."""
         state.want(RangeSet())
         for number in list(state.in_flight):
             state.settle(number)
@@ -170,7 +172,7 @@ class Demand:
         """Note that a delivery will not arrive: it is no longer in flight.
 
         Args:
-            member: the recipient of the delivery.
+            member: the client to which the delivery was sent.
             number: the delivery's number.
         """
         for state in self.requester(member).states.values():

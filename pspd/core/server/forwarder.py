@@ -67,7 +67,7 @@ class Forwarder:
     # -- serving
 
     def serve(self) -> None:
-        """Serve the requests in the ready queue, then those in the wait queues, and send broadcasts that are due.
+        """Serve the requests in the ready queue, then requests in the wait queues. Send the broadcasts that are due.
 
         If the cache or the holders have no room for a request's fetches, the request waits in a queue. Meanwhile its
         client receives chunks that are fetched for others. A client that requests again keeps its place in the queue.
@@ -96,7 +96,7 @@ class Forwarder:
         """Whether to try the waiting requests now.
 
         With thousands of clients, an attempt after every input would nearly always fail. While there are fetches, it is
-        enough to try after a change of ``_admission``, and until the round has reached every queue. If there are no
+        enough to try after a change of ``_admission``, and while a round has not reached every queue. If there are no
         fetches, or one is deferred for slower clients, try after every input.
         """
         is_new = self._admission != self._tried_admission or self._untried_queues > 0
@@ -152,7 +152,7 @@ class Forwarder:
             self._work.member_failed(state.member.session, error)
         if is_waiting:
             state.queued()
-            self._queues.setdefault(state.file.file_id, {}).setdefault(state)  # it keeps an earlier place
+            self._queues.setdefault(state.file.file_id, {}).setdefault(state)  # a waiting request keeps its place
         else:
             self._dequeue(state)
         return is_waiting
@@ -162,7 +162,7 @@ class Forwarder:
         queue = self._queues.get(state.file.file_id)
         if queue is not None and state in queue:
             del queue[state]
-            self._work.admit()  # the requests after it move up
+            self._work.admit()  # the requests after it may be tried now
             if not queue:
                 del self._queues[state.file.file_id]
 
@@ -194,7 +194,7 @@ class Forwarder:
         """Start fetches of wanted chunks, from the file's cursor on, until they have ``chunk_count`` chunks or more.
 
         Returns:
-            The number of chunks in the started fetches. It is lower if the cache or the holders have no room.
+            The number of chunks in the started fetches; less than ``chunk_count`` if no more can be fetched now.
         """
         file, demand = state.file, state.demand
         shares_tried = fetched_chunks = 0
@@ -223,6 +223,8 @@ class Forwarder:
 
     def _defer_for_slower_clients(self, state: RequestState, span: Range) -> bool:
         """Defer a fetch if clients other than stragglers want chunks that it would evict, and the budget allows it.
+
+        If the fetch would evict anything, first deliver all batches, so that no chunk is evicted undelivered.
 
         Returns:
             Whether the fetch is deferred.

@@ -36,7 +36,7 @@ class Holders:
     def next_fetch(
         self, file: SharedFile, start: int, stop: int, frame_chunks: int
     ) -> tuple[Range | None, Holder | None]:
-        """Return the range to fetch next from the beginning of a wanted range, and the holder to name.
+        """Return the first part of a wanted range that one fetch can get, and the holder to name.
 
         Args:
             file: the file.
@@ -62,7 +62,7 @@ class Holders:
         return file.manifest.frame_from(start, stop, limit), holder
 
     def _choose(self, file: SharedFile, chunk: int) -> Holder | None:
-        """Choose a holder of a chunk that has room: the owner of its share, else the one asked for the fewest chunks.
+        """Choose a holder with room: the owner of the chunk's share, or else the one asked for the fewest chunks.
 
         Return None if no holder has room.
         """
@@ -84,7 +84,7 @@ class Holders:
         return min((each for each in able if each.has_room), key=lambda holder: holder.asked_chunks, default=None)
 
     def able_to_send(self, names: Iterable[str], file: SharedFile, start: int, stop: int) -> list[Holder]:
-        """Return the members that hold a whole range and can be asked for it.
+        """Return the holder records of the members that hold a whole range and can be asked for it.
 
         Args:
             names: the names of the members to consider.
@@ -103,7 +103,7 @@ class Holders:
     def of_all(self, fetch: Fetch, but: Holder | None = None) -> list[Holder]:
         """Return holders that can send the whole range of a fetch.
 
-        They are in a sample of the clients; if none of these can, among all clients; if no client can, the sources.
+        Search a sample of the clients, then all clients, then the sources, until such a holder is found.
 
         Args:
             fetch: the fetch.

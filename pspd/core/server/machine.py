@@ -219,7 +219,7 @@ class ServerMachine:
         if self._cache_follows_clients and len(self.members) > self.cache.capacity_chunks:
             client_count = sum(not each.source for each in self.members.values())
             if client_count > self.cache.capacity_chunks:
-                self.cache.resize(client_count)  # the classic cache has one chunk per client
+                self.cache.resize(client_count)  # a cache without a given size has one chunk per client
         self.lifecycle.member_joined(member)
         return member
 
@@ -227,7 +227,7 @@ class ServerMachine:
         """End the session of a member that has left. Do nothing if the session is unknown.
 
         Args:
-            session: the member's session.
+            session: the member's session number.
             reason: why the session ends, for people.
             now: the time, in nanoseconds.
             cause: why the session ends, for programs.
@@ -244,10 +244,10 @@ class ServerMachine:
         self.lifecycle.member_left(member)
 
     def link_opened(self, session: int, now: int) -> bool:
-        """Note that a member's TCP link is open. It replaces an earlier link of the session.
+        """Note that a member's TCP link is open. The link replaces an earlier link of the session.
 
         Args:
-            session: the member's session.
+            session: the member's session number.
             now: the time, in nanoseconds.
 
         Returns:
@@ -267,7 +267,7 @@ class ServerMachine:
         """Note that a member's TCP link is closed, and that everything in flight over it is lost.
 
         Args:
-            session: the member's session.
+            session: the member's session number.
             now: the time, in nanoseconds.
         """
         self._work.started(now)
@@ -356,8 +356,8 @@ class ServerMachine:
             now: the time, in nanoseconds.
 
         Returns:
-            The receipt, which has the memory for the payload, and which the driver passes to ``contribution_received``
-            or ``contribution_aborted``; None if the driver must drop the payload.
+            The receipt, with the memory for the payload; None if the driver must drop the payload. The driver passes
+            the receipt to ``contribution_received`` or ``contribution_aborted``.
         """
         self._work.started(now)
         return self._contributions.accept(frame, self.lifecycle.files.get(frame.file_id), origin, now)
@@ -379,7 +379,7 @@ class ServerMachine:
             self._work.member_failed(receipt.sender.session, error)
 
     def contribution_aborted(self, receipt: Receipt, now: int) -> None:
-        """Handle a connection that broke before all of a contribution had arrived.
+        """Handle a contribution whose connection broke before the whole payload had arrived.
 
         Args:
             receipt: the receipt from ``contribution_started``.
@@ -394,7 +394,7 @@ class ServerMachine:
         """Note that the kernel has taken all of a delivery: its views are no longer needed.
 
         Args:
-            session: the client's session.
+            session: the client's session number.
             number: the delivery's number.
             now: the time, in nanoseconds.
         """
@@ -405,7 +405,7 @@ class ServerMachine:
         """Note that a delivery will not arrive, and that its views are no longer needed.
 
         Args:
-            session: the client's session.
+            session: the client's session number.
             number: the delivery's number.
             now: the time, in nanoseconds.
         """

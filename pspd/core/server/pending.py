@@ -61,7 +61,7 @@ class Fetch:
         stop: one past the last chunk.
         order: the number of the fetch in the order of starts, from 1. A merged fetch has the number of its second
             part; units that are fetched separately have the number of the cut fetch.
-        tries: how often the fetch was broadcast.
+        tries: how often the fetch, or the fetch from which it was cut, was broadcast.
         number: the number of the latest broadcast; 0 before the first.
         asked_at: when the latest broadcast was sent, in nanoseconds.
         holder: the member that is named to answer; None if every holder is asked.
@@ -322,7 +322,7 @@ class Pending:
     # -- contributions
 
     def accept(self, member: Member, file: SharedFile, frame: Frame, now: int) -> Fetch | DropReason:
-        """Accept a contribution by its head, or count it as a duplicate.
+        """Accept a contribution by its head. If it is refused, count its bytes as duplicate.
 
         Args:
             member: the sender.
@@ -350,9 +350,9 @@ class Pending:
         return fetch
 
     def _note_reordering(self, holder: Holder, number: int, now: int) -> None:
-        """Expect no answer to broadcasts before the one that a holder answers, and shorten their timers (R11).
+        """When a holder answers a broadcast, mark its earlier fetches as lost, and shorten their timers (R11).
 
-        A holder answers in the order in which it was asked, so these broadcasts or their answers are lost.
+        A holder answers in the order in which it is asked. So earlier broadcasts, or the answers to them, are lost.
         """
         holder.heard_at = now
         # ``asked`` is in the order of assignment, which is nearly always the order of the numbers. Where it is not, a
@@ -365,7 +365,7 @@ class Pending:
                 self._timers.set(fetch, now + max(self._tuning.reordering_ns_min, holder.rtt.srtt_ns // 2))
 
     def received(self, fetch: Fetch, member: Member | None, now: int) -> None:
-        """End a fetch whose range has arrived.
+        """End a fetch whose range has arrived, and adapt the window of the sender.
 
         Args:
             fetch: the fetch.
@@ -386,7 +386,7 @@ class Pending:
             now: the time, in nanoseconds.
         """
         fetch.sender = None
-        # After the first broadcast at once; later after a timeout, so that a faulty holder does not cause a busy loop.
+        # After the first broadcast, retry at once; later with a pause, so that a faulty holder causes no busy loop.
         self._timers.set(fetch, now if fetch.tries == 1 else now + self.timeout_ns(fetch))
         if fetch.file.is_draining:
             self._work.file_changed(fetch.file.file_id)
@@ -394,20 +394,20 @@ class Pending:
     # -- members
 
     def seed_rtt(self, member: Member) -> None:
-        """If a holder has no round-trip sample, use the round-trip time that it measured itself as the first sample."""
+        """Use the round-trip time that a member measured as the first sample, if its holder record has none."""
         rtt = self.holder_of(member).rtt
         if member.srtt_us and not rtt.srtt_ns:
             rtt.sample(member.srtt_us * 1000)
 
     def link_lost(self, member: Member) -> None:
-        """Let the timers of fetches expire that a member can no longer answer, because its link is lost."""
+        """Expire the timers of the fetches that name a member whose link is lost, except fetches being received."""
         for fetch in self.holder_of(member).asked:
             if fetch.sender is None:
                 fetch.lost_by_reordering = True
                 self._timers.set(fetch, fetch.asked_at)
 
     def member_lost(self, member: Member) -> None:
-        """Let the timers of fetches expire that name a lost member, and delete its holder record."""
+        """Expire the timers of the fetches that name a lost member, and delete the holder record of this member."""
         self.link_lost(member)
         self._holders.pop(member.session, None)
 

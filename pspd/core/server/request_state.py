@@ -37,7 +37,7 @@ class StragglerBudget:
 
     Clients of equal speed drift apart, because their machines schedule them differently. If the distance between two
     clients exceeds the cache, chunks must be fetched twice; short pauses avoid that. But a slow client must not slow
-    down the fast ones. So pauses use up a budget. Between pauses, it grows by a fraction of the time.
+    down the fast ones. So pauses use up a budget; between pauses, the budget grows by a part of the elapsed time.
     """
 
     _tuning: ServerTuning
@@ -77,7 +77,7 @@ class FileDemand:
         budget: the limit on deferring fetches for slower clients.
         straggler_rounds: the average number of acknowledgements per waiting client after which a client that
             acknowledged nothing is a straggler.
-        waiting: the requests that want chunks, in the order in which they began to.
+        waiting: the requests that want chunks, oldest first.
         ack_count: how many requests acknowledged a delivery in flight.
         cursor: the chunk at which the next fetch starts. All clients share it, so that one fetch serves many.
     """
@@ -147,7 +147,7 @@ class RequestState:
         number: the number of the newest request, or of the newest request that a report superseded.
         requested_at: when the newest request arrived, in nanoseconds.
         echoes: the requests whose round trips may still be measured, oldest first. They are discarded when the client
-            waits in a queue, because that delay says nothing about the network.
+            waits in a queue, because its waiting time says nothing about the network.
         window_chunks: how many chunks may be in flight.
         wanted: the wanted chunks.
         in_flight: the range of each delivery in flight, by the number of the delivery.
@@ -212,7 +212,7 @@ class RequestState:
     def echo_of(self, fetch_order: int) -> int:
         """Return the number of the newest request that arrived before a fetch started; 0 if there is none.
 
-        The requests before the returned one are no longer measured.
+        Discard all older requests.
 
         Args:
             fetch_order: the number of the fetch in the order of starts.
@@ -251,7 +251,7 @@ class RequestState:
         self.echoes.clear()
 
     def want(self, ranges: RangeSet) -> None:
-        """Want the chunks of a set that are not in flight, and no others. Keep the set and change it."""
+        """Replace the wanted chunks by the chunks of a set that are not in flight. Keep this set and change it."""
         if not (self.wanted or self.in_flight):
             self.ack_round = self.demand.ack_count  # a client that wanted nothing is not a straggler
         self.wanted = ranges
@@ -266,7 +266,7 @@ class RequestState:
     # -- deliveries
 
     def depart(self, number: int, span: Range) -> None:
-        """Note that a delivery of wanted chunks is sent: they are in flight, and count against the quota.
+        """Note that a delivery of wanted chunks is sent: these are now in flight, and count against the quota.
 
         Args:
             number: the delivery's number.
