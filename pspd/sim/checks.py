@@ -1,7 +1,7 @@
 """Checks of the rules that must always hold in a virtual network.
 
-A check compares the machines' effects and the contents of stores with the source's bytes, and raises
-:class:`Violation` with the name of the broken rule.
+The checks examine effects, stores and the records of the state machines. A check that fails raises :class:`Violation`
+with the name of the broken rule.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ from pspd.sim.timeline import SERVER
 from pspd.store.files.memory import MemoryStore
 
 FULL_CHECK_STEPS = 64
-"""Steps between two runs of the checks that read the whole state."""
+"""The number of steps between two runs of :meth:`Checks.check_all`."""
 RECORD_CHECK_STEPS = 1024
-"""Steps between two checks of all records; each step checks its clients' records and one kind of the server's."""
+"""The number of steps between two checks of all records.
+
+Each step checks the polled clients' records and, if the server acted, one kind of the server's records.
+"""
 
 JOINS_MAX, JOINS_NS = 30, 60 * SECOND_NS
-"""More joins under one name than this within JOINS_NS mean that two machines replace each other."""
+"""JOINS_MAX joins under one name within JOINS_NS (nanoseconds) mean that two machines replace each other."""
 
 
 class Violation(AssertionError):
@@ -40,7 +43,7 @@ class Violation(AssertionError):
 
     Args:
         rule: the rule's name.
-        what: how it is broken.
+        what: how the rule is broken.
 
     Attributes:
         rule: the rule's name.
@@ -52,17 +55,18 @@ class Violation(AssertionError):
 
 
 class Checks(Observer):
-    """Checks the rules in a virtual network whose content is real.
+    """Checks the rules in a virtual network whose files have real bytes.
 
     Args:
         network: the network.
-        record_check_steps: steps between two checks of all records.
+        record_check_steps: the number of steps between two checks of all records.
 
     Attributes:
-        seedings: every file that is seeded, by id; add a seeding before it starts.
-        sees_unsolicited: whether members send unsolicited contributions; then every step checks the cache.
+        seedings: the latest seeding of each file, by file id; the owner adds a seeding before it starts.
+        sees_unsolicited: whether members may send unsolicited contributions. If so, every step checks the cache.
         honest: whether no holder sends wrong bytes and no store is altered or lost.
-        undisturbed: whether every share has stayed with its first owner: no client was lost or declined a file.
+        undisturbed: whether every share is still with its first owner. This is False after a restart of the server, a
+            loss of a client, a change of reachability, a reassignment, a declined file or a removed file.
     """
 
     def __init__(self, network: VirtualNetwork, record_check_steps: int = RECORD_CHECK_STEPS) -> None:
@@ -242,14 +246,14 @@ class Checks(Observer):
             checks[self._steps % len(checks)]()
 
     def check_records(self) -> None:
-        """Run the checks that the state machines have of their records."""
+        """Let the state machines of all clients and of the server check their records."""
         for client in self._network.clients.values():
             client.machine.check()
         if self._network.server is not None:
             self._network.server.check()
 
     def check_all(self) -> None:
-        """Run the checks that read the whole state."""
+        """Run the checks that compare all files of the server with all members and stores."""
         server = self._network.server
         if server is None:
             return
@@ -260,7 +264,7 @@ class Checks(Observer):
                 self._check_no_silent_loss(server, file)
 
     def _check_solicited(self, server: ServerMachine) -> None:
-        """Check that each newly cached chunk was requested by a broadcast, once each time."""
+        """Check that a broadcast asked for each newly cached chunk; one broadcast permits one copy."""
         for file in server.catalogue.files.values():
             solicited = self._solicited.setdefault(file.file_id, RangeSet())
             cached = RangeSet(server.cache.cached(file.file_id, 0, file.manifest.chunk_count))
@@ -290,7 +294,7 @@ class Checks(Observer):
                 raise Violation("R12 recipients", f"{name} is reported as missing, but has the file")
 
     def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:
-        """Check that a file is stalled if a chunk has no holder. Skip it while the server awaits members."""
+        """Check that a file is stalled if a chunk has no holder. Skip the check while members are awaited or down."""
         if file.stalled or not self.honest or server.lifecycle.awaited:
             return
         held = RangeSet()

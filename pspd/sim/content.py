@@ -1,4 +1,4 @@
-"""The contents of files: real bytes to find faults, zeros without memory for forecasts."""
+"""The contents of files: random bytes, which reveal faults, and zeros that take no memory, for forecasts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pspd.store.digests import blake3_digest
 from pspd.store.files.memory import MemoryStore
 
 _ZEROS = memoryview(bytes(8 * 1024 * 1024))
-"""As long as the longest frame in the fast profile."""
+"""As many zeros as the longest payload in the fast profile has bytes."""
 
 
 def _zeros(length: int) -> memoryview:
@@ -22,16 +22,16 @@ def _zeros(length: int) -> memoryview:
 
 
 class Content:
-    """How files' bytes are made, hashed and stored: random bytes, BLAKE3 and memory, so that wrong bytes are detected.
+    """Makes, hashes and stores the bytes of files. The bytes are random, so that wrong bytes are detected.
 
     Attributes:
-        copied: whether deliveries and contributions copy bytes.
+        copied: whether deliveries and contributions carry the bytes of files.
     """
 
     copied: ClassVar[bool] = True
 
     def digest(self, parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
-        """Return the digest of a manifest or block."""
+        """Return the digest of the concatenated parts of a manifest or block."""
         return blake3_digest(parts)
 
     def bytes_of(self, size_bytes: int, seed: int) -> bytes:
@@ -39,7 +39,7 @@ class Content:
 
         Args:
             size_bytes: the file's size.
-            seed: equal seeds give equal bytes.
+            seed: the seed of the random bytes.
         """
         return Random(seed).randbytes(size_bytes)
 
@@ -47,9 +47,9 @@ class Content:
         """Return a part of a file.
 
         Args:
-            data: the file's bytes.
-            offset: of the part, in bytes.
-            length: of the part, in bytes.
+            data: the file's bytes, from :meth:`bytes_of`.
+            offset: the offset of the part, in bytes.
+            length: the length of the part, in bytes.
         """
         return data[offset : offset + length]
 
@@ -64,12 +64,12 @@ class BlankContent(Content):
     copied: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        self._digests: dict[int, bytes] = {}  # of zeros, by length
+        self._digests: dict[int, bytes] = {}  # the digests of zeros, by length
 
     def digest(self, parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
         """See ``Content.digest``."""
         parts = tuple(parts)
-        if len(parts) > 1 and isinstance(parts[0], bytes):
+        if len(parts) > 1 and isinstance(parts[0], bytes):  # the parts of a file id; all other parts are zeros
             return blake3_digest(parts)
         length = sum(map(len, parts))
         known = self._digests.get(length)
@@ -78,15 +78,15 @@ class BlankContent(Content):
         return known
 
     def bytes_of(self, size_bytes: int, seed: int) -> bytes:
-        """See ``Content.bytes_of``; empty."""
+        """See ``Content.bytes_of``; always empty."""
         return b""
 
     def read(self, data: bytes, offset: int, length: int) -> memoryview:
-        """See ``Content.read``."""
+        """See ``Content.read``; always zeros."""
         return _zeros(length)
 
     def store(self, instance_id: bytes) -> Storage:
-        """See ``Content.store``; the store keeps ranges and no bytes."""
+        """See ``Content.store``; the store records ranges and stores no bytes."""
         return BlankStore()
 
 
@@ -101,7 +101,7 @@ class _Entry:
 
 
 class BlankStore:
-    """Implements ``pspd.core.model.storage.Storage`` for zeros: the bytes are always right, so it keeps only ranges."""
+    """Implements ``pspd.core.model.storage.Storage`` for zeros, which are always right: it records only ranges."""
 
     def __init__(self) -> None:
         self._entries: dict[FileId, _Entry] = {}
@@ -140,14 +140,14 @@ class BlankStore:
         self._entries[file_id].finished = True
 
     def verify(self, file_id: FileId) -> None:
-        """See ``Storage.verify``; zeros do not change."""
+        """See ``Storage.verify``; this does nothing, because zeros are always right."""
 
     def discard(self, file_id: FileId) -> None:
         """See ``Storage.discard``."""
         self._entries.pop(file_id, None)
 
     def require_usable(self) -> None:
-        """See ``Storage.require_usable``."""
+        """See ``Storage.require_usable``; a store without a disk is always usable."""
 
     def close(self) -> None:
         """See ``Storage.close``; nothing is open."""

@@ -20,7 +20,7 @@ REJOIN_NS = SECOND_NS
 REDIAL_NS = 50 * MILLISECOND_NS
 """Mean time between two attempts to open a link."""
 DECLINED_RETRY_NS = 5 * SECOND_NS
-"""How soon a client tries again to store a file that it declined."""
+"""The time after which a client tries again to store a file that it declined, in nanoseconds."""
 RENEWALS_PER_LEASE = 4
 
 
@@ -33,7 +33,7 @@ class ControlPlane:
     # -- sessions
 
     def join(self, client: Client) -> None:
-        """Join the client to the network; retry until it has a session or its epoch is over."""
+        """Send Join for the client; retry until it has a session or its epoch has ended."""
         network = self._network
         if not client.alive or client.session or client.joining:
             return
@@ -59,10 +59,10 @@ class ControlPlane:
             member = server.client_joined(
                 client.name, client.instance_id, network.now, source=client.source, delivery_port=port, held=held
             )
-        except errors.DuplicateInstance:  # the server has not noticed yet that the last session ended
+        except errors.DuplicateInstance:  # for the server, another session with this identity is alive
             self._rejoin(client)
             return
-        # The client learns of its session a moment later, and does nothing in it before.
+        # The answer takes time to arrive. The client does nothing in its session before that.
         client.session = member.session
         network.sessions[member.session] = client
         client.last_event_at = network.now + network.delay(client)
@@ -76,7 +76,7 @@ class ControlPlane:
         network.touch(client)
 
     def leave(self, client: Client) -> None:
-        """Call Leave for the client."""
+        """Send Leave for the client."""
         if client.session and not client.partitioned:
             network = self._network
             network.at_server(network.now + network.delay(client), self._leave_arrived, client.session)
@@ -85,7 +85,7 @@ class ControlPlane:
         server.client_left(session, "it left", self._network.now)
 
     def lose_session(self, client: Client) -> None:
-        """End the session at the client, which joins again."""
+        """End the session on the client's side, close the link, and let the client join again."""
         client.machine.left()
         self.close(client)
         client.end_session()
@@ -93,19 +93,19 @@ class ControlPlane:
         self._network.touch(client)
 
     def connections_closed(self, server: ServerMachine, session: int, link: Link) -> None:
-        """Tell the server that the connections of a session closed.
+        """Tell the server that all connections of a session have closed.
 
         Args:
             server: the server's state machine.
-            session: the session.
-            link: its TCP link.
+            session: the session's number.
+            link: the session's link.
         """
         server.link_closed(session, self._network.now)
         self.abort_transfers(link)
         server.client_left(session, "its connection ended", self._network.now)
 
     def renew_leases(self, server: ServerMachine) -> None:
-        """Renew the leases of all reachable clients, now and periodically."""
+        """Renew the leases of all clients except paused and partitioned ones, now and periodically."""
         network = self._network
         for client in network.clients.values():
             is_running = network.now >= max(client.last_event_at, client.paused_until)
@@ -119,7 +119,7 @@ class ControlPlane:
     # -- links
 
     def dial(self, client: Client) -> None:
-        """Open the client's link; retry until it is open or the client's epoch is over."""
+        """Open the client's link; retry until it is open or the client's epoch has ended."""
         network = self._network
         if client.link.is_open:
             return
@@ -160,7 +160,7 @@ class ControlPlane:
         self.abort_transfers(link)
 
     def abort_transfers(self, link: Link) -> None:
-        """Tell the server that the transfers on a link failed."""
+        """Mark a link as closed, and tell the server that the transfers on it failed."""
         link.is_open = False
         server, now = self._network.server, self._network.now
         if server is None:
@@ -175,10 +175,10 @@ class ControlPlane:
     # -- events
 
     def send_event(self, session: int, event: effects.MemberEffect) -> None:
-        """Send an event to a client; events arrive in order.
+        """Send an event to a client. Events arrive in order.
 
         Args:
-            session: the client's session.
+            session: the number of the client's session.
             event: the event.
         """
         network = self._network
@@ -190,7 +190,7 @@ class ControlPlane:
 
     def _event_arrived(self, client: Client) -> None:
         network = self._network
-        if client.partitioned:  # TCP retransmits as long as the connection lives
+        if client.partitioned:  # TCP retransmits until the connection ends
             network.at_client(client, network.now + REJOIN_NS, self._event_arrived)
             return
         match client.events.popleft():
@@ -240,13 +240,13 @@ class ControlPlane:
     def decline(self, client: Client, file_id: FileId, error: errors.PspError) -> None:
         """Stop a download that the client cannot store or finish.
 
-        The client still sends the chunks that it holds, and retries later; neither if the file's digests contradict
-        each other.
+        The client still contributes the chunks that it holds, and retries later. If the file's digests contradict each
+        other, it does neither.
 
         Args:
             client: the client.
-            file_id: the file.
-            error: why the download fails.
+            file_id: the file's id.
+            error: the error that stopped the download.
         """
         download = client.machine.downloads[file_id]
         has_started = download.stage in (Stage.EXCHANGE, Stage.FINISHING)
@@ -268,11 +268,11 @@ class ControlPlane:
                 )
 
     def finish(self, client: Client, file_id: FileId) -> None:
-        """Make a complete file visible; verify or decline it if that fails.
+        """Make a complete file visible. If this fails, verify or decline the file.
 
         Args:
             client: the client.
-            file_id: the file.
+            file_id: the file's id.
         """
         try:
             client.store.finish(file_id)
@@ -285,11 +285,11 @@ class ControlPlane:
             self._network.touch(client)
 
     def reverify(self, client: Client, file_id: FileId) -> None:
-        """Verify a client's stored file between two sessions, as the daemon does.
+        """Verify a file in the client's store, and let the client join again in a new session, as the daemon does.
 
         Args:
             client: the client.
-            file_id: the file.
+            file_id: the file's id.
         """
         network, session, link = self._network, client.session, client.link
         client.machine.file_dropped(file_id)
@@ -301,7 +301,7 @@ class ControlPlane:
     # -- reports
 
     def report_arrived(self, client: Client, effect: ReportMilestone) -> None:
-        """Pass a client's report to the server.
+        """Pass a client's report to the server; while the client is partitioned, retry.
 
         Args:
             client: the client.

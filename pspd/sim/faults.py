@@ -21,7 +21,7 @@ from pspd.sim.trace import Trace
 from pspd.store.files.memory import MemoryStore
 
 FAULTS_NS_MAX = 30 * SECOND_NS
-"""Faults happen within this time."""
+"""The maximum length of the time in which faults begin, in nanoseconds."""
 DISK_LOSS_RATE = 1 / 3
 """Fraction of the server's crashes that lose its disk."""
 REMOVAL_RATE = 0.2
@@ -29,7 +29,7 @@ REMOVAL_RATE = 0.2
 ATTACK_RATE = 0.15
 """Fraction of networks with a cloned client, and, independently, fraction with a forged request."""
 CLONE_JOIN_NS = SECOND_NS // 2
-"""How often a cloned machine tries to join."""
+"""The interval at which a cloned machine tries to join, in nanoseconds."""
 
 Fault = Callable[[Client, int], None]
 """Takes the affected client and the fault's duration in nanoseconds."""
@@ -41,14 +41,12 @@ class Faults:
 
     Args:
         network: the network.
-        checks: the checks; some faults relax them.
+        checks: the checks, which some faults relax.
         goal: the clients and files of the network.
         trace: the trace, which records each fault.
         seed: the scenario's seed.
         random: the scenario's source of randomness.
-
-    Attributes:
-        counts: how many faults of each kind happened.
+        counts: the number of faults of each kind so far.
         healed: whether all faults have ended.
     """
 
@@ -147,7 +145,7 @@ class Faults:
             self.network.after(duration_ns, self._restart, client)
 
     def _pause(self, client: Client, duration_ns: int) -> None:
-        """Stop a process; when it resumes, it receives everything that arrived meanwhile."""
+        """Pause a client's process. When the process resumes, it receives everything that arrived meanwhile."""
         client.paused_until = max(client.paused_until, self.network.now + duration_ns)
 
     def _partition(self, client: Client, duration_ns: int) -> None:
@@ -184,7 +182,7 @@ class Faults:
             client.store.full = False
 
     def _alter_store(self, client: Client, duration_ns: int) -> None:
-        """Change bytes of a file that a client has not finished."""
+        """Change one byte of each file that a client has begun and not finished."""
         self.checks.honest = False
         if isinstance(client.store, MemoryStore):
             for seeding in self.goal.seedings:
@@ -208,12 +206,12 @@ class Faults:
         self.network.after(duration_ns, self._end_faults, client)
 
     def _break_transfers(self, client: Client, duration_ns: int) -> None:
-        """Close the connection in the middle of most contributions."""
+        """Close a holder's connection in the middle of most of its contributions."""
         client.tamper = lambda frame, payload: None if self.random.random() < 0.7 else payload
         self.network.after(duration_ns, self._end_faults, client)
 
     def _send_unsolicited(self, client: Client, duration_ns: int) -> None:
-        """Send contributions that no broadcast asked for."""
+        """Send the first chunk of each range that a client holds, although no broadcast asked for it."""
         for file_id, held in client.store.known().items():
             for start, _ in held.verified if client.session else ():
                 manifest = self.checks.seedings[file_id].manifest
@@ -253,7 +251,7 @@ class Faults:
     # -- attacks
 
     def _clone(self, client: Client, duration_ns: int) -> None:
-        """Let a second machine with a client's identity join whenever it has no session, and do nothing else."""
+        """Let a second machine with a client's identity join again each time that its session has ended."""
         ends_at, session = self.network.now + duration_ns, 0
 
         def join() -> None:
@@ -270,7 +268,7 @@ class Faults:
         join()
 
     def _forge_request(self, client: Client, duration_ns: int) -> None:
-        """Send a request with a client's session and a number far ahead of the client's own."""
+        """Forge a request in a client's session, with a number far above the client's own numbers."""
         server = self.network.server
         file_id = next(iter(client.machine.downloads), None)
         if server is not None and file_id is not None and client.session:

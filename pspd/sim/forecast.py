@@ -26,14 +26,14 @@ class Plan:
     """The network to simulate.
 
     Attributes:
-        client_count: clients, all connected from the start.
+        client_count: the number of clients, all connected from the start.
         size_bytes: the file's size.
         parameters: the protocol's parameters.
-        cache_chunks: the server's cache; None for one chunk per client.
-        access: each client's network link.
-        server_rate: bytes per second that the server sends, and receives; 0 for unlimited.
-        source: the source's network link.
-        seed: of all random draws.
+        cache_chunks: the size of the server's cache, in chunks; None for one chunk for each client.
+        access: the path and rates of each client.
+        server_rate: the server's rate in each direction, in bytes per second; 0 for unlimited.
+        source: the path and rates of the source.
+        seed: the seed of all random draws.
     """
 
     client_count: int
@@ -48,26 +48,26 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Results of a simulation. Times are in seconds and begin with the exchange unless said otherwise.
+    """The results of a simulation.
 
     Attributes:
-        seeding_seconds: from the division until every share was held.
-        exchange_seconds: from then until every client had the file.
-        first_client_seconds: until the first client had the file.
-        last_client_seconds: until the last client had it.
-        contributed_bytes: bytes that holders sent in the exchange; at least one file.
-        delivered_bytes: bytes that the server delivered in the exchange; at least n-1 files.
-        duplicate_bytes: bytes that holders sent and the server dropped as duplicates.
-        request_datagrams: requests that the server received.
-        broadcast_datagrams: broadcasts that the server sent, counted for each member.
-        retransmit_count: repeated requests and broadcasts.
+        seeding_seconds: the time from the division until every owner held its share.
+        exchange_seconds: the time from the start of the exchange until the server knew that every client had the file.
+        first_client_seconds: the time from the start of the exchange until the first client had the file.
+        last_client_seconds: the time from the start of the exchange until the last client had the file.
+        contributed_bytes: the bytes that holders sent in the exchange.
+        delivered_bytes: the bytes that the server delivered in the exchange.
+        duplicate_bytes: the bytes that holders sent and the server dropped as duplicates.
+        request_datagrams: the number of requests that the server received.
+        broadcast_datagrams: the number of broadcasts that the server sent, counted for each member.
+        retransmit_count: the number of repeated requests and broadcasts.
         server_sent_bytes: all bytes that the server sent, headers included.
         server_received_bytes: all bytes that the server received, headers included.
         hit_count: the cache's hits, in chunks.
         miss_count: the cache's misses, in chunks.
-        join_count: chunks requested while they were already being fetched.
+        join_count: the requested chunks that were already being fetched.
         eviction_count: the cache's evictions, in chunks.
-        event_count: simulated actions.
+        event_count: the number of simulated actions.
     """
 
     seeding_seconds: float
@@ -94,7 +94,8 @@ class Completions(Observer):
     """Records when each client has the file.
 
     Attributes:
-        at: time of completion in nanoseconds, by client name.
+        network: the network.
+        at: the time of completion in nanoseconds, by client name.
         is_complete: whether the server reported that all clients have the file.
     """
 
@@ -114,14 +115,14 @@ class Completions(Observer):
 
 
 def forecast(plan: Plan, on_progress: Callable[[float], None] = lambda done: None) -> Forecast:
-    """Run a network in virtual time.
+    """Simulate a network until all clients have one file, and return the results.
 
     Args:
-        plan: the network.
-        on_progress: called periodically with the fraction of bytes delivered.
+        plan: the network and the file.
+        on_progress: a function that is called periodically with the fraction of bytes that are delivered.
 
     Raises:
-        TimedOut: it takes longer than a week.
+        TimedOut: this takes longer than a week of virtual time.
     """
     network = VirtualNetwork(plan.parameters, plan.cache_chunks, BlankContent(), plan.seed, plan.server_rate)
     completions = Completions(network)
@@ -137,7 +138,7 @@ def forecast(plan: Plan, on_progress: Callable[[float], None] = lambda done: Non
             on_progress(min(1.0, file.traffic.delivered_bytes / total_bytes))
         return completions.is_complete
 
-    gc.disable()  # collections cost much among the millions of objects of a large network, which has few cycles
+    gc.disable()  # a large network has millions of objects and few cycles: collections would only take time
     try:
         is_done = network.run(is_over, LIMIT_NS)
     finally:
@@ -178,7 +179,7 @@ def _measured(network: VirtualNetwork, seeding: Seeding, completions: list[int])
 
 
 def ideal_seconds(plan: Plan) -> float:
-    """Return the least possible time of the exchange: the bottleneck's bytes at its rate; 0 if rates are unlimited."""
+    """Return the least possible duration of the exchange in seconds, from the rates alone; 0 if all are unlimited."""
     count = plan.client_count
     share = plan.size_bytes // count
     missing = plan.size_bytes - share if count > 1 else 0

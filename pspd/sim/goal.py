@@ -19,12 +19,10 @@ class Goal:
 
     Args:
         network: the network.
-        checks: the checks, which need to know each seeding.
-        impairments: the path of a source that seeds a file again.
-
-    Attributes:
-        clients: clients that have not left for good.
-        seedings: every seeding so far.
+        checks: the checks, which are told of each seeding.
+        impairments: the impairments on the path of a source that seeds a file again.
+        clients: the clients that have not left for good.
+        seedings: all seedings so far.
     """
 
     network: VirtualNetwork
@@ -46,15 +44,15 @@ class Goal:
         terms: Terms = ONE_COPY,
         mode: int = USUAL_MODE,
     ) -> None:
-        """Start a source.
+        """Start a source that seeds a file.
 
         Args:
             name: the file's name.
             data: the file's bytes.
-            access: the source's network link.
-            client_count: how many clients it waits for; 0 for those that are connected.
+            access: the source's path and rates.
+            client_count: the number of clients that the source waits for; 0 for all connected clients.
             terms: how many copies to seed, and whether the source stays.
-            mode: the file's permissions.
+            mode: the file's permission bits.
         """
         seeding = Seeding(self.network, name, data, len(data), access, client_count, terms, mode=mode)
         self.seedings.append(seeding)
@@ -62,7 +60,7 @@ class Goal:
         seeding.start()
 
     def repair(self, lost: Seeding) -> None:
-        """Seed a file again."""
+        """Seed a file again, from a new source."""
         manifest = lost.manifest
         self.seed(manifest.name, lost.data, Access(self.impairments), 0, mode=manifest.mode)
 
@@ -82,7 +80,7 @@ class Goal:
         return client not in self.clients
 
     def lost(self) -> list[Seeding]:
-        """Return the seedings of files that only a new source can restore, because a disk or the server lost chunks."""
+        """Return the seedings of the files that the network cannot complete without a new source."""
         active = {seeding.manifest.file_id for seeding in self.seedings if not seeding.over}
         return [
             seeding
@@ -91,13 +89,13 @@ class Goal:
         ]
 
     def is_reached(self) -> bool:
-        """Return whether every source is done and every client has every file."""
+        """Return whether all sources have left, all clients have all files, and the server knows no incomplete file."""
         if not all(each.over and (each.file is None or each.file.is_complete) for each in self.seedings):
             return False
         return all(_has_file(client, seeding) for seeding in self.seedings for client in self.clients)
 
     def missing(self) -> list[str]:
-        """Return a line for each client and source that is not done."""
+        """Return a line for each source that has not left, and for each file that a client does not have."""
         found = []
         for seeding in self.seedings:
             file = seeding.file

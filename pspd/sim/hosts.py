@@ -1,4 +1,4 @@
-"""The hosts of a virtual network: clients and sources, with their memory, disk and link to the server."""
+"""The hosts of a virtual network: clients and sources, with their memory, disk and network access."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pspd.sim.paths import DatagramPath, Impairments, Pipe
 from pspd.text.addresses import Address
 
 Tamper = Callable[[Frame, bytes], bytes | None]
-"""Returns the payload that a holder sends instead of the right one; None breaks the connection mid-frame."""
+"""Takes a frame and its right payload; returns the payload to send, or None to break the connection in the frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A host's link to the server, and the speed of its disk.
+    """A host's path to the server, and the rates of its network and disk.
 
     Attributes:
-        impairments: delay of the path, and what happens to its datagrams.
-        up_rate: bytes per second that the host can send; 0 for unlimited.
-        down_rate: bytes per second that it can receive; 0 for unlimited.
-        disk_rate: bytes per second that it can write; 0 for unlimited.
+        impairments: the impairments of the path.
+        up_rate: the rate at which the host can send, in bytes per second; 0 for unlimited.
+        down_rate: the rate at which the host can receive, in bytes per second; 0 for unlimited.
+        disk_rate: the rate at which the host can write to its disk, in bytes per second; 0 for unlimited.
     """
 
     impairments: Impairments = field(default_factory=Impairments)
@@ -42,10 +42,10 @@ class Link:
     """A client's TCP connection to the server.
 
     Attributes:
-        is_open: whether it is established, on both sides.
+        is_open: whether the connection is established.
         queue: deliveries that wait for space in the kernels' buffers.
-        buffered_bytes: bytes in those buffers that the client has not stored yet.
-        receiving: the contribution that the server is receiving.
+        buffered_bytes: the bytes in these buffers that the client has not stored yet.
+        receiving: the contribution that the server is receiving on the link; None for none.
     """
 
     is_open: bool = False
@@ -58,31 +58,33 @@ class Client:
     """A client or a source.
 
     Args:
-        name: unique in the network.
-        access: its network link and disk.
-        store: its files.
+        name: the client's name, unique in the network.
+        access: the client's path and rates.
+        store: the store of the client's files.
         random: the network's source of randomness.
-        source: whether it is a source.
+        source: whether the client is a source.
 
     Attributes:
-        machine: the protocol's state; new after a restart of the process.
-        epoch: the number of sessions and restarts so far; an action scheduled in an earlier epoch is void.
-        session: the session as the client knows it; 0 for none.
+        machine: the client's state machine; a new one after each restart of the process.
+        epoch: the number of ended sessions and restarts so far. An action that is scheduled for one epoch does not
+            run in a later epoch.
+        session: the number of the client's session; 0 for none.
         joining: whether a Join call is under way.
-        alive: whether its process runs.
-        partitioned: whether nothing passes between it and the server.
-        link_blocked: whether its attempts to open a link fail.
-        downlink_blocked: whether the server's datagrams are lost.
-        reads_deliveries: whether it reads from its link.
-        paused_until: when its stopped process resumes; its kernel still receives.
-        deferred: the actions of its stopped process, in order; they run when it resumes.
-        disk_full_until: when its disk has space again.
-        source_file: manifest and bytes of the file that it seeds; None for a client.
-        tamper: changes the payloads that it sends; None for none.
-        wakes_at: when its machine's timer fires, in nanoseconds; None for not at all.
-        last_event_at: when the last event sent to it arrives; the control plane keeps the order.
-        events: events of the control plane that have not arrived.
-        declined_files: the assignments that it declined and retries.
+        alive: whether the client's process runs.
+        partitioned: whether no message passes between the client and the server.
+        link_blocked: whether the client's attempts to open a link fail.
+        downlink_blocked: whether the server's datagrams to the client are lost.
+        reads_deliveries: whether the client reads from its connections.
+        paused_until: the time at which the client's paused process resumes, in nanoseconds; its kernel still receives.
+        deferred: the actions of the paused process, in order; they run when the process resumes.
+        disk_full_until: the time at which the client's disk has space again, in nanoseconds.
+        source_file: the manifest and the bytes of the file that a source offers; None for none.
+        tamper: the function that changes the payloads of contributions; None for no change.
+        wakes_at: the time of the state machine's next timeout, in nanoseconds; None for none.
+        last_event_at: the time at which the latest event arrives at the client, in nanoseconds. Later events do not
+            arrive earlier.
+        events: the events of the control plane that have not arrived yet, in order.
+        declined_files: the assignments that the client declined and will try again, by file id.
     """
 
     def __init__(self, name: str, access: Access, store: Storage, random: Random, *, source: bool = False) -> None:
@@ -115,7 +117,7 @@ class Client:
         self.end_session()
 
     def end_session(self) -> None:
-        """Discard the session's state, and begin a new epoch."""
+        """Discard the client's state of its session, and begin a new epoch."""
         self.epoch += 1
         self.session = 0
         self.joining = False

@@ -1,4 +1,4 @@
-"""A whole network in virtual time: starts and stops its machines, and carries out their effects."""
+"""A whole network in virtual time, which starts and stops processes and carries out the effects of state machines."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class VirtualNetwork(Timeline):
 
     Args:
         parameters: the protocol's parameters.
-        cache_chunks: the server's cache; None for one chunk per client.
-        content: how files' bytes are made and stored.
-        seed: of all random draws.
-        server_rate: bytes per second that the server can send, and receive; 0 for unlimited.
+        cache_chunks: the size of the server's cache, in chunks; None for one chunk for each client.
+        content: the maker of the files' bytes and of the clients' stores.
+        seed: the seed of all random draws.
+        server_rate: the server's rate in each direction, in bytes per second; 0 for unlimited.
         tuning: the server's tunables.
 
     Attributes:
-        control: the control plane and the clients' links.
+        control: the control plane, which also opens and closes links.
         transport: the data plane.
-        observers: they see every effect.
+        observers: the observers of every effect.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class VirtualNetwork(Timeline):
         self.control = ControlPlane(self)
         self.transport = Transport(self, self.control, server_rate)
         self.observers: list[Observer] = []
-        self._records: dict[FileId, FileRecord] = {}  # the server's state on disk, as are its clients' names
-        self._recorded_clients: dict[str, None] = {}
+        self._records: dict[FileId, FileRecord] = {}  # on the server's disk
+        self._recorded_clients: dict[str, None] = {}  # also on the server's disk
         self._cache_chunks = cache_chunks
         self._tuning = tuning
         self._server_wakes_at: int | None = None
@@ -66,8 +66,8 @@ class VirtualNetwork(Timeline):
         """Let time pass until a condition holds.
 
         Args:
-            until: the condition, evaluated after each action.
-            limit_ns: how long to wait at most, in virtual nanoseconds.
+            until: a function that returns whether the condition holds; called after each action.
+            limit_ns: the maximum time to wait, in virtual nanoseconds.
 
         Returns:
             Whether the condition holds.
@@ -95,7 +95,7 @@ class VirtualNetwork(Timeline):
         self.control.renew_leases(server)
 
     def crash_server(self, *, disk_lost: bool) -> None:
-        """Crash the server, and erase its disk if asked; clients notice that their connections close."""
+        """Crash the server, and erase its disk if ``disk_lost``. Every client loses its session at once."""
         self._server = None
         self.server_epoch += 1
         if disk_lost:
@@ -112,9 +112,9 @@ class VirtualNetwork(Timeline):
         """Add a host whose process is not running yet.
 
         Args:
-            name: unique in the network.
-            access: its network link and disk.
-            source: whether it is a source.
+            name: the host's name, unique in the network.
+            access: the host's path and rates.
+            source: whether the host is a source.
         """
         store = self.content.store(name.encode())
         client = self.clients[name] = Client(name, access, store, self.random, source=source)
@@ -127,7 +127,7 @@ class VirtualNetwork(Timeline):
         self.touch(client)
 
     def crash(self, client: Client) -> None:
-        """Crash the client's process; its files stay. The server sees its connections close."""
+        """Crash the client's process. Its files stay. The server sees the connections close, except in a partition."""
         session, link = client.session, client.link
         client.alive = False
         client.reset_process(self.random)
@@ -141,7 +141,7 @@ class VirtualNetwork(Timeline):
         client.reset_process(self.random)
 
     def partition(self, client: Client) -> None:
-        """Let nothing pass between the client and the server; connections time out."""
+        """Let no message pass between the client and the server. Connections time out later."""
         client.partitioned = True
         self.in_epoch(client, self.now + CONNECTION_TIMEOUT_NS, self._time_out, client.link)
 
@@ -160,7 +160,7 @@ class VirtualNetwork(Timeline):
     # -- effects
 
     def _settle(self) -> None:
-        """Carry out effects until there are none, and set the alarms of the machines."""
+        """Carry out effects until none are left, and schedule the next timeouts of the state machines."""
         polled: dict[Client, None] = {}
         while self.server_touched or self.touched:
             if self.server_touched:
@@ -195,7 +195,7 @@ class VirtualNetwork(Timeline):
         epoch = client.epoch
         for effect in client.machine.poll():
             if client.epoch != epoch:
-                break  # the rest belonged to a session that has ended
+                break  # the other effects belong to a session that has ended
             for observer in self.observers:
                 observer.on_client_effect(client, effect)
             self._carry_out_for(client, effect)

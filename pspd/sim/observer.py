@@ -10,7 +10,7 @@ from pspd.sim.hosts import Client
 
 
 class Observer:
-    """Sees every effect as it happens; does nothing unless overridden."""
+    """Observes every effect in a virtual network. The methods do nothing until a subclass overrides them."""
 
     def on_server_effect(self, effect: ServerEffect) -> None:
         """Observe an effect of the server's state machine, before it is carried out."""
@@ -20,12 +20,12 @@ class Observer:
 
         Args:
             client: the client.
-            effect: what its state machine wants done or reports.
+            effect: a command or an event of the client's state machine.
         """
 
     def on_settled(self, polled: Collection[Client]) -> None:
-        """Observe that no effect is left at this moment.
+        """Observe that all effects of an action have been carried out.
 
         Args:
-            polled: the clients whose machines were polled since the last call.
+            polled: the clients whose state machines were polled since the last call.
         """

@@ -9,17 +9,17 @@ from random import Random
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 
 REORDER_DELAYS = 3
-"""How many times the usual delay a reordered datagram takes."""
+"""The delay of a reordered datagram, as a multiple of the usual delay."""
 
 
 @dataclass(slots=True, eq=False)
 class Pipe:
-    """One direction of a host's network link. It passes bytes at its rate, and queues those that exceed the rate.
+    """One direction of a host's network access. It transmits bytes at its rate, and queues bytes that arrive faster.
 
     Attributes:
-        rate: bytes per second; 0 for unlimited.
-        free_at: when the queue is empty, in nanoseconds.
-        byte_count: how many bytes it accepted so far.
+        rate: the rate in bytes per second; 0 for unlimited.
+        free_at: the time at which the queue is empty, in nanoseconds.
+        byte_count: the number of bytes accepted so far.
     """
 
     rate: int = 0
@@ -27,22 +27,24 @@ class Pipe:
     byte_count: int = 0
 
     def transmit(self, byte_count: int, start: int, finish: int = 0) -> tuple[int, int]:
-        """Transmit bytes of a connection. A slow sender occupies the pipe only for the transmission time of its bytes.
+        """Transmit bytes of a TCP connection, and return when this begins and ends.
+
+        A slow sender occupies the pipe only for the transmission time of the bytes.
 
         Args:
             byte_count: the number of bytes, headers included.
-            start: when the first byte arrives at the pipe, in nanoseconds.
-            finish: when the last byte arrives at the pipe, in nanoseconds.
+            start: the time at which the first byte arrives at the pipe, in nanoseconds.
+            finish: the time at which the last byte arrives at the pipe, in nanoseconds; 0 if the same as ``start``.
 
         Returns:
-            When the transmission begins and when it ends, in nanoseconds.
+            The times at which the transmission begins and ends, in nanoseconds.
         """
         begins = max(start, self.free_at)
         self.transmit_datagram(byte_count, start)
         return begins, max(self.free_at, finish)
 
     def transmit_datagram(self, byte_count: int, now: int) -> None:
-        """Transmit a datagram ahead of the queue, which it delays by its transmission time.
+        """Transmit a datagram ahead of the queue, and delay the queue by the transmission time of the datagram.
 
         Args:
             byte_count: the datagram's length, headers included.
@@ -54,16 +56,16 @@ class Pipe:
 
 @dataclass(frozen=True, slots=True)
 class Impairments:
-    """Delay of a path, and loss, duplication and reordering of its datagrams. Both directions have the same values.
+    """The delay of a path, and the loss, duplication and reordering of datagrams; equal in both directions.
 
     Attributes:
-        delay_ns: one-way propagation delay.
-        jitter_ns: maximum additional delay; each message draws its own.
-        loss: fraction of datagrams lost.
-        burst: mean length of a burst of losses, in datagrams; 1 for independent losses.
-        duplicate: fraction of datagrams duplicated.
-        reorder: fraction of datagrams that take REORDER_DELAYS times the usual delay, so that later ones may overtake
-            them.
+        delay_ns: the one-way propagation delay.
+        jitter_ns: the maximum additional delay, drawn for each message.
+        loss: the fraction of datagrams that are lost.
+        burst: the mean length of a burst of losses, in datagrams; 1 for independent losses.
+        duplicate: the fraction of datagrams that are duplicated.
+        reorder: the fraction of datagrams that take REORDER_DELAYS times the usual delay, so that later datagrams may
+            overtake them.
     """
 
     delay_ns: int = MILLISECOND_NS // 2
@@ -74,7 +76,7 @@ class Impairments:
     reorder: float = 0.0
 
     def delay(self, random: Random) -> int:
-        """Return the delay of one message, in nanoseconds."""
+        """Draw the delay of one message, in nanoseconds."""
         return self.delay_ns + (int(self.jitter_ns * random.random()) if self.jitter_ns else 0)
 
 
@@ -83,9 +85,9 @@ class DatagramPath:
     """One direction of a path. Losses come in bursts, by Gilbert's model.
 
     Attributes:
-        impairments: of the path.
+        impairments: the impairments of the path.
         random: the source of randomness.
-        is_lossy: whether a burst of losses has begun and not ended.
+        is_lossy: whether a burst of losses is in progress.
     """
 
     impairments: Impairments
@@ -93,7 +95,7 @@ class DatagramPath:
     is_lossy: bool = False
 
     def delays(self) -> Iterator[int]:
-        """Yield the delay of each copy of one datagram that arrives; nothing if every copy is lost."""
+        """Yield the delay of each copy of a datagram that arrives, in nanoseconds; nothing if all copies are lost."""
         impairments, random = self.impairments, self.random
         for _ in range(2 if impairments.duplicate and random.random() < impairments.duplicate else 1):
             if not self._loses():

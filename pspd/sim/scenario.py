@@ -25,13 +25,13 @@ from pspd.sim.paths import Impairments
 from pspd.sim.trace import Trace
 
 LIVENESS_NS = 3600 * SECOND_NS
-"""After all faults have ended, every client must have every file within this time."""
+"""The maximum time of the recovery after all faults have ended, and after each repair, in nanoseconds."""
 RECOVERY_NS = 60 * SECOND_NS
-"""How long the network may recover by itself before a source repairs a lost file."""
+"""How long the network may recover by itself before a new source seeds a lost file again, in nanoseconds."""
 REPAIRS_MAX = 3
-"""How often sources may seed lost files again: wrong bytes on a disk may be found late."""
+"""How many times lost files may be seeded again: wrong bytes on a disk may be found late."""
 MODES = (0o644, 0o644, 0o600, 0o755)
-"""Permissions of files; each file draws one of them."""
+"""Permission bits; one of these values is drawn for each file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class Outcome:
     Attributes:
         seed: the run's seed.
         kind: "ok", "safety", "liveness" or "crash".
-        rule: the broken rule or the type of the exception; empty if none.
-        text: the violation or the stack trace.
+        rule: the broken rule or the type of the exception; empty for "ok".
+        text: the violation or the stack trace; empty for "ok".
         digest: the digest of the whole trace.
         lines: the last lines of the trace.
-        faults: how many faults of each kind happened.
-        seconds: the virtual time that passed.
+        faults: the number of faults of each kind.
+        seconds: the virtual duration of the run, in seconds.
     """
 
     seed: int
@@ -65,19 +65,19 @@ def run_seed(
     tuning: ServerTuning = SERVER_TUNING,
     record_check_steps: int = RECORD_CHECK_STEPS,
 ) -> Outcome:
-    """Run the scenario of a seed.
+    """Run the scenario of a seed, and return its outcome.
 
     Args:
-        seed: equal seeds give equal runs.
-        liveness_ns: how long recovery may take, in virtual nanoseconds.
+        seed: the seed; equal seeds give equal runs.
+        liveness_ns: see ``LIVENESS_NS``.
         tuning: the server's tunables.
-        record_check_steps: see ``Checks``.
+        record_check_steps: the number of steps between two checks of all records.
     """
     return Scenario(seed, tuning, record_check_steps).run(liveness_ns)
 
 
 class Scenario:
-    """One seed's network and its faults."""
+    """The network, files and faults of one seed."""
 
     def __init__(self, seed: int, tuning: ServerTuning, record_check_steps: int) -> None:
         self._seed = seed
@@ -97,10 +97,10 @@ class Scenario:
         self._faults = Faults(self._network, self._checks, self._goal, self._trace, seed, random)
 
     def run(self, liveness_ns: int) -> Outcome:
-        """Run until the goal is reached, a rule is broken, or the code raises.
+        """Run until the goal is reached, a rule is broken, or the code raises; return the outcome.
 
         Args:
-            liveness_ns: how long recovery may take, in virtual nanoseconds.
+            liveness_ns: see ``LIVENESS_NS``.
         """
         kind, rule, text = "ok", "", ""
         try:

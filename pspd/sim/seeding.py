@@ -1,4 +1,4 @@
-"""A source: announces a file, divides it, and stays until it is seeded (R1, R2), as ``pspctl seed`` does."""
+"""A source, which announces and divides a file, and stays until it is no longer needed, as ``pspctl seed`` does."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Seeding:
     """One file and its source.
 
     Args:
-        network: where the file is seeded.
+        network: the network in which the file is seeded.
         name: the file's name.
         data: the file's bytes, from ``network.content.bytes_of``; empty if the content is blank.
         size_bytes: the file's size.
-        access: the source's network link.
-        client_count: how many clients to wait for and divide the file among; 0 for all connected clients.
+        access: the source's path and rates.
+        client_count: the number of clients to wait for, and to divide the file among; 0 for all connected clients.
         terms: how many copies to seed, and whether the source stays.
-        mode: the file's permissions.
-        hold: whether the exchange waits for a release.
-        share_count: how many shares to divide the file into; 0 for as many as clients.
+        mode: the file's permission bits.
+        hold: whether the exchange is held back until a release.
+        share_count: the number of shares; 0 for one share for each of the clients.
+        over: whether the source has left; False at first.
 
     Attributes:
         source: the source's host.
-        manifest: the file's manifest, as last divided.
-        over: whether the source has left.
+        manifest: the file's latest manifest.
     """
 
     network: VirtualNetwork
@@ -73,10 +73,10 @@ class Seeding:
         return self.network.content.read(self.data, offset, length)
 
     def _poll(self) -> None:
-        """Take the next possible step now, and poll again later."""
+        """Leave if the source is no longer needed; otherwise take the next possible step, and poll again later."""
         source, server = self.source, self.network.server
         file = self.file
-        # The server ends the source's session once the file is seeded; the source may learn of it later.
+        # The server ends the session of a source that is not needed, but the source may receive this event later.
         if file is not None and file.seeded_at is not None:
             divided, holders = self._divided_here, file.availability.min_holder_count()
             if not source_is_needed(
@@ -89,7 +89,7 @@ class Seeding:
             try:
                 self._step(source.session)
             except PspError:
-                self._announced_in = 0  # the session ended, or another source is seeding: retry
+                self._announced_in = 0  # the session ended, or another source is seeding: announce again
         self.network.after(POLL_NS, self._poll)
 
     def _step(self, session: int) -> None:

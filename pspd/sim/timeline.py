@@ -19,22 +19,22 @@ Action = Callable[..., object]
 
 
 class Timeline:
-    """Time, hosts and sessions of a virtual network; its control plane and its transport use them.
+    """The time, hosts and sessions of a virtual network, which the control plane and the transport use.
 
     Args:
         parameters: the protocol's parameters.
-        content: how files' bytes are made and stored.
-        seed: of all random draws.
+        content: the maker of the files' bytes and of the clients' stores.
+        seed: the seed of all random draws.
 
     Attributes:
         now: the virtual time, in nanoseconds.
-        action_count: how many actions ran.
-        random: the only source of randomness.
+        action_count: the number of actions that have run.
+        random: the network's source of randomness.
         clients: every client and source that was ever added, by name.
-        sessions: the client of each session since the server's last start.
-        server_epoch: counts the server's crashes; messages to an earlier epoch are lost.
-        server_touched: whether the server must be polled.
-        touched: the clients that must be polled.
+        sessions: the client of each session since the server's last start, by session number.
+        server_epoch: the number of the server's crashes. A message is lost if the server crashes before it arrives.
+        server_touched: whether the server's state machine must be polled.
+        touched: the clients whose state machines must be polled, in order.
     """
 
     def __init__(self, parameters: Parameters, content: Content, seed: int) -> None:
@@ -54,7 +54,7 @@ class Timeline:
 
     @property
     def server(self) -> ServerMachine | None:
-        """The server's state machine, None while it is down; it is polled after each access."""
+        """The server's state machine; None while the server is down. Each access marks it to be polled."""
         self.server_touched = True
         return self._server
 
@@ -72,7 +72,7 @@ class Timeline:
         return client.access.impairments.delay(self.random)
 
     def jittered(self, duration_ns: int) -> int:
-        """Draw a duration between a half and one and a half of ``duration_ns``."""
+        """Draw a duration between 0.5 and 1.5 times ``duration_ns``."""
         return int(duration_ns * (0.5 + self.random.random()))
 
     # -- scheduling
@@ -81,9 +81,9 @@ class Timeline:
         """Schedule an action; actions of the same time run in the order of scheduling.
 
         Args:
-            when: its time, in nanoseconds; an action in the past runs next.
+            when: the action's time, in nanoseconds; a past time means now.
             action: the function to call.
-            *arguments: its arguments.
+            *arguments: the action's arguments.
         """
         self._order += 1
         heappush(self._queue, (max(when, self.now), self._order, action, arguments))
@@ -94,7 +94,7 @@ class Timeline:
         Args:
             delay_ns: the delay, in nanoseconds.
             action: the function to call.
-            *arguments: its arguments.
+            *arguments: the action's arguments.
         """
         self.at(self.now + delay_ns, action, *arguments)
 
@@ -109,12 +109,12 @@ class Timeline:
         return True
 
     def at_server(self, when: int, action: Action, *arguments: object) -> None:
-        """Schedule an action of the server's process; it is void if the process crashes before.
+        """Schedule an action of the server's process. It does not run if the process has crashed by then.
 
         Args:
             when: the action's time, in nanoseconds.
             action: the function to call, with the server's state machine and ``arguments``.
-            *arguments: its further arguments.
+            *arguments: the action's further arguments.
         """
         self.at(when, self._run_at_server, self.server_epoch, action, arguments)
 
@@ -124,13 +124,13 @@ class Timeline:
             action(server, *arguments)
 
     def in_epoch(self, client: Client, when: int, action: Action, *arguments: object) -> None:
-        """Schedule an action for a client's session; it is void if the client's epoch ends before.
+        """Schedule an action in a client's present epoch. It does not run if the epoch has ended by then.
 
         Args:
             client: the client, which is the action's first argument.
             when: the action's time, in nanoseconds.
             action: the function to call.
-            *arguments: its further arguments.
+            *arguments: the action's further arguments.
         """
         self.at(when, self._run_in_epoch, client, client.epoch, action, arguments)
 
@@ -139,23 +139,23 @@ class Timeline:
             action(client, *arguments)
 
     def after_delay(self, client: Client, action: Action, *arguments: object) -> None:
-        """Schedule an action for when a message sent now between the server and a client arrives.
+        """Schedule an action for the arrival of a message that is sent now between the server and a client.
 
         Args:
-            client: the client, as for ``in_epoch``.
+            client: the client, which is the action's first argument.
             action: the function to call.
-            *arguments: its further arguments.
+            *arguments: the action's further arguments.
         """
         self.in_epoch(client, self.now + self.delay(client), action, *arguments)
 
     def at_client(self, client: Client, when: int, action: Action, *arguments: object) -> None:
-        """Schedule an action of the client's process, as ``in_epoch`` does; a paused process runs it when it resumes.
+        """Schedule an action of a client's process, as ``in_epoch`` does. A paused process runs it after the pause.
 
         Args:
-            client: the client, as for ``in_epoch``.
+            client: the client, which is the action's first argument.
             when: the action's time, in nanoseconds.
             action: the function to call.
-            *arguments: its further arguments.
+            *arguments: the action's further arguments.
         """
         self.at(when, self._run_at_client, client, client.epoch, action, arguments)
 
@@ -168,7 +168,7 @@ class Timeline:
             self._run_in_epoch(client, epoch, action, arguments)
 
     def _resume(self, client: Client) -> None:
-        """Run the oldest deferred action of a process, if it has resumed; each action is a separate step."""
+        """Run the oldest deferred action of a process if its pause is over. Each action is a separate step."""
         if self.now < client.paused_until:
             self.at(client.paused_until, self._resume, client)
         elif client.deferred:

@@ -1,4 +1,4 @@
-"""A trace of a run, one line per effect: the last lines for the reader, and a digest of all lines to compare runs."""
+"""A trace of a run, one line for each effect or fault: the last lines for people, a digest of all to compare runs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LINES_KEPT = 60
 
 
 class Trace(Observer):
-    """Records every effect.
+    """Records every effect, and the faults that are passed to :meth:`record`.
 
     Attributes:
-        lines: the last lines.
+        lines: the last ``LINES_KEPT`` lines.
     """
 
     def __init__(self, network: VirtualNetwork) -> None:

@@ -15,7 +15,7 @@ from pspd.sim.paths import Pipe
 from pspd.sim.timeline import SERVER, Timeline
 
 SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
-"""How many unread bytes the kernels of both ends buffer for one link."""
+"""How many bytes the kernels of both ends buffer for one link. The last delivery may exceed this number."""
 ETHERNET_BYTES = 14
 DATAGRAM_HEAD_BYTES = ETHERNET_BYTES + 20 + 8
 """Ethernet, IP and UDP headers."""
@@ -24,7 +24,7 @@ SEGMENT_HEAD_BYTES = ETHERNET_BYTES + 20 + 32
 SEGMENT_BYTES = 1448
 """Payload of one TCP segment."""
 RETRY_NS = SECOND_NS
-"""Interval of attempts to pass bytes that wait for the end of a partition, or for a reader."""
+"""The interval of attempts to pass bytes on after a partition ends, or after the client reads again."""
 
 
 def on_the_wire(byte_count: int) -> int:
@@ -37,12 +37,12 @@ class Transport:
 
     Args:
         network: the network.
-        control: declines a client's file when its storage fails.
-        server_rate: bytes per second that the server can send, and receive; 0 for unlimited.
+        control: the control plane, which declines a file if a client's store fails.
+        server_rate: the server's rate in each direction, in bytes per second; 0 for unlimited.
 
     Attributes:
         up: the server's sending direction.
-        down: its receiving direction.
+        down: the server's receiving direction.
     """
 
     def __init__(self, network: Timeline, control: ControlPlane, server_rate: int) -> None:
@@ -168,7 +168,7 @@ class Transport:
     def _reach_server(
         self, client: Client, link: Link, frame: Frame, payload: bytes | None, size: int, ends: int
     ) -> None:
-        """Occupy the server's link only now: other traffic may have passed while the first bytes were in flight."""
+        """Transmit a frame into the server, now that its first byte arrives; earlier traffic has passed meanwhile."""
         starts, arrives = self.down.transmit(size, self._network.now, ends)
         self._network.in_epoch(client, starts, self._head_arrives, link, frame, payload, arrives)
 
@@ -176,7 +176,7 @@ class Transport:
         network, server = self._network, self._network.server
         if not link.is_open or server is None:
             return
-        # A partitioned client's bytes wait; the frames of one link do not interleave.
+        # The bytes of a partitioned client wait, and the frames of one link arrive one after the other.
         retry_ns = RETRY_NS if client.partitioned else MILLISECOND_NS if link.receiving is not None else 0
         if retry_ns:
             network.in_epoch(client, network.now + retry_ns, self._head_arrives, link, frame, payload, arrives)
