@@ -1,4 +1,4 @@
-"""The source, which ``pspctl seed`` runs: a member that holds every chunk of its file and requests none (R1, R2)."""
+"""Seeds a file for ``pspctl seed``. The source is a member that holds every chunk and requests none (R1, R2)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ per client."""
 REJOIN_SECONDS = 0.5
 """The pause before the source joins again."""
 PATH_SECONDS = 10.0
-"""How long a source waits in its first session until data can flow between it and the server."""
+"""How long a source waits until data can flow, if data has not flowed in an earlier session."""
 PATH_SECONDS_LATER = 60.0
-"""How long a source waits if data has flowed in an earlier session: as long as an outage may last."""
+"""How long a source waits until data can flow, if data has flowed in an earlier session: as long as an outage may
+last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +225,7 @@ class _Seeding:
             call.cancel()
 
     async def _is_over(self) -> bool:
-        """Return whether the file no longer needs its source; False if the server does not say."""
+        """Return whether the file no longer needs its source; False if the server does not answer."""
         try:
             return _needs_no_source(await self._file(), self.terms, divided_here=self.divided_here)
         except PspError:

@@ -203,7 +203,7 @@ class DaemonProcess:
         self._process.send_signal(number)
 
     def wait(self, seconds: float) -> int | None:
-        """Wait up to `seconds` for the end; return the exit code (negative for a signal), or None if it still runs."""
+        """Wait until the process ends; return its exit code, negative for a signal; None if `seconds` have passed."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(seconds)
         return None
@@ -252,7 +252,7 @@ def default_folder() -> Path:
 
 
 class Launcher:
-    """Launches clients for a `pspd server` or a `pspd agent`; they stop when that process stops."""
+    """Launches clients for a server or an agent. The clients stop when the server or the agent stops."""
 
     def __init__(self) -> None:
         self._processes: list[DaemonProcess] = []
@@ -262,7 +262,7 @@ class Launcher:
 
         Args:
             count: how many clients to start.
-            folder: the folder for the clients' folders; empty for the default.
+            folder: the folder in which each client gets its own folder; empty for the default.
             server: the address of the server that the clients join.
 
         Raises:
@@ -327,7 +327,7 @@ def _validate(count: int, folder: str, server: str) -> None:
 
     Args:
         count: how many clients to start.
-        folder: the folder for the clients' folders; empty for the default.
+        folder: the folder in which each client gets its own folder; empty for the default.
         server: the address of the server that the clients join.
 
     Raises:

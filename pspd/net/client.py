@@ -106,7 +106,7 @@ class ClientPlane:
         machine: the client's state machine.
         storage: the client's store.
         control: called with each effect that moves no data, to execute it.
-        verify: called with a file's id if chunks that it holds cannot be read: the file must be verified again.
+        verify: called with the id of a file whose held chunks cannot be read: the file must be verified again.
         failed: called with a file's id and the error if received chunks cannot be stored.
         faults: the faults to inject into received datagrams; None for none.
     """

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def note_path(paths: dict[Address, T], peer: Address, path: T) -> None:
-    """Remember the path of a peer's last datagram. If there are too many peers, forget the first one.
+    """Remember the path of a peer's last datagram. If there are too many, forget the peer that was remembered first.
 
     A path is the local address or the socket that received the datagram.
 
@@ -133,7 +133,7 @@ class DatagramSocket:
 
 
 class DatagramSockets:
-    """One datagram socket per local host, all with the same port. A reply leaves by the socket that the peer used.
+    """One socket per local host, all with the same port. A reply leaves by the socket that received from the peer.
 
     Args:
         hosts: the local host of each socket, as a literal.

@@ -15,7 +15,7 @@ ATTEMPT_DELAY_SECONDS = 0.25
 """The delay before the next address is tried while earlier attempts are still under way (RFC 8305, section 5)."""
 
 LOGGED_FAILURES_MIN = 2
-"""The number of failures in a row from which they are logged: a restart of the server causes a single one."""
+"""How many failures in a row it takes until one is logged: a restart of the server causes one."""
 LOG_INTERVAL_SECONDS = 60.0
 LOGGED_ADDRESSES_MAX = 1000
 """The most addresses whose failures are counted. The address whose last failure is oldest is forgotten first."""

@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 E = TypeVar("E")
 
 ERROR_PAUSE_SECONDS = 1.0
-"""The shortest time of a timer that is set after ``poll`` raised an error: a repeated error must not fill the log."""
+"""The shortest delay of a timer that is set after ``poll`` raised an error: a repeated error must not fill the log."""
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def now_ns() -> int:
 
 
 class Driver(Generic[E]):
-    """Executes a machine's effects, and calls it when its timeout expires.
+    """Executes a machine's effects, and calls the machine when its timeout expires.
 
     Call :meth:`pump` after every input. If the machine or an effect raises an error, the driver logs it and continues.
 
@@ -54,7 +54,7 @@ class Driver(Generic[E]):
         self._is_closed = False
 
     def pump(self) -> None:
-        """Execute effects until none is left, then set the timer. A call from an effect returns at once."""
+        """Execute effects until none is left, then set the timer. A nested call from an effect returns at once."""
         if self._is_pumping or self._is_closed:
             return
         self._is_pumping = True

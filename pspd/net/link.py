@@ -27,7 +27,7 @@ READS_PER_WAKEUP = 8
 OUTGOING_FRAMES_MAX = 4096
 """The most frames that may wait on one connection. Further frames are dropped: the peer asks for their chunks again."""
 READ_TIMEOUT_SECONDS = 15.0
-"""How long a peer may send nothing while bytes are due. Other pauses are allowed: see ``_bytes_are_due``."""
+"""How long a peer may send nothing while bytes are due: see ``Link._bytes_are_due``."""
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Link:
     Attributes:
         peer: the address of the other end.
         closed: whether the connection is closed.
-        connect_failure: the system's reason why the connection attempt failed; empty if it did not fail.
+        connect_failure: the system's reason why the connection attempt failed; empty if it has not failed.
     """
 
     def __init__(
@@ -155,8 +155,8 @@ class Link:
         Args:
             frame: the head.
             payload: the payload; its memory belongs to the caller.
-            on_end: called when the payload is no longer needed, with whether the kernel has accepted all of it.
-            on_unreadable: called if the payload's file can no longer be read. The connection is closed before, as the
+            on_end: called with True when the kernel has the whole payload, or with False when the frame is dropped.
+            on_unreadable: called if the payload's file can no longer be read. The connection is closed first, as the
                 rest of the frame is missing.
         """
         if self.closed or len(self._outgoing) >= OUTGOING_FRAMES_MAX:
@@ -306,7 +306,7 @@ class Link:
         if (aborted := self._receiver.end()) is not None:
             _call_safely(self._handler.frame_aborted, self, aborted)
         unsent, self._outgoing = list(self._outgoing), deque()
-        # Called before `on_end` of the unsent frames, so that the handler knows by then that the connection is closed.
+        # Called before `on_end` of the unsent frames, so that the handler knows then that the connection is closed.
         _call_safely(self._handler.link_closed, self, error)
         for outgoing in unsent:
             outgoing.close_file()

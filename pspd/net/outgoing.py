@@ -30,7 +30,7 @@ class OutgoingFrame:
         frame: the head.
         payload: the payload. Its memory belongs to the caller. A file's descriptor is duplicated, because the caller
             may close its own before the last byte is sent.
-        on_end: called when the payload is no longer needed, with whether the kernel has accepted all of it.
+        on_end: called with True when the kernel has the whole payload, or with False when the frame is dropped.
         on_unreadable: called if the payload's file can no longer be read.
 
     Raises:

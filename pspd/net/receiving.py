@@ -35,7 +35,7 @@ class FrameHandler(Protocol[OwnerT]):
         """
 
     def frame_continued(self, link: OwnerT, frame: Frame) -> list[memoryview]:
-        """Handle a received part of the payload, which is not the last; return memory for the next part.
+        """Handle a received part of the payload, except the last part; return memory for the next part.
 
         Args:
             link: the connection.

@@ -16,7 +16,7 @@ DIAL_SECONDS_MIN = 0.05
 DIAL_SECONDS_MAX = 2.0
 """The first and the longest delay between two connection attempts, before jitter."""
 STABLE_SECONDS = 1.0
-"""A link that ends sooner is treated as a failed attempt: another program or a proxy may have accepted it."""
+"""A link that ends sooner is a failed attempt: another program or a proxy may have accepted the connection."""
 
 
 class DataPath:
@@ -64,7 +64,7 @@ class ReconnectingLink:
             link.
 
     Attributes:
-        link: the current link, which may still be connecting; None between two attempts and while this is closed.
+        link: the current link, which may still be connecting; None between two attempts and after :meth:`close`.
     """
 
     def __init__(self, handler: LinkHandler) -> None:

@@ -37,7 +37,7 @@ class PortRefused(PortTaken):
 
 
 def listen_hosts(host: str, port: int) -> tuple[list[str], int]:
-    """Return the host literals and the port to listen on, after a test that TCP can listen there.
+    """Return the host literals and the port to listen on, after checking that TCP can listen there.
 
     A name stands for all of its addresses that this machine has. ``0.0.0.0`` and ``::`` both stand for every address
     of this machine, IPv4 and IPv6, as they do for gRPC.
@@ -127,8 +127,8 @@ def _bind_all(
 def bind_listener(host: str, port: int) -> socket.socket:
     """Open a non-blocking TCP listener.
 
-    The connecting side sends first. So on Linux, a connection waits for its first bytes before it can be accepted, for
-    about ``DEFER_ACCEPT_SECONDS`` at most.
+    The connecting side sends first. So on Linux, the kernel reports a connection only when its first bytes arrive, or
+    after about ``DEFER_ACCEPT_SECONDS``.
 
     Args:
         host: the host literal to listen on.

@@ -9,7 +9,7 @@ MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 
 def channel_options(received_bytes_max: int = MESSAGE_BYTES_MAX) -> list[tuple[str, int]]:
-    """Return the gRPC options of a channel or a server: the limits of messages, in bytes, and no HTTP proxy."""
+    """Return the gRPC options of a channel or a server that receives messages of up to `received_bytes_max` bytes."""
     return [
         ("grpc.max_receive_message_length", received_bytes_max),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),

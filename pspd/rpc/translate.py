@@ -128,7 +128,7 @@ def holdings_from_pb(messages: Sequence[pb.Holding]) -> dict[FileId, Held]:
     """Return a client's holdings from messages.
 
     Raises:
-        BadArgument: a file id has another length, or ranges are not ascending and disjoint.
+        BadArgument: a file id has the wrong length, or ranges are not ascending and disjoint.
         LimitReached: there are too many files or ranges.
     """
     if len(messages) > HELD_FILES_MAX:  # checked first: a message becomes an object only when it is read
@@ -195,7 +195,7 @@ def reports_from_pb(messages: Sequence[membership.FileReport]) -> list[Report]:
     """Return reports from messages; leave out reports of unknown milestones.
 
     Raises:
-        BadArgument: a file id has another length.
+        BadArgument: a file id has the wrong length.
         LimitReached: there are too many reports.
     """
     if len(messages) > REPORTS_MAX:

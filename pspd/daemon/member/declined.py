@@ -77,8 +77,8 @@ class ErrorBoundary:
 class DeclinedFile:
     """A file that a member has declined.
 
-    A file that a user removed is tried again only after the user has put it back: the user may not want it. A manifest
-    with contradictory digests is never tried again, but another manifest of the same file is.
+    A file that a user removed is tried again only after the user has put it back: the client must not restore it. A
+    manifest with contradictory digests is never tried again. Another manifest of the same file is tried again.
 
     Attributes:
         manifest: the file's manifest.
@@ -117,6 +117,6 @@ class DeclinedFile:
         return True
 
     def back_off(self, delay: float) -> None:
-        """Schedule the next attempt after twice `delay`, at most ``RETRY_SECONDS_MAX``, but no sooner than before."""
+        """Schedule the next attempt after twice `delay`, at most ``RETRY_SECONDS_MAX``. The delay never decreases."""
         self.delay = max(self.delay, min(2 * delay, RETRY_SECONDS_MAX))
         self.retry_at = asyncio.get_running_loop().time() + self.delay

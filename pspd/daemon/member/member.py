@@ -29,7 +29,7 @@ REJOIN_SECONDS_MIN = 0.1
 REJOIN_SECONDS_MAX = 2.0
 """Bounds of the delay before a member joins again, before jitter."""
 STEADY_SECONDS = 30.0
-"""After a session of this length, the next delay is the shortest. After a shorter session, the delay doubles."""
+"""After a session of at least this length, the next delay is the shortest. After a shorter session, it doubles."""
 
 TEMPORARY = (Unreachable, TimedOut, DuplicateInstance)
 """Errors in joining that may be temporary: a later attempt may succeed."""
@@ -132,7 +132,7 @@ class MemberDaemon:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, connect_seconds: float, on_ready: Callable[[], None]) -> None:
-        """Join, and stay a member until the server or ``leave`` ends this; join again after an outage.
+        """Join, and stay a member until the server asks the member to stop or ``leave`` is called; rejoin if needed.
 
         Args:
             connect_seconds: how long to try to join for the first time, and then how long to wait until data can flow.

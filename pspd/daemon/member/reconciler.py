@@ -40,7 +40,7 @@ class FileHooks:
     """The work of a store on a member's files besides storing them.
 
     Attributes:
-        unpack_job: returns a function that a thread calls before a verified file is finished; None if there is no need.
+        unpack_job: returns a function that a thread calls before a verified file is finished; None if none is needed.
         on_finished: called with each file that has become visible.
         external_changes: returns the finished files that another program has removed or changed.
     """
@@ -59,7 +59,7 @@ class FileReconciler:
     Args:
         name: the member's name.
         storage: the store of the member's files.
-        reports: sends the member's reports.
+        reports: the queue of the member's reports.
         hooks: the store's further work on the files.
         failed: called with the error when the store as a whole no longer works: the member cannot continue.
         faults: the faults to inject into received datagrams; None for none.

@@ -1,4 +1,4 @@
-"""Chooses the address of a server that its members use for control and data, and connects to it."""
+"""Chooses one address of a server, for both control and data, and connects to this address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Allocates memory for the server's cache without a pause, and limits its size to what the machine allows."""
+"""Allocates memory for the server's cache without a pause, and limits the cache to what the machine allows."""
 
 from __future__ import annotations
 

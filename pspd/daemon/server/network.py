@@ -195,7 +195,7 @@ class NetworkDaemon:
             self._plane.pump()
 
     def _apply_report(self, session: int, report: Report) -> None:
-        """Apply one report. Only an unknown session prevents the next reports."""
+        """Apply one report; log an error with its file, so that the other reports are applied too."""
         catalogue = self._machine.catalogue
         try:
             match report:
@@ -256,7 +256,7 @@ class NetworkDaemon:
 
         Args:
             count: how many clients to start.
-            directory: the folder for the clients' folders; empty for the default.
+            directory: the folder in which each client gets its own folder; empty for the default.
         """
         return await self._launcher.launch(count, directory, self.address)
 
@@ -279,7 +279,7 @@ class NetworkDaemon:
             terms: the terms of the seeding.
 
         Raises:
-            BadArgument: `client_count` is smaller than the number of replicas.
+            BadArgument: `client_count` is not 0, but smaller than the number of replicas.
             LimitReached: a network cannot have so many clients.
             PspError: the network refuses the file, or the source's session has ended.
         """
@@ -323,7 +323,7 @@ class NetworkDaemon:
         return file
 
     def release(self, file: str) -> SharedFile:
-        """Release a file that is held back: its exchange starts as soon as it is seeded. Return the file."""
+        """Release a file that is held back, so that its exchange can start; return the file."""
         found = self.view.find(file)
         self._machine.catalogue.release(found, now_ns())
         self._plane.pump()
@@ -334,7 +334,7 @@ class NetworkDaemon:
 
         Args:
             file: the file's id or name.
-            force: whether to remove it even if not every client has it.
+            force: whether to remove the file even if not every client has it.
         """
         found = self.view.find(file)
         message = self.view.file(found)

@@ -1,4 +1,4 @@
-"""Implements the services of the control API: translates each call, lets the network execute it, and answers."""
+"""Implements the services of the control API: translates calls for the network, and the results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SERVICES = [f"pspd.v1.{name}Service" for name in ("Membership", "File", "Cache",
 WATCH_INTERVAL_MS_DEFAULT = 200
 WATCH_INTERVAL_MS_MIN = 20
 WATCH_PAUSE_FACTOR = 10
-"""A watch pauses for at least this many times the duration of one status, which is long with hundreds of clients."""
+"""A watch pauses for at least this many times the time to compute a status, which is long with hundreds of clients."""
 
 
 def register(server: grpc.aio.Server, network: NetworkDaemon) -> None:
@@ -140,7 +140,7 @@ class ControlServicer(
         return files.DivideFileResponse(file=self._network.view.file(file))
 
     async def ReleaseFile(self, request: files.ReleaseFileRequest, context: Context) -> files.ReleaseFileResponse:
-        """Release a file that is held back: its exchange starts as soon as it is seeded."""
+        """Release a file that is held back, so that its exchange can start."""
         file = self._network.release(request.file)
         return files.ReleaseFileResponse(file=self._network.view.file(file))
 

@@ -119,7 +119,7 @@ def seconds_left(file: SharedFile, names: Collection[str], rate: float | None) -
 
 
 class NetworkStatus:
-    """The server, its cache, its clients and its files as messages. The server's uptime starts when this is created.
+    """Provides messages about the server, its cache, its clients and its files. The server's uptime begins at creation.
 
     Args:
         machine: the server's state machine.

@@ -16,7 +16,7 @@ from pspd.rpc.conventions import REASON_KEY, channel_options
 CALL_SECONDS = 10.0
 """How long an ordinary call may take."""
 CONNECT_TIMEOUT_MS = 4_000
-"""How long gRPC tries to connect: time for three SYN packets (after 0, 1 and 3 s) on a path that loses packets.
+"""How long gRPC tries to connect: time for three SYN packets (after 0, 1 and 3 s) if packets are lost.
 A refused connection fails at once. gRPC calls this timeout its minimum reconnect backoff; the default is 20 s."""
 
 _CONNECT_OPTIONS: list[tuple[str, int]] = [

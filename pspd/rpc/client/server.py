@@ -20,7 +20,7 @@ from pspd.v1 import (
 )
 
 LAUNCH_SECONDS = 120.0
-"""How long the launch of clients may take: the call returns when they are ready."""
+"""How long the launch of clients may take: the call returns when the clients are ready."""
 
 
 class ServerClient(DaemonClient):
@@ -64,7 +64,7 @@ class ServerClient(DaemonClient):
         return list((await self._call(self._files.ListFiles, file_service_pb2.ListFilesRequest())).files)
 
     async def release_file(self, file: str) -> network_pb2.File:
-        """Release a file that is held back: its exchange starts as soon as it is seeded. Return the file."""
+        """Release a file that is held back, so that its exchange can start; return the file."""
         request = file_service_pb2.ReleaseFileRequest(file=file)
         return (await self._call(self._files.ReleaseFile, request)).file
 
@@ -73,7 +73,7 @@ class ServerClient(DaemonClient):
 
         Args:
             file: the file's id or name.
-            force: whether to remove it even if not every client has it.
+            force: whether to remove the file even if not every client has it.
         """
         request = file_service_pb2.RemoveFileRequest(file=file, force=force)
         return (await self._call(self._files.RemoveFile, request)).file
@@ -87,7 +87,7 @@ class ServerClient(DaemonClient):
 
         Args:
             count: how many clients to start.
-            folder: the folder for the clients' folders; empty for the default.
+            folder: the folder in which each client gets its own folder; empty for the default.
         """
         request = client_service_pb2.LaunchClientsRequest(count=count, dir=folder)
         return list((await self._call(self._clients.LaunchClients, request, LAUNCH_SECONDS)).names)
@@ -129,7 +129,7 @@ class AgentClient(DaemonClient):
 
         Args:
             count: how many clients to start.
-            folder: the folder for the clients' folders; empty for the default.
+            folder: the folder in which each client gets its own folder; empty for the default.
             server: the address of the server that the clients join.
         """
         request = client_service_pb2.AgentServiceLaunchClientsRequest(count=count, dir=folder, server=server)

@@ -26,9 +26,9 @@ Method = Callable[[Any, Any], Any]
 
 
 async def _refuse(context: Context, error: Exception) -> None:
-    """End a call with the gRPC status, message and reason of an error; raise an error that is a bug in the program.
+    """End a call with the gRPC status, message and reason of an error; raise the error itself if it is a bug.
 
-    A ``PspError`` or an error of the operating system is not a bug.
+    All errors are bugs, except ``PspError`` and errors of the operating system.
 
     Args:
         context: the call.
