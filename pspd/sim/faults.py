@@ -27,7 +27,7 @@ DISK_LOSS_RATE = 1 / 3
 REMOVAL_RATE = 0.2
 """Fraction of networks in which a file is removed and seeded again."""
 ATTACK_RATE = 0.15
-"""Fraction of networks with a cloned client, and, independently, fraction with a forged request."""
+"""Fraction of networks with a cloned machine; also the fraction with a forged request, drawn independently."""
 CLONE_JOIN_NS = SECOND_NS // 2
 """The interval at which a cloned machine tries to join, in nanoseconds."""
 

@@ -75,7 +75,7 @@ class Client:
         link_blocked: whether the client's attempts to open a link fail.
         downlink_blocked: whether the server's datagrams to the client are lost.
         reads_deliveries: whether the client reads from its connections.
-        paused_until: the time at which the client's paused process resumes, in nanoseconds; its kernel still receives.
+        paused_until: the time at which the client's paused process resumes, in nanoseconds.
         deferred: the actions of the paused process, in order; they run when the process resumes.
         disk_full_until: the time at which the client's disk has space again, in nanoseconds.
         source_file: the manifest and the bytes of the file that a source offers; None for none.

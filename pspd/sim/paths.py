@@ -64,8 +64,8 @@ class Impairments:
         loss: the fraction of datagrams that are lost.
         burst: the mean length of a burst of losses, in datagrams; 1 for independent losses.
         duplicate: the fraction of datagrams that are duplicated.
-        reorder: the fraction of datagrams that take REORDER_DELAYS times the usual delay, so that later datagrams may
-            overtake them.
+        reorder: the fraction of datagrams that take REORDER_DELAYS times the usual delay, so that later datagrams can
+            arrive first.
     """
 
     delay_ns: int = MILLISECOND_NS // 2

@@ -1,4 +1,4 @@
-"""A trace of a run, one line for each effect or fault: the last lines for people, a digest of all to compare runs."""
+"""A trace of a run: one line for each effect or fault. It keeps the last lines, and a digest of all lines."""
 
 from __future__ import annotations
 

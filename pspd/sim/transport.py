@@ -24,7 +24,7 @@ SEGMENT_HEAD_BYTES = ETHERNET_BYTES + 20 + 32
 SEGMENT_BYTES = 1448
 """Payload of one TCP segment."""
 RETRY_NS = SECOND_NS
-"""The interval of attempts to pass bytes on after a partition ends, or after the client reads again."""
+"""The interval of attempts to pass on waiting bytes, until a partition ends or the client reads again."""
 
 
 def on_the_wire(byte_count: int) -> int:
@@ -168,7 +168,7 @@ class Transport:
     def _reach_server(
         self, client: Client, link: Link, frame: Frame, payload: bytes | None, size: int, ends: int
     ) -> None:
-        """Transmit a frame into the server, now that its first byte arrives; earlier traffic has passed meanwhile."""
+        """Occupy the server's receiving direction only when the first byte arrives: other bytes may come first."""
         starts, arrives = self.down.transmit(size, self._network.now, ends)
         self._network.in_epoch(client, starts, self._head_arrives, link, frame, payload, arrives)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 LOCK = "lock"
-"""A file that the process that uses the folder keeps locked; it contains the process id."""
+"""A file with the id of the process that uses the folder; this process keeps the file locked."""
 INSTANCE = "instance"
 """A file with the 16 random bytes that identify the folder's client."""
 BOOT = "boot"

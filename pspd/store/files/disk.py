@@ -83,7 +83,7 @@ class DiskStore:
         self._files: dict[FileId, StoredFile] = {}
         self._begun: dict[FileId, None] = {}  # begun since the start; the other files may belong to other networks
         self._lock_fd = lock_folder(folder)
-        folder = folder.absolute()  # later messages are read on other machines
+        folder = folder.absolute()  # later messages may be shown on other machines
         self._work = folder / STORE_FOLDER
         self._max_bytes = max_bytes
         self._records = Records(folder, digest)
@@ -287,7 +287,7 @@ class DiskStore:
     def unpack_job(self, file_id: FileId) -> Callable[[], None] | None:
         """Return a function that unpacks a folder, callable in any thread before :meth:`finish`.
 
-        Every chunk must be verified. Return None if nothing is to unpack: see ``UnpackedFolders.unpack_job``.
+        Every chunk must be verified. Return None if there is nothing to unpack; see ``UnpackedFolders.unpack_job``.
         """
         file = self._file(file_id)
         if not file.verifier.manifest.is_folder or file.status is not FileStatus.UNFINISHED:
@@ -326,7 +326,7 @@ class DiskStore:
             raise StoreFailed(str(storage_error("use", self._work, OSError(number, ""))))
 
     def close(self) -> None:
-        """Close all files and unlock the folder; idempotent. This writes nothing: a crash is not worse."""
+        """Close all files and unlock the folder; idempotent. This writes no data, so a crash loses nothing more."""
         self._folders.stop()
         self._open_files.close_all()
         if self._lock_fd >= 0:

@@ -1,4 +1,4 @@
-"""A client's folder: its lock, and the records about its files in its hidden folder."""
+"""A client's folder: the lock, and the records in the hidden folder about the client's files."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Records:
 
     Attributes:
         folder: the client's folder.
-        work: the hidden folder in it.
+        work: the hidden folder in ``folder``.
         digest: the digest function of manifests.
     """
 

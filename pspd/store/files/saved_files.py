@@ -32,7 +32,7 @@ from pspd.store.tree.traverse import is_changed_since
 _LOG = logging.getLogger(__name__)
 
 _FINISHING_NS = 2_000_000_000
-"""A change of a file within this time after its completion record was saved may be this program's; nanoseconds."""
+"""For this time after a completion record was saved, in nanoseconds, a change of its file may be this program's."""
 _COPY_CHUNKS = 1024
 """How many chunks are copied at once."""
 _PARTIAL_FLAGS = os.O_RDWR | os.O_CREAT
@@ -68,7 +68,7 @@ class SavedFiles:
         self._trusts_journals = records.boot() == boot and not verifies
 
     def finished_path(self, manifest: Manifest) -> Path:
-        """Return the path of a finished file's bytes, which are sent to other clients; for a folder, of its archive."""
+        """Return the path of the bytes of a finished file that are sent to others: the file, or a folder's archive."""
         if manifest.is_folder:
             return self._records.path(manifest.file_id, ARCHIVE)
         return self._records.visible(manifest)
@@ -137,15 +137,15 @@ class SavedFiles:
     def is_name_taken(self, file: StoredFile) -> bool:
         """Return whether a file's name is still taken after another program changed the file.
 
-        A changed file takes it until it is replaced or changed again; for a folder, another kind of file takes it.
+        A changed file takes the name until it is replaced or changed again. A folder's name may be taken by a file.
         """
         manifest = file.verifier.manifest
         return self._folders.is_replaced(manifest) if manifest.is_folder else file.saved.is_in_place
 
     def looks_unchanged(self, file: StoredFile) -> bool:
-        """Return whether a finished file has the size and modification time that it had before.
+        """Return whether a finished file still has the size and modification time that the store has recorded.
 
-        For a folder, return whether this is true of its archive, and there is still a folder under its name.
+        For a folder, return whether its archive has them, and whether there is still a folder with the name.
 
         Raises:
             FileNotFoundError: the file, folder or archive was removed.
@@ -236,7 +236,7 @@ class SavedFiles:
         return file
 
     def adopt_existing(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile | None:
-        """Return the existing file with the name, if it is right or salvageable; None if there is no such file.
+        """Return the existing file with the name, if its bytes are right or salvageable; None if there is none.
 
         Args:
             manifest: the file's manifest.
@@ -244,7 +244,7 @@ class SavedFiles:
                 called before an archive is saved.
 
         Raises:
-            StorageError: another file has the name, or there is no room for an archive.
+            StorageError: another file has the name, there is no room for an archive, or the disk fails.
         """
         visible, part = self._records.visible(manifest), self._records.path(manifest.file_id, PARTIAL)
         try:

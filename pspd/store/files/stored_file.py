@@ -157,7 +157,7 @@ class StoredFile:
 
 
 def disk_bytes(manifest: Manifest) -> int:
-    """Return how many bytes of disk space a file takes: for a folder, twice the size of its archive."""
+    """Return how many bytes of disk space a file takes: its size, or twice the size of a folder's archive."""
     return manifest.size_bytes * (2 if manifest.is_folder else 1)
 
 
@@ -173,7 +173,7 @@ def require_space(
         more_bytes: how many bytes of disk space the file will still take.
         others: the other files that were begun since the client started.
         work: the client's hidden folder.
-        max_bytes: the most bytes that all these files may take (``--max-bytes``); None for no limit.
+        max_bytes: the most bytes that the file and the others may take together; None for no limit.
 
     Raises:
         StorageError: the file exceeds the limit or the free space.

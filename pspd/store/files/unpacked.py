@@ -1,4 +1,4 @@
-"""Unpack the folders among a client's files, and give them their names."""
+"""Unpack the distributed folders of a client, and publish them under their names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class UnpackedFolders:
         self._is_stopping = False
 
     def is_intact(self, manifest: Manifest) -> bool:
-        """Return whether there is a folder under its own name, and its archive is the manifest's."""
+        """Return whether a folder has the name, and its archive is the one that the manifest describes."""
         return is_folder_of(manifest, self._records.visible(manifest), self._records.digest)
 
     def is_replaced(self, manifest: Manifest) -> bool:
@@ -101,7 +101,7 @@ class UnpackedFolders:
     def publish(self, manifest: Manifest) -> None:
         """Give an unpacked folder its name (R10), unless it has the name already.
 
-        The completion record must be saved earlier: after a crash, it shows that the folder is this client's.
+        The completion record must exist already: after a crash, it shows that the folder is this client's.
 
         Raises:
             StorageError: the folder cannot be renamed. The completion record is then removed.
@@ -116,7 +116,7 @@ class UnpackedFolders:
             raise storage_error("finish", visible, error) from None
 
     def remove_unpacked(self, file_id: FileId) -> None:
-        """Remove an unpacked or partly unpacked folder without its own name, unless a thread is unpacking it.
+        """Remove what is unpacked of a folder in the hidden folder, unless a thread is unpacking the folder.
 
         Raises:
             StorageError: the folder cannot be removed.
@@ -126,7 +126,7 @@ class UnpackedFolders:
             remove_tree(path)
 
     def remove_strays(self) -> None:
-        """Remove the unpacked folders in the hidden folder: after a crash they may be damaged. Log errors."""
+        """Remove all unpacked folders in the hidden folder, which a crash may have damaged; log errors."""
         for path in self._records.work.glob("*.unpack*"):
             try:
                 remove_tree(path)

@@ -1,4 +1,4 @@
-"""Verify and save the bytes of one file, in the same order on disk and in memory.
+"""Verify and save the bytes of one file, for the stores on disk and in memory.
 
 A ``SavedBytes`` stores the bytes. :class:`pspd.core.model.holdings.Holdings` records which chunks are verified. A unit
 that arrives whole is verified in memory, saved, and only then recorded as verified; if it is corrupt, it is not saved.
@@ -112,10 +112,10 @@ class BlockVerifier:
         return written
 
     def _refuse_contradiction(self, block: Range) -> None:
-        """Raise ``ContradictoryDigests`` if the saved bytes of a corrupt cut block prove that its digests are wrong.
+        """Raise ``ContradictoryDigests`` if the saved bytes of a corrupt cut block prove that the digests contradict.
 
-        Pieces and block are verified again in one copy of the saved bytes, because another program may have changed
-        these bytes. Without the proof, the file must not be declined.
+        The pieces and the block are verified again in one copy of the saved bytes, because another program may have
+        changed these bytes. Without the proof, the file must not be declined.
         """
         if (block, self.manifest.block_at(block.start)[1]) not in self.manifest.cut_blocks_in(*block):
             return
@@ -156,7 +156,7 @@ class BlockVerifier:
         """Replace the record of saved and verified chunks by a record of chunks that were saved earlier.
 
         Args:
-            trusted: saved chunks to record as verified without reading them, except chunks of incomplete units.
+            trusted: saved chunks. Those of complete units are recorded as verified without reading them.
             saved: other saved chunks; their units are verified if they are complete.
         """
         self._holdings = Holdings(self.manifest, trusted)
@@ -221,7 +221,7 @@ class BlockVerifier:
         """Verify a cut block as a whole once all its pieces are verified.
 
         The file's id depends on the digests of blocks, not of pieces. If all pieces match their digests, but the block
-        does not match its digest, the digests of the pieces are not of this file.
+        does not match its digest, the digests of the pieces do not belong to this file.
         """
         if not self._holdings.verified.covers(*block):
             return

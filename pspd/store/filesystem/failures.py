@@ -52,10 +52,10 @@ STORE_ERRORS: dict[int, str] = {
     # An encrypted folder is locked.
     **dict.fromkeys((errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED), "unlock the folder"),
 }
-"""Advice for errors of the store, by error number. They end the client, except failed reads in ``_BAD_SECTORS``."""
+"""Advice for errors of the store, by error number. The client ends; for failed reads, see ``_BAD_SECTORS``."""
 
 _BAD_SECTORS = {errno.EIO, errno.EBADMSG}
-"""Error numbers in ``STORE_ERRORS`` that concern one file if a read fails: most likely, it has bad sectors."""
+"""Error numbers in ``STORE_ERRORS`` that concern one file if a read fails: most likely, the file has bad sectors."""
 
 
 def storage_error(action: str, path: Path, error: OSError) -> StorageError:

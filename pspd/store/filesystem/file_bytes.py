@@ -36,7 +36,7 @@ class OpenFiles:
         """Return the descriptor of a file; open the file if necessary.
 
         Args:
-            path: the file. If ``flags`` contain ``O_CREAT`` and it does not exist, it is created as a private file.
+            path: the file. If it does not exist and ``flags`` contain ``O_CREAT``, it is created as a private file.
             flags: the flags for ``os.open``; not used if the file is open already.
 
         Raises:
@@ -134,7 +134,7 @@ class FileBytes:
         return state.st_size, state.st_mtime_ns
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        """See ``SavedBytes.write_at``. Runs of zeros become holes."""
+        """See ``SavedBytes.write_at``. Blocks of zeros become holes."""
         fd = self.fd
         is_changed = self.is_changed
         try:
@@ -159,10 +159,10 @@ class FileBytes:
 def write_sparse(fd: int, offset: int, data: memoryview) -> None:
     """Write all of ``data``, but leave holes in the file where ``data`` has blocks of zeros.
 
-    Blocks of zeros are written only over data. The file's length afterwards is the same as after a plain write.
+    Blocks of zeros are written only where the file has no hole. The file's length is the same as after a plain write.
 
     Args:
-        fd: a file open for reading and writing.
+        fd: the descriptor of a file that is open for reading and writing.
         offset: the position in the file, in bytes.
         data: the bytes.
 

@@ -53,7 +53,7 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
         """Start the processes.
 
         Args:
-            fd: the file's descriptor. The caller closes it, at any time after this call.
+            fd: the file's descriptor. The caller may close it at any time after this call.
             digest: the digest function of manifests.
         """
         self.state = FileState.of(os.fstat(fd))
@@ -115,7 +115,7 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
         return b"".join(found)
 
     def stop(self) -> None:
-        """Kill the processes, so that :meth:`block_digests` returns at once in another thread."""
+        """Kill the processes, so that a call of :meth:`block_digests` in another thread returns at once."""
         for pid in list(self._pids):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

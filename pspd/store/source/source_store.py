@@ -35,7 +35,7 @@ class FileContent:
 
     Attributes:
         size_bytes: the file's size when it was opened.
-        mode: the permission bits of the copies: the file's when it was opened, and the owner's right to read.
+        mode: the permission bits for copies: those of the opened file, and always the owner's right to read.
         state: the file's state when it was opened.
     """
 

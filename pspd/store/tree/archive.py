@@ -219,7 +219,7 @@ def _entry_at(read_at: Callable[[int, int], bytes], offset: int) -> tuple[Entry,
     """Return the entry at an offset, and the offset of the entry's content.
 
     Raises:
-        ValueError: the entry is malformed, or ``tarfile.TarError`` is raised instead.
+        ValueError, tarfile.TarError: the entry is malformed.
     """
     block, length, records = read_at(offset, tarfile.BLOCKSIZE), tarfile.BLOCKSIZE, {}
     if block[_KIND_AT] == tarfile.XHDTYPE:

@@ -15,7 +15,7 @@ from pspd.store.filesystem.files import flush
 def walk(
     root: str | Path, onerror: Callable[[OSError], None] = lambda _: None
 ) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield a folder and every folder below it, parents first. Any depth works; ``os.walk`` of Python 3.11 recurses.
+    """Yield a folder and every folder below it, parents first. ``os.walk`` of Python 3.11 fails for deep folders.
 
     Args:
         root: the folder.
@@ -91,7 +91,7 @@ def remove_tree(path: Path) -> None:
 
 
 def flush_tree(root: Path) -> None:
-    """Flush a folder, its name and its content to the disk. Skip what vanishes, and what this user may not open.
+    """Flush a folder, its name and its content to the disk. Skip paths that vanish or that this user may not open.
 
     Raises:
         StorageError: the disk fails.
