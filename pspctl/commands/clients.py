@@ -16,6 +16,7 @@ from pspd.rpc.client.server import AgentClient
 from pspd.text.addresses import AGENT_PORT, full_address, parse_address
 from pspd.text.plain import plain_text
 
+_COUNT_MAX = 2**32 - 1  # the message has no room for more
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -36,7 +37,7 @@ def clients(settings: Settings) -> None:
 
 
 @click.command("launch", cls=Command)
-@click.argument("count", metavar="N", type=Count(1))
+@click.argument("count", metavar="N", type=Count(1, _COUNT_MAX))
 @click.option(
     "--dir",
     "folder",

@@ -46,7 +46,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     known = {option.name for option in context.command.params} - {parameter.name}
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadArgument(f"cannot read {path}: {error}: give a TOML file of options") from None
     unknown = settings.keys() - known
     odd = [name for name, value in settings.items() if type(value) not in (str, int, float)]

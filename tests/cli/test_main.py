@@ -234,6 +234,7 @@ class TestConfig:
             ('listen = "hub:"', "'hub:' is not an address"),
             ('state_dir = ["a"]', "'state_dir' is neither text nor a number"),
             ("listen = true", "'listen' is neither text nor a number"),
+            ("cache = " + "[" * 5000, "cannot read"),
         ],
     )
     def test_unknown_setting_ends_with_2(

@@ -77,6 +77,13 @@ def test_launch_error_names_clients_started_before(pspctl: Pspctl, start_agent: 
     assert "started before: agent-client-1-0" in result.stderr
 
 
+@pytest.mark.parametrize("count", ["0", "4294967296"])
+def test_launch_refuses_impossible_count(pspctl: Pspctl, count: str) -> None:
+    result = pspctl("launch", count)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{count} is not in the range" in result.stderr
+
+
 def test_launch_through_agent_refuses_loopback_server(pspctl: Pspctl) -> None:
     result = pspctl("launch", 2, "--on", "elsewhere:7072")
     assert result.exit_code == 2
