@@ -5,7 +5,7 @@ lists the names. For a distributed folder, the store writes, verifies and sends 
 to the user.
 
 The order of the steps makes a crash harmless at any moment. Verified bytes are saved before the journal lists them. A
-finished file gets its name, then its completion record, and only then is the partial file removed.
+finished file first gets its name, then its completion record. The partial file is removed last.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ class DiskStore:
         return flush
 
     def record_flushed(self, file_id: FileId) -> None:
-        """Record that a finished file is on the disk, so that it need not be verified after the next boot.
+        """Record that a finished file is on the disk, and need not be verified after the next boot.
 
         Do nothing if the store is closed, or the file was changed or discarded.
 

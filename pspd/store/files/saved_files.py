@@ -68,7 +68,7 @@ class SavedFiles:
         self._trusts_journals = records.boot() == boot and not verifies
 
     def finished_path(self, manifest: Manifest) -> Path:
-        """Return the path of the bytes of a finished file that are sent to others: the file, or a folder's archive."""
+        """Return the path of a finished file's bytes: of the file itself, or of a folder's archive."""
         if manifest.is_folder:
             return self._records.path(manifest.file_id, ARCHIVE)
         return self._records.visible(manifest)
@@ -145,7 +145,7 @@ class SavedFiles:
     def looks_unchanged(self, file: StoredFile) -> bool:
         """Return whether a finished file still has the size and modification time that the store has recorded.
 
-        For a folder, return whether its archive has them, and whether there is still a folder with the name.
+        For a folder, return whether its archive has them, and the folder's name is still that of a folder.
 
         Raises:
             FileNotFoundError: the file, folder or archive was removed.
@@ -164,7 +164,7 @@ class SavedFiles:
         self._folders.remove_unpacked(file_id)
 
     def load_all(self) -> dict[FileId, StoredFile]:
-        """Return the files that earlier clients have left in the folder, by id.
+        """Load the files in the folder, verify them if necessary, and return them by id.
 
         After a restart of the machine, this verifies the bytes that were not flushed. Otherwise it trusts a finished
         file with its recorded size and time, and a journal that was written after the partial file.
@@ -305,7 +305,7 @@ class SavedFiles:
         return file
 
     def _is_damaged(self, manifest: Manifest, record: CompletionRecord, state: os.stat_result | None) -> bool:
-        """Return whether the machine crashed before a finished file was on the disk, and no program changed it since.
+        """Return whether a crash of the machine may have damaged a finished file that no program has changed since.
 
         A program that changes, replaces or restores a file gives it a later change time; a crash does not. A folder
         is damaged only if it differs from its archive.

@@ -83,7 +83,7 @@ class Journal:
         """Add ranges whose bytes are saved and verified.
 
         Raises:
-            StorageError: the ranges cannot be written; the journal is unchanged.
+            StorageError: the ranges cannot be written. What was written is removed if possible.
         """
         records = encode_ranges(ranges)
         fd = self._open_files.fd(self.path, _FLAGS)

@@ -55,7 +55,7 @@ def is_changed_since(root: Path, time_ns: int) -> bool:
 
     Args:
         root: the folder.
-        time_ns: the time to compare change times (``st_ctime_ns``) with.
+        time_ns: the time in nanoseconds, on the clock of ``st_ctime_ns``.
     """
     try:
         for folder, _, names in walk(root, raise_error):
