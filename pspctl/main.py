@@ -122,7 +122,7 @@ def report(error: BaseException, ended_by: signal.Signals | None = None) -> Exit
 @click.version_option(package_name="psp-network", prog_name="pspctl", message="%(prog)s %(version)s")
 @click.group("pspctl", cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Distribute a file to every machine of a group, through a server that keeps nothing.
+    """Distribute a file to every machine of a group, through a server that stores no copy of it.
 
     Example on this machine alone:
       pspctl run big.iso --clients 5 --to /tmp/copies
@@ -153,8 +153,8 @@ def main() -> NoReturn:
     def interrupt(number: int, frame: FrameType | None) -> None:
         settings.ended_by = signal.Signals(number)
         handler = signal.getsignal(signal.SIGINT)
-        # A command ignores SIGINT if a shell without job control started it in the background. The default handler
-        # then interrupts it.
+        # A command that a shell without job control started in the background ignores SIGINT: `handler` is SIG_IGN.
+        # This signal must interrupt it nevertheless.
         (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
     signal.signal(signal.SIGTERM, interrupt)

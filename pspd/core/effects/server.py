@@ -85,7 +85,8 @@ class EndSession:
     Attributes:
         session: the member's session number.
         reason: why the session ended, for people.
-        cause: why the session ended, for programs; None in a client that received no cause that it knows.
+        cause: why the session ended, for programs. The server always sets it; it is None only in the copy that a client
+            decodes from a message without a cause that the client knows.
     """
 
     session: int
@@ -95,7 +96,7 @@ class EndSession:
 
 @dataclass(frozen=True, slots=True)
 class ClientJoined:
-    """A member has joined."""
+    """A member, that is a client or a source, has joined."""
 
     name: str
 
@@ -109,7 +110,7 @@ class UplinkConfirmed:
 
 @dataclass(frozen=True, slots=True)
 class ClientLost:
-    """A member's session has ended, or a client has not returned after a restart of the server.
+    """The session of a client or source has ended, or a client has not returned after a restart of the server.
 
     Attributes:
         name: the member's name.
@@ -121,7 +122,8 @@ class ClientLost:
 
 
 Fault = Exception
-"""Any error. An alias, because mypyc finds the type of a dataclass field only in the module of the class."""
+"""Any error. mypyc looks up the type of a dataclass field only in the module of the class, so the builtin needs a name
+here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,7 @@ class FileSeeded(AboutFile):
     Attributes:
         share_count: how many shares there are.
         chunk_count: how many chunks the file has.
-        cached_bytes: how many bytes of the file are in the cache.
+        cached_bytes: how many bytes of the file the cache was found to have: 0, which shows that R2 holds.
     """
 
     share_count: int
@@ -296,6 +298,6 @@ ServerEvent = ClientJoined | UplinkConfirmed | ClientLost | DuplicateRefused | R
 """Events for the log and for watchers of the network."""
 
 ControlEffect = MemberEffect | SaveFile | InputDropped | MemberFailed | ServerEvent
-"""Effects that move no data."""
+"""Effects that are not for the sockets: messages to members, changes of the ledger, and log entries."""
 
 ServerEffect = SendDatagram | Deliver | CloseLink | ControlEffect

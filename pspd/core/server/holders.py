@@ -23,7 +23,7 @@ class Holders:
         _parameters: the profile.
         _sessions: the connected members.
         _pending: the pending table, which has the holder record of each member.
-        _random: the source of random samples of many holders.
+        _random: draws random samples of the holders, if they are many.
         _tuning: the size of these samples.
     """
 
@@ -64,7 +64,8 @@ class Holders:
     def _choose(self, file: SharedFile, chunk: int) -> Holder | None:
         """Choose a holder with room: the owner of the chunk's share, or else the one asked for the fewest chunks.
 
-        Return None if no holder has room.
+        Without the owner, consider only sources during seeding, if there are any. Otherwise consider clients, of which
+        many only as a sample, and sources only if no client can send the chunk. Return None if no holder has room.
         """
         owner = self.able_to_send([file.shares.at(chunk).owner], file, chunk, chunk + 1)
         if owner and owner[0].has_room:
@@ -101,9 +102,10 @@ class Holders:
         return found
 
     def of_all(self, fetch: Fetch, but: Holder | None = None) -> list[Holder]:
-        """Return holders that can send the whole range of a fetch.
+        """Return some holders that can send the whole range of a fetch; none only if there are none.
 
-        Search a sample of the clients, then all clients, then the sources, until such a holder is found.
+        Search a sample of the clients, then all clients, then the sources. Return those of the first group that has
+        such holders.
 
         Args:
             fetch: the fetch.

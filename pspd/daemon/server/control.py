@@ -1,4 +1,4 @@
-"""Executes the effects that move no data: queues instructions to members, and writes the ledger and the log."""
+"""Executes the effects that are not for the sockets: queues instructions to members, writes the ledger and the log."""
 
 from __future__ import annotations
 

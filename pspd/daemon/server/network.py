@@ -42,7 +42,7 @@ class NetworkDaemon:
         parameters: the protocol's parameters.
         data_port: the UDP and TCP port for data.
         stopping: the event that is set to stop the server.
-        control: executes the effects that move no data.
+        control: executes the effects that are not for the sockets.
         view: the state of the network as messages.
     """
 

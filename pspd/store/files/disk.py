@@ -72,7 +72,7 @@ class DiskStore:
             folder: the client's folder, in which finished files appear.
             digest: the digest function of manifests.
             max_bytes: the most bytes that all files of the network may take together; None for no limit.
-            verifies: whether to verify all files, as if there were no records.
+            verifies: whether to verify all bytes that the records list, even if the records could be trusted.
             open_files_max: the maximum number of open descriptors; None for the default.
 
         Raises:

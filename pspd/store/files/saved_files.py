@@ -1,7 +1,7 @@
 """Open, publish and recover the files of a client's folder.
 
 Recovery decides which existing bytes are good: after a restart, a power failure, or a change by the user. A finished
-file belongs to the user. It is never removed or overwritten; it is renamed only if the disk has damaged it.
+file belongs to the user. Its bytes are never removed or overwritten; it is renamed only if the disk has damaged it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pspd.store.tree.traverse import is_changed_since
 _LOG = logging.getLogger(__name__)
 
 _FINISHING_NS = 2_000_000_000
-"""For this time after a completion record was saved, in nanoseconds, a change of its file may be this program's."""
+"""How long after a completion record was saved a change of the finished file may still be this program's."""
 _COPY_CHUNKS = 1024
 """How many chunks are copied at once."""
 _PARTIAL_FLAGS = os.O_RDWR | os.O_CREAT
@@ -57,7 +57,7 @@ class SavedFiles:
             folders: the unpacked folders among the client's files.
             open_files: the store's open descriptors.
             boot: the id of the machine's present boot.
-            verifies: whether to verify everything, as if there were no records.
+            verifies: whether to verify all bytes that the records list, even if the records could be trusted.
         """
         self.boot = boot
         self._records = records
@@ -103,7 +103,8 @@ class SavedFiles:
             journal.rewrite(file.verifier.verified)
         visible = self.finished_path(manifest)
         if not file.verifier.complete and is_same_file(visible, part.path):
-            remove_file(visible)  # the machine crashed after the file got its name, and lost some of its bytes
+            # The machine crashed after the file got its name, and lost some of its bytes. The partial file stays.
+            remove_file(visible)
         part.accept_state()
         return file
 
@@ -135,9 +136,10 @@ class SavedFiles:
         self.remove_work(manifest.file_id)
 
     def is_name_taken(self, file: StoredFile) -> bool:
-        """Return whether a file's name is still taken after another program changed the file.
+        """Return whether the name of a file that another program has changed is certainly still taken.
 
-        A changed file takes the name until it is replaced or changed again. A folder's name may be taken by a file.
+        A changed file need not be verified again before it is replaced or changed once more: until then, its name is
+        taken. A folder's name is taken if something other than a folder has it.
         """
         manifest = file.verifier.manifest
         return self._folders.is_replaced(manifest) if manifest.is_folder else file.saved.is_in_place
@@ -157,7 +159,10 @@ class SavedFiles:
         return file.saved.matches(os.lstat(file.saved.path))
 
     def remove_work(self, file_id: FileId) -> None:
-        """Remove a file's partial file, journal and unpacked folder, which exist only until the file is finished."""
+        """Remove what exists only until a file is finished: its partial file, its journal, and its unpacked folder.
+
+        An unpacked folder that has its own name already stays.
+        """
         for suffix in (PARTIAL, JOURNAL):
             self._open_files.close(self._records.path(file_id, suffix))
             self._records.remove(file_id, suffix)
@@ -194,8 +199,9 @@ class SavedFiles:
         return files
 
     def load_finished(self, manifest: Manifest, record: CompletionRecord) -> StoredFile | None:
-        """Load a file that has a completion record, and return it with its intact units verified.
+        """Load a file that has a completion record, verify it if necessary, and return it.
 
+        It is unfinished again if the disk has damaged it, and marked as changed if another program has changed it.
         Return None, and forget the file, if another program removed it.
 
         Args:
@@ -226,7 +232,8 @@ class SavedFiles:
         is_right = file.verifier.complete and state.st_size == manifest.size_bytes
         is_damaged = self._is_damaged(manifest, record, state)
         if is_right and not (manifest.is_folder and is_damaged):
-            # An unpacked folder is flushed by now, or was verified just now: a later difference is the user's change.
+            # ON_DISK for a folder: it was flushed, equals its archive, or was changed by the user. So if it differs
+            # from its archive later, the user has changed it.
             self._records.save_completion(manifest, state, ON_DISK if unchanged or manifest.is_folder else self.boot)
             return file
         if manifest.is_folder or is_damaged or (unchanged and self._verifies):
@@ -236,7 +243,9 @@ class SavedFiles:
         return file
 
     def adopt_existing(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile | None:
-        """Return the existing file with the name, if its bytes are right or salvageable; None if there is none.
+        """Return the existing file with the name, if its bytes are right or salvageable.
+
+        Return None if nothing has the name, or if it is only a second name of this client's partial file.
 
         Args:
             manifest: the file's manifest.
