@@ -64,8 +64,8 @@ class Holders:
     def _choose(self, file: SharedFile, chunk: int) -> Holder | None:
         """Choose a holder with room: the owner of the chunk's share, or else the one asked for the fewest chunks.
 
-        Without the owner, consider only sources during seeding, if there are any. Otherwise consider clients, of which
-        many only as a sample, and sources only if no client can send the chunk. Return None if no holder has room.
+        Without the owner, consider only sources during seeding, if there are any. Otherwise consider clients, at first
+        only a sample if they are many, and sources only if no client can send the chunk. Return None if none has room.
         """
         owner = self.able_to_send([file.shares.at(chunk).owner], file, chunk, chunk + 1)
         if owner and owner[0].has_room:
