@@ -187,14 +187,14 @@ class Broadcasts:
         if silent is None:
             is_early = fetch.tries < self._tuning.named_tries_max
             return [fetch] if is_early else self._pending.cut_into_units(fetch)
-        others = self._holders.of_all(fetch, but=silent)
+        others = self._holders.able_to_answer(fetch, excluded=silent)
         is_named = bool(others) and fetch.tries < self._tuning.named_tries_max
         if is_named or (not others and self._holders.still_holds(silent, fetch)):
             self._pending.assign(fetch, others or [silent])
             return [fetch]
         units = self._pending.cut_into_units(fetch)
         for unit in units if not others else ():
-            self._pending.assign(unit, self._holders.of_all(unit))  # members may hold some of the units
+            self._pending.assign(unit, self._holders.able_to_answer(unit))  # members may hold some of the units
         return units
 
 

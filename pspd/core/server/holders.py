@@ -101,7 +101,7 @@ class Holders:
                 found.append(self._pending.holder_of(member))
         return found
 
-    def of_all(self, fetch: Fetch, but: Holder | None = None) -> list[Holder]:
+    def able_to_answer(self, fetch: Fetch, excluded: Holder | None = None) -> list[Holder]:
         """Return some holders that can send the whole range of a fetch; none only if there are none.
 
         Search a sample of the clients, then all clients, then the sources. Return those of the first group that has
@@ -109,14 +109,14 @@ class Holders:
 
         Args:
             fetch: the fetch.
-            but: a holder to exclude; None to exclude none.
+            excluded: a holder to exclude; None to exclude none.
         """
         file, names = fetch.file, fetch.file.availability.client_names()
         tried: list[list[str]] = [names, list(file.availability.sources)]
         if len(names) > self._tuning.holders_tried_max:
             tried.insert(0, self._random.sample(names, self._tuning.holders_tried_max))
         for some in tried:
-            found = [each for each in self.able_to_send(some, file, fetch.start, fetch.stop) if each is not but]
+            found = [each for each in self.able_to_send(some, file, fetch.start, fetch.stop) if each is not excluded]
             if found:
                 return found
         return []

@@ -92,10 +92,10 @@ class SavedFiles:
         file = StoredFile(BlockVerifier(manifest, part, self._records.digest), part, journal, FileStatus.UNFINISHED)
         recorded, is_sound = journal.read(manifest.chunk_count)
         state = os.fstat(part.fd)
-        is_saved = all(sum(manifest.byte_span(*span)) <= state.st_size for span in recorded)
+        fits_size = all(sum(manifest.byte_span(*span)) <= state.st_size for span in recorded)
         # A write after the journal's last entry may be another program's.
         in_order = state.st_mtime_ns <= mtime_ns(journal.path)
-        if self._trusts_journals and is_saved and in_order:
+        if self._trusts_journals and fits_size and in_order:
             file.verifier.resume(recorded, ())
         else:
             file.verifier.resume(RangeSet(), recorded)
@@ -230,14 +230,14 @@ class SavedFiles:
         # Salvage the file if the disk has damaged it; do not write to it if another program has changed it.
         file.verifier.verify_all()
         is_right = file.verifier.complete and state.st_size == manifest.size_bytes
-        is_damaged = self._is_damaged(manifest, record, state)
-        if is_right and not (manifest.is_folder and is_damaged):
+        may_be_damaged = self._may_be_damaged(manifest, record, state)
+        if is_right and not (manifest.is_folder and may_be_damaged):
             # ON_DISK for a folder: it was flushed, equals its archive, or was changed by the user. So if it differs
             # from its archive later, the user has changed it.
             self._records.save_completion(manifest, state, ON_DISK if unchanged or manifest.is_folder else self.boot)
             return file
-        if manifest.is_folder or is_damaged or (unchanged and self._verifies):
-            return self.salvage(file, set_aside=is_damaged or not manifest.is_folder)
+        if manifest.is_folder or may_be_damaged or (unchanged and self._verifies):
+            return self.salvage(file, set_aside=may_be_damaged or not manifest.is_folder)
         _LOG.warning("%s was changed by another program; it is not complete", file.saved.path)
         file.mark_changed()
         return file
@@ -278,7 +278,7 @@ class SavedFiles:
                 self.remove_work(manifest.file_id)
                 return file
         record = self._records.completion(manifest.file_id)
-        if record is None or not self._is_damaged(manifest, record, state):
+        if record is None or not self._may_be_damaged(manifest, record, state):
             raise self.conflict(manifest)
         # This client finished the file, but the disk has lost the manifest and some of the bytes.
         damaged = self._open_finished(manifest)
@@ -313,7 +313,7 @@ class SavedFiles:
         self._records.remove(manifest.file_id, ARCHIVE, COMPLETION)
         return file
 
-    def _is_damaged(self, manifest: Manifest, record: CompletionRecord, state: os.stat_result | None) -> bool:
+    def _may_be_damaged(self, manifest: Manifest, record: CompletionRecord, state: os.stat_result | None) -> bool:
         """Return whether a crash of the machine may have damaged a finished file that no program has changed since.
 
         A program that changes, replaces or restores a file gives it a later change time; a crash does not. A folder
