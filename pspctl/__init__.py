@@ -1,4 +1,4 @@
-"""The command ``pspctl``: sends requests to a PSP server through gRPC, and prints the answers."""
+"""The command ``pspctl``: sends requests to a PSP server or to agents through gRPC, and prints the answers."""
 
 import os
 

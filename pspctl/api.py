@@ -52,7 +52,7 @@ class Api(Generic[C]):
         """Run a coroutine to its end, and return its result; Ctrl-C cancels it and raises KeyboardInterrupt."""
         try:
             return self._runner.run(call)
-        except asyncio.CancelledError:  # the runner does not count a signal that arrives while it starts
+        except asyncio.CancelledError:  # the runner does not count a signal that arrives while the runner starts
             raise KeyboardInterrupt from None
 
     def _resolve(self) -> str:

@@ -38,7 +38,7 @@ class Goal:
 
         This is true if the file is complete on at least `client_count` clients, counting clients that declined it. It
         is true if no connected client accepts the file, and some clients declined it or were lost. Without a deadline,
-        it is also true if the file is stalled and each missing client has been lost for a full lease.
+        it is also true if the file is stalled, clients are missing, and each of them has been lost for a full lease.
         """
         if file["state"] == "complete":
             return file["complete_client_count"] + file["declined_client_count"] >= self.client_count
@@ -73,6 +73,7 @@ def wait_until_complete(
 
     Raises:
         TimedOut: the deadline passed before the file was settled; the message says how far the file is.
+        NotFound: the network has no such file, or no longer has it.
         PspError: as in `follow_status`.
     """
     view: FileView | None = None
@@ -142,7 +143,7 @@ def require_none_declined(file: FileView) -> None:
     """Raise an error if clients declined a file.
 
     Raises:
-        WrongState: clients declined the file; the message quotes their reasons.
+        WrongState: clients declined the file; the message quotes the first `REFUSALS_MAX` reasons.
     """
     refusals = file_text.refusal_texts(file)
     if refusals:

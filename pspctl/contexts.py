@@ -23,7 +23,7 @@ class Contexts:
 
     @property
     def current_address(self) -> str | None:
-        """The address of the current context; None without a current context."""
+        """The address of the current context; None if there is no current context, or no address for it."""
         return None if self.current is None else self.addresses.get(self.current)
 
 

@@ -142,7 +142,7 @@ class RunFolder:
     def claim(self, name: str) -> None:
         """Check that the clients' folders are free, and store the number of clients in the lock file.
 
-        If this run is killed, the next run removes the unfinished files of as many clients.
+        If this run is killed, the next run removes the unfinished files of that many clients.
 
         Args:
             name: the name of the file that the clients will receive.
@@ -164,7 +164,7 @@ class RunFolder:
 
 
 def _is_in_use(work: Path) -> bool:
-    """Return whether a client uses a hidden folder: the user may have started one there after the run was killed."""
+    """Return whether a client uses the hidden folder `work`: the user may have started one after the run was killed."""
     try:
         lock = os.open(work / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -210,7 +210,7 @@ class LocalNetwork:
         self._servers.append(self._daemon("server", arguments))
         self._wait_ready(deadline)
         self.server = str(self._servers[0].ready["listen"])
-        for first_index, count in client_groups(self.folder.client_count, core_count()):  # one process each
+        for first_index, count in client_groups(self.folder.client_count, core_count()):  # one process per group
             arguments = ["client", "--server", self.server, "--dir", str(self.folder.copies_dir), "--name", CLIENT_NAME]
             arguments += ["--count", str(count), "--first-index", str(first_index)]
             self._clients.append(self._daemon(f"client-{first_index}", arguments))

@@ -28,7 +28,7 @@ COMMANDS = (
 )
 """The commands in the order of the help text."""
 SHARED_MODULES = {"release": "files", "rm": "files", "launch": "clients"}
-"""The modules in `pspctl.commands` of the commands that share a module; other commands have a module of their name."""
+"""The module in `pspctl.commands` of each command whose module has another name than the command."""
 SIGNAL_OUTCOMES = {
     signal.SIGINT: ("interrupted", Exit.INTERRUPTED),
     signal.SIGTERM: ("terminated", Exit.TERMINATED),
@@ -44,11 +44,11 @@ class Root(Group):
     """
 
     def main(self, *arguments: Any, **attributes: Any) -> NoReturn:
-        """Run a command line and exit; the arguments are those of `click.Command.main`."""
+        """Run a command line, report an error, and exit; the arguments are those of `click.Command.main`."""
         settings: Settings = attributes.setdefault("obj", Settings())
         attributes["standalone_mode"] = False
         try:
-            # After --help and the like, click returns an exit code; commands return None.
+            # click returns an exit code after --help or `click.exceptions.Exit`; commands return None.
             code = super().main(*arguments, **attributes) or Exit.OK
         except (Exception, click.exceptions.Abort) as error:
             if settings.debug:
@@ -138,7 +138,8 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run ``pspctl``.
 
-    SIGTERM and SIGHUP are handled like Ctrl-C, so that the command cleans up; the message and exit code differ.
+    SIGTERM and, except under nohup, SIGHUP are handled like Ctrl-C, so that the command cleans up. The message and the
+    exit code differ.
     """
     ensure_utf8()
     streams.prepare()

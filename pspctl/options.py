@@ -2,6 +2,7 @@
 
 ``pspctl --server X status`` and ``pspctl status --server X`` mean the same: every command and group has these options,
 and each option stores its value in the one `Settings`. If an option is given several times, the last value counts.
+``stop`` has its own ``--server``, which it reads itself.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def shared_options() -> list[click.Parameter]:
 class _WithSharedOptions(NamedInErrors):
     """A command with the shared options, except those that it declares itself.
 
-    Its help lists the shared options last, and keeps the line breaks of examples.
+    Its help lists the shared options after its own, and keeps the line breaks of examples.
     """
 
     def __init__(self, *arguments: Any, **attributes: Any) -> None:
@@ -163,7 +164,7 @@ class Group(_WithSharedOptions, click.Group):
 
 
 def file_name(text: str) -> str:
-    """Return a file's name, its id or the first digits of its id as typed, except for one slash at the end.
+    """Return a file's name, its id or the first digits of its id as typed, without one slash at the end.
 
     Raises:
         BadArgument: the text is empty, which would mean every file, or has only slashes.

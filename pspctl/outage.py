@@ -130,8 +130,9 @@ def follow_status(
 ) -> Iterator[status_service_pb2.GetStatusResponse]:
     """Yield the status now and after each change, even if the server restarts meanwhile.
 
-    The watch call is repeated every `WATCH_SECONDS`, and when its connection breaks. A broken connection does not mean
-    that the server is gone: deliveries may delay the packets of the connection too much.
+    The watch call is repeated every `WATCH_SECONDS`, and when its connection breaks. Each call first yields the status,
+    even if nothing has changed. A broken connection does not mean that the server is gone: deliveries may delay the
+    packets of the connection too much.
 
     Args:
         outage: the policy for a server that stops or does not answer.
@@ -140,6 +141,7 @@ def follow_status(
 
     Raises:
         TimedOut: the deadline passed.
+        Unreachable: the connection broke after the deadline.
         NotFound: the network has no such file.
         PspError: as in `check` and in `OutagePolicy.wait`.
     """

@@ -70,7 +70,7 @@ def console() -> Console:
 
 @contextmanager
 def shown_progress(settings: Settings) -> Iterator[Progress]:
-    """Yield an object that shows progress on stderr, as bars or lines, or shows nothing if quiet or with JSON."""
+    """Yield an object that shows progress on stderr: bars on a terminal, else lines; nothing if quiet or with JSON."""
     if settings.quiet or settings.output == "json":
         yield Progress()
     elif not sys.stderr.isatty():

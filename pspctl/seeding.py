@@ -1,4 +1,4 @@
-"""Seeds a file (R1, R2): runs the source, waits for the clients, prints the answer, and deletes the original."""
+"""Seeds a file (R1, R2): runs the source, waits for clients, deletes the original on request, and prints the answer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHECK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
 """How long a source may take to leave the network after it was cancelled."""
 DIVIDING = (None, "seeding")
-"""States before a command that seeds a file, or finishes its seeding; None: the network did not have the file."""
+"""The states of a file before a command that seeds it or finishes its seeding; None if it was not in the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class SeedPlan:
     Attributes:
         path: the file or folder.
         name: the file's name in the network; None for the last part of `path`.
-        client_count: how many clients to wait for before the division; 0 for the connected clients.
+        client_count: how many clients to wait for before the division; 0 for one per replica.
         hold_back: whether the exchange waits for `pspctl release`.
         terms: how many clients get each share, and whether the source stays in the exchange.
         hashing: the child processes that compute the file's digests; None without such processes.
@@ -69,7 +69,8 @@ class _Result:
     Attributes:
         file: the file at the end of the command.
         state_before: the file's state before the command; None if the network did not have the file.
-        left_count: how many of the clients that ``--clients`` asked for left before the file was divided.
+        left_count: how many of the clients that ``--clients`` asked for left before the file was divided; 0 if the
+            command did not divide the file, or did not wait until every client had it.
     """
 
     file: FileView
@@ -89,13 +90,13 @@ class _Result:
 
 
 def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_source: bool) -> None:
-    """Seed a file, wait until every client has it if `plan.terms.stays` is set, and print the answer.
+    """Seed a file, wait for all clients if `plan.terms.stays` is set, delete the original on request, print the answer.
 
     Args:
         settings: the shared options.
         plan: the file, and how to seed it.
         deadline: the deadline of the command.
-        delete_source: whether to delete the original when every client has the file.
+        delete_source: whether to delete the original when every client, and at least two, have the file.
 
     Raises:
         PspError: the file could not be seeded or deleted, is stalled, or did not reach every client.
@@ -182,7 +183,7 @@ def run_source(plan: SeedPlan, outage: OutagePolicy, check: Callable[[], None] =
     Raises:
         TimedOut: the deadline passed; the message says how far the seeding is.
         WrongState: without a deadline, all clients of the file have been lost for a full lease.
-        PspError: as in `pspd.daemon.source.seed` and in `OutagePolicy.check`.
+        PspError: as in `pspd.daemon.source.seed`, in `OutagePolicy.check` and in `check`.
         PartlySeeded: the user interrupted the command while the source was giving the clients their shares.
     """
     steps = _Steps(outage)
@@ -290,7 +291,10 @@ def _require_all_chunks(plan: SeedPlan, view: FileView) -> None:
 
 
 def _require_all_clients(plan: SeedPlan, result: _Result, deadline: Deadline, kept: str) -> None:
-    """Raise an error if clients declined the file, were lost, or left before the division; `kept` ends the message."""
+    """Raise an error if clients declined the file, were lost, or left before the division.
+
+    If some clients were lost, or left before the division, `kept` ends the message.
+    """
     completion.require_none_declined(result.file)
     if result.divided_now:
         completion.require_none_missing(result.file, deadline, kept)
@@ -301,7 +305,7 @@ def _require_all_clients(plan: SeedPlan, result: _Result, deadline: Deadline, ke
 
 
 def _require_fresh_copies(plan: SeedPlan, state_before: str | None) -> None:
-    """Raise WrongState if the network had all chunks before: clients may have changed or removed their copies since."""
+    """Raise WrongState if the network had all chunks before the command: clients may have changed or removed copies."""
     if state_before is not None and not _lacked_chunks(state_before):
         raise WrongState(
             f"{plan.path} was not deleted: {plan.shown_name} was in the network before, and clients may"
@@ -310,7 +314,17 @@ def _require_fresh_copies(plan: SeedPlan, state_before: str | None) -> None:
 
 
 def _delete(path: Path, state: FileState, holder_count: int) -> None:
-    """Delete the original; raise WrongState if it has changed since `state`, or a chunk has too few holders."""
+    """Delete the original.
+
+    Args:
+        path: the original.
+        state: the state of the original before the seeding.
+        holder_count: the smallest number of clients that hold the same chunk.
+
+    Raises:
+        WrongState: the original has changed since then, or a chunk has fewer than `SAFE_HOLDERS` holders.
+        StorageError: the original cannot be deleted.
+    """
     if holder_count < SAFE_HOLDERS:
         raise WrongState(
             f"{path} was not deleted: only {count_text(holder_count, 'client')} has all of it, and may be lost"

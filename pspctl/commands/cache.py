@@ -76,7 +76,7 @@ def resize(settings: Settings, capacity: int | str) -> None:
 
 
 def _automatic_bytes(api: ServerApi) -> int:
-    """Return the bytes that ``auto`` means: one chunk per connected client; raise WrongState if there is no client."""
+    """Return the size that ``auto`` means: one chunk per connected client; raise WrongState if there is none."""
     connected = [client for client in client_views(api.run(api.client.clients())) if client["state"] == "connected"]
     if not connected:
         raise WrongState("auto needs a connected client: start one, or name a size such as 64MiB")

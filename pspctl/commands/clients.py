@@ -16,7 +16,7 @@ from pspd.rpc.client.server import AgentClient
 from pspd.text.addresses import AGENT_PORT, full_address, parse_address
 from pspd.text.plain import plain_text
 
-_COUNT_MAX = 2**32 - 1  # the message has no room for more
+_COUNT_MAX = 2**32 - 1  # the count is a 32-bit field of the message
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -75,7 +75,12 @@ def launch(settings: Settings, count: int, folder: str, agents: tuple[str, ...])
 
 
 def _launch_through(agents: tuple[str, ...], count: int, folder: str, server: str) -> list[tuple[str, str]]:
-    """Start `count` clients, divided evenly among agents; return each client's name and its agent's address."""
+    """Start `count` clients, divided evenly among agents; return each client's name and its agent's address.
+
+    Raises:
+        BadArgument: the address of the server is a loopback address, and the address of an agent is not.
+        PspError: an agent failed; the message names the clients that were started before.
+    """
     for agent in agents:
         (agent_host, _), (server_host, _) = parse_address(agent), parse_address(server)
         if server_host in _LOOPBACK_HOSTS and agent_host not in _LOOPBACK_HOSTS:

@@ -105,7 +105,10 @@ def _require_possible(client_count: int, cache: int | str | None) -> None:
 
 
 def _run(path: Path, folder: RunFolder, server_arguments: list[str], deadline: Deadline, progress: Progress) -> RunView:
-    """Create the folder of the copies, and run the network in it; after an error, remove new folders that are empty."""
+    """Create the folder of the copies, and run the network in it; return the answer.
+
+    After an error, if the folder is new, remove the clients' folders and the folder itself, if they are empty.
+    """
     copies_dir = folder.copies_dir
     is_new = not os.path.lexists(copies_dir)
     try:
@@ -129,7 +132,7 @@ def _run(path: Path, folder: RunFolder, server_arguments: list[str], deadline: D
 def _distribute(
     path: Path, network: LocalNetwork, server_arguments: list[str], deadline: Deadline, progress: Progress
 ) -> RunView:
-    """Start the network, seed the file, wait until every client has it, and verify the copies."""
+    """Start the network, seed the file, wait until every client has it, and verify the copies; return the answer."""
     client_count = network.folder.client_count
     try:
         network.start(server_arguments, deadline)
@@ -150,7 +153,7 @@ def verified_count(original: Path, copies: list[Path]) -> int:
 
     Args:
         original: the file or folder that was distributed.
-        copies: the paths of the copies; missing copies do not count.
+        copies: the paths of the copies; missing or unreadable copies do not count.
 
     Raises:
         StorageError: the original can no longer be read.

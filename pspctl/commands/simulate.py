@@ -43,7 +43,7 @@ class SimulationView(TypedDict):
 
 
 def _within(least: float, most: float, *, or_zero: bool = False) -> Callable[..., float]:
-    """Return a callback that accepts only numbers from `least` to `most` and, with `or_zero`, 0."""
+    """Return a callback of click that accepts only numbers from `least` to `most` and, with `or_zero`, 0."""
 
     def check(ctx: click.Context, parameter: click.Parameter, number: float) -> float:
         if least <= number <= most or (or_zero and number == 0):

@@ -72,7 +72,7 @@ def _watch(settings: Settings, api: ServerApi, file: str) -> None:
 
 
 def _views(api: ServerApi, file: str, progress: Progress) -> Iterator[StatusView]:
-    """Yield the status now and after each change; raise ReaderGone when stdout has no reader."""
+    """Yield each status of `follow_status` as a view; raise ReaderGone if stdout has no reader then."""
     for status in follow_status(OutagePolicy(api, NEVER, progress), file):
         streams.require_reader()
         yield status_view(status)
@@ -113,7 +113,7 @@ class _LiveScreen(Progress):
         self._live.update(Plain(Screen(view, self._in_full, note)), refresh=True)
 
     def note(self, text: str) -> None:
-        """Show a note above the last status, if there is one."""
+        """Show a note above the last status; before the first status, do nothing."""
         if self._last is not None:
             self.show(self._last, text)
 

@@ -20,11 +20,11 @@ from pspd.errors import NotFound, TimedOut, Unreachable, WrongState
 from pspd.text.plain import plain_text
 
 NO_ADDRESS = "\0"
-"""The value of ``--server`` without an address. It cannot be typed; an empty address can, and is refused."""
+"""The value of ``--server`` without an address. It cannot be typed. An empty address can be typed, and is refused."""
 RETRY_SECONDS = 0.2
 """The pause between two attempts to stop the clients."""
 ATTEMPTS_PER_STATUS = 10
-"""The files are checked only once in so many attempts: the status of all files with all clients is large."""
+"""The number of refused attempts per check of the files: the status of all files with all clients is large."""
 
 
 @click.command("stop", cls=Command)
@@ -99,7 +99,7 @@ def _require_consistent(stop_clients: bool, stop_server: bool, *, drain: bool, f
 
 @dataclass(frozen=True, slots=True)
 class _Drain:
-    """Stops clients as soon as no chunk is lost with them.
+    """Stops clients as soon as this loses no chunk that other clients need.
 
     Attributes:
         outage: the policy for a lost server; it has the deadline, and the progress that shows why clients still run.
@@ -150,7 +150,7 @@ class _Drain:
     def _check_files(self, refusal: WrongState, *, is_first: bool) -> None:
         """Raise WrongState if, without a deadline, the wait would never end.
 
-        At the first refusal, note its reason and the files that are held back.
+        At the first refusal, show the refusal and the files that are held back.
         """
         files = [file_view(file) for file in self.outage.retry(self.outage.api.client.status).files]
         if self.outage.deadline.timeout_seconds is None:
@@ -164,8 +164,8 @@ class _Drain:
     def _require_accepting_client(self, file: FileView) -> None:
         """Raise WrongState if no other client will get the file.
 
-        This is so if every other client declined the file, or if the file is stalled, no other client is connected,
-        and each missing client has been lost for a full lease.
+        This is so if there are other clients and all of them declined the file. It is also so if the file is stalled,
+        no other client is connected, clients are missing, and each of them has been lost for a full lease.
         """
         others = [client for client in file["clients"] if not (self.all_clients or client["name"] in self.names)]
         if others and len(others) < len(file["clients"]) and all(client["refusal"] for client in others):

@@ -69,7 +69,7 @@ class BarProgress(LineProgress):
         self._tasks: dict[str, bars.Task] = {}
 
     def seeding(self, step: SeedProgress) -> None:
-        """Update the bar of the phase, and write which clients delay the seeding."""
+        """Update the bar of the phase, if it has one, and write which clients delay the seeding."""
         if step.file is not None:
             self._note_clients(file_view(step.file))
         match step.phase:
@@ -93,7 +93,7 @@ class BarProgress(LineProgress):
             self._finish("exchange")
 
     def seeded(self, file: FileView) -> None:
-        """Fill the bars of the seeding, which may not have reached the total; write why the file is not complete."""
+        """Fill the bars of the waiting and the seeding, which may be incomplete; write why the file is not complete."""
         super().seeded(file)
         for label in ("waiting", "seeding"):
             self._finish(label)
@@ -115,7 +115,7 @@ class BarProgress(LineProgress):
         self._progress.console.print(Plain(Text(f"pspctl: {text}")))
 
     def _show(self, label: str, done: int, total: int, unit: str = "bytes") -> None:
-        if not total:  # an empty file: its bar would stay at 0 %
+        if not total:  # an empty file, or no client that accepts the file: the bar would stay at 0 %
             return
         if label not in self._tasks:
             self._progress.add_task(label, total=total, unit=unit, done_before=done)

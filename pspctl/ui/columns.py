@@ -43,9 +43,9 @@ class Column:
 class FittedTable:
     """A table that fits the terminal's width, without lines between the cells.
 
-    When the table is too wide, names are shortened to `NAME_CELLS_COMFORTABLE` cells. If that is not enough, optional
-    columns are dropped one by one, and then names are shortened to `NAME_CELLS_MIN` cells. All other cells are shown
-    in full: a truncated number would be a wrong number.
+    When the table is too wide, names are shortened, but not below `NAME_CELLS_COMFORTABLE` cells. If that is not
+    enough, optional columns are dropped one by one. Then names are shortened further, but not below `NAME_CELLS_MIN`
+    cells. All other cells are shown in full: a truncated number would be a wrong number.
     """
 
     def __init__(self, *columns: Column) -> None:
@@ -103,7 +103,7 @@ def _name_room(widths: list[int], kept: list[int], name_index: int, max_width: i
 
 
 def shortened(text: str, cells: int) -> str:
-    """Return a text shortened in the middle, such as ``very-long-na…v2.iso``.
+    """Return a text; if it is too long, shorten it in the middle, such as ``very-long-na…v2.iso``.
 
     Wide characters take two cells. A combining character stays with the character that it modifies.
 

@@ -35,14 +35,14 @@ def exchange_table(file: FileView) -> FittedTable:
 
 
 def ideals_text(file: FileView) -> str:
-    """Return why some ratios have no ideal; empty if all ratios have one, or the file lists no client."""
+    """Return why some ratios have ``-`` as their ideal; empty if none has, or if the file lists no client."""
     if _has_ideals(file) or not file["clients"]:
         return ""
     return "no ideal (-): clients joined after the division, or left with their shares"
 
 
 def seed_text(view: SeedView, *, with_times: bool = True) -> str:
-    """Return the answer for a file that was seeded.
+    """Return the sentence that `pspctl seed` and `pspctl wait` print about a file.
 
     Args:
         view: the answer as JSON data.
@@ -67,15 +67,16 @@ def seed_text(view: SeedView, *, with_times: bool = True) -> str:
 
 
 def run_text(view: RunView) -> str:
-    """Return the answer of `pspctl run`."""
+    """Return the lines that `pspctl run` prints."""
     return f"{seed_text(view)}\nverified {view['verified_client_count']} of {view['file']['client_count']} copies"
 
 
 def _exchange_rate(file: FileView) -> float | None:
     """Return the rate of an exchange in bytes per second: the bytes that clients needed, divided by the time.
 
-    Return None if a client joined late, or if the delivered bytes differ too much from the needed bytes: the time
-    ends when the file is complete for the first time, and later deliveries do not belong to it.
+    Return None if the time or the needed bytes are 0, if a client joined late, or if the delivered bytes differ too
+    much from the needed bytes. The time ends when the file is complete for the first time, but later deliveries count
+    as delivered bytes, too.
     """
     seconds, needed = file["seconds"]["exchange"], file["size_bytes"] * max(0, file["client_count"] - 1)
     is_comparable = not _has_late_joiner(file) and abs(_delivered_bytes(file) - needed) <= RATE_TOLERANCE * needed
@@ -88,7 +89,7 @@ def _delivered_bytes(file: FileView) -> int:
 
 
 def _has_late_joiner(file: FileView) -> bool:
-    """Return whether a client has no share although there are enough chunks: it is probably a late joiner."""
+    """Return whether an accepting client has no share although there are enough chunks: it probably joined late."""
     clients = accepting_clients(file)
     return file["chunk_count"] >= len(clients) and not all(client["share_chunk_count"] for client in clients)
 

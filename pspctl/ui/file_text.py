@@ -33,9 +33,9 @@ def file_state_text(file: FileView) -> str:
 
 
 def progress_text(file: FileView) -> str:
-    """Return the percentage of a file that clients hold on average, except clients that declined the file.
+    """Return the percentage of a file that the clients that accept it hold on average; 100 % if it is complete.
 
-    If the file lists no such client, return the percentage of clients that have the file.
+    If the file lists no such client, return the percentage of the file's clients that have the whole file.
     """
     if file["state"] == "complete":
         return "100.0 %"
@@ -47,7 +47,7 @@ def progress_text(file: FileView) -> str:
 
 
 def declined_text(file: FileView) -> str:
-    """Return how many clients declined a file, as the end of a list: ``, 1 declined``; empty if no client did."""
+    """Return how many clients declined a file, as a suffix such as ``, 1 declined``; empty if no client did."""
     return f", {file['declined_client_count']} declined" if file["declined_client_count"] else ""
 
 
@@ -81,7 +81,10 @@ def idle_texts(file: FileView) -> list[str]:
 
 
 def missing_clients_text(file: FileView) -> str:
-    """Return the names of the clients that were lost before they had a file, such as ``anna (lost 35.2 s ago)``."""
+    """Return the names of the clients that were lost before they had a file, such as ``anna (lost 35.2 s ago)``.
+
+    After `MISSING_CLIENTS_MAX` names, the text only counts the other clients.
+    """
     missing = file["missing_clients"]
     names = [
         f"{plain_text(client['name'])} (lost {duration_text(client['away_seconds'])} ago)"
@@ -113,7 +116,10 @@ def safety_text(file: FileView) -> str:
 
 
 def missing_chunks_texts(file: FileView) -> list[str]:
-    """Return sentences that say which chunks of a stalled file are missing, and what to do; empty if not stalled."""
+    """Return sentences that say which chunks of a stalled file are missing, and what to do; empty if not stalled.
+
+    After `MISSING_RANGES_MAX` ranges, the last text only counts the other ranges.
+    """
     if file["state"] != "stalled":
         return []
     ranges = file["missing_ranges"]

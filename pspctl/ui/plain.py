@@ -1,4 +1,4 @@
-"""Makes rich's output safe to print: control characters in names from other machines become escapes."""
+"""Makes rich's output safe to print: unprintable characters in names from other machines become escapes."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class LineProgress(Progress):
         print(f"pspctl: {plain_text(text)}", file=sys.stderr, flush=True)
 
     def _note_clients(self, file: FileView) -> None:
-        """Write which clients delay the seeding, each client once; if no client is connected, write this."""
+        """Write once for each client that it delays the seeding; also write if no client is connected."""
         self._note_if_no_client(file)
         for client, text in idle_clients(file).items():
             self._note_once(file, text, f"idle {client}")
@@ -92,7 +92,7 @@ class LineProgress(Progress):
             self.note(f"{plain_text(file['name'])}: {text}")
 
     def _note_if_no_client(self, file: FileView) -> None:
-        """If no client is connected, write this once; write it again only after a client has been connected."""
+        """Write that no client is connected, if this is so; write it again only after a client has been connected."""
         has_no_client = not (file["client_count"] or file["declined_client_count"])
         if has_no_client and not self._has_no_client:
             self.note(f"{plain_text(file['name'])}: no client is connected: waiting for one")

@@ -1,4 +1,4 @@
-"""The network on one screen of a terminal: active files and clients with problems first, then a count of the rest."""
+"""Fits a status to one screen of a terminal: active files and clients with problems come first, the rest is counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pspctl.ui.units import count_text
 from pspctl.ui.views import ClientView, FileClientView, FileView, StatusView
 
 LOST_ROWS_MAX = 3
-"""The largest number of lost clients above the clients that are behind: hundreds may be lost for good."""
+"""The largest number of lost clients above the other clients with problems: hundreds of clients may stay lost."""
 SOURCE_ROWS_MAX = 2
 TEXT_LINES_MAX = 4
 CLIENT_ROWS_MIN = 3
@@ -63,7 +63,10 @@ def _height(console: Console, options: ConsoleOptions, parts: Sequence[Renderabl
 def _network_parts(
     status: StatusView, room: int, console: Console, options: ConsoleOptions
 ) -> Sequence[RenderableType]:
-    """Return a table of files and a table of clients; a line under each table counts the omitted rows."""
+    """Return a table of files, the sentences about stalled files, and a table of clients and sources.
+
+    A line counts the omitted files, and another line the omitted clients. Omitted sources are not counted.
+    """
     active = [file for file in status["files"] if file["state"] != "complete"]
     files = [*active, *(file for file in status["files"] if file["state"] == "complete")]
     stalls = [line for file in active for line in tables.stall_lines(file)][:TEXT_LINES_MAX]
@@ -105,7 +108,10 @@ def _row_counts(room: int, files: tuple[int, int], clients: tuple[int, int]) -> 
 
 
 def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOptions) -> Sequence[RenderableType]:
-    """Return the parts for one file: its clients, those with the fewest chunks first, and its exchange if it fits."""
+    """Return the parts for one file: its row, its problems, its clients, and its exchange if there is room.
+
+    The clients without the whole file come first, in ascending order of the number of chunks that they hold.
+    """
     top: list[RenderableType] = ["", tables.files_table([file])]
     top += [*tables.stall_lines(file)[:TEXT_LINES_MAX], *tables.safety_lines(file)]
     bottom: list[RenderableType] = [*tables.problem_lines(file)[:TEXT_LINES_MAX]]
@@ -145,9 +151,10 @@ def _file_client_condition(client: FileClientView) -> str:
 
 
 def _conditions(status: StatusView) -> dict[str, str]:
-    """Return each client's condition by name: the first of these that applies.
+    """Return the condition of each client, by the client's name.
 
-    They are: lost; behind, if a file of the client is incomplete; declined, if the client declined a file; complete.
+    The condition is ``lost`` if the client is lost. Otherwise it is ``behind`` if the client has not completed a
+    file that it accepts, or else ``declined`` if it declined a file, or else ``complete``.
     """
     conditions = {client["name"]: "complete" for client in status["clients"]}
     for file in status["files"]:
@@ -164,7 +171,8 @@ def _ranked_clients(
 ) -> list[ClientView]:
     """Return the clients sorted by condition: lost, behind, declined, complete.
 
-    Lost clients beyond the first `LOST_ROWS_MAX` come after the clients that declined a file.
+    Clients that are behind are sorted by the number of chunks that they hold. Lost clients beyond the first
+    `LOST_ROWS_MAX` come after the clients that declined a file.
     """
     groups: dict[str, list[ClientView]] = {"lost": [], "behind": [], "declined": [], "complete": []}
     for client in status["clients"]:
@@ -175,7 +183,7 @@ def _ranked_clients(
 
 
 def _progress_of(files: Sequence[FileView]) -> dict[str, tuple[int, int]]:
-    """Return, by client name, how many chunks the client holds of the files that it accepts, and how many they have."""
+    """Return, by client name, how many chunks of its accepted files a client holds, and how many these files have."""
     progress: dict[str, tuple[int, int]] = {}
     for file in files:
         for client in file["clients"]:

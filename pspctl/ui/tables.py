@@ -110,7 +110,7 @@ def _rate_cells(file: FileView) -> tuple[str, str]:
 
 
 def file_table(status: StatusView) -> RenderableType:
-    """Return the file of a status in full: its state, how much each client has, and what the exchange moved."""
+    """Return the server and the file of a status: the file's state, its clients' progress, and its exchange."""
     parts: list[RenderableType] = [status_header(status)]
     for file in status["files"]:
         parts += ["", files_table([file]), *stall_lines(file), *safety_lines(file)]
@@ -124,7 +124,7 @@ def safety_lines(file: FileView) -> list[Text]:
 
 
 def problem_lines(file: FileView) -> list[Text]:
-    """Return which clients declined the file or delay its seeding, one per line."""
+    """Return a line for each client that declined the file, and for up to `IDLE_CLIENTS_MAX` that delay its seeding."""
     return _lines([*file_text.refusal_texts(file), *file_text.idle_texts(file)], "yellow")
 
 

@@ -62,7 +62,7 @@ class ClientView(TypedDict):
 
 
 class MissingRangeView(TypedDict):
-    """Chunks ``[start, stop)`` without a reachable holder; ``last_holder`` is empty if the server knows none."""
+    """Chunks ``[start, stop)`` without a reachable holder; ``last_holder`` is empty if no earlier holder is known."""
 
     start: int
     stop: int
@@ -84,7 +84,10 @@ class TrafficView(TypedDict):
 
 
 class FileClientView(TypedDict):
-    """One client's state for one file; ``refusal`` is the reason for declining the file, or empty."""
+    """One client's state for one file; ``refusal`` is the reason for declining the file, or empty.
+
+    ``share_idle_seconds`` is None, except while the file is being seeded and the client does not hold its share.
+    """
 
     name: str
     held_chunk_count: int
@@ -103,7 +106,7 @@ class SecondsView(TypedDict):
 
 
 class MissingClientView(TypedDict):
-    """A client that was lost before it had a file; ``given_up`` is true once it was away for a full lease."""
+    """A recipient that was lost before it had the file; ``given_up`` is true once it has been away for a full lease."""
 
     name: str
     away_seconds: float
@@ -111,7 +114,7 @@ class MissingClientView(TypedDict):
 
 
 class FileView(TypedDict):
-    """One file of the network."""
+    """One file of the network; ``rate_bytes_per_second`` and ``eta_seconds`` are None if unknown."""
 
     file_id: str
     name: str
