@@ -28,7 +28,7 @@ class Api(Generic[C]):
     """
 
     def __init__(self, client: C, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
-        """Open a connection.
+        """Resolve the daemon's address, and open a channel, which connects at the first call.
 
         Args:
             client: the object whose methods call the daemon.
@@ -84,7 +84,7 @@ class ServerApi(Api[ServerClient]):
     """A connection to a server. Apart from an interrupt, its calls raise only `pspd.errors.PspError`."""
 
     def __init__(self, address: str, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
-        """Open a connection.
+        """Resolve the server's address, and open a channel, which connects at the first call.
 
         Args:
             address: the server's address with port.

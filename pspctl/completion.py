@@ -52,7 +52,7 @@ class Goal:
         return self.is_settled(file) and not waits_for_missing
 
     def _may_return(self, file: FileView) -> bool:
-        """Return whether a missing client may return: until the deadline or, without one, within a full lease."""
+        """Return whether a missing client may come back: until the deadline or, without one, within a full lease."""
         missing = file["missing_clients"]
         has_deadline = self.deadline.timeout_seconds is not None
         return bool(missing) and (has_deadline or not all(client["given_up"] for client in missing))

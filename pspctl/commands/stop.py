@@ -136,7 +136,10 @@ class _Drain:
                 self.outage.wait(error)
 
     def _stop(self, *, skip_gone: bool) -> list[str]:
-        """Ask the clients to stop; return the names of the clients asked. With `skip_gone`, skip clients that left."""
+        """Ask the clients to stop; return the names of the clients asked.
+
+        With `skip_gone`, skip named clients that are no longer connected; otherwise raise NotFound for them.
+        """
         api = self.outage.api
         try:
             return api.run(api.client.stop_clients(self.names, all_clients=self.all_clients))

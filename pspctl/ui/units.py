@@ -1,4 +1,4 @@
-"""Numbers with units for people: sizes, rates, durations, counts and ratios."""
+"""Formats sizes, rates, durations, counts and ratios for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["count_text", "duration_text", "percent_text", "rate_text", "ratio_te
 
 
 def rate_text(bytes_per_second: float) -> str:
-    """Return a rate in MiB/s, so that rates are easy to compare; a rate below 0.1 MiB/s in KiB/s."""
+    """Return a rate in MiB/s, so that rates are easy to compare; below 0.1 MiB/s, return it in KiB/s."""
     mib_per_second = bytes_per_second / (1 << 20)
     return f"{mib_per_second:.1f} MiB/s" if mib_per_second >= 0.1 else f"{bytes_per_second / 1024:.1f} KiB/s"
 
