@@ -167,7 +167,7 @@ class Availability:
         return [name for name in self.held if name not in self.sources] if self.sources else list(self.held)
 
     def lost_without(self, names: Collection[str]) -> RangeSet:
-        """Return the available chunks that no reachable member except these holds."""
+        """Return the available chunks that no reachable member holds except members with these names."""
         left = RangeSet(span for name in self._reachable_names() if name not in names for span in self.held[name])
         return self.available.minus(left)
 

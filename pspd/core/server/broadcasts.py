@@ -63,15 +63,15 @@ class Broadcasts:
         self._pacer = Pacer(self._tuning.broadcast_pacing_ns if self._parameters.gathers else 0)
 
     def next_timeout(self) -> int | None:
-        """Return when :meth:`handle_timeout` is due; None if no fetch is unasked or unanswered."""
+        """Return when :meth:`handle_timeout` is due, in nanoseconds; None if there are no fetches."""
         return earliest(self._pending.next_timeout(), self._pacer.next_at if self._pending.unasked else None)
 
     def handle_timeout(self, now: int) -> None:
         """Handle overdue answers, and send the broadcasts that are due.
 
-        A fetch without an answer is broadcast again: the first broadcasts name one holder each, later ones ask all
-        holders. It is abandoned after the last broadcast, or if no client wants it, or if no reachable member holds
-        any of it. If a contribution takes too long, the sender's link is closed.
+        A fetch without an answer waits on while its holder answers earlier fetches. Otherwise it is broadcast again, or
+        abandoned: after the last broadcast, if no client wants its chunks, or if no reachable member holds any of them.
+        If a contribution takes too long, the sender's link is closed.
         """
         for fetch in self._pending.expired(now):
             if fetch.sender is not None:
@@ -104,7 +104,10 @@ class Broadcasts:
         self._pacer.spend(datagram_count, now)
 
     def _merged(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
-        """Sort fetches by their chunks, cyclically from the first fetch on, and merge adjacent ones. Return them."""
+        """Sort fetches by their chunks, cyclically from the first fetch on, and merge some. Return what remains.
+
+        Adjacent fetches are merged if :meth:`_can_be_merged` allows it.
+        """
         first = fetches[0].start
         fetches.sort(key=lambda fetch: (fetch.start - first) % file.manifest.chunk_count)
         merged: list[Fetch] = []
@@ -118,7 +121,7 @@ class Broadcasts:
     def _can_be_merged(self, fetch: Fetch, following: Fetch) -> bool:
         """Return whether two fetches can be merged.
 
-        They are adjacent, name the same holder, fit into one frame together, and were never broadcast.
+        They must be adjacent, name the same holder, fit into one frame together, and never have been broadcast.
         """
         chunks_max = min(self._pending.frame_chunks, frame_chunks_in(self._parameters.window_min_chunks))
         return (
@@ -129,7 +132,7 @@ class Broadcasts:
         )
 
     def _broadcast(self, file: SharedFile, entries: list[Entry], now: int) -> int:
-        """Send one broadcast to each of its receivers. Return the number of datagrams."""
+        """Send one broadcast to its receivers, and set the timers of its fetches. Return the number of datagrams."""
         fetches = [fetch for entry in entries for fetch in entry.fetches]
         number = self._pending.asked(fetches, now)
         body = datagrams.encode_broadcast_body(file.file_id, number, tuple(entry.asked for entry in entries))
@@ -145,7 +148,8 @@ class Broadcasts:
         """Return the receivers of a broadcast: every member (R7), but during seeding only sources and named holders.
 
         During seeding, broadcasting each of n shares to n clients would be most of the server's work. A broadcast still
-        goes to every member if no source can answer it, or if one of its fetches has been broadcast too often.
+        goes to every member if no source can answer it, or if it asks for a fetch that was broadcast
+        ``named_tries_max`` times before.
         """
         everyone = self._sessions.members.values()
         if file.phase is not Phase.SEEDING or any(fetch.tries > self._tuning.named_tries_max for fetch in fetches):
@@ -167,7 +171,8 @@ class Broadcasts:
     def _is_answering(self, fetch: Fetch, now: int) -> bool:
         """Return whether the named holder is still answering earlier fetches, which it does in order.
 
-        It is considered so while it sends a contribution, and for one timeout after a contribution began or ended.
+        The holder counts as answering while it sends a contribution, and for one timeout after a contribution began or
+        ended, except if it has no data path, or the latest broadcast of the fetch is presumed lost.
         """
         holder = fetch.holder
         if holder is None or fetch.lost_by_reordering or not holder.member.has_data_path:
@@ -217,7 +222,7 @@ def entries_of(fetches: Iterable[Fetch]) -> list[Entry]:
 
 
 def _are_adjacent_shares(fetch: Fetch, following: Fetch) -> bool:
-    """Return whether two adjacent fetches are in adjacent shares, and each names the owner of its share."""
+    """Return whether two adjacent fetches are in adjacent shares, and each names the only owner of its share."""
     share, next_share = (fetch.file.shares.at(each.start) for each in (fetch, following))
     return (
         fetch.file.terms.replica_count == 1  # with replicas, every owner of a share would answer

@@ -99,15 +99,15 @@ class Catalogue:
 
         Args:
             manifest: the manifest of the file.
-            session: the source's session.
+            session: the source's session number.
             terms: the terms of the seeding.
 
         Raises:
             LimitReached: the network has too many files, or all manifests together are too large.
             NameTaken: another file has the name.
             SessionUnknown: the session is unknown.
-            WrongState: another reachable source is seeding the file, the file is being removed, or the session is a
-                client's.
+            WrongState: another reachable source has announced the file or is seeding it, the file is being removed, or
+                the session is a client's.
         """
         source = self._source_of(session)
         file = self.files.get(manifest.file_id)
@@ -157,8 +157,11 @@ class Catalogue:
 
         Args:
             file: the file.
-            session: the source's session.
+            session: the source's session number.
             now: the time, in nanoseconds.
+
+        Raises:
+            SessionUnknown: the session is unknown.
         """
         self._work.started(now)
         source = self._sessions.get(session)
@@ -170,7 +173,7 @@ class Catalogue:
 
         Args:
             manifest: the manifest of the file, with its share count.
-            session: the source's session.
+            session: the source's session number.
             now: the time, in nanoseconds.
             hold_back: whether the exchange waits for a release.
 
@@ -207,7 +210,7 @@ class Catalogue:
         """Note that a client holds its shares, or has the whole file. A client may repeat a report.
 
         Args:
-            session: the client's session.
+            session: the client's session number.
             report: the report. A report of held shares acknowledges nothing if the client's shares have changed.
             now: the time, in nanoseconds.
 
@@ -243,7 +246,7 @@ class Catalogue:
         During seeding, the client's shares are marked for reassignment.
 
         Args:
-            session: the client's session.
+            session: the client's session number.
             file_id: the file.
             reason: the client's reason. A long reason is cut, and unprintable characters become spaces.
             now: the time, in nanoseconds.

@@ -1,7 +1,8 @@
 """Deliveries: send cached chunks to the clients that want them (R4, R6, R9).
 
 Chunks that are cached when a request arrives are delivered at once. Fetched chunks are delivered to every client that
-wants them, before they can be evicted: at once or, where many clients wait, in a batch with other fetched chunks.
+wants them, before they can be evicted: at once or, if frames may have several chunks, in a batch with other fetched
+chunks.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Deliveries:
         _pacer: the pauses between batches.
 
     Attributes:
-        batches: the fetches of each file whose ranges have arrived and are not delivered yet.
+        batches: for each file, the ended fetches whose ranges are not delivered yet.
     """
 
     _parameters: Parameters
@@ -130,7 +131,7 @@ class Deliveries:
     def flush(self, file: SharedFile) -> int:
         """Deliver a file's batch to every client that wants chunks of it. Return the number of deliveries."""
         fetches = self.batches.pop(file, [])
-        # A fetch that was broadcast twice measures no round trip (Karn's rule).
+        # If a fetch was broadcast more than once, the whole batch measures no round trip (Karn's rule).
         is_measured = all(fetch.tries == 1 for fetch in fetches)
         order = min((fetch.order for fetch in fetches), default=0)
         runs = RangeSet(fetch.span for fetch in fetches)

@@ -116,7 +116,7 @@ class Demand:
         if (request.repeated or request.wants_ack) and parameters.kept_links:
             self._to_acknowledge[state] = None
         self.mark_ready(state)
-        # Without a kept link, only this request shows that earlier deliveries were lost: it does not acknowledge them.
+        # Without kept links, only a request that does not acknowledge earlier deliveries shows that they are lost.
         arrived = state.acknowledge(request.acknowledged, is_rest_lost=not parameters.kept_links)
         if arrived:
             file.availability.hold(name, arrived)
@@ -181,12 +181,12 @@ class Demand:
                 self.mark_ready(state)
 
     def want_nothing(self, file_id: FileId) -> None:
-        """Clear the wanted chunks of all requests for a file that is seeded or removed."""
+        """Clear the wanted chunks of all requests for a file."""
         for state in list(self.of_file(file_id).waiting):
             state.want(RangeSet())
 
     def forget(self, file_id: FileId) -> None:
-        """Delete all requests for a deleted file, so that they do not apply if the file is seeded again."""
+        """Delete all requests for a deleted file, so that they do not apply if the file is announced again."""
         self._files.pop(file_id, None)
         for requester in self._requesters.values():
             requester.states.pop(file_id, None)
@@ -194,9 +194,10 @@ class Demand:
     # -- members
 
     def link_lost(self, member: Member) -> None:
-        """Note that a member's link is lost, and with it all deliveries in flight. The driver releases the buffers.
+        """Note that a member's link and all deliveries in flight to the member are lost.
 
-        During the exchange, the lost chunks are wanted again.
+        During the exchange, the lost chunks are wanted again. A delivery's buffers are released only when the driver
+        reports that the delivery was sent or failed.
         """
         for state in self.requester(member).states.values():
             for number, span in list(state.in_flight.items()):

@@ -69,8 +69,8 @@ class Forwarder:
     def serve(self) -> None:
         """Serve the requests in the ready queue, then requests in the wait queues. Send the broadcasts that are due.
 
-        If the cache or the holders have no room for a request's fetches, the request waits in a queue. Meanwhile its
-        client receives chunks that are fetched for others. A client that requests again keeps its place in the queue.
+        If not all fetches of a request can be started now, the request waits in a queue. Meanwhile its client receives
+        chunks that are fetched for others. A client that requests again keeps its place in the queue.
         """
         while ready := self._demand.take_ready():
             for state in ready:
@@ -105,8 +105,8 @@ class Forwarder:
     def _serve_queues(self) -> None:
         """Serve the wait queues of all files in turn.
 
-        A round ends early if the cache has no room, or if too many requests were skipped. The next round continues with
-        the files that this round has not reached.
+        A round ends early if the cache has no room, or if too many requests were skipped while there are fetches. The
+        next round continues with the files that this round has not reached.
         """
         if self._untried_queues == 0 or self._admission != self._tried_admission:
             self._untried_queues = len(self._queues)
@@ -126,7 +126,9 @@ class Forwarder:
         self._tried_admission = self._admission
 
     def _serve_queue(self, file_id: FileId) -> int:
-        """Serve the wait queue of one file in order, and skip a few requests that cannot start all their fetches.
+        """Serve the wait queue of one file in order, until the cache has no room or a few requests were skipped.
+
+        A request is skipped if not all its fetches can be started.
 
         Returns:
             How many requests were skipped.
@@ -178,7 +180,10 @@ class Forwarder:
         return chunk_count > 0 and bool(state.fetchable)
 
     def _chunks_to_fetch(self, state: RequestState) -> int:
-        """Return how many more chunks to fetch for a client: within window and quota, less what is being fetched."""
+        """Return how many more chunks to fetch for a client; 0 or less for none.
+
+        Window and quota must suffice for these chunks and for the chunks that the client expects from other fetches.
+        """
         window_chunks = state.window_left_chunks
         quota_chunks = self._deliveries.quota_left_chunks(state.requester)
         for other in state.requester.states.values():
@@ -216,13 +221,13 @@ class Forwarder:
         return fetched_chunks
 
     def _reserve(self, state: RequestState, span: Range) -> bool:
-        """Reserve room for a fetch. Return False if there is no room, or the fetch is deferred for slower clients."""
+        """Reserve room for a fetch. Return whether there is room, and the fetch is not deferred for slower clients."""
         if not self._cache.has_room(span.chunk_count):  # checked first: with hundreds of requests, there is rarely room
             return False
         return not self._defer_for_slower_clients(state, span) and self._cache.reserve(state.file.file_id, *span)
 
     def _defer_for_slower_clients(self, state: RequestState, span: Range) -> bool:
-        """Defer a fetch if clients other than stragglers want chunks that it would evict, and the budget allows it.
+        """Defer a fetch if it would evict chunks that clients other than stragglers want, and the budget allows it.
 
         If the fetch would evict anything, first deliver all batches, so that no chunk is evicted undelivered.
 
@@ -243,10 +248,12 @@ class Forwarder:
     # -- forgetting
 
     def forget(self, file: SharedFile) -> int:
-        """End all requests and fetches of a file, and drop the file from the cache (R2).
+        """Deliver a file's batch, end its requests and fetches, and drop the file from the cache (R2).
+
+        Fetches whose contributions are being received go on, and chunks that are being sent stay in the cache.
 
         Returns:
-            How many bytes of the cache are still in use, because chunks of the file are being received or sent.
+            How many bytes of the file are still in the cache, because they are being received or sent.
         """
         self._deliveries.flush(file)
         self._demand.want_nothing(file.file_id)

@@ -23,7 +23,7 @@ class Holders:
         _parameters: the profile.
         _sessions: the connected members.
         _pending: the pending table, which has the holder record of each member.
-        _random: draws random samples of the holders, if they are many.
+        _random: the generator that draws samples of the clients, if they are many.
         _tuning: the size of these samples.
     """
 
@@ -45,8 +45,8 @@ class Holders:
             frame_chunks: the most chunks in one delivery to the requester.
 
         Returns:
-            The range to fetch, or None if no reachable holder of chunk ``start`` has room; and the holder to name, or
-            None to ask every holder.
+            The range to fetch, or None if no holder can be asked for chunk ``start`` now; and the holder to name, or
+            None to name no holder.
         """
         limit = min(self._pending.frame_chunks, frame_chunks)
         if self._parameters.all_holders_answer:
@@ -64,8 +64,10 @@ class Holders:
     def _choose(self, file: SharedFile, chunk: int) -> Holder | None:
         """Choose a holder with room: the owner of the chunk's share, or else the one asked for the fewest chunks.
 
-        Without the owner, consider only sources during seeding, if there are any. Otherwise consider clients, at first
-        only a sample if they are many, and sources only if no client can send the chunk. Return None if none has room.
+        If the owner has no room, or cannot send the chunk, consider during seeding only sources, if one can send it.
+        Otherwise consider clients, or a sample if they are many. If the owner cannot send the chunk, consider all
+        clients after the sample, and sources if no client can send the chunk. Return None if no considered member has
+        room.
         """
         owner = self.able_to_send([file.shares.at(chunk).owner], file, chunk, chunk + 1)
         if owner and owner[0].has_room:
@@ -102,10 +104,10 @@ class Holders:
         return found
 
     def able_to_answer(self, fetch: Fetch, excluded: Holder | None = None) -> list[Holder]:
-        """Return some holders that can send the whole range of a fetch; none only if there are none.
+        """Return some holders that can send the whole range of a fetch; an empty list only if there are none.
 
-        Search a sample of the clients, then all clients, then the sources. Return those of the first group that has
-        such holders.
+        Search a sample of the clients if they are many, then all clients, then the sources. Return the holders from the
+        first of these groups that has any.
 
         Args:
             fetch: the fetch.

@@ -76,7 +76,7 @@ class Lifecycle:
         return file.was_restored and bool(self.awaited)
 
     def stop_awaiting(self) -> None:
-        """Report the clients that are still awaited as lost, and mark all files so that shares are reassigned (R12)."""
+        """Report as lost each client that is still awaited, and mark all files, to reassign its shares (R12)."""
         for name in sorted(self.awaited):
             self._work.emit(effects.ClientLost(name, "it has not come back since the server was restarted"))
         self.awaited.clear()
@@ -230,7 +230,7 @@ class Lifecycle:
     # -- phases
 
     def review(self, file: SharedFile) -> None:
-        """Bring the owners and the phase of a file up to date, and find out whether it is stalled or complete.
+        """Bring the owners and the phase of a file up to date, and find out whether the file is stalled or complete.
 
         A removed file is deleted when the server has no byte of it. Only ``ServerMachine`` calls this, in its ``poll``.
         """

@@ -47,7 +47,8 @@ class ServerMachine:
 
     Args:
         parameters: the profile; clients learn it when they join.
-        cache_chunks: the size of the cache, in chunks; None for one chunk per client, growing as clients join.
+        cache_chunks: the size of the cache, in chunks; None for a cache that grows with the network, to one
+            chunk per client.
         digest: the function that computes the digests in manifests.
         seed: the seed for the jitter of timeouts and the choice of holders. Equal seeds and inputs give equal effects.
         draw_session: the function that returns a random 64-bit number for a new session. Only this number authenticates
@@ -59,7 +60,7 @@ class ServerMachine:
         parameters: the profile.
         cache: the cache.
         members: the connected members, by name.
-        sessions: the sessions of the members. Of the methods that change them, callers may call only ``lease_renewed``.
+        sessions: the sessions of the members. The driver may read them, and change them only by ``lease_renewed``.
         drop_counts: how many inputs were dropped, by reason.
         demand: the requests.
         deliveries: the deliveries of cached chunks.
@@ -115,7 +116,7 @@ class ServerMachine:
             self._work.serving_ended()
 
     def _review(self) -> None:
-        """Process the marks of members and files, and add requests that can be served now to the ready queue."""
+        """Process all marks, and add requests that may be served now to the ready queue."""
         work = self._work
         work.review_started()
         self._end_marked()
@@ -153,7 +154,10 @@ class ServerMachine:
         )
 
     def handle_timeout(self, now: int) -> None:
-        """Handle every timer that is due: retransmissions (R11), leases, reachability, batches and others."""
+        """Handle the timers that are due: retransmissions (R11), batches, leases and others.
+
+        Only a few leases end at a time, and only a few members become unreachable: the next call handles more.
+        """
         self._work.started(now)
         for session in self.sessions.expired_leases(now):
             self._end_session(self.sessions.get(session), "its lease ran out", EndCause.LEASE_EXPIRED)
@@ -204,9 +208,10 @@ class ServerMachine:
 
         Raises:
             BadArgument: the name or the port is invalid.
-            NameTaken: another connected member has the name.
+            NameTaken: a connected member with another identity has the name.
             DuplicateInstance: another machine has the same identity and is still active.
-            LimitReached: there are too many members, or they hold too many ranges.
+            LimitReached: there are too many members, all members together hold too many ranges, or there is not enough
+                memory for one chunk per client.
         """
         self._work.started(now)
         present = self.sessions.validate_join(name, instance_id, delivery_port, peer, now)
@@ -379,7 +384,7 @@ class ServerMachine:
             self._work.member_failed(receipt.sender.session, error)
 
     def contribution_aborted(self, receipt: Receipt, now: int) -> None:
-        """Handle a contribution whose connection broke before the whole payload had arrived.
+        """Handle a contribution whose connection closed before the whole payload had arrived.
 
         Args:
             receipt: the receipt from ``contribution_started``.
@@ -413,7 +418,7 @@ class ServerMachine:
         self.deliveries.failed(self.sessions.find(session), session, number)
 
     def delivery_address(self, session: int) -> Address | None:
-        """Return the address where a client accepts connections for deliveries; None if there is no such address."""
+        """Return the address where a client accepts connections for deliveries; None if none is known."""
         member = self.sessions.find(session)
         if member is None or member.address is None or member.delivery_port == 0:
             return None

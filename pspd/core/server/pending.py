@@ -61,7 +61,7 @@ class Fetch:
         stop: one past the last chunk.
         order: the number of the fetch in the order of starts, from 1. A merged fetch has the number of its second
             part; units that are fetched separately have the number of the cut fetch.
-        tries: how often the fetch, or the fetch from which it was cut, was broadcast.
+        tries: how often the fetch was broadcast, including broadcasts of the fetch from which it was cut.
         number: the number of the latest broadcast; 0 before the first.
         asked_at: when the latest broadcast was sent, in nanoseconds.
         holder: the member that is named to answer; None if every holder is asked.
@@ -172,7 +172,7 @@ class Pending:
 
     @property
     def is_active(self) -> bool:
-        """Whether there are fetches. Every fetch ends, at the latest when its last timer expires."""
+        """Whether there are fetches. Each fetch waits to be broadcast, or has a timer."""
         return bool(self.unasked) or self._timers.next_deadline() is not None
 
     @property
@@ -224,9 +224,10 @@ class Pending:
         fetch.assign(holder)
 
     def cut_into_units(self, fetch: Fetch) -> list[Fetch]:
-        """Replace a fetch by one fetch for each unit in its range. Return the new fetches; they are not queued.
+        """Replace a fetch by one fetch for each unit that overlaps the range, and return the new fetches.
 
-        Members hold whole units: a member that does not hold the whole range may hold some of the units.
+        They name no holder, and are not queued. Members hold whole units: a member that does not hold the whole range
+        may hold some of the units.
         """
         self._timers.cancel(fetch)
         self.unasked.pop(fetch, None)
@@ -251,7 +252,7 @@ class Pending:
         fetch.assign(min(holders, key=lambda holder: holder.asked_chunks, default=None))
 
     def timed_out(self, fetch: Fetch) -> Holder | None:
-        """Record that a fetch got no answer in time. It no longer names a holder.
+        """Record that a fetch got no answer in time. The fetch no longer names a holder.
 
         Returns:
             The named holder, which did not answer; None if every holder was asked.
@@ -350,9 +351,10 @@ class Pending:
         return fetch
 
     def _note_reordering(self, holder: Holder, number: int, now: int) -> None:
-        """When a holder answers a broadcast, mark its earlier fetches as lost, and shorten their timers (R11).
+        """Note that a holder answers a broadcast, and presume that earlier broadcasts or their answers are lost (R11).
 
-        A holder answers in the order in which it is asked. So earlier broadcasts, or the answers to them, are lost.
+        A holder answers in the order in which it is asked. In case an earlier answer is only reordered, its fetch
+        is not broadcast again at once, but after about half a round trip.
         """
         holder.heard_at = now
         # ``asked`` is in the order of assignment, which is nearly always the order of the numbers. Where it is not, a
@@ -394,7 +396,7 @@ class Pending:
     # -- members
 
     def seed_rtt(self, member: Member) -> None:
-        """Use the round-trip time that a member measured as the first sample, if its holder record has none."""
+        """Use the round-trip time that a member measured as the first sample, if no sample was taken yet."""
         rtt = self.holder_of(member).rtt
         if member.srtt_us and not rtt.srtt_ns:
             rtt.sample(member.srtt_us * 1000)

@@ -77,8 +77,8 @@ class FileDemand:
         budget: the limit on deferring fetches for slower clients.
         straggler_rounds: the average number of acknowledgements per waiting client after which a client that
             acknowledged nothing is a straggler.
-        waiting: the requests that want chunks, oldest first.
-        ack_count: how many requests acknowledged a delivery in flight.
+        waiting: the requests that want chunks, in the order in which they began to want some.
+        ack_count: how many requests have acknowledged a delivery in flight.
         cursor: the chunk at which the next fetch starts. All clients share it, so that one fetch serves many.
     """
 
@@ -121,7 +121,7 @@ class Requester:
     Attributes:
         member: the member.
         states: the member's request for each file, by id.
-        quota_used_chunks: the number of chunks in deliveries to the member whose buffers are not released.
+        quota_used_chunks: the number of chunks in those deliveries to the member whose buffers are not released.
     """
 
     member: Member
@@ -144,7 +144,7 @@ class RequestState:
         requester: the record of all requests of the client.
         file: the file.
         demand: the demand of all clients for the file.
-        number: the number of the newest request, or of the newest request that a report superseded.
+        number: the highest number of a request that was accepted, or that a report superseded.
         requested_at: when the newest request arrived, in nanoseconds.
         echoes: the requests whose round trips may still be measured, oldest first. They are discarded when the client
             waits in a queue, because its waiting time says nothing about the network.
@@ -234,7 +234,7 @@ class RequestState:
         Args:
             number: the number of the newer request.
             window_chunks: how many chunks may be in flight.
-            ranges: the requested chunks. ``RequestState`` keeps this set and changes it.
+            ranges: the requested chunks that may be served. ``RequestState`` keeps this set and changes it.
             fetch_order: how many fetches the server has started.
             now: the time, in nanoseconds.
         """
@@ -266,7 +266,7 @@ class RequestState:
     # -- deliveries
 
     def depart(self, number: int, span: Range) -> None:
-        """Note that a delivery of wanted chunks is sent: these are now in flight, and count against the quota.
+        """Note that a delivery is sent: its chunks are now in flight, and count against the quota.
 
         Args:
             number: the delivery's number.
@@ -285,11 +285,13 @@ class RequestState:
         return span
 
     def acknowledge(self, number: int, is_rest_lost: bool) -> list[Range]:
-        """Acknowledge every delivery up to a number.
+        """Settle every delivery in flight up to a number, because the client has acknowledged it.
+
+        Of the deliveries presumed lost, only the delivery with exactly this number counts as arrived.
 
         Args:
             number: the number of the latest delivery that the client has stored.
-            is_rest_lost: whether to presume the later deliveries in flight lost.
+            is_rest_lost: whether to presume that the later deliveries in flight are lost.
 
         Returns:
             The ranges that have arrived at the client.
@@ -306,7 +308,7 @@ class RequestState:
         return arrived
 
     def presume_lost(self) -> None:
-        """Presume every delivery in flight lost. Remember only the newest deliveries presumed lost."""
+        """Presume that every delivery in flight is lost. Remember only the newest deliveries presumed lost."""
         for number in list(self.in_flight):
             self.presumed_lost[number] = self.settle(number)
         while len(self.presumed_lost) > self._presumed_lost_max:

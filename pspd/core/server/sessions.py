@@ -22,7 +22,7 @@ SRTT_US_MAX = 60_000_000
 """The longest round-trip time that the server notes, in microseconds. A longer one in a hello is reduced to it."""
 
 REQUEST_NUMBER_LAST = REQUEST_NUMBER_MAX - 2**20
-"""The last request number of a session. A higher one ends the session, and the client joins again and counts from 1:
+"""The highest request number of a session. A higher one ends the session, and the client joins again and counts from 1:
 request numbers never wrap."""
 
 
@@ -61,8 +61,8 @@ class Member:
         address: the address that sent the member's last datagram; None before the first datagram.
         linked: whether the member's link is open.
         reachable: whether the member has just joined, or has recently confirmed that the server's datagrams arrive.
-        srtt_us: the smoothed round-trip time in the member's last hello, in microseconds; 0 if the hello had none.
-        request_number: the highest number of the member's requests; 0 before the first request.
+        srtt_us: the smoothed round-trip time in the member's last hello, in microseconds; 0 if there is none.
+        request_number: the highest request number in the member's requests and reports; 0 before the first.
         join_range_count: how many ranges the member held when it joined, counting at least one for each file.
     """
 
@@ -280,7 +280,7 @@ class Sessions:
         """Renew the lease of a session.
 
         Args:
-            session: the member's session.
+            session: the member's session number.
             now: the time, in nanoseconds.
 
         Raises:
@@ -395,11 +395,11 @@ class Sessions:
     # -- time
 
     def next_timeout(self) -> int | None:
-        """Return when :meth:`expired_leases` and :meth:`expire_reach` are due, in nanoseconds; None without members."""
+        """Return when :meth:`expired_leases` or :meth:`expire_reach` is due, in nanoseconds; None if no timer runs."""
         return earliest(self._leases.next_deadline(), self._reach.next_deadline())
 
     def expired_leases(self, now: int) -> Iterator[int]:
-        """Remove leases that have expired, a few at a time, and return their sessions."""
+        """Remove leases that have expired, a few at a time, and yield the numbers of their sessions."""
         return self._expired(self._leases, now)
 
     def expire_reach(self, now: int) -> None:
@@ -408,7 +408,7 @@ class Sessions:
             self._set_reachable(self._by_session[session], False)
 
     def _expired(self, timers: Timers[int], now: int) -> Iterator[int]:
-        """Remove expired timers, a few at a time, and yield their sessions.
+        """Remove expired timers, a few at a time, and yield the numbers of their sessions.
 
         If the call comes late, the server was busy, and messages of these sessions may still be unread. Then the
         timers start again. They run for as long as the call was late, but at most for one lease.

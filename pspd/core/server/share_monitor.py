@@ -19,7 +19,7 @@ class Progress(NamedTuple):
     """A snapshot of an owner's progress with a file.
 
     Attributes:
-        session: the owner's session.
+        session: the number of the owner's session.
         request: the number of the owner's latest request for the file; 0 if there is none.
         delivery: the number of the oldest delivery in flight to the owner; 0 if there is none.
         delivery_since: the time of the first snapshot with this delivery, in nanoseconds.
@@ -78,10 +78,10 @@ class ShareMonitor:
         return found
 
     def _compare(self, file: SharedFile, before: dict[str, Progress], now: int) -> list[str]:
-        """Take a snapshot of each owner whose shares are not held yet, and set the timer of the next snapshots.
+        """Take a snapshot of each connected owner whose shares are not held yet, and set the timer of the next ones.
 
-        An owner has made no progress if it sent no request since the previous snapshot, or if the same delivery has
-        been the oldest one in flight to it for too long.
+        An owner has made no progress if it sent no request since the previous snapshot of the same session, or if the
+        same delivery has been the oldest one in flight to it for too long.
 
         Args:
             file: the file.

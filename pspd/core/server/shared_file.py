@@ -24,7 +24,7 @@ class SharedFile:
 
     Attributes:
         manifest: the manifest; it has a share count after the division.
-        source: the name of the source that seeds the file, or has seeded it.
+        source: the name of the source that announced the file, seeds it, or has seeded it.
         division: the number of the file's division; the numbers start again when the server restarts.
         phase: the phase of the file.
         terms: the terms of the seeding.
@@ -101,7 +101,7 @@ class SharedFile:
 
     @property
     def file_id(self) -> FileId:
-        """The digest of the file's manifest."""
+        """The file's id, which does not depend on the division."""
         return self.manifest.file_id
 
     @property
@@ -116,7 +116,7 @@ class SharedFile:
 
     @property
     def is_draining(self) -> bool:
-        """Whether the phase of the file cannot end while the server has a byte of the file."""
+        """Whether the phase of the file ends only when the server has no byte of the file."""
         return self.phase in (Phase.SEEDING, Phase.REMOVED)
 
     def servable(self, name: str, ranges: Iterable[tuple[int, int]]) -> RangeSet:
@@ -171,7 +171,7 @@ class SharedFile:
         self._work.file_changed(self.file_id)
 
     def source_returned(self, source: str, now: int) -> None:
-        """Note that a source announced a divided file again: during seeding, it becomes the source of the file.
+        """Note that a source announced a divided file again: during seeding, the file's source is now this one.
 
         Args:
             source: the source's name.
@@ -215,7 +215,7 @@ class SharedFile:
             self.completed_at = self.completed_at or now
 
     def removed(self) -> None:
-        """Note that the file is removed. The server deletes it when its last byte has left the cache."""
+        """Note that the file is removed. The file is deleted when its last byte has left the cache."""
         self.phase = Phase.REMOVED
         self._work.file_changed(self.file_id)
 

@@ -110,7 +110,7 @@ class Shares:
         self._work.file_changed(self._file_id)
 
     def clear_acks(self, name: str) -> None:
-        """Clear a client's acknowledgements, if the file is in seeding, so that its shares may be reassigned."""
+        """During seeding, clear the acknowledgements of a client's shares, so that these may be reassigned."""
         for share in self._given.get(name, ()) if not self._is_seeded else ():
             if share.held and not share.is_empty:
                 share.held = False

@@ -45,10 +45,10 @@ class WorkSet:
         admission_epoch: the number of events after which a waiting request may be able to start a fetch. Examples are
             the end of a fetch, another holder of chunks, a new data path, and a shorter wait queue.
         drop_counts: how many inputs were dropped, by reason.
-        endings: the reasons why sessions must end, by session.
-        heard_sessions: the sessions of clients whose first datagram has arrived.
-        data_path_sessions: the sessions of members to which the server may be able to send data again.
-        reach_sessions: the sessions of members that became reachable or unreachable.
+        endings: the reasons why sessions must end, by session number.
+        heard_sessions: the session numbers of clients whose first datagram has arrived.
+        data_path_sessions: the session numbers of members to which the server may be able to send data again.
+        reach_sessions: the session numbers of members that became reachable or unreachable.
         changed_files: the ids of files whose owners, phase, availability or completion may have changed.
         waiter_files: the ids of files whose waiting requests may be served.
     """
@@ -149,7 +149,7 @@ class WorkSet:
         """Mark a session that must end because of an internal error while the server served the member.
 
         Args:
-            session: the member's session.
+            session: the member's session number.
             error: the error. It is not reported if the session was already marked to end.
         """
         reason = "the server met an internal error while it served it: see its log"
