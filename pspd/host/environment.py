@@ -66,7 +66,7 @@ def require_descriptors() -> None:
 
 
 def require_threads() -> None:
-    """Check that gRPC can start its threads: otherwise it aborts or hangs.
+    """Check that gRPC can start its threads: otherwise gRPC aborts or hangs.
 
     Raises:
         LimitReached: the machine does not allow :data:`THREADS_MIN` more threads.

@@ -55,7 +55,7 @@ def require_reader() -> None:
     """Check that stdout still has a reader, for a program that writes rarely.
 
     Raises:
-        ReaderGone: stdout is a pipe or a socket, and its other end is closed.
+        ReaderGone: stdout is a pipe whose reader has closed it, or a socket with an error.
     """
     poll = select.poll()
     poll.register(STDOUT, 0)  # poll always reports errors

@@ -20,7 +20,10 @@ def unmapped(host: str) -> str:
 
 
 def address_text(address: Address | None) -> str:
-    """Return an address as ``host:port`` or ``[host]:port``; an empty text for None."""
+    """Return an address as ``host:port`` or ``[host]:port``; an empty text for None.
+
+    An IPv4-mapped host is written as an IPv4 host.
+    """
     if address is None:
         return ""
     host, port = unmapped(address[0]), address[1]
@@ -51,7 +54,7 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int
         default_port: the port if the text has none. Port 0 means any free port.
 
     Raises:
-        BadArgument: the text is not an address.
+        BadArgument: the text is not an address, its port is too large, or a link-local host has no interface.
     """
     match = _ADDRESS.fullmatch(text)
     bare = text if _is_ipv6(text) else None
@@ -75,7 +78,7 @@ def full_address(text: str, default_port: int = DEFAULT_PORT) -> str:
         default_port: the port if the text has none.
 
     Raises:
-        BadArgument: the text is not an address.
+        BadArgument: :func:`parse_address` does not accept the text.
     """
     return address_text(parse_address(text, default_port))
 

@@ -17,7 +17,7 @@ def plain_text(text: str) -> str:
 
 
 def plain_lines(text: str) -> str:
-    """Return a text with every character that is not printable, except line ends, escaped."""
+    """Return a text with every character that is not printable, except newlines, escaped."""
     return "\n".join(map(plain_text, text.split("\n")))
 
 

@@ -65,7 +65,7 @@ class Arena:
     def acquire(self, slot_count: int) -> list[Range]:
         """Take free slots. Return them as ranges, each within one segment.
 
-        The slots come from one run of free slots if it is long enough, otherwise from several runs.
+        The slots come from the first run of free slots that is long enough. If there is none, they come from several.
         """
         runs = next(([run] for run in self.free if run.chunk_count >= slot_count), None) or list(self.free)
         acquired: list[Range] = []

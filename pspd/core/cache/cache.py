@@ -29,8 +29,10 @@ class Cache:
         allocate: the function that allocates the memory.
 
     Attributes:
-        capacity_chunks: the most chunks that may be in use. After it is lowered, more are in use until pins end.
-        high_water_chunks: the most chunks in use since the capacity was last lowered.
+        capacity_chunks: the most chunks that may be in use. After it is lowered, more are in use until enough chunks
+            are no longer pinned or reserved.
+        high_water_chunks: the most chunks in use since the capacity was last lowered. Chunks beyond the lowered
+            capacity count only while they are in use.
         hit_count: how many requested chunks were delivered from the cache.
         miss_count: how many chunks were reserved for fetches.
         join_count: how many requested chunks were aggregated: they waited for a fetch that had already started.
@@ -74,7 +76,8 @@ class Cache:
     def victims(self, count: int) -> list[FileRange]:
         """Return the ranges that must be evicted before ``count`` chunks can be reserved, least recently read first.
 
-        If the evictable ranges do not suffice, return all of them.
+        If the evictable ranges do not suffice, return all of them. Later searches skip extents whose chunks are all
+        pinned, until one of their pins ends.
         """
         excess = self._used_chunks + count - self.capacity_chunks
         victims: list[FileRange] = []
@@ -97,7 +100,7 @@ class Cache:
         """Reserve a range for a fetch, evict chunks if necessary, and count the range as missed.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             start: the first chunk. No chunk of the range may be in use.
             stop: one past the last chunk.
 
@@ -122,7 +125,7 @@ class Cache:
         """Mark a reserved range as cached after it was received, and as the most recently read.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             start: the first chunk.
             stop: one past the last chunk.
         """
@@ -136,7 +139,7 @@ class Cache:
         """Free a reserved range that will not be received.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             start: the first chunk.
             stop: one past the last chunk.
         """
@@ -149,7 +152,7 @@ class Cache:
         """Return the memory of a range that is reserved or cached, in order.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             start: the first chunk.
             stop: one past the last chunk.
             length: the size of the range in bytes. The last chunk of a file may be shorter than its slot.
@@ -169,9 +172,9 @@ class Cache:
         """Return the parts of a range that are cached, ascending.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             start: the first chunk of the range.
-            stop: one past its last chunk.
+            stop: one past the last chunk of the range.
         """
         ready = self._ready.get(file_id)
         return ready.within(start, stop) if ready else []
@@ -180,7 +183,7 @@ class Cache:
         """Return which chunks of a set are cached.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             chunks: the set.
         """
         ready = self._ready.get(file_id)
@@ -190,7 +193,7 @@ class Cache:
         """Protect a cached range from eviction until it is unpinned, and make it the most recently read.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             start: the first chunk.
             stop: one past the last chunk.
         """
@@ -211,7 +214,7 @@ class Cache:
         """End one pin of a range, and evict chunks beyond the capacity.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             start: the first chunk of the pinned range.
             stop: one past the last chunk of the pinned range.
         """
@@ -247,7 +250,7 @@ class Cache:
         """Drop the cached chunks of a range, except pinned ones.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             start: the first chunk.
             stop: one past the last chunk.
         """
@@ -255,7 +258,9 @@ class Cache:
             self._drop_unpinned(self._exactly(file_id, *part))
 
     def resize(self, capacity_chunks: int) -> None:
-        """Change the capacity, and evict chunks beyond it. Pinned chunks are evicted when their pins end.
+        """Change the capacity, and evict chunks beyond it, except pinned and reserved ones.
+
+        Pinned chunks beyond the capacity are evicted when their pins end.
 
         Raises:
             LimitReached: there is not enough memory.

@@ -23,16 +23,16 @@ class LruState(Enum):
 
 
 class Extent:
-    """Consecutive chunks of one file in consecutive slots of the arena. All were last read at the same time.
+    """Consecutive chunks of one file in consecutive slots of the arena. If ready, all were last read at the same time.
 
     Attributes:
-        file_id: the file.
+        file_id: the id of the file.
         start: the first chunk.
         stop: one past the last chunk.
         slot: the slot of the first chunk.
         ready: whether the chunks have been received. If not, their slots are reserved for a fetch.
         lru_state: the state of the extent in the LRU list.
-        read_number: the position of the extent in the order of reads.
+        read_number: the position of the extent in the order of reads; 0 until the extent is added to the list.
         older: the next older extent in the ring.
         newer: the next newer extent in the ring.
     """
@@ -61,9 +61,9 @@ class LruList:
     """Extents, iterated from the least to the most recently read.
 
     The list is a doubly linked ring. The chunks of a delivery are pinned, so that they are not evicted. If the client
-    is slow, their extents become the oldest, and each search for chunks to evict would visit these extents first. So
-    the search skips extents whose chunks are all pinned: they leave the ring. When a pin of a skipped extent ends, the
-    extent returns: the next iteration that passes its position links it there.
+    is slow, the extents of these chunks become the oldest, and each search for chunks to evict would visit them first.
+    So the search skips extents whose chunks are all pinned: they leave the ring. When a pin of a skipped extent ends,
+    the next iteration that passes the extent's position links the extent into the ring again.
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ class Pins:
         """Pin a range once more.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             start: the first chunk.
             stop: one past the last chunk.
         """
@@ -36,7 +36,7 @@ class Pins:
         """End one pin of a range.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             start: the first chunk of the pinned range.
             stop: one past the last chunk of the pinned range.
         """
@@ -62,9 +62,9 @@ class Pins:
         """Return the parts of a range that are not pinned, ascending.
 
         Args:
-            file_id: the file.
+            file_id: the id of the file.
             start: the first chunk of the range.
-            stop: one past its last chunk.
+            stop: one past the last chunk of the range.
         """
         self._rebuild()
         union = self._unions.get(file_id)

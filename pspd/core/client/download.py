@@ -20,8 +20,8 @@ class Stage(Enum):
     """The stages of a download.
 
     In SHARE, the client gets its shares. In WAITING, it requests nothing until the server starts the exchange or
-    assigns the file again. In EXCHANGE, it gets all other chunks. In FINISHING, it makes the file visible. In COMPLETE,
-    the file is visible. In DECLINED, the client cannot take the file.
+    assigns the file again. In EXCHANGE, it gets all missing chunks. In FINISHING, it makes the file visible. In
+    COMPLETE, the file is visible. In DECLINED, the client cannot take the file.
     """
 
     SHARE = "share"
@@ -53,7 +53,8 @@ class Download:
         is_paused: whether the next request waits, because two or more deliveries in a row were corrupt.
         request_number: the number of the last request for this file; 0 if this session has none.
         window: the limit on the chunks in flight.
-        rtt: the round trips from a request to the delivery that echoes its number. They include the server's fetch.
+        rtt: the round trips from a request to the delivery that echoes its number. They include the server's fetch. The
+            first sample is the round-trip time of hellos, if known.
     """
 
     def __init__(
@@ -127,9 +128,9 @@ class Download:
         self.shares, self.division, self.verified = shares, division, verified
 
     def enter(self, stage: Stage) -> None:
-        """Enter a stage, and let the sequential order start at the first chunk.
+        """Enter a stage, let the sequential order start at the first chunk, and reset the count of repeats.
 
-        All clients start there, so that they request the same chunks together.
+        All clients start at the first chunk, so that they request the same chunks together.
         """
         self.stage = stage
         self._sequence_start = self._repeats = 0
@@ -242,7 +243,7 @@ class Download:
         return self.rtt.timeout_ns(self._random)
 
     def _pick(self, wanted: RangeSet) -> list[Range]:
-        """Return the ranges to request, in the order that the parameters state."""
+        """Return the ranges to request, in the order that the parameters state; remember where the last one ends."""
         parameters = self._parameters
         if not wanted:
             return []
@@ -308,17 +309,17 @@ class Download:
 
     @property
     def corrupt_pause_ns(self) -> int:
-        """How long the next request waits, in nanoseconds; 0 after fewer than two corrupt deliveries in a row."""
+        """The pause before the next request, in nanoseconds; 0 after fewer than two corrupt deliveries in a row."""
         if self._corrupt_deliveries < 2:
             return 0
         doubled_ns = self._tuning.corrupt_pause_ns_min << min(self._corrupt_deliveries - 2, 16)
         return min(doubled_ns, self._tuning.corrupt_pause_ns_max)
 
     def _count_corrupt(self, written: Written, *, is_complete: bool) -> None:
-        """Count the corrupt deliveries in a row. A delivery that is stored in parts counts once.
+        """Count the corrupt deliveries in a row, and update ``is_paused``. A delivery stored in parts counts once.
 
         A delivery is corrupt if it completes corrupt units and no verified one. In a delivery that is stored in parts,
-        a verified unit makes up only for the corrupt units of its own part and of earlier parts.
+        a verified unit cancels only the corrupt units of its own part and of earlier parts.
         """
         if written.verified:
             self._corrupt_deliveries, self._is_corrupt = 0, False

@@ -43,16 +43,16 @@ class Hellos:
         return self._reported_ok and self._sent_at is None
 
     def start_session(self, now: int) -> None:
-        """Begin a session. Until its first datagram arrives, the downlink does not count as working."""
+        """Begin a session. Until a datagram of this session arrives, the downlink does not count as working."""
         self._sent_at = None
         self._received_at = now
         self.downlink_ok = False
 
     def send(self, session: int, now: int) -> Hello:
-        """Return the next hello, and start waiting for the answer.
+        """Return the next hello, and start waiting for the answer. Record a timeout if the last hello is unanswered.
 
         Args:
-            session: the client's session.
+            session: the number of the client's session.
             now: the time, in nanoseconds.
         """
         if self._sent_at is not None:

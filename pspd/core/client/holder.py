@@ -25,7 +25,7 @@ class Holder:
         self._answered: dict[int, None] = {}  # numbers of broadcasts, oldest first
 
     def add(self, manifest: Manifest, verified: RangeSet) -> None:
-        """Contribute a file, or replace its record.
+        """Begin to contribute a file, or replace the manifest and the chunks of a contributed file.
 
         Args:
             manifest: the manifest of the file.
@@ -47,7 +47,7 @@ class Holder:
         self._answered.clear()
 
     def answer(self, broadcast: Broadcast, shares: tuple[Range, ...]) -> list[Frame] | None:
-        """Return the contributions to a broadcast, and remember the broadcast as answered.
+        """Return the contributions to a broadcast; if there are any, remember the broadcast as answered.
 
         The client contributes each range that it is asked for, if it holds the whole range and a frame can carry it.
 

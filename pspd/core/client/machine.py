@@ -1,7 +1,7 @@
 """The client's state machine: requests any number of files, and contributes verified chunks (R5, R8, R10, R11).
 
-Each input comes with the time; :meth:`ClientMachine.poll` returns the effects. A source uses the same machine, with a
-file that it holds completely.
+Inputs that depend on the time have an argument ``now``; :meth:`ClientMachine.poll` returns the effects. A source uses
+the same machine, with a file that it holds completely.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class ClientMachine:
     """One client or source of the network, in one session after another.
 
     Args:
-        seed: the seed of jitter and of the random order. The same seed and inputs give the same effects.
+        seed: the seed of jitter and of the random order of requests. The same seed and inputs give the same effects.
         tuning: the tunables.
 
     Attributes:
-        downloads: the files that were assigned to the client.
+        downloads: the downloads of the files that were assigned to the client, by file id.
         drop_counts: the numbers of dropped inputs, by reason.
         hellos: the hellos and the state of the downlink.
     """
@@ -204,7 +204,7 @@ class ClientMachine:
         self._effects.append(ReportMilestone(download.file_id, milestone, share_chunks, division, number))
 
     def _advance(self, download: Download, now: int) -> None:
-        """Enter the next stage if the current one is done, and send the next request."""
+        """Enter the next stage and emit its effect if the current one is done; then send the next request."""
         if download.advance():
             if download.stage is Stage.WAITING:
                 self._report(download, Milestone.SHARE_HELD)
@@ -259,6 +259,8 @@ class ClientMachine:
 
     def delivery_stored(self, frame: Frame, written: Written, now: int) -> None:
         """Record that the payload of a delivery is stored, and send the next request if it is due.
+
+        Each corrupt unit counts as dropped.
 
         A delivery may be recorded in parts, each with its own head. All heads but the last have number and echo 0.
 
@@ -318,7 +320,10 @@ class ClientMachine:
         self._timers.set(_HELLO_TIMER, now + wait_ns)
 
     def _receive_request_ack(self, ack: RequestAck, now: int) -> None:
-        """Wait for deliveries as long as the server states, within the bounds of the tuning; drop a stale answer."""
+        """Wait for deliveries as long as the server states, within the bounds of the tuning.
+
+        Drop an answer that is stale or about an unknown file.
+        """
         download, tuning = self.downloads.get(ack.file_id), self._tuning
         told_ns = min(ack.retry_after_ms * MILLISECOND_NS, tuning.retry_after_ns_max)
         retry_after_ns = max(tuning.retry_after_ns_min, told_ns)
@@ -345,7 +350,7 @@ class ClientMachine:
         """Count a TCP connection that the client refused or closed.
 
         Args:
-            reason: the reason for closing the connection.
+            reason: the reason for refusing or closing the connection.
             origin: the sender's address, as text.
         """
         self._drop(reason, origin)

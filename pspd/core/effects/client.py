@@ -43,7 +43,7 @@ class ReportMilestone:
     """Report a milestone to the server, and repeat the report until the server confirms it.
 
     Attributes:
-        file_id: the file.
+        file_id: the id of the file.
         milestone: the milestone.
         share_chunk_count: the number of chunks in the client's shares at the time of the report.
         division: the number of the file's division; 0 if unknown.

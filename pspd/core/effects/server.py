@@ -85,8 +85,8 @@ class EndSession:
     Attributes:
         session: the member's session number.
         reason: why the session ended, for people.
-        cause: why the session ended, for programs. The server always sets it; it is None only in the copy that a client
-            decodes from a message without a cause that the client knows.
+        cause: why the session ended, for programs. The server always sets it; None at a client means that the message
+            has no cause that the client knows.
     """
 
     session: int
@@ -96,7 +96,7 @@ class EndSession:
 
 @dataclass(frozen=True, slots=True)
 class ClientJoined:
-    """A member, that is a client or a source, has joined."""
+    """A client or a source has joined."""
 
     name: str
 
@@ -142,6 +142,8 @@ class MemberFailed:
 @dataclass(frozen=True, slots=True)
 class DuplicateRefused:
     """A second machine with a member's identity was refused, because the first is still active.
+
+    While refusals continue, there is at most one such event per minute for each member.
 
     Attributes:
         name: the member's name.
@@ -195,7 +197,7 @@ class AboutFile:
     """The base class of the events of a file.
 
     Attributes:
-        file_id: the file.
+        file_id: the id of the file.
         name: the file's name.
     """
 

@@ -1,4 +1,4 @@
-"""The record of a divided file, which the server saves for a restart. The record has no bytes of the file (R2)."""
+"""The record that the server saves for each divided file. The record has no bytes of the file (R2)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FileRecord:
         source: the name of the source that seeds or seeded the file.
         phase: the phase of the file.
         held_back: whether the exchange waits for ``ReleaseFile``.
-        owners: the name of the owner of each share, in the order of the shares, repeated for each replica.
+        owners: the name of each share's owner, replica by replica; an empty name for a share without an owner.
     """
 
     manifest: Manifest

@@ -1,4 +1,4 @@
-"""The saved chunks of one file at one client: verified units, and chunks whose unit is incomplete."""
+"""The saved chunks of one file at one client: verified and unverified ones."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ class Holdings:
             stop: one past the last chunk.
 
         Returns:
-            The completely saved units that are not yet verified, each with its digest. The caller compares the
-            digest with the saved bytes, and calls :meth:`mark_verified` or :meth:`mark_corrupt` for each unit.
+            The completely saved units that overlap the range and are not yet verified, each with its digest. The
+            caller compares the digest with the saved bytes, and calls :meth:`mark_verified` or :meth:`mark_corrupt`
+            for each unit.
         """
         self._unverified.update(self._verified.gaps(start, stop))
         return [

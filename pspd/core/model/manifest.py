@@ -26,7 +26,7 @@ USUAL_MODE = 0o644
 MODE_BITS = 0o777
 OWNER_READS = 0o400
 STORE_FOLDER = ".psp"
-"""The hidden folder for unfinished files in a client's folder. No file may have this name."""
+"""The hidden folder in a client's folder, for unfinished files and the client's records. No file may have this name."""
 
 _BLOCK_BYTES_MIN = CHUNK_BYTES
 _BLOCK_BYTES_USUAL_MAX = 64 * 1024
@@ -346,10 +346,10 @@ class Manifest:
         return RangeSet(self.whole_units(*span) for span in chunks)
 
     def frame_from(self, start: int, stop: int, frame_chunks: int) -> Range:
-        """Return as much of the beginning of a range as one frame takes.
+        """Return the beginning of a range that the next frame carries.
 
-        If the range is too long for one frame, the result ends where a unit ends in the second half of the frame, if
-        there is such a unit.
+        A range that is too long for one frame is cut at the last boundary between units in the second half of the
+        frame. Without such a boundary, the frame has ``frame_chunks`` chunks.
 
         Args:
             start: the first chunk of the range.

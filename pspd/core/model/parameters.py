@@ -13,7 +13,8 @@ class Order(StrEnum):
     """The order in which a client requests missing chunks.
 
     A request starts where the latest broadcast of the file ends (CURSOR), at the first missing chunk (SEQUENTIAL), or
-    at a random one (RANDOM).
+    at a random missing chunk (RANDOM). From the fifth repeat in a row on, each repeat starts where the previous request
+    ended; the sequential order then continues from there.
     """
 
     CURSOR = "cursor"
@@ -33,8 +34,8 @@ class Parameters:
         request_ranges: the most ranges in one request.
         kept_links: whether each member opens a link. Otherwise each transfer has its own TCP connection: the server
             opens it for a delivery, and the holder opens it for a contribution.
-        all_holders_answer: whether each broadcast asks every holder of a range. Otherwise a broadcast names one holder,
-            and every holder is asked only after several broadcasts without an answer.
+        all_holders_answer: whether each broadcast asks every holder of a range. Otherwise a broadcast asks one holder
+            for each chunk, and every holder only after several broadcasts without an answer.
         order: the order in which a client requests missing chunks.
     """
 

@@ -25,11 +25,11 @@ class FileSlice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The result of a write.
+    """The verified and the corrupt units that a write completed.
 
     Attributes:
-        verified: the chunks of the units that the write completed and that match their digests.
-        corrupt: the units that the write completed and that do not match their digests.
+        verified: the chunks of the completed units that are verified now.
+        corrupt: the completed units, and the completed cut blocks, whose bytes do not match their digests.
     """
 
     verified: RangeSet = field(default_factory=RangeSet)
@@ -65,7 +65,7 @@ class Storage(Protocol):
         """Return a snapshot of the chunks of every file, by file id."""
 
     def begin(self, manifest: Manifest) -> Held:
-        """Prepare to write a new file, or resume an unfinished one; return the file's chunks. Idempotent.
+        """Prepare to write a new file, or reopen a saved one; return the file's chunks. Idempotent.
 
         ``verified`` of the result is a live view of the store's record.
         """
@@ -96,7 +96,11 @@ class Storage(Protocol):
         """Return the chunks that are not saved. A saved chunk is not missing, even if it is not verified yet."""
 
     def finish(self, file_id: FileId) -> None:
-        """Make a completely verified file visible under its own name in one atomic step (R10); idempotent."""
+        """Make a completely verified file visible under its own name in one atomic step (R10); idempotent.
+
+        Raises:
+            IntegrityError: a chunk is not verified, or another program has changed the file.
+        """
 
     def verify(self, file_id: FileId) -> None:
         """Verify all saved bytes of a file again. The chunks of corrupt units are no longer verified afterwards."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SAFE_HOLDERS = 2
-"""The number of clients that must hold a chunk so that the chunk survives the loss of one client without the source."""
+"""The number of clients that must hold a chunk so that the loss of one client does not lose the chunk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ class ServerTuning:
     lease_ns_per_member: int = 12 * MILLISECOND_NS
     """Makes a lease long enough for the server to process a renewal from every member."""
     active_percent_of_lease: int = 30
-    """A member is active if the server received something from it within the last such part of a lease. Members renew
-    their leases about four times per lease."""
+    """A member is active if the server received something from it within the last part of this size of a lease. Members
+    renew their leases about four times per lease."""
     replacement_ns: int = 60 * SECOND_NS
     """Time after a replacement, or after a refused replacement, in which a session with the same identity cannot
     replace an active member."""
@@ -38,17 +38,18 @@ class ServerTuning:
     hello_ns: int = 5 * SECOND_NS
     hello_ns_per_member: int = 10 * MILLISECOND_NS
     hello_ns_max: int = 100 * SECOND_NS
-    """The hello interval, and its maximum: below the two minutes for which a NAT keeps a mapping (RFC 4787)."""
+    """The hello interval, and its maximum: below the two minutes for which a NAT keeps a mapping (RFC 4787). In
+    a small network, the interval is at most ``reach_ns / hellos_per_reach``."""
     retry_after_ns: int = 30 * SECOND_NS
     retry_after_ns_per_member: int = 24 * MILLISECOND_NS
-    """How long a client waits for a delivery in flight before it repeats a request."""
+    """How long a REQUEST_ACK makes a client wait for a delivery in flight before the client repeats the request."""
     hellos_per_reach: int = 2
     reach_ns: int = 30 * SECOND_NS
     """A member becomes unreachable after this time, or this number of hello intervals if that is longer, in which it
     did not confirm that the server's datagrams arrive. Only a member with a data path can confirm this."""
     fetch_rto_min_ns: int = SECOND_NS
-    """The shortest retransmission timeout of a fetch (RFC 6298, 2.4). An early retransmission makes a holder send a
-    whole frame twice. Most losses are found sooner, because a later answer arrives first."""
+    """The shortest retransmission timeout of a fetch that names a holder (RFC 6298, 2.4). An early retransmission makes
+    the holder send a whole frame twice. Most losses are found sooner, because a later answer arrives first."""
 
     # Bounds of the server's memory
     members_max: int = 20_000
@@ -98,8 +99,8 @@ class ServerTuning:
 
     # Deliveries
     quota_cache_divisor: int = 4
-    """A quota is the cache's size divided by this number, or two frames if that is more. So slow readers leave room for
-    others."""
+    """A quota is the cache's size divided by this number. If two frames are more, the quota is two frames, but at most
+    half of the cache. So slow readers leave room for others."""
     delivery_pacing_ns: int = 200_000
     """The pause after a batch, for each of its deliveries. Clients process their deliveries in this time. Chunks that
     arrive during the pause join the next batch."""
@@ -109,7 +110,7 @@ class ServerTuning:
 
     # Waiting requests
     queue_skips_max: int = 3
-    """The most waiting requests of one file that a round skips because their holders have no room."""
+    """The most waiting requests of one file that a round skips because not all their fetches can start."""
     queue_skips_per_round_max: int = 16
     """The number of skipped requests, of all files together, after which a round ends if there are fetches. The next
     round continues with the next file."""

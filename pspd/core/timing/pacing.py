@@ -6,7 +6,7 @@ from __future__ import annotations
 class Pacer:
     """A limit on the rate of work: a pause in proportion to the amount of the last work.
 
-    Work that becomes due during a pause accumulates, and is done in one batch after the pause.
+    The caller collects the work that becomes due during a pause, and does it in one batch after the pause.
 
     Args:
         unit_ns: the pause for each unit of work, in nanoseconds; 0 for no pacing.

@@ -1,4 +1,4 @@
-"""Retransmission timeouts: as in RFC 6298, but with a finer clock, a later backoff, and jitter (R11)."""
+"""Retransmission timeouts: RFC 6298 with a finer clock, shorter limits, a later backoff, and jitter (R11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timers: one deadline per name, and the earliest of all."""
+"""Timers: at most one deadline per name, and the earliest of all deadlines."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Timers(Generic[K]):
     def expired(self, now: int) -> Iterator[K]:
         """Remove the deadlines that have passed, and yield their names, earliest first.
 
-        This includes deadlines that are set during the iteration.
+        This includes deadlines that are set during the iteration and have passed.
         """
         while (deadline := self.next_deadline()) is not None and deadline <= now:
             name = heappop(self._heap)[2]

@@ -1,4 +1,4 @@
-"""Windows: limits on the chunks in flight to one peer."""
+"""Windows: limits on the chunks that are in flight to one client, or asked of one holder, at a time."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ class Window:
     def delivered(self, chunk_count: int, min_rtt_ns: int, now: int) -> None:
         """Record chunks that arrived; at the end of an epoch, resize the window.
 
+        After an idle time or a timeout, the first call only begins an epoch: its chunks are not measured.
+
         Args:
             chunk_count: the number of chunks.
             min_rtt_ns: the shortest measured round trip, in nanoseconds.
@@ -71,7 +73,7 @@ class Window:
         self._delivered_chunks = 0
 
     def timed_out(self) -> None:
-        """Record a timeout. Several in a row halve the window."""
+        """Record a timeout, and discard the current epoch. Several timeouts in a row halve the window."""
         self.idle()
         self._timeouts += 1
         if self._timeouts >= TIMEOUTS_BEFORE_SHRINKING:

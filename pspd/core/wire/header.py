@@ -1,4 +1,4 @@
-"""The header of every datagram and frame, and the reasons for dropping datagrams, frames and connections."""
+"""The header of every datagram and frame, and the reasons for dropping inputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Kind(IntEnum):
 
 
 class DropReason(StrEnum):
-    """The reasons for dropping a datagram, frame or connection. Drops are counted by reason."""
+    """The reasons for dropping an input: a datagram, frame, unit, connection or report. Drops are counted by reason."""
 
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
@@ -70,7 +70,7 @@ def encode_header(kind: Kind, session: int, flags: int = 0) -> bytes:
     Args:
         kind: the kind of the datagram or frame.
         session: the number of the member's session.
-        flags: the flags of this kind.
+        flags: the flags; 0 for every kind except REQUEST.
     """
     return _HEADER.pack(_MAGIC, VERSION, kind, flags, session, _TAG)
 
