@@ -1,4 +1,7 @@
-"""The names in a client's hidden folder, ``.psp``: three fixed names, and ``<file_id>.<suffix>`` for each file."""
+"""The names in a client's hidden folder, ``.psp``: three fixed names, and ``<file_id>.<suffix>`` for parts of files.
+
+During an atomic replacement, the new content is in a file whose name ends with ``.tmp``.
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def decode_manifest(record: bytes, digest: Digest) -> Manifest:
     """Return the manifest in a record.
 
     Args:
-        record: a record that :func:`encode_manifest` returned.
+        record: the output of :func:`encode_manifest`, as read from the disk.
         digest: the digest function of manifests.
 
     Raises:

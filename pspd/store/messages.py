@@ -24,5 +24,5 @@ def name_conflict(name: str, where: Path | str) -> str:
 
 
 def not_begun(file_id: FileId) -> InternalError:
-    """Return the error for a file that the caller uses before ``begin``."""
+    """Return the error for a call with the id of a file that the store does not know."""
     return InternalError(f"file {file_id.hex()} was not begun in this store")

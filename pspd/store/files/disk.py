@@ -1,11 +1,12 @@
 """A client's store: a folder on disk.
 
-Finished files are in the folder under their own names. Everything else is in its hidden folder; ``pspd.store.layout``
+Finished files are in the folder under their own names. Everything else is in the hidden folder; ``pspd.store.layout``
 lists the names. For a distributed folder, the store writes, verifies and sends the archive; the unpacked folder belongs
 to the user.
 
 The order of the steps makes a crash harmless at any moment. Verified bytes are saved before the journal lists them. A
-finished file first gets its name, then its completion record. The partial file is removed last.
+finished file gets its name before its completion record; a folder gets its name after the completion record. The
+partial file, if it still exists, is removed last.
 """
 
 from __future__ import annotations
@@ -100,19 +101,19 @@ class DiskStore:
     def known(self) -> dict[FileId, Held]:
         """See ``Storage.known``.
 
-        Of a finished file that another program has changed, only the intact units are verified.
+        If the store has found a finished file changed, ``verified`` has only the units that were intact then.
         """
         return {file_id: file.held.copy() for file_id, file in self._files.items()}
 
     def manifest(self, file_id: FileId) -> Manifest:
-        """Return the manifest of the latest ``begin`` of a file."""
+        """Return the manifest of the latest ``begin`` of a file, or the loaded manifest before the first ``begin``."""
         return self._file(file_id).verifier.manifest
 
     def begin(self, manifest: Manifest) -> Held:
         """See ``Storage.begin``. A manifest with another division is accepted and saved.
 
         Raises:
-            StorageError: another file has the name, there is no room, or nothing can be saved.
+            StorageError: another file has the name, there is no room, or the disk fails.
         """
         file_id = manifest.file_id
         file = self._files.get(file_id)
@@ -123,7 +124,7 @@ class DiskStore:
             self._files.pop(file_id, None)
             file.verifier.redivide(manifest)
             if file.status is FileStatus.UNFINISHED:
-                # This comes before the manifest: chunks that are no longer verified may be overwritten from now on.
+                # The manifest is saved later: chunks that are no longer verified may be overwritten from now on.
                 file.journal.rewrite(file.verifier.verified)
             self._records.save_manifest(manifest)
         self._files[file_id] = file
@@ -171,7 +172,7 @@ class DiskStore:
         to keep it open.
 
         Raises:
-            InternalError: a chunk is not verified.
+            InternalError: a chunk is not verified, or is not in the file.
             StorageError: another program has changed the file, or the file cannot be opened.
         """
         file = self._file(file_id)
@@ -188,8 +189,8 @@ class DiskStore:
         """See ``Storage.finish`` (R10).
 
         Raises:
-            IntegrityError: a chunk is not verified, or another program has written to the file.
-            StorageError: another file has the name, or the disk fails.
+            IntegrityError: a chunk is not verified, or another program has written to the partial file.
+            StorageError: another file has the name, an archive cannot be unpacked, or the disk fails.
         """
         file = self._file(file_id)
         manifest, part = file.verifier.manifest, file.saved.path
@@ -219,7 +220,8 @@ class DiskStore:
     def flush_job(self, file_id: FileId) -> Callable[[], None]:
         """Return a function that flushes a finished file to the disk, callable in any thread.
 
-        The function raises ``StorageError`` if the disk fails. Call :meth:`record_flushed` after it has returned.
+        The function raises ``StorageError`` if the file cannot be opened or the disk fails. After the function has
+        returned, call :meth:`record_flushed`.
         """
         file = self._file(file_id)
         manifest, path = file.verifier.manifest, file.saved.path
@@ -235,7 +237,8 @@ class DiskStore:
     def record_flushed(self, file_id: FileId) -> None:
         """Record that a finished file is on the disk, and need not be verified after the next boot.
 
-        Do nothing if the store is closed, or the file was changed or discarded.
+        Do nothing if the store is closed, if the file was changed or discarded, or if its completion record does not
+        name the present boot.
 
         Raises:
             StorageError: the record cannot be saved.
@@ -250,6 +253,8 @@ class DiskStore:
 
     def verify(self, file_id: FileId) -> None:
         """See ``Storage.verify``. A corrupt finished file keeps its name, because it belongs to the user.
+
+        The store forgets a finished file that another program has removed.
 
         Raises:
             StorageError: the disk fails.
@@ -285,7 +290,7 @@ class DiskStore:
         return found
 
     def unpack_job(self, file_id: FileId) -> Callable[[], None] | None:
-        """Return a function that unpacks a folder, callable in any thread before :meth:`finish`.
+        """Return a function that unpacks a folder. Any thread may call the function before :meth:`finish`.
 
         Every chunk must be verified. Return None if there is nothing to unpack; see ``UnpackedFolders.unpack_job``.
         """
@@ -308,10 +313,10 @@ class DiskStore:
         self._records.remove(file_id, ARCHIVE, COMPLETION, MANIFEST)
 
     def require_usable(self) -> None:
-        """See ``Storage.require_usable``: the folder is in its place, and this process may use it.
+        """See ``Storage.require_usable``: check that the hidden folder is in place, and that this process may use it.
 
         Raises:
-            StoreFailed: the folder is gone, was replaced, or may not be used.
+            StoreFailed: the hidden folder is gone, was replaced, or may not be used.
         """
         try:
             is_in_place = os.path.samestat(os.stat(self._work), self._work_state)
@@ -326,7 +331,7 @@ class DiskStore:
             raise StoreFailed(str(storage_error("use", self._work, OSError(number, ""))))
 
     def close(self) -> None:
-        """Close all files and unlock the folder; idempotent. This writes no data, so a crash loses nothing more."""
+        """Stop unpacking, close all files and unlock the folder; idempotent. This saves nothing."""
         self._folders.stop()
         self._open_files.close_all()
         if self._lock_fd >= 0:
@@ -334,7 +339,7 @@ class DiskStore:
             self._lock_fd = -1
 
     def _require_room(self, manifest: Manifest, more_bytes: int) -> None:
-        """Check that a file has room; ``more_bytes`` includes the bytes of the file that are already on the disk."""
+        """Check that there is room for a file; ``more_bytes`` includes the bytes that the file already takes."""
         file_id = manifest.file_id
         others = [self._files[other] for other in self._begun if other in self._files and other != file_id]
         part = stat_regular(self._records.path(file_id, PARTIAL))

@@ -11,7 +11,7 @@ from pspd.store.messages import name_conflict, not_begun
 
 
 class Buffer:
-    """The bytes of one file; a ``pspd.store.files.verifier.SavedBytes``.
+    """The bytes of one file in memory; implements ``pspd.store.files.verifier.SavedBytes``.
 
     Attributes:
         saved: the bytes; immutable once the file is finished.
@@ -61,7 +61,7 @@ class MemoryStore:
         finished: the bytes of each finished file, by name.
         modes: the permission bits of each file that this store finished, by name.
         instance_id: 16 bytes that identify this store.
-        full: whether the store has no room: it refuses to write and to begin files.
+        full: whether the store has no room: it refuses to write chunks and to begin new files.
     """
 
     def __init__(self, digest: Digest, instance_id: bytes = bytes(16)) -> None:
@@ -151,7 +151,7 @@ class MemoryStore:
         self._files.pop(file_id, None)
 
     def require_usable(self) -> None:
-        """See ``Storage.require_usable``: memory always is."""
+        """See ``Storage.require_usable``: a store in memory is always usable."""
 
     def close(self) -> None:
         """Do nothing: a store in memory has nothing open."""

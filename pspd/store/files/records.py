@@ -20,7 +20,7 @@ from pspd.store.manifest_codec import decode_manifest, encode_manifest
 
 INSTANCE_BYTES = 16
 ON_DISK = ""
-"""Replaces the boot id in a completion record of a flushed file, which survives any crash of the machine."""
+"""Replaces the boot id in a completion record of a file that is on the disk, so that a crash cannot damage it."""
 UNVERIFIED = "unverified"
 """Replaces the boot id in a completion record of a file that must be verified before it is used."""
 TORN = "torn"
@@ -69,7 +69,7 @@ def lock_folder(folder: Path) -> int:
 
 
 def load_instance_id(path: Path) -> bytes:
-    """Return the 16 random bytes that identify a folder's client; create them on first use.
+    """Return the 16 random bytes that identify a folder's client; create them if the file does not have 16 bytes.
 
     Raises:
         StorageError: the bytes cannot be read or saved.
@@ -107,7 +107,8 @@ class CompletionRecord:
         name: the file's name in the client's folder.
         size_bytes: the size of the file, or of a folder's archive.
         mtime_ns: the modification time of the file, or of a folder's archive, in nanoseconds.
-        boot_id: the id of the boot in which the file was finished, or ``ON_DISK``, ``UNVERIFIED`` or ``TORN``.
+        boot_id: the id of the boot in which the file was finished or last verified, or ``ON_DISK``, ``UNVERIFIED`` or
+            ``TORN``. With the last two, the size and time are 0.
     """
 
     name: str
@@ -124,7 +125,7 @@ class CompletionRecord:
         """Return the record that :meth:`encode` encoded.
 
         Raises:
-            ValueError: the JSON has another format.
+            ValueError, RecursionError: the record is torn or has another format.
         """
         match json.loads(record):
             case {"name": str(name), "size_bytes": int(size_bytes), "mtime_ns": int(mtime_ns), "boot_id": str(boot)}:
@@ -196,7 +197,7 @@ class Records:
     def completion(self, file_id: FileId) -> CompletionRecord | None:
         """Return the completion record of a file; None if there is none, or it cannot be read.
 
-        A torn record is returned as ``TORN``, because it still shows that the file was finished.
+        For a torn record, return a record with ``TORN``: even a torn record shows that the file was finished.
         """
         path = self.path(file_id, COMPLETION)
         try:
@@ -225,7 +226,9 @@ class Records:
         replace_file(self.path(manifest.file_id, COMPLETION), record.encode())
 
     def distrust(self, manifest: Manifest, boot_id: str) -> CompletionRecord:
-        """Record that a finished file must be verified, and return the record. Call this before any step that can fail.
+        """Record that a finished file must be verified, and return the record.
+
+        Call this before any step of the verification or the repair that can fail.
 
         Args:
             manifest: the file's manifest.
@@ -268,7 +271,7 @@ class Records:
                 remove_file(path)
 
     def boot(self) -> str:
-        """Return the id of the boot in which the journals can be trusted; empty if it is unknown."""
+        """Return the id of the boot in which the journals can be trusted; an empty string if it is unknown."""
         try:
             return (self.work / BOOT).read_text("ascii")
         except (OSError, ValueError):

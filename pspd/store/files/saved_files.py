@@ -32,7 +32,7 @@ from pspd.store.tree.traverse import is_changed_since
 _LOG = logging.getLogger(__name__)
 
 _FINISHING_NS = 2_000_000_000
-"""How long after a completion record was saved a change of the finished file may still be this program's."""
+"""A time in nanoseconds. A change at most this long after the completion record may still be this program's."""
 _COPY_CHUNKS = 1024
 """How many chunks are copied at once."""
 _PARTIAL_FLAGS = os.O_RDWR | os.O_CREAT
@@ -64,7 +64,7 @@ class SavedFiles:
         self._folders = folders
         self._open_files = open_files
         self._verifies = verifies
-        # If this is False, saved bytes are verified when a file is opened.
+        # If this is False, the saved bytes of an unfinished file are verified when the file is opened.
         self._trusts_journals = records.boot() == boot and not verifies
 
     def finished_path(self, manifest: Manifest) -> Path:
@@ -103,7 +103,7 @@ class SavedFiles:
             journal.rewrite(file.verifier.verified)
         visible = self.finished_path(manifest)
         if not file.verifier.complete and is_same_file(visible, part.path):
-            # The machine crashed after the file got its name, and lost some of its bytes. The partial file stays.
+            # After the file got its name, the machine crashed, and some bytes were lost. The partial file stays.
             remove_file(visible)
         part.accept_state()
         return file
@@ -124,7 +124,7 @@ class SavedFiles:
 
         Args:
             file: the file.
-            state: the ``stat`` result of the file's bytes.
+            state: the ``stat`` result of the file, or of a folder's archive.
         """
         manifest = file.verifier.manifest
         self._records.save_completion(manifest, state, self.boot)
@@ -138,8 +138,8 @@ class SavedFiles:
     def is_name_taken(self, file: StoredFile) -> bool:
         """Return whether the name of a file that another program has changed is certainly still taken.
 
-        A changed file need not be verified again before it is replaced or changed once more: until then, its name is
-        taken. A folder's name is taken if something other than a folder has it.
+        The name of a changed file counts as taken until the file is replaced or changed once more, so that the file is
+        not verified again in vain. A folder's name is taken if something other than a folder has the name.
         """
         manifest = file.verifier.manifest
         return self._folders.is_replaced(manifest) if manifest.is_folder else file.saved.is_in_place
@@ -147,7 +147,7 @@ class SavedFiles:
     def looks_unchanged(self, file: StoredFile) -> bool:
         """Return whether a finished file still has the size and modification time that the store has recorded.
 
-        For a folder, return whether its archive has them, and the folder's name is still that of a folder.
+        For a folder, return whether its archive has the recorded size and time, and the name is still a folder's.
 
         Raises:
             FileNotFoundError: the file, folder or archive was removed.
@@ -161,7 +161,7 @@ class SavedFiles:
     def remove_work(self, file_id: FileId) -> None:
         """Remove what exists only until a file is finished: its partial file, its journal, and its unpacked folder.
 
-        An unpacked folder that has its own name already stays.
+        An unpacked folder stays if it already has its own name, or if a thread is unpacking the folder.
         """
         for suffix in (PARTIAL, JOURNAL):
             self._open_files.close(self._records.path(file_id, suffix))
@@ -172,7 +172,8 @@ class SavedFiles:
         """Load the files in the folder, verify them if necessary, and return them by id.
 
         After a restart of the machine, this verifies the bytes that were not flushed. Otherwise it trusts a finished
-        file with its recorded size and time, and a journal that was written after the partial file.
+        file with its recorded size and time, and a journal that was written after the partial file. If the client asked
+        to verify everything, nothing is trusted.
         """
         files: dict[FileId, StoredFile] = {}
         all_loaded = True
@@ -192,7 +193,7 @@ class SavedFiles:
                     files[manifest.file_id] = file
         self._folders.remove_strays()
         if all_loaded and not self._trusts_journals:
-            # Every file was verified just now, so the journals can be trusted in this boot.
+            # Every unfinished file was verified just now, so the journals can be trusted in this boot.
             self._records.remove_other_journals({manifest.file_id for manifest in manifests})
             self._records.save_boot(self.boot)
             self._trusts_journals = True
@@ -201,8 +202,9 @@ class SavedFiles:
     def load_finished(self, manifest: Manifest, record: CompletionRecord) -> StoredFile | None:
         """Load a file that has a completion record, verify it if necessary, and return it.
 
-        It is unfinished again if the disk has damaged it, and marked as changed if another program has changed it.
-        Return None, and forget the file, if another program removed it.
+        A file that the disk has damaged, and a folder whose archive is corrupt, are unfinished again. A file that
+        another program has changed is marked as changed. If another program removed the file, forget it and return
+        None.
 
         Args:
             manifest: the file's manifest.
@@ -227,13 +229,13 @@ class SavedFiles:
         if unchanged and record.boot_id in (ON_DISK, self.boot) and not self._verifies:
             file.verifier.resume(RangeSet([Range(0, manifest.chunk_count)]), ())
             return file
-        # Salvage the file if the disk has damaged it; do not write to it if another program has changed it.
+        # Salvage a damaged file or a corrupt archive. Do not write to a file that another program has changed.
         file.verifier.verify_all()
         is_right = file.verifier.complete and state.st_size == manifest.size_bytes
         may_be_damaged = self._may_be_damaged(manifest, record, state)
         if is_right and not (manifest.is_folder and may_be_damaged):
-            # ON_DISK for a folder: it was flushed, equals its archive, or was changed by the user. So if it differs
-            # from its archive later, the user has changed it.
+            # ON_DISK for a folder: at a restart of the machine, the folder was flushed, equals its archive, or was
+            # changed by the user. So if the folder differs from its archive later, the user has changed it.
             self._records.save_completion(manifest, state, ON_DISK if unchanged or manifest.is_folder else self.boot)
             return file
         if manifest.is_folder or may_be_damaged or (unchanged and self._verifies):
@@ -245,12 +247,12 @@ class SavedFiles:
     def adopt_existing(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile | None:
         """Return the existing file with the name, if its bytes are right or salvageable.
 
-        Return None if nothing has the name, or if it is only a second name of this client's partial file.
+        Return None if nothing has the name, or if the name is only a second name of this client's partial file.
 
         Args:
             manifest: the file's manifest.
-            require_room: a function that takes the manifest and a number of bytes, and raises if they do not fit. It is
-                called before an archive is saved.
+            require_room: a function that takes the manifest and a number of bytes, and raises if these bytes do not
+                fit. It is called before an archive is saved.
 
         Raises:
             StorageError: another file has the name, there is no room for an archive, or the disk fails.
@@ -260,7 +262,7 @@ class SavedFiles:
             os.lstat(visible)
         except FileNotFoundError:
             return None
-        except OSError as error:  # a file could not get this name either
+        except OSError as error:  # the error would also keep a new file from getting this name
             raise storage_error("look at", visible, error) from None
         if is_same_file(visible, part):
             return None
@@ -287,7 +289,7 @@ class SavedFiles:
         return self.salvage(damaged)
 
     def _adopt_folder(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile:
-        """Save the archive of an equal folder as a partial file, so that it need not be requested; return this file."""
+        """Save the archive of an equal folder as a partial file, so that no chunk need be requested; return it."""
         require_room(manifest, manifest.size_bytes)
         self._records.save_manifest(manifest)
         self._records.remove(manifest.file_id, ARCHIVE)
@@ -299,9 +301,11 @@ class SavedFiles:
     def salvage(self, damaged: StoredFile, *, set_aside: bool = True) -> StoredFile:
         """Copy the intact units of a damaged finished file to a new unfinished file, and return the new file.
 
+        The damaged archive of a folder is removed.
+
         Args:
             damaged: the finished file.
-            set_aside: whether to rename the damaged file, so that nobody uses it by mistake. It remains on the disk.
+            set_aside: whether to rename the damaged file, or folder, so that nobody uses it by mistake.
         """
         manifest, visible = damaged.verifier.manifest, self._records.visible(damaged.verifier.manifest)
         self._records.distrust(manifest, TORN)
@@ -353,7 +357,7 @@ def _set_aside(visible: Path) -> None:
 
 
 def _copy(ranges: RangeSet, read_at: ReadAt, file: StoredFile) -> None:
-    """Write chunks from another file on this disk to a partial file and its journal."""
+    """Copy chunks, which ``read_at`` reads, to a partial file, and add them to the journal."""
     for start, stop in ranges:
         for first in range(start, stop, _COPY_CHUNKS):
             last = min(first + _COPY_CHUNKS, stop)

@@ -1,8 +1,8 @@
 """One unfinished or finished file of a client's folder: its status, its journal, and the disk space that it takes.
 
-A journal lists the verified ranges of an unfinished file, so that a client need not verify them after a restart. It
-consists of records of 12 bytes, big-endian: start (u32), stop (u32), CRC-32 of these eight bytes (u32). New records are
-appended. Reading stops at the first torn or bad record.
+A journal lists the verified ranges of an unfinished file, so that a client need not verify them when it restarts within
+one boot of the machine. A journal consists of records of 12 bytes, big-endian: start (u32), stop (u32), CRC-32 of these
+eight bytes (u32). New records are appended. Reading stops at the first torn or bad record.
 """
 
 from __future__ import annotations
@@ -111,17 +111,17 @@ class FileStatus(Enum):
     """The status of a file, which also determines where its bytes are."""
 
     UNFINISHED = auto()  # in the hidden folder; the store writes to it
-    FINISHED = auto()  # under its own name; the store does not write to it
-    CHANGED = auto()  # under its own name, changed by another program; its intact units can be sent
+    FINISHED = auto()  # at ``SavedFiles.finished_path``; the store does not write to it
+    CHANGED = auto()  # like FINISHED, but another program has changed it; its verified units can be sent
 
 
 class StoredFile:
-    """A file's verified chunks, bytes, journal and status. Only its own methods change the fields.
+    """A file's verified chunks, bytes, journal and status. Only the methods of this class set the fields.
 
     Args:
         verifier: the file's verifier, which records the verified chunks.
         saved: the file's bytes.
-        journal: the file's journal, which exists on the disk while the file is unfinished.
+        journal: the file's journal, which exists on the disk only while the file is unfinished.
         status: the file's status.
     """
 
@@ -135,18 +135,18 @@ class StoredFile:
 
     @property
     def held(self) -> Held:
-        """The file's verified chunks, as a live view, and whether it is finished."""
+        """The file's verified chunks, as a live view, and whether the file is finished."""
         return Held(self.verifier.verified, self.status is FileStatus.FINISHED)
 
     @property
     def unwritten_bytes(self) -> int:
-        """The number of bytes of disk space that the file will still take."""
+        """The maximum number of bytes of disk space that the file will still take."""
         if self.status is not FileStatus.UNFINISHED:
             return 0
         return max(0, disk_bytes(self.verifier.manifest) - self.verifier.verified.chunk_count * CHUNK_BYTES)
 
     def mark_finished(self, saved: FileBytes) -> None:
-        """Record that the file is finished; ``saved`` is the file under its final path."""
+        """Record that the file is finished; ``saved`` has the bytes at their final path."""
         saved.accept_state()
         self.saved = saved
         self.status = FileStatus.FINISHED
@@ -176,7 +176,7 @@ def require_space(
         max_bytes: the most bytes that the file and the others may take together; None for no limit.
 
     Raises:
-        StorageError: the file exceeds the limit or the free space.
+        StorageError: the file exceeds the limit or the free space, or the disk cannot be examined.
     """
     used_bytes = sum(disk_bytes(file.verifier.manifest) for file in others)
     needed_bytes = disk_bytes(manifest)

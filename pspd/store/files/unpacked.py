@@ -34,11 +34,11 @@ class UnpackedFolders:
         self._is_stopping = False
 
     def is_intact(self, manifest: Manifest) -> bool:
-        """Return whether a folder has the name, and its archive is the one that the manifest describes."""
+        """Return whether a folder has the name, and an archive made from it would match the manifest."""
         return is_folder_of(manifest, self._records.visible(manifest), self._records.digest)
 
     def is_replaced(self, manifest: Manifest) -> bool:
-        """Return whether another kind of file has the folder's name."""
+        """Return whether something other than a folder, such as a link to one, has the folder's name."""
         visible = self._records.visible(manifest)
         return os.path.lexists(visible) and not is_real_folder(visible)
 
@@ -116,7 +116,7 @@ class UnpackedFolders:
             raise storage_error("finish", visible, error) from None
 
     def remove_unpacked(self, file_id: FileId) -> None:
-        """Remove what is unpacked of a folder in the hidden folder, unless a thread is unpacking the folder.
+        """Remove the unpacked copies of a folder from the hidden folder, unless a thread is unpacking the folder.
 
         Raises:
             StorageError: the folder cannot be removed.
@@ -126,7 +126,7 @@ class UnpackedFolders:
             remove_tree(path)
 
     def remove_strays(self) -> None:
-        """Remove all unpacked folders in the hidden folder, which a crash may have damaged; log errors."""
+        """Remove all unpacked folders in the hidden folder, which a crash may have damaged; log a warning on errors."""
         for path in self._records.work.glob("*.unpack*"):
             try:
                 remove_tree(path)

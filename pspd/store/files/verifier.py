@@ -83,11 +83,11 @@ class BlockVerifier:
             )
 
     def missing(self) -> RangeSet:
-        """Return the chunks to request (R5): neither verified, nor saved as part of an incomplete unit."""
+        """Return the chunks that are not saved, which the client requests (R5)."""
         return self._holdings.missing()
 
     def write(self, start: int, stop: int, data: memoryview) -> Written:
-        """Save chunks and verify every unit that they complete (R10).
+        """Save chunks, verify every unit that they complete (R10), and return the result.
 
         Verified chunks are not written again: a second copy is either equal or wrong.
 
@@ -98,6 +98,8 @@ class BlockVerifier:
 
         Raises:
             ContradictoryDigests: every piece of a block matches its digest, but the whole block does not.
+            InternalError: the chunks are not in the file, or ``data`` has the wrong length.
+            StorageError: the chunks cannot be saved, or saved bytes cannot be read.
         """
         offset, length = self._byte_span(start, stop)
         data = data.cast("B")
@@ -112,7 +114,7 @@ class BlockVerifier:
         return written
 
     def _refuse_contradiction(self, block: Range) -> None:
-        """Raise ``ContradictoryDigests`` if the saved bytes of a corrupt cut block prove that the digests contradict.
+        """Raise ``ContradictoryDigests`` if the saved bytes of a corrupt cut block prove a contradiction.
 
         The pieces and the block are verified again in one copy of the saved bytes, because another program may have
         changed these bytes. Without the proof, the file must not be declined.
@@ -133,7 +135,7 @@ class BlockVerifier:
         return self._digest((data,)) == self.manifest.block_at(block.start)[1]
 
     def _write_gap(self, chunks: Range, data: memoryview, written: Written) -> None:
-        """Verify the units that arrived whole, save all chunks except corrupt units, then record the verified units.
+        """Verify the units that arrived whole, save all chunks outside corrupt units, then record the verified units.
 
         Units that arrived in part are verified from the saved bytes if they are complete now.
         """
@@ -156,15 +158,15 @@ class BlockVerifier:
         """Replace the record of saved and verified chunks by a record of chunks that were saved earlier.
 
         Args:
-            trusted: saved chunks. Those of complete units are recorded as verified without reading them.
-            saved: other saved chunks; their units are verified if they are complete.
+            trusted: saved chunks. Chunks of complete units are recorded as verified without being read.
+            saved: other saved chunks. Each unit that is complete with these chunks is verified.
         """
         self._holdings = Holdings(self.manifest, trusted)
         self._resume_saved(trusted)
         self._resume_saved(saved)
 
     def redivide(self, manifest: Manifest) -> None:
-        """Continue with another division of the same file, which has other units (R1)."""
+        """Continue with another division of the same file (R1). The division may have other units."""
         verified = self._holdings.verified
         saved = self._holdings.missing().gaps(0, manifest.chunk_count)
         self.manifest = manifest
@@ -233,7 +235,7 @@ class BlockVerifier:
 
 
 def _without(corrupt: list[Range], chunks: Range) -> Iterable[Range]:
-    """Return a range without its corrupt units; usually the whole range."""
+    """Return the parts of a range that are outside corrupt units; usually the whole range."""
     if corrupt:
         return RangeSet([chunks]).minus(RangeSet(corrupt))
     return [chunks] if chunks.start < chunks.stop else []

@@ -1,7 +1,8 @@
 """Errors of the operating system: their scope (one file, or the whole store), and advice for the user.
 
-This module alone decides the scope. After an error of one file, the client declines that file and continues with the
-others. An error of the store ends the client, because it would affect every other file too.
+After an error of the store, the client ends, because the error would affect every file. After an error of one file, the
+client calls ``Storage.require_usable``. If the store has not failed as a whole, the client declines the file and
+continues with the others.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ An error in neither table is treated as an error of one file. If it concerns eve
 """
 
 STORE_ERRORS: dict[int, str] = {
-    # The disk or file system is damaged or gone. A write that fails like this may have lost earlier writes too.
+    # The disk or file system is damaged or gone. If a write fails with such an error, earlier writes may be lost too.
     **dict.fromkeys((errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.EREMOTEIO), "check the disk"),
     **dict.fromkeys((errno.EUCLEAN, errno.EBADMSG), "check the file system (fsck)"),
     # The file system is read-only, disconnected, or does not answer.

@@ -1,4 +1,4 @@
-"""Read and write the bytes of files, with a bounded number of open descriptors, and with holes instead of zeros."""
+"""Read and write the bytes of files, with a bounded number of open descriptors, and with holes for blocks of zeros."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OpenFiles:
         """Return the descriptor of a file; open the file if necessary.
 
         Args:
-            path: the file. If it does not exist and ``flags`` contain ``O_CREAT``, it is created as a private file.
+            path: the file. If ``flags`` contain ``O_CREAT``, :func:`open_private` opens or creates the file.
             flags: the flags for ``os.open``; not used if the file is open already.
 
         Raises:
@@ -80,7 +80,8 @@ class OpenFiles:
 class FileBytes:
     """The bytes of one file on disk; implements ``pspd.store.files.verifier.SavedBytes``.
 
-    A change of the file's size or modification time counts as another program's if :meth:`write_at` did not make it.
+    A change of the file's size or modification time since :meth:`accept_state` counts as another program's, unless
+    :meth:`write_at` made the change.
 
     Args:
         path: the file.
@@ -99,7 +100,7 @@ class FileBytes:
 
     @property
     def fd(self) -> int:
-        """The file's open descriptor; valid until ``OpenFiles`` closes it to make room."""
+        """The file's descriptor, which is opened if necessary; valid until ``OpenFiles`` closes the descriptor."""
         return self._open_files.fd(self.path, self._flags)
 
     @property
@@ -118,7 +119,7 @@ class FileBytes:
             return False
 
     def matches(self, state: os.stat_result) -> bool:
-        """Return whether ``state`` is of a regular file with the size and modification time of :meth:`accept_state`.
+        """Return whether ``state`` is of a regular file whose size and modification time :meth:`accept_state` recorded.
 
         Before the first :meth:`accept_state`, every regular file matches.
         """
@@ -134,7 +135,7 @@ class FileBytes:
         return state.st_size, state.st_mtime_ns
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        """See ``SavedBytes.write_at``. Blocks of zeros become holes."""
+        """See ``SavedBytes.write_at``. :func:`write_sparse` leaves holes for blocks of zeros."""
         fd = self.fd
         is_changed = self.is_changed
         try:
@@ -148,7 +149,7 @@ class FileBytes:
     def read_at(self, offset: int, length: int) -> bytes:
         """See ``SavedBytes.read_at``.
 
-        A memory mapping would save one copy, but a bad sector or a truncated file then ends the process with SIGBUS.
+        A memory mapping would save one copy. But then a bad sector or a truncated file would end the process (SIGBUS).
         """
         try:
             return os.pread(self.fd, length, offset)
@@ -186,7 +187,7 @@ def zero_runs(offset: int, data: memoryview) -> list[tuple[int, int]]:
     """Return the runs ``[start, stop)``, as positions in ``data``, that fill blocks of the file with zeros.
 
     A block that ``data`` covers only partly is included if ``data`` has only zeros there. The first byte of each block
-    is checked first, which excludes most blocks without zeros.
+    is checked first, which excludes most blocks that are not all zeros.
 
     Args:
         offset: the position of ``data`` in the file, in bytes.
@@ -194,7 +195,7 @@ def zero_runs(offset: int, data: memoryview) -> list[tuple[int, int]]:
     """
     if not data:
         return []
-    lead = min(-offset % BLOCK_BYTES, len(data))  # bytes of a block that begins before ``offset``
+    lead = min(-offset % BLOCK_BYTES, len(data))  # the bytes in a block that begins before ``offset``
     firsts = bytes(data[lead::BLOCK_BYTES])
     if not any(firsts) and len(data) <= len(_ZEROS) and _is_zeros(data, 0, len(data)):
         return [(0, len(data))]
@@ -215,13 +216,13 @@ def _is_zeros(data: memoryview, start: int, stop: int) -> bool:
 
 
 def _data_ranges(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the parts ``[start, stop)`` of a file between two offsets that are not known to be holes."""
+    """Yield the parts ``[start, stop)`` of a file between two offsets, without the holes that the system reports."""
     while offset < end:
         try:
             offset = os.lseek(fd, offset, os.SEEK_DATA)
             hole = os.lseek(fd, offset, os.SEEK_HOLE)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # there is only a hole up to the file's end
+            if error.errno == errno.ENXIO:  # the file ends here, or only a hole follows
                 return
             hole = end
         if offset < end:
@@ -230,7 +231,7 @@ def _data_ranges(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _write(fd: int, offset: int, data: memoryview) -> None:
-    """Write all of ``data``. One ``pwrite`` may write less, for example when the disk fills up."""
+    """Write all of ``data``. One ``pwrite`` may write fewer bytes, for example when the disk fills up."""
     while data:
         count = os.pwrite(fd, data, offset)
         data = data[count:]

@@ -1,4 +1,4 @@
-"""Operations on single files: make them private, replace them atomically, publish, flush and compare them."""
+"""Operations on a single file or folder: make it private, replace it atomically, publish, flush or compare it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def open_private(path: str | Path, flags: int) -> int:
-    """Open a file of the hidden folder; if it does not exist, create it as a private file, under any umask.
+    """Open a file in the hidden folder; if it does not exist, create it as a private file, under any umask.
+
+    If its owner may not read and write an existing file, the file becomes private.
 
     Args:
         path: the file.
@@ -36,8 +38,8 @@ def open_private(path: str | Path, flags: int) -> int:
     try:
         fd = os.open(path, flags, PRIVATE_FILE_MODE)
     except PermissionError:
-        # A partial file gets its final mode, which may be read-only, before its name. If it does not get the name, it
-        # may be written again.
+        # A partial file gets its final mode, which may be read-only, before it gets its visible name. If the second
+        # step fails, the file may be written to again.
         os.chmod(path, PRIVATE_FILE_MODE)
         return os.open(path, flags)
     if os.fstat(fd).st_mode & PRIVATE_FILE_MODE != PRIVATE_FILE_MODE:
@@ -60,7 +62,7 @@ def make_private(folder: Path) -> None:
     """Make an existing folder, and the regular files directly in it, private.
 
     A file with a second name (hard link) is left alone: it may be a finished file, which has the mode of the source's
-    file. If a mode cannot be changed (a file system without modes, a folder of another user), log a warning.
+    file. If a mode cannot be changed (a file system without modes, a folder of another user), log a warning and stop.
     """
     try:
         if os.stat(folder).st_mode & MODE_BITS != PRIVATE_FOLDER_MODE:
@@ -128,6 +130,8 @@ def remove_file(path: Path) -> None:
 def publish_file(path: Path, visible: Path) -> None:
     """Give a file a second name, which must be free. If hard links are impossible, rename the file instead.
 
+    Do nothing if the file already has the second name.
+
     Args:
         path: the file.
         visible: the path with the second name.
@@ -140,7 +144,7 @@ def publish_file(path: Path, visible: Path) -> None:
         os.link(path, visible)
     except OSError as error:
         if is_same_file(path, visible):
-            return  # the file got its second name before a crash
+            return  # an earlier call, perhaps before a crash, gave the file this name
         if error.errno not in _NO_LINKS:
             raise
         if os.path.lexists(visible):

@@ -23,7 +23,7 @@ def require_mount(folder: Path, mount_point: Path | None = None) -> None:
         mount_point: the path where a disk must be mounted; None for the folder itself or any parent except ``/``.
 
     Raises:
-        WrongState: no disk is mounted there.
+        WrongState: no disk is mounted at a required path.
         BadArgument: the folder is neither the mount point nor below it.
         StorageError: the mounts cannot be read.
     """

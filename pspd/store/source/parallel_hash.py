@@ -29,7 +29,7 @@ The digests of several stripes fit into a pipe's buffer, so a process seldom wai
 
 
 class FileState(NamedTuple):
-    """The identity of a file and its content. It changes if the file is written to or replaced."""
+    """A file's identity, size and modification time. They change if the file is written to or replaced."""
 
     device: int
     inode: int
@@ -55,6 +55,9 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
         Args:
             fd: the file's descriptor. The caller may close it at any time after this call.
             digest: the digest function of manifests.
+
+        Raises:
+            OSError: a process cannot be started.
         """
         self.state = FileState.of(os.fstat(fd))
         self._pipes: list[int] = []

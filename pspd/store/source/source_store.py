@@ -31,7 +31,7 @@ def name_of(path: Path) -> str:
 class FileContent:
     """One regular file, read through one descriptor, even if another file replaces it at its path.
 
-    It has the interface of :class:`FolderArchive`.
+    This class has the interface of :class:`FolderArchive`.
 
     Attributes:
         size_bytes: the file's size when it was opened.
@@ -154,11 +154,12 @@ class SourceStore:
 
         Args:
             progress: a function that is called with the number of bytes read so far.
-            hashing: processes that hash a file; None for none. Their digests are used only for the same file in the
-                same state.
+            hashing: the processes that hash the file; None if there are none. Their digests are used only if they
+                opened the same file in the same state.
 
         Raises:
-            StorageError: the file or folder cannot be read, or was changed meanwhile.
+            BadArgument: something that was added to the folder meanwhile cannot be distributed.
+            StorageError: the file or folder cannot be read, or was changed since it was opened.
         """
         content, digests = self._content, None
         if hashing is not None and isinstance(content, FileContent) and content.state == hashing.state:
@@ -191,7 +192,7 @@ class SourceStore:
         """Divide the file into shares (R1), and return the new manifest. :meth:`manifest` returns it from now on.
 
         Raises:
-            StorageError: the file or folder cannot be read, or was changed meanwhile.
+            StorageError: the file or folder cannot be read, or was changed since it was opened.
         """
         divided = self._built().divided(share_count, self._content.read_at, self._digest)
         self._content.require_unwritten()
@@ -228,7 +229,8 @@ class SourceStore:
         """See ``Storage.payload``. The descriptor of a ``FileSlice`` stays valid until :meth:`close`.
 
         Raises:
-            StorageError: the file was changed since it was opened.
+            InternalError: the chunks are not in the file.
+            StorageError: the file or folder was changed since it was opened, or the folder cannot be read.
         """
         manifest = self.manifest(file_id)
         if not 0 <= start < stop <= manifest.chunk_count:

@@ -1,8 +1,9 @@
 """The archive of a folder, which the network distributes like a file: make archives from folders, and parse archives.
 
 An archive is a POSIX tar (pax): the folder itself, then its content in path order. It contains modes and symbolic
-links, but no owners and times. Equal folders have equal archives. A source never stores an archive; it makes the bytes
-from the folder on demand. The parser accepts an archive only if a source would make exactly the same bytes.
+links, but no owners or times. Equal folders have equal archives. A source never stores an archive; it makes the bytes
+from the folder on demand. The parser accepts an archive only if a source would make the same headers and the same
+end. The parser does not check the padding after the content of files.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class FolderArchive:
-    """The archive of a folder, made from the folder on demand. The folder must not change meanwhile.
+    """The archive of a folder, made from the folder on demand. The folder must not change after it is listed.
 
     Attributes:
         size_bytes: the archive's size.
@@ -187,14 +188,14 @@ def _is_client_folder(folder: str) -> bool:
 
 
 def parse_entries(read_at: Callable[[int, int], bytes], size_bytes: int) -> list[tuple[Entry, int]]:
-    """Return each entry of an archive, and the offset of its content in the archive.
+    """Return the entries of an archive, each with the offset of its content in the archive.
 
     Args:
         read_at: a function that returns bytes of the archive, given an offset and a length in bytes.
         size_bytes: the archive's size.
 
     Raises:
-        ArchiveError: no source would make the archive.
+        ArchiveError: no source would make the archive, or its headers are too large.
     """
     found: list[tuple[Entry, int]] = []
     offset, end = 0, size_bytes - len(END)

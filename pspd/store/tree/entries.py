@@ -43,8 +43,8 @@ class Entry:
         kind: ``FILE``, ``FOLDER`` or ``LINK``.
         mode: the permission bits.
         size_bytes: the size of a file; 0 for a folder or link.
-        mtime_ns: the modification time of a file on a disk, in nanoseconds; 0 for an entry from an archive, which
-            contains no times.
+        mtime_ns: the modification time of a file on a disk, in nanoseconds; 0 for a folder or link, and for every entry
+            from an archive, which contains no times.
         target: the target of a link; empty for a file or folder.
     """
 
@@ -139,7 +139,13 @@ def validate_path_length(name: str, target: str = "") -> None:
 
 
 def _leads_out(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]) -> bool:
-    """Return whether a link is absolute, leads out of the folder, or loops, if all links are followed."""
+    """Return whether a link is absolute, leads out of the folder, or exceeds a limit (as a loop does).
+
+    Each path component takes one of ``steps``, which all links of an archive share.
+
+    Raises:
+        ArchiveError: no steps are left.
+    """
     components = [*reversed(link.name.split("/"))]
     current: list[str] = []
     followed = 0

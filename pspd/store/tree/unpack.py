@@ -26,7 +26,7 @@ def unpack(archive: Path, folder: Path, check_stopped: Callable[[], None]) -> No
 
     Args:
         archive: the path of the archive.
-        folder: the folder; an existing one is removed first.
+        folder: the new folder. Anything that has its path already is removed first.
         check_stopped: a function that is called regularly; an exception from it ends the unpacking.
 
     Raises:
@@ -78,7 +78,7 @@ def _unpack_file(source: int, offset: int, entry: Entry, path: Path, check_stopp
 
 
 def is_folder_of(manifest: Manifest, folder: Path, digest: Digest) -> bool:
-    """Return whether a folder exists and its archive is the one that a manifest describes.
+    """Return whether a folder exists, and an archive made from it would match a manifest.
 
     Args:
         manifest: the manifest of a folder's archive.
