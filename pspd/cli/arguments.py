@@ -1,4 +1,4 @@
-"""Types of command-line arguments that ``pspd`` and ``pspctl`` share: counts, durations, folders and paths."""
+"""Defines what ``pspd`` and ``pspctl`` share: types of arguments, and usage errors that name the command."""
 
 from __future__ import annotations
 

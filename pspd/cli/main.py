@@ -64,7 +64,7 @@ class Root(click.Group):
     command_class = NamedInErrors
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the chosen daemon; if it fails, print the error in one line and exit with its code."""
+        """Run the chosen daemon; if it cannot start, print the error in one line and exit with the error's code."""
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -256,7 +256,7 @@ def _report_usage(error: click.ClickException) -> int:
 
 
 def main() -> int:
-    """Run the command line; print an error in one line, and return the exit code of its cause."""
+    """Run the command line; print an error in one line, and return the exit code."""
     ensure_utf8()
     streams.prepare()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # keep gRPC's own lines off stderr

@@ -26,7 +26,7 @@ class AgentServicer(client_service_pb2_grpc.AgentServiceServicer):
     async def LaunchClients(
         self, request: client_service_pb2.AgentServiceLaunchClientsRequest, context: Context
     ) -> client_service_pb2.AgentServiceLaunchClientsResponse:
-        """Answer `AgentService.LaunchClients`."""
+        """Launch clients; return their names. Implements `AgentService.LaunchClients`."""
         names = await self._launcher.launch(request.count, request.dir, request.server)
         return client_service_pb2.AgentServiceLaunchClientsResponse(names=names)
 

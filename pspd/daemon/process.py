@@ -23,14 +23,14 @@ from pspd.store.filesystem.file_bytes import OPEN_FILES_MAX
 from pspd.text.plain import plain_text
 
 GARBAGE_OBJECTS = 20_000
-"""Allocations between two collections of cyclic garbage. Moving data makes thousands of objects per second, but hardly
-any cycles; with Python's default of 700, collections would take noticeable time."""
+"""The growth in objects between two collections of cyclic garbage. Moving data makes thousands of objects per second,
+but hardly any cycles; with Python's default of 700, collections would take noticeable time."""
 FILES_FRACTION = 2
-"""The limit on descriptors is divided by this: half of them are for stored files, the others for sockets and for files
-that are being sent."""
+"""The limit on descriptors is divided by this: half of it is for stored files, the rest for sockets and for files that
+are being sent."""
 FILES_EACH_MIN = 4
 """The fewest open files for one client. With fewer, it would open and close files all the time. If the descriptors do
-not suffice, the client ends with an error that names the limit to raise."""
+not suffice, an error names the limit to raise."""
 
 log = logging.getLogger(__name__)
 

@@ -42,8 +42,9 @@ class SeedProgress:
     Attributes:
         phase: "hashing", "waiting" (for clients), "seeding", "staying" (in the exchange), or "reconnecting" (after the
             loss of the server).
-        done: the number of bytes hashed, of clients joined, or of chunks of shares held, depending on the phase.
-        total: the number of all bytes, of clients to wait for, or of chunks of all shares.
+        done: the number of bytes hashed, of clients joined, or of chunks of shares held, depending on the phase; 0
+            in the phases "staying" and "reconnecting".
+        total: the number of all bytes, of clients to wait for, or of chunks of all shares; 0 in the same phases.
         file: the server's status of the file; None before the division and in "reconnecting".
     """
 
@@ -75,12 +76,12 @@ async def seed(
         path: the file or folder.
         name: the file's name in the network; None for the last part of `path`.
         client_count: how many clients to wait for, and into how many shares to divide the file; 0 for one client per
-            replica, and one share for each connected client.
+            replica, and one share for each reachable client.
         hold_back: whether the exchange waits for `pspctl release`.
         terms: the terms of the seeding. `Terms.stays` has no effect in a profile in which every holder answers each
             broadcast: there the source cannot be the holder of last resort.
         hashing: the processes that compute the digests of the file in advance; None for none.
-        on_progress: called with each change of the progress.
+        on_progress: called often with the progress; during the hashing, in another thread.
 
     Raises:
         PspError: the file cannot be read, or the server cannot be reached or refuses.
@@ -108,7 +109,7 @@ async def _build(store: SourceStore, hashing: ParallelHash | None, on_progress: 
     Args:
         store: the source's store, which reads the file.
         hashing: the processes that compute the digests of the file in advance; None for none.
-        on_progress: called with each change of the progress.
+        on_progress: called often with the progress, in the thread.
     """
     stopping = False
 
@@ -146,8 +147,8 @@ class _Seeding:
         client_count: how many clients to wait for; 0 for one per replica.
         hold_back: whether the exchange waits for `pspctl release`.
         terms: the terms of the seeding.
-        on_progress: called with each change of the progress.
-        divided_here: whether this source has divided the file. A file that was divided before is only repaired.
+        on_progress: called often with the progress.
+        divided_here: whether this source has divided the file. Otherwise the source is only one more holder.
     """
 
     member: MemberDaemon
@@ -163,7 +164,7 @@ class _Seeding:
         """Seed the file; join again after an outage of the server.
 
         Raises:
-            StorageError: the file has changed; clients may have parts of its old bytes.
+            StorageError: the file has changed, or cannot be read.
             PspError: the server cannot be reached, or refuses.
         """
         try:
@@ -194,7 +195,7 @@ class _Seeding:
             await asyncio.sleep(REJOIN_SECONDS)
 
     async def _work(self) -> None:
-        """Wait until data can flow, announce and divide the file, and poll it until it no longer needs its source.
+        """Wait until data can flow, announce the file, divide it if needed, and poll it until it needs no source.
 
         Without the first wait, the file of a source that cannot send data would stay in the network, stalled.
         """
@@ -215,7 +216,10 @@ class _Seeding:
             file = await self._file()
 
     async def _announce(self, session: int) -> tuple[int, network_pb2.File]:
-        """Announce the file; return the number of shares and the file. Meanwhile, report the number of clients."""
+        """Announce the file; return the number of shares (0 if it is divided already) and the file's status.
+
+        While the call lasts, report the number of clients.
+        """
         call = asyncio.ensure_future(self.member.client.announce(self.manifest, session, self.client_count, self.terms))
         try:
             while not (await asyncio.wait([call], timeout=POLL_SECONDS_MIN))[0]:

@@ -28,7 +28,7 @@ LAUNCHES_MAX = 100
 READY_SECONDS = 30.0
 """How long launched clients may take until they are ready."""
 STOP_SECONDS = 5.0
-"""How long a daemon may take to stop before it is killed."""
+"""How long daemons may take to stop together before they are killed."""
 REAP_SECONDS = 0.1
 """The delay between the end of a process's log and the reaping of the process, which should have ended by then."""
 READ_BYTES = 64 * 1024
@@ -119,10 +119,10 @@ class DaemonProcess:
         return self._process.poll() is not None
 
     def read_ready(self) -> bool:
-        """Read the ready line as far as it has arrived; return whether it is complete. Does not block.
+        """Read the ready line as far as it has arrived; return whether it is complete. Never block.
 
         Raises:
-            PspError: the process ended before it was ready.
+            PspError: the process ended or closed its output before it was ready. It is then killed.
             InternalError: the first line of its output is not a ready line.
         """
         while not self.ready:
@@ -161,7 +161,7 @@ class DaemonProcess:
         return True
 
     def read_log(self) -> bool:
-        """Empty the pipe from the log, and keep the last line; return whether more may come. Does not block."""
+        """Empty the pipe from the log, and keep the last line; return whether more may come. Never block."""
         while True:
             try:
                 part = os.read(self.log.fileno(), READ_BYTES)
@@ -187,7 +187,7 @@ class DaemonProcess:
         return next((plain_text(line.strip()) for line in reversed(lines) if line.strip()), "it logged nothing")
 
     def end_error(self, what: str = "ended") -> PspError:
-        """Return the error for a process that has ended: the error in its last log line, or one that quotes this line.
+        """Return the error for a process that has ended, from its last log line; `InternalError` if that is no error.
 
         Args:
             what: what the process did, such as "did not start".
@@ -267,6 +267,7 @@ class Launcher:
 
         Raises:
             BadArgument: the number is out of range, the folder is not absolute, or an argument cannot be used.
+            StorageError: no folder is given, and the user has no home folder.
             LimitReached: too many launched processes still run, or the process cannot be started.
             PspError: the process ended before the clients were ready, or they were not ready in time.
         """

@@ -1,7 +1,7 @@
 """Limits the size of the requests of each method, before a request is parsed.
 
 Parsing is expensive: two bytes on the wire may become an object of a hundred bytes. Requests without a long list are
-limited to a few KiB. The limit of other requests is the sum of the limits of their fields.
+limited to 1 to 24 KiB. The limit of other requests is the sum of the limits of their fields.
 """
 
 from __future__ import annotations

@@ -48,13 +48,16 @@ class StorageOptions:
 
 
 def plan_clients(name: str, folder: Path, count: int | None, first_index: int) -> list[ClientPlan]:
-    """Return the plans of one client in `folder`, or of several numbered ones in folders below it.
+    """Return the plan of one client in `folder`, or the plans of several numbered clients in folders below `folder`.
 
     Args:
         name: the client's name, or the part of it before the number.
         folder: the client's folder, or the folder that contains the folders of all clients.
         count: how many clients; None for one client without a number in its name.
         first_index: the first number.
+
+    Raises:
+        BadArgument: a name is not allowed.
     """
     if count is None:
         return [ClientPlan(validate_client_name(name), folder)]
@@ -70,7 +73,7 @@ def require_mounts(plans: list[ClientPlan], mount_point: Path | None) -> None:
         mount_point: where the disk must be mounted; None for anywhere at or above a client's folder except ``/``.
 
     Raises:
-        PspError: no disk is mounted there, or a client's folder is not below the mount point.
+        PspError: no disk is mounted there, or a client's folder is neither the mount point nor below it.
     """
     for plan in plans:
         require_mount(plan.folder, mount_point)
@@ -135,7 +138,9 @@ async def _leave_when(stopping: asyncio.Event, members: list[MemberDaemon]) -> N
 
 
 def _flusher(store: DiskStore, name: str) -> Callable[[FileId], None]:
-    """Return a function that flushes a finished file to the disk in a thread, as a large file takes seconds.
+    """Return a function that begins to flush a finished file to the disk in a thread, as a large file takes seconds.
+
+    After the flush, the store records that the file is on the disk. An error is only logged.
 
     Args:
         store: the client's store.

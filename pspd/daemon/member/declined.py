@@ -1,4 +1,4 @@
-"""Records why a member declines a file, and when it tries again to take the file."""
+"""Records why a member declines a file, and when the member tries again to take it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class ErrorBoundary:
     """Limits the effect of an error to one file: the error becomes the reason to decline the file.
 
     Attributes:
-        name: the client's name.
+        name: the member's name.
         require_usable: raises ``StoreFailed`` if the store as a whole does not work.
-        store_failed: called with the error if the store as a whole has failed: it ends the client.
+        store_failed: ends the member; called with the error if the store as a whole has failed.
     """
 
     name: str
@@ -37,7 +37,7 @@ class ErrorBoundary:
     store_failed: Callable[[PspError], None]
 
     def check_store(self) -> bool:
-        """Return whether the store works; if not, end the client."""
+        """Return whether the store works; if not, end the member."""
         try:
             self.require_usable()
         except StoreFailed as failure:
@@ -46,13 +46,13 @@ class ErrorBoundary:
         return True
 
     def contain(self, action: str, title: str, error: Exception, known_reason: str = "") -> str:
-        """Log an error with one file, and end the client if the store as a whole has failed.
+        """Log an error with one file, and end the member if the store as a whole has failed; return the reason.
 
         Args:
             action: the operation that failed, such as "take".
             title: the file's name.
             error: the error.
-            known_reason: the last reason that was logged for the file; it is not logged again.
+            known_reason: the last reason that was logged for the file. The same reason is not logged again.
 
         Returns:
             The reason to decline the file, in one line.
@@ -78,7 +78,7 @@ class DeclinedFile:
     """A file that a member has declined.
 
     A file that a user removed is tried again only after the user has put it back: the client must not restore it. A
-    manifest with contradictory digests is never tried again. Another manifest of the same file is tried again.
+    manifest with contradictory digests is never tried again, but another manifest of the same file is tried.
 
     Attributes:
         manifest: the file's manifest.
@@ -87,7 +87,7 @@ class DeclinedFile:
         started: whether the file's exchange has started.
         removed: the path from which a user removed the file; None if no user removed it.
         is_final: whether this manifest is never tried again.
-        delay: the seconds before the next attempt.
+        delay: the delay before the next attempt, in seconds.
         retry_at: the time of the next attempt, on the loop's clock.
     """
 

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class RejoinBackoff(Backoff):
-    """Delays that double from attempt to attempt, until a session lasts `STEADY_SECONDS`.
+    """Delays that double from attempt to attempt, up to a maximum, until a session lasts `STEADY_SECONDS`.
 
     Args:
         random: the source of jitter.
@@ -70,7 +70,7 @@ class ReverificationNeeded(SessionEnded):
 
 
 class Stopped(Exception):
-    """The server asked the member to stop."""
+    """The server asked the member to stop, or a seeding is cancelled while the file is hashed."""
 
 
 async def first_of(*awaitables: Awaitable[Any]) -> None:
@@ -173,7 +173,7 @@ class MemberDaemon:
             await asyncio.sleep(backoff.next_seconds())
 
     async def _join_after_outage(self, backoff: RejoinBackoff, seconds_max: float | None) -> Session:
-        """Join, and log each kind of failure once.
+        """Join, and log each kind of failure once; return the session.
 
         Until data has flowed for the first time, only temporary errors lead to another attempt. Afterwards, all errors
         do, except the store's.
@@ -217,7 +217,7 @@ class MemberDaemon:
         Args:
             policy: the policy that decides how long to try, and with which pauses.
             retried: the errors after which to try again.
-            on_failure: called with the error of each attempt after which there will be another.
+            on_failure: called with the error of each failed attempt that another attempt follows.
 
         Raises:
             PspError: as in `join`.
@@ -237,7 +237,7 @@ class MemberDaemon:
         """Verify the files that need it, and join the network; return the session.
 
         Raises:
-            StorageError: the file of a source has changed.
+            StorageError: the file of a source has changed, or cannot be read.
             PspError: the server cannot be reached, or refuses the member.
         """
         try:
@@ -270,7 +270,7 @@ class MemberDaemon:
             SessionEnded: the server ended the session, or the member must verify files.
             NoDataPath: data cannot flow.
             Stopped: the member was asked to stop.
-            PspError: the server cannot be reached, or the store failed.
+            PspError: the server cannot be reached or does not know the session, or the store failed.
         """
         try:
             await first_of(
@@ -327,7 +327,7 @@ class MemberDaemon:
         raise ReverificationNeeded("a file may have changed: it is verified again")
 
     async def leave(self) -> None:
-        """Leave the network, if the member has a session; `run` then ends."""
+        """Leave the network, if the member has a session. `run` ends when the session has ended."""
         self._leaving = True
         session, self.session = self.session, 0
         if session:

@@ -1,4 +1,4 @@
-"""Logs the files that a client receives: the beginning of each one, its progress and its rate."""
+"""Logs the files that a client receives: the beginning, the progress and the rate of each reception."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pspd.text.plain import plain_text
 from pspd.text.sizes import size_text
 
 STEP_PERCENT = 10
-"""The progress between two log lines about a file, in percent: at most 10 lines per file."""
+"""The least progress between two log lines about a reception, in percent: at most 10 lines per reception."""
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class ReceptionLog:
         self._receptions: dict[FileId, _Reception] = {}
 
     def update(self, downloads: Iterable[Download]) -> None:
-        """Log each new download, and each download that has progressed by a step."""
+        """Log each new download, and each that has progressed by a step; skip whole and declined files."""
         for download in downloads:
             manifest, held = download.manifest, download.verified.chunk_count
             if download.stage in (Stage.COMPLETE, Stage.DECLINED) or held == manifest.chunk_count:
@@ -62,7 +62,7 @@ class ReceptionLog:
                 self._log_step(download, held, reception)
 
     def end(self, file_id: FileId) -> str:
-        """Forget a file; return its duration for the log, as in `` after 3.2 s``; empty if the file is unknown."""
+        """Forget a file; return how long its reception took, as in `` after 3.2 s``, or an empty text if unknown."""
         reception = self._receptions.pop(file_id, None)
         return f" after {time.monotonic() - reception.began_at:.1f} s" if reception is not None else ""
 

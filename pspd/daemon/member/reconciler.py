@@ -30,7 +30,7 @@ from pspd.text.plain import plain_text
 RECEPTION_SECONDS = 2.0
 """How often a client logs the progress of its files."""
 WATCH_SECONDS = 5.0
-"""How often a client checks that its finished files exist and are unchanged. This takes some 10 us per file."""
+"""How often a client checks that its finished files exist and are unchanged. Each check takes some 10 us per file."""
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class FileHooks:
     """The work of a store on a member's files besides storing them.
 
     Attributes:
-        unpack_job: returns a function that a thread calls before a verified file is finished; None if none is needed.
+        unpack_job: returns a job that a thread runs before a verified file is finished; None if no job is needed.
         on_finished: called with each file that has become visible.
         external_changes: returns the finished files that another program has removed or changed.
     """
@@ -67,7 +67,7 @@ class FileReconciler:
     Attributes:
         machine: the client's state machine.
         plane: the member's data plane.
-        reverification_needed: set while files must be verified again. The session must end for that.
+        reverification_needed: set while files must be verified again. The session must end before the verification.
     """
 
     def __init__(
@@ -91,12 +91,12 @@ class FileReconciler:
         self._hooks = hooks
         self._reception = ReceptionLog(name)
         self._declined: dict[FileId, DeclinedFile] = {}
-        self._taken_after: dict[FileId, float] = {}  # files that were declined before: the delay until they were taken
+        self._taken_after: dict[FileId, float] = {}  # by declined file: the delay before the latest attempt
         self._unverified: dict[FileId, None] = {}
         self._removed_before: set[FileId] = set()  # files that were missing at the last check
         self._unpacking: dict[FileId, asyncio.Task[None]] = {}
         self._dropped: set[FileId] = set()  # files that were dropped while they were being unpacked
-        self._storage_lock = asyncio.Lock()  # held while a thread verifies a file
+        self._storage_lock = asyncio.Lock()  # held while a thread verifies a file, and while an unpacking ends
 
     def begin_session(self) -> None:
         """Forget the reports and declined files of the last session, as the server assigns every file again.
@@ -204,9 +204,11 @@ class FileReconciler:
     async def reverify(self) -> None:
         """Verify every file that needs it, so that the next session reports only chunks that are really held.
 
+        Decline such a file instead if a user has removed it.
+
         Raises:
-            StorageError: a file cannot be verified, and is not held until it is assigned again. If there are several,
-                this is the error of the first one.
+            StorageError: a file cannot be verified, and is not held until it is assigned again. If there are several
+                such files, this is the error of the first one.
         """
         self.reverification_needed.clear()
         removed = self._hooks.external_changes().removed if self._unverified else {}
@@ -237,7 +239,8 @@ class FileReconciler:
     async def watch_finished(self) -> None:
         """Check at intervals that finished files exist and are unchanged, until the store fails.
 
-        Removed files are declined, and changed files are verified again: other clients rely on them.
+        Files that are missing in two checks in a row are declined, and changed files are verified again: other clients
+        rely on them.
         """
         while True:
             await asyncio.sleep(WATCH_SECONDS)
@@ -333,7 +336,7 @@ class FileReconciler:
             self._dropped.discard(file_id)
             self._discard(file_id, plain_text(download.manifest.name))
         elif current is None or current.stage is not Stage.FINISHING:
-            pass  # it is being verified or received again; the unpacked folder is used when it is finished
+            pass  # the file is verified or received again; its unpacked folder is used when it is finished
         elif current is not download:
             self._finish(file_id)
         elif failure is None:

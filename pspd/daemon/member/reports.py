@@ -20,7 +20,7 @@ class Reports:
     """Sends a member's reports in the order in which they were made; keeps each until the server has answered it.
 
     Reports that are made during a call wait for the next call, so a busy server gets fewer calls. Unsent reports are
-    dropped with their session, as the next session begins with a report of all held chunks.
+    dropped when the next session begins: the server then assigns every file again, and the member reports again.
 
     Args:
         name: the member's name.

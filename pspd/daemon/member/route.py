@@ -41,8 +41,9 @@ class Route:
         If there is no connection, resolve the name, and take the first address on which the control API answers.
 
         Raises:
-            Unreachable: the name is unknown, or no address answers.
-            PspError: another program or another version answers.
+            Unreachable: the name is unknown, or no address answers, or only another program or version does.
+            TimedOut: the last address that accepted a connection did not answer the first call in time.
+            PspError: the control API answered with an error.
         """
         async with self._choosing:
             if self._channel is None or self._channel.get_state() is not grpc.ChannelConnectivity.READY:

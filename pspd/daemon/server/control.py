@@ -103,7 +103,7 @@ class ControlEffects:
             self._ledger = None
 
     async def changed(self, seconds_max: float) -> None:
-        """Wait until the state of a client or a file changes, for at most `seconds_max`."""
+        """Wait for an event of a member or a file, for at most `seconds_max`; mere progress does not end the wait."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds_max):
                 await self._changed.wait()

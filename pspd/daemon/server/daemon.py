@@ -44,10 +44,11 @@ async def run_server(
         parameters: the protocol's parameters.
         cache_chunks: the size of the cache, in chunks; None for a cache that grows with the number of clients.
         faults: the faults to inject into received datagrams; None for none.
-        reach_seconds: how long a member stays reachable after its last confirmation that datagrams arrive.
+        reach_seconds: how long a member stays reachable after its last confirmation that datagrams arrive; longer
+            with many members.
 
     Raises:
-        BadArgument: the control port and the data port cannot be used together.
+        BadArgument: both ports are the same, or no port follows the control port.
         LimitReached: this machine has too little memory for the cache.
         PortTaken: an address cannot be used.
         StorageError: the state folder cannot be used.
@@ -85,7 +86,7 @@ async def run_server(
 
 
 def _ledger_of(state_dir: Path, port: int) -> Ledger:
-    """Open the ledger of the server with a control port. Servers that share a state folder have separate ledgers.
+    """Open the ledger for a control port. Servers that share a state folder have separate ledgers.
 
     Args:
         state_dir: the state folder.

@@ -65,9 +65,9 @@ def prepare_folder(folder: Path) -> None:
 
 
 def _make_file_private(path: Path) -> None:
-    """Make a ledger private to its owner before SQLite opens it; SQLite gives the write-ahead log the same mode.
+    """Create a ledger if it does not exist, and make it and its logs private to its owner before SQLite opens it.
 
-    Errors are ignored: SQLite fails to open the same file, and reports why.
+    SQLite gives new logs the mode of the ledger. Errors are ignored: SQLite reports a file that it cannot open.
     """
     for suffix, flags in (("", os.O_CREAT), ("-wal", 0), ("-journal", 0)):
         with suppress(OSError):
@@ -82,15 +82,14 @@ def _make_file_private(path: Path) -> None:
 class Ledger:
     """The database of one server. It is locked while it is open.
 
-    A file's record is on the disk when `save_file` returns. The names of connected clients are not flushed: after a
-    power loss a few may be missing, and the restarted server does not wait for them. If a write fails, the server logs
-    the error and continues.
+    A file's record is on the disk when `save_file` returns. Changes of the names of connected clients are not
+    flushed: a power loss may undo the latest of them. If a write fails, the server logs the error and continues.
 
     Args:
-        path: the database; created if it does not exist.
+        path: the path of the database, which is created if it does not exist.
 
     Raises:
-        StorageError: the file cannot be used, another server uses it, or it is not a ledger.
+        StorageError: the file cannot be used, another server uses it, or it is not a ledger of this version.
     """
 
     def __init__(self, path: Path) -> None:

@@ -14,7 +14,8 @@ CACHE_MEMORY_PERCENT_MAX = 75
 """The largest part of the machine's memory for the cache, in percent. With more, the machine might swap or kill the
 server."""
 LAZY_BYTES_MIN = 1 << 20
-"""Smaller allocations come from the heap: a cache that grows with the number of clients makes thousands of them."""
+"""The smallest allocation that is not from the heap: a cache that grows with the number of clients makes thousands of
+smaller ones."""
 _CONTROL_GROUP_MAX = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -34,7 +35,7 @@ def allocate(size_bytes: int) -> memoryview:
 
 
 def machine_bytes() -> int:
-    """Return the bytes of memory of this machine, or of the container in which the server runs."""
+    """Return the bytes of memory of this machine, or the limit of the server's container if that is lower."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(installed, int(_CONTROL_GROUP_MAX.read_text()))

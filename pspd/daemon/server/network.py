@@ -195,7 +195,7 @@ class NetworkDaemon:
             self._plane.pump()
 
     def _apply_report(self, session: int, report: Report) -> None:
-        """Apply one report; log an error with its file, so that the other reports are applied too."""
+        """Apply one report. Count a refusal, and log any other error, so that the other reports are applied too."""
         catalogue = self._machine.catalogue
         try:
             match report:
@@ -226,7 +226,8 @@ class NetworkDaemon:
 
         Raises:
             NotFound: a client is not connected.
-            WrongState: other clients need, or may need, chunks that only these clients hold, and `force` is not set.
+            WrongState: `force` is not set, and either the server still awaits clients after a restart, or other clients
+                need, or may need, chunks that only these clients and clients asked earlier hold.
         """
         if not force and self._machine.lifecycle.awaits_holders:
             raise WrongState(
@@ -271,6 +272,8 @@ class NetworkDaemon:
         self, manifest: Manifest, session: int, client_count: int, terms: Terms
     ) -> tuple[SharedFile, int]:
         """Announce a file, and wait for clients; return the file and the number of shares (0 if it is divided already).
+
+        A divided file needs no waiting. If the wait ends with an error, the announcement is withdrawn.
 
         Args:
             manifest: the file's manifest.

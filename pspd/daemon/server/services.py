@@ -1,4 +1,4 @@
-"""Implements the services of the control API: translates calls for the network, and the results."""
+"""Implements the services of the control API: translates requests to calls of the network, and results to responses."""
 
 from __future__ import annotations
 
@@ -124,11 +124,11 @@ class ControlServicer(
     # -- FileService
 
     async def AnnounceFile(self, request: files.AnnounceFileRequest, context: Context) -> files.AnnounceFileResponse:
-        """Announce a file, and answer when enough clients have joined."""
+        """Announce a file, and answer when enough clients are reachable, or at once if the file is divided already."""
         manifest = translate.manifest_from_pb(request.manifest, blake3_digest)
         terms = Terms(max(1, request.replica_count), request.stays)
         session, client_count = request.session_id, request.client_count
-        del request  # the call may last long, and would keep the digests in memory twice
+        del request  # the call may last long: the digests would be in memory twice
         file, share_count = await self._network.announce(manifest, session, client_count, terms)
         message = self._network.view.file(file)
         return files.AnnounceFileResponse(file_id=file.file_id, share_count=share_count, file=message)

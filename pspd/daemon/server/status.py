@@ -103,7 +103,7 @@ def seconds_left(file: SharedFile, names: Collection[str], rate: float | None) -
         rate: the bytes delivered per second; None if this is unknown.
 
     Returns:
-        The time in seconds; None if it is unknown because nothing is delivered or some chunks have no holder.
+        The time in seconds. None if the rate is 0 or unknown, or if some chunks have no reachable holder after seeding.
     """
     if not rate or (file.stalled and file.phase is not Phase.SEEDING):
         return None

@@ -34,7 +34,7 @@ class RetryPolicy:
         return 0.0 if self._lost_at is None else time.monotonic() - self._lost_at
 
     def note_lost(self) -> None:
-        """Record that the server does not answer; the first call begins an outage."""
+        """Record that the server does not answer. An outage begins, unless one is under way."""
         if self._lost_at is None:
             self._lost_at = time.monotonic()
 

@@ -28,7 +28,7 @@ Method = Callable[[Any, Any], Any]
 async def _refuse(context: Context, error: Exception) -> None:
     """End a call with the gRPC status, message and reason of an error; raise the error itself if it is a bug.
 
-    All errors are bugs, except ``PspError`` and errors of the operating system.
+    All errors are bugs, except ``PspError`` and errors that the machine causes.
 
     Args:
         context: the call.

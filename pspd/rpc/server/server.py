@@ -18,7 +18,7 @@ from pspd.text.addresses import Address, address_text
 
 _REFLECTION_V1 = reflection_v1_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
 
-# The timeout is long: on a network full of deliveries, a ping and its TCP retransmissions may take seconds.
+# The keepalive timeout is long: on a network full of deliveries, a ping and its TCP retransmissions may take seconds.
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 10_000),

@@ -21,7 +21,7 @@ from pspd.v1 import status_service_pb2
 HELD_RANGES_SHOWN_MAX = 256
 """The most held ranges that a file's message lists for one client."""
 _COUNTERS = [field.name for field in fields(Traffic)]
-"""The counters of a file's traffic; the message has the same names."""
+"""The counters of a file's traffic; the message has fields of the same names."""
 
 
 def cache_to_pb(cache: Cache) -> pb.Cache:
@@ -145,8 +145,8 @@ def changes(
 ) -> status_service_pb2.WatchStatusResponse | None:
     """Return the clients, files and cache that differ in two statuses, for a watcher; None if all are the same.
 
-    Fields that change with time alone are not compared. If `seen` is None, or one of its clients or files is gone,
-    return the whole status.
+    Elapsed times and the server's own state are not compared. If `seen` is None, or one of its clients or files is
+    gone, return the whole status.
 
     Args:
         seen: the previous status; None if there is none.
@@ -170,7 +170,7 @@ def changes(
 
 
 def _timeless(file: pb.File | None) -> pb.File | None:
-    """Return a copy of a file without the fields that change with time alone; None if there is no file."""
+    """Return a copy of a file without the elapsed times; None if there is no file."""
     if file is None:
         return None
     timeless = pb.File()
