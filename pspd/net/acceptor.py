@@ -1,4 +1,4 @@
-"""Accepts TCP connections, and pauses when the system refuses, for example without free descriptors."""
+"""Accepts TCP connections, and pauses when the system cannot, for example because no file descriptor is free."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Acceptor:
 
     Args:
         listener: a listening, non-blocking socket.
-        accepted: called with each connection and its peer's address; if it raises ``OSError``, the connection is
-            closed.
+        accepted: called with each connection and its peer's address; if the call raises ``OSError``, the connection
+            is closed.
         accepts_per_wakeup: the most connections to accept before the event loop continues. A high number suits bursts.
             With 1, a wakeup does not need a second system call to find that no connection waits.
     """

@@ -21,7 +21,7 @@ class Backoff:
         self._seconds = first_seconds
 
     def next_seconds(self) -> float:
-        """Return the delay before the next attempt, and double the following delay."""
+        """Return the delay before the next attempt, and double the following delay, up to the maximum."""
         seconds = self._seconds * (0.5 + self._random.random())
         self._seconds = min(2 * self._seconds, self._max_seconds)
         return seconds

@@ -61,9 +61,10 @@ class DeliveryParts:
         self._parts: dict[Link, tuple[Frame, memoryview]] = {}
 
     def allocate(self, link: Link, frame: Frame, start: int) -> memoryview:
-        """Begin the next part of a delivery; return memory for it.
+        """Begin the next part of a delivery; return memory for the part.
 
-        Only the last part has the delivery's number and echo, because only then is the delivery complete.
+        Only the last part has the delivery's number and echo, because the delivery is complete only when that
+        part is stored.
 
         Args:
             link: the connection that receives the delivery.
@@ -144,12 +145,15 @@ class ClientPlane:
         return self._acceptor.port
 
     def join(self, session: int, server: Address, parameters: Parameters) -> None:
-        """End the last session and begin another: open the UDP socket and, in the fast profile, the link.
+        """End the current session, if any, and begin another: open the UDP socket and, in the fast profile, the link.
 
         Args:
             session: the session number of the member.
             server: the address of the server's data ports (UDP and TCP have the same number).
             parameters: the parameters of the network.
+
+        Raises:
+            PortTaken: no UDP socket can be bound.
         """
         self.leave()
         self._server, self._kept_links = server, parameters.kept_links
@@ -236,7 +240,10 @@ class ClientPlane:
                 assert_never(effect)
 
     def _contribute(self, frame: Frame) -> None:
-        """Send a contribution over the link or over a separate connection (R8), if one can be used now."""
+        """Send a contribution over the link or a separate connection (R8), if possible now.
+
+        If the store cannot read the payload, have the file verified.
+        """
         try:
             payload = self._storage.payload(frame.file_id, frame.start, frame.stop)
         except Exception as error:  # any error affects only this file

@@ -18,7 +18,8 @@ DATAGRAMS_PER_WAKEUP = 64
 """The most datagrams to receive before the event loop continues."""
 
 REPLY_PATHS_MAX = 65_536
-"""The most peers whose path is remembered. For a forgotten peer, the kernel chooses the source address of a reply."""
+"""The most peers whose path is remembered. For a forgotten peer, the first socket sends the reply, and the kernel
+chooses the source address."""
 
 # Linux's numbers of the options of ip(7) and RFC 3542, section 6: Python does not name them on every system.
 _IP_PKTINFO = 8
@@ -133,7 +134,7 @@ class DatagramSocket:
 
 
 class DatagramSockets:
-    """One socket per local host, all with the same port. A reply leaves by the socket that received from the peer.
+    """One UDP socket per local host, all with the same port. The socket that last received from a peer answers it.
 
     Args:
         hosts: the local host of each socket, as a literal.
@@ -167,7 +168,9 @@ class DatagramSockets:
         return opened
 
     def send(self, data: bytes, address: Address) -> None:
-        """Send a datagram from the socket that last received one from its destination. See :meth:`DatagramSocket.send`.
+        """Send a datagram from the socket that last received one from the destination, or else from the first socket.
+
+        See :meth:`DatagramSocket.send`.
 
         Args:
             data: the datagram.

@@ -15,7 +15,7 @@ ATTEMPT_DELAY_SECONDS = 0.25
 """The delay before the next address is tried while earlier attempts are still under way (RFC 8305, section 5)."""
 
 LOGGED_FAILURES_MIN = 2
-"""How many failures in a row it takes until one is logged: a restart of the server causes one."""
+"""The least number of failures in a row to log: a restart of the server causes a single failure."""
 LOG_INTERVAL_SECONDS = 60.0
 LOGGED_ADDRESSES_MAX = 1000
 """The most addresses whose failures are counted. The address whose last failure is oldest is forgotten first."""
@@ -55,7 +55,7 @@ async def first_answering(addresses: Sequence[Address], timeout_seconds: float) 
 
 
 async def connect_error(address: Address, timeout_seconds: float) -> str | None:
-    """Open a TCP connection as a test, and close it again; return why it failed.
+    """Open a TCP connection as a test, and close it again; return why the attempt failed.
 
     Args:
         address: the address to connect to.

@@ -20,7 +20,8 @@ class Faults:
     Attributes:
         loss: the probability that a received datagram is dropped.
         duplicate: the probability that a datagram is delivered twice, if it is neither dropped nor reordered.
-        reorder: the probability that a datagram is delivered after the next one that is not dropped.
+        reorder: the probability that a datagram is delivered after the next one that is not dropped. At most one is
+            delayed at a time.
         seed: the seed of the random numbers.
     """
 

@@ -36,7 +36,7 @@ class LinkHandler(FrameHandler["Link"], Protocol):
     """Handles the frames and the state changes of connections."""
 
     def frame_aborted(self, link: Link, frame: Frame) -> None:
-        """Handle the end of a connection before a payload was complete.
+        """Handle the end of a connection before a payload was complete; not called for a discarded payload.
 
         Args:
             link: the connection.
@@ -95,7 +95,7 @@ class Link:
 
     @staticmethod
     def dial(address: Address, handler: LinkHandler, *, persistent: bool) -> Link:
-        """Begin to connect to an address; return the connection. Call :meth:`start` next; frames may be queued before.
+        """Begin to connect to an address; return the connection. Call :meth:`start` next, or queue frames first.
 
         Args:
             address: the address to connect to.
@@ -150,12 +150,15 @@ class Link:
         on_end: Callable[[bool], None] | None = None,
         on_unreadable: Callable[[], None] | None = None,
     ) -> None:
-        """Queue a frame, and send as much as the kernel accepts now. If this cannot be done, drop the frame.
+        """Queue a frame, and send as much as the kernel accepts now.
+
+        Drop the frame if the connection is closed, too many frames wait, or no file descriptor is free.
 
         Args:
             frame: the head.
             payload: the payload; its memory belongs to the caller.
-            on_end: called with True when the kernel has the whole payload, or with False when the frame is dropped.
+            on_end: called with True when the kernel has the whole payload, or with False when the frame is dropped or
+                the connection closes first.
             on_unreadable: called if the payload's file can no longer be read. The connection is closed first, as the
                 rest of the frame is missing.
         """
@@ -173,7 +176,7 @@ class Link:
             self._flush()
 
     def close_when_sent(self) -> None:
-        """Close the connection once the kernel has accepted all queued frames, which it still delivers."""
+        """Close the connection once the kernel has accepted all queued frames. The kernel still sends them."""
         self._closes_when_sent = True
         if not (self._outgoing or self._is_sending):
             self.close()

@@ -120,7 +120,7 @@ class FrameReceiver(Generic[OwnerT]):
         self.received_count += count
 
     def end(self) -> Frame | None:
-        """End the stream; return the head of a frame whose payload is incomplete and kept; None if there is none."""
+        """End the stream; return the head of a frame whose payload is incomplete and not discarded, or None."""
         frame = self._frame if self.state is _BODY else None
         self.state = _ENDED
         return frame

@@ -24,7 +24,8 @@ class DataPath:
 
     Attributes:
         ready: set as soon as both UDP and TCP have worked.
-        tcp_failure: the reason why the last TCP connection attempt failed; None if it succeeded.
+        tcp_failure: the reason why the last TCP connection attempt failed; None if it succeeded. Before the
+            first attempt has ended, it is "no answer".
     """
 
     def __init__(self) -> None:
@@ -103,7 +104,7 @@ class ReconnectingLink:
         self._timer = self._loop.call_later(STABLE_SECONDS, self._note_stable)
 
     def note_closed(self, link: Link) -> None:
-        """Schedule the next connection attempt, as the current link was closed."""
+        """Schedule the next attempt, as the current link was closed; record a failure if the link was not stable."""
         self.link = None
         self._cancel_timer()
         if not self._is_stable:

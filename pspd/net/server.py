@@ -23,7 +23,8 @@ from pspd.text.addresses import Address, address_text
 
 ACCEPTS_PER_WAKEUP = 256
 UNIDENTIFIED_LINKS_MAX = 8192
-"""The most accepted connections without a LINK frame. In the classic profile, no accepted connection has one."""
+"""The most accepted connections without a LINK frame. In the classic profile, every accepted
+connection counts."""
 IDENTIFY_SECONDS_MAX = 15.0
 """How long the peer of an accepted link may take to send its LINK frame."""
 
@@ -54,10 +55,10 @@ class ServerPlane:
         self._control = control
         self._loop = asyncio.get_running_loop()
         self._driver: Driver[ServerEffect] = Driver(machine, self._execute)
-        self._sessions: dict[Link, int] = {}  # by accepted connection; 0 before its LINK frame
+        self._sessions: dict[Link, int] = {}  # of each accepted connection; 0 before its LINK frame
         self._links: dict[int, Link] = {}  # the link of each session
         self._delivering: set[Link] = set()  # dialled connections, each for one delivery
-        self._receipts: dict[Link, Receipt] = {}  # of the contributions in progress
+        self._receipts: dict[Link, Receipt] = {}  # of the contribution in progress on each connection
         self._dial_log = DialLog()
         pairs = bind_pairs(hosts, port)
         self._datagrams = DatagramSockets(hosts, [bound for _, bound in pairs], self._on_datagram, faults)
@@ -67,7 +68,7 @@ class ServerPlane:
 
     @property
     def port(self) -> int:
-        """The number of both ports."""
+        """The number of the UDP port and of the TCP port, which are equal."""
         return self._datagrams.port
 
     def pump(self) -> None:
@@ -98,7 +99,7 @@ class ServerPlane:
                 self._control(effect)
 
     def _deliver(self, delivery: Deliver) -> None:
-        """Send a delivery over the client's link or over a separate connection (R6), or report that it failed."""
+        """Send a delivery over the client's link or a separate connection (R6), or report a failure to the machine."""
         kept = self._machine.parameters.kept_links
         link = self._links.get(delivery.session) if kept else self._dial(delivery.session)
         if link is None:
@@ -123,7 +124,7 @@ class ServerPlane:
         return link
 
     def _delivery_ended(self, delivery: Deliver, sent: bool) -> None:
-        """Report that the kernel has all bytes of a delivery, or that it failed: its views are no longer needed."""
+        """Report that the kernel has all bytes of a delivery, or that the delivery failed: its views are free again."""
         report = self._machine.delivery_sent if sent else self._machine.delivery_failed
         report(delivery.session, delivery.number, now_ns())
         self.pump()

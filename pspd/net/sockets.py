@@ -87,7 +87,7 @@ def _has_ipv6() -> bool:
 
 
 def bind_pairs(hosts: Sequence[str], port: int) -> list[tuple[socket.socket, socket.socket]]:
-    """Open a TCP listener and a UDP socket on each host, all with the same port number.
+    """Open a TCP listener and a UDP socket on each host, all with the same port number; return the pairs.
 
     Args:
         hosts: the host literals to listen on.
@@ -98,7 +98,7 @@ def bind_pairs(hosts: Sequence[str], port: int) -> list[tuple[socket.socket, soc
     """
     try:
         bound = _bind_all(hosts, port, [bind_listener, bind_datagrams])
-    except PortRefused as error:  # by default this is the control port + 1, so the message names the option
+    except PortRefused as error:  # by default the data port is the control port + 1, so the message names the option
         raise PortTaken(f"{error} with --data-port") from None
     return list(zip(bound[::2], bound[1::2], strict=True))
 
@@ -135,7 +135,7 @@ def bind_listener(host: str, port: int) -> socket.socket:
         port: the port; 0 for any free one.
 
     Raises:
-        PortTaken: the address is not available.
+        PortTaken: the address or the port is not available.
     """
     listener = _bind(host, port, socket.SOCK_STREAM)
     with contextlib.suppress(AttributeError, OSError):  # Linux only
@@ -152,7 +152,7 @@ def bind_datagrams(host: str, port: int) -> socket.socket:
         port: the port; 0 for any free one.
 
     Raises:
-        PortTaken: the address is not available.
+        PortTaken: the address or the port is not available.
     """
     datagrams = _bind(host, port, socket.SOCK_DGRAM)
     for option, force in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):

@@ -27,7 +27,8 @@ from pspd.sim.timeline import SERVER
 from pspd.store.files.memory import MemoryStore
 
 FULL_CHECK_STEPS = 64
-"""The number of steps between two runs of :meth:`Checks.check_all`."""
+"""The most steps between two runs of :meth:`Checks.check_all`. The loss of a client, or a change of reachability,
+causes a run too."""
 RECORD_CHECK_STEPS = 1024
 """The number of steps between two checks of all records.
 
@@ -62,11 +63,12 @@ class Checks(Observer):
         record_check_steps: the number of steps between two checks of all records.
 
     Attributes:
-        seedings: the latest seeding of each file, by file id; the owner adds a seeding before it starts.
-        sees_unsolicited: whether members may send unsolicited contributions. If so, every step checks the cache.
-        honest: whether no holder sends wrong bytes and no store is altered or lost.
-        undisturbed: whether every share is still with its first owner. This is False after a restart of the server, a
-            loss of a client, a change of reachability, a reassignment, a declined file or a removed file.
+        seedings: the latest seeding of each file, by file id. A seeding must be added before it starts.
+        sees_unsolicited: whether members may send unsolicited contributions. If so, every step checks the cache for
+            unsolicited chunks.
+        honest: whether no fault so far makes a holder send wrong bytes, or alters or erases a store.
+        undisturbed: whether no share can have moved to another client so far. A restart of the server, the loss of a
+            client, a change of reachability, a reassignment, a declined file or a removed file sets this to False.
     """
 
     def __init__(self, network: VirtualNetwork, record_check_steps: int = RECORD_CHECK_STEPS) -> None:
@@ -294,7 +296,11 @@ class Checks(Observer):
                 raise Violation("R12 recipients", f"{name} is reported as missing, but has the file")
 
     def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:
-        """Check that a file is stalled if a chunk has no holder. Skip the check while members are awaited or down."""
+        """Check that a file is stalled if a chunk has no holder.
+
+        Skip the check if a store may have been altered or erased, while members are awaited, or while a member's
+        session has already ended on the member's side.
+        """
         if file.stalled or not self.honest or server.lifecycle.awaited:
             return
         held = RangeSet()

@@ -16,9 +16,9 @@ from pspd.sim.hosts import Client, Link
 from pspd.sim.timeline import SERVER, Timeline
 
 REJOIN_NS = SECOND_NS
-"""Mean time between two attempts to reach the server."""
+"""The time between two attempts to send a call or an event, in nanoseconds; for Join, the mean time."""
 REDIAL_NS = 50 * MILLISECOND_NS
-"""Mean time between two attempts to open a link."""
+"""The mean time between two attempts to open a link, in nanoseconds."""
 DECLINED_RETRY_NS = 5 * SECOND_NS
 """The time after which a client tries again to store a file that it declined, in nanoseconds."""
 RENEWALS_PER_LEASE = 4
@@ -93,7 +93,7 @@ class ControlPlane:
         self._network.touch(client)
 
     def connections_closed(self, server: ServerMachine, session: int, link: Link) -> None:
-        """Tell the server that all connections of a session have closed.
+        """Close a session's link, and tell the server that all connections have closed. The session ends.
 
         Args:
             server: the server's state machine.
@@ -105,7 +105,11 @@ class ControlPlane:
         server.client_left(session, "its connection ended", self._network.now)
 
     def renew_leases(self, server: ServerMachine) -> None:
-        """Renew the leases of all clients except paused and partitioned ones, now and periodically."""
+        """Renew the clients' leases, now and periodically. If the server does not know a session, its client loses it.
+
+        The lease of a client is not renewed while the client is partitioned or paused, or before the answer to Join or
+        the latest event has arrived.
+        """
         network = self._network
         for client in network.clients.values():
             is_running = network.now >= max(client.last_event_at, client.paused_until)
@@ -146,7 +150,7 @@ class ControlPlane:
             self._redial(client)
 
     def break_link(self, client: Client) -> None:
-        """Break the client's link; the client dials again."""
+        """Break the client's link if it is open; the client dials again."""
         if client.link.is_open:
             self.close(client)
             self._redial(client)
@@ -160,7 +164,7 @@ class ControlPlane:
         self.abort_transfers(link)
 
     def abort_transfers(self, link: Link) -> None:
-        """Mark a link as closed, and tell the server that the transfers on it failed."""
+        """Mark a link as closed; tell the server that the contribution and the queued deliveries on it failed."""
         link.is_open = False
         server, now = self._network.server, self._network.now
         if server is None:
@@ -175,7 +179,7 @@ class ControlPlane:
     # -- events
 
     def send_event(self, session: int, event: effects.MemberEffect) -> None:
-        """Send an event to a client. Events arrive in order.
+        """Send an event to a client, unless the client has ended the session. Events arrive in order.
 
         Args:
             session: the number of the client's session.
@@ -214,7 +218,7 @@ class ControlPlane:
     # -- files
 
     def _begin_file(self, client: Client, assigned: effects.Assign) -> None:
-        """Start a download, or decline it and retry later, as the daemon does."""
+        """Start a download. If the store cannot begin the file, decline it and retry later, as the daemon does."""
         manifest, division = assigned.manifest, assigned.division
         client.declined_files.pop(manifest.file_id, None)
         try:
@@ -238,7 +242,7 @@ class ControlPlane:
             self._begin_file(client, replace(client.declined_files[file_id], shares=()))
 
     def decline(self, client: Client, file_id: FileId, error: errors.PspError) -> None:
-        """Stop a download that the client cannot store or finish.
+        """Stop a download that the client cannot store or finish, and report this to the server.
 
         The client still contributes the chunks that it holds, and retries later. If the file's digests contradict each
         other, it does neither.
@@ -301,7 +305,7 @@ class ControlPlane:
     # -- reports
 
     def report_arrived(self, client: Client, effect: ReportMilestone) -> None:
-        """Pass a client's report to the server; while the client is partitioned, retry.
+        """Pass a client's report to the server. Retry while the client is partitioned; drop it if the server is down.
 
         Args:
             client: the client.

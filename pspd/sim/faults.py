@@ -23,16 +23,16 @@ from pspd.store.files.memory import MemoryStore
 FAULTS_NS_MAX = 30 * SECOND_NS
 """The maximum length of the time in which faults begin, in nanoseconds."""
 DISK_LOSS_RATE = 1 / 3
-"""Fraction of the server's crashes that lose its disk."""
+"""The fraction of the server's crashes in which the server loses its disk."""
 REMOVAL_RATE = 0.2
-"""Fraction of networks in which a file is removed and seeded again."""
+"""The fraction of networks for which the removal of a file is planned; the file is seeded again."""
 ATTACK_RATE = 0.15
-"""Fraction of networks with a cloned machine; also the fraction with a forged request, drawn independently."""
+"""The fraction of networks for which a cloned machine is planned; also that for a forged request, drawn separately."""
 CLONE_JOIN_NS = SECOND_NS // 2
 """The interval at which a cloned machine tries to join, in nanoseconds."""
 
 Fault = Callable[[Client, int], None]
-"""Takes the affected client and the fault's duration in nanoseconds."""
+"""Causes a fault. Takes the affected client and the fault's duration in nanoseconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +47,7 @@ class Faults:
         seed: the scenario's seed.
         random: the scenario's source of randomness.
         counts: the number of faults of each kind so far.
-        healed: whether all faults have ended.
+        healed: whether :meth:`heal` has been called. No fault begins after that.
     """
 
     network: VirtualNetwork
@@ -62,7 +62,7 @@ class Faults:
     # -- planning
 
     def plan(self) -> None:
-        """Plan one random fault."""
+        """Plan one random fault; tell the checks if it sends unsolicited contributions."""
         random = self.random
         kinds: list[tuple[str, Fault]] = [
             ("crash", self._crash),
@@ -117,7 +117,7 @@ class Faults:
     # -- healing
 
     def heal(self) -> None:
-        """End all faults and prevent further ones."""
+        """End all faults, except pauses, which end by themselves; prevent further faults."""
         self.healed = True
         self.trace.record("fault", "all faults end")
         self._restart_server()
@@ -164,7 +164,7 @@ class Faults:
         self.network.after(duration_ns, self._end_faults, client)
 
     def _leave(self, client: Client, duration_ns: int) -> None:
-        """Let a client leave for good."""
+        """Let a client leave for good; do nothing for a source or the last client."""
         if client in self.goal.clients and len(self.goal.clients) > 1:
             self.goal.leave(client)
 
@@ -189,7 +189,7 @@ class Faults:
                 client.store.alter(seeding.manifest.file_id, self.random.randrange(2**16))
 
     def _lose_disk(self, client: Client, duration_ns: int) -> None:
-        """Crash a client, and restart it with an empty disk."""
+        """Crash a client, and restart it later with an empty disk; do nothing for a source."""
         self.checks.honest = False
         if not client.source:
             if client.alive:
@@ -206,12 +206,12 @@ class Faults:
         self.network.after(duration_ns, self._end_faults, client)
 
     def _break_transfers(self, client: Client, duration_ns: int) -> None:
-        """Close a holder's connection in the middle of most of its contributions."""
+        """Abort most of a holder's contributions before the payload is complete. The link stays open."""
         client.tamper = lambda frame, payload: None if self.random.random() < 0.7 else payload
         self.network.after(duration_ns, self._end_faults, client)
 
     def _send_unsolicited(self, client: Client, duration_ns: int) -> None:
-        """Send the first chunk of each range that a client holds, although no broadcast asked for it."""
+        """Send the first chunk of each range that a client holds, although no broadcast asked for the chunk."""
         for file_id, held in client.store.known().items():
             for start, _ in held.verified if client.session else ():
                 manifest = self.checks.seedings[file_id].manifest
@@ -239,7 +239,7 @@ class Faults:
         self.goal.repair(self.random.choice(self.goal.seedings))
 
     def _remove(self, client: Client, duration_ns: int) -> None:
-        """Remove a file from the network and seed it again."""
+        """Remove a file from the network, and seed it again later."""
         seeding = self.goal.seedings[0]
         server, file = self.network.server, seeding.file
         if server is not None and file is not None:
@@ -251,7 +251,7 @@ class Faults:
     # -- attacks
 
     def _clone(self, client: Client, duration_ns: int) -> None:
-        """Let a second machine with a client's identity join again each time that its session has ended."""
+        """Let a second machine join with a client's identity, and join again whenever that machine has no session."""
         ends_at, session = self.network.now + duration_ns, 0
 
         def join() -> None:

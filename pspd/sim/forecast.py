@@ -1,4 +1,4 @@
-"""Forecasts of the time and traffic of a network."""
+"""Forecasts how long a network takes to give a file to all clients, and how much traffic this causes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Plan:
     """The network to simulate.
 
     Attributes:
-        client_count: the number of clients, all connected from the start.
+        client_count: the number of clients; all of them start at once.
         size_bytes: the file's size.
         parameters: the protocol's parameters.
         cache_chunks: the size of the server's cache, in chunks; None for one chunk for each client.
@@ -55,17 +55,17 @@ class Forecast:
         exchange_seconds: the time from the start of the exchange until the server knew that every client had the file.
         first_client_seconds: the time from the start of the exchange until the first client had the file.
         last_client_seconds: the time from the start of the exchange until the last client had the file.
-        contributed_bytes: the bytes that holders sent in the exchange.
+        contributed_bytes: the bytes of the contributions that the server accepted in the exchange.
         delivered_bytes: the bytes that the server delivered in the exchange.
-        duplicate_bytes: the bytes that holders sent and the server dropped as duplicates.
+        duplicate_bytes: the bytes of the contributions that the server dropped as duplicate or unsolicited.
         request_datagrams: the number of requests that the server received.
         broadcast_datagrams: the number of broadcasts that the server sent, counted for each member.
         retransmit_count: the number of repeated requests and broadcasts.
-        server_sent_bytes: all bytes that the server sent, headers included.
-        server_received_bytes: all bytes that the server received, headers included.
+        server_sent_bytes: all bytes that the server sent, headers included, TCP acknowledgements excluded.
+        server_received_bytes: the bytes that the server received by TCP, headers included; datagrams are not counted.
         hit_count: the cache's hits, in chunks.
         miss_count: the cache's misses, in chunks.
-        join_count: the requested chunks that were already being fetched.
+        join_count: the number of requested chunks that were already being fetched.
         eviction_count: the cache's evictions, in chunks.
         event_count: the number of simulated actions.
     """
@@ -95,7 +95,7 @@ class Completions(Observer):
 
     Attributes:
         network: the network.
-        at: the time of completion in nanoseconds, by client name.
+        at: the time of the latest report that a client has the file, in nanoseconds, by client name.
         is_complete: whether the server reported that all clients have the file.
     """
 
@@ -115,14 +115,14 @@ class Completions(Observer):
 
 
 def forecast(plan: Plan, on_progress: Callable[[float], None] = lambda done: None) -> Forecast:
-    """Simulate a network until all clients have one file, and return the results.
+    """Simulate a network until the server knows that all clients have the file, and return the results.
 
     Args:
         plan: the network and the file.
-        on_progress: a function that is called periodically with the fraction of bytes that are delivered.
+        on_progress: called periodically with the fraction of the bytes that are delivered, and with 1.0 at the end.
 
     Raises:
-        TimedOut: this takes longer than a week of virtual time.
+        TimedOut: the file is not complete after a week of virtual time.
     """
     network = VirtualNetwork(plan.parameters, plan.cache_chunks, BlankContent(), plan.seed, plan.server_rate)
     completions = Completions(network)
@@ -179,7 +179,10 @@ def _measured(network: VirtualNetwork, seeding: Seeding, completions: list[int])
 
 
 def ideal_seconds(plan: Plan) -> float:
-    """Return the least possible duration of the exchange in seconds, from the rates alone; 0 if all are unlimited."""
+    """Return the least possible duration of the exchange in seconds.
+
+    Only the network rates of the server and the clients count; 0 if all are unlimited, or if there is one client.
+    """
     count = plan.client_count
     share = plan.size_bytes // count
     missing = plan.size_bytes - share if count > 1 else 0

@@ -50,8 +50,8 @@ class Goal:
             name: the file's name.
             data: the file's bytes.
             access: the source's path and rates.
-            client_count: the number of clients that the source waits for; 0 for all connected clients.
-            terms: how many copies to seed, and whether the source stays.
+            client_count: the number of clients that the source waits for; 0 for all reachable clients.
+            terms: the number of copies to seed, and whether the source stays.
             mode: the file's permission bits.
         """
         seeding = Seeding(self.network, name, data, len(data), access, client_count, terms, mode=mode)
@@ -95,7 +95,10 @@ class Goal:
         return all(_has_file(client, seeding) for seeding in self.seedings for client in self.clients)
 
     def missing(self) -> list[str]:
-        """Return a line for each source that has not left, and for each file that a client does not have."""
+        """Return a line for each source that has not left, and for each file that a client does not have.
+
+        If there are none, return one line, which says that the server does not report the files as complete.
+        """
         found = []
         for seeding in self.seedings:
             file = seeding.file

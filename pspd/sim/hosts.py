@@ -17,7 +17,7 @@ from pspd.sim.paths import DatagramPath, Impairments, Pipe
 from pspd.text.addresses import Address
 
 Tamper = Callable[[Frame, bytes], bytes | None]
-"""Takes a frame and its right payload; returns the payload to send, or None to break the connection in the frame."""
+"""Takes a frame and its right payload; returns the payload to send, or None to abort the contribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Link:
     Attributes:
         is_open: whether the connection is established.
         queue: deliveries that wait for space in the kernels' buffers.
-        buffered_bytes: the bytes in these buffers that the client has not stored yet.
+        buffered_bytes: the payload bytes that are in the kernels' buffers or are being stored by the client.
         receiving: the contribution that the server is receiving on the link; None for none.
     """
 
@@ -65,9 +65,9 @@ class Client:
         source: whether the client is a source.
 
     Attributes:
-        machine: the client's state machine; a new one after each restart of the process.
-        epoch: the number of ended sessions and restarts so far. An action that is scheduled for one epoch does not
-            run in a later epoch.
+        machine: the client's state machine; a new one for each run of the process.
+        epoch: the number of times that the session was lost or the process ended. An action that is scheduled for one
+            epoch does not run in a later epoch.
         session: the number of the client's session; 0 for none.
         joining: whether a Join call is under way.
         alive: whether the client's process runs.
@@ -75,14 +75,14 @@ class Client:
         link_blocked: whether the client's attempts to open a link fail.
         downlink_blocked: whether the server's datagrams to the client are lost.
         reads_deliveries: whether the client reads from its connections.
-        paused_until: the time at which the client's paused process resumes, in nanoseconds.
+        paused_until: the time until which the client's process is paused, in nanoseconds; a past time if it runs.
         deferred: the actions of the paused process, in order; they run when the process resumes.
-        disk_full_until: the time at which the client's disk has space again, in nanoseconds.
+        disk_full_until: the time until which the client's disk is full, in nanoseconds; a past time if it has space.
         source_file: the manifest and the bytes of the file that a source offers; None for none.
         tamper: the function that changes the payloads of contributions; None for no change.
         wakes_at: the time of the state machine's next timeout, in nanoseconds; None for none.
-        last_event_at: the time at which the latest event arrives at the client, in nanoseconds. Later events do not
-            arrive earlier.
+        last_event_at: the time at which the latest event or answer to Join arrives at the client, in nanoseconds.
+            Later events do not arrive earlier.
         events: the events of the control plane that have not arrived yet, in order.
         declined_files: the assignments that the client declined and will try again, by file id.
     """

@@ -22,7 +22,7 @@ from pspd.sim.timeline import Timeline
 from pspd.sim.transport import Transport
 
 CONNECTION_TIMEOUT_NS = 15 * SECOND_NS
-"""How long a connection outlives a partition."""
+"""The time from the start of a partition until the connections end, in nanoseconds."""
 
 
 class VirtualNetwork(Timeline):
@@ -39,7 +39,7 @@ class VirtualNetwork(Timeline):
     Attributes:
         control: the control plane, which also opens and closes links.
         transport: the data plane.
-        observers: the observers of every effect.
+        observers: the observers, each of which is called for every effect.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class VirtualNetwork(Timeline):
         self.boot_server()
 
     def run(self, until: Callable[[], bool], limit_ns: int) -> bool:
-        """Let time pass until a condition holds.
+        """Let time pass until a condition holds, or the time limit is reached.
 
         Args:
-            until: a function that returns whether the condition holds; called after each action.
+            until: a function that returns whether the condition holds; called at once, and then after each action.
             limit_ns: the maximum time to wait, in virtual nanoseconds.
 
         Returns:
@@ -109,7 +109,7 @@ class VirtualNetwork(Timeline):
     # -- clients' processes
 
     def add_client(self, name: str, access: Access, *, source: bool = False) -> Client:
-        """Add a host whose process is not running yet.
+        """Add a host whose process is not running yet; return the host.
 
         Args:
             name: the host's name, unique in the network.
@@ -127,7 +127,7 @@ class VirtualNetwork(Timeline):
         self.touch(client)
 
     def crash(self, client: Client) -> None:
-        """Crash the client's process. Its files stay. The server sees the connections close, except in a partition."""
+        """Crash the client's process; the files stay. The server sees the connections close, except in a partition."""
         session, link = client.session, client.link
         client.alive = False
         client.reset_process(self.random)
@@ -141,12 +141,12 @@ class VirtualNetwork(Timeline):
         client.reset_process(self.random)
 
     def partition(self, client: Client) -> None:
-        """Let no message pass between the client and the server. Connections time out later."""
+        """Let no message pass between the client and the server. Connections time out later if the partition lasts."""
         client.partitioned = True
         self.in_epoch(client, self.now + CONNECTION_TIMEOUT_NS, self._time_out, client.link)
 
     def heal(self, client: Client) -> None:
-        """End a partition."""
+        """End the partition between the client and the server."""
         client.partitioned = False
         self.touch(client)
 

@@ -13,10 +13,10 @@ class Observer:
     """Observes every effect in a virtual network. The methods do nothing until a subclass overrides them."""
 
     def on_server_effect(self, effect: ServerEffect) -> None:
-        """Observe an effect of the server's state machine, before it is carried out."""
+        """Observe an effect of the server's state machine, before the effect is carried out."""
 
     def on_client_effect(self, client: Client, effect: ClientEffect) -> None:
-        """Observe an effect of a client's state machine, before it is carried out.
+        """Observe an effect of a client's state machine, before the effect is carried out.
 
         Args:
             client: the client.

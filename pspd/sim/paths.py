@@ -27,7 +27,7 @@ class Pipe:
     byte_count: int = 0
 
     def transmit(self, byte_count: int, start: int, finish: int = 0) -> tuple[int, int]:
-        """Transmit bytes of a TCP connection, and return when this begins and ends.
+        """Transmit bytes of a TCP connection, and return when the transmission begins and ends.
 
         A slow sender occupies the pipe only for the transmission time of the bytes.
 

@@ -1,4 +1,4 @@
-"""A source, which announces and divides a file, and stays until it is no longer needed, as ``pspctl seed`` does."""
+"""Simulates a source: it announces and divides a file, and leaves when no longer needed, as ``pspctl seed`` does."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Seeding:
         data: the file's bytes, from ``network.content.bytes_of``; empty if the content is blank.
         size_bytes: the file's size.
         access: the source's path and rates.
-        client_count: the number of clients to wait for, and to divide the file among; 0 for all connected clients.
-        terms: how many copies to seed, and whether the source stays.
+        client_count: the number of clients to wait for, and to divide the file among; 0 for all reachable clients.
+        terms: the number of copies to seed, and whether the source stays.
         mode: the file's permission bits.
         hold: whether the exchange is held back until a release.
         share_count: the number of shares; 0 for one share for each of the clients.
-        over: whether the source has left; False at first.
+        over: whether the source has left for good.
 
     Attributes:
         source: the source's host.
-        manifest: the file's latest manifest.
+        manifest: the file's manifest, which is replaced when the source divides the file.
     """
 
     network: VirtualNetwork
@@ -76,7 +76,7 @@ class Seeding:
         """Leave if the source is no longer needed; otherwise take the next possible step, and poll again later."""
         source, server = self.source, self.network.server
         file = self.file
-        # The server ends the session of a source that is not needed, but the source may receive this event later.
+        # The server ends the session of a source that is not needed, but the event may arrive after this call.
         if file is not None and file.seeded_at is not None:
             divided, holders = self._divided_here, file.availability.min_holder_count()
             if not source_is_needed(

@@ -32,7 +32,8 @@ class Timeline:
         random: the network's source of randomness.
         clients: every client and source that was ever added, by name.
         sessions: the client of each session since the server's last start, by session number.
-        server_epoch: the number of the server's crashes. A message is lost if the server crashes before it arrives.
+        server_epoch: the number of the server's crashes. A message is lost if the server crashes before the message
+            arrives.
         server_touched: whether the server's state machine must be polled.
         touched: the clients whose state machines must be polled, in order.
     """
@@ -59,7 +60,7 @@ class Timeline:
         return self._server
 
     def client_of(self, session: int) -> Client | None:
-        """Return the client of a session that neither side has ended; None if there is none."""
+        """Return the client of a session; None if the client has ended the session, or the server has crashed since."""
         client = self.sessions.get(session)
         return client if client is not None and client.session == session else None
 
@@ -99,7 +100,7 @@ class Timeline:
         self.at(self.now + delay_ns, action, *arguments)
 
     def step(self, end: int) -> bool:
-        """Run the next action; return False, with the time set to ``end``, if none is due by then."""
+        """Run the next action; return True. If none is due by ``end``, let time pass until ``end``; return False."""
         if not self._queue or self._queue[0][0] > end:
             self.now = max(self.now, end)
             return False
@@ -168,7 +169,7 @@ class Timeline:
             self._run_in_epoch(client, epoch, action, arguments)
 
     def _resume(self, client: Client) -> None:
-        """Run the oldest deferred action of a process if its pause is over. Each action is a separate step."""
+        """Run the oldest deferred action if the pause is over, or else try again later. Each action is one step."""
         if self.now < client.paused_until:
             self.at(client.paused_until, self._resume, client)
         elif client.deferred:

@@ -24,7 +24,7 @@ SEGMENT_HEAD_BYTES = ETHERNET_BYTES + 20 + 32
 SEGMENT_BYTES = 1448
 """Payload of one TCP segment."""
 RETRY_NS = SECOND_NS
-"""The interval of attempts to pass on waiting bytes, until a partition ends or the client reads again."""
+"""The time between two attempts to pass on the bytes of a partitioned or unread connection, in nanoseconds."""
 
 
 def on_the_wire(byte_count: int) -> int:
@@ -37,12 +37,12 @@ class Transport:
 
     Args:
         network: the network.
-        control: the control plane, which declines a file if a client's store fails.
+        control: the control plane, which declines or verifies a file if a client's store fails.
         server_rate: the server's rate in each direction, in bytes per second; 0 for unlimited.
 
     Attributes:
         up: the server's sending direction.
-        down: the server's receiving direction.
+        down: the server's receiving direction, which frames occupy and datagrams do not.
     """
 
     def __init__(self, network: Timeline, control: ControlPlane, server_rate: int) -> None:
@@ -53,7 +53,7 @@ class Transport:
     # -- deliveries
 
     def deliver(self, delivery: Deliver) -> None:
-        """Send a delivery over the client's link, or over a new connection (classic)."""
+        """Send a delivery over the client's link, or over a new connection (classic); tell the server if this fails."""
         network = self._network
         server, client = network.server, network.client_of(delivery.session)
         assert server is not None, "a server that delivers is running"
@@ -84,7 +84,7 @@ class Transport:
         self._network.at_client(client, arrives, self._arrive_alone, delivery.frame, payload)
 
     def _transmit_down(self, server: ServerMachine, client: Client, delivery: Deliver) -> tuple[int, bytes]:
-        """Send the bytes of a delivery from the server; return when the last byte arrives, and the payload."""
+        """Send a delivery, and tell the server that it was sent; return when the last byte arrives, and the payload."""
         network = self._network
         payload = b"".join(delivery.views) if network.content.copied else b""
         size, delay = on_the_wire(FRAME_BYTES + delivery.frame.length), network.delay(client)
@@ -133,7 +133,7 @@ class Transport:
     # -- contributions
 
     def contribute(self, client: Client, frame: Frame) -> None:
-        """Send a contribution over the client's link, or over a new connection (classic).
+        """Send a contribution over the client's link, if it is open, or over a new connection (classic).
 
         Args:
             client: the holder.
@@ -208,7 +208,7 @@ class Transport:
     # -- datagrams
 
     def send_to_client(self, client: Client, data: bytes) -> None:
-        """Send a datagram from the server.
+        """Send a datagram from the server to a client.
 
         Args:
             client: the receiver.
@@ -225,7 +225,7 @@ class Transport:
             self._network.touch(client)
 
     def send_to_server(self, client: Client, data: bytes) -> None:
-        """Send a datagram from a client.
+        """Send a datagram from a client to the server.
 
         Args:
             client: the sender.
