@@ -123,7 +123,7 @@ class DuplicateInstance(PspError):
 
 
 class WrongState(PspError):
-    """The state of the file or the client does not allow this operation."""
+    """The current state, such as the state of a file or a client, does not allow this operation."""
 
     reason = Reason.WRONG_STATE
 
@@ -135,7 +135,7 @@ class PortTaken(PspError):
 
 
 class Unreachable(PspError):
-    """Nothing answers at an address."""
+    """Nothing answers at an address, or a host name cannot be resolved."""
 
     reason = Reason.UNREACHABLE
 
@@ -153,7 +153,7 @@ class TimedOut(PspError):
 
 
 class IntegrityError(PspError):
-    """Bytes do not match their digest."""
+    """Bytes do not match their digest, or are not verified."""
 
     reason = Reason.INTEGRITY
 

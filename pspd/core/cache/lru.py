@@ -23,7 +23,9 @@ class LruState(Enum):
 
 
 class Extent:
-    """Consecutive chunks of one file in consecutive slots of the arena. If ready, all were last read at the same time.
+    """Consecutive chunks of one file in consecutive slots of the arena.
+
+    The chunks of a ready extent were last read at the same time.
 
     Attributes:
         file_id: the id of the file.
