@@ -125,6 +125,9 @@ class SavedFiles:
         Args:
             file: the file.
             state: the ``stat`` result of the file, or of a folder's archive.
+
+        Raises:
+            StorageError: the record cannot be saved, a folder cannot be renamed, or a part cannot be removed.
         """
         manifest = file.verifier.manifest
         self._records.save_completion(manifest, state, self.boot)
@@ -203,8 +206,8 @@ class SavedFiles:
         """Load a file that has a completion record, verify it if necessary, and return it.
 
         A file that the disk has damaged, and a folder whose archive is corrupt, are unfinished again. A file that
-        another program has changed is marked as changed. If another program removed the file, forget it and return
-        None.
+        another program has changed is marked as changed. If the file is missing, resume its partial file; if the
+        partial file is missing too, another program removed the file: forget it and return None.
 
         Args:
             manifest: the file's manifest.
@@ -289,7 +292,7 @@ class SavedFiles:
         return self.salvage(damaged)
 
     def _adopt_folder(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile:
-        """Save the archive of an equal folder as a partial file, so that no chunk need be requested; return it."""
+        """Save the archive of an equal folder as a partial file, so that no chunk is requested; return the file."""
         require_room(manifest, manifest.size_bytes)
         self._records.save_manifest(manifest)
         self._records.remove(manifest.file_id, ARCHIVE)

@@ -91,7 +91,8 @@ class Entry:
 def validate_entries(entries: list[Entry]) -> None:
     """Check that the entries form a valid archive.
 
-    Every entry after the first is in a folder of the archive. Paths are unique and sorted. No link leads out.
+    Every entry after the first is in a folder of the archive. Paths are unique, sorted and short enough. No link is
+    absolute, leads out of the folder, or loops.
 
     Raises:
         ArchiveError: an entry is invalid.
