@@ -20,7 +20,7 @@ class Availability:
     Args:
         _manifest: the manifest of the file.
         _work: the work set, which collects the marks.
-        _departed_max: the largest number of departed clients whose holdings are remembered.
+        _departed_max: the most clients whose holdings are remembered after they have left.
 
     Attributes:
         held: the whole units that each connected member holds, by name.

@@ -247,7 +247,7 @@ class Catalogue:
 
         Args:
             session: the client's session number.
-            file_id: the file.
+            file_id: the id of the file.
             reason: the client's reason. A long reason is cut, and unprintable characters become spaces.
             now: the time, in nanoseconds.
             division: the number of the division that the report is about; 0 if unknown.

@@ -88,7 +88,8 @@ class Contributions:
     def received(self, receipt: Receipt, now: int) -> bool:
         """Verify the whole units of a payload, and cache the payload if they are correct (R9).
 
-        If a unit is wrong, the sender no longer counts as a holder of the range, and the range is asked for again.
+        Partial units at the ends cannot be verified, and are cached too. If a unit is wrong, the sender no longer
+        counts as a holder of the range, and the range is asked for again.
 
         Args:
             receipt: the receipt of the contribution.
@@ -134,7 +135,7 @@ class Contributions:
         return not file.manifest.wrong_units(*units, views, self._digest)
 
     def distrust(self, file: SharedFile, ranges: Iterable[Range]) -> None:
-        """Verify the cached units of chunks that a client received and requests again. Drop all but correct units.
+        """Verify the cached units of chunks that a client received and requests again. Drop wrong and partial units.
 
         A contribution of less than a unit cannot be verified when it arrives, but a unit that is cached as a whole can.
         If such a unit is wrong, the senders of its parts are blamed.

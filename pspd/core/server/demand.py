@@ -67,7 +67,7 @@ class Demand:
 
         Args:
             member: the member.
-            file_id: the file.
+            file_id: the id of the file.
         """
         requester = self._requesters.get(member.session)
         return requester.states.get(file_id) if requester is not None else None

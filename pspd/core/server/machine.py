@@ -445,7 +445,7 @@ class ServerMachine:
             check()
 
     def checks(self) -> list[Callable[[], None]]:
-        """Return the functions that check the invariants: one for each kind of record, and one for each file."""
+        """Return the functions that check the invariants: one for each part of the server, and one for each file."""
         owners = self.cache, self.sessions, self._pending, self.demand, self._forwarder, self.deliveries
         files = self.lifecycle.files.values()
         return [owner.check for owner in owners] + [partial(file.check, self.members) for file in files]

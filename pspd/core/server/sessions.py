@@ -194,7 +194,7 @@ class Sessions:
         return max(self.reach_ns, self._tuning.lease_ns_per_member * len(lost_clients))
 
     def validate_join(self, name: str, instance_id: bytes, delivery_port: int, peer: str, now: int) -> Member | None:
-        """Check a join. Return the member whose session it replaces; None if it replaces no session.
+        """Check a join. Return the member whose session the join replaces; None if it replaces no session.
 
         Args:
             name: the name of the new member.
