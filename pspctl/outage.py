@@ -131,8 +131,8 @@ def follow_status(
     """Yield the status now and after each change, even if the server restarts meanwhile.
 
     The watch call is repeated every `WATCH_SECONDS`, and when its connection breaks. Each call first yields the status,
-    even if nothing has changed. A broken connection does not mean that the server is gone: deliveries may delay the
-    packets of the connection too much.
+    even if nothing has changed. A broken connection does not mean that the server is gone: if deliveries fill the
+    network, the answer to a keepalive ping may come too late, and gRPC closes the connection.
 
     Args:
         outage: the policy for a server that stops or does not answer.

@@ -27,7 +27,7 @@ DISK_LOSS_RATE = 1 / 3
 REMOVAL_RATE = 0.2
 """The fraction of networks for which the removal of a file is planned; the file is seeded again."""
 ATTACK_RATE = 0.15
-"""The fraction of networks for which a cloned machine is planned; also that for a forged request, drawn separately."""
+"""The fraction of networks for which a cloned machine is planned. Forged requests are drawn separately at this rate."""
 CLONE_JOIN_NS = SECOND_NS // 2
 """The interval at which a cloned machine tries to join, in nanoseconds."""
 
@@ -44,7 +44,7 @@ class Faults:
         checks: the checks, which some faults relax.
         goal: the clients and files of the network.
         trace: the trace, which records each fault.
-        seed: the scenario's seed.
+        seed: the scenario's seed, from which each special fault makes its own source of randomness.
         random: the scenario's source of randomness.
         counts: the number of faults of each kind so far.
         healed: whether :meth:`heal` has been called. No fault begins after that.
@@ -129,6 +129,7 @@ class Faults:
             self._restart(client)
 
     def _end_faults(self, client: Client) -> None:
+        """End a blocked downlink, a stopped reader and tampering with contributions, whichever of them a client has."""
         client.downlink_blocked, client.reads_deliveries, client.tamper = False, True, None
 
     def _restart(self, client: Client, duration_ns: int = 0) -> None:
@@ -206,7 +207,10 @@ class Faults:
         self.network.after(duration_ns, self._end_faults, client)
 
     def _break_transfers(self, client: Client, duration_ns: int) -> None:
-        """Abort most of a holder's contributions before the payload is complete. The link stays open."""
+        """Abort most of a holder's contributions before the payload is complete.
+
+        The link stays open, although an abort closes a real link: the fault "broken link" covers that.
+        """
         client.tamper = lambda frame, payload: None if self.random.random() < 0.7 else payload
         self.network.after(duration_ns, self._end_faults, client)
 

@@ -29,7 +29,8 @@ class Written:
 
     Attributes:
         verified: the chunks of the completed units that are verified now.
-        corrupt: the completed units, and the completed cut blocks, whose bytes do not match their digests.
+        corrupt: the completed units whose bytes do not match their digests. Also each cut block that does not match
+            its own digest, although every piece of it was verified.
     """
 
     verified: RangeSet = field(default_factory=RangeSet)
@@ -103,7 +104,7 @@ class Storage(Protocol):
         """
 
     def verify(self, file_id: FileId) -> None:
-        """Verify all saved bytes of a file again. The chunks of corrupt units are no longer verified afterwards."""
+        """Verify all saved bytes of a file again. The chunks of corrupt units then count as missing."""
 
     def discard(self, file_id: FileId) -> None:
         """Forget a file, and delete its data if it is unfinished; a finished file stays visible. Idempotent."""

@@ -29,12 +29,12 @@ def source_is_needed(*, stays: bool, divided_here: bool, is_complete: bool, min_
     """Return whether the source of a seeded file is still needed.
 
     A source that stays is needed until :data:`SAFE_HOLDERS` clients hold each chunk. Any other source that divided the
-    file is not needed, because clients hold every share. The source of a file that was already divided is needed until
-    clients hold every chunk. A complete file needs no source.
+    file is not needed, because clients hold every share. A source that repairs a file which was divided before is
+    needed until clients hold every chunk. A complete file needs no source.
 
     Args:
         stays: whether the source stays, by its terms.
-        divided_here: whether the file was divided for this source.
+        divided_here: whether this source divided the file.
         is_complete: whether the file is complete.
         min_holder_count: the number of clients that hold the rarest chunk.
     """

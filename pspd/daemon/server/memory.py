@@ -14,8 +14,8 @@ CACHE_MEMORY_PERCENT_MAX = 75
 """The largest part of the machine's memory for the cache, in percent. With more, the machine might swap or kill the
 server."""
 LAZY_BYTES_MIN = 1 << 20
-"""The smallest allocation that is not from the heap: a cache that grows with the number of clients makes thousands of
-smaller ones."""
+"""The smallest allocation that is mapped from the kernel. Smaller ones come from the heap, because a cache that grows
+with the number of clients makes thousands of them, and Linux limits the number of mappings of a process."""
 _CONTROL_GROUP_MAX = Path("/sys/fs/cgroup/memory.max")
 
 

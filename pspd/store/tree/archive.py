@@ -35,7 +35,7 @@ _KIND_AT = slice(156, 157)
 _SIZE_AT = slice(124, 135)
 """The position of an entry's size in its tar header: octal digits."""
 _PAX_BYTES_MAX = 32 * 1024
-"""The maximum size of a pax header, in bytes: a path and a link target have at most 4096 characters each."""
+"""The maximum size of a pax header, in bytes. Linux limits a path and a link target to 4096 bytes each."""
 _PAX_RECORDS_MAX = 4
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -102,7 +102,7 @@ class FolderArchive:
         return memoryview(self.read_at(offset, length))
 
     def require_unwritten(self) -> None:
-        """Do nothing: :meth:`read_at` checks each file that it reads."""
+        """Do nothing. The class for a single file checks for writes here; this class does so in :meth:`read_at`."""
 
     def require_unchanged(self) -> None:
         """Check that the folder was not changed since it was listed.
