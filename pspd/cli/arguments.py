@@ -65,7 +65,7 @@ class Seconds(click.FloatRange):
 
 
 class Folder(click.Path):
-    """A folder that may not exist yet."""
+    """A folder, which need not exist yet."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Convert the text, and refuse an empty one: an unset variable must not mean the current folder.

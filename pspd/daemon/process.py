@@ -24,10 +24,10 @@ from pspd.text.plain import plain_text
 
 GARBAGE_OBJECTS = 20_000
 """The growth in objects between two collections of cyclic garbage. Moving data makes thousands of objects per second,
-but hardly any cycles; with Python's default of 700, collections would take noticeable time."""
+but hardly any cycles; with the default of 700 in Python 3.11, collections would take noticeable time."""
 FILES_FRACTION = 2
-"""The limit on descriptors is divided by this: half of it is for stored files, the rest for sockets and for files that
-are being sent."""
+"""The divisor of the limit on descriptors: half of the descriptors are for stored files, the rest for sockets and for
+files that are being sent."""
 FILES_EACH_MIN = 4
 """The fewest open files for one client. With fewer, it would open and close files all the time. If the descriptors do
 not suffice, an error names the limit to raise."""
@@ -142,7 +142,7 @@ def say_ready(**fields: object) -> None:
 
 
 def raise_limit() -> None:
-    """Raise the soft limit on open files to the hard limit: it is low only for programs that use ``select``."""
+    """Raise the soft limit on open files to the hard limit, if possible: it is low only for users of ``select``."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # the system may refuse
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -24,8 +24,8 @@ from pspd.v1 import network_pb2
 
 POLL_SECONDS_MIN = 0.2
 POLL_SECONDS_PER_CLIENT = 0.004
-"""The pause between two polls of the clients' progress grows with their number: each poll costs the server about 40 us
-per client."""
+"""The pause between two polls of the progress grows with the number of clients: each poll costs the server about 40 us
+per client, so 1 % of its time."""
 REJOIN_SECONDS = 0.5
 """The pause before the source joins again."""
 PATH_SECONDS = 10.0
@@ -44,7 +44,8 @@ class SeedProgress:
             loss of the server).
         done: the number of bytes hashed, of clients joined, or of chunks of shares held, depending on the phase; 0
             in the phases "staying" and "reconnecting".
-        total: the number of all bytes, of clients to wait for, or of chunks of all shares; 0 in the same phases.
+        total: the number of all bytes, of clients to wait for, or of chunks of all shares; 0 in the
+            phases "staying" and "reconnecting".
         file: the server's status of the file; None before the division and in "reconnecting".
     """
 

@@ -187,7 +187,7 @@ class DaemonProcess:
         return next((plain_text(line.strip()) for line in reversed(lines) if line.strip()), "it logged nothing")
 
     def end_error(self, what: str = "ended") -> PspError:
-        """Return the error for a process that has ended, from its last log line; `InternalError` if that is no error.
+        """Return the error that the last log line of an ended process names; `InternalError` if the line names none.
 
         Args:
             what: what the process did, such as "did not start".

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Acceptor:
-    """Accepts the connections of a listener, and owns the listener.
+    """Accepts the connections of a listener from its creation on, and owns the listener.
 
     Args:
         listener: a listening, non-blocking socket.

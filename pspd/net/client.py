@@ -85,9 +85,12 @@ class DeliveryParts:
         return buffer[: part.length]
 
     def store(self, link: Link) -> Frame:
-        """Store and verify the part that a connection has received; return the head of the part."""
+        """Store and verify the part that a connection has received; return the head of the part.
+
+        Ignore the part if its file was removed or declined. If an error occurs, pass it to ``failed``.
+        """
         part, buffer = self._parts[link]
-        if self._machine.takes(part.file_id):  # otherwise the file was removed or declined in the meantime
+        if self._machine.takes(part.file_id):
             try:
                 written = self._storage.write(part.file_id, part.start, part.stop, buffer[: part.length])
                 self._machine.delivery_stored(part, written, now_ns())
@@ -189,7 +192,7 @@ class ClientPlane:
             raise NoDataPath(path.problem_text(self._server))
 
     def leave(self) -> None:
-        """End the session: close its UDP socket and its TCP connections. The client keeps its files."""
+        """End the session: close its UDP socket and its TCP connections. The files and the listener stay."""
         self._machine.left()
         self._uplink.close()
         for connection in list(self._connections):

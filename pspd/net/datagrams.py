@@ -25,7 +25,7 @@ chooses the source address."""
 _IP_PKTINFO = 8
 _IPV6_RECVPKTINFO = 49
 _IPV6_PKTINFO = 50
-_CONTROL_BYTES = socket.CMSG_SPACE(20)
+_CONTROL_BYTES = socket.CMSG_SPACE(20)  # the address and interface of a datagram: 20 bytes with IPv6, 12 with IPv4
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 def note_path(paths: dict[Address, T], peer: Address, path: T) -> None:
-    """Remember the path of a peer's last datagram. If there are too many, forget the peer that was remembered first.
+    """Remember the path of a peer's last datagram. If too many peers are remembered, forget the first of them.
 
     A path is the local address or the socket that received the datagram.
 
@@ -186,7 +186,7 @@ class DatagramSockets:
 
 
 def _enable_packet_info(bound: socket.socket) -> bool:
-    """Make the kernel report the local address of each datagram; return False if the kernel cannot."""
+    """Make the kernel report the local address of each datagram; return whether the kernel can."""
     try:
         if bound.family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)

@@ -20,8 +20,8 @@ class Faults:
     Attributes:
         loss: the probability that a received datagram is dropped.
         duplicate: the probability that a datagram is delivered twice, if it is neither dropped nor reordered.
-        reorder: the probability that a datagram is delivered after the next one that is not dropped. At most one is
-            delayed at a time.
+        reorder: the probability that a datagram that is not dropped is delayed until after the next one that is not
+            dropped. At most one is delayed at a time.
         seed: the seed of the random numbers.
     """
 
@@ -66,7 +66,7 @@ class FaultyReceiver:
         self._delayed: tuple[bytes, Address] | None = None
 
     def __call__(self, data: bytes, source: Address) -> None:
-        """Drop, delay, duplicate or pass on a datagram; pass on an earlier delayed one after it.
+        """Drop, delay, pass on or duplicate a datagram. If it is passed on, pass on an earlier delayed one after it.
 
         Args:
             data: the datagram.

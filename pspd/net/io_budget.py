@@ -33,7 +33,10 @@ class IoBudget:
         return _BUDGETS.setdefault(asyncio.get_running_loop(), IoBudget())
 
     def admits(self, callback: Callable[[], None]) -> bool:
-        """Return whether a socket's callback may do work now; if not, defer it to the next slice."""
+        """Return whether a socket's callback may do work now; if not, defer it to the next slice.
+
+        The first call between two slices begins the next slice.
+        """
         now = now_ns()
         if self._slice_ends_at == 0:
             self._slice_ends_at = now + TIME_SLICE_NS

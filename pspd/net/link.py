@@ -27,7 +27,8 @@ READS_PER_WAKEUP = 8
 OUTGOING_FRAMES_MAX = 4096
 """The most frames that may wait on one connection. Further frames are dropped: the peer asks for their chunks again."""
 READ_TIMEOUT_SECONDS = 15.0
-"""How long a peer may send nothing while bytes are due: see ``Link._bytes_are_due``."""
+"""The interval of the checks that a peer has sent something while bytes are due: see ``Link._bytes_are_due``. A silent
+peer is disconnected after one to two intervals."""
 
 log = logging.getLogger(__name__)
 

@@ -60,7 +60,7 @@ class OutgoingFrame:
 
         Args:
             stream: a non-blocking socket.
-            end_follows: whether the stream ends after the frame, so that both may share a segment.
+            end_follows: whether the stream ends after the frame; the last bytes and the end may then share a segment.
 
         Raises:
             BlockingIOError: the kernel's buffer is full. Call this again later for the rest.

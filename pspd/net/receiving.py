@@ -24,7 +24,7 @@ class FrameHandler(Protocol[OwnerT]):
     """Handles the frames of connections. Any call may close its connection; the rest of the stream is then ignored."""
 
     def frame_started(self, link: OwnerT, frame: Frame) -> list[memoryview] | None:
-        """Handle the head of a frame.
+        """Handle the head of a frame. This is the only call for a frame without a payload.
 
         Args:
             link: the connection.

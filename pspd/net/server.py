@@ -23,8 +23,7 @@ from pspd.text.addresses import Address, address_text
 
 ACCEPTS_PER_WAKEUP = 256
 UNIDENTIFIED_LINKS_MAX = 8192
-"""The most accepted connections without a LINK frame. In the classic profile, every accepted
-connection counts."""
+"""The most accepted connections without a LINK frame. In the classic profile, every accepted connection counts."""
 IDENTIFY_SECONDS_MAX = 15.0
 """How long the peer of an accepted link may take to send its LINK frame."""
 
@@ -55,7 +54,7 @@ class ServerPlane:
         self._control = control
         self._loop = asyncio.get_running_loop()
         self._driver: Driver[ServerEffect] = Driver(machine, self._execute)
-        self._sessions: dict[Link, int] = {}  # of each accepted connection; 0 before its LINK frame
+        self._sessions: dict[Link, int] = {}  # by accepted connection; 0 without a LINK frame
         self._links: dict[int, Link] = {}  # the link of each session
         self._delivering: set[Link] = set()  # dialled connections, each for one delivery
         self._receipts: dict[Link, Receipt] = {}  # of the contribution in progress on each connection
@@ -124,7 +123,7 @@ class ServerPlane:
         return link
 
     def _delivery_ended(self, delivery: Deliver, sent: bool) -> None:
-        """Report that the kernel has all bytes of a delivery, or that the delivery failed: its views are free again."""
+        """Tell the machine that the kernel has all bytes of a delivery, or that it failed: its views are free again."""
         report = self._machine.delivery_sent if sent else self._machine.delivery_failed
         report(delivery.session, delivery.number, now_ns())
         self.pump()

@@ -13,8 +13,8 @@ from pspd.host.addresses import ANY_HOSTS, address_of, family_of, sockaddr_of
 from pspd.text.addresses import Address, address_text, unmapped
 
 UDP_BUFFER_BYTES = 4 * 1024 * 1024
-"""The size of each buffer of a UDP socket. The system's default, about 200 KiB, overflows after a burst of a few
-hundred datagrams."""
+"""The wanted size of each buffer of a UDP socket; the system may limit it. The system's default, about 200 KiB,
+overflows after a burst of a few hundred datagrams."""
 LISTEN_BACKLOG = 4096
 """The most connections that may wait for acceptance. In the classic profile, one broadcast makes all holders connect at
 the same time."""
@@ -29,7 +29,7 @@ _SO_RCVBUFFORCE = 33
 
 
 class AddressMissing(PortTaken):
-    """This machine does not have the address to listen on."""
+    """This machine does not have the address to listen on, or cannot open a socket for it."""
 
 
 class PortRefused(PortTaken):

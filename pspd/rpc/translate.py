@@ -125,7 +125,7 @@ def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
 
 
 def holdings_from_pb(messages: Sequence[pb.Holding]) -> dict[FileId, Held]:
-    """Return a client's holdings from messages.
+    """Return a client's holdings from messages, without empty ranges.
 
     Raises:
         BadArgument: a file id has the wrong length, or ranges are not ascending and disjoint.
@@ -171,7 +171,7 @@ Report = ReportMilestone | Declined
 
 
 def report_to_pb(report: Report) -> membership.FileReport:
-    """Return a report as a message."""
+    """Return a report as a message; a long reason is cut."""
     match report:
         case Declined(file_id, reason, division, still_holds):
             return membership.FileReport(

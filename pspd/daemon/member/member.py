@@ -29,7 +29,7 @@ REJOIN_SECONDS_MIN = 0.1
 REJOIN_SECONDS_MAX = 2.0
 """Bounds of the delay before a member joins again, before jitter."""
 STEADY_SECONDS = 30.0
-"""After a session of at least this length, the next delay is the shortest. After a shorter session, it doubles."""
+"""After a session of at least this length, the next delay is the shortest. After a shorter one, the delay doubles."""
 
 TEMPORARY = (Unreachable, TimedOut, DuplicateInstance)
 """Errors in joining that may be temporary: a later attempt may succeed."""
@@ -234,7 +234,7 @@ class MemberDaemon:
                 return session
 
     async def join(self) -> Session:
-        """Verify the files that need it, and join the network; return the session.
+        """Verify the files that need it, join the network, and open the sockets for data; return the session.
 
         Raises:
             StorageError: the file of a source has changed, or cannot be read.
@@ -260,7 +260,7 @@ class MemberDaemon:
         return session
 
     async def serve_session(self, session: Session, path_seconds: float | None = None) -> None:
-        """Follow the server's instructions until the session ends.
+        """Follow the server's instructions until the session ends; then close the sockets for data.
 
         Args:
             session: the session that the server granted.

@@ -13,7 +13,7 @@ from pspd.text.plain import plain_text
 from pspd.text.sizes import size_text
 
 STEP_PERCENT = 10
-"""The least progress between two log lines about a reception, in percent: at most 10 lines per reception."""
+"""A reception is logged at its beginning and when it reaches a multiple of this, in percent: at most 10 lines."""
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class _Reception:
 
     Attributes:
         chunks_before: the number of held chunks at the beginning.
-        step: the progress at the last log line, in units of ``STEP_PERCENT``.
+        step: the progress at the last log line, in whole units of ``STEP_PERCENT``.
         began_at: the time of the beginning, on the monotonic clock.
     """
 
@@ -45,7 +45,7 @@ class ReceptionLog:
         self._receptions: dict[FileId, _Reception] = {}
 
     def update(self, downloads: Iterable[Download]) -> None:
-        """Log each new download, and each that has progressed by a step; skip whole and declined files."""
+        """Log each new download, and each that has reached a further step; skip whole and declined files."""
         for download in downloads:
             manifest, held = download.manifest, download.verified.chunk_count
             if download.stage in (Stage.COMPLETE, Stage.DECLINED) or held == manifest.chunk_count:

@@ -28,9 +28,10 @@ from pspd.store.files.disk import ExternalChanges
 from pspd.text.plain import plain_text
 
 RECEPTION_SECONDS = 2.0
-"""How often a client logs the progress of its files."""
+"""The interval at which a client looks for progress to log."""
 WATCH_SECONDS = 5.0
-"""How often a client checks that its finished files exist and are unchanged. Each check takes some 10 us per file."""
+"""The interval at which a client checks that its finished files exist and are unchanged. Each check takes some 10 us
+per file."""
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +232,7 @@ class FileReconciler:
             raise failure
 
     async def log_reception(self) -> None:
-        """Log the progress of each file, until cancelled."""
+        """Log the progress of each file at intervals, until cancelled."""
         while True:
             self._reception.update(list(self.machine.downloads.values()))
             await asyncio.sleep(RECEPTION_SECONDS)

@@ -213,7 +213,7 @@ class ControlServicer(
             if change is not None:
                 yield change
             seen = current
-            # The pause and the wait run at the same time, so that a change during the pause ends the wait.
+            # The pause and the wait run at the same time, so that a change during the pause is not missed.
             await asyncio.gather(asyncio.sleep(pause_seconds), self._network.control.changed(interval_ms / 1000))
 
     async def StopServer(self, request: status.StopServerRequest, context: Context) -> status.StopServerResponse:

@@ -21,7 +21,7 @@ from pspd.rpc.server import status_messages
 from pspd.v1 import network_pb2, status_service_pb2
 
 ID_DIGITS_MIN = 4
-"""The fewest digits of an id that identify a file."""
+"""The fewest digits of an id by which a file is found."""
 SHOWN_CHARACTERS_MAX = 300
 """The most characters of an unknown name that an error message repeats."""
 
@@ -142,7 +142,7 @@ class NetworkStatus:
         return [file for file in self._machine.catalogue.files.values() if file.phase is not Phase.REMOVED]
 
     def find(self, wanted: str) -> SharedFile:
-        """Return a file by its name, its id, or a unique beginning of its id.
+        """Return a file by its name, its id, or a unique beginning of its id, in this order.
 
         Raises:
             NotFound: no file matches, or several do.

@@ -26,7 +26,7 @@ from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import membership_service_pb2_grpc, network_pb2
 
 LEASE_SECONDS_MIN = 4.0
-"""The shortest lease that a member assumes. It renews a lease four times, so at most once a second."""
+"""The shortest lease that a member assumes. It renews a lease four times in this time, so at most once a second."""
 REPORT_SECONDS = 60.0
 """How long a call with reports may take. A busy server answers late, and a repeated report only adds load. The
 keepalive detects a dead connection."""
@@ -215,7 +215,7 @@ class MemberClient(ServerClient):
     async def announce(
         self, manifest: Manifest, session: int, client_count: int, terms: Terms = ONE_COPY
     ) -> tuple[int, network_pb2.File]:
-        """Announce a file, and wait until enough clients have joined.
+        """Announce a file, and wait until enough clients are reachable, unless the file is divided already.
 
         Args:
             manifest: the file's manifest.

@@ -1,6 +1,7 @@
 """Checks every request before its method is called, and reports the errors of methods with a status and a reason.
 
-Without this, gRPC logs a stack trace for a request that it cannot parse, and has one size limit for all methods.
+Without these checks, gRPC would log a stack trace for a request that it cannot parse, and would have one size limit for
+all methods.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Method = Callable[[Any, Any], Any]
 async def _refuse(context: Context, error: Exception) -> None:
     """End a call with the gRPC status, message and reason of an error; raise the error itself if it is a bug.
 
-    All errors are bugs, except ``PspError`` and errors that the machine causes.
+    All errors are bugs, except ``PspError`` and errors of the operating system, such as a full disk.
 
     Args:
         context: the call.
@@ -62,7 +63,10 @@ class _Parsed:
 
 
 class CheckedRequests(grpc.aio.ServerInterceptor):
-    """Refuses requests that are too large or cannot be parsed; reports the errors that methods raise."""
+    """Refuses requests that are too large or cannot be parsed; reports the errors that methods raise.
+
+    Of an asynchronous generator, it reports only ``PspError``; of a method with a stream of requests, no error.
+    """
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Wrap the parser and the method of a handler; implements ``ServerInterceptor``.
