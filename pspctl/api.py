@@ -81,7 +81,11 @@ class Api(Generic[C]):
 
 
 class ServerApi(Api[ServerClient]):
-    """A connection to a server. Apart from an interrupt, its calls raise only `pspd.errors.PspError`."""
+    """A connection to a server.
+
+    If the server fails, or cannot be reached, a call raises `pspd.errors.PspError`. If an argument is not valid
+    Unicode, the call raises UnicodeEncodeError.
+    """
 
     def __init__(self, address: str, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
         """Resolve the server's address, and open a channel, which connects at the first call.

@@ -14,7 +14,7 @@ from pspd.errors import NotFound, TimedOut, WrongState
 from pspd.text.plain import plain_text
 
 REFUSALS_MAX = 4
-"""The largest number of clients whose reasons for declining a file one error message quotes."""
+"""The largest number of reasons for declining a file that one error message quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,10 @@ class Goal:
         return self.is_settled(file) and not waits_for_missing
 
     def _may_return(self, file: FileView) -> bool:
-        """Return whether a missing client may come back: until the deadline or, without one, within a full lease."""
+        """Return whether to expect a missing client back.
+
+        With a deadline, every missing client is expected; without one, those lost for less than a full lease.
+        """
         missing = file["missing_clients"]
         has_deadline = self.deadline.timeout_seconds is not None
         return bool(missing) and (has_deadline or not all(client["given_up"] for client in missing))
@@ -156,7 +159,7 @@ def require_holders(file: FileView) -> None:
     """Raise an error if a file is stalled.
 
     Raises:
-        WrongState: chunks have no reachable holder; the message names the chunks and the last holder of each.
+        WrongState: chunks have no reachable holder; the message names the first missing ranges and their last holders.
     """
     if file["state"] == "stalled":
         raise WrongState(f"{plain_text(file['name'])} is stalled: {'; '.join(file_text.missing_chunks_texts(file))}")

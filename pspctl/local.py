@@ -25,6 +25,7 @@ WAIT_SECONDS = 6.0
 """How long to wait for the lock: longer than it takes until the daemons of a killed run end by themselves."""
 POLL_SECONDS = 0.05
 COUNT_BYTES_MAX = 20
+"""The most bytes to read from the lock file, which contains the number of clients in decimal digits."""
 
 
 def client_folders(copies_dir: Path, client_count: int) -> list[Path]:
@@ -127,7 +128,10 @@ class RunFolder:
             time.sleep(POLL_SECONDS)
 
     def _remove_leftovers(self) -> None:
-        """Remove the unfinished files, the logs and the server's state of a killed run."""
+        """Remove the logs, the server's state and the unfinished files of a killed run.
+
+        The unfinished files of a client that the user has started since then stay.
+        """
         with contextlib.suppress(ValueError):
             folders = client_folders(self.copies_dir, int(os.pread(self.lock, COUNT_BYTES_MAX, 0)))
             for work in (folder / STORE_FOLDER for folder in folders):

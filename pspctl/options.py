@@ -164,7 +164,7 @@ class Group(_WithSharedOptions, click.Group):
 
 
 def file_name(text: str) -> str:
-    """Return a file's name, its id or the first digits of its id as typed, without one slash at the end.
+    """Return a file's name, its id or the first digits of its id as typed, but remove one slash at the end.
 
     Raises:
         BadArgument: the text is empty, which would mean every file, or has only slashes.

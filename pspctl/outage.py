@@ -44,7 +44,7 @@ class OutagePolicy(RetryPolicy):
         self._was_reached = False
 
     def note_lost(self) -> None:
-        """Record that the server does not answer; the first call begins an outage, and shows a note."""
+        """Record that the server does not answer; if no outage is under way, begin one and show a note."""
         if not self.is_down:
             self.progress.note(f"lost the server at {self.api.address}: waiting for it to come back")
         super().note_lost()

@@ -43,7 +43,8 @@ class SeedPlan:
     Attributes:
         path: the file or folder.
         name: the file's name in the network; None for the last part of `path`.
-        client_count: how many clients to wait for before the division; 0 for one per replica.
+        client_count: how many clients to wait for, and into how many shares to divide the file; 0 for one client per
+            replica, and one share for each reachable client.
         hold_back: whether the exchange waits for `pspctl release`.
         terms: how many clients get each share, and whether the source stays in the exchange.
         hashing: the child processes that compute the file's digests; None without such processes.
@@ -70,7 +71,7 @@ class _Result:
         file: the file at the end of the command.
         state_before: the file's state before the command; None if the network did not have the file.
         left_count: how many of the clients that ``--clients`` asked for left before the file was divided; 0 if the
-            command did not divide the file, or did not wait until every client had it.
+            network had the file before the command, or if the command did not wait until every client had it.
     """
 
     file: FileView
@@ -215,7 +216,7 @@ async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _Steps, check: Calla
     )
     try:
         while not (await asyncio.wait([work], timeout=deadline.within(CHECK_SECONDS)))[0]:
-            has_passed = deadline.passed  # read before the check, whose error says more if the server is lost
+            has_passed = deadline.passed  # read first: if the server is lost too, the error of `check` says more
             outage.check()
             if has_passed:
                 raise TimedOut(_not_seeded_text(plan, deadline, steps.last))
@@ -293,7 +294,13 @@ def _require_all_chunks(plan: SeedPlan, view: FileView) -> None:
 def _require_all_clients(plan: SeedPlan, result: _Result, deadline: Deadline, kept: str) -> None:
     """Raise an error if clients declined the file, were lost, or left before the division.
 
-    If some clients were lost, or left before the division, `kept` ends the message.
+    If the file was seeded before this command, lost clients cause an error only if all clients are lost.
+
+    Args:
+        plan: the file, and how to seed it.
+        result: the result of the seeding.
+        deadline: the deadline of the command.
+        kept: the end of the message if clients were lost during this seeding, or left before the division.
     """
     completion.require_none_declined(result.file)
     if result.divided_now:
@@ -319,10 +326,10 @@ def _delete(path: Path, state: FileState, holder_count: int) -> None:
     Args:
         path: the original.
         state: the state of the original before the seeding.
-        holder_count: the smallest number of clients that hold the same chunk.
+        holder_count: the number of clients that hold the chunk with the fewest holders.
 
     Raises:
-        WrongState: the original has changed since then, or a chunk has fewer than `SAFE_HOLDERS` holders.
+        WrongState: the original is no longer in `state`, or a chunk has fewer than `SAFE_HOLDERS` holders.
         StorageError: the original cannot be deleted.
     """
     if holder_count < SAFE_HOLDERS:

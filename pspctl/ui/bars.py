@@ -69,7 +69,7 @@ class BarProgress(LineProgress):
         self._tasks: dict[str, bars.Task] = {}
 
     def seeding(self, step: SeedProgress) -> None:
-        """Update the bar of the phase, if it has one, and write which clients delay the seeding."""
+        """Update the bar of the phase, if any; write which clients delay the seeding, and if none is connected."""
         if step.file is not None:
             self._note_clients(file_view(step.file))
         match step.phase:
@@ -82,7 +82,10 @@ class BarProgress(LineProgress):
                 self._show("seeding", step.done * CHUNK_BYTES, step.total * CHUNK_BYTES)
 
     def exchange(self, file: FileView) -> None:
-        """After the seeding, update the bars of the exchange and the clients; write why the file is not complete."""
+        """Update the bars of the exchange and the clients; write why the file is not complete.
+
+        While the file is being seeded, do nothing.
+        """
         if file["state"] == "seeding":
             return
         self.seeded(file)

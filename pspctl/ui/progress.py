@@ -47,7 +47,7 @@ class LineProgress(Progress):
         self._joined_noted_at = 0.0
 
     def seeding(self, step: SeedProgress) -> None:
-        """Write which clients delay the seeding, and how many clients have joined.
+        """Write which clients delay the seeding, how many clients have joined, and if none is connected.
 
         The number is written when it is new, at most every `WAITING_NOTE_SECONDS`, and not when all have joined.
         """

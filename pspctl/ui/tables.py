@@ -27,7 +27,7 @@ _STATE_STYLES = {
 
 
 def status_table(status: StatusView) -> RenderableType:
-    """Return the whole network: the server, the clients and the files, with the missing chunks of stalled files."""
+    """Return the status of the network: the server, the clients, the files, and the missing chunks of stalled files."""
     clients, files = clients_table(status["clients"], status["sources"]), status["files"]
     return Group(
         status_header(status),
