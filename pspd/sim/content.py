@@ -92,7 +92,14 @@ class BlankContent(Content):
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """The state of one file in a blank store."""
+    """The state of one file in a blank store.
+
+    Attributes:
+        manifest: the file's manifest.
+        arrived: the chunks that were written.
+        verified: the chunks of the units that were written completely.
+        finished: whether the file is finished.
+    """
 
     manifest: Manifest
     arrived: RangeSet = field(default_factory=RangeSet)

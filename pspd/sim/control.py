@@ -76,7 +76,7 @@ class ControlPlane:
         network.touch(client)
 
     def leave(self, client: Client) -> None:
-        """Send Leave for the client."""
+        """Send Leave for the client, unless it has no session or is partitioned."""
         if client.session and not client.partitioned:
             network = self._network
             network.at_server(network.now + network.delay(client), self._leave_arrived, client.session)
@@ -105,7 +105,7 @@ class ControlPlane:
         server.client_left(session, "its connection ended", self._network.now)
 
     def renew_leases(self, server: ServerMachine) -> None:
-        """Renew the clients' leases, now and periodically. If the server does not know a session, its client loses it.
+        """Renew the clients' leases, now and periodically. A client loses a session that the server does not know.
 
         The lease of a client is not renewed while the client is partitioned or paused, or before the answer to Join or
         the latest event has arrived.
@@ -305,7 +305,9 @@ class ControlPlane:
     # -- reports
 
     def report_arrived(self, client: Client, effect: ReportMilestone) -> None:
-        """Pass a client's report to the server. Retry while the client is partitioned; drop it if the server is down.
+        """Pass a client's report to the server. Retry while the client is partitioned.
+
+        If the server is down, drop the report.
 
         Args:
             client: the client.

@@ -117,7 +117,10 @@ class Faults:
     # -- healing
 
     def heal(self) -> None:
-        """End all faults, except pauses, which end by themselves; prevent further faults."""
+        """End all faults, except pauses, which end by themselves; prevent further faults.
+
+        Restart the server if it is down, and every client that is down and has not left for good.
+        """
         self.healed = True
         self.trace.record("fault", "all faults end")
         self._restart_server()
@@ -190,7 +193,7 @@ class Faults:
                 client.store.alter(seeding.manifest.file_id, self.random.randrange(2**16))
 
     def _lose_disk(self, client: Client, duration_ns: int) -> None:
-        """Crash a client, and restart it later with an empty disk; do nothing for a source."""
+        """Crash a client, and restart it later with an empty disk. For a source, only relax the checks."""
         self.checks.honest = False
         if not client.source:
             if client.alive:

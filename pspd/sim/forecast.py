@@ -119,7 +119,8 @@ def forecast(plan: Plan, on_progress: Callable[[float], None] = lambda done: Non
 
     Args:
         plan: the network and the file.
-        on_progress: called periodically with the fraction of the bytes that are delivered, and with 1.0 at the end.
+        on_progress: a function that is called periodically with the fraction of the bytes that the server has
+            delivered, and with 1.0 at the end.
 
     Raises:
         TimedOut: the file is not complete after a week of virtual time.

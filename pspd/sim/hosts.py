@@ -65,6 +65,11 @@ class Client:
         source: whether the client is a source.
 
     Attributes:
+        up: the client's sending direction.
+        down: the client's receiving direction.
+        disk: the client's disk, as a pipe for the bytes that are written.
+        path_up: the path of datagrams to the server.
+        path_down: the path of datagrams from the server.
         machine: the client's state machine; a new one for each run of the process.
         epoch: the number of times that the session was lost or the process ended. An action that is scheduled for one
             epoch does not run in a later epoch.

@@ -60,7 +60,7 @@ class Impairments:
 
     Attributes:
         delay_ns: the one-way propagation delay.
-        jitter_ns: the maximum additional delay, drawn for each message.
+        jitter_ns: the upper bound of the random additional delay of each message.
         loss: the fraction of datagrams that are lost.
         burst: the mean length of a burst of losses, in datagrams; 1 for independent losses.
         duplicate: the fraction of datagrams that are duplicated.

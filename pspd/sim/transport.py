@@ -133,7 +133,9 @@ class Transport:
     # -- contributions
 
     def contribute(self, client: Client, frame: Frame) -> None:
-        """Send a contribution over the client's link, if it is open, or over a new connection (classic).
+        """Send a contribution over the client's link, or over a new connection (classic).
+
+        If the link is not open, drop the contribution. If the client cannot read the chunks, it verifies the file.
 
         Args:
             client: the holder.

@@ -43,7 +43,7 @@ class ExternalChanges(NamedTuple):
     """Changes that other programs have made to finished files.
 
     Attributes:
-        removed: the paths of removed files, by file id.
+        removed: the paths of removed files, by file id. A folder also counts as removed if its archive is missing.
         changed: the ids of files that must be verified, because their size, time or kind has changed.
     """
 
@@ -72,7 +72,7 @@ class DiskStore:
         Args:
             folder: the client's folder, in which finished files appear.
             digest: the digest function of manifests.
-            max_bytes: the most bytes that all files of the network may take together; None for no limit.
+            max_bytes: the most bytes that all files begun since the start may take together; None for no limit.
             verifies: whether to verify all bytes that the records list, even if the records could be trusted.
             open_files_max: the maximum number of open descriptors; None for the default.
 
@@ -101,7 +101,8 @@ class DiskStore:
     def known(self) -> dict[FileId, Held]:
         """See ``Storage.known``.
 
-        If the store has found a finished file changed, ``verified`` has only the units that were intact then.
+        For a finished file that another program has changed, ``verified`` has at most the chunks that the store found
+        intact.
         """
         return {file_id: file.held.copy() for file_id, file in self._files.items()}
 
@@ -124,7 +125,7 @@ class DiskStore:
             self._files.pop(file_id, None)
             file.verifier.redivide(manifest)
             if file.status is FileStatus.UNFINISHED:
-                # The manifest is saved later: chunks that are no longer verified may be overwritten from now on.
+                # Update the journal first: chunks that are no longer verified may be overwritten from now on.
                 file.journal.rewrite(file.verifier.verified)
             self._records.save_manifest(manifest)
         self._files[file_id] = file
@@ -220,8 +221,8 @@ class DiskStore:
     def flush_job(self, file_id: FileId) -> Callable[[], None]:
         """Return a function that flushes a finished file to the disk, callable in any thread.
 
-        The function raises ``StorageError`` if the file cannot be opened or the disk fails. After the function has
-        returned, call :meth:`record_flushed`.
+        For a folder, the function flushes the archive and the unpacked folder. It raises ``StorageError`` if the file
+        or archive cannot be opened, or if the disk fails. After it has returned, call :meth:`record_flushed`.
         """
         file = self._file(file_id)
         manifest, path = file.verifier.manifest, file.saved.path
@@ -260,7 +261,7 @@ class DiskStore:
             StorageError: the disk fails.
         """
         file = self._file(file_id)
-        # If the verification fails, the file is no longer known: the next ``begin`` reads it from the disk.
+        # If the verification raises an error, the file stays unknown: the next ``begin`` reads it from the disk.
         del self._files[file_id]
         if file.status is FileStatus.UNFINISHED:
             self._folders.remove_unpacked(file_id)
@@ -275,7 +276,10 @@ class DiskStore:
             self._files[file_id] = verified
 
     def external_changes(self) -> ExternalChanges:
-        """Return the changes that other programs have made to finished files. No file is opened or read."""
+        """Return the changes that other programs have made to finished files. No file is opened or read.
+
+        Log a warning for each file that cannot be examined; such a file does not count as changed.
+        """
         found = ExternalChanges({}, [])
         for file_id, file in self._files.items():
             if file.status is not FileStatus.FINISHED:

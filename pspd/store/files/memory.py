@@ -131,7 +131,9 @@ class MemoryStore:
         self.modes[manifest.name] = manifest.mode
 
     def alter(self, file_id: FileId, offset: int) -> None:
-        """Change one byte of a file, as another program might. Do nothing if the file is finished or not known.
+        """Change one byte of a file, as another program might.
+
+        Do nothing if the file is finished, empty or not known.
 
         Args:
             file_id: the file's id.

@@ -20,7 +20,7 @@ from pspd.store.manifest_codec import decode_manifest, encode_manifest
 
 INSTANCE_BYTES = 16
 ON_DISK = ""
-"""Replaces the boot id in a completion record of a file that is on the disk, so that a crash cannot damage it."""
+"""Replaces the boot id in a completion record of a flushed file, which a crash of the machine cannot damage."""
 UNVERIFIED = "unverified"
 """Replaces the boot id in a completion record of a file that must be verified before it is used."""
 TORN = "torn"
@@ -34,6 +34,8 @@ _LOG = logging.getLogger(__name__)
 
 def lock_folder(folder: Path) -> int:
     """Create a client's folder if necessary, make its hidden folder private, and lock the folder for this process.
+
+    The lock file names this process, so that the error of a second client can name it too.
 
     Returns:
         The descriptor of the lock; closing it releases the lock.
@@ -101,10 +103,10 @@ def boot_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class CompletionRecord:
-    """The record of a finished file. It identifies the file by name, size and time, so that the file need not be read.
+    """The record of a finished file. The size and time show, without a read, whether the file has changed since.
 
     Attributes:
-        name: the file's name in the client's folder.
+        name: the file's name in the client's folder; empty if the record is torn.
         size_bytes: the size of the file, or of a folder's archive.
         mtime_ns: the modification time of the file, or of a folder's archive, in nanoseconds.
         boot_id: the id of the boot in which the file was finished or last verified, or ``ON_DISK``, ``UNVERIFIED`` or
@@ -133,7 +135,11 @@ class CompletionRecord:
         raise ValueError("the record has another format")
 
     def may_be_lost(self, boot: str) -> bool:
-        """Return whether the machine may have crashed before the file was flushed; ``boot`` is the present boot id."""
+        """Return whether the machine may have crashed before the file was flushed; also True for ``TORN``.
+
+        Args:
+            boot: the present boot id.
+        """
         return self.boot_id not in (ON_DISK, UNVERIFIED, boot)
 
     def describes(self, state: os.stat_result) -> bool:

@@ -80,6 +80,8 @@ class SavedFiles:
     def open_partial(self, manifest: Manifest, *, keeps_completion: bool = False) -> StoredFile:
         """Open a file for writing; resume from the saved bytes, if there are any.
 
+        If the file already has its finished path, but a crash of the machine has lost some bytes, remove that path.
+
         Args:
             manifest: the file's manifest.
             keeps_completion: whether to keep the file's completion record; otherwise it is removed.
@@ -176,7 +178,11 @@ class SavedFiles:
 
         After a restart of the machine, this verifies the bytes that were not flushed. Otherwise it trusts a finished
         file with its recorded size and time, and a journal that was written after the partial file. If the client asked
-        to verify everything, nothing is trusted.
+        to verify everything, nothing is trusted. Log a warning for each file that cannot be loaded, and skip the file.
+
+        Raises:
+            StoreFailed: the whole store has failed.
+            StorageError: the state of the journals cannot be recorded.
         """
         files: dict[FileId, StoredFile] = {}
         all_loaded = True
@@ -248,9 +254,11 @@ class SavedFiles:
         return file
 
     def adopt_existing(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile | None:
-        """Return the existing file with the name, if its bytes are right or salvageable.
+        """Adopt the existing file or folder with the name, if its bytes are right or salvageable, and return the file.
 
-        Return None if nothing has the name, or if the name is only a second name of this client's partial file.
+        A file with the right bytes is finished. For an equal folder, and for a salvaged file, the returned file is
+        unfinished. Return None if nothing has the name, or if the name is only a second name of this client's partial
+        file.
 
         Args:
             manifest: the file's manifest.
@@ -324,7 +332,7 @@ class SavedFiles:
         """Return whether a crash of the machine may have damaged a finished file that no program has changed since.
 
         A program that changes, replaces or restores a file gives it a later change time; a crash does not. A folder
-        is damaged only if it differs from its archive.
+        is damaged only if it does not match its manifest.
 
         Args:
             manifest: the file's manifest.
@@ -341,7 +349,7 @@ class SavedFiles:
 
 
 def _set_aside(visible: Path) -> None:
-    """Rename a damaged file to a free name: its own name, shortened if necessary, and a suffix."""
+    """Rename a damaged file or folder to a free name: its own name, shortened if necessary, and a suffix."""
     try:
         bytes_max = os.pathconf(visible.parent, "PC_NAME_MAX")
     except OSError:  # the file system does not report the limit

@@ -166,7 +166,11 @@ class BlockVerifier:
         self._resume_saved(saved)
 
     def redivide(self, manifest: Manifest) -> None:
-        """Continue with another division of the same file (R1). The division may have other units."""
+        """Continue with another division of the same file (R1), which may have other units.
+
+        A unit of the new division stays verified if all its chunks were verified. Other completely saved units are
+        verified from the saved bytes.
+        """
         verified = self._holdings.verified
         saved = self._holdings.missing().gaps(0, manifest.chunk_count)
         self.manifest = manifest

@@ -22,7 +22,7 @@ PARALLEL_BYTES_MIN = 32 * 1024 * 1024
 """The size of the smallest file that is hashed in processes, in bytes. For smaller files, this would save no time."""
 PROCESSES_MAX = 8
 STRIPE_BLOCKS = 128
-"""The number of consecutive blocks in a stripe. The processes hash the stripes in turn.
+"""The number of consecutive blocks in a stripe. The stripes are assigned to the processes in rotation.
 
 The digests of several stripes fit into a pipe's buffer, so a process seldom waits while another pipe is read.
 """

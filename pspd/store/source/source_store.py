@@ -248,13 +248,13 @@ class SourceStore:
         self.manifest(file_id)
 
     def discard(self, file_id: FileId) -> None:
-        """See ``Storage.discard``: the user's file stays."""
+        """See ``Storage.discard``: this does nothing. The user's file stays, and the store still knows it."""
 
     def verify(self, file_id: FileId) -> None:
         """See ``Storage.verify``.
 
         Raises:
-            StorageError: the file was changed since it was opened, or cannot be read.
+            StorageError: the file or folder was changed since it was opened, or cannot be read.
         """
         manifest = self.manifest(file_id)
         self._content.require_unwritten()

@@ -35,7 +35,7 @@ _KIND_AT = slice(156, 157)
 _SIZE_AT = slice(124, 135)
 """The position of an entry's size in its tar header: octal digits."""
 _PAX_BYTES_MAX = 32 * 1024
-"""The maximum size of a pax header, in bytes. Linux limits a path and a link target to 4096 bytes each."""
+"""The maximum size of a pax header's records, in bytes: ample, since Linux limits paths and targets to 4096 bytes."""
 _PAX_RECORDS_MAX = 4
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -91,8 +91,8 @@ class Entry:
 def validate_entries(entries: list[Entry]) -> None:
     """Check that the entries form a valid archive.
 
-    Every entry after the first is in a folder of the archive. Paths are unique, sorted and short enough. No link is
-    absolute, leads out of the folder, or loops.
+    The first entry is the folder itself; every other entry is in a folder of the archive. Paths are unique, sorted and
+    short enough. Modes let the owner of a copy read the copy. No link is absolute, leads out of the folder, or loops.
 
     Raises:
         ArchiveError: an entry is invalid.
