@@ -12,7 +12,7 @@ def ensure_utf8() -> None:
 
     Call this function first: a restart replaces the running program. The process number stays the same. Names are sent
     as UTF-8 and are the same bytes on every disk, but in a Latin-1 locale Python cannot open a file with a Japanese
-    name. The standard streams keep the encoding of the locale.
+    name. The standard streams keep the encoding of the locale, or the one in ``PYTHONIOENCODING``.
     """
     if sys.getfilesystemencoding() == "utf-8" or "utf8" in sys._xoptions or not sys.executable:
         return

@@ -1,4 +1,4 @@
-"""The standard streams of both programs: always open, and without tracebacks when they fail.
+"""The standard streams of ``pspd`` and ``pspctl``: always open, and without tracebacks when they fail.
 
 If a descriptor is closed at the start, Python sets its stream, such as ``sys.stdout``, to None. The next file or socket
 then gets the number of the closed descriptor.
@@ -72,7 +72,12 @@ class _Stdout(io.FileIO):
     _failed = False
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write bytes; return the number of bytes written or dropped."""
+        """Write bytes; return the number of bytes written or dropped.
+
+        Raises:
+            ReaderGone: the reader has closed stdout.
+            StorageError: the bytes cannot be written for another reason.
+        """
         if self._failed:
             return memoryview(data).nbytes
         try:

@@ -35,7 +35,7 @@ _UNIT_NAMES = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def size_text(size_bytes: float) -> str:
-    """Return a size in the largest unit in which it is at least 1, such as ``1.5 MiB``."""
+    """Return a size in the largest unit in which it is at least 1, such as ``1.5 MiB``; in bytes if it is below 1."""
     value, unit = float(size_bytes), 0
     while value >= 1024 and unit < len(_UNIT_NAMES) - 1:
         value, unit = value / 1024, unit + 1

@@ -190,7 +190,9 @@ class Cache:
         return ready.common(chunks) if ready else RangeSet()
 
     def pin(self, file_id: FileId, start: int, stop: int) -> None:
-        """Protect a cached range from eviction until it is unpinned, and make it the most recently read.
+        """Pin a cached range once more, and make it the most recently read.
+
+        The range is not evicted until every pin of it has ended. Its extents are merged if their slots are adjacent.
 
         Args:
             file_id: the id of the file.

@@ -35,8 +35,8 @@ class Extent:
         ready: whether the chunks have been received. If not, their slots are reserved for a fetch.
         lru_state: the state of the extent in the LRU list.
         read_number: the position of the extent in the order of reads; 0 until the extent is added to the list.
-        older: the next older extent in the ring.
-        newer: the next newer extent in the ring.
+        older: the next older extent in the ring; valid only while the extent is LINKED.
+        newer: the next newer extent in the ring; valid only while the extent is LINKED.
     """
 
     __slots__ = ("file_id", "lru_state", "newer", "older", "read_number", "ready", "slot", "start", "stop")

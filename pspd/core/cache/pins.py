@@ -54,7 +54,7 @@ class Pins:
 
     @property
     def chunk_count(self) -> int:
-        """The number of pinned chunks."""
+        """The exact number of pinned chunks. Reading it may rebuild the union."""
         self._rebuild()
         return self._union_chunks
 

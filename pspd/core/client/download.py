@@ -175,8 +175,8 @@ class Download:
     ) -> Request:
         """Return the next request, and record it as sent. This ends a pause.
 
-        The request names as many wanted ranges as the parameters allow. A request without ranges ends all measurements
-        of round trips.
+        The request names as many wanted ranges as the parameters and the size of a datagram allow. A request without
+        ranges ends all measurements of round trips.
 
         Args:
             session: the number of the client's session.
@@ -283,8 +283,8 @@ class Download:
             now: the time, in nanoseconds.
 
         Returns:
-            Whether to send the next request. This is so if no requested chunks are outstanding. It is also so if the
-            delivery is complete, and enough chunks have arrived since the last request.
+            Whether to send the next request. True if no requested chunks are outstanding. Also True if this is the last
+            part of the delivery, and enough chunks have arrived since the last request.
         """
         sent_at = self._sent_at.pop(frame.echo, None)
         if sent_at is not None:

@@ -56,7 +56,8 @@ class Holder:
             shares: the client's shares of the file.
 
         Returns:
-            The heads of the contributions; None if the client has already answered this broadcast.
+            The heads of the contributions; an empty list if the client can contribute nothing; None if the client has
+            already answered this broadcast.
         """
         file = self._files.get(broadcast.file_id)
         if file is None:

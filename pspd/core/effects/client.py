@@ -12,7 +12,7 @@ from pspd.core.wire.frames import Frame
 
 @dataclass(frozen=True, slots=True)
 class DownlinkChanged:
-    """The server's datagrams have begun to arrive, or have stopped arriving.
+    """No datagram has arrived from the server for too long, or one has arrived again after such a silence.
 
     Attributes:
         downlink_ok: whether the server's datagrams arrive now.

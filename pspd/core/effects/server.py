@@ -114,7 +114,7 @@ class ClientLost:
 
     Attributes:
         name: the member's name.
-        reason: why the member is lost, for people.
+        reason: why the session ended, or that the client has not returned, for people.
     """
 
     name: str
@@ -143,7 +143,7 @@ class MemberFailed:
 class DuplicateRefused:
     """A second machine with a member's identity was refused, because the first is still active.
 
-    While refusals continue, there is at most one such event per minute for each member.
+    While refusals continue, there is at most one such event for each member in ``ServerTuning.replacement_ns``.
 
     Attributes:
         name: the member's name.

@@ -31,10 +31,10 @@ class SendDatagram(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InputDropped:
-    """An input was dropped: a datagram, frame, connection or report.
+    """An input was dropped: a datagram, frame, unit, connection or report.
 
     Attributes:
-        reason: the reason under which it is counted.
+        reason: the reason for dropping the input.
         origin: the sender, or a description of the input.
     """
 

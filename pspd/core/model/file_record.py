@@ -9,7 +9,11 @@ from pspd.core.model.manifest import FileId, Manifest
 
 
 class Phase(Enum):
-    """The phases of a file at the server."""
+    """The phases of a file at the server.
+
+    An ANNOUNCED file is not yet divided. A SEEDED file waits until its exchange may start. A REMOVED file is forgotten
+    when its last byte has left the cache.
+    """
 
     ANNOUNCED = "announced"
     SEEDING = "seeding"

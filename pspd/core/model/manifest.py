@@ -202,6 +202,10 @@ class Manifest:
             digest: the digest function.
             is_folder: whether the file is the archive of a folder.
             mode: the file's permission bits.
+
+        Raises:
+            BadName: the name is not allowed.
+            BadArgument: the size or the mode is out of range.
         """
         step = block_bytes_of(size_bytes)
         digests = b"".join(

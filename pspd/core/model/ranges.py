@@ -28,7 +28,7 @@ class Range(NamedTuple):
 
 
 _range_of = partial(tuple.__new__, Range)
-"""A faster form of ``Range(*pair)``, because sets are iterated millions of times."""
+"""``_range_of(pair)`` is a faster form of ``Range(*pair)``: sets are iterated millions of times."""
 
 
 def _ranges_between(boundaries: list[int]) -> list[Range]:

@@ -23,13 +23,14 @@ class ServerTuning:
     """Time without a message from a member after which its session ends. A full link or a busy disk may delay a renewal
     for seconds."""
     lease_ns_per_member: int = 12 * MILLISECOND_NS
-    """Makes a lease long enough for the server to process a renewal from every member."""
+    """Makes a lease long enough for the server to process a renewal from every member. After a restart of the server,
+    it also extends the time in which the clients may return."""
     active_percent_of_lease: int = 30
-    """A member is active if the server received something from it within the last part of this size of a lease. Members
-    renew their leases about four times per lease."""
+    """A member is active if the time since the server last received something from it is less than this percentage of
+    the lease. Members renew their leases about four times per lease."""
     replacement_ns: int = 60 * SECOND_NS
     """Time after a replacement, or after a refused replacement, in which a session with the same identity cannot
-    replace an active member."""
+    replace an active member. Also the shortest time between two ``DuplicateRefused`` events of one session."""
     loop_lag_ns: int = SECOND_NS
     """A timer that is handled this late shows that the server was busy: its sockets may hold unread messages."""
     expiries_per_tick_max: int = 8
@@ -38,18 +39,18 @@ class ServerTuning:
     hello_ns: int = 5 * SECOND_NS
     hello_ns_per_member: int = 10 * MILLISECOND_NS
     hello_ns_max: int = 100 * SECOND_NS
-    """The hello interval, and its maximum: below the two minutes for which a NAT keeps a mapping (RFC 4787). In
-    a small network, the interval is at most ``reach_ns / hellos_per_reach``."""
+    """The hello interval, and the maximum of the product: below the two minutes for which a NAT keeps a mapping (RFC
+    4787). In a small network, the interval is at most ``reach_ns / hellos_per_reach``."""
     retry_after_ns: int = 30 * SECOND_NS
     retry_after_ns_per_member: int = 24 * MILLISECOND_NS
     """How long a REQUEST_ACK makes a client wait for a delivery in flight before the client repeats the request."""
     hellos_per_reach: int = 2
     reach_ns: int = 30 * SECOND_NS
-    """A member becomes unreachable after this time, or this number of hello intervals if that is longer, in which it
-    did not confirm that the server's datagrams arrive. Only a member with a data path can confirm this."""
+    """A member becomes unreachable after ``reach_ns``, or ``hellos_per_reach`` hello intervals if these are longer, in
+    which it did not confirm that the server's datagrams arrive. Only a member with a data path can confirm this."""
     fetch_rto_min_ns: int = SECOND_NS
     """The shortest retransmission timeout of a fetch that names a holder (RFC 6298, 2.4). An early retransmission makes
-    the holder send a whole frame twice. Most losses are found sooner, because a later answer arrives first."""
+    the holder send a whole frame twice. Most losses are found sooner: the answer to a later broadcast arrives first."""
 
     # Bounds of the server's memory
     members_max: int = 20_000
@@ -133,7 +134,8 @@ class ServerTuning:
     share_ns_per_member: int = 48 * MILLISECOND_NS
     """Time without an owner's progress after which its share is reassigned."""
     share_ns_per_chunk: int = 62 * MILLISECOND_NS
-    """Additional time for the acknowledgement of a delivery: for each chunk of a frame, at 16 KiB/s."""
+    """Time in addition to ``share_ns`` in which an owner may acknowledge a delivery: for each chunk of a frame, at 16
+    KiB/s."""
 
 
 SERVER_TUNING = ServerTuning()
@@ -152,8 +154,8 @@ class ClientTuning:
     quickly whether the data path works, despite losses."""
     downlink_timeout_ns: int = 30 * SECOND_NS
     hellos_per_downlink_timeout: int = 2
-    """The downlink is lost after this time, or this number of hello intervals if that is longer, without a datagram
-    from the server."""
+    """The downlink is lost after ``downlink_timeout_ns``, or ``hellos_per_downlink_timeout`` hello intervals if these
+    are longer, without a datagram from the server."""
 
     # Requests
     retry_after_ns_min: int = 50 * MILLISECOND_NS

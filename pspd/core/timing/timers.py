@@ -69,7 +69,7 @@ class Timers(Generic[K]):
         self._deadlines.pop(name, None)
 
     def next_deadline(self) -> int | None:
-        """Return the earliest deadline; None if there is none."""
+        """Return the earliest deadline; None if there is none. Remove or correct stale entries at the heap's top."""
         heap = self._heap
         while heap:
             queued, order, name = heap[0]

@@ -26,8 +26,9 @@ def frame_chunks_in(window_chunks: int) -> int:
 class Window:
     """A window that adapts: the measured rate times the sum of round trip and queue time, as in libtorrent.
 
-    While the window limits the rate, this product is larger than the window, so the window grows, at most to twice
-    its size in each epoch. When the path is fully used, the rate and the window stay constant.
+    While the window limits the rate, this product is larger than the window, so the window grows. When the
+    path is fully used, the rate and the window stay constant. At the end of an epoch, the window at most doubles or
+    halves.
 
     Args:
         min_chunks: the smallest window, which is also the initial one.
@@ -51,7 +52,8 @@ class Window:
     def delivered(self, chunk_count: int, min_rtt_ns: int, now: int) -> None:
         """Record chunks that arrived; at the end of an epoch, resize the window.
 
-        After an idle time or a timeout, the first call only begins an epoch: its chunks are not measured.
+        The first call of all, and the first after an idle time or a timeout, only begins an epoch: its chunks are not
+        measured.
 
         Args:
             chunk_count: the number of chunks.
@@ -73,7 +75,10 @@ class Window:
         self._delivered_chunks = 0
 
     def timed_out(self) -> None:
-        """Record a timeout, and discard the current epoch. Several timeouts in a row halve the window."""
+        """Record a timeout, and discard the current epoch.
+
+        :data:`TIMEOUTS_BEFORE_SHRINKING` timeouts in a row halve the window, and discard all measured rates.
+        """
         self.idle()
         self._timeouts += 1
         if self._timeouts >= TIMEOUTS_BEFORE_SHRINKING:
