@@ -70,7 +70,8 @@ class Broadcasts:
         """Handle overdue answers, and send the broadcasts that are due.
 
         A fetch without an answer waits on while its holder answers earlier fetches. Otherwise it is broadcast again, or
-        abandoned: after the last broadcast, if no client wants its chunks, or if no reachable member holds any of them.
+        abandoned: after ``fetch_tries_max`` broadcasts, if no client wants its chunks, or if no reachable member holds
+        any of them.
         If a contribution takes too long, the sender's link is closed.
         """
         for fetch in self._pending.expired(now):
@@ -121,7 +122,8 @@ class Broadcasts:
     def _can_be_merged(self, fetch: Fetch, following: Fetch) -> bool:
         """Return whether two fetches can be merged.
 
-        They must be adjacent, name the same holder, fit into one frame together, and never have been broadcast.
+        They must be adjacent, name the same holder, and never have been broadcast. Together they must fit into one
+        frame, even for a client with the smallest window.
         """
         chunks_max = min(self._pending.frame_chunks, frame_chunks_in(self._parameters.window_min_chunks))
         return (
@@ -148,8 +150,8 @@ class Broadcasts:
         """Return the receivers of a broadcast: every member (R7), but during seeding only sources and named holders.
 
         During seeding, broadcasting each of n shares to n clients would be most of the server's work. A broadcast still
-        goes to every member if no source can answer it, or if it asks for a fetch that was broadcast
-        ``named_tries_max`` times before.
+        goes to every member if no source can answer it, or if it asks for a fetch that was broadcast at
+        least ``named_tries_max`` times before.
         """
         everyone = self._sessions.members.values()
         if file.phase is not Phase.SEEDING or any(fetch.tries > self._tuning.named_tries_max for fetch in fetches):
@@ -186,7 +188,7 @@ class Broadcasts:
         Name another holder or the same one again, ask every holder again, or cut the fetch into units.
 
         Returns:
-            The fetches to broadcast: the same one, or its units.
+            The fetches to broadcast: the fetch itself, or a fetch for each of its units.
         """
         silent = self._pending.timed_out(fetch)
         if silent is None:

@@ -88,8 +88,8 @@ class Contributions:
     def received(self, receipt: Receipt, now: int) -> bool:
         """Verify the whole units of a payload, and cache the payload if they are correct (R9).
 
-        Partial units at the ends cannot be verified, and are cached too. If a unit is wrong, the sender no longer
-        counts as a holder of the range, and the range is asked for again.
+        Partial units at the ends cannot be verified, and are cached too. If a unit is wrong, the payload is dropped.
+        The sender no longer counts as a holder of the range, and must verify the file. The range is asked for again.
 
         Args:
             receipt: the receipt of the contribution.
@@ -115,7 +115,7 @@ class Contributions:
         return True
 
     def aborted(self, receipt: Receipt, now: int) -> None:
-        """Count a contribution that broke off, and ask for its range again.
+        """Drop a contribution that broke off, and ask for its range again.
 
         Args:
             receipt: the receipt of the contribution.
@@ -138,7 +138,7 @@ class Contributions:
         """Verify the cached units of chunks that a client received and requests again. Drop wrong and partial units.
 
         A contribution of less than a unit cannot be verified when it arrives, but a unit that is cached as a whole can.
-        If such a unit is wrong, the senders of its parts are blamed.
+        If such a unit is wrong, its known senders no longer count as its holders, and must verify the file.
 
         Args:
             file: the file.
@@ -165,7 +165,7 @@ class Contributions:
             self._work.emit(VerifyFile(member.session, file.file_id))
 
     def _note_parts(self, member: Member, file: SharedFile, span: Range) -> None:
-        """Remember who sent the partial units at the ends of a range: they cannot be verified before they are whole."""
+        """Remember who sent the partial units at the ends of a range, because only whole units can be verified."""
         whole = file.manifest.whole_units(span.start, span.stop)
         for chunk in (*range(span.start, whole.start), *range(whole.stop, span.stop)):
             self._part_senders[file.file_id, chunk] = member.name

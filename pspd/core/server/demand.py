@@ -116,7 +116,7 @@ class Demand:
         if (request.repeated or request.wants_ack) and parameters.kept_links:
             self._to_acknowledge[state] = None
         self.mark_ready(state)
-        # Without kept links, only a request that does not acknowledge earlier deliveries shows that they are lost.
+        # Without kept links, presume lost each delivery in flight that the request does not acknowledge.
         arrived = state.acknowledge(request.acknowledged, is_rest_lost=not parameters.kept_links)
         if arrived:
             file.availability.hold(name, arrived)

@@ -97,7 +97,7 @@ class Forwarder:
 
         With thousands of clients, an attempt after every input would nearly always fail. While there are fetches, it is
         enough to try after a change of ``_admission``, and while a round has not reached every queue. If there are no
-        fetches, or one is deferred for slower clients, try after every input.
+        fetches, or if a fetch is deferred for slower clients, try after every input.
         """
         is_new = self._admission != self._tried_admission or self._untried_queues > 0
         return is_new or not self._pending.is_active or self._deferred.next_deadline() is not None

@@ -65,9 +65,9 @@ class Holders:
         """Choose a holder with room: the owner of the chunk's share, or else the one asked for the fewest chunks.
 
         If the owner has no room, or cannot send the chunk, consider during seeding only sources, if one can send it.
-        Otherwise consider clients, or a sample if they are many. If the owner cannot send the chunk, consider all
-        clients after the sample, and sources if no client can send the chunk. Return None if no considered member has
-        room.
+        Otherwise consider clients, or a sample if they are many. If the owner cannot send the chunk, also consider all
+        clients if none in the sample has room, and sources if no client can send the chunk. Return None if no
+        considered member has room.
         """
         owner = self.able_to_send([file.shares.at(chunk).owner], file, chunk, chunk + 1)
         if owner and owner[0].has_room:

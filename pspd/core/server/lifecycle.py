@@ -76,7 +76,7 @@ class Lifecycle:
         return file.was_restored and bool(self.awaited)
 
     def stop_awaiting(self) -> None:
-        """Report as lost each client that is still awaited, and mark all files, to reassign its shares (R12)."""
+        """Report each awaited client as lost, and mark all files, to reassign the shares of these clients (R12)."""
         for name in sorted(self.awaited):
             self._work.emit(effects.ClientLost(name, "it has not come back since the server was restarted"))
         self.awaited.clear()
@@ -106,7 +106,7 @@ class Lifecycle:
     def member_joined(self, member: Member) -> None:
         """Note the holdings of a new member, and mark every file, so that the member gets its assignments."""
         self.awaited.discard(member.name)
-        # Files that the member has begun come first: it must not use the space that they need for other files.
+        # Files that the member has begun come first: the space that they need must not go to other files.
         for file in sorted(self.files.values(), key=lambda file: file.file_id not in member.held_at_join):
             self.note_held_at_join(file, member)
             self._work.review_owners(file.file_id, member.name)
@@ -194,7 +194,7 @@ class Lifecycle:
         self._assign_to(file, [*given, *idle])
 
     def _reassign_orphaned(self, file: SharedFile) -> list[str]:
-        """During seeding, reassign shares whose owner has left, is unreachable or declined the file.
+        """During seeding, reassign unheld shares whose owner has left, is unreachable or declined the file.
 
         Shares without an owner are reassigned too. Awaited clients keep their shares.
 
@@ -232,7 +232,8 @@ class Lifecycle:
     def review(self, file: SharedFile) -> None:
         """Bring the owners and the phase of a file up to date, and find out whether the file is stalled or complete.
 
-        A removed file is deleted when the server has no byte of it. Only ``ServerMachine`` calls this, in its ``poll``.
+        A file is seeded when its shares are held and the server has no byte of it. A removed file is deleted when the
+        server has no byte of it. Only ``ServerMachine`` calls this, in its ``poll``.
         """
         to_assign = self._work.clients_to_assign(file.file_id)
         if to_assign is not None:
@@ -242,7 +243,7 @@ class Lifecycle:
         if not file.is_divided:
             return
         if file.phase is Phase.SEEDING and file.shares.are_held and not self._forwarder.forget(file):
-            # This marks the file for another review. If the source's session must end, it ends before that review.
+            # ``_seeded`` marks the file for another review. If it also ends the source's session, that happens first.
             self._seeded(file)
             return
         if file.phase is Phase.SEEDED and not file.held_back:

@@ -199,7 +199,7 @@ class ServerMachine:
 
         Args:
             name: the member's name.
-            instance_id: the identity that the member stores with its files.
+            instance_id: the identity by which the server recognizes the member when it joins again.
             now: the time, in nanoseconds.
             source: whether the member is a source.
             delivery_port: the port where the member accepts connections for deliveries; 0 if it accepts none.
@@ -427,7 +427,7 @@ class ServerMachine:
     # -- dropped inputs
 
     def frame_refused(self, reason: DropReason, origin: str) -> None:
-        """Count a TCP connection that the driver closes because of invalid input or a limit.
+        """Count a dropped input: a TCP connection that the driver closes because of invalid input or a limit.
 
         Args:
             reason: why the connection is closed.
@@ -436,16 +436,16 @@ class ServerMachine:
         self._work.drop(reason, origin)
 
     def report_refused(self, session: int) -> None:
-        """Count a report that was refused: for example, the file was removed while the report was on its way."""
+        """Count a dropped input: a report that was refused, for example because the file was removed meanwhile."""
         self._work.drop(DropReason.UNKNOWN_FILE, self.sessions.name_of(session))
 
     def check(self) -> None:
-        """Assert the invariants of every record; tests call it after each input."""
+        """Carry out all :meth:`checks`."""
         for check in self.checks():
             check()
 
     def checks(self) -> list[Callable[[], None]]:
-        """Return the functions that check the invariants: one for each part of the server, and one for each file."""
+        """Return the functions that check the invariants of the main parts of the server, and of each file."""
         owners = self.cache, self.sessions, self._pending, self.demand, self._forwarder, self.deliveries
         files = self.lifecycle.files.values()
         return [owner.check for owner in owners] + [partial(file.check, self.members) for file in files]

@@ -252,7 +252,7 @@ class Pending:
         fetch.assign(min(holders, key=lambda holder: holder.asked_chunks, default=None))
 
     def timed_out(self, fetch: Fetch) -> Holder | None:
-        """Record that a fetch got no answer in time. The fetch no longer names a holder.
+        """Record a timeout of a fetch, also for the window of the named holder. The fetch no longer names a holder.
 
         Returns:
             The named holder, which did not answer; None if every holder was asked.
@@ -275,7 +275,7 @@ class Pending:
         return found
 
     def asked(self, fetches: list[Fetch], now: int) -> int:
-        """Record one broadcast that asks for fetches, and set the timers of the fetches.
+        """Record one broadcast that asks for fetches. Remove the fetches from the queue, and set their timers.
 
         Args:
             fetches: the fetches.
@@ -324,6 +324,8 @@ class Pending:
 
     def accept(self, member: Member, file: SharedFile, frame: Frame, now: int) -> Fetch | DropReason:
         """Accept a contribution by its head. If it is refused, count its bytes as duplicate.
+
+        An accepted contribution may measure a round trip, and may show that earlier broadcasts are lost.
 
         Args:
             member: the sender.
@@ -402,14 +404,17 @@ class Pending:
             rtt.sample(member.srtt_us * 1000)
 
     def link_lost(self, member: Member) -> None:
-        """Expire the timers of the fetches that name a member whose link is lost, except fetches being received."""
+        """Expire the timers of the fetches that name a member whose link is lost, and presume their broadcasts lost.
+
+        Fetches that are being received keep their timers.
+        """
         for fetch in self.holder_of(member).asked:
             if fetch.sender is None:
                 fetch.lost_by_reordering = True
                 self._timers.set(fetch, fetch.asked_at)
 
     def member_lost(self, member: Member) -> None:
-        """Expire the timers of the fetches that name a lost member, and delete the holder record of this member."""
+        """Do what :meth:`link_lost` does, and delete the holder record of a member whose session ends."""
         self.link_lost(member)
         self._holders.pop(member.session, None)
 

@@ -80,7 +80,7 @@ class Recipients:
         self._work.file_changed(self._file_id)
 
     def accept_after_all(self, name: str) -> bool:
-        """Note that a client accepts the file after all. Return whether the client had declined the file."""
+        """Note that a client accepts the file after all. If it had declined it, mark the file and return True."""
         had_declined = self.declined.pop(name, None) is not None
         if had_declined:
             self._work.review_owners(self._file_id)
@@ -97,7 +97,7 @@ class Recipients:
         return len(self.complete) >= len(names) and self.complete.issuperset(names)
 
     def missing(self) -> list[tuple[str, int]]:
-        """Return the recipients that left or became unreachable before they had the file, sorted by name.
+        """Return the recipients that have left or are unreachable, and may lack the file, sorted by name.
 
         Each name comes with the time from which the recipient counts as away, in nanoseconds.
         """

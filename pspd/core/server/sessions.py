@@ -23,7 +23,8 @@ SRTT_US_MAX = 60_000_000
 
 REQUEST_NUMBER_LAST = REQUEST_NUMBER_MAX - 2**20
 """The highest request number of a session. A higher one ends the session, and the client joins again and counts from 1:
-request numbers never wrap."""
+request numbers never wrap. The 2**20 numbers above this one are left for requests that the client sends before it
+learns that the session has ended."""
 
 
 def validate_client_name(name: str) -> str:
@@ -221,7 +222,8 @@ class Sessions:
         """Prevent two machines with one identity from replacing each other again and again.
 
         A client that returns replaces its old session. If the old session began in this way a short time ago and is
-        still active, there are two machines. The new machine is refused while the old one stays active.
+        still active, there are two machines. The new machine is refused while the old one stays active. The refusals
+        are reported at most once per ``replacement_ns``.
 
         Raises:
             DuplicateInstance: the new machine is refused.
@@ -302,7 +304,7 @@ class Sessions:
         """
         session, is_first, had_data_path = member.session, member.address is None, member.has_data_path
         member.address, member.heard_at = address, now
-        self._leases.postpone(session, now + self.lease_ns)  # renewals by control calls may be late
+        self._leases.postpone(session, now + self.lease_ns)  # control calls, which also renew the lease, may be late
         is_reachable = member.has_data_path and downlink_ok
         if is_reachable:
             self._reach.postpone(session, now + self.reach_ns)

@@ -30,8 +30,8 @@ class SharedFile:
         terms: the terms of the seeding.
         held_back: whether the exchange waits for a release.
         was_restored: whether the file was divided before the last restart of the server.
-        is_complete: whether every reachable client has the file, except clients that declined it; False if there is no
-            such client, before the exchange and, for a restored file, while clients are awaited.
+        is_complete: whether every reachable client has the file, except clients that declined it. It is False before
+            the exchange, while no reachable client accepts the file and, if it was restored, while clients are awaited.
         stalled: whether some chunk has no reachable holder; False before the division and, for a restored file, while
             clients are awaited.
         cached_bytes_when_seeded: how many bytes of the file were in the cache when the file was seeded.
@@ -127,8 +127,8 @@ class SharedFile:
             ranges: the requested ranges.
 
         Returns:
-            The chunks in the client's shares during seeding, all requested chunks of the file during the exchange, and
-            no chunks in other phases.
+            During seeding, the requested chunks in the client's shares; during the exchange, all requested chunks of
+            the file; in other phases, no chunks.
         """
         inside = RangeSet((start, min(stop, self.manifest.chunk_count)) for start, stop in ranges)
         if self.phase is Phase.EXCHANGING:
@@ -179,7 +179,7 @@ class SharedFile:
         """
         if self.phase is Phase.SEEDING:
             if self.source != source:
-                self.seeding_at = now  # the time without a source does not count
+                self.seeding_at = now  # the time of seeding counts from the takeover
             self.source = source
 
     def seeded(self, cached_bytes: int, now: int) -> None:

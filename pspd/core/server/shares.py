@@ -17,7 +17,7 @@ class Share:
     Attributes:
         start: the first chunk.
         stop: one past the last chunk; equal to ``start`` if the share is empty.
-        owner: the owner's name; empty if each client that could take this replica owns another one of the range.
+        owner: the owner's name; empty if each client that could get this replica owns another replica of the range.
         held: whether the owner has acknowledged that it holds the share; True if the share is empty.
     """
 
@@ -110,7 +110,7 @@ class Shares:
         self._work.file_changed(self._file_id)
 
     def clear_acks(self, name: str) -> None:
-        """During seeding, clear the acknowledgements of a client's shares, so that these may be reassigned."""
+        """During seeding, clear the acknowledgements of a client's shares, so that the shares may be reassigned."""
         for share in self._given.get(name, ()) if not self._is_seeded else ():
             if share.held and not share.is_empty:
                 share.held = False

@@ -32,7 +32,7 @@ class Traffic:
         self.retransmit_count += 1
 
     def count_contribution(self, byte_count: int) -> None:
-        """Count the bytes of an accepted contribution."""
+        """Count the bytes of a contribution that is verified and cached."""
         self.contributed_bytes += byte_count
 
     def count_duplicate(self, byte_count: int) -> None:
@@ -40,7 +40,7 @@ class Traffic:
         self.duplicate_bytes += byte_count
 
     def count_corrupt(self, byte_count: int) -> None:
-        """Count the bytes of a contribution, or of a cached unit, with a wrong digest."""
+        """Count the bytes of a contribution in which a unit has a wrong digest, or of such a unit in the cache."""
         self.corrupt_bytes += byte_count
 
     def count_delivery(self, byte_count: int) -> None:
@@ -48,6 +48,6 @@ class Traffic:
         self.delivered_bytes += byte_count
 
     def note_seeded(self) -> None:
-        """Save the byte counters at the end of the seeding."""
+        """Save the counters of contributed and delivered bytes at the end of the seeding."""
         self.seeding_contributed_bytes = self.contributed_bytes
         self.seeding_delivered_bytes = self.delivered_bytes

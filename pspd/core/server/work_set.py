@@ -49,7 +49,7 @@ class WorkSet:
         heard_sessions: the session numbers of clients whose first datagram has arrived.
         data_path_sessions: the session numbers of members to which the server may be able to send data again.
         reach_sessions: the session numbers of members that became reachable or unreachable.
-        changed_files: the ids of files whose owners, phase, availability or completion may have changed.
+        changed_files: the ids of the files to review.
         waiter_files: the ids of files whose waiting requests may be served.
     """
 
@@ -96,7 +96,7 @@ class WorkSet:
         self.now = now
 
     def file_changed(self, file_id: FileId) -> None:
-        """Mark a file whose phase, availability or completion may have changed."""
+        """Mark a file for review: its availability has changed, or its phase or completion may have to change."""
         self.changed_files[file_id] = None
         self.is_marked = self.serving_due = True
 
