@@ -260,7 +260,7 @@ def main() -> int:
     ensure_utf8()
     streams.prepare()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # keep gRPC's own lines off stderr
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # gRPC's fork handlers must not run at a launch
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # no gRPC fork handlers when an agent launches a client
     try:
         return int(cli.main(prog_name="pspd", standalone_mode=False) or 0)
     except click.ClickException as error:

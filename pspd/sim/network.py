@@ -92,7 +92,7 @@ class VirtualNetwork(Timeline):
         server.restore(self._records.values(), self._recorded_clients, self.now)
         self._server_wakes_at = None
         self.server_touched = True
-        self.control.renew_leases(server)
+        self.control.renew_leases(server)  # starts the periodic renewal
 
     def crash_server(self, *, disk_lost: bool) -> None:
         """Crash the server, and erase its disk if ``disk_lost``. Every client loses its session at once."""
@@ -173,7 +173,7 @@ class VirtualNetwork(Timeline):
             observer.on_settled(polled)
 
     def _settle_server(self) -> None:
-        server = self._server
+        server = self._server  # reading self.server would mark the server to be polled again
         self.server_touched = False
         if server is None:
             return

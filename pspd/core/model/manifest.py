@@ -350,7 +350,7 @@ class Manifest:
         return RangeSet(self.whole_units(*span) for span in chunks)
 
     def frame_from(self, start: int, stop: int, frame_chunks: int) -> Range:
-        """Return the beginning of a range that the next frame carries.
+        """Return the part of a range that the next frame carries. The part begins at ``start``.
 
         A range that is too long for one frame is cut at the last boundary between units in the second half of the
         frame. Without such a boundary, the frame has ``frame_chunks`` chunks.

@@ -79,7 +79,7 @@ class Request(NamedTuple):
         session: the number of the client's session.
         file_id: the id of the file.
         number: the number of this request, in one sequence for all files. A request is stale if the server
-            has received a request or report for the same file whose number is the same or higher.
+            has received, for the same file, a request or report whose request number is the same or higher.
         acknowledged: the number of the latest delivery of this file that the client has stored; 0 for none.
         window_chunks: the number of chunks of this file that may be in flight to the client.
         ranges: the ranges of the wanted chunks, the most wanted first.

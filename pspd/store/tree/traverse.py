@@ -91,7 +91,9 @@ def remove_tree(path: Path) -> None:
 
 
 def flush_tree(root: Path) -> None:
-    """Flush a folder, its name and its content to the disk. Skip paths that vanish or that this user may not open.
+    """Flush a folder, its content, and its entry in the parent folder to the disk.
+
+    Paths that vanish or that this user may not open are skipped.
 
     Raises:
         StorageError: the disk fails.
