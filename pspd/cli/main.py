@@ -98,7 +98,9 @@ def cli() -> None:
 )
 @click.option("--cache", metavar="SIZE", help="64MiB, 100KiB, or auto for 1 KiB per client.")
 @click.option("--profile", type=click.Choice(sorted(PROFILES)), default="fast", help="Parameters to start from.")
-@click.option("--order", type=click.Choice([order.value for order in Order]), help="The order of requests.")
+@click.option(
+    "--order", type=click.Choice([order.value for order in Order]), help="The order in which clients request chunks."
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
@@ -134,14 +136,14 @@ def server(
 
     parameters, cache_chunks = _parameters(profile, order, cache)
     listen = full_address(listen)
-    spoiled = Faults.parse(faults) if faults else None
+    injected = Faults.parse(faults) if faults else None
     folder = state_dir or user_folder("state")
     if folder is None:
         raise no_home_error("state", "--state-dir")
     _require_current_folder(folder)
     _run(
         "server",
-        lambda stopping: run_server(stopping, listen, data_port, folder, parameters, cache_chunks, spoiled, reach),
+        lambda stopping: run_server(stopping, listen, data_port, folder, parameters, cache_chunks, injected, reach),
     )
 
 
@@ -152,7 +154,7 @@ def server(
 )
 @click.option("--name", help="Unique in the network.  [default: the host's name]")
 @click.option("--count", type=Count(1, CLIENTS_PER_PROCESS_MAX), metavar="N", help="Run N clients, in DIR/NAME-i.")
-@click.option("--max-bytes", metavar="SIZE", help="Decline files beyond SIZE bytes in DIR, all together.")
+@click.option("--max-bytes", metavar="SIZE", help="Decline files with which DIR would hold more than SIZE.")
 @click.option("--verify", is_flag=True, help="Verify all files at the start, and fetch what is damaged.")
 @click.option(
     "--require-mount",
@@ -160,9 +162,11 @@ def server(
     is_flag=False,
     flag_value="",
     metavar="[PATH]",
-    help="End at the start if no disk is mounted at PATH, or else at DIR or a folder above it (but /).",
+    help="End at the start if no disk is mounted at PATH; without PATH, at DIR or a folder above it, except /.",
 )
-@click.option("--first-index", type=Count(0), default=0, metavar="I", help="The first number of --count.")
+@click.option(
+    "--first-index", type=Count(0), default=0, metavar="I", help="With --count: the number in the first client's name."
+)
 @click.option(
     "--connect-timeout",
     type=Seconds(0),
@@ -193,17 +197,17 @@ def client(
     from pspd.net.faults import Faults
 
     if first_index and count is None:
-        raise click.UsageError("--first-index is the first number of --count: give both")
+        raise click.UsageError("--first-index numbers the clients of --count: give both")
     server = full_address(server)
     _require_current_folder(folder)
     plans = plan_clients(socket.gethostname() if name is None else name, folder, count, first_index)
-    parsed = Faults.parse(faults) if faults else None
+    injected = Faults.parse(faults) if faults else None
     options = StorageOptions(None if max_bytes is None else parse_size(max_bytes), verify)
     if options.max_bytes == 0:
         raise BadArgument("--max-bytes 0 accepts no file: give more")
     if mount_point is not None:
         require_mounts(plans, Path(mount_point) if mount_point else None)
-    _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, parsed, options))
+    _run("client", lambda stopping: run_clients(stopping, server, plans, connect_timeout, injected, options))
 
 
 @cli.command()

@@ -14,12 +14,12 @@ from pspd.core.model.parameters import CLASSIC, FAST, Parameters
 from pspd.core.model.ranges import Range
 from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.wire.datagrams import (
-    CLIENT_DATAGRAMS,
+    ACCEPTED_BY_CLIENT,
+    ACCEPTED_BY_SERVER,
     DATAGRAM_BYTES_MAX,
     DATAGRAMS,
     EVERY_HOLDER,
     REQUEST_NUMBER_MAX,
-    SERVER_DATAGRAMS,
     Asked,
     Broadcast,
     Datagram,
@@ -46,7 +46,7 @@ Trial = Callable[[Parameters], list[Drops]]
 class ServerSide:
     """A server with a client "a" that holds half of a file, a client "b", and files in every other state."""
 
-    kinds = SERVER_DATAGRAMS
+    kinds = ACCEPTED_BY_SERVER
 
     def __init__(self, parameters: Parameters) -> None:
         self.bench = Bench(parameters)
@@ -71,7 +71,7 @@ class ServerSide:
 class ClientSide:
     """A client that has the first half of a file and is fetching the other."""
 
-    kinds = CLIENT_DATAGRAMS
+    kinds = ACCEPTED_BY_CLIENT
 
     def __init__(self, parameters: Parameters) -> None:
         self.client = Client(parameters)

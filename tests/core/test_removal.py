@@ -73,6 +73,21 @@ def test_deliveries_end_before_the_file_is_gone(bench: Bench) -> None:
     assert bench.quota_used_chunks(a) == 0
 
 
+def test_complete_file_is_removed_during_a_delivery(bench: Bench) -> None:
+    a, b, file = begun(bench)
+    bench.ask(a, file, (3, 6))
+    assert bench.contribute(bench.frame(b, file, 3, 6))
+    [delivery] = bench.delivered(a)
+    for member in (a, b):
+        bench.reach(member, file, Milestone.COMPLETE)
+    assert file.is_complete
+    remove(bench, file)
+    assert not file.is_complete
+    assert file.file_id in bench.server.catalogue.files
+    bench.sent(a, delivery.number)
+    assert bench.server.catalogue.files == {}
+
+
 def test_contribution_ends_before_the_file_is_gone(bench: Bench) -> None:
     a, b, file = begun(bench)
     bench.ask(a, file, (3, 6))

@@ -294,7 +294,7 @@ class ClientMachine:
         """
         origin = address_text(source)
         try:
-            datagram = datagrams.decode_datagram(data, datagrams.CLIENT_DATAGRAMS)
+            datagram = datagrams.decode_datagram(data, datagrams.ACCEPTED_BY_CLIENT)
         except WireError as error:
             self._drop(error.reason, origin)
             return

@@ -83,7 +83,7 @@ def validate_name(name: str) -> str:
     return name
 
 
-def _version_of(mode: int, *, is_folder: bool) -> bytes:
+def _id_prefix(mode: int, *, is_folder: bool) -> bytes:
     """Return the prefix of the bytes whose digest is the file id. The prefix states the mode only if it is unusual."""
     if is_folder:
         return b"psp-folder-1\0"
@@ -177,7 +177,7 @@ class Manifest:
         encoded = name.encode("utf-8")
         file_id = digest(
             (
-                _version_of(mode, is_folder=is_folder),
+                _id_prefix(mode, is_folder=is_folder),
                 size_bytes.to_bytes(8, "big"),
                 len(encoded).to_bytes(2, "big"),
                 encoded,
@@ -295,8 +295,8 @@ class Manifest:
             start: the first chunk.
             stop: one past the last chunk.
         """
-        firsts = dict.fromkeys(piece.start // self.block_chunks for piece in self.cut_pieces_in(start, stop))
-        return [self.block_at(first * self.block_chunks) for first in firsts]
+        blocks = dict.fromkeys(piece.start // self.block_chunks for piece in self.cut_pieces_in(start, stop))
+        return [self.block_at(block * self.block_chunks) for block in blocks]
 
     def wrong_units(self, start: int, stop: int, views: list[memoryview], digest: Digest) -> list[Range]:
         """Return the units in a range whose bytes do not match their digests. The range has only whole units.

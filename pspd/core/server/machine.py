@@ -35,7 +35,7 @@ from pspd.core.server.share_monitor import ShareMonitor
 from pspd.core.server.work_set import WorkSet, drained
 from pspd.core.timing.pacing import Pacer
 from pspd.core.timing.timers import earliest
-from pspd.core.wire.datagrams import SERVER_DATAGRAMS, Hello, HelloAck, Request, decode_datagram, encode_datagram
+from pspd.core.wire.datagrams import ACCEPTED_BY_SERVER, Hello, HelloAck, Request, decode_datagram, encode_datagram
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason, WireError
 from pspd.errors import BadArgument
@@ -325,7 +325,7 @@ class ServerMachine:
         """
         self._work.started(now)
         try:
-            datagram = decode_datagram(data, SERVER_DATAGRAMS)
+            datagram = decode_datagram(data, ACCEPTED_BY_SERVER)
         except WireError as error:
             self._work.drop(error.reason, address_text(source))
             return
@@ -341,7 +341,7 @@ class ServerMachine:
                 answer = HelloAck(member.session, datagram.number, self.sessions.hello_interval_ns // MILLISECOND_NS)
                 self._work.emit(SendDatagram(source, encode_datagram(answer)))
             else:
-                assert isinstance(datagram, Request), "SERVER_DATAGRAMS has no other kind"
+                assert isinstance(datagram, Request), "ACCEPTED_BY_SERVER has no other kind"
                 self.sessions.heard_from(member, source, datagram.downlink_ok, now)
                 if self.sessions.take_request_number(member, datagram.number) is None:
                     self.demand.receive(member, self.lifecycle.files.get(datagram.file_id), datagram)

@@ -217,6 +217,7 @@ class SharedFile:
     def removed(self) -> None:
         """Note that the file is removed. The file is deleted when its last byte has left the cache."""
         self.phase = Phase.REMOVED
+        self.is_complete = False
         self._work.file_changed(self.file_id)
 
     def check(self, members: Mapping[str, Member]) -> None:

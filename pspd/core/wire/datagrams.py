@@ -35,13 +35,13 @@ OWNERS = 2**64 - 1
 RESERVED_SESSIONS = (EVERY_HOLDER, OWNERS)
 """Numbers that no session has."""
 
-SERVER_DATAGRAMS = frozenset({Kind.HELLO, Kind.REQUEST})
+ACCEPTED_BY_SERVER = frozenset({Kind.HELLO, Kind.REQUEST})
 """The kinds of datagram that a server accepts."""
 
-CLIENT_DATAGRAMS = frozenset({Kind.HELLO_ACK, Kind.BROADCAST, Kind.REQUEST_ACK})
+ACCEPTED_BY_CLIENT = frozenset({Kind.HELLO_ACK, Kind.BROADCAST, Kind.REQUEST_ACK})
 """The kinds of datagram that a client accepts."""
 
-DATAGRAMS = SERVER_DATAGRAMS | CLIENT_DATAGRAMS
+DATAGRAMS = ACCEPTED_BY_SERVER | ACCEPTED_BY_CLIENT
 
 
 class Hello(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +106,7 @@ def error_of(error: grpc.aio.AioRpcError, peer: Peer) -> PspError:
             )
 
 
-class DaemonClient:
+class DaemonClient(ABC):
     """Calls the control API of one daemon. A failed call raises ``PspError``.
 
     Args:
@@ -118,9 +119,9 @@ class DaemonClient:
         if channel is not None:
             self.use(channel)
 
+    @abstractmethod
     def use(self, channel: grpc.aio.Channel) -> None:
-        """Send all further calls over `channel`; implemented by subclasses."""
-        raise NotImplementedError
+        """Send all further calls over `channel`."""
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -226,7 +226,7 @@ def _entry_at(read_at: Callable[[int, int], bytes], offset: int) -> tuple[Entry,
     if block[_KIND_AT] == tarfile.XHDTYPE:
         size = int(block[_SIZE_AT], 8)
         if not 0 < size <= _PAX_BYTES_MAX:
-            raise ValueError("an endless pax header")
+            raise ValueError("a pax header of a wrong size")
         records = _pax_records(read_at(offset + tarfile.BLOCKSIZE, size))
         length += padded(size) + tarfile.BLOCKSIZE
         block = read_at(offset + length - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE)
