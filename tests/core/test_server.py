@@ -25,7 +25,7 @@ from pspd.core.effects.server import (
 from pspd.core.effects.shared import Milestone, SendDatagram
 from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import Manifest
-from pspd.core.model.parameters import CLASSIC, FAST, SECOND_NS, default_cache_chunks
+from pspd.core.model.parameters import CLASSIC, FAST, SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
 from pspd.core.model.tuning import SERVER_TUNING
@@ -280,23 +280,6 @@ class TestMembership:
         for name in "abc":
             bench.server.client_left(bench.join(name).session, "gone", bench.now)
         assert list(bench.server.sessions.lost_clients) == ["b", "c"]
-
-    def test_classic_cache_grows_with_clients_until_resized(self) -> None:
-        bench = Bench(CLASSIC, default_cache_chunks(CLASSIC))
-        sizes = []
-        for name in "abc":
-            bench.join(name)
-            sizes.append(bench.server.cache.capacity_chunks)
-        bench.join("source", source=True)
-        bench.server.client_left(bench.server.members["a"].session, "gone", bench.now)
-        assert [*sizes, bench.server.cache.capacity_chunks] == [1, 2, 3, 3]
-        bench.server.resize_cache(2, bench.now)
-        for name in "defg":
-            bench.join(name)
-        assert bench.server.cache.capacity_chunks == 2
-
-    def test_fast_cache_has_a_fixed_size(self) -> None:
-        assert default_cache_chunks(FAST) == 64 * 1024
 
     def test_deliveries_use_the_datagrams_address_and_the_named_port(self) -> None:
         bench = Bench(CLASSIC)
