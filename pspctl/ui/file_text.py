@@ -109,7 +109,7 @@ def safety_text(file: FileView) -> str:
     if file["state"] in ("seeding", "stalled"):
         return ""
     if file["min_holder_count"] == 0:
-        return "not safe: some chunks are on no connected client: keep the original, or start lost clients again"
+        return "not safe: some chunks are on no reachable client: keep the original, or start lost clients again"
     if file["min_holder_count"] < SAFE_HOLDERS:
         return "not safe: some chunks are on only one client: keep that client and the original"
     return f"safe: each chunk is on at least {file['min_holder_count']} clients: one and the original may be lost"
@@ -147,4 +147,4 @@ def _missing_chunks_text(holder: str, ranges: list[MissingRangeView], refusal: s
         last = f"last held by {plain_text(holder)}, which declined it: {plain_text(refusal)}"
     else:
         last = f"last held by {plain_text(holder)}: start it again"
-    return f"chunks {listed} have no connected holder, {last}"
+    return f"chunks {listed} have no reachable holder, {last}"

@@ -101,12 +101,12 @@ class Checks(Observer):
                 self._check_division(effect)
             case effects.ShareReassigned() | effects.FileDeclined():
                 self.undisturbed = False
-            case effects.ReachabilityChanged() | effects.ClientLost():
+            case effects.ReachabilityChanged() | effects.MemberLeft():
                 self.undisturbed = False
                 self._members_changed = True
             case effects.FileSeeded():
                 self._check_server_forgets(effect)
-            case effects.ClientJoined(name):
+            case effects.MemberJoined(name):
                 self._check_joins(name)
 
     def _check_joins(self, name: str) -> None:

@@ -56,7 +56,7 @@ class ControlPlane:
         held = {} if client.source else client.store.known()
         port = 0 if network.parameters.kept_links else 1
         try:
-            member = server.client_joined(
+            member = server.member_joined(
                 client.name, client.instance_id, network.now, source=client.source, delivery_port=port, held=held
             )
         except errors.DuplicateInstance:  # for the server, another session with this identity is alive
@@ -82,7 +82,7 @@ class ControlPlane:
             network.at_server(network.now + network.delay(client), self._leave_arrived, client.session)
 
     def _leave_arrived(self, server: ServerMachine, session: int) -> None:
-        server.client_left(session, "it left", self._network.now)
+        server.member_left(session, "it left", self._network.now)
 
     def lose_session(self, client: Client) -> None:
         """End the session on the client's side, close the link, and let the client join again."""
@@ -102,7 +102,7 @@ class ControlPlane:
         """
         server.link_closed(session, self._network.now)
         self.abort_transfers(link)
-        server.client_left(session, "its connection ended", self._network.now)
+        server.member_left(session, "its connection ended", self._network.now)
 
     def renew_leases(self, server: ServerMachine) -> None:
         """Renew the clients' leases, now and periodically. A client loses a session that the server does not know.

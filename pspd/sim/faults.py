@@ -269,7 +269,7 @@ class Faults:
             present = server.members.get(client.name) if server is not None else None
             if server is not None and (present is None or present.session != session):
                 with suppress(DuplicateInstance):
-                    session = server.client_joined(client.name, client.instance_id, self.network.now).session
+                    session = server.member_joined(client.name, client.instance_id, self.network.now).session
             self.network.after(CLONE_JOIN_NS, join)
 
         join()

@@ -230,9 +230,9 @@ class VirtualNetwork(Timeline):
                 self._records[record.file_id] = record
             case effects.FileRemoved(file_id):
                 self._records.pop(file_id, None)
-            case effects.ClientJoined(name) if not self.clients[name].source:
+            case effects.MemberJoined(name) if not self.clients[name].source:
                 self._recorded_clients[name] = None
-            case effects.ClientLost(name):
+            case effects.MemberLeft(name):
                 self._recorded_clients.pop(name, None)
             case effects.CloseLink(session):
                 if (client := self.client_of(session)) is not None:

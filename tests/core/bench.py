@@ -23,7 +23,7 @@ from pspd.core.server.pending import Fetch, Holder
 from pspd.core.server.request_state import FileDemand, RequestState
 from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.shared_file import SharedFile
-from pspd.core.wire.datagrams import Asked, Broadcast, Datagram, Hello, Request, decode_datagram, encode_datagram
+from pspd.core.wire.datagrams import AskedRange, Broadcast, Datagram, Hello, Request, decode_datagram, encode_datagram
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import Kind
 from pspd.store.digests import blake3_digest
@@ -70,7 +70,7 @@ class ServedAtOnce:
 
         def call(*args: Any, **keywords: Any) -> Any:
             result = found(*args, **keywords)
-            self.machine._settle()
+            self.machine._review_and_serve()
             if self.checked:
                 self.machine.check()
             return raised(result) if item == "poll" else result
@@ -106,9 +106,9 @@ class Bench:
         """Return the effects of one kind since the last call, and drop the others."""
         return [effect for effect in raised(self.server.poll()) if isinstance(effect, kind)]
 
-    def asked(self, name: str) -> list[Asked]:
+    def asked(self, name: str) -> list[AskedRange]:
         """Return the entries of the broadcasts to one member since the last call."""
-        found: list[Asked] = []
+        found: list[AskedRange] = []
         for effect in self.effects(SendDatagram):
             datagram = decode_datagram(effect.data)
             if isinstance(datagram, Broadcast) and effect.address == address_of(name):
@@ -150,7 +150,7 @@ class Bench:
         held: Mapping[FileId, Held] | None = None,
         reachable: bool = True,
     ) -> Member:
-        member = self.server.client_joined(name, name.encode(), self.now, source=source, delivery_port=9, held=held)
+        member = self.server.member_joined(name, name.encode(), self.now, source=source, delivery_port=9, held=held)
         if reachable:
             self.send(member, Hello(member.session, 1, 1000))
             self.server.link_opened(member.session, self.now)

@@ -107,7 +107,7 @@ class TestUnits:
 
     def test_halves_with_two_holders_leave_a_unit_missing(self) -> None:
         bench, file = self.exchange()
-        bench.server.client_left(bench.server.members["b"].session, "gone", bench.now)
+        bench.server.member_left(bench.server.members["b"].session, "gone", bench.now)
         b_share = Range(CHUNKS // 2, CHUNKS)
         for name, span in (("c", (b_share.start, 1501)), ("d", (1501, b_share.stop))):
             bench.join(name, held={file.file_id: Held(RangeSet([span]), complete=False)})
@@ -130,42 +130,42 @@ def test_marking_unreachable_twice_changes_nothing(name: str) -> None:
 
 
 class TestLostWithout:
-    def test_lost_without_is_what_only_they_hold(self) -> None:
+    def test_held_only_by_is_what_only_they_hold(self) -> None:
         bench = Bench()
         a, b, _ = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
-        assert list(file.availability.lost_without({"a"})) == [Range(0, 2)]
-        assert list(file.availability.lost_without({"a", "b"})) == [Range(0, 4)]
+        assert list(file.availability.held_only_by({"a"})) == [Range(0, 2)]
+        assert list(file.availability.held_only_by({"a", "b"})) == [Range(0, 4)]
         file.availability.hold("c", [(0, 2)])
-        assert list(file.availability.lost_without({"a"})) == []
-        assert bench.server.catalogue.lost_without({"a"}) == []
-        assert [lost for _, lost in bench.server.catalogue.lost_without({"b"})] == [RangeSet([(2, 4)])]
+        assert list(file.availability.held_only_by({"a"})) == []
+        assert bench.server.catalogue.needed_from({"a"}) == []
+        assert [lost for _, lost in bench.server.catalogue.needed_from({"b"})] == [RangeSet([(2, 4)])]
         for member in (a, b):
             bench.reach(member, file, Milestone.COMPLETE)
-        assert bench.server.catalogue.lost_without({"a"}) == []
+        assert bench.server.catalogue.needed_from({"a"}) == []
 
-    def test_lost_without_is_empty_with_a_source(self) -> None:
+    def test_held_only_by_is_empty_with_a_source(self) -> None:
         bench = Bench()
         bench.join("a")
         file = bench.seed("f", 6)
-        assert list(file.availability.lost_without({"a"})) == []
+        assert list(file.availability.held_only_by({"a"})) == []
 
-    def test_lost_without_ignores_files_that_others_have(self) -> None:
+    def test_held_only_by_ignores_files_that_others_have(self) -> None:
         bench = Bench()
         a, b = (bench.join(name) for name in "ab")
         file = bench.exchange("f", 6)
         bench.reach(b, file, Milestone.COMPLETE)
         assert not file.is_complete
-        assert bench.server.catalogue.lost_without({"a"}) == []
+        assert bench.server.catalogue.needed_from({"a"}) == []
         bench.reach(a, file, Milestone.COMPLETE)
-        assert bench.server.catalogue.lost_without({"a", "b"}) == []
+        assert bench.server.catalogue.needed_from({"a", "b"}) == []
 
-    def test_lost_without_counts_declining_clients(self) -> None:
+    def test_held_only_by_counts_declining_clients(self) -> None:
         bench = Bench()
         a, b = (bench.join(name) for name in "ab")
         file = bench.exchange("f", 6)
         bench.reach(a, file, Milestone.COMPLETE)
         bench.server.catalogue.file_declined(b.session, file.file_id, "it was removed", bench.now)
         assert file.is_complete
-        assert [lost for _, lost in bench.server.catalogue.lost_without({"a"})] == [RangeSet([(0, 6)])]
-        assert bench.server.catalogue.lost_without({"a", "b"}) == [], "no client is left that could want it"
+        assert [lost for _, lost in bench.server.catalogue.needed_from({"a"})] == [RangeSet([(0, 6)])]
+        assert bench.server.catalogue.needed_from({"a", "b"}) == [], "no client is left that could want it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core.effects.server import ClientJoined
+from pspd.core.effects.server import MemberJoined
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.parameters import CLASSIC, FAST, default_cache_chunks
 from pspd.core.model.tuning import SERVER_TUNING
@@ -24,11 +24,11 @@ def test_client_without_memory_for_its_chunk_is_refused() -> None:
         return allowed.pop()
 
     machine = ServerMachine(CLASSIC, None, blake3_digest, 3, sessions(3), SERVER_TUNING, allocate)
-    machine.client_joined("a", b"a", 0)
+    machine.member_joined("a", b"a", 0)
     with pytest.raises(LimitReached):
-        machine.client_joined("b", b"b", 0)
+        machine.member_joined("b", b"b", 0)
     assert list(machine.members) == ["a"]
-    assert ClientJoined("b") not in machine.poll()
+    assert MemberJoined("b") not in machine.poll()
     machine.check()
 
 
@@ -39,7 +39,7 @@ def test_classic_cache_grows_with_clients_until_resized() -> None:
         bench.join(name)
         sizes.append(bench.server.cache.capacity_chunks)
     bench.join("source", source=True)
-    bench.server.client_left(bench.server.members["a"].session, "gone", bench.now)
+    bench.server.member_left(bench.server.members["a"].session, "gone", bench.now)
     assert [*sizes, bench.server.cache.capacity_chunks] == [1, 2, 3, 3]
     bench.server.resize_cache(2, bench.now)
     for name in "defg":

@@ -16,7 +16,7 @@ from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Written
 from pspd.core.model.tuning import CLIENT_TUNING
 from pspd.core.timing.rtt import RTO_INITIAL_NS
-from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, Asked, Broadcast, Hello, HelloAck
+from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, AskedRange, Broadcast, Hello, HelloAck
 from pspd.core.wire.frames import encode_frame
 from pspd.core.wire.header import DropReason, Kind
 from pspd.store.digests import blake3_digest
@@ -56,7 +56,7 @@ class TestHellos:
         client.machine.left()
         assert client.machine.next_timeout() is None
         client.machine.link_opened(client.now)
-        client.receive(Broadcast(SESSION, manifest.file_id, 1, (Asked(0, 1, EVERY_HOLDER),)))
+        client.receive(Broadcast(SESSION, manifest.file_id, 1, (AskedRange(0, 1, EVERY_HOLDER),)))
         assert client.other_effects() == [InputDropped(DropReason.UNKNOWN_SESSION, "server:1")]
 
 
@@ -126,7 +126,9 @@ class TestDownloads:
         client.assign(again, (0, 3), held=((0, 1),))
         (request,) = client.requests()
         assert (request.number, request.acknowledged, request.ranges) == (1, 0, (Range(1, 3),))
-        client.receive(Broadcast(SESSION, again.file_id, 1, (Asked(0, 1, EVERY_HOLDER), Asked(1, 2, EVERY_HOLDER))))
+        client.receive(
+            Broadcast(SESSION, again.file_id, 1, (AskedRange(0, 1, EVERY_HOLDER), AskedRange(1, 2, EVERY_HOLDER)))
+        )
         sent = [effect.frame.start for effect in client.other_effects() if isinstance(effect, Contribute)]
         assert sent == [0]
 
@@ -285,7 +287,7 @@ class TestDownloads:
 
 
 class TestContributions:
-    def asked(self, client: Client, manifest: Manifest, *asked: Asked, number: int = 6) -> list[tuple[int, int]]:
+    def asked(self, client: Client, manifest: Manifest, *asked: AskedRange, number: int = 6) -> list[tuple[int, int]]:
         client.other_effects()
         client.receive(Broadcast(SESSION, manifest.file_id, number, asked))
         frames = [effect.frame for effect in client.other_effects() if isinstance(effect, Contribute)]
@@ -300,34 +302,34 @@ class TestContributions:
         assert self.asked(
             client,
             manifest,
-            Asked(2, 6, SESSION),
-            Asked(3, 5, EVERY_HOLDER),
-            Asked(9, 10, EVERY_HOLDER),
-            Asked(4, 5, SESSION + 1),
-            Asked(5, 7, SESSION),
-            Asked(9, 11, EVERY_HOLDER),
+            AskedRange(2, 6, SESSION),
+            AskedRange(3, 5, EVERY_HOLDER),
+            AskedRange(9, 10, EVERY_HOLDER),
+            AskedRange(4, 5, SESSION + 1),
+            AskedRange(5, 7, SESSION),
+            AskedRange(9, 11, EVERY_HOLDER),
         ) == [(2, 6), (3, 5), (9, 10)]
 
     def test_owner_sends_its_part(self) -> None:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest, (2, 5), (7, 9), held=((2, 9),))
-        assert self.asked(client, manifest, Asked(0, 10, OWNERS)) == [(2, 5), (7, 9)]
-        assert self.asked(client, manifest, Asked(3, 8, OWNERS), number=7) == [(3, 5), (7, 8)]
-        assert self.asked(client, manifest, Asked(5, 7, OWNERS), number=8) == []
+        assert self.asked(client, manifest, AskedRange(0, 10, OWNERS)) == [(2, 5), (7, 9)]
+        assert self.asked(client, manifest, AskedRange(3, 8, OWNERS), number=7) == [(3, 5), (7, 8)]
+        assert self.asked(client, manifest, AskedRange(5, 7, OWNERS), number=8) == []
 
     def test_owner_with_the_whole_file_sends_its_part(self) -> None:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest, (2, 5), held=((0, 10),), complete=True)
-        assert self.asked(client, manifest, Asked(0, 10, OWNERS)) == [(2, 5)]
+        assert self.asked(client, manifest, AskedRange(0, 10, OWNERS)) == [(2, 5)]
 
     def test_owner_does_not_send_missing_chunks(self) -> None:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest, (2, 5), held=((2, 4),))
-        assert self.asked(client, manifest, Asked(0, 10, OWNERS)) == []
-        assert self.asked(client, manifest, Asked(0, 4, OWNERS), number=7) == [(2, 4)]
+        assert self.asked(client, manifest, AskedRange(0, 10, OWNERS)) == []
+        assert self.asked(client, manifest, AskedRange(0, 4, OWNERS), number=7) == [(2, 4)]
 
     def test_declined_file_is_contributed_but_not_requested(self) -> None:
         client = Client()
@@ -342,7 +344,7 @@ class TestContributions:
         client.machine.exchange_started(manifest.file_id, client.now)
         client.pass_time(60 * SECOND_NS)
         assert not client.requests()
-        assert self.asked(client, manifest, Asked(0, 5, EVERY_HOLDER)) == [(0, 5)]
+        assert self.asked(client, manifest, AskedRange(0, 5, EVERY_HOLDER)) == [(0, 5)]
 
     def test_declined_file_restarts_from_the_store(self) -> None:
         client = Client()
@@ -360,7 +362,7 @@ class TestContributions:
         client.assign(manifest, exchange=True, held=((0, 1),))
         client.datagrams()
         for _ in range(2):
-            client.receive(Broadcast(SESSION, manifest.file_id, 6, (Asked(0, 1, EVERY_HOLDER),)))
+            client.receive(Broadcast(SESSION, manifest.file_id, 6, (AskedRange(0, 1, EVERY_HOLDER),)))
         assert [type(effect) for effect in client.other_effects()] == [Contribute, InputDropped]
         assert client.machine.drop_counts == {DropReason.DUPLICATE: 1}
 
@@ -371,7 +373,7 @@ class TestContributions:
         client = Client()
         manifest = Manifest.parse("large", size_bytes, digests, blake3_digest)
         client.machine.hold_whole(manifest)
-        client.receive(Broadcast(SESSION, manifest.file_id, 1, (Asked(0, stop, EVERY_HOLDER),)))
+        client.receive(Broadcast(SESSION, manifest.file_id, 1, (AskedRange(0, stop, EVERY_HOLDER),)))
         frames = [effect.frame for effect in client.other_effects() if isinstance(effect, Contribute)]
         assert [encode_frame(frame)[:2] for frame in frames] == [b"PS"] * answers
 
@@ -381,19 +383,19 @@ class TestContributions:
         client.assign(manifest, exchange=True, held=((0, 1),))
         client.datagrams()
         for number in (1, 2, 3, 3, 2, 1):
-            client.receive(Broadcast(SESSION, manifest.file_id, number, (Asked(0, 1, EVERY_HOLDER),)))
+            client.receive(Broadcast(SESSION, manifest.file_id, number, (AskedRange(0, 1, EVERY_HOLDER),)))
         sent = [effect.frame.number for effect in client.other_effects() if isinstance(effect, Contribute)]
         assert sent == [1, 2, 3, 1]
 
     def test_unknown_file_is_not_sent(self) -> None:
         client = Client()
-        assert self.asked(client, manifest_of(3), Asked(0, 1, EVERY_HOLDER)) == []
+        assert self.asked(client, manifest_of(3), AskedRange(0, 1, EVERY_HOLDER)) == []
 
     def test_source_has_everything_and_requests_nothing(self) -> None:
         client = Client()
         manifest = manifest_of(10)
         client.machine.hold_whole(manifest)
-        assert self.asked(client, manifest, Asked(0, 10, SESSION)) == [(0, 10)]
+        assert self.asked(client, manifest, AskedRange(0, 10, SESSION)) == [(0, 10)]
         client.machine.link_opened(client.now)
         assert client.requests() == []
 
@@ -401,9 +403,9 @@ class TestContributions:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest, exchange=True)
-        assert self.asked(client, manifest, Asked(0, 1, EVERY_HOLDER)) == []
+        assert self.asked(client, manifest, AskedRange(0, 1, EVERY_HOLDER)) == []
         client.deliver(manifest, 0, 1)
-        assert self.asked(client, manifest, Asked(0, 1, EVERY_HOLDER)) == [(0, 1)]
+        assert self.asked(client, manifest, AskedRange(0, 1, EVERY_HOLDER)) == [(0, 1)]
 
     def test_name_is_known_while_the_file_is_held(self) -> None:
         client = Client()
@@ -430,7 +432,7 @@ class TestDroppedFiles:
         client.assign(manifest, exchange=True, held=((0, 2),))
         client.other_effects()
         client.machine.file_dropped(manifest.file_id)
-        client.receive(Broadcast(SESSION, manifest.file_id, 1, (Asked(0, 1, EVERY_HOLDER),)))
+        client.receive(Broadcast(SESSION, manifest.file_id, 1, (AskedRange(0, 1, EVERY_HOLDER),)))
         client.machine.link_opened(client.now)
         client.machine.exchange_started(manifest.file_id, client.now)
         client.pass_time(5 * SECOND_NS)
@@ -469,7 +471,7 @@ class TestDroppedFiles:
         manifest = manifest_of(4)
         client.machine.hold_whole(manifest)
         client.machine.file_dropped(manifest.file_id)
-        client.receive(Broadcast(SESSION, manifest.file_id, 1, (Asked(0, 4, SESSION),)))
+        client.receive(Broadcast(SESSION, manifest.file_id, 1, (AskedRange(0, 4, SESSION),)))
         assert client.other_effects() == []
 
 

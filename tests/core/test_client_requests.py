@@ -13,7 +13,7 @@ from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held, Written
 from pspd.core.model.tuning import CLIENT_TUNING
 from pspd.core.timing.rtt import LINEAR_TIMEOUTS, RTO_INITIAL_NS, RTO_MAX_NS
-from pspd.core.wire.datagrams import Asked, Broadcast, HelloAck, RequestAck
+from pspd.core.wire.datagrams import AskedRange, Broadcast, HelloAck, RequestAck
 from pspd.core.wire.header import DropReason
 from tests.core.alone import SESSION, Client, manifest_of
 
@@ -234,7 +234,7 @@ class TestOrder:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest, exchange=True)
-        client.receive(Broadcast(SESSION, manifest.file_id, 1, (Asked(0, 2, 5), Asked(2, 7, 5))))
+        client.receive(Broadcast(SESSION, manifest.file_id, 1, (AskedRange(0, 2, 5), AskedRange(2, 7, 5))))
         client.datagrams()
         client.machine.link_opened(client.now)
         assert client.requests()[0].ranges == (Range(7, 10), Range(0, 7))

@@ -20,7 +20,7 @@ from pspd.core.wire.datagrams import (
     DATAGRAMS,
     EVERY_HOLDER,
     REQUEST_NUMBER_MAX,
-    Asked,
+    AskedRange,
     Broadcast,
     Datagram,
     Hello,
@@ -103,7 +103,7 @@ def valid(side: Side, kind: Kind, session: int | None = None) -> bytes:
         Kind.HELLO: Hello(session, 3, 1000),
         Kind.HELLO_ACK: HelloAck(session, 1, 5000),
         Kind.REQUEST: Request(session, side.file_id, 5, 0, 10, (Range(2, 3),)),
-        Kind.BROADCAST: Broadcast(session, side.file_id, 1, (Asked(0, 1, EVERY_HOLDER),)),
+        Kind.BROADCAST: Broadcast(session, side.file_id, 1, (AskedRange(0, 1, EVERY_HOLDER),)),
         Kind.REQUEST_ACK: RequestAck(session, side.file_id, 1, 30_000),
     }
     return encode_datagram(datagrams[kind])
@@ -273,7 +273,7 @@ def late_answer(parameters: Parameters) -> list[Drops]:
 
 def heard_twice(parameters: Parameters) -> list[Drops]:
     side = ClientSide(parameters)
-    asks = encode_datagram(Broadcast(SESSION, side.file_id, 8, (Asked(0, 2, EVERY_HOLDER),)))
+    asks = encode_datagram(Broadcast(SESSION, side.file_id, 8, (AskedRange(0, 2, EVERY_HOLDER),)))
     assert side.receive(asks) == {}
     return [side.receive(asks)]
 
@@ -328,5 +328,5 @@ def test_valid_datagram_is_not_dropped(name: str, parameters: Parameters) -> Non
 def test_broadcast_for_chunks_not_held_is_ignored() -> None:
     side = ClientSide(FAST)
     for file_id, span in ((FILE_ID, (0, 1)), (side.file_id, (0, 3)), (side.file_id, (3, 2**32 - 1))):
-        asks = Broadcast(SESSION, file_id, 3, (Asked(*span, EVERY_HOLDER),))
+        asks = Broadcast(SESSION, file_id, 3, (AskedRange(*span, EVERY_HOLDER),))
         assert side.receive(encode_datagram(asks)) == {}

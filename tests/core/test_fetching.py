@@ -14,7 +14,7 @@ from pspd.core.model.storage import Held
 from pspd.core.model.terms import Terms
 from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.sessions import Member
-from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, Asked, Broadcast, decode_datagram
+from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, AskedRange, Broadcast, decode_datagram
 from tests.core.bench import QUARTER_FRAMES, Bench
 
 
@@ -76,7 +76,7 @@ class TestFetching:
         (deliver,) = bench.delivered(a)
         bench.sent(a, deliver.number)
         bench.ask(a, file, acknowledged=deliver.number)
-        bench.server.client_left(c.session, "it left", bench.now)
+        bench.server.member_left(c.session, "it left", bench.now)
         bench.server.clear_cache(bench.now)
         d = bench.join("d")
         bench.ask(d, file, (2, 6))
@@ -90,7 +90,7 @@ class TestFetching:
         bench.pass_time(SECOND_NS)
         bench.ask(clients[0], file, (0, 2))
         source = bench.server.members["source of f"]
-        assert bench.asked(source.name) == [Asked(0, 2, source.session)]
+        assert bench.asked(source.name) == [AskedRange(0, 2, source.session)]
         for index in (3, 1, 2):
             bench.ask(clients[index], file, (2 * index, 2 * index + 2))
         assert bench.contribute(bench.frame(source, file, 0, 2))
@@ -125,7 +125,7 @@ class TestFetching:
         (delivery,) = bench.delivered(a)
         bench.sent(a, delivery.number)
         bench.ask(a, file, acknowledged=delivery.number)
-        bench.server.client_left(source.session, "gone", bench.now)
+        bench.server.member_left(source.session, "gone", bench.now)
         bench.server.clear_cache(bench.now)
         bench.server.poll()
         bench.ask(b, file, (0, 1))
@@ -182,7 +182,7 @@ class TestFetching:
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 30)
         bench.ask(a, file, (10, 30))
-        assert bench.asked("a") == [Asked(10, 30, OWNERS)]
+        assert bench.asked("a") == [AskedRange(10, 30, OWNERS)]
         bench.ask(b, file, (20, 30), window_chunks=2)
         bench.ask(c, file, (10, 20), window_chunks=1)
         for holder, span in ((b, (10, 20)), (c, (20, 30))):
@@ -295,7 +295,7 @@ class TestFetching:
         bench.sent(a, deliver.number)
         bench.sent(a, deliver.number)  # twice is once
         assert file.traffic.delivered_bytes == 1024 + 924
-        bench.server.client_left(a.session, "gone", bench.now)
+        bench.server.member_left(a.session, "gone", bench.now)
         bench.server.delivery_failed(a.session, deliver.number, bench.now)  # of one who is gone
 
     def test_failed_delivery_leaves_those_of_other_files_in_flight(self) -> None:
@@ -342,7 +342,7 @@ class TestFetching:
         file = bench.exchange("f", 20)
         for name, span in (("c", (10, 12)), ("d", (12, 14))):
             bench.join(name, held={file.file_id: Held(RangeSet([span]), complete=False)})
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         bench.server.poll()
         bench.ask(a, file, (10, 14))
         bench.pass_time(3 * SECOND_NS)
@@ -370,7 +370,7 @@ class TestFetching:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 4))
-        bench.server.client_left(a.session, "gone", bench.now)
+        bench.server.member_left(a.session, "gone", bench.now)
         bench.pass_time(3 * SECOND_NS)
         assert bench.server.cache.used_chunks == 0
         assert len(bench.fetches(file)) == 0
@@ -472,7 +472,7 @@ class TestFetching:
         bench = Bench(CLASSIC, 8)
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 9)
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         bench.server.poll()
         bench.ask(a, file, (3, 9), window_chunks=1)
         assert [(asked.start, asked.stop) for asked in bench.asked("a")] == [(6, 7)]

@@ -78,7 +78,7 @@ class TestRequestAck:
 
 def note_ack(state: RequestState) -> None:
     """Count a request that acknowledges a delivery."""
-    state.depart(10**6, Range(0, 0))
+    state.add_in_flight(10**6, Range(0, 0))
     state.acknowledge(10**6, is_rest_lost=False)
     assert state.ack_round == state.demand.ack_count
 
@@ -156,7 +156,7 @@ class TestSingleDeliveryConnections:
         bench.sent(a, again.number)
         bench.ask(a, file, (4, 5), window_chunks=1, acknowledged=number)
         assert file.availability.held["a"].covers(0, 4)
-        bench.server.client_left(bench.server.members["b"].session, "gone", bench.now)
+        bench.server.member_left(bench.server.members["b"].session, "gone", bench.now)
         assert file.availability.available.covers(0, 4)
 
     def test_deliveries_presumed_lost_are_bounded(self) -> None:
@@ -188,7 +188,7 @@ class TestNewHolders:
     def test_acknowledgement_serves_waiting_requests(self) -> None:
         bench = Bench()
         a, b, c, file, number = delivered_to_b(bench)
-        bench.server.client_left(c.session, "gone", bench.now)
+        bench.server.member_left(c.session, "gone", bench.now)
         bench.ask(a, file, (6, 9))
         assert bench.asked("a") == []
         bench.ask(b, file, (0, 3), acknowledged=number)
@@ -198,7 +198,7 @@ class TestNewHolders:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 9)
-        bench.server.client_left(c.session, "gone", bench.now)
+        bench.server.member_left(c.session, "gone", bench.now)
         bench.ask(a, file, (6, 9))
         assert bench.asked("a") == []
         bench.reach(b, file, Milestone.COMPLETE)
@@ -311,7 +311,7 @@ class TestWaitQueues:
         for delivery in bench.effects(Deliver):
             bench.sent(other, delivery.number)
         assert not bench.fetches(file)
-        bench.server.client_left(gone.session, "it left", bench.now)
+        bench.server.member_left(gone.session, "it left", bench.now)
         assert [(fetch.start, fetch.stop) for fetch in bench.fetches(file)] == [(20, 21)]
 
 
@@ -504,7 +504,7 @@ class TestQuota:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 200)
         bench.ask(a, file, (100, 101))
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         assert bench.server.cache.used_chunks == 1
         bench.live(30 * SECOND_NS)
         assert bench.quota_used_chunks(a) == 0
@@ -515,7 +515,7 @@ def test_chunks_without_a_holder_are_not_fetched() -> None:
     bench = Bench()
     a, _ = bench.join("a"), bench.join("b")
     file = bench.exchange("f", 4)
-    bench.server.client_left(a.session, "gone", bench.now)
+    bench.server.member_left(a.session, "gone", bench.now)
     machine, everyone = bench.machine, replace(FAST, all_holders_answer=True)
     holders = Holders(everyone, machine.sessions, machine._pending, Random(1), SERVER_TUNING)
     assert holders.next_fetch(file, 1, 4, 64) == (None, None)

@@ -8,10 +8,10 @@ from typing import cast
 import pytest
 
 from pspd.core.effects.server import (
-    ClientLost,
     Deliver,
     EndSession,
     MemberFailed,
+    MemberLeft,
     ReachabilityChanged,
     ServerEffect,
 )
@@ -53,7 +53,7 @@ class TestServing:
             bench.ask(members[name], file, (6, 8))
         effects = bench.machine.poll()
         assert outcome(effects) == (["a"], [])
-        assert [effect.name for effect in effects if isinstance(effect, ClientLost)] == ["a"]
+        assert [effect.name for effect in effects if isinstance(effect, MemberLeft)] == ["a"]
         assert list(bench.machine.members) == ["b", "c", "d"]
         bench.contribute(bench.frame(members["d"], file, 6, 8))
         assert outcome(bench.machine.poll()) == ([], [members["b"].session, members["c"].session])
@@ -103,7 +103,7 @@ class TestServing:
             bench.server.contribution_received(receipt, bench.now)
             assert outcome(bench.machine.poll()) == (["d"], [])
         else:
-            bench.server.client_left(members["d"].session, "it left", bench.now)
+            bench.server.member_left(members["d"].session, "it left", bench.now)
             with pytest.raises((AttributeError, TypeError)):
                 bench.server.contribution_received(receipt, bench.now)
             assert outcome(bench.machine.poll()) == ([], [])
@@ -116,7 +116,7 @@ class TestServing:
         bench.ask(member, file, wants_ack=True)
         bench.last_request += 2 * SERVER_TUNING.request_jump_max
         bench.ask(member, file)
-        bench.server.client_left(member.session, "it left", bench.now)
+        bench.server.member_left(member.session, "it left", bench.now)
         effects = bench.machine.poll()
         assert [effect.reason for effect in effects if isinstance(effect, EndSession)] == ["it left"]
         assert [effect.name for effect in effects if isinstance(effect, ReachabilityChanged)] == ["a"]

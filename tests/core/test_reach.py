@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pspd.core.effects.client import DownlinkChanged
-from pspd.core.effects.server import Assign, ClientLost, FileCompleted, FileResumed, FileStalled, ReachabilityChanged
+from pspd.core.effects.server import Assign, FileCompleted, FileResumed, FileStalled, MemberLeft, ReachabilityChanged
 from pspd.core.effects.shared import Milestone
 from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import Manifest
@@ -131,7 +131,7 @@ class TestReachable:
         member = bench.join("a")
         bench.live(SERVER_TUNING.reach_ns, deaf=[member])
         bench.pass_time(SERVER_TUNING.lease_ns)
-        assert [lost.name for lost in bench.effects(ClientLost)] == ["a"]
+        assert [lost.name for lost in bench.effects(MemberLeft)] == ["a"]
         assert bench.server.next_timeout() is None
 
     def test_member_that_joins_again_is_reachable(self) -> None:
@@ -175,7 +175,7 @@ class TestUnreachableHolders:
         _, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
         bench.reach(c, file, Milestone.COMPLETE)
-        bench.server.client_left(c.session, "gone", bench.now)
+        bench.server.member_left(c.session, "gone", bench.now)
         bench.live(SERVER_TUNING.reach_ns, deaf=[b])
         assert file.availability.missing() == [(Range(2, 4), "b"), (Range(4, 6), "c")]
 
@@ -200,7 +200,7 @@ class TestUnreachableHolders:
         bench, file, a, b = self.away()
         bench.reach(b, file, Milestone.COMPLETE)
         assert file.stalled
-        bench.server.client_left(a.session, "gone", bench.now)
+        bench.server.member_left(a.session, "gone", bench.now)
         bench.live(SECOND_NS)
         assert not file.stalled
         assert file.availability.missing() == []
@@ -213,7 +213,7 @@ class TestUnreachableHolders:
 
     def test_unreachable_member_that_leaves_is_the_last_holder(self) -> None:
         bench, file, _, b = self.away()
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         assert file.availability.missing() == [(Range(2, 4), "b")]
 
 

@@ -130,7 +130,7 @@ def test_removed_file_is_neither_served_nor_announced(bench: Bench) -> None:
         bench.server.catalogue.announce(file.manifest, source.session)
     with pytest.raises(NotFound):
         bench.reach(a, file, Milestone.COMPLETE)
-    assert bench.server.catalogue.lost_without({"a"}) == []
+    assert bench.server.catalogue.needed_from({"a"}) == []
 
 
 def test_removed_file_can_be_seeded_again(bench: Bench) -> None:
@@ -149,7 +149,7 @@ def test_removed_file_can_be_seeded_again(bench: Bench) -> None:
 
 def test_holdings_from_joining_end_with_the_removal(bench: Bench) -> None:
     a, _, file = begun(bench)
-    bench.server.client_left(a.session, "it left", bench.now)
+    bench.server.member_left(a.session, "it left", bench.now)
     again = bench.join("a", held={file.file_id: Held(RangeSet([(0, 5)]), complete=False)})
     assert list(file.availability.held[again.name]) == [(0, 5)]
     remove(bench, file)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pspd.core.effects.client import ReportMilestone
-from pspd.core.effects.server import ClientLost, EndSession
+from pspd.core.effects.server import EndSession, MemberLeft
 from pspd.core.effects.shared import InputDropped, Milestone
 from pspd.core.model.parameters import FAST
 from pspd.core.model.ranges import Range
@@ -51,7 +51,7 @@ class TestServer:
             reason == f"request number {2 + SERVER_TUNING.request_jump_max} is more than 1048576 ahead of 1: join again"
         )
         assert InputDropped(DropReason.BAD_NUMBER, "a") in effects
-        assert ClientLost("a", reason) in effects
+        assert MemberLeft("a", reason) in effects
         assert bench.server.drop_counts == {DropReason.BAD_NUMBER: 1}
         again = bench.join("a")
         ask(bench, again, file, 1)

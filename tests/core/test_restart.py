@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pspd.core.effects.server import Assign, ClientLost, FileCompleted, FileSeeded, FileStalled, SaveFile, StartExchange
+from pspd.core.effects.server import Assign, FileCompleted, FileSeeded, FileStalled, MemberLeft, SaveFile, StartExchange
 from pspd.core.effects.shared import Milestone
 from pspd.core.model.file_record import FileRecord, Phase
 from pspd.core.model.parameters import MILLISECOND_NS
@@ -147,7 +147,7 @@ def test_client_that_does_not_return_is_lost_once() -> None:
     bench.server.restore([], ["a", "b"], bench.now)
     bench.join("a")
     bench.live(SERVER_TUNING.reach_ns)
-    assert [effect.name for effect in bench.effects(ClientLost)] == ["b"]
+    assert [effect.name for effect in bench.effects(MemberLeft)] == ["b"]
     assert not bench.server.lifecycle.awaited
 
 
@@ -175,7 +175,7 @@ def test_replica_without_an_owner_has_no_last_holder() -> None:
     before = Bench()
     a, b = before.join("a"), before.join("b")
     file = before.seed("f", 4, terms=Terms(replica_count=2))
-    before.server.client_left(b.session, "gone", before.now)
+    before.server.member_left(b.session, "gone", before.now)
     before.reach(a, file, Milestone.SHARE_HELD)
     record = saved(before)
     assert sorted(record.owners) == ["", "", "a", "a"]

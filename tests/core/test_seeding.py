@@ -42,7 +42,7 @@ class TestSeeding:
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
         old_count = sum(share.chunk_count for share in file.shares.ranges_of("a"))
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         assert file.shares.ranges_of("a") == (Range(0, 2), Range(2, 4))
         report = ReportMilestone(file.file_id, Milestone.SHARE_HELD, old_count)
         bench.server.catalogue.milestone_reached(a.session, report, bench.now)
@@ -79,7 +79,7 @@ class TestSeeding:
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
         bench.reach(b, file, Milestone.SHARE_HELD)
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         assert file.shares.ranges_of("a") == (Range(0, 2), Range(2, 4))
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
@@ -90,8 +90,8 @@ class TestSeeding:
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
         bench.reach(b, file, Milestone.SHARE_HELD)
-        bench.server.client_left(a.session, "gone", bench.now)
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(a.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         b = bench.join("b")  # with an empty disk
         assert file.phase is Phase.SEEDING
         assert bench.effects(Assign)[-1].shares == (Range(0, 2), Range(2, 4))
@@ -114,7 +114,7 @@ class TestSeeding:
         bench.server.catalogue.announce(manifest, source.session)
         file = bench.server.catalogue.divide(manifest, source.session, bench.now)
         bench.server.poll()
-        bench.server.client_left(members["m1"].session, "gone", bench.now)
+        bench.server.member_left(members["m1"].session, "gone", bench.now)
         sessions = [effect.session for effect in bench.effects(Assign)]
         assert sessions == [members[name].session for name in ("m2", "m3", "m4", "m5")]
         assert all(share.owner in members for share in file.shares.all)
@@ -151,7 +151,7 @@ class TestSeeding:
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
         bench.ask(b, file, (2, 4))
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         assert len(bench.fetches(file)) == 1
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
@@ -179,7 +179,7 @@ class TestSeeding:
         frame = bench.frame(source, file, 0, 2)
         receipt = bench.start(frame)
         assert receipt is not None
-        bench.server.client_left(a.session, "gone", bench.now)
+        bench.server.member_left(a.session, "gone", bench.now)
         a = bench.join("a")
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.SEEDING
@@ -190,7 +190,7 @@ class TestSeeding:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 2)
-        bench.server.client_left(bench.server.members["source of f"].session, "gone", bench.now)
+        bench.server.member_left(bench.server.members["source of f"].session, "gone", bench.now)
         assert bench.effects(FileStalled)[0].missing == ((Range(0, 2), ""),)
         other = bench.join("other", source=True)
         assert bench.server.catalogue.announce(file.manifest, other.session) is file
@@ -204,7 +204,7 @@ class TestSeeding:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 2)
-        bench.server.client_left(bench.server.members["source of f"].session, "gone", bench.now)
+        bench.server.member_left(bench.server.members["source of f"].session, "gone", bench.now)
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
         assert not file.stalled
@@ -213,7 +213,7 @@ class TestSeeding:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         assert bench.effects(FileStalled)[0].missing == ((Range(2, 4), "b"),)
         source = bench.join("s", source=True)
         assert bench.server.catalogue.announce(file.manifest, source.session) is file
@@ -282,7 +282,7 @@ class TestSeeding:
         members = [bench.join(name) for name in "abc"]
         file = bench.exchange("f", 6)
         for member in members[:2]:
-            bench.server.client_left(member.session, "gone", bench.now)
+            bench.server.member_left(member.session, "gone", bench.now)
         assert file.availability.missing() == [(Range(0, 2), ""), (Range(2, 4), "b")]
 
 
@@ -312,7 +312,7 @@ class TestSilentClients:
         lost = bench.join("a")
         file = bench.seed("f", 10)
         silent = bench.join("b", reachable=False)
-        bench.server.client_left(lost.session, "it left", bench.now)
+        bench.server.member_left(lost.session, "it left", bench.now)
         assert file.shares.ranges_of("b") == ()
         bench.server.poll()
         bench.send(silent, Hello(silent.session, 1, 0))
@@ -339,7 +339,7 @@ class TestRecipients:
         file = bench.seed("f", 4)
         assert file.recipients.missing() == []
         bench.now += SECOND_NS
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         gone_at = bench.now
         bench.now += SECOND_NS
         assert file.recipients.missing() == [("b", gone_at)]
@@ -351,7 +351,7 @@ class TestRecipients:
         _, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
         bench.reach(b, file, Milestone.COMPLETE)
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         assert (file.recipients.missing(), file.recipients.count) == ([], 2)
 
     def test_late_joiner_is_not_missing(self) -> None:
@@ -359,7 +359,7 @@ class TestRecipients:
         bench.join("a")
         file = bench.exchange("f", 4)
         late = bench.join("late")
-        bench.server.client_left(late.session, "gone", bench.now)
+        bench.server.member_left(late.session, "gone", bench.now)
         assert file.recipients.missing() == []
 
     def test_unreachable_client_is_missing_since_the_first_moment(self) -> None:
@@ -380,7 +380,7 @@ class TestSeedingTime:
         bench = Bench()
         bench.join("a")
         file = bench.seed("f", 4)
-        bench.server.client_left(bench.server.members["source of f"].session, "killed", bench.now)
+        bench.server.member_left(bench.server.members["source of f"].session, "killed", bench.now)
         bench.now += 30 * SECOND_NS
         again = bench.join("another source", source=True)
         bench.server.catalogue.announce(file.manifest, again.session)

@@ -9,8 +9,6 @@ import pytest
 from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.server import (
     Assign,
-    ClientJoined,
-    ClientLost,
     CloseLink,
     Deliver,
     DuplicateRefused,
@@ -19,6 +17,8 @@ from pspd.core.effects.server import (
     FileCompleted,
     FileDeclined,
     FileSeeded,
+    MemberJoined,
+    MemberLeft,
     ServerEffect,
     StartExchange,
 )
@@ -53,15 +53,15 @@ class TestMembership:
         assert bench.server.sessions.reachable_clients() == ["a"]
         assert bench.server.sessions.get(member.session) is member
         bench.server.poll()
-        bench.server.client_left(member.session, "it left", bench.now)
+        bench.server.member_left(member.session, "it left", bench.now)
         assert bench.server.poll() == [
             EndSession(member.session, "it left", EndCause.LEFT),
             CloseLink(member.session),
-            ClientLost("a", "it left"),
+            MemberLeft("a", "it left"),
         ]
         assert bench.server.members == {}
         assert bench.server.sessions.lost_clients == {"a": address_of("a")}
-        bench.server.client_left(member.session, "again", bench.now)
+        bench.server.member_left(member.session, "again", bench.now)
         assert bench.server.poll() == []
 
     @pytest.mark.parametrize("name", ["", "x" * 101, "a/b", "a\nb", "\x7f"])
@@ -73,13 +73,13 @@ class TestMembership:
         bench = Bench()
         bench.join("a")
         with pytest.raises(NameTaken):
-            bench.server.client_joined("a", b"another machine", bench.now)
+            bench.server.member_joined("a", b"another machine", bench.now)
 
     @pytest.mark.parametrize("port", [-1, PORT_MAX + 1])
     def test_invalid_port_is_refused(self, port: int) -> None:
         bench = Bench()
         with pytest.raises(BadArgument):
-            bench.server.client_joined("a", b"a", bench.now, delivery_port=port)
+            bench.server.member_joined("a", b"a", bench.now, delivery_port=port)
         assert bench.server.members == {}
 
     def test_returning_client_replaces_its_session(self) -> None:
@@ -88,7 +88,7 @@ class TestMembership:
         bench.server.poll()
         new = bench.join("a")
         assert new.session != old.session
-        assert kinds(bench.server.poll())[:4] == [EndSession, CloseLink, ClientLost, ClientJoined]
+        assert kinds(bench.server.poll())[:4] == [EndSession, CloseLink, MemberLeft, MemberJoined]
         assert list(bench.server.members.values()) == [new]
         assert bench.server.sessions.lost_clients == {}
         with pytest.raises(SessionUnknown):
@@ -96,29 +96,29 @@ class TestMembership:
 
     def test_second_machine_is_refused_while_the_first_is_active(self) -> None:
         bench = Bench()
-        bench.server.client_joined("a", b"a", bench.now, peer="10.0.0.1:1")
+        bench.server.member_joined("a", b"a", bench.now, peer="10.0.0.1:1")
         bench.pass_time(SECOND_NS)
-        second = bench.server.client_joined("a", b"a", bench.now, peer="10.0.0.2:2")
+        second = bench.server.member_joined("a", b"a", bench.now, peer="10.0.0.2:2")
         bench.pass_time(SECOND_NS)
         with pytest.raises(DuplicateInstance, match=r"10\.0\.0\.2:2.*10\.0\.0\.1:3"):
-            bench.server.client_joined("a", b"a", bench.now, peer="10.0.0.1:3")
+            bench.server.member_joined("a", b"a", bench.now, peer="10.0.0.1:3")
         assert bench.server.members["a"] is second
         assert bench.effects(DuplicateRefused) == [DuplicateRefused("a", "10.0.0.1:3", "10.0.0.2:2")]
 
     def test_repeated_joins_stay_refused_and_are_logged_once_a_minute(self) -> None:
         bench = Bench()
         for peer in ("x", "y"):
-            bench.server.client_joined("a", b"a", bench.now, peer=peer)
+            bench.server.member_joined("a", b"a", bench.now, peer=peer)
         for _ in range(300):
             bench.live(SECOND_NS)
             with pytest.raises(DuplicateInstance):
-                bench.server.client_joined("a", b"a", bench.now, peer="x")
+                bench.server.member_joined("a", b"a", bench.now, peer="x")
         assert 5 <= len(bench.effects(DuplicateRefused)) <= 6
 
     def test_client_that_crashes_repeatedly_may_join(self) -> None:
         bench = Bench()
         for _ in range(20):
-            bench.server.client_joined("a", b"a", bench.now)
+            bench.server.member_joined("a", b"a", bench.now)
             bench.live(SECOND_NS)
             bench.pass_time(bench.server.sessions.lease_ns * 3 // 10)  # silent, and its lease still runs
             assert "a" in bench.server.members
@@ -126,12 +126,12 @@ class TestMembership:
     def test_silent_session_is_replaced_after_a_refusal(self) -> None:
         bench = Bench()
         for _ in range(2):
-            bench.server.client_joined("a", b"a", bench.now)
+            bench.server.member_joined("a", b"a", bench.now)
         second = bench.server.members["a"]
         refused = 0
         while bench.server.members["a"] is second:  # its machine is switched off
             try:
-                bench.server.client_joined("a", b"a", bench.now)
+                bench.server.member_joined("a", b"a", bench.now)
             except DuplicateInstance:
                 refused += 1
                 bench.pass_time(SECOND_NS)
@@ -141,7 +141,7 @@ class TestMembership:
         bench = Bench()
         for _ in range(5):
             first = bench.server.members.get("a")
-            bench.server.client_joined("a", b"a", bench.now)
+            bench.server.member_joined("a", b"a", bench.now)
             assert bench.server.members["a"] is not first
             bench.live(SERVER_TUNING.replacement_ns)
 
@@ -149,15 +149,15 @@ class TestMembership:
         bench = Bench()
         first = bench.join("a")
         with pytest.raises(BadArgument):
-            bench.server.client_joined("a", b"a", bench.now, delivery_port=65536)
+            bench.server.member_joined("a", b"a", bench.now, delivery_port=65536)
         assert bench.server.members["a"] is first
 
     def test_session_ends_with_its_cause(self) -> None:
         bench = Bench()
         bench.join("a")
         bench.join("a")
-        bench.server.client_left(bench.server.members["a"].session, "it left", bench.now)
-        bench.server.client_left(bench.join("b").session, "gone", bench.now, EndCause.CONNECTION_ENDED)
+        bench.server.member_left(bench.server.members["a"].session, "it left", bench.now)
+        bench.server.member_left(bench.join("b").session, "gone", bench.now, EndCause.CONNECTION_ENDED)
         bench.join("c")
         bench.pass_time(2 * bench.server.sessions.lease_ns)
         causes = [ended.cause for ended in bench.effects(EndSession)]
@@ -170,7 +170,7 @@ class TestMembership:
         bench.server.sessions.lease_renewed(kept.session, bench.now)
         bench.server.poll()
         bench.pass_time(1)
-        assert bench.effects(ClientLost) == [ClientLost("lost", "its lease ran out")]
+        assert bench.effects(MemberLeft) == [MemberLeft("lost", "its lease ran out")]
         with pytest.raises(SessionUnknown):
             bench.server.sessions.lease_renewed(lost.session, bench.now)
         bench.pass_time(SERVER_TUNING.lease_ns)
@@ -184,7 +184,7 @@ class TestMembership:
         bench.send(heard, Hello(heard.session, 2, 1))
         bench.server.poll()
         bench.pass_time(1)
-        assert bench.effects(ClientLost) == [ClientLost("lost", "its lease ran out")]
+        assert bench.effects(MemberLeft) == [MemberLeft("lost", "its lease ran out")]
 
     def test_late_server_extends_the_leases(self) -> None:
         bench = Bench()
@@ -195,7 +195,7 @@ class TestMembership:
         assert list(bench.server.members) == ["a"], "what has come from it may not be read yet"
         bench.now += late_ns
         bench.server.handle_timeout(bench.now)
-        assert bench.effects(ClientLost) == [ClientLost("a", "its lease ran out")]
+        assert bench.effects(MemberLeft) == [MemberLeft("a", "its lease ran out")]
         assert member.session not in bench.machine.sessions._by_session
 
     def test_late_server_extends_leases_by_one_lease_at_most(self) -> None:
@@ -252,7 +252,7 @@ class TestMembership:
     def test_session_is_drawn_again_if_reserved_or_in_use(self) -> None:
         drawn = iter([5, EVERY_HOLDER, OWNERS, 5, 6])
         machine = ServerMachine(FAST, 64, blake3_digest, 3, lambda: next(drawn))
-        assert [machine.client_joined(name, bytes(16), 0).session for name in "ab"] == [5, 6]
+        assert [machine.member_joined(name, bytes(16), 0).session for name in "ab"] == [5, 6]
 
     def test_members_are_bounded(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, members_max=2))
@@ -272,13 +272,13 @@ class TestMembership:
         with pytest.raises(LimitReached, match="more than 5 ranges"):
             bench.join("b", held=pieces)
         bench.join("a", held=pieces)  # back again: no more than before
-        bench.server.client_left(bench.server.members["a"].session, "gone", bench.now)
+        bench.server.member_left(bench.server.members["a"].session, "gone", bench.now)
         bench.join("b", held=pieces)
 
     def test_remembered_lost_clients_are_bounded(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, lost_clients_max=2))
         for name in "abc":
-            bench.server.client_left(bench.join(name).session, "gone", bench.now)
+            bench.server.member_left(bench.join(name).session, "gone", bench.now)
         assert list(bench.server.sessions.lost_clients) == ["b", "c"]
 
     def test_deliveries_use_the_datagrams_address_and_the_named_port(self) -> None:
@@ -287,7 +287,7 @@ class TestMembership:
         assert bench.server.delivery_address(member.session) is None
         bench.send(member, Hello(member.session, 1, 0))
         assert bench.server.delivery_address(member.session) == ("a", 9)
-        portless = bench.server.client_joined("b", b"b", bench.now)
+        portless = bench.server.member_joined("b", b"b", bench.now)
         bench.send(portless, Hello(portless.session, 1, 0))
         assert bench.server.delivery_address(portless.session) is None
         assert bench.server.delivery_address(NOBODY) is None
@@ -320,7 +320,7 @@ class TestFiles:
         file = bench.server.catalogue.announce(bench.manifest("f", 3), first.session)
         with pytest.raises(WrongState):
             bench.server.catalogue.announce(file.manifest, second.session)
-        bench.server.client_left(first.session, "gone", bench.now)
+        bench.server.member_left(first.session, "gone", bench.now)
         assert file.file_id not in bench.server.catalogue.files
         assert bench.server.catalogue.announce(file.manifest, second.session).source == "t"
 
@@ -437,7 +437,7 @@ class TestFiles:
         manifest = bench.manifest("f", 1, 2)
         bench.server.catalogue.announce(manifest, source.session)
         file = bench.server.catalogue.divide(manifest, source.session, bench.now)
-        bench.server.client_left(bench.server.members["a"].session, "gone", bench.now)
+        bench.server.member_left(bench.server.members["a"].session, "gone", bench.now)
         bench.reach(bench.server.members["b"], file, Milestone.SHARE_HELD)
         assert file.seeded_at is not None
 
@@ -464,7 +464,7 @@ class TestFiles:
         assert file.availability.min_holder_count() == 1
         bench.reach(a, file, Milestone.COMPLETE)
         assert file.availability.min_holder_count() == 1
-        bench.server.client_left(a.session, "gone", bench.now)
+        bench.server.member_left(a.session, "gone", bench.now)
         assert file.availability.min_holder_count() == 0
 
 
@@ -492,7 +492,7 @@ class TestDeclining:
         bench.server.poll()
         report = ReportMilestone(file.file_id, Milestone.SHARE_HELD, 0)
         bench.server.catalogue.milestone_reached(a.session, report, bench.now)
-        bench.server.client_left(a.session, "gone", bench.now)
+        bench.server.member_left(a.session, "gone", bench.now)
         assert a.session not in [effect.session for effect in bench.effects(Assign)]
 
     def test_client_that_accepts_later_is_told_of_its_share(self) -> None:
@@ -527,7 +527,7 @@ class TestDeclining:
         state = bench.state(b, file)
         state.window_chunks = 1
         state.want(RangeSet([(0, 2)]))
-        state.depart(1, Range(0, 1))
+        state.add_in_flight(1, Range(0, 1))
         bench.server.catalogue.file_declined(b.session, file.file_id, "no room", bench.now, still_holds=True)
         assert (state.window_left_chunks, list(state.wanted)) == (1, [])
 

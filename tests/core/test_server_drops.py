@@ -207,7 +207,7 @@ class TestDrops:
         frame = bench.frame(b, file, 2, 4)
         receipt = bench.start(frame)
         assert receipt is not None
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         data = bench.data[file.file_id][2048:]
         for view in receipt.views:
             view[:], data = data[: len(view)], data[len(view) :]
@@ -222,6 +222,6 @@ class TestDrops:
         frame = bench.frame(b, file, 2, 4)
         receipt = bench.start(frame)
         assert receipt is not None
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         bench.server.contribution_received(receipt, bench.now)
         assert self.drops(bench)[-1] == (DropReason.CORRUPT, f"session {b.session:016x}")

@@ -75,7 +75,7 @@ def test_owner_that_never_acknowledges_is_idle(bench: Bench) -> None:
 
 def test_owner_that_gets_nothing_is_not_idle(bench: Bench) -> None:
     _, b, file = begun(bench)
-    bench.server.client_left(bench.server.members[file.source].session, "it left", bench.now)
+    bench.server.member_left(bench.server.members[file.source].session, "it left", bench.now)
     assert passed_on(pass_time(bench, 2 * TWO_LOOKS_NS, lambda: bench.ask(b, file, (6, 12)))) == []
 
 
@@ -104,7 +104,7 @@ def test_only_client_keeps_its_share_until_another_comes(bench: Bench) -> None:
     bench.join("b")
     assert passed_on(pass_time(bench, TWO_LOOKS_NS)) == ["a"]
     assert file.shares.ranges_of("b") == (Range(0, 12),)
-    bench.server.client_left(bench.server.members["b"].session, "it left", bench.now)
+    bench.server.member_left(bench.server.members["b"].session, "it left", bench.now)
     assert file.shares.ranges_of("a") == (Range(0, 12),), "it is the owner again"
 
 

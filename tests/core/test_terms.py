@@ -38,7 +38,7 @@ class TestReplicas:
         bench = Bench()
         members = {name: bench.join(name) for name in "abc"}
         file = bench.exchange("f", 6, TWO_COPIES)
-        bench.server.client_left(members[lost].session, "gone", bench.now)
+        bench.server.member_left(members[lost].session, "gone", bench.now)
         assert not bench.effects(FileStalled)
         assert file.availability.min_holder_count() == 1
 
@@ -46,7 +46,7 @@ class TestReplicas:
         bench = Bench()
         members = {name: bench.join(name) for name in "abcd"}
         file = bench.seed("f", 8, terms=TWO_COPIES)
-        bench.server.client_left(members["a"].session, "gone", bench.now)
+        bench.server.member_left(members["a"].session, "gone", bench.now)
         owners = {start: {share.owner for share in file.shares.all if share.start == start} for start in (0, 2, 4, 6)}
         assert all(len(names) == 2 for names in owners.values())
 
@@ -54,7 +54,7 @@ class TestReplicas:
         bench = Bench()
         members = {name: bench.join(name) for name in "ab"}
         file = bench.seed("f", 4, terms=TWO_COPIES)
-        bench.server.client_left(members["a"].session, "gone", bench.now)
+        bench.server.member_left(members["a"].session, "gone", bench.now)
         assert file.shares.ranges_of("b") == (Range(0, 2), Range(2, 4))
         bench.reach(members["b"], file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
@@ -65,7 +65,7 @@ class TestReplicas:
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.seed("f", 6, terms=TWO_COPIES)
         for member in (a, b):
-            bench.server.client_left(member.session, "gone", bench.now)
+            bench.server.member_left(member.session, "gone", bench.now)
         assert file.shares.ranges_of("c") == (Range(0, 2), Range(2, 4), Range(4, 6))
         a = bench.join("a")
         assert file.shares.ranges_of("a") == (Range(0, 2), Range(2, 4), Range(4, 6))
@@ -82,7 +82,7 @@ class TestReplicas:
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.seed("f", 6, terms=TWO_COPIES)
         for member in (a, b):
-            bench.server.client_left(member.session, "gone", bench.now)
+            bench.server.member_left(member.session, "gone", bench.now)
         a = bench.join("a")
         told = {effect.session: effect.shares for effect in bench.effects(Assign)}
         assert told[a.session] == file.shares.ranges_of("a")
@@ -92,7 +92,7 @@ class TestReplicas:
         bench = Bench()
         members = {name: bench.join(name) for name in "abcd"}
         file = bench.seed("f", 1, terms=TWO_COPIES)
-        bench.server.client_left(members["a"].session, "gone", bench.now)
+        bench.server.member_left(members["a"].session, "gone", bench.now)
         for name in "bcd":
             bench.reach(members[name], file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
@@ -161,7 +161,7 @@ class TestStaying:
         bench.server.catalogue.announce(file.manifest, second.session, STAYING)
         bench.server.catalogue.source_returned(file, second.session, bench.now)
         bench.reach(a, file, Milestone.COMPLETE)
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         assert set(bench.server.members) == {"a"}
         assert file.is_complete
 
@@ -177,7 +177,7 @@ class TestStaying:
         members = [bench.join(f"m{index}") for index in range(60)]
         file = bench.exchange("f", 60, STAYING)
         late, holder = members[:2]
-        bench.server.client_left(members[59].session, "gone", bench.now)
+        bench.server.member_left(members[59].session, "gone", bench.now)
         file.availability.hold(holder.name, [(59, 60)])
         bench.ask(late, file, (59, 60))
         bench.pass_time(len(members) * SERVER_TUNING.broadcast_pacing_ns)
@@ -197,7 +197,7 @@ class TestStaying:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4, STAYING)
-        bench.server.client_left(b.session, "gone", bench.now)
+        bench.server.member_left(b.session, "gone", bench.now)
         assert not file.stalled
         bench.ask(a, file, (2, 4))
         assert [entry.responder for entry in bench.asked("a")] == [bench.server.members["source of f"].session]

@@ -14,7 +14,7 @@ from pspd.core.wire.datagrams import (
     DATAGRAM_BYTES_MAX,
     EVERY_HOLDER,
     REQUEST_RANGES_MAX,
-    Asked,
+    AskedRange,
     Broadcast,
     Datagram,
     Hello,
@@ -49,7 +49,7 @@ requests = st.builds(
     st.booleans(),
     st.booleans(),
 )
-asked = st.builds(lambda span, responder: Asked(*span, responder), ranges, u64)
+asked = st.builds(lambda span, responder: AskedRange(*span, responder), ranges, u64)
 broadcasts = st.builds(Broadcast, u64, file_ids, u64, st.lists(asked, max_size=BROADCAST_RANGES_MAX).map(tuple))
 hellos = st.builds(Hello, u64, u32, u32) | st.builds(HelloAck, u64, u32, u32)
 datagrams = hellos | requests | st.builds(RequestAck, u64, file_ids, u32, u32) | broadcasts
@@ -69,7 +69,7 @@ transfers = st.builds(
 
 LARGEST: list[Datagram] = [
     Request(SESSION, FILE_ID, 1, 2, 3, (Range(4, 5),) * REQUEST_RANGES_MAX),
-    Broadcast(SESSION, FILE_ID, 1, (Asked(4, 5, 6),) * BROADCAST_RANGES_MAX),
+    Broadcast(SESSION, FILE_ID, 1, (AskedRange(4, 5, 6),) * BROADCAST_RANGES_MAX),
 ]
 
 
@@ -97,7 +97,7 @@ GOLDEN: list[tuple[Datagram, str]] = [
         "50530105 00000000 0102030405060708" + "00" * 16 + FILE_ID.hex() + "00000003 0000ea60",
     ),
     (
-        Broadcast(SESSION, FILE_ID, 3, (Asked(6, 7, 8), Asked(0, 2, EVERY_HOLDER))),
+        Broadcast(SESSION, FILE_ID, 3, (AskedRange(6, 7, 8), AskedRange(0, 2, EVERY_HOLDER))),
         "50530104 00000000 0102030405060708"
         + "00" * 16
         + FILE_ID.hex()
@@ -159,10 +159,10 @@ class TestDatagrams:
         with pytest.raises(AssertionError):
             encode_datagram(Request(1, FILE_ID, 1, 1, 1, (Range(0, 1),) * (REQUEST_RANGES_MAX + 1)))
         with pytest.raises(AssertionError):
-            encode_broadcast_body(FILE_ID, 1, (Asked(0, 1, 0),) * (BROADCAST_RANGES_MAX + 1))
+            encode_broadcast_body(FILE_ID, 1, (AskedRange(0, 1, 0),) * (BROADCAST_RANGES_MAX + 1))
 
     def test_broadcast_is_a_head_and_a_common_body(self) -> None:
-        asked = (Asked(1, 2, 3),)
+        asked = (AskedRange(1, 2, 3),)
         whole = encode_datagram(Broadcast(SESSION, FILE_ID, 9, asked))
         assert encode_broadcast_head(SESSION) + encode_broadcast_body(FILE_ID, 9, asked) == whole
 
@@ -225,7 +225,7 @@ class TestRefusedDatagrams:
     @pytest.mark.parametrize("span", [Range(5, 5), Range(6, 5)])
     def test_empty_or_reversed_range_is_refused(self, span: Range) -> None:
         request = encode_datagram(Request(1, FILE_ID, 1, 1, 1, (Range(0, 1), span)))
-        broadcast = encode_datagram(Broadcast(1, FILE_ID, 1, (Asked(0, 1, 2), Asked(*span, 2))))
+        broadcast = encode_datagram(Broadcast(1, FILE_ID, 1, (AskedRange(0, 1, 2), AskedRange(*span, 2))))
         assert refusal(decode_datagram, request) is DropReason.BAD_RANGE
         assert refusal(decode_datagram, broadcast) is DropReason.BAD_RANGE
 

@@ -14,7 +14,7 @@ from pspd.core.effects.server import Deliver
 from pspd.core.model.manifest import CHUNK_BYTES, Manifest
 from pspd.core.model.parameters import FAST, MILLISECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.wire.datagrams import Asked, Broadcast, Request, decode_datagram, encode_datagram
+from pspd.core.wire.datagrams import AskedRange, Broadcast, Request, decode_datagram, encode_datagram
 from pspd.core.wire.frames import Frame, decode_frame, encode_frame
 from pspd.core.wire.header import Kind
 from pspd.store.digests import blake3_digest
@@ -36,7 +36,7 @@ RANGE_CHUNKS = 256
 
 class TestCodec:
     REQUEST = Request(7, FILE, 1, 0, 2048, tuple(Range(10 * index, 10 * index + 5) for index in range(RANGES)))
-    BROADCAST = Broadcast(7, FILE, 1, tuple(Asked(10 * index, 10 * index + 5, 9) for index in range(50)))
+    BROADCAST = Broadcast(7, FILE, 1, tuple(AskedRange(10 * index, 10 * index + 5, 9) for index in range(50)))
     FRAME = Frame(Kind.DELIVERY, 7, FILE, 0, FRAME, FRAME * CHUNK_BYTES, 3, 2)
 
     def test_encode_a_request(self, cost: Cost) -> None:

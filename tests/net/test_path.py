@@ -38,7 +38,7 @@ class Server:
 
     def __init__(self, stack: ExitStack, parameters: Parameters, *, udp: bool, tcp: bool) -> None:
         self._machine = ServerMachine(parameters, 64, blake3_digest, 1, sessions(1))
-        self.session = self._machine.client_joined("a", bytes(16), now_ns(), delivery_port=1).session
+        self.session = self._machine.member_joined("a", bytes(16), now_ns(), delivery_port=1).session
         ((listener, datagrams),) = bind_pairs([HOST], 0)
         self.address: Address = datagrams.getsockname()
         self._replies = stack.enter_context(

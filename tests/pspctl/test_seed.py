@@ -343,7 +343,7 @@ def test_seed_reports_stall_after_sole_holder_left(pspctl: Pspctl, source: FakeS
     source.file = file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=[gone])
     result = pspctl("seed", original)
     assert result.exit_code == 4
-    assert "was seeded, but is stalled now: chunks [0, 4) have no connected holder, last held by anna" in result.stderr
+    assert "was seeded, but is stalled now: chunks [0, 4) have no reachable holder, last held by anna" in result.stderr
     assert "keep the original, and seed it again if these clients do not come back" in result.stderr
 
 

@@ -154,7 +154,7 @@ def test_missing_ranges(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [stalled_file()]
     found = json.loads(pspctl("status", "-o", "json").stdout)["files"][0]
     assert found["missing_ranges"] == [{"start": 2, "stop": 6, "last_holder": "client-9"}]
-    assert "chunks [2, 6) have no connected holder, last held by client-9" in pspctl("status").stdout
+    assert "chunks [2, 6) have no reachable holder, last held by client-9" in pspctl("status").stdout
 
 
 def test_table_shows_the_whole_network(pspctl: Pspctl, fake: FakeServer) -> None:
@@ -266,7 +266,7 @@ def test_watch_prints_a_line_per_change(pspctl: Pspctl, fake: FakeServer) -> Non
         "big.iso: distributing, 37.5 %, 0 of 2 clients complete",
         "client-1: lost",
         "big.iso: stalled, 37.5 %, 0 of 2 clients complete;"
-        " chunks [2, 6) have no connected holder, last held by client-9: start it again",
+        " chunks [2, 6) have no reachable holder, last held by client-9: start it again",
         "big.iso: complete, 100.0 %, 2 of 2 clients complete",
         "client-1: gone",
         "big.iso: gone",

@@ -50,7 +50,7 @@ def test_wait_notes_missing_chunks_of_stalled_file(pspctl: Pspctl, fake: FakeSer
     result = pspctl("wait", "big.iso")
     assert result.exit_code == 0
     assert result.stderr == (
-        "pspctl: big.iso is stalled: chunks [0, 8) have no connected holder,"
+        "pspctl: big.iso is stalled: chunks [0, 8) have no reachable holder,"
         " never held by a client: seed the file again\n"
     )
     for option in (["-q"], ["-o", "json"]):
@@ -65,9 +65,9 @@ def test_missing_chunks_are_grouped_by_last_holder(pspctl: Pspctl, fake: FakeSer
     ]
     fake.files = [file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=missing)]
     assert pspctl("wait", "big.iso").stderr.splitlines()[0] == (
-        "pspctl: big.iso is stalled: chunks [0, 1), [4, 5), [6, 7) have no connected holder,"
+        "pspctl: big.iso is stalled: chunks [0, 1), [4, 5), [6, 7) have no reachable holder,"
         " never held by a client: seed the file again;"
-        " chunks [2, 3) have no connected holder, last held by anna: start it again; and 1 more range"
+        " chunks [2, 3) have no reachable holder, last held by anna: start it again; and 1 more range"
     )
 
 
@@ -121,7 +121,7 @@ def test_wait_ends_if_last_holder_is_lost_for_a_lease(pspctl: Pspctl, fake: Fake
     result = pspctl("wait", "big.iso", "-q")
     assert result.exit_code == 4
     assert result.stderr == (
-        "pspctl: error: big.iso is stalled: chunks [0, 4) have no connected holder, last held by anna: start it again\n"
+        "pspctl: error: big.iso is stalled: chunks [0, 4) have no reachable holder, last held by anna: start it again\n"
     )
 
 

@@ -247,8 +247,8 @@ class TestShown:
     def machine(self) -> ServerMachine:
         machine = ServerMachine(FAST, 64, blake3_digest, 1, sessions(1))
         for name in ("bob", "amy"):
-            machine.client_joined(name, name.encode().ljust(16), 0, source=False, delivery_port=0, held={})
-        machine.client_joined("src", b"s" * 16, 0, source=True, delivery_port=0, held={})
+            machine.member_joined(name, name.encode().ljust(16), 0, source=False, delivery_port=0, held={})
+        machine.member_joined("src", b"s" * 16, 0, source=True, delivery_port=0, held={})
         for member in machine.members.values():
             machine.receive_datagram(encode_datagram(Hello(member.session, 1, 0)), ("10.0.0.1", 4000), 0)
         return machine
@@ -263,7 +263,7 @@ class TestShown:
 
     def test_member_is_lost_until_its_first_datagram(self) -> None:
         machine = ServerMachine(FAST, 64, blake3_digest, 1, sessions(1))
-        member = machine.client_joined("amy", b"a" * 16, 0)
+        member = machine.member_joined("amy", b"a" * 16, 0)
         assert [each.state for each in status_messages.clients_to_pb(machine)] == [pb.CLIENT_STATE_LOST]
         machine.receive_datagram(encode_datagram(Hello(member.session, 1, 0)), ("10.0.0.1", 4000), 0)
         assert [each.state for each in status_messages.clients_to_pb(machine)] == [pb.CLIENT_STATE_CONNECTED]
@@ -275,7 +275,7 @@ class TestShown:
 
     def test_clients_are_listed_by_name_with_state(self) -> None:
         machine = self.machine()
-        machine.client_left(machine.members["bob"].session, "it left", 0)
+        machine.member_left(machine.members["bob"].session, "it left", 0)
         shown = [(each.name, each.state, each.source) for each in status_messages.clients_to_pb(machine)]
         assert shown == [
             ("amy", pb.CLIENT_STATE_CONNECTED, False),
@@ -286,7 +286,7 @@ class TestShown:
     def test_missing_client_is_given_up_after_a_lease(self) -> None:
         machine = self.machine()
         file = self.file(machine)
-        machine.client_left(machine.members["bob"].session, "it left", SECOND_NS)
+        machine.member_left(machine.members["bob"].session, "it left", SECOND_NS)
         for elapsed_ns, given_up in ((machine.sessions.lease_ns - 1, False), (machine.sessions.lease_ns, True)):
             message = status_messages.file_to_pb(machine, file, SECOND_NS + elapsed_ns, with_clients=False)
             shown = [(each.name, each.given_up) for each in message.missing_clients]
@@ -356,7 +356,7 @@ class TestShown:
         file = self.file(before)
         machine = ServerMachine(FAST, 64, blake3_digest, 1, sessions(1))
         machine.restore([file.record], ["bob", "amy"], 100 * SECOND_NS)
-        amy = machine.client_joined("amy", b"amy".ljust(16), 101 * SECOND_NS)
+        amy = machine.member_joined("amy", b"amy".ljust(16), 101 * SECOND_NS)
         machine.receive_datagram(encode_datagram(Hello(amy.session, 1, 0)), ("10.0.0.1", 4000), 101 * SECOND_NS)
         restored = machine.catalogue.files[file.file_id]
         shown = status_messages.file_to_pb(machine, restored, 103 * SECOND_NS, with_clients=True)
@@ -385,7 +385,7 @@ class TestShown:
     def test_stalled_file_names_missing_chunks_and_holders(self) -> None:
         machine = self.machine()
         file = self.file(machine)
-        machine.client_left(machine.members["src"].session, "it left", 2 * SECOND_NS)
+        machine.member_left(machine.members["src"].session, "it left", 2 * SECOND_NS)
         machine.poll()
         shown = status_messages.file_to_pb(machine, file, 2 * SECOND_NS, with_clients=False)
         assert shown.state == pb.FILE_STATE_STALLED
@@ -406,7 +406,7 @@ class TestShown:
         held = ReportMilestone(file.file_id, Milestone.SHARE_HELD, share_chunk_count)
         machine.catalogue.milestone_reached(amy.session, held, 2 * SECOND_NS)
         for name in ("src", "amy"):
-            machine.client_left(machine.members[name].session, "it left", 3 * SECOND_NS)
+            machine.member_left(machine.members[name].session, "it left", 3 * SECOND_NS)
         machine.poll()
         machine.cache.reserve(file.file_id, 0, 2)
         now = 4 * SECOND_NS + machine.sessions.lease_ns

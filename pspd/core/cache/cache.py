@@ -73,26 +73,26 @@ class Cache:
         """Return how many chunks of a file are in use."""
         return sum(extent.chunk_count for extent in self._files.get(file_id, ()))
 
-    def victims(self, count: int) -> list[FileRange]:
+    def ranges_to_evict(self, count: int) -> list[FileRange]:
         """Return the ranges that must be evicted before ``count`` chunks can be reserved, least recently read first.
 
         If the evictable ranges do not suffice, return all of them. Later searches skip extents whose chunks are all
         pinned, until one of their pins ends.
         """
         excess = self._used_chunks + count - self.capacity_chunks
-        victims: list[FileRange] = []
+        found: list[FileRange] = []
         if excess <= 0:
-            return victims
+            return found
         for extent in self._lru:
             parts = self._unpinned(extent)
             if not parts:
                 self._lru.skip(extent)
             for file_id, start, stop in parts:
-                victims.append((file_id, start, min(stop, start + excess)))
+                found.append((file_id, start, min(stop, start + excess)))
                 excess -= stop - start
                 if excess <= 0:
-                    return victims
-        return victims
+                    return found
+        return found
 
     # -- receiving
 
@@ -300,7 +300,7 @@ class Cache:
 
     def _make_room(self, count: int) -> None:
         """Evict the least recently read chunks until ``count`` chunks can be reserved, as far as pins allow."""
-        self.eviction_count += self._drop_ranges(self.victims(count))
+        self.eviction_count += self._drop_ranges(self.ranges_to_evict(count))
 
     def _unpinned(self, extent: Extent) -> list[FileRange]:
         unpinned = self._pins.unpinned(extent.file_id, extent.start, extent.stop)

@@ -95,7 +95,7 @@ class EndSession:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientJoined:
+class MemberJoined:
     """A client or a source has joined."""
 
     name: str
@@ -109,7 +109,7 @@ class UplinkConfirmed:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientLost:
+class MemberLeft:
     """The session of a client or source has ended, or a client has not returned after a restart of the server.
 
     Attributes:
@@ -296,7 +296,7 @@ FileEvent = (
     FileDivided | FileSeeded | FileDeclined | ShareReassigned | FileStalled | FileResumed | FileCompleted | FileRemoved
 )
 
-ServerEvent = ClientJoined | UplinkConfirmed | ClientLost | DuplicateRefused | ReachabilityChanged | FileEvent
+ServerEvent = MemberJoined | UplinkConfirmed | MemberLeft | DuplicateRefused | ReachabilityChanged | FileEvent
 """Events for the log and for watchers of the network."""
 
 ControlEffect = MemberEffect | SaveFile | InputDropped | MemberFailed | ServerEvent

@@ -120,13 +120,13 @@ class ServerTuning:
     straggler_rounds: int = 6
     """A client becomes a straggler when the waiting clients of a file have sent more than this number of
     acknowledgements each, on average, since the client's own last one."""
-    straggler_budget_divisor: int = 3
-    """The budget is the time for which a file's fetches may be deferred for slower clients. It grows by the time
-    without such a deferral, divided by this number."""
-    straggler_budget_ns_max: int = 1000 * MILLISECOND_NS
-    straggler_budget_ns_initial: int = 250 * MILLISECOND_NS
+    deferral_budget_divisor: int = 3
+    """The deferral budget is the time for which a file's fetches may be deferred for slower clients. It grows by the
+    time without such a deferral, divided by this number."""
+    deferral_budget_ns_max: int = 1000 * MILLISECOND_NS
+    deferral_budget_ns_initial: int = 250 * MILLISECOND_NS
     """The largest and the initial budget. A busy machine may pause a client for some tenths of a second."""
-    straggler_budget_ns_min: int = MILLISECOND_NS
+    deferral_budget_ns_min: int = MILLISECOND_NS
     """With less than this budget, no fetch is deferred."""
 
     # Shares

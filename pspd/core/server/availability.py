@@ -107,7 +107,7 @@ class Availability:
 
     # -- members come and go
 
-    def depart(self, name: str) -> None:
+    def remove_member(self, name: str) -> None:
         """Note that a member has left. Remember what it held, unless it was a source of the file."""
         held = self.held.pop(name, None) or RangeSet()
         if name not in self.unreachable:
@@ -162,11 +162,11 @@ class Availability:
     def _reachable_names(self) -> list[str]:
         return [name for name in self.held if name not in self.unreachable]
 
-    def client_names(self) -> list[str]:
+    def non_source_names(self) -> list[str]:
         """Return the names of the connected members that are not sources of this file."""
         return [name for name in self.held if name not in self.sources] if self.sources else list(self.held)
 
-    def lost_without(self, names: Collection[str]) -> RangeSet:
+    def held_only_by(self, names: Collection[str]) -> RangeSet:
         """Return the available chunks that no reachable member holds except members with these names."""
         left = RangeSet(span for name in self._reachable_names() if name not in names for span in self.held[name])
         return self.available.minus(left)

@@ -20,7 +20,7 @@ from pspd.core.timing.pacing import Pacer
 from pspd.core.timing.timers import earliest
 from pspd.core.timing.window import frame_chunks_in
 from pspd.core.wire import datagrams
-from pspd.core.wire.datagrams import Asked
+from pspd.core.wire.datagrams import AskedRange
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Entry:
         fetches: the fetches that the entry asks for.
     """
 
-    asked: Asked
+    asked: AskedRange
     fetches: list[Fetch] = field(default_factory=list)
 
 
@@ -215,11 +215,11 @@ def entries_of(fetches: Iterable[Fetch]) -> list[Entry]:
     for fetch in fetches:
         last = entries[-1] if entries else None
         if last is not None and last.asked.stop == fetch.start and _are_adjacent_shares(last.fetches[-1], fetch):
-            last.asked = Asked(last.asked.start, fetch.stop, datagrams.OWNERS)
+            last.asked = AskedRange(last.asked.start, fetch.stop, datagrams.OWNERS)
             last.fetches.append(fetch)
         else:
             responder = fetch.holder.member.session if fetch.holder else datagrams.EVERY_HOLDER
-            entries.append(Entry(Asked(fetch.start, fetch.stop, responder), [fetch]))
+            entries.append(Entry(AskedRange(fetch.start, fetch.stop, responder), [fetch]))
     return entries
 
 

@@ -56,7 +56,7 @@ class Catalogue:
         """Every file, by id, in the order in which the files were added."""
         return self._lifecycle.files
 
-    def lost_without(self, names: Collection[str]) -> list[tuple[SharedFile, RangeSet]]:
+    def needed_from(self, names: Collection[str]) -> list[tuple[SharedFile, RangeSet]]:
         """Return, for each file, the available chunks that only these clients hold.
 
         The result omits a file if
@@ -71,7 +71,7 @@ class Catalogue:
             is_with_rest = bool(rest) and file.recipients.all_complete(rest)
             is_wanted = not file.is_complete or not file.recipients.declined.keys() <= set(names)
             if file.is_divided and is_wanted and not is_with_rest:
-                found.append((file, file.availability.lost_without(names)))
+                found.append((file, file.availability.held_only_by(names)))
         return [(file, lost) for file, lost in found if lost]
 
     # -- after a restart
@@ -223,14 +223,14 @@ class Catalogue:
         fault = self._sessions.take_request_number(member, report.request_number)
         if fault is not None:
             raise SessionUnknown(f"session {session:016x} has ended: {fault}")
-        state = self._demand.superseded(member, file, report.request_number)
+        state = self._demand.supersede(member, file, report.request_number)
         shares = file.shares.ranges_of(member.name)
         if file.recipients.accept_after_all(member.name) and shares:
             self._work.review_owners(file.file_id, member.name)
         if report.milestone is Milestone.COMPLETE:
             file.recipients.mark_complete(member.name)
             file.availability.hold_whole(member.name)
-            self._demand.satisfied(state)
+            self._demand.client_completed(state)
         elif report.share_chunk_count == sum(share.chunk_count for share in shares):
             file.availability.hold(member.name, shares)
         else:
@@ -264,7 +264,7 @@ class Catalogue:
         if not still_holds:
             file.availability.retract(member.name, [(0, file.manifest.chunk_count)])
         file.shares.clear_acks(member.name)
-        self._demand.declined(self._demand.state(member, file))
+        self._demand.client_declined(self._demand.state(member, file))
         self._work.emit(FileDeclined(file_id, file.manifest.name, member.name, reason))
         self._work.review_owners(file_id)
 

@@ -92,7 +92,7 @@ class Deliveries:
         two_frames = min(2 * self._pending.frame_chunks, max(1, capacity // 2))
         return max(capacity // self._tuning.quota_cache_divisor, two_frames) - requester.quota_used_chunks
 
-    def _credit_chunks(self, state: RequestState) -> int:
+    def _sendable_chunks(self, state: RequestState) -> int:
         """Return how many more chunks may be sent to a client now, as far as window and quota allow."""
         return min(state.window_left_chunks, self.quota_left_chunks(state.requester))
 
@@ -100,13 +100,13 @@ class Deliveries:
 
     def deliver_cached(self, state: RequestState) -> None:
         """Deliver the cached chunks that a client wants, as far as window and quota allow. Count them as hits."""
-        credit_chunks = self._credit_chunks(state)
-        for cached in self._cache.cached_among(state.file.file_id, state.wanted) if credit_chunks > 0 else ():
-            for frame in self._depart(state, cached, state.newest_echo, credit_chunks):
-                credit_chunks -= frame.stop - frame.start
+        sendable_chunks = self._sendable_chunks(state)
+        for cached in self._cache.cached_among(state.file.file_id, state.wanted) if sendable_chunks > 0 else ():
+            for frame in self._put_in_flight(state, cached, state.newest_echo, sendable_chunks):
+                sendable_chunks -= frame.stop - frame.start
                 self._cache.count_hits(frame.stop - frame.start)
                 self._send(state.file, FanOut(frame.start, frame.stop, [(state, frame)]))
-            if credit_chunks <= 0:
+            if sendable_chunks <= 0:
                 break
 
     def fetched(self, fetch: Fetch, now: int) -> None:
@@ -167,27 +167,27 @@ class Deliveries:
         Returns:
             The number of chunks in these deliveries.
         """
-        credit_chunks = granted_chunks = self._credit_chunks(state) if state.member.has_data_path else 0
-        if credit_chunks <= 0:
+        sendable_chunks = limit_chunks = self._sendable_chunks(state) if state.member.has_data_path else 0
+        if sendable_chunks <= 0:
             return 0
         echo = state.echo_of(fetch_order) if fetch_order else 0
         for wanted in state.wanted.common(cached):
             for fan_out in fan_outs.overlapping(*wanted):
                 span = Range(max(wanted.start, fan_out.start), min(wanted.stop, fan_out.stop))
-                for frame in self._depart(state, span, echo, credit_chunks):
-                    credit_chunks -= frame.stop - frame.start
+                for frame in self._put_in_flight(state, span, echo, sendable_chunks):
+                    sendable_chunks -= frame.stop - frame.start
                     fan_out.outgoing.append((state, frame))
-            if credit_chunks <= 0:
+            if sendable_chunks <= 0:
                 break
-        return granted_chunks - credit_chunks
+        return limit_chunks - sendable_chunks
 
-    def _depart(self, state: RequestState, span: Range, echo: int, credit_chunks: int) -> Iterator[Frame]:
-        """Put at most ``credit_chunks`` chunks of a cached range in flight. Yield the heads of the deliveries."""
+    def _put_in_flight(self, state: RequestState, span: Range, echo: int, sendable_chunks: int) -> Iterator[Frame]:
+        """Put at most ``sendable_chunks`` chunks of a cached range in flight. Yield the heads of the deliveries."""
         file, session = state.file, state.member.session
         frame_chunks = min(self._parameters.frame_chunks, state.frame_chunks)
-        for part in _cut(Range(span.start, min(span.stop, span.start + credit_chunks)), frame_chunks):
+        for part in _cut(Range(span.start, min(span.stop, span.start + sendable_chunks)), frame_chunks):
             self._number += 1
-            state.depart(self._number, part)
+            state.add_in_flight(self._number, part)
             length = file.manifest.byte_span(*part)[1]
             yield Frame(Kind.DELIVERY, session, file.file_id, part.start, part.stop, length, self._number, echo)
 

@@ -13,7 +13,7 @@ from pspd.core.model.ranges import RangeSet
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.contributions import Contributions
 from pspd.core.server.pending import Pending
-from pspd.core.server.request_state import FileDemand, Requester, RequestState, StragglerBudget
+from pspd.core.server.request_state import DeferralBudget, FileDemand, Requester, RequestState
 from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet
@@ -31,7 +31,7 @@ class Demand:
         _pending: the fetches.
         _contributions: the service that drops cached chunks that may be wrong.
         _work: the collector of effects and marks.
-        _tuning: the straggler budget, and the limit on remembered deliveries.
+        _tuning: the deferral budget, and the limit on remembered deliveries.
     """
 
     _parameters: Parameters
@@ -51,7 +51,7 @@ class Demand:
         """Return the demand of all clients for a file. Create it if there is none."""
         demand = self._files.get(file_id)
         if demand is None:
-            budget = StragglerBudget(self._tuning, self._tuning.straggler_budget_ns_initial)
+            budget = DeferralBudget(self._tuning, self._tuning.deferral_budget_ns_initial)
             demand = self._files[file_id] = FileDemand(budget, self._tuning.straggler_rounds)
         return demand
 
@@ -143,7 +143,7 @@ class Demand:
 
     # -- the end of requests and deliveries
 
-    def superseded(self, member: Member, file: SharedFile, number: int) -> RequestState:
+    def supersede(self, member: Member, file: SharedFile, number: int) -> RequestState:
         """Note that a client's report on a file supersedes its requests for the file. Return the client's request.
 
         Args:
@@ -155,17 +155,17 @@ class Demand:
         state.note_number(number)
         return state
 
-    def declined(self, state: RequestState) -> None:
+    def client_declined(self, state: RequestState) -> None:
         """End the request of a client that declined the file, and presume the deliveries in flight to it lost."""
         state.presume_lost()
         self.mark_ready(state)
         state.want(RangeSet())
 
-    def satisfied(self, state: RequestState) -> None:
+    def client_completed(self, state: RequestState) -> None:
         """End the request of a client that has the complete file. Deliveries to it are no longer in flight."""
         state.want(RangeSet())
         for number in list(state.in_flight):
-            state.settle(number)
+            state.remove_in_flight(number)
         self.mark_ready(state)
 
     def delivery_lost(self, member: Member, number: int) -> None:
@@ -177,7 +177,7 @@ class Demand:
         """
         for state in self.requester(member).states.values():
             if number in state.in_flight:
-                state.settle(number)
+                state.remove_in_flight(number)
                 self.mark_ready(state)
 
     def want_nothing(self, file_id: FileId) -> None:
@@ -201,12 +201,12 @@ class Demand:
         """
         for state in self.requester(member).states.values():
             for number, span in list(state.in_flight.items()):
-                state.settle(number)
+                state.remove_in_flight(number)
                 if state.file.phase is Phase.EXCHANGING:  # during seeding, the client's shares may change
                     state.want_again(span)  # the client may not repeat its request soon
             self.mark_ready(state)  # so that Forwarder removes the request from the wait queue
 
-    def member_lost(self, member: Member) -> None:
+    def member_left(self, member: Member) -> None:
         """Delete all requests of a member whose session ends. ``Forwarder`` then removes them from its queues."""
         self.link_lost(member)
         for state in self.requester(member).states.values():

@@ -153,7 +153,7 @@ class Forwarder:
         except Exception as error:
             self._work.member_failed(state.member.session, error)
         if is_waiting:
-            state.queued()
+            state.discard_echoes()
             self._queues.setdefault(state.file.file_id, {}).setdefault(state)  # a waiting request keeps its place
         else:
             self._dequeue(state)
@@ -234,13 +234,13 @@ class Forwarder:
         Returns:
             Whether the fetch is deferred.
         """
-        if self._cache.victims(span.chunk_count):
+        if self._cache.ranges_to_evict(span.chunk_count):
             self._deliveries.flush_all()
-        victims = self._cache.victims(span.chunk_count)  # without the chunks that flushing has pinned
-        if not victims:
+        ranges = self._cache.ranges_to_evict(span.chunk_count)  # without the chunks that flushing has pinned
+        if not ranges:
             return False
-        is_wanted = any(self._demand.of_file(file_id).is_wanted(start, stop) for file_id, start, stop in victims)
-        deadline = state.demand.budget.wait_until(is_wanted, self._work.now)
+        is_wanted = any(self._demand.of_file(file_id).is_wanted(start, stop) for file_id, start, stop in ranges)
+        deadline = state.demand.budget.defer_until(is_wanted, self._work.now)
         if deadline is not None:
             self._deferred.set(state.file.file_id, deadline)
         return deadline is not None

@@ -76,7 +76,7 @@ class Holders:
         if file.phase is Phase.SEEDING and sources:
             able = sources
         else:  # a source is asked only if no client can send the chunk
-            names = file.availability.client_names()
+            names = file.availability.non_source_names()
             tried_max = self._tuning.holders_tried_max
             some = self._random.sample(names, tried_max) if len(names) > tried_max else names
             able = self.able_to_send(some, file, chunk, chunk + 1)
@@ -113,7 +113,7 @@ class Holders:
             fetch: the fetch.
             excluded: a holder to exclude; None to exclude none.
         """
-        file, names = fetch.file, fetch.file.availability.client_names()
+        file, names = fetch.file, fetch.file.availability.non_source_names()
         tried: list[list[str]] = [names, list(file.availability.sources)]
         if len(names) > self._tuning.holders_tried_max:
             tried.insert(0, self._random.sample(names, self._tuning.holders_tried_max))

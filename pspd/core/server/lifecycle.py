@@ -78,7 +78,7 @@ class Lifecycle:
     def stop_awaiting(self) -> None:
         """Report each awaited client as lost, and mark all files, to reassign the shares of these clients (R12)."""
         for name in sorted(self.awaited):
-            self._work.emit(effects.ClientLost(name, "it has not come back since the server was restarted"))
+            self._work.emit(effects.MemberLeft(name, "it has not come back since the server was restarted"))
         self.awaited.clear()
         for file in self.files.values():
             self._work.review_owners(file.file_id)
@@ -157,7 +157,7 @@ class Lifecycle:
             self.withdraw(file, name)
         for file in self.files.values():
             file.shares.clear_acks(name)
-            file.availability.depart(name)
+            file.availability.remove_member(name)
             file.recipients.mark_away(name, self._work.now)
             file.recipients.forget(name)
             self._work.review_owners(file.file_id)

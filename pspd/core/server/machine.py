@@ -103,11 +103,11 @@ class ServerMachine:
 
     def poll(self) -> list[ServerEffect]:
         """Process every change. Return the effects since the last call, in order."""
-        self._settle()
+        self._review_and_serve()
         self.demand.acknowledge_requests()
         return self._work.take_effects()
 
-    def _settle(self) -> None:
+    def _review_and_serve(self) -> None:
         """Review what is marked in the work set, and serve requests, until no work is left."""
         while self._work.serving_due:
             if self._work.is_marked:
@@ -184,7 +184,7 @@ class ServerMachine:
 
     # -- membership
 
-    def client_joined(
+    def member_joined(
         self,
         name: str,
         instance_id: bytes,
@@ -228,7 +228,7 @@ class ServerMachine:
         self.lifecycle.member_joined(member)
         return member
 
-    def client_left(self, session: int, reason: str, now: int, cause: EndCause = EndCause.LEFT) -> None:
+    def member_left(self, session: int, reason: str, now: int, cause: EndCause = EndCause.LEFT) -> None:
         """End the session of a member that has left. Do nothing if the session is unknown.
 
         Args:
@@ -243,8 +243,8 @@ class ServerMachine:
             self._end_session(member, reason, cause)
 
     def _end_session(self, member: Member, reason: str, cause: EndCause) -> None:
-        self.demand.member_lost(member)
-        self._pending.member_lost(member)
+        self.demand.member_left(member)
+        self._pending.member_left(member)
         self.sessions.end(member, reason, cause)
         self.lifecycle.member_left(member)
 

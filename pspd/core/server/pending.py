@@ -413,7 +413,7 @@ class Pending:
                 fetch.lost_by_reordering = True
                 self._timers.set(fetch, fetch.asked_at)
 
-    def member_lost(self, member: Member) -> None:
+    def member_left(self, member: Member) -> None:
         """Do what :meth:`link_lost` does, and delete the holder record of a member whose session ends."""
         self.link_lost(member)
         self._holders.pop(member.session, None)

@@ -32,7 +32,7 @@ class Echo(NamedTuple):
 
 
 @dataclass(eq=False, slots=True)
-class StragglerBudget:
+class DeferralBudget:
     """The time for which fetches of a file may be deferred, so that chunks that slower clients want are not evicted.
 
     Clients of equal speed drift apart, because their machines schedule them differently. If the distance between two
@@ -43,9 +43,9 @@ class StragglerBudget:
     _tuning: ServerTuning
     _budget_ns: int
     _counted_until: int | None = None
-    _is_waiting: bool = False
+    _is_deferring: bool = False
 
-    def wait_until(self, is_wanted: bool, now: int) -> int | None:
+    def defer_until(self, is_wanted: bool, now: int) -> int | None:
         """Update the budget, and decide whether to defer the next fetch.
 
         Args:
@@ -57,13 +57,13 @@ class StragglerBudget:
         """
         elapsed_ns = 0 if self._counted_until is None else now - self._counted_until
         self._counted_until = now
-        if self._is_waiting:
+        if self._is_deferring:
             self._budget_ns = max(0, self._budget_ns - elapsed_ns)
         else:
-            earned_ns = elapsed_ns // self._tuning.straggler_budget_divisor
-            self._budget_ns = min(self._tuning.straggler_budget_ns_max, self._budget_ns + earned_ns)
-        self._is_waiting = is_wanted and self._budget_ns >= self._tuning.straggler_budget_ns_min
-        return now + self._budget_ns if self._is_waiting else None
+            earned_ns = elapsed_ns // self._tuning.deferral_budget_divisor
+            self._budget_ns = min(self._tuning.deferral_budget_ns_max, self._budget_ns + earned_ns)
+        self._is_deferring = is_wanted and self._budget_ns >= self._tuning.deferral_budget_ns_min
+        return now + self._budget_ns if self._is_deferring else None
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -82,7 +82,7 @@ class FileDemand:
         cursor: the chunk at which the next fetch starts. All clients share it, so that one fetch serves many.
     """
 
-    budget: StragglerBudget
+    budget: DeferralBudget
     straggler_rounds: int
     waiting: dict[RequestState, None] = field(default_factory=dict)
     ack_count: int = 0
@@ -246,7 +246,7 @@ class RequestState:
         if ranges:
             self.echoes.append(Echo(number, fetch_order))
 
-    def queued(self) -> None:
+    def discard_echoes(self) -> None:
         """Note that the client waits in a queue: the round trips of its requests are not measured."""
         self.echoes.clear()
 
@@ -265,7 +265,7 @@ class RequestState:
 
     # -- deliveries
 
-    def depart(self, number: int, span: Range) -> None:
+    def add_in_flight(self, number: int, span: Range) -> None:
         """Note that a delivery is sent: its chunks are now in flight, and count against the quota.
 
         Args:
@@ -278,7 +278,7 @@ class RequestState:
         self.wanted.discard(*span)
         self._wanted_changed()
 
-    def settle(self, number: int) -> Range:
+    def remove_in_flight(self, number: int) -> Range:
         """Note that a delivery is no longer in flight. Return the delivery's range."""
         span = self.in_flight.pop(number)
         self.in_flight_chunks -= span.chunk_count
@@ -296,7 +296,7 @@ class RequestState:
         Returns:
             The ranges that have arrived at the client.
         """
-        arrived = [self.settle(delivery) for delivery in list(self.in_flight) if delivery <= number]
+        arrived = [self.remove_in_flight(delivery) for delivery in list(self.in_flight) if delivery <= number]
         if arrived:
             self.demand.ack_count += 1
             self.ack_round = self.demand.ack_count
@@ -310,7 +310,7 @@ class RequestState:
     def presume_lost(self) -> None:
         """Presume that every delivery in flight is lost. Remember only the newest deliveries presumed lost."""
         for number in list(self.in_flight):
-            self.presumed_lost[number] = self.settle(number)
+            self.presumed_lost[number] = self.remove_in_flight(number)
         while len(self.presumed_lost) > self._presumed_lost_max:
             del self.presumed_lost[next(iter(self.presumed_lost))]
 

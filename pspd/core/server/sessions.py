@@ -274,7 +274,7 @@ class Sessions:
         self._leases.set(member.session, member.joined_at + self.lease_ns)
         self._reach.set(member.session, member.joined_at + self.reach_ns)
         self._forget_names()
-        self._work.emit(effects.ClientJoined(member.name))
+        self._work.emit(effects.MemberJoined(member.name))
 
     # -- during a session
 
@@ -389,7 +389,7 @@ class Sessions:
                 del self.lost_clients[next(iter(self.lost_clients))]
         self._work.emit(effects.EndSession(member.session, reason, cause))
         self._work.emit(effects.CloseLink(member.session))
-        self._work.emit(effects.ClientLost(member.name, reason))
+        self._work.emit(effects.MemberLeft(member.name, reason))
 
     def _forget_names(self) -> None:
         self._reachable_clients = self._heard_names = None

@@ -115,7 +115,7 @@ class RequestAck(NamedTuple):
     retry_after_ms: int
 
 
-class Asked(NamedTuple):
+class AskedRange(NamedTuple):
     """One range of a broadcast.
 
     Attributes:
@@ -142,7 +142,7 @@ class Broadcast(NamedTuple):
     session: int
     file_id: FileId
     number: int
-    asked: tuple[Asked, ...]
+    asked: tuple[AskedRange, ...]
 
 
 Datagram = Hello | HelloAck | Request | RequestAck | Broadcast
@@ -172,7 +172,7 @@ def _encode_request(request: Request) -> bytes:
     return b"".join((encode_header(Kind.REQUEST, session, flags), body, pack(f">{len(boundaries)}I", *boundaries)))
 
 
-def encode_broadcast_body(file_id: FileId, number: int, asked: tuple[Asked, ...]) -> bytes:
+def encode_broadcast_body(file_id: FileId, number: int, asked: tuple[AskedRange, ...]) -> bytes:
     """Encode the body of a broadcast, which is the same for all clients and comes after the head.
 
     Args:
@@ -235,7 +235,7 @@ def _decode_request(session: int, flags: int, body: bytes | memoryview) -> Reque
 
 
 @lru_cache(maxsize=16)
-def _broadcast_body(body: bytes) -> tuple[FileId, int, tuple[Asked, ...]]:
+def _broadcast_body(body: bytes) -> tuple[FileId, int, tuple[AskedRange, ...]]:
     """Decode a broadcast's body. The result is cached, because all clients of a process receive the same body."""
     if len(body) < _BROADCAST.size:
         raise WireError(DropReason.TOO_SHORT)
@@ -243,7 +243,7 @@ def _broadcast_body(body: bytes) -> tuple[FileId, int, tuple[Asked, ...]]:
     entries = body[_BROADCAST.size :]
     if len(entries) != count * _ASKED.size:
         raise WireError(DropReason.BAD_LENGTH)
-    asked = tuple(Asked(*entry) for entry in _ASKED.iter_unpack(entries))
+    asked = tuple(AskedRange(*entry) for entry in _ASKED.iter_unpack(entries))
     if any(entry.start >= entry.stop for entry in asked):
         raise WireError(DropReason.BAD_RANGE)
     return file_id, number, asked

@@ -143,11 +143,11 @@ class ControlEffects:
         match event:
             case effects.FileRemoved(file_id):
                 ledger.remove_file(file_id)
-            case effects.ClientJoined(name):
+            case effects.MemberJoined(name):
                 member = self._machine.members.get(name)
                 if member is not None and not member.source:
                     ledger.client_joined(name)
-            case effects.ClientLost(name):
+            case effects.MemberLeft(name):
                 ledger.client_left(name)
 
     def _log_reverification(self, session: int, file_id: FileId) -> None:
@@ -168,11 +168,11 @@ class ControlEffects:
 def event_text(event: effects.ServerEvent) -> str:
     """Return the log line for an event."""
     match event:
-        case effects.ClientJoined(name):
+        case effects.MemberJoined(name):
             return f"{name} joined"
         case effects.UplinkConfirmed(name):
             return f"{name}: its first datagram arrived"
-        case effects.ClientLost(name, reason):
+        case effects.MemberLeft(name, reason):
             return f"{name} is gone: {reason}"
         case effects.DuplicateRefused(name, refused, present):
             return (
@@ -202,8 +202,8 @@ def _file_event_text(event: effects.FileEvent) -> str:
         case effects.ShareReassigned(client=client):
             return f"{client} made no progress on its share; reassigned"
         case effects.FileStalled(missing=missing):
-            ranges = ", ".join(f"{span} last held by {holder or 'nobody'}" for span, holder in missing[:8])
-            return f"stalled: no connected client holds {ranges}"
+            ranges = ", ".join(f"{span} (last holder: {holder or 'unknown'})" for span, holder in missing[:8])
+            return f"stalled: no reachable client holds {ranges}"
         case effects.FileResumed():
             return "continues: every chunk has a holder again"
         case effects.FileRemoved():

@@ -117,7 +117,7 @@ class NetworkDaemon:
     def _end_unread(self, session: int) -> None:
         """End the session of a member that does not read its events."""
         reason = f"it did not read {EVENTS_MAX} events"
-        self._machine.client_left(session, reason, now_ns(), EndCause.PROTOCOL_ERROR)
+        self._machine.member_left(session, reason, now_ns(), EndCause.PROTOCOL_ERROR)
         self._plane.pump()
 
     # -- members
@@ -146,7 +146,7 @@ class NetworkDaemon:
             PspError: the network refuses the member.
         """
         try:
-            member = self._machine.client_joined(
+            member = self._machine.member_joined(
                 name, instance_id, now_ns(), source=source, delivery_port=delivery_port, held=held, peer=peer
             )
         except DuplicateInstance:
@@ -170,7 +170,7 @@ class NetworkDaemon:
             yield event
         finally:
             self._queues.close(session)
-            self._machine.client_left(session, "its connection ended", now_ns(), EndCause.CONNECTION_ENDED)
+            self._machine.member_left(session, "its connection ended", now_ns(), EndCause.CONNECTION_ENDED)
             self._plane.pump()
 
     def renew(self, session: int) -> None:
@@ -213,7 +213,7 @@ class NetworkDaemon:
 
     def leave(self, session: int) -> None:
         """End the session of a member that leaves."""
-        self._machine.client_left(session, "it left", now_ns())
+        self._machine.member_left(session, "it left", now_ns())
         self._plane.pump()
 
     def stop_clients(self, names: list[str], everyone: bool, force: bool = False) -> list[str]:
@@ -239,7 +239,7 @@ class NetworkDaemon:
         if unknown:
             raise NotFound(f"no client {unknown[0][:SHOWN_CHARACTERS_MAX]!r} is connected: see `pspctl clients`")
         leaving = {member.name for member in self._machine.members.values() if member.session in self._leaving}
-        if not force and (lost := self._machine.catalogue.lost_without(leaving | set(names))):
+        if not force and (lost := self._machine.catalogue.needed_from(leaving | set(names))):
             file, chunks = lost[0]
             others = f", and of {len(lost) - 1} more" if len(lost) > 1 else ""
             raise WrongState(
