@@ -141,7 +141,6 @@ def follow_status(
 
     Raises:
         TimedOut: the deadline passed.
-        Unreachable: the connection broke after the deadline.
         NotFound: the network has no such file.
         PspError: as in `check` and in `OutagePolicy.wait`.
     """
@@ -156,7 +155,7 @@ def follow_status(
                 yield mirror.apply(change)
         except (TimedOut, Unreachable) as error:
             if answered and deadline.passed:
-                raise
+                raise TimedOut(str(error)) from None
             if answered:
                 if isinstance(error, Unreachable):
                     time.sleep(deadline.within(RECONNECT_SECONDS))

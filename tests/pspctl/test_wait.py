@@ -249,6 +249,17 @@ def test_outage_at_deadline_is_a_timeout(fake: FakeServer) -> None:
             policy.wait(Unreachable("gone"))
 
 
+def test_connection_broken_after_deadline_is_a_timeout(fake: FakeServer) -> None:
+    fake.files, fake.stream_breaks = [file()], 1
+    with ServerApi(fake.address) as api:
+        deadline = Deadline(10)
+        statuses = outage.follow_status(outage.OutagePolicy(api, deadline, Progress()))
+        next(statuses)
+        deadline._at = 0.0
+        with pytest.raises(TimedOut):
+            next(statuses)
+
+
 @pytest.mark.usefixtures("no_outage_allowed")
 def test_wait_continues_after_broken_connection(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files, fake.stream_breaks = [file()], 2
