@@ -172,7 +172,7 @@ def server(
     type=Seconds(0),
     default=CONNECT_SECONDS,
     metavar="S",
-    help="How long to wait for a server, and for data to pass, at the start.",
+    help="How long to try to reach the server at the start, and then to wait until UDP and TCP work.",
 )
 @click.option("--faults", metavar="SPEC", help=FAULTS_HELP)
 def client(

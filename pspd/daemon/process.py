@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pspd.errors import BadArgument, Exit, InternalError, PspError, StorageError
-from pspd.host.command import EXIT_WITH_PARENT
+from pspd.host.command import STOP_ON_STDIN_EOF
 from pspd.host.environment import environment_error, require_descriptors, require_threads
 from pspd.host.streams import ReaderGone
 from pspd.net.loop import loop_factory
@@ -116,12 +116,12 @@ async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, Non
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue  # started by nohup: the daemon must outlive the terminal
         loop.add_signal_handler(number, on_signal, number)
-    if os.environ.get(EXIT_WITH_PARENT):
+    if os.environ.get(STOP_ON_STDIN_EOF):
         try:
             loop.add_reader(sys.stdin, _stop_at_end_of_input, loop, stopping)
         except PermissionError:  # epoll supports neither files nor /dev/null
             raise BadArgument(
-                f"{EXIT_WITH_PARENT} is set, but standard input is not a pipe: unset it, or give a pipe"
+                f"{STOP_ON_STDIN_EOF} is set, but standard input is not a pipe: unset it, or give a pipe"
             ) from None
     await main(stopping)
 

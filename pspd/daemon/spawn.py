@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pspd.errors import BadArgument, InternalError, LimitReached, PspError, parse_daemon_error
-from pspd.host.command import CLIENTS_PER_PROCESS_MAX, DAEMON_COMMAND, EXIT_WITH_PARENT
+from pspd.host.command import CLIENTS_PER_PROCESS_MAX, DAEMON_COMMAND, STOP_ON_STDIN_EOF
 from pspd.host.environment import no_home_error, user_folder
 from pspd.rpc.limits import ADDRESS_CHARACTERS_MAX, DIRECTORY_CHARACTERS_MAX
 from pspd.text.addresses import parse_address
@@ -87,7 +87,7 @@ class DaemonProcess:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log_file,
-                    env={**(os.environ if environment is None else environment), EXIT_WITH_PARENT: "1"},
+                    env={**(os.environ if environment is None else environment), STOP_ON_STDIN_EOF: "1"},
                     **options,
                 )
             except OSError as error:

@@ -106,7 +106,7 @@ def environment_error(error: BaseException) -> PspError | None:
 
 def _text(error: OSError) -> str:
     if isinstance(error.filename, str | bytes):
-        return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}: fix this, or use another path"
+        return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}: solve this problem, or use another path"
     return f"a system call failed: {error.strerror}: --debug (for a daemon, PSPD_LOG=DEBUG) shows which one"
 
 

@@ -167,7 +167,7 @@ class Manifest:
             raise BadArgument(f"share count {share_count} is out of range: at most {SHARE_COUNT_MAX}")
         if mode & ~MODE_BITS or not mode & OWNER_READS:
             raise BadArgument(
-                f"mode {mode:#o} of {name!r} is out of range: from 0o400 to 0o777, and its owner may read it"
+                f"mode {mode:#o} of {name!r} is not allowed: name at most 0o777, with read permission for the owner"
             )
         if is_folder and mode != USUAL_MODE:
             raise BadArgument(f"mode {mode:#o} of {name!r} is out of place: a folder's modes are in its archive")
