@@ -201,7 +201,7 @@ class _Seeding:
         Without the first wait, the file of a source that cannot send data would stay in the network, stalled.
         """
         await self.member.ready.wait()
-        session = self.member.session
+        session = self.member.session_number
         share_count, file = await self._announce(session)
         if share_count:
             self.manifest = await asyncio.to_thread(self.store.divided, share_count)

@@ -46,9 +46,9 @@ async def test_contradictory_file_is_never_tried_again(tmp_path: Path, monkeypat
         await until("it is declined", lambda: refusal() == "the digests contradict each other")
         await network.copies(source, "b")
         assert store.write_count == 1
-        before = client.daemon.session
+        before = client.daemon.session_number
         network.server.leave(before)
-        await until("another session", lambda: client.daemon.session not in (0, before))
+        await until("another session", lambda: client.daemon.session_number not in (0, before))
         await until("it is declined again", lambda: refusal() == "the digests contradict each other")
         declined = next(iter(client.daemon.files._declined.values()))
         assert not declined.take_retry(declined.retry_at + 1e9)

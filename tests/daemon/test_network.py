@@ -75,7 +75,7 @@ async def test_report_of_unknown_file_does_not_hide_others(source: Path) -> None
         await network.seed(source, hold_back=True)
         file_id = network.file("file.bin").file_id
         complete = ReportMilestone(file_id, Milestone.COMPLETE, 0)
-        await client.daemon.client.report(client.daemon.session, [Declined(bytes(32), "removed"), complete])
+        await client.daemon.client.report(client.daemon.session_number, [Declined(bytes(32), "removed"), complete])
         assert network.file("file.bin").complete_client_count == 1
         assert network.server.status("", with_file_clients=False).server.dropped_counts["unknown_file"] == 1
 
@@ -148,10 +148,10 @@ async def test_source_ends_when_all_clients_decline(source: Path, parameters: Pa
 async def test_client_rejoins_after_its_session_ended(source: Path, parameters: Parameters) -> None:
     async with in_process(parameters) as network:
         first, _ = await network.join("a", "b")
-        before = first.daemon.session
+        before = first.daemon.session_number
         network.server.leave(before)
         assert "a" not in network.connected()
-        await until("it is a member again", lambda: first.daemon.session != before)
+        await until("it is a member again", lambda: first.daemon.session_number != before)
         await until("both are heard", lambda: network.connected() == ["a", "b"])
         await network.seed(source, client_count=2)
         await network.copies(source, "a", "b")
@@ -166,9 +166,9 @@ async def test_held_chunks_are_not_fetched_again_after_rejoin(source: Path, para
         await network.copies(source, "a", "b")
         await until("the server knows", lambda: network.file("file.bin").complete_client_count == 2)
         delivered = network.file("file.bin").traffic.delivered_bytes
-        before = first.daemon.session
+        before = first.daemon.session_number
         network.server.leave(before)
-        await until("it is a member again", lambda: first.daemon.session != before)
+        await until("it is a member again", lambda: first.daemon.session_number != before)
         await until("it is complete again", lambda: network.file("file.bin").complete_client_count == 2)
         assert network.file("file.bin").traffic.delivered_bytes == delivered
 
@@ -293,14 +293,14 @@ async def test_member_that_reads_no_events_is_lost(monkeypatch: pytest.MonkeyPat
             return False
 
         await until("its session has ended", has_ended)
-        network.server.renew(reader.daemon.session)
+        network.server.renew(reader.daemon.session_number)
 
 
 @on_loop
 async def test_session_is_attended_once() -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
-        session = client.daemon.session
+        session = client.daemon.session_number
         with pytest.raises(WrongState, match="'a' attends already"):
             await anext(client.daemon.client.attend(session))
         network.server.renew(session)
@@ -337,7 +337,7 @@ async def test_sender_of_wrong_bytes_is_logged_once(source: Path, caplog: pytest
         (client,) = await network.join("a")
         await network.seed(source)
         file = network.file("file.bin")
-        network.server.control.execute(VerifyFile(client.daemon.session, file.file_id))
+        network.server.control.execute(VerifyFile(client.daemon.session_number, file.file_id))
         assert "file.bin: a sent wrong bytes of it" in caplog.text
         for _ in range(3):
             network.server.control.execute(InputDropped(DropReason.CORRUPT, "mallory"))
@@ -351,7 +351,7 @@ async def test_reason_to_decline_is_one_short_line(source: Path, caplog: pytest.
         (client,) = await network.join("a")
         await network.seed(source)
         file_id = network.file("file.bin").file_id
-        network.server.report(client.daemon.session, [Declined(file_id, "no\n\x1b[31mroom" + 10_000 * "!")])
+        network.server.report(client.daemon.session_number, [Declined(file_id, "no\n\x1b[31mroom" + 10_000 * "!")])
         (told,) = network.file("file.bin").clients
         assert told.refusal.startswith("no  [31mroom!")
         assert len(told.refusal) < 1000
@@ -375,8 +375,10 @@ async def test_second_machine_of_one_identity_waits(caplog: pytest.LogCaptureFix
                 (record,) = [record for record in caplog.records if record.getMessage().startswith(told)]
                 assert record.levelname == "WARNING"
                 assert len(re.findall(r"127\.0\.0\.1:\d+", record.getMessage())) == 2
-            assert network.server._machine.members["a"].session == second.daemon.session
+            assert network.server._machine.members["a"].session == second.daemon.session_number
         finally:
             await second.end()
             await route.close()
-        await until("the first is back", lambda: first.daemon.session in network.server._machine.sessions._by_session)
+        await until(
+            "the first is back", lambda: first.daemon.session_number in network.server._machine.sessions._by_session
+        )

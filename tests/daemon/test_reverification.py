@@ -68,15 +68,16 @@ async def test_file_is_reverified_before_the_next_session(source: Path, paramete
         suspected, other = await network.join("a", "b")
         await network.seed(source, client_count=2, hold_back=True)
         alter_share(network, suspected)
-        before, file = suspected.daemon.session, network.file("file.bin")
+        before, file = suspected.daemon.session_number, network.file("file.bin")
         held = holdings(file)
-        others_session = other.daemon.session
+        others_session = other.daemon.session_number
         network.server.control.execute(VerifyFile(before, file.file_id))
         await until(
-            "it is a member again", lambda: network.connected() == ["a", "b"] and suspected.daemon.session != before
+            "it is a member again",
+            lambda: network.connected() == ["a", "b"] and suspected.daemon.session_number != before,
         )
         assert holdings(network.file("file.bin")) == {"a": held["a"] - 1, "b": held["b"]}
-        assert other.daemon.session == others_session
+        assert other.daemon.session_number == others_session
 
 
 @on_loop
@@ -84,11 +85,12 @@ async def test_needless_reverification_costs_one_session(source: Path) -> None:
     async with in_process(FAST) as network:
         suspected, _ = await network.join("a", "b")
         await network.seed(source, client_count=2, hold_back=True)
-        before, file = suspected.daemon.session, network.file("file.bin")
+        before, file = suspected.daemon.session_number, network.file("file.bin")
         for file_id in (file.file_id, bytes(32)):
             network.server.control.execute(VerifyFile(before, file_id))
         await until(
-            "it is a member again", lambda: network.connected() == ["a", "b"] and suspected.daemon.session != before
+            "it is a member again",
+            lambda: network.connected() == ["a", "b"] and suspected.daemon.session_number != before,
         )
         assert holdings(network.file("file.bin")) == holdings(file)
         delivered = file.traffic.delivered_bytes
@@ -111,9 +113,9 @@ async def test_client_that_cannot_verify_a_file_stays(
         await network.seed(source)
         await network.copies(source, "a")
         monkeypatch.setattr(client.store, "verify", fail)
-        network.server.control.execute(VerifyFile(client.daemon.session, network.file("file.bin").file_id))
-        session = client.daemon.session
-        await until("it has joined again", lambda: client.daemon.session not in (0, session))
+        network.server.control.execute(VerifyFile(client.daemon.session_number, network.file("file.bin").file_id))
+        session = client.daemon.session_number
+        await until("it has joined again", lambda: client.daemon.session_number not in (0, session))
         assert "check the disk" in caplog.text
         assert not client.running.done()
 
@@ -151,9 +153,9 @@ async def test_removed_copy_is_declined_and_not_fetched_again(source: Path, tmp_
         assert refusals(network)["a"].startswith(f"{copy} was removed")
         told = next(each for each in network.file("file.bin").clients if each.name == "a")
         assert (told.complete, told.held_chunk_count) == (False, 0)
-        session = client.daemon.session
+        session = client.daemon.session_number
         network.server.control.execute(VerifyFile(session, bytes(32)))
-        await until("it is a member again", lambda: client.daemon.session not in (0, session))
+        await until("it is a member again", lambda: client.daemon.session_number not in (0, session))
         await until("it reports the file again", lambda: "a" in refusals(network))
         assert not client.store.known()
         await other.end()
@@ -185,10 +187,10 @@ async def test_removed_unverified_copy_is_not_fetched_again(source: Path, tmp_pa
         (client,) = await network.join("a")
         await network.seed(source)
         await network.copies(source, "a")
-        session = client.daemon.session
+        session = client.daemon.session_number
         remove_copy(network, client, tmp_path / "there.bin")
         network.server.control.execute(VerifyFile(session, network.file("file.bin").file_id))
-        await until("it is a member again", lambda: client.daemon.session not in (0, session))
+        await until("it is a member again", lambda: client.daemon.session_number not in (0, session))
         await until("it reports the file", lambda: bool(refusals(network)))
         assert not client.store.known()
 
@@ -263,7 +265,7 @@ async def test_touched_copy_is_verified(source: Path, monkeypatch: pytest.Monkey
         await network.seed(source)
         await network.copies(source, "a")
         verified: list[bytes] = []
-        file_id, session = network.file("file.bin").file_id, client.daemon.session
+        file_id, session = network.file("file.bin").file_id, client.daemon.session_number
 
         def verify(file_id: bytes) -> None:
             verified.append(file_id)
@@ -271,6 +273,6 @@ async def test_touched_copy_is_verified(source: Path, monkeypatch: pytest.Monkey
 
         monkeypatch.setattr(client.store, "verify", verify)
         client.touched = ExternalChanges({}, [file_id])
-        await until("it has joined again", lambda: client.daemon.session not in (0, session))
+        await until("it has joined again", lambda: client.daemon.session_number not in (0, session))
         assert verified == [file_id]
         await until("it has it", lambda: network.file("file.bin").state == pb.FILE_STATE_COMPLETE)

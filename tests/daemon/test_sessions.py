@@ -79,11 +79,11 @@ async def test_client_rejoins_after_a_forged_request_number(tmp_path: Path) -> N
     async with in_process(FAST) as network:
         (client, _) = await network.join("a", "b")
         await network.seed(source, client_count=2, hold_back=True)
-        first = client.daemon.session
+        first = client.daemon.session_number
         forged = Request(first, network.file("file.bin").file_id, REQUEST_NUMBER_MAX, 0, 1, ())
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(encode_datagram(forged), ("127.0.0.1", network.server.data_port))
-        await until("the client has another session", lambda: client.daemon.session not in (0, first))
+        await until("the client has another session", lambda: client.daemon.session_number not in (0, first))
         network.server.release("file.bin")
         await network.copies(source, "a", "b")
         assert network.server.status("", with_file_clients=False).server.dropped_counts["bad_number"] == 1
@@ -98,7 +98,7 @@ async def test_refused_rejoin_is_logged_once_until_it_succeeds(caplog: pytest.Lo
 
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
-        network.server.leave(client.daemon.session)
+        network.server.leave(client.daemon.session_number)
         other = network.server.join("a", bytes(16), source=False, delivery_port=0, held={})
         await until("the client was refused several times", lambda: count("cannot join") >= 3)
         assert count("refused, and tries again: a client named 'a' is connected already") == 1
@@ -114,7 +114,7 @@ async def test_impossible_number_in_a_report_ends_its_call(tmp_path: Path) -> No
         file_id = network.file("file.bin").file_id
         report = ReportMilestone(file_id, Milestone.SHARE_HELD, 5, request_number=REQUEST_NUMBER_MAX)
         with pytest.raises(SessionUnknown, match="request number"):
-            network.server.report(client.daemon.session, [report, report])
+            network.server.report(client.daemon.session_number, [report, report])
         assert "unknown_file" not in network.server.status("", with_file_clients=False).server.dropped_counts
 
 

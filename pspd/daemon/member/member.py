@@ -100,7 +100,7 @@ class MemberDaemon:
 
     Attributes:
         name: the member's name.
-        session: the number of the member's last session; 0 before the first one and after ``leave``.
+        session_number: the number of the member's last session; 0 before the first one and after ``leave``.
         ready: set when data can flow for the first time, and never cleared.
         client: the client of the control API.
         files: the reconciler of the member's files.
@@ -118,7 +118,7 @@ class MemberDaemon:
         hooks: FileHooks = NO_HOOKS,
     ) -> None:
         self.name = name
-        self.session = 0
+        self.session_number = 0
         self.ready = asyncio.Event()
         self.client = MemberClient(None, route.server, blake3_digest)
         self._reports = Reports(name, self.client)
@@ -254,9 +254,9 @@ class MemberDaemon:
         session = await self.client.join(
             self.name, self._instance_id, source=self._source, delivery_port=port, held=held
         )
-        self.session = session.session
+        self.session_number = session.number
         self.files.begin_session()
-        self.files.plane.join(session.session, (address[0], session.data_port), session.parameters)
+        self.files.plane.join(session.number, (address[0], session.data_port), session.parameters)
         return session
 
     async def serve_session(self, session: Session, path_seconds: float | None = None) -> None:
@@ -277,7 +277,7 @@ class MemberDaemon:
                 self._attend(session),
                 self._watch_path(path_seconds),
                 self._renew(session),
-                self._reports.send(session.session),
+                self._reports.send(session.number),
                 self.files.retry_declined(),
                 self.files.watch_finished(),
                 self.files.log_reception(),
@@ -297,7 +297,7 @@ class MemberDaemon:
         await asyncio.get_running_loop().create_future()
 
     async def _attend(self, session: Session) -> None:
-        async with contextlib.aclosing(self.client.attend(session.session)) as events:
+        async with contextlib.aclosing(self.client.attend(session.number)) as events:
             async for event in events:
                 match event:
                     case Assign(_, manifest, shares, started, division):
@@ -318,7 +318,7 @@ class MemberDaemon:
         while True:
             await asyncio.sleep(session.lease_seconds / RENEWALS_PER_LEASE)
             try:
-                await self.client.renew(session.session)
+                await self.client.renew(session.number)
             except TimedOut:
                 log.debug("%s: the server did not answer a renewal", self.name)
 
@@ -329,10 +329,10 @@ class MemberDaemon:
     async def leave(self) -> None:
         """Leave the network, if the member has a session. `run` ends when the session has ended."""
         self._leaving = True
-        session, self.session = self.session, 0
-        if session:
+        number, self.session_number = self.session_number, 0
+        if number:
             with contextlib.suppress(PspError):
-                await self.client.leave(session, LEAVE_SECONDS)
+                await self.client.leave(number, LEAVE_SECONDS)
 
     def close(self) -> None:
         """Close sockets and files."""

@@ -39,13 +39,13 @@ class Session:
     """A session that the server granted to a member.
 
     Attributes:
-        session: the session number of the member.
+        number: the number that identifies the session in every message.
         data_port: the server's UDP and TCP port for data.
         lease_seconds: how long the session lasts after the server last received something from the member, in seconds.
         parameters: the protocol's parameters.
     """
 
-    session: int
+    number: int
     data_port: int
     lease_seconds: float
     parameters: Parameters
