@@ -24,7 +24,7 @@ from pspd.core.wire.frames import Frame, decode_frame, encode_frame
 from pspd.core.wire.header import Kind
 from pspd.rpc import translate
 from pspd.sim.content import Content
-from pspd.sim.hosts import Access, Client
+from pspd.sim.hosts import Client, HostConditions
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.observer import Observer
 from pspd.sim.paths import Impairments
@@ -68,8 +68,8 @@ class Run(Observer):
         return "\n".join(self.lines)
 
     def _add(self, name: str) -> Client:
-        access = Access(Impairments(DELAY_NS))
-        client = self._network.add_client(name, access, source=name == SOURCE)
+        conditions = HostConditions(Impairments(DELAY_NS))
+        client = self._network.add_client(name, conditions, source=name == SOURCE)
         client.instance_id = bytes([len(self._network.clients)]) * 16
         return client
 

@@ -18,7 +18,7 @@ from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.parameters import MILLISECOND_NS, PROFILES, Order, default_cache_chunks
 from pspd.errors import BadArgument
 from pspd.sim.forecast import Plan, forecast, ideal_seconds
-from pspd.sim.hosts import Access
+from pspd.sim.hosts import HostConditions
 from pspd.sim.paths import Impairments
 from pspd.text.sizes import parse_size
 
@@ -119,15 +119,17 @@ def simulate(
     """
     parameters = PROFILES[profile] if order is None else replace(PROFILES[profile], order=Order(order))
     rate = int(client_mbit * BYTES_PER_MBIT)
-    access = Access(Impairments(delay_ns=int(delay * MILLISECOND_NS), loss=loss), up_rate=rate, down_rate=rate)
+    conditions = HostConditions(
+        Impairments(delay_ns=int(delay * MILLISECOND_NS), loss=loss), up_rate=rate, down_rate=rate
+    )
     plan = Plan(
         client_count=clients,
         size_bytes=size_bytes,
         parameters=parameters,
         cache_chunks=_cache_chunks(cache, default_cache_chunks(parameters)),
-        access=access,
+        client_conditions=conditions,
         server_rate=int(server_mbit * BYTES_PER_MBIT),
-        source=access,
+        source_conditions=conditions,
         seed=seed,
     )
     with shown_progress(settings) as progress:

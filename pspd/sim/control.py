@@ -12,7 +12,7 @@ from pspd.core.effects.client import ReportMilestone
 from pspd.core.model.manifest import FileId
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 from pspd.core.server.machine import ServerMachine
-from pspd.sim.hosts import Client, Link
+from pspd.sim.hosts import Client, Connection
 from pspd.sim.timeline import SERVER, Timeline
 
 REJOIN_NS = SECOND_NS
@@ -92,7 +92,7 @@ class ControlPlane:
         self._rejoin(client)
         self._network.touch(client)
 
-    def connections_closed(self, server: ServerMachine, session: int, link: Link) -> None:
+    def connections_closed(self, server: ServerMachine, session: int, link: Connection) -> None:
         """Close a session's link, and tell the server that all connections have closed. The session ends.
 
         Args:
@@ -130,14 +130,14 @@ class ControlPlane:
         if network.server is None or client.partitioned or client.link_blocked:
             self._redial(client)
         else:
-            client.link = Link()
+            client.link = Connection()
             network.at_client(client, network.now + 2 * network.delay(client), self._opened, client.link)
 
     def _redial(self, client: Client) -> None:
         network = self._network
         network.in_epoch(client, network.now + network.jittered(REDIAL_NS), self.dial)
 
-    def _opened(self, client: Client, link: Link) -> None:
+    def _opened(self, client: Client, link: Connection) -> None:
         network, server = self._network, self._network.server
         if client.link is not link:
             return
@@ -157,13 +157,13 @@ class ControlPlane:
 
     def close(self, client: Client) -> None:
         """Close the client's link on both sides."""
-        link, client.link = client.link, Link()
+        link, client.link = client.link, Connection()
         server = self._network.server
         if server is not None and client.session:
             server.link_closed(client.session, self._network.now)
         self.abort_transfers(link)
 
-    def abort_transfers(self, link: Link) -> None:
+    def abort_transfers(self, link: Connection) -> None:
         """Mark a link as closed; tell the server that the contribution and the queued deliveries on it failed."""
         link.is_open = False
         server, now = self._network.server, self._network.now

@@ -12,7 +12,7 @@ from pspd.core.effects.shared import Milestone
 from pspd.core.model.parameters import SECOND_NS, Parameters
 from pspd.errors import TimedOut
 from pspd.sim.content import BlankContent
-from pspd.sim.hosts import Access, Client
+from pspd.sim.hosts import Client, HostConditions
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.observer import Observer
 from pspd.sim.seeding import Seeding
@@ -30,9 +30,9 @@ class Plan:
         size_bytes: the file's size.
         parameters: the protocol's parameters.
         cache_chunks: the size of the server's cache, in chunks; None for one chunk for each client.
-        access: the path and rates of each client.
+        client_conditions: the impairments and rates of each client.
         server_rate: the server's rate in each direction, in bytes per second; 0 for unlimited.
-        source: the path and rates of the source.
+        source_conditions: the impairments and rates of the source.
         seed: the seed of all random draws.
     """
 
@@ -40,9 +40,9 @@ class Plan:
     size_bytes: int
     parameters: Parameters
     cache_chunks: int | None
-    access: Access = field(default_factory=Access)
+    client_conditions: HostConditions = field(default_factory=HostConditions)
     server_rate: int = 0
-    source: Access = field(default_factory=Access)
+    source_conditions: HostConditions = field(default_factory=HostConditions)
     seed: int = 1
 
 
@@ -129,8 +129,8 @@ def forecast(plan: Plan, on_progress: Callable[[float], None] = lambda done: Non
     completions = Completions(network)
     network.observers.append(completions)
     for index in range(plan.client_count):
-        network.start(network.add_client(f"client-{index}", plan.access))
-    seeding = Seeding(network, "file", b"", plan.size_bytes, plan.source, plan.client_count)
+        network.start(network.add_client(f"client-{index}", plan.client_conditions))
+    seeding = Seeding(network, "file", b"", plan.size_bytes, plan.source_conditions, plan.client_count)
     seeding.start()
     total_bytes = max(1, plan.size_bytes * plan.client_count)
 
@@ -190,7 +190,7 @@ def ideal_seconds(plan: Plan) -> float:
     loads = [
         (missing * count, plan.server_rate),
         (plan.size_bytes if missing else 0, plan.server_rate),
-        (missing, plan.access.down_rate),
-        (share if missing else 0, plan.access.up_rate),
+        (missing, plan.client_conditions.down_rate),
+        (share if missing else 0, plan.client_conditions.up_rate),
     ]
     return max(load / rate if rate else 0.0 for load, rate in loads)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pspd.core.model.manifest import USUAL_MODE
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.sim.checks import Checks
-from pspd.sim.hosts import Access, Client
+from pspd.sim.hosts import Client, HostConditions
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.paths import Impairments
 from pspd.sim.seeding import Seeding
@@ -31,15 +31,15 @@ class Goal:
     clients: list[Client] = field(default_factory=list)
     seedings: list[Seeding] = field(default_factory=list)
 
-    def add_client(self, access: Access) -> None:
+    def add_client(self, conditions: HostConditions) -> None:
         """Add a client that is not running yet."""
-        self.clients.append(self.network.add_client(f"client-{len(self.network.clients)}", access))
+        self.clients.append(self.network.add_client(f"client-{len(self.network.clients)}", conditions))
 
     def seed(
         self,
         name: str,
         data: bytes,
-        access: Access,
+        conditions: HostConditions,
         client_count: int,
         terms: Terms = ONE_COPY,
         mode: int = USUAL_MODE,
@@ -49,12 +49,12 @@ class Goal:
         Args:
             name: the file's name.
             data: the file's bytes.
-            access: the source's path and rates.
+            conditions: the source's impairments and rates.
             client_count: the number of clients that the source waits for; 0 for all reachable clients.
             terms: the number of copies to seed, and whether the source stays.
             mode: the file's permission bits.
         """
-        seeding = Seeding(self.network, name, data, len(data), access, client_count, terms, mode=mode)
+        seeding = Seeding(self.network, name, data, len(data), conditions, client_count, terms, mode=mode)
         self.seedings.append(seeding)
         self.checks.seedings[seeding.manifest.file_id] = seeding
         seeding.start()
@@ -62,7 +62,7 @@ class Goal:
     def repair(self, lost: Seeding) -> None:
         """Seed a file again, from a new source."""
         manifest = lost.manifest
-        self.seed(manifest.name, lost.data, Access(self.impairments), 0, mode=manifest.mode)
+        self.seed(manifest.name, lost.data, HostConditions(self.impairments), 0, mode=manifest.mode)
 
     def leave(self, client: Client) -> None:
         """Let a client leave for good; sources no longer wait for it."""

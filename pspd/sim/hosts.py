@@ -1,4 +1,4 @@
-"""The hosts of a virtual network: clients and sources, with their memory, disk and network access."""
+"""The hosts of a virtual network: clients and sources, with their memory, disk and network."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Tamper = Callable[[Frame, bytes], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """A host's path to the server, and the rates of its network and disk.
+class HostConditions:
+    """The conditions under which a host runs: the impairments of its path to the server, and its rates.
 
     Attributes:
         impairments: the impairments of the path.
@@ -38,14 +38,14 @@ class Access:
 
 
 @dataclass(slots=True, eq=False)
-class Link:
-    """A client's TCP connection to the server.
+class Connection:
+    """A TCP connection between a client and the server: a link (fast), or a connection for one transfer (classic).
 
     Attributes:
         is_open: whether the connection is established.
         queue: deliveries that wait for space in the kernels' buffers.
         buffered_bytes: the payload bytes that are in the kernels' buffers or are being stored by the client.
-        receiving: the contribution that the server is receiving on the link; None for none.
+        receiving: the contribution that the server is receiving on the connection; None for none.
     """
 
     is_open: bool = False
@@ -59,7 +59,7 @@ class Client:
 
     Args:
         name: the client's name, unique in the network.
-        access: the client's path and rates.
+        conditions: the client's impairments and rates.
         store: the store of the client's files.
         random: the network's source of randomness.
         source: whether the client is a source.
@@ -92,16 +92,18 @@ class Client:
         declined_files: the assignments that the client declined and will try again, by file id.
     """
 
-    def __init__(self, name: str, access: Access, store: Storage, random: Random, *, source: bool = False) -> None:
+    def __init__(
+        self, name: str, conditions: HostConditions, store: Storage, random: Random, *, source: bool = False
+    ) -> None:
         self.name = name
         self.address: Address = (name, 1)
         self.instance_id = name.encode()
-        self.access = access
+        self.conditions = conditions
         self.store = store
         self.source = source
-        self.up, self.down, self.disk = Pipe(access.up_rate), Pipe(access.down_rate), Pipe(access.disk_rate)
-        self.path_up = DatagramPath(access.impairments, random)
-        self.path_down = DatagramPath(access.impairments, random)
+        self.up, self.down, self.disk = Pipe(conditions.up_rate), Pipe(conditions.down_rate), Pipe(conditions.disk_rate)
+        self.path_up = DatagramPath(conditions.impairments, random)
+        self.path_down = DatagramPath(conditions.impairments, random)
         self.epoch = -1
         self.alive = False
         self.partitioned = False
@@ -129,4 +131,4 @@ class Client:
         self.wakes_at: int | None = None
         self.events: deque[MemberEffect] = deque()
         self.declined_files: dict[FileId, Assign] = {}
-        self.link = Link()
+        self.link = Connection()

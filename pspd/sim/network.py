@@ -16,7 +16,7 @@ from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.machine import ServerMachine
 from pspd.sim.content import Content
 from pspd.sim.control import ControlPlane
-from pspd.sim.hosts import Access, Client, Link
+from pspd.sim.hosts import Client, Connection, HostConditions
 from pspd.sim.observer import Observer
 from pspd.sim.timeline import Timeline
 from pspd.sim.transport import Transport
@@ -108,16 +108,16 @@ class VirtualNetwork(Timeline):
 
     # -- clients' processes
 
-    def add_client(self, name: str, access: Access, *, source: bool = False) -> Client:
+    def add_client(self, name: str, conditions: HostConditions, *, source: bool = False) -> Client:
         """Add a host whose process is not running yet; return the host.
 
         Args:
             name: the host's name, unique in the network.
-            access: the host's path and rates.
+            conditions: the host's impairments and rates.
             source: whether the host is a source.
         """
         store = self.content.store(name.encode())
-        client = self.clients[name] = Client(name, access, store, self.random, source=source)
+        client = self.clients[name] = Client(name, conditions, store, self.random, source=source)
         return client
 
     def start(self, client: Client) -> None:
@@ -150,7 +150,7 @@ class VirtualNetwork(Timeline):
         client.partitioned = False
         self.touch(client)
 
-    def _time_out(self, client: Client, link: Link) -> None:
+    def _time_out(self, client: Client, link: Connection) -> None:
         session, server = client.session, self.server
         if client.partitioned and client.alive and session:
             self.control.lose_session(client)

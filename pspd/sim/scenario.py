@@ -19,7 +19,7 @@ from pspd.sim.checks import RECORD_CHECK_STEPS, Checks, Violation
 from pspd.sim.content import Content
 from pspd.sim.faults import FAULTS_NS_MAX, Faults
 from pspd.sim.goal import Goal
-from pspd.sim.hosts import Access
+from pspd.sim.hosts import HostConditions
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.paths import Impairments
 from pspd.sim.trace import Trace
@@ -93,7 +93,7 @@ class Scenario:
         self._impairments = _draw_impairments(random)
         self._goal = Goal(self._network, self._checks, self._impairments)
         for _ in range(random.randint(1, 8)):
-            self._goal.add_client(self._draw_access())
+            self._goal.add_client(self._draw_conditions())
         self._faults = Faults(self._network, self._checks, self._goal, self._trace, seed, random)
 
     def run(self, liveness_ns: int) -> Outcome:
@@ -128,11 +128,11 @@ class Scenario:
         terms = _draw_terms(Random(f"terms {self._seed}"), len(clients))
         for number in range(1 if random.random() < 0.8 else 2):
             size_bytes = self._draw_size()
-            access = replace(self._draw_access(), disk_rate=0)
+            conditions = replace(self._draw_conditions(), disk_rate=0)
             data_seed = random.getrandbits(32)
             mode = Random(f"mode {data_seed}").choice(MODES)
             data = self._network.content.bytes_of(size_bytes, data_seed)
-            self._goal.seed(f"file-{number}", data, access, len(clients) - late_count, terms, mode)
+            self._goal.seed(f"file-{number}", data, conditions, len(clients) - late_count, terms, mode)
         if random.random() < 0.75:
             for _ in range(random.randint(1, 6)):
                 self._faults.plan()
@@ -143,13 +143,13 @@ class Scenario:
         around = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1]
         return random.choice(around) if random.random() < 0.2 else random.randrange(self._chunks_max * CHUNK_BYTES)
 
-    def _draw_access(self) -> Access:
+    def _draw_conditions(self) -> HostConditions:
         random = self._random
         rate = random.choice([0, 0, 0, 10**5, 10**6])
         impairments = self._impairments
         if random.random() < 0.2:
             impairments = replace(impairments, delay_ns=random.randrange(100 * MILLISECOND_NS))
-        return Access(impairments, rate, rate * random.choice([1, 4]), random.choice([0, 0, 0, 10**5]))
+        return HostConditions(impairments, rate, rate * random.choice([1, 4]), random.choice([0, 0, 0, 10**5]))
 
     def _recover(self, liveness_ns: int) -> None:
         network, goal = self._network, self._goal

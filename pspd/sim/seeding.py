@@ -10,7 +10,7 @@ from pspd.core.model.parameters import MILLISECOND_NS
 from pspd.core.model.terms import ONE_COPY, Terms, source_is_needed
 from pspd.core.server.shared_file import SharedFile
 from pspd.errors import PspError
-from pspd.sim.hosts import Access, Client
+from pspd.sim.hosts import Client, HostConditions
 from pspd.sim.network import VirtualNetwork
 
 POLL_NS = 50 * MILLISECOND_NS
@@ -25,7 +25,7 @@ class Seeding:
         name: the file's name.
         data: the file's bytes, from ``network.content.bytes_of``; empty if the content is blank.
         size_bytes: the file's size.
-        access: the source's path and rates.
+        conditions: the source's impairments and rates.
         client_count: the number of clients to wait for, and to divide the file among; 0 for all reachable clients.
         terms: the number of copies to seed, and whether the source stays.
         mode: the file's permission bits.
@@ -42,7 +42,7 @@ class Seeding:
     name: str
     data: bytes
     size_bytes: int
-    access: Access
+    conditions: HostConditions
     client_count: int
     terms: Terms = ONE_COPY
     mode: int = USUAL_MODE
@@ -56,7 +56,7 @@ class Seeding:
         digest = self.network.content.digest
         self.manifest: Manifest = Manifest.build(self.name, self.size_bytes, self._read_at, digest, mode=self.mode)
         number = sum(client.source for client in self.network.clients.values())
-        self.source: Client = self.network.add_client(f"source-{number} of {self.name}", self.access, source=True)
+        self.source: Client = self.network.add_client(f"source-{number} of {self.name}", self.conditions, source=True)
 
     def start(self) -> None:
         """Start the source's process."""

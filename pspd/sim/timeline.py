@@ -70,7 +70,7 @@ class Timeline:
 
     def delay(self, client: Client) -> int:
         """Draw the one-way delay of one message between the server and a client, in nanoseconds."""
-        return client.access.impairments.delay(self.random)
+        return client.conditions.impairments.delay(self.random)
 
     def jittered(self, duration_ns: int) -> int:
         """Draw a duration between 0.5 and 1.5 times ``duration_ns``."""

@@ -10,12 +10,12 @@ from pspd.core.server.machine import ServerMachine
 from pspd.core.wire.frames import FRAME_BYTES, Frame
 from pspd.errors import PspError, StorageError
 from pspd.sim.control import ControlPlane
-from pspd.sim.hosts import Client, Link
+from pspd.sim.hosts import Client, Connection
 from pspd.sim.paths import Pipe
 from pspd.sim.timeline import SERVER, Timeline
 
 SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
-"""How many bytes the kernels of both ends buffer for one link. The last delivery may exceed this number."""
+"""How many bytes the kernels of both ends buffer for one connection. The last delivery may exceed this number."""
 ETHERNET_BYTES = 14
 DATAGRAM_HEAD_BYTES = ETHERNET_BYTES + 20 + 8
 """Ethernet, IP and UDP headers."""
@@ -68,13 +68,13 @@ class Transport:
             client.link.queue.append(delivery)
             self._fill_buffers(server, client, client.link)
 
-    def _fill_buffers(self, server: ServerMachine, client: Client, link: Link) -> None:
+    def _fill_buffers(self, server: ServerMachine, client: Client, connection: Connection) -> None:
         """Move queued deliveries into the kernels' buffers while there is space."""
-        while link.queue and link.buffered_bytes < SOCKET_BUFFER_BYTES and link.is_open:
-            delivery = link.queue.popleft()
-            link.buffered_bytes += delivery.frame.length
+        while connection.queue and connection.buffered_bytes < SOCKET_BUFFER_BYTES and connection.is_open:
+            delivery = connection.queue.popleft()
+            connection.buffered_bytes += delivery.frame.length
             arrives, payload = self._transmit_down(server, client, delivery)
-            self._network.at_client(client, arrives, self._arrive, link, delivery.frame, payload)
+            self._network.at_client(client, arrives, self._arrive, connection, delivery.frame, payload)
 
     def _deliver_alone(self, server: ServerMachine, client: Client, epoch: int, delivery: Deliver) -> None:
         if client.epoch != epoch or client.partitioned or not client.reads_deliveries:
@@ -93,30 +93,30 @@ class Transport:
         server.delivery_sent(delivery.session, delivery.number, network.now)
         return arrives, payload
 
-    def _arrive(self, client: Client, link: Link, frame: Frame, payload: bytes) -> None:
+    def _arrive(self, client: Client, connection: Connection, frame: Frame, payload: bytes) -> None:
         network = self._network
-        if client.link is not link:
+        if client.link is not connection:
             return
         if client.partitioned or not client.reads_deliveries:
-            network.at_client(client, network.now + RETRY_NS, self._arrive, link, frame, payload)
+            network.at_client(client, network.now + RETRY_NS, self._arrive, connection, frame, payload)
             return
         _, written = client.disk.transmit(frame.length, network.now)
         if written > network.now:
-            network.at_client(client, written, self._store, link, frame, payload)
+            network.at_client(client, written, self._store, connection, frame, payload)
         else:
-            self._store(client, link, frame, payload)
+            self._store(client, connection, frame, payload)
 
     def _arrive_alone(self, client: Client, frame: Frame, payload: bytes) -> None:
         if not client.partitioned:
             self._write(client, frame, payload)
 
-    def _store(self, client: Client, link: Link, frame: Frame, payload: bytes) -> None:
+    def _store(self, client: Client, connection: Connection, frame: Frame, payload: bytes) -> None:
         server = self._network.server
-        if client.link is link:
+        if client.link is connection:
             self._write(client, frame, payload)
-            link.buffered_bytes -= frame.length
+            connection.buffered_bytes -= frame.length
             if server is not None:
-                self._fill_buffers(server, client, link)
+                self._fill_buffers(server, client, connection)
 
     def _write(self, client: Client, frame: Frame, payload: bytes) -> None:
         network = self._network
@@ -146,10 +146,10 @@ class Transport:
             if client.link.is_open:
                 self._transmit_up(client, client.link, frame)
         else:
-            link, when = Link(is_open=True), network.now + 2 * network.delay(client)
-            network.in_epoch(client, when, self._transmit_up, link, frame)
+            connection, when = Connection(is_open=True), network.now + 2 * network.delay(client)
+            network.in_epoch(client, when, self._transmit_up, connection, frame)
 
-    def _transmit_up(self, client: Client, link: Link, frame: Frame) -> None:
+    def _transmit_up(self, client: Client, connection: Connection, frame: Frame) -> None:
         network = self._network
         payload: bytes | None = b""
         if network.content.copied:
@@ -165,40 +165,48 @@ class Transport:
                 payload = client.tamper(frame, payload or b"")
         size, delay = on_the_wire(FRAME_BYTES + frame.length), network.delay(client)
         begins, ends = client.up.transmit(size, network.now)
-        network.in_epoch(client, begins + delay, self._reach_server, link, frame, payload, size, ends + delay)
+        network.in_epoch(client, begins + delay, self._reach_server, connection, frame, payload, size, ends + delay)
 
     def _reach_server(
-        self, client: Client, link: Link, frame: Frame, payload: bytes | None, size: int, ends: int
+        self, client: Client, connection: Connection, frame: Frame, payload: bytes | None, size: int, ends: int
     ) -> None:
         """Occupy the server's receiving direction only when the first byte arrives: other bytes may come first."""
         starts, arrives = self.down.transmit(size, self._network.now, ends)
-        self._network.in_epoch(client, starts, self._head_arrives, link, frame, payload, arrives)
+        self._network.in_epoch(client, starts, self._head_arrives, connection, frame, payload, arrives)
 
-    def _head_arrives(self, client: Client, link: Link, frame: Frame, payload: bytes | None, arrives: int) -> None:
+    def _head_arrives(
+        self, client: Client, connection: Connection, frame: Frame, payload: bytes | None, arrives: int
+    ) -> None:
         network, server = self._network, self._network.server
-        if not link.is_open or server is None:
+        if not connection.is_open or server is None:
             return
-        # The bytes of a partitioned client wait, and the frames of one link arrive one after the other.
-        retry_ns = RETRY_NS if client.partitioned else MILLISECOND_NS if link.receiving is not None else 0
+        # The bytes of a partitioned client wait, and the frames of one connection arrive one after the other.
+        retry_ns = RETRY_NS if client.partitioned else MILLISECOND_NS if connection.receiving is not None else 0
         if retry_ns:
-            network.in_epoch(client, network.now + retry_ns, self._head_arrives, link, frame, payload, arrives)
+            network.in_epoch(client, network.now + retry_ns, self._head_arrives, connection, frame, payload, arrives)
             return
         receipt = server.contribution_started(frame, client.name, network.now)
         if receipt is not None:
-            link.receiving = receipt
-            network.at_server(arrives, self._tail_arrives, client, client.epoch, link, receipt, payload)
+            connection.receiving = receipt
+            network.at_server(arrives, self._tail_arrives, client, client.epoch, connection, receipt, payload)
 
     def _tail_arrives(
-        self, server: ServerMachine, client: Client, epoch: int, link: Link, receipt: Receipt, payload: bytes | None
+        self,
+        server: ServerMachine,
+        client: Client,
+        epoch: int,
+        connection: Connection,
+        receipt: Receipt,
+        payload: bytes | None,
     ) -> None:
         network = self._network
-        if link.receiving is not receipt:
+        if connection.receiving is not receipt:
             return
         if client.partitioned and client.epoch == epoch:
             when = network.now + RETRY_NS
-            network.at_server(when, self._tail_arrives, client, epoch, link, receipt, payload)
+            network.at_server(when, self._tail_arrives, client, epoch, connection, receipt, payload)
             return
-        link.receiving = None
+        connection.receiving = None
         if payload is None or client.epoch != epoch:
             server.contribution_aborted(receipt, network.now)
             return

@@ -21,7 +21,7 @@ from typing import Any
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.parameters import MILLISECOND_NS, PROFILES, default_cache_chunks
 from pspd.sim.forecast import Forecast, Plan, forecast
-from pspd.sim.hosts import Access
+from pspd.sim.hosts import HostConditions
 from pspd.sim.paths import Impairments
 from tests.lab.network import Lab
 from tests.support.daemons import BIN, Network
@@ -92,9 +92,9 @@ def forecast_of(case: Case) -> Figures:
             size_bytes=case.size_bytes,
             parameters=parameters,
             cache_chunks=case.cache_bytes // CHUNK_BYTES or default_cache_chunks(parameters),
-            access=Access(impairments, up_rate=rate, down_rate=rate),
+            client_conditions=HostConditions(impairments, up_rate=rate, down_rate=rate),
             server_rate=int(case.server_mbit * MBIT),
-            source=Access(Impairments(delay_ns=MILLISECOND_NS // 20), up_rate=rate, down_rate=rate),
+            source_conditions=HostConditions(Impairments(delay_ns=MILLISECOND_NS // 20), up_rate=rate, down_rate=rate),
         )
     )
     return Figures(

@@ -14,7 +14,7 @@ from random import Random
 from pspd.core.model.parameters import FAST, SECOND_NS, Order
 from pspd.sim.content import BlankContent
 from pspd.sim.forecast import Completions
-from pspd.sim.hosts import Access
+from pspd.sim.hosts import HostConditions
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.seeding import Seeding
 
@@ -59,11 +59,13 @@ def measure(order: Order, case: Case, size_bytes: int, cache_chunks: int, seed: 
     network.observers.append(completions)
     speeds = [SPEEDS[index % len(SPEEDS)] if case.mixed else max(SPEEDS) for index in range(CLIENTS)]
     rates = [speed * 100 * MBIT // max(SPEEDS) for speed in speeds]
-    clients = [network.add_client(f"client-{i}", Access(up_rate=rate, down_rate=rate)) for i, rate in enumerate(rates)]
+    clients = [
+        network.add_client(f"client-{i}", HostConditions(up_rate=rate, down_rate=rate)) for i, rate in enumerate(rates)
+    ]
     late = clients[: int(CLIENTS * LATE)] if case.late else []
     for client in clients[len(late) :]:
         network.start(client)
-    seeding = Seeding(network, "file", b"", size_bytes, Access(), CLIENTS - len(late))
+    seeding = Seeding(network, "file", b"", size_bytes, HostConditions(), CLIENTS - len(late))
     seeding.start()
     network.run(lambda: seeding.file is not None and seeding.file.exchanging_at is not None, LIMIT_NS)
     begun = network.now

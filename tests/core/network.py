@@ -13,7 +13,7 @@ from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.machine import ServerMachine
 from pspd.sim.content import Content
-from pspd.sim.hosts import Access, Client
+from pspd.sim.hosts import Client, HostConditions
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.observer import Observer
 from pspd.sim.paths import Impairments
@@ -63,7 +63,7 @@ class CoreNetwork(Observer):
         self.events: list[Effect] = []
         self.on_effect: Callable[[str, Effect], None] = lambda name, effect: None
         self.used_chunks_max = 0
-        self._access = Access(Impairments(MILLISECOND_NS // 2, jitter_ns, loss=loss, duplicate=duplicate))
+        self._conditions = HostConditions(Impairments(MILLISECOND_NS // 2, jitter_ns, loss=loss, duplicate=duplicate))
 
     @property
     def now(self) -> int:
@@ -100,7 +100,7 @@ class CoreNetwork(Observer):
 
     def add(self, name: str) -> Client:
         """Add a client that is not running yet."""
-        return self.network.add_client(name, self._access)
+        return self.network.add_client(name, self._conditions)
 
     def join(self, name: str) -> Client:
         """Start a client, and wait until it has joined; one that runs crashes first, and the server notices."""
@@ -150,7 +150,7 @@ class CoreNetwork(Observer):
         members = self.server.members.values()
         assert self.run(lambda: all(member.address is not None for member in members), 60 * SECOND_NS)
         seeding = Seeding(
-            self.network, name, data, len(data), self._access, client_count=0, share_count=share_count, hold=hold
+            self.network, name, data, len(data), self._conditions, client_count=0, share_count=share_count, hold=hold
         )
         seeding.start()
         assert self.run(lambda: seeding.file is not None and seeding.file.phase is not Phase.ANNOUNCED, 60 * SECOND_NS)

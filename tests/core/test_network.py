@@ -24,7 +24,7 @@ from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Broadcast, decode_datagram
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason
-from pspd.sim.hosts import Client, Link
+from pspd.sim.hosts import Client, Connection
 from tests.core.network import CoreNetwork, Effect
 from tests.core.samples import sample_bytes
 
@@ -274,7 +274,7 @@ class TestMembership:
             peer = network.clients[f"c{index % 3}"]
             network.network.control.break_link(peer)
             network.pass_time(MILLISECOND_NS)
-            peer.link = Link()  # another link replaces the one that opens
+            peer.link = Connection()  # another link replaces the one that opens
             network.network.control.dial(peer)
         assert completes(network, manifest)
         assert_everyone_has(network, "f", data)

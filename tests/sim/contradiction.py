@@ -9,7 +9,7 @@ from pspd.core.model.parameters import FAST, SECOND_NS
 from pspd.core.model.terms import Terms
 from pspd.core.wire.datagrams import Request, decode_datagram
 from pspd.sim.content import Content
-from pspd.sim.hosts import Access, Client
+from pspd.sim.hosts import Client, HostConditions
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.observer import Observer
 from pspd.sim.seeding import Seeding
@@ -51,12 +51,12 @@ class Contradiction:
         self.requests = RequestCount()
         self.network.observers.append(self.requests)
         for index in range(3):
-            self.network.start(self.network.add_client(f"client-{index}", Access()))
+            self.network.start(self.network.add_client(f"client-{index}", HostConditions()))
         # Its source stays, so that clients could fetch refuted units again and again.
         data = [self.network.content.bytes_of(SIZE_BYTES, seed) for seed in (1, 2)]
-        self.contradictory = Seeding(self.network, "wrong", data[0], SIZE_BYTES, Access(), 3, Terms(stays=True))
+        self.contradictory = Seeding(self.network, "wrong", data[0], SIZE_BYTES, HostConditions(), 3, Terms(stays=True))
         self.contradictory.manifest = with_wrong_digest(self.contradictory.manifest)
-        self.valid = Seeding(self.network, "valid", data[1], SIZE_BYTES, Access(), 3)
+        self.valid = Seeding(self.network, "valid", data[1], SIZE_BYTES, HostConditions(), 3)
         for seeding in (self.contradictory, self.valid):
             seeding.start()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pspd.core.model.file_record import Phase
 from pspd.core.model.parameters import FAST, SECOND_NS
 from pspd.sim.content import Content
-from pspd.sim.hosts import Access
+from pspd.sim.hosts import HostConditions
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.seeding import Seeding
 
@@ -19,11 +19,11 @@ class IdleOwner:
     def __init__(self) -> None:
         self.network = VirtualNetwork(FAST, 64, Content(), seed=5)
         for index in range(3):
-            self.network.start(self.network.add_client(f"client-{index}", Access()))
+            self.network.start(self.network.add_client(f"client-{index}", HostConditions()))
         self.idle = self.network.clients["client-1"]
         self.idle.reads_deliveries = False
         data = self.network.content.bytes_of(SIZE_BYTES, 1)
-        self.seeding = Seeding(self.network, "file", data, SIZE_BYTES, Access(), 3)
+        self.seeding = Seeding(self.network, "file", data, SIZE_BYTES, HostConditions(), 3)
         self.seeding.start()
 
     def is_exchanging(self) -> bool:

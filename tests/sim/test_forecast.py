@@ -6,15 +6,15 @@ import pytest
 
 from pspd.core.model.parameters import CLASSIC, FAST
 from pspd.sim.forecast import Plan, forecast, ideal_seconds
-from pspd.sim.hosts import Access
+from pspd.sim.hosts import HostConditions
 
 MBIT = 125_000
 KIB = 1024
 
 
 def test_exchange_time_follows_from_the_servers_link() -> None:
-    access = Access(up_rate=200 * MBIT, down_rate=200 * MBIT)
-    plan = Plan(8, 16 * KIB * KIB, FAST, 1024, access, server_rate=200 * MBIT, source=access)
+    conditions = HostConditions(up_rate=200 * MBIT, down_rate=200 * MBIT)
+    plan = Plan(8, 16 * KIB * KIB, FAST, 1024, conditions, server_rate=200 * MBIT, source_conditions=conditions)
     found = forecast(plan)
     assert ideal_seconds(plan) == pytest.approx(7 * 16 * KIB * KIB / (200 * MBIT), rel=0.01)
     assert found.exchange_seconds == pytest.approx(ideal_seconds(plan), rel=0.08)
