@@ -213,7 +213,7 @@ class LocalNetwork:
         arguments += ["--state-dir", str(self.folder.path / "server"), *server_arguments]
         self._servers.append(self._daemon("server", arguments))
         self._wait_ready(deadline)
-        self.server = str(self._servers[0].ready["listen"])
+        self.server = str(self._servers[0].ready_line["listen"])
         for first_index, count in client_groups(self.folder.client_count, core_count()):  # one process per group
             arguments = ["client", "--server", self.server, "--dir", str(self.folder.copies_dir), "--name", CLIENT_NAME]
             arguments += ["--count", str(count), "--first-index", str(first_index)]
@@ -224,7 +224,7 @@ class LocalNetwork:
         """Raise PspError if a daemon has ended; the message quotes the last line of the daemon's log."""
         for daemon in [*self._clients, *self._servers]:
             if daemon.has_ended:
-                raise daemon.end_error()
+                raise daemon.exit_error()
 
     def close(self) -> None:
         """Stop the clients, then the server, and remove the clients' hidden folders.
@@ -254,4 +254,4 @@ class LocalNetwork:
         for daemon in [*self._servers, *self._clients]:
             if not daemon.wait_ready(deadline.remaining_seconds):
                 waited = f"not ready after {deadline.text}"
-                raise TimedOut(f"the {daemon.title} was {waited}: {daemon.last_line}")
+                raise TimedOut(f"the {daemon.title} was {waited}: {daemon.last_log_line}")

@@ -9,7 +9,7 @@ from pspctl.options import Command, Settings
 from pspctl.output import show
 from pspctl.ui.tables import clients_table
 from pspctl.ui.views import client_views
-from pspd.cli.arguments import Count
+from pspd.cli.arguments import Integer
 from pspd.errors import BadArgument, PspError
 from pspd.rpc.client.connection import Peer
 from pspd.rpc.client.server import AgentClient
@@ -37,7 +37,7 @@ def clients(settings: Settings) -> None:
 
 
 @click.command("launch", cls=Command)
-@click.argument("count", metavar="N", type=Count(1, _COUNT_MAX))
+@click.argument("count", metavar="N", type=Integer(1, _COUNT_MAX))
 @click.option(
     "--dir",
     "folder",

@@ -22,7 +22,7 @@ from pspctl.ui.exchange import run_text
 from pspctl.ui.progress import Progress
 from pspctl.ui.units import size_text
 from pspctl.ui.views import RunView, seed_view
-from pspd.cli.arguments import Count, Existing, Folder, Seconds
+from pspd.cli.arguments import ExistingPath, Folder, Integer, Seconds
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.daemon.source import folder_digest
 from pspd.errors import BadArgument, IntegrityError, PspError, StorageError
@@ -34,8 +34,8 @@ READ_BYTES = 1 << 20
 
 
 @click.command("run", cls=Command)
-@click.argument("path", metavar="FILE", type=Existing())
-@click.option("--clients", "client_count", type=Count(1), metavar="N", required=True, help="The number of clients.")
+@click.argument("path", metavar="FILE", type=ExistingPath())
+@click.option("--clients", "client_count", type=Integer(1), metavar="N", required=True, help="The number of clients.")
 @click.option(
     "--to",
     "folder",

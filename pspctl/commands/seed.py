@@ -9,7 +9,7 @@ import click
 
 from pspctl.deadline import Deadline
 from pspctl.options import Command, Settings
-from pspd.cli.arguments import Count, Existing, Seconds
+from pspd.cli.arguments import ExistingPath, Integer, Seconds
 from pspd.core.model.manifest import SHARE_COUNT_MAX, STORE_FOLDER
 from pspd.core.model.terms import Terms
 from pspd.store.digests import blake3_digest
@@ -17,19 +17,19 @@ from pspd.store.source.parallel_hash import ParallelHash
 
 
 @click.command("seed", cls=Command)
-@click.argument("path", metavar="FILE", type=Existing())
+@click.argument("path", metavar="FILE", type=ExistingPath())
 @click.option("--name", help="The file's name in the network. Default: its own name.")
 @click.option(
     "--clients",
     "client_count",
-    type=Count(1, SHARE_COUNT_MAX),
+    type=Integer(1, SHARE_COUNT_MAX),
     metavar="N",
     help="Wait for N clients, then divide FILE among them. Default: those that are connected, at least one.",
 )
 @click.option(
     "--replicas",
     "replica_count",
-    type=Count(1, SHARE_COUNT_MAX),
+    type=Integer(1, SHARE_COUNT_MAX),
     default=1,
     metavar="R",
     show_default=True,

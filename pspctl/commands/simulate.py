@@ -13,7 +13,7 @@ from pspctl.options import Command, Settings, size
 from pspctl.output import show, shown_progress
 from pspctl.ui.columns import Column, FittedTable, Kind
 from pspctl.ui.units import count_text, duration_text, percent_text, ratio_text, size_text
-from pspd.cli.arguments import Count
+from pspd.cli.arguments import Integer
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.parameters import MILLISECOND_NS, PROFILES, Order, default_cache_chunks
 from pspd.errors import BadArgument
@@ -71,7 +71,7 @@ def _rate(name: str, metavar: str, link: str) -> Decorator:
 
 
 @click.command("simulate", cls=Command, context_settings={"show_default": True})
-@click.option("--clients", type=Count(1, 100_000), metavar="N", required=True, help="The number of clients.")
+@click.option("--clients", type=Integer(1, 100_000), metavar="N", required=True, help="The number of clients.")
 @click.option(
     "--size", "size_bytes", callback=_bytes, metavar="SIZE", required=True, help="The size of the file, such as 64MiB."
 )

@@ -39,7 +39,7 @@ def usage_text(error: click.ClickException, command: str) -> str:
     return f"{text.rstrip('.')}: try `{command} --help`"
 
 
-class Count(click.IntRange):
+class Integer(click.IntRange):
     """A whole number within bounds."""
 
     name = "whole number"
@@ -80,7 +80,7 @@ class Folder(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Existing(click.Path):
+class ExistingPath(click.Path):
     """A file or folder that exists."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from pspd import __version__
-from pspd.cli.arguments import Count, Folder, NamedInErrors, Seconds, usage_text
+from pspd.cli.arguments import Folder, Integer, NamedInErrors, Seconds, usage_text
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.parameters import PROFILES, SECOND_NS, Order, Parameters, default_cache_chunks
 from pspd.core.model.tuning import SERVER_TUNING
@@ -29,7 +29,7 @@ from pspd.text.plain import plain_text
 from pspd.text.sizes import parse_size
 
 AGENT_LISTEN = f"127.0.0.1:{AGENT_PORT}"
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS_DEFAULT = 10.0
 
 REACH_SECONDS_MIN = 6
 """The shortest time for ``--reach``: with less, the loss of a few hellos would make a client unreachable."""
@@ -89,7 +89,7 @@ def cli() -> None:
 @cli.command()
 @click.option("--listen", default=DEFAULT_LISTEN, metavar="HOST[:PORT]", help="Control address.")
 @click.option(
-    "--data-port", type=Count(0, PORT_MAX), metavar="PORT", help="UDP and TCP port for data.  [default: control + 1]"
+    "--data-port", type=Integer(0, PORT_MAX), metavar="PORT", help="UDP and TCP port for data.  [default: control + 1]"
 )
 @click.option(
     "--state-dir",
@@ -153,7 +153,7 @@ def server(
     "--dir", "folder", type=Folder(path_type=Path, file_okay=False), default=Path(), help="Where files appear."
 )
 @click.option("--name", help="Unique in the network.  [default: the host's name]")
-@click.option("--count", type=Count(1, CLIENTS_PER_PROCESS_MAX), metavar="N", help="Run N clients, in DIR/NAME-i.")
+@click.option("--count", type=Integer(1, CLIENTS_PER_PROCESS_MAX), metavar="N", help="Run N clients, in DIR/NAME-i.")
 @click.option("--max-bytes", metavar="SIZE", help="Decline files with which DIR would hold more than SIZE.")
 @click.option("--verify", is_flag=True, help="Verify all files at the start, and fetch what is damaged.")
 @click.option(
@@ -164,13 +164,11 @@ def server(
     metavar="[PATH]",
     help="End at the start if no disk is mounted at PATH; without PATH, at DIR or a folder above it, except /.",
 )
-@click.option(
-    "--first-index", type=Count(0), default=0, metavar="I", help="With --count: the number in the first client's name."
-)
+@click.option("--first-index", type=Integer(0), default=0, metavar="I", help="With --count: the first client's number.")
 @click.option(
     "--connect-timeout",
     type=Seconds(0),
-    default=CONNECT_SECONDS,
+    default=CONNECT_SECONDS_DEFAULT,
     metavar="S",
     help="How long to try to reach the server at the start, and then to wait until UDP and TCP work.",
 )

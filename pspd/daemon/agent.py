@@ -6,7 +6,7 @@ import asyncio
 
 import grpc
 
-from pspd.daemon.process import say_ready
+from pspd.daemon.process import write_ready_line
 from pspd.daemon.spawn import Launcher
 from pspd.net.sockets import listen_hosts
 from pspd.rpc.server.requests import Context
@@ -50,7 +50,7 @@ async def run_agent(stopping: asyncio.Event, listen: str) -> None:
 
     server, bound = await serve(hosts, port, ["pspd.v1.AgentService"], register)
     try:
-        say_ready(role="agent", listen=address_text((host, bound)))
+        write_ready_line(role="agent", listen=address_text((host, bound)))
         await stopping.wait()
     finally:
         await server.stop(STOP_GRACE_SECONDS)

@@ -22,13 +22,13 @@ from pspd.net.loop import loop_factory
 from pspd.store.filesystem.file_bytes import OPEN_FILES_MAX
 from pspd.text.plain import plain_text
 
-GARBAGE_OBJECTS = 20_000
+GC_THRESHOLD_OBJECTS = 20_000
 """The growth in objects between two collections of cyclic garbage. Moving data makes thousands of objects per second,
 but hardly any cycles; with the default of 700 in Python 3.11, collections would take noticeable time."""
-FILES_FRACTION = 2
+STORED_FILES_DIVISOR = 2
 """The divisor of the limit on descriptors: half of the descriptors are for stored files, the rest for sockets and for
 files that are being sent."""
-FILES_EACH_MIN = 4
+OPEN_FILES_PER_CLIENT_MIN = 4
 """The fewest open files for one client. With fewer, it would open and close files all the time. If the descriptors do
 not suffice, an error names the limit to raise."""
 
@@ -43,15 +43,15 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
         main: the daemon's main function, which stops cleanly when the event is set.
     """
     try:
-        _open_log(os.environ.get("PSPD_LOG", "INFO"))
-        raise_limit()
+        _configure_log(os.environ.get("PSPD_LOG", "INFO"))
+        raise_open_files_limit()
         require_descriptors()
         require_threads()
         gc.collect()
         gc.freeze()
-        gc.set_threshold(GARBAGE_OBJECTS)
+        gc.set_threshold(GC_THRESHOLD_OBJECTS)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_until_stopped(main))
+            runner.run(_run_with_signals(main))
     except asyncio.CancelledError:
         return Exit.TERMINATED
     except Exception as error:
@@ -74,7 +74,7 @@ def _report(name: str, error: Exception) -> Exit:
     return known.exit_code
 
 
-def _open_log(level: str) -> None:
+def _configure_log(level: str) -> None:
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         raise BadArgument(f"PSPD_LOG is {level!r}: set it to DEBUG, INFO, WARNING or ERROR")
@@ -102,7 +102,7 @@ class _PlainLines(logging.Formatter):
         return "\n".join(map(plain_text, super().formatException(ei).split("\n")))
 
 
-async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+async def _run_with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     stopping = asyncio.Event()
 
     def on_signal(number: signal.Signals) -> None:
@@ -133,7 +133,7 @@ def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stopping: asyncio.Eve
         stopping.set()
 
 
-def say_ready(**fields: object) -> None:
+def write_ready_line(**fields: object) -> None:
     """Write the ready line, the only line on standard output; if this fails, log a warning and continue."""
     try:
         print(json.dumps({"ready": True, **fields, "pid": os.getpid()}), flush=True)
@@ -141,16 +141,16 @@ def say_ready(**fields: object) -> None:
         log.warning("cannot write the ready line: %s", str(error) or "stdout is closed")
 
 
-def raise_limit() -> None:
+def raise_open_files_limit() -> None:
     """Raise the soft limit on open files to the hard limit, if possible: it is low only for users of ``select``."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # the system may refuse
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def files_each(client_count: int) -> int:
+def open_files_per_client(client_count: int) -> int:
     """Return how many files each of the clients in this process may keep open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return OPEN_FILES_MAX
-    return max(FILES_EACH_MIN, min(OPEN_FILES_MAX, limit // FILES_FRACTION // max(1, client_count)))
+    return max(OPEN_FILES_PER_CLIENT_MIN, min(OPEN_FILES_MAX, limit // STORED_FILES_DIVISOR // max(1, client_count)))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.terms import ONE_COPY, Terms, source_is_needed
-from pspd.daemon.member.member import TEMPORARY, MemberDaemon, ReverificationNeeded, SessionEnded, Stopped, first_of
+from pspd.daemon.member.member import RETRY_ERRORS, MemberDaemon, ReverificationNeeded, SessionEnded, Stopped, first_of
 from pspd.daemon.member.route import Route
 from pspd.errors import NotFound, PspError, SessionUnknown, StorageError, TimedOut, Unreachable, WrongState
 from pspd.rpc.client.retry import RetryPolicy
@@ -180,16 +180,16 @@ class _Seeding:
     async def _run(self) -> None:
         policy = RetryPolicy(lambda: REJOIN_SECONDS)  # the command limits the length of an outage
         while True:
-            session = await self.member.join_with(policy, TEMPORARY, lambda _: self.on_progress(RECONNECTING))
+            session = await self.member.join_retrying(policy, RETRY_ERRORS, lambda _: self.on_progress(RECONNECTING))
             self.terms = replace(self.terms, stays=self.terms.stays and not session.parameters.all_holders_answer)
             try:
                 path_seconds = PATH_SECONDS_LATER if self.member.ready.is_set() else PATH_SECONDS
-                await first_of(self.member.serve_session(session, path_seconds), self._work())
+                await first_of(self.member.run_session(session, path_seconds), self._work())
                 return
             except Stopped:
                 raise WrongState("the server asked the source to stop: seed again to finish") from None
             except (SessionEnded, SessionUnknown, Unreachable, TimedOut) as ended:
-                if await self._is_over():
+                if not await self._needs_this_source():
                     return
                 if not isinstance(ended, ReverificationNeeded):
                     self.on_progress(RECONNECTING)
@@ -210,7 +210,7 @@ class _Seeding:
             await self.member.client.divide(self.manifest, session, self.hold_back)
             self.divided_here = True
             file = await self._file()
-        while not _needs_no_source(file, self.terms, divided_here=self.divided_here):
+        while _needs_source(file, self.terms, divided_here=self.divided_here):
             _require_accepting_client(file)
             self._report_file(file)
             await asyncio.sleep(poll_seconds(len(file.clients)))
@@ -229,12 +229,12 @@ class _Seeding:
         finally:
             call.cancel()
 
-    async def _is_over(self) -> bool:
-        """Return whether the file no longer needs its source; False if the server does not answer."""
+    async def _needs_this_source(self) -> bool:
+        """Return whether the file still needs this source; True if the server does not answer."""
         try:
-            return _needs_no_source(await self._file(), self.terms, divided_here=self.divided_here)
+            return _needs_source(await self._file(), self.terms, divided_here=self.divided_here)
         except PspError:
-            return False
+            return True
 
     async def _file(self) -> network_pb2.File:
         status = await self.member.client.status(self.manifest.file_id.hex(), with_file_clients=True)
@@ -270,15 +270,15 @@ def _require_accepting_client(file: network_pb2.File) -> None:
         raise WrongState(f"no client takes {file.name!r}; {refusals[0].name} says: {refusals[0].refusal}")
 
 
-def _needs_no_source(file: network_pb2.File, terms: Terms, *, divided_here: bool) -> bool:
-    """Return whether the source of a file may leave.
+def _needs_source(file: network_pb2.File, terms: Terms, *, divided_here: bool) -> bool:
+    """Return whether a file still needs its source.
 
     Args:
         file: the server's status of the file.
         terms: the terms of the seeding.
         divided_here: whether this source has divided the file.
     """
-    return file.seeded and not source_is_needed(
+    return not file.seeded or source_is_needed(
         stays=terms.stays,
         divided_here=divided_here,
         is_complete=file.state == network_pb2.FILE_STATE_COMPLETE,

@@ -46,14 +46,14 @@ class DaemonProcess:
 
     Attributes:
         title: the name of the process in messages.
-        ready: the contents of the ready line; empty until `read_ready` has read the whole line.
+        ready_line: the contents of the ready line; empty until `read_ready` has read the whole line.
     """
 
     def __init__(
         self,
         title: str,
         arguments: Sequence[object],
-        log: Path | None,
+        log_path: Path | None,
         *,
         command: Sequence[object] | None = None,
         environment: Mapping[str, str] | None = None,
@@ -65,7 +65,7 @@ class DaemonProcess:
         Args:
             title: the name of the process in messages.
             arguments: the arguments of `pspd`.
-            log: the file to append the log to; None for a pipe, which must be emptied with `read_log`.
+            log_path: the file to append the log to; None for a pipe, which must be emptied with `read_log`.
             command: the command to which the arguments are added; None for `pspd` of this installation.
             environment: the environment of the process; None for the environment of this process.
             start: starts the process; it takes the arguments of `subprocess.Popen`.
@@ -76,11 +76,11 @@ class DaemonProcess:
             OSError: the log cannot be written.
         """
         self.title = title
-        self.ready: dict[str, Any] = {}
-        self._log_path = log
+        self.ready_line: dict[str, Any] = {}
+        self._log_path = log_path
         self._output = bytearray()
         self._log_tail = b""
-        with open(log, "ab") if log is not None else contextlib.nullcontext(subprocess.PIPE) as log_file:
+        with open(log_path, "ab") if log_path is not None else contextlib.nullcontext(subprocess.PIPE) as log_file:
             try:
                 self._process = start(
                     [*map(str, DAEMON_COMMAND if command is None else command), *map(str, arguments)],
@@ -92,7 +92,7 @@ class DaemonProcess:
                 )
             except OSError as error:
                 raise LimitReached(f"cannot start the {title}: {error.strerror}: end other processes first") from error
-        for pipe in (self.output, self._process.stderr):
+        for pipe in (self.output_pipe, self._process.stderr):
             if pipe is not None:
                 os.set_blocking(pipe.fileno(), False)
 
@@ -102,13 +102,13 @@ class DaemonProcess:
         return self._process.pid
 
     @property
-    def output(self) -> IO[bytes]:
+    def output_pipe(self) -> IO[bytes]:
         """The pipe from the standard output of the process."""
         assert self._process.stdout is not None
         return self._process.stdout
 
     @property
-    def log(self) -> IO[bytes]:
+    def log_pipe(self) -> IO[bytes]:
         """The pipe from the log of the process, which must have no log file."""
         assert self._process.stderr is not None
         return self._process.stderr
@@ -125,22 +125,25 @@ class DaemonProcess:
             PspError: the process ended or closed its output before it was ready. It is then killed.
             InternalError: the first line of its output is not a ready line.
         """
-        while not self.ready:
+        while not self.ready_line:
             try:
-                part = os.read(self.output.fileno(), READ_BYTES)
+                part = os.read(self.output_pipe.fileno(), READ_BYTES)
             except BlockingIOError:
                 return False
             if not part:
                 self.kill()
-                raise self.end_error("did not start")
+                raise self.exit_error("did not start")
             self._output += part
             line, newline, _ = self._output.partition(b"\n")
             if newline:
                 try:
-                    self.ready = dict(json.loads(line))
-                except ValueError as error:
+                    fields = json.loads(line)
+                except ValueError:
+                    fields = None
+                if not (isinstance(fields, dict) and fields):
                     text = line.decode(errors="replace")
-                    raise InternalError(f"the {self.title} wrote {text!r} instead of its ready line") from error
+                    raise InternalError(f"the {self.title} wrote {text!r} instead of a ready line")
+                self.ready_line = fields
         return True
 
     def wait_ready(self, seconds: float | None) -> bool:
@@ -152,11 +155,11 @@ class DaemonProcess:
         Raises:
             PspError: as in `read_ready`.
         """
-        until = None if seconds is None else time.monotonic() + seconds
+        deadline = None if seconds is None else time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
-            selector.register(self.output, selectors.EVENT_READ)
+            selector.register(self.output_pipe, selectors.EVENT_READ)
             while not self.read_ready():
-                if not selector.select(None if until is None else max(0.0, until - time.monotonic())):
+                if not selector.select(None if deadline is None else max(0.0, deadline - time.monotonic())):
                     return False
         return True
 
@@ -164,7 +167,7 @@ class DaemonProcess:
         """Empty the pipe from the log, and keep the last line; return whether more may come. Never block."""
         while True:
             try:
-                part = os.read(self.log.fileno(), READ_BYTES)
+                part = os.read(self.log_pipe.fileno(), READ_BYTES)
             except BlockingIOError:
                 return True
             if not part:
@@ -181,22 +184,22 @@ class DaemonProcess:
         return self._log_tail.decode(errors="replace")
 
     @property
-    def last_line(self) -> str:
+    def last_log_line(self) -> str:
         """The last line of the log that is not empty; "it logged nothing" if there is none."""
         lines = self.log_text().split("\n")
         return next((plain_text(line.strip()) for line in reversed(lines) if line.strip()), "it logged nothing")
 
-    def end_error(self, what: str = "ended") -> PspError:
+    def exit_error(self, what: str = "ended") -> PspError:
         """Return the error that the last log line of an ended process names; `InternalError` if the line names none.
 
         Args:
             what: what the process did, such as "did not start".
         """
-        code, last_line = self._process.returncode, self.last_line
-        reported = parse_daemon_error(code, last_line)
+        code, last_log_line = self._process.returncode, self.last_log_line
+        reported = parse_daemon_error(code, last_log_line)
         if reported is not None:
             return type(reported)(f"the {self.title} {what}: {reported}")
-        return InternalError(f"the {self.title} {what}: {last_line} (exit code {code})")
+        return InternalError(f"the {self.title} {what}: {last_log_line} (exit code {code})")
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process, unless it has ended."""
@@ -228,12 +231,12 @@ def stop_all(processes: Sequence[DaemonProcess], seconds: float) -> None:
         processes: the processes.
         seconds: how long they may take together.
     """
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     try:
         for process in processes:
             process.signal(signal.SIGTERM)
         for process in processes:
-            process.wait(max(0.0, until - time.monotonic()))
+            process.wait(max(0.0, deadline - time.monotonic()))
     finally:
         for process in processes:
             process.kill()
@@ -271,7 +274,7 @@ class Launcher:
             LimitReached: too many launched processes still run, or the process cannot be started.
             PspError: the process ended before the clients were ready, or they were not ready in time.
         """
-        _validate(count, folder, server)
+        _validate_launch(count, folder, server)
         for process in [process for process in self._processes if process.has_ended]:
             self._close(process)
         if len(self._processes) >= LAUNCHES_MAX:
@@ -280,38 +283,38 @@ class Launcher:
         arguments = ["client", "--server", server, "--dir", folder or default_folder(), "--name", name]
         process = DaemonProcess("clients", [*arguments, "--count", count], None)
         self._processes.append(process)
-        asyncio.get_running_loop().add_reader(process.log, self._read_log, process)
+        asyncio.get_running_loop().add_reader(process.log_pipe, self._read_log, process)
         try:
-            return list((await self._ready(process))["names"])
+            return list((await self._wait_ready(process))["names"])
         except BaseException:
             self._close(process)
             raise
 
-    async def _ready(self, process: DaemonProcess) -> dict[str, Any]:
+    async def _wait_ready(self, process: DaemonProcess) -> dict[str, Any]:
         """Wait for the ready line; return its contents."""
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(process.output, ready.set)
+        loop.add_reader(process.output_pipe, ready.set)
         try:
             async with asyncio.timeout(READY_SECONDS):
                 while not process.read_ready():
                     ready.clear()
                     await ready.wait()
         except TimeoutError:
-            text = f"the {process.title} were not ready after {READY_SECONDS:g} s: {process.last_line}"
+            text = f"the {process.title} were not ready after {READY_SECONDS:g} s: {process.last_log_line}"
             raise InternalError(text) from None
         finally:
-            loop.remove_reader(process.output)
-        return process.ready
+            loop.remove_reader(process.output_pipe)
+        return process.ready_line
 
     def _read_log(self, process: DaemonProcess) -> None:
         """Empty the pipe from a process's log; at the end of the log, reap the process."""
         if not process.read_log():
             loop = asyncio.get_running_loop()
-            loop.remove_reader(process.log)
+            loop.remove_reader(process.log_pipe)
             loop.call_later(REAP_SECONDS, lambda: process.has_ended)
 
     def _close(self, process: DaemonProcess) -> None:
-        asyncio.get_running_loop().remove_reader(process.log)
+        asyncio.get_running_loop().remove_reader(process.log_pipe)
         process.close()
         self._processes.remove(process)
 
@@ -323,7 +326,7 @@ class Launcher:
             self._close(process)
 
 
-def _validate(count: int, folder: str, server: str) -> None:
+def _validate_launch(count: int, folder: str, server: str) -> None:
     """Raise an error if the arguments of a launch cannot be used.
 
     Args:

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from pspd import __version__
-from pspd.cli.main import CONNECT_SECONDS, cli, main
+from pspd.cli.main import CONNECT_SECONDS_DEFAULT, cli, main
 from pspd.core.model.parameters import FAST_CACHE_CHUNKS, PROFILES, Order
 from pspd.daemon.client.daemon import ClientPlan, StorageOptions
 from pspd.net.faults import Faults
@@ -132,7 +132,7 @@ class TestDefaults:
     def test_client_defaults(self, pspd: Pspd, runs: Runs) -> None:
         assert pspd("client", "--name", "a") == (0, "")
         assert runs.given == [
-            ("stopping", "127.0.0.1:7070", [ClientPlan("a", Path())], CONNECT_SECONDS, None, StorageOptions())
+            ("stopping", "127.0.0.1:7070", [ClientPlan("a", Path())], CONNECT_SECONDS_DEFAULT, None, StorageOptions())
         ]
 
     def test_client_storage_options(self, pspd: Pspd, runs: Runs) -> None:

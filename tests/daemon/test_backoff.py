@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from pspd.daemon.member.member import REJOIN_SECONDS_MAX, REJOIN_SECONDS_MIN, STEADY_SECONDS, RejoinBackoff
+from pspd.daemon.member.member import REJOIN_SECONDS_MAX, REJOIN_SECONDS_MIN, STABLE_SESSION_SECONDS, RejoinBackoff
 
 
 def test_delay_grows_while_sessions_are_short() -> None:
@@ -12,7 +12,7 @@ def test_delay_grows_while_sessions_are_short() -> None:
     waits = []
     for _ in range(10):
         waits.append(backoff.next_seconds())
-        backoff.session_ended(STEADY_SECONDS - 0.1)
+        backoff.note_session(STABLE_SESSION_SECONDS - 0.1)
     assert waits[0] <= 1.5 * REJOIN_SECONDS_MIN
     assert all(0.5 * REJOIN_SECONDS_MAX <= wait <= 1.5 * REJOIN_SECONDS_MAX for wait in waits[5:])
 
@@ -21,7 +21,7 @@ def test_delay_is_short_after_a_steady_session() -> None:
     backoff = RejoinBackoff(Random(1))
     for _ in range(10):
         backoff.next_seconds()
-    backoff.session_ended(STEADY_SECONDS)
+    backoff.note_session(STABLE_SESSION_SECONDS)
     assert backoff.next_seconds() <= 1.5 * REJOIN_SECONDS_MIN
 
 

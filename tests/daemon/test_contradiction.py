@@ -51,5 +51,5 @@ async def test_contradictory_file_is_never_tried_again(tmp_path: Path, monkeypat
         await until("another session", lambda: client.daemon.session_number not in (0, before))
         await until("it is declined again", lambda: refusal() == "the digests contradict each other")
         declined = next(iter(client.daemon.files._declined.values()))
-        assert not declined.take_retry(declined.retry_at + 1e9)
+        assert not declined.is_retry_due(declined.retry_at + 1e9)
         assert store.write_count == 1

@@ -35,9 +35,9 @@ def test_files_and_clients_are_restored_in_order(path: Path) -> None:
     for file in files:
         ledger.save_file(file)
     for name in ("b", "a", "gone", "a"):
-        ledger.client_joined(name)
-    ledger.client_left("gone")
-    ledger.client_left("never there")
+        ledger.add_client(name)
+    ledger.remove_client("gone")
+    ledger.remove_client("never there")
     ledger.close()
     assert Ledger(path).load() == (files, ["a", "b"])
 
@@ -132,7 +132,7 @@ def test_failing_disk_is_logged_and_survived(path: Path, caplog: pytest.LogCaptu
     ledger = Ledger(path)
     ledger.close()
     ledger.save_file(record_of("f"))
-    ledger.client_joined("a")
+    ledger.add_client("a")
     assert caplog.text.count("a restarted server will not know this") == 2
 
 

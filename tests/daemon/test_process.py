@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from pspd.daemon.member.member import first_of
-from pspd.daemon.process import _PlainLines, run, say_ready
+from pspd.daemon.process import _PlainLines, run, write_ready_line
 from pspd.errors import Exit, NotFound, PspError, error_classes
 from tests.support.loops import on_loop
 
@@ -115,7 +115,7 @@ class TestRun:
 
 
 def test_ready_line_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
-    say_ready(role="server", listen="[::1]:7070", names=["ä\n"])
+    write_ready_line(role="server", listen="[::1]:7070", names=["ä\n"])
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert json.loads(out) == {

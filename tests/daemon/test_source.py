@@ -11,7 +11,7 @@ import pytest
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import FAST, PROFILES, Parameters
 from pspd.core.model.terms import ONE_COPY, Terms
-from pspd.daemon.source import POLL_SECONDS_MIN, _needs_no_source, _require_accepting_client, poll_seconds
+from pspd.daemon.source import POLL_SECONDS_MIN, _needs_source, _require_accepting_client, poll_seconds
 from pspd.errors import StorageError, TimedOut, Unreachable, WrongState
 from pspd.rpc.client.member import MemberClient, Session
 from pspd.v1 import network_pb2 as pb
@@ -27,14 +27,14 @@ class TestHowLongItIsNeeded:
     @pytest.mark.parametrize("state", [pb.FILE_STATE_SEEDING, pb.FILE_STATE_STALLED])
     def test_needed_until_the_file_is_seeded(self, state: pb.FileState, divided_here: bool) -> None:
         file = pb.File(state=state, seeded=False, min_holder_count=5)
-        assert not _needs_no_source(file, ONE_COPY, divided_here=divided_here)
+        assert _needs_source(file, ONE_COPY, divided_here=divided_here)
 
     @pytest.mark.parametrize("min_holder_count", [0, 1, 2])
     @pytest.mark.parametrize("state", [pb.FILE_STATE_SEEDED, pb.FILE_STATE_DISTRIBUTING, pb.FILE_STATE_STALLED])
     def test_not_needed_after_its_own_seeding(self, state: pb.FileState, min_holder_count: int) -> None:
         """A share that is lost later needs a repair by another seeding."""
         file = pb.File(state=state, seeded=True, min_holder_count=min_holder_count)
-        assert _needs_no_source(file, ONE_COPY, divided_here=True)
+        assert not _needs_source(file, ONE_COPY, divided_here=True)
 
     @pytest.mark.parametrize(("min_holder_count", "needed"), [(0, True), (1, False), (2, False)])
     @pytest.mark.parametrize("state", [pb.FILE_STATE_DISTRIBUTING, pb.FILE_STATE_STALLED])
@@ -42,7 +42,7 @@ class TestHowLongItIsNeeded:
         self, state: pb.FileState, min_holder_count: int, needed: bool
     ) -> None:
         file = pb.File(state=state, seeded=True, min_holder_count=min_holder_count)
-        assert _needs_no_source(file, ONE_COPY, divided_here=False) is not needed
+        assert _needs_source(file, ONE_COPY, divided_here=False) is needed
 
     @pytest.mark.parametrize("divided_here", [True, False])
     @pytest.mark.parametrize(("min_holder_count", "needed"), [(0, True), (1, True), (2, False)])
@@ -50,16 +50,16 @@ class TestHowLongItIsNeeded:
         self, min_holder_count: int, needed: bool, divided_here: bool
     ) -> None:
         file = pb.File(state=pb.FILE_STATE_DISTRIBUTING, seeded=True, min_holder_count=min_holder_count)
-        assert _needs_no_source(file, Terms(stays=True), divided_here=divided_here) is not needed
+        assert _needs_source(file, Terms(stays=True), divided_here=divided_here) is needed
 
     def test_staying_source_not_needed_by_a_complete_client(self) -> None:
         file = pb.File(state=pb.FILE_STATE_COMPLETE, seeded=True, min_holder_count=1)
-        assert _needs_no_source(file, Terms(stays=True), divided_here=True)
+        assert not _needs_source(file, Terms(stays=True), divided_here=True)
 
     @pytest.mark.parametrize("min_holder_count", [0, 1])
     def test_not_needed_to_repair_a_complete_file(self, min_holder_count: int) -> None:
         file = pb.File(state=pb.FILE_STATE_COMPLETE, seeded=True, min_holder_count=min_holder_count)
-        assert _needs_no_source(file, ONE_COPY, divided_here=False)
+        assert not _needs_source(file, ONE_COPY, divided_here=False)
 
 
 class TestWhetherAnybodyTakesIt:

@@ -116,6 +116,14 @@ async def test_process_that_ends_at_once_is_quoted(stand_in: Path) -> None:
         await Launcher().launch(1, "", SERVER)
 
 
+@pytest.mark.parametrize("line", ["[]", "{}", "5", "null", "hello"])
+@on_loop
+async def test_other_first_line_is_refused(stand_in: Path, line: str) -> None:
+    write(stand_in, f"echo '{line}'")
+    with pytest.raises(PspError, match=r"^the clients wrote .* instead of a ready line$"):
+        await Launcher().launch(1, "", SERVER)
+
+
 @on_loop
 async def test_reported_error_keeps_its_type(stand_in: Path) -> None:
     write(stand_in, "echo 'pspd client: error: no server answers' >&2", "exit 5")

@@ -60,8 +60,8 @@ class Scene:
     def real(self, text: str) -> str:
         """Return a text of the page with the addresses of this network."""
         for on_page, real in (
-            ("10.0.0.1:7070", self.server.ready["listen"]),
-            ("7071", str(self.server.ready["data_port"])),
+            ("10.0.0.1:7070", self.server.ready_line["listen"]),
+            ("7071", str(self.server.ready_line["data_port"])),
             ("10.0.0.1", self.network.host.address),
         ):
             text = text.replace(on_page, real)

@@ -16,20 +16,20 @@ IMMEDIATE_STOP_SECONDS = 2
 
 def test_ready_lines_tell_addresses(network: Network) -> None:
     server = network.server()
-    assert server.ready["role"] == "server"
-    host, _, port = server.ready["listen"].rpartition(":")
+    assert server.ready_line["role"] == "server"
+    host, _, port = server.ready_line["listen"].rpartition(":")
     assert host == "127.0.0.1"
     assert int(port) > 0
-    assert server.ready["data_port"] > 0
+    assert server.ready_line["data_port"] > 0
     client = network.client("a")
-    assert (client.ready["role"], client.ready["names"]) == ("client", ["a"])
-    assert client.ready["server"] == server.ready["listen"]
+    assert (client.ready_line["role"], client.ready_line["names"]) == ("client", ["a"])
+    assert client.ready_line["server"] == server.ready_line["listen"]
 
 
 def test_several_clients_in_one_process(network: Network, tmp_path: Path) -> None:
     network.server()
     client = network.client("many", "--count", 4)
-    assert client.ready["names"] == [f"many-{index}" for index in range(4)]
+    assert client.ready_line["names"] == [f"many-{index}" for index in range(4)]
     source = random_file(tmp_path / "file.bin", 500_000)
     network.ctl("seed", source, "--clients", 4, "--wait")
     network.await_copies(source, [f"many/many-{index}" for index in range(4)])
@@ -144,7 +144,7 @@ def test_drain_ends_when_all_others_declined(network: Network, tmp_path: Path) -
 def test_agent_launches_clients(network: Network, tmp_path: Path) -> None:
     network.server()
     agent = network.agent()
-    names = network.json("launch", 2, "--dir", tmp_path / "launched", "--on", agent.ready["listen"])["names"]
+    names = network.json("launch", 2, "--dir", tmp_path / "launched", "--on", agent.ready_line["listen"])["names"]
     network.until("both have joined", lambda: connected(network) == sorted(names))
     assert agent.stop(STOP_SECONDS) == 0
 
@@ -186,7 +186,7 @@ def test_bad_name_ends_with_2(network: Network) -> None:
 
 def test_port_in_use_ends_with_4(network: Network) -> None:
     server = network.server()
-    port, data_port = server.ready["listen"].rpartition(":")[2], server.ready["data_port"]
+    port, data_port = server.ready_line["listen"].rpartition(":")[2], server.ready_line["data_port"]
     state = ("--state-dir", network.folder / "other")
     refused = network.pspd("server", "--listen", f"127.0.0.1:{port}", "--data-port", 0, *state, code=4)
     assert port in refused.stderr

@@ -39,8 +39,8 @@ def noise_connections(port: int, seed: int) -> Iterator[socket.socket]:
 def test_network_works_despite_noise_on_every_port(network: Network, tmp_path: Path) -> None:
     server = network.server()
     names = network.clients(2)
-    api_port = int(server.ready["listen"].rpartition(":")[2])
-    data_port = server.ready["data_port"]
+    api_port = int(server.ready_line["listen"].rpartition(":")[2])
+    data_port = server.ready_line["data_port"]
     client_ports = [int(client["address"].rpartition(":")[2]) for client in network.status()["clients"]]
 
     for number, port in enumerate((data_port, *client_ports)):

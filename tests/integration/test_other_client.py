@@ -42,7 +42,7 @@ def independent_client(network: Network, server: str, name: str, loss: float) ->
 @pytest.mark.parametrize("profile", ["fast", "classic"])
 def test_independent_client_interoperates(network: Network, tmp_path: Path, profile: str, loss: float) -> None:
     server = network.server("--profile", profile, "--faults", f"loss={loss}")
-    listen = server.ready["listen"]
+    listen = server.ready_line["listen"]
     with independent_client(network, listen, "x", loss), independent_client(network, listen, "y", loss):
         network.client("p")
         network.until("three clients", lambda: len(network.status()["clients"]) == 3)

@@ -19,7 +19,7 @@ def blocked_text(network: Network, data_port: int) -> str:
 
 def test_member_that_receives_nothing_reports_it(network: Network, tmp_path: Path) -> None:
     """The server receives no datagram, but its control API works."""
-    data_port = network.server("--faults", LOST).ready["data_port"]
+    data_port = network.server("--faults", LOST).ready_line["data_port"]
     client = network.launch_client("a", "--connect-timeout", 1)
     assert client.wait(30) == 5
     with pytest.raises(Unreachable, match="did not start"):

@@ -104,7 +104,7 @@ def test_commands_work_without_a_home(network: Network) -> None:
     server = network.server()
     network.folder.chmod(0o755)
     for command in ("status", "context ls", "version", "files -o json"):
-        variable = f"PSPCTL_SERVER={server.ready['listen']}"
+        variable = f"PSPCTL_SERVER={server.ready_line['listen']}"
         done = network.host.run([*AS_NOBODY, variable, "pspctl", *command.split()], cwd="/")
         assert (done.returncode, done.stderr) == (0, ""), command
 

@@ -29,7 +29,7 @@ def network(laboratory: None, tmp_path: Path) -> Iterator[Network]:
 def start(network: Network, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
     """Provide a function that starts a client in a separate mount namespace, after a shell command."""
     started: list[subprocess.Popen[str]] = []
-    client = f"exec {BIN}/pspd client --name a --server {network.server().ready['listen']} --require-mount --dir"
+    client = f"exec {BIN}/pspd client --name a --server {network.server().ready_line['listen']} --require-mount --dir"
 
     def started_after(before: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(

@@ -24,7 +24,7 @@ def states(network: Network) -> dict[str, str]:
 
 
 def test_client_without_data_path_is_lost_until_it_returns(here: Lab, network: Network, tmp_path: Path) -> None:
-    data_port = network.server("--reach", REACH_SECONDS).ready["data_port"]
+    data_port = network.server("--reach", REACH_SECONDS).ready_line["data_port"]
     for name, host in zip(CLIENTS, here.hosts[1:], strict=True):
         network.client(name, host=host)
     source = random_file(tmp_path / "file.bin", 1_000_000)

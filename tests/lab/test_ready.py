@@ -33,7 +33,7 @@ def message(network: Network, data_port: int, blocked: tuple[str, ...]) -> str:
 def test_client_reports_what_is_blocked(
     here: Lab, network: Network, profile: str, direction: Direction, blocked: tuple[str, ...]
 ) -> None:
-    data_port = network.server("--profile", profile).ready["data_port"]
+    data_port = network.server("--profile", profile).ready_line["data_port"]
     host = here.hosts[1]
     for protocol in blocked:
         here.loss(host, 100, direction, protocol, data_port)
@@ -53,7 +53,7 @@ def test_client_reports_what_is_blocked(
 
 @pytest.mark.parametrize("blocked", MESSAGES, ids="+".join)
 def test_source_reports_what_is_blocked(here: Lab, network: Network, tmp_path: Path, blocked: tuple[str, ...]) -> None:
-    data_port = network.server().ready["data_port"]
+    data_port = network.server().ready_line["data_port"]
     network.client("c1")
     host = here.hosts[1]
     for protocol in blocked:
@@ -66,7 +66,7 @@ def test_source_reports_what_is_blocked(here: Lab, network: Network, tmp_path: P
 
 def test_ready_client_survives_a_block(here: Lab, network: Network, tmp_path: Path) -> None:
     server = network.server()
-    data_port = server.ready["data_port"]
+    data_port = server.ready_line["data_port"]
     client = network.client("c1", "--connect-timeout", 1, host=here.hosts[1])
     for protocol in ("udp", "tcp"):
         here.loss(here.hosts[1], 100, protocol=protocol, port=data_port)

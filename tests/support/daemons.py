@@ -67,9 +67,9 @@ class Daemon(DaemonProcess):
     def read_ready(self) -> bool:
         """Read the part of the ready line that has arrived; return whether the line is complete."""
         if super().read_ready():
-            assert self.ready["ready"] is True, self.ready
-            assert self.ready["pid"] == self.pid, self.ready
-        return bool(self.ready)
+            assert self.ready_line["ready"] is True, self.ready_line
+            assert self.ready_line["pid"] == self.pid, self.ready_line
+        return bool(self.ready_line)
 
     def log_tail(self) -> str:
         """Return the end of the daemon's log."""
@@ -153,12 +153,12 @@ class Network:
         """Start the server and wait until it is ready. Without ``listen``, the system chooses the ports."""
         bound = ("--listen", listen or f"{self.host.address}:0", "--data-port", data_port)
         daemon = self._start("server", self.host, ("server", *bound, "--state-dir", self.folder / "server", *args))
-        self.address = daemon.ready["listen"]
+        self.address = daemon.ready_line["listen"]
         return daemon
 
     def restarted_server(self, before: Daemon, *args: object) -> Daemon:
         """Start a server that has ended again, with the same ports and state."""
-        return self.server(*args, listen=before.ready["listen"], data_port=before.ready["data_port"])
+        return self.server(*args, listen=before.ready_line["listen"], data_port=before.ready_line["data_port"])
 
     def client(self, name: str, *args: object, host: Host | None = None) -> Daemon:
         """Start a client and wait until it has joined. The name of a client that has ended starts that client again."""
@@ -175,7 +175,7 @@ class Network:
         names = [f"c{index}" for index in range(count)]
         for name in names:
             self.launch_client(name, *args)
-        self.until(f"{count} clients are ready", lambda: all(d.ready or d.read_ready() for d in self._daemons))
+        self.until(f"{count} clients are ready", lambda: all(d.ready_line or d.read_ready() for d in self._daemons))
         return names
 
     def agent(self, host: Host | None = None) -> Daemon:

@@ -14,7 +14,7 @@ from pspd.core.server.sessions import validate_client_name
 from pspd.daemon.member.member import MemberDaemon, first_of
 from pspd.daemon.member.reconciler import FileHooks
 from pspd.daemon.member.route import Route
-from pspd.daemon.process import files_each, say_ready
+from pspd.daemon.process import open_files_per_client, write_ready_line
 from pspd.net.faults import Faults
 from pspd.store.digests import blake3_digest
 from pspd.store.files.disk import DiskStore
@@ -111,7 +111,7 @@ async def run_clients(
         nonlocal waiting
         waiting -= 1
         if waiting == 0:
-            say_ready(role="client", names=[plan.name for plan in plans], server=server)
+            write_ready_line(role="client", names=[plan.name for plan in plans], server=server)
 
     try:
         for plan in plans:
@@ -120,7 +120,7 @@ async def run_clients(
                 blake3_digest,
                 options.max_bytes,
                 verifies=options.verifies,
-                open_files_max=files_each(len(plans)),
+                open_files_max=open_files_per_client(len(plans)),
             )
             hooks = FileHooks(store.unpack_job, _flusher(store, plan.name), store.external_changes)
             members.append(MemberDaemon(route, plan.name, store.instance_id, store, faults=faults, hooks=hooks))

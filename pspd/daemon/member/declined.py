@@ -29,19 +29,19 @@ class ErrorBoundary:
     Attributes:
         name: the member's name.
         require_usable: raises ``StoreFailed`` if the store as a whole does not work.
-        store_failed: ends the member; called with the error if the store as a whole has failed.
+        on_store_failure: ends the member; called with the error if the store as a whole has failed.
     """
 
     name: str
     require_usable: Callable[[], None]
-    store_failed: Callable[[PspError], None]
+    on_store_failure: Callable[[PspError], None]
 
     def check_store(self) -> bool:
         """Return whether the store works; if not, end the member."""
         try:
             self.require_usable()
         except StoreFailed as failure:
-            self.store_failed(failure)
+            self.on_store_failure(failure)
             return False
         return True
 
@@ -67,7 +67,7 @@ class ErrorBoundary:
             log.error("%s: cannot %s %s: %s", self.name, action, title, reason)
             log.debug("%s: cannot %s %s: traceback:", self.name, action, title, exc_info=error)
         if isinstance(error, StoreFailed):
-            self.store_failed(error)
+            self.on_store_failure(error)
         else:
             self.check_store()
         return reason
@@ -109,12 +109,9 @@ class DeclinedFile:
         is_missing = self.removed is not None and not os.path.lexists(self.removed)
         return is_missing or (self.is_final and self.manifest == manifest)
 
-    def take_retry(self, now: float) -> bool:
-        """Return whether to try again at time `now`; if so, schedule the following attempt after a longer delay."""
-        if self.retry_at > now or self.rules_out(self.manifest):
-            return False
-        self.back_off(self.delay)
-        return True
+    def is_retry_due(self, now: float) -> bool:
+        """Return whether to try again at time `now`, on the loop's clock."""
+        return self.retry_at <= now and not self.rules_out(self.manifest)
 
     def back_off(self, delay: float) -> None:
         """Schedule the next attempt after twice `delay`, at most ``RETRY_SECONDS_MAX``. The delay never decreases."""

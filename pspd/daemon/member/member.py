@@ -28,17 +28,17 @@ RENEWALS_PER_LEASE = 4
 REJOIN_SECONDS_MIN = 0.1
 REJOIN_SECONDS_MAX = 2.0
 """Bounds of the delay before a member joins again, before jitter."""
-STEADY_SECONDS = 30.0
+STABLE_SESSION_SECONDS = 30.0
 """After a session of at least this length, the next delay is the shortest. After a shorter one, the delay doubles."""
 
-TEMPORARY = (Unreachable, TimedOut, DuplicateInstance)
+RETRY_ERRORS = (Unreachable, TimedOut, DuplicateInstance)
 """Errors in joining that may be temporary: a later attempt may succeed."""
 
 log = logging.getLogger(__name__)
 
 
 class RejoinBackoff(Backoff):
-    """Delays that double from attempt to attempt, up to a maximum, until a session lasts `STEADY_SECONDS`.
+    """Delays that double from attempt to attempt, up to a maximum, until a session lasts `STABLE_SESSION_SECONDS`.
 
     Args:
         random: the source of jitter.
@@ -47,9 +47,9 @@ class RejoinBackoff(Backoff):
     def __init__(self, random: Random) -> None:
         super().__init__(REJOIN_SECONDS_MIN, REJOIN_SECONDS_MAX, random)
 
-    def session_ended(self, seconds: float) -> None:
-        """Start again with the first delay if the session lasted `STEADY_SECONDS` or longer."""
-        if seconds >= STEADY_SECONDS:
+    def note_session(self, seconds: float) -> None:
+        """Start again with the first delay if the session lasted `STABLE_SESSION_SECONDS` or longer."""
+        if seconds >= STABLE_SESSION_SECONDS:
             self.reset()
 
 
@@ -122,14 +122,14 @@ class MemberDaemon:
         self.ready = asyncio.Event()
         self.client = MemberClient(None, route.server, blake3_digest)
         self._reports = Reports(name, self.client)
-        self.files = FileReconciler(name, storage, self._reports, hooks, self._fail, faults)
+        self.files = FileReconciler(name, storage, self._reports, hooks, self._on_store_failure, faults)
         self._route = route
         self._instance_id = instance_id
         self._storage = storage
         self._source = source
         self._leaving = False
         self._on_ready: Callable[[], None] = lambda: None
-        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._store_failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, connect_seconds: float, on_ready: Callable[[], None]) -> None:
         """Join, and stay a member until the server asks the member to stop or ``leave`` is called; rejoin if needed.
@@ -148,10 +148,10 @@ class MemberDaemon:
         backoff = RejoinBackoff(Random())
         while True:
             seconds_max = None if self.ready.is_set() else connect_seconds
-            session = await self._join_after_outage(backoff, seconds_max)
+            session = await self._join_and_log(backoff, seconds_max)
             joined_at = clock()
             try:
-                await self.serve_session(session, seconds_max)
+                await self.run_session(session, seconds_max)
             except NoDataPath:
                 await self.leave()
                 raise
@@ -164,15 +164,15 @@ class MemberDaemon:
                 level = logging.WARNING if ended.cause is EndCause.REPLACED else logging.INFO
                 log.log(level, "%s: the session ended: %s", self.name, ended)
             except PspError:
-                if self._failure.done():
+                if self._store_failure.done():
                     raise
                 log.info("%s: lost the server: waiting for it to come back", self.name)
             if self._leaving:
                 return
-            backoff.session_ended(clock() - joined_at)
+            backoff.note_session(clock() - joined_at)
             await asyncio.sleep(backoff.next_seconds())
 
-    async def _join_after_outage(self, backoff: RejoinBackoff, seconds_max: float | None) -> Session:
+    async def _join_and_log(self, backoff: RejoinBackoff, seconds_max: float | None) -> Session:
         """Join, and log each kind of failure once; return the session.
 
         Until data has flowed for the first time, only temporary errors lead to another attempt. Afterwards, all errors
@@ -204,12 +204,12 @@ class MemberDaemon:
                 case _:
                     log.warning("%s: refused, and tries again: %s", self.name, error)
 
-        session = await self.join_with(policy, TEMPORARY if is_first else (PspError,), log_each_kind_once)
+        session = await self.join_retrying(policy, RETRY_ERRORS if is_first else (PspError,), log_each_kind_once)
         if not is_first:
             log.info("%s: joined again", self.name)
         return session
 
-    async def join_with(
+    async def join_retrying(
         self, policy: RetryPolicy, retried: tuple[type[PspError], ...], on_failure: Callable[[PspError], None]
     ) -> Session:
         """Join; after a failure, try again as long as the policy allows. Return the session.
@@ -259,7 +259,7 @@ class MemberDaemon:
         self.files.plane.join(session.number, (address[0], session.data_port), session.parameters)
         return session
 
-    async def serve_session(self, session: Session, path_seconds: float | None = None) -> None:
+    async def run_session(self, session: Session, path_seconds: float | None = None) -> None:
         """Follow the server's instructions until the session ends; then close the sockets for data.
 
         Args:
@@ -282,7 +282,7 @@ class MemberDaemon:
                 self.files.watch_finished(),
                 self.files.log_reception(),
                 self._end_for_reverification(),
-                asyncio.shield(self._failure),
+                asyncio.shield(self._store_failure),
             )
         finally:
             self.files.plane.leave()
@@ -336,9 +336,9 @@ class MemberDaemon:
 
     def close(self) -> None:
         """Close sockets and files."""
-        self._failure.cancel()
+        self._store_failure.cancel()
         self.files.close()
 
-    def _fail(self, error: PspError) -> None:
-        if not self._failure.done():
-            self._failure.set_exception(error)
+    def _on_store_failure(self, error: PspError) -> None:
+        if not self._store_failure.done():
+            self._store_failure.set_exception(error)

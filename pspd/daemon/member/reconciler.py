@@ -62,7 +62,7 @@ class FileReconciler:
         storage: the store of the member's files.
         reports: the queue of the member's reports.
         hooks: the store's further work on the files.
-        failed: called with the error when the store as a whole no longer works: the member cannot continue.
+        on_store_failure: called with the error when the store as a whole no longer works: the member cannot continue.
         faults: the faults to inject into received datagrams; None for none.
 
     Attributes:
@@ -77,7 +77,7 @@ class FileReconciler:
         storage: Storage,
         reports: Reports,
         hooks: FileHooks,
-        failed: Callable[[PspError], None],
+        on_store_failure: Callable[[PspError], None],
         faults: Faults | None,
     ) -> None:
         self.machine = ClientMachine(secrets.randbits(64))
@@ -85,16 +85,16 @@ class FileReconciler:
             self.machine, storage, self._on_effect, self.require_reverification, self._decline, faults
         )
         self.reverification_needed = asyncio.Event()
-        self._boundary = ErrorBoundary(name, storage.require_usable, failed)
+        self._boundary = ErrorBoundary(name, storage.require_usable, on_store_failure)
         self._name = name
         self._storage = storage
         self._reports = reports
         self._hooks = hooks
         self._reception = ReceptionLog(name)
         self._declined: dict[FileId, DeclinedFile] = {}
-        self._taken_after: dict[FileId, float] = {}  # by declined file: the delay before the latest attempt
+        self._last_delays: dict[FileId, float] = {}  # by declined file: the delay before the latest attempt
         self._unverified: dict[FileId, None] = {}
-        self._removed_before: set[FileId] = set()  # files that were missing at the last check
+        self._missing_before: set[FileId] = set()  # files that were missing at the last check
         self._unpacking: dict[FileId, asyncio.Task[None]] = {}
         self._dropped: set[FileId] = set()  # files that were dropped while they were being unpacked
         self._storage_lock = asyncio.Lock()  # held while a thread verifies a file, and while an unpacking ends
@@ -164,7 +164,7 @@ class FileReconciler:
         """Forget a file that was removed from the network, and delete its unfinished data."""
         title = self._title(file_id)
         self._declined.pop(file_id, None)
-        self._taken_after.pop(file_id, None)
+        self._last_delays.pop(file_id, None)
         self._forget(file_id)
         if file_id in self._unpacking:
             self._dropped.add(file_id)
@@ -176,9 +176,10 @@ class FileReconciler:
             await asyncio.sleep(RETRY_SECONDS_MIN / 2)
             now = asyncio.get_running_loop().time()
             for file_id, declined in list(self._declined.items()):
-                if declined.take_retry(now):
+                if declined.is_retry_due(now):
+                    declined.back_off(declined.delay)
                     del self._declined[file_id]
-                    self._taken_after[file_id] = declined.delay
+                    self._last_delays[file_id] = declined.delay
                     self._retry(file_id, declined)
 
     def _retry(self, file_id: FileId, declined: DeclinedFile) -> None:
@@ -249,9 +250,9 @@ class FileReconciler:
                 return
             removed, changed = self._hooks.external_changes()
             for file_id, path in removed.items():
-                if file_id in self._removed_before:  # a program that replaces a file may remove it first
+                if file_id in self._missing_before:  # a program that replaces a file may remove it first
                     self._decline_removed(file_id, path)
-            self._removed_before = set(removed)
+            self._missing_before = set(removed)
             for file_id in changed:
                 self.require_reverification(file_id)
 
@@ -356,7 +357,7 @@ class FileReconciler:
         except Exception as error:
             self._decline(file_id, error, "finish")
             return
-        self._taken_after.pop(file_id, None)
+        self._last_delays.pop(file_id, None)
         title = plain_text(download.manifest.name)
         log.info("%s: %s is complete%s", self._name, title, self._reception.end(file_id))
         self._hooks.on_finished(file_id)
@@ -387,6 +388,6 @@ class FileReconciler:
         else:
             self.machine.file_dropped(file_id)
         declined = DeclinedFile(download.manifest, download.division, reason, started, is_final=is_final)
-        declined.back_off(self._taken_after.get(file_id, 0.0))
+        declined.back_off(self._last_delays.get(file_id, 0.0))
         self._note_declined(declined, still_holds=still_holds)
         self.plane.pump()

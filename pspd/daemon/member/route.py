@@ -31,7 +31,7 @@ class Route:
     def __init__(self, server: str) -> None:
         self.server = server
         self._host, self._port = parse_address(server)
-        self._choosing = asyncio.Lock()
+        self._connect_lock = asyncio.Lock()
         self._channel: grpc.aio.Channel | None = None
         self._address: Address = ("", 0)
 
@@ -45,10 +45,10 @@ class Route:
             TimedOut: the last address that accepted a connection did not answer the first call in time.
             PspError: the control API answered with an error.
         """
-        async with self._choosing:
+        async with self._connect_lock:
             if self._channel is None or self._channel.get_state() is not grpc.ChannelConnectivity.READY:
                 await self.close()
-                await self._choose()
+                await self._choose_address()
             assert self._channel is not None
             return self._channel, self._address
 
@@ -58,11 +58,11 @@ class Route:
         if channel is not None:
             await channel.close()
 
-    async def _choose(self) -> None:
-        left = await asyncio.to_thread(resolve, self._host, self._port)
+    async def _choose_address(self) -> None:
+        untried = await asyncio.to_thread(resolve, self._host, self._port)
         failure: PspError = Peer(self.server).no_answer()
-        while (address := await first_answering(left, DIAL_SECONDS)) is not None:
-            left.remove(address)
+        while (address := await first_answering(untried, DIAL_SECONDS)) is not None:
+            untried.remove(address)
             channel = open_channel(grpc_target([address]))
             try:
                 await MemberClient(channel, self.server, blake3_digest).parameters()

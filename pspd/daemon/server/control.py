@@ -29,11 +29,11 @@ class MemberQueues:
     """The queues of instructions to members: one for each session, read by at most one stream.
 
     Args:
-        overflowed: called with the number of a session that has `EVENTS_MAX` unread events.
+        on_overflow: called with the number of a session that has `EVENTS_MAX` unread events.
     """
 
-    def __init__(self, overflowed: Callable[[int], None]) -> None:
-        self._overflowed = overflowed
+    def __init__(self, on_overflow: Callable[[int], None]) -> None:
+        self._on_overflow = on_overflow
         self._queues: dict[int, asyncio.Queue[MemberEvent]] = {}
         self._claimed: set[int] = set()
 
@@ -54,7 +54,7 @@ class MemberQueues:
         if isinstance(event, effects.EndSession):
             del self._queues[session]
         elif queue.qsize() == EVENTS_MAX:  # called later: the current effects must be executed first
-            asyncio.get_running_loop().call_soon(self._overflowed, session)
+            asyncio.get_running_loop().call_soon(self._on_overflow, session)
 
     def claim(self, session: int, name: str) -> asyncio.Queue[MemberEvent]:
         """Return the queue of a session for its only reader; `close` releases the queue.
@@ -77,7 +77,7 @@ class MemberQueues:
         self._queues.pop(session, None)
 
 
-class ControlEffects:
+class ControlExecutor:
     """Executes control effects, and notifies watchers of changes.
 
     Args:
@@ -102,7 +102,7 @@ class ControlEffects:
             self._ledger.close()
             self._ledger = None
 
-    async def changed(self, seconds_max: float) -> None:
+    async def next_change(self, seconds_max: float) -> None:
         """Wait for an event of a member or a file, for at most `seconds_max`; mere progress does not end the wait."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds_max):
@@ -146,9 +146,9 @@ class ControlEffects:
             case effects.MemberJoined(name):
                 member = self._machine.members.get(name)
                 if member is not None and not member.source:
-                    ledger.client_joined(name)
+                    ledger.add_client(name)
             case effects.MemberLeft(name):
-                ledger.client_left(name)
+                ledger.remove_client(name)
 
     def _log_reverification(self, session: int, file_id: FileId) -> None:
         members, files = self._machine.members.values(), self._machine.catalogue.files

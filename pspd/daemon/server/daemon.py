@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pspd.core.model.parameters import SECOND_NS, Parameters
 from pspd.core.model.tuning import SERVER_TUNING
-from pspd.daemon.process import say_ready
+from pspd.daemon.process import write_ready_line
 from pspd.daemon.server.ledger import Ledger, prepare_folder
 from pspd.daemon.server.network import NetworkDaemon
 from pspd.daemon.server.services import SERVICES, register
@@ -76,7 +76,7 @@ async def run_server(
                 network.use_ledger(ledger)
             data_port, profile = network.data_port, parameters.profile
             log.info("control on %s, data on port %d, profile %s", network.address, data_port, profile)
-            say_ready(role="server", listen=network.address, data_port=data_port)
+            write_ready_line(role="server", listen=network.address, data_port=data_port)
             await stopping.wait()
             network.control.close_ledger()
         finally:

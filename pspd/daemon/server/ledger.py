@@ -36,7 +36,7 @@ _SAVE_FILE = """
         phase = excluded.phase, held_back = excluded.held_back, owners = excluded.owners
 """
 
-_OURS = re.compile(r"server-\d+\.db(-wal|-shm|-journal)?")
+_LEDGER_NAMES = re.compile(r"server-\d+\.db(-wal|-shm|-journal)?")
 _PRIVATE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def prepare_folder(folder: Path) -> None:
         probe.touch()
         probe.unlink()
         is_shared = folder.stat().st_mode & stat.S_ISVTX
-        if not is_shared and all(map(_OURS.fullmatch, os.listdir(folder))):
+        if not is_shared and all(map(_LEDGER_NAMES.fullmatch, os.listdir(folder))):
             make_private(folder)
     except OSError as error:
         advice = "name another with --state-dir"
@@ -98,7 +98,7 @@ class Ledger:
         try:
             self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
         except sqlite3.Error as error:
-            raise self._unusable(error) from None
+            raise self._storage_error(error) from None
         try:
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
@@ -109,9 +109,9 @@ class Ledger:
                 raise sqlite3.DatabaseError(f"it was made by another version of pspd ({version})")
         except sqlite3.Error as error:
             self._database.close()
-            raise self._unusable(error) from None
+            raise self._storage_error(error) from None
 
-    def _unusable(self, error: sqlite3.Error) -> StorageError:
+    def _storage_error(self, error: sqlite3.Error) -> StorageError:
         if "locked" in str(error):
             return StorageError(f"{self._path} is locked: another server uses it: name another folder with --state-dir")
         return StorageError(f"cannot use {self._path}: {error}: move it away, or name another folder with --state-dir")
@@ -128,7 +128,7 @@ class Ledger:
             ).fetchall()
             clients = [name for (name,) in self._database.execute("SELECT name FROM clients ORDER BY name")]
         except sqlite3.Error as error:
-            raise self._unusable(error) from None
+            raise self._storage_error(error) from None
         records = []
         for manifest, source, phase, held_back, owners in rows:
             try:
@@ -160,11 +160,11 @@ class Ledger:
         """Delete all records."""
         self._change(lambda: self._database.executescript("DELETE FROM files; DELETE FROM clients;"), durable=True)
 
-    def client_joined(self, name: str) -> None:
+    def add_client(self, name: str) -> None:
         """Record that a client is connected."""
         self._change(lambda: self._database.execute("INSERT OR IGNORE INTO clients VALUES (?)", (name,)))
 
-    def client_left(self, name: str) -> None:
+    def remove_client(self, name: str) -> None:
         """Record that a client is no longer connected: a restarted server does not wait for it."""
         self._change(lambda: self._database.execute("DELETE FROM clients WHERE name = ?", (name,)))
 

@@ -13,10 +13,10 @@ from pspd.text.sizes import size_text
 CACHE_MEMORY_PERCENT_MAX = 75
 """The largest part of the machine's memory for the cache, in percent. With more, the machine might swap or kill the
 server."""
-LAZY_BYTES_MIN = 1 << 20
+MMAP_BYTES_MIN = 1 << 20
 """The smallest allocation that is mapped from the kernel. Smaller ones come from the heap, because a cache that grows
 with the number of clients makes thousands of them, and Linux limits the number of mappings of a process."""
-_CONTROL_GROUP_MAX = Path("/sys/fs/cgroup/memory.max")
+_CGROUP_MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")
 
 
 def allocate(size_bytes: int) -> memoryview:
@@ -26,7 +26,7 @@ def allocate(size_bytes: int) -> memoryview:
         MemoryError: the system has not enough memory.
         OverflowError: the size exceeds the address space.
     """
-    if size_bytes < LAZY_BYTES_MIN:
+    if size_bytes < MMAP_BYTES_MIN:
         return memoryview(bytearray(size_bytes))
     try:
         return memoryview(mmap.mmap(-1, size_bytes))
@@ -34,11 +34,11 @@ def allocate(size_bytes: int) -> memoryview:
         raise MemoryError from None
 
 
-def machine_bytes() -> int:
+def memory_limit_bytes() -> int:
     """Return the bytes of memory of this machine, or the limit of the server's container if that is lower."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        return min(installed, int(_CONTROL_GROUP_MAX.read_text()))
+        return min(installed, int(_CGROUP_MEMORY_MAX.read_text()))
     except (OSError, ValueError):  # no control group, or "max"
         return installed
 
@@ -49,7 +49,7 @@ def validate_cache_size(chunk_count: int) -> int:
     Raises:
         LimitReached: the size is more than ``CACHE_MEMORY_PERCENT_MAX`` of the machine's memory.
     """
-    most_bytes = machine_bytes() * CACHE_MEMORY_PERCENT_MAX // 100
+    most_bytes = memory_limit_bytes() * CACHE_MEMORY_PERCENT_MAX // 100
     if chunk_count * CHUNK_BYTES > most_bytes:
         raise LimitReached(
             f"a cache of {size_text(chunk_count * CHUNK_BYTES)} is too large: this machine has memory for"

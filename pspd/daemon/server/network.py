@@ -18,10 +18,10 @@ from pspd.core.model.terms import Terms
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.machine import ServerMachine
 from pspd.core.server.shared_file import SharedFile
-from pspd.daemon.server.control import EVENTS_MAX, ControlEffects, MemberQueues
+from pspd.daemon.server.control import EVENTS_MAX, ControlExecutor, MemberQueues
 from pspd.daemon.server.ledger import Ledger
 from pspd.daemon.server.memory import allocate, validate_cache_size
-from pspd.daemon.server.status import SHOWN_CHARACTERS_MAX, NetworkStatus
+from pspd.daemon.server.status import SHOWN_CHARACTERS_MAX, StatusView
 from pspd.daemon.spawn import Launcher
 from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NotFound, PspError, SessionUnknown, WrongState
 from pspd.net.driver import now_ns
@@ -81,13 +81,13 @@ class NetworkDaemon:
         self._machine = ServerMachine(
             parameters, cache_chunks, blake3_digest, secrets.randbits(64), draw_session, tuning, allocate
         )
-        self._queues = MemberQueues(self._end_unread)
-        self.control = ControlEffects(self._machine, self._queues)
+        self._queues = MemberQueues(self._end_overflowed)
+        self.control = ControlExecutor(self._machine, self._queues)
         self._plane = ServerPlane(self._machine, self.control.execute, hosts, data_port, faults)
         self._launcher = Launcher()
-        self._leaving: set[int] = set()  # sessions that were asked to stop
+        self._asked_to_stop: set[int] = set()
         self.data_port = self._plane.port
-        self.view = NetworkStatus(self._machine, self.data_port)
+        self.view = StatusView(self._machine, self.data_port)
 
     @property
     def lease_ms(self) -> int:
@@ -114,7 +114,7 @@ class NetworkDaemon:
         self._plane.close()
         await self._launcher.stop()
 
-    def _end_unread(self, session: int) -> None:
+    def _end_overflowed(self, session: int) -> None:
         """End the session of a member that does not read its events."""
         reason = f"it did not read {EVENTS_MAX} events"
         self._machine.member_left(session, reason, now_ns(), EndCause.PROTOCOL_ERROR)
@@ -238,7 +238,7 @@ class NetworkDaemon:
         unknown = [name for name in names if name not in self._machine.members]
         if unknown:
             raise NotFound(f"no client {unknown[0][:SHOWN_CHARACTERS_MAX]!r} is connected: see `pspctl clients`")
-        leaving = {member.name for member in self._machine.members.values() if member.session in self._leaving}
+        leaving = {member.name for member in self._machine.members.values() if member.session in self._asked_to_stop}
         if not force and (lost := self._machine.catalogue.needed_from(leaving | set(names))):
             file, chunks = lost[0]
             others = f", and of {len(lost) - 1} more" if len(lost) > 1 else ""
@@ -249,7 +249,7 @@ class NetworkDaemon:
         names = list(dict.fromkeys(names))
         for name in names:
             self._queues.put(self._machine.members[name].session, None)
-        self._leaving = {self._machine.members[name].session for name in leaving.union(names)}
+        self._asked_to_stop = {self._machine.members[name].session for name in leaving.union(names)}
         return names
 
     async def launch(self, count: int, directory: str) -> list[str]:
@@ -307,7 +307,7 @@ class NetworkDaemon:
         try:
             while len(names := self._machine.sessions.heard_names()) < wanted_count:
                 self._machine.sessions.get(session)
-                await self.control.changed(1.0)
+                await self.control.next_change(1.0)
         except BaseException:
             self._machine.lifecycle.withdraw(file, source)
             raise
@@ -348,7 +348,7 @@ class NetworkDaemon:
     # -- the cache and the status
 
     def status(self, file: str, *, with_file_clients: bool) -> status_service_pb2.GetStatusResponse:
-        """Return the state of the network; see `NetworkStatus.network`.
+        """Return the state of the network; see `StatusView.network`.
 
         Args:
             file: the id or name of the only file to show; empty for all files.

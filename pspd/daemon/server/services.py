@@ -214,7 +214,7 @@ class ControlServicer(
                 yield change
             seen = current
             # The pause and the wait run at the same time, so that a change during the pause is not missed.
-            await asyncio.gather(asyncio.sleep(pause_seconds), self._network.control.changed(interval_ms / 1000))
+            await asyncio.gather(asyncio.sleep(pause_seconds), self._network.control.next_change(interval_ms / 1000))
 
     async def StopServer(self, request: status.StopServerRequest, context: Context) -> status.StopServerResponse:
         """Stop the server."""

@@ -29,7 +29,7 @@ SAMPLE_SECONDS = 0.5
 SAMPLES_MAX = 11
 """The most samples of a file. A rate is the average over about 5 s: over less time it would change with each frame, and
 over more it would hide stalls."""
-SPAN_NS_MIN = 200 * MILLISECOND_NS
+RATE_SPAN_NS_MIN = 200 * MILLISECOND_NS
 """The shortest time over which a rate is computed: deliveries are counted in whole frames of up to 8 MiB."""
 
 
@@ -71,7 +71,7 @@ class DeliveryRates:
         """
         samples: dict[tuple[FileId, Phase], deque[Sample]] = {}
         for file in files:
-            if _is_moving(file):
+            if _is_transferring(file):
                 key = file.file_id, file.phase
                 samples[key] = self._samples.get(key) or deque(maxlen=SAMPLES_MAX)
                 samples[key].append(Sample(now, file.traffic.delivered_bytes))
@@ -85,12 +85,12 @@ class DeliveryRates:
             now: the current time in nanoseconds.
         """
         samples = self._samples.get((file.file_id, file.phase))
-        if not samples or not _is_moving(file) or now - samples[0].at < SPAN_NS_MIN:
+        if not samples or not _is_transferring(file) or now - samples[0].at < RATE_SPAN_NS_MIN:
             return None
         return (file.traffic.delivered_bytes - samples[0].delivered_bytes) * SECOND_NS / (now - samples[0].at)
 
 
-def _is_moving(file: SharedFile) -> bool:
+def _is_transferring(file: SharedFile) -> bool:
     return file.phase is Phase.SEEDING or (file.phase is Phase.EXCHANGING and not file.is_complete)
 
 
@@ -118,7 +118,7 @@ def seconds_left(file: SharedFile, names: Collection[str], rate: float | None) -
     return chunks * CHUNK_BYTES / rate
 
 
-class NetworkStatus:
+class StatusView:
     """Provides messages about the server, its cache, its clients and its files. The server's uptime begins at creation.
 
     Args:
