@@ -112,7 +112,7 @@ def cli() -> None:
 @click.option(
     "--reach",
     type=Seconds(REACH_SECONDS_MIN, REACH_SECONDS_MAX),
-    default=SERVER_TUNING.reach_ns / SECOND_NS,
+    default=SERVER_TUNING.reachability_ns / SECOND_NS,
     metavar="S",
     help="How long a client counts as a holder without a sign that it is reachable.",
 )

@@ -284,7 +284,7 @@ class ClientPlane:
     def _accept(self, stream: socket.socket, peer: Address) -> None:
         if len(self._connections) >= CONNECTIONS_MAX:
             stream.close()
-            self._machine.frame_refused(DropReason.TOO_MANY, address_text(peer))
+            self._machine.connection_dropped(DropReason.TOO_MANY, address_text(peer))
             self.pump()
             return
         link = Link.accepted(stream, peer, self, persistent=False)
@@ -303,7 +303,7 @@ class ClientPlane:
         self._connections.discard(link)
         self._parts.forget(link)
         if error is not None:
-            self._machine.frame_refused(error.reason, address_text(link.peer))
+            self._machine.connection_dropped(error.reason, address_text(link.peer))
             self.pump()
         if link is self._uplink.link:
             self._uplink.note_closed(link)

@@ -137,7 +137,7 @@ class ServerPlane:
     def _accept(self, stream: socket.socket, peer: Address) -> None:
         if len(self._sessions) - len(self._links) >= UNIDENTIFIED_LINKS_MAX:
             stream.close()
-            self._machine.frame_refused(DropReason.TOO_MANY, address_text(peer))
+            self._machine.connection_dropped(DropReason.TOO_MANY, address_text(peer))
             self.pump()
             return
         kept = self._machine.parameters.kept_links
@@ -176,7 +176,7 @@ class ServerPlane:
 
     def _refuse(self, link: Link, reason: DropReason) -> None:
         """Count a violation of the protocol by the peer, and close the connection."""
-        self._machine.frame_refused(reason, address_text(link.peer))
+        self._machine.connection_dropped(reason, address_text(link.peer))
         link.close()
 
     def _identify(self, link: Link, session: int) -> None:
@@ -218,7 +218,7 @@ class ServerPlane:
             return
         session = self._sessions.pop(link, 0)
         if error is not None:
-            self._machine.frame_refused(error.reason, address_text(link.peer))
+            self._machine.connection_dropped(error.reason, address_text(link.peer))
         if self._links.get(session) is link:
             del self._links[session]
             self._machine.link_closed(session, now_ns())

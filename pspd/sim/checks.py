@@ -288,11 +288,11 @@ class Checks(Observer):
 
     def _check_recipients(self, server: ServerMachine, file: SharedFile) -> None:
         """Check that only unreachable clients without the file are reported as missing."""
-        for name, _ in file.recipients.missing():
+        for name, _ in file.recipients.away():
             member = server.members.get(name)
             if member is not None and member.reachable:
                 raise Violation("R12 recipients", f"{name} is reported as missing, but is connected")
-            if name in file.recipients.complete:
+            if name in file.recipients.complete_names:
                 raise Violation("R12 recipients", f"{name} is reported as missing, but has the file")
 
     def _check_no_silent_loss(self, server: ServerMachine, file: SharedFile) -> None:
@@ -301,7 +301,7 @@ class Checks(Observer):
         Skip the check if a store may have been altered or erased, while members are awaited, or while a member's
         session has already ended on the member's side.
         """
-        if file.stalled or not self.honest or server.lifecycle.awaited:
+        if file.is_stalled or not self.honest or server.lifecycle.awaited:
             return
         held = RangeSet()
         for member in server.members.values():

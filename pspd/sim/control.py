@@ -115,7 +115,7 @@ class ControlPlane:
             is_running = network.now >= max(client.last_event_at, client.paused_until)
             if client.session and not client.partitioned and is_running:
                 try:
-                    server.sessions.lease_renewed(client.session, network.now)
+                    server.sessions.renew_lease(client.session, network.now)
                 except errors.SessionUnknown:
                     self.lose_session(client)
         network.at_server(network.now + server.sessions.lease_ns // RENEWALS_PER_LEASE, self.renew_leases)

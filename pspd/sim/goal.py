@@ -85,7 +85,7 @@ class Goal:
         return [
             seeding
             for seeding in self.seedings
-            if seeding.manifest.file_id not in active and (seeding.file is None or seeding.file.stalled)
+            if seeding.manifest.file_id not in active and (seeding.file is None or seeding.file.is_stalled)
         ]
 
     def is_reached(self) -> bool:
@@ -102,7 +102,7 @@ class Goal:
         found = []
         for seeding in self.seedings:
             file = seeding.file
-            state = "unknown" if file is None else f"{file.phase.value}{' stalled' if file.stalled else ''}"
+            state = "unknown" if file is None else f"{file.phase.value}{' stalled' if file.is_stalled else ''}"
             if not seeding.over:
                 found.append(f"{seeding.source.name} has not left")
             for client in self.clients:

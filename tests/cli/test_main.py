@@ -101,8 +101,8 @@ class TestHelp:
 class TestDefaults:
     def test_server_defaults(self, pspd: Pspd, runs: Runs) -> None:
         assert pspd("server") == (0, "")
-        (_, listen, data_port, _, parameters, cache_chunks, faults, reach_seconds) = runs.given[0]
-        assert (listen, data_port, faults, reach_seconds) == ("127.0.0.1:7070", None, None, 30)
+        (_, listen, data_port, _, parameters, cache_chunks, faults, reachability_seconds) = runs.given[0]
+        assert (listen, data_port, faults, reachability_seconds) == ("127.0.0.1:7070", None, None, 30)
         assert (parameters, cache_chunks) == (PROFILES["fast"], FAST_CACHE_CHUNKS)
 
     @pytest.mark.parametrize("order", Order)
@@ -209,8 +209,8 @@ class TestConfig:
 
     def test_config_number_is_read_as_if_typed(self, pspd: Pspd, runs: Runs, config: Callable[[str], Path]) -> None:
         assert pspd("server", "--config", config("state_dir = 5\ncache = 2048\nreach = 60.5")) == (0, "")
-        (_, _, _, folder, _, cache_chunks, _, reach_seconds) = runs.given[0]
-        assert (folder, cache_chunks, reach_seconds) == (Path("5"), 2, 60.5)
+        (_, _, _, folder, _, cache_chunks, _, reachability_seconds) = runs.given[0]
+        assert (folder, cache_chunks, reachability_seconds) == (Path("5"), 2, 60.5)
 
     @pytest.mark.parametrize("config_first", [True, False])
     def test_command_line_overrides_config(

@@ -19,7 +19,7 @@ from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.catalogue import Catalogue
 from pspd.core.server.contributions import Receipt
 from pspd.core.server.machine import ServerMachine
-from pspd.core.server.pending import Fetch, Holder
+from pspd.core.server.pending import Fetch, HolderRecord
 from pspd.core.server.request_state import FileDemand, RequestState
 from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.shared_file import SharedFile
@@ -132,7 +132,7 @@ class Bench:
         """Return a member's request of a file."""
         return self.machine.demand.state(member, file)
 
-    def holder(self, member: Member) -> Holder:
+    def holder(self, member: Member) -> HolderRecord:
         """Return a member as a holder."""
         return self.machine._pending.holder_of(member)
 
@@ -174,7 +174,7 @@ class Bench:
     def seed(self, name: str, chunk_count: int, *, hold_back: bool = False, terms: Terms = ONE_COPY) -> SharedFile:
         """Announce and divide a file; its source is "source of ..."."""
         source = self.join(f"source of {name}", source=True)
-        manifest = self.manifest(name, chunk_count, len(self.server.sessions.heard_names()))
+        manifest = self.manifest(name, chunk_count, len(self.server.sessions.heard_clients()))
         self.server.catalogue.announce(manifest, source.session, terms)
         return self.server.catalogue.divide(manifest, source.session, self.now, hold_back=hold_back)
 
@@ -258,6 +258,6 @@ class Bench:
         end = self.now + duration_ns
         while self.now < end:
             for member in list(self.server.members.values()):
-                self.server.sessions.lease_renewed(member.session, self.now)
+                self.server.sessions.renew_lease(member.session, self.now)
                 self.send(member, Hello(member.session, 2, 0 if member in deaf else 1000))
             self.pass_time(min(SECOND_NS, end - self.now))

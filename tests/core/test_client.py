@@ -501,7 +501,7 @@ class TestDrops:
         client.receive(HelloAck(SESSION + 1, 1, 5000))
         client.receive(HelloAck(SESSION, 1, 5000), source=("y", 3))
         client.receive(Hello(SESSION, 1, 0))
-        client.machine.frame_refused(DropReason.BAD_MAGIC, "z")
+        client.machine.connection_dropped(DropReason.BAD_MAGIC, "z")
         assert client.other_effects() == [
             InputDropped(DropReason.TOO_SHORT, "y:3"),
             InputDropped(DropReason.UNKNOWN_SESSION, "server:1"),

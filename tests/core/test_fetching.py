@@ -138,9 +138,9 @@ class TestFetching:
         bench.ask(a, file, (6, 8), (10, 12))
         state, pending = bench.state(a, file), bench.machine._pending
         assert state.expected_chunks == 4
-        pending.give_up(next(iter(bench.fetches(file))))
+        pending.abandon(next(iter(bench.fetches(file))))
         assert state.expected_chunks == 2
-        pending.give_up(next(iter(bench.fetches(file))))
+        pending.abandon(next(iter(bench.fetches(file))))
         assert state.expected_chunks == 0
 
     def test_requests_join_a_fetch_or_hit_the_cache(self) -> None:
@@ -233,7 +233,7 @@ class TestFetching:
     def test_cache_has_room_for_several_frames(self, cache_chunks: int, frame_chunks: int) -> None:
         bench = Bench(cache_chunks=1)
         bench.server.resize_cache(cache_chunks, bench.now)
-        assert bench.machine._pending.frame_chunks == frame_chunks
+        assert bench.machine._pending.fetch_chunks_max == frame_chunks
 
     def test_disconnected_client_gets_no_delivery(self) -> None:
         bench = Bench()
@@ -305,7 +305,7 @@ class TestFetching:
         numbers = []
         for file in (first, second):
             bench.ask(a, file, (3, 4))
-            bench.contribute(bench.frame(b, file, 3, 4, bench.machine._pending._broadcast_number))
+            bench.contribute(bench.frame(b, file, 3, 4, bench.machine._pending._last_broadcast_number))
             numbers += [deliver.number for deliver in bench.delivered(a)]
         bench.server.delivery_failed(a.session, numbers[1], bench.now)
         assert list(bench.state(a, first).in_flight) == numbers[:1]
@@ -329,7 +329,7 @@ class TestFetching:
         assert responders[:3] == [b.session, c.session, b.session]
         # Everyone is asked unit by unit: not every holder has the same of it.
         assert responders[3:] == [EVERY_HOLDER, EVERY_HOLDER]
-        number = bench.machine._pending._broadcast_number
+        number = bench.machine._pending._last_broadcast_number
         assert bench.contribute(bench.frame(c, file, 3, 4, number))
         assert bench.contribute(bench.frame(c, file, 2, 3, number))
         delivers = bench.effects(Deliver)
@@ -358,12 +358,12 @@ class TestFetching:
         count = 0
         while count < SERVER_TUNING.fetch_tries_max + 2:
             for member in (a, b):
-                bench.server.sessions.lease_renewed(member.session, bench.now)
+                bench.server.sessions.renew_lease(member.session, bench.now)
             bench.pass_time(SECOND_NS // 10)
             count += len(bench.asked("a"))
         assert bench.server.cache.miss_count == 2
         assert bench.server.cache.used_chunks == 1
-        assert bench.contribute(bench.frame(b, file, 2, 3, bench.machine._pending._broadcast_number))
+        assert bench.contribute(bench.frame(b, file, 2, 3, bench.machine._pending._last_broadcast_number))
 
     def test_fetch_for_a_lost_client_ends(self) -> None:
         bench = Bench()
@@ -424,24 +424,24 @@ class TestFetching:
         for start in (4, 6):
             bench.ask(a, file, (4, 5), (start, start + 1))
         first, second = bench.fetches(file)
-        assert bench.start(bench.frame(b, file, 4, 5, first.number))
-        assert bench.start(bench.frame(b, file, 6, 7, second.number))
-        assert first.number < second.number
-        assert not first.lost_by_reordering
+        assert bench.start(bench.frame(b, file, 4, 5, first.broadcast_number))
+        assert bench.start(bench.frame(b, file, 6, 7, second.broadcast_number))
+        assert first.broadcast_number < second.broadcast_number
+        assert not first.is_presumed_lost
 
-    def test_unasked_fetch_of_a_lost_link_is_no_retransmission(self) -> None:
+    def test_queued_fetch_of_a_lost_link_is_no_retransmission(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, broadcast_pacing_ns=SECOND_NS))
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 9)
         bench.ask(a, file, (3, 4))
         bench.reach(c, file, Milestone.COMPLETE)
         bench.ask(a, file, (3, 4), (5, 6))
-        _, unasked = bench.fetches(file)
-        assert (unasked.tries, unasked.holder and unasked.holder.member) == (0, b)
+        _, broadcast_queue = bench.fetches(file)
+        assert (broadcast_queue.tries, broadcast_queue.holder and broadcast_queue.holder.member) == (0, b)
         bench.server.link_closed(b.session, bench.now)
         count = file.traffic.retransmit_count
         bench.server.handle_timeout(bench.now)
-        assert (unasked.tries, unasked.holder and unasked.holder.member) == (0, c)
+        assert (broadcast_queue.tries, broadcast_queue.holder and broadcast_queue.holder.member) == (0, c)
         assert file.traffic.retransmit_count == count + 1, "the fetch that was broadcast"
 
     def test_another_holder_is_found_by_sampling(self) -> None:

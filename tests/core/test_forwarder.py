@@ -80,7 +80,7 @@ def note_ack(state: RequestState) -> None:
     """Count a request that acknowledges a delivery."""
     state.add_in_flight(10**6, Range(0, 0))
     state.acknowledge(10**6, is_rest_lost=False)
-    assert state.ack_round == state.demand.ack_count
+    assert state.last_ack_count == state.demand.ack_count
 
 
 class TestStragglers:
@@ -107,7 +107,7 @@ class TestStragglers:
         bench.ask(a, file, (3, 6))
         assert bench.demand(file).is_wanted(3, 6)
 
-    def test_ack_round_counts_requests(self) -> None:
+    def test_ack_count_counts_requests(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 8)
@@ -267,7 +267,7 @@ class TestWaitQueues:
             bench.machine._forwarder.serve()
             ((name, fetch),) = [(file.manifest.name, fetch) for file in files for fetch in bench.fetches(file)]
             fetched.append(name)
-            pending.give_up(fetch)
+            pending.abandon(fetch)
             assert cache.reserve(b"other", 0, 8)
         assert fetched == ["f0", "f1", "f2"] * 2
 

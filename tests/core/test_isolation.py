@@ -109,7 +109,7 @@ class TestServing:
             assert outcome(bench.machine.poll()) == ([], [])
 
     def test_member_may_leave_before_the_poll_that_follows_up(self) -> None:
-        bench = Bench(tuning=replace(SERVER_TUNING, reach_ns=5 * SECOND_NS), at_once=False)
+        bench = Bench(tuning=replace(SERVER_TUNING, reachability_ns=5 * SECOND_NS), at_once=False)
         member = bench.join("a")
         file = bench.exchange("f", 2)
         bench.pass_time(5 * SECOND_NS)
@@ -135,7 +135,7 @@ class TestReports:
         with pytest.raises(NotFound):
             bench.reach(member, file, milestone)
         assert bench.machine.demand.requester(member).states == {}
-        assert file.recipients.complete == set()
+        assert file.recipients.complete_names == set()
 
     def test_withdrawal_deletes_requests(self) -> None:
         bench, member, source, file = self.announced()
@@ -161,5 +161,5 @@ class TestReports:
     def test_refused_report_is_counted(self) -> None:
         bench = Bench()
         member = bench.join("a")
-        bench.server.report_refused(member.session)
+        bench.server.report_dropped(member.session)
         assert bench.server.drop_counts == {DropReason.UNKNOWN_FILE: 1}

@@ -218,7 +218,7 @@ class TestMembership:
         file = file_of(network, manifest)
         assert exchanging(network, manifest)
         network.crash("c1")
-        assert file.stalled
+        assert file.is_stalled
         (stalled,) = [event for event in network.events if isinstance(event, FileStalled)]
         assert {name for _, name in stalled.missing} == {"c1"}
         assert all(20 <= start < stop <= 40 for (start, stop), _ in stalled.missing)

@@ -44,7 +44,7 @@ class Entry:
     session: int | None
     number: int = 0
     was_asked: bool = False
-    is_unasked: bool = True
+    is_queued: bool = True
     sender: int | None = None
 
 
@@ -88,7 +88,7 @@ class PendingMachine(RuleBasedStateMachine):
         new = [
             (fetch, entry)
             for fetch, entry in self.model.items()
-            if entry.number == 0 and entry.is_unasked and entry.session is not None
+            if entry.number == 0 and entry.is_queued and entry.session is not None
         ]
         return [
             (first, second)
@@ -116,14 +116,14 @@ class PendingMachine(RuleBasedStateMachine):
 
     @rule()
     def broadcast(self) -> None:
-        unasked = [fetch for fetch, entry in self.model.items() if entry.is_unasked]
-        found = self.pending.unasked_by_file()
-        assert {fetch for fetches in found.values() for fetch in fetches} == set(unasked)
+        broadcast_queue = [fetch for fetch, entry in self.model.items() if entry.is_queued]
+        found = self.pending.queued_by_file()
+        assert {fetch for fetches in found.values() for fetch in fetches} == set(broadcast_queue)
         for fetches in found.values():
-            number = self.pending.asked(fetches, self.now)
+            number = self.pending.record_broadcast(fetches, self.now)
             for fetch in fetches:
                 entry = self.model[fetch]
-                entry.is_unasked, entry.was_asked, entry.number = False, True, number
+                entry.is_queued, entry.was_asked, entry.number = False, True, number
 
     @precondition(lambda self: self.neighbours)
     @rule(number=picks)
@@ -140,7 +140,7 @@ class PendingMachine(RuleBasedStateMachine):
         entry = self.model.pop(fetch)
         pieces = self.pending.cut_into_units(fetch)
         assert [piece.span for piece in pieces] == [Range(at, at + 1) for at in range(*entry.span)]
-        self.pending.ask_again(pieces)
+        self.pending.requeue(pieces)
         for piece in pieces:
             self.model[piece] = Entry(entry.file, piece.span, None, was_asked=entry.was_asked)
 
@@ -152,12 +152,12 @@ class PendingMachine(RuleBasedStateMachine):
         for fetch in self.pending.expired(self.now):
             entry = self.model[fetch]
             if entry.sender is not None:
-                self.pending.await_rest(fetch, self.now)
+                self.pending.set_receive_timer(fetch, self.now)
             else:
-                silent = self.pending.timed_out(fetch)
+                silent = self.pending.record_timeout(fetch)
                 assert (silent.member.session if silent else None) == entry.session
-                self.pending.ask_again([fetch])
-                entry.session, entry.is_unasked = None, True
+                self.pending.requeue([fetch])
+                entry.session, entry.is_queued = None, True
 
     @precondition(lambda self: self.waiting)
     @rule(number=picks, among=st.lists(sessions, unique=True))
@@ -165,7 +165,7 @@ class PendingMachine(RuleBasedStateMachine):
         fetch = pick(self.waiting, number)
         holders = [self.pending.holder_of(self.members[session]) for session in among]
         asked = {holder.member.session: holder.asked_chunks for holder in holders}
-        self.pending.assign(fetch, holders)
+        self.pending.choose_holder(fetch, holders)
         self.model[fetch].session = min(among, key=asked.__getitem__, default=None)
 
     # -- contributions
@@ -181,7 +181,7 @@ class PendingMachine(RuleBasedStateMachine):
             assert found is DropReason.UNSOLICITED
             return
         assert found is fetch
-        entry.sender, entry.is_unasked = session, False
+        entry.sender, entry.is_queued = session, False
 
     @rule(file=files, start=st.integers(0, FILE_CHUNKS - 1), length=st.integers(1, 4), number=st.integers(0, 5))
     def drop_other_ranges(self, file: int, start: int, length: int, number: int) -> None:
@@ -199,7 +199,7 @@ class PendingMachine(RuleBasedStateMachine):
         fetch = pick(self.receiving, number)
         entry = self.model.pop(fetch)
         assert entry.sender is not None
-        self.pending.received(fetch, self.members[entry.sender], self.now)
+        self.pending.finish(fetch, self.members[entry.sender], self.now)
         file_id = self.files[entry.file].file_id
         self.cache.commit(file_id, *entry.span)
         self.cache.drop(file_id, *entry.span)
@@ -208,7 +208,7 @@ class PendingMachine(RuleBasedStateMachine):
     @rule(number=picks)
     def abort(self, number: int) -> None:
         fetch = pick(self.receiving, number)
-        self.pending.retry(fetch, self.now)
+        self.pending.schedule_retry(fetch, self.now)
         self.model[fetch].sender = None
 
     def frame(self, entry: Entry, session: int, number: int) -> Frame:
@@ -219,14 +219,14 @@ class PendingMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.waiting)
     @rule(number=picks)
-    def give_up(self, number: int) -> None:
+    def abandon(self, number: int) -> None:
         fetch = pick(self.waiting, number)
         del self.model[fetch]
-        self.pending.give_up(fetch)
+        self.pending.abandon(fetch)
 
     @rule(file=files)
-    def give_up_all(self, file: int) -> None:
-        self.pending.give_up_all(self.files[file].file_id)
+    def abandon_all(self, file: int) -> None:
+        self.pending.abandon_all(self.files[file].file_id)
         for fetch, entry in list(self.model.items()):
             if entry.file == file and entry.sender is None:
                 del self.model[fetch]
@@ -247,14 +247,14 @@ class PendingMachine(RuleBasedStateMachine):
     def agrees_with_the_model(self) -> None:
         self.pending.check()
         self.cache.check()
-        assert set(self.pending.unasked) == {fetch for fetch, entry in self.model.items() if entry.is_unasked}
+        assert set(self.pending.broadcast_queue) == {fetch for fetch, entry in self.model.items() if entry.is_queued}
         for index, file in enumerate(self.files):
             table = self.pending.table_of(file.file_id)
             entries = {fetch: entry for fetch, entry in self.model.items() if entry.file == index}
             assert set(table.ranges) == set(entries)
             assert table.chunks == RangeSet(entry.span for entry in entries.values())
         for fetch, entry in self.model.items():
-            assert (fetch.span, fetch.sender) == (entry.span, entry.sender)
+            assert (fetch.span, fetch.sender_session) == (entry.span, entry.sender)
             assert (fetch.holder.member.session if fetch.holder else None) == entry.session
         assert self.cache.used_chunks == sum(entry.span.chunk_count for entry in self.model.values())
 

@@ -52,7 +52,7 @@ class TestReverification:
         peer.tamper = lambda frame, payload: bytes([payload[0] ^ 1]) + payload[1:]
         assert network.run(lambda: file.is_complete, LIMIT_NS)
         assert len(told) == 1
-        assert not file.stalled
+        assert not file.is_stalled
         assert {name: network.clients[name].store.finished["f"] for name in "abc"} == dict.fromkeys("abc", data)
 
     @pytest.mark.parametrize(("wrong_count", "remembered"), [(1, 4096), (5, 4096), (1, 1)])

@@ -85,7 +85,7 @@ class TestServer:
         with pytest.raises(SessionUnknown):
             bench.server.catalogue.milestone_reached(member.session, report, bench.now)
         assert len(bench.effects(EndSession)) == 1
-        assert "a" not in file.recipients.complete
+        assert "a" not in file.recipients.complete_names
 
 
 class TestClient:

@@ -68,7 +68,7 @@ class TestSeeding:
     def test_share_of_a_client_that_does_not_return_is_reassigned(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         a = back(bench, file, "a", (0, 3))
-        bench.live(SERVER_TUNING.reach_ns - MILLISECOND_NS)
+        bench.live(SERVER_TUNING.reachability_ns - MILLISECOND_NS)
         assert assigned(bench, a) == [(Range(0, 3),)]
         bench.live(MILLISECOND_NS)
         told = bench.server.poll()
@@ -96,29 +96,29 @@ class TestExchange:
     def test_awaited_file_is_neither_stalled_nor_complete(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         back(bench, file, "a", (0, 6), complete=True)
-        assert (file.stalled, file.is_complete) == (False, False)
+        assert (file.is_stalled, file.is_complete) == (False, False)
         back(bench, file, "b", (3, 6))
-        assert (file.stalled, file.is_complete) == (False, False)
+        assert (file.is_stalled, file.is_complete) == (False, False)
         bench.reach(bench.server.members["b"], file, Milestone.COMPLETE)
         assert file.is_complete
 
     def test_file_is_complete_without_a_lost_client(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         back(bench, file, "a", (0, 6), complete=True)
-        bench.live(SERVER_TUNING.reach_ns)
+        bench.live(SERVER_TUNING.reachability_ns)
         assert file.is_complete
         assert len(bench.effects(FileCompleted)) == 1
 
     def test_file_stalled_by_a_lost_client_names_it(self) -> None:
         bench, file = restarted(*self.begun(), "a", "b")
         back(bench, file, "a", (0, 3))
-        bench.live(SERVER_TUNING.reach_ns)
+        bench.live(SERVER_TUNING.reachability_ns)
         assert [effect.missing for effect in bench.effects(FileStalled)] == [((Range(3, 6), "b"),)]
 
     def test_file_without_connected_clients_is_stalled_at_once(self) -> None:
         bench, file = restarted(*self.begun())
         back(bench, file, "c")
-        assert file.stalled
+        assert file.is_stalled
 
 
 def test_file_stays_held_back_until_its_release() -> None:
@@ -146,7 +146,7 @@ def test_client_that_does_not_return_is_lost_once() -> None:
     bench = Bench()
     bench.server.restore([], ["a", "b"], bench.now)
     bench.join("a")
-    bench.live(SERVER_TUNING.reach_ns)
+    bench.live(SERVER_TUNING.reachability_ns)
     assert [effect.name for effect in bench.effects(MemberLeft)] == ["b"]
     assert not bench.server.lifecycle.awaited
 

@@ -83,7 +83,7 @@ class TestSeeding:
         assert file.shares.ranges_of("a") == (Range(0, 2), Range(2, 4))
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
-        assert not file.stalled
+        assert not file.is_stalled
 
     def test_only_client_must_show_its_share_again(self) -> None:
         bench = Bench()
@@ -207,7 +207,7 @@ class TestSeeding:
         bench.server.member_left(bench.server.members["source of f"].session, "gone", bench.now)
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
-        assert not file.stalled
+        assert not file.is_stalled
 
     def test_returning_source_repairs_a_file_and_stays(self) -> None:
         bench = Bench()
@@ -248,14 +248,14 @@ class TestSeeding:
         file = bench.exchange("f", 4)
         bench.join("b", held={file.file_id: Held(RangeSet(held), complete=True)})
         assert list(file.availability.held["b"]) == []
-        assert "b" not in file.recipients.complete
+        assert "b" not in file.recipients.complete_names
 
     def test_holding_of_a_later_file_is_checked_then(self) -> None:
         bench = Bench()
         manifest = bench.manifest("f", 4)
         bench.join("a", held={manifest.file_id: Held(RangeSet([(0, 5)]), complete=True)})
         file = bench.exchange("f", 4)
-        assert (list(file.availability.held["a"]), file.recipients.complete) == ([Range(0, 4)], set()), (
+        assert (list(file.availability.held["a"]), file.recipients.complete_names) == ([Range(0, 4)], set()), (
             "its share alone, which it reported"
         )
 
@@ -264,7 +264,7 @@ class TestSeeding:
         bench.join("a")
         file = bench.exchange("f", 4)
         bench.join("b", held={file.file_id: Held(RangeSet([(0, 3)]), complete=True)})
-        assert (list(file.availability.held["b"]), file.recipients.complete) == ([Range(0, 3)], set())
+        assert (list(file.availability.held["b"]), file.recipients.complete_names) == ([Range(0, 3)], set())
 
     def test_holdings_at_joining_count(self) -> None:
         bench = Bench()
@@ -274,7 +274,7 @@ class TestSeeding:
         bench.join("b", held={file.file_id: Held(part, complete=False)})
         bench.join("c", held={file.file_id: Held(whole, complete=True)})
         assert list(file.availability.held["b"]) == [Range(1, 3)]
-        assert file.recipients.complete == {"c"}
+        assert file.recipients.complete_names == {"c"}
         assert file.availability.min_holder_count() == 2
 
     def test_remembered_departed_clients_are_bounded(self) -> None:
@@ -292,7 +292,7 @@ class TestSilentClients:
         heard, silent = bench.join("a"), bench.join("b", reachable=False)
         file = bench.seed("f", 10)
         assert [share.owner for share in file.shares.all] == [heard.name]
-        assert bench.server.sessions.heard_names() == ["a"]
+        assert bench.server.sessions.heard_clients() == ["a"]
         bench.reach(heard, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING, "the silent client does not delay it"
         bench.send(silent, Hello(silent.session, 1, 0))
@@ -337,14 +337,14 @@ class TestRecipients:
         bench = Bench()
         _, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
-        assert file.recipients.missing() == []
+        assert file.recipients.away() == []
         bench.now += SECOND_NS
         bench.server.member_left(b.session, "gone", bench.now)
         gone_at = bench.now
         bench.now += SECOND_NS
-        assert file.recipients.missing() == [("b", gone_at)]
+        assert file.recipients.away() == [("b", gone_at)]
         bench.join("b")
-        assert file.recipients.missing() == []
+        assert file.recipients.away() == []
 
     def test_client_that_had_the_file_is_not_missing(self) -> None:
         bench = Bench()
@@ -352,7 +352,7 @@ class TestRecipients:
         file = bench.exchange("f", 4)
         bench.reach(b, file, Milestone.COMPLETE)
         bench.server.member_left(b.session, "gone", bench.now)
-        assert (file.recipients.missing(), file.recipients.count) == ([], 2)
+        assert (file.recipients.away(), file.recipients.count) == ([], 2)
 
     def test_late_joiner_is_not_missing(self) -> None:
         bench = Bench()
@@ -360,17 +360,17 @@ class TestRecipients:
         file = bench.exchange("f", 4)
         late = bench.join("late")
         bench.server.member_left(late.session, "gone", bench.now)
-        assert file.recipients.missing() == []
+        assert file.recipients.away() == []
 
     def test_unreachable_client_is_missing_since_the_first_moment(self) -> None:
         recipients = Recipients(bytes(32), WorkSet())
-        recipients.expect(["a", "b"])
+        recipients.set_names(["a", "b"])
         for now in (1, 2):
             recipients.mark_away("a", now)
-        assert recipients.missing() == [("a", 1)]
+        assert recipients.away() == [("a", 1)]
         recipients.mark_present("a")
         recipients.mark_away("unknown", 3)
-        assert recipients.missing() == []
+        assert recipients.away() == []
 
 
 class TestSeedingTime:
@@ -402,5 +402,5 @@ class TestSeedingTime:
         bench = Bench()
         bench.join("a")
         record = bench.exchange("f", 4).record
-        restored = SharedFile.restored(record, 1, WorkSet(), SERVER_TUNING)
+        restored = SharedFile.from_record(record, 1, WorkSet(), SERVER_TUNING)
         assert (restored.seeding_at, restored.exchanging_at) == (None, None)

@@ -167,12 +167,12 @@ class TestMembership:
         bench = Bench()
         kept, lost = bench.join("kept"), bench.join("lost")
         bench.pass_time(SERVER_TUNING.lease_ns - 1)
-        bench.server.sessions.lease_renewed(kept.session, bench.now)
+        bench.server.sessions.renew_lease(kept.session, bench.now)
         bench.server.poll()
         bench.pass_time(1)
         assert bench.effects(MemberLeft) == [MemberLeft("lost", "its lease ran out")]
         with pytest.raises(SessionUnknown):
-            bench.server.sessions.lease_renewed(lost.session, bench.now)
+            bench.server.sessions.renew_lease(lost.session, bench.now)
         bench.pass_time(SERVER_TUNING.lease_ns)
         assert bench.server.members == {}
         assert bench.server.next_timeout() is None
@@ -234,7 +234,7 @@ class TestMembership:
             12 * SECOND_NS,
         )
         bench.join("c")
-        assert (bench.server.sessions.hello_interval_ns, bench.server.sessions.reach_ns) == (
+        assert (bench.server.sessions.hello_interval_ns, bench.server.sessions.reachability_ns) == (
             18 * SECOND_NS,
             36 * SECOND_NS,
         )
@@ -245,9 +245,14 @@ class TestMembership:
         assert seldom.server.sessions.hello_interval_ns == SERVER_TUNING.hello_ns_max
 
     def test_short_reach_shortens_the_hello_interval(self) -> None:
-        machine = ServerMachine(FAST, 64, blake3_digest, 3, sessions(3), replace(SERVER_TUNING, reach_ns=4 * SECOND_NS))
-        assert (machine.sessions.hello_interval_ns, machine.sessions.reach_ns) == (2 * SECOND_NS, 4 * SECOND_NS)
-        assert ServerMachine(FAST, 64, blake3_digest, 3, sessions(3)).sessions.reach_ns == SERVER_TUNING.reach_ns
+        machine = ServerMachine(
+            FAST, 64, blake3_digest, 3, sessions(3), replace(SERVER_TUNING, reachability_ns=4 * SECOND_NS)
+        )
+        assert (machine.sessions.hello_interval_ns, machine.sessions.reachability_ns) == (2 * SECOND_NS, 4 * SECOND_NS)
+        assert (
+            ServerMachine(FAST, 64, blake3_digest, 3, sessions(3)).sessions.reachability_ns
+            == SERVER_TUNING.reachability_ns
+        )
 
     def test_session_is_drawn_again_if_reserved_or_in_use(self) -> None:
         drawn = iter([5, EVERY_HOLDER, OWNERS, 5, 6])
@@ -505,7 +510,7 @@ class TestDeclining:
         bench.server.catalogue.milestone_reached(a.session, report, bench.now)
         (told,) = bench.effects(Assign)
         assert (told.session, told.shares) == (a.session, (Range(0, 4),))
-        assert (file.recipients.declined, file.phase) == ({}, Phase.SEEDING)
+        assert (file.recipients.decline_reasons, file.phase) == ({}, Phase.SEEDING)
 
     def test_declining_client_that_still_holds_can_be_asked(self) -> None:
         bench = Bench()
@@ -537,9 +542,9 @@ class TestDeclining:
         b = bench.join("b")
         file = bench.exchange("f", 4)
         bench.server.catalogue.file_declined(b.session, file.file_id, "x" * 1000, bench.now)
-        assert file.recipients.declined == {"b": "x" * catalogue.REFUSAL_CHARACTERS_MAX}
+        assert file.recipients.decline_reasons == {"b": "x" * catalogue.REFUSAL_CHARACTERS_MAX}
         bench.join("b")
-        assert file.recipients.declined == {}
+        assert file.recipients.decline_reasons == {}
 
     def test_decline_of_unknown_file_or_session_is_refused(self) -> None:
         bench = Bench()

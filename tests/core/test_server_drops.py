@@ -81,7 +81,7 @@ class TestDrops:
 
     def test_refused_frame_is_counted(self) -> None:
         bench = Bench()
-        bench.server.frame_refused(DropReason.BAD_MAGIC, "x:5")
+        bench.server.connection_dropped(DropReason.BAD_MAGIC, "x:5")
         assert self.drops(bench) == [(DropReason.BAD_MAGIC, "x:5")]
 
     def test_invalid_contributions_are_dropped_and_not_cached(self) -> None:

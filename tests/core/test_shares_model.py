@@ -45,7 +45,7 @@ class SharesMachine(RuleBasedStateMachine):
         self.held = [span.start >= span.stop for span in self.ranges]
         self.is_seeded = False
         self.shares = Shares(manifest.file_id, WorkSet())
-        self.shares.give(manifest, self.owners)
+        self.shares.create(manifest, self.owners)
 
     @rule(name=names)
     def acknowledge(self, name: str) -> None:
@@ -60,10 +60,10 @@ class SharesMachine(RuleBasedStateMachine):
                 if self.owners[index] == name and span.start < span.stop:
                     self.held[index] = False
 
-    @precondition(lambda self: self.shares.are_held)
+    @precondition(lambda self: self.shares.all_held)
     @rule()
     def end_seeding(self) -> None:
-        self.shares.seeded()
+        self.shares.end_seeding()
         self.is_seeded = True
 
     @rule(present=groups, data=st.data())
@@ -90,7 +90,7 @@ class SharesMachine(RuleBasedStateMachine):
         assert list(self.shares.owners) == self.owners
         assert [Range(share.start, share.stop) for share in self.shares.all] == self.ranges
         unheld = {owner for owner, held in zip(self.owners, self.held, strict=True) if owner and not held}
-        assert self.shares.are_held == (not unheld)
+        assert self.shares.all_held == (not unheld)
         assert sorted(self.shares.unheld_owners()) == sorted(unheld)
         for name in CLIENTS:
             given = [span for span, owner in zip(self.ranges, self.owners, strict=True) if owner == name]

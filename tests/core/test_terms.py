@@ -198,6 +198,6 @@ class TestStaying:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4, STAYING)
         bench.server.member_left(b.session, "gone", bench.now)
-        assert not file.stalled
+        assert not file.is_stalled
         bench.ask(a, file, (2, 4))
         assert [entry.responder for entry in bench.asked("a")] == [bench.server.members["source of f"].session]

@@ -67,7 +67,7 @@ def test_seconds_left_count_missing_chunks_at_the_rate() -> None:
     file = exchanging_file()
     assert seconds_left(file, ["a", "b"], 100 * 1024) == (CHUNKS - 512 + 512) / 100
     assert seconds_left(file, ["a", "b"], None) is None
-    file.stalled = True
+    file.is_stalled = True
     assert seconds_left(file, ["a", "b"], 1024) is None
 
 

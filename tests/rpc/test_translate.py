@@ -301,24 +301,28 @@ class TestShown:
         def states(now: int, *, heard: bool) -> dict[str, pb.ClientState]:
             """Return each member's state after all have renewed their leases and one has sent a hello."""
             for member in machine.members.values():
-                machine.sessions.lease_renewed(member.session, now)
+                machine.sessions.renew_lease(member.session, now)
             if heard:
                 machine.receive_datagram(encode_datagram(Hello(bob, 1, 500)), ("10.0.0.1", 4000), now)
             machine.handle_timeout(now)
             return {each.name: each.state for each in status_messages.clients_to_pb(machine)}
 
         lost, connected = pb.CLIENT_STATE_LOST, pb.CLIENT_STATE_CONNECTED
-        assert states(SERVER_TUNING.reach_ns // 2, heard=True) == {"amy": connected, "bob": connected, "src": connected}
-        assert states(SERVER_TUNING.reach_ns, heard=False) == {"amy": lost, "bob": connected, "src": lost}
-        assert states(3 * SERVER_TUNING.reach_ns // 2, heard=False) == {"amy": lost, "bob": lost, "src": lost}
-        assert states(3 * SERVER_TUNING.reach_ns, heard=True) == {"amy": lost, "bob": connected, "src": lost}
+        assert states(SERVER_TUNING.reachability_ns // 2, heard=True) == {
+            "amy": connected,
+            "bob": connected,
+            "src": connected,
+        }
+        assert states(SERVER_TUNING.reachability_ns, heard=False) == {"amy": lost, "bob": connected, "src": lost}
+        assert states(3 * SERVER_TUNING.reachability_ns // 2, heard=False) == {"amy": lost, "bob": lost, "src": lost}
+        assert states(3 * SERVER_TUNING.reachability_ns, heard=True) == {"amy": lost, "bob": connected, "src": lost}
 
     @pytest.mark.parametrize("phase", Phase)
     @pytest.mark.parametrize("stalled", [False, True])
     def test_file_has_a_state_in_every_phase(self, phase: Phase, stalled: bool) -> None:
         machine = self.machine()
         file = self.file(machine)
-        file.phase, file.stalled = phase, stalled
+        file.phase, file.is_stalled = phase, stalled
         states = {
             Phase.ANNOUNCED: pb.FILE_STATE_SEEDING,
             Phase.SEEDING: pb.FILE_STATE_SEEDING,

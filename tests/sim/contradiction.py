@@ -62,7 +62,7 @@ class Contradiction:
 
     def all_declined(self) -> bool:
         """Return whether every client has declined the contradictory file."""
-        return self.contradictory.file is not None and len(self.contradictory.file.recipients.declined) == 3
+        return self.contradictory.file is not None and len(self.contradictory.file.recipients.decline_reasons) == 3
 
     def valid_is_complete(self) -> bool:
         """Return whether every client has the valid file."""
@@ -94,9 +94,9 @@ def main() -> None:
     """Print the outcome for the two files."""
     case = Contradiction()
     case.network.run(lambda: case.all_declined() and case.valid_is_complete(), 20 * SECOND_NS)
-    file = case.contradictory.file
+    reasons = case.contradictory.file and case.contradictory.file.recipients.decline_reasons
     seconds = case.network.now / SECOND_NS
-    print(f"{seconds:.1f} s: {case.requests.count} requests; declined: {file.recipients.declined if file else None}")
+    print(f"{seconds:.1f} s: {case.requests.count} requests; declined: {reasons}")
 
 
 if __name__ == "__main__":

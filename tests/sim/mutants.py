@@ -95,9 +95,9 @@ def cache_unsolicited(patch: pytest.MonkeyPatch) -> None:
                 return taken
             if self._cache.reserve(file.file_id, frame.start, frame.stop):
                 fetch = self.start(file, Range(frame.start, frame.stop), None)
-                del self.unasked[fetch]
-                fetch.tries, fetch.sender = 1, member.session
-                self.await_rest(fetch, now)
+                del self.broadcast_queue[fetch]
+                fetch.tries, fetch.sender_session = 1, member.session
+                self.set_receive_timer(fetch, now)
                 return fetch
         return taken
 
@@ -209,7 +209,7 @@ MUTANTS = [
     Mutant(
         "shares",
         "every share counts as held at once",
-        replaced(Shares, "are_held", property(lambda self: True)),
+        replaced(Shares, "all_held", property(lambda self: True)),
         {"R2 every share is held", "R2 the server forgets"},
     ),
     Mutant(
@@ -253,7 +253,7 @@ MUTANTS = [
     Mutant(
         "lifecycle",
         "the server does not notice that a file is stalled",
-        replaced(Lifecycle, "_review_coverage", lambda self, file: None),
+        replaced(Lifecycle, "_review_stall", lambda self, file: None),
         {"no silent loss", "liveness"},
         is_quick=False,
     ),
@@ -298,7 +298,7 @@ MUTANTS = [
     Mutant(
         "sessions",
         "a request number may jump",
-        replaced(Sessions, "take_request_number", lambda self, member, number: None),
+        replaced(Sessions, "note_request_number", lambda self, member, number: None),
         {"liveness"},
     ),
     Mutant(
@@ -360,13 +360,13 @@ MUTANTS = [
     Mutant(
         "pending",
         "an aborted contribution is not fetched again",
-        replaced(Pending, "retry", lambda self, fetch, now: None),
+        replaced(Pending, "schedule_retry", lambda self, fetch, now: None),
         {"liveness"},
     ),
     Mutant(
         "pending",
         "an abandoned fetch keeps its room in the cache",
-        replaced(Pending, "give_up", lambda self, fetch: self._end(fetch)),
+        replaced(Pending, "abandon", lambda self, fetch: self._end(fetch)),
         {"liveness"},
     ),
     Mutant(

@@ -25,7 +25,7 @@ def test_contradictory_digests_are_declined() -> None:
     case = Contradiction()
     case.run()
     assert case.contradictory.file is not None
-    reasons = set(case.contradictory.file.recipients.declined.values())
+    reasons = set(case.contradictory.file.recipients.decline_reasons.values())
     assert len(reasons) == 1
     assert "[682, 684) of 'wrong' contradict each other" in reasons.pop()
 
@@ -36,4 +36,4 @@ def test_refuted_units_cost_few_requests() -> None:
         client.store = CorruptionStore(blake3_digest, client.name.encode())
     case.require_few_requests()
     assert case.contradictory.file is not None
-    assert not case.contradictory.file.recipients.declined, "refuted units alone decline no file"
+    assert not case.contradictory.file.recipients.decline_reasons, "refuted units alone decline no file"

@@ -346,7 +346,7 @@ class ClientMachine:
         else:
             self._effects += map(Contribute, frames)
 
-    def frame_refused(self, reason: DropReason, origin: str) -> None:
+    def connection_dropped(self, reason: DropReason, origin: str) -> None:
         """Count a TCP connection that the client refused or closed.
 
         Args:

@@ -40,14 +40,14 @@ class ServerTuning:
     hello_ns_per_member: int = 10 * MILLISECOND_NS
     hello_ns_max: int = 100 * SECOND_NS
     """The hello interval, and the maximum of the product: below the two minutes for which a NAT keeps a mapping (RFC
-    4787). In a small network, the interval is at most ``reach_ns / hellos_per_reach``."""
+    4787). In a small network, the interval is at most ``reachability_ns / reachability_hellos``."""
     retry_after_ns: int = 30 * SECOND_NS
     retry_after_ns_per_member: int = 24 * MILLISECOND_NS
     """How long a REQUEST_ACK makes a client wait for a delivery in flight before the client repeats the request."""
-    hellos_per_reach: int = 2
-    reach_ns: int = 30 * SECOND_NS
-    """A member becomes unreachable after ``reach_ns``, or ``hellos_per_reach`` hello intervals if these are longer, in
-    which it did not confirm that the server's datagrams arrive. Only a member with a data path can confirm this."""
+    reachability_hellos: int = 2
+    reachability_ns: int = 30 * SECOND_NS
+    """A member becomes unreachable if it does not confirm for ``reachability_ns``, or for ``reachability_hellos`` hello
+    intervals if these are longer, that the server's datagrams arrive. Only a member with a data path can confirm it."""
     fetch_rto_min_ns: int = SECOND_NS
     """The shortest retransmission timeout of a fetch that names a holder (RFC 6298, 2.4). An early retransmission makes
     the holder send a whole frame twice. Most losses are found sooner: the answer to a later broadcast arrives first."""

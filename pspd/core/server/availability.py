@@ -147,15 +147,15 @@ class Availability:
                 break
             left.difference_update(self.held[name])
         self.available.difference_update(left)
-        self._work.file_changed(self._manifest.file_id)
+        self._work.mark_changed(self._manifest.file_id)
 
     def _find_available(self) -> None:
         self.available = RangeSet(span for name in self._reachable_names() for span in self.held[name])
-        self._work.file_changed(self._manifest.file_id)
+        self._work.mark_changed(self._manifest.file_id)
 
     def _supplied(self) -> None:
-        self._work.serve_waiters(self._manifest.file_id)
-        self._work.file_changed(self._manifest.file_id)
+        self._work.mark_waiters(self._manifest.file_id)
+        self._work.mark_changed(self._manifest.file_id)
 
     # -- reading
 

@@ -64,7 +64,7 @@ class Broadcasts:
 
     def next_timeout(self) -> int | None:
         """Return when :meth:`handle_timeout` is due, in nanoseconds; None if there are no fetches."""
-        return earliest(self._pending.next_timeout(), self._pacer.next_at if self._pending.unasked else None)
+        return earliest(self._pending.next_timeout(), self._pacer.next_at if self._pending.broadcast_queue else None)
 
     def handle_timeout(self, now: int) -> None:
         """Handle overdue answers, and send the broadcasts that are due.
@@ -75,28 +75,28 @@ class Broadcasts:
         If a contribution takes too long, the sender's link is closed.
         """
         for fetch in self._pending.expired(now):
-            if fetch.sender is not None:
-                self._work.emit(CloseLink(fetch.sender))
-                self._pending.await_rest(fetch, now)
+            if fetch.sender_session is not None:
+                self._work.emit(CloseLink(fetch.sender_session))
+                self._pending.set_receive_timer(fetch, now)
             elif self._is_answering(fetch, now):
-                self._pending.wait(fetch, now)
+                self._pending.restart_timer(fetch, now)
             elif fetch.tries >= self._tuning.fetch_tries_max or not self._is_worthwhile(fetch):
-                self._pending.give_up(fetch)
-                self._work.serve_waiters(fetch.file.file_id)
+                self._pending.abandon(fetch)
+                self._work.mark_waiters(fetch.file.file_id)
             else:
                 if fetch.tries > 0:
                     fetch.file.traffic.count_retransmit()
-                self._pending.ask_again(self._reassign(fetch))
+                self._pending.requeue(self._reassign(fetch))
         self.send(now)
 
     # -- sending
 
     def send(self, now: int) -> None:
-        """Broadcast unasked fetches, file by file, as far as pacing allows."""
-        if not self._pending.unasked or not self._pacer.is_allowed(now):
+        """Broadcast the queued fetches, file by file, as far as pacing allows."""
+        if not self._pending.broadcast_queue or not self._pacer.is_allowed(now):
             return
         datagram_count = 0
-        for file, fetches in self._pending.unasked_by_file().items():
+        for file, fetches in self._pending.queued_by_file().items():
             if self._parameters.gathers and datagram_count >= self._tuning.broadcast_burst_datagrams:
                 break
             entries = entries_of(self._merged(file, fetches))
@@ -125,7 +125,7 @@ class Broadcasts:
         They must be adjacent, name the same holder, and never have been broadcast. Together they must fit into one
         frame, even for a client with the smallest window.
         """
-        chunks_max = min(self._pending.frame_chunks, frame_chunks_in(self._parameters.window_min_chunks))
+        chunks_max = min(self._pending.fetch_chunks_max, frame_chunks_in(self._parameters.window_min_chunks))
         return (
             fetch.holder is following.holder is not None
             and fetch.stop == following.start
@@ -136,7 +136,7 @@ class Broadcasts:
     def _broadcast(self, file: SharedFile, entries: list[Entry], now: int) -> int:
         """Send one broadcast to its receivers, and set the timers of its fetches. Return the number of datagrams."""
         fetches = [fetch for entry in entries for fetch in entry.fetches]
-        number = self._pending.asked(fetches, now)
+        number = self._pending.record_broadcast(fetches, now)
         body = datagrams.encode_broadcast_body(file.file_id, number, tuple(entry.asked for entry in entries))
         datagram_count = 0
         for member in self._audience(file, fetches):
@@ -177,9 +177,9 @@ class Broadcasts:
         ended, except if it has no data path, or the latest broadcast of the fetch is presumed lost.
         """
         holder = fetch.holder
-        if holder is None or fetch.lost_by_reordering or not holder.member.has_data_path:
+        if holder is None or fetch.is_presumed_lost or not holder.member.has_data_path:
             return False
-        is_sending = any(other.sender == holder.member.session for other in holder.asked)
+        is_sending = any(other.sender_session == holder.member.session for other in holder.fetches)
         return is_sending or now - holder.heard_at < self._pending.timeout_ns(fetch)
 
     def _reassign(self, fetch: Fetch) -> list[Fetch]:
@@ -190,18 +190,18 @@ class Broadcasts:
         Returns:
             The fetches to broadcast: the fetch itself, or a fetch for each of its units.
         """
-        silent = self._pending.timed_out(fetch)
+        silent = self._pending.record_timeout(fetch)
         if silent is None:
             is_early = fetch.tries < self._tuning.named_tries_max
             return [fetch] if is_early else self._pending.cut_into_units(fetch)
         others = self._holders.able_to_answer(fetch, excluded=silent)
         is_named = bool(others) and fetch.tries < self._tuning.named_tries_max
         if is_named or (not others and self._holders.still_holds(silent, fetch)):
-            self._pending.assign(fetch, others or [silent])
+            self._pending.choose_holder(fetch, others or [silent])
             return [fetch]
         units = self._pending.cut_into_units(fetch)
         for unit in units if not others else ():
-            self._pending.assign(unit, self._holders.able_to_answer(unit))  # members may hold some of the units
+            self._pending.choose_holder(unit, self._holders.able_to_answer(unit))  # members may hold some of the units
         return units
 
 

@@ -69,7 +69,7 @@ class Catalogue:
         for file in self.files.values():
             rest = [name for name in self._lifecycle.accepting_clients(file) if name not in names]
             is_with_rest = bool(rest) and file.recipients.all_complete(rest)
-            is_wanted = not file.is_complete or not file.recipients.declined.keys() <= set(names)
+            is_wanted = not file.is_complete or not file.recipients.decline_reasons.keys() <= set(names)
             if file.is_divided and is_wanted and not is_with_rest:
                 found.append((file, file.availability.held_only_by(names)))
         return [(file, lost) for file, lost in found if lost]
@@ -85,8 +85,8 @@ class Catalogue:
                 reassigns none of their shares, and no restored file becomes stalled or complete.
             now: the time, in nanoseconds.
         """
-        self._work.started(now)
-        files = [SharedFile.restored(record, next(self._divisions), self._work, self._tuning) for record in records]
+        self._work.set_time(now)
+        files = [SharedFile.from_record(record, next(self._divisions), self._work, self._tuning) for record in records]
         self._lifecycle.restore(files, awaited)
         for file in files:
             if file.phase is Phase.SEEDING:
@@ -123,7 +123,7 @@ class Catalogue:
             )
         if file.phase is Phase.REMOVED:
             raise WrongState(f"{manifest.name!r} is still being removed: try again in a moment")
-        file.announced(source.name, terms)
+        file.note_announcement(source.name, terms)
         return file
 
     def _require_place_for(self, manifest: Manifest) -> None:
@@ -163,9 +163,9 @@ class Catalogue:
         Raises:
             SessionUnknown: the session is unknown.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         source = self._sessions.get(session)
-        file.source_returned(source.name, now)
+        file.note_source(source.name, now)
         file.availability.add_source(source.name)
 
     def divide(self, manifest: Manifest, session: int, now: int, *, hold_back: bool = False) -> SharedFile:
@@ -184,17 +184,17 @@ class Catalogue:
                 session is a client's.
             LimitReached: the product of share count and replica count is too large.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         source = self._source_of(session)
         file = self.files.get(manifest.file_id)
         if file is None:
             raise NotFound(f"{manifest.name!r} was not announced")
-        names = self._sessions.heard_names()
+        names = self._sessions.heard_clients()
         _require_divisible(file, manifest, names)
         order = itertools.product(range(file.terms.replica_count), range(manifest.share_count))
         owners = [names[(replica + index) % len(names)] for replica, index in order]
         file.divide(manifest, source.name, owners, held_back=hold_back)
-        file.recipients.expect(names)
+        file.recipients.set_names(names)
         file.availability.add_source(source.name)
         self._monitor.watch(file, now)
         shares = tuple((share.owner, Range(share.start, share.stop)) for share in file.shares.all)
@@ -220,13 +220,13 @@ class Catalogue:
             SessionUnknown: the session is unknown, or must end because the report's request number is too high.
         """
         member, file = self._reported(session, report.file_id, report.division, now)
-        fault = self._sessions.take_request_number(member, report.request_number)
+        fault = self._sessions.note_request_number(member, report.request_number)
         if fault is not None:
             raise SessionUnknown(f"session {session:016x} has ended: {fault}")
         state = self._demand.supersede(member, file, report.request_number)
         shares = file.shares.ranges_of(member.name)
-        if file.recipients.accept_after_all(member.name) and shares:
-            self._work.review_owners(file.file_id, member.name)
+        if file.recipients.withdraw_decline(member.name) and shares:
+            self._work.mark_owners(file.file_id, member.name)
         if report.milestone is Milestone.COMPLETE:
             file.recipients.mark_complete(member.name)
             file.availability.hold_whole(member.name)
@@ -266,11 +266,11 @@ class Catalogue:
         file.shares.clear_acks(member.name)
         self._demand.client_declined(self._demand.state(member, file))
         self._work.emit(FileDeclined(file_id, file.manifest.name, member.name, reason))
-        self._work.review_owners(file_id)
+        self._work.mark_owners(file_id)
 
     def _reported(self, session: int, file_id: FileId, division: int, now: int) -> tuple[Member, SharedFile]:
         """Return the client and the file of a report. Refuse a report by a source, or about another division."""
-        self._work.started(now)
+        self._work.set_time(now)
         member, file = self._sessions.get(session), self.files.get(file_id)
         if member.source:
             raise WrongState(f"{member.name!r} is a source: only clients report what they reached with a file")
@@ -292,7 +292,7 @@ class Catalogue:
         Raises:
             WrongState: the file is not held back.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         if not file.held_back:
             raise WrongState(
                 f"{file.manifest.name!r} is not held back: only a file that was seeded with --hold can be released"
@@ -314,13 +314,13 @@ class Catalogue:
         Raises:
             WrongState: a source of the file is connected; or the file is not complete, and ``force`` is not set.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         name = file.manifest.name
         if file.source in self._sessions.members or file.availability.sources:
             raise WrongState(f"{name!r} is being seeded: end that `pspctl seed` first")
         if not file.is_complete and not force:
             raise WrongState(f"not every client has {name!r}: wait until it is complete, or remove it with --force")
-        file.removed()
+        file.mark_removed()
         self._sessions.forget_held_at_join(file.file_id)
         self._work.emit(FileRemoved(file.file_id, name))
         for member in self._sessions.members.values():

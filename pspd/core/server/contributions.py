@@ -104,10 +104,10 @@ class Contributions:
         if not self.is_good(file, file.manifest.whole_units(*span)):
             file.traffic.count_corrupt(frame.length)
             self._blame(member, file, span)
-            self._pending.retry(fetch, now)
+            self._pending.schedule_retry(fetch, now)
             self._work.drop(DropReason.CORRUPT, self._sessions.name_of(frame.session))
             return False
-        self._pending.received(fetch, member, now)
+        self._pending.finish(fetch, member, now)
         file.traffic.count_contribution(frame.length)
         if member is not None:
             self._note_parts(member, file, span)
@@ -122,7 +122,7 @@ class Contributions:
             now: the time, in nanoseconds.
         """
         self._work.drop(DropReason.ABORTED, self._sessions.name_of(receipt.frame.session))
-        self._pending.retry(receipt.fetch, now)
+        self._pending.schedule_retry(receipt.fetch, now)
 
     def is_good(self, file: SharedFile, units: Range) -> bool:
         """Return whether every unit of a received range has the digest that the manifest states.

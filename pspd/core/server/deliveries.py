@@ -89,7 +89,7 @@ class Deliveries:
     def quota_left_chunks(self, requester: Requester) -> int:
         """Return how many more chunks the deliveries to one member may pin."""
         capacity = self._cache.capacity_chunks
-        two_frames = min(2 * self._pending.frame_chunks, max(1, capacity // 2))
+        two_frames = min(2 * self._pending.fetch_chunks_max, max(1, capacity // 2))
         return max(capacity // self._tuning.quota_cache_divisor, two_frames) - requester.quota_used_chunks
 
     def _sendable_chunks(self, state: RequestState) -> int:
@@ -145,7 +145,7 @@ class Deliveries:
             try:
                 delivered_chunks += self._fan_out(state, cached, fan_outs, order if is_measured else 0)
             except Exception as error:  # the error ends only this member's session
-                self._work.member_failed(state.member.session, error)
+                self._work.mark_failed(state.member.session, error)
         delivery_count = 0
         for fan_out in fan_outs:
             delivery_count += len(fan_out.outgoing)
@@ -184,7 +184,7 @@ class Deliveries:
     def _put_in_flight(self, state: RequestState, span: Range, echo: int, sendable_chunks: int) -> Iterator[Frame]:
         """Put at most ``sendable_chunks`` chunks of a cached range in flight. Yield the heads of the deliveries."""
         file, session = state.file, state.member.session
-        frame_chunks = min(self._parameters.frame_chunks, state.frame_chunks)
+        frame_chunks = min(self._parameters.frame_chunks, state.delivery_chunks_max)
         for part in _cut(Range(span.start, min(span.stop, span.start + sendable_chunks)), frame_chunks):
             self._number += 1
             state.add_in_flight(self._number, part)
@@ -237,7 +237,7 @@ class Deliveries:
             The file and the delivery's size in bytes; None if the buffers were released before.
         """
         found = self._unreleased.pop((session, number), None)
-        self._work.room_changed()
+        self._work.mark_serving_due()
         if found is None:
             return None
         state, frame, fan_out = found
@@ -247,7 +247,7 @@ class Deliveries:
             for pinned in fan_out.pinned:
                 self._cache.unpin(file.file_id, *pinned)
             if file.is_draining:
-                self._work.file_changed(file.file_id)
+                self._work.mark_changed(file.file_id)
         quota_left_chunks = self.quota_left_chunks(requester)
         requester.release_quota(frame.stop - frame.start)
         for other in requester.states.values():

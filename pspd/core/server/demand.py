@@ -121,7 +121,7 @@ class Demand:
         if arrived:
             file.availability.hold(name, arrived)
         # The client lacks the chunks that it requests, unless it has already reported the complete file.
-        if name not in file.recipients.complete and (refuted := file.availability.retract(name, request.ranges)):
+        if name not in file.recipients.complete_names and (refuted := file.availability.retract(name, request.ranges)):
             file.shares.clear_acks(name)
             self._contributions.distrust(file, refuted)
         window_chunks = min(request.window_chunks, parameters.window_max_chunks)
@@ -152,7 +152,7 @@ class Demand:
             number: the number of the newest request that the report supersedes.
         """
         state = self.state(member, file)
-        state.note_number(number)
+        state.supersede(number)
         return state
 
     def client_declined(self, state: RequestState) -> None:
@@ -218,7 +218,7 @@ class Demand:
     def mark_ready(self, state: RequestState) -> None:
         """Add a request to the ready queue."""
         self._ready[state] = None
-        self._work.room_changed()
+        self._work.mark_serving_due()
 
     def mark_ready_first(self, file_ids: Iterable[FileId], sessions: Iterable[int]) -> None:
         """Add requests to the front of the ready queue.

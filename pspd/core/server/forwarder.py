@@ -62,7 +62,7 @@ class Forwarder:
     def handle_timeout(self, now: int) -> None:
         """Let all waiting requests be tried again, including requests whose fetches were deferred."""
         list(self._deferred.expired(now))  # removes the deadlines that have passed
-        self._work.admit()
+        self._work.mark_admission()
 
     # -- serving
 
@@ -89,7 +89,7 @@ class Forwarder:
 
     @property
     def _cache_has_room(self) -> bool:
-        return self._cache.has_room(self._pending.frame_chunks)
+        return self._cache.has_room(self._pending.fetch_chunks_max)
 
     @property
     def _may_admit(self) -> bool:
@@ -100,7 +100,7 @@ class Forwarder:
         fetches, or if a fetch is deferred for slower clients, try after every input.
         """
         is_new = self._admission != self._tried_admission or self._untried_queues > 0
-        return is_new or not self._pending.is_active or self._deferred.next_deadline() is not None
+        return is_new or not self._pending.has_fetches or self._deferred.next_deadline() is not None
 
     def _serve_queues(self) -> None:
         """Serve the wait queues of all files in turn.
@@ -119,7 +119,7 @@ class Forwarder:
             skipped += self._serve_queue(file_id)
             if file_id in self._queues:
                 self._queues[file_id] = self._queues.pop(file_id)  # move it after the queues of the other files
-            if skipped >= self._tuning.queue_skips_per_round_max and self._pending.is_active:
+            if skipped >= self._tuning.queue_skips_per_round_max and self._pending.has_fetches:
                 break
         else:
             self._untried_queues = 0
@@ -151,7 +151,7 @@ class Forwarder:
         try:
             is_waiting = self._hit_or_fetch(state)
         except Exception as error:
-            self._work.member_failed(state.member.session, error)
+            self._work.mark_failed(state.member.session, error)
         if is_waiting:
             state.discard_echoes()
             self._queues.setdefault(state.file.file_id, {}).setdefault(state)  # a waiting request keeps its place
@@ -164,7 +164,7 @@ class Forwarder:
         queue = self._queues.get(state.file.file_id)
         if queue is not None and state in queue:
             del queue[state]
-            self._work.admit()  # the requests after it may be tried now
+            self._work.mark_admission()  # the requests after it may be tried now
             if not queue:
                 del self._queues[state.file.file_id]
 
@@ -205,7 +205,7 @@ class Forwarder:
         shares_tried = fetched_chunks = 0
         for start, stop in fetchable.cyclic_from(demand.cursor):
             while start < stop and fetched_chunks < chunk_count:
-                span, holder = self._holders.next_fetch(file, start, stop, state.frame_chunks)
+                span, holder = self._holders.next_fetch(file, start, stop, state.delivery_chunks_max)
                 if span is None:
                     shares_tried += 1
                     if shares_tried > self._tuning.shares_tried_max:
@@ -216,7 +216,7 @@ class Forwarder:
                 else:
                     self._pending.start(file, span, holder)
                     start = span.stop
-                    demand.advance(start)
+                    demand.move_cursor(start)
                     fetched_chunks += span.chunk_count
         return fetched_chunks
 
@@ -257,7 +257,7 @@ class Forwarder:
         """
         self._deliveries.flush(file)
         self._demand.want_nothing(file.file_id)
-        self._pending.give_up_all(file.file_id)
+        self._pending.abandon_all(file.file_id)
         return self._cache.forget(file.file_id) * CHUNK_BYTES
 
     def check(self) -> None:

@@ -10,7 +10,7 @@ from pspd.core.model.file_record import Phase
 from pspd.core.model.parameters import Parameters
 from pspd.core.model.ranges import Range
 from pspd.core.model.tuning import ServerTuning
-from pspd.core.server.pending import Fetch, Holder, Pending
+from pspd.core.server.pending import Fetch, HolderRecord, Pending
 from pspd.core.server.sessions import Sessions
 from pspd.core.server.shared_file import SharedFile
 
@@ -35,7 +35,7 @@ class Holders:
 
     def next_fetch(
         self, file: SharedFile, start: int, stop: int, frame_chunks: int
-    ) -> tuple[Range | None, Holder | None]:
+    ) -> tuple[Range | None, HolderRecord | None]:
         """Return the first part of a wanted range that one fetch can get, and the holder to name.
 
         Args:
@@ -48,7 +48,7 @@ class Holders:
             The range to fetch, or None if no holder can be asked for chunk ``start`` now; and the holder to name, or
             None to name no holder.
         """
-        limit = min(self._pending.frame_chunks, frame_chunks)
+        limit = min(self._pending.fetch_chunks_max, frame_chunks)
         if self._parameters.all_holders_answer:
             available = file.availability.available.within(start, min(stop, file.shares.at(start).stop))
             if not available or available[0].start > start:
@@ -61,7 +61,7 @@ class Holders:
         stop = min(held.within(start, stop)[0].stop, file.shares.at(start).stop)
         return file.manifest.frame_from(start, stop, limit), holder
 
-    def _choose(self, file: SharedFile, chunk: int) -> Holder | None:
+    def _choose(self, file: SharedFile, chunk: int) -> HolderRecord | None:
         """Choose a holder with room: the owner of the chunk's share, or else the one asked for the fewest chunks.
 
         If the owner has no room, or cannot send the chunk, consider during seeding only sources, if one can send it.
@@ -86,7 +86,7 @@ class Holders:
                 able = sources
         return min((each for each in able if each.has_room), key=lambda holder: holder.asked_chunks, default=None)
 
-    def able_to_send(self, names: Iterable[str], file: SharedFile, start: int, stop: int) -> list[Holder]:
+    def able_to_send(self, names: Iterable[str], file: SharedFile, start: int, stop: int) -> list[HolderRecord]:
         """Return the holder records of the members that hold a whole range and can be asked for it.
 
         Args:
@@ -103,7 +103,7 @@ class Holders:
                 found.append(self._pending.holder_of(member))
         return found
 
-    def able_to_answer(self, fetch: Fetch, excluded: Holder | None = None) -> list[Holder]:
+    def able_to_answer(self, fetch: Fetch, excluded: HolderRecord | None = None) -> list[HolderRecord]:
         """Return some holders that can send the whole range of a fetch; an empty list only if there are none.
 
         Search a sample of the clients if they are many, then all clients, then the sources. Return the holders from the
@@ -123,7 +123,7 @@ class Holders:
                 return found
         return []
 
-    def still_holds(self, holder: Holder, fetch: Fetch) -> bool:
+    def still_holds(self, holder: HolderRecord, fetch: Fetch) -> bool:
         """Return whether a holder that did not answer is connected and still holds the whole range of a fetch.
 
         Args:

@@ -61,8 +61,8 @@ class Lifecycle:
             file: the file.
             heard: whether to leave out clients that have sent no datagram in their session, and so get no shares.
         """
-        names = self._sessions.heard_names() if heard else self._sessions.reachable_clients()
-        declined = file.recipients.declined
+        names = self._sessions.heard_clients() if heard else self._sessions.reachable_clients()
+        declined = file.recipients.decline_reasons
         return [name for name in names if name not in declined] if declined else names
 
     # -- after a restart
@@ -81,7 +81,7 @@ class Lifecycle:
             self._work.emit(effects.MemberLeft(name, "it has not come back since the server was restarted"))
         self.awaited.clear()
         for file in self.files.values():
-            self._work.review_owners(file.file_id)
+            self._work.mark_owners(file.file_id)
 
     def restore(self, files: Iterable[SharedFile], awaited: Iterable[str]) -> None:
         """Add the files that were saved before a restart. The owners of a file's shares become its recipients.
@@ -95,11 +95,11 @@ class Lifecycle:
         for file in files:
             self.add(file)
             owners = [owner for owner in file.shares.owners if owner]
-            file.recipients.expect(owners, self._work.now)
+            file.recipients.set_names(owners, self._work.now)
             # After the seeding, an owner that had left before the restart may have had the whole file.
             for name in owners if file.phase is not Phase.SEEDING else ():
                 if name not in self.awaited:
-                    file.recipients.served(name)
+                    file.recipients.mark_served(name)
 
     # -- members come and go
 
@@ -109,8 +109,8 @@ class Lifecycle:
         # Files that the member has begun come first: the space that they need must not go to other files.
         for file in sorted(self.files.values(), key=lambda file: file.file_id not in member.held_at_join):
             self.note_held_at_join(file, member)
-            self._work.review_owners(file.file_id, member.name)
-            self._work.serve_waiters(file.file_id)
+            self._work.mark_owners(file.file_id, member.name)
+            self._work.mark_waiters(file.file_id)
 
     def note_held_at_join(self, file: SharedFile, member: Member) -> None:
         """Note which chunks of a file a member reported when it joined, and whether it had the whole file.
@@ -135,9 +135,9 @@ class Lifecycle:
         """Mark the files in seeding, because a client whose first datagram has arrived can own shares (R1)."""
         for file in self.files.values():
             if file.phase is Phase.SEEDING:
-                self._work.review_owners(file.file_id)
+                self._work.mark_owners(file.file_id)
 
-    def reach_changed(self, member: Member) -> None:
+    def reachability_changed(self, member: Member) -> None:
         """Note in every file that a member became reachable or unreachable, and mark the files for review (R12)."""
         name = member.name
         for file in self.files.values():
@@ -148,7 +148,7 @@ class Lifecycle:
                 file.shares.clear_acks(name)
                 file.availability.mark_unreachable(name)
                 file.recipients.mark_away(name, self._work.now)
-            self._work.review_owners(file.file_id, name)
+            self._work.mark_owners(file.file_id, name)
 
     def member_left(self, member: Member) -> None:
         """Withdraw the undivided files of a member that left, and clear its acknowledgements and holdings (R12)."""
@@ -160,7 +160,7 @@ class Lifecycle:
             file.availability.remove_member(name)
             file.recipients.mark_away(name, self._work.now)
             file.recipients.forget(name)
-            self._work.review_owners(file.file_id)
+            self._work.mark_owners(file.file_id)
 
     def withdraw(self, file: SharedFile, source: str) -> None:
         """Delete a file that a source has announced, if the file is not divided yet.
@@ -235,46 +235,46 @@ class Lifecycle:
         A file is seeded when its shares are held and the server has no byte of it. A removed file is deleted when the
         server has no byte of it. Only ``ServerMachine`` calls this, in its ``poll``.
         """
-        to_assign = self._work.clients_to_assign(file.file_id)
+        to_assign = self._work.take_clients_to_assign(file.file_id)
         if to_assign is not None:
             self._assign_to(file, [*self._reassign_orphaned(file), *to_assign])
         if file.phase is Phase.REMOVED and not self._forwarder.forget(file):
             self.delete(file)
         if not file.is_divided:
             return
-        if file.phase is Phase.SEEDING and file.shares.are_held and not self._forwarder.forget(file):
+        if file.phase is Phase.SEEDING and file.shares.all_held and not self._forwarder.forget(file):
             # ``_seeded`` marks the file for another review. If it also ends the source's session, that happens first.
             self._seeded(file)
             return
         if file.phase is Phase.SEEDED and not file.held_back:
             self._exchange(file)
-        self._review_coverage(file)
+        self._review_stall(file)
         self._review_completion(file)
 
     def _seeded(self, file: SharedFile) -> None:
         """Note and report that a file is seeded (R2), and end the source's session unless the source stays."""
         cached_bytes = self._cache.chunks_of(file.file_id) * CHUNK_BYTES
-        file.seeded(cached_bytes, self._work.now)
+        file.end_seeding(cached_bytes, self._work.now)
         self._work.emit(effects.SaveFile(file.record))
         name, share_count, chunk_count = file.manifest.name, file.manifest.share_count, file.manifest.chunk_count
         self._work.emit(effects.FileSeeded(file.file_id, name, share_count, chunk_count, cached_bytes))
         source = self._sessions.members.get(file.source)
         if source is not None and source.source and not file.terms.stays:
-            self._work.end_session(source.session, "the file is seeded", effects.EndCause.SOURCE_DONE)
+            self._work.mark_ending(source.session, "the file is seeded", effects.EndCause.SOURCE_DONE)
 
     def _exchange(self, file: SharedFile) -> None:
-        file.exchange(self._work.now)
+        file.begin_exchange(self._work.now)
         self._work.emit(effects.SaveFile(file.record))
         for member in self._sessions.members.values():
             if not member.source:
                 self._work.emit(effects.StartExchange(member.session, file.file_id))
 
-    def _review_coverage(self, file: SharedFile) -> None:
+    def _review_stall(self, file: SharedFile) -> None:
         stalled = not file.availability.is_complete and not self._awaits_holders_of(file)
-        if stalled and not file.stalled:
+        if stalled and not file.is_stalled:
             missing = tuple(file.availability.missing())
             self._work.emit(effects.FileStalled(file.file_id, file.manifest.name, missing))
-        if file.stalled and not stalled:
+        if file.is_stalled and not stalled:
             self._work.emit(effects.FileResumed(file.file_id, file.manifest.name))
         file.set_stalled(stalled)
 
@@ -287,4 +287,4 @@ class Lifecycle:
         file.set_complete(is_complete, self._work.now)
         for name in file.availability.sources if is_complete else ():
             session = self._sessions.members[name].session
-            self._work.end_session(session, "every client has the file", effects.EndCause.SOURCE_DONE)
+            self._work.mark_ending(session, "every client has the file", effects.EndCause.SOURCE_DONE)

@@ -32,7 +32,7 @@ from pspd.core.server.lifecycle import Lifecycle
 from pspd.core.server.pending import Pending
 from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.share_monitor import ShareMonitor
-from pspd.core.server.work_set import WorkSet, drained
+from pspd.core.server.work_set import WorkSet, drain
 from pspd.core.timing.pacing import Pacer
 from pspd.core.timing.timers import earliest
 from pspd.core.wire.datagrams import ACCEPTED_BY_SERVER, Hello, HelloAck, Request, decode_datagram, encode_datagram
@@ -60,7 +60,7 @@ class ServerMachine:
         parameters: the profile.
         cache: the cache.
         members: the connected members, by name.
-        sessions: the sessions of the members. The driver may read them, and change them only by ``lease_renewed``.
+        sessions: the sessions of the members. The driver may read them, and change them only by ``renew_lease``.
         drop_counts: how many inputs were dropped, by reason.
         demand: the requests.
         deliveries: the deliveries of cached chunks.
@@ -113,29 +113,29 @@ class ServerMachine:
             if self._work.is_marked:
                 self._review()
             self._forwarder.serve()
-            self._work.serving_ended()
+            self._work.end_serving()
 
     def _review(self) -> None:
         """Process all marks, and add requests that may be served now to the ready queue."""
         work = self._work
-        work.review_started()
+        work.begin_review()
         self._end_marked()
-        for _ in drained(work.heard_sessions):
+        for _ in drain(work.heard_sessions):
             self.lifecycle.member_heard()
-        for session, _ in drained(work.reach_sessions):
+        for session, _ in drain(work.reachability_sessions):
             member = self.sessions.find(session)
             if member is not None:
-                self.lifecycle.reach_changed(member)
-        for file_id, _ in drained(work.changed_files):
+                self.lifecycle.reachability_changed(member)
+        for file_id, _ in drain(work.changed_files):
             file = self.lifecycle.files.get(file_id)
             if file is not None:
                 self.lifecycle.review(file)
                 self._end_marked()
-        waiter_files = [file_id for file_id, _ in drained(work.waiter_files)]
-        self.demand.mark_ready_first(waiter_files, [session for session, _ in drained(work.data_path_sessions)])
+        waiter_files = [file_id for file_id, _ in drain(work.waiter_files)]
+        self.demand.mark_ready_first(waiter_files, [session for session, _ in drain(work.data_path_sessions)])
 
     def _end_marked(self) -> None:
-        for session, (reason, cause, error) in drained(self._work.endings):
+        for session, (reason, cause, error) in drain(self._work.endings):
             member = self.sessions.find(session)
             if member is not None:
                 if error is not None:
@@ -158,10 +158,10 @@ class ServerMachine:
 
         Only a few leases end at a time, and only a few members become unreachable: the next call handles more.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         for session in self.sessions.expired_leases(now):
             self._end_session(self.sessions.get(session), "its lease ran out", EndCause.LEASE_EXPIRED)
-        self.sessions.expire_reach(now)
+        self.sessions.expire_reachability(now)
         if self._returning_until is not None and self._returning_until <= now:
             self._returning_until = None
             self.lifecycle.stop_awaiting()
@@ -213,7 +213,7 @@ class ServerMachine:
             LimitReached: there are too many members, all members together hold too many ranges, or there is not enough
                 memory for one chunk per client.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         present = self.sessions.validate_join(name, instance_id, delivery_port, peer, now)
         if present is not None:
             reason = f"it joined again from {peer}" if peer else "it joined again"
@@ -237,7 +237,7 @@ class ServerMachine:
             now: the time, in nanoseconds.
             cause: why the session ends, for programs.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         member = self.sessions.find(session)
         if member is not None:
             self._end_session(member, reason, cause)
@@ -258,7 +258,7 @@ class ServerMachine:
         Returns:
             Whether the session is known. If not, the link is counted as dropped.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         member = self.sessions.find(session)
         if member is None:
             self._work.drop(DropReason.UNKNOWN_SESSION, f"link of session {session:016x}")
@@ -275,7 +275,7 @@ class ServerMachine:
             session: the member's session number.
             now: the time, in nanoseconds.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         member = self.sessions.find(session)
         if member is not None:
             self.sessions.link_closed(member)
@@ -289,8 +289,8 @@ class ServerMachine:
 
     def clear_cache(self, now: int) -> int:
         """Drop all cached chunks that are not being sent. Return the number of dropped chunks."""
-        self._work.started(now)
-        self._work.room_changed()
+        self._work.set_time(now)
+        self._work.mark_serving_due()
         return self.cache.clear()
 
     def resize_cache(self, capacity_chunks: int, now: int) -> None:
@@ -306,12 +306,12 @@ class ServerMachine:
         """
         if capacity_chunks < 1:
             raise BadArgument("the cache holds at least one chunk: give 1KiB or more")
-        self._work.started(now)
+        self._work.set_time(now)
         self._cache_follows_clients = False
         self.cache.resize(capacity_chunks)
         for file in self.lifecycle.files.values():
-            self._work.serve_waiters(file.file_id)
-        self._work.room_changed()
+            self._work.mark_waiters(file.file_id)
+        self._work.mark_serving_due()
 
     # -- datagrams
 
@@ -323,7 +323,7 @@ class ServerMachine:
             source: the sender's address.
             now: the time, in nanoseconds.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         try:
             datagram = decode_datagram(data, ACCEPTED_BY_SERVER)
         except WireError as error:
@@ -337,18 +337,18 @@ class ServerMachine:
             if isinstance(datagram, Hello):
                 self.sessions.note_srtt(member, datagram.srtt_us)
                 self._pending.seed_rtt(member)
-                self.sessions.heard_from(member, source, datagram.srtt_us != 0, now)
+                self.sessions.note_datagram(member, source, datagram.srtt_us != 0, now)
                 answer = HelloAck(member.session, datagram.number, self.sessions.hello_interval_ns // MILLISECOND_NS)
                 self._work.emit(SendDatagram(source, encode_datagram(answer)))
             else:
                 assert isinstance(datagram, Request), "ACCEPTED_BY_SERVER has no other kind"
-                self.sessions.heard_from(member, source, datagram.downlink_ok, now)
-                if self.sessions.take_request_number(member, datagram.number) is None:
+                self.sessions.note_datagram(member, source, datagram.downlink_ok, now)
+                if self.sessions.note_request_number(member, datagram.number) is None:
                     self.demand.receive(member, self.lifecycle.files.get(datagram.file_id), datagram)
                 else:
                     self._work.drop(DropReason.BAD_NUMBER, member.name)
         except Exception as fault:  # another name: mypyc gives all errors of one name the type of the first
-            self._work.member_failed(member.session, fault)
+            self._work.mark_failed(member.session, fault)
 
     # -- contributions
 
@@ -364,7 +364,7 @@ class ServerMachine:
             The receipt, with the memory for the payload; None if the driver must drop the payload. The driver passes
             the receipt to ``contribution_received`` or ``contribution_aborted``.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         return self._contributions.accept(frame, self.lifecycle.files.get(frame.file_id), origin, now)
 
     def contribution_received(self, receipt: Receipt, now: int) -> None:
@@ -374,14 +374,14 @@ class ServerMachine:
             receipt: the receipt from ``contribution_started``.
             now: the time, in nanoseconds.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         try:
             if self._contributions.received(receipt, now):
                 self.deliveries.fetched(receipt.fetch, now)
         except Exception as error:
             if not self.sessions.is_current(receipt.sender):
                 raise
-            self._work.member_failed(receipt.sender.session, error)
+            self._work.mark_failed(receipt.sender.session, error)
 
     def contribution_aborted(self, receipt: Receipt, now: int) -> None:
         """Handle a contribution whose connection closed before the whole payload had arrived.
@@ -390,7 +390,7 @@ class ServerMachine:
             receipt: the receipt from ``contribution_started``.
             now: the time, in nanoseconds.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         self._contributions.aborted(receipt, now)
 
     # -- deliveries
@@ -403,7 +403,7 @@ class ServerMachine:
             number: the delivery's number.
             now: the time, in nanoseconds.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         self.deliveries.sent(session, number)
 
     def delivery_failed(self, session: int, number: int, now: int) -> None:
@@ -414,7 +414,7 @@ class ServerMachine:
             number: the delivery's number.
             now: the time, in nanoseconds.
         """
-        self._work.started(now)
+        self._work.set_time(now)
         self.deliveries.failed(self.sessions.find(session), session, number)
 
     def delivery_address(self, session: int) -> Address | None:
@@ -426,7 +426,7 @@ class ServerMachine:
 
     # -- dropped inputs
 
-    def frame_refused(self, reason: DropReason, origin: str) -> None:
+    def connection_dropped(self, reason: DropReason, origin: str) -> None:
         """Count a dropped input: a TCP connection that the driver closes because of invalid input or a limit.
 
         Args:
@@ -435,7 +435,7 @@ class ServerMachine:
         """
         self._work.drop(reason, origin)
 
-    def report_refused(self, session: int) -> None:
+    def report_dropped(self, session: int) -> None:
         """Count a dropped input: a report that was refused, for example because the file was removed meanwhile."""
         self._work.drop(DropReason.UNKNOWN_FILE, self.sessions.name_of(session))
 

@@ -26,22 +26,22 @@ from pspd.core.wire.header import DropReason
 
 
 @dataclass(eq=False, repr=False, slots=True)
-class Holder:
+class HolderRecord:
     """One member as a holder: the fetches that it is named to answer, and how fast it answers.
 
     Attributes:
         member: the member.
         rtt: the estimator of the time from a broadcast to the contribution that answers it.
         window: the limit on the chunks that the member is asked for at a time.
-        asked: the fetches that the member is named to answer, oldest assignment first.
-        asked_chunks: the number of chunks in ``asked``.
+        fetches: the fetches that the member is named to answer, oldest assignment first.
+        asked_chunks: the number of chunks in ``fetches``.
         heard_at: when a contribution of the member was last accepted or completed, in nanoseconds.
     """
 
     member: Member
     rtt: RttEstimator
     window: Window
-    asked: dict[Fetch, None] = field(default_factory=dict)
+    fetches: dict[Fetch, None] = field(default_factory=dict)
     asked_chunks: int = 0
     heard_at: int = 0
 
@@ -62,11 +62,11 @@ class Fetch:
         order: the number of the fetch in the order of starts, from 1. A merged fetch has the number of its second
             part; units that are fetched separately have the number of the cut fetch.
         tries: how often the fetch was broadcast, including broadcasts of the fetch from which it was cut.
-        number: the number of the latest broadcast; 0 before the first.
-        asked_at: when the latest broadcast was sent, in nanoseconds.
+        broadcast_number: the number of the latest broadcast; 0 before the first.
+        broadcast_at: when the latest broadcast was sent, in nanoseconds.
         holder: the member that is named to answer; None if every holder is asked.
-        sender: the session number of the member whose contribution is being received; None if none is.
-        lost_by_reordering: whether the latest broadcast, or the answer, is presumed lost because the holder has
+        sender_session: the session number of the member whose contribution is being received; None if none is.
+        is_presumed_lost: whether the latest broadcast, or the answer, is presumed lost because the holder has
             answered a later broadcast, or because the holder's link is lost (R11).
     """
 
@@ -75,11 +75,11 @@ class Fetch:
     stop: int
     order: int
     tries: int = 0
-    number: int = 0
-    asked_at: int = 0
-    holder: Holder | None = None
-    sender: int | None = None
-    lost_by_reordering: bool = False
+    broadcast_number: int = 0
+    broadcast_at: int = 0
+    holder: HolderRecord | None = None
+    sender_session: int | None = None
+    is_presumed_lost: bool = False
 
     @property
     def chunk_count(self) -> int:
@@ -91,14 +91,14 @@ class Fetch:
         """The range that is being fetched."""
         return Range(self.start, self.stop)
 
-    def assign(self, holder: Holder | None) -> None:
+    def assign_holder(self, holder: HolderRecord | None) -> None:
         """Name a holder to answer, in place of the current one; None to ask every holder."""
         if self.holder is not None:
-            del self.holder.asked[self]
+            del self.holder.fetches[self]
             self.holder.asked_chunks -= self.chunk_count
         self.holder = holder
         if holder is not None:
-            holder.asked[self] = None
+            holder.fetches[self] = None
             holder.asked_chunks += self.chunk_count
 
 
@@ -120,12 +120,12 @@ class FetchTable:
         """Assert the invariants."""
         assert RangeSet(fetch.span for fetch in self.ranges) == self.chunks, "the chunks are not those of the fetches"
         for fetch in self.ranges:
-            assert fetch.holder is None or fetch in fetch.holder.asked, "a fetch is missing from its holder"
+            assert fetch.holder is None or fetch in fetch.holder.fetches, "a fetch is missing from its holder"
 
 
 @dataclass(eq=False)
 class Pending:
-    """The pending table. Only this class changes ``Fetch``, ``FetchTable`` and ``Holder`` records.
+    """The pending table. Only this class changes ``Fetch``, ``FetchTable`` and ``HolderRecord`` records.
 
     Args:
         _parameters: the profile.
@@ -136,7 +136,7 @@ class Pending:
 
     Attributes:
         started_count: the number of fetches started so far.
-        unasked: the fetches that wait to be broadcast, in the order in which they were queued.
+        broadcast_queue: the fetches that wait to be broadcast, in the order in which they were queued.
     """
 
     _parameters: Parameters
@@ -145,12 +145,12 @@ class Pending:
     _work: WorkSet
     _tuning: ServerTuning
     started_count: int = 0
-    unasked: dict[Fetch, None] = field(default_factory=dict)
+    broadcast_queue: dict[Fetch, None] = field(default_factory=dict)
     _tables: dict[FileId, FetchTable] = field(default_factory=dict)
-    _holders: dict[int, Holder] = field(default_factory=dict)
+    _holders: dict[int, HolderRecord] = field(default_factory=dict)
     _timers: Timers[Fetch] = field(default_factory=Timers)
     _rtt: RttEstimator = field(default_factory=RttEstimator)
-    _broadcast_number: int = 0
+    _last_broadcast_number: int = 0
 
     # -- reading
 
@@ -161,22 +161,22 @@ class Pending:
             table = self._tables[file_id] = FetchTable()
         return table
 
-    def holder_of(self, member: Member) -> Holder:
+    def holder_of(self, member: Member) -> HolderRecord:
         """Return the holder record of a member. Create it if there is none."""
         holder = self._holders.get(member.session)
         if holder is None:
             window = Window(self._parameters.window_min_chunks, self._parameters.window_max_chunks)
-            holder = Holder(member, RttEstimator(self._tuning.fetch_rto_min_ns), window)
+            holder = HolderRecord(member, RttEstimator(self._tuning.fetch_rto_min_ns), window)
             self._holders[member.session] = holder
         return holder
 
     @property
-    def is_active(self) -> bool:
+    def has_fetches(self) -> bool:
         """Whether there are fetches. Each fetch waits to be broadcast, or has a timer."""
-        return bool(self.unasked) or self._timers.next_deadline() is not None
+        return bool(self.broadcast_queue) or self._timers.next_deadline() is not None
 
     @property
-    def frame_chunks(self) -> int:
+    def fetch_chunks_max(self) -> int:
         """The most chunks in one fetch: the profile's limit, or less if the cache is small."""
         tuning, capacity = self._tuning, self._cache.capacity_chunks
         small = min(tuning.small_frame_chunks, capacity // tuning.small_frame_cache_divisor)
@@ -189,7 +189,7 @@ class Pending:
 
     # -- the life of a fetch
 
-    def start(self, file: SharedFile, span: Range, holder: Holder | None) -> Fetch:
+    def start(self, file: SharedFile, span: Range, holder: HolderRecord | None) -> Fetch:
         """Add a fetch, queue it to be broadcast, and return it.
 
         Args:
@@ -203,8 +203,8 @@ class Pending:
         table.ranges.insert(fetch)
         table.chunks.add(fetch.start, fetch.stop)
         table.change_count += 1
-        fetch.assign(holder)
-        self.unasked[fetch] = None
+        fetch.assign_holder(holder)
+        self.broadcast_queue[fetch] = None
         return fetch
 
     def merge(self, fetch: Fetch, following: Fetch) -> None:
@@ -215,13 +215,13 @@ class Pending:
             following: the second fetch. It is removed.
         """
         self._timers.cancel(following)
-        del self.unasked[following]
+        del self.broadcast_queue[following]
         self.table_of(fetch.file.file_id).ranges.remove(following)
         holder = fetch.holder
-        following.assign(None)
-        fetch.assign(None)
+        following.assign_holder(None)
+        fetch.assign_holder(None)
         fetch.stop, fetch.order = following.stop, following.order
-        fetch.assign(holder)
+        fetch.assign_holder(holder)
 
     def cut_into_units(self, fetch: Fetch) -> list[Fetch]:
         """Replace a fetch by one fetch for each unit that overlaps the range, and return the new fetches.
@@ -230,8 +230,8 @@ class Pending:
         may hold some of the units.
         """
         self._timers.cancel(fetch)
-        self.unasked.pop(fetch, None)
-        fetch.assign(None)
+        self.broadcast_queue.pop(fetch, None)
+        fetch.assign_holder(None)
         ranges = self.table_of(fetch.file.file_id).ranges
         ranges.remove(fetch)
         parts = []
@@ -242,16 +242,16 @@ class Pending:
             parts.append(part)
         return parts
 
-    def assign(self, fetch: Fetch, holders: list[Holder]) -> None:
+    def choose_holder(self, fetch: Fetch, holders: list[HolderRecord]) -> None:
         """Choose the holder that is asked for the fewest chunks, and name it to answer a fetch.
 
         Args:
             fetch: the fetch.
             holders: the holders to choose from. If there are none, every holder is asked.
         """
-        fetch.assign(min(holders, key=lambda holder: holder.asked_chunks, default=None))
+        fetch.assign_holder(min(holders, key=lambda holder: holder.asked_chunks, default=None))
 
-    def timed_out(self, fetch: Fetch) -> Holder | None:
+    def record_timeout(self, fetch: Fetch) -> HolderRecord | None:
         """Record a timeout of a fetch, also for the window of the named holder. The fetch no longer names a holder.
 
         Returns:
@@ -260,21 +260,21 @@ class Pending:
         silent = fetch.holder
         if silent is not None:
             silent.window.timed_out()
-            fetch.assign(None)
+            fetch.assign_holder(None)
         return silent
 
-    def ask_again(self, fetches: list[Fetch]) -> None:
+    def requeue(self, fetches: list[Fetch]) -> None:
         """Queue fetches to be broadcast again."""
-        self.unasked.update(dict.fromkeys(fetches))
+        self.broadcast_queue.update(dict.fromkeys(fetches))
 
-    def unasked_by_file(self) -> dict[SharedFile, list[Fetch]]:
+    def queued_by_file(self) -> dict[SharedFile, list[Fetch]]:
         """Return the fetches that wait to be broadcast, by file, in the order in which they were queued."""
         found: dict[SharedFile, list[Fetch]] = {}
-        for fetch in self.unasked:
+        for fetch in self.broadcast_queue:
             found.setdefault(fetch.file, []).append(fetch)
         return found
 
-    def asked(self, fetches: list[Fetch], now: int) -> int:
+    def record_broadcast(self, fetches: list[Fetch], now: int) -> int:
         """Record one broadcast that asks for fetches. Remove the fetches from the queue, and set their timers.
 
         Args:
@@ -284,37 +284,37 @@ class Pending:
         Returns:
             The broadcast's number.
         """
-        self._broadcast_number += 1
+        self._last_broadcast_number += 1
         for fetch in fetches:
-            del self.unasked[fetch]
-            fetch.number, fetch.asked_at = self._broadcast_number, now
+            del self.broadcast_queue[fetch]
+            fetch.broadcast_number, fetch.broadcast_at = self._last_broadcast_number, now
             fetch.tries += 1
-            fetch.lost_by_reordering = False
+            fetch.is_presumed_lost = False
             self._timers.set(fetch, now + self.timeout_ns(fetch))
-        return self._broadcast_number
+        return self._last_broadcast_number
 
-    def give_up(self, fetch: Fetch) -> None:
+    def abandon(self, fetch: Fetch) -> None:
         """Abandon a fetch, and free the room that is reserved for it."""
         self._end(fetch)
         self._cache.release(fetch.file.file_id, fetch.start, fetch.stop)
 
-    def give_up_all(self, file_id: FileId) -> None:
+    def abandon_all(self, file_id: FileId) -> None:
         """Abandon every fetch of a file, except fetches whose contributions are being received."""
         for fetch in list(self.table_of(file_id).ranges):
-            if fetch.sender is None:
-                self.give_up(fetch)
+            if fetch.sender_session is None:
+                self.abandon(fetch)
 
     def _end(self, fetch: Fetch) -> None:
         self._timers.cancel(fetch)
-        self.unasked.pop(fetch, None)
+        self.broadcast_queue.pop(fetch, None)
         table = self.table_of(fetch.file.file_id)
         table.ranges.remove(fetch)
         table.chunks.discard(fetch.start, fetch.stop)
         table.change_count += 1
-        fetch.assign(None)
-        self._work.admit()
+        fetch.assign_holder(None)
+        self._work.mark_admission()
         if fetch.file.is_draining:
-            self._work.file_changed(fetch.file.file_id)
+            self._work.mark_changed(fetch.file.file_id)
 
     def forget(self, file_id: FileId) -> None:
         """Delete the table of a deleted file."""
@@ -338,37 +338,37 @@ class Pending:
         """
         fetch = self.table_of(file.file_id).ranges.at(frame.start)
         exact = fetch is not None and (fetch.start, fetch.stop) == (frame.start, frame.stop)
-        if fetch is None or not exact or fetch.sender is not None or fetch.tries == 0:
+        if fetch is None or not exact or fetch.sender_session is not None or fetch.tries == 0:
             file.traffic.count_duplicate(frame.length)
-            answers = 0 < frame.number <= self._broadcast_number
+            answers = 0 < frame.number <= self._last_broadcast_number
             return DropReason.DUPLICATE if answers else DropReason.UNSOLICITED
         holder = self.holder_of(member)
-        if frame.number == fetch.number:
+        if frame.number == fetch.broadcast_number:
             rtt = holder.rtt if fetch.holder is holder else self._rtt
-            rtt.sample(now - fetch.asked_at)
-        self._note_reordering(holder, frame.number, now)
-        fetch.sender = member.session
-        self.unasked.pop(fetch, None)
-        self.await_rest(fetch, now)
+            rtt.sample(now - fetch.broadcast_at)
+        self._detect_loss(holder, frame.number, now)
+        fetch.sender_session = member.session
+        self.broadcast_queue.pop(fetch, None)
+        self.set_receive_timer(fetch, now)
         return fetch
 
-    def _note_reordering(self, holder: Holder, number: int, now: int) -> None:
+    def _detect_loss(self, holder: HolderRecord, number: int, now: int) -> None:
         """Note that a holder answers a broadcast, and presume that earlier broadcasts or their answers are lost (R11).
 
         A holder answers in the order in which it is asked. In case an earlier answer is only reordered, its fetch
         is not broadcast again at once, but after about half a round trip.
         """
         holder.heard_at = now
-        # ``asked`` is in the order of assignment, which is nearly always the order of the numbers. Where it is not, a
+        # ``fetches`` is in the order of assignment, which is nearly always the order of the numbers. Where it is not, a
         # lost broadcast may be noticed only when the timer of its fetch expires.
-        for fetch in holder.asked:
-            if fetch.number >= number or fetch.tries == 0:
+        for fetch in holder.fetches:
+            if fetch.broadcast_number >= number or fetch.tries == 0:
                 break
-            if fetch.sender is None and fetch not in self.unasked:
-                fetch.lost_by_reordering = True
+            if fetch.sender_session is None and fetch not in self.broadcast_queue:
+                fetch.is_presumed_lost = True
                 self._timers.set(fetch, now + max(self._tuning.reordering_ns_min, holder.rtt.srtt_ns // 2))
 
-    def received(self, fetch: Fetch, member: Member | None, now: int) -> None:
+    def finish(self, fetch: Fetch, member: Member | None, now: int) -> None:
         """End a fetch whose range has arrived, and adapt the window of the sender.
 
         Args:
@@ -382,18 +382,18 @@ class Pending:
             holder.heard_at = now
             holder.window.delivered(fetch.chunk_count, holder.rtt.min_ns, now)
 
-    def retry(self, fetch: Fetch, now: int) -> None:
+    def schedule_retry(self, fetch: Fetch, now: int) -> None:
         """Set the timer to ask again after a contribution that broke off or was corrupt.
 
         Args:
             fetch: the fetch.
             now: the time, in nanoseconds.
         """
-        fetch.sender = None
+        fetch.sender_session = None
         # After the first broadcast, retry at once; later with a pause, so that a faulty holder causes no busy loop.
         self._timers.set(fetch, now if fetch.tries == 1 else now + self.timeout_ns(fetch))
         if fetch.file.is_draining:
-            self._work.file_changed(fetch.file.file_id)
+            self._work.mark_changed(fetch.file.file_id)
 
     # -- members
 
@@ -408,10 +408,10 @@ class Pending:
 
         Fetches that are being received keep their timers.
         """
-        for fetch in self.holder_of(member).asked:
-            if fetch.sender is None:
-                fetch.lost_by_reordering = True
-                self._timers.set(fetch, fetch.asked_at)
+        for fetch in self.holder_of(member).fetches:
+            if fetch.sender_session is None:
+                fetch.is_presumed_lost = True
+                self._timers.set(fetch, fetch.broadcast_at)
 
     def member_left(self, member: Member) -> None:
         """Do what :meth:`link_lost` does, and delete the holder record of a member whose session ends."""
@@ -428,7 +428,7 @@ class Pending:
         """Yield the fetches whose timers have expired, and remove these timers."""
         return self._timers.expired(now)
 
-    def wait(self, fetch: Fetch, now: int) -> None:
+    def restart_timer(self, fetch: Fetch, now: int) -> None:
         """Restart the timer of a fetch.
 
         Args:
@@ -437,7 +437,7 @@ class Pending:
         """
         self._timers.set(fetch, now + self.timeout_ns(fetch))
 
-    def await_rest(self, fetch: Fetch, now: int) -> None:
+    def set_receive_timer(self, fetch: Fetch, now: int) -> None:
         """Set the timer of a fetch to the longest time that receiving its contribution may take.
 
         Args:
@@ -452,9 +452,9 @@ class Pending:
         for table in self._tables.values():
             table.check()
             for fetch in table.ranges:
-                assert fetch in self.unasked or fetch in self._timers, f"the fetch of {fetch.span} never ends"
+                assert fetch in self.broadcast_queue or fetch in self._timers, f"the fetch of {fetch.span} never ends"
         for holder in self._holders.values():
-            assert holder.asked_chunks == sum(fetch.chunk_count for fetch in holder.asked), (
+            assert holder.asked_chunks == sum(fetch.chunk_count for fetch in holder.fetches), (
                 "asked chunks are miscounted"
             )
-            assert all(fetch.holder is holder for fetch in holder.asked), "a holder is asked for another's fetch"
+            assert all(fetch.holder is holder for fetch in holder.fetches), "a holder is asked for another's fetch"

@@ -21,18 +21,18 @@ class Recipients:
 
     Attributes:
         count: how many recipients the file has, including recipients that have left.
-        complete: names of the connected clients that reported that they have the whole file.
-        declined: the reason of each connected client that declined the file, by the client's name.
+        complete_names: names of the connected clients that reported that they have the whole file.
+        decline_reasons: the reason of each connected client that declined the file, by the client's name.
     """
 
     _file_id: FileId
     _work: WorkSet
     count: int = 0
-    complete: set[str] = field(default_factory=set)
-    declined: dict[str, str] = field(default_factory=dict)
+    complete_names: set[str] = field(default_factory=set)
+    decline_reasons: dict[str, str] = field(default_factory=dict)
     _away_since: dict[str, int | None] = field(default_factory=dict)
 
-    def expect(self, names: Iterable[str], away_since: int | None = None) -> None:
+    def set_names(self, names: Iterable[str], away_since: int | None = None) -> None:
         """Set the recipients of the file. Call this once for each file.
 
         Args:
@@ -58,15 +58,15 @@ class Recipients:
         if name in self._away_since and self._away_since[name] is None:
             self._away_since[name] = now
 
-    def served(self, name: str) -> None:
+    def mark_served(self, name: str) -> None:
         """Note that a client has, or may have, the whole file. The client does not count as missing if it leaves."""
         self._away_since.pop(name, None)
 
     def mark_complete(self, name: str) -> None:
         """Note that a connected client reported that it has the whole file."""
-        self.complete.add(name)
-        self.served(name)
-        self._work.file_changed(self._file_id)
+        self.complete_names.add(name)
+        self.mark_served(name)
+        self._work.mark_changed(self._file_id)
 
     def decline(self, name: str, reason: str) -> None:
         """Note that a client declined the file.
@@ -75,28 +75,28 @@ class Recipients:
             name: the client's name.
             reason: the reason, in one line.
         """
-        self.declined[name] = reason
-        self.complete.discard(name)
-        self._work.file_changed(self._file_id)
+        self.decline_reasons[name] = reason
+        self.complete_names.discard(name)
+        self._work.mark_changed(self._file_id)
 
-    def accept_after_all(self, name: str) -> bool:
+    def withdraw_decline(self, name: str) -> bool:
         """Note that a client accepts the file after all. If it had declined it, mark the file and return True."""
-        had_declined = self.declined.pop(name, None) is not None
+        had_declined = self.decline_reasons.pop(name, None) is not None
         if had_declined:
-            self._work.review_owners(self._file_id)
+            self._work.mark_owners(self._file_id)
         return had_declined
 
     def forget(self, name: str) -> None:
         """Forget what a client reported before it left."""
-        self.complete.discard(name)
-        self.declined.pop(name, None)
-        self._work.file_changed(self._file_id)
+        self.complete_names.discard(name)
+        self.decline_reasons.pop(name, None)
+        self._work.mark_changed(self._file_id)
 
     def all_complete(self, names: Collection[str]) -> bool:
         """Return whether all of these clients have reported that they have the whole file."""
-        return len(self.complete) >= len(names) and self.complete.issuperset(names)
+        return len(self.complete_names) >= len(names) and self.complete_names.issuperset(names)
 
-    def missing(self) -> list[tuple[str, int]]:
+    def away(self) -> list[tuple[str, int]]:
         """Return the recipients that have left or are unreachable, and may lack the file, sorted by name.
 
         Each name comes with the time from which the recipient counts as away, in nanoseconds.
@@ -105,5 +105,5 @@ class Recipients:
 
     def check(self) -> None:
         """Assert the invariants."""
-        assert not self.complete & self.declined.keys(), "a client has declined the file and has it"
+        assert not self.complete_names & self.decline_reasons.keys(), "a client has declined the file and has it"
         assert self.count >= len(self._away_since), "more recipients lack the file than it has"

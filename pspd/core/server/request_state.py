@@ -97,7 +97,8 @@ class FileDemand:
         """
         rounds = self.straggler_rounds * len(self.waiting)
         return any(
-            self.ack_count - state.ack_round <= rounds and state.wanted.overlaps(start, stop) for state in self.waiting
+            self.ack_count - state.last_ack_count <= rounds and state.wanted.overlaps(start, stop)
+            for state in self.waiting
         )
 
     def is_wanted_by_any(self, start: int, stop: int) -> bool:
@@ -109,7 +110,7 @@ class FileDemand:
         """
         return any(state.wanted.overlaps(start, stop) for state in self.waiting)
 
-    def advance(self, cursor: int) -> None:
+    def move_cursor(self, cursor: int) -> None:
         """Move the cursor to a chunk."""
         self.cursor = cursor
 
@@ -153,8 +154,8 @@ class RequestState:
         in_flight: the range of each delivery in flight, by the number of the delivery.
         in_flight_chunks: the number of chunks in flight.
         presumed_lost: the range of each delivery presumed lost, by the number of the delivery.
-        ack_round: the value of ``demand.ack_count`` when this client last acknowledged a delivery, or began to want
-            chunks. It shows whether the client is a straggler.
+        last_ack_count: the value of ``demand.ack_count`` when this client last acknowledged a delivery, or began to
+            want chunks. It shows whether the client is a straggler.
     """
 
     requester: Requester
@@ -170,7 +171,7 @@ class RequestState:
     in_flight: dict[int, Range] = field(default_factory=dict)
     in_flight_chunks: int = 0
     presumed_lost: dict[int, Range] = field(default_factory=dict)
-    ack_round: int = 0
+    last_ack_count: int = 0
     _expected_chunks: int = 0
     _expected_as_of: int = -1
 
@@ -182,7 +183,7 @@ class RequestState:
         return self.requester.member
 
     @property
-    def frame_chunks(self) -> int:
+    def delivery_chunks_max(self) -> int:
         """The most chunks in one delivery to the client: half of the window, but at least one."""
         return frame_chunks_in(self.window_chunks)
 
@@ -224,7 +225,7 @@ class RequestState:
 
     # -- requests
 
-    def note_number(self, number: int) -> None:
+    def supersede(self, number: int) -> None:
         """Note that a report supersedes requests up to a number."""
         self.number = max(self.number, number)
 
@@ -253,7 +254,7 @@ class RequestState:
     def want(self, ranges: RangeSet) -> None:
         """Replace the wanted chunks by the chunks of a set that are not in flight. Keep this set and change it."""
         if not (self.wanted or self.in_flight):
-            self.ack_round = self.demand.ack_count  # a client that wanted nothing is not a straggler
+            self.last_ack_count = self.demand.ack_count  # a client that wanted nothing is not a straggler
         self.wanted = ranges
         self.wanted.difference_update(self.in_flight.values())
         self._wanted_changed()
@@ -299,7 +300,7 @@ class RequestState:
         arrived = [self.remove_in_flight(delivery) for delivery in list(self.in_flight) if delivery <= number]
         if arrived:
             self.demand.ack_count += 1
-            self.ack_round = self.demand.ack_count
+            self.last_ack_count = self.demand.ack_count
         found = self.presumed_lost.pop(number, None)
         if found is not None:
             arrived.append(found)

@@ -119,9 +119,9 @@ class Sessions:
         self._by_session: dict[int, Member] = {}
         self._join_range_count = 0
         self._leases: Timers[int] = Timers()
-        self._reach: Timers[int] = Timers()
+        self._reachability: Timers[int] = Timers()
         self._reachable_clients: list[str] | None = None
-        self._heard_names: list[str] | None = None
+        self._heard_clients: list[str] | None = None
 
     # -- reading
 
@@ -155,11 +155,11 @@ class Sessions:
             self._reachable_clients = [m.name for m in self.members.values() if m.reachable and not m.source]
         return self._reachable_clients
 
-    def heard_names(self) -> list[str]:
+    def heard_clients(self) -> list[str]:
         """Return the names of reachable clients that have sent a datagram in their session: only these get shares."""
-        if self._heard_names is None:
-            self._heard_names = [name for name in self.reachable_clients() if self.members[name].address is not None]
-        return self._heard_names
+        if self._heard_clients is None:
+            self._heard_clients = [name for name in self.reachable_clients() if self.members[name].address is not None]
+        return self._heard_clients
 
     @property
     def lease_ns(self) -> int:
@@ -171,12 +171,12 @@ class Sessions:
         """The interval at which members send hellos, in nanoseconds."""
         tuning = self._tuning
         stretched_ns = min(tuning.hello_ns_per_member * len(self.members), tuning.hello_ns_max)
-        return max(min(tuning.hello_ns, tuning.reach_ns // tuning.hellos_per_reach), stretched_ns)
+        return max(min(tuning.hello_ns, tuning.reachability_ns // tuning.reachability_hellos), stretched_ns)
 
     @property
-    def reach_ns(self) -> int:
+    def reachability_ns(self) -> int:
         """How long a member stays reachable after it last confirmed that datagrams arrive, in nanoseconds."""
-        return max(self._tuning.reach_ns, self._tuning.hellos_per_reach * self.hello_interval_ns)
+        return max(self._tuning.reachability_ns, self._tuning.reachability_hellos * self.hello_interval_ns)
 
     @property
     def retry_after_ns(self) -> int:
@@ -192,7 +192,7 @@ class Sessions:
             How long these clients have to return, in nanoseconds.
         """
         self.lost_clients.update(dict.fromkeys(lost_clients))
-        return max(self.reach_ns, self._tuning.lease_ns_per_member * len(lost_clients))
+        return max(self.reachability_ns, self._tuning.lease_ns_per_member * len(lost_clients))
 
     def validate_join(self, name: str, instance_id: bytes, delivery_port: int, peer: str, now: int) -> Member | None:
         """Check a join. Return the member whose session the join replaces; None if it replaces no session.
@@ -272,13 +272,13 @@ class Sessions:
         self.members[member.name] = self._by_session[member.session] = member
         self.lost_clients.pop(member.name, None)
         self._leases.set(member.session, member.joined_at + self.lease_ns)
-        self._reach.set(member.session, member.joined_at + self.reach_ns)
-        self._forget_names()
+        self._reachability.set(member.session, member.joined_at + self.reachability_ns)
+        self._clear_client_lists()
         self._work.emit(effects.MemberJoined(member.name))
 
     # -- during a session
 
-    def lease_renewed(self, session: int, now: int) -> None:
+    def renew_lease(self, session: int, now: int) -> None:
         """Renew the lease of a session.
 
         Args:
@@ -291,7 +291,7 @@ class Sessions:
         self.get(session).heard_at = now
         self._leases.postpone(session, now + self.lease_ns)
 
-    def heard_from(self, member: Member, address: Address, downlink_ok: bool, now: int) -> None:
+    def note_datagram(self, member: Member, address: Address, downlink_ok: bool, now: int) -> None:
         """Renew the lease of a member that sent a datagram, and note the sender's address.
 
         The member becomes or stays reachable if it has a data path and ``downlink_ok`` is set.
@@ -307,22 +307,22 @@ class Sessions:
         self._leases.postpone(session, now + self.lease_ns)  # control calls, which also renew the lease, may be late
         is_reachable = member.has_data_path and downlink_ok
         if is_reachable:
-            self._reach.postpone(session, now + self.reach_ns)
+            self._reachability.postpone(session, now + self.reachability_ns)
         if is_first:
-            self._forget_names()
+            self._clear_client_lists()
             if not member.source:
                 self._work.emit(effects.UplinkConfirmed(member.name))
-                self._work.member_heard(session)
+                self._work.mark_heard(session)
         if member.has_data_path and not had_data_path:
-            self._work.data_path_opened(session)
+            self._work.mark_data_path(session)
         if is_reachable and not member.reachable:
             self._set_reachable(member, True)
 
     def _set_reachable(self, member: Member, reachable: bool) -> None:
         member.reachable = reachable
-        self._forget_names()
+        self._clear_client_lists()
         self._work.emit(effects.ReachabilityChanged(member.name, reachable))
-        self._work.reach_changed(member.session)
+        self._work.mark_reachability(member.session)
 
     def note_srtt(self, member: Member, srtt_us: int) -> None:
         """Note the round-trip time that a member measured.
@@ -336,13 +336,13 @@ class Sessions:
     def link_opened(self, member: Member) -> None:
         """Note that a member's link is open."""
         member.linked = True
-        self._work.data_path_opened(member.session)
+        self._work.mark_data_path(member.session)
 
     def link_closed(self, member: Member) -> None:
         """Note that a member's link is closed."""
         member.linked = False
 
-    def take_request_number(self, member: Member, number: int) -> str | None:
+    def note_request_number(self, member: Member, number: int) -> str | None:
         """Note the request number of a request or report. If it is too high, mark the session to end.
 
         Args:
@@ -360,7 +360,7 @@ class Sessions:
         else:
             member.request_number = max(member.request_number, number)
             return None
-        self._work.end_session(member.session, fault, effects.EndCause.PROTOCOL_ERROR)
+        self._work.mark_ending(member.session, fault, effects.EndCause.PROTOCOL_ERROR)
         return fault
 
     def forget_held_at_join(self, file_id: FileId) -> None:
@@ -379,10 +379,10 @@ class Sessions:
             cause: the reason, for programs.
         """
         self._leases.cancel(member.session)
-        self._reach.cancel(member.session)
+        self._reachability.cancel(member.session)
         del self.members[member.name], self._by_session[member.session]
         self._join_range_count -= member.join_range_count
-        self._forget_names()
+        self._clear_client_lists()
         if not member.source:
             self.lost_clients[member.name] = member.address
             if len(self.lost_clients) > self._tuning.lost_clients_max:
@@ -391,22 +391,22 @@ class Sessions:
         self._work.emit(effects.CloseLink(member.session))
         self._work.emit(effects.MemberLeft(member.name, reason))
 
-    def _forget_names(self) -> None:
-        self._reachable_clients = self._heard_names = None
+    def _clear_client_lists(self) -> None:
+        self._reachable_clients = self._heard_clients = None
 
     # -- time
 
     def next_timeout(self) -> int | None:
-        """Return when :meth:`expired_leases` or :meth:`expire_reach` is due, in nanoseconds; None if no timer runs."""
-        return earliest(self._leases.next_deadline(), self._reach.next_deadline())
+        """Return when a lease or the reachability of a member expires, in nanoseconds; None if no timer runs."""
+        return earliest(self._leases.next_deadline(), self._reachability.next_deadline())
 
     def expired_leases(self, now: int) -> Iterator[int]:
         """Remove leases that have expired, a few at a time, and yield the numbers of their sessions."""
         return self._expired(self._leases, now)
 
-    def expire_reach(self, now: int) -> None:
+    def expire_reachability(self, now: int) -> None:
         """Mark members as unreachable, a few at a time, if their last confirmation is too old."""
-        for session in self._expired(self._reach, now):
+        for session in self._expired(self._reachability, now):
             self._set_reachable(self._by_session[session], False)
 
     def _expired(self, timers: Timers[int], now: int) -> Iterator[int]:
@@ -430,4 +430,4 @@ class Sessions:
         assert not self.lost_clients.keys() & self.members.keys(), "a connected client counts as lost"
         assert self._join_range_count == sum(member.join_range_count for member in self.members.values())
         assert all(session in self._leases for session in self._by_session), "a member without a lease"
-        assert all((member.session in self._reach) == member.reachable for member in self.members.values())
+        assert all((member.session in self._reachability) == member.reachable for member in self.members.values())

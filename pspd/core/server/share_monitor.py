@@ -93,7 +93,7 @@ class ShareMonitor:
         """
         tuning = self._tuning
         share_chunks = -(-file.manifest.chunk_count // max(1, file.manifest.share_count))
-        delivery_ns = tuning.share_ns + tuning.share_ns_per_chunk * min(share_chunks, self._pending.frame_chunks)
+        delivery_ns = tuning.share_ns + tuning.share_ns_per_chunk * min(share_chunks, self._pending.fetch_chunks_max)
         idle: list[str] = []
         noted: dict[str, Progress] = {}
         self._watched[file.file_id] = file, noted

@@ -32,8 +32,8 @@ class SharedFile:
         was_restored: whether the file was divided before the last restart of the server.
         is_complete: whether every reachable client has the file, except clients that declined it. It is False before
             the exchange, while no reachable client accepts the file and, if it was restored, while clients are awaited.
-        stalled: whether some chunk has no reachable holder; False before the division and, for a restored file, while
-            clients are awaited.
+        is_stalled: whether some chunk has no reachable holder; False before the division and, for a restored file,
+            while clients are awaited.
         cached_bytes_when_seeded: how many bytes of the file were in the cache when the file was seeded.
         seeding_at: when the seeding began, or another source took it over, in nanoseconds; None if neither happened
             since the server started.
@@ -56,7 +56,7 @@ class SharedFile:
     held_back: bool = False
     was_restored: bool = False
     is_complete: bool = False
-    stalled: bool = False
+    is_stalled: bool = False
     cached_bytes_when_seeded: int = 0
     seeding_at: int | None = None
     seeded_at: int | None = None
@@ -74,7 +74,7 @@ class SharedFile:
         self.recipients = Recipients(self.manifest.file_id, self._work)
 
     @staticmethod
-    def restored(record: FileRecord, division: int, work: WorkSet, tuning: ServerTuning) -> SharedFile:
+    def from_record(record: FileRecord, division: int, work: WorkSet, tuning: ServerTuning) -> SharedFile:
         """Return a file as it was saved before a restart. The file has no holders until clients return.
 
         Args:
@@ -86,12 +86,12 @@ class SharedFile:
         file = SharedFile(record.manifest, record.source, division, work, tuning, record.phase, was_restored=True)
         file.held_back = record.held_back
         file.terms = Terms(replica_count=len(record.owners) // max(1, record.manifest.share_count))
-        file.shares.give(record.manifest, record.owners)
+        file.shares.create(record.manifest, record.owners)
         if file.phase is not Phase.SEEDING:
             file.seeded_at = work.now
             for name in file.shares.unheld_owners():
                 file.shares.acknowledge(name)
-            file.shares.seeded()
+            file.shares.end_seeding()
             for share in file.shares.all:
                 if share.owner:
                     file.availability.remember_departed(share.owner, share.start, share.stop)
@@ -139,7 +139,7 @@ class SharedFile:
 
     # -- phases
 
-    def announced(self, source: str, terms: Terms) -> None:
+    def note_announcement(self, source: str, terms: Terms) -> None:
         """Note that a source announced the file. If the file is divided, only ``terms.stays`` is noted.
 
         Args:
@@ -162,15 +162,15 @@ class SharedFile:
         """
         self.manifest, self.source, self.held_back = manifest, source, held_back
         self.phase, self.seeding_at = Phase.SEEDING, self._work.now
-        self.shares.give(manifest, owners)
+        self.shares.create(manifest, owners)
         self.availability.divide(manifest)
 
     def release(self) -> None:
         """Let the exchange begin once the file is seeded."""
         self.held_back = False
-        self._work.file_changed(self.file_id)
+        self._work.mark_changed(self.file_id)
 
-    def source_returned(self, source: str, now: int) -> None:
+    def note_source(self, source: str, now: int) -> None:
         """Note that a source announced a divided file again: during seeding, the file's source is now this one.
 
         Args:
@@ -182,7 +182,7 @@ class SharedFile:
                 self.seeding_at = now  # the time of seeding counts from the takeover
             self.source = source
 
-    def seeded(self, cached_bytes: int, now: int) -> None:
+    def end_seeding(self, cached_bytes: int, now: int) -> None:
         """Note that the file is seeded (R2).
 
         Args:
@@ -191,17 +191,17 @@ class SharedFile:
         """
         self.phase, self.seeded_at = Phase.SEEDED, now
         self.cached_bytes_when_seeded = cached_bytes
-        self.shares.seeded()
+        self.shares.end_seeding()
         self.traffic.note_seeded()
-        self._work.file_changed(self.file_id)
+        self._work.mark_changed(self.file_id)
 
-    def exchange(self, now: int) -> None:
+    def begin_exchange(self, now: int) -> None:
         """Begin the exchange."""
         self.phase, self.exchanging_at = Phase.EXCHANGING, now
 
     def set_stalled(self, stalled: bool) -> None:
         """Set whether some chunk has no reachable holder."""
-        self.stalled = stalled
+        self.is_stalled = stalled
 
     def set_complete(self, is_complete: bool, now: int) -> None:
         """Set whether the file is complete, and note when it was first complete.
@@ -214,11 +214,11 @@ class SharedFile:
         if is_complete:
             self.completed_at = self.completed_at or now
 
-    def removed(self) -> None:
+    def mark_removed(self) -> None:
         """Note that the file is removed. The file is deleted when its last byte has left the cache."""
         self.phase = Phase.REMOVED
         self.is_complete = False
-        self._work.file_changed(self.file_id)
+        self._work.mark_changed(self.file_id)
 
     def check(self, members: Mapping[str, Member]) -> None:
         """Assert the invariants.

@@ -47,12 +47,12 @@ class Shares:
     _file_id: FileId
     _work: WorkSet
     all: list[Share] = field(default_factory=list)
-    _first: RangeMap[Share] = field(default_factory=RangeMap)
-    _given: dict[str, list[Share]] = field(default_factory=dict)
+    _first_replicas: RangeMap[Share] = field(default_factory=RangeMap)
+    _by_owner: dict[str, list[Share]] = field(default_factory=dict)
     _unheld_count: int = 0
     _is_seeded: bool = False
 
-    def give(self, manifest: Manifest, owners: Iterable[str]) -> None:
+    def create(self, manifest: Manifest, owners: Iterable[str]) -> None:
         """Create the shares, and give them to their owners.
 
         Args:
@@ -63,13 +63,13 @@ class Shares:
             share = Share(*manifest.share(index % manifest.share_count), owner)
             share.held = share.is_empty
             self.all.append(share)
-            self._given.setdefault(owner, []).append(share)
+            self._by_owner.setdefault(owner, []).append(share)
             if not share.is_empty and index < manifest.share_count:
-                self._first.insert(share)
+                self._first_replicas.insert(share)
         self._unheld_count = sum(bool(share.owner) and not share.held for share in self.all)
-        self._work.file_changed(self._file_id)
+        self._work.mark_changed(self._file_id)
 
-    def seeded(self) -> None:
+    def end_seeding(self) -> None:
         """Note the end of the seeding: from now on :meth:`clear_acks` clears nothing."""
         self._is_seeded = True
 
@@ -81,41 +81,41 @@ class Shares:
         return tuple(share.owner for share in self.all)
 
     @property
-    def are_held(self) -> bool:
+    def all_held(self) -> bool:
         """Whether every share that has an owner is held (R2)."""
         return self._unheld_count == 0
 
     def at(self, chunk: int) -> Share:
         """Return the share that contains a chunk: of several replicas, the first."""
-        share = self._first.at(chunk)
+        share = self._first_replicas.at(chunk)
         assert share is not None, "no such chunk"
         return share
 
     def ranges_of(self, name: str) -> tuple[Range, ...]:
         """Return the ranges of a client's shares, sorted, without empty ranges."""
-        given = self._given.get(name, ())
+        given = self._by_owner.get(name, ())
         return tuple(sorted(Range(share.start, share.stop) for share in given if not share.is_empty))
 
     def unheld_owners(self) -> list[str]:
         """Return the names of the owners that do not hold all their shares."""
-        return [name for name, given in self._given.items() if name and not all(share.held for share in given)]
+        return [name for name, given in self._by_owner.items() if name and not all(share.held for share in given)]
 
     # -- acknowledgements
 
     def acknowledge(self, name: str) -> None:
         """Note that a client holds every share that it owns."""
-        for share in self._given.get(name, ()):
+        for share in self._by_owner.get(name, ()):
             self._unheld_count -= not share.held
             share.held = True
-        self._work.file_changed(self._file_id)
+        self._work.mark_changed(self._file_id)
 
     def clear_acks(self, name: str) -> None:
         """During seeding, clear the acknowledgements of a client's shares, so that the shares may be reassigned."""
-        for share in self._given.get(name, ()) if not self._is_seeded else ():
+        for share in self._by_owner.get(name, ()) if not self._is_seeded else ():
             if share.held and not share.is_empty:
                 share.held = False
                 self._unheld_count += 1
-        self._work.file_changed(self._file_id)
+        self._work.mark_changed(self._file_id)
 
     # -- owners
 
@@ -132,9 +132,9 @@ class Shares:
         Returns:
             The names of the new owners.
         """
-        is_due = preferred and (self._unheld_count or self._given.get(""))
-        gone = [name for name in self._given if name not in names] if is_due else []
-        orphans = [share for name in gone for share in self._given[name] if not share.held]
+        is_due = preferred and (self._unheld_count or self._by_owner.get(""))
+        gone = [name for name in self._by_owner if name not in names] if is_due else []
+        orphans = [share for name in gone for share in self._by_owner[name] if not share.held]
         orphans.sort(key=lambda share: share.start)
         owners: dict[Range, set[str]] = {}
         for share in self.all if orphans else ():
@@ -148,16 +148,16 @@ class Shares:
 
     def _move(self, share: Share, owner: str) -> None:
         """Give a share that is not held to another owner; an empty name leaves the share without an owner."""
-        self._given[share.owner].remove(share)
-        self._given.setdefault(owner, []).append(share)
+        self._by_owner[share.owner].remove(share)
+        self._by_owner.setdefault(owner, []).append(share)
         self._unheld_count += bool(owner) - bool(share.owner)
         share.owner = owner
-        self._work.file_changed(self._file_id)
+        self._work.mark_changed(self._file_id)
 
     def check(self) -> None:
         """Assert the invariants."""
         unheld = [share for share in self.all if share.owner and not share.held]
         assert len(unheld) == self._unheld_count, f"{len(unheld)} shares are not held, not {self._unheld_count}"
-        given = [share for shares in self._given.values() for share in shares]
+        given = [share for shares in self._by_owner.values() for share in shares]
         assert len(given) == len(self.all), "a share has no owner, or two"
-        assert all(share.owner == name for name, shares in self._given.items() for share in shares), "wrong owner"
+        assert all(share.owner == name for name, shares in self._by_owner.items() for share in shares), "wrong owner"

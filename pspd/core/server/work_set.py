@@ -48,7 +48,7 @@ class WorkSet:
         endings: the reasons why sessions must end, by session number.
         heard_sessions: the session numbers of clients whose first datagram has arrived.
         data_path_sessions: the session numbers of members to which the server may be able to send data again.
-        reach_sessions: the session numbers of members that became reachable or unreachable.
+        reachability_sessions: the session numbers of members that became reachable or unreachable.
         changed_files: the ids of the files to review.
         waiter_files: the ids of files whose waiting requests may be served.
     """
@@ -61,7 +61,7 @@ class WorkSet:
     endings: dict[int, Ending] = field(default_factory=dict)
     heard_sessions: dict[int, None] = field(default_factory=dict)
     data_path_sessions: dict[int, None] = field(default_factory=dict)
-    reach_sessions: dict[int, None] = field(default_factory=dict)
+    reachability_sessions: dict[int, None] = field(default_factory=dict)
     changed_files: dict[FileId, None] = field(default_factory=dict)
     waiter_files: dict[FileId, None] = field(default_factory=dict)
     _owner_files: dict[FileId, dict[str, None]] = field(default_factory=dict)
@@ -91,16 +91,16 @@ class WorkSet:
 
     # -- marks
 
-    def started(self, now: int) -> None:
+    def set_time(self, now: int) -> None:
         """Note the time of an input."""
         self.now = now
 
-    def file_changed(self, file_id: FileId) -> None:
+    def mark_changed(self, file_id: FileId) -> None:
         """Mark a file for review: its availability has changed, or its phase or completion may have to change."""
         self.changed_files[file_id] = None
         self.is_marked = self.serving_due = True
 
-    def review_owners(self, file_id: FileId, name: str = "") -> None:
+    def mark_owners(self, file_id: FileId, name: str = "") -> None:
         """Mark a file whose shares may need other owners.
 
         Args:
@@ -110,31 +110,31 @@ class WorkSet:
         names = self._owner_files.setdefault(file_id, {})
         if name:
             names[name] = None
-        self.file_changed(file_id)
+        self.mark_changed(file_id)
 
-    def serve_waiters(self, file_id: FileId) -> None:
+    def mark_waiters(self, file_id: FileId) -> None:
         """Mark a file whose waiting requests may be served, for example because chunks have another holder."""
         self.waiter_files[file_id] = None
         self.is_marked = True
-        self.admit()
+        self.mark_admission()
 
-    def member_heard(self, session: int) -> None:
+    def mark_heard(self, session: int) -> None:
         """Mark a client whose first datagram has arrived."""
         self.heard_sessions[session] = None
         self.is_marked = self.serving_due = True
 
-    def data_path_opened(self, session: int) -> None:
+    def mark_data_path(self, session: int) -> None:
         """Mark a member to which the server may be able to send data again."""
         self.data_path_sessions[session] = None
         self.is_marked = True
-        self.admit()
+        self.mark_admission()
 
-    def reach_changed(self, session: int) -> None:
+    def mark_reachability(self, session: int) -> None:
         """Mark a member that became reachable or unreachable."""
-        self.reach_sessions[session] = None
+        self.reachability_sessions[session] = None
         self.is_marked = self.serving_due = True
 
-    def end_session(self, session: int, reason: str, cause: EndCause) -> None:
+    def mark_ending(self, session: int, reason: str, cause: EndCause) -> None:
         """Mark a session that must end. A session that is already marked keeps its first reason.
 
         Args:
@@ -145,7 +145,7 @@ class WorkSet:
         self.endings.setdefault(session, Ending(reason, cause))
         self.is_marked = self.serving_due = True
 
-    def member_failed(self, session: int, error: Exception) -> None:
+    def mark_failed(self, session: int, error: Exception) -> None:
         """Mark a session that must end because of an internal error while the server served the member.
 
         Args:
@@ -156,34 +156,34 @@ class WorkSet:
         self.endings.setdefault(session, Ending(reason, EndCause.SERVER_FAULT, error))
         self.is_marked = self.serving_due = True
 
-    def room_changed(self) -> None:
+    def mark_serving_due(self) -> None:
         """Note that requests may be served, for example because the cache has more room."""
         self.serving_due = True
 
-    def admit(self) -> None:
+    def mark_admission(self) -> None:
         """Note that waiting requests may be able to start fetches that they could not start before."""
         self.admission_epoch += 1
         self.serving_due = True
 
     # -- for the machine
 
-    def review_started(self) -> None:
+    def begin_review(self) -> None:
         """Note that the review of all marks begins."""
         self.is_marked = False
 
-    def serving_ended(self) -> None:
+    def end_serving(self) -> None:
         """Note that requests have been served. Serving is due again only if something was marked meanwhile."""
         self.serving_due = self.is_marked
 
-    def clients_to_assign(self, file_id: FileId) -> dict[str, None] | None:
+    def take_clients_to_assign(self, file_id: FileId) -> dict[str, None] | None:
         """Return the names of the clients whose shares of a file the server must send, and clear the mark.
 
-        Return None if the file is not marked by :meth:`review_owners`.
+        Return None if the file is not marked by :meth:`mark_owners`.
         """
         return self._owner_files.pop(file_id, None)
 
 
-def drained(marks: dict[K, V]) -> Iterator[tuple[K, V]]:
+def drain(marks: dict[K, V]) -> Iterator[tuple[K, V]]:
     """Remove and yield marks one by one, including marks that are added meanwhile."""
     while marks:
         key = next(iter(marks))

@@ -32,7 +32,7 @@ async def run_server(
     parameters: Parameters,
     cache_chunks: int | None,
     faults: Faults | None,
-    reach_seconds: float,
+    reachability_seconds: float,
 ) -> None:
     """Run the server until it is asked to stop.
 
@@ -44,8 +44,8 @@ async def run_server(
         parameters: the protocol's parameters.
         cache_chunks: the size of the cache, in chunks; None for a cache that grows with the number of clients.
         faults: the faults to inject into received datagrams; None for none.
-        reach_seconds: how long a member stays reachable after its last confirmation that datagrams arrive; longer
-            with many members.
+        reachability_seconds: how long a member stays reachable after its last confirmation that datagrams arrive;
+            longer with many members.
 
     Raises:
         BadArgument: both ports are the same, or no port follows the control port.
@@ -62,7 +62,7 @@ async def run_server(
     if data_port > PORT_MAX:
         raise BadArgument(f"there is no port after {port} for data: name one with --data-port")
     hosts, control_port = listen_hosts(host, port)  # checked first: gRPC does not say why it cannot use an address
-    tuning = replace(SERVER_TUNING, reach_ns=int(reach_seconds * SECOND_NS))
+    tuning = replace(SERVER_TUNING, reachability_ns=int(reachability_seconds * SECOND_NS))
     network = NetworkDaemon(parameters, cache_chunks, hosts, data_port, stopping, faults, tuning)
     try:
         if port:

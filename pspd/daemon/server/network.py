@@ -175,7 +175,7 @@ class NetworkDaemon:
 
     def renew(self, session: int) -> None:
         """Renew a session's lease."""
-        self._machine.sessions.lease_renewed(session, now_ns())
+        self._machine.sessions.renew_lease(session, now_ns())
 
     def report(self, session: int, reports: Sequence[Report]) -> None:
         """Apply a member's reports; drop and count each report that is refused.
@@ -206,7 +206,7 @@ class NetworkDaemon:
         except SessionUnknown:
             raise
         except PspError as error:
-            self._machine.report_refused(session)
+            self._machine.report_dropped(session)
             log.debug("refused a report: %s", error)
         except Exception:  # an error with one file must not affect the others
             log.exception("cannot process a report")
@@ -305,7 +305,7 @@ class NetworkDaemon:
             return file, 0
         source = file.source
         try:
-            while len(names := self._machine.sessions.heard_names()) < wanted_count:
+            while len(names := self._machine.sessions.heard_clients()) < wanted_count:
                 self._machine.sessions.get(session)
                 await self.control.next_change(1.0)
         except BaseException:

@@ -105,7 +105,7 @@ def seconds_left(file: SharedFile, names: Collection[str], rate: float | None) -
     Returns:
         The time in seconds. None if the rate is 0 or unknown, or if some chunks have no reachable holder after seeding.
     """
-    if not rate or (file.stalled and file.phase is not Phase.SEEDING):
+    if not rate or (file.is_stalled and file.phase is not Phase.SEEDING):
         return None
     chunks = 0
     for name in names:

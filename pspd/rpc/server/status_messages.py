@@ -73,11 +73,11 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         chunk_count=file.manifest.chunk_count,
         state=_file_state(file),
         client_count=len(accepting),
-        complete_client_count=sum(name in file.recipients.complete for name in accepting),
+        complete_client_count=sum(name in file.recipients.complete_names for name in accepting),
         min_holder_count=file.availability.min_holder_count(),
         missing_ranges=[
             pb.MissingRange(range=range_to_pb(span), last_holder=name)
-            for span, name in (file.availability.missing() if file.stalled else ())
+            for span, name in (file.availability.missing() if file.is_stalled else ())
         ],
         traffic=pb.Traffic(**{name: getattr(file.traffic, name) for name in _COUNTERS}),
         seeding_seconds=_seconds(file.seeding_at, file.seeded_at, now),
@@ -91,7 +91,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
             pb.MissingClient(
                 name=name, away_seconds=_seconds(since, None, now), given_up=now - since >= machine.sessions.lease_ns
             )
-            for name, since in file.recipients.missing()
+            for name, since in file.recipients.away()
         ],
         recipient_count=file.recipients.count,
     )
@@ -110,7 +110,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
 
 
 def _file_state(file: SharedFile) -> pb.FileState:
-    if file.stalled:
+    if file.is_stalled:
         return pb.FILE_STATE_STALLED
     match file.phase:
         case Phase.ANNOUNCED | Phase.SEEDING:
@@ -127,10 +127,10 @@ def _file_client_to_pb(file: SharedFile, name: str) -> pb.FileClient:
     return pb.FileClient(
         name=name,
         held_chunk_count=held.chunk_count,
-        complete=name in file.recipients.complete,
+        complete=name in file.recipients.complete_names,
         share_chunk_count=sum(share.chunk_count for share in file.shares.ranges_of(name)),
         held_ranges=map(range_to_pb, ranges),
-        refusal=file.recipients.declined.get(name, ""),
+        refusal=file.recipients.decline_reasons.get(name, ""),
     )
 
 

@@ -22,7 +22,7 @@ from tests.core.samples import sample_bytes
 
 KIB = 1024
 LIMIT_NS = 600 * SECOND_NS
-NOTICED_NS = SERVER_TUNING.reach_ns + 6 * SECOND_NS
+NOTICED_NS = SERVER_TUNING.reachability_ns + 6 * SECOND_NS
 """After this time a member that was cut off, or is back, is known as such: its last hello was up to 5 s ago."""
 PROFILES = pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic", "fast"])
 
@@ -57,7 +57,7 @@ class TestReachable:
     def test_member_with_link_and_confirmations_stays_reachable(self) -> None:
         bench = Bench()
         member = bench.join("a")
-        bench.live(5 * SERVER_TUNING.reach_ns)
+        bench.live(5 * SERVER_TUNING.reachability_ns)
         assert member.reachable
         assert bench.effects(ReachabilityChanged) == []
 
@@ -66,9 +66,9 @@ class TestReachable:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
         for _ in range(4):
-            bench.pass_time(SERVER_TUNING.reach_ns // 2)
+            bench.pass_time(SERVER_TUNING.reachability_ns // 2)
             for member in (a, b):
-                bench.server.sessions.lease_renewed(member.session, bench.now)
+                bench.server.sessions.renew_lease(member.session, bench.now)
             bench.ask(a, file, (3, 6), downlink_ok=True)
             bench.ask(b, file, (0, 3))
         assert (a.reachable, b.reachable) == (True, False)
@@ -78,7 +78,7 @@ class TestReachable:
         member = bench.join("a")
         bench.live(SECOND_NS)
         bench.server.link_closed(member.session, bench.now)
-        bench.live(SERVER_TUNING.reach_ns - 2 * SECOND_NS)
+        bench.live(SERVER_TUNING.reachability_ns - 2 * SECOND_NS)
         assert member.reachable
         bench.live(SECOND_NS)
         assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
@@ -88,14 +88,14 @@ class TestReachable:
     def test_member_that_does_not_confirm_becomes_unreachable(self) -> None:
         bench = Bench()
         member = bench.join("a")
-        bench.live(SERVER_TUNING.reach_ns, deaf=[member])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[member])
         assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
     def test_silent_member_becomes_unreachable(self) -> None:
         bench = Bench()
         member = bench.join("a", reachable=False)
-        for _ in range(SERVER_TUNING.reach_ns // SECOND_NS):
-            bench.server.sessions.lease_renewed(member.session, bench.now)
+        for _ in range(SERVER_TUNING.reachability_ns // SECOND_NS):
+            bench.server.sessions.renew_lease(member.session, bench.now)
             bench.pass_time(SECOND_NS)
         assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
@@ -103,24 +103,24 @@ class TestReachable:
         bench = Bench(CLASSIC)
         member = bench.join("a")
         bench.server.link_closed(member.session, bench.now)
-        bench.live(2 * SERVER_TUNING.reach_ns)
+        bench.live(2 * SERVER_TUNING.reachability_ns)
         assert bench.effects(ReachabilityChanged) == []
-        bench.live(SERVER_TUNING.reach_ns, deaf=[member])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[member])
         assert bench.effects(ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
     def test_each_change_of_reachability_is_one_event(self) -> None:
         bench = Bench()
         member = bench.join("a")
         for _ in range(2):
-            bench.live(3 * SERVER_TUNING.reach_ns, deaf=[member])
-            bench.live(3 * SERVER_TUNING.reach_ns)
+            bench.live(3 * SERVER_TUNING.reachability_ns, deaf=[member])
+            bench.live(3 * SERVER_TUNING.reachability_ns)
         assert [event.reachable for event in bench.effects(ReachabilityChanged)] == [False, True, False, True]
 
     def test_hello_not_link_makes_a_member_reachable_again(self) -> None:
         bench = Bench()
         member = bench.join("a")
         bench.server.link_closed(member.session, bench.now)
-        bench.live(SERVER_TUNING.reach_ns)
+        bench.live(SERVER_TUNING.reachability_ns)
         bench.server.link_opened(member.session, bench.now)
         assert not member.reachable
         bench.send(member, Hello(member.session, 3, 1))
@@ -129,7 +129,7 @@ class TestReachable:
     def test_lease_of_an_unreachable_member_expires(self) -> None:
         bench = Bench()
         member = bench.join("a")
-        bench.live(SERVER_TUNING.reach_ns, deaf=[member])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[member])
         bench.pass_time(SERVER_TUNING.lease_ns)
         assert [lost.name for lost in bench.effects(MemberLeft)] == ["a"]
         assert bench.server.next_timeout() is None
@@ -139,11 +139,11 @@ class TestReachable:
         a = bench.join("a")
         bench.join("b")
         file = bench.exchange("f", 4)
-        bench.live(SERVER_TUNING.reach_ns, deaf=[a])
-        assert file.stalled
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[a])
+        assert file.is_stalled
         a = bench.join("a", held={file.file_id: Held(RangeSet([(0, 2)]), complete=False)})
         assert a.reachable
-        assert not file.stalled
+        assert not file.is_stalled
 
 
 class TestUnreachableHolders:
@@ -152,7 +152,7 @@ class TestUnreachableHolders:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
-        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[b])
         return bench, file, a, b
 
     def test_file_stalls_and_names_the_unreachable_holder(self) -> None:
@@ -166,7 +166,7 @@ class TestUnreachableHolders:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
         bench.reach(a, file, Milestone.COMPLETE)
-        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[b])
         assert bench.effects(FileStalled) == []
         assert file.availability.min_holder_count() == 1
 
@@ -176,7 +176,7 @@ class TestUnreachableHolders:
         file = bench.exchange("f", 6)
         bench.reach(c, file, Milestone.COMPLETE)
         bench.server.member_left(c.session, "gone", bench.now)
-        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[b])
         assert file.availability.missing() == [(Range(2, 4), "b"), (Range(4, 6), "c")]
 
     def test_chunks_of_an_unreachable_holder_are_not_asked_for(self) -> None:
@@ -199,10 +199,10 @@ class TestUnreachableHolders:
     def test_chunks_got_while_unreachable_count_afterwards(self) -> None:
         bench, file, a, b = self.away()
         bench.reach(b, file, Milestone.COMPLETE)
-        assert file.stalled
+        assert file.is_stalled
         bench.server.member_left(a.session, "gone", bench.now)
         bench.live(SECOND_NS)
-        assert not file.stalled
+        assert not file.is_stalled
         assert file.availability.missing() == []
 
     def test_chunks_retracted_while_unreachable_stay_missing(self) -> None:
@@ -224,20 +224,20 @@ class TestUnreachableInSeeding:
         file = bench.seed("f", 4)
         bench.reach(b, file, Milestone.SHARE_HELD)
         bench.server.poll()
-        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[b])
         shares = {effect.session: effect.shares for effect in bench.effects(Assign)}
         assert shares == {a.session: (Range(0, 2), Range(2, 4)), b.session: ()}
         bench.reach(b, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.SEEDING
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING
-        assert not file.stalled
+        assert not file.is_stalled
 
     def test_share_of_the_only_client_stays_with_it(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 4)
-        bench.live(SERVER_TUNING.reach_ns, deaf=[a])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[a])
         assert file.shares.ranges_of("a") == (Range(0, 4),)
         bench.live(SECOND_NS)
         bench.reach(a, file, Milestone.SHARE_HELD)
@@ -247,7 +247,7 @@ class TestUnreachableInSeeding:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.seed("f", 4)
-        bench.live(SERVER_TUNING.reach_ns, deaf=[a, b])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[a, b])
         c = bench.join("c")
         assert file.shares.ranges_of("c") == (Range(0, 2), Range(2, 4))
         bench.reach(c, file, Milestone.SHARE_HELD)
@@ -256,7 +256,7 @@ class TestUnreachableInSeeding:
     def test_file_is_divided_among_reachable_clients_only(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
-        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[b])
         bench.server.poll()
         file = bench.seed("f", 4)
         assert file.shares.ranges_of("a") == (Range(0, 4),)
@@ -268,7 +268,7 @@ class TestUnreachableInSeeding:
         bench.join("a")
         manifest = bench.manifest("f", 4)
         b = bench.join("b", held={manifest.file_id: Held(RangeSet([(0, 4)]), complete=True)})
-        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[b])
         source = bench.join("s", source=True)
         file = bench.server.catalogue.announce(manifest, source.session)
         assert file.availability.min_holder_count() == 0
@@ -280,7 +280,7 @@ class TestUnreachableInSeeding:
         a = bench.join("a")
         file = bench.seed("f", 4)
         source = bench.server.members["source of f"]
-        bench.live(SERVER_TUNING.reach_ns, deaf=[source])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[source])
         assert bench.effects(FileStalled) == [FileStalled(file.file_id, "f", ((Range(0, 4), "source of f"),))]
         bench.ask(a, file, (0, 4))
         assert bench.asked("a") == []
@@ -293,7 +293,7 @@ class TestUnreachableInSeeding:
         bench.join("a")
         source = bench.join("s", source=True)
         file = bench.server.catalogue.announce(bench.manifest("f", 4), source.session)
-        bench.live(SERVER_TUNING.reach_ns, deaf=[source])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[source])
         assert bench.server.catalogue.files == {file.file_id: file}
         assert bench.effects(Assign) == []
 
@@ -304,7 +304,7 @@ class TestUnreachableAtCompletion:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
         bench.reach(a, file, Milestone.COMPLETE)
-        bench.live(SERVER_TUNING.reach_ns, deaf=[b])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[b])
         assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 1)]
         assert file.is_complete
         bench.live(SECOND_NS)
@@ -316,7 +316,7 @@ class TestUnreachableAtCompletion:
         bench = Bench()
         a = bench.join("a")
         file = bench.exchange("f", 4)
-        bench.live(SERVER_TUNING.reach_ns, deaf=[a])
+        bench.live(SERVER_TUNING.reachability_ns, deaf=[a])
         assert bench.effects(FileCompleted) == []
         assert not file.is_complete
 
@@ -328,7 +328,7 @@ class TestNetworks:
         manifest = network.seed("f", data)
         file = exchanging(network, manifest)
         network.block_link(network.clients["b"])
-        assert network.run(lambda: file.stalled, NOTICED_NS)
+        assert network.run(lambda: file.is_stalled, NOTICED_NS)
         assert {name for _, name in file.availability.missing()} == {"b"}
         missing = RangeSet(span for span, _ in file.availability.missing())
         network.pass_time(60 * SECOND_NS)
@@ -375,7 +375,7 @@ class TestNetworks:
         source = network.clients["source-0 of f"]
         network.block_link(source)
         file = file_of(network, manifest)
-        assert network.run(lambda: file.stalled, NOTICED_NS)
+        assert network.run(lambda: file.is_stalled, NOTICED_NS)
         assert {name for _, name in file.availability.missing()} == {source.name}
         network.pass_time(60 * SECOND_NS)
         assert file.phase is Phase.SEEDING
@@ -403,7 +403,7 @@ class TestNetworks:
         manifest = network.seed("f", data)
         file = exchanging(network, manifest)  # within that time it counts, and takes what is delivered to it
         assert file.shares.ranges_of("deaf")
-        assert network.run(lambda: file.stalled, NOTICED_NS)
+        assert network.run(lambda: file.is_stalled, NOTICED_NS)
         assert {name for _, name in file.availability.missing()} == {"deaf"}
         network.pass_time(60 * SECOND_NS)
         assert_have(network, data, "deaf")  # it asks, and deliveries are no datagrams
@@ -428,7 +428,7 @@ class TestNetworks:
         )
         assert network.now - since >= CLIENT_TUNING.downlink_timeout_ns - 6 * SECOND_NS
         assert network.server.members["a"].reachable
-        assert network.run(lambda: not network.server.members["a"].reachable, SERVER_TUNING.reach_ns)
+        assert network.run(lambda: not network.server.members["a"].reachable, SERVER_TUNING.reachability_ns)
         assert told(network, ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
     @PROFILES
