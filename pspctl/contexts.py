@@ -45,15 +45,16 @@ def load() -> Contexts:
         return Contexts()
     try:
         document = json.loads(path.read_bytes())
-        addresses = {str(name): str(address) for name, address in document["contexts"].items()}
-        current = document["current"]
+        current, addresses = document["current"], document["contexts"]
+        if not isinstance(current, str | None) or not all(isinstance(address, str) for address in addresses.values()):
+            raise TypeError
+        return Contexts(current, addresses)
     except FileNotFoundError:
         return Contexts()
     except OSError as error:
         raise _failed("read", path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(f"{path} does not hold contexts: repair or remove it") from error
-    return Contexts(current if isinstance(current, str) else None, addresses)
 
 
 def save(contexts: Contexts) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from pspctl.api import ServerApi
-from pspctl.options import Group, Settings, size
+from pspctl.options import Group, Settings, parse_cache_size
 from pspctl.output import show
 from pspctl.ui.tables import cache_text
-from pspctl.ui.units import size_text
+from pspctl.ui.units import count_text, size_text
 from pspctl.ui.views import cache_view, client_views
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.errors import WrongState
@@ -37,7 +37,7 @@ def show_cache(settings: Settings) -> None:
     Example:
       pspctl cache show -o json
     """
-    with ServerApi(settings.server) as api:
+    with ServerApi(settings.server_address()) as api:
         view = cache_view(api.run(api.client.cache()))
     show(settings, {"cache": view}, lambda: cache_text(view))
 
@@ -50,15 +50,15 @@ def clear(settings: Settings) -> None:
     Example:
       pspctl cache clear
     """
-    with ServerApi(settings.server) as api:
+    with ServerApi(settings.server_address()) as api:
         response = api.run(api.client.clear_cache())
     count = response.dropped_chunk_count
     document = {"cache": cache_view(response.cache), "dropped_chunk_count": count}
-    show(settings, document, lambda: f"dropped {count} chunks")
+    show(settings, document, lambda: f"dropped {count_text(count, 'chunk')}")
 
 
 @cache.command("resize")
-@click.argument("capacity", metavar="SIZE", type=size)
+@click.argument("capacity", metavar="SIZE", type=parse_cache_size)
 @click.pass_obj
 def resize(settings: Settings, capacity: int | str) -> None:
     """Change the cache's size.
@@ -69,7 +69,7 @@ def resize(settings: Settings, capacity: int | str) -> None:
     Example:
       pspctl cache resize 64MiB
     """
-    with ServerApi(settings.server) as api:
+    with ServerApi(settings.server_address()) as api:
         capacity_bytes = _automatic_bytes(api) if isinstance(capacity, str) else capacity
         view = cache_view(api.run(api.client.resize_cache(capacity_bytes)))
     show(settings, {"cache": view}, lambda: f"the cache now holds up to {size_text(view['capacity_bytes'])}")

@@ -9,10 +9,12 @@ import click
 
 from pspctl import contexts
 from pspctl.options import SERVER_VARIABLE, Group, Settings
-from pspctl.output import remark, show
+from pspctl.output import print_note, show
 from pspctl.ui.tables import contexts_table
 from pspd.errors import BadArgument, NameTaken, NotFound
 from pspd.text.addresses import full_address
+
+NAME_CHARACTERS_MAX = 100
 
 
 @click.group("context", cls=Group)
@@ -53,7 +55,7 @@ def use(settings: Settings, name: str) -> None:
     _show(settings, known, f"commands now talk to {name}, {known.addresses[name]}")
     override = os.environ.get(SERVER_VARIABLE)
     if override and not settings.quiet and settings.output == "table":
-        remark(f"{SERVER_VARIABLE} takes precedence: commands talk to {override} until it is unset")
+        print_note(f"{SERVER_VARIABLE} takes precedence: commands talk to {override} until it is unset")
 
 
 @context.command("add")
@@ -66,10 +68,9 @@ def add(settings: Settings, name: str, address: str) -> None:
     Example:
       pspctl context add lab lab0:7070
     """
-    if not name.strip():
-        raise BadArgument("a context needs a name: give one, such as lab")
-    if not name.isprintable():
-        raise BadArgument(f"context name {name!r} holds control characters: give another")
+    if not 0 < len(name.strip()) <= NAME_CHARACTERS_MAX or not name.isprintable():
+        shown = name[:NAME_CHARACTERS_MAX]
+        raise BadArgument(f"context name {shown!r} is not 1 to {NAME_CHARACTERS_MAX} plain characters: give another")
     address = full_address(address)
     known = contexts.load()
     taken = known.addresses.get(name, address)

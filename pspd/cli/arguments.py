@@ -44,6 +44,18 @@ class Integer(click.IntRange):
 
     name = "whole number"
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert the text, and refuse digits that are not ASCII, which Python accepts.
+
+        Args:
+            value: the text, or a default.
+            param: the parameter that gets the value.
+            ctx: the command's context.
+        """
+        if not str(value).isascii():
+            self.fail(f"{value!r} is not a valid {self.name}", param, ctx)
+        return super().convert(value, param, ctx)
+
 
 class Seconds(click.FloatRange):
     """A duration in seconds, within bounds."""

@@ -59,7 +59,7 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int
     match = _ADDRESS.fullmatch(text)
     bare = text if _is_ipv6(text) else None
     host = bare or (match and (match["bracketed"] or match["name"]))
-    if not host or (match and match["bracketed"] and not bare and not _is_ipv6(host)):
+    if not host or not text.isprintable() or (match and match["bracketed"] and not bare and not _is_ipv6(host)):
         raise BadArgument(f"{text!r} is not an address: write HOST:PORT, such as {DEFAULT_LISTEN}")
     port = default_port if bare or match is None or match["port"] is None else int(match["port"])
     if port > PORT_MAX:

@@ -279,6 +279,7 @@ def test_option_without_its_value_names_the_command(pspd: Pspd, runs: Runs) -> N
         ("client", "--server", ":7070"),
         ("client", "--count", "0"),
         ("client", "--count", "1001"),
+        ("client", "--count", "\u0663"),
         ("client", "--first-index", "-1"),
         ("client", "--first-index", "3"),
         ("client", "--dir", ""),

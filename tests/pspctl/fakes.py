@@ -76,13 +76,19 @@ class FakeServer:
     """The state that the servicers answer from, and the requests that they received.
 
     Attributes:
-        restarts: the files of each next watch, as after a restart of the server.
+        address: the server's address.
+        clients: the clients and sources of the network.
+        files: the files of the network.
+        cache: the cache's message.
+        restarts: the files that replace `files` at each next watch, as after a restart of the server.
         changes: what a watch sends after its snapshot, in order.
         stream_stays: whether a watch then stays open, as in an idle network.
         stream_breaks: how many watches end as if their connection had broken.
         refusal: the error of every request, if set.
         stop_refusal: the error of a request to stop clients without force, if set.
         asked: the last request of each kind.
+        watch_count: the number of watches so far.
+        dropped_chunk_count: how many chunks clearing the cache drops.
     """
 
     address: str = ""
@@ -99,6 +105,7 @@ class FakeServer:
     stop_refusal: PspError | None = None
     asked: dict[str, Any] = field(default_factory=dict)
     watch_count: int = 0
+    dropped_chunk_count: int = 8
 
     @property
     def server(self) -> Any:
@@ -207,7 +214,9 @@ class Servicer(
         return self.answer(
             context,
             request,
-            lambda: cache_service_pb2.ClearCacheResponse(cache=self.fake.cache, dropped_chunk_count=8),
+            lambda: cache_service_pb2.ClearCacheResponse(
+                cache=self.fake.cache, dropped_chunk_count=self.fake.dropped_chunk_count
+            ),
         )
 
     def ResizeCache(self, request: Any, context: grpc.ServicerContext) -> Any:

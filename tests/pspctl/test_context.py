@@ -65,10 +65,11 @@ def test_add_refuses_empty_name(lone_pspctl: Pspctl, config_dir: Path) -> None:
     assert not config_dir.exists()
 
 
-def test_add_refuses_control_characters_in_name(lone_pspctl: Pspctl, config_dir: Path) -> None:
-    result = lone_pspctl("context", "add", "a\nb", "lab:7070")
+@pytest.mark.parametrize(("name", "shown"), [("a\nb", "a\\nb"), ("\udcff", "\\udcff"), ("x" * 100_000, "x" * 100)])
+def test_add_refuses_long_or_unprintable_name(lone_pspctl: Pspctl, config_dir: Path, name: str, shown: str) -> None:
+    result = lone_pspctl("context", "add", name, "lab:7070")
     assert result.exit_code == 2
-    assert result.stderr == "pspctl: error: context name 'a\\nb' holds control characters: give another\n"
+    assert result.stderr == f"pspctl: error: context name '{shown}' is not 1 to 100 plain characters: give another\n"
     assert not config_dir.exists()
 
 
@@ -121,7 +122,14 @@ def test_contexts_are_readable_by_owner_only(
     assert mode_of(folder / "contexts.json") == 0o600
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"contexts": [], "current": null}', "[" * 100_000, "\udcff"])
+FILES_WITHOUT_CONTEXTS = [
+    *("", "[]", "{}", '{"contexts": [], "current": null}', "[" * 100_000, "\udcff"),
+    *('{"contexts": {"lab": 5}, "current": "lab"}', '{"contexts": {"lab": null}, "current": null}'),
+    *('{"contexts": {}, "current": 0}', '{"contexts": {}, "current": []}'),
+]
+
+
+@pytest.mark.parametrize("text", FILES_WITHOUT_CONTEXTS)
 def test_file_without_contexts_is_an_error(lone_pspctl: Pspctl, config_dir: Path, text: str) -> None:
     config_dir.mkdir()
     (config_dir / "contexts.json").write_text(text, errors="surrogateescape")

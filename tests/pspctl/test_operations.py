@@ -25,9 +25,11 @@ def test_cache_shows_the_cache(pspctl: Pspctl, command: list[str]) -> None:
     assert document["cache"]["capacity_bytes"] == 64 << 20
 
 
-def test_cache_clear(pspctl: Pspctl) -> None:
+def test_cache_clear(pspctl: Pspctl, fake: FakeServer) -> None:
     assert pspctl("cache", "clear").stdout == "dropped 8 chunks\n"
     assert json.loads(pspctl("cache", "clear", "-o", "json").stdout)["dropped_chunk_count"] == 8
+    fake.dropped_chunk_count = 1
+    assert pspctl("cache", "clear").stdout == "dropped 1 chunk\n"
 
 
 @pytest.mark.parametrize(("text", "size_bytes"), [("100KiB", 102400), ("1024", 1024), ("auto", 2048)])

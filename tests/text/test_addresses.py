@@ -37,7 +37,7 @@ def test_default_port_depends_on_daemon() -> None:
     "text",
     [
         *("", "7070", ":7070", "hub:", "hub:x", "hub:-1", "hub:\u0661", "a b", "hub\n", "hub:1:2", "http://hub:1"),
-        *("[hub]:1", "[::1", "::1]", "[]:1", "fe80::1%", "[::1]7070", "[::1]:"),
+        *("[hub]:1", "[::1", "::1]", "[]:1", "fe80::1%", "[::1]7070", "[::1]:", "\udcff:1"),
     ],
 )
 def test_malformed_address_is_refused(text: str) -> None:
