@@ -18,20 +18,20 @@ REFUSALS_MAX = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
+class WaitPolicy:
     """Decides when the wait for a file ends.
 
     Attributes:
         deadline: the deadline of the command.
         client_count: the smallest number of clients that must have the file or have declined it. A complete file with
             fewer such clients does not end the wait: some clients may be disconnected only briefly.
-        awaits_missing: whether to wait also for missing clients, which were lost before they had the file. The wait
+        waits_for_missing: whether to wait also for missing clients, which were lost before they had the file. The wait
             for them ends at the deadline or, without a deadline, when each has been lost for a full lease.
     """
 
     deadline: Deadline
     client_count: int = 0
-    awaits_missing: bool = False
+    waits_for_missing: bool = False
 
     def is_settled(self, file: FileView) -> bool:
         """Return whether the clients that are connected now cannot get more of the file.
@@ -44,14 +44,14 @@ class Goal:
             return file["complete_client_count"] + file["declined_client_count"] >= self.client_count
         if has_only_lost_clients(file) or (file["client_count"] == 0 and file["declined_client_count"] > 0):
             return True
-        return file["state"] == "stalled" and bool(file["missing_clients"]) and not self._may_return(file)
+        return file["state"] == "stalled" and bool(file["missing_clients"]) and not self._expects_missing(file)
 
-    def is_reached(self, file: FileView) -> bool:
+    def is_over(self, file: FileView) -> bool:
         """Return whether to end the wait: the file is settled, and no missing client is awaited any longer."""
-        waits_for_missing = (self.awaits_missing or has_only_lost_clients(file)) and self._may_return(file)
+        waits_for_missing = (self.waits_for_missing or has_only_lost_clients(file)) and self._expects_missing(file)
         return self.is_settled(file) and not waits_for_missing
 
-    def _may_return(self, file: FileView) -> bool:
+    def _expects_missing(self, file: FileView) -> bool:
         """Return whether to expect a missing client back.
 
         With a deadline, every missing client is expected; without one, those lost for less than a full lease.
@@ -62,7 +62,7 @@ class Goal:
 
 
 def wait_until_complete(
-    outage: OutagePolicy, file: str, goal: Goal, check: Callable[[], None] = lambda: None
+    outage: OutagePolicy, file: str, goal: WaitPolicy, check: Callable[[], None] = lambda: None
 ) -> FileView:
     """Wait until a file has reached its goal, even if the server restarts meanwhile; return the file's last state.
 
@@ -87,11 +87,11 @@ def wait_until_complete(
             if not status.files:
                 raise NotFound(f"the network has no file {file!r}: see `pspctl files`")
             view = file_view(status.files[0])
-            outage.progress.exchange(view)
-            if goal.is_reached(view):
+            outage.progress.show_exchange(view)
+            if goal.is_over(view):
                 return view
             if goal.is_settled(view) and not is_note_shown:
-                outage.progress.note(f"waiting for {file_text.missing_clients_text(view)}")
+                outage.progress.show_note(f"waiting for {file_text.missing_clients_text(view)}")
                 is_note_shown = True
     except TimedOut:
         if view is None or outage.is_down or not goal.deadline.passed:  # the server does not answer
@@ -155,7 +155,7 @@ def require_none_declined(file: FileView) -> None:
         raise WrongState("; ".join([*refusals[:REFUSALS_MAX], *rest]))
 
 
-def require_holders(file: FileView) -> None:
+def require_not_stalled(file: FileView) -> None:
     """Raise an error if a file is stalled.
 
     Raises:
@@ -177,4 +177,4 @@ def unfinished_text(file: FileView, deadline: Deadline) -> str:
         f"{plain_text(file['name'])} was not complete after {deadline.text}:"
         f" {file_text.file_state_text(file)}, {file_text.progress_text(file)}, {counts}{file_text.declined_text(file)}"
     )
-    return "; ".join([text, *filter(None, [file_text.hold_text(file)]), *file_text.missing_chunks_texts(file)])
+    return "; ".join([text, *filter(None, [file_text.release_advice(file)]), *file_text.missing_chunks_texts(file)])

@@ -19,11 +19,11 @@ from pspd.errors import StorageError, TimedOut, WrongState
 from pspd.host.command import CLIENTS_PER_PROCESS_MAX
 
 START_SECONDS = 60.0
-CLIENT_NAME = "client"
+CLIENT_NAME_PREFIX = "client"
 RUN_FOLDER = ".psp-run"
-WAIT_SECONDS = 6.0
+LOCK_WAIT_SECONDS = 6.0
 """How long to wait for the lock: longer than it takes until the daemons of a killed run end by themselves."""
-POLL_SECONDS = 0.05
+LOCK_POLL_SECONDS = 0.05
 COUNT_BYTES_MAX = 20
 """The most bytes to read from the lock file, which contains the number of clients in decimal digits."""
 
@@ -35,7 +35,7 @@ def client_folders(copies_dir: Path, client_count: int) -> list[Path]:
         copies_dir: the folder that contains the clients' folders.
         client_count: the number of clients.
     """
-    return [copies_dir / f"{CLIENT_NAME}-{index}" for index in range(client_count)]
+    return [copies_dir / f"{CLIENT_NAME_PREFIX}-{index}" for index in range(client_count)]
 
 
 def client_count_max() -> int:
@@ -112,8 +112,8 @@ class RunFolder:
             self._release_lock()
 
     def _acquire_lock(self) -> None:
-        """Create the folder and lock it; raise WrongState if another run holds the lock for `WAIT_SECONDS`."""
-        deadline = Deadline(WAIT_SECONDS)
+        """Create the folder and lock it; raise WrongState if another run holds the lock for `LOCK_WAIT_SECONDS`."""
+        deadline = Deadline(LOCK_WAIT_SECONDS)
         path = self.path / "lock"
         while True:
             self.path.mkdir(mode=0o700, exist_ok=True)
@@ -125,7 +125,7 @@ class RunFolder:
             self._release_lock()
             if deadline.passed:
                 raise WrongState(f"another run still uses {self.copies_dir}: wait for it, or name another with --to")
-            time.sleep(POLL_SECONDS)
+            time.sleep(LOCK_POLL_SECONDS)
 
     def _remove_leftovers(self) -> None:
         """Remove the logs, the server's state and the unfinished files of a killed run.
@@ -188,11 +188,11 @@ class LocalNetwork:
 
     Attributes:
         folder: the hidden folder of the run; every daemon inherits the folder's lock.
-        server: the server's address; empty until the server is ready.
+        server_address: the server's address; empty until the server is ready.
     """
 
     folder: RunFolder
-    server: str = ""
+    server_address: str = ""
     _servers: list[DaemonProcess] = field(default_factory=list)
     _clients: list[DaemonProcess] = field(default_factory=list)
 
@@ -213,10 +213,10 @@ class LocalNetwork:
         arguments += ["--state-dir", str(self.folder.path / "server"), *server_arguments]
         self._servers.append(self._daemon("server", arguments))
         self._wait_ready(deadline)
-        self.server = str(self._servers[0].ready_line["listen"])
+        self.server_address = str(self._servers[0].ready_line["listen"])
         for first_index, count in client_groups(self.folder.client_count, core_count()):  # one process per group
-            arguments = ["client", "--server", self.server, "--dir", str(self.folder.copies_dir), "--name", CLIENT_NAME]
-            arguments += ["--count", str(count), "--first-index", str(first_index)]
+            arguments = ["client", "--server", self.server_address, "--dir", str(self.folder.copies_dir)]
+            arguments += ["--name", CLIENT_NAME_PREFIX, "--count", str(count), "--first-index", str(first_index)]
             self._clients.append(self._daemon(f"client-{first_index}", arguments))
         self._wait_ready(deadline)
 

@@ -27,7 +27,7 @@ COMMANDS = (
     *("context", "simulate", "version"),
 )
 """The commands in the order of the help text."""
-SHARED_MODULES = {"release": "files", "rm": "files", "launch": "clients"}
+MODULE_NAMES = {"release": "files", "rm": "files", "launch": "clients"}
 """The module in `pspctl.commands` of each command whose module has another name than the command."""
 SIGNAL_OUTCOMES = {
     signal.SIGINT: ("interrupted", Exit.INTERRUPTED),
@@ -53,7 +53,7 @@ class Root(Group):
         except (Exception, click.exceptions.Abort) as error:
             if settings.debug:
                 click.echo(plain_lines(traceback.format_exc()), err=True, nl=False)
-            code = report(error, settings.ended_by)
+            code = report_error(error, settings.ended_by)
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -78,12 +78,12 @@ class Root(Group):
         """
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"pspctl.commands.{SHARED_MODULES.get(cmd_name, cmd_name)}")
+        module = import_module(f"pspctl.commands.{MODULE_NAMES.get(cmd_name, cmd_name)}")
         command: click.Command = getattr(module, cmd_name)
         return command
 
 
-def report(error: BaseException, ended_by: signal.Signals | None = None) -> Exit:
+def report_error(error: BaseException, ended_by: signal.Signals | None = None) -> Exit:
     """Write an error to stderr in one line; return its exit code.
 
     If the reader of stdout has gone, write nothing. If a group was called without a command, write the group's help.

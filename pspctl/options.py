@@ -42,12 +42,7 @@ class Settings:
     debug: bool = False
     ended_by: signal.Signals | None = None
 
-    @property
-    def server(self) -> str:
-        """The server's address with port, as `address` returns it without an argument."""
-        return self.address()
-
-    def address(self, option: str | None = None) -> str:
+    def server_address(self, option: str | None = None) -> str:
         """Return the server's address with port: from an option, the environment, the context, or the default.
 
         Args:
@@ -110,7 +105,7 @@ def shared_options() -> list[click.Parameter]:
     ]
 
 
-class _WithSharedOptions(NamedInErrors):
+class Command(NamedInErrors):
     """A command with the shared options, except those that it declares itself.
 
     Its help lists the shared options after its own, and keeps the line breaks of examples.
@@ -143,11 +138,7 @@ class _WithSharedOptions(NamedInErrors):
                     formatter.write_dl(records)
 
 
-class Command(_WithSharedOptions):
-    """A command with the shared options."""
-
-
-class Group(_WithSharedOptions, click.Group):
+class Group(Command, click.Group):
     """A group with the shared options; its commands have them too."""
 
     command_class = Command
@@ -163,7 +154,7 @@ class Group(_WithSharedOptions, click.Group):
         self.format_commands(ctx, formatter)
 
 
-def file_name(text: str) -> str:
+def parse_file_reference(text: str) -> str:
     """Return a file's name, its id or the first digits of its id as typed, but remove one slash at the end.
 
     Raises:
@@ -174,7 +165,7 @@ def file_name(text: str) -> str:
     return text.removesuffix("/")
 
 
-def size(text: str) -> int | str:
+def parse_cache_size(text: str) -> int | str:
     """Parse the size of a cache; return it in bytes, or ``auto`` unchanged.
 
     Raises:

@@ -46,7 +46,7 @@ class OutagePolicy(RetryPolicy):
     def note_lost(self) -> None:
         """Record that the server does not answer; if no outage is under way, begin one and show a note."""
         if not self.is_down:
-            self.progress.note(f"lost the server at {self.api.address}: waiting for it to come back")
+            self.progress.show_note(f"lost the server at {self.api.address}: waiting for it to come back")
         super().note_lost()
 
     def note_answer(self) -> None:

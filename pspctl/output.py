@@ -29,6 +29,10 @@ def show(settings: Settings, document: Mapping[str, Any], render: Callable[[], R
         settings: the shared options.
         document: the answer as JSON data.
         render: the function that returns the same answer as a table or as text.
+
+    Raises:
+        StorageError: stdout cannot be written.
+        ReaderGone: the reader of stdout has closed it.
     """
     if settings.output == "json":
         show_json(document)
@@ -36,7 +40,7 @@ def show(settings: Settings, document: Mapping[str, Any], render: Callable[[], R
     canvas = console()
     with canvas.capture() as drawn:
         canvas.print(Plain(render()), crop=False)  # the terminal folds lines that are too wide
-    print_answer("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+    click.echo("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def show_json(document: Mapping[str, Any]) -> None:
@@ -45,20 +49,10 @@ def show_json(document: Mapping[str, Any]) -> None:
     Unprintable characters become escapes; if the encoding of stdout is not UTF-8, so do all characters beyond ASCII.
     """
     text = json.dumps({"schema_version": SCHEMA_VERSION, **document}, ensure_ascii=not streams.writes_unicode())
-    print_answer(plain_json(text))
+    click.echo(plain_json(text))
 
 
-def print_answer(text: str) -> None:
-    """Write lines of an answer to stdout.
-
-    Raises:
-        StorageError: stdout cannot be written.
-        ReaderGone: the reader of stdout has closed it.
-    """
-    click.echo(text)
-
-
-def remark(text: str) -> None:
+def print_note(text: str) -> None:
     """Write a note to stderr as one line."""
     click.echo(f"pspctl: {plain_text(text)}", err=True)
 

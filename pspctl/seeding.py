@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # `pspd.daemon.source` imports the whole client
 CHECK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
 """How long a source may take to leave the network after it was cancelled."""
-DIVIDING = (None, "seeding")
+NOT_YET_SEEDED = (None, "seeding")
 """The states of a file before a command that seeds it or finishes its seeding; None if it was not in the network."""
 
 
@@ -79,14 +79,14 @@ class _Result:
     left_count: int
 
     @property
-    def divided_now(self) -> bool:
+    def was_seeded_by_command(self) -> bool:
         """Whether this command seeded the file, or finished its seeding."""
-        return self.state_before in DIVIDING
+        return self.state_before in NOT_YET_SEEDED
 
     @property
     def reached_all(self) -> bool:
         """Whether no client declined the file, left before the division, or is missing after this seeding."""
-        is_missed = self.divided_now and bool(self.file["missing_clients"])
+        is_missed = self.was_seeded_by_command and bool(self.file["missing_clients"])
         return not (self.file["declined_client_count"] or self.left_count or is_missed)
 
 
@@ -104,17 +104,17 @@ def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_
         KeyboardInterrupt: the user interrupted the command. If the file is partly seeded, the message says so.
     """
     original = FileState.of(plan.path.stat())
-    with ServerApi(settings.server, loop_factory()) as api, shown_progress(settings) as progress:
+    with ServerApi(settings.server_address(), loop_factory()) as api, shown_progress(settings) as progress:
         outage = OutagePolicy(api, deadline, progress)
         result = _seed(plan, outage)
         if delete_source and result.reached_all:
-            _require_fresh_copies(plan, result.state_before)
+            _require_new_copies(plan, result.state_before)
             _delete(plan.path, original, result.file["min_holder_count"])
         cache = outage.retry(api.client.cache)  # read last, so that the answer shows the cache at the end
     answer = seed_view(result.file, cache)
     # If the file was seeded before this command, the file's times do not belong to the command.
-    show(settings, answer, lambda: seed_text(answer, with_times=result.divided_now))
-    _require_all_chunks(plan, result.file)
+    show(settings, answer, lambda: seed_text(answer, with_times=result.was_seeded_by_command))
+    _require_not_stalled(plan, result.file)
     if plan.terms.stays:
         _require_all_clients(plan, result, deadline, f"; {plan.path} was not deleted" if delete_source else "")
 
@@ -130,12 +130,12 @@ def _seed(plan: SeedPlan, outage: OutagePolicy) -> _Result:
         raise KeyboardInterrupt(text) from interrupt
     state_before = states.get(file_id)
     if state_before is not None:
-        progress.note(_known_text(plan, state_before))
+        progress.show_note(_known_text(plan, state_before))
     if not plan.terms.stays:
         file = file_view(outage.retry(lambda: api.client.status(file_id)).files[0])
-        progress.seeded(file)
+        progress.show_seeded(file)
         return _Result(file, state_before, left_count=0)
-    goal = completion.Goal(outage.deadline, awaits_missing=state_before in DIVIDING)
+    goal = completion.WaitPolicy(outage.deadline, waits_for_missing=state_before in NOT_YET_SEEDED)
     file = completion.wait_until_complete(outage, file_id, goal)
     # The server does not know the names of clients that left before the division.
     left_count = max(0, plan.client_count - file["recipient_count"]) if state_before is None else 0
@@ -146,31 +146,31 @@ class PartlySeeded(KeyboardInterrupt):
     """An interrupt while the source was giving the clients their shares."""
 
 
-class _Steps:
+class _StepTracker:
     """Shows the source's steps, and remembers the last step.
 
     Attributes:
-        last: the last step; None before the first.
-        gave_shares: whether the source has begun to give out the shares, and has not reported that all are held.
+        last_step: the last step; None before the first.
+        is_seeding: whether the source has begun to give out the shares, and has not reported that all are held.
     """
 
     def __init__(self, outage: OutagePolicy) -> None:
-        self.last: SeedProgress | None = None
-        self.gave_shares = False
+        self.last_step: SeedProgress | None = None
+        self.is_seeding = False
         self._outage = outage
 
-    def note(self, step: SeedProgress) -> None:
+    def update(self, step: SeedProgress) -> None:
         """Show and remember a step of the source; record whether the server is lost."""
         if step.phase == "reconnecting":
             self._outage.note_lost()
         else:
             self._outage.note_answer()
-        self.gave_shares = step.phase == "seeding" or (self.gave_shares and step.phase != "staying")
-        self.last = step
+        self.is_seeding = step.phase == "seeding" or (self.is_seeding and step.phase != "staying")
+        self.last_step = step
         if step.phase == "staying" and step.file is not None:
-            self._outage.progress.exchange(file_view(step.file))
+            self._outage.progress.show_exchange(file_view(step.file))
         else:
-            self._outage.progress.seeding(step)
+            self._outage.progress.show_step(step)
 
 
 def run_source(plan: SeedPlan, outage: OutagePolicy, check: Callable[[], None] = lambda: None) -> str:
@@ -187,18 +187,18 @@ def run_source(plan: SeedPlan, outage: OutagePolicy, check: Callable[[], None] =
         PspError: as in `pspd.daemon.source.seed`, in `OutagePolicy.check` and in `check`.
         PartlySeeded: the user interrupted the command while the source was giving the clients their shares.
     """
-    steps = _Steps(outage)
+    steps = _StepTracker(outage)
     try:
         file_id = outage.api.run(_run(plan, outage, steps, check)).hex()
     except KeyboardInterrupt as interrupt:
-        if steps.gave_shares:
+        if steps.is_seeding:
             raise PartlySeeded() from interrupt
         raise
     outage.note_answer()
     return file_id
 
 
-async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _Steps, check: Callable[[], None]) -> bytes:
+async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _StepTracker, check: Callable[[], None]) -> bytes:
     from pspd.daemon.source import seed  # imports the whole client, which only commands that seed need
 
     deadline = outage.deadline
@@ -211,7 +211,7 @@ async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _Steps, check: Calla
             hold_back=plan.hold_back,
             terms=plan.terms,
             hashing=plan.hashing,
-            on_progress=steps.note,
+            on_progress=steps.update,
         )
     )
     try:
@@ -219,8 +219,8 @@ async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _Steps, check: Calla
             has_passed = deadline.passed  # read first: if the server is lost too, the error of `check` says more
             outage.check()
             if has_passed:
-                raise TimedOut(_not_seeded_text(plan, deadline, steps.last))
-            _require_client(plan, deadline, steps.last)
+                raise TimedOut(_not_seeded_text(plan, deadline, steps.last_step))
+            _require_client(plan, deadline, steps.last_step)
             check()
         return work.result()
     finally:
@@ -271,18 +271,18 @@ def _advice(plan: SeedPlan, wanted_count: int) -> str:
 
 def _known_text(plan: SeedPlan, state_before: str) -> str:
     """Return the note about a file that was already in the network, in the state `state_before`."""
-    done = "its missing chunks were seeded" if _lacked_chunks(state_before) else "nothing had to be seeded"
+    done = "its missing chunks were seeded" if _needs_chunks(state_before) else "nothing had to be seeded"
     options = {"--clients": plan.client_count, "--replicas": plan.terms.replica_count > 1}
     given = " and ".join(option for option, is_given in options.items() if is_given)
     ignored = f"; {given} was ignored" if given else ""
     return f"{plan.shown_name} is already in the network: {done}{ignored}"
 
 
-def _lacked_chunks(state: str) -> bool:
+def _needs_chunks(state: str) -> bool:
     return state in ("seeding", "stalled")
 
 
-def _require_all_chunks(plan: SeedPlan, view: FileView) -> None:
+def _require_not_stalled(plan: SeedPlan, view: FileView) -> None:
     """Raise WrongState if the file is stalled: a script that deletes the original on success must not lose data."""
     if view["state"] == "stalled":
         raise WrongState(
@@ -303,7 +303,7 @@ def _require_all_clients(plan: SeedPlan, result: _Result, deadline: Deadline, ke
         kept: the end of the message if clients were lost during this seeding, or left before the division.
     """
     completion.require_none_declined(result.file)
-    if result.divided_now:
+    if result.was_seeded_by_command:
         completion.require_none_missing(result.file, deadline, kept)
     completion.require_connected_client(result.file, deadline)
     if result.left_count:
@@ -311,9 +311,9 @@ def _require_all_clients(plan: SeedPlan, result: _Result, deadline: Deadline, ke
         raise WrongState(f"{left} before {plan.shown_name} was divided: see `pspctl clients`{kept}")
 
 
-def _require_fresh_copies(plan: SeedPlan, state_before: str | None) -> None:
+def _require_new_copies(plan: SeedPlan, state_before: str | None) -> None:
     """Raise WrongState if the network had all chunks before the command: clients may have changed or removed copies."""
-    if state_before is not None and not _lacked_chunks(state_before):
+    if state_before is not None and not _needs_chunks(state_before):
         raise WrongState(
             f"{plan.path} was not deleted: {plan.shown_name} was in the network before, and clients may"
             " have changed or removed their copies since"

@@ -30,7 +30,7 @@ def clients(settings: Settings) -> None:
     Example:
       pspctl clients -o json
     """
-    with ServerApi(settings.server) as api:
+    with ServerApi(settings.server_address()) as api:
         listed = api.run(api.client.clients())
     views, sources = client_views(listed), client_views(listed, source=True)
     show(settings, {"clients": views, "sources": sources}, lambda: clients_table(views, sources))
@@ -61,10 +61,10 @@ def launch(settings: Settings, count: int, folder: str, agents: tuple[str, ...])
     """
     if agents:
         agents = tuple(full_address(agent, AGENT_PORT) for agent in agents)
-        places = _launch_through(agents, count, folder, settings.server)
+        places = _launch_through(agents, count, folder, settings.server_address())
     else:
-        with ServerApi(settings.server) as api:
-            places = [(name, settings.server) for name in api.run(api.client.launch_clients(count, folder))]
+        with ServerApi(settings.server_address()) as api:
+            places = [(name, settings.server_address()) for name in api.run(api.client.launch_clients(count, folder))]
     document = {
         "names": [name for name, _ in places],
         "clients": [{"name": name, "address": address, "dir": folder} for name, address in places],

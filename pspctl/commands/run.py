@@ -11,10 +11,10 @@ import click
 from blake3 import blake3
 
 from pspctl.api import ServerApi
-from pspctl.completion import Goal, require_none_declined, wait_until_complete
+from pspctl.completion import WaitPolicy, require_none_declined, wait_until_complete
 from pspctl.deadline import Deadline
 from pspctl.local import LocalNetwork, RunFolder, client_count_max
-from pspctl.options import Command, Settings, size
+from pspctl.options import Command, Settings, parse_cache_size
 from pspctl.outage import OutagePolicy
 from pspctl.output import show, shown_progress
 from pspctl.seeding import SeedPlan, run_source
@@ -49,7 +49,7 @@ READ_BYTES = 1 << 20
 )
 @click.option(
     "--cache",
-    type=size,
+    type=parse_cache_size,
     metavar="SIZE",
     help="The size of the server's cache, such as 64MiB; auto means one KiB per client. Default: the profile's.",
 )
@@ -136,10 +136,10 @@ def _distribute(
     client_count = network.folder.client_count
     try:
         network.start(server_arguments, deadline)
-        with ServerApi(network.server, loop_factory()) as api:
+        with ServerApi(network.server_address, loop_factory()) as api:
             outage = OutagePolicy(api, deadline, progress)
             file_id = run_source(SeedPlan(path, client_count=client_count), outage, network.check)
-            file = wait_until_complete(outage, file_id, Goal(deadline, client_count), network.check)
+            file = wait_until_complete(outage, file_id, WaitPolicy(deadline, client_count), network.check)
             cache = api.run(api.client.cache())
     except PspError:
         network.check()  # if a daemon died, its error is the cause

@@ -9,7 +9,7 @@ from typing import TypedDict
 import click
 from rich.console import Group, RenderableType
 
-from pspctl.options import Command, Settings, size
+from pspctl.options import Command, Settings, parse_cache_size
 from pspctl.output import show, shown_progress
 from pspctl.ui.columns import Column, FittedTable, Kind
 from pspctl.ui.units import count_text, duration_text, percent_text, ratio_text, size_text
@@ -54,26 +54,26 @@ def _within(least: float, most: float, *, or_zero: bool = False) -> Callable[...
     return check
 
 
-def _bytes(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
+def _file_bytes(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
     size_bytes = parse_size(text)
     if size_bytes > SIZE_BYTES_MAX:
         raise BadArgument(f"{text} is too large to simulate: give {SIZE_BYTES_MAX >> 40}TiB or less")
     return size_bytes
 
 
-def _number(name: str, metavar: str, default: float, check: Callable[..., float], text: str) -> Decorator:
+def _float_option(name: str, metavar: str, default: float, check: Callable[..., float], text: str) -> Decorator:
     return click.option(name, type=float, metavar=metavar, default=default, callback=check, help=text)
 
 
-def _rate(name: str, metavar: str, link: str) -> Decorator:
+def _rate_option(name: str, metavar: str, link: str) -> Decorator:
     text = f"The speed of {link} in each direction, in Mbit/s; 0 for unlimited."
-    return _number(name, metavar, 1000, _within(MBIT_MIN, MBIT_MAX, or_zero=True), text)
+    return _float_option(name, metavar, 1000, _within(MBIT_MIN, MBIT_MAX, or_zero=True), text)
 
 
 @click.command("simulate", cls=Command, context_settings={"show_default": True})
 @click.option("--clients", type=Integer(1, 100_000), metavar="N", required=True, help="The number of clients.")
 @click.option(
-    "--size", "size_bytes", callback=_bytes, metavar="SIZE", required=True, help="The size of the file, such as 64MiB."
+    "--size", "size_bytes", callback=_file_bytes, metavar="SIZE", required=True, help="The file's size, such as 64MiB."
 )
 @click.option(
     "--cache",
@@ -86,10 +86,10 @@ def _rate(name: str, metavar: str, link: str) -> Decorator:
     type=click.Choice([order.value for order in Order]),
     help="The order in which clients request chunks. Default: the profile's.",
 )
-@_number("--loss", "P", 0, _within(0, 0.9), "The fraction of datagrams lost in each direction, 0 to 0.9.")
-@_number("--delay", "MS", 0.5, _within(0, DELAY_MS_MAX), "The one-way delay of each client's link, in milliseconds.")
-@_rate("--server-mbit", "X", "the server's link")
-@_rate("--client-mbit", "Y", "each client's link, and the source's,")
+@_float_option("--loss", "P", 0, _within(0, 0.9), "The fraction of datagrams lost in each direction, 0 to 0.9.")
+@_float_option("--delay", "MS", 0.5, _within(0, DELAY_MS_MAX), "The one-way delay of each client's link, in ms.")
+@_rate_option("--server-mbit", "X", "the server's link")
+@_rate_option("--client-mbit", "Y", "each client's link, and the source's,")
 @click.option(
     "--seed", type=int, default=1, metavar="K", help="The random seed: the same seed gives the same forecast."
 )
@@ -133,7 +133,7 @@ def simulate(
         seed=seed,
     )
     with shown_progress(settings) as progress:
-        result = forecast(plan, progress.simulation)
+        result = forecast(plan, progress.show_simulation)
     view = SimulationView(
         clients=clients,
         size_bytes=size_bytes,
@@ -143,14 +143,14 @@ def simulate(
         ideal_exchange_seconds=ideal_seconds(plan),
         forecast=asdict(result),
     )
-    show(settings, view, lambda: _rendered(view))
+    show(settings, view, lambda: _render(view))
 
 
 def _cache_chunks(cache: str | None, default: int | None) -> int | None:
     """Return the size of the cache in chunks (None: one chunk per client); without an option, return `default`."""
     if cache is None:
         return default
-    wanted = size(cache)
+    wanted = parse_cache_size(cache)
     if isinstance(wanted, str):
         return None
     if wanted < CHUNK_BYTES:
@@ -158,7 +158,7 @@ def _cache_chunks(cache: str | None, default: int | None) -> int | None:
     return wanted // CHUNK_BYTES
 
 
-def _rendered(view: SimulationView) -> RenderableType:
+def _render(view: SimulationView) -> RenderableType:
     figures, size_bytes, count = view["forecast"], view["size_bytes"], view["clients"]
     table = FittedTable(
         Column("EXCHANGE", Kind.NAME), Column("FORECAST", Kind.NUMBER), Column("RATIO", Kind.NUMBER), Column("IDEAL")

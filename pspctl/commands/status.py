@@ -10,9 +10,9 @@ from rich.live import Live
 
 from pspctl.api import ServerApi
 from pspctl.deadline import NEVER
-from pspctl.options import Command, Settings, file_name
+from pspctl.options import Command, Settings, parse_file_reference
 from pspctl.outage import OutagePolicy, follow_status
-from pspctl.output import console, print_answer, show, show_json, shown_progress
+from pspctl.output import console, show, show_json, shown_progress
 from pspctl.ui.file_text import declined_text, file_state_text, missing_chunks_texts, progress_text
 from pspctl.ui.plain import Plain
 from pspctl.ui.progress import Progress
@@ -26,7 +26,7 @@ from pspd.text.plain import plain_text
 
 
 @click.command("status", cls=Command)
-@click.argument("file", metavar="[FILE_ID|NAME]", type=file_name, required=False)
+@click.argument("file", metavar="[FILE_ID|NAME]", type=parse_file_reference, required=False)
 @click.option("--watch", is_flag=True, help="Show it again at every change, until Ctrl-C.")
 @click.pass_obj
 def status(settings: Settings, file: str | None, watch: bool) -> None:
@@ -41,7 +41,7 @@ def status(settings: Settings, file: str | None, watch: bool) -> None:
       pspctl status big.iso --watch
     """
     render: Callable[[StatusView], RenderableType] = file_table if file else status_table
-    with ServerApi(settings.server) as api:
+    with ServerApi(settings.server_address()) as api:
         if not watch:
             view = status_view(api.run(api.client.status(file or "")))
             show(settings, view, lambda: render(view))
@@ -58,27 +58,27 @@ def _watch(settings: Settings, api: ServerApi, file: str) -> None:
     """Show the network or one file at every change until the user interrupts the command."""
     if settings.output == "table" and console().is_terminal:
         with Live(console=console(), auto_refresh=False) as live:
-            screen = _LiveScreen(live, in_full=bool(file))
-            for view in _views(api, file, screen):
+            screen = _LiveScreen(live, shows_one_file=bool(file))
+            for view in _watched_views(api, file, screen):
                 screen.show(view)
         return
     with shown_progress(settings) as progress:
-        views = _views(api, file, progress)
+        views = _watched_views(api, file, progress)
         if settings.output == "json":
-            for view in _changes(views):
+            for view in _distinct_views(views):
                 show_json(view)
         else:
-            _watch_lines(views)
+            _print_state_changes(views)
 
 
-def _views(api: ServerApi, file: str, progress: Progress) -> Iterator[StatusView]:
+def _watched_views(api: ServerApi, file: str, progress: Progress) -> Iterator[StatusView]:
     """Yield each status of `follow_status` as a view; raise ReaderGone if stdout has no reader then."""
     for status in follow_status(OutagePolicy(api, NEVER, progress), file):
         streams.require_reader()
         yield status_view(status)
 
 
-def _changes(views: Iterator[StatusView]) -> Iterator[StatusView]:
+def _distinct_views(views: Iterator[StatusView]) -> Iterator[StatusView]:
     """Yield the first status, and then each status in which more than the entry of the server has changed."""
     last: dict[str, object] = {}
     for view in views:
@@ -91,15 +91,15 @@ def _changes(views: Iterator[StatusView]) -> Iterator[StatusView]:
 class _LiveScreen(Progress):
     """A screen that is updated in place. A note stays above the last status until the next status is shown."""
 
-    def __init__(self, live: Live, *, in_full: bool) -> None:
+    def __init__(self, live: Live, *, shows_one_file: bool) -> None:
         """Start with nothing shown.
 
         Args:
             live: rich's display, which draws the screen.
-            in_full: whether to show one file in full instead of the whole network.
+            shows_one_file: whether to show one file in full instead of the whole network.
         """
         self._live = live
-        self._in_full = in_full
+        self._in_full = shows_one_file
         self._last: StatusView | None = None
 
     def show(self, view: StatusView, note: str = "") -> None:
@@ -112,13 +112,13 @@ class _LiveScreen(Progress):
         self._last = view
         self._live.update(Plain(Screen(view, self._in_full, note)), refresh=True)
 
-    def note(self, text: str) -> None:
+    def show_note(self, text: str) -> None:
         """Show a note above the last status; before the first status, do nothing."""
         if self._last is not None:
             self.show(self._last, text)
 
 
-def _watch_lines(views: Iterator[StatusView]) -> None:
+def _print_state_changes(views: Iterator[StatusView]) -> None:
     """Print one line for each client, source or file whose state has changed or that is gone."""
     last: dict[Subject, str] = {}
     for view in views:
@@ -126,7 +126,7 @@ def _watch_lines(views: Iterator[StatusView]) -> None:
         changed = [(subject, state) for subject, state in states.items() if last.get(subject) != state]
         gone = [(subject, "gone") for subject in last if subject not in states]
         for (_, _, name), state in [*gone, *changed]:
-            print_answer(f"{plain_text(name)}: {state}")
+            click.echo(f"{plain_text(name)}: {state}")
         last = states
 
 

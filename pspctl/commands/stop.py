@@ -13,7 +13,7 @@ from pspctl.deadline import Deadline
 from pspctl.options import Command, Settings
 from pspctl.outage import OutagePolicy
 from pspctl.output import show, shown_progress
-from pspctl.ui.file_text import hold_text, missing_clients_text, refusal_texts
+from pspctl.ui.file_text import missing_clients_text, refusal_texts, release_advice
 from pspctl.ui.views import FileView, client_views, file_view
 from pspd.cli.arguments import Seconds
 from pspd.errors import NotFound, TimedOut, Unreachable, WrongState
@@ -21,7 +21,7 @@ from pspd.text.plain import plain_text
 
 NO_ADDRESS = "\0"
 """The value of ``--server`` without an address. It cannot be typed. An empty address can be typed, and is refused."""
-RETRY_SECONDS = 0.2
+DRAIN_RETRY_SECONDS = 0.2
 """The pause between two attempts to stop the clients."""
 ATTEMPTS_PER_STATUS = 10
 """The number of refused attempts per check of the files: the status of all files with all clients is large."""
@@ -30,7 +30,7 @@ ATTEMPTS_PER_STATUS = 10
 @click.command("stop", cls=Command)
 @click.argument("names", metavar="[CLIENT]...", nargs=-1)
 @click.option("--all-clients", is_flag=True, help="Stop every client, wherever it runs.")
-@click.option("--force", is_flag=True, help="Stop clients even if chunks that only they hold are lost.")
+@click.option("--force", is_flag=True, help="Stop clients even if they alone hold chunks that others need.")
 @click.option("--drain", is_flag=True, help="Wait until the clients can be stopped without loss.")
 @click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Wait at most S seconds with --drain.")
 @click.option(
@@ -69,7 +69,7 @@ def stop(
     stop_clients = bool(names) or all_clients
     stop_server = NO_ADDRESS in servers or (bool(servers) and not stop_clients)
     _require_consistent(stop_clients, stop_server, drain=drain, force=force, has_timeout=timeout is not None)
-    address = settings.address(next((server for server in reversed(servers) if server != NO_ADDRESS), None))
+    address = settings.server_address(next((server for server in reversed(servers) if server != NO_ADDRESS), None))
     stopped: list[str] = []
     with ServerApi(address) as api:
         if drain:
@@ -131,7 +131,7 @@ class _Drain:
                 refusal_count += 1
                 if self.outage.deadline.passed:
                     raise TimedOut(f"not drained after {self.outage.deadline.text}: {error}") from error
-                time.sleep(RETRY_SECONDS)
+                time.sleep(DRAIN_RETRY_SECONDS)
             except (TimedOut, Unreachable) as error:
                 self.outage.wait(error)
 
@@ -160,9 +160,9 @@ class _Drain:
             for file in files:
                 self._require_accepting_client(file)
         if is_first:
-            self.outage.progress.note(f"waiting: {refusal}")
-            for file in filter(hold_text, files):
-                self.outage.progress.note(f"{plain_text(file['name'])}: {hold_text(file)}")
+            self.outage.progress.show_note(f"waiting: {refusal}")
+            for file in filter(release_advice, files):
+                self.outage.progress.show_note(f"{plain_text(file['name'])}: {release_advice(file)}")
 
     def _require_accepting_client(self, file: FileView) -> None:
         """Raise WrongState if no other client will get the file.

@@ -22,7 +22,7 @@ def version(settings: Settings) -> None:
       pspctl version
     """
     own_version = metadata.version("psp-network")
-    address = settings.server
+    address = settings.server_address()
     try:
         with ServerApi(address) as api:
             server_version = str(api.run(api.client.status(with_file_clients=False)).server.version)

@@ -6,14 +6,14 @@ import click
 
 from pspctl.api import ServerApi
 from pspctl.completion import (
-    Goal,
+    WaitPolicy,
     require_connected_client,
-    require_holders,
     require_none_declined,
+    require_not_stalled,
     wait_until_complete,
 )
 from pspctl.deadline import Deadline
-from pspctl.options import Command, Settings, file_name
+from pspctl.options import Command, Settings, parse_file_reference
 from pspctl.outage import OutagePolicy
 from pspctl.output import show, shown_progress
 from pspctl.ui.exchange import seed_text
@@ -22,7 +22,7 @@ from pspd.cli.arguments import Seconds
 
 
 @click.command("wait", cls=Command)
-@click.argument("file", metavar="FILE_ID|NAME", type=file_name)
+@click.argument("file", metavar="FILE_ID|NAME", type=parse_file_reference)
 @click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.pass_obj
 def wait(settings: Settings, file: str, timeout: float | None) -> None:
@@ -36,12 +36,12 @@ def wait(settings: Settings, file: str, timeout: float | None) -> None:
       pspctl wait big.iso --timeout 600
     """
     deadline = Deadline(timeout)
-    with ServerApi(settings.server) as api:
+    with ServerApi(settings.server_address()) as api:
         with shown_progress(settings) as progress:
-            view = wait_until_complete(OutagePolicy(api, deadline, progress), file, Goal(deadline))
+            view = wait_until_complete(OutagePolicy(api, deadline, progress), file, WaitPolicy(deadline))
         cache = api.run(api.client.cache())
     answer = seed_view(view, cache)
     show(settings, answer, lambda: seed_text(answer))
     require_none_declined(view)
     require_connected_client(view, deadline)
-    require_holders(view)
+    require_not_stalled(view)

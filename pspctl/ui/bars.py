@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import rich.progress as bars
+import rich.progress as rich_bars
 from rich.console import Console, RenderableType
 from rich.text import Text
 
@@ -28,10 +28,10 @@ RATE_SECONDS_MIN = 0.2
 """A bar that was shown for less time has no rate: most of the work was done before the bar was shown."""
 
 
-class AmountColumn(bars.ProgressColumn):
+class AmountColumn(rich_bars.ProgressColumn):
     """The amount that is done, such as ``1.5 MiB / 8.0 MiB`` or ``2 / 3 clients``."""
 
-    def render(self, task: bars.Task) -> Text:
+    def render(self, task: rich_bars.Task) -> Text:
         """Return the cell of a bar."""
         total = task.total or 0
         if task.fields["unit"] == "bytes":
@@ -39,10 +39,10 @@ class AmountColumn(bars.ProgressColumn):
         return Text(f"{task.completed:.0f} / {total:.0f} {task.fields['unit']}")
 
 
-class RateColumn(bars.ProgressColumn):
+class RateColumn(rich_bars.ProgressColumn):
     """The current rate of a bar that counts bytes; for a finished bar, the average rate since the bar was shown."""
 
-    def render(self, task: bars.Task) -> Text:
+    def render(self, task: rich_bars.Task) -> Text:
         """Return the cell of a bar; empty without a rate."""
         seconds = task.finished_time if task.finished else task.elapsed
         if task.fields["unit"] != "bytes" or seconds is None or seconds < RATE_SECONDS_MIN:
@@ -51,7 +51,7 @@ class RateColumn(bars.ProgressColumn):
         return Text(rate_text(speed) if speed else "")
 
 
-class PlainProgress(bars.Progress):
+class PlainProgress(rich_bars.Progress):
     """Bars whose labels are made safe to print: they contain names from other machines."""
 
     def get_renderable(self) -> RenderableType:
@@ -60,64 +60,64 @@ class PlainProgress(bars.Progress):
 
 
 class BarProgress(LineProgress):
-    """Draws one bar per phase and, if there are few clients, one per client; prints notes above the bars."""
+    """Draws one bar per phase and, if there are few clients, one per client; prints notes above the rich_bars."""
 
-    def __init__(self, progress: bars.Progress) -> None:
+    def __init__(self, progress: rich_bars.Progress) -> None:
         """Start without bars; `progress` will draw them."""
         super().__init__()
         self._progress = progress
-        self._tasks: dict[str, bars.Task] = {}
+        self._tasks: dict[str, rich_bars.Task] = {}
 
-    def seeding(self, step: SeedProgress) -> None:
+    def show_step(self, step: SeedProgress) -> None:
         """Update the bar of the phase, if any; write which clients delay the seeding, and if none is connected."""
         if step.file is not None:
-            self._note_clients(file_view(step.file))
+            self._show_idle_clients(file_view(step.file))
         match step.phase:
             case "hashing":
-                self._show("hashing", step.done, step.total)
+                self._update_bar("hashing", step.done, step.total)
             case "waiting":
-                self._show("waiting", step.done, step.total, unit="clients")
+                self._update_bar("waiting", step.done, step.total, unit="clients")
             case "seeding":
-                self._finish("waiting")
-                self._show("seeding", step.done * CHUNK_BYTES, step.total * CHUNK_BYTES)
+                self._fill_bar("waiting")
+                self._update_bar("seeding", step.done * CHUNK_BYTES, step.total * CHUNK_BYTES)
 
-    def exchange(self, file: FileView) -> None:
+    def show_exchange(self, file: FileView) -> None:
         """Update the bars of the exchange and the clients; write why the file is not complete.
 
         While the file is being seeded, do nothing.
         """
         if file["state"] == "seeding":
             return
-        self.seeded(file)
+        self.show_seeded(file)
         held = {client["name"]: client["held_chunk_count"] for client in accepting_clients(file)}
-        self._show("exchange", sum(held.values()) * CHUNK_BYTES, file["chunk_count"] * len(held) * CHUNK_BYTES)
-        self._show_clients(held if len(held) <= CLIENT_BARS_MAX else {}, file["chunk_count"])
+        self._update_bar("exchange", sum(held.values()) * CHUNK_BYTES, file["chunk_count"] * len(held) * CHUNK_BYTES)
+        self._update_client_bars(held if len(held) <= CLIENT_BARS_MAX else {}, file["chunk_count"])
         if file["state"] == "complete":
-            self._finish("exchange")
+            self._fill_bar("exchange")
 
-    def seeded(self, file: FileView) -> None:
+    def show_seeded(self, file: FileView) -> None:
         """Fill the bars of the waiting and the seeding, which may be incomplete; write why the file is not complete."""
-        super().seeded(file)
+        super().show_seeded(file)
         for label in ("waiting", "seeding"):
-            self._finish(label)
+            self._fill_bar(label)
 
-    def _show_clients(self, held: dict[str, int], chunk_count: int) -> None:
+    def _update_client_bars(self, held: dict[str, int], chunk_count: int) -> None:
         """Update the bars of the clients in `held`; remove the bars of other clients."""
         labels = {f"{INDENT}{plain_text(name)}": count for name, count in held.items()}
         for label in [label for label in self._tasks if label.startswith(INDENT) and label not in labels]:
             self._progress.remove_task(self._tasks.pop(label).id)
         for label, count in labels.items():
-            self._show(label, count * CHUNK_BYTES, chunk_count * CHUNK_BYTES)
+            self._update_bar(label, count * CHUNK_BYTES, chunk_count * CHUNK_BYTES)
 
-    def simulation(self, part: float) -> None:
+    def show_simulation(self, part: float) -> None:
         """Update the bar of the simulation."""
-        self._show("simulating", int(100 * part), 100, unit="%")
+        self._update_bar("simulating", int(100 * part), 100, unit="%")
 
-    def note(self, text: str) -> None:
-        """Write one line above the bars."""
+    def show_note(self, text: str) -> None:
+        """Write one line above the rich_bars."""
         self._progress.console.print(Plain(Text(f"pspctl: {text}")))
 
-    def _show(self, label: str, done: int, total: int, unit: str = "bytes") -> None:
+    def _update_bar(self, label: str, done: int, total: int, unit: str = "bytes") -> None:
         if not total:  # an empty file, or no client that accepts the file: the bar would stay at 0 %
             return
         if label not in self._tasks:
@@ -125,7 +125,7 @@ class BarProgress(LineProgress):
             self._tasks[label] = self._progress.tasks[-1]
         self._progress.update(self._tasks[label].id, completed=done, total=total)
 
-    def _finish(self, label: str) -> None:
+    def _fill_bar(self, label: str) -> None:
         """Fill a bar if it is shown."""
         if task := self._tasks.get(label):
             self._progress.update(task.id, completed=task.total)
@@ -135,12 +135,12 @@ class BarProgress(LineProgress):
 def shown_bars() -> Iterator[BarProgress]:
     """Show bars on stderr inside the ``with`` block."""
     columns = (
-        bars.TextColumn("{task.description}", markup=False),
-        bars.BarColumn(),
-        bars.TaskProgressColumn(),
+        rich_bars.TextColumn("{task.description}", markup=False),
+        rich_bars.BarColumn(),
+        rich_bars.TaskProgressColumn(),
         AmountColumn(),
         RateColumn(),
-        bars.TimeRemainingColumn(),
+        rich_bars.TimeRemainingColumn(),
     )
     with PlainProgress(*columns, console=Console(stderr=True)) as progress:
         yield BarProgress(progress)

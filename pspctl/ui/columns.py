@@ -65,9 +65,9 @@ class FittedTable:
             options: rich's options, with the width.
         """
         widths = [max(cell.cell_len for cell in column) for column in zip(*self._rows, strict=True)]
-        kept = self._kept(widths, options.max_width)
-        name_room = _name_room(widths, kept, self._name_index, options.max_width)
-        name_cells = min(widths[self._name_index], max(name_room, NAME_CELLS_MIN))
+        kept = self._kept_columns(widths, options.max_width)
+        name_cells_left = _name_cells_left(widths, kept, self._name_index, options.max_width)
+        name_cells = min(widths[self._name_index], max(name_cells_left, NAME_CELLS_MIN))
         widths[self._name_index] = name_cells
         for row in self._rows:
             cells = row.copy()
@@ -85,19 +85,19 @@ class FittedTable:
         line.rstrip()
         return line
 
-    def _kept(self, widths: list[int], max_width: int) -> list[int]:
+    def _kept_columns(self, widths: list[int], max_width: int) -> list[int]:
         """Return the indexes of the columns to show; `widths` are the columns' widths without shortening."""
         kept = list(range(len(widths)))
         optional = sorted((column.drop_order, index) for index, column in enumerate(self._columns) if column.drop_order)
         comfortable = min(widths[self._name_index], NAME_CELLS_COMFORTABLE)
         for _, index in optional:
-            if _name_room(widths, kept, self._name_index, max_width) >= comfortable:
+            if _name_cells_left(widths, kept, self._name_index, max_width) >= comfortable:
                 break
             kept.remove(index)
         return kept
 
 
-def _name_room(widths: list[int], kept: list[int], name_index: int, max_width: int) -> int:
+def _name_cells_left(widths: list[int], kept: list[int], name_index: int, max_width: int) -> int:
     """Return how many of `max_width` cells the other columns in `kept` leave to the name column."""
     return max_width - sum(widths[index] + GAP_CELLS for index in kept if index != name_index)
 

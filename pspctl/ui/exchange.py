@@ -34,7 +34,7 @@ def exchange_table(file: FileView) -> FittedTable:
     return table
 
 
-def ideals_text(file: FileView) -> str:
+def no_ideal_text(file: FileView) -> str:
     """Return why some ratios have ``-`` as their ideal; empty if none has, or if the file lists no client."""
     if _has_ideals(file) or not file["clients"]:
         return ""

@@ -60,7 +60,7 @@ def refusal_texts(file: FileView) -> list[str]:
     ]
 
 
-def idle_clients(file: FileView) -> dict[str, str]:
+def idle_texts_by_client(file: FileView) -> dict[str, str]:
     """Return a sentence for each client that delays the seeding because it is idle, keyed by the client's name.
 
     The client that has been idle for the longest time comes first. A slow client that sends requests is not idle.
@@ -76,8 +76,8 @@ def idle_clients(file: FileView) -> dict[str, str]:
 
 
 def idle_texts(file: FileView) -> list[str]:
-    """Return the first `IDLE_CLIENTS_MAX` sentences of `idle_clients`."""
-    return list(idle_clients(file).values())[:IDLE_CLIENTS_MAX]
+    """Return the first `IDLE_CLIENTS_MAX` sentences of `idle_texts_by_client`."""
+    return list(idle_texts_by_client(file).values())[:IDLE_CLIENTS_MAX]
 
 
 def missing_clients_text(file: FileView) -> str:
@@ -94,7 +94,7 @@ def missing_clients_text(file: FileView) -> str:
     return ", ".join([*names, *([f"and {count_text(more, 'more client')}"] if more > 0 else [])])
 
 
-def hold_text(file: FileView) -> str:
+def release_advice(file: FileView) -> str:
     """Return advice on how to start the exchange of a file that is held back; empty for other files."""
     if not file["held_back"]:
         return ""

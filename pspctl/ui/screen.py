@@ -29,12 +29,12 @@ class Screen:
 
     Attributes:
         status: the status of the network.
-        in_full: whether to show the only file of the status in full, instead of the whole network.
+        shows_one_file: whether to show the only file of the status in full, instead of the whole network.
         note: the line to show above everything else; empty for none.
     """
 
     status: StatusView
-    in_full: bool
+    shows_one_file: bool
     note: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -49,7 +49,7 @@ class Screen:
         # The last line stays free: the terminal echoes ^C there.
         room = console.size.height - 1 - _height(console, options, head)
         yield from head
-        if self.in_full:
+        if self.shows_one_file:
             for file in self.status["files"]:
                 yield from _file_parts(file, room, console, options)
         else:
@@ -147,20 +147,20 @@ def _rest(rows: Sequence[Row], what: str, condition_of: Callable[[Row], str]) ->
 def _file_client_condition(client: FileClientView) -> str:
     if client["refusal"]:
         return "declined"
-    return "complete" if client["complete"] else "behind"
+    return "complete" if client["complete"] else "incomplete"
 
 
 def _conditions(status: StatusView) -> dict[str, str]:
     """Return the condition of each client, by the client's name.
 
-    The condition is ``lost`` if the client is lost. Otherwise it is ``behind`` if the client has not completed a
+    The condition is ``lost`` if the client is lost. Otherwise it is ``incomplete`` if the client has not completed a
     file that it accepts, or else ``declined`` if it declined a file, or else ``complete``.
     """
     conditions = {client["name"]: "complete" for client in status["clients"]}
     for file in status["files"]:
         for client in file["clients"]:
             condition = _file_client_condition(client)
-            if condition == "behind" or (condition == "declined" and conditions.get(client["name"]) == "complete"):
+            if condition == "incomplete" or (condition == "declined" and conditions.get(client["name"]) == "complete"):
                 conditions[client["name"]] = condition
     conditions.update({client["name"]: "lost" for client in status["clients"] if client["state"] == "lost"})
     return conditions
@@ -169,17 +169,17 @@ def _conditions(status: StatusView) -> dict[str, str]:
 def _ranked_clients(
     status: StatusView, conditions: dict[str, str], progress: dict[str, tuple[int, int]]
 ) -> list[ClientView]:
-    """Return the clients sorted by condition: lost, behind, declined, complete.
+    """Return the clients sorted by condition: lost, incomplete, declined, complete.
 
-    Clients that are behind are sorted by the number of chunks that they hold. Lost clients beyond the first
+    Incomplete clients are sorted by the number of chunks that they hold. Lost clients beyond the first
     `LOST_ROWS_MAX` come after the clients that declined a file.
     """
-    groups: dict[str, list[ClientView]] = {"lost": [], "behind": [], "declined": [], "complete": []}
+    groups: dict[str, list[ClientView]] = {"lost": [], "incomplete": [], "declined": [], "complete": []}
     for client in status["clients"]:
         groups[conditions[client["name"]]].append(client)
     lost = groups["lost"]
-    behind = sorted(groups["behind"], key=lambda client: progress.get(client["name"], (0, 0)))
-    return [*lost[:LOST_ROWS_MAX], *behind, *groups["declined"], *lost[LOST_ROWS_MAX:], *groups["complete"]]
+    incomplete = sorted(groups["incomplete"], key=lambda client: progress.get(client["name"], (0, 0)))
+    return [*lost[:LOST_ROWS_MAX], *incomplete, *groups["declined"], *lost[LOST_ROWS_MAX:], *groups["complete"]]
 
 
 def _progress_of(files: Sequence[FileView]) -> dict[str, tuple[int, int]]:

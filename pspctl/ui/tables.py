@@ -9,7 +9,7 @@ from rich.text import Text
 
 from pspctl.ui import file_text
 from pspctl.ui.columns import Column, FittedTable, Kind
-from pspctl.ui.exchange import exchange_table, ideals_text
+from pspctl.ui.exchange import exchange_table, no_ideal_text
 from pspctl.ui.units import count_text, duration_text, percent_text, rate_text, size_text
 from pspctl.ui.views import CacheView, ClientView, FileClientView, FileView, StatusView
 from pspd.text.plain import plain_text
@@ -45,7 +45,7 @@ def status_header(status: StatusView) -> Text:
     return Text(
         f"server {plain_text(server['address'])}  {plain_text(server['version'])}"
         f"  profile {plain_text(server['profile'])}"
-        f"  up {duration_text(server['uptime_seconds'])}  cache {_cache_text(cache)}"
+        f"  up {duration_text(server['uptime_seconds'])}  cache {_cache_usage_text(cache)}"
     )
 
 
@@ -130,7 +130,7 @@ def problem_lines(file: FileView) -> list[Text]:
 
 def exchange_parts(file: FileView) -> list[RenderableType]:
     """Return a blank line, the table of the exchange and, if some ratios have no ideal, the reason."""
-    return ["", exchange_table(file), *_lines([ideals_text(file)], "dim")]
+    return ["", exchange_table(file), *_lines([no_ideal_text(file)], "dim")]
 
 
 def _lines(texts: list[str], style: str = "") -> list[Text]:
@@ -192,14 +192,14 @@ def contexts_table(current: str | None, addresses: Mapping[str, str]) -> FittedT
 def cache_text(cache: CacheView) -> str:
     """Return one line about the cache."""
     return (
-        f"cache {_cache_text(cache)}, at most {size_text(cache['high_water_bytes'])};"
+        f"cache {_cache_usage_text(cache)}, at most {size_text(cache['high_water_bytes'])};"
         f" {count_text(cache['hit_count'], 'hit')}, {count_text(cache['miss_count'], 'miss', 'misses')},"
         f" {cache['join_count']} joined a fetch,"
         f" {cache['eviction_count']} evicted"
     )
 
 
-def _cache_text(cache: CacheView) -> str:
+def _cache_usage_text(cache: CacheView) -> str:
     # A chunk of an aggregated request costs no broadcast, but is not a hit either.
     request_count = cache["hit_count"] + cache["miss_count"] + cache["join_count"]
     hits = percent_text(cache["hit_count"], request_count)

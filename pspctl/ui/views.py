@@ -98,7 +98,7 @@ class FileClientView(TypedDict):
     share_idle_seconds: float | None
 
 
-class SecondsView(TypedDict):
+class DurationsView(TypedDict):
     """How many seconds the seeding and the exchange took, or have taken so far."""
 
     seeding: float
@@ -130,7 +130,7 @@ class FileView(TypedDict):
     missing_ranges: list[MissingRangeView]
     cached_bytes: int
     cached_bytes_when_seeded: int
-    seconds: SecondsView
+    seconds: DurationsView
     rate_bytes_per_second: float | None
     eta_seconds: float | None
     missing_clients: list[MissingClientView]
@@ -153,7 +153,7 @@ class SeedView(TypedDict):
     """The answer of `pspctl seed` and `pspctl wait`."""
 
     file: FileView
-    seconds: SecondsView
+    seconds: DurationsView
     cache: CacheView
 
 

@@ -126,7 +126,7 @@ def test_terminal_gets_only_our_own_sequences(hostile: FakeServer) -> None:
             server=hostile.server, cache=hostile.cache, clients=hostile.clients, files=hostile.files
         )
     )
-    screens = [Screen(status, in_full=in_full, note=EVIL) for in_full in (True, False)]
+    screens = [Screen(status, shows_one_file=shows_one_file, note=EVIL) for shows_one_file in (True, False)]
     for content in (tables.status_table(status), tables.file_table(status), *screens, Text(EVIL, style="red")):
         drawn = io.StringIO()
         Console(file=drawn, force_terminal=True, color_system="standard", width=200).print(Plain(content))
@@ -140,10 +140,10 @@ def test_terminal_gets_only_our_own_sequences(hostile: FakeServer) -> None:
 
 def test_progress_is_escaped(hostile: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     view = file_view(hostile.files[0])
-    LineProgress().exchange(view)
+    LineProgress().show_exchange(view)
     with shown_bars() as progress:
-        progress.exchange(view)
-        progress.note(EVIL)
+        progress.show_exchange(view)
+        progress.show_note(EVIL)
     shown = capsys.readouterr()
     assert "owned" in shown.err
     assert not set(shown.err) & set(C1 + BIDI + "\x07\x00\x7f")

@@ -24,11 +24,11 @@ def status(*files: Any, clients: list[Any] | None = None) -> StatusView:
 
 
 def lines_of(
-    view: StatusView, width: int = 80, height: int = 24, *, in_full: bool = False, note: str = ""
+    view: StatusView, width: int = 80, height: int = 24, *, shows_one_file: bool = False, note: str = ""
 ) -> list[str]:
     canvas = Console(width=width, height=height, file=io.StringIO(), markup=False, highlight=False, emoji=False)
     with canvas.capture() as captured:
-        canvas.print(Screen(view, in_full=in_full, note=note))
+        canvas.print(Screen(view, shows_one_file=shows_one_file, note=note))
     lines = captured.get().splitlines()
     assert len(lines) < height
     return lines
@@ -66,7 +66,7 @@ def test_omitted_clients_are_counted_by_condition() -> None:
     for lost in clients[:20]:
         lost.state = network_pb2.CLIENT_STATE_LOST
     lines = lines_of(status(running(), clients=clients), height=16)
-    assert lines[-1] == "and 23 more clients: 17 lost, 6 behind"
+    assert lines[-1] == "and 23 more clients: 17 lost, 6 incomplete"
 
 
 def test_client_that_declined_is_not_complete() -> None:
@@ -92,11 +92,11 @@ def test_nothing_is_omitted_if_all_fits() -> None:
 
 def test_file_in_full_fits_with_stragglers_first() -> None:
     view = status(running(held=(8,) * 29 + (3,)))
-    lines = lines_of(view, in_full=True)
+    lines = lines_of(view, shows_one_file=True)
     assert next(line for line in lines if line.startswith("client-")).split()[0] == "client-29"
     assert any("more clients, all complete" in line for line in lines)
     assert any(line.startswith("duplicates") for line in lines)
-    low = lines_of(view, height=12, in_full=True)
+    low = lines_of(view, height=12, shows_one_file=True)
     assert any(line.startswith("running.iso") for line in low)
     assert any(line.startswith("client-29") for line in low)
 

@@ -137,7 +137,7 @@ def test_changed_original_is_kept(
     def change_the_original(progress: Progress, step: SeedProgress) -> None:
         original.write_bytes(b"something else")
 
-    monkeypatch.setattr(Progress, "seeding", change_the_original)
+    monkeypatch.setattr(Progress, "show_step", change_the_original)
     result = pspctl("seed", original, "--delete-source", "-q")
     assert result.exit_code == 4
     assert "has changed since it was seeded" in result.stderr

@@ -26,7 +26,7 @@ VIEWS: dict[str, type[Any]] = {
     "client": views.ClientView,
     "file": views.FileView,
     "file.missing_ranges": views.MissingRangeView,
-    "file.seconds": views.SecondsView,
+    "file.seconds": views.DurationsView,
     "file.missing_clients": views.MissingClientView,
     "traffic": views.TrafficView,
     "client of a file": views.FileClientView,
